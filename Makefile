@@ -131,7 +131,7 @@ gpu:  ## Run the GPU tests and the GPU benchmark; needs no `make setup` (PY=, QU
 	$$chosen -m verification.benchmarks.gpu $(QUICK) $(if $(OUT),--out $(OUT))
 
 train-tiny: setup  ## Train the tiny Wan that the package contains
-	@$(VERIFICATION) -m verification.tiny_model.train
+	@$(VERIFICATION) -m verification.tiny_wan.train
 
 ##@ Kubernetes
 

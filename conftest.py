@@ -2,7 +2,7 @@
 
 pytest_plugins = [
     "testkit.orphans",
-    "testkit.scheduling",
+    "testkit.xdist_distribution",
     "testkit.serializable_reports",
     "testkit.skip_summary",
 ]

@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def install_daybreak(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Deployment]]:
     """A context manager that installs Daybreak with the chart in its own namespace, and removes it at the end.
 
-    ``daybreak`` and ``chart`` select another version than this tree's.
+    ``daybreak`` and ``chart`` select a different version from this tree's.
     """
     config = request.config
     option = config.getoption

@@ -1,4 +1,4 @@
-"""Run the commands of the documentation. Only names are replaced, such as the namespace."""
+"""Runs the commands of the documentation. Only names are replaced, such as the namespace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from testkit.log import log
 
 ROOT = Path(__file__).parents[1]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_STEP = re.compile(r"^# (\d)  ", re.MULTILINE)
+TIMEOUT_S = 1800
+"""After this time, a block of commands counts as hanging."""
+_STEP = re.compile(r"^# (\d+)  ", re.MULTILINE)
 
 
 class Page:
@@ -25,6 +27,7 @@ class Page:
 
     def section(self, heading: str) -> str:
         """The text from a heading to the next one. :raises AssertionError: if the heading does not exist."""
+        # Hide the comments of code blocks from the search for headings. The length stays the same, so offsets hold.
         without_code = _FENCED.sub(lambda match: re.sub(r"^#", "·", match[0], flags=re.MULTILINE), self._text)
         match = re.search(
             rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", without_code, re.MULTILINE | re.DOTALL
@@ -59,6 +62,7 @@ class Shell:
         """Run commands and return their output. ``names`` maps names on the page to the tests' names.
 
         :raises AssertionError: if a command fails, or if the page no longer contains one of the names.
+        :raises subprocess.TimeoutExpired: if the commands do not end.
         """
         for old, new in (names or {}).items():
             assert old in commands, f"the page's commands no longer contain {old!r}"
@@ -72,6 +76,7 @@ class Shell:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            timeout=TIMEOUT_S,
             check=False,
         )
         log(f"  the page's commands took {time.monotonic() - started:.1f} s:")

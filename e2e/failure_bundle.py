@@ -1,4 +1,4 @@
-"""Collect logs, Events, objects and API responses in one folder after a failure."""
+"""Collects logs, Events, objects and API responses in one folder after a failure."""
 
 from __future__ import annotations
 

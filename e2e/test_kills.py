@@ -61,7 +61,7 @@ def test_tasks_survive_the_kill_of_a_component(deployment: Deployment, component
         done = timeline.wait_for_end(timeout_s=WAKE_S)
         assert done.state.value == "succeeded"
         if component in {"gateway", "operator", "keda", "redis"}:
-            assert done.attempt == 1, f"the loss of {component} restarts no task"
+            assert done.attempt == 1, f"the loss of {component} must not restart a task"
     wait_until(
         lambda: any(map(ready, COMPONENTS[component](deployment)[1])) or component == "head",
         timeout_s=120,

@@ -226,7 +226,7 @@ def test_a_full_stdout_is_a_one_line_error(process: Any, listed: None) -> None:
         assert len(done.error.splitlines()) == 1
 
 
-def test_a_closed_stdout_is_no_error(process: Any, served: bytes, tmp_path: Path) -> None:
+def test_a_closed_stdout_is_not_an_error(process: Any, served: bytes, tmp_path: Path) -> None:
     done = process("generate", "x", shell=">&-")
     assert done.code == 0, done.error
     assert (tmp_path / "out" / "video_01.mp4").read_bytes() == served

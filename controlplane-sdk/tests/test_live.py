@@ -59,7 +59,7 @@ def test_the_examples_of_the_readme_run(example: str, here: Path, capsys: pytest
         assert "hello" in output
 
 
-def test_all_methods_work_on_a_real_server(here: Path) -> None:
+def test_the_client_works_on_a_real_server(here: Path) -> None:
     with Client() as client:
         assert client.estimate("echo", {"steps": 2}).feasible
         task = client.submit(
@@ -97,7 +97,7 @@ def test_all_methods_work_on_a_real_server(here: Path) -> None:
 
 
 def test_a_batch_validates_each_task_by_itself(here: Path) -> None:
-    """Valid tasks of a batch are accepted, invalid ones refused. Also: lists span pages, and `wait` raises errors."""
+    """Valid tasks of a batch are accepted, invalid ones refused. The list of the accepted ones spans pages."""
     with Client() as client:
         bodies = [{"pool": "echo", "input": {"steps": 1}}, {"pool": "nope", "input": {}}]
         batch = client.submit_batch(bodies * 50)
@@ -106,6 +106,11 @@ def test_a_batch_validates_each_task_by_itself(here: Path) -> None:
         more = client.submit_batch([bodies[0]] * 60)
         made |= {item.task.id for item in more.results if item.task}
         assert made <= {task.id for task in client.list(pool="echo")}
+
+
+def test_errors_of_the_server_are_exceptions(here: Path) -> None:
+    """An invalid input is refused at submit, and `wait` raises the error of a task that failed."""
+    with Client() as client:
         with pytest.raises(InvalidInputError, match="nonsense"):
             client.submit("echo", {"nonsense": 1})
         failing = client.submit("echo", {"steps": 3, "fail_at": 2, "fail_kind": "permanent"})
@@ -115,8 +120,8 @@ def test_a_batch_validates_each_task_by_itself(here: Path) -> None:
         assert [pool.name for pool in client.pools()] == [client.pool("echo").name]
 
 
-async def test_many_clients_can_follow_one_task(here: Path) -> None:
-    """Ten iterations of one asyncio client receive the same events."""
+async def test_one_client_can_follow_a_task_ten_times_at_once(here: Path) -> None:
+    """All ten iterations receive the same events."""
 
     async def ids(client: AsyncClient, task: str) -> list[str]:
         return [event.id async for event in client.events(task) if event.id]
@@ -141,7 +146,7 @@ def test_following_survives_a_restart_of_the_server(daybreak: LocalDaybreak, her
         assert seen[-1].type == "succeeded"
         logged = [event.id for event in seen if event.id]
         assert logged == [event.id for event in client.events(task) if event.id]
-        assert [event.type for event in seen].count("started") == 2
+        assert [event.type for event in seen].count("started") == 2  # the restart ended the first attempt
 
 
 def test_the_command_works_on_a_real_server(here: Path) -> None:
@@ -161,7 +166,8 @@ def test_the_command_works_on_a_real_server(here: Path) -> None:
     code, out, _ = daybreak("submit", "echo", "steps=2", "--json")
     answer = json.loads(out)
     assert (code, answer["task"]["state"]) == (0, "succeeded")
-    code, out, _ = daybreak("submit", "echo", "--detach")
+    code, out, err = daybreak("submit", "echo", "--detach")
+    assert code == 0, err
     code, out, err = daybreak("tasks", "watch", out.strip(), "--json")
     assert (code, [json.loads(line)["type"] for line in out.splitlines()][-1]) == (0, "succeeded")
     assert daybreak("submit", "echo", "fail_at=1", "fail_kind=permanent")[0] == 1

@@ -226,7 +226,7 @@ async def test_events_that_were_trimmed_before_delivery_are_reported_once(stream
         assert await take(relay, 2) == lost[7:]
 
 
-async def test_events_trimmed_after_delivery_are_no_gap(stream: Stream) -> None:
+async def test_events_trimmed_after_delivery_are_not_a_gap(stream: Stream) -> None:
     """If all delivered events are trimmed, a consumer and its successor receive the next events without an error."""
     for _ in range(2):
         async with stream.relay() as relay:

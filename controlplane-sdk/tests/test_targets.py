@@ -125,7 +125,7 @@ def test_a_name_may_have_the_maximum_length(
     assert names(tmp_path) == [path.name]
 
 
-def test_an_artifact_name_that_is_no_file_name_is_rejected() -> None:
+def test_an_artifact_name_that_is_not_a_file_name_is_rejected() -> None:
     """A server cannot choose a path outside the target folder."""
     assert targets.target_of("/some/", "../../etc/passwd").path == Path("/some/passwd")
     for name in ("..", "a/..", "", "a\0b"):

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """A client of a Daybreak server. Threads may share it. Close it, or use it in ``with``.
+    """A client of a Daybreak server. Threads may share it. Close it, or use it as a context manager.
 
     ``url`` and ``api_key`` default to ``DAYBREAK_URL`` (``http://127.0.0.1:8000``) and ``DAYBREAK_API_KEY``.
     Every method may raise the errors of :mod:`daybreak.errors`.

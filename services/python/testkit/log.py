@@ -1,4 +1,4 @@
-"""Log lines with the seconds since the program started."""
+"""Prints log lines with the seconds since the program started."""
 
 from __future__ import annotations
 

@@ -47,10 +47,13 @@ def summary(reasons: list[str]) -> str:
     counts = Counter(next((need for need in NEEDS if need.reason.search(reason)), None) for reason in reasons)
     unexplained = counts.pop(None, 0)
     parts = [
-        f"{count} need {need.name} ({need.how})" for need, count in counts.most_common() if need is not None
+        f"{count} {'needs' if count == 1 else 'need'} {need.name} ({need.how})"
+        for need, count in counts.most_common()
+        if need is not None
     ]
     parts += [f"{unexplained} for other reasons"] * bool(unexplained)
-    return f"{len(reasons)} tests were skipped: {'; '.join(parts)}."
+    skipped = "1 test was" if len(reasons) == 1 else f"{len(reasons)} tests were"
+    return f"{skipped} skipped: {'; '.join(parts)}."
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

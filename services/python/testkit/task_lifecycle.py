@@ -1,4 +1,4 @@
-"""Run one task through all parts of the store."""
+"""Runs one task through all parts of the store."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from testkit.valkey import Server, start_valkey
 
-# A busy machine is no failure. `--hypothesis-profile long` runs many more examples.
+# A busy machine is not a failure. `--hypothesis-profile long` runs many more examples.
 settings.register_profile("daybreak", deadline=None)
 settings.register_profile("long", deadline=None, max_examples=2000)
 settings.load_profile("daybreak")

@@ -21,7 +21,7 @@ _ParseError: type[Exception] = next(
 
 
 class CommandGroup(TyperGroup):
-    """The root group. It prints errors on one line, and gives a closed pipe another exit code than a failed task."""
+    """The root group. It prints errors on one line. The exit codes for a closed pipe and a failed task differ."""
 
     def main(
         self,

@@ -1,4 +1,4 @@
-"""Follow a task on the screen, with its previews, until it ends or the user presses Ctrl-C."""
+"""Follows a task on the screen, with its previews, until it ends or the user presses Ctrl-C."""
 
 from __future__ import annotations
 

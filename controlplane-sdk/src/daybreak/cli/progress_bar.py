@@ -1,4 +1,4 @@
-"""Show a task's timeline on stderr: as a bar on a terminal, else as single lines."""
+"""Shows a task's timeline on stderr: as a bar on a terminal, else as single lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Print how a task ended: its file, the time by phase, and what to do next."""
+"""Prints how a task ended: its file, the time by phase, and what to do next."""
 
 from __future__ import annotations
 

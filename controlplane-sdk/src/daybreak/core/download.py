@@ -176,7 +176,7 @@ def _request(task: Task, name: str, offset: int) -> HttpRequest:
 
 
 def _size(part: Path, *, limit: int) -> int:
-    """The size of the part file in bytes. A file larger than ``limit`` is no part of this artifact and is removed."""
+    """The size of the part file in bytes. A file larger than ``limit`` is from another artifact and is removed."""
     try:
         size = part.stat().st_size
     except FileNotFoundError:

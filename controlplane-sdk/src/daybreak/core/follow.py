@@ -1,4 +1,4 @@
-"""Follow a task: every event exactly once and in order, across reconnects.
+"""Follows a task: every event exactly once and in order, across reconnects.
 
 :func:`follow` remembers the id of the newest event that it has emitted. After a lost connection it sends that id as
 ``Last-Event-ID`` and drops every event that is not newer. So the server may send an event twice, but the caller

@@ -1,4 +1,4 @@
-"""Read every event of a pool directly from Redis, for a control plane that relays events to its own users.
+"""Reads every event of a pool directly from Redis, for a control plane that relays events to its own users.
 
 >>> from daybreak.relay import Relay
 >>> async with Relay("redis://…", pool="video", group="control-plane", consumer="pod-0") as relay:

@@ -293,7 +293,7 @@ class Relay:
         return [*head, *options, "STREAMS", self._key, after]
 
     async def _create_group(self, start: str) -> None:
-        """Create the group unless it exists. If it begins at the oldest event, earlier trimming is no gap."""
+        """Create the group unless it exists. If it begins at the oldest event, earlier trimming is not a gap."""
         read: int | None = None
         if start in {"0", "0-0"}:
             info = await self._stream_info()

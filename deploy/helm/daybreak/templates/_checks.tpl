@@ -73,7 +73,7 @@ artifacts.s3.path_style: write artifacts.s3.pathStyle.
 artifacts.s3.presign: write artifacts.s3.presign.
 {{- end -}}
 
-{{/* The same for a pool: the operator sets these in its pods. Call with the pool's path in the values. */}}
+{{/* Settings of a pool that the operator sets in its pods. Call with the pool's path in the values. */}}
 {{- define "daybreak.poolSettings.elsewhere" -}}
 workload: write {{ ternary "pools.<pool>" . (eq . "poolDefaults") }}.workload.
 model: write {{ . }}.model.

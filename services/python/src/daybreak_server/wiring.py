@@ -19,7 +19,7 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.engines.gang.rank_lifecycle import Rank, RankDeps
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs
@@ -139,10 +139,10 @@ def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
     return registry.spec(pool.workload, kind=pool.kind)
 
 
-def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GangConfig:
+def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupConfig:
     """The configuration of a group of ``pool``. ``device``: what ``auto`` means on this machine."""
     options = settings.pools[pool]
-    return GangConfig(
+    return GroupConfig(
         pool=pool,
         ranks=options.ranks,
         device=device if options.device == "auto" else options.device,
@@ -204,11 +204,11 @@ def build_rank(
     return BUILDERS[PoolKind(spec.kind)](spec, config, deps, rank)
 
 
-def _build_gang_rank(spec: WorkloadSpec[Any], config: GangConfig, deps: RankDeps, rank: int) -> Rank:
+def _build_gang_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, rank: int) -> Rank:
     return Rank(spec, config, deps, rank=rank)
 
 
-BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GangConfig, RankDeps, int], Rank]] = {
+BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GroupConfig, RankDeps, int], Rank]] = {
     PoolKind.JOBS: _build_gang_rank
 }
 """Kind of pool → what builds a rank of its groups."""

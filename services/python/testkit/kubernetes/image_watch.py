@@ -105,7 +105,7 @@ class ImageWatch:
         try:
             failures = pull_failures(self._pods(), self._images | more)
         except (ApiException, HTTPError, OSError):
-            return  # the API server is busy: the next check tries again
+            return  # the API server is busy: the next check retries
         self._since = {failure.image: self._since.get(failure.image, now) for failure in failures}
         for failure in failures:
             if failure.final or now - self._since[failure.image] >= PULL_TIMEOUT_S:

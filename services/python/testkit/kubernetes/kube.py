@@ -56,7 +56,7 @@ class Kube:
     def resource_names(self) -> set[str]:
         """The names of all objects in the namespace except Events, as `kubectl get -o name` prints them.
 
-        Includes Daybreak's cluster-wide objects: its definitions, and the roles that are named after the namespace.
+        Includes Daybreak's cluster-wide objects: its CRDs, and the roles that are named after the namespace.
         """
         kinds = _kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
         listed_kinds = ",".join(kind for kind in kinds if kind.partition(".")[0] != "events")
@@ -99,7 +99,7 @@ class Kube:
         return before
 
     def deployment(self, name: str) -> client.V1Deployment:
-        """The only Deployment with this name, in any namespace."""
+        """A Deployment outside the namespace, such as KEDA's, which must exist exactly once in the cluster."""
         (deployment,) = self.apps.list_deployment_for_all_namespaces(
             field_selector=f"metadata.name={name}"
         ).items
@@ -113,40 +113,40 @@ class Kube:
     # ── the custom kinds ─────────────────────────────────────────────────────────────────────────────────
 
     def pool(self, name: str) -> dict[str, Any] | None:
-        group, version, plural = POOLS
+        api_group, version, plural = POOLS
         body: dict[str, Any] | None = _unless_absent(
-            lambda: self.custom.get_namespaced_custom_object(group, version, self.namespace, plural, name)
+            lambda: self.custom.get_namespaced_custom_object(api_group, version, self.namespace, plural, name)
         )
         return body
 
     def custom_objects(self, kind: tuple[str, str, str]) -> list[dict[str, Any]]:
         """All objects of a custom kind; empty if the cluster does not know the kind."""
-        group, version, plural = kind
+        api_group, version, plural = kind
         response = _unless_absent(
-            lambda: self.custom.list_namespaced_custom_object(group, version, self.namespace, plural)
+            lambda: self.custom.list_namespaced_custom_object(api_group, version, self.namespace, plural)
         )
         return [] if response is None else list(response["items"])
 
     def patch_pool(self, name: str, spec: Mapping[str, Any]) -> None:
         """Change the pool's spec like `kubectl patch --type merge`."""
-        group, version, plural = POOLS
+        api_group, version, plural = POOLS
         patch = {"spec": dict(spec)}
-        self.custom.patch_namespaced_custom_object(group, version, self.namespace, plural, name, patch)
+        self.custom.patch_namespaced_custom_object(api_group, version, self.namespace, plural, name, patch)
 
     def set_image(self, pool: str, image: str) -> None:
-        """Set the image of all containers of the pool's RayCluster template."""
-        group, version, plural = POOLS
-        group_specs = ["headGroupSpec", "workerGroupSpecs/0"]
+        """Set the image of the first container of head and workers in the pool's RayCluster template."""
+        api_group, version, plural = POOLS
+        pod_templates = ["headGroupSpec/template", "workerGroupSpecs/0/template"]
         patch = [
             {
                 "op": "replace",
-                "path": f"/spec/rayCluster/spec/{group_spec}/template/spec/containers/0/image",
+                "path": f"/spec/rayCluster/spec/{pod_template}/spec/containers/0/image",
                 "value": image,
             }
-            for group_spec in group_specs
+            for pod_template in pod_templates
         ]
         self.custom.patch_namespaced_custom_object(
-            group, version, self.namespace, plural, pool, patch, _content_type=JSON_PATCH
+            api_group, version, self.namespace, plural, pool, patch, _content_type=JSON_PATCH
         )
 
     def set_quota(self, *, pods: int | None) -> None:

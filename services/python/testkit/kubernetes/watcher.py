@@ -1,4 +1,4 @@
-"""Log each change of a pool or pod in the namespace while a test runs."""
+"""Logs each change of a pool or pod in the namespace while a test runs."""
 
 from __future__ import annotations
 

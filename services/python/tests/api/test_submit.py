@@ -17,6 +17,7 @@ from daybreak.wire import IDEMPOTENCY_KEY
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tracing import TraceContext
+from testkit.waiting import wait_until
 
 
 def test_an_accepted_task_has_the_fields_of_the_wire(api: Api) -> None:
@@ -193,9 +194,18 @@ def test_an_estimate_comes_from_the_pools_own_history(api: Api, worker: Worker) 
     assert bad.status_code == 422
 
 
-def _estimate_with_history(api: Api, body: dict[str, Any]) -> dict[str, Any]:
-    from testkit.waiting import wait_until
+def test_an_estimate_does_not_count_a_group_that_drains(api: Api, worker: Worker) -> None:
+    """A group that is marked to drain takes no task, even while it is idle, so a task waits for the next wake."""
+    body = {"pool": "echo", "input": {"steps": 4, "step_s": 0.5}}
+    worker.group = replace(worker.group, wake={"model": 310.0})
+    api.submit(body["input"])
+    worker.finish(worker.claim())
+    wait_until(lambda: _estimate_with_history(api, body)["wait_s"] == 0.0, 30, "the group to count")
+    worker.queue.register(replace(worker.group, drain=True), ttl_s=60)
+    wait_until(lambda: _estimate_with_history(api, body)["wait_s"] == 310.0, 30, "the group not to count")
 
+
+def _estimate_with_history(api: Api, body: dict[str, Any]) -> dict[str, Any]:
     def known() -> dict[str, Any] | None:
         estimate: dict[str, Any] = api.client.post("/v1/estimate", json=body).json()
         return estimate if "run_s" in estimate else None

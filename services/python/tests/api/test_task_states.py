@@ -141,7 +141,7 @@ def test_a_finish_after_a_cancel_publishes_nothing(api: Api, worker: Worker) -> 
     wait_until(deleted, 60, "the files of the cancelled task to be deleted")
 
 
-def test_an_error_or_release_after_a_cancel_is_no_retry(
+def test_an_error_or_release_after_a_cancel_is_not_a_retry(
     api: Api, start_worker: Callable[..., Worker]
 ) -> None:
     """Running with a requested cancel → cancelled, and not queued."""
@@ -203,7 +203,7 @@ def test_a_leader_that_loses_its_lease_loses_its_task(api: Api, start_worker: Ca
     assert [e["data"]["reason"] for e in events if e["type"] == "retrying"] == ["lease_lost"]
 
 
-def test_a_lost_lease_after_a_cancel_is_no_strike(api: Api, start_worker: Callable[..., Worker]) -> None:
+def test_a_lost_lease_after_a_cancel_is_not_a_strike(api: Api, start_worker: Callable[..., Worker]) -> None:
     """Running with a requested cancel → cancelled: a cancel takes precedence over a strike."""
     worker = start_worker(lease_s=4.0)
     task = api.submit()

@@ -330,7 +330,7 @@ def test_concurrent_probes_do_not_disturb_each_other(place: Place) -> None:
 
 
 def test_the_key_of_a_probe_has_the_time_of_the_probe() -> None:
-    """No task can have such a key, so clean-up recognises a forgotten probe and its age."""
+    """No task can have such a key, so the cleanup recognises a forgotten probe and its age."""
     before_ms = time.time_ns() // 1_000_000
     probe_ms = probed_at_ms(probe_key())
     assert probe_ms is not None

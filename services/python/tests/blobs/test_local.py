@@ -96,7 +96,7 @@ def test_a_file_cannot_take_the_place_of_a_folder(local: Place, source: Path) ->
         list(local.blobs.upload("c", source, content_type="video/mp4"))
 
 
-def in_a_process(program: str, *arguments: Path) -> str:
+def in_new_process(program: str, *arguments: Path) -> str:
     """Run a small program in its own process, and return what it prints."""
     result = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -130,7 +130,7 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path, source: Path) ->
             parent.chmod(parent.stat().st_mode | 0o055)
     root.chmod(0o555)
     drop = "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
-    output = in_a_process(f"{_HEAD}{drop}blobs = LocalBlobs(root)\n{_UPLOAD}", root, source)
+    output = in_new_process(f"{_HEAD}{drop}blobs = LocalBlobs(root)\n{_UPLOAD}", root, source)
     assert output.startswith("BlobRefusedError")
     assert str(root) in output
     assert "the right to read and write there" in output
@@ -140,7 +140,7 @@ def test_an_upload_to_a_full_disk_leaves_no_file(tmp_path: Path, source: Path) -
     """The error says what to do, and the partial file is removed. A limit on file sizes stands in for a full disk."""
     source.write_bytes(b"x" * 200_000)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-    output = in_a_process(f"{_HEAD}{limit}blobs = LocalBlobs(root)\n{_UPLOAD}", tmp_path / "store", source)
+    output = in_new_process(f"{_HEAD}{limit}blobs = LocalBlobs(root)\n{_UPLOAD}", tmp_path / "store", source)
     assert output.startswith("BlobRefusedError")
     assert "ulimit" in output
     assert list((tmp_path / "store").rglob("*")) == []

@@ -21,7 +21,7 @@ from daybreak_server.ports.blobs import (
     BlobRefusedError,
     BlobUnavailableError,
 )
-from testkit.ports import free_port
+from testkit.free_ports import free_port
 
 from .conftest import BUCKET, CREDENTIALS, s3_address
 from .losing_proxy import LosingProxy

@@ -43,7 +43,7 @@ def daybreakd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daybreakd:
     return run
 
 
-def in_a_process(program: str, *, environ: Mapping[str, str] | None = None) -> CommandResult:
+def in_new_process(program: str, *, environ: Mapping[str, str] | None = None) -> CommandResult:
     """Run Python code in a fresh process, where the tests have imported nothing."""
     result = subprocess.run(
         [sys.executable, "-c", program],

@@ -18,7 +18,7 @@ from daybreak_server.cli import settings
 from daybreak_server.cli.run import Program, finish
 from daybreak_server.settings.tree import Settings
 
-from .conftest import in_a_process
+from .conftest import in_new_process
 
 if TYPE_CHECKING:
     from .conftest import Daybreakd
@@ -29,7 +29,7 @@ REPOSITORY = Path(__file__).parents[4]
 
 def test_help_imports_no_large_package() -> None:
     """Without Ray, torch and other large packages, ``--help`` takes less than a second of CPU time."""
-    result = in_a_process(
+    result = in_new_process(
         "import sys, time\n"
         "from daybreak_server.cli.main import app\n"
         "try: app(['--help'])\n"

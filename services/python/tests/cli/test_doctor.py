@@ -13,11 +13,11 @@ import pytest
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.server_facts import RedisFacts
 from daybreak_server.cli.doctor import cluster, redis
-from daybreak_server.cli.doctor.checks import Check
-from daybreak_server.cli.doctor.report import as_lines, broken, examine
+from daybreak_server.cli.doctor.check import Check
+from daybreak_server.cli.doctor.checks import as_lines, broken, examine
 from daybreak_server.domain.causes import Cause
 from daybreak_server.settings.tree import Settings
-from testkit.ports import free_port
+from testkit.free_ports import free_port
 from testkit.valkey import Server
 
 if TYPE_CHECKING:
@@ -219,13 +219,13 @@ def test_a_redis_that_refuses_the_password_is_an_error(tmp_path: Path, valkey: S
     assert checks["redis"].advice.startswith("correct the credentials in DAYBREAK_REDIS__URL")
 
 
-def test_a_fail_over_that_could_lose_tasks_is_a_warning(tmp_path: Path) -> None:
+def test_a_failover_that_could_lose_tasks_is_a_warning(tmp_path: Path) -> None:
     """A lost master takes with it the tasks that no replica has. The advice names the setting against it."""
-    few = redis._fail_over(RedisFacts(replicas=0), 1)
+    few = redis._failover(RedisFacts(replicas=0), 1)
     assert (few.level, few.found) == ("warning", "no replica is connected to the master")
-    loses = redis._fail_over(RedisFacts(replicas=2), 0)
+    loses = redis._failover(RedisFacts(replicas=2), 0)
     assert (loses.level, "WAIT_REPLICAS" in loses.advice) == ("warning", True)
-    assert redis._fail_over(RedisFacts(replicas=2), 1).level == "ok"
+    assert redis._failover(RedisFacts(replicas=2), 1).level == "ok"
 
 
 def test_unreachable_sentinels_are_warnings_and_an_unknown_master_is_an_error(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("helm")
         ({"redis": {"appendfsync": "no"}}, ["/redis/appendfsync", "everysec", "always"]),
         ({"image": {"digest": "1234"}}, ["/image/digest", "pattern"]),
         ({"pools": {"Video": {}}}, ["/pools", "Video"]),
-        ({"pools": {"api": {}}}, ["/pools/api", "under another name than api"]),
+        ({"pools": {"api": {}}}, ["/pools/api", "under a name other than api"]),
         ({"pools": {"video": {"groups": 2}}}, ["/pools/video", "groups", "not allowed"]),
         ({"pools": {"video": {"ranks": 0}}}, ["/pools/video/ranks", "minimum"]),
         ({"pools": {"video": {"resources": {"memory": "500m"}}}}, ["/resources/memory", "pattern"]),

@@ -1,4 +1,4 @@
-"""Guarantees of a group: all ranks get one verdict, hashes match the stored bytes, and files of others stay."""
+"""Guarantees of a group: all ranks get one verdict, hashes match the stored bytes, and other attempts' files stay."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ class RecordingConnection(LeaderConnection):
 
     verdicts: list[Verdict]
 
-    def agree(self, mine: Any) -> Verdict:
-        verdict = super().agree(mine)
+    def agree(self, own_report: Any) -> Verdict:
+        verdict = super().agree(own_report)
         self.verdicts = [*getattr(self, "verdicts", []), verdict]
         return verdict
 
@@ -130,8 +130,8 @@ def test_the_hash_of_an_artifact_covers_all_its_parts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("new_content", [b"more than before", b"less", b"as it is!"])
-def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, new_content: bytes) -> None:
-    """Because hash and stored bytes could differ, the attempt fails with a message for the workload's author."""
+def test_a_file_that_is_still_being_written_is_not_an_artifact(tmp_path: Path, new_content: bytes) -> None:
+    """The hash and the stored bytes could differ, so the attempt fails with a message for the workload's author."""
     path = tmp_path / "out.txt"
     path.write_bytes(b"as it was")
     os.utime(path, ns=(0, 0))  # so that the modification times differ even with a coarse clock
@@ -140,7 +140,7 @@ def test_a_file_that_is_still_being_written_is_no_artifact(tmp_path: Path, new_c
     parts = upload_artifact(
         writing_blobs, lease(), ArtifactDraft(path=path, name="out.txt", content_type="text/plain")
     )
-    with pytest.raises(RetryableError, match=r"out\.txt was written to while it was stored"):
+    with pytest.raises(RetryableError, match=r"out\.txt was written to during its upload"):
         list(parts)
 
 
@@ -172,12 +172,12 @@ def test_a_leader_that_lost_its_task_removes_only_its_own_files(tmp_path: Path) 
     wait_until(
         lambda: [stat.key for stat in blobs.list("echo_1/")] == other_keys,
         5,
-        "only the files of others to remain",
+        "only other files to remain",
     )
 
 
 def test_a_heartbeat_reports_a_stall_after_its_limit() -> None:
-    """One activity may have a longer limit; after it the earlier limit holds again."""
+    """An activity may have a longer limit. When it ends, the earlier limit applies again."""
     now = [100.0]
     heartbeat = Heartbeat(10, clock=lambda: now[0])
     now[0] += 10

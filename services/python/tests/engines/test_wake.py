@@ -194,7 +194,7 @@ def test_a_group_takes_no_task_while_its_files_are_refused(
         assert failure.reason == "ArtifactsRefused"
         assert REFUSED in failure.message
         wait_until(
-            lambda: [g.detail for g in pool.view().groups] == [REFUSED], 60, "the detail on the record"
+            lambda: [g.detail for g in pool.view().groups] == [REFUSED], 60, "the detail in the record"
         )
         assert pool.get(task).strikes == int(after_a_task)
         refusing.clear()

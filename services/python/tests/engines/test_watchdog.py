@@ -16,9 +16,9 @@ import pytest
 
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState
-from daybreak_server.domain.serving import Load
+from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import Control, Failed, Lease, Settled, State
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import HeldLease, LeaseRenewer
 from daybreak_server.engines.rank.shared_heartbeat import MAX_LEASES, SharedHeartbeat
@@ -225,7 +225,7 @@ def test_a_watchdog_tries_again_at_its_next_poll() -> None:
 
 
 def test_a_lease_runs_from_the_request_not_from_the_reply() -> None:
-    """A lease renewer may read a reply late, because the work holds Python's lock; the lease is no newer for that."""
+    """If the work holds Python's lock, a reply is read late. The lease still counts from the request."""
     arrived: list[float] = []
 
     class SlowQueue(_Queue):
@@ -235,7 +235,7 @@ def test_a_lease_runs_from_the_request_not_from_the_reply() -> None:
             return super().renew(lease)
 
     record = GroupRecord(id=LEASE.group, state=GroupState.BUSY)
-    config = GangConfig(pool="p")
+    config = GroupConfig(pool="p")
     lease_renewer = LeaseRenewer(SlowQueue(), config, Heartbeat(60.0), record=record, on_break=print)  # type: ignore[arg-type]
     held = HeldLease(LEASE, Control.CONTINUE)
     before = held.renewed_at
@@ -307,7 +307,7 @@ def test_a_lease_renewer_shows_the_least_recently_renewed_lease() -> None:
     watchdog = Watchdog(["/bin/true"], config={})
     lease_renewer = LeaseRenewer(
         queue,  # type: ignore[arg-type]
-        GangConfig(pool="p"),
+        GroupConfig(pool="p"),
         Heartbeat(60.0),
         record=record,
         on_break=print,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daybreak import Client
-from daybreak_server.cli.doctor.report import examine
+from daybreak_server.cli.doctor.checks import examine
 from daybreak_server.settings.address_format import host_port, reachable, url_of
 from daybreak_server.settings.tree import Settings
 from testkit.system import System

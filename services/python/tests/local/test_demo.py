@@ -16,7 +16,7 @@ from daybreak_server.local import reaper
 from daybreak_server.local.instance import instance_tag
 from daybreak_server.workloads.video.pipeline.encode import read_mp4
 from testkit.waiting import wait_until
-from verification.tiny_model import check
+from verification.tiny_wan import check
 
 # A background shell ignores SIGINT, and its children inherit that. So the program restores the default.
 DEMO = """

@@ -1,4 +1,4 @@
-"""Tests of the fast start of Ray: a setting, Ray's version and its private parts decide if it is used."""
+"""Tests of the fast start of Ray: a setting, Ray's version and its private parts decide whether it is used."""
 
 from __future__ import annotations
 

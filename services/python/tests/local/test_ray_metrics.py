@@ -15,7 +15,7 @@ from daybreak_server.adapters.ray.ray_meter import RayMeter
 from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.domain.tasks import Finished
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
-from testkit.ports import free_port
+from testkit.free_ports import free_port
 
 port = free_port()
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False,

@@ -88,7 +88,7 @@ def variables(extra: dict[str, str]) -> dict[str, str]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """End this process and all of its descendants."""
+    """Stop this process and all of its descendants."""
     below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.terminate()
     try:
@@ -106,7 +106,7 @@ Started = TypeVar("Started", "Head", "Local")
 
 
 def start(make: Callable[[], Started]) -> Started:
-    """Start Ray, and try again if it gives up.
+    """Start Ray, and retry if it gives up.
 
     It gives up after 30 s, which can happen on a busy machine. In a stock start, nothing can change that limit.
     """

@@ -1,6 +1,6 @@
-"""The Kubernetes cluster that ``KUBECONFIG`` names, for tests. Without it, these tests are skipped.
+"""The Kubernetes cluster that ``KUBECONFIG`` names. If the variable is not set, the tests that use it are skipped.
 
-Each test uses a new namespace. Missing CRDs are installed while the tests run.
+Each test uses a new namespace. Missing CRDs are installed before the tests and removed after them.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def install(api: client.ApiClient, crd: dict[str, Any]) -> bool:
             raise
         was_missing = False
 
-    kind = crd["spec"]
-    resource = kind["group"], kind["versions"][0]["name"], kind["names"]["plural"]
+    spec = crd["spec"]
+    resource = spec["group"], spec["versions"][0]["name"], spec["names"]["plural"]
 
     def served() -> bool:
         try:  # an "Established" CRD may not be served yet: the API server answers 404, then 429
@@ -71,7 +71,7 @@ def install(api: client.ApiClient, crd: dict[str, Any]) -> bool:
 
 @pytest.fixture(scope="session")
 def api() -> Iterator[client.ApiClient]:
-    """An API client with both kinds installed; kinds that were missing are removed at the end."""
+    """An API client of a cluster with the CRDs of GeneratorPool and RayCluster."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("KUBECONFIG names no Kubernetes cluster to test the operator on")
     api_client, _ = connect()

@@ -204,7 +204,7 @@ class Simulation:
         self._core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
 
     def _end(self, pod: PodView, why: str | None) -> None:
-        """End a pod. ``why`` names who decided it; ``None``: the pod was broken already."""
+        """Remove a pod. ``why`` names who decided it; ``None``: the pod was broken already."""
         for gang in [gang for gang in self.gangs if pod.name in gang.record.hosts]:
             self._take(gang, why)
         with contextlib.suppress(ApiException):
@@ -232,14 +232,14 @@ class Simulation:
 
     def _serve(self, cluster: RayCluster, pods: list[PodView]) -> None:
         target = self.heads.target(cluster.name)
-        mine = [gang for gang in self.gangs if gang.cluster == cluster.name]
+        gangs = [gang for gang in self.gangs if gang.cluster == cluster.name]
         if target is None:
-            for gang in mine:
-                self._take(gang, "its application went")
+            for gang in gangs:
+                self._take(gang, "its application is gone")
             return
-        # Serve does not know which gangs work: stop the busy ones first.
-        for gang in sorted(mine, key=lambda gang: gang.claim is None)[
-            : max(0, len(mine) - target // self.ranks)
+        # Serve does not know which gangs are busy. The worst case: it stops the busy ones first.
+        for gang in sorted(gangs, key=lambda gang: gang.claim is None)[
+            : max(0, len(gangs) - target // self.ranks)
         ]:
             self._take(gang, "Serve scaled down")
         taken = {host for gang in self.gangs for host in gang.record.hosts}
@@ -248,7 +248,7 @@ class Simulation:
             if pod.cluster == cluster.name and pod.ready and pod.name not in taken:
                 free.setdefault(pod.replica, []).append(pod.name)
         whole = [hosts for hosts in free.values() if len(hosts) == cluster.hosts]
-        for hosts in whole[: max(0, target // self.ranks - len(mine))]:
+        for hosts in whole[: max(0, target // self.ranks - len(gangs))]:
             record = GroupRecord(
                 id=new_group_id(), state=GroupState.STARTING, ranks=self.ranks, hosts=tuple(sorted(hosts))
             )

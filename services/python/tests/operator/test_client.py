@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from operator_api import Lists, listening
+from operator_api_stub import Behaviour, listening
 
 from daybreak_server.adapters.kube import client as kube
 from daybreak_server.adapters.kube.cache import Cache
@@ -24,7 +24,7 @@ async def test_a_stalled_response_body_blocks_no_loop_and_raises_the_ports_error
 ) -> None:
     """The headers of a response may come at once and its body never, and the loops of other pools continue."""
     monkeypatch.setattr(kube, "TIMEOUT_S", 0.5)
-    with listening(Lists(stalls=True)) as api:
+    with listening(Behaviour(stalls=True)) as api:
         cluster = KubeCluster(api, namespace="default", cache=Cache())
         observation = asyncio.create_task(cluster.observe("video"))
         turns = 0
@@ -41,10 +41,10 @@ def test_a_kuberay_installed_between_start_and_first_observation_is_watched(
     monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
     """kopf discovers kinds only at its start, so the operator starts again."""
-    lists = Lists()
+    behaviour = Behaviour()
 
     def run(sink: object, start: object, **_: object) -> None:
-        lists.kuberay = installed
+        behaviour.kuberay = installed
 
         async def observe() -> None:
             runtime = start()  # type: ignore[operator]
@@ -54,7 +54,7 @@ def test_a_kuberay_installed_between_start_and_first_observation_is_watched(
         asyncio.run(observe())
 
     monkeypatch.setattr(kopf_app, "run", run)
-    with listening(lists) as api:
+    with listening(behaviour) as api:
         restart = operator._run_round(
             Settings(redis=RedisSettings(url="redis://127.0.0.1:1/0")),
             api,

@@ -43,7 +43,7 @@ REDIS_DOWN = Cause(reason="RedisUnreachable", message="Connection refused")
 
 
 def settled(observation: Observed) -> Observed:
-    """The same observation after the status has been written."""
+    """``observation`` after the status has been written."""
     return replace(observation, pool=observation.pool.model_copy(update={"status": plan(observation).status}))
 
 
@@ -120,7 +120,7 @@ def test_a_drained_group_is_removed_with_exactly_its_hosts() -> None:
 
 
 def test_serves_target_is_lowered_once_only_the_remaining_ranks_run() -> None:
-    """Serve does not know which ranks work when it chooses the ranks to stop."""
+    """Serve does not know which ranks are busy when it chooses the ranks to stop."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     pods = [head(rc), *hosts(rc, "b")]
@@ -173,7 +173,7 @@ def test_the_last_group_stays_while_tasks_are_live() -> None:
 
 
 def test_while_redis_is_down_no_group_is_removed() -> None:
-    """The operator does not know which groups work. It can still scale up."""
+    """The operator does not know which groups are busy. It can still scale up."""
     video = pool(replicas=0)
     rc = ray_cluster(video, 2)
     pods = [head(rc), *hosts(rc, "a", "b")]
@@ -310,7 +310,7 @@ def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str
 def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
     """KubeRay is silent if it creates no pods and its status is stale for a minute.
 
-    A current status is no silence.
+    A pool whose status is current is not silent.
     """
     wake = WakeStatus(phase="pods", since=NOW - waited, began=NOW - waited)
     video = pool(replicas=1, status=PoolStatus(wake=wake))

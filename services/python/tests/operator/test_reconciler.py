@@ -127,7 +127,7 @@ async def test_a_head_that_refuses_its_application_does_not_hold_up_the_other() 
 
 
 def with_wrong_time_zone(manifest: dict[str, Any], generation: int) -> dict[str, Any]:
-    """The same object with an unknown time zone, which the CRD accepts."""
+    """``manifest`` with an unknown time zone, which the CRD accepts."""
     window = {"from": "08:00", "to": "18:00", "timeZone": "Berlin", "groups": 1}
     metadata = {**manifest["metadata"], "generation": generation}
     return {**manifest, "metadata": metadata, "spec": {**manifest["spec"], "warmSchedule": [window]}}

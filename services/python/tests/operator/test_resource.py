@@ -26,7 +26,7 @@ from daybreak_server.operator.crd.resource import (
     WarmWindow,
     dump_status,
 )
-from daybreak_server.operator.planner import diagnosis, render, schedule
+from daybreak_server.operator.planner import diagnosis, render, warm_schedule
 from daybreak_server.operator.planner.diagnosis import explain
 from daybreak_server.operator.planner.plan import plan
 from daybreak_server.settings.tree import load_settings
@@ -101,7 +101,7 @@ def test_a_pool_is_parsed_from_the_api_servers_object() -> None:
 
 
 def test_a_window_with_an_unknown_time_zone_is_refused() -> None:
-    """An unknown zone is not taken for UTC."""
+    """An unknown zone is not treated as UTC."""
     with pytest.raises(ValidationError, match="Europe/Berlin"):
         WarmWindow.model_validate({"from": "08:00", "to": "18:00", "timeZone": "Berlin", "groups": 1})
 
@@ -275,10 +275,10 @@ def test_the_warm_floor_follows_local_time(now: str, groups: int) -> None:
         }
     )
     timestamp = datetime.fromisoformat(now).timestamp()
-    assert schedule.floor(spec, timestamp) == groups
-    change = schedule.next_change_s(spec, timestamp)
+    assert warm_schedule.floor(spec, timestamp) == groups
+    change = warm_schedule.next_change_s(spec, timestamp)
     assert change is not None
-    assert schedule.floor(spec, timestamp + change - 0.5) == groups
+    assert warm_schedule.floor(spec, timestamp + change - 0.5) == groups
 
 
 @pytest.mark.parametrize("reason", [*Reason])

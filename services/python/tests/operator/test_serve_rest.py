@@ -22,7 +22,7 @@ from daybreak_server.ports.cluster import (
     RayCluster,
     ServeView,
 )
-from testkit.ports import free_port
+from testkit.free_ports import free_port
 from testkit.system import kill_tree
 from testkit.waiting import wait_until_async
 
@@ -42,7 +42,7 @@ def short_path() -> Iterator[str]:
 def dashboard(tmp_path: Path, short_path: str) -> Iterator[str]:
     """The address of a head's dashboard.
 
-    The head's ranks wait for a Redis that does not exist, which is no error.
+    The head's ranks wait for a Redis that does not exist, which is not an error.
     """
     port, dashboard_port = free_port(), free_port()
     environ = {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from daybreak_server.settings.rules import config_file
 from daybreak_server.settings.tree import Settings, SettingsError, load_settings
 
 SECRET = "hunter2"
@@ -32,9 +33,9 @@ def test_a_key_that_is_given_twice_is_refused_with_both_lines(config: Path) -> N
         "pools:\n  video: {ranks: 1, groups: 1, ranks: 2}\n  echo:\n    options:\n      a: 1\n      a: 1\n"
     )
     assert problems(config) == (
-        f"{config}, line 5: http is given twice, first in line 1; keep one of them",
-        f"{config}, line 8: pools.video.ranks is given twice, first in line 8; keep one of them",
-        f"{config}, line 12: pools.echo.options.a is given twice, first in line 11; keep one of them",
+        f"{config}, line 5: http is given twice, first on line 1; keep one of them",
+        f"{config}, line 8: pools.video.ranks is given twice, first on line 8; keep one of them",
+        f"{config}, line 12: pools.echo.options.a is given twice, first on line 11; keep one of them",
     )
 
 
@@ -89,7 +90,43 @@ def test_aliases_that_expand_to_too_many_values_are_refused(config: Path) -> Non
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     config.write_text("\n".join(lines))
-    assert problems(config) == (f"{config}: its aliases expand to more than 100000 values; use fewer",)
+    too_many = f"{config}: it has more than 100000 keys and values, counting each use of an alias; use fewer"
+    assert problems(config) == (too_many,)
+
+
+def test_a_long_file_without_aliases_is_not_refused_for_its_aliases(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the number of values, because there is no alias to remove."""
+    monkeypatch.setattr(config_file, "MAX_VALUES", 20)
+    config.write_text("a: [x, x, x, x, x, x, x, x, x, x]\nb: [x, x, x, x, x, x, x, x, x]")
+    too_many = f"{config}: it has more than 20 keys and values, counting each use of an alias; use fewer"
+    assert problems(config) == (too_many,)
+
+
+def test_the_levels_of_an_alias_count_where_it_is_used(config: Path) -> None:
+    """A deep anchor is refused below further levels, on the line where it was first accepted."""
+    levels = 45
+    deep, high = "[" * levels + "]" * levels, "[" * levels + "*deep" + "]" * levels
+    config.write_text(f"data_dir: &deep {deep}\npools: {high}\n")
+    assert "it has more than 50 levels" in problems(config)[0]
+
+
+def test_a_problem_is_placed_on_the_line_of_the_value_in_force(config: Path) -> None:
+    """A pool's own key overrides that of a merge, before or after it, and of several merges the first counts."""
+    config.write_text(
+        "a: &a\n  x: {y: 1}\n  z: 1\nb: &b\n  x: 2\n  z: 2\nc:\n  x: {own: 3}\n  <<: [*a, *b]\nd:\n  <<: *b\n  x: 4\n"
+    )
+    places = {path: line for path, line in config_file.read(config).lines.items() if path[0] in {"c", "d"}}
+    assert places == {
+        ("c",): 7,
+        ("c", "x"): 8,
+        ("c", "x", "own"): 8,
+        ("c", "z"): 3,
+        ("d",): 10,
+        ("d", "x"): 12,
+        ("d", "z"): 6,
+    }
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, config: Path) -> None:
@@ -100,7 +137,10 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, config: Path) -> 
     config.write_bytes(b"http:\n  port: \xff\n")
     assert f"{config}, line 2: cannot be read: it is not UTF-8" in problems(config)[0]
     config.write_text("#" * (1 << 20) + "\n")
-    assert "more than 1048576 bytes" in problems(config)[0]
+    assert (
+        problems(config)[0]
+        == f"{config}: it is larger than 1 MiB, so it is probably not a config file; check the path"
+    )
     if os.geteuid() != 0:
         config.chmod(0)
         assert "Permission denied" in problems(config)[0]

@@ -21,7 +21,7 @@ FUTURE_KIND = WorkloadSpec(name="odd", kind="online", Params=_Params, implementa
 FUTURE_KIND_PATH = f"{__name__}:FUTURE_KIND"
 
 
-def test_each_kind_has_a_builder_of_its_groups() -> None:
+def test_each_kind_has_a_builder_for_its_groups() -> None:
     assert set(wiring.BUILDERS) == set(PoolKind)
 
 
@@ -39,7 +39,7 @@ def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
         wiring.build_rank(settings, "odd", on_broken=print)
 
 
-def test_a_pool_that_states_another_kind_than_its_workload_is_refused() -> None:
+def test_a_pool_that_states_a_different_kind_from_its_workload_is_refused() -> None:
     with pytest.raises(registry.WrongKindError, match="correct the pool's kind"):
         registry.spec("echo", kind="online")
     with pytest.raises(ValidationError, match="jobs"):

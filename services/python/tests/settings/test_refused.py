@@ -234,8 +234,11 @@ def test_a_number_that_would_overflow_later_is_refused(
 @pytest.mark.parametrize(
     ("tree", "words"),
     [
-        ({"redis": {"wait_replicas": 1}}, "the embedded one has none"),
-        ({"redis": {"url": "redis://h", "sentinel_password": SECRET}}, "set sentinels, or remove it"),
+        ({"redis": {"wait_replicas": 1}}, "the embedded Redis has none"),
+        (
+            {"redis": {"url": "redis://h", "sentinel_password": SECRET}},
+            "set sentinels, or remove the password",
+        ),
         (
             {"redis": {"url": "rediss://h?ssl_ca_certs=/a", "ca_file": "/b"}},
             "ssl_ca_certs is the same as ca_file",

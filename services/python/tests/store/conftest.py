@@ -14,7 +14,7 @@ from testkit.valkey import Server, binary, start_valkey
 def server_session(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A Valkey server, and a Redis server where one is installed."""
+    """A Valkey server, and a Redis server if one is installed."""
     if binary(request.param) is None:
         pytest.skip("no redis-server on PATH (Debian: apt-get install redis-server)")
     server = start_valkey(tmp_path_factory.mktemp(request.param), flavour=request.param)

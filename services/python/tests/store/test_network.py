@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+import socket
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 import uvloop
 
+from daybreak_server.adapters.redis.client import connect, connect_async
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import GroupId, new_task_id
@@ -27,7 +31,7 @@ from verification.faults.environment.proxy import TcpProxy
 def test_connections_reset_while_idle_are_not_used(
     server: Server, run: Callable[[Coroutine[Any, Any, Any]], Any]
 ) -> None:
-    """After a reset of all open connections, the very next calls are answered, also those that are never repeated."""
+    """After a reset of all open connections, the very next calls are answered, even those that are never repeated."""
     port = urlsplit(server.url).port
     assert port is not None
 
@@ -44,6 +48,38 @@ def test_connections_reset_while_idle_are_not_used(
 
     with TcpProxy(("127.0.0.1", port)) as proxy:
         run(burst(proxy))
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that answers no new connection, like the address of a pod that is gone: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        while True:
+            client = stack.enter_context(socket.socket())
+            client.settimeout(0.2)
+            try:
+                client.connect(listener.getsockname())
+            except TimeoutError:
+                break
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.timeout(120)
+def test_an_address_that_does_not_answer_is_given_up_long_before_the_timeout_of_a_call(
+    silent_port: int,
+) -> None:
+    """The next attempt may find Redis at its new address before the lease ends."""
+    url = f"redis://127.0.0.1:{silent_port}"
+    with connect(url, timeout_s=600) as client, pytest.raises(redis.TimeoutError):
+        client.ping()
+
+    async def ping() -> None:
+        async with connect_async(url, timeout_s=600) as async_client:
+            await async_client.ping()
+
+    with pytest.raises(redis.TimeoutError):
+        asyncio.run(ping())
 
 
 async def _submit(url: str, task: NewTask) -> None:

@@ -87,7 +87,7 @@ def test_an_event_has_the_same_id_in_both_streams(driver: Driver) -> None:
 
 
 def test_a_burst_of_events_trims_nothing(driver: Driver) -> None:
-    """After 20,000 events the pool's stream still begins with the first, so that a slow follower misses none."""
+    """After 20,000 events the pool's stream still begins with the first, so that a slow reader misses none."""
     claim = start(driver)
     first_id = driver.events(claim.lease.task)[0].id
     for _ in range(40):

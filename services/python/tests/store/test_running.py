@@ -172,7 +172,7 @@ def test_a_requested_cancel_wins(driver: Driver, end: str) -> None:
 
 @pytest.mark.parametrize("end", [end for end in ENDS if end not in ("finish", "permanent")])
 def test_a_task_past_its_run_deadline_expires_without_a_strike(driver: Driver, end: str) -> None:
-    """Running after its run deadline → expired, where it would otherwise be tried again."""
+    """If an attempt ends after the run deadline, the task expires, although it would otherwise be retried."""
     claim = start(driver, run_within_ms=500, max_strikes=1)
     driver.now += 600
     assert driver.renew(claim.lease) is Control.EXPIRE

@@ -7,7 +7,7 @@ from dataclasses import replace
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState
-from daybreak_server.domain.serving import Load
+from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import Claim, State
 from testkit.store_cases import DONE, dump, submit
 from testkit.store_driver import Driver

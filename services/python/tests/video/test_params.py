@@ -136,7 +136,7 @@ def test_line_breaks_do_not_count_towards_the_length_of_an_image() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "WEBP lossless", "WEBP animated"])
 def test_the_size_in_an_image_header_is_checked_at_submit(kind: str) -> None:
-    """The API reads the size in each format without Pillow, and refuses a picture that is too large to unpack."""
+    """The API reads the size in each format without Pillow, and refuses a picture that is too large to decode."""
     small, large = header_only(kind, 300, 200), header_only(kind, 16_000, 12_000)
     assert SPEC.validate({"prompt": "a", "image": base64.b64encode(small).decode()}, TI2V).image
     (problem,) = errors({"image": base64.b64encode(large).decode()}, TI2V)
@@ -192,24 +192,24 @@ def test_defaults_come_from_the_model(
 
 
 def test_limits_come_from_the_model_folder(folders: dict[str, Path]) -> None:
-    """The JSON files of the folder determine the multiple of sizes, the number of experts, and if it takes an image."""
+    """The folder's JSON files give the multiple of sizes and the number of experts, and say whether it takes images."""
     assert SPEC.limits({"model": folders["ti2v"]}).multiple == 32
     assert SPEC.limits({"model": folders["single"]}).multiple == 16
     assert SPEC.limits({"model": folders["a14b"]}).two_experts
     assert SPEC.validate({"prompt": "a", "image": PNG}, {"model": folders["ti2v"]}).image == PNG
-    # The position embedding of this model has 32 places on each axis, which is fewer than 129 frames need.
+    # The position embedding of this model has 32 positions on each axis, which is fewer than 129 frames need.
     assert errors({"frames": 129}, {"model": folders["single"], "limits": {"max_frames": 200}})
 
 
 def test_every_attempt_at_a_task_has_the_same_seed() -> None:
-    """Without a seed, the seed depends only on the task's id. A given seed is used as it is."""
+    """If the input has no seed, the seed depends only on the task's id. A given seed is used unchanged."""
     params = VideoParams(prompt="a")
     assert params.seed_for("video_01A") == params.seed_for("video_01A") != params.seed_for("video_01B")
     assert VideoParams(prompt="a", seed=7).seed_for("video_01A") == 7
 
 
 def test_cost_is_proportional_to_the_work() -> None:
-    """Twice the steps, twice the pixels and guidance each double the cost, so that waiting times can be estimated."""
+    """Guidance, twice the steps and twice the pixels each double the cost. Waiting times are estimated from it."""
     single = cost(VideoParams(prompt="a", guidance=1.0))
     assert cost(VideoParams(prompt="a", guidance=3.0)) == 2 * single
     assert cost(VideoParams(prompt="a", guidance=1.0, steps=40)) == 2 * single

@@ -1,4 +1,4 @@
-"""Tests of the parallel plan, a pure function of the number of ranks, the heads, guidance and the device."""
+"""Tests of the parallel plan, a pure function of the numbers of ranks and heads, guidance and the device."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_a_plan_in_the_options_is_used_only_if_it_fits() -> None:
         choose(PlanOptions(ulysses=4), world=4, heads=6, guidance=True, device="cpu")
 
 
-def test_tokens_that_do_not_divide_are_shared_unevenly_or_not_at_all() -> None:
-    """Where the tokens do not divide, NCCL exchanges uneven parts. Without NCCL, every rank computes all tokens."""
+def test_tokens_that_do_not_divide_evenly_are_shared_unevenly_or_not_at_all() -> None:
+    """If tokens do not divide evenly, NCCL exchanges uneven parts. Without NCCL, every rank computes all tokens."""
     assert ParallelPlan(ulysses=4).exchange(80, "cpu") == "even"
     assert ParallelPlan(cfg=2).exchange(81, "cpu") == "even"
     assert ParallelPlan(ulysses=4).exchange(81, "cpu") == "whole"

@@ -17,9 +17,9 @@ import torch
 
 from daybreak_server.workloads.video.pipeline.codec import BlockCodec
 from daybreak_server.workloads.video.tiny import MODEL_DIR
-from verification.tiny_model.check import read
-from verification.tiny_model.score import TinyModel, sample, score
-from verification.tiny_model.shapes import (
+from verification.tiny_wan.check import read
+from verification.tiny_wan.score import TinyModel, sample, score
+from verification.tiny_wan.shapes import (
     BACKGROUND,
     COLOURS,
     DIRECTIONS,
@@ -28,7 +28,7 @@ from verification.tiny_model.shapes import (
     Subject,
     random_clip,
 )
-from verification.tiny_model.tokenizer import MAX_LENGTH, byte_tokenizer
+from verification.tiny_wan.tokenizer import MAX_LENGTH, byte_tokenizer
 
 TRAITS = ("colour", "shape", "direction")
 

@@ -14,8 +14,8 @@ import video_support as support
 
 from daybreak_server.workloads.video.pipeline.encode import read_mp4
 from daybreak_server.workloads.video.spec.params import SPEC
-from verification.tiny_model.check import read
-from verification.tiny_model.shapes import SUBJECTS
+from verification.tiny_wan.check import read
+from verification.tiny_wan.shapes import SUBJECTS
 
 
 @pytest.mark.tiny

@@ -11,8 +11,8 @@ pytest.importorskip("diffusers")
 
 import torch
 
-from verification.tiny_model.score import TinyModel
-from verification.tiny_model.train import STATE, Recipe, train
+from verification.tiny_wan.score import TinyModel
+from verification.tiny_wan.train import STATE, Recipe, train
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def build_pipeline(kind: str) -> Any:
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
     from transformers import UMT5Config, UMT5EncoderModel
 
-    from verification.tiny_model.tokenizer import byte_tokenizer
+    from verification.tiny_wan.tokenizer import byte_tokenizer
 
     ti2v = kind == "ti2v"
     tokenizer = byte_tokenizer()

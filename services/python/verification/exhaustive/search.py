@@ -97,10 +97,11 @@ def _explore(world: World, limit: int) -> Found:
 def endless(found: Found) -> str | None:
     """A set of states that a fair run may never leave although a task has not ended, if there is one.
 
-    The search has shown that no step moves a task backwards. So a run can repeat only steps without progress forever,
-    and such steps form the cycles. A run is fair if each of these steps happens at some time while it stays possible: a
-    tick; a claim by an idle worker; the end of an attempt by the worker that holds it; one call by a worker that has
-    lost its task. Each cycle must have such a step that is possible in all of its states and always leads out of it.
+    Progress is a change of a task's state or attempt, and the search has shown that nothing undoes it. So a run that
+    never ends is, from some point on, in one cycle of steps without progress. We assume fairness: each of the following
+    happens at last, if it stays possible: a tick; a claim by an idle worker; the end of an attempt by the worker that
+    holds it; one call by a worker that has lost its task. For each cycle we look for one of them that is possible in
+    all its states and always leaves it.
     """
     for group in _cycles(found):
         inside = set(group)
@@ -131,9 +132,11 @@ def _fairness(state: State, label: Label) -> str | None:
     if label[0] in ("tick", "claim"):
         return str(label[0])
     if label[0] in (*OUTCOMES, "report", "repeat"):
-        if state.workers[label[1]][2] != state.tasks[label[2]][TOKEN]:
+        worker, task = label[1], label[2]
+        _, _, token = state.workers[worker]
+        if token != state.tasks[task][TOKEN]:
             return "a zombie receives a reply"
-        return None if label[0] == "report" else f"the end of task {label[2]}"
+        return None if label[0] == "report" else f"the end of task {task}"
     return None
 
 
@@ -148,7 +151,7 @@ def _cycles(found: Found) -> Iterator[list[int]]:
         index[root] = low[root] = len(index)
         stack.append(root)
         on.add(root)
-        work = [(root, iter(_idle_steps(found, root)))]
+        work = [(root, iter(_steps_without_progress(found, root)))]
         while work:
             at, ahead = work[-1]
             for after in ahead:
@@ -156,7 +159,7 @@ def _cycles(found: Found) -> Iterator[list[int]]:
                     index[after] = low[after] = len(index)
                     stack.append(after)
                     on.add(after)
-                    work.append((after, iter(_idle_steps(found, after))))
+                    work.append((after, iter(_steps_without_progress(found, after))))
                     break
                 if after in on:
                     low[at] = min(low[at], index[after])
@@ -172,12 +175,13 @@ def _cycles(found: Found) -> Iterator[list[int]]:
                     yield group
 
 
-def _idle_steps(found: Found, at: int) -> set[int]:
+def _steps_without_progress(found: Found, at: int) -> set[int]:
     """The next states in which no task has made progress."""
-    tasks = _stages(found.states[at])
+    tasks = _progress(found.states[at])
     out = found.edges[at]
-    return {after for after in out[1::2] if after != at and _stages(found.states[after]) == tasks}
+    return {after for after in out[1::2] if after != at and _progress(found.states[after]) == tasks}
 
 
-def _stages(state: State) -> tuple[object, ...]:
+def _progress(state: State) -> tuple[object, ...]:
+    """What a step must change to be progress: the state and the attempt of each task."""
     return tuple([(task[STATE], task[ATTEMPT]) for task in state.tasks])

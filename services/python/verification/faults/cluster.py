@@ -49,7 +49,10 @@ _RESTART_PAUSE_S = 0.3
 
 
 class FaultCluster:
-    """Use it in ``with``. :raises LookupError: when this machine lacks the server's program."""
+    """A server, gateways and groups as processes, in a context manager.
+
+    :raises LookupError: if the server's program is not installed.
+    """
 
     def __init__(self, options: ClusterOptions | None = None) -> None:
         self.options = options or ClusterOptions()

@@ -66,7 +66,7 @@ class Component:
     seed: int = 0
 
     def as_json(self) -> str:
-        """As JSON, for another process."""
+        """Serialize to JSON, for another process."""
         return json.dumps(asdict(self))
 
     @classmethod

@@ -24,9 +24,9 @@ from daybreak.errors import ApiError, DaybreakError
 from daybreak.relay import Delivery, Relay, RelayGapError
 from daybreak.wire import Event, Task
 from daybreak_server.api.cancellation import cancel_and_wait
+from verification.faults.client_transport import BalancedTransport
 from verification.faults.cluster import FaultCluster
 from verification.faults.history import History
-from verification.faults.network import BalancedTransport
 from verification.faults.schedule import TENANTS, Submission
 
 PATIENT_RETRY = Retry(attempts=600, first_s=0.05, max_s=0.5, stream_s=600.0)
@@ -59,7 +59,7 @@ async def unended(client: AsyncClient, pool: str) -> list[Task]:
 
 
 class Load:
-    """Clients in a thread with its own event loop. Use it in ``with``."""
+    """Clients in a thread with its own event loop, as a context manager."""
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ class Outcome:
         return self.states.total()
 
     def as_json(self) -> str:
-        """As JSON, for another process."""
+        """Serialize to JSON, for another process."""
         return json.dumps({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def inject(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
-    """Inject a fault. :returns: ``False`` if no process of its kind runs now; then the caller tries again later."""
+    """Inject a fault. :returns: ``False`` if no process of its kind runs now; then the caller retries later."""
     if fault.action == "arm":
         cluster.arm(fault.target)
         return True

@@ -39,7 +39,7 @@ class ClusterOptions:
     redis_via: Callable[[int], str] | None = None
     """Maps the server's port to the URL of a proxy for gateways and groups; ``None``: they connect directly."""
     groups_redis_via: Callable[[int], str] | None = None
-    """The same for groups only; ``None``: they connect as the gateways do."""
+    """Like ``redis_via``, but for groups only; ``None``: they connect as the gateways do."""
     gateways_via: Callable[[int], str] | None = None
     """Maps a gateway's port to the URL of a proxy for clients; ``None``: they connect directly."""
     blobs_url: str | None = None

@@ -42,28 +42,33 @@ class Processes:
                 stderr=log,
             )
         server_end.close()
-        self._ready = threading.Event()
+        self._ready = self._disconnected = False
         self._reader = threading.Thread(target=self._read, name="fork server", daemon=True)
         self._reader.start()
-        if not self._ready.wait(120) or self._fork_server.poll() is not None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._disconnected, 120)
+        if not self._ready or self._disconnected:
+            self._fork_server.kill()
+            self.close()
             raise RuntimeError(f"the fork server did not start; see {logs / 'fork-server.log'}")
 
     def start(self, component: Component) -> int:
-        """Start a component. :returns: its pid."""
+        """Start a component. :returns: its pid. :raises RuntimeError: if the fork server does not start it."""
         request = {"component": component.as_json(), "log": str(self._logs / f"{component.name}.log")}
         with self._lock:
             self._refs += 1
             ref = self._refs
-            self._sock.sendall(json.dumps({"ref": ref, **request}).encode() + b"\n")
+            with contextlib.suppress(OSError):  # the reader also sees that the fork server has ended
+                self._sock.sendall(json.dumps({"ref": ref, **request}).encode() + b"\n")
         with self._changed:
-            if not self._changed.wait_for(lambda: ref in self._pids, 30):
-                raise RuntimeError(
-                    f"the fork server did not start {component.name} within 30 s; see {self._logs / 'fork-server.log'}"
-                )
+            self._changed.wait_for(lambda: ref in self._pids or self._disconnected, 30)
+            if ref not in self._pids:
+                why = "has ended" if self._disconnected else f"did not start {component.name} within 30 s"
+                raise RuntimeError(f"the fork server {why}; see {self._logs / 'fork-server.log'}")
             return self._pids.pop(ref)
 
     def alive(self, pid: int) -> bool:
-        """Whether the process runs: the fork server has not reported its end."""
+        """Whether the process was started and its end was not reported yet."""
         with self._changed:
             return pid in self._alive
 
@@ -85,7 +90,7 @@ class Processes:
         return True
 
     def close(self) -> None:
-        """End the fork server, which kills every component."""
+        """Stop the fork server, which kills every component."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
@@ -104,18 +109,21 @@ class Processes:
             except OSError:
                 data = b""
             if not data:
-                self._ready.set()
+                # The fork server has ended, and the kernel kills its children (`die_with_parent`).
+                with self._changed:
+                    self._disconnected = True
+                    self._alive.clear()
+                    self._changed.notify_all()
                 return
             *lines, buffer = (buffer + data).split(b"\n")
             for line in lines:
                 self._on_message(json.loads(line))
 
     def _on_message(self, message: dict[str, Any]) -> None:
-        if "ready" in message:
-            self._ready.set()
-            return
         with self._changed:
-            if "ref" in message:
+            if "ready" in message:
+                self._ready = True
+            elif "ref" in message:
                 self._pids[message["ref"]] = message["pid"]
                 self._alive.add(message["pid"])
             else:

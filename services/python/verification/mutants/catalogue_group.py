@@ -161,7 +161,7 @@ GROUP: tuple[Mutant, ...] = (
         "artifact-of-a-growing-file",
         "the stored bytes of a file that is still being written do not match its SHA-256",
         (f"{SERVER}/engines/rank/artifacts.py", "if _file_state(draft.path) != state:", "if False:"),
-        tests=f"{TESTS}/engines/test_promises.py::test_a_file_that_is_still_being_written_is_no_artifact",
+        tests=f"{TESTS}/engines/test_promises.py::test_a_file_that_is_still_being_written_is_not_an_artifact",
     ),
     mutant(
         "missing-fsync-of-bytes",

@@ -1,4 +1,4 @@
-"""A private copy of the source, to plant bugs and remove them again."""
+"""A private copy of the source, in which bugs are planted and removed again."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def doctor(
     Checks packages, Redis, pools and models, artifact storage, port, disk, CPUs, GPUs and Kubernetes.
     Exit code 1 if there is an error (✗); a warning (!) does not change it.
     """
-    from daybreak_server.cli.doctor.report import as_lines, broken, examine
+    from daybreak_server.cli.doctor.checks import as_lines, broken, examine
 
     checks = examine(settings_of(context, config))
     _print([check.as_object() for check in checks] if as_json else as_lines(checks))

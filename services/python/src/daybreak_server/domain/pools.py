@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId, TaskId
-from daybreak_server.domain.serving import Load
+from daybreak_server.domain.serving_load import Load
 
 
 class GroupState(StrEnum):
@@ -28,7 +28,7 @@ class GroupState(StrEnum):
 
     @property
     def accepts_tasks(self) -> bool:
-        """Whether the group takes tasks, now or after its current one. A draining group takes none."""
+        """Whether a group in this state takes tasks, now or after its current one. A draining group takes none."""
         return self.ready and self is not GroupState.DRAINING
 
 
@@ -86,6 +86,11 @@ class GroupRecord:
     capacity: int | None = None
     """How many tasks, requests or sessions it can hold at once."""
     load: Load | None = None
+
+    @property
+    def accepts_tasks(self) -> bool:
+        """Whether the group takes tasks, now or after its current one. A group that is marked to drain takes none."""
+        return self.state.accepts_tasks and not self.drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,7 @@ class Row:
     target: State
     guard: Guard
     effect: str
-    """What the step does, for the documentation."""
+    """What the transition does, for the documentation."""
 
     def matches(self, state: State | None, event: Event, facts: Facts) -> bool:
         """Whether this row applies."""

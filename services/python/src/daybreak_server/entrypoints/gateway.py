@@ -37,7 +37,7 @@ class Gateway(ApiServer):
 
 
 def serve(gateway: Gateway) -> int:
-    """Run until a signal. :returns: 0, or 1 if the gateway could not listen."""
+    """Run until a signal arrives. :returns: 0, or 1 if the gateway could not listen."""
     # uvicorn raises the signal again after its shutdown. That must not end the process before it cleans up.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)
@@ -50,7 +50,7 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 def run_gateway(settings: Settings) -> int:
-    """Answer HTTP until a signal. Until Redis and the artifact storage are reachable, it answers 503."""
+    """Answer HTTP until a signal arrives. While Redis or the artifact storage is unreachable, it answers 503."""
     log_to_stderr()
     return serve(Gateway(settings))
 

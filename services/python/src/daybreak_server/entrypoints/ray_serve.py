@@ -4,12 +4,12 @@ A group is a Serve gang, and each rank is a replica (:class:`RankReplica`). Serv
 whole; scaling happens from outside, by the operator or ``up``, never by Serve's autoscaler.
 
 Serve gives up on a deployment whose replicas fail in their constructor a few times. So the constructor never raises:
-a rank that waits for Redis, its peers or its model is a replica that is not ready yet. A rank that cannot continue
-reports the reason and exits; the health check then makes Serve restart the whole gang. A rank that never loaded its
-model waits before it exits, longer after each such failure in a row, because it would probably fail again.
+while a rank waits for Redis, its peers or its model, its replica is healthy. A rank that cannot continue reports the
+reason and exits; the health check then makes Serve restart the whole gang. A rank that never loaded its model waits
+before it exits, longer after each such failure in a row, because it would probably fail again.
 
-``deploy`` puts the applications on a running Ray. ``build_api`` and ``build_pool`` are for Serve's config files:
-``import_path: daybreak_server.entrypoints.ray_serve:build_pool`` with ``args: {pool: video}``.
+``deploy`` deploys the applications to a running Ray cluster. ``build_api`` and ``build_pool`` are for Serve's config
+files: ``import_path: daybreak_server.entrypoints.ray_serve:build_pool`` with ``args: {pool: video}``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from daybreak_server.settings.address_format import url_of
 from daybreak_server.settings.tree import PoolSettings, Settings, load_settings
 
 _log = logging.getLogger(__name__)
-API_APP = API_APPLICATION
 VIDEO_POOL = "video"
 _STREAM_MARGIN = 1000
 _HEALTH_PERIOD_S = 1.0
@@ -58,7 +57,7 @@ _EXIT_CODE = 70
 
 
 def start_backoff_s(failures: int) -> float:
-    """Seconds that a rank without a model waits before it exits after ``failures`` such failures in a row."""
+    """Seconds that a rank waits before it exits, after it has failed to load its model ``failures`` times in a row."""
     return _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
 
 
@@ -208,7 +207,7 @@ def _resources(pool: PoolSettings, *, on_gpu: bool) -> dict[str, Any]:
 
 def api_target(settings: Settings) -> Any:
     """The application ``api``, for ``serve.run_many``."""
-    return serve.RunTarget(target=api_app(settings), name=API_APP, route_prefix="/")
+    return serve.RunTarget(target=api_app(settings), name=API_APPLICATION, route_prefix="/")
 
 
 def targets(settings: Settings, *, gpus: bool, api: bool = True) -> list[Any]:
@@ -227,7 +226,7 @@ def targets(settings: Settings, *, gpus: bool, api: bool = True) -> list[Any]:
 
 
 def deploy(settings: Settings, *, address: str = "auto") -> int:
-    """Deploy the applications to a running Ray, and return while Serve starts them."""
+    """Deploy the applications to a running Ray cluster, and return while Serve starts them."""
     ray.init(address=address, log_to_driver=False, namespace="serve")
     serve.start(
         proxy_location="HeadOnly",

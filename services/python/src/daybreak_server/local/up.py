@@ -69,7 +69,7 @@ class StartPlan:
 
 
 def run_up(settings: Settings) -> int:
-    """Start everything, keep it running until a signal, stop everything.
+    """Start everything, keep it running until a signal arrives, and stop everything.
 
     :returns: 0 after a signal, 1 when a process could not be started.
     """

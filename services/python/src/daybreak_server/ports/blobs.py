@@ -75,8 +75,8 @@ class Blobs(Protocol):
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
         """Upload a file part by part, and yield the number of bytes sent so far after each part.
 
-        When the iterator ends, the file is visible, complete and durable. Closing it early leaves nothing. Never
-        overwrites a file.
+        When the iterator ends, the file is visible, complete and durable. If the caller closes it early, no file is
+        left. An existing file is never overwritten.
         """
 
     def open(self, key: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
@@ -86,7 +86,7 @@ class Blobs(Protocol):
         """The size and content type of a file."""
 
     def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
-        """A URL that anyone can read until it expires; ``None`` if the store cannot make one."""
+        """A URL from which anyone can read the file until it expires; ``None`` if the store cannot make one."""
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
         """The files below a prefix (``""``: all files), ordered by key. Content types are guessed from names."""
@@ -94,11 +94,11 @@ class Blobs(Protocol):
     def delete(self, prefix: str) -> int:
         """Delete every file below a prefix, or the single file with that key. Returns the number of files.
 
-        Also removes the remains of uploads that died. ``""`` raises :class:`BlobKeyError`.
+        Also removes what interrupted uploads left behind. ``""`` raises :class:`BlobKeyError`.
         """
 
     def probe(self) -> None:
         """Write, read and delete a small file. :raises BlobError: with a message that says what to do.
 
-        A probe that dies half-way leaves its file behind; the key (:func:`probe_key`) says when it was written.
+        A process that dies during a probe leaves the file behind; its key (:func:`probe_key`) says when it was written.
         """

@@ -1,4 +1,4 @@
-"""The task store as the API sees it: durable records, submitted, read and cancelled.
+"""The task store as the API sees it: it submits, reads, cancels and deletes durable records of tasks.
 
 Every change of state is atomic: it happens completely or not at all.
 """
@@ -54,16 +54,16 @@ class TaskStore(Protocol):
         limit: int = 20,
         newest_first: bool = True,
     ) -> Page:
-        """A page of a tenant's tasks in a pool, by id. A filtered page may be short and still have a ``next``."""
+        """A page of a tenant's tasks in a pool, sorted by id. A filtered page may be short but still have ``next``."""
 
     async def cancel(self, task: TaskId, *, reason: str = "requested") -> TaskRecord | None:
-        """Cancel a task: a waiting one at once, a running one at the end of a step. An ended task does not change."""
+        """Cancel a task: a waiting one at once, a running one after its step. An ended task does not change."""
 
     async def preview(self, task: TaskId) -> tuple[bytes, str] | None:
         """The latest preview and its content type, or ``None``."""
 
     async def delete(self, tasks: Sequence[TaskId]) -> int:
-        """Delete ended tasks and their events, after their files were deleted. Returns how many were deleted.
+        """Delete ended tasks and their events. The caller deletes their files first. Returns how many were deleted.
 
         :raises ConflictError: when a task has not ended.
         """

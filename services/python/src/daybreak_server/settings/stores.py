@@ -64,7 +64,7 @@ class RedisSettings(Section):
     wait_replicas: Replicas = Field(
         0,
         description="Number of replicas that must confirm a new task. If too few confirm it, the submit gets 503. With "
-        "0, a fail-over may lose the tasks that were accepted last.",
+        "0, a failover may lose the tasks that were accepted last.",
     )
 
     @model_validator(mode="after")

@@ -6,10 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import redis
 
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.ports.events import EventPage
 from testkit.valkey import Server
+from verification.benchmarks.http.parts import Cores
+from verification.benchmarks.streams import relaying
 from verification.benchmarks.streams.__main__ import main
 from verification.benchmarks.streams.sse_clients import Writer, running_tasks
 from verification.results import load
@@ -51,3 +54,22 @@ def test_the_relay_is_measured_beside_its_baseline(tmp_path: Path) -> None:
     rows = load(tmp_path / "streams.json").rows
     assert [row.baseline is not None for row in rows] == [True, True, True, False]
     assert all(row.value > 0 for row in rows)
+
+
+def test_a_consumer_that_fails_gives_no_rate(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that cannot start, or that fails, ends the measurement, because it would look like a fast one."""
+    with valkey.client() as client:
+        client.xadd(relaying.KEY, {"task": "echo_1"})
+    with pytest.raises(AssertionError, match="a consumer failed with exit code 1"):
+        relaying.several(valkey.url, "failing", 1, batch="many", consumers=1)  # type: ignore[arg-type]
+    monkeypatch.setattr(relaying.parts, "HOME", tmp_path)  # without the module of the consumer
+    with pytest.raises(AssertionError, match="a consumer did not start"):
+        relaying.several(valkey.url, "absent", 1, batch=1, consumers=1)
+
+
+def test_the_stream_has_exactly_the_events_that_are_to_be_relayed() -> None:
+    """The last slice is shorter, if the number of events is not a multiple of a slice."""
+    with relaying.store(1500, Cores.here()) as running, redis.Redis(port=running.port) as client:
+        assert client.xlen(relaying.KEY) == 1500

@@ -128,7 +128,7 @@ def _workers(contender: Contender, variant: Variant, url: str, folder: Path) -> 
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
-    """End the worker and the processes of its session."""
+    """Stop the worker and the processes of its session."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         worker.wait(5)
     with contextlib.suppress(ProcessLookupError):

@@ -136,7 +136,7 @@ def our_steps(
 def stock_steps(
     model: WanModel, params: VideoParams, conditions: Conditions
 ) -> tuple[torch.Tensor, list[float]]:
-    """The same for ``WanPipeline.__call__``, with the device synchronised at each step's callback."""
+    """The final latents and the seconds of each step of ``WanPipeline``, whose step callback waits for the device."""
     from diffusers import UniPCMultistepScheduler, WanPipeline
 
     config = {**model.scheduler_config, "flow_shift": params.shift}

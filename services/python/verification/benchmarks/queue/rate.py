@@ -48,7 +48,7 @@ class Rate:
     tasks_s: tuple[float, ...]
     """Tasks per second in each repeat: submitted, claimed and settled."""
     single_s: float
-    """The same with one group in each leader process, so that each call settles one task."""
+    """Tasks per second with one group in each leader process, so that each call settles one task."""
     raw_s: float
     """The baseline: payloads through a plain list, with RPUSH in the same batches and one LPOP for each. It is the
     median of rounds that alternate with the repeats."""

@@ -57,7 +57,7 @@ def _flatness(rows: Sequence[Row]) -> Row:
 
 
 def _flatness_of_cpu(rows: Sequence[Row]) -> list[Row]:
-    """The same for a task's CPU time on the server, which other load on the machine affects less than the rate."""
+    """How far a task's CPU time on the server differs between depths. Other load affects it less than the rate."""
     parts = [[row for row in rows if row.what.startswith(part)] for part in (CPU_SUBMIT, CPU_SETTLE)]
     if any(len(part) < 2 for part in parts):
         return []
@@ -145,7 +145,7 @@ def cost_rows(costs: Mapping[str, float]) -> list[Row]:
 
 
 def always_rows(rate: Rate, hands: HandOff) -> list[Row]:
-    """The same with an fsync before each answer."""
+    """The rate and the hand-off with an fsync before each answer."""
     middle = statistics.median(rate.tasks_s)
     return [
         Row(

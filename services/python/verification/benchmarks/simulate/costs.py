@@ -28,7 +28,7 @@ class Costs:
     event_out: float
     """One event to one reader that waits for it."""
     event_out_many: float
-    """The same when events come faster than readers read."""
+    """One event to one reader, when events come faster than readers read."""
     queued_bytes: float
     ended_bytes: float
     handoff_raw: float

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 OPENING = 128
 """How many streams to open at once."""
 DRAIN_S = 60.0
-"""An event that has not arrived this long after the last write is lost."""
+"""An event that has not arrived this long after the last write counts as lost."""
 SOURCES = 16
-"""Source addresses: each has some 28,000 ports."""
+"""How many source addresses to connect from. Each has some 28,000 ports."""
 _EVENT = re.compile(rb'id: (\d+)-\d+\n[^\n]*\n[^\n]*"step":(\d+)')
 _ENDED = b"0\r\n\r\n"
 
@@ -40,7 +40,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Findings:
-    """The events that all streams of this process received. ``lags_ms``: from the write in Redis to here."""
+    """What all streams of this process received. ``lags_ms``: the time from the write in Redis to the arrival here."""
 
     lags_ms: array[float] = field(default_factory=lambda: array("d"))
     events: int = 0
@@ -67,7 +67,7 @@ class Clients:
         while self._unopened or self._opening:
             while self._unopened and self._opening < OPENING:
                 self._open(*self._unopened.pop())
-            self.turn(1.0)
+            self.poll(1.0)
 
     def _open(self, number: int, task: str) -> None:
         sock = socket.socket()
@@ -81,8 +81,8 @@ class Clients:
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._opening += 1
 
-    def turn(self, timeout_s: float) -> None:
-        """Read what has arrived."""
+    def poll(self, timeout_s: float) -> None:
+        """Wait for data on any stream, and read it."""
         for fd, _ in self._epoll.poll(timeout_s):
             stream = self._streams.get(fd)
             if stream is not None:
@@ -107,9 +107,9 @@ class Clients:
         data = stream.partial + data
         end = data.rfind(b"\n\n") + 1
         stream.partial = data[end:]
-        self._take(stream, _EVENT.findall(data, 0, end), now_ms)
+        self._record(stream, _EVENT.findall(data, 0, end), now_ms)
 
-    def _take(self, stream: Stream, events: Iterable[tuple[bytes, bytes]], now_ms: float) -> None:
+    def _record(self, stream: Stream, events: Iterable[tuple[bytes, bytes]], now_ms: float) -> None:
         findings = self.findings
         for written_ms, number in events:
             step = int(number)
@@ -127,20 +127,22 @@ class Clients:
         stream.sock.close()
         del self._streams[fd]
 
-    def forget_lags(self) -> None:
+    def discard_lags(self) -> None:
         """Discard the lags from before the measurement."""
         del self.findings.lags_ms[:]
 
-    def until(self, stdin: int) -> None:
+    def read_to_last_step(self, stdin: int) -> None:
         """Read until the input names the last step and every stream has received it, or a minute has passed."""
         self._epoll.register(stdin, select.EPOLLIN | select.EPOLLHUP)
         while not self._input_ready(stdin):
             pass
         self._epoll.unregister(stdin)
         last_step = int(sys.stdin.buffer.readline() or 0)
-        end = time.monotonic() + DRAIN_S
-        while time.monotonic() < end and any(stream.step < last_step for stream in self._streams.values()):
-            self.turn(0.2)
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline and any(
+            stream.step < last_step for stream in self._streams.values()
+        ):
+            self.poll(0.2)
 
     def _input_ready(self, stdin: int) -> bool:
         ready = False
@@ -152,7 +154,7 @@ class Clients:
         return ready
 
     def close(self) -> None:
-        """Close every stream, and add up the figures."""
+        """Close every stream, and note the lowest and the highest last step."""
         steps = [stream.step for stream in self._streams.values()]
         self.findings.lowest_step, self.findings.highest_step = min(steps, default=-1), max(steps, default=-1)
         for stream in self._streams.values():
@@ -167,10 +169,10 @@ def main(arguments: list[str]) -> None:
     tasks = json.loads(sys.stdin.buffer.readline())
     clients = Clients(port, tasks, first=first)
     clients.open_all()
-    clients.forget_lags()
+    clients.discard_lags()
     print("open", flush=True)
     cpu, began = time.process_time(), time.monotonic()
-    clients.until(sys.stdin.fileno())
+    clients.read_to_last_step(sys.stdin.fileno())
     busy = (time.process_time() - cpu) / (time.monotonic() - began)
     clients.close()
     findings = clients.findings

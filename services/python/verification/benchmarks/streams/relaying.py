@@ -37,8 +37,8 @@ def store(events: int, cores: Cores) -> Iterator[Running]:
         running = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.server))
         with redis.Redis(port=running.port) as client:
             fill = client.register_script(_FILL)
-            for _ in range(0, events, _SLICE):
-                fill(keys=[KEY], args=[min(_SLICE, events), new_task_id(POOL)])
+            for filled in range(0, events, _SLICE):
+                fill(keys=[KEY], args=[min(_SLICE, events - filled), new_task_id(POOL)])
         before = os.sched_getaffinity(0)
         stack.callback(os.sched_setaffinity, 0, before)
         os.sched_setaffinity(0, cores.clients)
@@ -82,7 +82,10 @@ def plain(url: str, group: str, events: int, *, batch: int) -> float:
 
 
 def several(url: str, group: str, events: int, *, batch: int, consumers: int) -> float:
-    """Events per second of several consumers in one group, each in its own process."""
+    """Events per second of several consumers in one group, each in its own process.
+
+    :raises AssertionError: if a consumer fails. Without this check a failure would look like a high rate.
+    """
     with redis.Redis.from_url(url) as client:
         client.xgroup_create(KEY, group, id="0")
         share = events // consumers
@@ -104,13 +107,20 @@ def several(url: str, group: str, events: int, *, batch: int, consumers: int) ->
             )
             for n in range(consumers)
         ]
-        for child in children:
-            assert child.stdout is not None
-            child.stdout.readline()
-        began = time.perf_counter()
-        for child in children:
-            child.communicate(b"\n", timeout=300)
-        return share * consumers / (time.perf_counter() - began)
+        try:
+            for child in children:
+                assert child.stdout is not None
+                assert child.stdout.readline() == b"ready\n", "a consumer did not start"
+            began = time.perf_counter()
+            for child in children:
+                child.communicate(b"\n", timeout=300)
+                assert child.returncode == 0, f"a consumer failed with exit code {child.returncode}"
+            return share * consumers / (time.perf_counter() - began)
+        finally:
+            for child in children:
+                child.kill()
+                with child:  # closes its pipes and waits for its end
+                    pass
 
 
 def rounds(
@@ -126,7 +136,7 @@ def rounds(
 
 
 def main(arguments: list[str]) -> None:
-    """One of several consumers: prints that it is ready, and starts at the first line that it reads."""
+    """The program of one consumer of :func:`several`: print that it is ready, and start at the first line of input."""
     url, group, events, batch, number = arguments
     print("ready", flush=True)
     sys.stdin.readline()

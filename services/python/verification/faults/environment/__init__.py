@@ -11,11 +11,11 @@ The tools:
 * ``traffic``     clients that submit tasks and remember what was accepted
 * ``invariants``  checks that the keys in a store are consistent
 
-``power``, ``full``, ``network``, ``clocks`` and ``files`` are the scenarios: one promise each, with its figures.
+``power``, ``full``, ``network_faults``, ``clocks`` and ``files`` are the scenarios: one promise each, with its figures.
 """
 
 from __future__ import annotations
 
-from verification.faults.environment import clocks, files, full, network, power
+from verification.faults.environment import clocks, files, full, network_faults, power
 
-__all__ = ["clocks", "files", "full", "network", "power"]
+__all__ = ["clocks", "files", "full", "network_faults", "power"]

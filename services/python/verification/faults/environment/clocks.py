@@ -132,7 +132,7 @@ def clock_server(context: ScenarioContext) -> list[Row]:
 
 @contextmanager
 def _disk() -> Iterator[FuseDisk | None]:
-    """A disk that counts fsyncs, or ``None`` where this machine cannot have one."""
+    """A disk that counts fsyncs, or ``None`` if this machine cannot mount one."""
     with tempfile.TemporaryDirectory(prefix="daybreak-disk-") as folder:
         try:
             disk = FuseDisk(Path(folder) / "data")

@@ -60,7 +60,7 @@ class FuseDisk:
     kind = "FUSE"
 
     def __init__(self, folder: Path) -> None:
-        """:raises DiskAbsentError: where this machine cannot mount it."""
+        """:raises DiskAbsentError: if this machine cannot mount it."""
         self.folder = folder
         self.environment: Mapping[str, str] = {}
         self._control = folder / ".control"
@@ -201,9 +201,9 @@ class SlowDisk(ShimDisk):
 
 
 def open_disk(folder: Path) -> FuseDisk | ShimDisk:
-    """A FUSE disk where this machine can mount one, else a shim disk.
+    """A FUSE disk if this machine can mount one, else a shim disk.
 
-    :raises DiskAbsentError: where it can provide neither.
+    :raises DiskAbsentError: if it can provide neither.
     """
     try:
         return FuseDisk(folder)

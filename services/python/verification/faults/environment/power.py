@@ -161,7 +161,7 @@ def power_always(context: ScenarioContext) -> list[Row]:
 
 @scenario("power-everysec", "counts what a power cut under `everysec` loses; the rest is consistent")
 def power_everysec(context: ScenarioContext) -> list[Row]:
-    """The same under ``everysec``, which is expected to lose tasks."""
+    """Crash repeatedly under ``everysec``, which is expected to lose tasks."""
     stats, disk = _crashes(context, fsync="everysec", count=context.times(3, 100))
     return _rows(stats, fsync="everysec", disk=disk)
 

@@ -19,7 +19,7 @@ class Skew:
     """One wall clock, shared by all processes that start with its ``environment``."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        """:raises PreloadAbsentError: where this machine cannot build the library."""
+        """:raises PreloadAbsentError: if this machine cannot build the library."""
         self._file = folder / f"{name}.skew"
         self._file.write_bytes(bytes(8))
         library = build(_SOURCE, folder / f"{name}.so")

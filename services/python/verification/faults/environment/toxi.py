@@ -1,4 +1,4 @@
-"""Toxiproxy, where this machine has its server: network faults by a widely used program."""
+"""Injects network faults with Toxiproxy, a widely used program, if its server is on this machine."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from typing import Any, Self
 from daybreak_server.local.instance import free_port
 from testkit.waiting import wait_until
 
-_PACKED = Path(__file__).resolve().parents[6] / "shared" / "cluster" / "bin" / "toxiproxy-server.xz"
-"""The packed program among the test cluster's tools beside a checkout."""
+_COMPRESSED = Path(__file__).resolve().parents[6] / "shared" / "cluster" / "bin" / "toxiproxy-server.xz"
+"""The compressed program, which is among the test cluster's tools next to a checkout."""
 
 
 def find_program() -> Path | None:
-    """``toxiproxy-server`` on PATH, else the packed one beside the checkout."""
+    """``toxiproxy-server`` on PATH, else the compressed one next to the checkout."""
     on_path = shutil.which("toxiproxy-server")
     if on_path is not None:
         return Path(on_path)
-    return _PACKED if _PACKED.exists() else None
+    return _COMPRESSED if _COMPRESSED.exists() else None
 
 
 class Toxiproxy:
-    """A running toxiproxy server. Use it in ``with``."""
+    """A running toxiproxy server, as a context manager."""
 
     def __init__(self, program: Path) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="daybreak-toxi-")
@@ -82,7 +82,7 @@ class Toxiproxy:
         }
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._process.kill()
         self._process.wait(20)
         self._folder.cleanup()

@@ -48,7 +48,7 @@ class Options:
 
 
 class Up:
-    """A system with these pools (Daybreak settings by pool) in a new data folder. Use it in ``with``."""
+    """A system with these pools (Daybreak settings by pool) in a new data folder, as a context manager."""
 
     def __init__(self, pools: Mapping[str, Mapping[str, Any]], *, seed: int = 0) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="daybreak-system-"))

@@ -29,7 +29,7 @@ class Snapshot:
 
 
 class Watcher:
-    """Polls through the gateway and keeps each snapshot that differs from the previous one. Use it in ``with``."""
+    """Polls through the gateway and keeps each snapshot that differs from the previous one. A context manager."""
 
     def __init__(self, up: Up, pool: str, task: str) -> None:
         self._up = up

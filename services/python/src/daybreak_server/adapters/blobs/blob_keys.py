@@ -53,7 +53,10 @@ def type_by_name(key: str) -> str:
 
 
 def checked_type(content_type: str) -> str:
-    """The same type. :raises BlobRefusedError: when it is not valid in a ``Content-Type`` header."""
+    """Return ``content_type`` unchanged.
+
+    :raises BlobRefusedError: when it is not valid in a ``Content-Type`` header.
+    """
     if not is_content_type(content_type):
         raise BlobRefusedError(f"{content_type[:100]!r} is not a content type; use one such as 'video/mp4'")
     return content_type

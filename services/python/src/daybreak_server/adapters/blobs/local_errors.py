@@ -1,4 +1,4 @@
-"""Translates errors of the operating system to those of the port, with messages that say what to do."""
+"""Translates errors of the operating system into those of the port, with messages that say what to do."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class S3Model:
 
 
 def _inside(name: str) -> str:
-    """The same name. :raises BlobRefusedError: when it leads out of the model's folder."""
+    """Return ``name`` unchanged. :raises BlobRefusedError: when it leads out of the model's folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or str(path) != name:
         raise BlobRefusedError(

@@ -194,7 +194,7 @@ class S3Blobs:
         """Write a probe and return its bucket and key.
 
         A server that keeps objects as files may answer 409 while it removes the folder of another probe. So after a
-        conflict, this tries again with another key.
+        conflict, this retries with another key.
         """
         for remaining in range(_PROBE_TRIES - 1, -1, -1):
             place = {"Bucket": self._bucket, "Key": f"{self._prefix}{probe_key()}"}

@@ -37,7 +37,7 @@ SYNC_S = 300.0
 PAGE = 250
 """Objects in one page of a list."""
 DISCOVERY_S = 30.0
-"""The same while KubeRay is not installed, so that its installation is soon noticed."""
+"""How often full lists are read while KubeRay is not installed, so that its installation is soon noticed."""
 AUTH_DATA_KEY = "auth_token"
 COMPONENT = "daybreak-operator"
 

@@ -1,10 +1,10 @@
-"""Connects to Redis, runs scripts, and translates Redis's errors to those of the port.
+"""Connects to Redis, runs scripts, and translates Redis's errors into those of the port.
 
-``Scripts`` serves threads and ``AsyncScripts`` coroutines. Both call the functions of the library, load it where it is
-missing, and fall back to ``EVAL`` where it cannot be loaded.
+``Scripts`` is for threads, ``AsyncScripts`` for coroutines. Both call the functions of the library. If the server lacks
+the library, they load it; if it cannot be loaded, they fall back to ``EVAL``.
 
-A command whose reply was lost may have taken effect. So a call is retried only with ``idempotent=True``: a
-repeated call then has the same result as the first.
+A command whose reply was lost may have taken effect. So a call is retried only with ``idempotent=True``, which callers
+pass only if a repeated call has the same result as the first.
 """
 
 from __future__ import annotations
@@ -71,24 +71,24 @@ def translate(exc: BaseException) -> StoreError:
     if isinstance(exc, failures.ConnectionError | failures.TimeoutError | OSError):
         return StoreUnavailableError(f"Redis cannot be reached or did not answer in time: {message or exc!r}")
     if message.startswith(_UNAVAILABLE):
-        return StoreUnavailableError(f"Redis cannot serve this call at present: {message}")
+        return StoreUnavailableError(f"Redis cannot serve this call right now: {message}")
     return StoreError(f"Redis answered with an error: {message or exc!r}")
 
 
 def _unwrapped(exc: BaseException) -> BaseException:
-    """The error inside a ConnectionError: on a Unix socket, redis-py wraps errors of the login in one."""
+    """The error inside a ConnectionError: on a Unix socket, redis-py wraps login errors in one."""
     inner = exc.args[0] if isinstance(exc, failures.ConnectionError) and exc.args else None
     return inner if isinstance(inner, failures.RedisError) else exc
 
 
-def is_unknown(exc: Exception) -> bool:
-    """Whether the server lacks the library, because the server or this version is new."""
+def is_library_missing(exc: Exception) -> bool:
+    """Whether the server lacks the library: the server is new, or this version of Daybreak is."""
     return "Function not found" in str(exc)
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate errors of redis-py to those of the port."""
+    """Translate errors of redis-py into those of the port."""
     try:
         yield
     except (failures.RedisError, OSError) as exc:
@@ -104,12 +104,12 @@ def _ignore(_script: str, _seconds: float, _succeeded: bool) -> None:
 
 
 def connect(where: str | Endpoint, *, timeout_s: float) -> redis.Redis:
-    """A thread-safe client with a connection pool. It never repeats a command by itself."""
+    """A thread-safe client with a connection pool. It never retries a command by itself."""
     return redis.Redis.from_pool(Endpoint.of(where).pool(timeout_s=timeout_s))
 
 
 def connect_async(where: str | Endpoint, *, timeout_s: float) -> redis.asyncio.Redis:
-    """The same for coroutines."""
+    """A client for coroutines, with a connection pool. It never retries a command by itself."""
     return redis.asyncio.Redis.from_pool(Endpoint.of(where).async_pool(timeout_s=timeout_s))
 
 
@@ -137,7 +137,7 @@ class Scripts:
         try:
             return self._execute("FCALL", script.function, *operands)
         except failures.ResponseError as exc:
-            if not is_unknown(exc):
+            if not is_library_missing(exc):
                 raise
         try:
             self._execute("FUNCTION", "LOAD", "REPLACE", self._library.text)
@@ -147,7 +147,7 @@ class Scripts:
         return self._execute("FCALL", script.function, *operands)
 
     def _execute(self, *command: Arg) -> Any:
-        """Run one command on a connection of the pool. This costs half as much as redis-py's ``execute_command``."""
+        """Run one command on a connection from the pool. This costs half as much as redis-py's ``execute_command``."""
         pool = self._client.connection_pool
         connection: Any = pool.get_connection()
         try:
@@ -158,7 +158,7 @@ class Scripts:
             return connection.read_response()
         except failures.ResponseError:
             raise
-        except BaseException:  # a late reply must not be taken for the reply to the next command
+        except BaseException:  # a late reply must not be mistaken for the reply to the next command
             connection.disconnect()
             raise
         finally:
@@ -195,12 +195,12 @@ class AsyncScripts:
 
     async def call(self, call: Call, *, idempotent: bool = False) -> Any:
         """The script's reply. :raises StoreError:"""
-        return await self.repeat(
+        return await self.perform(
             lambda: self._run(self._library.get(call.script), call), idempotent=idempotent
         )
 
-    async def repeat(self, action: Callable[[], Awaitable[T]], *, idempotent: bool) -> T:
-        """Run ``action`` with translated errors. An idempotent action is retried up to twice."""
+    async def perform(self, action: Callable[[], Awaitable[T]], *, idempotent: bool) -> T:
+        """Perform ``action``, and translate its errors. An idempotent action is retried up to twice."""
         for pause in (*(RETRY_PAUSES_S if idempotent else ()), None):
             try:
                 with translated():
@@ -224,7 +224,7 @@ class AsyncScripts:
         operands = (1, call.keys.base, *call.args)
         execute = self._execute if call.script != "submit" or not self._replicas else self._execute_replicated
         reply = await execute("FCALL", script.function, *operands)
-        if isinstance(reply, Exception) and is_unknown(reply):
+        if isinstance(reply, Exception) and is_library_missing(reply):
             loaded = await self._execute("FUNCTION", "LOAD", "REPLACE", self._library.text)
             if isinstance(loaded, Exception):
                 # There is no memory or no permission to load the library. EVAL is slower, but works.
@@ -240,7 +240,7 @@ class AsyncScripts:
         return reply
 
     async def _execute_replicated(self, *command: Arg) -> Any:
-        """The same, but fail unless enough replicas have received the write."""
+        """Run one command, and fail unless enough replicas have received the write."""
         wait = ("WAIT", self._replicas, round(REPLICATION_TIMEOUT_S * 1000))
         reply, replicas = await self._submits.execute(command, wait)
         if isinstance(reply, Exception):
@@ -250,6 +250,6 @@ class AsyncScripts:
         if replicas < self._replicas:
             raise StoreUnavailableError(
                 f"Redis stored the task, but only {replicas} of {self._replicas} replicas have it "
-                "(redis.wait_replicas), so a fail-over now could lose it; submit it again"
+                "(redis.wait_replicas), so a failover now could lose it; submit it again"
             )
         return reply

@@ -9,7 +9,7 @@ from typing import Any
 from daybreak_server.domain import policy
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
-from daybreak_server.domain.serving import Load
+from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, Priority, State, TaskRecord
 from daybreak_server.domain.tracing import TraceContext
 

@@ -1,7 +1,7 @@
 """How to connect to Redis: a single server, TLS, a Unix socket, or the current master according to Sentinel.
 
 Every connection is made here. With Sentinel, each new connection asks for the master's address, so a process that loses
-its connection in a fail-over finds the new master by itself. Calls during the fail-over fail as they do while a single
+its connection in a failover finds the new master by itself. Calls during the failover fail as they do while a single
 server restarts.
 """
 
@@ -24,6 +24,9 @@ from redis.retry import Retry
 from daybreak_server.adapters.redis.credentials import FilePassword
 from daybreak_server.settings.tree import RedisSettings
 
+CONNECT_TIMEOUT_S = 2.0
+"""How long a new connection may take. While a Redis pod or its host is being replaced, packets to the old address get
+no answer. The sooner an attempt gives up, the sooner the next one reaches the new address: before the lease ends."""
 SENTINEL_TIMEOUT_S = 1.0
 """How long one Sentinel may take to name the master before the next one is asked."""
 
@@ -91,7 +94,7 @@ class Endpoint:
         return _MasterPool(self.sentinel_master, sentinels, **options, **self._login())  # type: ignore[no-untyped-call]
 
     def async_pool(self, *, timeout_s: float) -> redis.asyncio.ConnectionPool:
-        """The same for coroutines."""
+        """A pool for coroutines; otherwise as :meth:`pool`."""
         no_retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
         options = {**self._options(timeout_s), **self._certificates(), **self._file(), "retry": no_retry}
         if not self.sentinels:
@@ -160,7 +163,7 @@ def _split(address: str) -> tuple[str, int]:
 def _options(timeout_s: float) -> dict[str, Any]:
     return {
         "socket_timeout": timeout_s,
-        "socket_connect_timeout": timeout_s,
+        "socket_connect_timeout": min(timeout_s, CONNECT_TIMEOUT_S),
         "socket_keepalive": True,
         "protocol": 2,
     }
@@ -182,7 +185,7 @@ class _Sentinels(sync_sentinel.Sentinel):
 
 
 class _AsyncSentinels(async_sentinel.Sentinel):
-    """The same for coroutines."""
+    """:class:`_Sentinels` for coroutines."""
 
     async def discover_master(self, service_name: str) -> Any:
         lookup = copy(self)

@@ -67,7 +67,7 @@ class RedisEvents:
     async def tail(self, pool: str) -> str:
         """The id of the pool's newest event (``0-0`` when there is none)."""
         key = Keys(prefix=self._prefix, pool=pool).single("events")
-        newest = await self._scripts.repeat(lambda: self._client.xrevrange(key, count=1), idempotent=True)
+        newest = await self._scripts.perform(lambda: self._client.xrevrange(key, count=1), idempotent=True)
         return codec.text(newest[0][0]) if newest else "0-0"
 
     async def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[EventRecord]]:

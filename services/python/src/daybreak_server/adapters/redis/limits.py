@@ -28,6 +28,9 @@ EXPIRE_MAX = 50
 OTHER_TENANTS_MAX = 32
 """Other tenants that count for a task's position. With more of them, the position is a lower bound."""
 
+ESTIMATE_GROUPS_MAX = 32
+"""Groups whose state an estimate of a wait reads. If a pool has more, the others count in the same proportion."""
+
 ETA_TASKS_MAX = 16
 """Running tasks whose remaining time counts for an estimate."""
 

@@ -67,7 +67,7 @@ class RedisStore:
 
     async def ping(self) -> None:
         """Check that Redis answers. :raises StoreUnavailableError: when it does not."""
-        await self._scripts.repeat(self._client.ping, idempotent=False)
+        await self._scripts.perform(self._client.ping, idempotent=False)
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
         """Accept tasks, each atomically. Submitting the same id again returns the same task."""
@@ -120,7 +120,7 @@ class RedisStore:
         keys = self._keys_of(task)
         if keys is None:
             return None
-        stored = await self._scripts.repeat(
+        stored = await self._scripts.perform(
             lambda: self._client.get(keys.of("preview", task)), idempotent=True
         )
         return preview.split(cast("bytes", stored)) if stored is not None else None
@@ -152,7 +152,7 @@ class RedisStore:
 
     async def server_stats(self) -> ServerStats:
         """The state of the Redis server."""
-        return stats_of(await self._scripts.repeat(self._client.info, idempotent=True))
+        return stats_of(await self._scripts.perform(self._client.info, idempotent=True))
 
     async def drain(self, pool: str, group_id: GroupId, *, on: bool = True) -> bool:
         """Set or clear a group's drain mark. Returns whether the group exists."""
@@ -182,7 +182,7 @@ class RedisStore:
         """Confirm that the files below these prefixes are deleted."""
         if prefixes:
             key = self._keys(pool).single("garbage")
-            await self._scripts.repeat(lambda: self._client.zrem(key, *prefixes), idempotent=True)
+            await self._scripts.perform(lambda: self._client.zrem(key, *prefixes), idempotent=True)
 
     def _keys(self, pool: str) -> Keys:
         return Keys(prefix=self._prefix, pool=pool)

@@ -5,8 +5,9 @@ browser reaches the server on behalf of every page that it shows. So two kinds o
 
 * **DNS rebinding.** A page of ``evil.example`` waits until its name resolves to 127.0.0.1. The browser then takes the
   server for the page's own origin, and only the Host header shows the difference. The check applies to all requests
-  from this machine, and to requests from everywhere if ``http.allowed_hosts`` is set. Behind an Ingress, the Ingress
-  decides which host names it accepts. Addresses and ``localhost`` are always allowed, because they cannot be rebound.
+  from this machine, and to every request if the server listens on loopback or ``http.allowed_hosts`` is set. Behind an
+  Ingress, the Ingress decides which host names it accepts. Addresses and ``localhost`` are always allowed, because they
+  cannot be rebound.
 * **Cross-site requests.** A request that changes something, or opens a WebSocket, carries the Origin of its page. The
   origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
   which their pages can read the responses.
@@ -65,22 +66,22 @@ _HEADERS = frozenset({b"host", b"x-forwarded-host", b"origin", b"sec-fetch-site"
 
 
 class OriginCheck:
-    """The checks for the settings of one server."""
+    """Checks requests against the settings of one server."""
 
     def __init__(self, settings: HttpSettings) -> None:
         own_names = [socket.gethostname().lower(), "localhost", "*.localhost", settings.host.lower()]
         allowed = [*own_names, *settings.allowed_hosts]
-        self._every_host = EVERY in settings.allowed_hosts
-        self._every_client = bool(settings.allowed_hosts) or _names_loopback(settings.host)
+        self._allows_any_host = EVERY in settings.allowed_hosts
+        self._checks_every_client = bool(settings.allowed_hosts) or _names_loopback(settings.host)
         self._names = frozenset(name for name in allowed if not name.startswith("*"))
-        self._endings = tuple(name[1:] for name in allowed if name.startswith("*."))
+        self._suffixes = tuple(name[1:] for name in allowed if name.startswith("*."))
         self._origins = frozenset(settings.allowed_origins)
         self._knows = lru_cache(maxsize=1024)(self._is_known)
 
     def check(self, scope: Scope) -> ApiError | None:
         """The error for a request or WebSocket that is refused; ``None`` if it is allowed."""
         request = _Addressing.of(scope)
-        if not self._every_host and (self._every_client or _is_from_this_machine(scope)):
+        if not self._allows_any_host and (self._checks_every_client or _is_from_this_machine(scope)):
             for host in request.hosts:
                 if not self._knows(host):
                     return _host_not_allowed(host)
@@ -117,7 +118,9 @@ class OriginCheck:
 
     def _is_known(self, host: str) -> bool:
         name = _host_name(host)
-        return name is not None and (name in self._names or name.endswith(self._endings) or _is_address(name))
+        if name is None:
+            return False
+        return name in self._names or name.endswith(self._suffixes) or _is_address(name)
 
     def _is_listed(self, page_origin: str) -> bool:
         listed = self._origins
@@ -148,7 +151,7 @@ def _host_name(host: str) -> str | None:
         name = urlsplit(f"//{host}").hostname
     except ValueError:
         return None
-    return name.rstrip(".") if name and not any(mark in host for mark in "/?#@\\") else None
+    return name.rstrip(".") if name and not any(character in host for character in "/?#@\\") else None
 
 
 def _is_address(name: str) -> bool:
@@ -178,6 +181,6 @@ def _origin_not_allowed(request: _Addressing) -> ApiError:
     site = "another site" if request.origin is None else repr(request.origin[:100])
     return ApiError(
         ErrorCode.ORIGIN_NOT_ALLOWED,
-        f"Pages of {site} may neither change anything on this server nor open a WebSocket. To allow them, add "
+        f"Pages from {site} may neither change anything on this server nor open a WebSocket. To allow them, add "
         "their origin to the setting http.allowed_origins (DAYBREAK_HTTP__ALLOWED_ORIGINS).",
     )

@@ -77,7 +77,7 @@ class Frame:
         self._text: str | None = None
 
     def with_prefix(self, prefix: str) -> Frame:
-        """The same event for subscribers who reach the API below this path prefix."""
+        """This frame's event for subscribers who reach the API below this path prefix."""
         if not prefix or self._encode_again is None:
             return self
         found = self._by_prefix.get(prefix)

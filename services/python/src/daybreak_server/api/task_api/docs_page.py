@@ -33,7 +33,7 @@ def render(document: dict[str, Any], prefix: str = "") -> str:
         '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(info['title'])}: the API</title><style>{_static('docs.css')}</style>"
         f"<h1>{escape(info['title'])}</h1>{intro}"
-        f'<p>The same for programs: <a href="{escape(prefix)}/openapi.json">openapi.json</a>.'
+        f'<p>For programs: <a href="{escape(prefix)}/openapi.json">openapi.json</a>.'
         " <code>{id}</code> is a task's id; “Run” fills in the task that you submitted last.</p>"
         f"{body}<script>{_static('docs.js')}</script></html>"
     )

@@ -77,7 +77,7 @@ def _route(
 
 _ACCEPTED = {
     202: ("Accepted: the task is stored.", Task),
-    200: ("The same key and body were sent before: the first task.", Task),
+    200: ("The task that an earlier request with the same key and body created.", Task),
 }
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -116,7 +116,7 @@ LIST = _route(
     Code.INVALID_INPUT,
     Code.NO_SUCH_POOL,
     *_STORE,
-    ok={200: ("A page.", TaskList)},
+    ok={200: ("A page of tasks.", TaskList)},
 )
 CANCEL = _route(
     "cancel",
@@ -138,7 +138,7 @@ ARTIFACT = _route(
         200: ("The file.", None),
         206: ("The part of the file that `Range` names.", None),
         304: ("The file has the ETag in `If-None-Match`.", None),
-        307: ("A URL of the file, which expires.", None),
+        307: ("A redirect to a URL of the file that expires.", None),
     },
     media={"application/octet-stream": _BINARY},
 )

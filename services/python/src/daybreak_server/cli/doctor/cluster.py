@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from daybreak_server.cli.doctor.checks import Check, error, ok, version, warning
+from daybreak_server.cli.doctor.check import Check, error, ok, version, warning
 from daybreak_server.ports.cluster import ClusterError, ClusterRefusedError
 from daybreak_server.settings.tree import Settings, names_kubernetes
 

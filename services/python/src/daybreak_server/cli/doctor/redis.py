@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from daybreak_server.cli.doctor.checks import Check, error, ok, version, warning
+from daybreak_server.cli.doctor.check import Check, error, ok, version, warning
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.sources import masked
 from daybreak_server.settings.tree import Settings
@@ -43,7 +43,7 @@ def _redis_server(settings: Settings) -> Iterator[Check]:
     if where.sentinels:
         yield from _sentinels(asyncio.run(server_facts.sentinels(where)))
         if found.error is None:
-            yield _fail_over(found, where.wait_replicas)
+            yield _failover(found, where.wait_replicas)
     if found.error is None:
         yield from asyncio.run(_groups(settings))
 
@@ -82,9 +82,9 @@ def _sentinels(found: dict[str, str | None]) -> Iterator[Check]:
             yield warning("sentinel", f"{address}: {masked(problem)}", advice)
 
 
-def _fail_over(found: RedisFacts, wait_replicas: int) -> Check:
-    """Check what a fail-over would lose: the master answers before its replicas have the write."""
-    what = "redis fail-over"
+def _failover(found: RedisFacts, wait_replicas: int) -> Check:
+    """Check what a failover would lose: the master answers before its replicas have the write."""
+    what = "redis failover"
     if not found.replicas:
         advice = (
             "start a replica, or connect it to the master: none could take over, "

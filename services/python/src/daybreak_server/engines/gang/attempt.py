@@ -2,7 +2,7 @@
 
 1. The leader fetches the task's checkpoint, if it has one, and orders all ranks to run the task from the same bytes.
 2. At each point of agreement (:meth:`Attempt._agree`) it collects the reports of all ranks, writes progress to the
-   store (at most once per ``progress_s``), decides by the control bits of the latest reply, and announces the verdict.
+   store (at most once per ``progress_s``), decides from the control bits of the latest reply, and sends the verdict.
    So a request to stop takes effect at the end of a step, at the latest ``progress_s`` and one step after it.
 3. When a checkpoint is due it takes a snapshot there and stores it in the background. The record's pointer moves with
    the next report, which is fenced like any other.
@@ -37,7 +37,7 @@ from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.lockstep import begin, drive
 from daybreak_server.engines.gang.verdict import Report, Verdict, decide, worst
 from daybreak_server.engines.rank.artifacts import BLOB_STALL_S, Checkpoints, discard, fetch, upload_artifact
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.context import LeaderContext
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import HeldLease
@@ -57,7 +57,7 @@ _REPORT_RETRY_S = 0.25
 class LeaderDeps:
     """What a leader works with."""
 
-    config: GangConfig
+    config: GroupConfig
     queue: WorkQueue
     blobs: Blobs
     workload: Workload[Any]
@@ -177,13 +177,13 @@ class Attempt:
         self._deps.phases.rebase()
         self._reporter.event_buffer.set(resumed_from_step=step)
 
-    def _agree(self, mine: Report, step: Step | None) -> Verdict:
+    def _agree(self, own_report: Report, step: Step | None) -> Verdict:
         """Run one point of agreement, and return its verdict."""
         deps, reporter, context, checkpoints = self._deps, self._reporter, self._context, self._checkpoints
         assert context is not None
         assert checkpoints is not None
-        self._reports = [mine]
-        self._reports = self._control_group.collect(mine)
+        self._reports = [own_report]
+        self._reports = self._control_group.collect(own_report)
         deps.heartbeat.beat()
         if step is not None:
             reporter.step(step)

@@ -55,7 +55,7 @@ class ControlGroup(Protocol):
     def order(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
         """Send an order to all followers. :raises GroupBrokenError: if one is gone."""
 
-    def collect(self, mine: Report) -> Sequence[Report]:
+    def collect(self, own_report: Report) -> Sequence[Report]:
         """Return every rank's report of this point. :raises GroupBrokenError: if a report cannot arrive."""
 
     def announce(self, verdict: Verdict) -> None:
@@ -80,9 +80,9 @@ class SingleRank:
     def order(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
         """Do nothing."""
 
-    def collect(self, mine: Report) -> Sequence[Report]:
+    def collect(self, own_report: Report) -> Sequence[Report]:
         """Return the leader's own report."""
-        return [mine]
+        return [own_report]
 
     def announce(self, verdict: Verdict) -> None:
         """Do nothing."""
@@ -124,12 +124,12 @@ class Followers:
             except ChannelClosedError as exc:
                 raise GroupBrokenError(f"rank {rank} is gone: {exc}") from exc
 
-    def collect(self, mine: Report) -> Sequence[Report]:
+    def collect(self, own_report: Report) -> Sequence[Report]:
         """Return one report from each rank, the leader's first.
 
         :raises GroupBrokenError: if a report cannot arrive.
         """
-        reports = [mine]
+        reports = [own_report]
         started = time.monotonic()
         for rank, inbox in self._inbox.items():
             while True:
@@ -144,8 +144,10 @@ class Followers:
                             f"rank {rank} did not reach the point at which another rank failed"
                         ) from None
                     continue
-                if report.point != mine.point:
-                    raise GroupBrokenError(f"rank {rank} is at point {report.point}, not at {mine.point}")
+                if report.point != own_report.point:
+                    raise GroupBrokenError(
+                        f"rank {rank} is at point {report.point}, not at {own_report.point}"
+                    )
                 reports.append(report)
                 break
         with self._lock:
@@ -220,10 +222,10 @@ class LeaderConnection:
             raise GroupBrokenError("the leader is gone")
         return message
 
-    def agree(self, mine: Report) -> Verdict:
+    def agree(self, own_report: Report) -> Verdict:
         """Send this rank's report and return the verdict. :raises GroupBrokenError: if the leader is gone."""
         try:
-            self._channel.send("report", **asdict(mine))
+            self._channel.send("report", **asdict(own_report))
         except ChannelClosedError as exc:
             raise GroupBrokenError("the leader is gone") from exc
         message = self.next_order()

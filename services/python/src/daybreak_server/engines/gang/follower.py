@@ -9,7 +9,7 @@ from daybreak_server.engines.gang.channel import Message
 from daybreak_server.engines.gang.control_group import LeaderConnection
 from daybreak_server.engines.gang.lockstep import begin, drive
 from daybreak_server.engines.gang.verdict import Report, Verdict
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.context import FollowerContext
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.heartbeat import Heartbeat
@@ -27,7 +27,7 @@ class FollowerLoop:
         self,
         spec: WorkloadSpec[Any],
         *,
-        config: GangConfig,
+        config: GroupConfig,
         workload: Workload[Any],
         leader: LeaderConnection,
         heartbeat: Heartbeat,
@@ -70,7 +70,7 @@ class FollowerLoop:
         task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
         yield from begin(self._workload, task, context)
 
-    def _agree(self, mine: Report, _step: Step | None) -> Verdict:
-        verdict = self._leader.agree(mine)
+    def _agree(self, own_report: Report, _step: Step | None) -> Verdict:
+        verdict = self._leader.agree(own_report)
         self._heartbeat.beat()
         return verdict

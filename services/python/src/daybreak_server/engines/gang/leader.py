@@ -110,7 +110,7 @@ class LeaderLoop:
                 self.break_group(Failed(code="rank_lost", message=str(exc)))
             except StoreError as exc:
                 if outage == 0:
-                    _log.warning("cannot claim a task; trying again: %s", exc)
+                    _log.warning("cannot claim a task; retrying: %s", exc)
                 self._stopping.wait(_BACKOFF_S[min(outage, len(_BACKOFF_S) - 1)])
                 outage += 1
             except BaseException as exc:
@@ -239,7 +239,7 @@ class LeaderLoop:
                 )
             except StoreUnavailableError as exc:
                 if tries == 0:
-                    _log.warning("%s cannot be settled yet; trying again: %s", held.lease.task, exc)
+                    _log.warning("%s cannot be settled yet; retrying: %s", held.lease.task, exc)
                 if leaving_since is not None and time.monotonic() - leaving_since > self._deps.config.lease_s:
                     return None
                 time.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])

@@ -39,13 +39,12 @@ from daybreak_server.engines.gang.control_group import (
     ControlGroup,
     Followers,
     LeaderConnection,
-    RankInfo,
     SingleRank,
 )
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.gang.leader import LeaderLoop
 from daybreak_server.engines.gang.rendezvous import Listener, RendezvousStore, join, this_rank
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.error_causes import cause_of, cause_of_failed, cause_of_fetch
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.heartbeat import Heartbeat
@@ -98,7 +97,9 @@ class RankDeps:
 class Rank:
     """A rank at work."""
 
-    def __init__(self, spec: WorkloadSpec[Any], config: GangConfig, deps: RankDeps, *, rank: int = 0) -> None:
+    def __init__(
+        self, spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, *, rank: int = 0
+    ) -> None:
         self._spec = spec
         self._config = config
         self._deps = deps
@@ -293,7 +294,9 @@ class Rank:
             channels = {rank: channel for rank, (channel, _) in joined.items()}
             control_group = Followers(channels, grace_s=config.grace_s)
             infos = [this_rank(0, deps.label or deps.host), *(joined[rank][1] for rank in sorted(joined))]
-            lease_renewer.update(now=False, hosts=_hosts(infos), pids=tuple(info.pid for info in infos))
+            lease_renewer.update(
+                now=False, hosts=tuple(info.host for info in infos), pids=tuple(info.pid for info in infos)
+            )
             process_group.join(
                 store, rank=0, size=config.ranks, device=config.device, timeout_s=config.stall_s
             )
@@ -394,7 +397,3 @@ class Rank:
         self._current_phase = ""
         self._wake[phase] = round(time.monotonic() - started, 3)
         self._deps.metrics.loaded(phase, self._wake[phase])
-
-
-def _hosts(infos: list[RankInfo]) -> tuple[str, ...]:
-    return tuple(info.host for info in infos)

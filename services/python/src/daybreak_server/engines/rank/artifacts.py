@@ -73,7 +73,7 @@ def upload_artifact(blobs: Blobs, lease: Lease, draft: ArtifactDraft) -> Iterato
                 digest.update(source.read())  # the whole file, if an earlier try has stored it
             if _file_state(draft.path) != state:
                 raise RetryableError(
-                    f"{draft.name} was written to while it was stored: close the file before `run` ends"
+                    f"{draft.name} was written to during its upload: close the file before `run` ends"
                 )
             yield ArtifactRef(
                 name=draft.name,
@@ -86,7 +86,7 @@ def upload_artifact(blobs: Blobs, lease: Lease, draft: ArtifactDraft) -> Iterato
         except BlobUnavailableError as exc:
             if attempt == _TRIES:
                 raise
-            _log.warning("the upload of %s failed; trying again: %s", key, exc)
+            _log.warning("the upload of %s failed; retrying: %s", key, exc)
             time.sleep(0.5 * attempt)
             yield None
 

@@ -11,7 +11,7 @@ from daybreak_server.domain import policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GangConfig:
+class GroupConfig:
     """A group's configuration; all durations are in seconds."""
 
     pool: str

@@ -9,7 +9,7 @@ Every ``_POLL_S`` (0.25 s) the thread does this:
    third of its TTL.
 3. It restarts the watchdog process if that has died, and updates the times of renewal and refresh in shared memory.
 
-An outage of the store is logged once and stops nothing: the work continues. Leases run by a clock that advances only
+An outage of the store is logged once and stops nothing: the work continues. Leases run on a clock that advances only
 inside Redis, so no lease ends while Redis is down.
 
 Fencing. Each lease has a token, which the store issued with the claim. The store compares the token at every report,
@@ -34,7 +34,7 @@ from typing import Any, Protocol
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Control, Failed, Lease
-from daybreak_server.engines.rank.config import GangConfig
+from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.queue import WorkQueue
@@ -121,7 +121,7 @@ class LeaseRenewer:
     def __init__(
         self,
         queue: WorkQueue,
-        config: GangConfig,
+        config: GroupConfig,
         heartbeat: Heartbeat,
         *,
         record: GroupRecord,
@@ -207,7 +207,7 @@ class LeaseRenewer:
         return min((held.renewed_at for held in self._held.values()), default=0.0)
 
     def refresh(self) -> None:
-        """Send the group's record to the store. An error is logged, and the thread tries again later."""
+        """Send the group's record to the store. An error is logged, and the thread retries later."""
         self._refreshed_at = time.monotonic()
         try:
             registered = self._queue.register(self._record, ttl_s=self.ttl_s)

@@ -1,4 +1,4 @@
-"""The progress of a model download: a heartbeat while bytes arrive, and a line on the group's record."""
+"""The progress of a model download: a heartbeat while bytes arrive, and a line in the group's record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 
 DOWNLOAD_RETRY_S: Final = 15
-"""Pause before a failed download is tried again."""
+"""Pause before a failed download is retried."""
 _SHOW_EVERY_S: Final = 1.0
 _MAX_DETAIL: Final = 300
 
@@ -41,7 +41,8 @@ class DownloadProgress:
         """
         if self._stopping():
             raise GroupBrokenError("this rank was asked to leave during the download of its model")
-        if present != self._bytes:  # without new bytes there is no beat, so a download that hangs is a stall
+        # Without new bytes there is no beat, so a download that hangs counts as a stall.
+        if present != self._bytes:
             self._bytes = present
             self.beat()
         now = time.monotonic()
@@ -50,7 +51,7 @@ class DownloadProgress:
             self.show(f"fetched {present / 1e9:.2f} of {total / 1e9:.2f} GB" if present < total else "")
 
     def show(self, detail: str) -> None:
-        """Show ``detail`` next to the phase on the group's record."""
+        """Show ``detail`` next to the phase in the group's record."""
         if self._lease_renewer is not None:
             self._lease_renewer.update(detail=detail[:_MAX_DETAIL])
 

@@ -5,18 +5,18 @@ lease, although the work advances. So each leader that has a process of its own 
 
 * renews the leases and refreshes the group's record when the lease renewer is late with them;
 * kills a leader that has stalled, and settles its tasks as strikes with the reason ``stalled``;
-* settles the tasks of a leader that died unannounced, as strikes (``rank_lost``). They do not have to wait until their
-  leases end.
+* settles the tasks of a leader that died unannounced, as strikes (``rank_lost``), so that these tasks are retried
+  before their leases end.
 
-The watchdog gets its data in three ways. Its configuration is the first line on its standard input, because the
-configuration holds the store's password. The heartbeat and the leases are in shared memory
-(:mod:`~daybreak_server.engines.rank.shared_heartbeat`). The group's record is a line on standard input. The leader
-sends it only when something other than its task has changed, so a new task costs no message.
+The watchdog gets its data on two channels. On standard input, the first line is its configuration, because that holds
+the store's password. A line follows for each new record of the group; the leader sends it only when something other
+than its task has changed, so a new task costs no message. The heartbeat and the leases are in shared memory
+(:mod:`~daybreak_server.engines.rank.shared_heartbeat`).
 
 The watchdog keeps no state that matters. When it dies, the lease renewer starts it again
-(:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. Nothing here ever fails the
-leader: without a watchdog, the lease renewer alone keeps the lease. What the process does is in
-:mod:`~daybreak_server.engines.rank.watchdog_process`.
+(:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. A watchdog that cannot
+start, dies or does not answer never stops the leader's work: the lease renewer alone keeps the lease. What the process
+does is in :mod:`~daybreak_server.engines.rank.watchdog_process`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _READY_S = 30.0
 
 
 class Watchdog:
-    """One leader's watchdog process. Its methods never raise because of the process."""
+    """One leader's watchdog process. No method raises if the process is missing or does not answer."""
 
     def __init__(self, command: Sequence[str], *, config: Mapping[str, Any]) -> None:
         """Prepare the watchdog; :meth:`start` starts its process.
@@ -84,7 +84,7 @@ class Watchdog:
             time.sleep(0.01)
 
     def hold(self, lease: Lease, *, renewed_at: float) -> None:
-        """Watch this lease too. ``renewed_at``: when the least recently renewed lease of the leader was renewed."""
+        """Watch this lease too. ``renewed_at``: the time of the oldest of the last renewals of the leader's leases."""
         self.shared.write(renewed_at=renewed_at)
         self.shared.hold(lease)
 
@@ -124,7 +124,7 @@ class Watchdog:
 
 
 def without_task(record: GroupRecord) -> GroupRecord:
-    """Return the record with the fields that a task changes reset."""
+    """Return the record as it would be without a task: the fields that a task changes have their idle values."""
     if record.state is GroupState.BUSY:
         record = replace(record, state=GroupState.IDLE)
     return replace(record, tasks=(), since_ms=0) if record.state is GroupState.IDLE else record

@@ -34,7 +34,7 @@ from typing import Any
 
 from daybreak_server.domain.ids import GroupId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState
-from daybreak_server.domain.serving import Load
+from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import Control, Failed, Lease
 from daybreak_server.engines.rank.shared_heartbeat import HeartbeatSnapshot, SharedHeartbeat
 from daybreak_server.ports.queue import WorkQueue
@@ -104,7 +104,7 @@ class WatchdogLoop:
                 self._queue.register(with_leases(self._record, leases), ttl_s=self._lease_s)
                 self._refreshed_at = now
         except StoreError as exc:
-            _log.debug("the store cannot be reached; the next poll tries again: %s", exc)
+            _log.debug("the store cannot be reached; the next poll retries: %s", exc)
 
     def _leases(self) -> tuple[Lease, ...]:
         """Return the leases that the leader holds, without those that the store has called stale."""

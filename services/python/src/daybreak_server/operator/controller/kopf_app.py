@@ -79,7 +79,7 @@ class Loops:
         self._reconciler.metrics.record_due(pool)
 
     async def end(self, pool: str) -> None:
-        """End the loop of a deleted pool."""
+        """Stop the loop of a deleted pool."""
         task = self._tasks.pop(pool, None)
         if task is not None:
             task.cancel()
@@ -87,7 +87,7 @@ class Loops:
             self._reconciler.forget(pool)
 
     async def close(self) -> None:
-        """End all loops; the next operator continues from the status."""
+        """Stop all loops; the next operator continues from the status."""
         for pool in list(self._tasks):
             await self.end(pool)
 

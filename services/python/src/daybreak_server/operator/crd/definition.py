@@ -20,7 +20,7 @@ _POOL_RULES = [
     },
     {
         "rule": f"self.metadata.name != '{API_APPLICATION}'",
-        "message": f"choose another name than {API_APPLICATION}: the API's application in Ray Serve has that name",
+        "message": f"choose a name other than {API_APPLICATION}: the API's application in Ray Serve has that name",
     },
 ]
 _SPEC_RULES = [

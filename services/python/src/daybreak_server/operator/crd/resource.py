@@ -113,7 +113,9 @@ class Idle(_Model):
         description="`workers`: the GPU pods stop and the head stays warm. `cluster`: the head stops as well.",
     )
     after_seconds: int = Field(
-        600, ge=0, description="With `cluster`: how many seconds the head stays after the last group has stopped."
+        600,
+        ge=0,
+        description="With `cluster`: how many seconds the head stays after the last group has stopped.",
     )
 
 

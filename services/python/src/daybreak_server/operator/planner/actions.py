@@ -1,10 +1,10 @@
 """The operator's actions, as values. The executor runs them in order and stops at the first failure.
 
-Every change of a RayCluster is a JSON Patch that begins with tests, so that a plan from a stale view changes
+Every change of a RayCluster is a JSON Patch that begins with tests, so that a plan made from a stale view changes
 nothing. A merge patch would replace the whole list of worker groups.
 
-Actions that take something away carry preconditions: the executor checks them on fresh reads right before the
-change (``preconditions.py``). Their docstrings say "Checked before".
+Actions that take something away have preconditions, which their docstrings list. The executor checks them on fresh
+reads right before the change (``preconditions.py``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CreateCluster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteCluster:
-    """Delete a RayCluster without groups. Checked before: it has no worker pods."""
+    """Delete a RayCluster without groups. Precondition: it has no worker pods."""
 
     cluster: RayCluster
 
@@ -57,8 +57,7 @@ class ScaleUp:
 class ScaleDown:
     """Remove exactly these hosts and lower ``replicas``, or keep ``replicas`` so that KubeRay replaces them.
 
-    Checked before the patch:
-
+    Preconditions:
     * Every pod of ``named_pods`` still exists. Otherwise KubeRay would delete another one.
     * At most ``max_remaining`` replicas remain. Otherwise KubeRay would delete the excess.
     * Every group on the replicas to remove has drained, or is in ``overdue``.
@@ -84,7 +83,7 @@ class ScaleDown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspend:
-    """Suspend the RayCluster, head included. Checked before: no worker pods exist, and no task is live."""
+    """Suspend the RayCluster, head included. Preconditions: no worker pods exist, and no task is live."""
 
     cluster: RayCluster
 
@@ -111,7 +110,7 @@ class Resume:
 class MarkDrain:
     """Mark a group to drain (``on``), so that it takes no more tasks, or remove the mark.
 
-    Checked before the mark is removed: none of its hosts is named for deletion.
+    Precondition for removing the mark: none of the group's hosts is named for deletion.
     """
 
     group: GroupId
@@ -124,8 +123,8 @@ class MarkDrain:
 class CordonHosts:
     """Cordon hosts that ``ScaleDown`` will name for deletion, or uncordon them.
 
-    Without it a group could form on hosts just before KubeRay deletes them. Checked before hosts are uncordoned: none
-    of them is named for deletion.
+    Without a cordon, a group could form on hosts just before KubeRay deletes them. Precondition for uncordoning: none
+    of the hosts is named for deletion.
     """
 
     hosts: tuple[str, ...]
@@ -145,8 +144,8 @@ class PutApplication:
 class ScaleApplication:
     """Set how many ranks Serve runs.
 
-    When Serve picks ranks to stop, it does not know which of them work. So the target is lowered only when no more
-    ranks than that run. Checked before: at most ``max_running`` ranks run.
+    When Serve picks ranks to stop, it does not know which of them are busy. So the target is lowered only once no more
+    ranks run than the new target. Precondition: at most ``max_running`` ranks run.
     """
 
     cluster: RayCluster

@@ -137,9 +137,9 @@ def _stuck_in_phase(phase: WakePhase, observed: Observed) -> bool:
 
 
 def _name_conflict(observed: Observed) -> Iterator[Cause]:
-    mine = observed.pool.uid
+    pool_uid = observed.pool.uid
     for cluster in observed.view.clusters:
-        if cluster.owner != mine:
+        if cluster.owner != pool_uid:
             yield Cause(
                 reason="NameTaken",
                 message=f"RayCluster {cluster.name} carries this pool's label but does not belong to it. Delete "

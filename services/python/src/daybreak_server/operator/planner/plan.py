@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from daybreak_server.domain.pools import WakePhase
 from daybreak_server.operator.crd import names
 from daybreak_server.operator.crd.resource import Application, Drain, PoolStatus
-from daybreak_server.operator.planner import render, rollout, schedule, status, wake
+from daybreak_server.operator.planner import render, rollout, status, wake, warm_schedule
 from daybreak_server.operator.planner.actions import (
     Action,
     CordonHosts,
@@ -78,7 +78,7 @@ def plan(observed: Observed) -> Plan:
     revision = names.revision(pool)
     current = next((state for state in states if state.cluster.revision == revision), None)
     outgoing = tuple(state for state in states if state.cluster.revision != revision)
-    requested = max(pool.spec.replicas, schedule.floor(pool.spec, observed.now))
+    requested = max(pool.spec.replicas, warm_schedule.floor(pool.spec, observed.now))
     wanted, held = _wanted(observed, states, requested)
     serialize_growth = _serialize_growth(observed, states, wanted)
     zero_since = _zero_since(observed, states, wanted)
@@ -191,7 +191,7 @@ def _plan_cluster(
     pool, is_current = observed.pool, state is current
     wanted = share[""] if is_current else share[state.cluster.name]
     if observed.store is None:
-        wanted = max(wanted, state.cluster.replicas)  # unknown which groups work, so none is removed
+        wanted = max(wanted, state.cluster.replicas)  # unknown which groups are busy, so none is removed
         scaled = (
             scale(state, wanted=wanted, context=context)
             if wanted > state.cluster.replicas
@@ -352,7 +352,7 @@ def _requeue_after(
     if inputs.wake.phase == WakePhase.DETECT:
         moments.append(SILENT_S)
     moments += [drain.deadline - now for drain in inputs.drains]
-    change = schedule.next_change_s(spec, now)
+    change = warm_schedule.next_change_s(spec, now)
     if change is not None:
         moments.append(change)
     if inputs.zero_since is not None and spec.idle.mode == "cluster" and not_suspended:

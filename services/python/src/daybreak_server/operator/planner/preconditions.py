@@ -1,7 +1,7 @@
 """Checks on fresh reads, right before an action that takes something away.
 
 A plan is made from views that may lag. The tests in a JSON Patch cover the RayCluster object itself. These checks cover
-the rest: which pods exist, which groups work, and what Serve runs.
+the rest: which pods exist, which groups are busy, and what Serve runs.
 """
 
 from __future__ import annotations

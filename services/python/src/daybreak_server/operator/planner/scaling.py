@@ -1,7 +1,7 @@
 """Scales one RayCluster to a number of groups.
 
 Up: at once. Down: choose victims, let them drain over several plans, then name exactly their pods for deletion, because
-KubeRay would otherwise pick replicas without knowing which of them work.
+KubeRay would otherwise pick replicas without knowing which of them are busy.
 """
 
 from __future__ import annotations

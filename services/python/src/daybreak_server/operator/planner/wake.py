@@ -1,4 +1,4 @@
-"""Follows a wake from zero to a ready group: the current phase, and the seconds of each past one."""
+"""Follows a wake from zero to a ready group: the current phase, and the seconds that each earlier phase took."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
         )
         began, seconds = now - (waited or 0.0), {}
         passed, since = WakePhase.DETECT, began if waited is not None else None
-    at, group_began, measured = _group_times(group, began=began, now=now)
+    phase_began, group_began, measured = _group_times(group, began=began, now=now)
     if since is not None and passed in WAKE_PHASES:
-        ended = at if passed in GROUP_PHASES else group_began
+        ended = phase_began if passed in GROUP_PHASES else group_began
         seconds[passed] = round(seconds.get(passed, 0.0) + max(0.0, ended - since), 3)
     seconds |= measured
     if phase == WakePhase.READY:
-        seconds["total"] = round(at - began, 3)
-    return WakeStatus(phase=phase, since=at, began=began, seconds=seconds)
+        seconds["total"] = round(phase_began - began, 3)
+    return WakeStatus(phase=phase, since=phase_began, began=began, seconds=seconds)
 
 
 def _group_times(
@@ -58,15 +58,15 @@ def _group_times(
     since = group.since_ms / 1000
     if 0 < since < began:
         return now, now, {}
-    at = since if began <= since <= now else now
+    phase_began = since if began <= since <= now else now
     measured: dict[str, float] = {
         name: round(group.wake[name], 3) for name in GROUP_PHASES if name in group.wake
     }
-    return at, max(began, at - sum(measured.values())), measured
+    return phase_began, max(began, phase_began - sum(measured.values())), measured
 
 
 def _phase(observed: Observed, states: Sequence[ClusterState], wanted: int) -> tuple[str, GroupRecord | None]:
-    """The phase, and the group that has reached it; ``None`` for phases of the pods."""
+    """The phase, and the group that has reached it; ``None`` for phases before a group exists."""
     groups = [group for state in states for group in state.groups]
     ready = [group for group in groups if is_ready(group)]
     if ready:

@@ -1,11 +1,12 @@
 """Reads a config file: a YAML mapping, and the line of each key.
 
 This is stricter than YAML. A YAML loader lets a key appear twice and takes the last value, which hides half of a badly
-merged file. And it lets aliases refer to collections of aliases, which can turn a few lines into gigabytes. Both are
-refused here, as are keys that are not text, unknown tags, and numbers that are not finite.
+merged file. And it accepts nested aliases, which can turn a few lines into gigabytes. Here a key that appears twice is
+refused, and so are more than ``MAX_VALUES`` values, keys that are not text, unknown tags, and numbers that are not
+finite.
 
-``read`` composes the nodes, checks their size and their keys while it notes the lines, and only then builds the values.
-Messages never quote a value, because it may be a password.
+``read`` parses the file into nodes, checks the size, checks the keys and records their lines, and then builds the
+values. Messages never quote a value, because it may be a password.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MAX_BYTES: Final = 1 << 20
 MAX_VALUES: Final = 100_000
-"""The maximum number of values, including those that aliases repeat."""
+"""The maximum number of keys and values, counting each use of an alias."""
 MAX_DEPTH: Final = 50
 _MERGE = "tag:yaml.org,2002:merge"
-_IN_QUOTES = "put a value that starts with * & or ! in quotes"
+_IN_QUOTES = "put a value that starts with `*`, `&` or `!` in quotes"
 
 
 class ConfigFileError(Exception):
@@ -65,8 +66,8 @@ def read(path: Path) -> ConfigFile:
                 f"{name}: it must be a mapping of settings, not a {kind}; write `setting: value`"
             )
         _check_size(root, name)
-        lines: dict[tuple[str, ...], int] = {}
-        problems = list(_problems(root, (), lines, name))
+        problems: list[str] = []
+        lines = _flat(_check_keys(root, (), problems, name))
         if problems:
             raise ConfigFileError(*problems)
         return ConfigFile(name, _built(root, name), lines)
@@ -87,7 +88,7 @@ def _text(path: Path) -> str:
         ) from None
     if len(data) > MAX_BYTES:
         raise ConfigFileError(
-            f"{path}: cannot be read: it has more than {MAX_BYTES} bytes; name a config file"
+            f"{path}: it is larger than {MAX_BYTES >> 20} MiB, so it is probably not a config file; check the path"
         )
     try:
         return data.decode("utf-8-sig")
@@ -116,25 +117,31 @@ def _syntax_error(exc: yaml.YAMLError, name: str) -> str:
 
 
 def _check_size(root: Node, name: str) -> None:
-    """Refuse aliases that expand to too many values, and nodes that contain themselves."""
-    sizes: dict[int, int] = {}
+    """Refuse too many values, too many levels, and nodes that contain themselves, counting each use of an alias."""
+    sizes: dict[int, tuple[int, int]] = {}
     parents: set[int] = set()
 
-    def size(node: Node, depth: int) -> int:
+    def size(node: Node, depth: int) -> tuple[int, int]:
+        """The number of values of ``node``, and of levels below it."""
         if id(node) in parents:
             raise ConfigFileError(f"{_at(node, name)}: an alias is inside its own anchor; remove it")
-        if depth > MAX_DEPTH:
+        levels = sizes[id(node)][1] if id(node) in sizes else 0
+        if depth + levels > MAX_DEPTH:
             raise ConfigFileError(
                 f"{_at(node, name)}: it has more than {MAX_DEPTH} levels; nest it less deeply"
             )
         if id(node) not in sizes:
             parents.add(id(node))
-            sizes[id(node)] = 1 + sum(size(child, depth + 1) for child in _children(node))
+            children = [size(child, depth + 1) for child in _children(node)]
             parents.remove(id(node))
+            values = 1 + sum(count for count, _ in children)
+            sizes[id(node)] = values, max((below + 1 for _, below in children), default=0)
         return sizes[id(node)]
 
-    if size(root, 0) > MAX_VALUES:
-        raise ConfigFileError(f"{name}: its aliases expand to more than {MAX_VALUES} values; use fewer")
+    if size(root, 0)[0] > MAX_VALUES:
+        raise ConfigFileError(
+            f"{name}: it has more than {MAX_VALUES} keys and values, counting each use of an alias; use fewer"
+        )
 
 
 def _children(node: Node) -> Iterator[Node]:
@@ -146,35 +153,47 @@ def _children(node: Node) -> Iterator[Node]:
         yield from node.value
 
 
-def _problems(
-    node: Node, path: tuple[str, ...], lines: dict[tuple[str, ...], int], name: str
-) -> Iterator[str]:
-    """Problems with the keys below ``node``. Adds their lines to ``lines``."""
+_Lines = dict[tuple[str, ...], int]
+
+
+def _check_keys(node: Node, path: tuple[str, ...], problems: list[str], name: str) -> dict[str, _Lines]:
+    """Check the keys below ``node`` and add a sentence to ``problems`` for each problem.
+
+    :returns: for each key of ``node`` that is in force, its line and those of all keys below it. A mapping's own key
+        overrides the same key of a merge (``<<``), and the lines below that are no longer in force.
+    """
     if isinstance(node, SequenceNode):
         for item in node.value:
-            yield from _problems(item, (*path, "[]"), {}, name)
+            _check_keys(item, (*path, "[]"), problems, name)
     if not isinstance(node, MappingNode):
-        return
+        return {}
+    lines: dict[str, _Lines] = {}
+    for key, value in node.value:
+        if key.tag == _MERGE:  # of several, YAML prefers the first
+            for merged in reversed(value.value) if isinstance(value, SequenceNode) else [value]:
+                lines |= _check_keys(merged, path, problems, name)
     first: dict[str, int] = {}
     for key, value in node.value:
-        line = key.start_mark.line + 1
         if key.tag == _MERGE:
-            for merged in value.value if isinstance(value, SequenceNode) else [value]:
-                yield from _problems(merged, path, lines, name)
             continue
+        line = key.start_mark.line + 1
         if not isinstance(key, ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-            yield f"{name}, line {line}: a key is not text; put it in quotes"
+            problems.append(f"{name}, line {line}: a key is not text; put it in quotes")
             continue
         here = (*path, key.value)
         if key.value in first:
-            yield (
-                f"{name}, line {line}: {'.'.join(here)} is given twice, first in line {first[key.value]}; "
+            problems.append(
+                f"{name}, line {line}: {'.'.join(here)} is given twice, first on line {first[key.value]}; "
                 "keep one of them"
             )
             continue
         first[key.value] = line
-        lines[here] = line
-        yield from _problems(value, here, lines, name)
+        lines[key.value] = {here: line} | _flat(_check_keys(value, here, problems, name))
+    return lines
+
+
+def _flat(lines: dict[str, _Lines]) -> _Lines:
+    return {path: line for below in lines.values() for path, line in below.items()}
 
 
 def _built(root: MappingNode, name: str) -> dict[str, Any]:

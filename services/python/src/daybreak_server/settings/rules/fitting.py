@@ -41,9 +41,9 @@ def of_redis(redis: RedisSettings) -> Iterator[str]:
     if redis.sentinel_password and redis.sentinel_password_file:
         yield "sentinel_password and sentinel_password_file are both set; remove one of them"
     if (redis.sentinel_password or redis.sentinel_password_file) and not redis.sentinels:
-        yield "sentinel_password needs Sentinels; set sentinels, or remove it"
+        yield "sentinel_password needs Sentinels; set sentinels, or remove the password"
     if redis.wait_replicas and redis.url is None:
-        yield "wait_replicas needs a Redis with replicas, and the embedded one has none; set url, or remove it"
+        yield "wait_replicas needs replicas, and the embedded Redis has none; set url, or remove wait_replicas"
 
 
 def of_s3(s3: S3Settings) -> Iterator[str]:
@@ -57,7 +57,7 @@ def of_s3(s3: S3Settings) -> Iterator[str]:
 def of_pool(pool: PoolSettings) -> Iterator[str]:
     """GPU counts that Ray would refuse when the first group starts, and options that cannot be passed as JSON."""
     if pool.gpus_per_rank > 1 and not pool.gpus_per_rank.is_integer():
-        yield "gpus_per_rank must be a whole number above 1: Ray can share a GPU only if a rank uses less than one"
+        yield "a gpus_per_rank above 1 must be a whole number: Ray can share a GPU only if a rank uses less than one"
     for path in _not_json(pool.options, "options"):
         yield f"{path} cannot be written as JSON; use text, finite numbers, true, false, lists and mappings"
 
@@ -67,8 +67,8 @@ def of_all(settings: Settings) -> Iterator[str]:
     operator, s3 = settings.operator, settings.artifacts.s3
     if operator.liveness_port and operator.liveness_port == operator.metrics_port:
         yield "operator.liveness_port and operator.metrics_port are the same port; change one, or set it to 0"
-    places = [settings.artifacts.url, *(pool.model or "" for pool in settings.pools.values())]
-    if not any(place.startswith("s3:") for place in places):
+    urls = [settings.artifacts.url, *(pool.model or "" for pool in settings.pools.values())]
+    if not any(url.startswith("s3:") for url in urls):
         unused = [
             name
             for name in ("endpoint_url", "public_endpoint_url", "access_key_id_file")
@@ -77,7 +77,7 @@ def of_all(settings: Settings) -> Iterator[str]:
         if unused:
             yield (
                 f"artifacts.s3.{unused[0]} is set, but artifacts.url is a folder and no pool's model is on S3; "
-                "set artifacts.url to s3://bucket/prefix, or remove it"
+                f"set artifacts.url to s3://bucket/prefix, or remove artifacts.s3.{unused[0]}"
             )
 
 

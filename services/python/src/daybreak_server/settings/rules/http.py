@@ -37,7 +37,7 @@ def _host(text: str) -> str:
 
 
 def origin(text: str) -> str | None:
-    """An origin in canonical form: lower case, without the default port. ``None`` if the text is no origin."""
+    """An origin in canonical form: lower case, without the default port. ``None`` if the text is not an origin."""
     try:
         parts = urlsplit(text.strip().lower())
         port = parts.port
@@ -67,7 +67,7 @@ def _network(text: str) -> str:
 
 
 def prefix(text: str) -> str | None:
-    """A path prefix such as ``/daybreak``, without a slash at its end. ``None`` if the text is no such prefix."""
+    """A path prefix such as ``/daybreak``, without a slash at its end. ``None`` if the text is not one."""
     found = text.strip().rstrip("/")
     return found if len(found) <= 200 and _PREFIX.fullmatch(found) else None
 

@@ -40,7 +40,7 @@ def produce(many: Callable[[int], None], single: Callable[[int], None]) -> None:
 async def produce_async(
     many: Callable[[int], Awaitable[None]], single: Callable[[int], Awaitable[None]]
 ) -> None:
-    """The same for coroutines."""
+    """:func:`produce` for coroutines."""
     mode, number = sys.argv[1], int(sys.argv[2])
     started = time.monotonic_ns()
     if mode == "produce":

@@ -1,20 +1,19 @@
--- Estimates the position and the waiting time of a task. The cost is O(log n) for the n tasks of the same tenant, plus
--- a bounded number of other tenants, which a script reads once.
-local others, other_by_name, running_tasks, ready_groups, soonest
+-- Estimates the position and the waiting time of a task. The cost is O(log n) for the n tasks of the same tenant. A
+-- script also reads at most OTHER_TENANTS_MAX other tenants and ESTIMATE_GROUPS_MAX groups, each once.
+local others, other_by_name, accepting, soonest
 
-resets[#resets + 1] = function() others, other_by_name, soonest = nil, nil, nil end
+resets[#resets + 1] = function() others, other_by_name, accepting, soonest = nil, nil, nil, nil end
 
 local function load_others()
   flush_tenants()
   others, other_by_name = {}, {}
-  running_tasks, ready_groups = call('ZCARD', K_leases), call('ZCARD', K_groups)
   local flat = call('ZRANGE', K_tenants, 0, OTHER_TENANTS_MAX - 1, 'WITHSCORES')
   if not flat[1] then return end
   local names = {}
   for i = 1, #flat, 2 do names[#names + 1] = flat[i] end
   local weights = weights_differ() and call('HMGET', K_weights, unpack(names)) or {}
   for i, name in ipairs(names) do
-    local other = { name = name, vt = tonumber(flat[2 * i]), weight = tonumber(weights[i] or '1') }
+    local other = { name = name, share = tonumber(flat[2 * i]), weight = tonumber(weights[i] or '1') }
     others[i], other_by_name[name] = other, other
   end
 end
@@ -25,7 +24,7 @@ local function joined(t)
   if other then
     if other.waiting then other.waiting = other.waiting + 1 end
   elseif #others < OTHER_TENANTS_MAX then
-    other = { name = t.name, vt = t.share, weight = t.weight, waiting = 1 }
+    other = { name = t.name, share = t.share, weight = t.weight, waiting = 1 }
     others[#others + 1], other_by_name[t.name] = other, other
   end
 end
@@ -41,7 +40,9 @@ local function position_of(t, ahead, est)
   local position = 1 + ahead
   for _, other in ipairs(others) do
     if other.name ~= t.name then
-      local ahead_of = (turn - other.vt) * other.weight / cost
+      -- How many tasks of `other` have a smaller virtual start than `turn`. An equal one goes by the tenant's name, as in
+      -- `before`.
+      local ahead_of = (turn - other.share) * other.weight / cost
       local first = math.ceil(ahead_of)
       if first == ahead_of and other.name < t.name then first = first + 1 end
       if first > 0 then
@@ -56,12 +57,35 @@ local function position_of(t, ahead, est)
   return position
 end
 
--- Seconds until the first running task ends, as the groups estimate; nil if no group has an estimate.
+-- Counts the groups that accept tasks, now or after their current one, as `GroupRecord.accepts_tasks` in Python. A group
+-- that still starts or loads, or that drains, is registered but accepts none.
+local function load_groups()
+  local names = call('ZRANGE', K_groups, 0, ESTIMATE_GROUPS_MAX - 1)
+  local count, idle, draining = 0, 0, {}
+  for _, name in ipairs(names) do
+    local stored = call('HMGET', k_group(name), 'state', 'drain')
+    if stored[2] then
+      draining[name] = true
+    elseif stored[1] == 'idle' or stored[1] == 'busy' then
+      count = count + 1
+      if stored[1] == 'idle' then idle = idle + 1 end
+    end
+  end
+  if #names == ESTIMATE_GROUPS_MAX then  -- the groups that were not read are taken to be like these
+    local factor = call('ZCARD', K_groups) / #names
+    count, idle = math.floor(count * factor + 0.5), math.floor(idle * factor + 0.5)
+  end
+  accepting = { count = count, idle = idle, draining = draining }
+end
+
+-- Seconds until one of the groups that accept tasks ends its task, as the groups estimate; nil if no group has an
+-- estimate.
 local function soonest_end()
   if soonest == nil then
     soonest = false
     for _, id in ipairs(call('ZRANGE', K_leases, 0, ETA_TASKS_MAX - 1)) do
-      local eta_s = tonumber(call('HGET', k_task(id), 'eta_s') or nil)
+      local stored = call('HMGET', k_task(id), 'eta_s', 'group')
+      local eta_s = not accepting.draining[stored[2]] and tonumber(stored[1] or nil)
       if eta_s and (not soonest or eta_s < soonest) then soonest = eta_s end
     end
   end
@@ -70,18 +94,17 @@ end
 
 -- The expected wait in seconds; nil if the pool has no history. `due`: when a delayed task may start, in ms.
 local function wait_s(position, due)
-  if not others then load_others() end
-  local idle = math.max(0, ready_groups - running_tasks)
+  if not accepting then load_groups() end
   local wait = 0
-  if ready_groups == 0 then wait = meta('wake_ms') / 1000 end
-  if position > idle and (position > 1 or running_tasks > 0) then
+  if accepting.count == 0 then wait = meta('wake_ms') / 1000 end
+  if position > accepting.idle and (position > 1 or accepting.count > 0) then
     local mean_s = number('mean_s')
     if not mean_s then return nil end
-    local each = mean_s / math.max(1, ready_groups)
-    if idle == 0 then
+    local each = mean_s / math.max(1, accepting.count)
+    if accepting.idle == 0 then
       wait = wait + (soonest_end() or each / 2) + (position - 1) * each
     else
-      wait = wait + math.max(0, position - idle - 0.5) * each
+      wait = wait + math.max(0, position - accepting.idle - 0.5) * each
     end
   end
   return math.max(wait, due and (due - NOW) / 1000 or 0)

@@ -68,7 +68,7 @@ def _result(item: Any, task: NewTask) -> Submitted | StoreError:
                 f"the idempotency key was used for {codec.text(item[1])} with another body; use a new key"
             )
         case _:
-            return QueueFullError(f"the queue of pool {task.pool} is full; try again later")
+            return QueueFullError(f"the queue of pool {task.pool} is full; retry later")
 
 
 def _record(item: Any, task: NewTask) -> TaskRecord:

@@ -147,11 +147,11 @@ async def _estimate(ctx: Dependencies, entry: PoolEntry, cost: float) -> Estimat
     if view.seconds_per_cost is None:
         return Estimate(feasible=True)
     run_s = view.seconds_per_cost * cost
-    groups = [group for group in view.groups if group.state.accepts_tasks]
+    groups = [group for group in view.groups if group.accepts_tasks]
     idle = sum(group.state is GroupState.IDLE for group in groups)
     wait_s: float | None
     if groups:  # Assume that the tasks ahead cost as much as this one, and that running tasks are half done.
-        ahead = view.queued + 0.5 * view.running
+        ahead = view.queued + 0.5 * sum(len(group.tasks) for group in groups)
         wait_s = 0.0 if idle > view.queued else run_s * ahead / len(groups)
     else:
         wait_s = serializers.wake_eta_s(view, ctx.services.now_ms())

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 Format = Literal["PNG", "JPEG", "WEBP"]
 
 MAX_PIXELS: Final = 4096 * 4096
-"""Larger pictures are refused by their header, because a few kilobytes of PNG can unpack to gigabytes."""
+"""Larger pictures are refused by their header, because a few kilobytes of PNG can decode to gigabytes."""
 
 CONVERT: Final = "Convert it to PNG, JPEG or WebP."
 

@@ -1,6 +1,6 @@
-"""A stub of the Kubernetes API, with or without KubeRay's kind.
+"""A stub of the Kubernetes API, with or without the CRD of RayCluster.
 
-It serves the lists of a namespace that an observation reads.
+It answers, for one namespace, every list call that an observation makes, always with an empty list.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from kubernetes import client
 
 
 @dataclass(slots=True)
-class Lists:
-    """How the stub answers. All lists are empty."""
+class Behaviour:
+    """How the stub answers."""
 
     kuberay: bool = False
     stalls: bool = False
@@ -26,19 +26,19 @@ class Lists:
 
 
 @contextmanager
-def listening(lists: Lists) -> Iterator[client.ApiClient]:
+def listening(behaviour: Behaviour) -> Iterator[client.ApiClient]:
     """An API client for the stub, while it listens."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            known = lists.kuberay or "/ray.io/" not in self.path
+            known = behaviour.kuberay or "/ray.io/" not in self.path
             body = json.dumps({"items": [], "metadata": {}} if known else {"code": 404}).encode()
             self.send_response(200 if known else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[:5])
-            if lists.stalls:
-                lists.resume.wait(30)
+            if behaviour.stalls:
+                behaviour.resume.wait(30)
             self.wfile.write(body[5:])
 
         def log_message(self, *_: object) -> None:
@@ -52,7 +52,7 @@ def listening(lists: Lists) -> Iterator[client.ApiClient]:
     try:
         yield api
     finally:
-        lists.resume.set()
+        behaviour.resume.set()
         api.close()
         server.shutdown()
         server.server_close()

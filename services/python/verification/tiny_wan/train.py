@@ -1,6 +1,6 @@
-"""Train the tiny Wan from nothing, in about an hour on two CPU cores: `make train-tiny`.
+"""Trains the tiny Wan from scratch, in about an hour on two CPU cores: `make train-tiny`.
 
-    python -m verification.tiny_model.train --out DIR --seconds 3900 [--resume]
+    python -m verification.tiny_wan.train --out DIR --seconds 3900 [--resume]
 
 The method and its sources:
 
@@ -46,9 +46,9 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from daybreak_server.workloads.video.pipeline.codec import BlockCodec, fit
 from daybreak_server.workloads.video.tiny import MODEL_DIR
-from verification.tiny_model.score import TinyModel, curve_line, score
-from verification.tiny_model.shapes import BACKGROUND, SUBJECTS, random_clip
-from verification.tiny_model.tokenizer import MAX_LENGTH, byte_tokenizer
+from verification.tiny_wan.score import TinyModel, curve_line, score
+from verification.tiny_wan.shapes import BACKGROUND, SUBJECTS, random_clip
+from verification.tiny_wan.tokenizer import MAX_LENGTH, byte_tokenizer
 
 Z_DIM: Final = 32
 TEXT_DIM: Final = 64

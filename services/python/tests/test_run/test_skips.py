@@ -20,7 +20,7 @@ def test_skips_are_counted_by_the_missing_program_with_a_way_to_install_it() -> 
     reasons += ["Skipped: helm is not on PATH: the chart cannot be rendered", "Skipped: moto checks nothing"]
     assert summary(reasons) == (
         "4 tests were skipped: 2 need Redis 7.0 (apt-get install redis-server); "
-        "1 need helm (https://helm.sh/docs/intro/install); 1 for other reasons."
+        "1 needs helm (https://helm.sh/docs/intro/install); 1 for other reasons."
     )
 
 
@@ -50,8 +50,8 @@ def test_a_run_ends_with_one_summary_of_its_skips(workers: str, tmp_path: Path) 
     )
     assert result.returncode == 0, result.stdout + result.stderr
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("2 tests were skipped")]
-    assert "1 need Redis 7.0" in line
-    assert "1 need kube-score" in line
+    assert "1 needs Redis 7.0" in line
+    assert "1 needs kube-score" in line
 
 
 def test_the_summary_knows_every_program_that_tests_look_for() -> None:

@@ -63,7 +63,8 @@ PICK = st.integers(0, 20)
 
 
 class Machine(RuleBasedStateMachine):
-    """Drives the store and the model side by side, with every lease ever given, also those of zombies."""
+    """Drives the store and the model side by side, with every lease ever given, including leases that their
+    holders have lost."""
 
     server: Server
     restarts = False
@@ -78,8 +79,6 @@ class Machine(RuleBasedStateMachine):
         self.leases: list[Lease] = []
         self.totals: dict[str, int] = {}
 
-    # ── submit ────────────────────────────────────────────────────────────────────────────────────────────
-
     @initialize()
     def begin(self) -> None:
         self.tick()
@@ -93,6 +92,8 @@ class Machine(RuleBasedStateMachine):
     def _holds(self, lease: Lease) -> bool:
         task = self.model.tasks.get(lease.task)
         return task is not None and task.running is not None and task.running.token == lease.token
+
+    # ── submit ────────────────────────────────────────────────────────────────────────────────────────────
 
     @rule(
         target=tasks,
@@ -124,7 +125,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=tasks, old=tasks)
     def submit_again(self, old: str) -> Any:
-        """The same submit once more, because its answer was lost."""
+        """Repeat a submit, as a client does that did not get the answer."""
         task = self.model.tasks.get(old)
         return multiple() if task is None else self._submit(task.new)
 
@@ -158,7 +159,7 @@ class Machine(RuleBasedStateMachine):
         keep=st.sampled_from([0, 0, 1, 2]),
     )
     def claim(self, group: str, ranks: int, drain: bool, keep: int) -> None:
-        """A group may hold several tasks. It keeps those that it names when it claims another."""
+        """A claim keeps the tasks that the group names. (The store allows several; today's engine holds one.)"""
         known = self.model.groups.get(group)
         kept = tuple(known.tasks[:keep]) if known is not None else ()
         got = self.driver.claim(group, ranks=ranks, drain=drain, kept=kept)
@@ -222,7 +223,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(at=PICK, outcome=OUTCOMES, keep=st.booleans())
     def settle_and_claim(self, at: int, outcome: Outcome, keep: bool) -> None:
-        """A settle with a claim equals a settle and then a claim; sent again, it returns the same claim."""
+        """``settle`` with ``claim_next`` does what ``settle`` and then ``claim`` do.
+
+        If the same call is sent again, it returns the same claim.
+        """
         lease = self._lease(at)
         if lease is None or not self._holds(lease):
             return

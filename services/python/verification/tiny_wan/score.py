@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from daybreak_server.workloads.video.pipeline.codec import BlockCodec
-from verification.tiny_model.check import Reading, read
-from verification.tiny_model.shapes import FRAMES, SIZE, SUBJECTS, Frames, Subject
-from verification.tiny_model.tokenizer import MAX_LENGTH
+from verification.tiny_wan.check import Reading, read
+from verification.tiny_wan.shapes import FRAMES, SIZE, SUBJECTS, Frames, Subject
+from verification.tiny_wan.tokenizer import MAX_LENGTH
 
 STEPS: Final = 20
 GUIDANCE: Final = 3.0

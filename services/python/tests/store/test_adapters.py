@@ -20,7 +20,7 @@ from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
 from daybreak_server.domain.tasks import EventDraft, EventRecord, Finished, NewTask, Priority, State
 from daybreak_server.ports.store_errors import ConflictError, EventsTrimmedError, StoreUnavailableError
 from daybreak_server.ports.tasks import Submitted
-from testkit.ports import free_port
+from testkit.free_ports import free_port
 from testkit.valkey import Server
 from testkit.waiting import wait_until_async
 
@@ -75,7 +75,7 @@ async def test_a_filtered_page_may_be_empty_although_more_pages_follow(server: S
 
 
 async def test_a_pool_view_shows_every_group(server: Server) -> None:
-    """If the view left a group out, the operator would take the group's hosts for free."""
+    """If the view left a group out, the operator would think that the group's hosts are unused."""
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     await store.submit([task()])
     groups = [group(hosts=(f"host-{number}",)) for number in range(GROUPS_MAX + 3)]
@@ -153,8 +153,8 @@ async def test_a_pool_view_shows_groups_and_the_wake_phase(server: Server) -> No
 async def test_a_pool_view_shows_the_operators_report_and_the_last_failure(server: Server) -> None:
     """The pool view shows the operator's report until its TTL ends, and a failure until a group is ready.
 
-    The operator's durations of the last wake take precedence, because the group knows a part of the wake
-    only.
+    While the operator reports, the durations that a group measured are not stored, because the group sees
+    only a part of the wake.
     """
     store, queue = RedisStore(server.url), RedisQueue(server.url, pool="video")
     await store.submit([task()])
@@ -208,7 +208,7 @@ async def test_a_tasks_events_are_read_without_a_gap(server: Server) -> None:
 
 
 async def test_a_reader_learns_that_older_events_were_trimmed(server: Server) -> None:
-    """A task keeps about its last 1,000 events, and a reader that resumes before them gets ``trimmed``."""
+    """A task keeps about its last 1,000 events, and a reader that starts before them gets ``trimmed``."""
     store, queue, log = RedisStore(server.url), RedisQueue(server.url, pool="video"), RedisEvents(server.url)
     await store.submit([task()])
     claim = queue.claim(group(), wait_s=1)
@@ -226,8 +226,8 @@ async def test_a_reader_learns_that_older_events_were_trimmed(server: Server) ->
     await store.close()
 
 
-async def test_a_follower_sees_every_event_across_a_restart(server: Server) -> None:
-    """A follower sees every event once and in order, although the server restarts."""
+async def test_a_reader_sees_every_event_across_a_restart(server: Server) -> None:
+    """A reader sees every event once and in order, although the server restarts."""
     store, log = RedisStore(server.url), RedisEvents(server.url)
     seen: list[EventRecord] = []
 
@@ -255,15 +255,15 @@ async def test_a_follower_sees_every_event_across_a_restart(server: Server) -> N
     await store.close()
 
 
-async def test_a_follower_that_resumes_before_the_oldest_event_gets_an_error(server: Server) -> None:
-    """A follower that resumes before the oldest event gets an error instead of a silent gap."""
+async def test_a_reader_that_resumes_before_the_oldest_event_gets_an_error(server: Server) -> None:
+    """A reader that resumes before the oldest event gets an error instead of a silent gap."""
     store, log = RedisStore(server.url), RedisEvents(server.url)
     await store.submit([task() for _ in range(3)])
-    oldest = "0-1"
+    before_oldest = "0-1"
     with server.client() as client:
         client.xtrim(Keys(prefix="daybreak", pool="video").single("events"), maxlen=1, approximate=False)
     with pytest.raises(EventsTrimmedError):
-        await anext(log.follow("video", after=oldest))
+        await anext(log.follow("video", after=before_oldest))
     await log.close()
     await store.close()
 
@@ -303,7 +303,7 @@ async def test_server_facts_cover_what_doctor_checks(server: Server) -> None:
 
 
 def test_a_key_name_parses_to_its_kind_and_object() -> None:
-    """A key's name contains its kind and the object to which it belongs."""
+    """Parsing a key's name gives back the kind and the object from which it was made."""
     keys = Keys(prefix="daybreak", pool="video")
     for name in SINGLE:
         assert keys.parse(keys.single(name)) == (name, "")

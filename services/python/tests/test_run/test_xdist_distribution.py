@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testkit.scheduling import SHARED, scheduling_unit
+from testkit.xdist_distribution import SHARED, scheduling_unit
 
 TESTS = Path(__file__).parents[1]
 

@@ -1,4 +1,4 @@
-"""Read colour, shape and direction from the pixels of a video, without a model.
+"""Reads colour, shape and direction from the pixels of a video, without a model.
 
 The subject is whatever differs from the dark background. Its colour is the nearest of the palette; its
 direction comes from the path of its centre; its shape from moment matching: for each candidate the ideal
@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from verification.tiny_model.shapes import (
+from verification.tiny_wan.shapes import (
     BACKGROUND,
     CIRCLE_RADIUS,
     COLOURS,
