@@ -39,7 +39,6 @@ from daybreak_server.engines.gang.control_group import (
     ControlGroup,
     Followers,
     LeaderConnection,
-    RankInfo,
     SingleRank,
 )
 from daybreak_server.engines.gang.follower import FollowerLoop
@@ -267,7 +266,9 @@ class Rank:
             channels = {rank: channel for rank, (channel, _) in joined.items()}
             control_group = Followers(channels, grace_s=config.grace_s)
             infos = [this_rank(0, deps.label or deps.host), *(joined[rank][1] for rank in sorted(joined))]
-            lease_renewer.update(now=False, hosts=_hosts(infos), pids=tuple(info.pid for info in infos))
+            lease_renewer.update(
+                now=False, hosts=tuple(info.host for info in infos), pids=tuple(info.pid for info in infos)
+            )
             process_group.join(
                 store, rank=0, size=config.ranks, device=config.device, timeout_s=config.stall_s
             )
@@ -368,7 +369,3 @@ class Rank:
         self._current_phase = ""
         self._wake[phase] = round(time.monotonic() - started, 3)
         self._deps.metrics.loaded(phase, self._wake[phase])
-
-
-def _hosts(infos: list[RankInfo]) -> tuple[str, ...]:
-    return tuple(info.host for info in infos)
