@@ -4,8 +4,8 @@ A task has one trace, whichever processes work on it:
 
 * The gateway makes the span ``send <pool>`` and stores its context with the task. The span is the caller's child if the
   request has a ``traceparent``. The gateway decides whether the trace is sampled: it keeps the caller's decision;
-  without one, the ratio of the settings decides. The context of a task that is not sampled says so, and nothing is
-  recorded for it.
+  without one, the ratio of the settings decides. A task that is not sampled gets no context of its own, because to
+  make and store one would cost more than all else that tracing adds to its submit.
 * The leader that claims the task continues the trace from the claim: ``queue`` (from the submit to the first claim,
   with the phases of the wake), ``receive``, and for each attempt ``process``, which is a child of ``send`` and links to
   it. Below it are the phases of the work with their steps as events, and ``settle``. An attempt on another group finds
@@ -135,7 +135,7 @@ class OpenTelemetryTracing:
         """Begin the trace of a submit, and decide whether it is sampled."""
         if caller is None:
             if random.random() >= self._sample_ratio:
-                return UnrecordedSubmit(_unsampled())
+                return UnrecordedSubmit(None)
             return SubmitSpan(self._tracer, None)
         return SubmitSpan(self._tracer, caller) if caller.sampled else UnrecordedSubmit(caller)
 
@@ -340,11 +340,6 @@ def _operation(pool: str, operation: str) -> dict[str, str]:
 def _fail(span: Span, error: str) -> None:
     span.set_attribute(ERROR_TYPE, error)
     span.set_status(Status(StatusCode.ERROR))
-
-
-def _unsampled() -> TraceContext:
-    trace_id, span_id = random.getrandbits(128) or 1, random.getrandbits(64) or 1
-    return TraceContext(traceparent=f"00-{trace_id:032x}-{span_id:016x}-00")
 
 
 def _trace_context(span: Span, caller: TraceContext | None) -> TraceContext:
