@@ -110,7 +110,8 @@ def _check_unique(pairs: Sequence[tuple[str, Any]]) -> None:
 
 
 _KEYS = json.JSONDecoder(object_pairs_hook=_check_unique, parse_int=len, parse_float=len)
-"""A second pass that only looks for duplicate keys: pydantic's faster parser silently takes the last of two."""
+"""A second pass that only looks for duplicate keys: pydantic's faster parser silently takes the last of two. Numbers
+are not parsed (``len`` accepts any text), because ``int`` refuses very long ones."""
 
 
 def _json_error(raw: bytes, exc: ValueError) -> str:
