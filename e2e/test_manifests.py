@@ -1,4 +1,4 @@
-"""The plain manifests apply unchanged and serve a task. Their namespace has a fixed name."""
+"""The plain manifests apply unchanged, apart from their images, and serve a task. Their namespace has a fixed name."""
 
 from __future__ import annotations
 

@@ -97,6 +97,22 @@ def test_a_decompression_bomb_is_refused_as_too_large(
     problem(post(api, bomb, Content_Encoding=encoding), 413, "too_large")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "body", "why"),
+    [
+        ("deflate", b"\x03\x00" * 3, "bytes follow its end"),
+        ("gzip", gzip.compress(b"", mtime=0) * 100 + GZIPPED, "more than 100 members"),
+    ],
+    ids=["deflate", "gzip"],
+)
+def test_a_body_of_many_empty_members_is_refused(api: Api, encoding: str, body: bytes, why: str) -> None:
+    """Each member costs a copy of the rest, so a megabyte of them would stall the gateway."""
+    response = post(api, body, Content_Encoding=encoding)
+    assert (response.status_code, response.json()["code"]) == (400, "bad_json")
+    assert why in response.json()["detail"]
+    assert post(api, gzip.compress(b"", mtime=0) * 99 + GZIPPED, Content_Encoding="gzip").status_code == 202
+
+
 @pytest.mark.parametrize("body", [b"", GOOD, GZIPPED[:-9], GZIPPED[:20], GZIPPED + b"x"])
 def test_a_body_that_is_not_valid_gzip_is_reported(api: Api, body: bytes) -> None:
     """Plain text, truncated data and trailing garbage are not valid gzip."""

@@ -1,4 +1,4 @@
-"""Bugs in groups: consensus, checkpoints, artifacts, leases, files."""
+"""Bugs in groups: verdicts, checkpoints, artifacts, leases, files."""
 
 from __future__ import annotations
 

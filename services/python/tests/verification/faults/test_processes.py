@@ -31,9 +31,12 @@ def test_a_fork_server_that_dies_at_its_start_is_an_error(
 def test_a_fork_server_that_dies_later_is_an_error_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start does not wait for an answer that cannot come."""
-    ready = 'eval "echo \'{\\"ready\\": 1}\' >&$socket"'
-    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, ready))
+    """A start does not wait for an answer that cannot come.
+
+    This fork server ends when it has read the request: if it ended earlier, ``Processes`` might see its end first.
+    """
+    script = 'eval "echo \'{\\"ready\\": 1}\' >&$socket; read -r <&$socket"'
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, script))
     processes = Processes(logs=tmp_path)
     with pytest.raises(RuntimeError, match=r"the fork server has ended; see .*fork-server.log"):
         processes.start(Component(kind="gateway", name="gateway-0", folder=str(tmp_path)))

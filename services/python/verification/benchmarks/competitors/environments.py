@@ -1,4 +1,4 @@
-"""Creates an environment for each competitor below `build/competitors`, from its requirements file."""
+"""Creates below `build/competitors` an environment for each competitor, from its requirements file."""
 
 from __future__ import annotations
 

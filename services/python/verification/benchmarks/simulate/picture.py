@@ -1,4 +1,7 @@
-"""Draws how long a task waits for its start, by the number of shards, without a plotting library."""
+"""Draws how long a task waits for its start, by the number of shards (pools with one Redis core each).
+
+It needs no plotting library.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Line:
 
 
 def draw(lines: Sequence[Line], *, title: str, limit_ms: float, path: Path) -> Path:
-    """Write the SVG. Both axes are logarithmic; ``limit_ms`` is drawn as the promise."""
+    """Write the SVG. Both axes are logarithmic; a dashed line marks the promise, ``limit_ms``."""
     shards = sorted({x for line in lines for x, _ in line.points})
     low, high = 0.1, 10_000.0
     span = math.log(shards[-1] / shards[0]) or 1.0

@@ -20,6 +20,7 @@ _BOM = b"\xef\xbb\xbf"
 _STARTS = frozenset(b'{["-0123456789tfn')
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _SHOWN = 20
+_MEMBERS_MAX = 100
 
 
 def decompress(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes | None:
@@ -49,10 +50,18 @@ def decompress(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes | N
 
 
 def _inflate(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
-    """All members of the body, concatenated. Decompression stops once it exceeds ``max_bytes``."""
+    """The members of the body, concatenated. Decompression stops once it exceeds ``max_bytes``.
+
+    Only gzip has members. Their number is limited: each costs a copy of the rest of the body, so a small body of many
+    empty members would keep the server busy for seconds.
+    """
     members: list[bytes] = []
     allowed, rest = max_bytes, raw
     while rest or not members:
+        if len(members) == (_MEMBERS_MAX if encoding == "gzip" else 1):
+            raise zlib.error(
+                f"it has more than {_MEMBERS_MAX} members" if encoding == "gzip" else "bytes follow its end"
+            )
         decoder = zlib.decompressobj(_window(rest, encoding))
         members.append(decoder.decompress(rest, allowed + 1))
         allowed -= len(members[-1])
@@ -101,7 +110,8 @@ def _check_unique(pairs: Sequence[tuple[str, Any]]) -> None:
 
 
 _KEYS = json.JSONDecoder(object_pairs_hook=_check_unique, parse_int=len, parse_float=len)
-"""A second pass that only looks for duplicate keys: pydantic's faster parser silently takes the last of two."""
+"""A second pass that only looks for duplicate keys: pydantic's faster parser silently takes the last of two. Numbers
+are not parsed (``len`` accepts any text), because ``int`` refuses very long ones."""
 
 
 def _json_error(raw: bytes, exc: ValueError) -> str:

@@ -1,6 +1,7 @@
 """The OpenAPI document, with examples for the pools of this server, and the page that shows it.
 
-The page is plain HTML made here, so it works without internet access, and each request on it runs as shown.
+`docs_page` renders the page as plain HTML, so it works without internet access. Its example requests can be copied and
+run unchanged.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ How it works:
    a rollout it has the current revision and the outgoing ones.
 2. ``wanted`` is the larger of ``spec.replicas`` (KEDA) and the warm schedule. ``rollout.shares`` splits it
    between the RayClusters.
-3. For each RayCluster, ``scale`` decides about replicas and victims, and ``serve`` about the Serve application.
-4. The groups on victims are marked to drain. Once none of them is busy, or their drain deadline has passed, their hosts
-   are cordoned and removed.
+3. For each RayCluster, ``scale`` decides how many replicas it has and chooses the victims, which are the replicas to
+   remove. ``serve`` decides about the Serve application.
+4. Groups with a rank on a victim are marked to drain. Once none of them is busy, or their drain deadline has passed,
+   their hosts are cordoned and removed.
 5. The new status is written before every action that relies on it; only uncordoning precedes it.
 
 The operator calls ``plan`` on every change and again after ``requeue_after_s``. It keeps no memory: whatever must
@@ -230,8 +231,8 @@ def _plan_cluster(
 
 
 def _application(before: PoolStatus, current: ClusterState | None, revision: str) -> Application:
-    """The attempt to deploy. Each revision has its own count, so no revision backs off because another one failed, and
-    a revision that returns keeps its application."""
+    """Which try at deploying the Serve application comes next. Each revision has its own count, so no revision backs
+    off because another one failed. If the pool goes back to a revision, it keeps the application of that RayCluster."""
     if before.revision in {"", revision}:
         return before.application
     if current is None:
@@ -300,7 +301,7 @@ def _drains(
 def _cordons(
     observed: Observed, states: Sequence[ClusterState], scaled: Sequence[Scaled]
 ) -> tuple[tuple[str, ...], tuple[Action, ...], tuple[Action, ...]]:
-    """The cordoned hosts for the status, the hosts to cordon before ``ScaleDown`` names them, and those to uncordon.
+    """The cordoned hosts for the status, the hosts to cordon now, and those to uncordon.
 
     The executor uncordons before it writes the status and cordons after it, so a restarted operator never misses a
     cordoned host.

@@ -11,7 +11,7 @@
 --
 -- `NOW` is the time when the call began, in ms, and `NOW_TEXT` the same as text.
 
--- `begin` sets these two, because Redis has no globals while it loads a library.
+-- `begin` sets `call` and `format`, because Redis has no globals while it loads a library.
 local call, format
 local function int(x) return format('%d', x) end
 local function exact(x)
@@ -132,6 +132,7 @@ end
 
 local function meta(name) return number(name) or 0 end
 
+-- `text` is what Redis stores: the value without loss. `meta` ensures that the stored numbers were read before.
 local function set_meta(name, value, text)
   meta(name)
   numbers[name] = value

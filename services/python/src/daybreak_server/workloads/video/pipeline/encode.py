@@ -55,7 +55,7 @@ class Mp4Writer:
     ) -> None:  # fmt: skip
         self._av = pyav()
         self._path, self._count = path, 0
-        # The duration of a frame. The muxer may count the stream in finer ticks, and does.
+        # The duration of a frame. The muxer uses finer ticks, so each frame carries this time base itself.
         self._tick = Fraction(1, fps)
         self._temporary = path.with_name(f".{path.name}.part")
         # faststart moves the index to the front, so that a browser can play the file before it has all of it.
