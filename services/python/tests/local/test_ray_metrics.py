@@ -69,6 +69,7 @@ def test_metrics_of_a_rank_and_of_the_api_are_exported_by_ray(
         capture_output=True,
         text=True,
         timeout=180,
+        cwd=Path(__file__).parents[2],  # where `testkit` is
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     lines = ran.stdout.splitlines()

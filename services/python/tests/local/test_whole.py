@@ -68,15 +68,20 @@ def test_the_log_of_a_rank_is_in_its_file(up: System) -> None:
         files = up.folder.glob("ray/session_latest/logs/worker-*.err")
         return [line for file in files for line in file.read_text(errors="replace").splitlines()]
 
-    changes = [line for line in lines() if f"task={task}" in line and "change=" in line]
+    def about(text: str) -> list[str]:
+        return [line for line in lines() if text in line and f"task={task}" in line]
+
+    def all_written() -> bool:  # a line is written after its change
+        return len(about("change=")) >= 2 and len(about("the task failed")) >= 2
+
+    wait_until(all_written, 30, "the lines about the task")
+    changes = about("change=")
     assert [re.findall(r"change=(\w+)", line) for line in changes] == [["started"], ["failed"]]
     assert all("rank=0" in line and "pool=echo" in line for line in changes)
-    at = [
-        number for number, line in enumerate(lines()) if "the task failed" in line and f"task={task}" in line
-    ]
-    assert {re.findall(r"rank=(\d)", lines()[number])[0] for number in at} == {"0", "1"}
-    for number in at:
-        assert lines()[number + 1] == "Traceback (most recent call last):"
+    errors = about("the task failed")
+    assert {re.findall(r"rank=(\d)", line)[0] for line in errors} == {"0", "1"}
+    for line in errors:
+        assert lines()[lines().index(line) + 1] == "Traceback (most recent call last):"
 
 
 def test_a_running_task_survives_a_kill_of_valkey(up: System) -> None:
