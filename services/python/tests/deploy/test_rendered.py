@@ -31,7 +31,7 @@ def pools(rendered: Rendered) -> dict[str, GeneratorPool]:
 
 
 def environment(container: Object) -> dict[str, str]:
-    """A container's variables, expanded as Kubernetes does. A value from a Secret is the text ``secret``."""
+    """A container's variables, expanded as Kubernetes does. A value from elsewhere is the text ``secret``."""
     known: dict[str, str] = {}
     for item in container["env"]:
         text = item.get("value", "secret")
@@ -166,6 +166,18 @@ def test_gateways_heads_and_ranks_send_traces_to_the_same_collector(tmp_path: Pa
         sources = volumes[mounts[str(found.headers_file.parent)]]["projected"]["sources"]
         (items,) = [item["secret"]["items"] for item in sources if item["secret"]["name"] == "otel"]
         assert items == [{"key": "headers", "path": found.headers_file.name}]
+
+
+def test_the_values_that_the_page_about_traces_shows_are_accepted(tmp_path: Path) -> None:
+    """The example sends traces, and adds the name of the pod to them."""
+    page = (CHART.parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
+    section = page.partition("#### On Kubernetes\n")[2].partition("\n#")[0]
+    blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    rendered = render(also={name: value for block in blocks for name, value in yaml.safe_load(block).items()})
+    for template in _pods(rendered, "video").values():
+        (container,) = template["spec"]["containers"]
+        assert settings_of(rendered, container, tmp_path).tracing.enabled
+        assert environment(container)["OTEL_RESOURCE_ATTRIBUTES"].endswith("k8s.pod.name=secret")
 
 
 def test_the_operator_has_only_the_permissions_that_it_needs() -> None:
