@@ -279,6 +279,16 @@ def test_a_server_without_a_video_pool_documents_no_generate(start_api: Callable
     assert (response.status_code, response.json()["code"]) == (404, "no_such_pool")
 
 
+def test_generate_is_documented_with_the_pool_that_it_submits_to(start_api: Callable[..., Api]) -> None:
+    """It is the pool `video`, even if another pool with the video workload comes first."""
+    api = start_api(pools={"echo": {}, "clips": {"workload": "video"}, "video": {}})
+    submit = api.client.get("/openapi.json").json()["paths"]["/generate"]["post"]
+    assert submit["requestBody"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/Input_video"
+    }
+    assert api.client.post("/generate", json={"prompt": "x"}).json()["pool"] == "video"
+
+
 def test_the_committed_openapi_document_is_up_to_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
