@@ -1,0 +1,244 @@
+"""The ASGI app of a leader: one coroutine for each request, from its head to the last byte of the answer.
+
+1. A request is refused before its body is read, if its deadline has passed (504), or if the group is full or drains
+   (503 with ``Daybreak-Refused``). The workload has then not seen it.
+2. The body is read, and the request is passed to the workload as an :class:`Exchange`.
+3. The parts of the answer go to the client as they come. ``send`` waits while the client does not read, and then the
+   workload waits too.
+
+If the client closes the connection, if the deadline passes or if the group leaves, the exchange is stopped. While no
+byte has been sent, the client then gets an error. After that, the connection is closed without the end of the answer,
+so that no client takes a part of an answer for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from daybreak_server.engines.serving.admission import Admission, Refusal
+from daybreak_server.engines.serving.answer_parts import problem, problem_headers
+from daybreak_server.engines.serving.exchange import Exchange, Stop
+from daybreak_server.workloads.serving import Request
+
+_log = logging.getLogger(__name__)
+DEADLINE_HEADER = "daybreak-deadline-s"
+"""Seconds that are left for the answer, when the request was sent."""
+REFUSED_HEADER = "daybreak-refused"
+"""A request with this header in its answer was not answered here, and can be tried on another group."""
+SLOW_CLIENT_S = 60.0
+"""A client that sends or takes nothing for this long is disconnected."""
+MAX_BODY_BYTES = 256 << 20
+"""The largest body that a group reads. Gateways have smaller limits of their own."""
+_REFUSED = {
+    Refusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
+    Refusal.DRAINING: "This group takes no more requests. Try another group.",
+}
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class _ClientGoneError(Exception):
+    """The client has closed the connection, or neither sends nor reads."""
+
+
+class ServingApp:
+    """The app. ``accept`` gets each admitted request, and returns at once."""
+
+    def __init__(self, admission: Admission, accept: Callable[[Exchange], None]) -> None:
+        self._admission = admission
+        self._accept = accept
+        self._exchanges: set[Exchange] = set()
+
+    @property
+    def exchanges(self) -> frozenset[Exchange]:
+        """The requests that the group holds: being answered, or still run for a client that has gone.
+
+        Other threads may call this.
+        """
+        return frozenset(self._exchanges.copy())
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI defines it."""
+        if scope["type"] != "http":
+            return
+        headers = _headers(scope)
+        try:
+            deadline = _deadline(headers)
+        except ValueError as exc:
+            return await _send_problem(send, 400, "invalid_deadline", str(exc))
+        if deadline is not None and deadline <= time.monotonic():
+            return await _send_expired(send)
+        refusal = self._admission.admit()
+        if refusal is not None:
+            return await _send_refusal(send, refusal)
+        try:
+            body = await _read_body(receive, deadline)
+        except _ClientGoneError:
+            return self._admission.release()
+        except BaseException:
+            self._admission.release()
+            raise
+        if not isinstance(body, bytes):
+            self._admission.release()
+            return await _send_problem(send, *body)
+        request = Request(
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            headers=headers,
+            body=body,
+            deadline=deadline,
+        )
+        await self._answer(request, receive, send)
+
+    async def _answer(self, request: Request, receive: Receive, send: Send) -> None:
+        exchange = Exchange(request, loop=asyncio.get_running_loop(), on_left=self._on_left)
+        self._exchanges.add(exchange)
+        watcher = asyncio.create_task(_watch(receive, exchange))
+        try:
+            self._accept(exchange)
+            await _stream(exchange, send)
+        except _ClientGoneError:
+            exchange.stop(Stop.GONE)
+        finally:
+            watcher.cancel()
+            exchange.leave_loop()
+
+    def _on_left(self, exchange: Exchange) -> None:
+        self._exchanges.discard(exchange)
+        self._admission.release()
+
+
+async def _stream(exchange: Exchange, send: Send) -> None:
+    """Send the answer as it comes. :raises _ClientGoneError: if the client does not read."""
+    started = False
+    while True:
+        try:
+            async with asyncio.timeout_at(_on_loop_clock(exchange.request.deadline)):
+                parts = await exchange.receive()
+        except TimeoutError:
+            exchange.stop(Stop.DEADLINE)
+            parts = ()
+        if parts and not started:
+            head = parts[0].head
+            assert head is not None
+            started = True
+            await _send(send, {"type": "http.response.start", "status": head.status, "headers": head.headers})
+        if started and exchange.complete:
+            return await _send_body(send, b"".join(part.data for part in parts), more=False)
+        if parts:
+            await _send_body(send, b"".join(part.data for part in parts), more=True)
+        elif started:
+            return None  # the server closes the connection, because the answer has no end
+        else:
+            return await _send_error(exchange, send)
+
+
+async def _send_error(exchange: Exchange, send: Send) -> None:
+    """Send why there is no answer."""
+    if exchange.failed is not None:
+        await _send_problem(send, 500, exchange.failed.code, exchange.failed.message)
+    elif exchange.stopped is Stop.STALLED:
+        await _send_problem(send, 500, "stalled", "The workload showed no progress with this request.")
+    elif exchange.stopped is Stop.DEADLINE:
+        await _send_expired(send)
+    elif exchange.stopped is Stop.LEAVING:
+        await _send_refusal(send, Refusal.DRAINING)
+
+
+async def _watch(receive: Receive, exchange: Exchange) -> None:
+    """Stop the exchange when the client closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    exchange.stop(Stop.GONE)
+
+
+async def _read_body(receive: Receive, deadline: float | None) -> bytes | tuple[int, str, str]:
+    """Return the body, or the problem with it. :raises _ClientGoneError: if the client closes the connection."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        try:
+            async with asyncio.timeout(min(SLOW_CLIENT_S, _remaining_s(deadline))):
+                message = await receive()
+        except TimeoutError:
+            return 408, "slow_request", f"No more of the body has arrived for {SLOW_CLIENT_S:g} s, or by the deadline."
+        if message["type"] == "http.disconnect":
+            raise _ClientGoneError
+        data = message.get("body", b"")
+        size += len(data)
+        if size > MAX_BODY_BYTES:
+            return 413, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."
+        parts.append(data)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _send(send: Send, message: Message) -> None:
+    try:
+        async with asyncio.timeout(SLOW_CLIENT_S):
+            await send(message)
+    except TimeoutError:
+        _log.warning("a client has read nothing for %g s; its request is cancelled", SLOW_CLIENT_S)
+        raise _ClientGoneError from None
+
+
+async def _send_body(send: Send, data: bytes, *, more: bool) -> None:
+    await _send(send, {"type": "http.response.body", "body": data, "more_body": more})
+
+
+async def _send_problem(
+    send: Send, status: int, code: str, detail: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    body = problem(status, code, detail)
+    start = {"type": "http.response.start", "status": status, "headers": (*problem_headers(body), *headers)}
+    await send(start)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _send_refusal(send: Send, refusal: Refusal) -> None:
+    headers: tuple[tuple[bytes, bytes], ...] = ((REFUSED_HEADER.encode(), refusal.encode()),)
+    if refusal is Refusal.DRAINING:
+        headers += ((b"connection", b"close"),)
+    await _send_problem(send, 503, f"group_{refusal}", _REFUSED[refusal], headers)
+
+
+async def _send_expired(send: Send) -> None:
+    await _send_problem(send, 504, "deadline_passed", "The deadline of the request passed before it was answered.")
+
+
+def _headers(scope: Message) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _deadline(headers: MutableMapping[str, str]) -> float | None:
+    """The deadline in monotonic seconds. :raises ValueError: if the header is no number."""
+    stated = headers.get(DEADLINE_HEADER)
+    if stated is None:
+        return None
+    try:
+        seconds = float(stated)
+    except ValueError:
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise ValueError(f"The header {DEADLINE_HEADER} must be a number of seconds, not {stated[:40]!r}.")
+    return None if seconds == math.inf else time.monotonic() + seconds
+
+
+def _remaining_s(deadline: float | None) -> float:
+    return math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _on_loop_clock(deadline: float | None) -> float | None:
+    """The deadline on the clock of the event loop, which need not be ``time.monotonic``."""
+    return None if deadline is None else asyncio.get_running_loop().time() + _remaining_s(deadline)
