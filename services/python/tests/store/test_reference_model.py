@@ -325,6 +325,15 @@ class Machine(RuleBasedStateMachine):
             assert totals.total(name) >= before, name
         self.totals = {name: count for name, count in totals.raw.items() if name not in NOT_TOTALS}
 
+    @invariant()
+    def oldest_waits_are_those_of_the_model(self) -> None:
+        """Also after releases, retries and promotions, which return to the front, and when the clock is set back."""
+        queue, due = self.driver.totals().queue, self.model.unpromoted
+        for priority in Priority:
+            shown = queue[priority.name.lower()].oldest_wait_s
+            expected = self.model.oldest_wait_ms(priority) / 1000
+            assert shown == expected or (due and shown > expected)
+
     def teardown(self) -> None:
         try:
             for name, task in self.model.tasks.items():

@@ -215,6 +215,53 @@ def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driv
     assert driver.totals().queue["normal"].oldest_wait_s == 1.0
 
 
+def oldest_waits(driver: Driver) -> dict[str, float]:
+    """The oldest waits by priority. Their maximum is the oldest wait of the pool's view."""
+    waits = {name: depth.oldest_wait_s for name, depth in driver.totals().queue.items()}
+    assert (driver.view().oldest_wait_s or 0.0) == max(waits.values())
+    return waits
+
+
+def test_a_task_that_returns_to_the_front_does_not_hide_the_oldest_wait(driver: Driver) -> None:
+    """A released task has its old place again, before tasks that have waited longer than it has now."""
+    released = start(driver)
+    submit(driver)
+    submit(driver, priority=Priority.LOW)
+    driver.pass_time(3_000)
+    driver.settle(released.lease, Released())
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 3.0, "low": 3.0}
+    again = driver.claim()
+    assert again is not None
+    assert again.lease.task == released.lease.task
+    driver.pass_time(1_000)
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 4.0, "low": 4.0}
+
+
+def test_a_promoted_task_does_not_hide_the_oldest_wait(driver: Driver) -> None:
+    """Its place is that of its submit, but it waits from its start time on."""
+    submit(driver, start_at_ms=driver.now + 4_000)
+    submit(driver)
+    driver.pass_time(5_000)
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 5.0, "low": 0.0}
+
+
+def test_a_due_task_waits_even_if_no_tick_promotes_it(driver: Driver) -> None:
+    """Without ticks the queue stands still, and the wait must show it."""
+    driver.client.hset(driver.keys.single("meta"), "wake_ms", 10_000)
+    submit(driver, priority=Priority.LOW, start_at_ms=driver.now + 4_000)
+    assert driver.view().oldest_wait_s is None
+    driver.now += 6_000
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 0.0, "low": 2.0}
+
+
+def test_a_task_that_an_earlier_version_queued_counts_for_its_priority(driver: Driver) -> None:
+    """Earlier versions stored the time alone as the score in `live`."""
+    task = submit(driver, priority=Priority.LOW)
+    driver.client.zadd(driver.keys.single("live"), {task: driver.now})
+    driver.pass_time(2_000)
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 0.0, "low": 2.0}
+
+
 def test_fairness_error_is_the_distance_between_waiting_tenants(driver: Driver) -> None:
     """A tenant that was just charged is ahead of one that was not."""
     for tenant in ("alice", "alice", "bob"):
@@ -237,6 +284,56 @@ def test_a_deleted_tenant_takes_its_series_away_and_leaves_the_pool_its_total(dr
     totals = driver.totals()
     assert set(totals.tenants) == {"bob"}
     assert totals.used_gpu_seconds == 5.0
+
+
+def test_a_tenant_has_totals_of_0_before_its_first_bill(driver: Driver) -> None:
+    """Prometheus sees no increase in the first value of a series, so it would miss the first bill."""
+    submit(driver, tenant="alice")
+    driver.cancel(submit(driver, tenant="bob"))
+    totals = driver.totals()
+    assert {name: of.queued for name, of in totals.tenants.items()} == {"alice": 1, "bob": 0}
+    assert {of.used_gpu_seconds + of.wasted_gpu_seconds for of in totals.tenants.values()} == {0.0}
+
+
+def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Driver) -> None:
+    """Neither those that were deleted, whatever their share, nor `other`."""
+    driver.tick(tenants_max=2)
+
+    def run_one(tenant: str) -> Claim:
+        claim = start(driver, tenant=tenant)
+        driver.now += 1_000
+        driver.tick(tenants_max=2)
+        driver.settle(claim.lease, DONE)
+        return claim
+
+    claims = {tenant: run_one(tenant) for tenant in ("alice", "bob", "carol")}
+    assert set(driver.totals().tenants) == {"alice", "bob", OTHER}
+    for tenant in ("alice", "bob"):
+        assert driver.delete(claims[tenant].lease.task) == 1
+    assert set(driver.totals().tenants) == {OTHER}
+    for tenant in ("dave", "carol"):
+        run_one(tenant)
+    totals = driver.totals()
+    assert {name: of.used_gpu_seconds for name, of in totals.tenants.items()} == {
+        "dave": 1.0,
+        "carol": 1.0,
+        OTHER: 1.0,
+    }
+    assert totals.used_gpu_seconds == 5.0
+
+
+def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
+    """Also those without totals, which an earlier version or a higher limit left. Named ones have a weight."""
+    driver.tick(tenants_max=2)
+    for tenant in ("alice", "bob", "carol"):
+        submit(driver, tenant=tenant, weight=2.0)
+    driver.client.delete(driver.keys.single("tenant_totals"))
+    tenants = driver.totals().tenants
+    assert {name: (of.queued, of.weight) for name, of in tenants.items()} == {
+        "alice": (1, 2.0),
+        "bob": (1, 2.0),
+        OTHER: (1, None),
+    }
 
 
 @settings(max_examples=15, deadline=None)

@@ -44,21 +44,21 @@ TOTALS: tuple[Mutant, ...] = (
         "one more tenant than `tenants_max` has totals of its own",
         (
             _TOTALS,
-            "call('HLEN', K_tenant_totals) - 1 < 2 * most",
-            "call('HLEN', K_tenant_totals) - 1 <= 2 * most",
+            "call('HLEN', K_tenant_totals) >= 2 * most",
+            "call('HLEN', K_tenant_totals) > 2 * most",
         ),
         tests=f"{_TESTS}::test_however_many_tenants_there_are_their_series_are_bounded",
     ),
     mutant(
         "deleted-tenant-takes-its-time",
         "the GPU time of the pool falls when a tenant is deleted",
-        (_TOTALS, "if ms > 0 then call('HINCRBY', K_tenant_totals, kind, ms) end", ""),
+        (_TOTALS, "if ms > 0 then call('HINCRBY', K_totals, TOTALS.DELETED .. kind, ms) end", ""),
         tests=f"{_TESTS}::test_a_deleted_tenant_takes_its_series_away_and_leaves_the_pool_its_total",
     ),
     mutant(
         "oldest-wait-from-the-submit",
         "the oldest wait that metrics show includes the run before a release",
-        (f"{LUA}/measure.lua", "tonumber(times[1] or times[2] or nil)", "tonumber(times[2] or nil)"),
+        (f"{LUA}/_queue.lua", "PRIORITY_BAND + NOW)", "PRIORITY_BAND + r.created)"),
         tests=f"{_TESTS}::test_the_oldest_wait_of_a_released_task_begins_with_its_release",
     ),
     mutant(

@@ -17,6 +17,8 @@ NEW = "new"
 """Stands for the state of a task before it is accepted, in transitions."""
 OTHER = "other"
 """The label of everything beyond a limit: tenants, priorities, reasons."""
+DELETED = "deleted"
+"""Has the GPU time of tenants that were deleted. It is part of the pool's totals only."""
 WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}
 """Causes of waste: GPU time of an attempt that ended the task in this state."""
 

@@ -240,7 +240,7 @@ flushes[#flushes + 1] = function()
     -- The first entry of each tenant sets the TTL of the day's ledger. Setting it again does no harm.
     if call('HINCRBY', key, field, int(ms)) == ms then call('EXPIRE', key, LEDGER_S) end
     local name, kind = string.match(field, '^(.*):([^:]*)$')
-    bill_tenant(name, kind, ms)
+    tenant_totals.bill(name, kind, ms)
   end
   ledger = {}
 end
