@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daybreak_server.adapters.redis.lua import group as groups
 from daybreak_server.domain.pool_totals import OTHER, PoolTotals
 from daybreak_server.domain.pools import PoolReport, WakePhase
-from daybreak_server.domain.tasks import Claim, EventDraft, Priority, Released, State, Stopped
+from daybreak_server.domain.tasks import CheckpointRef, Claim, EventDraft, Priority, Released, State, Stopped
 from testkit.store_cases import DONE, FATAL, OOPS, start, submit
 from testkit.store_driver import Driver
 from testkit.valkey import Server
@@ -164,6 +164,18 @@ def test_each_gpu_second_is_used_or_wasted_by_one_cause(driver: Driver) -> None:
     }
     billed = totals.tenants["t"]
     assert (billed.used_gpu_seconds, billed.wasted_gpu_seconds) == (18.0, 6.0)
+
+
+def test_waste_is_not_negative_if_the_clock_is_set_back_after_a_checkpoint(driver: Driver) -> None:
+    """Prometheus takes a counter that falls for a restart, and adds its whole value once more."""
+    claim = start_on_two_ranks(driver)
+    driver.pass_time(3_000)
+    driver.now += 950
+    driver.report(claim.lease, checkpoint=CheckpointRef(key="k", step=1))
+    driver.now -= 900
+    driver.settle(claim.lease, OOPS)
+    assert driver.totals().wasted_gpu_seconds["retry"] == 0.0
+    assert driver.get(claim.lease.task).gpu_seconds == 6.1
 
 
 def test_idle_and_starting_groups_cost_gpu_time_too(driver: Driver) -> None:

@@ -369,7 +369,7 @@ class ModelPool:
             )
         used = total_ms if ended else 0
         if not ended and attempt.checkpoint_ms is not None:
-            used = attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms)
+            used = min(total_ms, attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms))
         task.used_ms += used
         task.wasted_ms += total_ms - used
         self.totals.bill(task, attempt, used=used, wasted=total_ms - used)

@@ -53,7 +53,10 @@ local function bill(r, ended)
   local ranks, claimed = tonumber(r.ranks), tonumber(r.claimed)
   local all = ranks * math.max(0, steady() - claimed)
   local used = all
-  if not ended then used = r.ckpt_at and ranks * math.max(0, tonumber(r.ckpt_at) - claimed) or 0 end
+  if not ended then
+    -- The clock may have been set back since the checkpoint.
+    used = r.ckpt_at and math.min(all, ranks * math.max(0, tonumber(r.ckpt_at) - claimed)) or 0
+  end
   local wasted = all - used
   local t = tenant(r.tenant)
   charge(t, all / 1000 / t.weight - tonumber(r.charge))
