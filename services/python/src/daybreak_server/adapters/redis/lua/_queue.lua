@@ -11,8 +11,9 @@ resets[#resets + 1] = function()
   head, second_share, second_name, wakeups, recheck = nil, nil, nil, 0, false
 end
 
--- Whether any tenant ever had another weight than 1. If not, no weight is read.
-local function weights_differ() return number('weighted') ~= nil end
+-- Whether a tenant may have another weight than 1. If not, no weight is read. `tick` sets the mark, so that it is missing
+-- where an earlier version stored the weights.
+local function weights_differ() return number('equal_weights') ~= 1 end
 
 local function tenant(name)
   local t = tenants[name]

@@ -23,7 +23,7 @@ end
 local function set_weight(t, weight)
   if tonumber(weight) == t.weight then return end
   t.weight = tonumber(weight)
-  set_meta('weighted', 1, '1')
+  set_meta('equal_weights', 0, '0')
   if others and other_by_name[t.name] then other_by_name[t.name].weight = t.weight end
   if t.weight == 1 then call('HDEL', K_weights, t.name) else call('HSET', K_weights, t.name, weight) end
 end
