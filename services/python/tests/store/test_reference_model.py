@@ -266,10 +266,10 @@ class Machine(RuleBasedStateMachine):
         expected = self.model.register(group, ttl_ms=ttl_s * 1000, fresh=fresh, **(wake or {}))
         assert self.driver.register(group, ttl_s=ttl_s, fresh=fresh, wake=wake) == expected
 
-    @rule(group=GROUPS)
-    def deregister(self, group: str) -> None:
-        self.driver.deregister(group)
-        self.model.deregister(group)
+    @rule(group=GROUPS, died=st.booleans())
+    def deregister(self, group: str, died: bool) -> None:
+        self.driver.deregister(group, died=died)
+        self.model.deregister(group, died=died)
 
     @rule(group=GROUPS, on=st.booleans())
     def drain(self, group: str, on: bool) -> None:

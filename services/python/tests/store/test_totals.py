@@ -93,6 +93,8 @@ def test_a_group_that_dies_is_counted_once_and_one_that_leaves_is_not(driver: Dr
     assert driver.totals().total("groups_lost") == 1
     driver.pass_time(60_000)
     assert driver.totals().total("groups_lost") == 2
+    driver.deregister("goes silent", died=True)  # such as a frozen leader that is killed
+    assert driver.totals().total("groups_lost") == 2
 
 
 def test_ends_strikes_and_releases_are_counted_by_reason(driver: Driver) -> None:

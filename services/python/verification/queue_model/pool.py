@@ -198,8 +198,11 @@ class ModelPool:
             known.woke(wake, self.now)
         return known.drain
 
-    def deregister(self, group: str) -> None:
-        """Remove a group and release the tasks that it holds."""
+    def deregister(self, group: str, *, died: bool = False) -> None:
+        """Remove a group and release the tasks that it holds. If it died, it counts as lost, unless it did before."""
+        known = self.groups.get(group)
+        if died and known is not None and not known.lost:
+            self.totals.counts["groups_lost"] += 1
         self._release_unknown(group, "left")
         self.groups.pop(group, None)
 
