@@ -58,7 +58,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Stopped()),
 )
 MAX_QUEUED = 12
-NOT_TOTALS = {"tenants_max", "metered"}
+NOT_TOTALS = {"tenants_max", "metered", "pending_ms"}
 PICK = st.integers(0, 20)
 
 
@@ -78,6 +78,7 @@ class Machine(RuleBasedStateMachine):
         self.model = ModelPool(now=self.driver.now, max_queued=MAX_QUEUED)
         self.leases: list[Lease] = []
         self.totals: dict[str, int] = {}
+        self.used, self.wasted = 0.0, dict[str, float]()
 
     @initialize()
     def begin(self) -> None:
@@ -324,6 +325,10 @@ class Machine(RuleBasedStateMachine):
         for name, before in self.totals.items():
             assert totals.total(name) >= before, name
         self.totals = {name: count for name, count in totals.raw.items() if name not in NOT_TOTALS}
+        used, wasted = totals.used_gpu_seconds, totals.wasted_gpu_seconds
+        assert used >= self.used
+        assert all(seconds >= self.wasted.get(cause, 0.0) for cause, seconds in wasted.items())
+        self.used, self.wasted = used, wasted
 
     @invariant()
     def oldest_waits_are_those_of_the_model(self) -> None:

@@ -168,6 +168,42 @@ def test_each_gpu_second_is_used_or_wasted_by_one_cause(driver: Driver) -> None:
     assert (billed.used_gpu_seconds, billed.wasted_gpu_seconds) == (18.0, 6.0)
 
 
+@pytest.mark.parametrize("ending", ["success", "failure", "cancel", "cancel while waiting", "expiry"])
+def test_time_before_a_checkpoint_counts_when_the_task_ends(driver: Driver, ending: str) -> None:
+    """As used if the task succeeds, otherwise as wasted: time that led to no result is waste."""
+    claim = start(driver, run_within_ms=20_000 if ending == "expiry" else None)
+    driver.pass_time(10_000)
+    driver.report(claim.lease, checkpoint=CheckpointRef(key="k", step=1))
+    driver.pass_time(1_000)
+    driver.settle(claim.lease, OOPS)
+    totals = driver.totals()
+    assert (totals.used_gpu_seconds, totals.wasted_gpu_seconds["retry"]) == (0.0, 1.0)
+    task, ran_s = claim.lease.task, 2.0
+    if ending == "cancel while waiting":
+        driver.cancel(task)
+        ran_s = 0.0
+    else:
+        driver.pass_time(3_000)
+        second = driver.claim()
+        assert second is not None
+        driver.pass_time(2_000)
+        if ending == "cancel":
+            driver.cancel(task)
+        if ending == "expiry":
+            driver.pass_time(5_000)
+            ran_s = 7.0
+        outcome = {"success": DONE, "failure": FATAL}.get(ending, Stopped())
+        driver.settle(second.lease, outcome)
+    totals = driver.totals()
+    wasted = totals.wasted_gpu_seconds
+    cause = {"cancel while waiting": "cancel", "success": None}.get(ending, ending)
+    assert totals.used_gpu_seconds == (10.0 + ran_s if cause is None else 0.0)
+    assert {name: seconds for name, seconds in wasted.items() if seconds and name != "retry"} == (
+        {} if cause is None else {cause: 10.0 + ran_s}
+    )
+    assert totals.tenants["t"].used_gpu_seconds == driver.get(task).gpu_seconds == 10.0 + ran_s
+
+
 def test_waste_is_not_negative_if_the_clock_is_set_back_after_a_checkpoint(driver: Driver) -> None:
     """Prometheus takes a counter that falls for a restart, and adds its whole value once more."""
     claim = start_on_two_ranks(driver)

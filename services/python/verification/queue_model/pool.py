@@ -388,6 +388,7 @@ class ModelPool:
         return attempt.token
 
     def _end(self, task: ModelTask, data: dict[str, Any]) -> None:
+        self.totals.ended(task)
         task.finished_ms = self.now
         task.expires_ms = self.now + round(task.new.retention_s * 1000)
         self.expiring[task.new.id] = task.expires_ms

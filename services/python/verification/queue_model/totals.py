@@ -53,12 +53,15 @@ class ModelTotals:
         """An attempt has ended, and the task has its next state."""
         if task.state is State.SUCCEEDED:
             self.observe("run", policy.RUN_BUCKETS_MS, used // attempt.ranks)
-        elif task.state in _WASTE:
-            self.counts[f"wasted:{_WASTE[task.state]}"] += used
         if used or wasted:
             self.add(task.new.tenant)
             self.billed[task.new.tenant][0] += used
             self.billed[task.new.tenant][1] += wasted
+
+    def ended(self, task: ModelTask) -> None:
+        """A task has ended. If it has no result, whatever its attempts used is wasted."""
+        if task.state in _WASTE:
+            self.counts[f"wasted:{_WASTE[task.state]}"] += task.used_ms
 
     def add(self, tenant: str) -> None:
         """A tenant has totals of its own from now on."""
