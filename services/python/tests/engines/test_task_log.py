@@ -13,10 +13,11 @@ from daybreak_server import wiring
 from daybreak_server.domain import log_context
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.task_changes import ChangeKind
 from daybreak_server.domain.tasks import Failed, Finished, NewTask, State
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.engines.gang.rank_lifecycle import Rank
-from daybreak_server.observability.task_log import TASKS
+from daybreak_server.observability.task_log import TASKS, log_task, write_lines_with
 from testkit.pools import Pool
 from testkit.waiting import wait_until
 
@@ -189,3 +190,24 @@ def test_an_attempt_that_two_processes_settle_has_one_line(pools: Callable[..., 
     assert lines.of(task) == ["failed 1"]
     queue.close()
     watchdog.close()
+
+
+def test_a_line_that_cannot_be_written_is_no_error_of_the_work(
+    lines: Lines, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller has changed a task, and goes on. The log has the reason once."""
+
+    class CannotWriteError(Exception):
+        """Not one that another test has logged."""
+
+    def write(is_warning: bool, line: dict[str, object]) -> None:
+        raise CannotWriteError
+
+    write_lines_with(write)
+    try:
+        for _ in range(2):
+            log_task(ChangeKind.STARTED, new_task_id("echo"))
+    finally:
+        write_lines_with(None)
+    assert not lines.found
+    assert [line.exc_info[0] for line in caplog.records if line.exc_info] == [CannotWriteError]

@@ -118,18 +118,18 @@ TASK_CANCEL_STEPS = _pool_histogram(
 
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
-    "GPU-seconds (seconds × ranks) of attempts that led to a result, by the lease clock.",
+    "GPU-seconds (seconds × ranks) of tasks that succeeded, without what their retries lost, by the lease clock.",
 )
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
-    "GPU-seconds without a result, by cause: attempts that were retried, tasks that were cancelled, that expired or "
-    "failed, and groups that start.",
+    "GPU-seconds without a result, by cause: what retries lost, tasks that were cancelled, that expired or failed, and "
+    "groups that start.",
     "cause",
 )
 GPU_IDLE = _pool_counter("daybreak_gpu_idle_seconds_total", "GPU-seconds of groups that hold no task.")
 TENANT_GPU = _pool_counter(
     "daybreak_tenant_gpu_seconds_total",
-    "GPU-seconds as billed to a tenant: used, or wasted by retries.",
+    "GPU-seconds as billed to a tenant: used, also by tasks without a result, or lost by retries.",
     "tenant",
     "kind",
 )

@@ -178,6 +178,7 @@ class Rank:
         lease_renewer.refresh()
         lease_renewer.start()
         control_group: ControlGroup = SingleRank()
+        left = False
         # The blob store is opened while the group forms (an S3 client takes 0.3 s). If it cannot be opened, that is
         # reported before the model is read.
         opener = ThreadPoolExecutor(1, thread_name_prefix="blobs")
@@ -208,13 +209,13 @@ class Rank:
                 stopping=self._stopping,
             )
             lease_renewer.update(state=GroupState.IDLE, phase=WakePhase.READY, wake=dict(self._wake), loads=1)
-            self._loop.run()
+            left = self._loop.run()
             return cause_of_failed(self._loop.broken) if self._loop.broken is not None else None
         finally:
             opener.shutdown(wait=False)
             lease_renewer.stop()
             with contextlib.suppress(StoreError):
-                queue.deregister(lease_renewer.record, died=not self._stopping.is_set())
+                queue.deregister(lease_renewer.record, died=not (left or self._stopping.is_set()))
             queue.close()
             control_group.close()
             deps.tracing.close()

@@ -11,11 +11,13 @@ local function run(ARGV)
   call('ZREM', K_expiring, id)
   call('ZREM', K_dead, id)
   if r.idem then call('DEL', k_idem(r.idem)) end
-  -- A tenant without tasks and without debt is removed too: its next task starts as a new tenant's would.
-  if call('EXISTS', k_index(r.tenant)) == 0 and tenant(r.tenant).share <= meta('vtime') then
-    call('HDEL', K_shares, r.tenant)
-    call('HDEL', K_weights, r.tenant)
-    unbill_tenant(r.tenant)
+  if call('EXISTS', k_index(r.tenant)) == 0 then
+    tenant_totals.remove(r.tenant)
+    -- A tenant without tasks and without debt is removed too: its next task starts as a new tenant's would.
+    if tenant(r.tenant).share <= meta('vtime') then
+      call('HDEL', K_shares, r.tenant)
+      call('HDEL', K_weights, r.tenant)
+    end
   end
   return 1
 end
