@@ -61,7 +61,7 @@ def test_every_metric_and_label_of_a_query_is_declared(query) -> None:
 def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
     """Otherwise the maximum would replace the sum: the largest cause of waste, not all waste."""
     for inner in re.finditer(
-        r"max by \(([^)]*)\) \((?:rate\(|increase\()?(\w+)\{([^}]*)\}", query.expression
+        r"m(?:ax|in) by \(([^)]*)\) \((?:rate\(|m(?:ax|in)_over_time\()?(\w+)\{([^}]*)\}", query.expression
     ):
         metric = declared(inner[2])
         if metric is None or not counts(metric):
@@ -74,6 +74,13 @@ def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
 def test_no_query_adds_up_what_every_gateway_exports(query) -> None:
     sums = re.findall(r"sum(?: by \([^)]*\))? ?\((?:rate\(|increase\()?(daybreak_\w+)\{", query.expression)
     assert [name for name in sums if declared(name).source is Source.REDIS] == []
+
+
+@each("query", QUERIES, ids=lambda query: query.by)
+def test_no_query_takes_the_increase_of_what_every_gateway_exports(query) -> None:
+    """`increase` knows only what happened since a gateway started; `promql.grown` knows everything."""
+    increases = re.findall(r"increase\((daybreak_\w+)\{", query.expression)
+    assert [name for name in increases if declared(name).source is Source.REDIS] == []
 
 
 def counts(metric: Metric) -> bool:
