@@ -26,6 +26,8 @@ from testkit.system import System, request, try_request
 from testkit.waiting import wait_until
 
 POOL = "echo"
+MEMORY_LIMIT = 64 * 1024 * 1024
+"""Of Redis."""
 PARKED = "parked"
 """A pool without groups: its tasks wait."""
 _SETTINGS = {
@@ -51,6 +53,8 @@ class ObservedRun:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.redis = valkey.start_valkey(folder / "redis")
+        with contextlib.closing(self.redis.client()) as client:
+            client.config_set("maxmemory", MEMORY_LIMIT)
         variables = {f"DAYBREAK_{name}": value for name, value in _SETTINGS.items()}
         variables["DAYBREAK_REDIS__URL"] = self.redis.url
         self.system = System(

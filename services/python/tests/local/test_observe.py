@@ -49,7 +49,7 @@ def test_prometheus_scrapes_the_gateway_and_ray_and_evaluates_the_alerts(instanc
     try:
         assert supervisor.wait_ready(stopping=lambda: False)
         groups = request(f"{found.url}/api/v1/rules")["data"]["groups"]
-        assert [group["name"] for group in groups] == ["daybreak-gateway", "daybreak-ray"]
+        assert [group["name"] for group in groups] == ["daybreak-gateway", "daybreak"]
         targets = wait_until(lambda: _targets(found.url), 60, "both targets")
         assert targets == {
             ("daybreak", NAMESPACE, "127.0.0.1:1"),

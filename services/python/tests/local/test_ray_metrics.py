@@ -62,7 +62,7 @@ WANTED = (
 def test_metrics_of_a_rank_and_of_the_api_are_exported_by_ray(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Counters keep the one suffix `_total`, and labels arrive as they were declared. Outcomes without an event are 0."""
+    """Counters keep the one suffix `_total`, and labels arrive as declared. Outcomes without an event are 0."""
     folder = Path(tmp_path_factory.mktemp("r"))
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), *WANTED],

@@ -1,8 +1,8 @@
 """When each alert fires: series as ``promtool test rules`` reads them, and minutes at which it fires or does not.
 
 ``0+1x9`` is 0, 1, … 9, a value each minute; ``_x9`` are missing values. All series have the label ``namespace="n"``.
-:data:`CASES` has a fault for each alert. :data:`MORE_CASES` has what an alert could get wrong beside its fault: gateways
-that are replaced, and events that people need not know.
+:data:`CASES` has a fault for each alert. :data:`MORE_CASES` has what an alert could get wrong beside its fault:
+gateways that are replaced, and events that people need not know.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ class Case:
 
 
 _POOL = 'pool="video"'
+_REQUESTS = 'daybreak_http_requests_total{route="/v1/tasks"'
+_GOOD = f'{_REQUESTS}, status="200", code="none"}}'
+_UNAVAILABLE = f'{_REQUESTS}, status="503", code="store_unavailable"}}'
 CASES: dict[str, Case] = {
     "DaybreakGatewayAbsent": Case(
         series={"daybreak_redis_up{}": "1x5 _x15 1x20"}, fires=20, quiet=(4, 13, 30)
@@ -104,16 +107,16 @@ CASES: dict[str, Case] = {
     ),
     "DaybreakApiErrorBudgetFast": Case(
         series={
-            'daybreak_http_requests_total{route="/v1/tasks", status="200", code="none"}': "0+100x200",
-            'daybreak_http_requests_total{route="/v1/tasks", status="503", code="store_unavailable"}': "0x60 0+10x30 300x100",
+            _GOOD: "0+100x200",
+            _UNAVAILABLE: "0x60 0+10x30 300x100",
         },
         fires=85,
         quiet=(60, 130),
     ),
     "DaybreakApiErrorBudgetSlow": Case(
         series={
-            'daybreak_http_requests_total{route="/v1/tasks", status="200", code="none"}': "0+1000x1600",
-            'daybreak_http_requests_total{route="/v1/tasks", status="503", code="store_unavailable"}': "0x60 0+4x600 2400x900",
+            _GOOD: "0+1000x1600",
+            _UNAVAILABLE: "0x60 0+4x600 2400x900",
         },
         fires=600,
         quiet=(60, 1500),
@@ -264,7 +267,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
         "a few of few requests fail",
         Case(
             series={
-                'daybreak_http_requests_total{route="/v1/tasks", status="200", code="none"}': "0+1x200",
+                _GOOD: "0+1x200",
                 'daybreak_http_requests_total{route="/v1/tasks", status="500", code="internal"}': "0x60 0+1x8 8x100",
             },
             fires=None,
@@ -290,8 +293,8 @@ MORE_CASES: list[tuple[str, str, Case]] = [
         Case(
             series={
                 'daybreak_http_requests_total{route="/healthz", status="200", code="none"}': "0+40x200",
-                'daybreak_http_requests_total{route="/v1/tasks", status="200", code="none"}': "0+4x60 240x100",
-                'daybreak_http_requests_total{route="/v1/tasks", status="503", code="store_unavailable"}': "0x60 0+4x100",
+                _GOOD: "0+4x60 240x100",
+                _UNAVAILABLE: "0x60 0+4x100",
             },
             fires=66,
             quiet=(60,),

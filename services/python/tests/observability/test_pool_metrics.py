@@ -11,7 +11,13 @@ from daybreak_server.observability.pool_metrics import STALE_S, PoolMetrics
 from daybreak_server.ports.measurements import ServerStats
 
 SERVER = ServerStats(
-    memory_bytes=1, memory_limit_bytes=2, cpu_s=None, clients=1, aof_enabled=True, aof_healthy=True, aof_bytes=1
+    memory_bytes=1,
+    memory_limit_bytes=2,
+    cpu_s=None,
+    clients=1,
+    aof_enabled=True,
+    aof_healthy=True,
+    aof_bytes=1,
 )
 
 

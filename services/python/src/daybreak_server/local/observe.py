@@ -107,7 +107,7 @@ def scrape_config(
     :param ray: the file with Ray's targets.
     :param alertmanager: ``host:port`` of an Alertmanager; empty: none.
     """
-    labels = {"namespace": NAMESPACE}
+    labels = {"namespace": NAMESPACE, "job": "daybreak"}
     config: dict[str, Any] = {
         "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "rule_files": [str(rules)],
@@ -133,7 +133,9 @@ def scrape_config(
 
 def write_ray_targets(path: Path, addresses: list[str]) -> None:
     """Tell Prometheus where Ray exports metrics: ``host:port`` of each node."""
-    write_atomically(path, json.dumps([{"targets": addresses, "labels": {"namespace": NAMESPACE}}]))
+    write_atomically(
+        path, json.dumps([{"targets": addresses, "labels": {"namespace": NAMESPACE, "job": "daybreak"}}])
+    )
 
 
 def _provision_grafana(folder: Path, url: str) -> None:

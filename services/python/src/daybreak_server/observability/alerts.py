@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from daybreak_server.observability.promql import grown
 
+
 class Severity(StrEnum):
     """What an alert asks of people."""
 
@@ -211,8 +212,8 @@ ALERTS: tuple[Alert, ...] = (
         f"({_WASTED} > ${{waste_gpu_seconds}})",
         for_="15m",
         summary="{{ $value | humanizePercentage }} of the GPU time of attempts of pool {pool} led to no result.",
-        when="in 6 h, more than `monitoring.alerts.wasteRatio` of the GPU time of attempts led to no result, and more than "
-        "`monitoring.alerts.wasteGpuSeconds`",
+        when="in 6 h, more than `monitoring.alerts.wasteRatio` of the GPU time of attempts led to no result, and more "
+        "than `monitoring.alerts.wasteGpuSeconds`",
         dashboard="daybreak-cost",
     ),
     Alert(
@@ -272,8 +273,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("14.4", "1h", "5m"), ("6", "6h", "30m")),
         for_="2m",
         summary="The API fails so often that its error budget of 30 days is gone within days.",
-        when="failed requests use up the API's error budget 14.4 times (1 h) or 6 times (6 h) too fast, and there were more "
-        "than `monitoring.alerts.failedRequests`",
+        when="failed requests use up the API's error budget 14.4 times (1 h) or 6 times (6 h) too fast, and there "
+        "were more than `monitoring.alerts.failedRequests`",
         dashboard="daybreak-api",
         about_pool=False,
     ),
@@ -283,8 +284,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("3", "1d", "2h"), ("1", "3d", "6h")),
         for_="15m",
         summary="The API fails more often than its error budget allows.",
-        when="failed requests use up the API's error budget 3 times (1 day) or 1 time (3 days) too fast, and there were more "
-        "than `monitoring.alerts.failedRequests`",
+        when="failed requests use up the API's error budget 3 times (1 day) or 1 time (3 days) too fast, and there "
+        "were more than `monitoring.alerts.failedRequests`",
         dashboard="daybreak-api",
         about_pool=False,
     ),

@@ -19,9 +19,9 @@ _NAME = re.compile(r"(?<![\w:$\"./-])(?P<name>(?:daybreak|ray|keda|kuberay)_\w+|
 def grown(metric: str, window: str, *labels: str, matchers: str = "HERE") -> str:
     """By how much a total in Redis grew within ``window``, by namespace, pool and ``labels``.
 
-    Every gateway exports these totals with the same values. ``increase`` looks at the series of each gateway separately,
-    so after a rollout it knows only what happened since the oldest gateway started. Therefore this takes the
-    difference between the highest and the lowest value of all gateways. It has no gaps, and whole numbers stay whole.
+    Every gateway exports these totals with the same values. ``increase`` looks at the series of each gateway
+    separately, so after a rollout it knows only what happened since the oldest gateway started. Therefore this takes
+    the difference between the highest and the lowest value of all gateways. Whole numbers stay whole.
 
     A total that falls is counted too high once: after a restore of an older backup of Redis, for the length of
     ``window``.
