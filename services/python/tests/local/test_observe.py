@@ -49,11 +49,11 @@ def test_prometheus_scrapes_the_gateway_and_ray_and_evaluates_the_alerts(instanc
     try:
         assert supervisor.wait_ready(stopping=lambda: False)
         groups = request(f"{found.url}/api/v1/rules")["data"]["groups"]
-        assert [group["name"] for group in groups] == ["daybreak-gateway", "daybreak"]
+        assert [group["name"] for group in groups] == ["daybreak-gateway", "daybreak-ray"]
         targets = wait_until(lambda: _targets(found.url), 60, "both targets")
         assert targets == {
             ("daybreak", NAMESPACE, "127.0.0.1:1"),
-            ("daybreak-ray", NAMESPACE, "127.0.0.1:2"),
+            ("daybreak", NAMESPACE, "127.0.0.1:2"),
         }
     finally:
         supervisor.stop()
