@@ -140,7 +140,7 @@ _GOT = f"({_sum(_TENANT, '1h', _KEPT)} and on ({_KEPT}) {_WEIGHT})"
 
 
 def _share(of: str) -> str:
-    return f"({of} / on (namespace, pool) group_left (sum by (namespace, pool) ({of}) > 0))"
+    return f"({of} / on (namespace, pool) group_left () (sum by (namespace, pool) ({of}) > 0))"
 
 
 def _billed(window: str, name: str) -> Panel:

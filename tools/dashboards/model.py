@@ -131,6 +131,8 @@ class Panel:
     height: int = 7
     pictured: bool = False
     """Whether the documentation shows it."""
+    pictured_note: str = ""
+    """What a reader of the picture cannot know."""
 
     @property
     def description(self) -> str:

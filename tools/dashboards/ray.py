@@ -39,6 +39,7 @@ _SERVE = Row(
             unit=Unit.COUNT,
             runbook="ranksfail",
             pictured=True,
+            pictured_note="after a rank died, Ray still exports the replicas that ended with it",
             queries=(
                 query(
                     "count by (pool, application, deployment) (count by (pool, application, deployment, replica) "

@@ -60,6 +60,7 @@ _WAKES = Row(
             bad="`image`: use `prePull`. `model`: use a cache volume. `pods`: nodes are missing.",
             unit=Unit.SECONDS,
             kind=Kind.BARS,
+            colors=_PHASES,
             runbook="daybreakwakeslow",
             pictured=True,
             queries=(

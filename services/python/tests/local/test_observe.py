@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,5 @@ def test_promtool_accepts_the_configuration_and_grafana_gets_the_dashboards(inst
     (provider,) = json.loads((provisioned / "dashboards" / "daybreak.yaml").read_text())["providers"]
     assert len(list(Path(provider["options"]["path"]).glob("daybreak-*.json"))) == 6
     assert any(found.url in line for line in found.lines())
+    made_for = version("grafana-foundation-sdk").rpartition("!")[2]
+    assert any(line.endswith(f"grafana/grafana:{made_for}") for line in found.lines())

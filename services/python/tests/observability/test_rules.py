@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from queries import of_annotations, of_panels
 from rule_cases import CASES, MORE_CASES, Case
 
 from daybreak_server.observability import prometheus_rules
@@ -34,6 +35,15 @@ def write_rules(folder: Path, place: Place) -> Path:
 def test_promtool_accepts_the_rules(tmp_path: Path, factor: int) -> None:
     output = promtool("check", "rules", write_rules(tmp_path, Place(here='namespace="n"', factor=factor)))
     assert f"{len(prometheus_rules.ALL)} rules found" in output
+
+
+def test_promtool_accepts_every_query_of_a_panel(tmp_path: Path) -> None:
+    """As recording rules. The live test shows that they have data."""
+    queries = [*of_panels(), *of_annotations()]
+    rules = [{"record": f"r{number}", "expr": query.expression} for number, query in enumerate(queries)]
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    assert f"{len(queries)} rules found" in promtool("check", "rules", path)
 
 
 def test_every_alert_has_a_case() -> None:
