@@ -124,7 +124,7 @@ def test_every_gateway_exports_the_same_totals_also_after_a_restart(
 def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A counter that vanished for a minute would look like a reset."""
+    """For a minute: after that, the gateway no longer knows them (``tests/observability/test_pool_metrics``)."""
     from testkit.valkey import start_valkey
 
     own = start_valkey(tmp_path_factory.mktemp("own"))

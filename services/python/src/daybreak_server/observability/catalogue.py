@@ -147,6 +147,9 @@ FAIRNESS_ERROR = _pool_gauge(
 GROUPS = _pool_gauge(
     "daybreak_groups", "Groups, by state; a ready group with a drain mark is draining.", "state"
 )
+GPUS_HELD = _pool_gauge(
+    "daybreak_gpus_held", "GPUs (ranks) of the groups, by the state of their group.", "state"
+)
 GROUPS_READY = _pool_gauge("daybreak_groups_ready", "Groups that have formed: idle, busy or draining.")
 GROUPS_WANTED = _pool_gauge(
     "daybreak_groups_wanted", "Groups that the operator wants; only with an operator."
@@ -219,7 +222,13 @@ BUILD_INFO = _api(
     "daybreak_build_info", MetricType.GAUGE, "Always 1; the label is the version of Daybreak.", "version"
 )
 HTTP_REQUESTS = _api(
-    "daybreak_http_requests_total", MetricType.COUNTER, "HTTP requests answered.", "route", "method", "status"
+    "daybreak_http_requests_total",
+    MetricType.COUNTER,
+    "HTTP requests answered; `code` is the code of the error, or `none`.",
+    "route",
+    "method",
+    "status",
+    "code",
 )
 HTTP_REQUEST = _api(
     "daybreak_http_request_seconds",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as CountBy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client.core import (
@@ -27,6 +27,9 @@ from daybreak_server.observability import catalogue
 from daybreak_server.ports.measurements import ServerStats
 from daybreak_server.ports.metrics import Metric, MetricType
 
+STALE_S = 60.0
+"""What was read of the pools is exported for this long. After that it is left out: queries take the maximum over
+gateways, so the old numbers of a gateway that is cut off from Redis would replace the true ones."""
 _WAKE_TOTAL = "total"
 """The key of the whole wake among its phases, where an operator measured it."""
 Sample = tuple[Metric, tuple[str, ...], float | HistogramTotals]
@@ -34,9 +37,11 @@ Sample = tuple[Metric, tuple[str, ...], float | HistogramTotals]
 
 
 class PoolMetrics(Collector):
-    """The metrics of the pools and of the Redis server."""
+    """The metrics of the pools and of the Redis server. ``clock``: in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._read_at = clock()
         self._views: dict[str, PoolView] = {}
         self._totals: dict[str, PoolTotals] = {}
         self._server: ServerStats | None = None
@@ -53,6 +58,8 @@ class PoolMetrics(Collector):
     def update_server(self, stats: ServerStats | None) -> None:
         """Export the state of the Redis server; ``None``: it did not answer, and what it said last remains."""
         self._up = stats is not None
+        if stats is not None:
+            self._read_at = self._clock()
         self._server = stats or self._server
 
     def collect(self) -> Iterable[Family]:
@@ -66,6 +73,11 @@ class PoolMetrics(Collector):
         return families.values()
 
     def _samples(self) -> Iterator[Sample]:
+        if self._clock() - self._read_at <= STALE_S:
+            yield from self._of_pools()
+        yield from _of_server(self._server, up=self._up)
+
+    def _of_pools(self) -> Iterator[Sample]:
         now_ms = time.time_ns() // 1_000_000
         for view in self._views.values():
             yield from _of_view(view, now_ms)
@@ -74,7 +86,6 @@ class PoolMetrics(Collector):
             yield from _history(totals)
             yield from _gpu(totals)
             yield from _tenants(totals)
-        yield from _of_server(self._server, up=self._up)
 
 
 def _family(metric: Metric) -> Family:
@@ -112,6 +123,8 @@ def _of_view(view: PoolView, now_ms: int) -> Iterator[Sample]:
     counts = CountBy(map(_state_of, view.groups))
     for group_state in GroupState:
         yield catalogue.GROUPS, (view.name, group_state.value), counts[group_state]
+        held = sum(group.ranks for group in view.groups if _state_of(group) is group_state)
+        yield catalogue.GPUS_HELD, (view.name, group_state.value), held
     yield catalogue.GROUPS_READY, (view.name,), sum(counts[state] for state in GroupState if state.ready)
     if view.report is not None:
         yield catalogue.GROUPS_WANTED, (view.name,), view.report.wanted

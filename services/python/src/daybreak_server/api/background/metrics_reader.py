@@ -22,7 +22,7 @@ TIMEOUT_S = 3.0
 
 @dataclass(kw_only=True)
 class MetricsReader:
-    """Brings the metrics of the pools up to date. If Redis does not answer, they stay as they were."""
+    """Brings the metrics of the pools up to date. If Redis does not answer, they stay as they were for a minute."""
 
     pools: Iterable[str]
     pool_views: PoolViewCache
