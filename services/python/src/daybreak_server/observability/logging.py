@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from daybreak_server.domain.private_inputs import PrivateInput
 from daybreak_server.observability.container_log import CONTAINER_STDERR, LINE_BYTES, ContainerHandler
 from daybreak_server.observability.log_lines import (
     LazyFormatter,
@@ -124,7 +125,7 @@ def _redactor(log: LogSettings) -> Redactor:
     return Redactor(_no_inputs) if log.inputs else Redactor()
 
 
-def _no_inputs() -> tuple[object, ...]:
+def _no_inputs() -> tuple[PrivateInput, ...]:
     return ()
 
 
@@ -149,7 +150,7 @@ def _write_task_lines(
         level = "warning" if is_warning else "info"
         line = {"timestamp": timestamp(time.time()), "level": level, "logger": TASKS, **fields}
         if "error" in line:
-            line["error"] = redact(str(line["error"]))
+            line["error"] = redact(str(line["error"]), task=line.get("task", ""))
         for encode, write_line in targets:
             write_line(encode(line))
 
