@@ -10,6 +10,7 @@ Anybody may send an input, so what is remembered is bounded, and so is the work 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import deque
@@ -37,10 +38,8 @@ class PrivateInput:
     def of(cls, value: object, task: str = "") -> PrivateInput:
         """The texts of an input, which is given as JSON text or as a value."""
         if isinstance(value, str):
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(value)
-            except (ValueError, RecursionError):
-                pass
         return cls(tuple(_Texts().of(value)), task)
 
     @property

@@ -38,7 +38,7 @@ _CUT = " … [shortened] … "
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    """What is private about one input: its long texts and its short ones, in all forms in which a line may have them."""
+    """What is private about one input: its long texts and its short ones, in all forms that a line may have."""
 
     task: str
     long: tuple[str, ...]
@@ -60,7 +60,7 @@ class _Pattern:
 
 
 class Redactor:
-    """Makes texts safe to log. ``inputs``: gets the inputs that the process knows, the same object until they change."""
+    """Makes texts safe to log. ``inputs``: gets the known inputs, the same object until they change."""
 
     def __init__(self, inputs: Callable[[], Sequence[PrivateInput]] = private_inputs.known) -> None:
         self._inputs = inputs
