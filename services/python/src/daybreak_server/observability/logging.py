@@ -157,7 +157,10 @@ def _write_task_lines(
         write_lines_with(None)
         return
     redact = _redactor(log)
-    targets = [(json_line if as_json else text_line, writer), *writes]
+    targets: list[tuple[Callable[[Mapping[str, Any]], bytes], Write]] = [
+        (json_line if as_json else text_line, writer),
+        *writes,
+    ]
 
     def write(is_warning: bool, fields: dict[str, object]) -> None:
         level = "warning" if is_warning else "info"
