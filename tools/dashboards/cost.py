@@ -44,7 +44,8 @@ def _total(window: str, name: str) -> Panel:
     return Panel(
         title=f"GPU time, {name}",
         shows=f"GPU-hours of all groups in the last {name}: used for a result, wasted by cause, and idle. Together "
-        "they are all the time that groups held GPUs.",
+        "they are all the time that groups held GPUs since they registered. Pulling the image and starting Ray come "
+        "before that.",
         bad="Little of it is `used`. Idle: shorten `idle.afterSeconds`. Wasted: see the causes.",
         unit=Unit.GPU_HOURS,
         kind=Kind.BARS,

@@ -123,7 +123,7 @@ GPU_USED = _pool_counter(
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
     "GPU-seconds without a result, by cause: what retries lost, tasks that were cancelled, that expired or failed, and "
-    "groups that start.",
+    "groups that start (from their registration, so without the start of the pod and of Ray).",
     "cause",
 )
 GPU_IDLE = _pool_counter("daybreak_gpu_idle_seconds_total", "GPU-seconds of groups that hold no task.")
@@ -245,7 +245,7 @@ STREAM_EVENTS = _api("daybreak_stream_events_total", MetricType.COUNTER, "Events
 STREAM_RESETS = _api(
     "daybreak_stream_resets_total",
     MetricType.COUNTER,
-    "Subscribers that missed events, because they read too slowly or the events were trimmed, and got a snapshot.",
+    "Subscribers that missed events, because they read too slowly, or the events were trimmed before they came back.",
 )
 STREAM_LAG = _api(
     "daybreak_stream_lag_seconds",

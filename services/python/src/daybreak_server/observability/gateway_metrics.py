@@ -69,6 +69,11 @@ class GatewayMetrics:
             self._last_tick[pool] = time.monotonic()
         self.update_ages()
 
+    def begin_ticks(self, pool: str) -> None:
+        """Measure from now on how long ago the last tick was, so that a pool that never ticks is seen too."""
+        self._last_tick.setdefault(pool, time.monotonic())
+        self.update_ages()
+
     def count_deleted_files(self, pool: str, count: int) -> None:
         """Count deleted files."""
         self._meter.counter(catalogue.FILES_DELETED, pool).inc(count)
