@@ -192,7 +192,7 @@ def exported(metrics: PoolMetrics) -> set[str]:
 
 
 def test_a_gateway_that_does_not_reach_redis_exports_no_old_state_but_its_totals_for_a_while() -> None:
-    """Queries take the maximum over gateways, so a state that is exported for ever would decide it for ever."""
+    """Queries take the maximum over gateways, so an old state would decide it."""
     now = 0.0
     metrics = PoolMetrics(clock=lambda: now)
     metrics.update(PoolView(name="video", queued=500))

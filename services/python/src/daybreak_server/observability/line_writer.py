@@ -1,4 +1,4 @@
-"""Writes lines to standard error without ever waiting for whoever reads it.
+"""Writes lines to standard error without ever waiting for its reader.
 
 A gateway writes its log on its event loop. If standard error is a pipe and nobody reads it, because the disk of the
 node stalls, say, a plain write would stop the gateway after 64 KiB. So a line is written only if that needs no

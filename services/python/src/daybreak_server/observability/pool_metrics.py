@@ -3,7 +3,7 @@
 Every gateway reads the same numbers from Redis, so every gateway exports the same values: queries take the maximum
 over instances and never sum. A group, a gateway or a worker may die without a total going back.
 
-A gateway that no longer reaches Redis must not decide a maximum for ever. So it leaves out the present state once its
+A gateway that no longer reaches Redis must not decide a maximum forever. So it leaves out the present state once its
 last reading is :data:`STATE_S` old. Totals only grow, so an old one does no harm to a maximum, and they fill the gap of
 a short outage. After :data:`TOTALS_S` they are left out too, because Redis may have lost its totals since.
 """
@@ -216,7 +216,7 @@ def _tenants(totals: PoolTotals) -> Iterator[Sample]:
 
 
 def _of_server(stats: ServerStats) -> Iterator[Sample]:
-    said = {
+    values = {
         catalogue.REDIS_MEMORY: stats.memory_bytes,
         catalogue.REDIS_MEMORY_LIMIT: stats.memory_limit_bytes,
         catalogue.REDIS_CPU: stats.cpu_s,
@@ -225,6 +225,6 @@ def _of_server(stats: ServerStats) -> Iterator[Sample]:
         catalogue.REDIS_AOF_HEALTHY: stats.aof_healthy,
         catalogue.REDIS_AOF_BYTES: stats.aof_bytes,
     }
-    for metric, value in said.items():
+    for metric, value in values.items():
         if value is not None:
             yield metric, (), float(value)

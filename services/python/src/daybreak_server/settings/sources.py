@@ -46,7 +46,7 @@ _SECRET_QUERY = re.compile(
     r"[^&\s]*",
     re.IGNORECASE,
 )
-"""The signature and the credential of a presigned URL too: whoever has them reads the file until they expire."""
+"""The signature and the credential of a presigned URL too: they give access to the file until they expire."""
 # Kubernetes sets such variables in each pod for a Service named `daybreak` or `daybreak-…`.
 _OF_A_SERVICE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
 
