@@ -165,9 +165,9 @@ def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, worker: Worke
     assert metric(api, "daybreak_pool_live_tasks", pool=POOL) == 2
     assert metric(api, "daybreak_groups", pool=POOL, state="busy") == 1
     assert metric(api, "daybreak_tasks_submitted_total", pool=POOL) == 2
-    submits = {"method": "POST", "route": "/v1/tasks", "status": "202"}
+    submits = {"method": "POST", "route": "/v1/tasks", "status": "202", "code": "none"}
     assert metric(api, "daybreak_http_requests_total", **submits) == 2
-    unknown = {"method": "GET", "route": "unmatched", "status": "404"}
+    unknown = {"method": "GET", "route": "unmatched", "status": "404", "code": "not_found"}
     assert metric(api, "daybreak_http_requests_total", **unknown) == 1
     assert metric(api, "daybreak_http_request_seconds_count", method="POST", route="/v1/tasks") == 2
     with api.client.stream("GET", f"/v1/tasks/{claim.lease.task}/events") as response:
