@@ -17,10 +17,12 @@ from fastapi import FastAPI
 from daybreak_server.api.app import build_app
 from daybreak_server.api.services import Services
 from daybreak_server.ports.blobs import Blobs
+from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
 from daybreak_server.ports.measurements import Measurements
 from daybreak_server.ports.tasks import TaskStore
+from daybreak_server.ports.upstreams import Upstreams
 from daybreak_server.settings.tree import PoolSettings, Settings
 
 PATH = Path(__file__).parent.parent / "docs" / "openapi.json"
@@ -36,6 +38,8 @@ def app() -> FastAPI:
         housekeeper=cast("Housekeeper", None),
         measurements=cast("Measurements", None),
         blobs=cast("Blobs", None),
+        demand=cast("DemandStore", None),
+        upstreams=cast("Upstreams", None),
     )
     return build_app(services)
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from daybreak.wire.base import ResponseModel
+from daybreak.wire.wake import Wake
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "https://daybreak.dev/errors/"
@@ -40,6 +41,9 @@ class ErrorCode(StrEnum):
     QUEUE_FULL = "queue_full"
     STORE_UNAVAILABLE = "store_unavailable"
     SHUTTING_DOWN = "shutting_down"
+    NOT_READY = "not_ready"
+    GROUP_FAILED = "group_failed"
+    DEADLINE_PASSED = "deadline_passed"
     INTERNAL = "internal"
 
     @property
@@ -79,6 +83,9 @@ _STATUS_AND_TITLE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.QUEUE_FULL: (503, "The queue is full"),
     ErrorCode.STORE_UNAVAILABLE: (503, "The store cannot be reached"),
     ErrorCode.SHUTTING_DOWN: (503, "The server is shutting down"),
+    ErrorCode.NOT_READY: (503, "No group could take the request in time"),
+    ErrorCode.GROUP_FAILED: (502, "A group failed while it had the request"),
+    ErrorCode.DEADLINE_PASSED: (504, "The deadline of the request has passed"),
     ErrorCode.INTERNAL: (500, "The server has a bug"),
 }
 
@@ -102,3 +109,4 @@ class Problem(ResponseModel):
     limit: str | None = None
     retry_after_s: float | None = None
     request_id: str | None = None
+    wake: Wake | None = None

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from daybreak.wire.base import RequestModel, ResponseModel, Time
 from daybreak.wire.errors import Problem
+from daybreak.wire.wake import Wake
 
 MAX_BATCH = 100
 MAX_LIST = 100
@@ -96,15 +97,6 @@ IDEMPOTENCY_KEY = (
     "its task exists: until the pool's retention ends, or until the task is deleted."
 )
 """The scope and lifetime of an ``Idempotency-Key``, for every description of it."""
-
-
-class Wake(ResponseModel):
-    """The wake of a pool that has no ready group yet. ``message`` says what prevents the wake, if anything does."""
-
-    phase: str
-    since: Time | None = None
-    eta_s: float | None = None
-    message: str | None = None
 
 
 class Artifact(ResponseModel):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
@@ -131,6 +132,8 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         events=events,
         housekeeper=store,
         measurements=store,
+        demand=store,
+        upstreams=HttpUpstreams(),
         metrics=metrics,
         blobs=build_blobs(settings),
         tracing=tracing,

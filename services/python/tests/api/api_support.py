@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 from daybreak_server.adapters.blobs.local import LocalBlobs
+from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
@@ -151,6 +152,16 @@ class Worker:
         return self.settle(claim, Stopped())
 
 
+class RecordedDemand:
+    """Keeps what gateways publish."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, int]] = []
+
+    async def publish_demand(self, pool: str, gateway: str, requests: int, *, ttl_s: float) -> None:
+        self.published.append((pool, requests))
+
+
 class Serving:
     """A server in its own thread, inside a `with` block."""
 
@@ -164,6 +175,7 @@ class Serving:
             on_call=metrics.observe_script,
         )
         events = RedisEvents(valkey.url)
+        self.demand = RecordedDemand()
 
         async def close() -> None:
             await store.close()
@@ -175,6 +187,8 @@ class Serving:
             events=events,
             housekeeper=store,
             measurements=store,
+            demand=self.demand,
+            upstreams=HttpUpstreams(),
             blobs=self.blobs,
             metrics=metrics,
             close=close,

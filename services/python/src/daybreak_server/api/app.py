@@ -22,11 +22,11 @@ from daybreak_server.api.streaming.queue_positions import QueuePositions
 from daybreak_server.api.task_api import openapi
 from daybreak_server.api.task_api.fast_path import App, FastPath
 from daybreak_server.api.task_api.problem_json import problem_response
-from daybreak_server.api.task_api.routes import files, logs, ops, pools, streams, submit, tasks
+from daybreak_server.api.task_api.routes import files, logs, ops, pools, serve, streams, submit, tasks
 
 __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
-ROUTE_MODULES = (submit, tasks, files, streams, logs, pools, ops)
+ROUTE_MODULES = (submit, tasks, files, streams, logs, pools, serve, ops)
 """The modules of routes; each has a ``router(ctx)``."""
 
 
@@ -65,6 +65,13 @@ def build_app(services: Services) -> FastAPI:
         )
         for path, handler in submit.fast_paths(ctx).items()
     }
+    app.is_served = lambda path: serve.pool_of_path(path) is not None
+    app.serving = RequestMiddleware(
+        FastPath(serve.PATH, serve.handler(ctx), render=problem_response),
+        metrics=ctx.metrics,
+        origin_check=origin_check,
+        render=problem_response,
+    )
     return app
 
 
@@ -72,6 +79,7 @@ def begin_shutdown(app: FastAPI) -> None:
     """End all streams soon and accept no new ones. Call this before waiting for connections to close."""
     ctx: Dependencies = app.state.context
     ctx.broadcaster.begin_close()
+    ctx.serving_pools.begin_close()
 
 
 def _tickers(ctx: Dependencies) -> list[Ticker]:
@@ -104,11 +112,16 @@ def _lifespan(ctx: Dependencies):  # type: ignore[no-untyped-def]
         running = [asyncio.create_task(ticker.run(), name=f"tick {ticker.pool}") for ticker in _tickers(ctx)]
         running.append(asyncio.create_task(report_ages(ctx.metrics), name="ages of ticks"))
         running.append(asyncio.create_task(_orphan_file_sweeper(ctx).run(), name="orphan files"))
+        running += [
+            asyncio.create_task(pool.publisher.run(), name=f"demand {pool.name}")
+            for pool in ctx.serving_pools
+        ]
         try:
             yield
         finally:
             await ctx.broadcaster.close()
             await cancel_and_wait(*running)
+            await ctx.services.upstreams.close()
             await ctx.services.close()
 
     return lifespan

@@ -12,6 +12,7 @@ from daybreak_server.api.intake.bulkhead import BoundedEvents, BoundedStore
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.intake.submission import Submission
 from daybreak_server.api.intake.submit_batching import SubmitBatcher
+from daybreak_server.api.routing.serving_pools import ServingPools
 from daybreak_server.api.serializers import Json
 from daybreak_server.api.services import Services
 from daybreak_server.api.streaming.broadcaster import Broadcaster
@@ -37,6 +38,7 @@ class Dependencies:
     broadcaster: Broadcaster
     stream_limits: StreamLimits
     sources: Sources
+    serving_pools: ServingPools
 
     @classmethod
     def of(cls, services: Services) -> Dependencies:
@@ -74,6 +76,14 @@ class Dependencies:
                 now_ms=services.now_ms,
                 heartbeat_s=settings.http.heartbeat_s,
                 timeout_s=timeout_s,
+            ),
+            serving_pools=ServingPools(
+                catalog,
+                pool_views=pool_views,
+                upstreams=services.upstreams,
+                demand=services.demand,
+                settings=settings.router,
+                now_ms=services.now_ms,
             ),
         )
 

@@ -43,6 +43,7 @@ from daybreak_server.ports.store_errors import (
 MAX_FIELD_ERRORS = 20
 MAX_FIELD_CHARS = 200
 RETRY_AFTER_S = {ErrorCode.QUEUE_FULL: 5.0, ErrorCode.STORE_UNAVAILABLE: 1.0, ErrorCode.SHUTTING_DOWN: 1.0}
+"""Default of ``Retry-After`` for codes that have one."""
 
 
 class ApiError(Exception):
@@ -58,6 +59,7 @@ class ApiError(Exception):
         retry_after_s: float | None = None,
         headers: Mapping[str, str] | None = None,
         status: int | None = None,
+        wake: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.code = code
@@ -67,6 +69,7 @@ class ApiError(Exception):
         self.limit = limit
         self.retry_after_s = RETRY_AFTER_S.get(code) if retry_after_s is None else retry_after_s
         self.headers = dict(headers or {})
+        self.wake = wake
 
 
 ErrorRenderer = Callable[[ApiError, str | None], Response]

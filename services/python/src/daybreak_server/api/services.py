@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.ports.blobs import Blobs
+from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
 from daybreak_server.ports.measurements import Measurements
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
+from daybreak_server.ports.upstreams import Upstreams
 from daybreak_server.settings.tree import Settings
 
 
@@ -35,6 +37,8 @@ class Services:
     housekeeper: Housekeeper
     measurements: Measurements
     blobs: Blobs
+    demand: DemandStore
+    upstreams: Upstreams
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     tracing: Tracing = NO_TRACING
     close: Callable[[], Awaitable[None]] = _nothing_to_close

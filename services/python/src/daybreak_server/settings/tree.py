@@ -21,8 +21,10 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from daybreak_server.domain import policy
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
+from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.settings import sources
 from daybreak_server.settings.log import LogSettings
+from daybreak_server.settings.router import RouterSettings
 from daybreak_server.settings.rules import fitting
 from daybreak_server.settings.rules.addresses import (
     Folder,
@@ -59,6 +61,7 @@ __all__ = [
     "PoolSettings",
     "RaySettings",
     "RedisSettings",
+    "RouterSettings",
     "S3Settings",
     "Settings",
     "SettingsError",
@@ -188,6 +191,11 @@ class PoolSettings(Section):
         description="How many requests a group of a pool of kind `online` holds at once; it refuses more, and the "
         "gateway tries another group. If unset, the workload's capacity.",
     )
+    routing: RoutingPolicy | None = Field(
+        None,
+        description="How a request's group is chosen; see `router.policy`, which holds if this is unset. Kind `online` "
+        "only.",
+    )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -270,6 +278,7 @@ class Settings(Section):
     tenants: dict[TenantName, TenantSettings] = Field(
         default_factory=dict, description="The key is the tenant's name."
     )
+    router: RouterSettings = RouterSettings()
     operator: OperatorSettings = OperatorSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()

@@ -151,6 +151,11 @@ class PoolViewCache:
         self._now_ms = now_ms
         self._views: dict[str, tuple[int, PoolView]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._subscribers: dict[str, list[Callable[[PoolView], None]]] = {}
+
+    def subscribe(self, pool: str, on_view: Callable[[PoolView], None]) -> None:
+        """Call ``on_view`` with each new view of the pool."""
+        self._subscribers.setdefault(pool, []).append(on_view)
 
     async def get(self, pool: str) -> PoolView:
         """The view, at most a second old. :raises StoreUnavailableError:"""
@@ -164,6 +169,8 @@ class PoolViewCache:
         """Read the view from the store now. :raises StoreUnavailableError:"""
         view = await self._store.pool(pool)
         self._views[pool] = (self._now_ms(), view)
+        for on_view in self._subscribers.get(pool, ()):
+            on_view(view)
         return view
 
     def latest(self, pool: str) -> PoolView | None:

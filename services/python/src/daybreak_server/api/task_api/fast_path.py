@@ -4,6 +4,8 @@ A fast path is a handler that duplicates a route. Both serve the same method and
 errors included, but the fast path costs a fraction of the time. :class:`App` looks for a fast path first and falls back
 to the routes, so that other methods, other paths and WebSockets work as usual.
 
+Paths below a prefix can have one fast path together (``serving``), because they are passed on as they are.
+
 The fast path shares the route's code (``routes.submit`` defines both), uses the same ``RequestMiddleware`` and reports
 the route's path to the metrics.
 """
@@ -58,6 +60,9 @@ class App(FastAPI):
     """A FastAPI app that tries its fast paths, by method and path, before its routes."""
 
     fast_paths: Mapping[tuple[str, str], ASGIApp] = {}
+    serving: ASGIApp | None = None
+    """The fast path of all methods and paths for which ``is_served`` is true."""
+    is_served: Callable[[str], bool] = staticmethod(lambda path: False)
     prefixes = PathPrefixes(HttpSettings())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,9 +73,13 @@ class App(FastAPI):
         prefix, path = self.prefixes.of(scope), self.prefixes.path(scope)
         scope["path"], scope["root_path"] = path, ""
         with path_prefix.using(prefix):
-            fast_path = self.fast_paths.get((scope["method"], path)) if scope["type"] == "http" else None
+            fast_path = self._fast_path(scope, path) if scope["type"] == "http" else None
             if fast_path is not None:
                 scope["app"] = self
                 await fast_path(scope, receive, send)
                 return
             await super().__call__(scope, receive, send)
+
+    def _fast_path(self, scope: Scope, path: str) -> ASGIApp | None:
+        found = self.fast_paths.get((scope["method"], path))
+        return self.serving if found is None and self.is_served(path) else found

@@ -181,6 +181,20 @@ LOGS = _route(
 )
 POOLS = _route("list_pools", Code.BAD_HEADER, *_STORE, ok={200: ("All pools.", PoolList)})
 POOL = _route("get_pool", Code.BAD_HEADER, Code.NO_SUCH_POOL, *_STORE, ok={200: ("The pool.", Pool)})
+SERVE = _route(
+    "serve",
+    Code.BAD_HEADER,
+    Code.CONFLICT,
+    Code.NO_SUCH_POOL,
+    Code.TOO_LARGE,
+    Code.QUEUE_FULL,
+    Code.NOT_READY,
+    Code.GROUP_FAILED,
+    Code.DEADLINE_PASSED,
+    Code.SHUTTING_DOWN,
+    ok={200: ("The answer of the group; it may have any status, type and headers.", None)},
+    media={"*/*": {}},
+)
 _HEALTH = {"application/json": {"type": "object", "properties": {"status": {"type": "string"}}}}
 HEALTH = _route("alive", ok={200: ("Alive.", None)}, media=_HEALTH)
 READY = _route("ready", Code.SHUTTING_DOWN, *_STORE, ok={200: ("Ready.", None)}, media=_HEALTH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from daybreak.wire import Problem
+from daybreak.wire import Problem, Wake
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
 from daybreak_server.api.errors import ApiError
 
@@ -21,6 +21,7 @@ def problem(error: ApiError, request_id: str | None = None) -> Problem:
         limit=error.limit,
         retry_after_s=error.retry_after_s,
         request_id=request_id,
+        wake=None if error.wake is None else Wake.model_validate(error.wake),
     )
 
 

@@ -1,0 +1,87 @@
+"""Connections to groups that are kept open between requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from urllib.parse import urlsplit
+
+from daybreak_server.adapters.http.connection import Answer, Connection
+from daybreak_server.ports.upstreams import UnreachableError, UpstreamRequest
+
+CONNECT_TIMEOUT_S = 3.0
+"""A node that has gone does not answer at all."""
+KEEP_ALIVE_S = 60.0
+"""How long an idle connection is used again. Groups keep theirs open for longer."""
+MAX_IDLE = 256
+"""Idle connections to one group."""
+
+
+class HttpUpstreams:
+    """Implements :class:`daybreak_server.ports.upstreams.Upstreams`."""
+
+    def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._idle: dict[str, list[Connection]] = {}
+        self._connect_timeout_s = connect_timeout_s
+
+    async def send(self, endpoint: str, request: UpstreamRequest) -> Answer:
+        """See the port."""
+        connection = self._take(endpoint) or await self._connect(endpoint)
+        try:
+            answer = connection.start(request)
+            await connection.finish(request, answer)
+        except BaseException:
+            connection.abort()
+            raise
+        return answer
+
+    def keep(self, endpoints: Sequence[str]) -> None:
+        """See the port."""
+        for endpoint in self._idle.keys() - set(endpoints):
+            for connection in self._idle.pop(endpoint):
+                connection.abort()
+
+    async def close(self) -> None:
+        """See the port."""
+        self.keep(())
+
+    def _take(self, endpoint: str) -> Connection | None:
+        """The connection that was used last, which is the most likely one to be open."""
+        idle = self._idle.get(endpoint)
+        if not idle:
+            return None
+        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_S
+        while idle:
+            connection = idle.pop()
+            if connection.open and connection.free_since > oldest:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, endpoint: str) -> Connection:
+        address = urlsplit(endpoint)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(host=address.netloc.encode(), on_free=partial(self._put, endpoint)),
+                    address.hostname,
+                    address.port or 80,
+                )
+        except TimeoutError as exc:
+            raise UnreachableError(
+                f"{endpoint} did not accept a connection in {self._connect_timeout_s:g} s"
+            ) from exc
+        except OSError as exc:
+            raise UnreachableError(f"{endpoint} does not accept connections: {exc}") from exc
+        self._idle.setdefault(endpoint, [])
+        return connection
+
+    def _put(self, endpoint: str, connection: Connection) -> None:
+        """Keep an idle connection, unless its group has gone meanwhile."""
+        idle = self._idle.get(endpoint)
+        if idle is None or len(idle) >= MAX_IDLE:
+            connection.abort()
+        else:
+            idle.append(connection)

@@ -1,0 +1,78 @@
+"""The values from which a policy chooses."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+_MASK = (1 << 64) - 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Candidate:
+    """A group that may get a request. The router changes the figures in place as requests come and go."""
+
+    id: str
+    endpoint: str
+    capacity: int | None = None
+    """How many requests it takes at once; ``None``: any number."""
+    own: int = 0
+    """Requests of this gateway in flight."""
+    others: int = 0
+    """Requests of other gateways in flight, when the group last reported."""
+    free_memory_bytes: int | None = None
+    blocked: bool = False
+    """Whether it refused a request a moment ago because it was busy."""
+    point: int = field(init=False)
+    """Its fixed number for rendezvous hashing."""
+
+    def __post_init__(self) -> None:
+        self.point = _mixed(zlib.crc32(self.id.encode()) << 32 | zlib.adler32(self.id.encode()))
+
+    @property
+    def load(self) -> int:
+        """Requests in flight, as far as this gateway knows."""
+        return self.own + self.others
+
+    @property
+    def relative_load(self) -> float:
+        """The load for comparisons. If the group has a capacity, the share of it that one more request would fill."""
+        return (self.own + self.others + 1) / (self.capacity or 1)
+
+    @property
+    def free(self) -> bool:
+        """Whether it may take one more request now.
+
+        Figures of other gateways are too old to decide this: a group that is full after all refuses the request, and
+        then counts as blocked for a moment.
+        """
+        return not self.blocked and (self.capacity is None or self.own < self.capacity)
+
+    def weight(self, key: int) -> int:
+        """The rank of this group for a key. Each key has an order of groups of its own, which is the same in all
+        gateways and changes for few keys when a group comes or goes.
+        """
+        return _mixed(self.point ^ key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingRequest:
+    """What policies may know of a request."""
+
+    session: bytes | None = None
+    """The name of the session that it belongs to."""
+    prefix: bytes = b""
+    """The first bytes of its body."""
+
+
+def key_of(data: bytes) -> int:
+    """A number for a session or a prefix, the same in all gateways."""
+    return _mixed(zlib.crc32(data) << 32 | zlib.adler32(data))
+
+
+def _mixed(number: int) -> int:
+    """Spread a number over 64 bits (the finalizer of splitmix64)."""
+    number = (number + 0x9E3779B97F4A7C15) & _MASK
+    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _MASK
+    return number ^ (number >> 31)

@@ -1,0 +1,69 @@
+"""What is changed in a request and an answer that are passed on: the headers that concern one connection only."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from starlette.types import Scope
+
+from daybreak_server.ports.upstreams import UpstreamAnswer
+
+REFUSED_HEADER = b"daybreak-refused"
+"""A group sets it in the answer to a request that it has not run."""
+_NOT_FORWARDED = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"host",
+        b"content-length",
+        b"expect",
+        b"x-request-id",
+        b"daybreak-deadline-s",
+        b"daybreak-tenant",
+    }
+)
+SET_BY_GATEWAY = frozenset({b"date", b"x-request-id"})
+"""Headers of answers that the gateway sets itself."""
+Header = tuple[bytes, bytes]
+
+
+def forwarded_headers(headers: list[Header], *, request_id: str | None) -> list[Header]:
+    """The headers of a request that its group gets. Names are in lower case, as ASGI has them."""
+    named = {b.strip().lower() for name, value in headers if name == b"connection" for b in value.split(b",")}
+    passed = [
+        header
+        for header in headers
+        if header[0] not in _NOT_FORWARDED and (not named or header[0] not in named)
+    ]
+    if request_id is not None:
+        passed.append((b"x-request-id", request_id.encode("latin-1")))
+    return passed
+
+
+def target_of(scope: Scope, pool: str) -> bytes:
+    """The path and query below the pool's route, percent-encoded as the client sent them."""
+    query: bytes = scope["query_string"]
+    raw: bytes = scope.get("raw_path") or b""
+    before, found, path = raw.partition(b"/v1/pools/" + pool.encode() + b"/serve/")
+    if not found:  # the name of the pool is encoded in an unusual way
+        decoded: Any = scope["path"].partition("/serve/")[2]
+        path = quote(decoded, safe="/:@!$&'()*+,;=~-._").encode()
+    return b"/" + path + (b"?" + query if query else b"")
+
+
+def refusal_of(answer: UpstreamAnswer) -> bytes | None:
+    """Why the group has refused to run the request; ``None`` if it has run it."""
+    if answer.status != 503:
+        return None
+    for name, value in answer.headers:
+        if name == REFUSED_HEADER:
+            return value
+    return None

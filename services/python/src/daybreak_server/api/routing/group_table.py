@@ -1,0 +1,142 @@
+"""The groups of a pool that may get requests, from the store's view and from what this gateway has seen itself.
+
+The store's view comes once a second and says which groups exist. In between, this gateway knows better how many
+requests it has sent, which group refuses connections, and which one is full or leaves:
+
+* An ended lease, a drain mark or a refused connection takes a group out. Nothing else does: a group that is slow or full
+  stays in.
+* A group that refused a connection is tried again after a pause, because it may only have been unreachable for a moment.
+* A group that refused a request because it is full is blocked for a moment. The end of one of our requests on it, or a
+  new report, ends that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daybreak_server.api.routing.candidates import Candidate
+from daybreak_server.domain.pools import GroupRecord, PoolView
+
+BUSY_PAUSE_S = 0.05
+"""The first pause after a refusal by a full group; each further one in a row is twice as long."""
+MAX_BUSY_PAUSE_S = 1.0
+UNREACHABLE_PAUSE_S = 1.0
+MAX_UNREACHABLE_PAUSE_S = 8.0
+
+
+@dataclass(slots=True)
+class _Known:
+    """A group that the store knows and that may serve requests."""
+
+    group: Candidate
+    peak: int = 0
+    """Most own requests since the last view."""
+    last_peak: int = 0
+    """Most own requests between the last two views."""
+    refusals: int = 0
+    """Refusals in a row because the group was full."""
+    failures: int = 0
+    """Refused connections in a row."""
+    draining: bool = False
+    unreachable: bool = False
+
+
+class GroupTable:
+    """The groups of one pool. :attr:`ready` has those that may get requests, in the order of their ids."""
+
+    def __init__(self) -> None:
+        self.ready: Sequence[Candidate] = ()
+        self._known: dict[str, _Known] = {}
+
+    def update(self, view: PoolView) -> set[str]:
+        """Take in a new view. Returns the ids of groups whose lease has ended."""
+        records = {record.id: record for record in view.groups if _serves(record)}
+        ended = self._known.keys() - records.keys()
+        for group_id in ended:
+            del self._known[group_id]
+        for group_id, record in records.items():
+            known = self._known.get(group_id)
+            if known is None or known.group.endpoint != record.endpoint:
+                own = known.group.own if known is not None else 0
+                candidate = Candidate(id=group_id, endpoint=record.endpoint or "", own=own)
+                known = self._known[group_id] = _Known(candidate)
+            self._refresh(known, record)
+        self._list_ready()
+        return set(ended)
+
+    def sent(self, group: Candidate) -> None:
+        """Count a request that is sent to the group."""
+        group.own += 1
+        known = self._known.get(group.id)
+        if known is not None and group.own > known.peak:
+            known.peak = group.own
+
+    def answered(self, group: Candidate) -> None:
+        """Record that the group is alive and takes requests."""
+        known = self._known.get(group.id)
+        if known is not None:
+            known.refusals = known.failures = 0
+
+    def ended(self, group: Candidate) -> None:
+        """Count a request whose answer has ended, so that the group has room."""
+        group.own -= 1
+        group.blocked = False
+
+    def refused(self, group: Candidate) -> float:
+        """The group is full. Returns the seconds after which :meth:`unblock` should follow."""
+        group.blocked = True
+        known = self._known.get(group.id)
+        if known is None:
+            return 0.0
+        known.refusals += 1
+        return float(min(BUSY_PAUSE_S * 2 ** min(known.refusals - 1, 10), MAX_BUSY_PAUSE_S))
+
+    def unblock(self, group: Candidate) -> None:
+        """Try a full group again."""
+        group.blocked = False
+
+    def drains(self, group: Candidate) -> None:
+        """The group says that it drains, before the store's view does."""
+        known = self._known.get(group.id)
+        if known is not None:
+            known.draining = True
+            self._list_ready()
+
+    def unreachable(self, group: Candidate) -> float:
+        """The group refuses connections. Returns the seconds after which :meth:`reachable` should follow."""
+        known = self._known.get(group.id)
+        if known is None:
+            return 0.0
+        if not known.unreachable:
+            known.unreachable = True
+            known.failures += 1
+            self._list_ready()
+        pause_s = UNREACHABLE_PAUSE_S * 2 ** min(known.failures - 1, 10)
+        return float(min(pause_s, MAX_UNREACHABLE_PAUSE_S))
+
+    def reachable(self, group: Candidate) -> None:
+        """Try an unreachable group again."""
+        known = self._known.get(group.id)
+        if known is not None and known.unreachable:
+            known.unreachable = False
+            self._list_ready()
+
+    def _refresh(self, known: _Known, record: GroupRecord) -> None:
+        group, load = known.group, record.load
+        group.capacity = record.capacity
+        group.free_memory_bytes = load.free_memory_bytes if load is not None else None
+        # The report is up to two seconds old. It may count any of our requests of this time, so all others are theirs.
+        reported = load.in_flight + load.waiting if load is not None else 0
+        group.others = max(0, reported - max(known.peak, known.last_peak))
+        known.last_peak, known.peak = known.peak, group.own
+        known.draining = known.draining or record.drain
+
+    def _list_ready(self) -> None:
+        known = sorted(self._known.values(), key=lambda known: known.group.id)
+        self.ready = tuple(k.group for k in known if not k.draining and not k.unreachable)
+
+
+def _serves(record: GroupRecord) -> bool:
+    """Whether the group holds its lease and has an address. A group that drains still ends its requests."""
+    return record.endpoint is not None and record.state.ready

@@ -1,0 +1,136 @@
+"""The policies: which group gets a request.
+
+Each policy is a pure function of the groups, the request and ``turn``, a number that the router increases with each
+choice. It returns a group that is free, or ``None`` if the request should wait. With the same arguments it makes the
+same choice. The groups are those that are ready and have not refused or broken this request; they may be full.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Protocol
+
+from daybreak_server.api.routing.candidates import Candidate, RoutingRequest, key_of
+from daybreak_server.domain.routing import RoutingPolicy
+
+BOUND = 1.25
+"""With ``prefix``, a group gets at most this multiple of the mean load, so that a popular prefix is spread."""
+_relative_load = attrgetter("relative_load")
+
+
+class Policy(Protocol):
+    """Chooses a group."""
+
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+        """A free group, or ``None``."""
+
+
+class LeastLoaded:
+    """The group with the smallest share of its capacity in use. Equal groups take turns."""
+
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+        """See the protocol."""
+        free = [group for group in groups if group.free]
+        if not free:
+            return None
+        start = turn % len(free)
+        return min(free[start:] + free[:start] if start else free, key=_relative_load)
+
+
+class RoundRobin:
+    """One group after the other; full ones are skipped."""
+
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+        """See the protocol."""
+        count = len(groups)
+        for offset in range(count):
+            group = groups[(turn + offset) % count]
+            if group.free:
+                return group
+        return None
+
+
+class PowerOfTwo:
+    """The less loaded of two groups that the turn picks at random.
+
+    With many gateways this avoids that all choose the same group between two reports of its load.
+    """
+
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+        """See the protocol."""
+        free = [group for group in groups if group.free]
+        if len(free) < 2:
+            return free[0] if free else None
+        number = key_of(turn.to_bytes(8, "little"))
+        first = number % len(free)
+        second = (first + 1 + (number >> 32) % (len(free) - 1)) % len(free)
+        return min(free[first], free[second], key=_relative_load)
+
+
+class GpuMemory:
+    """The group with the most free memory for each request that it would then have.
+
+    Groups that do not report their memory come last, the least loaded first.
+    """
+
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+        """See the protocol."""
+        free = [group for group in groups if group.free]
+        return min(free, key=_memory_order) if free else None
+
+
+class Session:
+    """The same group for all requests of a session, which wait while it is full.
+
+    If the group leaves, its sessions move to others, and no other session moves. A request without a session goes to
+    the least loaded group.
+    """
+
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+        """See the protocol."""
+        if request.session is None:
+            return _LEAST_LOADED.choose(groups, request, turn)
+        if not groups:
+            return None
+        key = key_of(request.session)
+        chosen = max(groups, key=lambda group: group.weight(key))
+        return chosen if chosen.free else None
+
+
+class Prefix:
+    """The same group for bodies that begin with the same bytes, which may be in its cache.
+
+    A group that has more than ``BOUND`` times the mean load is passed over, so no group is overloaded by a prefix that
+    all requests share. Requests without a body go to the least loaded group.
+    """
+
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+        """See the protocol."""
+        if not request.prefix:
+            return _LEAST_LOADED.choose(groups, request, turn)
+        if not groups:
+            return None
+        key = key_of(request.prefix)
+        bound = math.ceil(BOUND * (sum(group.load for group in groups) + 1) / len(groups))
+        within = [group for group in groups if group.free and group.load < bound]
+        if within:
+            return max(within, key=lambda group: group.weight(key))
+        return _LEAST_LOADED.choose(groups, request, turn)
+
+
+def _memory_order(group: Candidate) -> tuple[float, float]:
+    memory = (group.free_memory_bytes or 0) / (group.own + group.others + 1)
+    return (-memory, group.relative_load)
+
+
+_LEAST_LOADED = LeastLoaded()
+POLICIES: Mapping[RoutingPolicy, Policy] = {
+    RoutingPolicy.LEAST_LOADED: _LEAST_LOADED,
+    RoutingPolicy.ROUND_ROBIN: RoundRobin(),
+    RoutingPolicy.POWER_OF_TWO: PowerOfTwo(),
+    RoutingPolicy.GPU_MEMORY: GpuMemory(),
+    RoutingPolicy.SESSION: Session(),
+    RoutingPolicy.PREFIX: Prefix(),
+}

@@ -1,0 +1,218 @@
+"""Decides for one pool which group gets which request, and when.
+
+A request gets a :class:`Slot`: the right to send one request to one group. If no group is free, the request joins the
+line. The line moves on events, never by polling: a slot is given back, the store's view changes, or the pause after a
+refusal ends. A group is given to a waiting request in the event that made it free, so no later request overtakes it.
+
+All of this runs on one event loop and awaits nothing between a choice and the count of its request, so the counts are
+exact without locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from daybreak_server.api.routing.candidates import Candidate
+from daybreak_server.api.routing.group_table import GroupTable
+from daybreak_server.api.routing.policies import POLICIES
+from daybreak_server.api.routing.waiting_line import Ticket, WaitingLine
+from daybreak_server.domain.pools import PoolView
+from daybreak_server.domain.routing import RoutingPolicy
+
+
+def _nothing() -> None:
+    return None
+
+
+class WaitedTooLongError(Exception):
+    """No group was free in time."""
+
+
+class ClosingError(Exception):
+    """This gateway shuts down."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The right to send one request to ``group``. Release it when the answer has ended."""
+
+    group: Candidate
+    _router: PoolRouter
+    lost: bool = False
+    """Whether the group's lease ended while the slot was held."""
+    on_lost: Callable[[], None] = _nothing
+
+    def release(self) -> None:
+        """Give the slot back. Does nothing the second time."""
+        self._router.end(self)
+
+
+class PoolRouter:
+    """Routes the requests of one pool. ``on_groups`` is called when groups may have left."""
+
+    def __init__(
+        self,
+        *,
+        policy: RoutingPolicy,
+        max_waiting: int,
+        max_waiting_per_tenant: int,
+        max_wait_s: float,
+        on_groups: Callable[[], None] = _nothing,
+    ) -> None:
+        self.policy = policy
+        """May be changed at any time."""
+        self.view: PoolView | None = None
+        """The last view of the pool."""
+        self._table = GroupTable()
+        self._line = WaitingLine(max_waiting=max_waiting, max_waiting_per_tenant=max_waiting_per_tenant)
+        self._max_wait_s = max_wait_s
+        self.on_demand: Callable[[], None] = _nothing
+        """Called whenever :attr:`demand` may have changed."""
+        self._on_groups = on_groups
+        self._slots: set[Slot] = set()
+        self._turn = 0
+        self._closing = False
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were handed to groups and whose answers have not ended."""
+        return len(self._slots)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the line."""
+        return len(self._line)
+
+    @property
+    def demand(self) -> int:
+        """Requests for which the pool needs groups."""
+        return len(self._slots) + len(self._line)
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The addresses of the groups that may get requests."""
+        return [group.endpoint for group in self._table.ready]
+
+    @property
+    def has_ready_group(self) -> bool:
+        """Whether a group may get requests, now or when it has room."""
+        return bool(self._table.ready)
+
+    def update(self, view: PoolView) -> None:
+        """Take in a new view of the pool."""
+        self.view = view
+        ended = self._table.update(view)
+        for slot in [slot for slot in self._slots if slot.group.id in ended]:
+            slot.lost = True
+            slot.on_lost()
+        self._on_groups()
+        self._grant()
+
+    def acquire_now(self, ticket: Ticket) -> Slot | None:
+        """A slot if a group is free."""
+        group = None if self._closing else self._choose(ticket)
+        return None if group is None else self._begin(group)
+
+    async def acquire(self, ticket: Ticket, *, deadline: float) -> Slot:
+        """A slot for the request, as soon as a group is free.
+
+        ``deadline`` is a time of the event loop's clock.
+
+        :raises LineFullError: WaitedTooLongError: ClosingError:
+        """
+        if self._closing:
+            raise ClosingError
+        return self.acquire_now(ticket) or self._begin(await self._wait(ticket, deadline))
+
+    def answered(self, slot: Slot) -> None:
+        """The group has begun to answer, so it takes requests."""
+        self._table.answered(slot.group)
+
+    def refused(self, slot: Slot, *, draining: bool) -> None:
+        """The group has refused the request before it ran. Releases the slot."""
+        if draining:
+            self._table.drains(slot.group)
+        self._count_end(slot)
+        if not draining:
+            self._later(self._table.refused(slot.group), self._table.unblock, slot.group)
+        self._grant()
+        self.on_demand()
+
+    def unreachable(self, slot: Slot) -> None:
+        """The group does not accept connections. Releases the slot."""
+        self._later(self._table.unreachable(slot.group), self._table.reachable, slot.group)
+        slot.release()
+
+    def end(self, slot: Slot) -> None:
+        """Count the end of an answer. Called by the slot."""
+        if self._count_end(slot):
+            self._grant()
+            self.on_demand()
+
+    def close(self) -> None:
+        """Refuse all requests that wait and all new ones."""
+        self._closing = True
+        self._line.refuse_all(ClosingError())
+
+    def _count_end(self, slot: Slot) -> bool:
+        if slot not in self._slots:
+            return False
+        self._slots.discard(slot)
+        self._table.ended(slot.group)
+        return True
+
+    def _begin(self, group: Candidate) -> Slot:
+        slot = Slot(group, self)
+        self._slots.add(slot)
+        self.on_demand()
+        return slot
+
+    async def _wait(self, ticket: Ticket, deadline: float) -> Candidate:
+        loop = asyncio.get_running_loop()
+        waiter = self._line.join(ticket)
+        self.on_demand()
+        timer = loop.call_at(min(deadline, loop.time() + self._max_wait_s), _expire, waiter.granted)
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            granted = waiter.granted
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                self._table.ended(granted.result())  # granted and cancelled at once
+                self._grant()
+            raise
+        finally:
+            timer.cancel()
+            self._line.leave(waiter)
+            self.on_demand()
+
+    def _grant(self) -> None:
+        if len(self._line):
+            self._line.grant(self._choose, self._any_free)
+
+    def _any_free(self) -> bool:
+        return any(group.free for group in self._table.ready)
+
+    def _choose(self, ticket: Ticket) -> Candidate | None:
+        """Choose a group and count the request as sent to it."""
+        groups = self._table.ready
+        if ticket.broke:
+            groups = [group for group in groups if group.id not in ticket.broke]
+        group = POLICIES[self.policy].choose(groups, ticket.request, self._turn)
+        if group is not None:
+            self._turn += 1
+            self._table.sent(group)
+        return group
+
+    def _later(self, seconds: float, change: Callable[[Candidate], None], group: Candidate) -> None:
+        def do() -> None:
+            change(group)
+            self._grant()
+
+        asyncio.get_running_loop().call_later(seconds, do)
+
+
+def _expire(granted: asyncio.Future[Candidate]) -> None:
+    if not granted.done():
+        granted.set_exception(WaitedTooLongError())

@@ -1,0 +1,70 @@
+"""The body of a request on its way to a group.
+
+Its beginning is read into memory, so that the request can be sent to another group. A body that is larger than that is
+passed on as it arrives, and then the request can only be sent once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+
+from daybreak_server.api.http.request_body import header, too_large
+
+
+class ClientGoneError(Exception):
+    """The client has closed its connection, so nobody waits for the answer."""
+
+
+class ForwardedBody:
+    """A body. ``buffered`` is its beginning, or all of it if ``complete``."""
+
+    def __init__(self, request: Request, *, max_bytes: int) -> None:
+        self.buffered = b""
+        self.complete = False
+        self.passed_on = False
+        """Whether a part was passed on that is no longer in memory."""
+        self._receive = request.receive
+        self._max_bytes = max_bytes
+        self._size = 0
+        declared = header(request, b"content-length")
+        self.length: int | None = int(declared) if declared and declared.isdecimal() else None
+        """The length of the whole body, if it is known."""
+        if self.length is not None and self.length > max_bytes:
+            raise too_large(max_bytes)
+
+    async def read_beginning(self, buffer_bytes: int) -> None:
+        """Read until the end of the body, or until more than ``buffer_bytes`` are in memory.
+
+        :raises ApiError: ``too_large``
+        :raises ClientGoneError:
+        """
+        parts: list[bytes] = []
+        while not self.complete and self._size <= buffer_bytes:
+            parts.append(await self._next())
+        self.buffered = parts[0] if len(parts) == 1 else b"".join(parts)
+        if self.complete:
+            self.length = self._size
+
+    @property
+    def rest(self) -> AsyncIterator[bytes] | None:
+        """What follows the beginning; ``None`` if nothing does."""
+        return None if self.complete else self._rest()
+
+    async def _rest(self) -> AsyncIterator[bytes]:
+        while not self.complete:
+            part = await self._next()
+            self.passed_on = True
+            yield part
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part: bytes = message.get("body", b"")
+        self._size += len(part)
+        if self._size > self._max_bytes:
+            raise too_large(self._max_bytes)
+        self.complete = not message.get("more_body", False)
+        return part

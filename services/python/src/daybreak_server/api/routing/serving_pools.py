@@ -1,0 +1,103 @@
+"""The pools of the kind ``online``: each has a router, a proxy and a publisher of its demand."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from secrets import token_hex
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.errors import ApiError
+from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
+from daybreak_server.api.routing.demand import DemandPublisher
+from daybreak_server.api.routing.pool_router import PoolRouter
+from daybreak_server.api.routing.proxy import Proxy
+from daybreak_server.domain.kinds import PoolKind
+from daybreak_server.ports.demand import DemandStore
+from daybreak_server.ports.upstreams import Upstreams
+from daybreak_server.settings.router import RouterSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPool:
+    """The parts that serve one pool."""
+
+    name: str
+    router: PoolRouter
+    proxy: Proxy
+    publisher: DemandPublisher
+
+
+class ServingPools:
+    """All serving pools of this gateway."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        pool_views: PoolViewCache,
+        upstreams: Upstreams,
+        demand: DemandStore,
+        settings: RouterSettings,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._catalog = catalog
+        self._upstreams = upstreams
+        self._demand = demand
+        self._settings = settings
+        self._now_ms = now_ms
+        self._gateway = f"{socket.gethostname()}-{token_hex(6)}"
+        online = (entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE)
+        self._pools: Mapping[str, ServingPool] = {entry.name: self._serving(entry) for entry in online}
+        for pool in self:
+            pool_views.subscribe(pool.name, pool.router.update)
+
+    def __iter__(self) -> Iterator[ServingPool]:
+        return iter(self._pools.values())
+
+    def get(self, name: str) -> ServingPool:
+        """The pool. :raises ApiError: ``no_such_pool`` or ``conflict`` if there is none of this kind."""
+        pool = self._pools.get(name)
+        if pool is None:
+            entry = self._catalog.get(name)
+            raise ApiError(
+                ErrorCode.CONFLICT,
+                f"The pool {entry.name} has the kind {entry.spec.kind}, so it answers no requests. Submit tasks to it "
+                "with POST /v1/tasks.",
+            )
+        return pool
+
+    def begin_close(self) -> None:
+        """Refuse requests that wait, so that their clients can go to another gateway."""
+        for pool in self:
+            pool.router.close()
+
+    def _serving(self, entry: PoolEntry) -> ServingPool:
+        settings = self._settings
+        router = PoolRouter(
+            policy=entry.settings.routing or settings.policy,
+            max_waiting=settings.max_waiting,
+            max_waiting_per_tenant=settings.max_waiting_per_tenant,
+            max_wait_s=settings.max_wait_s,
+            on_groups=self._keep_connections,
+        )
+        publisher = DemandPublisher(
+            pool=entry.name,
+            gateway=self._gateway,
+            store=self._demand,
+            target_load=getattr(entry.settings, "target_load", None) or 1,
+            demand=lambda: router.demand,
+        )
+        router.on_demand = publisher.changed
+        proxy = Proxy(
+            pool=entry.name,
+            router=router,
+            upstreams=self._upstreams,
+            settings=settings,
+            now_ms=self._now_ms,
+        )
+        return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher)
+
+    def _keep_connections(self) -> None:
+        self._upstreams.keep([endpoint for pool in self for endpoint in pool.router.endpoints])

@@ -1,0 +1,22 @@
+"""How the router of a pool chooses the group that answers a request."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RoutingPolicy(StrEnum):
+    """The policies, each of which is a class of ``api.routing.policies``."""
+
+    LEAST_LOADED = "least_loaded"
+    """The group with the most room for further requests."""
+    ROUND_ROBIN = "round_robin"
+    """One group after the other."""
+    POWER_OF_TWO = "power_of_two"
+    """The less loaded of two random groups."""
+    GPU_MEMORY = "gpu_memory"
+    """The group whose device has the most free memory."""
+    SESSION = "session"
+    """The same group for all requests of a session."""
+    PREFIX = "prefix"
+    """The same group for bodies that begin with the same bytes, unless it has much more work than the others."""

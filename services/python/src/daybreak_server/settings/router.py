@@ -1,0 +1,51 @@
+"""Settings of the router, which passes requests to the groups of serving pools."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from daybreak_server.domain.routing import RoutingPolicy
+from daybreak_server.settings.rules.numbers import Bytes, Count, Duration
+from daybreak_server.settings.section import Section
+
+
+class RouterSettings(Section):
+    """How a gateway passes requests to the groups of pools of the kind `online`."""
+
+    policy: RoutingPolicy = Field(
+        RoutingPolicy.LEAST_LOADED,
+        description="How the group of a request is chosen, in pools that do not set `routing`: `least_loaded`, "
+        "`round_robin`, `power_of_two` (the less loaded of two random groups), `gpu_memory` (most free memory), `session` "
+        "(by the header `Daybreak-Session`) or `prefix` (by the beginning of the body).",
+    )
+    timeout_s: Duration = Field(
+        600.0,
+        description="How long a request may take, from its arrival to the end of its answer, if it has no "
+        "`Daybreak-Deadline-S`.",
+    )
+    max_wait_s: Duration = Field(
+        300.0, description="How long a request may wait until a group is ready and free, in seconds."
+    )
+    max_waiting: Count = Field(
+        10_000, description="Maximum number of requests of a pool that wait in one gateway."
+    )
+    max_waiting_per_tenant: Count = Field(
+        10_000, description="Maximum number of requests of one tenant in a pool that wait in one gateway."
+    )
+    max_body_bytes: Bytes = Field(64 << 20, description="Maximum size of the body of a request to a group.")
+    buffer_bytes: Bytes = Field(
+        1 << 20,
+        description="A body of up to this size is kept until its answer begins, so that the request can be sent to "
+        "another group. A request with a larger body is sent only once.",
+    )
+    max_buffered_bytes: Bytes = Field(
+        512 << 20, description="Maximum size of all bodies that one gateway keeps at the same time."
+    )
+    max_tries: Count = Field(
+        3,
+        description="To how many groups a request is sent if each breaks before it answers. Groups that refuse a "
+        "request do not count.",
+    )
+    prefix_bytes: Count = Field(
+        1024, description="How much of the beginning of a body the policy `prefix` compares."
+    )
