@@ -3,7 +3,7 @@
 ``latency`` seconds before the answer · ``chunks`` parts of ``size`` bytes, ``pause`` seconds apart · ``status`` ·
 ``refuse=busy|draining`` · ``crash=before|within`` the answer · ``refuse_first=N`` refuses the first N requests as busy.
 Without any of these, the answer describes the request. The log has a line for each request: ``begin``, ``end``,
-``gone`` (the client went away) or ``refused``, then the request's id.
+``gone`` (the client went away), ``refused`` or ``part`` (of more than a byte), then the request's id.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ async def _app(scope: Any, receive: Any, send: Any, *, log: Any) -> None:
         if not message.get("more_body"):
             break
     try:
-        await _answer(scope, receive, send, query, headers, (digest.hexdigest(), size))
+        await _answer(scope, receive, send, query, headers, (digest.hexdigest(), size), note)
     except _GoneError:
         note("gone")
     else:
@@ -106,7 +106,13 @@ class _GoneError(Exception):
 
 
 async def _answer(
-    scope: Any, receive: Any, send: Any, query: dict[str, str], headers: dict[str, str], body: tuple[str, int]
+    scope: Any,
+    receive: Any,
+    send: Any,
+    query: dict[str, str],
+    headers: dict[str, str],
+    body: tuple[str, int],
+    note: Any,
 ) -> None:
     status = int(query.get("status", 200))
     gone = asyncio.create_task(receive())
@@ -130,6 +136,8 @@ async def _answer(
         for _ in range(int(query["chunks"])):
             part = b"x" * int(query.get("size", 1))
             await send({"type": "http.response.body", "body": part, "more_body": True})
+            if len(part) > 1:
+                note("part")
             await _pause(float(query.get("pause", 0)), gone)
             if query.get("crash") == "within":
                 os._exit(1)

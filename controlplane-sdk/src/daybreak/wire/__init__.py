@@ -25,8 +25,8 @@ from daybreak.wire.tasks import (
     TaskList,
     TaskState,
     Usage,
-    Wake,
 )
+from daybreak.wire.wake import Wake
 
 __all__ = [
     "IDEMPOTENCY_KEY",

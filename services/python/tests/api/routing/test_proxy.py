@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
+import pytest
 from api_support import Api
 
 from testkit.waiting import wait_until
@@ -18,6 +22,23 @@ def ready(api: Api, count: int) -> None:
     """Wait until the gateway knows this number of groups."""
     router = api.context.serving_pools.get("answers").router
     wait_until(lambda: len(router.endpoints) == count, 60, f"{count} ready groups")
+
+
+def rss_bytes() -> int:
+    """The memory of this process, in which the gateway runs."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def still(value: Callable[[], int]) -> int:
+    """The value once it stays the same for a while."""
+    seen = [value()]
+
+    def same() -> bool:
+        seen.append(value())
+        return len(seen) > 10 and len(set(seen[-10:])) == 1
+
+    wait_until(same, 60, "the value to stay the same")
+    return seen[-1]
 
 
 def test_a_request_reaches_a_group_and_its_answer_the_client(start_gateway, groups):
@@ -33,3 +54,180 @@ def test_a_request_reaches_a_group_and_its_answer_the_client(start_gateway, grou
     assert response.headers["daybreak-group"] == groups.backends[0].id
     assert response.headers["x-request-id"] == seen["headers"]["x-request-id"]
     assert len(response.headers.get_list("date")) == 1
+
+
+def test_any_method_and_status_passes_unchanged(start_gateway, groups):
+    api = start_gateway()
+    groups.register(*groups.start(1))
+    for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        response = api.client.request(method, f"{SERVE}/x?status=418")
+        assert (response.status_code, response.json()["method"]) == (418, method)
+    head = api.client.head(f"{SERVE}/x")
+    assert (head.status_code, head.content) == (200, b"")
+    assert int(head.headers["content-length"]) > 0
+    assert api.client.get(f"{SERVE}/x").status_code == 200
+
+
+def test_an_answer_streams_as_the_group_produces_it(start_gateway, groups):
+    api = start_gateway()
+    (backend,) = groups.start(1)
+    groups.register(backend)
+    with httpx2.stream("POST", f"{api.url}{SERVE}/?chunks=3&size=4&pause=0.3", timeout=60) as response:
+        parts = response.iter_raw()
+        assert next(parts) == b"xxxx"
+        assert backend.lines("end") == []  # the first part arrives before the answer ends
+        assert b"".join(parts) == b"xxxxxxxx"
+    assert response.headers["x-made-by"] == "backend"
+
+
+def test_a_body_larger_than_the_buffer_is_passed_on_as_it_arrives(start_gateway, groups):
+    api = start_gateway(buffer_bytes=1000, max_body_bytes=5_000_000)
+    groups.register(*groups.start(1))
+    body = bytes(range(256)) * 10_000
+    for content in (body, iter([body[:10], body[10:]])):  # with a length, and in chunks
+        seen = api.client.post(f"{SERVE}/", content=content).json()
+        assert (seen["size"], seen["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+    for content in (body * 2, iter([body, body])):
+        assert api.client.post(f"{SERVE}/", content=content).json()["code"] == "too_large"
+
+
+def test_a_group_that_dies_before_it_answers_is_replaced_by_another_one(start_gateway, groups):
+    api = start_gateway()
+    dying, other = groups.start(2)
+    groups.register(dying)
+    ready(api, 1)
+    responses: list[httpx2.Response] = []
+    client = threading.Thread(
+        target=lambda: responses.append(httpx2.post(f"{api.url}{SERVE}/?latency=60", timeout=60))
+    )
+    client.start()
+    wait_until(lambda: dying.lines("begin"), 60, "the request to reach the first group")
+    groups.register(other)
+    ready(api, 2)
+    request_id = dying.lines("begin")
+    dying.kill()
+    wait_until(lambda: other.lines("begin"), 60, "the request to reach the other group")
+    assert other.lines("begin") == request_id
+    other.kill()
+    groups.register(*groups.start(1))
+    wait_until(lambda: groups.backends[-1].lines("begin"), 60, "the request to reach the third group")
+    groups.backends[-1].kill()  # the third group that breaks is the last one that is tried
+    client.join(60)
+    assert responses[0].status_code == 502
+    assert responses[0].json()["code"] == "group_failed"
+
+
+def test_after_the_first_byte_a_request_is_not_sent_again(start_gateway, groups):
+    api = start_gateway()
+    groups.register(*groups.start(2))
+    ready(api, 2)
+    received = b""
+    with (
+        pytest.raises(httpx2.RemoteProtocolError),
+        httpx2.stream("POST", f"{api.url}{SERVE}/?chunks=9&pause=0.2&crash=within", timeout=60) as response,
+    ):
+        for part in response.iter_raw():
+            received += part
+    assert received == b"x"
+    assert sum(len(backend.lines("begin")) for backend in groups.backends) == 1
+
+
+def test_a_refused_connection_takes_a_group_out_and_no_request_fails(start_gateway, groups):
+    api = start_gateway(policy="round_robin")
+    dead, alive = groups.start(2)
+    groups.register(dead, alive)
+    ready(api, 2)
+    assert {api.client.get(f"{SERVE}/").json()["pid"] for _ in range(2)} == {
+        dead.process.pid,
+        alive.process.pid,
+    }
+    dead.kill()  # its lease goes on
+    for _ in range(5):
+        assert api.client.get(f"{SERVE}/").json()["pid"] == alive.process.pid
+
+
+def test_requests_that_a_group_refuses_go_to_another_one(start_gateway, groups):
+    api = start_gateway(policy="round_robin")
+    groups.register(*groups.start(2))
+    ready(api, 2)
+    response = api.client.post(f"{SERVE}/?refuse_first=1")
+    assert response.status_code == 200, response.text  # each backend refuses its first request
+    assert sum(len(backend.lines("refused")) for backend in groups.backends) == 2
+
+
+def test_requests_wait_at_zero_until_a_group_is_ready(start_gateway, groups):
+    api = start_gateway()
+    router = api.context.serving_pools.get("answers").router
+    with ThreadPoolExecutor(8) as clients:
+        waiting = [clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60) for _ in range(8)]
+        wait_until(lambda: router.waiting == 8, 60, "8 requests to wait")
+        groups.register(*groups.start(1, capacity=2))
+        answers = [response.result() for response in waiting]
+    assert [response.status_code for response in answers] == [200] * 8
+    assert router.demand == 0
+
+
+def test_a_request_whose_deadline_ends_at_zero_gets_the_phase(start_gateway, groups):
+    api = start_gateway()
+    ready(api, 0)
+    wait_until(lambda: api.context.pool_views.latest("answers"), 60, "the first view")
+    response = api.client.get(f"{SERVE}/", headers={"Daybreak-Deadline-S": "0.2"})
+    assert response.status_code == 503
+    problem = response.json()
+    assert problem["code"] == "not_ready"
+    assert problem["wake"]["phase"] == "detect"
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def test_a_deadline_ends_the_work_of_the_group(start_gateway, groups):
+    api = start_gateway()
+    (backend,) = groups.start(1)
+    groups.register(backend)
+    ready(api, 1)
+    response = api.client.get(f"{SERVE}/?latency=60", headers={"Daybreak-Deadline-S": "1"})
+    assert (response.status_code, response.json()["code"]) == (504, "deadline_passed")
+    wait_until(lambda: backend.lines("gone"), 60, "the group to see that nobody waits")
+    for value, code in (("0", "deadline_passed"), ("-1", "deadline_passed"), ("soon", "bad_header")):
+        response = api.client.get(f"{SERVE}/", headers={"Daybreak-Deadline-S": value})
+        assert response.json()["code"] == code
+
+
+@pytest.mark.parametrize("query", ["latency=60", "chunks=1000&pause=0.2"])
+def test_a_client_that_goes_away_ends_the_work_of_the_group(start_gateway, groups, query):
+    api = start_gateway()
+    (backend,) = groups.start(1)
+    groups.register(backend)
+    ready(api, 1)
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as client:
+        client.sendall(f"GET {SERVE}/?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        wait_until(lambda: backend.lines("begin"), 60, "the request to reach the group")
+    wait_until(lambda: backend.lines("gone"), 60, "the group to see that the client has gone")
+    router = api.context.serving_pools.get("answers").router
+    wait_until(lambda: router.demand == 0, 60, "the slot to be free")
+
+
+def test_a_client_that_goes_away_leaves_the_line(start_gateway, groups):
+    api = start_gateway()
+    router = api.context.serving_pools.get("answers").router
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as client:
+        client.sendall(f"GET {SERVE}/ HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        wait_until(lambda: router.waiting == 1, 60, "the request to wait")
+    wait_until(lambda: router.waiting == 0, 60, "the request to leave")
+
+
+def test_a_slow_client_slows_down_its_group(start_gateway, groups):
+    api = start_gateway()
+    (backend,) = groups.start(1)
+    groups.register(backend)
+    ready(api, 1)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", int(api.url.rpartition(":")[2])))
+        client.sendall(f"GET {SERVE}/?chunks=1000&size=100000 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert client.recv(100)
+        memory = rss_bytes()
+        written = still(lambda: len(backend.lines("part"))) * 100_000
+        assert written < 50_000_000  # of 100 MB; the kernel's buffers on the way hold the rest
+        assert rss_bytes() - memory < 10_000_000
+        assert api.client.get(f"{SERVE}/").status_code == 200
+    wait_until(lambda: backend.lines("gone"), 60, "the group to see that the client has gone")

@@ -66,7 +66,7 @@ class HttpUpstreams:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(
                     lambda: Connection(host=address.netloc.encode(), on_free=partial(self._put, endpoint)),
-                    address.hostname,
+                    address.hostname or "",
                     address.port or 80,
                 )
         except TimeoutError as exc:

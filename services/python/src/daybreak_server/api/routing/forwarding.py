@@ -52,7 +52,7 @@ def target_of(scope: Scope, pool: str) -> bytes:
     """The path and query below the pool's route, percent-encoded as the client sent them."""
     query: bytes = scope["query_string"]
     raw: bytes = scope.get("raw_path") or b""
-    before, found, path = raw.partition(b"/v1/pools/" + pool.encode() + b"/serve/")
+    _, found, path = raw.partition(b"/v1/pools/" + pool.encode() + b"/serve/")
     if not found:  # the name of the pool is encoded in an unusual way
         decoded: Any = scope["path"].partition("/serve/")[2]
         path = quote(decoded, safe="/:@!$&'()*+,;=~-._").encode()
