@@ -1,0 +1,212 @@
+"""The line of waiting requests, and its events."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daybreak_server.api.routing.candidates import RoutingRequest
+from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
+from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
+from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
+from daybreak_server.domain.routing import RoutingPolicy
+
+
+def make(**changes) -> PoolRouter:
+    options = {
+        "policy": RoutingPolicy.LEAST_LOADED,
+        "max_waiting": 100,
+        "max_waiting_per_tenant": 100,
+        "max_wait_s": 60.0,
+    }
+    return PoolRouter(**{**options, **changes})
+
+
+def view(*names: str, capacity: int | None = 1) -> PoolView:
+    groups = [
+        GroupRecord(
+            id=GroupId(name), state=GroupState.IDLE, endpoint=f"http://{name}:1", capacity=capacity
+        )
+        for name in names
+    ]
+    return PoolView(name="answers", groups=tuple(groups))
+
+
+def ticket(tenant: str = "default", session: bytes | None = None) -> Ticket:
+    return Ticket(tenant=tenant, request=RoutingRequest(session=session))
+
+
+def later() -> float:
+    return asyncio.get_running_loop().time() + 60
+
+
+async def wait_for(router: PoolRouter, number: int = 1, **options) -> list[asyncio.Task[Slot]]:
+    """Requests that wait, in order."""
+    before = router.waiting
+    tasks = [asyncio.create_task(router.acquire(ticket(**options), deadline=later())) for _ in range(number)]
+    while router.waiting < before + number:
+        await asyncio.sleep(0)
+    return tasks
+
+
+async def test_requests_are_served_in_the_order_of_their_arrival():
+    router = make()
+    tasks = await wait_for(router, 3)
+    router.update(view("g-a"))
+    for number, task in enumerate(tasks):
+        slot = await task
+        assert [other.done() for other in tasks].count(True) == number + 1
+        assert router.acquire_now(ticket()) is None
+        slot.release()
+    assert router.demand == 0
+
+
+async def test_a_slot_that_ends_goes_to_the_line_and_not_to_a_later_request():
+    router = make()
+    router.update(view("g-a"))
+    slot = await router.acquire(ticket(), deadline=later())
+    (task,) = await wait_for(router)
+    slot.release()
+    assert router.acquire_now(ticket()) is None
+    slot.release()  # the second time changes nothing
+    assert (await task).group.own == 1
+
+
+async def test_a_request_that_waits_for_its_own_group_holds_nobody_up():
+    router = make(policy=RoutingPolicy.SESSION)
+    router.update(view("g-a", "g-b"))
+    first = await router.acquire(ticket(session=b"x"), deadline=later())
+    (same,) = await wait_for(router, session=b"x")
+    (other,) = await wait_for(router, 1, session=b"x")
+    free = await router.acquire(ticket(), deadline=later())
+    assert free.group is not first.group
+    first.release()
+    assert (await same).group is first.group
+    assert not other.done()
+    other.cancel()
+
+
+async def test_the_line_is_bounded_in_number_and_by_tenant():
+    router = make(max_waiting=3, max_waiting_per_tenant=2)
+    tasks = await wait_for(router, 2, tenant="a")
+    with pytest.raises(LineFullError, match="waiting_per_tenant"):
+        await router.acquire(ticket("a"), deadline=later())
+    tasks += await wait_for(router, 1, tenant="b")
+    with pytest.raises(LineFullError, match="^waiting$"):
+        await router.acquire(ticket("c"), deadline=later())
+    tasks[0].cancel()
+    await asyncio.wait([tasks[0]])
+    tasks += await wait_for(router, 1, tenant="a")
+    router.close()
+    for task in tasks[1:]:
+        with pytest.raises(ClosingError):
+            await task
+    with pytest.raises(ClosingError):
+        await router.acquire(ticket(), deadline=later())
+
+
+async def test_a_request_waits_until_its_deadline_or_the_longest_wait():
+    now = asyncio.get_running_loop().time()
+    for router, deadline in ((make(max_wait_s=0.01), now + 60), (make(), now + 0.01)):
+        with pytest.raises(WaitedTooLongError):
+            await router.acquire(ticket(), deadline=deadline)
+        assert router.demand == 0
+
+
+async def test_a_request_is_not_given_to_a_group_that_broke_it():
+    router = make()
+    router.update(view("g-a"))
+    broken = ticket()
+    broken.broke.add("g-a")
+    task = asyncio.create_task(router.acquire(broken, deadline=later()))
+    while not router.waiting:
+        await asyncio.sleep(0)
+    assert router.acquire_now(ticket()) is not None
+    router.update(view("g-a", "g-b"))
+    assert (await task).group.id == "g-b"
+
+
+async def test_a_full_group_gets_the_request_again_after_a_pause():
+    router = make()
+    router.update(view("g-a", capacity=None))
+    slot = await router.acquire(ticket(), deadline=later())
+    router.refused(slot, draining=False)
+    assert (slot.group.own, router.in_flight) == (0, 0)
+    assert router.acquire_now(ticket()) is None
+    assert (await router.acquire(ticket(), deadline=later())).group is slot.group
+
+
+async def test_slots_of_a_group_whose_lease_ends_are_lost():
+    router = make()
+    router.update(view("g-a", "g-b"))
+    slots = [await router.acquire(ticket(), deadline=later()) for _ in range(2)]
+    lost: list[str] = []
+    for slot in slots:
+        slot.on_lost = lambda slot=slot: lost.append(slot.group.id)
+    router.update(view("g-b"))
+    assert lost == ["g-a"]
+    assert {slot.group.id: slot.lost for slot in slots} == {"g-a": True, "g-b": False}
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("come"), st.integers(0, 2)),
+            st.tuples(st.just("end"), st.integers(0, 30)),
+            st.tuples(st.just("leave"), st.integers(0, 30)),
+            st.tuples(st.just("full"), st.integers(0, 30)),
+            st.tuples(st.just("groups"), st.integers(0, 3)),
+        ),
+        max_size=60,
+    )
+)
+def test_no_request_and_no_slot_is_ever_lost(steps):
+    """Whatever happens in whatever order: counts are exact, capacities hold, and nobody waits beside a free group."""
+
+    async def run() -> None:
+        router = make()
+        slots: list[Slot] = []
+        waiting: list[asyncio.Task[Slot]] = []
+
+        async def settle() -> None:
+            for _ in range(4):
+                await asyncio.sleep(0)
+            for task in [task for task in waiting if task.done()]:
+                waiting.remove(task)
+                if not task.cancelled():
+                    slots.append(task.result())
+
+        for step, number in steps:
+            if step == "come":
+                waiting.append(
+                    asyncio.create_task(router.acquire(ticket(str(number)), deadline=later()))
+                )
+            elif step == "end" and slots:
+                slots.pop(number % len(slots)).release()
+            elif step == "full" and slots:
+                router.refused(slots.pop(number % len(slots)), draining=False)
+            elif step == "leave" and waiting:
+                waiting[number % len(waiting)].cancel()
+            elif step == "groups":
+                router.update(view(*[f"g-{n}" for n in range(number)], capacity=2))
+            if number % 2:  # otherwise the next step comes at the same moment
+                await settle()
+        await settle()
+        groups = {slot.group.id: slot.group for slot in slots}
+        assert (router.in_flight, router.waiting) == (len(slots), len(waiting))
+        for group in {id(group): group for group in groups.values()}.values():
+            assert group.own == sum(slot.group is group for slot in slots) <= 2
+        assert not waiting or router.acquire_now(ticket()) is None
+        for slot in slots:
+            slot.release()
+        for task in waiting:
+            task.cancel()
+        await settle()
+        for slot in slots:
+            slot.release()
+
+    asyncio.run(run())
