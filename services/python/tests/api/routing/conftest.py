@@ -40,7 +40,7 @@ class Groups:
             self._queue.register(backend.record(**changes), ttl_s=ttl_s)
 
     def deregister(self, backend: Backend) -> None:
-        self._queue.deregister(backend.id)
+        self._queue.deregister(backend.record())
 
     def close(self) -> None:
         for backend in self.backends:

@@ -28,9 +28,7 @@ def make(**changes) -> PoolRouter:
 
 def view(*names: str, capacity: int | None = 1) -> PoolView:
     groups = [
-        GroupRecord(
-            id=GroupId(name), state=GroupState.IDLE, endpoint=f"http://{name}:1", capacity=capacity
-        )
+        GroupRecord(id=GroupId(name), state=GroupState.IDLE, endpoint=f"http://{name}:1", capacity=capacity)
         for name in names
     ]
     return PoolView(name="answers", groups=tuple(groups))
@@ -140,6 +138,17 @@ async def test_a_full_group_gets_the_request_again_after_a_pause():
     assert (await router.acquire(ticket(), deadline=later())).group is slot.group
 
 
+async def test_a_client_that_leaves_at_the_moment_of_its_turn_gives_the_slot_back():
+    router = make()
+    router.update(view("g-a"))
+    slot = await router.acquire(ticket(), deadline=later())
+    leaving, staying = await wait_for(router, 2)
+    slot.release()
+    leaving.cancel()
+    assert (await staying).group.own == 1
+    assert leaving.cancelled()
+
+
 async def test_slots_of_a_group_whose_lease_ends_are_lost():
     router = make()
     router.update(view("g-a", "g-b"))
@@ -182,9 +191,7 @@ def test_no_request_and_no_slot_is_ever_lost(steps):
 
         for step, number in steps:
             if step == "come":
-                waiting.append(
-                    asyncio.create_task(router.acquire(ticket(str(number)), deadline=later()))
-                )
+                waiting.append(asyncio.create_task(router.acquire(ticket(str(number)), deadline=later())))
             elif step == "end" and slots:
                 slots.pop(number % len(slots)).release()
             elif step == "full" and slots:
@@ -196,9 +203,8 @@ def test_no_request_and_no_slot_is_ever_lost(steps):
             if number % 2:  # otherwise the next step comes at the same moment
                 await settle()
         await settle()
-        groups = {slot.group.id: slot.group for slot in slots}
         assert (router.in_flight, router.waiting) == (len(slots), len(waiting))
-        for group in {id(group): group for group in groups.values()}.values():
+        for group in router.groups:
             assert group.own == sum(slot.group is group for slot in slots) <= 2
         assert not waiting or router.acquire_now(ticket()) is None
         for slot in slots:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import httpx2
 import pytest
 from api_support import Api
 
+from daybreak_server.domain.routing import RoutingPolicy
 from testkit.waiting import wait_until
 
 SERVE = "/v1/pools/answers/serve"
@@ -21,7 +24,7 @@ SERVE = "/v1/pools/answers/serve"
 def ready(api: Api, count: int) -> None:
     """Wait until the gateway knows this number of groups."""
     router = api.context.serving_pools.get("answers").router
-    wait_until(lambda: len(router.endpoints) == count, 60, f"{count} ready groups")
+    wait_until(lambda: len(router.groups) == count, 60, f"{count} ready groups")
 
 
 def rss_bytes() -> int:
@@ -231,3 +234,159 @@ def test_a_slow_client_slows_down_its_group(start_gateway, groups):
         assert rss_bytes() - memory < 10_000_000
         assert api.client.get(f"{SERVE}/").status_code == 200
     wait_until(lambda: backend.lines("gone"), 60, "the group to see that the client has gone")
+
+
+def test_a_group_that_hangs_keeps_its_requests_until_its_lease_ends(start_gateway, groups):
+    api = start_gateway()
+    stuck, other = groups.start(2)
+    groups.register(stuck)
+    ready(api, 1)
+    with ThreadPoolExecutor(1) as clients:
+        os.kill(stuck.process.pid, signal.SIGSTOP)
+        response = clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60)
+        wait_until(lambda: api.context.serving_pools.get("answers").router.in_flight, 60, "the request")
+        groups.register(other)
+        ready(api, 2)
+        assert not response.done()  # a slow group is not a dead one
+        groups.deregister(stuck)
+        assert response.result().json()["pid"] == other.process.pid
+
+
+def test_a_rolling_replacement_of_all_groups_fails_no_request(start_gateway, groups):
+    api = start_gateway()
+    old = groups.start(2, capacity=4)
+    groups.register(*old)
+    ready(api, 2)
+    stopping = threading.Event()
+
+    def client() -> list[int]:
+        statuses = []
+        with httpx2.Client(base_url=api.url, timeout=60, verify=False) as session:
+            while not stopping.is_set():
+                statuses.append(session.post(f"{SERVE}/?latency=0.02", content=b"x" * 5000).status_code)
+        return statuses
+
+    with ThreadPoolExecutor(6) as clients:
+        running = [clients.submit(client) for _ in range(6)]
+        try:
+            for backend in old:
+                (new,) = groups.start(1, capacity=4)
+                groups.register(new)
+                groups.register(backend, drain=True)
+                wait_until(lambda b=backend: len(b.lines("begin")) == len(b.lines("end")), 60, "the drain")
+                backend.kill()  # it may have got one more request before the gateway saw the mark
+                groups.deregister(backend)
+            wait_until(lambda: len(groups.backends[-1].lines("end")) > 20, 60, "the last group to work")
+        finally:
+            stopping.set()
+        statuses = [status for future in running for status in future.result()]
+    assert set(statuses) == {200}
+    assert len(statuses) > 50
+
+
+def test_requests_pass_while_redis_restarts(start_gateway, groups, valkey):
+    api = start_gateway()
+    groups.register(*groups.start(1))
+    ready(api, 1)
+    valkey.kill()
+    try:
+        assert [api.client.get(f"{SERVE}/").status_code for _ in range(3)] == [200] * 3
+    finally:
+        valkey.start()
+    assert api.client.get(f"{SERVE}/").status_code == 200
+
+
+def test_two_gateways_share_the_capacity_of_a_group(start_gateway, groups):
+    gateways = [start_gateway(), start_gateway()]
+    groups.register(*groups.start(1))
+    for api in gateways:
+        ready(api, 1)
+    # The group is full for the first three requests, and says so; both gateways try again.
+    with ThreadPoolExecutor(4) as clients:
+        url = f"{SERVE}/?refuse_first=3"
+        sent = [clients.submit(httpx2.get, gateways[n % 2].url + url, timeout=60) for n in range(4)]
+        assert [response.result().status_code for response in sent] == [200] * 4
+    assert len(groups.backends[0].lines("refused")) == 3
+
+
+def test_limits_are_told_apart(start_gateway, groups):
+    api = start_gateway(max_waiting=2, max_waiting_per_tenant=1, max_buffered_bytes=10)
+    router = api.context.serving_pools.get("answers").router
+    with ThreadPoolExecutor(1) as clients:
+        first = clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60)
+        wait_until(lambda: router.waiting == 1, 60, "the first request to wait")
+        for limit, options in {"waiting_per_tenant": {}, "buffered_bytes": {"content": b"x" * 11}}.items():
+            response = api.client.post(f"{SERVE}/", **options)
+            assert (response.status_code, response.json()["code"]) == (503, "queue_full")
+            assert response.json()["limit"] == limit
+            assert response.headers["retry-after"]
+        groups.register(*groups.start(1))
+        assert first.result().status_code == 200
+
+
+def test_sessions_stay_with_their_group(start_gateway, groups):
+    api = start_gateway(pool={"routing": "session"})
+    groups.register(*groups.start(2))
+    ready(api, 2)
+    seen = {
+        name: {
+            api.client.get(f"{SERVE}/", headers={"Daybreak-Session": name}).json()["pid"] for _ in range(4)
+        }
+        for name in ("a", "b", "c", "d", "e", "f")
+    }
+    assert all(len(pids) == 1 for pids in seen.values())
+    assert len(set.union(*seen.values())) == 2
+
+
+def test_the_policy_can_be_changed_while_requests_pass(start_gateway, groups):
+    api = start_gateway(pool={"routing": "session"})
+    groups.register(*groups.start(2))
+    ready(api, 2)
+    headers = {"Daybreak-Session": "a"}
+    api.context.serving_pools.get("answers").router.policy = RoutingPolicy.ROUND_ROBIN
+    pids = {api.client.get(f"{SERVE}/", headers=headers).json()["pid"] for _ in range(2)}
+    assert len(pids) == 2
+
+
+def test_demand_is_published_when_it_changes_and_withdrawn(start_gateway, groups):
+    api = start_gateway()
+    published = api.context.services.demand.published
+    with ThreadPoolExecutor(2) as clients:
+        sent = [clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60) for _ in range(2)]
+        wait_until(lambda: ("answers", 2) in published, 60, "the demand of two requests")
+        groups.register(*groups.start(1))
+        assert [response.result().status_code for response in sent] == [200, 200]
+    wait_until(lambda: published[-1] == ("answers", 0), 60, "the demand to be withdrawn")
+    assert {pool for pool, _ in published} == {"answers"}
+
+
+def test_a_gateway_that_shuts_down_sends_waiting_clients_to_another_one(start_gateway):
+    api = start_gateway()
+    router = api.context.serving_pools.get("answers").router
+    with ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60)
+        wait_until(lambda: router.waiting == 1, 60, "the request to wait")
+        api.server.should_exit = True
+        response = waiting.result()
+    assert (response.status_code, response.json()["code"]) == (503, "shutting_down")
+
+
+def test_pools_of_other_kinds_answer_no_requests(start_gateway):
+    api = start_gateway()
+    for pool, status, code in (("echo", 409, "conflict"), ("none", 404, "no_such_pool")):
+        response = api.client.get(f"/v1/pools/{pool}/serve/x")
+        assert (response.status_code, response.json()["code"]) == (status, code)
+    assert api.client.get("/v1/pools/answers/server/x").json()["code"] == "not_found"
+    assert api.client.get("/v1/pools/answers").status_code == 200
+
+
+def test_the_route_without_its_fast_path_answers_in_the_same_way(start_gateway, groups):
+    api = start_gateway()
+    groups.register(*groups.start(1))
+    app = api.server.config.app
+    fast, app.serving = app.serving, None
+    assert fast is not None
+    response = api.client.put(f"{SERVE}/a?b=c", content=b"d")
+    assert response.json()["method"] == "PUT"
+    with httpx2.stream("POST", f"{api.url}{SERVE}/?chunks=2&size=3", timeout=60) as streamed:
+        assert streamed.read() == b"xxxxxx"

@@ -11,7 +11,7 @@ exact without locks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from daybreak_server.api.routing.candidates import Candidate
@@ -91,14 +91,9 @@ class PoolRouter:
         return len(self._slots) + len(self._line)
 
     @property
-    def endpoints(self) -> list[str]:
-        """The addresses of the groups that may get requests."""
-        return [group.endpoint for group in self._table.ready]
-
-    @property
-    def has_ready_group(self) -> bool:
-        """Whether a group may get requests, now or when it has room."""
-        return bool(self._table.ready)
+    def groups(self) -> Sequence[Candidate]:
+        """The groups that may get requests, now or when they have room."""
+        return self._table.ready
 
     def update(self, view: PoolView) -> None:
         """Take in a new view of the pool."""

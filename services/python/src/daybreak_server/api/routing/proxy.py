@@ -234,7 +234,7 @@ class Proxy:
 
     def _not_ready(self) -> ApiError:
         """No group took the request in time: the pool is waking, or all groups are full."""
-        if self.router.has_ready_group:
+        if self.router.groups:
             return ApiError(
                 ErrorCode.NOT_READY,
                 f"All groups of the pool {self._pool} are busy. Retry later, or allow more time.",

@@ -100,4 +100,4 @@ class ServingPools:
         return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher)
 
     def _keep_connections(self) -> None:
-        self._upstreams.keep([endpoint for pool in self for endpoint in pool.router.endpoints])
+        self._upstreams.keep([group.endpoint for pool in self for group in pool.router.groups])
