@@ -83,6 +83,7 @@ class Dependencies:
                 upstreams=services.upstreams,
                 demand=services.demand,
                 settings=settings.router,
+                meter=metrics.meter,
                 now_ms=services.now_ms,
             ),
         )

@@ -23,30 +23,30 @@ class GatewayMetrics:
         self.registry = CollectorRegistry()
         self.pools = PoolMetrics()
         self.registry.register(self.pools)
-        self._meter = meter or PrometheusMeter(catalogue.exported_by(Exporter.GATEWAY), self.registry)
+        self.meter = meter or PrometheusMeter(catalogue.exported_by(Exporter.GATEWAY), self.registry)
         self._last_tick: dict[str, float] = {}
-        self._events = self._meter.counter(catalogue.STREAM_EVENTS)
-        self._resets = self._meter.counter(catalogue.STREAM_RESETS)
-        self._meter.gauge(catalogue.BUILD_INFO, version("daybreak-server")).set(1)
+        self._events = self.meter.counter(catalogue.STREAM_EVENTS)
+        self._resets = self.meter.counter(catalogue.STREAM_RESETS)
+        self.meter.gauge(catalogue.BUILD_INFO, version("daybreak-server")).set(1)
 
     def observe_request(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
         """Count a request whose response began after ``seconds``. ``code``: of its error, or ``none``."""
-        self._meter.counter(catalogue.HTTP_REQUESTS, route, method, str(status), code).inc()
-        self._meter.histogram(catalogue.HTTP_REQUEST, route, method).observe(seconds)
+        self.meter.counter(catalogue.HTTP_REQUESTS, route, method, str(status), code).inc()
+        self.meter.histogram(catalogue.HTTP_REQUEST, route, method).observe(seconds)
 
     def observe_script(self, script: str, seconds: float, succeeded: bool) -> None:
         """Count a call of a Redis script."""
-        self._meter.histogram(catalogue.REDIS_SCRIPT, script).observe(seconds)
+        self.meter.histogram(catalogue.REDIS_SCRIPT, script).observe(seconds)
         if not succeeded:
-            self._meter.counter(catalogue.REDIS_SCRIPT_ERRORS, script).inc()
+            self.meter.counter(catalogue.REDIS_SCRIPT_ERRORS, script).inc()
 
     def stream_opened(self, kind: str) -> None:
         """Count a stream that a client has opened."""
-        self._meter.gauge(catalogue.STREAM_SUBSCRIBERS, kind).inc()
+        self.meter.gauge(catalogue.STREAM_SUBSCRIBERS, kind).inc()
 
     def stream_closed(self, kind: str) -> None:
         """Count a stream that has ended."""
-        self._meter.gauge(catalogue.STREAM_SUBSCRIBERS, kind).dec()
+        self.meter.gauge(catalogue.STREAM_SUBSCRIBERS, kind).dec()
 
     def count_relayed(self, subscribers: int) -> None:
         """Count an event that was sent to so many streams."""
@@ -58,13 +58,13 @@ class GatewayMetrics:
 
     def observe_lag(self, pool: str, event_ms: int) -> None:
         """Record how long after its entry in Redis (Unix time in ms) an event was read."""
-        self._meter.histogram(catalogue.STREAM_LAG, pool).observe(max(0.0, time.time() - event_ms / 1000))
+        self.meter.histogram(catalogue.STREAM_LAG, pool).observe(max(0.0, time.time() - event_ms / 1000))
 
     def record_tick(self, pool: str, *, succeeded: bool) -> None:
         """Count a tick."""
         for outcome, happened in (("done", succeeded), ("failed", not succeeded)):
             # Both series exist from the first tick on: a rate needs a value before the first event.
-            self._meter.counter(catalogue.TICKS, pool, outcome).inc(int(happened))
+            self.meter.counter(catalogue.TICKS, pool, outcome).inc(int(happened))
         if succeeded:
             self._last_tick[pool] = time.monotonic()
         self.update_ages()
@@ -76,13 +76,13 @@ class GatewayMetrics:
 
     def count_deleted_files(self, pool: str, count: int) -> None:
         """Count deleted files."""
-        self._meter.counter(catalogue.FILES_DELETED, pool).inc(count)
+        self.meter.counter(catalogue.FILES_DELETED, pool).inc(count)
 
     def update_ages(self) -> None:
         """Bring the ages up to date."""
         now = time.monotonic()
         for pool, last in self._last_tick.items():
-            self._meter.gauge(catalogue.TICK_LAG, pool).set(now - last)
+            self.meter.gauge(catalogue.TICK_LAG, pool).set(now - last)
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format."""

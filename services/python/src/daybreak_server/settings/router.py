@@ -15,7 +15,7 @@ class RouterSettings(Section):
     policy: RoutingPolicy = Field(
         RoutingPolicy.LEAST_LOADED,
         description="How the group of a request is chosen, in pools that do not set `routing`: `least_loaded`, "
-        "`round_robin`, `power_of_two` (the less loaded of two random groups), `gpu_memory` (most free memory), "
+        "`round_robin`, `power_of_two` (the less loaded of two random groups), `gpu_memory` (the most free memory), "
         "`session` (by the header `Daybreak-Session`) or `prefix` (by the beginning of the body).",
     )
     timeout_s: Duration = Field(

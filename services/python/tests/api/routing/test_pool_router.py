@@ -94,7 +94,7 @@ async def test_the_line_is_bounded_in_number_and_by_tenant():
     with pytest.raises(LineFullError, match="waiting_per_tenant"):
         await router.acquire(ticket("a"), deadline=later())
     tasks += await wait_for(router, 1, tenant="b")
-    with pytest.raises(LineFullError, match="^waiting$"):
+    with pytest.raises(LineFullError, match=r"^waiting$"):
         await router.acquire(ticket("c"), deadline=later())
     tasks[0].cancel()
     await asyncio.wait([tasks[0]])

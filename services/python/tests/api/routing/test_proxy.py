@@ -32,6 +32,10 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+def metrics(api: Api) -> str:
+    return api.client.get("/metrics").text
+
+
 def still(value: Callable[[], int]) -> int:
     """The value once it stays the same for a while."""
     seen = [value()]
@@ -124,15 +128,18 @@ def test_after_the_first_byte_a_request_is_not_sent_again(start_gateway, groups)
     api = start_gateway()
     groups.register(*groups.start(2))
     ready(api, 2)
-    received = b""
-    with (
-        pytest.raises(httpx2.RemoteProtocolError),
-        httpx2.stream("POST", f"{api.url}{SERVE}/?chunks=9&pause=0.2&crash=within", timeout=60) as response,
-    ):
-        for part in response.iter_raw():
-            received += part
-    assert received == b"x"
+    received = []
+
+    def read() -> None:
+        with httpx2.stream(
+            "POST", f"{api.url}{SERVE}/?chunks=9&pause=0.2&crash=within", timeout=60
+        ) as response:
+            received.extend(response.iter_raw())
+
+    with pytest.raises(httpx2.RemoteProtocolError):
+        read()
     assert sum(len(backend.lines("begin")) for backend in groups.backends) == 1
+    assert 'daybreak_router_requests_total{outcome="cut_off",pool="answers"} 1.0' in metrics(api)
 
 
 def test_a_refused_connection_takes_a_group_out_and_no_request_fails(start_gateway, groups):
@@ -156,6 +163,11 @@ def test_requests_that_a_group_refuses_go_to_another_one(start_gateway, groups):
     response = api.client.post(f"{SERVE}/?refuse_first=1")
     assert response.status_code == 200, response.text  # each backend refuses its first request
     assert sum(len(backend.lines("refused")) for backend in groups.backends) == 2
+    shown = metrics(api)
+    assert 'daybreak_router_retries_total{pool="answers",reason="busy"} 2.0' in shown
+    assert 'daybreak_router_requests_total{outcome="answered",pool="answers"} 1.0' in shown
+    assert 'daybreak_router_ready_groups{pool="answers"} 2.0' in shown
+    assert 'daybreak_router_first_byte_seconds_count{pool="answers"} 1.0' in shown
 
 
 def test_requests_wait_at_zero_until_a_group_is_ready(start_gateway, groups):
@@ -164,10 +176,12 @@ def test_requests_wait_at_zero_until_a_group_is_ready(start_gateway, groups):
     with ThreadPoolExecutor(8) as clients:
         waiting = [clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60) for _ in range(8)]
         wait_until(lambda: router.waiting == 8, 60, "8 requests to wait")
+        assert 'daybreak_router_waiting_requests{pool="answers"} 8.0' in metrics(api)
         groups.register(*groups.start(1, capacity=2))
         answers = [response.result() for response in waiting]
     assert [response.status_code for response in answers] == [200] * 8
     assert router.demand == 0
+    assert 'daybreak_router_wait_seconds_count{pool="answers"} 8.0' in metrics(api)
 
 
 def test_a_request_whose_deadline_ends_at_zero_gets_the_phase(start_gateway, groups):

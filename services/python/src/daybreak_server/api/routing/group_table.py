@@ -3,9 +3,10 @@
 The store's view comes once a second and says which groups exist. In between, this gateway knows better how many
 requests it has sent, which group refuses connections, and which one is full or leaves:
 
-* An ended lease, a drain mark or a refused connection takes a group out. Nothing else does: a group that is slow or full
-  stays in.
-* A group that refused a connection is tried again after a pause, because it may only have been unreachable for a moment.
+* An ended lease, a drain mark or a refused connection takes a group out. Nothing else does: a group that is slow or
+  full stays in.
+* A group that refused a connection is tried again after a pause, because it may only have been unreachable for a
+  moment.
 * A group that refused a request because it is full is blocked for a moment. The end of one of our requests on it, or a
   new report, ends that.
 """

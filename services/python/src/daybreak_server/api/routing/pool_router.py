@@ -104,6 +104,7 @@ class PoolRouter:
             slot.on_lost()
         self._on_groups()
         self._grant()
+        self.on_demand()
 
     def acquire_now(self, ticket: Ticket) -> Slot | None:
         """A slot if a group is free."""

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,6 +31,7 @@ from daybreak_server.api.routing.interruption import ClientWatch
 from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
 from daybreak_server.api.routing.request_body import ClientGoneError, ForwardedBody
 from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
+from daybreak_server.observability.router_metrics import RouterMetrics
 from daybreak_server.ports.upstreams import (
     AnswerCutOffError,
     NoAnswerError,
@@ -51,6 +53,18 @@ MAX_STALE = 3
 """How many idle connections that turn out to be closed are replaced before it counts as a failure of the group."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Incoming:
+    """A request that is to be answered. ``headers`` are those that are passed on."""
+
+    request: Request
+    tenant: str
+    headers: list[tuple[bytes, bytes]]
+    body: ForwardedBody
+    watch: ClientWatch
+    deadline: float
+
+
 class Proxy:
     """Answers the requests of one pool."""
 
@@ -61,9 +75,11 @@ class Proxy:
         router: PoolRouter,
         upstreams: Upstreams,
         settings: RouterSettings,
+        metrics: RouterMetrics,
         now_ms: Callable[[], int],
     ) -> None:
         self.router = router
+        self._metrics = metrics
         self._pool = pool
         self._upstreams = upstreams
         self._settings = settings
@@ -72,38 +88,47 @@ class Proxy:
 
     async def answer(self, request: Request, *, tenant: str) -> Response:
         """The response to a request. :raises ApiError: if there is none."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._seconds_left(request)
-        body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes)
         watch = ClientWatch(request.receive)
         try:
-            async with watch.until(deadline):
-                await body.read_beginning(self._settings.buffer_bytes)
-            if body.complete:
-                watch.start()
-            if self._buffered_bytes + len(body.buffered) > self._settings.max_buffered_bytes:
-                raise _full("buffered_bytes")
-            self._buffered_bytes += len(body.buffered)
-            try:
-                answer, slot = await self._send(request, body, watch, tenant=tenant, deadline=deadline)
-            finally:
-                self._buffered_bytes -= len(body.buffered)
-        except ClientGoneError:
+            return await self._answer(request, watch, tenant=tenant)
+        except BaseException as exc:
             watch.stop()
-            return Response(status_code=CLIENT_GONE)
-        except TimeoutError:
-            watch.stop()
-            if watch.gone:
+            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch.gone):
+                self._metrics.ended("client_gone")
                 return Response(status_code=CLIENT_GONE)
-            raise ApiError(
-                ErrorCode.DEADLINE_PASSED, "The deadline passed before the answer began. Allow more time."
-            ) from None
-        except BaseException:
-            watch.stop()
-            raise
+            error = _deadline_passed() if isinstance(exc, TimeoutError) else exc
+            self._metrics.ended(error.code if isinstance(error, ApiError) else "cancelled")
+            raise error from exc.__cause__
+
+    async def _answer(self, request: Request, watch: ClientWatch, *, tenant: str) -> Response:
+        began = asyncio.get_running_loop().time()
+        deadline = began + self._seconds_left(request)
+        body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes)
+        async with watch.until(deadline):
+            await body.read_beginning(self._settings.buffer_bytes)
         if body.complete:
             watch.start()
-        return ForwardedAnswer(answer, slot, watch, deadline=deadline, pool=self._pool)
+        if self._buffered_bytes + len(body.buffered) > self._settings.max_buffered_bytes:
+            raise _full("buffered_bytes")
+        self._buffered_bytes += len(body.buffered)
+        incoming = _Incoming(
+            request=request,
+            tenant=tenant,
+            headers=forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope)),
+            body=body,
+            watch=watch,
+            deadline=deadline,
+        )
+        try:
+            answer, slot = await self._send(incoming)
+        finally:
+            self._buffered_bytes -= len(body.buffered)
+        if body.complete:
+            watch.start()
+        self._metrics.first_byte(asyncio.get_running_loop().time() - began)
+        return ForwardedAnswer(
+            answer, slot, watch, deadline=deadline, pool=self._pool, ended=self._metrics.ended
+        )
 
     def _seconds_left(self, request: Request) -> float:
         for name, value in request.scope["headers"]:
@@ -122,20 +147,19 @@ class Proxy:
                 return min(seconds, self._settings.timeout_s)
         return self._settings.timeout_s
 
-    async def _send(
-        self, request: Request, body: ForwardedBody, watch: ClientWatch, *, tenant: str, deadline: float
-    ) -> tuple[UpstreamAnswer, Slot]:
+    async def _send(self, incoming: _Incoming) -> tuple[UpstreamAnswer, Slot]:
         """Send the request to one group after the other, until one answers it."""
-        ticket = Ticket(tenant=tenant, request=self._routing_request(request, body))
-        headers = forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope))
+        body = incoming.body
+        ticket = Ticket(tenant=incoming.tenant, request=self._routing_request(incoming.request, body))
         stale = 0
         while True:
-            slot = self.router.acquire_now(ticket) or await self._wait(ticket, watch, deadline)
+            slot = self.router.acquire_now(ticket) or await self._wait(ticket, incoming)
             try:
-                answer = await self._attempt(slot, request, headers, body, watch, deadline)
+                answer = await self._attempt(slot, incoming)
             except UnreachableError as exc:
                 log.warning("pool %s: group %s is out: %s", self._pool, slot.group.id, exc)
                 self.router.unreachable(slot)
+                self._metrics.retried("unreachable")
                 continue
             except NoAnswerError as exc:
                 slot.release()
@@ -144,6 +168,7 @@ class Proxy:
                     log.warning("pool %s: group %s gave no answer: %s", self._pool, slot.group.id, exc)
                     ticket.broke.add(slot.group.id)
                 self._check_retry(ticket, body, exc)
+                self._metrics.retried("no_answer")
                 continue
             except AnswerCutOffError as exc:
                 slot.release()
@@ -156,7 +181,9 @@ class Proxy:
                 self.router.answered(slot)
                 return answer, slot
             answer.close()
-            self.router.refused(slot, draining=refusal == b"draining")
+            draining = refusal == b"draining"
+            self.router.refused(slot, draining=draining)
+            self._metrics.retried("draining" if draining else "busy")
             if body.passed_on:
                 raise ApiError(
                     ErrorCode.NOT_READY,
@@ -165,7 +192,9 @@ class Proxy:
                     retry_after_s=1.0,
                 )
 
-    async def _wait(self, ticket: Ticket, watch: ClientWatch, deadline: float) -> Slot:
+    async def _wait(self, ticket: Ticket, incoming: _Incoming) -> Slot:
+        watch, deadline = incoming.watch, incoming.deadline
+        began = asyncio.get_running_loop().time()
         try:
             async with watch.until(deadline):
                 return await self.router.acquire(ticket, deadline=deadline)
@@ -179,30 +208,25 @@ class Proxy:
             raise ApiError(
                 ErrorCode.SHUTTING_DOWN, "The server is shutting down. Send the request to another one."
             ) from exc
+        finally:
+            self._metrics.waited(asyncio.get_running_loop().time() - began)
 
-    async def _attempt(
-        self,
-        slot: Slot,
-        request: Request,
-        headers: list[tuple[bytes, bytes]],
-        body: ForwardedBody,
-        watch: ClientWatch,
-        deadline: float,
-    ) -> UpstreamAnswer:
+    async def _attempt(self, slot: Slot, incoming: _Incoming) -> UpstreamAnswer:
         """Send the request once, and wait for the head of the answer.
 
         :raises UpstreamError: TimeoutError: ClientGoneError:
         """
-        left_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        request, body, watch = incoming.request, incoming.body, incoming.watch
+        left_s = max(0.0, incoming.deadline - asyncio.get_running_loop().time())
         upstream_request = UpstreamRequest(
             method=request.scope["method"].encode(),
             target=target_of(request.scope, self._pool),
-            headers=[*headers, (DEADLINE_HEADER, b"%.3f" % left_s)],
+            headers=[*incoming.headers, (DEADLINE_HEADER, b"%.3f" % left_s)],
             body=body.buffered,
             rest=body.rest,
             length=body.length,
         )
-        block = watch.until(deadline)
+        block = watch.until(incoming.deadline)
         slot.on_lost = block.interrupt
         try:
             async with block:
@@ -256,7 +280,14 @@ class ForwardedAnswer(Response):
     """The answer of a group, passed on as it arrives."""
 
     def __init__(
-        self, answer: UpstreamAnswer, slot: Slot, watch: ClientWatch, *, deadline: float, pool: str
+        self,
+        answer: UpstreamAnswer,
+        slot: Slot,
+        watch: ClientWatch,
+        *,
+        deadline: float,
+        pool: str,
+        ended: Callable[[str], None],
     ) -> None:
         self.status_code = answer.status
         self.background = None
@@ -268,18 +299,21 @@ class ForwardedAnswer(Response):
         self._watch = watch
         self._deadline = deadline
         self._pool = pool
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer. If it breaks off, return without its end, and the server closes the connection."""
+        outcome = "cut_off"
         try:
             async with self._watch.until(self._deadline):
                 await self._send_all(send)
+            outcome = "answered"
         except AnswerCutOffError as exc:
             log.warning("pool %s: group %s broke off its answer: %s", self._pool, self._slot.group.id, exc)
         except TimeoutError:
-            if not self._watch.gone:
-                log.info("pool %s: the deadline passed during an answer", self._pool)
+            outcome = "client_gone" if self._watch.gone else ErrorCode.DEADLINE_PASSED
         finally:
+            self._ended(outcome)
             self._watch.stop()
             self._answer.close()
             self._slot.release()
@@ -307,6 +341,12 @@ def _number(value: bytes) -> float:
 def _full(limit: str) -> ApiError:
     return ApiError(
         ErrorCode.QUEUE_FULL, "Too many requests are waiting for a group. Retry later.", limit=limit
+    )
+
+
+def _deadline_passed() -> ApiError:
+    return ApiError(
+        ErrorCode.DEADLINE_PASSED, "The deadline passed before the answer began. Allow more time."
     )
 
 

@@ -14,7 +14,9 @@ from daybreak_server.api.routing.demand import DemandPublisher
 from daybreak_server.api.routing.pool_router import PoolRouter
 from daybreak_server.api.routing.proxy import Proxy
 from daybreak_server.domain.kinds import PoolKind
+from daybreak_server.observability.router_metrics import RouterMetrics
 from daybreak_server.ports.demand import DemandStore
+from daybreak_server.ports.metrics import Meter
 from daybreak_server.ports.upstreams import Upstreams
 from daybreak_server.settings.router import RouterSettings
 
@@ -40,12 +42,14 @@ class ServingPools:
         upstreams: Upstreams,
         demand: DemandStore,
         settings: RouterSettings,
+        meter: Meter,
         now_ms: Callable[[], int],
     ) -> None:
         self._catalog = catalog
         self._upstreams = upstreams
         self._demand = demand
         self._settings = settings
+        self._meter = meter
         self._now_ms = now_ms
         self._gateway = f"{socket.gethostname()}-{token_hex(6)}"
         online = (entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE)
@@ -89,12 +93,19 @@ class ServingPools:
             target_load=getattr(entry.settings, "target_load", None) or 1,
             demand=lambda: router.demand,
         )
-        router.on_demand = publisher.changed
+        metrics = RouterMetrics(self._meter, entry.name)
+
+        def demand_changed() -> None:
+            publisher.changed()
+            metrics.set_state(waiting=router.waiting, in_flight=router.in_flight, groups=len(router.groups))
+
+        router.on_demand = demand_changed
         proxy = Proxy(
             pool=entry.name,
             router=router,
             upstreams=self._upstreams,
             settings=settings,
+            metrics=metrics,
             now_ms=self._now_ms,
         )
         return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher)

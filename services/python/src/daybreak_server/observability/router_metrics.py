@@ -1,0 +1,41 @@
+"""What the router of one pool counts."""
+
+from __future__ import annotations
+
+from daybreak_server.observability import catalogue_router as catalogue
+from daybreak_server.ports.metrics import Meter
+
+
+class RouterMetrics:
+    """The series of one pool."""
+
+    def __init__(self, meter: Meter, pool: str) -> None:
+        self._meter = meter
+        self._pool = pool
+        self._waiting = meter.gauge(catalogue.ROUTER_WAITING, pool)
+        self._in_flight = meter.gauge(catalogue.ROUTER_IN_FLIGHT, pool)
+        self._groups = meter.gauge(catalogue.ROUTER_GROUPS, pool)
+        self._wait = meter.histogram(catalogue.ROUTER_WAIT, pool)
+        self._first_byte = meter.histogram(catalogue.ROUTER_FIRST_BYTE, pool)
+
+    def ended(self, outcome: str) -> None:
+        """Count a request that has ended."""
+        self._meter.counter(catalogue.ROUTER_REQUESTS, self._pool, outcome).inc()
+
+    def retried(self, reason: str) -> None:
+        """Count a request that goes to another group."""
+        self._meter.counter(catalogue.ROUTER_RETRIES, self._pool, reason).inc()
+
+    def waited(self, seconds: float) -> None:
+        """Record how long a request waited for a group."""
+        self._wait.observe(seconds)
+
+    def first_byte(self, seconds: float) -> None:
+        """Record how long a client waited for the first byte."""
+        self._first_byte.observe(seconds)
+
+    def set_state(self, *, waiting: int, in_flight: int, groups: int) -> None:
+        """Set the present numbers."""
+        self._waiting.set(waiting)
+        self._in_flight.set(in_flight)
+        self._groups.set(groups)
