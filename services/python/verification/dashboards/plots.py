@@ -82,7 +82,7 @@ class Plot:
         entries = [(series.name, series.color) for series in self.shown]
         hidden = sum(bool(series.points) for series in self.series) - len(entries)
         if self.kind is Kind.LINES and len(entries) == _MOST_LINES and hidden:
-            entries.append((f"{hidden} lower ones are left out", "none"))
+            entries.append((f"(the lowest {hidden} not drawn)", "none"))
         return entries
 
 
@@ -291,12 +291,14 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = _
 
 
 def round_up(value: float) -> float:
-    """The next number of the kind 1, 2, 5, 10 …"""
+    """The next round number, such as 1.2, 2, 5 or 10."""
     if value <= 0:
         return 1.0
     power = 10 ** math.floor(math.log10(value))
     return float(
-        next(step * power for step in (1, 2, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))
+        next(
+            step * power for step in (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9)
+        )
     )
 
 
