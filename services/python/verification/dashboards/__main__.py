@@ -55,7 +55,7 @@ def _note(panel: Panel) -> str:
     """What a run on one machine has no data for."""
     if panel.runbook_of_row:
         return (
-            "All alerts that fired in this run. Their windows are 300 times shorter than in production, so the start of "
+            "All alerts that fired in this run. Their windows are 300 times shorter than in production, so a start of "
             "a few seconds sets off some."
         )
     missing = [re.sub(r"\{\{\w+\}\}", "", query.legend).strip() for query in panel.queries if query.no_data]

@@ -232,15 +232,17 @@ def _pieces(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, flo
 def _axis(
     until: float, marks: Sequence[tuple[float, str]], *, left: float, inner: float, top: float, bottom: float
 ) -> str:
-    """The time axis: its ends, and a dotted line with a letter for each mark."""
+    """The time axis: its ends, and a dotted line with a letter at its top for each mark."""
     parts = [
         _text(left, bottom + 12, "0", fill=_PALE),
         _text(left + inner, bottom + 12, f"{until:.0f} s", anchor="end", fill=_PALE),
     ]
+    free = 0.0
     for at, letter in marks:
         x = left + inner * at / until
+        free = max(x, free + 8)  # letters of marks that are close stand side by side
         parts.append(f'<path d="M{x:.1f} {top}V{bottom:.1f}" stroke="#9ca3af" stroke-dasharray="2 3"/>')
-        parts.append(_text(x, bottom + 12, letter, anchor="middle", fill=_INK))
+        parts.append(_text(free, top - 3, letter, anchor="middle"))
     return "".join(parts)
 
 
