@@ -52,7 +52,7 @@ def _total(window: str, name: str) -> Panel:
         colors=GPU_TIME,
         runbook="daybreakgpuwaste",
         width=12,
-        pictured=window == "24h",
+        pictured=True,
         queries=_all(window),
     )
 
