@@ -137,6 +137,17 @@ class Kube:
         patch = {"spec": dict(spec)}
         self.custom.patch_namespaced_custom_object(api_group, version, self.namespace, plural, name, patch)
 
+    def patch_scaled_object(self, name: str, patch: Mapping[str, Any]) -> None:
+        """Change KEDA's object of a pool like `kubectl patch --type merge`."""
+        self.custom.patch_namespaced_custom_object(*SCALED[:2], self.namespace, SCALED[2], name, dict(patch))
+
+    def delete_clusters(self, pool: str) -> None:
+        """Delete the RayClusters of a pool. The operator creates a new one."""
+        api_group, version, plural = RAY
+        self.custom.delete_collection_namespaced_custom_object(
+            api_group, version, self.namespace, plural, label_selector=f"{POOL_LABEL}={pool}"
+        )
+
     def set_image(self, pool: str, image: str) -> None:
         """Set the image of the first container of head and workers in the pool's RayCluster template."""
         api_group, version, plural = POOLS
