@@ -15,8 +15,9 @@ from testkit.kubernetes.deployment import WAKE_S, Deployment
 from testkit.kubernetes.kube import SCALED
 from testkit.kubernetes.release import NAME
 
-POOL = "echo"
 During = Callable[[], object]
+Script = Callable[[Deployment], Iterator[During]]
+Context = Callable[[Deployment], AbstractContextManager[During]]
 _PAUSED = "autoscaling.keda.sh/paused"
 
 
@@ -26,24 +27,20 @@ class Fault:
 
     name: str
     alerts: tuple[str, ...]
-    context: Callable[[Deployment], AbstractContextManager[During]]
+    context: Context
+    pool: str = "echo"
+    """The pool that the alerts name, if they name one."""
 
 
 FAULTS: list[Fault] = []
 
 
-def fault(
-    *alerts: str,
-) -> Callable[
-    [Callable[[Deployment], Iterator[During]]], Callable[[Deployment], AbstractContextManager[During]]
-]:
+def fault(*alerts: str, pool: str = "echo") -> Callable[[Script], Context]:
     """Register a generator function as the fault of these alerts."""
 
-    def register(
-        function: Callable[[Deployment], Iterator[During]],
-    ) -> Callable[[Deployment], AbstractContextManager[During]]:
+    def register(function: Script) -> Context:
         context = contextmanager(function)
-        FAULTS.append(Fault(function.__name__, alerts, context))
+        FAULTS.append(Fault(function.__name__, alerts, context, pool))
         return context
 
     return register
@@ -60,37 +57,39 @@ def the_spec_of_a_pool_is_unreadable(deployment: Deployment) -> Iterator[During]
 
     def change() -> None:
         window = {"from": "08:00", "to": "18:00", "timeZone": next(zones), "groups": 1}
-        deployment.kube.patch_pool(POOL, {"warmSchedule": [window]})
+        deployment.kube.patch_pool("echo", {"warmSchedule": [window]})
 
     change()
     try:
         yield change
     finally:
-        deployment.kube.patch_pool(POOL, {"warmSchedule": None})
+        deployment.kube.patch_pool("echo", {"warmSchedule": None})
 
 
 @fault("DaybreakKedaErrors")
 def keda_cannot_reach_redis(deployment: Deployment) -> Iterator[During]:
     """The trigger of a pool has the address of a server that does not exist."""
-    (scaled,) = [item for item in deployment.kube.custom_objects(SCALED) if item["metadata"]["name"] == POOL]
+    (scaled,) = [
+        item for item in deployment.kube.custom_objects(SCALED) if item["metadata"]["name"] == "echo"
+    ]
     triggers = scaled["spec"]["triggers"]
     wrong = {**triggers[0], "metadata": {**triggers[0]["metadata"], "address": f"{NAME}-redis:1"}}
-    deployment.kube.patch_scaled_object(POOL, {"spec": {"triggers": [wrong, *triggers[1:]]}})
+    deployment.kube.patch_scaled_object("echo", {"spec": {"triggers": [wrong, *triggers[1:]]}})
     try:
         yield nothing
     finally:
-        deployment.kube.patch_scaled_object(POOL, {"spec": {"triggers": triggers}})
+        deployment.kube.patch_scaled_object("echo", {"spec": {"triggers": triggers}})
 
 
 @fault("DaybreakNotScaling")
 def keda_is_paused(deployment: Deployment) -> Iterator[During]:
     """A task waits for a pool at zero that KEDA was told to leave alone."""
-    deployment.kube.patch_scaled_object(POOL, {"metadata": {"annotations": {_PAUSED: "true"}}})
+    deployment.kube.patch_scaled_object("echo", {"metadata": {"annotations": {_PAUSED: "true"}}})
     try:
-        task = deployment.submit(POOL, {"message": "waits for KEDA", "steps": 2})
+        task = deployment.submit("echo", {"message": "waits for KEDA", "steps": 2})
         yield nothing
     finally:
-        deployment.kube.patch_scaled_object(POOL, {"metadata": {"annotations": {_PAUSED: None}}})
+        deployment.kube.patch_scaled_object("echo", {"metadata": {"annotations": {_PAUSED: None}}})
     assert deployment.follow(task).wait_for_end(timeout_s=WAKE_S).state.value == "succeeded"
 
 
@@ -105,7 +104,7 @@ def the_operator_is_gone(deployment: Deployment) -> Iterator[During]:
         kube.scale(operator, 1)
 
 
-@fault("DaybreakOperatorStuck")
+@fault("DaybreakOperatorStuck", pool="video")
 def a_pool_is_not_planned(deployment: Deployment) -> Iterator[During]:
     """A suspended pool is planned once a minute, which is longer than the shortened limit. A change ends the wait."""
     deployment.wait_for_zero("video", head=False)
@@ -113,3 +112,17 @@ def a_pool_is_not_planned(deployment: Deployment) -> Iterator[During]:
     deployment.kube.patch_pool("video", {"drainSeconds": drain_s + 1})
     yield nothing
     deployment.kube.patch_pool("video", {"drainSeconds": drain_s})
+
+
+@fault("DaybreakOperatorBehind")
+def a_head_hangs(deployment: Deployment) -> Iterator[During]:
+    """Each step of the operator waits for a head that does not answer, so the next step begins seconds late."""
+    (head,) = deployment.kube.heads("echo")
+    drain_s = deployment.values["pools"]["echo"]["drainSeconds"]
+    changed = itertools.cycle([drain_s + 1, drain_s])
+    deployment.kube.signal(head.metadata.name, "dashboard/dashboard.py", "STOP")
+    try:
+        yield lambda: deployment.kube.patch_pool("echo", {"drainSeconds": next(changed)})
+    finally:
+        deployment.kube.signal(head.metadata.name, "dashboard/dashboard.py", "CONT")
+        deployment.kube.patch_pool("echo", {"drainSeconds": drain_s})

@@ -24,8 +24,8 @@ from testkit.prometheus import Watch
 from testkit.system import try_request
 from testkit.waiting import wait_until
 
-FACTOR = 100.0
-"""Divides the windows and waits of alerts: 15 minutes are 9 s, five minutes are 3 s."""
+FACTOR = 75.0
+"""Divides the windows and waits of alerts: 15 minutes are 12 s, five minutes are 4 s."""
 INTERVAL_S = 1
 _KINDS = ("keda.sh/v1alpha1", "ray.io/v1/RayCluster")
 _MONITORING = ("ServiceMonitor", "PodMonitor", "PrometheusRule")

@@ -1,7 +1,7 @@
-"""Prometheus' discovery of pods and Services, written to files: Debian's Prometheus is built without the one for Kubernetes.
+"""Discovers pods and Services for Prometheus, and writes them to files, which Prometheus watches.
 
-The labels are those of Prometheus' ``kubernetes_sd_configs`` with the roles ``pod`` and ``endpointslice``, as far as
-the rules of monitors use them.
+Debian's Prometheus is built without its own discovery of Kubernetes. The labels are those of Prometheus' ``kubernetes_sd_configs`` with the
+roles ``pod`` and ``endpointslice``, as far as monitors use them.
 """
 
 from __future__ import annotations

@@ -85,6 +85,15 @@ class Kube:
         command = ["kubectl", "-n", self.namespace, "exec", name, "--", "sh", "-c", "kill -9 -1"]
         subprocess.run(command, check=False, capture_output=True)
 
+    def signal(self, pod: str, program: str, name: str) -> None:
+        """Send a signal, such as ``STOP``, to the processes of a pod that run a program. It needs no ``ps`` there."""
+        pattern = f"[{program[0]}]{program[1:]}"  # does not match the shell that runs this
+        script = (
+            'for process in /proc/[0-9]*; do if tr "\\0" " " < "$process/cmdline" | grep -q "$1"; then '
+            'kill -s "$2" "${process#/proc/}" && found=yes; fi; done 2>/dev/null; test -n "$found"'
+        )
+        _kubectl("-n", self.namespace, "exec", pod, "--", "sh", "-c", script, "sh", pattern, name)
+
     def delete_pod(self, name: str, *, force: bool = False) -> None:
         """Delete a pod; with ``force``, without a grace period, so that SIGKILL follows SIGTERM at once."""
         grace = {"grace_period_seconds": 0} if force else {}
