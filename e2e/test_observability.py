@@ -149,7 +149,7 @@ def test_prometheus_evaluates_every_rule_of_the_chart(run: Observed) -> None:
 
 
 def test_every_query_that_needs_kubernetes_has_data(run: Observed) -> None:
-    """Of all panels; also those about Ray, whose labels come from the chart's monitor."""
+    """Of all panels; also what Ray exports, whose names and labels come from the chart's monitor."""
     _make_a_failure(run)
     left = {
         f"{dashboard.title} / {panel.title}: {expression}": expression
@@ -172,7 +172,8 @@ def test_every_query_that_needs_kubernetes_has_data(run: Observed) -> None:
 
 
 def _needs_the_cluster(query: Query) -> bool:
-    of_ray = any(name.startswith("ray_") for name in promql.metric_names(query.expression))
+    names = promql.metric_names(query.expression)
+    of_ray = any(name.startswith(("ray_", "daybreak_rank_")) for name in names)
     return query.no_data == KUBERNETES or (of_ray and not query.no_data)
 
 

@@ -188,8 +188,16 @@ _REDIS = Row(
             shows="Median and 95th percentile of the round trip of a call, by script, as gateways measure it.",
             bad="All scripts slow: Redis or the network. One script slow: it does too much at once.",
             unit=Unit.SECONDS,
-            width=24,
+            width=12,
             queries=quantiles("daybreak_redis_script_seconds{HERE}", "script"),
+        ),
+        Panel(
+            title="Time of scripts, groups",
+            shows="Median and 95th percentile of the round trip of a call, by script, as leaders of groups measure it.",
+            bad="Slow here and not at gateways: the network of the GPU nodes, or a host with too little free CPU.",
+            unit=Unit.SECONDS,
+            width=12,
+            queries=quantiles("daybreak_rank_script_seconds{POOL}", "script"),
         ),
     ),
 )

@@ -26,6 +26,12 @@
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "\n\nhttpRoute.enabled needs httpRoute.parentRefs: name its Gateways, such as [{name: public, namespace: gateways}]." -}}
 {{- end -}}
+{{- if and .Values.tracing.enabled (not .Values.tracing.endpoint) -}}
+{{- fail "\n\ntracing.enabled needs tracing.endpoint: write the collector's address for OTLP over HTTP, such as http://otel-collector.monitoring.svc:4318." -}}
+{{- end -}}
+{{- if hasSuffix "/v1/traces" (trimSuffix "/" .Values.tracing.endpoint) -}}
+{{- fail "\n\ntracing.endpoint ends in /v1/traces, which Daybreak adds: remove it." -}}
+{{- end -}}
 {{- include "daybreak.checks.settings" (list "settings" .Values.settings (include "daybreak.settings.elsewhere" . | fromYaml)) -}}
 {{- $ofPools := include "daybreak.poolSettings.elsewhere" "poolDefaults" | fromYaml -}}
 {{- include "daybreak.checks.settings" (list "poolDefaults.settings" .Values.poolDefaults.settings $ofPools) -}}
@@ -71,6 +77,10 @@ artifacts.s3.public_endpoint_url: write artifacts.s3.publicEndpointUrl.
 artifacts.s3.region: write artifacts.s3.region.
 artifacts.s3.path_style: write artifacts.s3.pathStyle.
 artifacts.s3.presign: write artifacts.s3.presign.
+tracing.enabled: write tracing.enabled.
+tracing.endpoint: write tracing.endpoint, which policies use too.
+tracing.sample_ratio: write tracing.sampleRatio.
+tracing.headers_file: write tracing.existingSecret.
 {{- end -}}
 
 {{/* Settings of a pool that the operator sets in its pods. Call with the pool's path in the values. */}}

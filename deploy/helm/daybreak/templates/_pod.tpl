@@ -29,6 +29,10 @@ capabilities:
 - name: DAYBREAK_ARTIFACTS__S3__SECRET_ACCESS_KEY_FILE
   value: /etc/daybreak-secrets/s3-secret-access-key
 {{- end }}
+{{- if and .Values.tracing.enabled .Values.tracing.existingSecret }}
+- name: DAYBREAK_TRACING__HEADERS_FILE
+  value: /etc/daybreak-secrets/tracing-headers
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -63,6 +67,15 @@ capabilities:
     items:
       - {key: {{ .accessKeyIdKey }}, path: s3-access-key-id}
       - {key: {{ .secretAccessKeyKey }}, path: s3-secret-access-key}
+{{- end }}
+{{- end }}
+{{- with .Values.tracing }}
+{{- if and .enabled .existingSecret }}
+- secret:
+    name: {{ .existingSecret }}
+    optional: true
+    items:
+      - {key: {{ .headersKey }}, path: tracing-headers}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -22,6 +22,9 @@
 {{- $_ := set $s3 "presign" .Values.artifacts.s3.presign -}}
 {{- $redis := fromYaml (include "daybreak.redisSettings" .) -}}
 {{- $settings := dict "data_dir" "/tmp/daybreak" "redis" $redis "artifacts" (dict "url" .Values.artifacts.url "s3" $s3) -}}
+{{- if .Values.tracing.enabled -}}
+{{- $_ := set $settings "tracing" (dict "enabled" true "endpoint" .Values.tracing.endpoint) -}}
+{{- end -}}
 {{- toYaml $settings -}}
 {{- end -}}
 
@@ -31,6 +34,10 @@
 {{- $root := . -}}
 {{- $settings := fromYaml (include "daybreak.commonSettings" .) -}}
 {{- $_ := set $settings "http" (dict "host" "0.0.0.0" "port" 8000) -}}
+{{- if .Values.tracing.enabled -}}
+{{- /* Who takes a submit decides whether it is sampled; groups do not use the ratio, so a change must not replace them. */ -}}
+{{- $_ := set $settings.tracing "sample_ratio" .Values.tracing.sampleRatio -}}
+{{- end -}}
 {{- $pools := dict -}}
 {{- range $name, $_ := .Values.pools -}}
 {{- $_ := set $pools $name (fromYaml (include "daybreak.poolSettings" (list $root $name))) -}}

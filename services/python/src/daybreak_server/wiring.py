@@ -58,17 +58,16 @@ def redis_endpoint(settings: Settings) -> Endpoint:
     return Endpoint.configured(settings.redis)
 
 
-def build_queue(
-    settings: Settings, pool: str, *, on_woken: Callable[[float], None] | None = None
-) -> WorkQueue:
-    """The queue of a pool, for the leader of a group. ``on_woken`` gets the seconds from a wake-up to its claim."""
+def build_queue(settings: Settings, pool: str, *, metrics: RankMetrics | None = None) -> WorkQueue:
+    """The queue of a pool, for the leader of a group. ``metrics``: where its calls and its wake-ups are measured."""
     return RedisQueue(
         redis_endpoint(settings),
         pool=pool,
         prefix=settings.redis.prefix,
         lease_s=settings.pools[pool].lease.lease_s,
         timeout_s=settings.redis.timeout_s,
-        on_woken=on_woken,
+        on_woken=metrics.claimed if metrics else None,
+        on_call=metrics.script_called if metrics else None,
         on_change=log_change,
     )
 
@@ -208,7 +207,7 @@ def build_rank(
     spec = workload_spec(settings.pools[pool])
     metrics = RankMetrics(meter, pool=pool, rank=rank)
     deps = RankDeps(
-        queue=queue or (lambda: build_queue(settings, pool, on_woken=metrics.claimed)),
+        queue=queue or (lambda: build_queue(settings, pool, metrics=metrics)),
         metrics=metrics,
         blobs=lambda: build_blobs(settings),
         workload=lambda: _implementation(spec),

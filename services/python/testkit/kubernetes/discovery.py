@@ -1,7 +1,7 @@
 """Discovers pods and Services for Prometheus, and writes them to files, which Prometheus watches.
 
-Debian's Prometheus is built without its own discovery of Kubernetes. The labels are those of Prometheus' ``kubernetes_sd_configs`` with the
-roles ``pod`` and ``endpointslice``, as far as monitors use them.
+Debian's Prometheus is built without its own discovery of Kubernetes. The labels are those of ``kubernetes_sd_configs``
+with the roles ``pod`` and ``endpointslice``, as far as monitors use them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Discovery:
 
     def close(self) -> None:
         self._closed.set()
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._thread.join(10)
 
     def _run(self) -> None:
         while not self._closed.wait(_PERIOD_S):

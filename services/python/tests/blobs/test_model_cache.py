@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 import boto3
 import pytest
 
-from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.adapters.blobs import model_cache, open_blobs
 from daybreak_server.adapters.blobs.model_cache import ModelCache
 from daybreak_server.adapters.blobs.model_source import ModelFile, S3Model
 from daybreak_server.ports.blobs import BlobNotFoundError, BlobRefusedError, BlobUnavailableError
@@ -101,7 +104,7 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 from blobs_child import Model
-from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.adapters.blobs import model_cache, open_blobs
 from daybreak_server.adapters.blobs.model_cache import ModelCache
 url, endpoint, folder, ranges = sys.argv[1:]
 model = Model(url, endpoint, die_after=int(ranges))
@@ -157,6 +160,29 @@ def test_the_ranks_of_a_node_download_a_model_once(s3: Place, tmp_path: Path) ->
     assert len({folder for folder, _ in outputs}) == 1
     assert sorted(int(requested) for _, requested in outputs) == [0, 0, 0, TOTAL]
     assert whole(Path(outputs[0][0]))
+
+
+def test_a_rank_that_waits_for_a_download_survives_its_end(
+    s3: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It measures the partial folder again and again, while the process that downloads may rename it."""
+    monkeypatch.setattr(model_cache, "_LOCK_POLL_S", 0)
+    model = S3Model(put(s3), s3.address.s3)
+    complete, _ = fetch(model, tmp_path)
+    partial, elsewhere = Path(f"{complete}.partial"), tmp_path / "elsewhere"
+    measured = threading.Semaphore(0)
+    with ThreadPoolExecutor(1) as pool, Path(f"{complete}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        complete.rename(partial)
+        cache = ModelCache(tmp_path, range_bytes=RANGE)
+        waiting = pool.submit(cache.get, model, on_progress=lambda done, total: measured.release())
+        measured.acquire()
+        for _ in range(20_000):
+            partial.rename(elsewhere)
+            elsewhere.rename(partial)
+        partial.rename(complete)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert waiting.result(60) == complete
 
 
 def test_a_prefix_without_files_gives_an_error_that_says_what_to_do(s3: Place, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from daybreak_server.operator.planner import render as manifests
 
 pytestmark = pytest.mark.usefixtures("helm")
 HARDENED = CHART / "ci" / "hardened-values.yaml"
-PORTS = (22, 53, 443, 6379, 8000, 8076, 8080, 8265, 9090, 10001, 16443, 52365, 30123)
+PORTS = (22, 53, 443, 4318, 6379, 8000, 8076, 8080, 8265, 9090, 10001, 16443, 52365, 30123)
 """Ports of Daybreak and Ray, and some unused ones."""
 
 
@@ -47,6 +47,7 @@ def places(rendered: Rendered) -> dict[str, Place]:
         Place(name="keda", namespace="keda"),
         Place(name="ingress", namespace="ingress-nginx"),
         Place(name="prometheus", namespace="monitoring"),
+        Place(name="collector", namespace="observability"),
         Place(name="dns", namespace="kube-system"),
         Place(name="neighbour", namespace=NAMESPACE, labels={"app": "somebody-else"}),
         Place(name="stranger", namespace="elsewhere"),
@@ -81,6 +82,7 @@ def test_with_named_peers_only_these_connections_are_possible() -> None:
         *((who, "redis", 6379) for who in ("gateway", "operator", "keda")),
         *((who, "dns", 53) for who in ("gateway", "operator", "test")),
         ("gateway", "s3", 443),
+        ("gateway", "collector", 4318),
         ("ingress", "gateway", 8000),
         ("test", "gateway", 8000),
         ("prometheus", "operator", 9090),
@@ -96,6 +98,7 @@ def test_with_named_peers_only_these_connections_are_possible() -> None:
             expected |= {
                 (item, "redis", 6379),
                 (item, "s3", 443),
+                (item, "collector", 4318),
                 (item, "dns", 53),
                 ("prometheus", item, 8080),
             }
@@ -159,6 +162,32 @@ def test_the_port_of_the_artifact_store_follows_its_address(s3: Object, port: in
     policies = render(base, also=other).all("NetworkPolicy")
     assert allowed(policies, known["video rank"], known["internet"], 9000)
     assert not allowed(policies, known["video rank"], known["internet"], port)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        ("http://otel.observability.svc:4318", 4318),
+        ("https://otlp.example.com/tenant", 443),
+        ("http://[fd00::9]", 80),
+        ("http://[fd00::9]:4318", 4318),
+    ],
+)
+def test_the_port_of_the_collector_follows_its_address(endpoint: str, port: int) -> None:
+    """The value ``networkPolicy.tracing.ports`` overrides that port. Without tracing, no port is open."""
+    tracing = {"enabled": True, "endpoint": endpoint}
+    known = places(render())
+
+    def reaches(who: str, at: int, **also: object) -> bool:
+        policies = render(also={"artifacts": {"s3": {"endpointUrl": "http://s3:7070"}}, **also})
+        return allowed(policies.all("NetworkPolicy"), known[who], known["internet"], at)
+
+    for who in ("gateway", "video head", "video rank"):
+        assert not reaches(who, port)
+        assert reaches(who, port, tracing=tracing)
+        ports = {"tracing": {"ports": [9411]}}
+        assert reaches(who, 9411, tracing=tracing, networkPolicy=ports)
+        assert not reaches(who, port, tracing=tracing, networkPolicy=ports)
 
 
 def test_the_plain_manifests_have_the_same_rules() -> None:

@@ -37,6 +37,8 @@ pytestmark = pytest.mark.usefixtures("helm")
             {"poolDefaults": {"warmSchedule": [{"from": "8", "to": "18:00", "groups": 1}]}},
             ["/from", "pattern"],
         ),
+        ({"tracing": {"endpoint": "otel:4318"}}, ["/tracing/endpoint", "pattern"]),
+        ({"tracing": {"sampleRatio": 2}}, ["/tracing/sampleRatio", "maximum"]),
         ({"keda": {"enabled": "yes"}}, ["/keda/enabled", "auto"]),
     ],
     ids=str,
@@ -65,6 +67,8 @@ def test_a_schema_error_has_the_path_and_the_accepted_values(also: Object, words
         ),
         ({"ingress": {"enabled": True}}, "ingress.enabled needs ingress.hosts"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.enabled needs httpRoute.parentRefs"),
+        ({"tracing": {"enabled": True}}, "tracing.enabled needs tracing.endpoint"),
+        ({"tracing": {"endpoint": "http://otel:4318/v1/traces/"}}, "ends in /v1/traces"),
         ({"pools": {"video": {"ranks": 3, "hostsPerGroup": 2}}}, "hostsPerGroup (2) must divide ranks (3)"),
         ({"pools": {"video": {"minWarm": 5}}}, "minWarm (5) is greater than maxGroups (4)"),
         ({"pools": {"video": {"resources": {"gpus": 1.5}}}}, "a fraction of one GPU or a whole number"),
@@ -100,6 +104,10 @@ SET_BY_OTHER_VALUES: list[tuple[str, object, str]] = [
     ("artifacts.s3.region", "r", "artifacts.s3.region"),
     ("artifacts.s3.path_style", False, "artifacts.s3.pathStyle"),
     ("artifacts.s3.presign", False, "artifacts.s3.presign"),
+    ("tracing.enabled", True, "tracing.enabled"),
+    ("tracing.endpoint", "http://otel:4318", "tracing.endpoint"),
+    ("tracing.sample_ratio", 1, "tracing.sampleRatio"),
+    ("tracing.headers_file", "/headers", "tracing.existingSecret"),
 ]
 SET_BY_VALUES_OF_A_POOL: list[tuple[str, object, str]] = [
     ("workload", "echo", "workload"),

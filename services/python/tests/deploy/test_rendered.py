@@ -31,7 +31,7 @@ def pools(rendered: Rendered) -> dict[str, GeneratorPool]:
 
 
 def environment(container: Object) -> dict[str, str]:
-    """A container's variables, expanded as Kubernetes does. A value from a Secret is the text ``secret``."""
+    """A container's variables, expanded as Kubernetes does. A value from elsewhere is the text ``secret``."""
     known: dict[str, str] = {}
     for item in container["env"]:
         text = item.get("value", "secret")
@@ -148,6 +148,38 @@ def test_at_most_one_operator_runs_at_a_time() -> None:
     assert spec["strategy"] == {"type": "Recreate"}
 
 
+def test_gateways_heads_and_ranks_send_traces_to_the_same_collector(tmp_path: Path) -> None:
+    """A head passes its settings to ranks; each process reads the headers from a file of the Secret."""
+    tracing = {"enabled": True, "endpoint": "http://otel:4318", "sampleRatio": 1, "existingSecret": "otel"}
+    rendered = render(also={"tracing": tracing})
+    templates = [
+        rendered.object("Deployment", "daybreak-gateway")["spec"]["template"],
+        *_pods(rendered, "video").values(),
+    ]
+    for template in templates:
+        (container,) = template["spec"]["containers"]
+        found = settings_of(rendered, container, tmp_path).tracing
+        assert (found.enabled, found.endpoint, found.sample_ratio) == (True, "http://otel:4318", 1.0)
+        assert found.headers_file is not None
+        mounts = {item["mountPath"]: item["name"] for item in container["volumeMounts"]}
+        volumes = {item["name"]: item for item in template["spec"]["volumes"]}
+        sources = volumes[mounts[str(found.headers_file.parent)]]["projected"]["sources"]
+        (items,) = [item["secret"]["items"] for item in sources if item["secret"]["name"] == "otel"]
+        assert items == [{"key": "headers", "path": found.headers_file.name}]
+
+
+def test_the_values_that_the_page_about_traces_shows_are_accepted(tmp_path: Path) -> None:
+    """The example sends traces, and adds the name of the pod to them."""
+    page = (CHART.parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
+    section = page.partition("#### On Kubernetes\n")[2].partition("\n#")[0]
+    blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+    rendered = render(also={name: value for block in blocks for name, value in yaml.safe_load(block).items()})
+    for template in _pods(rendered, "video").values():
+        (container,) = template["spec"]["containers"]
+        assert settings_of(rendered, container, tmp_path).tracing.enabled
+        assert environment(container)["OTEL_RESOURCE_ATTRIBUTES"].endswith("k8s.pod.name=secret")
+
+
 def test_the_operator_has_only_the_permissions_that_it_needs() -> None:
     """The role is limited to one namespace, reads no Secret except Ray's token, and never writes to pods."""
     rendered = render()
@@ -226,6 +258,22 @@ def test_only_changes_that_affect_a_rank_replace_groups(also: Object, replaced: 
     """A replacement costs every group of a pool its warm model."""
     before, after = revisions(render()), revisions(render(also=also))
     assert {name for name in before if before[name] != after[name]} == replaced
+
+
+def test_the_collector_of_the_traces_replaces_groups_but_the_ratio_does_not() -> None:
+    """A group reads the endpoint when it starts. The ratio is used where a task is submitted."""
+
+    def traced(**tracing: object) -> dict[str, str]:
+        return revisions(
+            render(also={"tracing": {"enabled": True, "endpoint": "http://otel:4318", **tracing}})
+        )
+
+    off, on = revisions(render()), traced()
+    assert off == revisions(render(also={"tracing": {"endpoint": "http://otel:4318"}}))
+    assert all(off[name] != on[name] for name in off)
+    assert on == traced(sampleRatio=1)
+    other = traced(endpoint="http://other:4318")
+    assert all(on[name] != other[name] for name in on)
 
 
 def test_another_version_of_the_chart_replaces_no_group(tmp_path: Path) -> None:

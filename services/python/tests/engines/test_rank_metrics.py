@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+
 import pytest
 
+from daybreak_server import wiring
+from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.scripts import SCRIPTS
+from daybreak_server.domain.ids import new_group_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Failed, Finished
 from daybreak_server.engines.rank.rank_metrics import BROKEN, PHASES_MAX, RankMetrics
 from daybreak_server.observability import catalogue
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.ports.metrics import Exporter, HistogramSeries, Metric, NoMeter
+from daybreak_server.ports.store_errors import StoreUnavailableError
+from testkit.free_ports import free_port
+from testkit.pools import Pool
 
 
 @pytest.fixture
@@ -61,6 +72,40 @@ def test_the_ages_of_a_follower_have_no_lease(meter: PrometheusMeter) -> None:
     assert value(meter, "lease_age_seconds") is None
     RankMetrics(meter, pool="video").ages(1.0, lease_s=3.0)
     assert value(meter, "lease_age_seconds") == 3.0
+
+
+def test_a_leader_measures_its_calls_of_scripts(pools: Callable[..., Pool], meter: PrometheusMeter) -> None:
+    """Each call has the name of its script, whichever thread of the leader makes it."""
+    pool = pools()
+    rank = wiring.build_rank(pool.settings, pool.name, on_broken=print, meter=meter)
+    rank.start()
+    try:
+        for _ in range(2):
+            pool.wait(pool.submit(steps=2))
+    finally:
+        rank.stop(timeout_s=5)
+    samples = [
+        sample
+        for family in meter.registry.collect()
+        if family.name == catalogue.RANK_SCRIPT.name
+        for sample in family.samples
+        if sample.name.endswith("_count")
+    ]
+    counts = {sample.labels["script"]: sample.value for sample in samples}
+    assert counts["settle"] == 2
+    assert counts["claim"] >= 1
+    assert counts["group"] >= 1
+    assert counts.keys() <= SCRIPTS.keys()
+    assert {sample.labels["pool"] for sample in samples} == {pool.name}
+
+
+def test_a_call_that_fails_is_measured_too(meter: PrometheusMeter) -> None:
+    """Slow failures are what an outage looks like. No server listens at the address."""
+    metrics = RankMetrics(meter, pool="video")
+    queue = RedisQueue(f"redis://127.0.0.1:{free_port()}", pool="video", on_call=metrics.script_called)
+    with contextlib.closing(queue), pytest.raises(StoreUnavailableError):
+        queue.claim(GroupRecord(id=new_group_id(), state=GroupState.IDLE), wait_s=0)
+    assert value(meter, "script_seconds_count", script="claim") == 1
 
 
 def test_a_measurement_that_fails_is_logged_once_and_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from testkit.free_ports import free_port
+
 PROGRAM = """
 import sys, time, urllib.request
 import ray
@@ -15,9 +17,8 @@ from daybreak_server.adapters.ray.ray_meter import RayMeter
 from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.domain.tasks import Finished
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
-from testkit.free_ports import free_port
 
-port = free_port()
+port = int(sys.argv[2])
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False,
     _temp_dir=sys.argv[1], _metrics_export_port=port, _system_config={"metrics_report_interval_ms": 500})
 
@@ -27,6 +28,7 @@ class Rank:
         metrics = RankMetrics(RayMeter(), pool="video")
         metrics.begin_attempt()
         metrics.step("denoise")
+        metrics.script_called("report", 0.002, True)
         metrics.end_attempt(Finished(artifacts=()))
         metrics.ages(2.0, lease_s=3.0)
         gateway = GatewayMetrics(RayMeter())
@@ -36,7 +38,7 @@ class Rank:
 
 rank = Rank.remote()
 ray.get(rank.work.remote())
-wanted = sys.argv[2:]
+wanted = sys.argv[3:]
 text, until = "", time.monotonic() + 60
 while time.monotonic() < until and not all(name in text for name in wanted):
     time.sleep(0.2)
@@ -50,6 +52,7 @@ ray.shutdown()
 WANTED = (
     "ray_daybreak_rank_step_seconds_bucket{",
     "ray_daybreak_rank_attempts_total{",
+    "ray_daybreak_rank_script_seconds_bucket{",
     "ray_daybreak_rank_heartbeat_age_seconds{",
     "ray_daybreak_http_requests_total{",
     "ray_daybreak_http_request_seconds_count{",
@@ -64,11 +67,12 @@ def test_metrics_of_a_rank_and_of_the_api_are_exported_by_ray(
     """Counters keep the one suffix `_total`, and labels arrive as they were declared."""
     folder = Path(tmp_path_factory.mktemp("r"))
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), *WANTED],
+        [sys.executable, "-c", PROGRAM, str(folder), str(free_port()), *WANTED],
         check=False,
         capture_output=True,
         text=True,
         timeout=180,
+        cwd=Path(__file__).parents[2],  # where `testkit` is
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     lines = ran.stdout.splitlines()

@@ -105,6 +105,26 @@ def test_headers_come_from_a_file_that_may_change(
     assert collector.headers[-1]["authorization"] == "Bearer two"
 
 
+def test_headers_that_are_missing_cost_spans_until_the_file_exists(
+    traced_settings: Callable[..., Settings],
+    gateway: Callable[[Settings], httpx2.Client],
+    collector: Collector,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In a pod, the file comes from a Secret that may be created later."""
+    file = tmp_path / "headers"
+    client = gateway(traced_settings(tracing={"headers_file": str(file)}))
+    client.post("/v1/tasks", json={"pool": "echo", "input": {}})
+    wait_until(lambda: "cannot be sent" in caplog.text, 60, "the warning")
+    assert str(file) in caplog.text
+    assert not collector.headers
+    file.write_text("Authorization: Bearer late\n")
+    client.post("/v1/tasks", json={"pool": "echo", "input": {}})
+    collector.wait("send echo")
+    assert [sent["authorization"] for sent in collector.headers] == ["Bearer late"]
+
+
 def test_a_wait_for_the_export_is_bounded() -> None:
     """The SDK waits half a minute for a collector that is away."""
     began = time.monotonic()

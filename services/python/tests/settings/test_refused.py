@@ -254,6 +254,7 @@ def test_a_number_that_would_overflow_later_is_refused(
             "presign is off",
         ),
         ({"operator": {"liveness_port": 9090}}, "are the same port"),
+        ({"tracing": {"endpoint": "http://otel:4318/v1/traces/"}}, "which Daybreak adds; remove it"),
         ({"pools": {"video": {"gpus_per_rank": 1.5}}}, "must be a whole number"),
         ({"pools": {"echo": {"options": {"at": __import__("datetime").date(2026, 1, 2)}}}}, "options.at"),
     ],

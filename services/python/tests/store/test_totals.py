@@ -136,7 +136,9 @@ def test_the_time_and_steps_until_a_cancelled_task_has_stopped_are_counted(drive
     driver.cancel(submit(driver))
     totals = driver.totals()
     assert (totals.cancels.count, totals.cancels.sum) == (1, 0.7)
-    assert (totals.cancel_steps.count, totals.cancel_steps.sum) == (1, 1)
+    steps = totals.cancel_steps
+    assert (steps.count, steps.sum) == (1, 1)
+    assert dict(zip(steps.bounds, steps.counts, strict=False))[1.0] == 1  # a bucket includes its bound
 
 
 def test_each_gpu_second_is_used_or_wasted_by_one_cause(driver: Driver) -> None:
@@ -202,6 +204,15 @@ def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> 
         "normal": (0, 0.0),
         "low": (2, 5.0),
     }
+
+
+def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driver) -> None:
+    """It is shown as its wait will be counted: without the run before the release."""
+    claim = start(driver)
+    driver.pass_time(8_000)
+    driver.settle(claim.lease, Released())
+    driver.pass_time(1_000)
+    assert driver.totals().queue["normal"].oldest_wait_s == 1.0
 
 
 def test_fairness_error_is_the_distance_between_waiting_tenants(driver: Driver) -> None:

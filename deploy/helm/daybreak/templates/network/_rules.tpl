@@ -43,20 +43,32 @@
 
 {{- define "daybreak.toArtifacts" -}}
 {{- if hasPrefix "s3://" .Values.artifacts.url -}}
-{{- $ports := .Values.networkPolicy.artifacts.ports -}}
+{{- include "daybreak.toServer" (list .Values.networkPolicy.artifacts (.Values.artifacts.s3.endpointUrl | default "https://s3.amazonaws.com")) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "daybreak.toCollector" -}}
+{{- if .Values.tracing.enabled -}}
+{{- include "daybreak.toServer" (list .Values.networkPolicy.tracing .Values.tracing.endpoint) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A rule to a server outside the release. Call with (list rule url); without ports, the rule opens the URL's port. */}}
+{{- define "daybreak.toServer" -}}
+{{- $rule := index . 0 -}}
+{{- $ports := $rule.ports -}}
 {{- if not $ports -}}
-{{- $url := urlParse (.Values.artifacts.s3.endpointUrl | default "https://s3.amazonaws.com") -}}
-{{- $written := splitList ":" $url.host -}}
-{{- $ports = list (ternary (last $written) (ternary "443" "80" (eq $url.scheme "https")) (gt (len $written) 1)) -}}
+{{- $url := urlParse (index . 1) -}}
+{{- $written := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
+{{- $ports = list ($written | default (ternary "443" "80" (eq $url.scheme "https"))) -}}
 {{- end -}}
 - ports:
     {{- range $ports }}
     - {port: {{ . }}, protocol: TCP}
     {{- end }}
-  {{- with .Values.networkPolicy.artifacts.to }}
+  {{- with $rule.to }}
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
-{{- end -}}
 {{- end -}}
 
 {{- define "daybreak.toApiServer" -}}

@@ -315,6 +315,13 @@ RANK_CLAIM = _rank(
     "Time from a wake-up token to the claim that it led to.",
     buckets=(0.00025, 0.0005, *_CALL_BUCKETS),
 )
+RANK_SCRIPT = _rank(
+    "script_seconds",
+    MetricType.HISTOGRAM,
+    "Round trip of a call of a Redis script by the leader of a group.",
+    "script",
+    buckets=(0.00025, 0.0005, *_CALL_BUCKETS),
+)
 RANK_ATTEMPTS = _rank("attempts_total", MetricType.COUNTER, "Attempts ended, by outcome.", "outcome")
 RANK_HEARTBEAT_AGE = _rank(
     "heartbeat_age_seconds", MetricType.GAUGE, "Time since the work of a rank last advanced.", "rank"

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -102,9 +102,16 @@ class ModelCache:
         return self._folder / f"{name}.partial"
 
     def _size(self, name: str) -> int:
-        """The bytes on the disk of a model that some process is downloading."""
-        paths = self._partial(name).rglob("*")
-        return sum(path.stat().st_blocks * 512 for path in paths if path.is_file())
+        """The bytes on the disk of a model that some process is downloading.
+
+        That process may rename the folder at any moment, when the model is complete.
+        """
+        size = 0
+        for folder, _, files in os.walk(self._partial(name)):
+            for file in files:
+                with suppress(FileNotFoundError):
+                    size += os.stat(os.path.join(folder, file)).st_blocks * 512
+        return size
 
     @contextmanager
     def _locked(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:

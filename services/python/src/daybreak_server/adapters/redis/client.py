@@ -117,13 +117,23 @@ def connect_async(where: str | Endpoint, *, timeout_s: float) -> redis.asyncio.R
 
 
 class Scripts:
-    """Runs scripts from threads. ``on_change`` gets the changes of state that a script reports."""
+    """Runs scripts from threads.
+
+    ``on_call`` gets the script, the seconds and the success of each call; ``on_change`` the changes of state that a
+    script reports.
+    """
 
     def __init__(
-        self, client: redis.Redis, library: Library, *, on_change: OnChange = changes.ignore
+        self,
+        client: redis.Redis,
+        library: Library,
+        *,
+        on_call: OnCall | None = None,
+        on_change: OnChange = changes.ignore,
     ) -> None:
         self._client = client
         self._library = library
+        self._on_call = on_call or _ignore
         self._on_change = on_change
 
     def call(self, call: Call, *, idempotent: bool = False) -> Any:
@@ -140,6 +150,15 @@ class Scripts:
         raise AssertionError("not reached")
 
     def _run(self, script: Script, call: Call) -> Any:
+        began, succeeded = time.perf_counter(), False
+        try:
+            reply = self._send(script, call)
+            succeeded = True
+            return reply
+        finally:
+            self._on_call(script.name, time.perf_counter() - began, succeeded)
+
+    def _send(self, script: Script, call: Call) -> Any:
         operands = (1, call.keys.base, *call.args)
         try:
             return self._execute("FCALL", script.function, *operands)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from daybreak_server.adapters.redis import changes
-from daybreak_server.adapters.redis.client import Scripts, connect, translated
+from daybreak_server.adapters.redis.client import OnCall, Scripts, connect, translated
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.lua import claim as claiming
@@ -39,7 +39,11 @@ _REFUSED_PAUSE_S = 0.5
 
 
 class RedisQueue:
-    """The :class:`~daybreak_server.ports.queue.WorkQueue` of one pool."""
+    """The :class:`~daybreak_server.ports.queue.WorkQueue` of one pool.
+
+    ``on_woken`` gets the seconds from each wake-up to its claim; ``on_call`` the script, the seconds and the success of
+    each call.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class RedisQueue:
         timeout_s: float = 5.0,
         spec_version: int = SPEC_VERSION,
         on_woken: Callable[[float], None] | None = None,
+        on_call: OnCall | None = None,
         library: Library | None = None,
         on_change: OnChange = changes.ignore,
     ) -> None:
@@ -58,7 +63,7 @@ class RedisQueue:
         self._lease_s = lease_s
         self._spec_version = spec_version
         self._client = connect(where, timeout_s=timeout_s)
-        self._scripts = Scripts(self._client, library or Library(), on_change=on_change)
+        self._scripts = Scripts(self._client, library or Library(), on_call=on_call, on_change=on_change)
         self._wakeup = connect(where, timeout_s=POLL_S + timeout_s)
         self._on_woken = on_woken
         self._closed = threading.Event()

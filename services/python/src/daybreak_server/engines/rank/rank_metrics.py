@@ -96,6 +96,11 @@ class RankMetrics:
         self._meter.histogram(catalogue.RANK_CLAIM, self._pool).observe(seconds)
 
     @_harmless
+    def script_called(self, script: str, seconds: float, _succeeded: bool) -> None:
+        """A call of a Redis script took so long."""
+        self._meter.histogram(catalogue.RANK_SCRIPT, self._pool, script).observe(seconds)
+
+    @_harmless
     def ages(self, heartbeat_s: float, *, lease_s: float | None) -> None:
         """How long ago the work advanced, and the lease of the running task was renewed."""
         self._meter.gauge(catalogue.RANK_HEARTBEAT_AGE, self._pool, str(self._rank)).set(heartbeat_s)

@@ -1,0 +1,74 @@
+"""Bugs in the totals of a pool: what Redis counts, what a metrics call reads, and what metrics make of it."""
+
+from __future__ import annotations
+
+from verification.mutants.mutant import LUA, SERVER, TESTS, Mutant, mutant
+
+_TESTS = f"{TESTS}/store/test_totals.py"
+_TOTALS, _UNIT_OF_WORK, _CLAIM = (f"{LUA}/_{name}.lua" for name in ("totals", "unit_of_work", "claim"))
+
+TOTALS: tuple[Mutant, ...] = (
+    mutant(
+        "total-is-overwritten",
+        "a total holds what the last call counted, so it falls",
+        (
+            _UNIT_OF_WORK,
+            "call('HINCRBY', K_totals, name, int(amount))",
+            "call('HSET', K_totals, name, int(amount))",
+        ),
+        tests=f"{_TESTS}::test_ends_strikes_and_releases_are_counted_by_reason",
+    ),
+    mutant(
+        "totals-written-at-each-flush",
+        "a script that flushes several times, such as the tick, counts everything several times",
+        (_UNIT_OF_WORK, "  end\n  totals = {}\nend", "  end\nend"),
+        tests=(
+            f"{_TESTS}::test_idle_and_starting_groups_cost_gpu_time_too",
+            f"{_TESTS}::test_a_group_that_dies_is_counted_once_and_one_that_leaves_is_not",
+        ),
+    ),
+    mutant(
+        "bucket-without-its-bound",
+        "an observation that equals the bound of a bucket counts in the next one",
+        (_TOTALS, "value > bounds[place]", "value >= bounds[place]"),
+        tests=f"{_TESTS}::test_the_time_and_steps_until_a_cancelled_task_has_stopped_are_counted",
+    ),
+    mutant(
+        "wait-includes-earlier-attempts",
+        "the wait of a task that was released begins at its submit",
+        (_CLAIM, "local since = tonumber(r.queued or r.created)", "local since = tonumber(r.created)"),
+        tests=f"{_TESTS}::test_a_wait_is_counted_by_its_priority_from_entering_the_queue_to_the_claim",
+    ),
+    mutant(
+        "one-tenant-too-many",
+        "one more tenant than `tenants_max` has totals of its own",
+        (
+            _TOTALS,
+            "call('HLEN', K_tenant_totals) - 1 < 2 * most",
+            "call('HLEN', K_tenant_totals) - 1 <= 2 * most",
+        ),
+        tests=f"{_TESTS}::test_however_many_tenants_there_are_their_series_are_bounded",
+    ),
+    mutant(
+        "deleted-tenant-takes-its-time",
+        "the GPU time of the pool falls when a tenant is deleted",
+        (_TOTALS, "if ms > 0 then call('HINCRBY', K_tenant_totals, kind, ms) end", ""),
+        tests=f"{_TESTS}::test_a_deleted_tenant_takes_its_series_away_and_leaves_the_pool_its_total",
+    ),
+    mutant(
+        "oldest-wait-from-the-submit",
+        "the oldest wait that metrics show includes the run before a release",
+        (f"{LUA}/measure.lua", "tonumber(times[1] or times[2] or nil)", "tonumber(times[2] or nil)"),
+        tests=f"{_TESTS}::test_the_oldest_wait_of_a_released_task_begins_with_its_release",
+    ),
+    mutant(
+        "waste-counts-as-used-too",
+        "a GPU-second of a cancelled or failed task is used and also wasted",
+        (
+            f"{SERVER}/domain/pool_totals.py",
+            '(self.total("used_ms") - sum(self.total(f"wasted:{cause}") for cause in WASTES)) / 1000',
+            'self.total("used_ms") / 1000',
+        ),
+        tests=f"{_TESTS}::test_each_gpu_second_is_used_or_wasted_by_one_cause",
+    ),
+)
