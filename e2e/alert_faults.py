@@ -83,7 +83,7 @@ def keda_cannot_reach_redis(deployment: Deployment) -> Iterator[During]:
 
 @fault("DaybreakNotScaling")
 def keda_is_paused(deployment: Deployment) -> Iterator[During]:
-    """A task waits for a pool at zero that KEDA was told to leave alone."""
+    """A task waits for a pool at zero, which KEDA leaves alone while its ScaledObject is paused."""
     deployment.kube.patch_scaled_object("echo", {"metadata": {"annotations": {_PAUSED: "true"}}})
     try:
         task = deployment.submit("echo", {"message": "waits for KEDA", "steps": 2})
@@ -108,21 +108,17 @@ def the_operator_is_gone(deployment: Deployment) -> Iterator[During]:
 def a_pool_is_not_planned(deployment: Deployment) -> Iterator[During]:
     """A suspended pool is planned once a minute, which is longer than the shortened limit. A change ends the wait."""
     deployment.wait_for_zero("video", head=False)
-    drain_s = deployment.values["pools"]["video"]["drainSeconds"]
-    deployment.kube.patch_pool("video", {"drainSeconds": drain_s + 1})
+    deployment.kube.touch_pool("video")
     yield nothing
-    deployment.kube.patch_pool("video", {"drainSeconds": drain_s})
+    deployment.kube.touch_pool("video")
 
 
 @fault("DaybreakOperatorBehind")
 def a_head_hangs(deployment: Deployment) -> Iterator[During]:
     """Each step of the operator waits for a head that does not answer, so the next step begins seconds late."""
     (head,) = deployment.kube.heads("echo")
-    drain_s = deployment.values["pools"]["echo"]["drainSeconds"]
-    changed = itertools.cycle([drain_s + 1, drain_s])
     deployment.kube.signal(head.metadata.name, "dashboard/dashboard.py", "STOP")
     try:
-        yield lambda: deployment.kube.patch_pool("echo", {"drainSeconds": next(changed)})
+        yield lambda: deployment.kube.touch_pool("echo")
     finally:
         deployment.kube.signal(head.metadata.name, "dashboard/dashboard.py", "CONT")
-        deployment.kube.patch_pool("echo", {"drainSeconds": drain_s})

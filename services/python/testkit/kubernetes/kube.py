@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -145,6 +146,12 @@ class Kube:
         api_group, version, plural = POOLS
         patch = {"spec": dict(spec)}
         self.custom.patch_namespaced_custom_object(api_group, version, self.namespace, plural, name, patch)
+
+    def touch_pool(self, name: str) -> None:
+        """Change an annotation of the pool, so that the operator plans it again. It changes nothing else."""
+        annotations = {"daybreak.dev/touched": str(time.time_ns())}
+        patch = {"metadata": {"annotations": annotations}}
+        self.custom.patch_namespaced_custom_object(*POOLS[:2], self.namespace, POOLS[2], name, patch)
 
     def patch_scaled_object(self, name: str, patch: Mapping[str, Any]) -> None:
         """Change KEDA's object of a pool like `kubectl patch --type merge`."""
