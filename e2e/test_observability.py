@@ -7,7 +7,7 @@ it. ``tests/observability/test_live.py`` proves all others on one machine.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ pytestmark = pytest.mark.core
 POOL = "echo"
 KEDA = "keda-operator"
 _PATIENCE_S = 90.0
+_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Observed:
 
 @pytest.fixture(scope="module")
 def run(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """A pool at zero gets a new RayCluster, runs a task, and returns to zero."""
+    """A pool at zero gets a new RayCluster, runs two tasks on two groups, and returns to zero."""
     missing = missing_programs()
     if missing:
         pytest.skip(f"{' and '.join(missing)} not on PATH; on Debian: apt-get install {' '.join(missing)}")
@@ -69,14 +70,33 @@ def run(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Ite
         deployment.wait_for_zero(POOL, head=True)
         try:
             cluster.start()
-            deployment.kube.delete_clusters(POOL)
-            task = deployment.submit(POOL, {"message": "watched", "steps": 20, "step_s": 0.25})
-            done = deployment.follow(task).wait_for_end(timeout_s=WAKE_S)
-            assert done.state.value == "succeeded"
-            deployment.wait_for_zero(POOL, head=True)
-            yield Observed(deployment, cluster)
+            observed = Observed(deployment, cluster)
+            _play(observed)
+            yield observed
         finally:
             cluster.stop()
+
+
+def _play(run: Observed) -> None:
+    """From zero to one group, to two, and back to zero. At first there is no room for the second group."""
+    deployment = run.deployment
+    deployment.kube.delete_clusters(POOL)
+    first = deployment.submit(POOL, {"message": "watched", "steps": 400, "step_s": 0.25})
+    deployment.follow(first).wait_for_step(1, timeout_s=WAKE_S)
+    deployment.kube.set_quota(pods=len(deployment.kube.pods()))
+    try:
+        second = deployment.submit(POOL, {"message": "waits for room", "steps": 4, "step_s": 0.25})
+        _wait(lambda: run.sent(0, "DaybreakGroupsMissing", "firing"), "DaybreakGroupsMissing")
+    finally:
+        deployment.kube.set_quota(pods=None)
+    done = deployment.follow(second).wait_for_end(timeout_s=WAKE_S)
+    assert done.state.value == "succeeded"
+    deployment.client.cancel(first)
+    deployment.wait_for_zero(POOL, head=True)
+
+
+def _wait(condition: Callable[[], object], what: str) -> None:
+    wait_until(condition, timeout_s=_PATIENCE_S, what=what, pause_s=_PAUSE_S)
 
 
 def _with_operators(deployment: Deployment) -> Mapping[str, Any]:
@@ -105,25 +125,16 @@ def test_a_kubernetes_alert_fires_in_its_fault_and_resolves_after_it(run: Observ
             during()
             return all(run.sent(before, name, "firing", pool=fault.pool) for name in fault.alerts)
 
-        wait_until(all_fire, timeout_s=_PATIENCE_S, what=f"{fault.alerts} to fire")
+        _wait(all_fire, f"{fault.alerts} to fire")
         log(f"  {', '.join(fault.alerts)} fire")
     for name in fault.alerts:
-        wait_until(
-            lambda name=name: run.sent(before, name, "resolved", pool=fault.pool),
-            timeout_s=_PATIENCE_S,
-            what=f"the end of {name}",
-        )
+        _wait(lambda name=name: run.sent(before, name, "resolved", pool=fault.pool), f"the end of {name}")
     run.deployment.wait_for_zero(POOL, head=True)
 
 
-def test_a_wake_without_a_ready_group_sets_off_an_alert(run: Observed) -> None:
-    """While a group is wanted and none is ready, the alert about missing groups fires. It ends with the wake."""
-    for status in ("firing", "resolved"):
-        wait_until(
-            lambda status=status: run.sent(0, "DaybreakGroupsMissing", status),
-            timeout_s=_PATIENCE_S,
-            what=f"DaybreakGroupsMissing {status}",
-        )
+def test_the_alert_about_a_group_without_room_ends_with_its_start(run: Observed) -> None:
+    """While a second group is wanted and cannot start, the alert fires. It ends once there is room."""
+    _wait(lambda: run.sent(0, "DaybreakGroupsMissing", "resolved"), "the end of DaybreakGroupsMissing")
 
 
 def test_every_kubernetes_alert_has_a_fault() -> None:

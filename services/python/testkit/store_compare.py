@@ -34,8 +34,15 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
         pipe.hgetall(keys.single("totals"))
         pipe.hgetall(keys.single("tenant_totals"))
         stored, shares, numbers, *replies, totals, billed = pipe.execute()
-    assert _counts(totals) == {name: count for name, count in model.totals.counts.items() if count}
-    assert {name.decode(): int(ms) for name, ms in billed.items()} == _billed(model)
+    pending = sum(task.used_ms for task in model.tasks.values() if not task.state.terminal)
+    assert _counts(totals) == {
+        name: count for name, count in (model.totals.counts | {"pending_ms": pending}).items() if count
+    }
+    assert {name.decode(): int(ms) for name, ms in billed.items()} == {
+        f"{tenant}:{kind}": ms
+        for tenant, times in model.totals.billed.items()
+        for kind, ms in zip(("used_ms", "wasted_ms"), times, strict=True)
+    }
     held = [(task or b"").decode().split() for task in replies[len(replies) - len(groups) :]]
     assert held == [model.groups[group].tasks for group in groups]
     assert [name.decode() for name in stored] == tenants
@@ -54,16 +61,8 @@ _UNMODELLED = {"note", "tenants_max", "metered", "matched", "idle_ms", "cold_ms"
 
 
 def _counts(totals: dict[bytes, bytes]) -> dict[str, int]:
-    return {name.decode(): int(count) for name, count in totals.items() if name.decode() not in _UNMODELLED}
-
-
-def _billed(model: ModelPool) -> dict[str, int]:
-    found = {}
-    for tenant, billed in model.totals.billed.items():
-        for kind, ms in zip(("used_ms", "wasted_ms"), billed, strict=True):
-            if tenant or ms:  # a deleted tenant leaves only what is not zero
-                found[f"{tenant}:{kind}"] = ms
-    return found
+    counts = {name.decode(): count for name, count in totals.items()}
+    return {name: int(count) for name, count in counts.items() if name not in _UNMODELLED and count != b"0"}
 
 
 def _zsets(model: ModelPool) -> dict[str, dict[str, int]]:

@@ -105,7 +105,7 @@ def test_a_drained_group_releases_its_task_with_a_checkpoint_and_another_resumes
 ) -> None:
     """A follower on a draining node is asked to leave.
 
-    There is no strike, and the result equals an uninterrupted run's.
+    There is no strike, no group counts as lost, and the result equals an uninterrupted run's.
     """
     pool = pools(ranks=2)
     first = ranks(pool)
@@ -116,6 +116,7 @@ def test_a_drained_group_releases_its_task_with_a_checkpoint_and_another_resumes
     assert (record.state, record.strikes) == (State.QUEUED, 0)
     assert "checkpoint" in pool.types(task)
     wait_until(lambda: not pool.view().groups, 30, "the group to have left")
+    assert pool.call(pool.store.measure(pool.name)).total("groups_lost") == 0
     ranks(pool)
     record = pool.wait(task)
     assert record.attempt == 2

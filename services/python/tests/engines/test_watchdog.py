@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from daybreak_server.engines.rank.lease_renewer import HeldLease, LeaseRenewer
 from daybreak_server.engines.rank.shared_heartbeat import MAX_LEASES, SharedHeartbeat
 from daybreak_server.engines.rank.watchdog import Watchdog, without_task
 from daybreak_server.engines.rank.watchdog_process import WatchdogLoop, is_stopped, with_leases
+from daybreak_server.entrypoints.watchdog import _FirstLine
 from daybreak_server.ports.store_errors import StoreError
 from testkit.pools import Pool
 from testkit.waiting import wait_until
@@ -374,3 +376,10 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_log_that_cannot_be_set_up_does_not_stop_a_watchdog(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its first line may come when it must release leases. Standard error then has the reason."""
+    line = logging.LogRecord("daybreak", logging.WARNING, __file__, 1, "the leader is gone", None, None)
+    _FirstLine({"format": "no such format"}).handle(line)
+    assert "no such format" in capsys.readouterr().err

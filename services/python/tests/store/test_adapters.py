@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -17,7 +19,8 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
-from daybreak_server.domain.tasks import EventDraft, EventRecord, Finished, NewTask, Priority, State
+from daybreak_server.domain.task_changes import TaskChange
+from daybreak_server.domain.tasks import EventDraft, EventRecord, Failed, Finished, NewTask, Priority, State
 from daybreak_server.ports.store_errors import ConflictError, EventsTrimmedError, StoreUnavailableError
 from daybreak_server.ports.tasks import Submitted
 from testkit.free_ports import free_port
@@ -285,6 +288,53 @@ async def test_every_adapter_raises_an_error_while_redis_is_down() -> None:
     assert (await facts(url)).error is not None
     queue.close()
     await log.close()
+    await store.close()
+
+
+async def test_a_change_that_cannot_be_reported_is_no_error_of_the_call(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis has made the change, so a settle and a cancel succeed. The log has one line."""
+
+    class CannotReportError(Exception):
+        """Not one that another test has logged."""
+
+    def on_change(change: TaskChange) -> None:
+        raise CannotReportError
+
+    store = RedisStore(server.url, on_change=on_change)
+    queue = RedisQueue(server.url, pool="video", on_change=on_change)
+    await store.submit([task(), task()])
+    claim = queue.claim(group(), wait_s=1)
+    assert claim is not None
+    settled = queue.settle(claim.lease, Failed(code="oops", message="it broke", permanent=True))
+    assert settled.state is State.FAILED
+    (waiting,) = (await store.list("video", "t", states=frozenset({State.QUEUED}))).records
+    cancelled = await store.cancel(waiting.id)
+    assert cancelled is not None
+    assert cancelled.state is State.CANCELLED
+    lines = [line for line in caplog.records if line.exc_info and line.exc_info[0] is CannotReportError]
+    assert [line.levelname for line in lines] == ["ERROR"]
+    queue.close()
+    await store.close()
+
+
+async def test_a_call_that_its_caller_cancels_is_not_measured(server: Server) -> None:
+    """The script may succeed, so it must not count as failed."""
+    calls: list[tuple[str, bool]] = []
+    store = RedisStore(server.url, on_call=lambda script, _seconds, ok: calls.append((script, ok)))
+    await store.measure("video")
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        call = asyncio.create_task(store.measure("video"))
+        await asyncio.sleep(0)  # the call is sent
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert calls == [("measure", True)]
     await store.close()
 
 

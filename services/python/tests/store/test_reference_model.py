@@ -58,7 +58,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Stopped()),
 )
 MAX_QUEUED = 12
-NOT_TOTALS = {"tenants_max", "metered"}
+NOT_TOTALS = {"tenants_max", "metered", "pending_ms"}
 PICK = st.integers(0, 20)
 
 
@@ -78,6 +78,7 @@ class Machine(RuleBasedStateMachine):
         self.model = ModelPool(now=self.driver.now, max_queued=MAX_QUEUED)
         self.leases: list[Lease] = []
         self.totals: dict[str, int] = {}
+        self.used, self.wasted = 0.0, dict[str, float]()
 
     @initialize()
     def begin(self) -> None:
@@ -266,10 +267,10 @@ class Machine(RuleBasedStateMachine):
         expected = self.model.register(group, ttl_ms=ttl_s * 1000, fresh=fresh, **(wake or {}))
         assert self.driver.register(group, ttl_s=ttl_s, fresh=fresh, wake=wake) == expected
 
-    @rule(group=GROUPS)
-    def deregister(self, group: str) -> None:
-        self.driver.deregister(group)
-        self.model.deregister(group)
+    @rule(group=GROUPS, died=st.booleans())
+    def deregister(self, group: str, died: bool) -> None:
+        self.driver.deregister(group, died=died)
+        self.model.deregister(group, died=died)
 
     @rule(group=GROUPS, on=st.booleans())
     def drain(self, group: str, on: bool) -> None:
@@ -324,6 +325,19 @@ class Machine(RuleBasedStateMachine):
         for name, before in self.totals.items():
             assert totals.total(name) >= before, name
         self.totals = {name: count for name, count in totals.raw.items() if name not in NOT_TOTALS}
+        used, wasted = totals.used_gpu_seconds, totals.wasted_gpu_seconds
+        assert used >= self.used
+        assert all(seconds >= self.wasted.get(cause, 0.0) for cause, seconds in wasted.items())
+        self.used, self.wasted = used, wasted
+
+    @invariant()
+    def oldest_waits_are_those_of_the_model(self) -> None:
+        """Also after releases, retries and promotions, which return to the front, and when the clock is set back."""
+        queue, due = self.driver.totals().queue, self.model.unpromoted
+        for priority in Priority:
+            shown = queue[priority.name.lower()].oldest_wait_s
+            expected = self.model.oldest_wait_ms(priority) / 1000
+            assert shown == expected or (due and shown > expected)
 
     def teardown(self) -> None:
         try:

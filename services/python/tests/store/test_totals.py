@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daybreak_server.adapters.redis.lua import group as groups
 from daybreak_server.domain.pool_totals import OTHER, PoolTotals
 from daybreak_server.domain.pools import PoolReport, WakePhase
-from daybreak_server.domain.tasks import Claim, EventDraft, Priority, Released, State, Stopped
+from daybreak_server.domain.tasks import CheckpointRef, Claim, EventDraft, Priority, Released, State, Stopped
 from testkit.store_cases import DONE, FATAL, OOPS, start, submit
 from testkit.store_driver import Driver
 from testkit.valkey import Server
@@ -93,6 +93,8 @@ def test_a_group_that_dies_is_counted_once_and_one_that_leaves_is_not(driver: Dr
     assert driver.totals().total("groups_lost") == 1
     driver.pass_time(60_000)
     assert driver.totals().total("groups_lost") == 2
+    driver.deregister("goes silent", died=True)  # such as a frozen leader that is killed
+    assert driver.totals().total("groups_lost") == 2
 
 
 def test_ends_strikes_and_releases_are_counted_by_reason(driver: Driver) -> None:
@@ -166,6 +168,54 @@ def test_each_gpu_second_is_used_or_wasted_by_one_cause(driver: Driver) -> None:
     assert (billed.used_gpu_seconds, billed.wasted_gpu_seconds) == (18.0, 6.0)
 
 
+@pytest.mark.parametrize("ending", ["success", "failure", "cancel", "cancel while waiting", "expiry"])
+def test_time_before_a_checkpoint_counts_when_the_task_ends(driver: Driver, ending: str) -> None:
+    """As used if the task succeeds, otherwise as wasted: time that led to no result is waste."""
+    claim = start(driver, run_within_ms=20_000 if ending == "expiry" else None)
+    driver.pass_time(10_000)
+    driver.report(claim.lease, checkpoint=CheckpointRef(key="k", step=1))
+    driver.pass_time(1_000)
+    driver.settle(claim.lease, OOPS)
+    totals = driver.totals()
+    assert (totals.used_gpu_seconds, totals.wasted_gpu_seconds["retry"]) == (0.0, 1.0)
+    task, ran_s = claim.lease.task, 2.0
+    if ending == "cancel while waiting":
+        driver.cancel(task)
+        ran_s = 0.0
+    else:
+        driver.pass_time(3_000)
+        second = driver.claim()
+        assert second is not None
+        driver.pass_time(2_000)
+        if ending == "cancel":
+            driver.cancel(task)
+        if ending == "expiry":
+            driver.pass_time(5_000)
+            ran_s = 7.0
+        outcome = {"success": DONE, "failure": FATAL}.get(ending, Stopped())
+        driver.settle(second.lease, outcome)
+    totals = driver.totals()
+    wasted = totals.wasted_gpu_seconds
+    cause = {"cancel while waiting": "cancel", "success": None}.get(ending, ending)
+    assert totals.used_gpu_seconds == (10.0 + ran_s if cause is None else 0.0)
+    assert {name: seconds for name, seconds in wasted.items() if seconds and name != "retry"} == (
+        {} if cause is None else {cause: 10.0 + ran_s}
+    )
+    assert totals.tenants["t"].used_gpu_seconds == driver.get(task).gpu_seconds == 10.0 + ran_s
+
+
+def test_waste_is_not_negative_if_the_clock_is_set_back_after_a_checkpoint(driver: Driver) -> None:
+    """Prometheus takes a counter that falls for a restart, and adds its whole value once more."""
+    claim = start_on_two_ranks(driver)
+    driver.pass_time(3_000)
+    driver.now += 950
+    driver.report(claim.lease, checkpoint=CheckpointRef(key="k", step=1))
+    driver.now -= 900
+    driver.settle(claim.lease, OOPS)
+    assert driver.totals().wasted_gpu_seconds["retry"] == 0.0
+    assert driver.get(claim.lease.task).gpu_seconds == 6.1
+
+
 def test_idle_and_starting_groups_cost_gpu_time_too(driver: Driver) -> None:
     """A busy group's time is billed with its attempt, so it is neither."""
     driver.tick()
@@ -215,6 +265,53 @@ def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driv
     assert driver.totals().queue["normal"].oldest_wait_s == 1.0
 
 
+def oldest_waits(driver: Driver) -> dict[str, float]:
+    """The oldest waits by priority. Their maximum is the oldest wait of the pool's view."""
+    waits = {name: depth.oldest_wait_s for name, depth in driver.totals().queue.items()}
+    assert (driver.view().oldest_wait_s or 0.0) == max(waits.values())
+    return waits
+
+
+def test_a_task_that_returns_to_the_front_does_not_hide_the_oldest_wait(driver: Driver) -> None:
+    """A released task has its old place again, before tasks that have waited longer than it has now."""
+    released = start(driver)
+    submit(driver)
+    submit(driver, priority=Priority.LOW)
+    driver.pass_time(3_000)
+    driver.settle(released.lease, Released())
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 3.0, "low": 3.0}
+    again = driver.claim()
+    assert again is not None
+    assert again.lease.task == released.lease.task
+    driver.pass_time(1_000)
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 4.0, "low": 4.0}
+
+
+def test_a_promoted_task_does_not_hide_the_oldest_wait(driver: Driver) -> None:
+    """Its place is that of its submit, but it waits from its start time on."""
+    submit(driver, start_at_ms=driver.now + 4_000)
+    submit(driver)
+    driver.pass_time(5_000)
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 5.0, "low": 0.0}
+
+
+def test_a_due_task_waits_even_if_no_tick_promotes_it(driver: Driver) -> None:
+    """Without ticks the queue stands still, and the wait must show it."""
+    driver.client.hset(driver.keys.single("meta"), "wake_ms", 10_000)
+    submit(driver, priority=Priority.LOW, start_at_ms=driver.now + 4_000)
+    assert driver.view().oldest_wait_s is None
+    driver.now += 6_000
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 0.0, "low": 2.0}
+
+
+def test_a_task_that_an_earlier_version_queued_counts_for_its_priority(driver: Driver) -> None:
+    """Earlier versions stored the time alone as the score in `live`."""
+    task = submit(driver, priority=Priority.LOW)
+    driver.client.zadd(driver.keys.single("live"), {task: driver.now})
+    driver.pass_time(2_000)
+    assert oldest_waits(driver) == {"high": 0.0, "normal": 0.0, "low": 2.0}
+
+
 def test_fairness_error_is_the_distance_between_waiting_tenants(driver: Driver) -> None:
     """A tenant that was just charged is ahead of one that was not."""
     for tenant in ("alice", "alice", "bob"):
@@ -237,6 +334,56 @@ def test_a_deleted_tenant_takes_its_series_away_and_leaves_the_pool_its_total(dr
     totals = driver.totals()
     assert set(totals.tenants) == {"bob"}
     assert totals.used_gpu_seconds == 5.0
+
+
+def test_a_tenant_has_totals_of_0_before_its_first_bill(driver: Driver) -> None:
+    """Prometheus sees no increase in the first value of a series, so it would miss the first bill."""
+    submit(driver, tenant="alice")
+    driver.cancel(submit(driver, tenant="bob"))
+    totals = driver.totals()
+    assert {name: of.queued for name, of in totals.tenants.items()} == {"alice": 1, "bob": 0}
+    assert {of.used_gpu_seconds + of.wasted_gpu_seconds for of in totals.tenants.values()} == {0.0}
+
+
+def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Driver) -> None:
+    """Neither those that were deleted, whatever their share, nor `other`."""
+    driver.tick(tenants_max=2)
+
+    def run_one(tenant: str) -> Claim:
+        claim = start(driver, tenant=tenant)
+        driver.now += 1_000
+        driver.tick(tenants_max=2)
+        driver.settle(claim.lease, DONE)
+        return claim
+
+    claims = {tenant: run_one(tenant) for tenant in ("alice", "bob", "carol")}
+    assert set(driver.totals().tenants) == {"alice", "bob", OTHER}
+    for tenant in ("alice", "bob"):
+        assert driver.delete(claims[tenant].lease.task) == 1
+    assert set(driver.totals().tenants) == {OTHER}
+    for tenant in ("dave", "carol"):
+        run_one(tenant)
+    totals = driver.totals()
+    assert {name: of.used_gpu_seconds for name, of in totals.tenants.items()} == {
+        "dave": 1.0,
+        "carol": 1.0,
+        OTHER: 1.0,
+    }
+    assert totals.used_gpu_seconds == 5.0
+
+
+def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
+    """Also those without totals, which an earlier version or a higher limit left. Named ones have a weight."""
+    driver.tick(tenants_max=2)
+    for tenant in ("alice", "bob", "carol"):
+        submit(driver, tenant=tenant, weight=2.0)
+    driver.client.delete(driver.keys.single("tenant_totals"))
+    tenants = driver.totals().tenants
+    assert {name: (of.queued, of.weight) for name, of in tenants.items()} == {
+        "alice": (1, 2.0),
+        "bob": (1, 2.0),
+        OTHER: (1, None),
+    }
 
 
 @settings(max_examples=15, deadline=None)

@@ -133,6 +133,27 @@ def test_a_claim_starts_an_attempt(driver: Driver) -> None:
     assert driver.view().groups[0].tasks == (task,)
 
 
+@pytest.mark.parametrize("ticks", [False, True])
+def test_weights_count_that_an_earlier_version_stored(driver: Driver, ticks: bool) -> None:
+    """It stored no mark. Such a gateway may also run beside this version, whose ticks found no weight before."""
+    if ticks:
+        driver.tick()
+    submit(driver, estimate_s=4.0)
+    driver.client.hset(driver.keys.single("weights"), "t", "4.0")
+    if ticks:
+        driver.tick()
+    assert driver.claim() is not None
+    assert float(driver.client.hget(driver.keys.single("shares"), "t") or 0) == 1.0
+
+
+def test_a_first_weight_counts_before_the_next_tick(driver: Driver) -> None:
+    """A tick found that all weights were equal."""
+    driver.tick()
+    submit(driver, estimate_s=4.0, weight=4.0)
+    assert driver.claim() is not None
+    assert float(driver.client.hget(driver.keys.single("shares"), "t") or 0) == 1.0
+
+
 @pytest.mark.parametrize("by_itself", [True, False])
 def test_a_draining_group_claims_nothing(driver: Driver, by_itself: bool) -> None:
     """A group gets no claim while it drains, whether it says so itself or was marked. Its worker sees the mark."""

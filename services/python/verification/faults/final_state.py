@@ -17,6 +17,7 @@ import redis
 from daybreak.aio import AsyncClient
 from daybreak.wire import Task
 from daybreak_server.adapters.redis.key_names import Keys
+from daybreak_server.domain.pool_totals import DELETED, OTHER
 from verification.faults.cluster import FaultCluster
 from verification.faults.load import RELAY_GROUP, Load, event_facts, task_facts
 
@@ -106,7 +107,12 @@ def store_facts(cluster: FaultCluster, pool: str) -> dict[str, Any]:
                 "expiring",
             )
         }
-        facts["tenant_totals"] = client.hgetall(keys.single("tenant_totals"))
+        shared = [f"{name}:{kind}" for name in (OTHER, DELETED) for kind in ("used_ms", "wasted_ms")]
+        facts["tenant_totals"] = client.hgetall(keys.single("tenant_totals")) | {
+            field: ms
+            for field, ms in zip(shared, client.hmget(keys.single("totals"), shared), strict=True)
+            if ms is not None
+        }
         facts["shares"] = client.hgetall(keys.single("shares"))
         facts["weights"] = client.hgetall(keys.single("weights"))
         facts["ledger"] = _ledgers(client, keys)

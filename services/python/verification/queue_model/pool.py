@@ -72,6 +72,8 @@ class ModelPool:
         if new.idempotency_key is not None:
             self.keys[key] = (new.id, new.body_hash)
         self.queue.weights[new.tenant] = new.weight
+        if new.tenant not in self.queue.shares:
+            self.totals.add(new.tenant)
         start = new.start_at_ms or 0
         task = ModelTask(new, order(new.priority, self.sequence), self.now, State.QUEUED)
         if new.start_within_ms is not None:
@@ -111,7 +113,7 @@ class ModelPool:
             del self.keys[task.new.tenant, task.new.idempotency_key]
         if not any(other.new.tenant == task.new.tenant for other in self.tasks.values()):
             self.queue.forget(task.new.tenant)
-            self.totals.forget(task.new.tenant, unless=self.queue.shares)
+            self.totals.forget(task.new.tenant)
         return 1
 
     def claim(self, group: str, *, drain: bool = False, kept: Sequence[str] = (), **terms: Any) -> str | None:
@@ -196,8 +198,11 @@ class ModelPool:
             known.woke(wake, self.now)
         return known.drain
 
-    def deregister(self, group: str) -> None:
-        """Remove a group and release the tasks that it holds."""
+    def deregister(self, group: str, *, died: bool = False) -> None:
+        """Remove a group and release the tasks that it holds. If it died, it counts as lost, unless it did before."""
+        known = self.groups.get(group)
+        if died and known is not None and not known.lost:
+            self.totals.counts["groups_lost"] += 1
         self._release_unknown(group, "left")
         self.groups.pop(group, None)
 
@@ -228,6 +233,17 @@ class ModelPool:
         """The lease clock, interpolated between ticks. It bills attempts, so a step of the wall clock costs nothing."""
         since = 0 if self.ticked is None else self.now - self.ticked
         return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
+
+    def oldest_wait_ms(self, priority: int) -> int:
+        """How long the oldest queued task of a priority has waited since it entered the queue last; 0 if none waits."""
+        queued = [task for task in self.tasks.values() if task.state is State.QUEUED]
+        return max([0, *(self.now - task.queued_ms for task in queued if task.new.priority == priority)])
+
+    @property
+    def unpromoted(self) -> bool:
+        """Whether a task is due that no tick has promoted yet."""
+        delayed = [task for task in self.tasks.values() if task.state is State.DELAYED]
+        return any((task.due_ms or 0) <= self.now for task in delayed)
 
     def control(self, task: ModelTask) -> Control:
         """The control bits of a reply."""
@@ -356,7 +372,7 @@ class ModelPool:
             )
         used = total_ms if ended else 0
         if not ended and attempt.checkpoint_ms is not None:
-            used = attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms)
+            used = min(total_ms, attempt.ranks * max(0, attempt.checkpoint_ms - attempt.claimed_ms))
         task.used_ms += used
         task.wasted_ms += total_ms - used
         self.totals.bill(task, attempt, used=used, wasted=total_ms - used)
@@ -372,6 +388,7 @@ class ModelPool:
         return attempt.token
 
     def _end(self, task: ModelTask, data: dict[str, Any]) -> None:
+        self.totals.ended(task)
         task.finished_ms = self.now
         task.expires_ms = self.now + round(task.new.retention_s * 1000)
         self.expiring[task.new.id] = task.expires_ms

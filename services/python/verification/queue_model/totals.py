@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 from daybreak_server.domain import policy
-from daybreak_server.domain.pool_totals import OTHER
+from daybreak_server.domain.pool_totals import DELETED, OTHER
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import Event
 from verification.queue_model.state import Attempt, ModelTask
@@ -53,18 +53,21 @@ class ModelTotals:
         """An attempt has ended, and the task has its next state."""
         if task.state is State.SUCCEEDED:
             self.observe("run", policy.RUN_BUCKETS_MS, used // attempt.ranks)
-        elif task.state in _WASTE:
-            self.counts[f"wasted:{_WASTE[task.state]}"] += used
         if used or wasted:
-            billed = self.billed.setdefault(task.new.tenant, [0, 0])
-            billed[0] += used
-            billed[1] += wasted
+            self.add(task.new.tenant)
+            self.billed[task.new.tenant][0] += used
+            self.billed[task.new.tenant][1] += wasted
 
-    def forget(self, tenant: str, *, unless: Container[str]) -> None:
-        """A tenant is deleted, unless it is among these; the pool's total keeps its time."""
-        if tenant in unless:
-            return
-        used, wasted = self.billed.pop(tenant, [0, 0])
-        for place, ms in enumerate((used, wasted)):
-            if ms:
-                self.billed.setdefault("", [0, 0])[place] += ms
+    def ended(self, task: ModelTask) -> None:
+        """A task has ended. If it has no result, whatever its attempts used is wasted."""
+        if task.state in _WASTE:
+            self.counts[f"wasted:{_WASTE[task.state]}"] += task.used_ms
+
+    def add(self, tenant: str) -> None:
+        """A tenant has totals of its own from now on."""
+        self.billed.setdefault(tenant, [0, 0])
+
+    def forget(self, tenant: str) -> None:
+        """A tenant has no task left; the pool's total keeps its time."""
+        for kind, ms in zip(("used_ms", "wasted_ms"), self.billed.pop(tenant, [0, 0]), strict=True):
+            self.counts[f"{DELETED}:{kind}"] += ms

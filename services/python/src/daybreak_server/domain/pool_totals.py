@@ -17,8 +17,10 @@ NEW = "new"
 """Stands for the state of a task before it is accepted, in transitions."""
 OTHER = "other"
 """The label of everything beyond a limit: tenants, priorities, reasons."""
+DELETED = "deleted"
+"""Has the GPU time of tenants that were deleted. It is part of the pool's totals only."""
 WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}
-"""Causes of waste: GPU time of an attempt that ended the task in this state."""
+"""Causes of waste: GPU time of tasks that ended in this state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +159,12 @@ class PoolTotals:
 
     @property
     def used_gpu_seconds(self) -> float:
-        """GPU-seconds that led to a result: those billed as used, without tasks that ended without one."""
-        return (self.total("used_ms") - sum(self.total(f"wasted:{cause}") for cause in WASTES)) / 1000
+        """GPU-seconds that led to a result: those billed as used, without tasks that ended without one.
+
+        What a task used before a checkpoint, in an attempt that did not end it, is pending until the task ends.
+        """
+        without_result = sum(self.total(f"wasted:{cause}") for cause in WASTES) + self.total("pending_ms")
+        return (self.total("used_ms") - without_result) / 1000
 
     @property
     def idle_gpu_seconds(self) -> float:

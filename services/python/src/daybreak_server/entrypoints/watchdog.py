@@ -29,11 +29,14 @@ class _FirstLine(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Replace this handler by those of the settings, and let them handle the record."""
-        from daybreak_server.observability.logging import log_from_ray_worker
-        from daybreak_server.settings.tree import LogSettings
+        try:
+            from daybreak_server.observability.logging import log_from_ray_worker
+            from daybreak_server.settings.tree import LogSettings
 
-        log_from_ray_worker(LogSettings.model_validate(self._log))
-        logging.getLogger(record.name).handle(record)
+            log_from_ray_worker(LogSettings.model_validate(self._log))
+            logging.getLogger(record.name).handle(record)
+        except Exception:  # the watchdog must still release the leases, for example on a full disk
+            self.handleError(record)
 
 
 def main() -> int:

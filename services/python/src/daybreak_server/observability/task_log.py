@@ -10,8 +10,9 @@ records of the logger :data:`TASKS`.
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from daybreak_server.domain import log_context
 from daybreak_server.domain.ids import TaskId
@@ -23,6 +24,7 @@ WriteLine = Callable[[bool, dict[str, object]], None]
 """Gets whether the line is a warning, and its fields; ``message`` is one of them. Must not raise."""
 
 _log = logging.getLogger(TASKS)
+_own_log = logging.getLogger(__name__)
 
 
 def _write_record(is_warning: bool, line: dict[str, object]) -> None:
@@ -40,10 +42,22 @@ def write_lines_with(write: WriteLine | None) -> None:
 
 
 def log_task(kind: ChangeKind, task: TaskId, **details: str | int | float | None) -> None:
-    """Log a change of a task. Never raises.
+    """Log a change of a task. Never raises: an error is logged, once for each type.
 
     :param details: Further fields, of those in ``logging.FIELDS``. Empty ones are left out.
     """
+    try:
+        _log_line(kind, task, details)
+    except Exception as exc:
+        _log_once(type(exc))
+
+
+@functools.cache
+def _log_once(_kind: type[Exception]) -> None:
+    _own_log.exception("the line about a change of a task cannot be written")
+
+
+def _log_line(kind: ChangeKind, task: TaskId, details: Mapping[str, str | int | float | None]) -> None:
     is_warning = kind is ChangeKind.RETRYING or kind is ChangeKind.FAILED
     if not _log.isEnabledFor(logging.WARNING if is_warning else logging.INFO):
         return

@@ -1,12 +1,15 @@
 """Reads the changes of state that a script made and that its caller cannot conclude from the reply.
 
 ``reply_of`` in the library's text adds them to the reply (:mod:`~daybreak_server.adapters.redis.scripts`): retries,
-releases, cancels, failures and expiries. A settle, a tick, a claim or a registration may cause them.
+releases, cancels, failures, expiries, and tasks that became due or were deleted. A settle, a tick, a claim, a
+registration or a deletion may cause them.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,15 +20,28 @@ from daybreak_server.domain.task_changes import ChangeKind, OnChange, TaskChange
 MARK = "changes"
 """The first element of a reply with changes. No script's own reply begins with it."""
 _MARK = MARK.encode()
+_log = logging.getLogger(__name__)
 
 
 def without_changes(reply: Any, on_change: OnChange) -> Any:
-    """The script's own reply. Its changes go to ``on_change``."""
+    """The script's own reply. Its changes go to ``on_change``.
+
+    An error there is not the caller's: Redis has made the changes, and a caller that saw an error would treat a settled
+    task as broken. So it is logged, once for each type.
+    """
     if not isinstance(reply, list) or not reply or reply[0] != _MARK:
         return reply
     for change in reply[2]:
-        on_change(_change(change))
+        try:
+            on_change(_change(change))
+        except Exception as exc:
+            _log_once(type(exc))
     return reply[1]
+
+
+@functools.cache
+def _log_once(_kind: type[Exception]) -> None:
+    _log.exception("a change of a task cannot be reported; the change itself is stored")
 
 
 def ignore(_change: TaskChange) -> None:

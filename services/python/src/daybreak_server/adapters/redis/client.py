@@ -241,13 +241,16 @@ class AsyncScripts:
         raise AssertionError("not reached")
 
     async def _run(self, script: Script, call: Call) -> Any:
-        began, succeeded = time.perf_counter(), False
+        began = time.perf_counter()
         try:
             reply = await self._send(script, call)
-            succeeded = True
-            return reply
-        finally:
-            self._on_call(script.name, time.perf_counter() - began, succeeded)
+        except asyncio.CancelledError:  # the caller's end says nothing about the script
+            raise
+        except BaseException:
+            self._on_call(script.name, time.perf_counter() - began, False)
+            raise
+        self._on_call(script.name, time.perf_counter() - began, True)
+        return reply
 
     async def _send(self, script: Script, call: Call) -> Any:
         operands = (1, call.keys.base, *call.args)

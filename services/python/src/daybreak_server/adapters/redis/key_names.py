@@ -40,7 +40,8 @@ SINGLE = {
     ),
     "tenant_totals": Key(
         "hash",
-        "GPU-milliseconds that each tenant has used and wasted; a limited number of tenants, the rest as `other`",
+        "GPU-milliseconds that each tenant has used and wasted, for a limited number of tenants; those of the others "
+        "and of deleted tenants are in `totals`",
     ),
     "events": Key(
         "stream",
@@ -62,7 +63,8 @@ SINGLE = {
     "leases": Key("zset", "running tasks by the end of their lease, on the lease clock"),
     "live": Key(
         "zset",
-        "tasks that are due or running, and those of `due_soon`; KEDA reads its `ZCARD`",
+        "tasks that are due or running, and those of `due_soon`; KEDA reads its `ZCARD`. Due tasks are sorted by "
+        "priority, then by when they entered the queue last",
     ),
     "groups": Key(
         "zset",

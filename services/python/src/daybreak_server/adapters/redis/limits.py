@@ -9,7 +9,8 @@ from __future__ import annotations
 # ── the queue ─────────────────────────────────────────────────────────────────────────────────────────────
 
 RUNNING_BAND = 1 << 52
-"""Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks."""
+"""Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks, which have a band of
+``PRIORITY_BAND`` for each priority."""
 
 WAKEUPS_MAX = 64
 """Entries of the wake-up list. Idle leaders beyond this number find their tasks when they poll."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from daybreak_server.adapters.redis import limits
 from daybreak_server.domain import policy
-from daybreak_server.domain.pool_totals import OTHER
+from daybreak_server.domain.pool_totals import DELETED, OTHER, WASTES
 from daybreak_server.domain.tasks import Control, Priority, State
 
 RULES = (
@@ -35,6 +35,7 @@ NUMBERS = ("TENANTS_MAX", "METER_MS")
 """Those for metrics that are numbers."""
 TEXTS = {
     "OTHER": OTHER,
+    "DELETED": DELETED,
     "NOTE": "Totals for metrics. This text is long so that Redis keeps the hash as a table: fast to add to.",
 }
 """Words. Redis keeps a hash as a list, in which it searches, unless a value is longer than 64 bytes."""
@@ -63,5 +64,6 @@ def _of_totals() -> Iterator[str]:
         yield f"{name} = {text!r}"
     for name in BUCKETS:
         yield f"{name} = {{ {', '.join(map(str, getattr(policy, name)))} }}"
+    yield f"WASTES = {{ {', '.join(f'{state} = {cause!r}' for cause, state in WASTES.items())} }}"
     for name in SETS:
         yield f"{name} = {{ {', '.join(f'{word} = true' for word in getattr(policy, name))} }}"

@@ -58,6 +58,8 @@ from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 
 _log = logging.getLogger(__name__)
 _STOP_MARGIN_S = 2.0
+_LAST_SPANS_S = 0.2
+"""How long a broken rank waits for its last spans. Serve restarts the group only once the process has ended."""
 
 
 class Rank:
@@ -149,6 +151,8 @@ class Rank:
             cause = cause_of(exc, phase=self._current_phase)
             _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, cause, exc_info=True)
         finally:
+            if cause is None:
+                self._deps.tracing.close()
             self._ended.set()
         if cause is not None:
             self._break(cause)
@@ -158,7 +162,7 @@ class Rank:
             if self._cause is not None:
                 return
             self._cause = cause
-        self._deps.tracing.flush()
+        self._deps.tracing.flush(_LAST_SPANS_S)
         _log.error("rank %d of %s cannot continue: %s", self._rank, self._config.pool, cause)
         self._deps.on_broken(cause)
 
@@ -178,6 +182,7 @@ class Rank:
         lease_renewer.refresh()
         lease_renewer.start()
         control_group: ControlGroup = SingleRank()
+        left = False
         # The blob store is opened while the group forms (an S3 client takes 0.3 s). If it cannot be opened, that is
         # reported before the model is read.
         opener = ThreadPoolExecutor(1, thread_name_prefix="blobs")
@@ -208,16 +213,15 @@ class Rank:
                 stopping=self._stopping,
             )
             lease_renewer.update(state=GroupState.IDLE, phase=WakePhase.READY, wake=dict(self._wake), loads=1)
-            self._loop.run()
+            left = self._loop.run()
             return cause_of_failed(self._loop.broken) if self._loop.broken is not None else None
         finally:
             opener.shutdown(wait=False)
             lease_renewer.stop()
             with contextlib.suppress(StoreError):
-                queue.deregister(lease_renewer.record, died=not self._stopping.is_set())
+                queue.deregister(lease_renewer.record, died=not (left or self._stopping.is_set()))
             queue.close()
             control_group.close()
-            deps.tracing.close()
 
     def _first_record(self) -> GroupRecord:
         return GroupRecord(

@@ -48,16 +48,21 @@ end
 local function discard(prefix, at) zput(K_garbage, prefix, int(at)) end
 
 -- Bills the attempt: corrects the tenant's charge from the estimate to the actual time. Time counts as used if the
--- attempt ended the task, otherwise only up to its checkpoint; the rest is wasted. Returns the time used, in ms.
+-- attempt ended the task, otherwise only up to its checkpoint; the rest is wasted. What attempts used before the last one
+-- is pending until the task ends, because only then is it known whether it led to a result.
 local function bill(r, ended)
   local ranks, claimed = tonumber(r.ranks), tonumber(r.claimed)
   local all = ranks * math.max(0, steady() - claimed)
   local used = all
-  if not ended then used = r.ckpt_at and ranks * math.max(0, tonumber(r.ckpt_at) - claimed) or 0 end
-  local wasted = all - used
+  if not ended then
+    -- The clock may have been set back since the checkpoint.
+    used = r.ckpt_at and math.min(all, ranks * math.max(0, tonumber(r.ckpt_at) - claimed)) or 0
+  end
+  local wasted, earlier = all - used, tonumber(r.used_ms or '0')
   local t = tenant(r.tenant)
   charge(t, all / 1000 / t.weight - tonumber(r.charge))
-  set(r, 'used_ms', int(tonumber(r.used_ms or '0') + used))
+  set(r, 'used_ms', int(earlier + used))
+  add_total('pending_ms', ended and -earlier or used)
   if wasted ~= 0 then set(r, 'wasted_ms', int(tonumber(r.wasted_ms or '0') + wasted)) end
   for name, ms in pairs({ used_ms = used, wasted_ms = wasted }) do
     if ms ~= 0 then
@@ -65,14 +70,12 @@ local function bill(r, ended)
       ledger[field] = (ledger[field] or 0) + ms
     end
   end
-  return used
 end
 
 -- Detaches the attempt from the task. `zombie`: the worker did not end the attempt, and may still be writing files.
 -- The fields that describe the attempt (group, ranks, claimed, charge) stay until the next claim overwrites them.
--- Returns the GPU time used, in ms.
 local function detach(r, ended, zombie, published)
-  local used = bill(r, ended)
+  bill(r, ended)
   zdrop(K_leases, r.id)
   group_drops(group_of(r.group), r.id)
   if not published then discard(r.id .. '/' .. r.token .. '/', zombie and NOW + ZOMBIE_MS or NOW) end
@@ -88,13 +91,17 @@ local function detach(r, ended, zombie, published)
     unset(r, 'steps')
     unset(r, 'resumed_from_step')
   end
-  return used
 end
 
 -- The only way to a terminal state. The caller emits the event.
 local function finish(r, state)
   -- The histogram of run times counts the tasks that succeeded.
-  if state ~= 'succeeded' then add_total('ended:' .. state .. ':' .. r.state, 1) end
+  if state ~= 'succeeded' then
+    local used = tonumber(r.used_ms or '0')
+    add_total('ended:' .. state .. ':' .. r.state, 1)
+    add_total('wasted:' .. TOTALS.WASTES[state], used)
+    if r.state ~= 'running' then add_total('pending_ms', -used) end
+  end
   local ends = int(NOW + tonumber(r.retain))
   set(r, 'state', state)
   set(r, 'finished', NOW_TEXT)
@@ -140,27 +147,25 @@ end
 -- Ends an attempt that failed. Precedence: cancel, deadline (unless the error is permanent), strike.
 local function end_failed_attempt(r, e)
   if r.cancel_at then
-    add_total('wasted:cancel', detach(r, true, e.zombie))
+    detach(r, true, e.zombie)
     count_cancel(r)
     return finish_cancelled(r)
   end
   if overdue(r) and not e.permanent then
-    add_total('wasted:expiry', detach(r, true, e.zombie))
+    detach(r, true, e.zombie)
     return finish_expired(r)
   end
   local strikes = tonumber(r.strikes or '0') + 1
   local final = e.permanent or strikes >= tonumber(r.max_strikes or MAX_STRIKES)
   local token = r.token
-  local used, reason = detach(r, final, e.zombie), one_of(TOTALS.RETRY_REASONS, e.reason, 'error')
+  local reason = one_of(TOTALS.RETRY_REASONS, e.reason, 'error')
+  detach(r, final, e.zombie)
   add_total('strikes:' .. reason, 1)
   local err = '{"code":' .. cjson.encode(e.code) .. ',"message":' .. cjson.encode(e.message)
     .. ',"attempt":' .. r.attempt .. '}'
   call('HSET', k_out(r.id), 'error', err)
   set(r, 'strikes', int(strikes))
-  if final then
-    add_total('wasted:failure', used)
-    return finish_failed(r, err)
-  end
+  if final then return finish_failed(r, err) end
   add_total('retries:' .. reason, 1)
   local wait = backoff_ms(strikes, token)
   delay(r, NOW + wait)
@@ -240,7 +245,7 @@ flushes[#flushes + 1] = function()
     -- The first entry of each tenant sets the TTL of the day's ledger. Setting it again does no harm.
     if call('HINCRBY', key, field, int(ms)) == ms then call('EXPIRE', key, LEDGER_S) end
     local name, kind = string.match(field, '^(.*):([^:]*)$')
-    bill_tenant(name, kind, ms)
+    tenant_totals.bill(name, kind, ms)
   end
   ledger = {}
 end

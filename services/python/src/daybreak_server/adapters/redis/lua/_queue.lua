@@ -1,6 +1,6 @@
 -- Waiting tasks: the fair queue, delays, deadlines, and the wake-up list of idle leaders.
 
--- Tenants, by name: `share` (virtual time) and `weight`. `waits` says whether the tenant has waiting tasks; nil if that
+-- Tenants, by name: `share` (virtual time) and `weight`. `is_new`: the pool does not know the tenant yet. `waits` says whether the tenant has waiting tasks; nil if that
 -- was not read yet. `list` is the head of their queue, if it was read; `whole` means that `list` is the whole queue.
 local tenants, moved
 local head, second_share, second_name  -- the next tenant, and the one after it
@@ -11,13 +11,15 @@ resets[#resets + 1] = function()
   head, second_share, second_name, wakeups, recheck = nil, nil, nil, 0, false
 end
 
--- Whether any tenant ever had another weight than 1. If not, no weight is read.
-local function weights_differ() return number('weighted') ~= nil end
+-- Whether a tenant may have another weight than 1. If not, no weight is read. `tick` sets the mark, so that it is missing
+-- where an earlier version stored the weights.
+local function weights_differ() return number('equal_weights') ~= 1 end
 
 local function tenant(name)
   local t = tenants[name]
   if not t then
-    t = { name = name, share = tonumber(call('HGET', K_shares, name) or '0'),
+    local share = call('HGET', K_shares, name)
+    t = { name = name, share = tonumber(share or '0'), is_new = not share,
       weight = weights_differ() and tonumber(call('HGET', K_weights, name) or '1') or 1 }
     tenants[name] = t
   end
@@ -42,6 +44,26 @@ local function waits(t)
   return t.waits
 end
 
+-- How long the oldest waiting task of each priority has waited, in ms; -1 if none waits. Waiting tasks have a band of
+-- scores in `live` for each priority. Before all bands come the tasks of `due_soon`, and those that an earlier version
+-- queued; they count as soon as they are due.
+local function oldest_waits()
+  local waits = {}
+  for priority = 0, PRIORITIES - 1 do
+    local from = (priority + 1) * PRIORITY_BAND
+    local first = call('ZRANGE', K_live, exact(from), '(' .. exact(from + PRIORITY_BAND), 'BYSCORE', 'LIMIT', 0, 1,
+      'WITHSCORES')
+    waits[priority + 1] = first[1] and math.max(0, NOW - (tonumber(first[2]) - from)) or -1
+  end
+  local due = call('ZRANGE', K_live, '-inf', NOW_TEXT, 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+  local order = due[1] and call('HGET', k_task(due[1]), 'order')
+  if order then
+    local at = math.floor(order / PRIORITY_BAND) + 1
+    waits[at] = math.max(waits[at], NOW - tonumber(due[2]))
+  end
+  return waits
+end
+
 local function enqueue(r)
   local t, key = tenant(r.tenant), k_wait(r.tenant)
   if t.list then
@@ -55,7 +77,7 @@ local function enqueue(r)
     move(t)
   end
   zput(key, r.id, r.order)
-  zput(K_live, r.id, NOW_TEXT)
+  zput(K_live, r.id, int((math.floor(r.order / PRIORITY_BAND) + 1) * PRIORITY_BAND + NOW))
   set(r, 'state', 'queued')
   -- When a task waits since, unless it is the time when it was accepted.
   if r.created ~= NOW_TEXT then set(r, 'queued', NOW_TEXT) end

@@ -30,27 +30,38 @@ end
 
 local function one_of(reasons, reason, otherwise) return reasons[reason] and reason or otherwise end
 
--- Bills a tenant: the first `tenants_max` tenants have totals of their own, the others share those of `other`. The sum of
--- all is the pool's total, so a tenant that is deleted leaves its own to the tenant without a name.
-local function bill_tenant(name, kind, ms)
+-- The GPU time of tenants: the first `tenants_max` have totals of their own in K_tenant_totals, always two fields. The time
+-- of the others is in K_totals, as that of `other`, and so is that of deleted tenants. The sum of all is the pool's total.
+local tenant_totals = {}
+
+-- Gives a tenant totals of its own, which are 0, if there is room. Returns whether it has some.
+function tenant_totals.add(name)
+  if name == TOTALS.OTHER then return false end
+  if call('HEXISTS', K_tenant_totals, name .. ':used_ms') == 1 then return true end
+  local most = tonumber(call('HGET', K_totals, 'tenants_max') or TOTALS.TENANTS_MAX)
+  if call('HLEN', K_tenant_totals) >= 2 * most then return false end
+  call('HSET', K_tenant_totals, name .. ':used_ms', '0', name .. ':wasted_ms', '0')
+  return true
+end
+
+function tenant_totals.bill(name, kind, ms)
   local field = name .. ':' .. kind
   if call('HINCRBY', K_tenant_totals, field, int(ms)) ~= ms then return end
-  -- The field is new, or had 0. A tenant has both fields from its first bill on.
-  local sibling = name .. ':' .. (kind == 'used_ms' and 'wasted_ms' or 'used_ms')
-  if call('HEXISTS', K_tenant_totals, sibling) == 1 then return end
-  local most = tonumber(call('HGET', K_totals, 'tenants_max') or TOTALS.TENANTS_MAX)
-  if name == TOTALS.OTHER or call('HLEN', K_tenant_totals) - 1 < 2 * most then
-    call('HSET', K_tenant_totals, sibling, '0')
+  -- The field had 0, or it is new.
+  if call('HEXISTS', K_tenant_totals, name .. (kind == 'used_ms' and ':wasted_ms' or ':used_ms')) == 1 then return end
+  call('HDEL', K_tenant_totals, field)
+  if tenant_totals.add(name) then
+    call('HINCRBY', K_tenant_totals, field, int(ms))
   else
-    call('HDEL', K_tenant_totals, field)
-    bill_tenant(TOTALS.OTHER, kind, ms)
+    add_total(TOTALS.OTHER .. ':' .. kind, ms)
   end
 end
 
-local function unbill_tenant(name)
+-- Removes the totals of a tenant that has no task left.
+function tenant_totals.remove(name)
   for _, kind in ipairs({ ':used_ms', ':wasted_ms' }) do
     local ms = tonumber(call('HGET', K_tenant_totals, name .. kind) or '0')
-    if ms > 0 then call('HINCRBY', K_tenant_totals, kind, ms) end
+    if ms > 0 then call('HINCRBY', K_totals, TOTALS.DELETED .. kind, ms) end
     call('HDEL', K_tenant_totals, name .. kind)
   end
 end

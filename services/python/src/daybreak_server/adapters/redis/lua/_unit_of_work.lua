@@ -118,7 +118,7 @@ end
 
 -- The pool's numbers, read together when the first is needed, and its totals, which scripts only increment.
 local NUMBERS = { 'seq', 'vtime', 'lease_clock', 'ticked_ms', 'grace', 'wake_ms', 'mean_s', 'seconds_per_cost',
-  'weighted' }
+  'equal_weights' }
 local numbers, numbers_changed, totals
 
 local function number(name)  -- nil if it was never set

@@ -6,16 +6,19 @@ local function run(ARGV)
   local r = load_task(id)
   if not r then return 0 end
   if not TERMINAL[r.state] then return -1 end
+  report_change(r, 'deleted', '{}')
   call('DEL', k_task(id), k_spec(id), k_out(id), k_ev(id), k_preview(id))
   call('ZREM', k_index(r.tenant), id)
   call('ZREM', K_expiring, id)
   call('ZREM', K_dead, id)
   if r.idem then call('DEL', k_idem(r.idem)) end
-  -- A tenant without tasks and without debt is removed too: its next task starts as a new tenant's would.
-  if call('EXISTS', k_index(r.tenant)) == 0 and tenant(r.tenant).share <= meta('vtime') then
-    call('HDEL', K_shares, r.tenant)
-    call('HDEL', K_weights, r.tenant)
-    unbill_tenant(r.tenant)
+  if call('EXISTS', k_index(r.tenant)) == 0 then
+    tenant_totals.remove(r.tenant)
+    -- A tenant without tasks and without debt is removed too: its next task starts as a new tenant's would.
+    if tenant(r.tenant).share <= meta('vtime') then
+      call('HDEL', K_shares, r.tenant)
+      call('HDEL', K_weights, r.tenant)
+    end
   end
   return 1
 end

@@ -83,8 +83,9 @@ local actions = {
   end,
   deregister_dead = function(ARGV, at)
     local group = read.group_name(ARGV, at).group
-    -- Its leader and its watchdog may both report the death.
-    if call('EXISTS', k_group(group)) == 1 then add_total('groups_lost', 1) end
+    -- Its leader and its watchdog may both report the death, or a tick has found and counted it before.
+    local state = call('HGET', k_group(group), 'state')
+    if state and state ~= 'lost' then add_total('groups_lost', 1) end
     return remove(group)
   end,
   cordon = function(ARGV, at)

@@ -8,12 +8,11 @@ from typing import Any
 from daybreak_server.adapters.redis import codec
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Call
-from daybreak_server.domain.pool_totals import OTHER, PoolTotals, QueueDepth, TenantTotals
+from daybreak_server.domain.policy import TENANTS_MAX
+from daybreak_server.domain.pool_totals import DELETED, OTHER, PoolTotals, QueueDepth, TenantTotals
 from daybreak_server.domain.tasks import Priority
 
 _NOT_TOTALS = ("note",)
-_DELETED = ""
-"""Has the GPU time of tenants that were deleted."""
 
 
 def encode(keys: Keys) -> Call:
@@ -22,12 +21,15 @@ def encode(keys: Keys) -> Call:
 
 
 def decode(reply: Any, name: str) -> PoolTotals:
-    """The totals. A tenant without totals of its own counts as ``other``."""
+    """The totals. A tenant that has no totals of its own, and for which there is no room, counts as ``other``."""
     totals, billed, submitted, dead, queued, waiting, oldest, spread = reply
     raw = {field: int(value) for field, value in codec.mapping(totals).items() if field not in _NOT_TOTALS}
     by_tenant = {field: int(value) for field, value in codec.mapping(billed).items()}
     for kind in ("used_ms", "wasted_ms"):
-        raw[kind] = sum(ms for field, ms in by_tenant.items() if field.endswith(f":{kind}"))
+        others = raw.get(f"{OTHER}:{kind}", 0)
+        raw[kind] = others + raw.get(f"{DELETED}:{kind}", 0)
+        raw[kind] += sum(ms for field, ms in by_tenant.items() if field.endswith(f":{kind}"))
+        by_tenant[f"{OTHER}:{kind}"] = others
     queues = [
         (codec.text(tenant), float(codec.text(weight)), list(map(int, counts)))
         for tenant, weight, counts in waiting
@@ -36,7 +38,7 @@ def decode(reply: Any, name: str) -> PoolTotals:
         name=name,
         submitted=int(submitted),
         raw=raw,
-        tenants=_tenants(by_tenant, queues),
+        tenants=_tenants(by_tenant, queues, most=raw.get("tenants_max", TENANTS_MAX)),
         queue=_depths(int(queued), queues, list(map(int, oldest))),
         fairness_error_s=float(codec.text(spread)),
         dead_letters=int(dead),
@@ -46,15 +48,17 @@ def decode(reply: Any, name: str) -> PoolTotals:
 _Queues = list[tuple[str, float, list[int]]]
 
 
-def _tenants(billed: Mapping[str, int], queues: _Queues) -> dict[str, TenantTotals]:
-    names = {field.rpartition(":")[0] for field in billed} - {_DELETED}
-    queued = dict.fromkeys(names, 0)
+def _tenants(billed: Mapping[str, int], queues: _Queues, *, most: int) -> dict[str, TenantTotals]:
+    queued = {field.rpartition(":")[0]: 0 for field in billed} | {OTHER: 0}
     weights: dict[str, float] = {}
     for tenant, weight, counts in queues:
-        label = tenant if tenant in names else OTHER
+        named = tenant in queued or len(queued) - 1 < most
+        label = tenant if named else OTHER
         queued[label] = queued.get(label, 0) + sum(counts)
         if label != OTHER:
             weights[label] = weight
+    if not (queued[OTHER] or billed[f"{OTHER}:used_ms"] or billed[f"{OTHER}:wasted_ms"]):
+        del queued[OTHER]
     return {
         label: TenantTotals(
             used_gpu_seconds=billed.get(f"{label}:used_ms", 0) / 1000,

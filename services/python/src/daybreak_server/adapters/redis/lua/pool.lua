@@ -19,10 +19,8 @@ local function run(ARGV)
   end
   for _, key in ipairs({ K_groups, K_gone }) do add(call('ZRANGE', key, 0, -1)) end
   local live, running, soon = call('ZCARD', K_live), call('ZCARD', K_leases), call('ZCARD', K_due_soon)
-  local oldest = call('ZRANGE', K_live, 0, 0, 'WITHSCORES')
-  local since = tonumber(oldest[2] or nil)
-  local wait = since and since <= NOW and NOW - since or -1
-  return { live - running - soon, soon + call('ZCARD', K_delayed), running, live, int(wait),
+  local oldest = math.max(unpack(oldest_waits()))
+  return { live - running - soon, soon + call('ZCARD', K_delayed), running, live, int(oldest),
     call('HGETALL', K_meta), groups, int(NOW), call('GET', K_operator_report) or '', call('GET', K_failure) or '',
     call('ZRANGE', K_cordoned, '(' .. int(meta('lease_clock')), '+inf', 'BYSCORE'), others }
 end

@@ -23,7 +23,7 @@ end
 local function set_weight(t, weight)
   if tonumber(weight) == t.weight then return end
   t.weight = tonumber(weight)
-  set_meta('weighted', 1, '1')
+  set_meta('equal_weights', 0, '0')
   if others and other_by_name[t.name] then other_by_name[t.name].weight = t.weight end
   if t.weight == 1 then call('HDEL', K_weights, t.name) else call('HSET', K_weights, t.name, weight) end
 end
@@ -93,6 +93,8 @@ local function accept(s, all_new)
   local start_at = tonumber(s.start_at)
   local r = new_record(s, order, start_at)
   set_weight(t, s.weight)
+  -- The totals begin with 0, because Prometheus sees no increase in the first value of a series.
+  if t.is_new then t.is_new = not tenant_totals.add(s.tenant) end
   call('SET', k_spec(s.task), s.spec)
   zput(k_index(s.tenant), s.task, '0')
   local position = queue_up(r, t, order, start_at)

@@ -48,6 +48,8 @@ local function run(ARGV)
   local lease_clock, leases_expire = advance_lease_clock()
   call('HSET', K_totals, 'tenants_max', a.tenants_max, 'note', TOTALS.NOTE)
   meter_groups(lease_clock)
+  local equal = 1 - call('EXISTS', K_weights)
+  if number('equal_weights') ~= equal then set_meta('equal_weights', equal, int(equal)) end
 
   for _, id in ipairs(due(K_delayed, NOW + meta('wake_ms'))) do
     local at = call('ZSCORE', K_delayed, id)
@@ -67,7 +69,9 @@ local function run(ARGV)
   local promoted = 0
   for _, id in ipairs(due(K_due_soon, NOW)) do
     zdrop(K_due_soon, id)
-    enqueue(load_task(id))
+    local r = load_task(id)
+    enqueue(r)
+    report_change(r, 'queued', '{}')
     promoted = promoted + 1
   end
   add_total('promoted', promoted)
