@@ -228,7 +228,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a file is stale")
     check = parser.parse_args().check
     if shutil.which("helm") is None:
-        print("tools/manifests.py: helm is not on PATH, so the plain manifests were not checked")
+        what = "checked" if check else "generated"
+        print(f"tools/manifests.py: helm is not on PATH, so the plain manifests were not {what}")
         return 0 if check else 1
     return generated_files.write_or_check(files(), check=check, tool="tools/manifests.py")
 

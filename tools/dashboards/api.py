@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dashboards.model import Dashboard, Kind, Panel, Row, Unit, quantiles, query
+from daybreak_server.observability.alerts import FAILED_REQUESTS, REQUESTS
 
 _OBJECTIVE = 0.001
-"""The share of requests that may fail: 0.1 %."""
+"""The share of requests that may fail: 0.1 %, the default of ``monitoring.alerts.availability``."""
 
 
 def _burn(window: str) -> str:
     return (
-        f'((sum(rate(daybreak_http_requests_total{{HERE,status=~"5.."}}[{window}])) or vector(0)) / '
-        f"sum(rate(daybreak_http_requests_total{{HERE}}[{window}]))) / {_OBJECTIVE}"
+        f"(sum(rate({FAILED_REQUESTS}[{window}])) or vector(0)) / (sum(rate({REQUESTS}[{window}])) > 0) "
+        f"/ {_OBJECTIVE}"
     )
 
 
@@ -20,7 +21,7 @@ _API = Row(
     panels=(
         Panel(
             title="Requests by route",
-            shows="HTTP requests per second, by route.",
+            shows="HTTP requests per second, by route, probes and scrapes included.",
             bad="A route that suddenly dominates: a client polls instead of following a stream.",
             unit=Unit.PER_SECOND,
             runbook="daybreakapierrorbudgetfast",
@@ -33,20 +34,23 @@ _API = Row(
         ),
         Panel(
             title="Refused and failed requests",
-            shows="Requests per second with a status of 400 and above.",
-            bad="Any 5xx. 503 means that Redis is not reachable; 500 is a bug, whose traceback is in the log.",
+            shows="Requests per second that were answered with an error, by status and code.",
+            bad="`store_unavailable`: Redis or the files cannot be reached. `queue_full`: the queue has reached its "
+            "limit, or Redis is out of memory. `internal`: a bug, whose traceback is in the log.",
             unit=Unit.PER_SECOND,
             runbook="daybreakapierrorbudgetfast",
             queries=(
                 query(
-                    'sum by (status) (rate(daybreak_http_requests_total{HERE,status=~"[45].."}[$__rate_interval]))',
-                    "{{status}}",
+                    "sum by (status, code) "
+                    '(rate(daybreak_http_requests_total{HERE,status=~"[45].."}[$__rate_interval]))',
+                    "{{status}} {{code}}",
                 ),
             ),
         ),
         Panel(
             title="Burn rate of the error budget",
-            shows="How fast failures (5xx) use up the error budget of 0.1 %. At 1, it lasts exactly its 30 days.",
+            shows="How fast failed requests use up an error budget of 0.1 %, the default. At 1, it lasts exactly "
+            "its 30 days. Probes, and `queue_full`, do not count.",
             bad="Above 14.4 in both 5 min and 1 h, or above 6 in both 30 min and 6 h: an alert fires.",
             unit=Unit.COUNT,
             runbook="daybreakapierrorbudgetfast",
@@ -56,17 +60,22 @@ _API = Row(
         ),
         Panel(
             title="Latency",
-            shows="Median and 95th percentile of the time until the response began, by route.",
+            shows="Median and 95th percentile of the time until the response began, by route, "
+            "without probes.",
             bad="A p95 above 100 ms for `POST /v1/tasks`: look at Redis's scripts below.",
             unit=Unit.SECONDS,
             width=12,
             pictured=True,
-            queries=quantiles("daybreak_http_request_seconds{HERE}", "route"),
+            queries=quantiles(
+                'daybreak_http_request_seconds{HERE,route!~"/healthz|/readyz|/metrics"}', "method, route"
+            ),
         ),
         Panel(
             title="Ticks",
-            shows="Ticks of the queue per second, by outcome, and the time since the last good tick.",
-            bad="`failed` ticks, or a lag above 60 s: retries, deadlines and leases do not advance.",
+            shows="Ticks of the queue per second, by outcome, and the time since the last good tick of the process "
+            "that is furthest behind.",
+            bad="`failed` ticks. No `done` ticks for 3 min: retries, deadlines and leases do not advance. A lag above "
+            "60 s while others tick: one gateway does not reach Redis.",
             unit=Unit.COUNT,
             runbook="daybreaktickslate",
             width=12,
@@ -75,7 +84,7 @@ _API = Row(
                     "sum by (outcome) (rate(daybreak_ticks_total{POOL}[$__rate_interval]))",
                     "ticks per second: {{outcome}}",
                 ),
-                query("min by (namespace, pool) (daybreak_tick_lag_seconds{POOL})", "{{pool}} lag in s"),
+                query("max by (namespace, pool) (daybreak_tick_lag_seconds{POOL})", "{{pool}} lag in s"),
             ),
         ),
     ),
@@ -120,14 +129,14 @@ _REDIS = Row(
     panels=(
         Panel(
             title="Memory",
-            shows="Memory that Redis uses, and its limit (0 means that it has none).",
+            shows="Memory that Redis uses, and its limit, if it has one.",
             bad="Above 80 % of the limit. At the limit Redis accepts no new tasks; running tasks continue.",
             unit=Unit.BYTES,
             runbook="daybreakredismemory",
             pictured=True,
             queries=(
                 query("max(daybreak_redis_memory_bytes{HERE})", "used"),
-                query("max(daybreak_redis_memory_limit_bytes{HERE})", "limit"),
+                query("max(daybreak_redis_memory_limit_bytes{HERE}) > 0", "limit"),
             ),
         ),
         Panel(

@@ -1,21 +1,25 @@
-"""The dashboard of cost: GPU-seconds used, wasted and idle, by pool and by tenant."""
+"""The dashboard of cost: GPU time used, wasted and idle, by pool and by tenant."""
 
 from __future__ import annotations
 
-from dashboards.model import Dashboard, Kind, Panel, Query, Row, Unit, query
+from dashboards.model import GPU_TIME, Dashboard, Kind, Panel, Query, Row, Unit, query
+from daybreak_server.observability.promql import grown
 
 _LABELS = {
     "daybreak_gpu_wasted_seconds_total": ("cause",),
     "daybreak_tenant_gpu_seconds_total": ("tenant", "kind"),
 }
-"""Labels besides the pool, which the maximum over gateways must keep."""
+"""Labels besides the pool, which the difference between gateways must keep."""
 
 
 def _sum(metric: str, window: str, by: str = "", matcher: str = "") -> str:
-    """GPU-seconds in a window: the maximum over gateways, then the sum over everything but ``by``."""
-    labels = ", ".join(("namespace", "pool", *_LABELS.get(metric, ())))
+    """What a total grew by in a window, summed over everything but ``by``."""
     over = f"sum by ({by})" if by else "sum"
-    return f"{over} (max by ({labels}) (increase({metric}{{POOL{matcher}}}[{window}])))"
+    return f"{over} ({grown(metric, window, *_LABELS.get(metric, ()), matchers=f'POOL{matcher}')})"
+
+
+def _hours(metric: str, window: str, by: str = "", matcher: str = "") -> str:
+    return f"{_sum(metric, window, by, matcher)} / 3600"
 
 
 _USED, _WASTED, _IDLE = (
@@ -30,23 +34,25 @@ _SUCCEEDED = _sum("daybreak_tasks_ended_total", "24h", "pool", ',state="succeede
 
 def _all(window: str) -> tuple[Query, ...]:
     return (
-        query(_sum(_USED, window), "used"),
-        query(_sum(_WASTED, window, "cause"), "wasted: {{cause}}"),
-        query(_sum(_IDLE, window), "idle"),
+        query(_hours(_USED, window), "used"),
+        query(_hours(_WASTED, window, "cause"), "wasted: {{cause}}"),
+        query(_hours(_IDLE, window), "idle"),
     )
 
 
-def _total(window: str, name: str, width: int = 12) -> Panel:
+def _total(window: str, name: str) -> Panel:
     return Panel(
         title=f"GPU time, {name}",
-        shows=f"GPU-seconds of all groups in the last {name}: used for a result, wasted by cause, and idle. Together "
-        "they are all the time that groups held GPUs.",
+        shows=f"GPU-hours of all groups in the last {name}: used for a result, wasted by cause, and idle. Together "
+        "they are all the time that groups held GPUs since they registered. Pulling the image and starting Ray come "
+        "before that.",
         bad="Little of it is `used`. Idle: shorten `idle.afterSeconds`. Wasted: see the causes.",
-        unit=Unit.GPU_SECONDS,
+        unit=Unit.GPU_HOURS,
         kind=Kind.BARS,
+        colors=GPU_TIME,
         runbook="daybreakgpuwaste",
-        width=width,
-        pictured=window == "24h",
+        width=12,
+        pictured=True,
         queries=_all(window),
     )
 
@@ -54,12 +60,13 @@ def _total(window: str, name: str, width: int = 12) -> Panel:
 def _by_pool(metric: str, title: str, shows: str, bad: str) -> Panel:
     return Panel(
         title=title,
-        shows=shows,
+        shows=f"{shows}, by pool: the mean of the last hour, because the time of an attempt is added when it ends.",
         bad=bad,
         unit=Unit.GPUS,
         kind=Kind.AREAS,
         runbook="daybreakgpuwaste",
-        queries=(query(_sum(metric, "$__rate_interval", "pool").replace("increase", "rate"), "{{pool}}"),),
+        pictured=True,
+        queries=(query(_hours(metric, "1h", "pool"), "{{pool}}"),),
     )
 
 
@@ -71,19 +78,19 @@ _TIME = Row(
         _by_pool(
             _USED,
             "Used by pool",
-            "GPUs that worked for a result, by pool.",
+            "GPUs that worked for a result",
             "Far below the GPUs that are held.",
         ),
         _by_pool(
             _WASTED,
             "Wasted by pool",
-            "GPUs whose work led to no result, by pool, starts included.",
+            "GPUs whose work led to no result, starts included",
             "A rise: attempts are retried or cancelled, tasks fail, or groups start often.",
         ),
         _by_pool(
             _IDLE,
             "Idle by pool",
-            "GPUs of groups that hold no task, by pool.",
+            "GPUs of groups that hold no task",
             "High for hours without tasks.",
         ),
         Panel(
@@ -95,7 +102,11 @@ _TIME = Row(
             runbook="daybreakgpuwaste",
             warn=0.5,
             alarm=1,
-            queries=(query(f"{_sum(_WASTED, '24h', 'pool')} / {_sum(_USED, '24h', 'pool')}", "{{pool}}"),),
+            no_value="nothing used",
+            pictured=True,
+            queries=(
+                query(f"{_sum(_WASTED, '24h', 'pool')} / ({_sum(_USED, '24h', 'pool')} > 0)", "{{pool}}"),
+            ),
         ),
         Panel(
             title="Idle share, 24 hours",
@@ -105,12 +116,9 @@ _TIME = Row(
             kind=Kind.NUMBER,
             warn=0.5,
             alarm=0.8,
-            queries=(
-                query(
-                    f"{_sum(_IDLE, '24h', 'pool')} / ({_HELD})",
-                    "{{pool}}",
-                ),
-            ),
+            no_value="no GPU held",
+            pictured=True,
+            queries=(query(f"{_sum(_IDLE, '24h', 'pool')} / ({_HELD} > 0)", "{{pool}}"),),
         ),
         Panel(
             title="Tasks per GPU hour",
@@ -118,28 +126,42 @@ _TIME = Row(
             bad="A fall: larger tasks, more waste, or more idle time.",
             unit=Unit.COUNT,
             kind=Kind.NUMBER,
-            queries=(
-                query(
-                    f"3600 * {_SUCCEEDED} / ({_HELD})",
-                    "{{pool}}",
-                ),
-            ),
+            no_value="no GPU held",
+            pictured=True,
+            queries=(query(f"3600 * {_SUCCEEDED} / ({_HELD} > 0)", "{{pool}}"),),
         ),
     ),
 )
 
 _OF_TENANT = ',tenant=~"$tenant"'
+_KEPT = "namespace, pool, tenant"
+_WEIGHT = f"max by ({_KEPT}) (max_over_time(daybreak_tenant_weight_ratio{{POOL}}[1h]))"
+"""The tenants that waited within the last hour, with their weights."""
+_GOT = f"({_sum(_TENANT, '1h', _KEPT)} and on ({_KEPT}) {_WEIGHT})"
+
+
+def _share(of: str) -> str:
+    return f"({of} / on (namespace, pool) group_left () (sum by (namespace, pool) ({of}) > 0))"
 
 
 def _billed(window: str, name: str) -> Panel:
     return Panel(
         title=f"By tenant, {name}",
-        shows=f"GPU-seconds billed to each tenant in the last {name}, used and wasted by retries.",
+        shows=f"GPU-hours billed to each tenant in the last {name}, used and wasted by retries, and the weight that it "
+        "had when it last waited in this time.",
         bad="A tenant with more waste than use: its tasks are retried.",
-        unit=Unit.GPU_SECONDS,
+        unit=Unit.GPU_HOURS,
         kind=Kind.TABLE,
         width=12,
-        queries=(query(_sum(_TENANT, window, "tenant, kind", _OF_TENANT), "{{tenant}} {{kind}}"),),
+        pictured=window == "24h",
+        queries=(
+            query(_hours(_TENANT, window, "tenant", f'{_OF_TENANT},kind="used"'), "used"),
+            query(_hours(_TENANT, window, "tenant", f'{_OF_TENANT},kind="wasted"'), "wasted"),
+            query(
+                f"max by (tenant) (max_over_time(daybreak_tenant_weight_ratio{{POOL{_OF_TENANT}}}[{window}]))",
+                "weight",
+            ),
+        ),
     )
 
 
@@ -149,36 +171,16 @@ _TENANTS = Row(
         _billed("24h", "24 hours"),
         _billed("7d", "7 days"),
         Panel(
-            title="Share of the GPU time",
-            shows="Each tenant's share of the billed GPU time of its pool.",
-            bad="While several tenants wait, a share that differs from the share by weight beside it.",
-            unit=Unit.RATIO,
-            kind=Kind.AREAS,
-            width=12,
+            title="Share ÷ share by weight",
+            shows="Among the tenants of a pool that waited within the last hour: the share of the billed GPU time that "
+            "each got in this hour, divided by the share that its weight entitles it to. 1 is fair.",
+            bad="Below 0.5 for a tenant whose tasks have waited for the whole hour: see *Fairness error*. A tenant "
+            "that waited only for a few minutes has a low value without being treated unfairly.",
+            unit=Unit.COUNT,
+            width=24,
+            deeper="daybreak-pool",
             pictured=True,
-            queries=(
-                query(
-                    f"{_sum(_TENANT, '$__range', 'namespace, pool, tenant', _OF_TENANT)} / on (namespace, pool) "
-                    f"group_left {_sum(_TENANT, '$__range', 'namespace, pool')}",
-                    "{{pool}} {{tenant}}",
-                ),
-            ),
-        ),
-        Panel(
-            title="Share by weight",
-            shows="The share that the weight of each tenant whose tasks wait entitles it to.",
-            bad="Nothing by itself; compare it with the share beside it.",
-            unit=Unit.RATIO,
-            kind=Kind.AREAS,
-            width=12,
-            queries=(
-                query(
-                    "max by (namespace, pool, tenant) (daybreak_tenant_weight_ratio{POOL}) / "
-                    "on (namespace, pool) group_left sum by (namespace, pool) "
-                    "(max by (namespace, pool, tenant) (daybreak_tenant_weight_ratio{POOL}))",
-                    "{{pool}} {{tenant}}",
-                ),
-            ),
+            queries=(query(f"{_share(_GOT)} / {_share(_WEIGHT)}", "{{pool}} {{tenant}}"),),
         ),
     ),
 )

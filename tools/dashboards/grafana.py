@@ -15,6 +15,7 @@ from grafana_foundation_sdk.builders import (
     common,
     prometheus,
     stat,
+    statetimeline,
     table,
     timeseries,
 )
@@ -24,7 +25,7 @@ from grafana_foundation_sdk.models import common as model_common
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import prometheus as model_prometheus
 
-from dashboards.model import NAMESPACE_MATCHER, POOL_MATCHER, Dashboard, Kind, Panel
+from dashboards.model import NAMESPACE_MATCHER, POOL_MATCHER, SCRAPE_INTERVAL, Dashboard, Kind, Panel
 from daybreak_server.observability.promql import scoped
 
 RUNBOOKS = "https://daybreak.dev/docs/runbooks"
@@ -32,7 +33,7 @@ RUNBOOKS = "https://daybreak.dev/docs/runbooks"
 _SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _KEPT = "${__url_time_range}&${datasource:queryparam}&${namespace:queryparam}&${pool:queryparam}"
 _REDUCE = common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
-_GREEN, _ORANGE, _RED = "green", "orange", "red"
+_GREEN, _ORANGE, _RED, _NEUTRAL = "green", "orange", "red", "blue"
 
 ANNOTATIONS = (
     (
@@ -118,7 +119,9 @@ def _annotation(name: str, color: str, expression: str, title: str, text: str) -
 def _variables(*, by_tenant: bool) -> list[Any]:
     variables: list[Any] = [
         build.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        _query_variable("namespace", "Namespace", "label_values(daybreak_redis_up, namespace)"),
+        _query_variable(
+            "namespace", "Namespace", "label_values(daybreak_redis_up, namespace)", several=False
+        ),
         _query_variable(
             "pool", "Pool", f"label_values(daybreak_pool_live_tasks{{{NAMESPACE_MATCHER}}}, pool)"
         ),
@@ -129,19 +132,20 @@ def _variables(*, by_tenant: bool) -> list[Any]:
     return variables
 
 
-def _query_variable(name: str, label: str, source: str) -> Any:
-    return (
+def _query_variable(name: str, label: str, source: str, *, several: bool = True) -> Any:
+    """A variable with the values of a label. ``several``: whether it may have many of them; it then begins with all."""
+    made = (
         build.QueryVariable(name)
         .label(label)
         .datasource(_SOURCE)
         .query({"query": source, "refId": name})
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
-        .multi(True)
-        .include_all(True)
-        .all_value(".*")
-        .current(model.VariableOption(selected=True, text="All", value="$__all"))
     )
+    if several:
+        made.multi(True).include_all(True).all_value(".*")
+        made.current(model.VariableOption(selected=True, text="All", value="$__all"))
+    return made
 
 
 def _links(dashboard: Dashboard, titles: dict[str, str]) -> list[Any]:
@@ -159,6 +163,9 @@ def _panel(panel: Panel, dashboard: Dashboard, titles: dict[str, str]) -> Any:
     made = _drawn(panel)
     made.title(panel.title).description(panel.description).datasource(_SOURCE).unit(panel.unit.value)
     made.height(panel.height).span(panel.width)
+    for beginning, color in panel.colors.items():
+        fixed = model.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
+        made.override_by_regexp(f"/^{beginning}/", [fixed])
     for index, query in enumerate(panel.queries):
         target = (
             prometheus.Dataquery()
@@ -166,14 +173,16 @@ def _panel(panel: Panel, dashboard: Dashboard, titles: dict[str, str]) -> Any:
             .expr(query.grafana)
             .legend_format(query.legend)
             .ref_id(chr(ord("A") + index))
+            .interval(SCRAPE_INTERVAL)
         )
         if panel.kind in {Kind.BARS, Kind.TABLE, Kind.NUMBER}:
             target.instant()
         if panel.kind is Kind.TABLE:
             target.format(model_prometheus.PromQueryFormat.TABLE)
         made.with_target(target)
-    if panel.warn is not None or panel.alarm is not None:
-        made.thresholds(_thresholds(panel))
+    made.thresholds(_thresholds(panel))
+    if panel.no_value:
+        made.no_value(panel.no_value)
     links = [_link_to(uid, titles) for uid in ([panel.deeper] if panel.deeper else dashboard.deeper[:1])]
     if panel.runbook:
         url = f"{RUNBOOKS}#{panel.runbook}"
@@ -190,10 +199,10 @@ def _drawn(panel: Panel) -> Any:
         bars = bargauge.Panel().reduce_options(_REDUCE).min(0)
         return bars.orientation(model_common.VizOrientation.HORIZONTAL)
     if panel.kind is Kind.TABLE:
-        organize = {"excludeByName": {"Time": True}, "renameByName": {"Value": "GPU-seconds"}}
-        return table.Panel().with_transformation(
-            model.DataTransformerConfig(id_val="organize", options=organize)
-        )
+        return _table(panel)
+    if panel.kind is Kind.TIMELINE:
+        timeline = statetimeline.Panel().show_value(model_common.VisibilityMode.NEVER).row_height(0.8)
+        return timeline.fill_opacity(80).line_width(0)
     lines = timeseries.Panel().line_width(1).min(0).show_points(model_common.VisibilityMode.NEVER)
     legend = common.VizLegendOptions().display_mode(model_common.LegendDisplayMode.LIST)
     lines.legend(legend.placement(model_common.LegendPlacement.BOTTOM).show_legend(True))
@@ -208,14 +217,35 @@ def _drawn(panel: Panel) -> Any:
     return lines.fill_opacity(5)
 
 
+def _table(panel: Panel) -> Any:
+    """A column for each label, and one for each query, which has the query's legend as its title."""
+    made = table.Panel()
+    several = len(panel.queries) > 1
+    names = [f"Value #{chr(ord('A') + index)}" if several else "Value" for index in range(len(panel.queries))]
+    titles = {name: query.legend for name, query in zip(names, panel.queries, strict=True)}
+    if several:
+        made.with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
+    organize = {"excludeByName": {"Time": True}, "renameByName": titles}
+    made.with_transformation(model.DataTransformerConfig(id_val="organize", options=organize))
+    if panel.runbook_of_row:
+        link = {"title": "Runbook", "url": f"{RUNBOOKS}#${{__data.fields.runbook}}", "targetBlank": True}
+        made.override_by_regexp("/^alertname$/", [model.DynamicConfigValue(id_val="links", value=[link])])
+        hidden = model.DynamicConfigValue(id_val="custom.hidden", value=True)
+        made.override_by_regexp("/^(runbook|firing)$/", [hidden])
+    return made
+
+
 def _thresholds(panel: Panel) -> Any:
-    """Green, orange, red from low to high; the other way round if low values are bad."""
+    """Green, orange, red from low to high; the other way round if low values are bad.
+
+    A panel without limits has one colour. Otherwise Grafana would draw values above 80 in red.
+    """
     warn, alarm = panel.warn, panel.alarm
     steps: Sequence[tuple[float | None, str]]
     if warn is not None and alarm is not None and alarm < warn:
         steps = [(None, _RED), (alarm, _ORANGE), (warn, _GREEN)]
     else:
-        steps = [(None, _GREEN), (warn, _ORANGE), (alarm, _RED)]
-        steps = [steps[0], *(step for step in steps[1:] if step[0] is not None)]
+        limits = [(value, color) for value, color in ((warn, _ORANGE), (alarm, _RED)) if value is not None]
+        steps = [(None, _GREEN if limits else _NEUTRAL), *limits]
     made = [model.Threshold(value=value, color=color) for value, color in steps]
     return build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(made)

@@ -4,13 +4,14 @@ In the expressions, ``HERE`` stands for the matcher of the namespace, and ``POOL
 pool. Grafana replaces its variables (``$namespace``, ``$pool``, ``$tenant``, ``$__rate_interval``) when it sends a
 query; :meth:`Query.filled` does the same for Prometheus alone.
 
-Every gateway exports the same values of what is stored in Redis. So their queries begin with ``max by (…)``, and only
-then sum over pools or states. What each process counts for itself is added up with ``sum by (…)``.
+A dashboard shows one namespace, that is, one release. Every gateway exports the same values of what is stored in Redis.
+So their queries begin with ``max by (…)``, or with ``grown`` for what a window added, and only then sum over pools or
+states. What each process counts for itself is added up with ``sum by (…)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -18,8 +19,36 @@ from daybreak_server.observability.promql import scoped
 
 NAMESPACE_MATCHER = 'namespace=~"$namespace"'
 POOL_MATCHER = f'{NAMESPACE_MATCHER},pool=~"$pool"'
+SCRAPE_INTERVAL = "30s"
+"""How often Prometheus scrapes; the chart's ``monitoring.interval`` replaces it. Grafana makes ``$__rate_interval``
+from it: four scrapes, so that a missed one leaves no gap."""
 KUBERNETES = "needs Kubernetes"
 GPU = "needs a GPU"
+
+
+GOOD, FINE, BUSY, LATE, BAD, NONE = "#16a34a", "#2563eb", "#9333ea", "#f59e0b", "#dc2626", "#9ca3af"
+TASK_STATES = {"running": GOOD, "queued": LATE, "delayed": NONE}
+ENDS = {"accepted": FINE, "succeeded": GOOD, "failed": BAD, "cancelled": NONE, "expired": LATE}
+GROUP_STATES = {
+    "busy": GOOD,
+    "idle": NONE,
+    "loading": "#fcd34d",
+    "starting": LATE,
+    "draining": BUSY,
+    "lost": BAD,
+}
+GPU_TIME = {
+    "used": GOOD,
+    "idle": NONE,
+    "wasted: cold_start": "#fcd34d",
+    "wasted: retry": "#c2410c",
+    "wasted: failure": BAD,
+    "wasted": LATE,
+}
+PRIORITIES = {"high": BUSY, "normal": FINE, "low": NONE, "other": LATE}
+WAITS = {f"{name} p95": color for name, color in PRIORITIES.items()}
+WAITS |= {"high p50": "#d8b4fe", "normal p50": "#93c5fd", "low p50": "#d1d5db"}
+"""Colours by the beginning of a series' name. The same state has the same colour on all dashboards and pictures."""
 
 
 class Kind(StrEnum):
@@ -31,6 +60,9 @@ class Kind(StrEnum):
     NUMBER = "number"
     BARS = "bars"
     TABLE = "table"
+    """A row for each set of labels, and a column for each query."""
+    TIMELINE = "timeline"
+    """When each series exists."""
 
 
 class Unit(StrEnum):
@@ -41,11 +73,11 @@ class Unit(StrEnum):
     RATIO = "percentunit"
     PERCENT = "percent"
     BYTES = "bytes"
+    BYTES_PER_SECOND = "Bps"
     PER_SECOND = "ops"
     EVENTS_PER_SECOND = "cps"
     GPUS = "suffix: GPUs"
-    GPU_SECONDS = "suffix: GPU·s"
-    MILLISECONDS = "ms"
+    GPU_HOURS = "suffix: GPU·h"
     YES_NO = "bool_yes_no"
 
 
@@ -82,6 +114,12 @@ class Panel:
     unit: Unit
     queries: tuple[Query, ...]
     kind: Kind = Kind.LINES
+    colors: Mapping[str, str] = field(default_factory=dict)
+    """Colours of series, by the beginning of their names."""
+    no_value: str = ""
+    """What a number shows if there is no data."""
+    runbook_of_row: bool = False
+    """Whether each row of a table links to the runbook that its label ``runbook`` names."""
     runbook: str = ""
     """The anchor of an entry in docs/runbooks.md."""
     deeper: str = ""
@@ -95,6 +133,8 @@ class Panel:
     height: int = 7
     pictured: bool = False
     """Whether the documentation shows it."""
+    pictured_note: str = ""
+    """What a reader of the picture cannot know."""
 
     @property
     def description(self) -> str:
@@ -138,6 +178,7 @@ def quantiles(histogram: str, by: str, *, stored: bool = False, no_data: str = "
     """The median and the 95th percentile of a histogram, by a label.
 
     :param histogram: its name with a selector, such as ``daybreak_x_seconds{POOL}``.
+    :param by: the label, or several of them with commas.
     :param stored: whether it is stored in Redis, so that every gateway exports the same.
     """
     name, brace, selector = histogram.partition("{")
@@ -151,7 +192,7 @@ def quantiles(histogram: str, by: str, *, stored: bool = False, no_data: str = "
     return tuple(
         query(
             f"histogram_quantile({quantile}, sum by ({by}, le) ({rate}))",
-            f"{{{{{by}}}}} p{int(quantile * 100)}",
+            " ".join(f"{{{{{label}}}}}" for label in by.split(", ")) + f" p{int(quantile * 100)}",
             no_data=no_data,
         )
         for quantile in (0.5, 0.95)

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from dashboards.model import KUBERNETES, Dashboard, Kind, Panel, Row, Unit, query
+from dashboards.model import (
+    ENDS,
+    GROUP_STATES,
+    KUBERNETES,
+    TASK_STATES,
+    Dashboard,
+    Kind,
+    Panel,
+    Row,
+    Unit,
+    query,
+)
+from daybreak_server.observability.alerts import FAILED_REQUESTS, REQUESTS
+from daybreak_server.observability.promql import grown
 
-_REQUESTS = "daybreak_http_requests_total{HERE}[$__rate_interval]"
+_WASTED = "sum by (namespace, pool) ({})".format(
+    grown("daybreak_gpu_wasted_seconds_total", "6h", "cause", matchers='POOL,cause!="cold_start"')
+)
+_USED = grown("daybreak_gpu_used_seconds_total", "6h", matchers="POOL")
 
 OVERVIEW = Dashboard(
     uid="daybreak-overview",
@@ -17,9 +33,10 @@ OVERVIEW = Dashboard(
             panels=(
                 Panel(
                     title="Alerts",
-                    shows="Alerts of Daybreak that fire now.",
-                    bad="Any number above 0. The red marks on the graphs show when each alert began; its annotation "
-                    "links to its runbook.",
+                    pictured=True,
+                    shows="Alerts of Daybreak that fire now, without those of severity `info`.",
+                    bad="Any number above 0. The table below names them. The red marks on the graphs show when each of "
+                    "them began.",
                     unit=Unit.COUNT,
                     kind=Kind.NUMBER,
                     runbook="alerts",
@@ -29,15 +46,18 @@ OVERVIEW = Dashboard(
                     height=5,
                     queries=(
                         query(
-                            'count(ALERTS{HERE,alertname=~"Daybreak.+",alertstate="firing"}) or vector(0)',
+                            'count(ALERTS{HERE,alertname=~"Daybreak.+",alertstate="firing",severity!="info"}) '
+                            "or vector(0)",
                             "firing",
                         ),
                     ),
                 ),
                 Panel(
                     title="API availability",
-                    shows="Share of requests that did not fail with a 5xx status, over the last hour.",
-                    bad="Below 99.9 %, the objective that the error budget is made of.",
+                    pictured=True,
+                    shows="Share of the clients' requests that did not fail with a 5xx status, over the last hour. "
+                    "`queue_full` is no failure. Without requests it is 100 %.",
+                    bad="Below 99.9 %, the default of the objective that the error budget is made of.",
                     deeper="daybreak-api",
                     unit=Unit.RATIO,
                     kind=Kind.NUMBER,
@@ -48,14 +68,15 @@ OVERVIEW = Dashboard(
                     height=5,
                     queries=(
                         query(
-                            '1 - (sum(rate(daybreak_http_requests_total{HERE,status=~"5.."}[1h])) or vector(0)) / '
-                            "sum(rate(daybreak_http_requests_total{HERE}[1h]))",
+                            f"(1 - (sum(rate({FAILED_REQUESTS}[1h])) or vector(0)) / "
+                            f"(sum(rate({REQUESTS}[1h])) > 0)) or vector(1)",
                             "available",
                         ),
                     ),
                 ),
                 Panel(
                     title="Gateways",
+                    pictured=True,
                     shows="Gateways that Prometheus scrapes.",
                     bad="0: nobody can submit. Fewer than the deployment's replicas: some do not run.",
                     deeper="daybreak-api",
@@ -66,10 +87,11 @@ OVERVIEW = Dashboard(
                     alarm=0.5,
                     width=4,
                     height=5,
-                    queries=(query("count(daybreak_redis_up{HERE})", "gateways"),),
+                    queries=(query("count(daybreak_redis_up{HERE}) or vector(0)", "gateways"),),
                 ),
                 Panel(
                     title="Redis",
+                    pictured=True,
                     shows="1 if every gateway reaches Redis.",
                     bad="0: new tasks are answered with 503 until Redis is back. Accepted tasks are safe.",
                     deeper="daybreak-api",
@@ -80,12 +102,14 @@ OVERVIEW = Dashboard(
                     alarm=0.5,
                     width=4,
                     height=5,
-                    queries=(query("min(daybreak_redis_up{HERE})", "reachable"),),
+                    queries=(query("min(daybreak_redis_up{HERE}) or vector(0)", "reachable"),),
                 ),
                 Panel(
                     title="Operator",
                     shows="Time since the operator last planned the pool that it planned least recently.",
-                    bad="More than 15 min: it does not scale this pool.",
+                    bad="More than 15 min: it does not scale this pool. `not scraped`: no operator runs, or Prometheus "
+                    "does not reach it.",
+                    no_value="not scraped",
                     deeper="daybreak-wake",
                     unit=Unit.SECONDS,
                     kind=Kind.NUMBER,
@@ -104,6 +128,7 @@ OVERVIEW = Dashboard(
                 ),
                 Panel(
                     title="Failed tasks",
+                    pictured=True,
                     shows="Failed tasks that are still stored and could be replayed.",
                     bad="A number that grows: look for one cause of many failures.",
                     unit=Unit.COUNT,
@@ -115,8 +140,27 @@ OVERVIEW = Dashboard(
                     height=5,
                     queries=(
                         query(
-                            "sum(max by (namespace, pool) (daybreak_pool_dead_letters{POOL}))",
+                            "sum(max by (namespace, pool) (daybreak_pool_dead_letters{POOL})) or vector(0)",
                             "failed",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Alerts that fire",
+                    shows="Each alert of Daybreak that fires now. Its name links to its runbook.",
+                    bad="Any row with the severity `critical` or `warning`.",
+                    unit=Unit.COUNT,
+                    kind=Kind.TABLE,
+                    runbook="alerts",
+                    runbook_of_row=True,
+                    width=24,
+                    height=5,
+                    pictured=True,
+                    queries=(
+                        query(
+                            "max by (alertname, severity, pool, runbook) "
+                            '(ALERTS{HERE,alertname=~"Daybreak.+",alertstate="firing"})',
+                            "firing",
                         ),
                     ),
                 ),
@@ -131,6 +175,7 @@ OVERVIEW = Dashboard(
                     bad="`queued` that grows while `running` does not: see the pool's dashboard.",
                     unit=Unit.COUNT,
                     kind=Kind.AREAS,
+                    colors=TASK_STATES,
                     runbook="daybreakqueuestuck",
                     pictured=True,
                     queries=(
@@ -161,6 +206,7 @@ OVERVIEW = Dashboard(
                     bad="`lost` above 0, or `starting` and `loading` for longer than a wake takes.",
                     unit=Unit.COUNT,
                     kind=Kind.AREAS,
+                    colors=GROUP_STATES,
                     runbook="daybreakgroupsrestart",
                     pictured=True,
                     queries=(
@@ -175,6 +221,7 @@ OVERVIEW = Dashboard(
                     shows="Tasks accepted, and tasks that ended, per second, by final state.",
                     bad="`failed` above 0, or `accepted` above the sum of the others for long: the queue grows.",
                     unit=Unit.PER_SECOND,
+                    colors=ENDS,
                     runbook="daybreakdeadletters",
                     queries=(
                         query(
@@ -203,12 +250,12 @@ OVERVIEW = Dashboard(
                 ),
                 Panel(
                     title="Requests by status",
-                    shows="HTTP requests per second by status.",
+                    shows="HTTP requests of clients per second by status.",
                     bad="5xx, or many 429: clients are refused.",
                     deeper="daybreak-api",
                     unit=Unit.PER_SECOND,
                     runbook="daybreakapierrorbudgetfast",
-                    queries=(query(f"sum by (status) (rate({_REQUESTS}))", "{{status}}"),),
+                    queries=(query(f"sum by (status) (rate({REQUESTS}[$__rate_interval]))", "{{status}}"),),
                 ),
             ),
         ),
@@ -217,36 +264,26 @@ OVERVIEW = Dashboard(
             panels=(
                 Panel(
                     title="GPUs held",
-                    shows="GPUs that groups hold, by what they do: used for a result, wasted, or idle. The time of an "
-                    "attempt is added when it ends, so long tasks show as steps.",
-                    bad="`idle` or `wasted` near the height of the sum.",
+                    shows="GPUs (ranks) of the groups that exist now, by the state of their group.",
+                    bad="`idle` for long: shorten `idle.afterSeconds`. `starting` or `loading` for longer than a wake "
+                    "takes.",
                     deeper="daybreak-cost",
                     unit=Unit.GPUS,
                     kind=Kind.AREAS,
+                    colors=GROUP_STATES,
                     runbook="daybreakgpuwaste",
                     pictured=True,
                     width=12,
                     queries=(
                         query(
-                            "sum(max by (namespace, pool) "
-                            "(rate(daybreak_gpu_used_seconds_total{POOL}[$__rate_interval])))",
-                            "used",
-                        ),
-                        query(
-                            "sum by (cause) (max by (namespace, pool, cause) "
-                            "(rate(daybreak_gpu_wasted_seconds_total{POOL}[$__rate_interval])))",
-                            "wasted: {{cause}}",
-                        ),
-                        query(
-                            "sum(max by (namespace, pool) "
-                            "(rate(daybreak_gpu_idle_seconds_total{POOL}[$__rate_interval])))",
-                            "idle",
+                            "sum by (state) (max by (namespace, pool, state) (daybreak_gpus_held{POOL}))",
+                            "{{state}}",
                         ),
                     ),
                 ),
                 Panel(
                     title="Waste by pool",
-                    shows="Share of the GPU time of attempts that led to no result, over the last hour. Starts of "
+                    shows="Share of the GPU time of attempts that led to no result, over the last six hours. Starts of "
                     "groups are left out.",
                     bad="Above 50 %: tasks are retried, cancelled or fail after much work.",
                     deeper="daybreak-cost",
@@ -254,13 +291,10 @@ OVERVIEW = Dashboard(
                     runbook="daybreakgpuwaste",
                     alarm=0.5,
                     width=12,
+                    pictured=True,
                     queries=(
                         query(
-                            "sum by (namespace, pool) (max by (namespace, pool, cause) "
-                            '(increase(daybreak_gpu_wasted_seconds_total{POOL,cause!="cold_start"}[1h]))) / '
-                            "(sum by (namespace, pool) (max by (namespace, pool, cause) "
-                            '(increase(daybreak_gpu_wasted_seconds_total{POOL,cause!="cold_start"}[1h]))) + '
-                            "max by (namespace, pool) (increase(daybreak_gpu_used_seconds_total{POOL}[1h])))",
+                            f"{_WASTED} / ({_WASTED} + {_USED} > 0)",
                             "{{pool}}",
                         ),
                     ),

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from dashboards.model import KUBERNETES, Dashboard, Kind, Panel, Row, Unit, quantiles, query
+from dashboards.model import (
+    GROUP_STATES,
+    KUBERNETES,
+    PRIORITIES,
+    WAITS,
+    Dashboard,
+    Kind,
+    Panel,
+    Row,
+    Unit,
+    quantiles,
+    query,
+)
+from daybreak_server.observability.promql import grown
 
 _QUEUE = Row(
     title="Queue",
@@ -13,6 +26,7 @@ _QUEUE = Row(
             bad="A sum that grows for hours: `maxGroups` is too low, or no group starts.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,
+            colors=PRIORITIES,
             runbook="daybreaktaskswait",
             pictured=True,
             queries=(
@@ -41,6 +55,7 @@ _QUEUE = Row(
             shows="Median and 95th percentile of the time that claimed tasks had waited, by priority.",
             bad="A p95 far above the p50: some tasks wait for a wake or for their tenant's turn.",
             unit=Unit.SECONDS,
+            colors=WAITS,
             runbook="daybreaktaskswait",
             pictured=True,
             queries=quantiles("daybreak_queue_wait_seconds{POOL}", "priority", stored=True),
@@ -84,7 +99,8 @@ _QUEUE = Row(
         Panel(
             title="Waiting by tenant",
             shows="Due tasks that wait, by tenant. Tenants beyond `metrics.tenants_max` are in `other`.",
-            bad="Usually nothing: tenants share the groups by weight, however many tasks one of them submits.",
+            bad="One tenant with most of the tasks, while the oldest wait of all rises: it submits more than its "
+            "share, and only its own tasks should wait longer.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,
             width=12,
@@ -154,13 +170,11 @@ _WORK = Row(
             pictured=True,
             queries=(
                 query(
-                    "sum by (reason) (max by (namespace, pool, reason) "
-                    "(increase(daybreak_task_strikes_total{POOL}[1h])))",
+                    f"sum by (reason) ({grown('daybreak_task_strikes_total', '1h', 'reason', matchers='POOL')})",
                     "strike: {{reason}}",
                 ),
                 query(
-                    "sum by (reason) (max by (namespace, pool, reason) "
-                    "(increase(daybreak_task_retries_total{POOL}[1h])))",
+                    f"sum by (reason) ({grown('daybreak_task_retries_total', '1h', 'reason', matchers='POOL')})",
                     "retry: {{reason}}",
                 ),
             ),
@@ -173,8 +187,7 @@ _WORK = Row(
             runbook="daybreakgroupsrestart",
             queries=(
                 query(
-                    "sum by (reason) (max by (namespace, pool, reason) "
-                    "(increase(daybreak_task_releases_total{POOL}[1h])))",
+                    f"sum by (reason) ({grown('daybreak_task_releases_total', '1h', 'reason', matchers='POOL')})",
                     "{{reason}}",
                 ),
             ),
@@ -217,6 +230,7 @@ _GROUPS = Row(
             bad="`lost` above 0; `starting` or `loading` for longer than a wake takes; `idle` while tasks wait.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,
+            colors=GROUP_STATES,
             runbook="daybreakgroupsrestart",
             queries=(
                 query(
@@ -250,18 +264,18 @@ _GROUPS = Row(
             pictured=True,
             queries=(
                 query(
-                    "max by (namespace, pool) (increase(daybreak_groups_lost_total{POOL}[1h]))",
+                    grown("daybreak_groups_lost_total", "1h", matchers="POOL"),
                     "{{pool}} groups",
                 ),
                 query(
-                    "max by (namespace, pool) (increase(daybreak_leases_lost_total{POOL}[1h]))",
+                    grown("daybreak_leases_lost_total", "1h", matchers="POOL"),
                     "{{pool}} leases",
                 ),
             ),
         ),
         Panel(
             title="Heartbeat age by rank",
-            shows="Time since the work of each rank last advanced.",
+            shows="Time since the work of each rank last advanced, with the pod in which it runs.",
             bad="Near the pool's `stall_s` (120 s by default): the watchdog is about to replace the group.",
             unit=Unit.SECONDS,
             runbook="daybreakgroupsrestart",
@@ -269,8 +283,8 @@ _GROUPS = Row(
             alarm=120,
             queries=(
                 query(
-                    "max by (namespace, pool, rank) (daybreak_rank_heartbeat_age_seconds{POOL})",
-                    "{{pool}} rank {{rank}}",
+                    "max by (namespace, pool, pod, rank) (daybreak_rank_heartbeat_age_seconds{POOL})",
+                    "{{pool}} {{pod}} rank {{rank}}",
                 ),
             ),
         ),

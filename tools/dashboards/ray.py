@@ -39,6 +39,7 @@ _SERVE = Row(
             unit=Unit.COUNT,
             runbook="ranksfail",
             pictured=True,
+            pictured_note="with replicas that ended when a rank died",
             queries=(
                 query(
                     "count by (pool, application, deployment) (count by (pool, application, deployment, replica) "
@@ -62,12 +63,12 @@ _SERVE = Row(
             title="Start of a replica",
             shows="Mean time from the creation of a replica until Serve saw it ready.",
             bad="Above the time that the model takes to load.",
-            unit=Unit.MILLISECONDS,
+            unit=Unit.SECONDS,
             runbook="daybreakwakeslow",
             queries=(
                 query(
                     "sum by (pool, application) (ray_serve_replica_startup_latency_ms_sum{HERE}) / "
-                    "sum by (pool, application) (ray_serve_replica_startup_latency_ms_count{HERE})",
+                    "sum by (pool, application) (ray_serve_replica_startup_latency_ms_count{HERE}) / 1000",
                     "{{application}}",
                 ),
             ),
@@ -152,7 +153,7 @@ _NODES = Row(
             title="Network",
             shows="Bytes that each Ray node receives and sends per second.",
             bad="Received bytes at the limit of the network during each wake: models are downloaded again and again.",
-            unit=Unit.BYTES,
+            unit=Unit.BYTES_PER_SECOND,
             queries=(
                 query(
                     "max by (pool, instance) (ray_node_network_receive_speed{HERE})",

@@ -3,7 +3,27 @@
 from __future__ import annotations
 
 from dashboards.model import KUBERNETES, Dashboard, Kind, Panel, Row, Unit, quantiles, query
+from daybreak_server.domain.pools import WakePhase
+from daybreak_server.observability.promql import grown
 
+_PHASES = {
+    f".*{phase}$": color
+    for phase, color in zip(
+        WakePhase,
+        (
+            "#d1d5db",
+            "#fde68a",
+            "#fbbf24",
+            "#f59e0b",
+            "#ea580c",
+            "#c084fc",
+            "#9333ea",
+            "#2563eb",
+            "#16a34a",
+        ),
+        strict=True,
+    )
+}
 _WAKES = Row(
     title="Wakes",
     panels=(
@@ -12,9 +32,11 @@ _WAKES = Row(
             shows="The phase in which each pool is: from `zero` through `pods`, `image`, `ray`, `model` to `ready`.",
             bad="A phase that stays. The runbook's table says which part hangs in which phase.",
             unit=Unit.COUNT,
-            kind=Kind.AREAS,
+            kind=Kind.TIMELINE,
+            colors=_PHASES,
             runbook="daybreakwakeslow",
             width=12,
+            pictured=True,
             queries=(
                 query(
                     "max by (namespace, pool, phase) (daybreak_wake_phase{POOL}) == 1",
@@ -38,6 +60,7 @@ _WAKES = Row(
             bad="`image`: use `prePull`. `model`: use a cache volume. `pods`: nodes are missing.",
             unit=Unit.SECONDS,
             kind=Kind.BARS,
+            colors=_PHASES,
             runbook="daybreakwakeslow",
             pictured=True,
             queries=(
@@ -63,9 +86,7 @@ _WAKES = Row(
             shows="Complete wakes in the last hour.",
             bad="Many: `idle.afterSeconds` is so short that groups start again and again.",
             unit=Unit.COUNT,
-            queries=(
-                query("max by (namespace, pool) (increase(daybreak_wakes_total{POOL}[1h]))", "{{pool}}"),
-            ),
+            queries=(query(grown("daybreak_wakes_total", "1h", matchers="POOL"), "{{pool}}"),),
         ),
         Panel(
             title="Start of a group by phase",
@@ -131,21 +152,31 @@ _SCALE = Row(
         ),
         Panel(
             title="KEDA's errors",
-            shows="Errors of KEDA with our ScaledObjects in the last hour, and whether each scaler is active.",
+            shows="Errors of KEDA with our ScaledObjects in the last hour. Empty if KEDA exports no metrics.",
             bad="Any error: KEDA cannot read Redis, for example because of a password or a network policy.",
             unit=Unit.COUNT,
             runbook="daybreakkedaerrors",
             warn=1,
-            width=12,
+            width=6,
             queries=(
                 query(
                     "sum by (namespace, scaledObject) (increase(keda_scaled_object_errors_total{HERE}[1h]))",
-                    "{{scaledObject}} errors",
+                    "{{scaledObject}}",
                     no_data=KUBERNETES,
                 ),
+            ),
+        ),
+        Panel(
+            title="KEDA's scalers",
+            shows="Whether KEDA's scaler of each ScaledObject is active, that is, sees tasks.",
+            bad="Not active while tasks are live: KEDA does not wake the pool.",
+            unit=Unit.YES_NO,
+            runbook="daybreaknotscaling",
+            width=6,
+            queries=(
                 query(
                     "max by (namespace, scaledObject) (keda_scaler_active{HERE})",
-                    "{{scaledObject}} active",
+                    "{{scaledObject}}",
                     no_data=KUBERNETES,
                 ),
             ),
@@ -250,13 +281,14 @@ _SCALE = Row(
         ),
         Panel(
             title="RayClusters provisioned",
-            shows="1 for each RayCluster that KubeRay has provisioned.",
+            shows="1 for each RayCluster that KubeRay has provisioned, 0 for the others.",
             bad="0 for longer than a wake takes: its pods do not become ready.",
             unit=Unit.YES_NO,
             runbook="daybreakgroupsmissing",
             queries=(
                 query(
-                    'max by (namespace, name) (kuberay_cluster_condition_provisioned{HERE,condition="true"})',
+                    'max by (namespace, name) (kuberay_cluster_condition_provisioned{HERE,condition="true"}) or '
+                    "0 * max by (namespace, name) (kuberay_cluster_condition_provisioned{HERE})",
                     "{{name}}",
                     no_data=KUBERNETES,
                 ),

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import datetime
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from testkit.system import System, request, try_request
 from testkit.waiting import wait_until
 
 POOL = "echo"
+MEMORY_LIMIT = 64 * 1024 * 1024
+"""Of Redis."""
 PARKED = "parked"
 """A pool without groups: its tasks wait."""
 _SETTINGS = {
@@ -51,6 +54,8 @@ class ObservedRun:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.redis = valkey.start_valkey(folder / "redis")
+        with contextlib.closing(self.redis.client()) as client:
+            client.config_set("maxmemory", MEMORY_LIMIT)
         variables = {f"DAYBREAK_{name}": value for name, value in _SETTINGS.items()}
         variables["DAYBREAK_REDIS__URL"] = self.redis.url
         self.system = System(
@@ -61,6 +66,8 @@ class ObservedRun:
             **variables,
         )
         self.watch = Watch(folder / "watch")
+        self.marks: list[tuple[float, str]] = []
+        """What happened when, in seconds since the watch began: marks on pictures."""
 
     @property
     def ray_targets(self) -> Path:
@@ -155,12 +162,16 @@ class ObservedRun:
 
     def play(self) -> None:
         """Everything that the dashboards show."""
-        self._successes()
-        self._failures_and_retries()
-        self._cancels()
-        self._streams_and_refusals()
-        self._tenants_that_wait()
-        self._a_drain()
+        for what, act in (
+            ("tasks that succeed", self._successes),
+            ("failures, retries, and a rank that dies", self._failures_and_retries),
+            ("cancels", self._cancels),
+            ("streams and refused requests", self._streams_and_refusals),
+            ("tasks of two tenants", self._tenants_that_wait),
+            ("a group drains", self._a_drain),
+        ):
+            self.marks.append((time.time() - self.watch.started, what))
+            act()
         wait_until(lambda: try_request(f"{self.system.state()['api_url']}/v1/pools"), 180, "APIEntrypoint")
 
     def _successes(self) -> None:

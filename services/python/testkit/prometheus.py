@@ -28,7 +28,14 @@ FACTOR = 300.0
 """An hour is 12 s, five minutes are 1 s; no window is shorter than 4 s, which are four scrapes."""
 ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")
 """Debian's name of the program, and its author's."""
-THRESHOLDS = replace(Thresholds(), oldest_wait_seconds=3, wake_seconds=3, stream_resets=2)
+THRESHOLDS = replace(
+    Thresholds(),
+    oldest_wait_seconds=3,
+    wake_seconds=3,
+    waste_gpu_seconds=2,
+    stream_resets=2,
+    failed_requests=2,
+)
 
 
 def missing_programs() -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from daybreak_server.local import reaper
-from daybreak_server.local.instance import instance_tag
+from daybreak_server.local.instance import Instance, instance_tag
 from testkit.waiting import wait_until
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -96,6 +96,11 @@ class System:
     @property
     def url(self) -> str:
         return self.state()["url"]
+
+    @property
+    def ray_folder(self) -> Path:
+        """The folder of Ray's sessions, which is outside ``folder`` if that has a long path."""
+        return Instance(self.folder).ray_folder()
 
     def submit(self, **options: Any) -> str:
         return request(f"{self.url}/v1/tasks", {"pool": "echo", "input": options})["id"]

@@ -7,6 +7,14 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Whether Prometheus can reach the metrics of the operator and of Ray: "true", or nothing. Gateways have rules of their
+     own. */}}
+{{- define "daybreak.podsScraped" -}}
+{{- if or (not .Values.networkPolicy.enabled) .Values.networkPolicy.monitoring.from -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{/* Whether the cluster's CRD of GeneratorPool differs from the chart's: "true" or "false". Helm installs what is in
      crds/ and never updates it. */}}
 {{- define "daybreak.staleCrd" -}}

@@ -257,6 +257,8 @@ def test_a_submit_to_a_full_queue_is_503(start_api: Callable[..., Api]) -> None:
     batch = post(api, {"tasks": [good()]}, "/v1/tasks:batch").json()["results"][0]
     assert (batch["status"], batch["error"]["code"]) == (503, "queue_full")
     assert len(api.client.get("/v1/tasks").json()["data"]) == 2
+    counted = 'code="queue_full",method="POST",route="/v1/tasks",status="503"'
+    assert f"daybreak_http_requests_total{{{counted}}} 1.0" in api.client.get("/metrics").text
 
 
 def test_a_full_store_refuses_new_tasks_only(api: Api, valkey: Server) -> None:

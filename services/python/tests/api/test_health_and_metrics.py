@@ -165,9 +165,9 @@ def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, worker: Worke
     assert metric(api, "daybreak_pool_live_tasks", pool=POOL) == 2
     assert metric(api, "daybreak_groups", pool=POOL, state="busy") == 1
     assert metric(api, "daybreak_tasks_submitted_total", pool=POOL) == 2
-    submits = {"method": "POST", "route": "/v1/tasks", "status": "202"}
+    submits = {"method": "POST", "route": "/v1/tasks", "status": "202", "code": "none"}
     assert metric(api, "daybreak_http_requests_total", **submits) == 2
-    unknown = {"method": "GET", "route": "unmatched", "status": "404"}
+    unknown = {"method": "GET", "route": "unmatched", "status": "404", "code": "not_found"}
     assert metric(api, "daybreak_http_requests_total", **unknown) == 1
     assert metric(api, "daybreak_http_request_seconds_count", method="POST", route="/v1/tasks") == 2
     with api.client.stream("GET", f"/v1/tasks/{claim.lease.task}/events") as response:
@@ -277,6 +277,16 @@ def test_a_server_without_a_video_pool_documents_no_generate(start_api: Callable
     assert "/generate" not in api.client.get("/openapi.json").json()["paths"]
     response = api.client.post("/generate", json={"prompt": "x"})
     assert (response.status_code, response.json()["code"]) == (404, "no_such_pool")
+
+
+def test_generate_is_documented_with_the_pool_that_it_submits_to(start_api: Callable[..., Api]) -> None:
+    """It is the pool `video`, even if another pool with the video workload comes first."""
+    api = start_api(pools={"echo": {}, "clips": {"workload": "video"}, "video": {}})
+    submit = api.client.get("/openapi.json").json()["paths"]["/generate"]["post"]
+    assert submit["requestBody"]["content"]["application/json"]["schema"] == {
+        "$ref": "#/components/schemas/Input_video"
+    }
+    assert api.client.post("/generate", json={"prompt": "x"}).json()["pool"] == "video"
 
 
 def test_the_committed_openapi_document_is_up_to_date(

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 from api_support import POOL, Api, Serving, Worker, make_settings, read_events
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
+from daybreak_server.adapters.redis.server_stats import stats_of
+from daybreak_server.adapters.redis.store import RedisStore
+from daybreak_server.api.background import metrics_reader, ticker
+from daybreak_server.api.background.metrics_reader import MetricsReader
+from daybreak_server.api.intake.catalog import PoolViewCache
+from daybreak_server.api.services import wall_ms
+from daybreak_server.domain.pool_totals import PoolTotals
+from daybreak_server.domain.pools import PoolView
+from daybreak_server.domain.tasks import EventDraft
 from daybreak_server.observability import catalogue
+from daybreak_server.observability.gateway_metrics import GatewayMetrics
+from daybreak_server.observability.pool_metrics import STATE_S, TOTALS_S, PoolMetrics
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
 from testkit.valkey import Server
 from testkit.waiting import wait_until
@@ -42,6 +55,14 @@ def samples(api: Api, names: set[str]) -> Iterator[tuple[str, tuple[tuple[str, s
         if name in names:
             for sample in family.samples:
                 yield sample.name, tuple(sorted(sample.labels.items())), sample.value
+
+
+def read_some(api: Api, task: str) -> Iterator[str]:
+    """The ids of a running task's events so far."""
+    with api.client.stream("GET", f"/v1/tasks/{task}/events") as response:
+        for line in response.iter_lines():
+            if line.startswith("id: "):
+                yield line.removeprefix("id: ")
 
 
 def work(api: Api, worker: Worker) -> None:
@@ -124,7 +145,7 @@ def test_every_gateway_exports_the_same_totals_also_after_a_restart(
 def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A counter that vanished for a minute would look like a reset."""
+    """For a minute: after that, the gateway no longer knows them (``tests/observability/test_pool_metrics``)."""
     from testkit.valkey import start_valkey
 
     own = start_valkey(tmp_path_factory.mktemp("own"))
@@ -149,12 +170,126 @@ def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
 
 
 def test_a_slow_subscriber_and_each_script_are_counted(api: Api, worker: Worker) -> None:
-    """A client that names an event beyond the last gets a snapshot in place of events."""
+    """A client that returns after events were trimmed has missed some. One that opens the stream has not."""
     task = api.submit()["id"]
-    worker.finish(worker.claim())
-    api.until(task, "succeeded")
-    read_events(api.url, task, after="9999999999999-0")
+    claim = worker.claim()
+    first = next(iter(read_some(api, task)))
+    for _ in range(6):
+        worker.queue.report(claim.lease, [EventDraft(type="log", data={"message": "x"})] * 250)
+    worker.finish(claim)
+    assert read_events(api.url, task)[0]["type"] == "reset"
+    assert read_events(api.url, task, after="9999999999999-0")[0]["type"] == "reset"
+    assert scrape(api)["daybreak_stream_resets_total"].samples[0].value == 0
+    assert read_events(api.url, task, after=first)[0]["type"] == "reset"
     families = scrape(api)
-    assert families["daybreak_stream_resets_total"].samples[0].value >= 1
+    assert families["daybreak_stream_resets_total"].samples[0].value == 1
     scripts = {sample.labels["script"] for sample in families["daybreak_redis_script_seconds"].samples}
     assert {"submit", "tick", "show", "measure", "pool"} <= scripts
+
+
+def exported(metrics: PoolMetrics) -> set[str]:
+    return {sample.name for family in metrics.collect() for sample in family.samples}
+
+
+def test_a_gateway_that_does_not_reach_redis_exports_no_old_state_but_its_totals_for_a_while() -> None:
+    """Queries take the maximum over gateways, so an old state would decide it."""
+    now = 0.0
+    metrics = PoolMetrics(clock=lambda: now)
+    metrics.update(PoolView(name="video", queued=500))
+    metrics.update_totals(PoolTotals(name="video"))
+    metrics.update_server(stats_of({"used_memory": 7, "used_cpu_user_main_thread": 1.5}), up=True)
+    state = {"daybreak_pool_tasks", "daybreak_pool_dead_letters", "daybreak_redis_memory_bytes"}
+    totals = {
+        "daybreak_tasks_submitted_total",
+        "daybreak_task_run_seconds_count",
+        "daybreak_redis_cpu_seconds_total",
+    }
+    assert exported(metrics) >= state | totals
+    now = STATE_S + 1
+    metrics.update_server(None, up=False)
+    assert exported(metrics) >= totals
+    assert not exported(metrics) & state
+    now = TOTALS_S + 1
+    assert exported(metrics) == {"daybreak_redis_up"}
+    metrics.update(PoolView(name="video", queued=500))
+    assert "daybreak_pool_tasks" in exported(metrics)
+
+
+def test_what_a_server_does_not_say_is_not_exported() -> None:
+    """Managed servers leave lines of INFO out. A wrong 0 would be an alert without end."""
+    metrics = PoolMetrics()
+    metrics.update_server(stats_of({"used_memory": 7}), up=True)
+    assert exported(metrics) == {"daybreak_redis_up", "daybreak_redis_memory_bytes"}
+    metrics.update_server(stats_of({"aof_enabled": 0}), up=True)
+    assert exported(metrics) >= {"daybreak_redis_aof_enabled", "daybreak_redis_aof_healthy"}
+
+
+class CountingStore(RedisStore):
+    """Counts how often the totals are read."""
+
+    measured = 0
+
+    async def measure(self, pool: str) -> PoolTotals:
+        self.measured += 1
+        return await super().measure(pool)
+
+
+def reader_of(url: str) -> tuple[MetricsReader, CountingStore]:
+    store = CountingStore(url)
+    reader = MetricsReader(
+        pools=[POOL],
+        pool_views=PoolViewCache(store, wall_ms),
+        measurements=store,
+        metrics=GatewayMetrics(),
+    )
+    return reader, store
+
+
+async def test_a_server_that_refuses_info_is_up(valkey: Server) -> None:
+    admin = redis.Redis.from_url(valkey.url)
+    admin.execute_command("ACL", "SETUSER", "managed", "on", ">pw", "~*", "&*", "+@all", "-info")
+    reader, store = reader_of(valkey.url.replace("redis://", "redis://managed:pw@"))
+    try:
+        await reader.refresh()
+        names = exported(reader.metrics.pools)
+        up = reader.metrics.registry.get_sample_value("daybreak_redis_up")
+    finally:
+        await store.close()
+        admin.execute_command("ACL", "DELUSER", "managed")
+        admin.close()
+    assert (up, "daybreak_pool_tasks" in names, "daybreak_redis_memory_bytes" in names) == (1.0, True, False)
+
+
+async def test_scrapes_that_wait_for_a_server_that_hangs_wait_together(
+    valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prometheus gives up after 10 s. If each scrape waited for those before it, the gateway would seem to be down."""
+    monkeypatch.setattr(metrics_reader, "TIMEOUT_S", 0.3)
+    reader, store = reader_of(valkey.url)
+    with redis.Redis.from_url(valkey.url) as admin:
+        admin.execute_command("CLIENT", "PAUSE", "3000", "ALL")
+        try:
+            await asyncio.gather(*(reader.refresh() for _ in range(20)))
+        finally:
+            await store.close()
+            await asyncio.to_thread(admin.ping)  # the end of the pause
+    assert store.measured == 1
+    assert reader.metrics.registry.get_sample_value("daybreak_redis_up") == 0.0
+
+
+def test_a_pool_that_never_ticks_has_a_lag_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nobody reads ``/metrics``: Ray exports what was set last."""
+    metrics = GatewayMetrics()
+
+    def lag() -> float | None:
+        return metrics.registry.get_sample_value("daybreak_tick_lag_seconds", {"pool": POOL})
+
+    async def run() -> None:
+        metrics.begin_ticks(POOL)
+        reporting = asyncio.create_task(ticker.report_ages(metrics))
+        while not (lag() or 0) > 0.05:
+            await asyncio.sleep(0.01)
+        reporting.cancel()
+
+    monkeypatch.setattr(ticker, "AGES_S", 0.01)
+    asyncio.run(asyncio.wait_for(run(), 30))

@@ -14,6 +14,7 @@ import pytest
 from api_support import Api, Worker
 
 from daybreak.wire import IDEMPOTENCY_KEY
+from daybreak_server.domain import private_inputs
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tracing import TraceContext
@@ -305,3 +306,15 @@ def test_a_chunked_body_is_read(api: Api) -> None:
         f"{api.url}/v1/tasks", content=pieces(), headers={"Content-Type": "application/json"}
     )
     assert response.status_code == 202
+
+
+def test_only_valid_inputs_are_remembered_for_the_redaction_of_the_log(api: Api) -> None:
+    """Nobody can fill the memory, or push out the inputs of real tasks, with requests that are refused."""
+
+    def remembered(text: str) -> bool:
+        return any(text in found for known in private_inputs.known() for found in known.texts)
+
+    api.submit({"message": "a text that is refused", "steps": -1}, status=422)
+    api.submit({"message": "a text that is accepted"})
+    assert remembered("a text that is accepted")
+    assert not remembered("a text that is refused")

@@ -128,7 +128,10 @@ def test_the_fast_path_responds_like_the_route(api: Api) -> None:
     assert response.status_code == 405
     assert set(response.headers["allow"].split(", ")) >= {"GET", "POST"}
     metrics = api.client.get("/metrics").text
-    assert 'daybreak_http_requests_total{method="POST",route="/v1/tasks",status="202"} 1.0' in metrics
+    assert (
+        'daybreak_http_requests_total{code="none",method="POST",route="/v1/tasks",status="202"} 1.0'
+        in metrics
+    )
 
 
 async def test_a_mounted_app_accepts_submits(api: Api) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -155,3 +156,26 @@ async def test_a_resumed_subscription_gets_exactly_the_later_events(
         for index, event_id in enumerate(event_ids):
             received = await asyncio.wait_for(_receive_all(sources, task, frames.parse_id(event_id)), 15)
             assert received == event_ids[index + 1 :]
+
+
+async def test_a_lossless_subscriber_that_was_too_slow_gets_the_events_that_it_missed(
+    sources: Sources, worker: Worker
+) -> None:
+    """The stream of a task's lines has no snapshots, and the store still has the lines."""
+    claim = await _start_task(sources, worker)
+    words = [f"word {number}" for number in range(20)]
+    small = replace(sources, queue_limit=2)
+    received: list[Frame] = []
+    async with (
+        Subscription(small, claim.lease.task, POOL, after=None, lossless=True) as subscription,
+        aclosing(subscription.batches()) as batches,
+    ):
+        received += await anext(batches)
+        for word in words:
+            await asyncio.to_thread(_write_logs, worker, claim, word)
+        while not subscription.lagging:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(worker.finish, claim)
+        async for batch in batches:
+            received += batch
+    assert [frame.type for frame in received] == ["queued", "started", *(["log"] * 20), "succeeded"]

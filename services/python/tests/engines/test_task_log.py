@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,12 +79,16 @@ def test_a_task_that_is_retried_and_succeeds_has_a_line_for_each_attempt(
     pool.call(pool.store.submit([new]))
     rank = leader(pool)
     pool.wait(task)
-    wait_until(lambda: len(lines.of(task)) == 4, 10, "the last line")
+    wait_until(lambda: len(lines.of(task)) == 5, 10, "the last line")
+    of_the_tick = lines.last(task, "queued")  # on a thread of its own, so its line may come late
+    assert (of_the_tick["attempt"], of_the_tick["trace_id"]) == (1, TRACE.trace_id)
+    of_the_leader = [line for line in lines.found if line is not of_the_tick]
+    lines.found = of_the_leader
     assert lines.of(task) == ["started 1", "retrying 1", "started 2", "succeeded 2"]
     assert rank.record is not None
-    for line in lines.found:
+    for line in of_the_leader:
         assert (line["pool"], line["group"], line["rank"]) == (pool.name, rank.record.id, 0)
-        assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+        assert line["trace_id"] == TRACE.trace_id
     retry = lines.last(task, "retrying")
     assert (retry["strikes"], retry["reason"], retry["tenant"], retry["levelname"]) == (
         1,
@@ -148,6 +153,31 @@ def test_a_lost_lease_has_a_line_of_the_tick_that_found_it(pools: Callable[..., 
     assert lines.last(task, "retrying")["reason"] == "lease_lost"
     assert lines.last(task, "retrying")["group"] == record.id
     queue.close()
+
+
+def test_a_delayed_task_has_a_line_when_it_is_due_and_one_when_it_is_deleted(
+    pools: Callable[..., Pool], lines: Lines
+) -> None:
+    """Several gateways tick and delete. Only the one that did it logs it."""
+    pool = pools()
+    task = TaskId(new_task_id(pool.name))
+    at_ms = time.time_ns() // 1_000_000 + 50
+    new = NewTask(
+        id=task, pool=pool.name, tenant="t", input_json="{}", start_at_ms=at_ms, trace_context=TRACE
+    )
+    pool.call(pool.store.submit([new]))
+
+    def queued() -> bool:
+        pool.call(pool.store.tick(pool.name))
+        return pool.get(task).state is State.QUEUED
+
+    wait_until(queued, 30, "the start time")
+    pool.call(pool.store.cancel(task))
+    assert pool.call(pool.store.delete([task])) == 1
+    assert pool.call(pool.store.delete([task])) == 0
+    assert lines.of(task) == ["queued 0", "cancelled 0", "deleted 0"]
+    assert lines.last(task, "queued")["tenant"] == "t"
+    assert lines.last(task, "deleted")["trace_id"] == TRACE.trace_id
 
 
 def test_a_task_that_expires_in_the_queue_has_a_line(pools: Callable[..., Pool], lines: Lines) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_prometheus_scrapes_the_gateway_and_ray_and_evaluates_the_alerts(instanc
         targets = wait_until(lambda: _targets(found.url), 60, "both targets")
         assert targets == {
             ("daybreak", NAMESPACE, "127.0.0.1:1"),
-            ("daybreak-ray", NAMESPACE, "127.0.0.1:2"),
+            ("daybreak", NAMESPACE, "127.0.0.1:2"),
         }
     finally:
         supervisor.stop()
@@ -79,3 +80,5 @@ def test_promtool_accepts_the_configuration_and_grafana_gets_the_dashboards(inst
     (provider,) = json.loads((provisioned / "dashboards" / "daybreak.yaml").read_text())["providers"]
     assert len(list(Path(provider["options"]["path"]).glob("daybreak-*.json"))) == 6
     assert any(found.url in line for line in found.lines())
+    made_for = version("grafana-foundation-sdk").rpartition("!")[2]
+    assert any(line.endswith(f"grafana/grafana:{made_for}") for line in found.lines())

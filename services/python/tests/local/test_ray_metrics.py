@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ class Rank:
         metrics.end_attempt(Finished(artifacts=()))
         metrics.ages(2.0, lease_s=3.0)
         gateway = GatewayMetrics(RayMeter())
-        gateway.observe_request("/v1/tasks", "POST", 202, 0.01)
+        gateway.observe_request("/v1/tasks", "POST", 202, "none", 0.01)
         gateway.stream_opened("sse")
         assert b"daybreak_redis_up" in gateway.render()
 
@@ -64,7 +65,7 @@ WANTED = (
 def test_metrics_of_a_rank_and_of_the_api_are_exported_by_ray(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Counters keep the one suffix `_total`, and labels arrive as they were declared."""
+    """Counters keep the one suffix `_total`, and labels arrive as declared. Outcomes without an event are 0."""
     folder = Path(tmp_path_factory.mktemp("r"))
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), str(free_port()), *WANTED],
@@ -78,8 +79,9 @@ def test_metrics_of_a_rank_and_of_the_api_are_exported_by_ray(
     lines = ran.stdout.splitlines()
     for name in WANTED:
         assert any(line.startswith(name) for line in lines), (name, ran.stdout[-3000:])
-    attempts = next(line for line in lines if line.startswith("ray_daybreak_rank_attempts_total"))
-    assert 'outcome="finished"' in attempts
-    assert 'pool="video"' in attempts
-    assert attempts.endswith(" 1.0")
+    attempts = [line for line in lines if line.startswith("ray_daybreak_rank_attempts_total")]
+    assert all('pool="video"' in line for line in attempts)
+    counts = {re.search(r'outcome="(\w+)"', line)[1]: line.split()[-1] for line in attempts}
+    others = dict.fromkeys(("failed", "released", "stopped", "broken", "lost"), "0.0")
+    assert counts == {"finished": "1.0", **others}
     assert not any("_total_total" in line for line in lines)

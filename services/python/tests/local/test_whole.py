@@ -65,7 +65,7 @@ def test_the_log_of_a_rank_is_in_its_file(up: System) -> None:
     task = up.wait(up.submit(message="hi", steps=3, fail_at=2, fail_kind="permanent"), "failed")["id"]
 
     def lines() -> list[str]:
-        files = up.folder.glob("ray/session_latest/logs/worker-*.err")
+        files = up.ray_folder.glob("session_latest/logs/worker-*.err")
         return [line for file in files for line in file.read_text(errors="replace").splitlines()]
 
     def about(text: str) -> list[str]:
@@ -121,9 +121,6 @@ def test_a_killed_rank_is_a_strike_and_the_gang_restarts(up: System) -> None:
 def test_up_leaves_nothing_behind_when_it_stops(up: System) -> None:
     """No process, open port or shared memory remains, and no file of Ray in the user's home."""
     state = up.state()
-    ray_folder = next(
-        Path(arg) for arg in _command(state["pids"]["ray"]) if arg.endswith("/ray") or "daybreak-" in arg
-    )
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(180) == 0
     assert "no processes are left" in up.output_text()
@@ -131,10 +128,6 @@ def test_up_leaves_nothing_behind_when_it_stops(up: System) -> None:
     for url in (state["url"], state["api_url"]):
         assert try_request(f"{url}/healthz") is None
     assert not [name for name in up.shared_memory() - up.memory if "ray" in name or "plasma" in name]
-    assert not ray_folder.exists()
+    assert not up.ray_folder.exists()
     assert (up.folder / "logs" / "ray").exists()
     assert not list(Path(up.home).iterdir())
-
-
-def _command(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")

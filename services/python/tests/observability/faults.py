@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from testkit.observed import PARKED, ObservedRun
+from testkit.observed import MEMORY_LIMIT, PARKED, ObservedRun
 
 During = Callable[[], object]
 
@@ -118,7 +118,7 @@ def redis_is_nearly_full(run: ObservedRun) -> Iterator[During]:
     with contextlib.closing(run.redis.client()) as client:
         client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
         yield nothing
-        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory", MEMORY_LIMIT)
 
 
 @fault("DaybreakRedisAof")

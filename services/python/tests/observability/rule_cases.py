@@ -1,6 +1,8 @@
 """When each alert fires: series as ``promtool test rules`` reads them, and minutes at which it fires or does not.
 
 ``0+1x9`` is 0, 1, … 9, a value each minute; ``_x9`` are missing values. All series have the label ``namespace="n"``.
+:data:`CASES` has a fault for each alert. :data:`MORE_CASES` has what an alert could get wrong beside its fault:
+gateways that are replaced, and events that people need not know.
 """
 
 from __future__ import annotations
@@ -13,17 +15,26 @@ class Case:
     """Series, and the minutes at which the alert is known to fire and not to fire."""
 
     series: dict[str, str]
-    fires: int
+    fires: int | None
+    """``None``: the alert is quiet throughout."""
     quiet: tuple[int, ...]
 
 
 _POOL = 'pool="video"'
+_REQUESTS = 'daybreak_http_requests_total{route="/v1/tasks"'
+_GOOD = f'{_REQUESTS}, status="200", code="none"}}'
+_UNAVAILABLE = f'{_REQUESTS}, status="503", code="store_unavailable"}}'
 CASES: dict[str, Case] = {
     "DaybreakGatewayAbsent": Case(
         series={"daybreak_redis_up{}": "1x5 _x15 1x20"}, fires=20, quiet=(4, 13, 30)
     ),
     "DaybreakTargetDown": Case(
-        series={'up{job="daybreak", instance="a:8000"}': "1x5 0x15 1x20"}, fires=18, quiet=(5, 12, 25)
+        series={
+            'up{job="daybreak", instance="a:8000"}': "1x5 0x15 1x20",
+            'up{job="daybreak/another", instance="b:8000"}': "0x40",
+        },
+        fires=18,
+        quiet=(5, 12, 25),
     ),
     "DaybreakRanksAbsent": Case(
         series={
@@ -35,12 +46,13 @@ CASES: dict[str, Case] = {
     ),
     "DaybreakQueueStuck": Case(
         series={
-            f'daybreak_pool_tasks{{{_POOL}, state="queued"}}': "0x5 3x60",
-            f'daybreak_pool_tasks{{{_POOL}, state="running"}}': "0x40 1x60",
-            f'daybreak_task_claims_total{{{_POOL}, met="backlog"}}': "1x60",
+            f'daybreak_pool_tasks{{{_POOL}, state="queued"}}': "3x60",
+            f'daybreak_pool_tasks{{{_POOL}, state="running"}}': "1x5 0x35 1x60",
+            f'daybreak_task_claims_total{{{_POOL}, met="backlog"}}': "0+1x5 5x60",
+            f"daybreak_wake_elapsed_seconds{{{_POOL}}}": "0x60",
         },
-        fires=30,
-        quiet=(5, 14, 45),
+        fires=17,
+        quiet=(5, 13, 45),
     ),
     "DaybreakTasksWait": Case(
         series={f'daybreak_queue_oldest_wait_seconds{{{_POOL}, priority="normal"}}': "0x5 1000x10 0x9"},
@@ -61,22 +73,23 @@ CASES: dict[str, Case] = {
     ),
     "DaybreakGpuWaste": Case(
         series={
-            f'daybreak_gpu_wasted_seconds_total{{{_POOL}, cause="retry"}}': "0x10 0+60x30 1800x90",
-            f"daybreak_gpu_used_seconds_total{{{_POOL}}}": "0+1x40 40+30x90",
+            f'daybreak_gpu_wasted_seconds_total{{{_POOL}, cause="retry"}}': "0x10 0+60x30 1800x600",
+            f"daybreak_gpu_used_seconds_total{{{_POOL}}}": "0+1x40 40+30x600",
         },
-        fires=35,
-        quiet=(10, 120),
+        fires=45,
+        quiet=(10, 20, 150),
     ),
     "DaybreakStreamResets": Case(
         series={"daybreak_stream_resets_total{}": "0x5 0+20x20 400x30"}, fires=20, quiet=(5, 45)
     ),
     "DaybreakTicksLate": Case(
         series={
-            f'daybreak_tick_lag_seconds{{{_POOL}, instance="a"}}': "1x5 100x10 1x10",
-            f'daybreak_tick_lag_seconds{{{_POOL}, instance="b"}}': "1x9 100x10 1x10",
+            f'daybreak_ticks_total{{{_POOL}, outcome="done", instance="a"}}': "0+60x5 300x40",
+            f'daybreak_ticks_total{{{_POOL}, outcome="done", instance="b"}}': "0+60x9 540x10 600+60x20",
+            f'daybreak_ticks_total{{{_POOL}, outcome="failed", instance="b"}}': "0x9 0+12x10 120x20",
         },
-        fires=14,
-        quiet=(8, 20),
+        fires=15,
+        quiet=(8, 25),
     ),
     "DaybreakRedisDown": Case(series={"daybreak_redis_up{}": "1x5 0x5 1x9"}, fires=9, quiet=(5, 14)),
     "DaybreakRedisMemory": Case(
@@ -94,16 +107,16 @@ CASES: dict[str, Case] = {
     ),
     "DaybreakApiErrorBudgetFast": Case(
         series={
-            'daybreak_http_requests_total{status="200"}': "0+100x200",
-            'daybreak_http_requests_total{status="503"}': "0x60 0+10x30 300x100",
+            _GOOD: "0+100x200",
+            _UNAVAILABLE: "0x60 0+10x30 300x100",
         },
         fires=85,
         quiet=(60, 130),
     ),
     "DaybreakApiErrorBudgetSlow": Case(
         series={
-            'daybreak_http_requests_total{status="200"}': "0+1000x1600",
-            'daybreak_http_requests_total{status="503"}': "0x60 0+4x600 2400x900",
+            _GOOD: "0+1000x1600",
+            _UNAVAILABLE: "0x60 0+4x600 2400x900",
         },
         fires=600,
         quiet=(60, 1500),
@@ -134,7 +147,7 @@ CASES: dict[str, Case] = {
         quiet=(5, 45),
     ),
     "DaybreakPoolUnhealthy": Case(
-        series={f"daybreak_operator_pool_healthy{{{_POOL}}}": "1x5 0x10 1x9"}, fires=14, quiet=(8, 20)
+        series={f"daybreak_operator_pool_healthy{{{_POOL}}}": "1x5 0x20 1x9"}, fires=24, quiet=(8, 18, 32)
     ),
     "DaybreakGroupsMissing": Case(
         series={
@@ -154,7 +167,176 @@ CASES: dict[str, Case] = {
     ),
     "DaybreakKedaErrors": Case(
         series={'keda_scaled_object_errors_total{scaledObject="video"}': "0x5 0+1x10 10x40"},
-        fires=14,
+        fires=13,
         quiet=(5, 40),
     ),
 }
+
+_A, _B = 'pod="a"', 'pod="b"'
+MORE_CASES: list[tuple[str, str, Case]] = [
+    (
+        "DaybreakGroupsRestart",
+        "two groups are lost, one before a rollout of the gateways and one after it",
+        Case(
+            series={
+                f"daybreak_groups_lost_total{{{_POOL}, {_A}}}": "5x5 6x5 _x60",
+                f"daybreak_groups_lost_total{{{_POOL}, {_B}}}": "_x11 6x5 7x60",
+            },
+            fires=20,
+            quiet=(5, 14, 55),
+        ),
+    ),
+    (
+        "DaybreakLeasesLost",
+        "the gateway that saw the loss is replaced",
+        Case(
+            series={
+                f"daybreak_leases_lost_total{{{_POOL}, {_A}}}": "5x5 _x60",
+                f"daybreak_leases_lost_total{{{_POOL}, {_B}}}": "_x6 6x60",
+            },
+            fires=10,
+            quiet=(5, 50),
+        ),
+    ),
+    (
+        "DaybreakLeasesLost",
+        "gateways are replaced, and nothing is lost",
+        Case(
+            series={
+                f"daybreak_leases_lost_total{{{_POOL}, {_A}}}": "5x20 _x60",
+                f"daybreak_leases_lost_total{{{_POOL}, {_B}}}": "_x18 5x60",
+            },
+            fires=None,
+            quiet=(10, 20, 30, 60),
+        ),
+    ),
+    (
+        "DaybreakQueueStuck",
+        "a model takes 14 minutes to wake",
+        Case(
+            series={
+                f'daybreak_pool_tasks{{{_POOL}, state="queued"}}': "0x5 3x60",
+                f'daybreak_pool_tasks{{{_POOL}, state="running"}}': "0x19 1x60",
+                f'daybreak_task_claims_total{{{_POOL}, met="backlog"}}': "1x19 2x60",
+                f"daybreak_wake_elapsed_seconds{{{_POOL}}}": "0x5 0+60x13 0x60",
+            },
+            fires=None,
+            quiet=(5, 10, 15, 18, 25),
+        ),
+    ),
+    (
+        "DaybreakQueueStuck",
+        "a wake never ends",
+        Case(
+            series={
+                f'daybreak_pool_tasks{{{_POOL}, state="queued"}}': "0x5 3x90",
+                f'daybreak_pool_tasks{{{_POOL}, state="running"}}': "0x95",
+                f"daybreak_wake_elapsed_seconds{{{_POOL}}}": "0x5 0+60x90",
+            },
+            fires=50,
+            quiet=(10, 25, 36),
+        ),
+    ),
+    (
+        "DaybreakGroupsMissing",
+        "a wake lasts 20 minutes, which DaybreakWakeSlow reports",
+        Case(
+            series={
+                f"daybreak_operator_groups_wanted{{{_POOL}}}": "0x5 1x60",
+                f"daybreak_operator_groups_ready{{{_POOL}}}": "0x25 1x60",
+                f"daybreak_wake_elapsed_seconds{{{_POOL}}}": "0x5 60+60x19 0x60",
+            },
+            fires=None,
+            quiet=(10, 22, 25, 40),
+        ),
+    ),
+    (
+        "DaybreakGpuWaste",
+        "one task is cancelled in an idle hour",
+        Case(
+            series={
+                f'daybreak_gpu_wasted_seconds_total{{{_POOL}, cause="cancel"}}': "0x10 500x90",
+                f"daybreak_gpu_used_seconds_total{{{_POOL}}}": "100x100",
+            },
+            fires=None,
+            quiet=(10, 30, 60, 90),
+        ),
+    ),
+    (
+        "DaybreakApiErrorBudgetFast",
+        "a few of few requests fail",
+        Case(
+            series={
+                _GOOD: "0+1x200",
+                'daybreak_http_requests_total{route="/v1/tasks", status="500", code="internal"}': "0x60 0+1x8 8x100",
+            },
+            fires=None,
+            quiet=(60, 64, 68, 75, 120),
+        ),
+    ),
+    (
+        "DaybreakApiErrorBudgetFast",
+        "the queue is full, and a gateway that shuts down fails its probes",
+        Case(
+            series={
+                'daybreak_http_requests_total{route="/v1/tasks", status="202", code="none"}': "0+100x200",
+                'daybreak_http_requests_total{route="/v1/tasks", status="503", code="queue_full"}': "0x60 0+100x100",
+                'daybreak_http_requests_total{route="/readyz", status="503", code="none"}': "0x60 0+100x100",
+            },
+            fires=None,
+            quiet=(60, 70, 100, 150),
+        ),
+    ),
+    (
+        "DaybreakApiErrorBudgetFast",
+        "all requests of clients fail, among many more probes",
+        Case(
+            series={
+                'daybreak_http_requests_total{route="/healthz", status="200", code="none"}': "0+40x200",
+                _GOOD: "0+4x60 240x100",
+                _UNAVAILABLE: "0x60 0+4x100",
+            },
+            fires=66,
+            quiet=(60,),
+        ),
+    ),
+    (
+        "DaybreakTicksLate",
+        "an APIEntrypoint that died is still exported, and another one has just started",
+        Case(
+            series={
+                f'daybreak_ticks_total{{{_POOL}, outcome="done", instance="dead"}}': "50x40",
+                f'daybreak_ticks_total{{{_POOL}, outcome="done", instance="new"}}': "_x5 0+60x35",
+            },
+            fires=None,
+            quiet=(10, 20, 30),
+        ),
+    ),
+    (
+        "DaybreakKedaErrors",
+        "a single error, when Redis restarted",
+        Case(
+            series={'keda_scaled_object_errors_total{scaledObject="video"}': "0x5 1x40"},
+            fires=None,
+            quiet=(6, 8, 11, 20),
+        ),
+    ),
+    (
+        "DaybreakOperatorFails",
+        "six failures at once",
+        Case(
+            series={f'daybreak_operator_failures_total{{{_POOL}, error="ApiError"}}': "0x5 6x40"},
+            fires=None,
+            quiet=(6, 10, 16, 25),
+        ),
+    ),
+    (
+        "DaybreakPoolUnhealthy",
+        "a node takes ten minutes to come",
+        Case(
+            series={f"daybreak_operator_pool_healthy{{{_POOL}}}": "1x5 0x10 1x20"},
+            fires=None,
+            quiet=(6, 12, 16, 25),
+        ),
+    ),
+]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dashboards import ALL
+from dashboards.model import SCRAPE_INTERVAL
 from queries import of_alerts, of_annotations, of_panels
 
 from daybreak_server.observability import catalogue, prometheus_rules
@@ -23,7 +24,7 @@ ANCHORS = {
 }
 FILES = sorted((REPOSITORY / "deploy/helm/daybreak/files/dashboards").glob("*.json"))
 QUERIES = [*of_panels(), *of_annotations(), *of_alerts()]
-OF_TARGETS = {"namespace", "job", "instance", "le"}
+OF_TARGETS = {"namespace", "job", "instance", "pod", "le"}
 """Labels that Prometheus adds."""
 each = pytest.mark.parametrize
 
@@ -47,7 +48,7 @@ def test_every_metric_and_label_of_a_query_is_declared(query) -> None:
     assert {name for name in ours if declared(name) is None} == set()
     if ours == names - {"up", "ALERTS"}:
         labels = {label for name in ours for label in declared(name).labels} | OF_TARGETS
-        labels |= {"alertname", "alertstate"} if "ALERTS" in names else set()
+        labels |= {"alertname", "alertstate", "severity", "runbook", "pool"} if "ALERTS" in names else set()
         used = set(re.findall(r"(\w+)(?:=~|!=|!~|=)\"", query.expression))
         used |= {
             label
@@ -61,7 +62,7 @@ def test_every_metric_and_label_of_a_query_is_declared(query) -> None:
 def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
     """Otherwise the maximum would replace the sum: the largest cause of waste, not all waste."""
     for inner in re.finditer(
-        r"max by \(([^)]*)\) \((?:rate\(|increase\()?(\w+)\{([^}]*)\}", query.expression
+        r"m(?:ax|in) by \(([^)]*)\) \((?:rate\(|m(?:ax|in)_over_time\()?(\w+)\{([^}]*)\}", query.expression
     ):
         metric = declared(inner[2])
         if metric is None or not counts(metric):
@@ -74,6 +75,13 @@ def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
 def test_no_query_adds_up_what_every_gateway_exports(query) -> None:
     sums = re.findall(r"sum(?: by \([^)]*\))? ?\((?:rate\(|increase\()?(daybreak_\w+)\{", query.expression)
     assert [name for name in sums if declared(name).source is Source.REDIS] == []
+
+
+@each("query", QUERIES, ids=lambda query: query.by)
+def test_no_query_takes_the_increase_of_what_every_gateway_exports(query) -> None:
+    """`increase` knows only what happened since a gateway started; `promql.grown` knows everything."""
+    increases = re.findall(r"increase\((daybreak_\w+)\{", query.expression)
+    assert [name for name in increases if declared(name).source is Source.REDIS] == []
 
 
 def counts(metric: Metric) -> bool:
@@ -135,6 +143,27 @@ def test_a_dashboards_file_imports_into_a_plain_grafana(path: Path) -> None:
             assert panel["links"]
             used = set(re.findall(r"\$(\w+)", json.dumps(panel["targets"])))
             assert used <= {*variables, "__rate_interval", "__range", "datasource"}
+            limits = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+            assert limits, "without limits of its own, Grafana draws values above 80 in red"
+            assert {target["interval"] for target in panel["targets"]} == {SCRAPE_INTERVAL}
+
+
+def test_a_dashboard_shows_one_namespace_at_a_time() -> None:
+    """Otherwise its sums would add up several releases."""
+    for path in FILES:
+        variables = {each["name"]: each for each in json.loads(path.read_text())["templating"]["list"]}
+        assert not variables["namespace"].get("multi")
+        assert not variables["namespace"].get("includeAll")
+        assert variables["pool"]["includeAll"]
+
+
+def test_each_row_of_the_table_of_alerts_links_to_its_runbook() -> None:
+    """By a label of the rule, because a table knows no annotations."""
+    overview = json.loads(next(path for path in FILES if path.stem == "daybreak-overview").read_text())
+    table = next(panel for panel in overview["panels"] if panel["title"] == "Alerts that fire")
+    assert "#${__data.fields.runbook}" in json.dumps(table["fieldConfig"]["overrides"])
+    for alert in prometheus_rules.ALL:
+        assert rule(alert, Place())["labels"]["runbook"] in ANCHORS
 
 
 def test_panels_do_not_overlap() -> None:

@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybreak_server.observability.redaction import REPLACEMENT, WINDOW, Redactor
+from daybreak_server.domain import private_inputs
+from daybreak_server.domain.private_inputs import INPUT_CHARS, RECENT, RECENT_CHARS, PrivateInput
+from daybreak_server.observability.redaction import LONGEST, REPLACEMENT, WINDOW, Redactor
 
 PROMPT = 'a "red" circle\nthat moves left, in the style of Žižek'
 
 
-def redacted(line: str, *inputs: object) -> str:
-    return Redactor(lambda: inputs)(line)
+def redacted(line: str, *inputs: object, task: str = "") -> str:
+    """The line where the inputs are those of the task ``video_1``."""
+    known = tuple(PrivateInput.of(value, "video_1") for value in inputs)
+    return Redactor(lambda: known)(line, task=task)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +45,30 @@ def test_a_quoted_input_is_replaced(quoted: str, given_as: object) -> None:
         assert PROMPT[at : at + WINDOW] not in line
 
 
-def test_a_short_input_is_replaced_where_it_is_a_whole_word() -> None:
-    assert redacted("a cat sat on a catalogue", {"prompt": "cat"}) == "a [input] sat on a catalogue"
+def test_a_short_text_is_replaced_where_it_is_quoted() -> None:
+    for line in (
+        "refused: input_value='red cat', then",
+        'refused: "red cat", then',
+        "refused: `red cat`, then",
+    ):
+        assert redacted(line, {"prompt": "red cat"}) == line.replace("red cat", REPLACEMENT)
+
+
+def test_a_short_text_is_replaced_as_a_whole_word_in_errors_of_its_own_task_only() -> None:
+    line = "a cat sat on a catalogue"
+    assert redacted(line, {"prompt": "cat"}, task="video_1") == "a [input] sat on a catalogue"
+    assert redacted(line, {"prompt": "cat"}, task="video_2") == line
+
+
+def test_no_input_blots_out_words_of_other_lines() -> None:
+    line = "pool video: cannot tick: Redis cannot be reached: Timeout; retrying"
+    assert redacted(line, {"prompt": ["pool", "Redis", "cannot", "Timeout", "retrying"]}) == line
+
+
+def test_keys_of_mappings_are_private_but_not_the_names_of_the_workload_s_fields() -> None:
+    value = {"known_to_everybody": {"a key that names a person": 1, "Ann": 2}}
+    line = "cannot use 'known_to_everybody': no a key that names a person, no 'Ann'"
+    assert redacted(line, value) == "cannot use 'known_to_everybody': no [input], no '[input]'"
 
 
 def test_other_lines_stay_as_they_are() -> None:
@@ -61,3 +87,45 @@ def test_no_window_of_an_input_survives(prompt: str, before: str, after: str) ->
     line = redacted(f"{before}{prompt}{after}", {"prompt": prompt})
     for at in range(len(prompt) - WINDOW + 1):
         assert prompt[at : at + WINDOW] not in line.replace(REPLACEMENT, "\ue000")
+
+
+@pytest.fixture
+def no_inputs() -> None:
+    """What other tests have sent is forgotten."""
+    for _ in range(RECENT):
+        private_inputs.keep("")
+
+
+@pytest.mark.usefixtures("no_inputs")
+def test_what_is_remembered_is_bounded() -> None:
+    """Large inputs cost no more memory than small ones, and no line joins them."""
+    others = set(private_inputs.known())  # of tasks that still run
+    for number in range(40):
+        private_inputs.keep({"prompt": f"{number}" + "x" * 1_000_000, "numbers": list(range(100_000))})
+    known = [found for found in private_inputs.known() if found not in others]
+    assert all(found.chars <= INPUT_CHARS for found in known)
+    assert 0 < sum(found.chars for found in known) <= RECENT_CHARS
+    for number in range(2 * RECENT):
+        private_inputs.keep({"prompt": f"prompt number {number} of a batch"})
+    assert len(set(private_inputs.known()) - others) == RECENT
+    assert private_inputs.known() is private_inputs.known()
+
+
+@pytest.mark.usefixtures("no_inputs")
+def test_the_input_of_a_running_task_is_remembered_until_it_ends() -> None:
+    redact = Redactor()
+    with private_inputs.running(json.dumps({"prompt": PROMPT}), "video_1"):
+        for number in range(2 * RECENT):
+            private_inputs.keep({"prompt": f"prompt number {number} of a batch"})
+        assert REPLACEMENT in redact(f"cannot draw {PROMPT}")
+    assert REPLACEMENT in redact(f"cannot draw {PROMPT}")
+    for number in range(RECENT):
+        private_inputs.keep({"prompt": f"prompt number {number} of a batch"})
+    assert PROMPT in redact(f"cannot draw {PROMPT}")
+
+
+def test_a_long_line_loses_its_middle() -> None:
+    line = redacted("begin" + "x" * 10 * LONGEST + "end", {"prompt": PROMPT})
+    assert len(line) <= LONGEST
+    assert line.startswith("begin")
+    assert line.endswith("end")

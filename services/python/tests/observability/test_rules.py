@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
-from rule_cases import CASES, Case
+from queries import of_annotations, of_panels
+from rule_cases import CASES, MORE_CASES, Case
 
 from daybreak_server.observability import prometheus_rules
 from daybreak_server.observability.prometheus_rules import Place, rule_groups
+from daybreak_server.observability.promql import grown
 
 
 def promtool(*arguments: str | Path) -> str:
@@ -35,6 +37,15 @@ def test_promtool_accepts_the_rules(tmp_path: Path, factor: int) -> None:
     assert f"{len(prometheus_rules.ALL)} rules found" in output
 
 
+def test_promtool_accepts_every_query_of_a_panel(tmp_path: Path) -> None:
+    """As recording rules. The live test shows that they have data."""
+    queries = [*of_panels(), *of_annotations()]
+    rules = [{"record": f"r{number}", "expr": query.expression} for number, query in enumerate(queries)]
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    assert f"{len(queries)} rules found" in promtool("check", "rules", path)
+
+
 def test_every_alert_has_a_case() -> None:
     assert set(CASES) == {alert.name for alert in prometheus_rules.ALL}
 
@@ -47,12 +58,45 @@ def test_an_alert_fires_in_its_fault_and_resolves_after_it(tmp_path: Path, name:
     promtool("test", "rules", path)
 
 
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [(name, case) for name, _, case in MORE_CASES],
+    ids=[f"{name}: {what}" for name, what, _ in MORE_CASES],
+)
+def test_an_alert_also_knows_the_other_cases(tmp_path: Path, name: str, case: Case) -> None:
+    write_rules(tmp_path, Place(here='namespace="n"'))
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump(unit_test(name, case)))
+    promtool("test", "rules", path)
+
+
+def test_a_total_is_complete_although_its_gateways_were_replaced(tmp_path: Path) -> None:
+    """A gateway a day: each exports the total as it is in Redis, 60 more in each minute."""
+    days = {"a": "0+60x1440 _x2880", "b": "_x1440 86400+60x1440 _x1440", "c": "_x2880 172800+60x1440"}
+    series = [
+        {"series": f'x_total{{namespace="n", pool="video", pod="{pod}"}}', "values": values}
+        for pod, values in days.items()
+    ]
+    check = {
+        "expr": grown("x_total", "3d", matchers='namespace="n"'),
+        "eval_time": "4320m",
+        "exp_samples": [{"labels": '{namespace="n", pool="video"}', "value": 3 * 86400}],
+    }
+    path = tmp_path / "test.yaml"
+    path.write_text(
+        yaml.safe_dump({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": [check]}]})
+    )
+    promtool("test", "rules", path)
+
+
 def unit_test(name: str, case: Case) -> dict[str, Any]:
     series = [
         {"series": series.replace("{", '{namespace="n", ').replace(", }", "}"), "values": values}
         for series, values in case.series.items()
     ]
-    expected = [(case.fires, 1), *((minute, 0) for minute in case.quiet)]
+    expected = [(minute, 0) for minute in case.quiet]
+    if case.fires is not None:
+        expected.append((case.fires, 1))
     firing = f'count(ALERTS{{alertname="{name}", alertstate="firing", namespace="n"}}) or vector(0)'
     checks = [
         {"expr": firing, "eval_time": f"{minute}m", "exp_samples": [{"labels": "{}", "value": value}]}

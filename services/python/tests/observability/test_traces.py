@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,10 @@ import httpx2
 import pytest
 
 from daybreak_server import wiring
+from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.task_api.routes.submit import _store_task
 from daybreak_server.engines.gang.rank_lifecycle import Rank
+from daybreak_server.ports.tracing import NoTracing
 from daybreak_server.settings.tree import Settings
 from testkit.otlp_collector import Collector, ReceivedSpan
 from testkit.ranks import Ranks
@@ -103,7 +110,9 @@ def test_a_task_that_is_retried_on_another_group_has_one_connected_trace(
     assert set(children) == {"echo", "upload", "settle echo"}
     assert [attributes["daybreak.last_step"] for _, _, attributes in children["echo"].events] == [1, 2, 3, 4]
     assert children["settle echo"].attributes["daybreak.state"] == "succeeded"
-    [queue] = collector.named("queue echo")
+    [queue, again] = sorted(collector.named("queue echo"), key=lambda span: span.start_ns)
+    assert [span.attributes["daybreak.attempt"] for span in (queue, again)] == [1, 2]
+    assert failed.end_ns <= again.start_ns <= again.end_ns <= done.start_ns
     assert {span.name for span in collector.spans if span.parent == queue.id} >= {
         "wake process_group",
         "wake model",
@@ -204,6 +213,65 @@ def test_a_submit_that_the_store_refuses_is_an_error(
     spans = collector.wait("send echo", 2)
     [failed] = [span for span in spans if span.failed]
     assert failed.attributes["error.type"] == "queue_full"
+
+
+def test_a_task_with_a_start_time_waits_in_the_queue_from_then_on(
+    traced_settings: Callable[..., Settings],
+    gateway: Callable[[Settings], httpx2.Client],
+    leader: Callable[[Settings], Rank],
+    collector: Collector,
+) -> None:
+    settings = traced_settings()
+    client = gateway(settings)
+    leader(settings)
+    start_at = datetime.now(UTC) + timedelta(seconds=1)
+    body = {"pool": "echo", "input": {}, "start_at": start_at.isoformat()}
+    _ended(client, client.post("/v1/tasks", json=body).json()["id"])
+    [queue] = collector.wait("queue echo")
+    assert queue.start_ns // 1_000_000 >= int(start_at.timestamp() * 1000)
+
+
+async def test_a_submit_that_is_cancelled_while_the_store_works_has_a_span(
+    traced_settings: Callable[..., Settings], collector: Collector
+) -> None:
+    """Otherwise the spans of the task, which may be stored, would have no parent."""
+    ctx = Dependencies.of(wiring.build_services(traced_settings()))
+    trace = ctx.services.tracing.submit(None)
+    task = ctx.submission.make({"pool": "echo", "input": {}}, tenant="default", trace=trace.context)
+    submitting = asyncio.create_task(_store_task(ctx, task, trace))
+    await asyncio.sleep(0)
+    submitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await submitting
+    await ctx.services.close()
+    [send] = collector.wait("send echo")
+    assert (send.failed, send.attributes["error.type"]) == (True, "CancelledError")
+
+
+def test_a_group_that_breaks_does_not_wait_for_a_collector_that_hangs(
+    traced_settings: Callable[..., Settings], collector: Collector
+) -> None:
+    """Serve restarts the group once its process has ended."""
+    waited: list[float] = []
+
+    class Hanging(NoTracing):
+        def flush(self, timeout_s: float = 1.0) -> None:
+            waited.append(timeout_s)
+
+        def close(self, timeout_s: float = 1.0) -> None:
+            waited.append(timeout_s)
+
+    broken = threading.Event()
+    rank = wiring.build_rank(traced_settings(), "echo", on_broken=lambda _: broken.set())
+    deps = replace(rank._deps, tracing=Hanging(), workload=_cannot_load)
+    rank._deps = deps
+    rank.start()
+    assert broken.wait(60)
+    assert sum(waited) <= 0.5
+
+
+def _cannot_load() -> Any:
+    raise RuntimeError("no model")
 
 
 def test_a_task_that_is_cancelled_has_an_attempt_that_was_stopped(

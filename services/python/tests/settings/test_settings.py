@@ -293,6 +293,7 @@ def test_secrets_are_masked() -> None:
     tree = {
         "url": "redis://user:pw@h:1/0?password=x&db=1",
         "urls": ["rediss://:p%40w@h"],
+        "presigned": "https://s3/b/k?X-Amz-Credential=AKIA%2F1&X-Amz-Date=2&X-Amz-Signature=0a1b&versionId=3",
         "hf_token": "t",
         "api_key": "k",
         "tokenizer": "fast",
@@ -302,6 +303,7 @@ def test_secrets_are_masked() -> None:
     assert masked(tree) == {
         "url": "redis://user:***@h:1/0?password=***&db=1",
         "urls": ["rediss://:***@h"],
+        "presigned": "https://s3/b/k?X-Amz-Credential=***&X-Amz-Date=2&X-Amz-Signature=***&versionId=3",
         "hf_token": "***",
         "api_key": "***",
         "tokenizer": "fast",

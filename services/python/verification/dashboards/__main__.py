@@ -10,6 +10,7 @@ import math
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,76 @@ from dashboards.model import Dashboard, Kind, Panel, Query, Unit  # noqa: E402
 
 from testkit.observed import ObservedRun, observed_run  # noqa: E402
 from testkit.prometheus import missing_programs  # noqa: E402
-from verification.dashboards.picture import Plot, Series, draw  # noqa: E402
+from verification.dashboards.picture import draw  # noqa: E402
+from verification.dashboards.plots import SHARE, Plot, Series, short  # noqa: E402
 
 _UNITS = {Unit.SECONDS: "s", Unit.BYTES: "bytes", Unit.PER_SECOND: "per s", Unit.GPUS: "GPUs"}
-_UNITS |= {Unit.GPU_SECONDS: "GPU·s", Unit.RATIO: "share"}
+_UNITS |= {Unit.GPU_HOURS: "GPU·h", Unit.RATIO: SHARE}
 
 
 def picture(dashboard: Dashboard, run: ObservedRun) -> str:
     """The picture of a dashboard."""
     plots = [_plot(panel, run) for panel in dashboard.panels if panel.pictured]
-    return draw(dashboard.title, [plot for plot in plots if plot.series])
+    return draw(dashboard.title, [plot for plot in plots if plot.series or plot.table], run.marks)
 
 
 def _plot(panel: Panel, run: ObservedRun) -> Plot:
-    unit = _UNITS.get(panel.unit)
+    unit = _UNITS.get(panel.unit, "")
+    in_title = unit and panel.kind in {Kind.LINES, Kind.AREAS, Kind.TABLE}
+    series = [series for query in panel.queries for series in _series(query, panel, run)]
     return Plot(
-        title=panel.title + (f" ({unit})" if unit else ""),
-        stacked=panel.kind is Kind.AREAS,
-        bars=panel.kind in {Kind.BARS, Kind.NUMBER},
-        series=[series for query in panel.queries for series in _series(query, run)],
+        title=panel.title + (f" ({unit})" if in_title else ""),
+        kind=panel.kind,
+        columns=panel.width,
+        unit=unit,
+        until=time.time() - run.watch.started,
+        series=[] if panel.kind is Kind.TABLE else sorted(series, key=lambda each: _rank(each.name, panel)),
+        table=_table(panel, run) if panel.kind is Kind.TABLE else (),
+        note=_note(panel),
     )
 
 
-def _series(query: Query, run: ObservedRun) -> list[Series]:
-    found = run.watch.over(query.filled(rate_interval="15s", range_="10m"))
-    return [Series(name=_legend(query.legend, each["metric"]), points=_points(each, run)) for each in found]
+def _note(panel: Panel) -> str:
+    """What a run on one machine has no data for."""
+    if panel.runbook_of_row:
+        return (
+            "All alerts that fired in this run. Their windows are 300 times shorter than in production, so a start of "
+            "a few seconds sets off some."
+        )
+    missing = [re.sub(r"\{\{\w+\}\}", "", query.legend).strip() for query in panel.queries if query.no_data]
+    return f"needs Kubernetes: {', '.join(missing)}" if missing else panel.pictured_note
+
+
+def _series(query: Query, panel: Panel, run: ObservedRun) -> list[Series]:
+    found = run.watch.over(_filled(query))
+    named = [(_legend(query.legend, each["metric"]), _points(each, run)) for each in found]
+    return [Series(name=name, points=points, color=_color(name, panel)) for name, points in named if points]
+
+
+def _filled(query: Query) -> str:
+    return query.filled(rate_interval="15s", range_="10m")
+
+
+def _rank(name: str, panel: Panel) -> int:
+    """Series in the order of the panel's colours, the others after them."""
+    return next((rank for rank, start in enumerate(panel.colors) if re.match(start, name)), len(panel.colors))
+
+
+def _color(name: str, panel: Panel) -> str:
+    return next((color for start, color in panel.colors.items() if re.match(start, name)), "")
+
+
+def _table(panel: Panel, run: ObservedRun) -> list[dict[str, str]]:
+    """The rows of a table. Its columns are the labels, and a number for each query that has several."""
+    rows: dict[str, dict[str, str]] = {}
+    for query in panel.queries:
+        for each in run.watch.over(_filled(query)):
+            labels = {name: value for name, value in each["metric"].items() if name != "runbook"}
+            row = rows.setdefault(str(sorted(labels.items())), labels)
+            if len(panel.queries) > 1:
+                row[query.legend] = short(_points(each, run)[-1][1])
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    return [{name: row.get(name, "") for name in columns} for row in rows.values()]
 
 
 def _points(series: dict[str, Any], run: ObservedRun) -> list[tuple[float, float]]:
@@ -54,7 +100,7 @@ def _points(series: dict[str, Any], run: ObservedRun) -> list[tuple[float, float
 
 
 def _legend(template: str, labels: dict[str, str]) -> str:
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), template).strip()
+    return " ".join(re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), template).split())
 
 
 def main() -> int:

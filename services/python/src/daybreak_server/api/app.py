@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from daybreak_server.api.background.orphan_files import OrphanFileSweeper
-from daybreak_server.api.background.ticker import Ticker
+from daybreak_server.api.background.ticker import Ticker, report_ages
 from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.http import exception_handlers
@@ -102,6 +102,7 @@ def _lifespan(ctx: Dependencies):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         running = [asyncio.create_task(ticker.run(), name=f"tick {ticker.pool}") for ticker in _tickers(ctx)]
+        running.append(asyncio.create_task(report_ages(ctx.metrics), name="ages of ticks"))
         running.append(asyncio.create_task(_orphan_file_sweeper(ctx).run(), name="orphan files"))
         try:
             yield

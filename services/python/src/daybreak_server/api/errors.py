@@ -79,6 +79,16 @@ def request_id_of(scope: Scope) -> str | None:
     return request_id
 
 
+def record_code(scope: Scope, error: ApiError) -> None:
+    """Tell the middleware, which counts the request, with which error it is answered."""
+    scope.setdefault("state", {})["error_code"] = error.code.value
+
+
+def code_of(scope: Scope) -> str:
+    """The code of the error with which the request is answered; ``none`` if it succeeds."""
+    return str(scope.get("state", {}).get("error_code", "none"))
+
+
 def not_found(detail: str) -> ApiError:
     """The object does not exist or belongs to another tenant; the client cannot tell which."""
     return ApiError(ErrorCode.NOT_FOUND, detail)

@@ -3,14 +3,10 @@
 Code that starts a piece of work binds its fields; the lines that it logs, and those of the libraries that it calls,
 then have them without naming them. A new thread has no fields: start it with :func:`inherited` to give it those of its
 parent.
-
-The module also remembers the inputs of the latest tasks of this process (:func:`keep_private`). The log replaces text
-that comes from them (``observability/redaction.py``), because an error message may quote an input.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
 from typing import ParamSpec, TypeVar
@@ -21,11 +17,8 @@ LogValue = str | int | float
 
 OF_THE_PROCESS = ("pool", "rank", "request_id")
 """The fields that do not depend on the task that is bound."""
-PRIVATE_INPUTS = 32
-"""How many inputs are remembered: those of the latest tasks."""
 
 _FIELDS: ContextVar[Mapping[str, LogValue]] = ContextVar("log_fields", default={})  # noqa: B039 - never changed
-_private: deque[object] = deque(maxlen=PRIVATE_INPUTS)
 
 
 def current() -> Mapping[str, LogValue]:
@@ -69,16 +62,6 @@ def inherited(function: Callable[P, T]) -> Callable[P, T]:
         return context.copy().run(function, *args, **options)
 
     return run
-
-
-def keep_private(value: object) -> None:
-    """Remember an input, as JSON text or as the value itself, so that no line of the log quotes it."""
-    _private.append(value)
-
-
-def private_inputs() -> tuple[object, ...]:
-    """The inputs that were remembered last."""
-    return tuple(_private)
 
 
 def _known(fields: Mapping[str, LogValue]) -> dict[str, LogValue]:

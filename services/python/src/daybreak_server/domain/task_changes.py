@@ -10,9 +10,11 @@ from daybreak_server.domain.ids import TaskId
 
 
 class ChangeKind(StrEnum):
-    """What happened to a task. Except for ``SUBMITTED``, ``RELEASED`` and ``CANCELLING``, it is the event's type."""
+    """What happened to a task. Most are also the type of an event."""
 
     SUBMITTED = "submitted"
+    QUEUED = "queued"
+    """A delayed task, or one that waited for its retry, became due."""
     STARTED = "started"
     RETRYING = "retrying"
     """An attempt failed: a strike. The task waits for another attempt."""
@@ -24,6 +26,8 @@ class ChangeKind(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    DELETED = "deleted"
+    """An ended task was deleted, because its retention is over or somebody asked for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -186,6 +186,8 @@ class Claim:
     """Lets the attempt continue the trace of the submit request."""
     checkpoint: CheckpointRef | None = None
     control: Control = Control.CONTINUE
+    queued_ms: int | None = None
+    """When the task came into the queue for this attempt: when it was submitted, became due, or was released."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,8 @@ _INSTALL = (
     "prometheus is not on PATH, but --observe runs it. On Debian and Ubuntu: apt-get install prometheus (its service "
     "is not needed: systemctl disable --now prometheus). Elsewhere: https://prometheus.io/download"
 )
+GRAFANA = "grafana/grafana:11.6.0"
+"""The version for which the dashboards are made; see ``grafana-foundation-sdk`` in requirements-dev.in."""
 _CHECKOUT = Path(__file__).parents[5]
 
 
@@ -50,7 +52,7 @@ class Observer:
         mounts += f" -v {dashboards}:{dashboards}:ro" if dashboards else ""
         return (
             f"metrics and alerts: {self.url}",
-            f"Grafana with the dashboards: docker run --rm --network host {mounts} grafana/grafana",
+            f"Grafana with the dashboards (Docker on Linux): docker run --rm --network host {mounts} {GRAFANA}",
             f"a Grafana that runs already: add {self.url} as a Prometheus, and import the files of "
             f"{dashboards or 'deploy/helm/daybreak/files/dashboards in the source tree'}",
         )
@@ -107,7 +109,7 @@ def scrape_config(
     :param ray: the file with Ray's targets.
     :param alertmanager: ``host:port`` of an Alertmanager; empty: none.
     """
-    labels = {"namespace": NAMESPACE}
+    labels = {"namespace": NAMESPACE, "job": "daybreak"}
     config: dict[str, Any] = {
         "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "rule_files": [str(rules)],
@@ -133,7 +135,9 @@ def scrape_config(
 
 def write_ray_targets(path: Path, addresses: list[str]) -> None:
     """Tell Prometheus where Ray exports metrics: ``host:port`` of each node."""
-    write_atomically(path, json.dumps([{"targets": addresses, "labels": {"namespace": NAMESPACE}}]))
+    write_atomically(
+        path, json.dumps([{"targets": addresses, "labels": {"namespace": NAMESPACE, "job": "daybreak"}}])
+    )
 
 
 def _provision_grafana(folder: Path, url: str) -> None:

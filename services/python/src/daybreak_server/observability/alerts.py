@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
+from daybreak_server.observability.promql import grown
+
 
 class Severity(StrEnum):
     """What an alert asks of people."""
@@ -41,9 +43,11 @@ class Thresholds:
     oldest_wait_seconds: float = 900
     wake_seconds: float = 900
     waste_ratio: float = 0.5
+    waste_gpu_seconds: float = 600
     stream_resets: float = 50
     redis_memory_ratio: float = 0.8
     availability: float = 0.999
+    failed_requests: float = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,28 +85,37 @@ def _tasks(state: str) -> str:
     return _pool_max("daybreak_pool_tasks", f',state="{state}"')
 
 
-def _gpu(metric: str, window: str, labels: str = "") -> str:
-    return (
-        "sum by (namespace, pool) (max by (namespace, pool, cause) "
-        f"(increase({metric}{{HERE{labels}}}[{window}])))"
-    )
+def _gpu(metric: str, *labels: str, matchers: str = "HERE") -> str:
+    return f"sum by (namespace, pool) ({grown(metric, '6h', *labels, matchers=matchers)})"
 
 
-_BY_POOL = "by (namespace, pool)"
-_WASTED = _gpu("daybreak_gpu_wasted_seconds_total", "1h", ',cause!="cold_start"')
-_USED = _gpu("daybreak_gpu_used_seconds_total", "1h")
+_WASTED = _gpu("daybreak_gpu_wasted_seconds_total", "cause", matchers='HERE,cause!="cold_start"')
+_USED = _gpu("daybreak_gpu_used_seconds_total")
+_CLAIMED = f"sum by (namespace, pool) ({grown('daybreak_task_claims_total', '2m', 'met')})"
+_WAKES = _pool_max("daybreak_wake_elapsed_seconds")
+REQUESTS = 'daybreak_http_requests_total{HERE,route!~"/healthz|/readyz|/metrics"}'
+"""The requests of clients: the objective does not count those of kubelets and of Prometheus."""
+FAILED_REQUESTS = REQUESTS.replace("}", ',status=~"5..",code!="queue_full"}')
+"""Those that failed. ``queue_full`` is no failure: a full queue must refuse tasks."""
 
 
 def _burns(window: str, rate: str) -> str:
     """Whether failures of the API use up its error budget ``rate`` times as fast as the objective allows."""
-    failed = f'sum by (namespace) (rate(daybreak_http_requests_total{{HERE,status=~"5.."}}[{window}]))'
-    every = f"sum by (namespace) (rate(daybreak_http_requests_total{{HERE}}[{window}]))"
+    failed = f"sum by (namespace) (rate({FAILED_REQUESTS}[{window}]))"
+    every = f"sum by (namespace) (rate({REQUESTS}[{window}]))"
     return f"{failed} / {every} > {rate} * (1 - ${{availability}})"
 
 
 def _budget(*pairs: tuple[str, str, str]) -> str:
-    """The multi-window burn rate: a long window shows that it matters, a short one that it still happens."""
-    return " or ".join(f"(({_burns(long, rate)}) and ({_burns(short, rate)}))" for rate, long, short in pairs)
+    """The multi-window burn rate: a long window shows that it matters, a short one that it still happens.
+
+    A number of failures is needed too. Otherwise, one failure among few requests would be an alert.
+    """
+    return " or ".join(
+        f"(({_burns(long, rate)}) and ({_burns(short, rate)}) and "
+        f"(sum by (namespace) (increase({FAILED_REQUESTS}[{long}])) > ${{failed_requests}}))"
+        for rate, long, short in pairs
+    )
 
 
 ALERTS: tuple[Alert, ...] = (
@@ -119,7 +132,7 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakTargetDown",
         severity=Severity.WARNING,
-        expression='max by (namespace, job, instance) (up{HERE,job=~".*daybreak.*"}) == 0',
+        expression='max by (namespace, job, instance) (up{HERE,job="daybreak"}) == 0',
         for_="10m",
         summary="Prometheus cannot scrape {{ $labels.instance }} ({{ $labels.job }}); graphs and alerts miss it.",
         when="Prometheus has failed to scrape one of our pods for 10 min",
@@ -139,12 +152,12 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakQueueStuck",
         severity=Severity.CRITICAL,
-        expression=f"({_tasks('queued')} > 0) unless ({_tasks('running')} > 0) unless "
-        "(sum by (namespace, pool) (max by (namespace, pool, met) "
-        "(increase(daybreak_task_claims_total{HERE}[10m]))) > 0)",
-        for_="10m",
+        expression=f"({_tasks('queued')} > 0) unless ({_tasks('running')} > 0) unless ({_CLAIMED} > 0) unless "
+        f"(({_WAKES} > 0) <= 2 * ${{wake_seconds}})",
+        for_="8m",
         summary="Tasks of pool {pool} wait, none runs, and none was claimed for 10 minutes.",
-        when="tasks have waited for 10 min, while none ran and none was claimed",
+        when="tasks have waited for 10 min, while none ran and none was claimed; during a wake, it fires only after "
+        "twice `monitoring.alerts.wakeSeconds`",
         dashboard="daybreak-pool",
     ),
     Alert(
@@ -159,7 +172,7 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakWakeSlow",
         severity=Severity.WARNING,
-        expression=f"{_pool_max('daybreak_wake_elapsed_seconds')} > ${{wake_seconds}}",
+        expression=f"{_WAKES} > ${{wake_seconds}}",
         for_="1m",
         summary="The wake of pool {pool} has lasted {{ $value | humanizeDuration }}.",
         when="a wake has lasted longer than `monitoring.alerts.wakeSeconds`",
@@ -168,7 +181,7 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakGroupsRestart",
         severity=Severity.WARNING,
-        expression=f"max {_BY_POOL} (increase(daybreak_groups_lost_total{{HERE}}[30m])) >= 2",
+        expression=f"{grown('daybreak_groups_lost_total', '30m')} >= 2",
         for_="1m",
         summary="Pool {pool} has lost {{ $value | humanize }} groups within 30 minutes.",
         when="a pool has lost at least 2 groups within 30 min",
@@ -177,7 +190,7 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakLeasesLost",
         severity=Severity.WARNING,
-        expression=f"max {_BY_POOL} (increase(daybreak_leases_lost_total{{HERE}}[30m])) > 0",
+        expression=f"{grown('daybreak_leases_lost_total', '30m')} > 0",
         for_="1m",
         summary="Attempts of pool {pool} lost their lease; their tasks got a strike and run again.",
         when="an attempt has lost its lease within 30 min",
@@ -186,7 +199,7 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakDeadLetters",
         severity=Severity.INFO,
-        expression=f'max {_BY_POOL} (increase(daybreak_tasks_ended_total{{HERE,state="failed"}}[15m])) > 0',
+        expression=grown("daybreak_tasks_ended_total", "15m", matchers='HERE,state="failed"') + " > 0",
         for_="1m",
         summary="Tasks of pool {pool} failed permanently.",
         when="tasks have failed permanently within 15 min",
@@ -195,10 +208,12 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakGpuWaste",
         severity=Severity.WARNING,
-        expression=f"{_WASTED} / ({_WASTED} + {_USED}) > ${{waste_ratio}}",
+        expression=f"({_WASTED} / ({_WASTED} + {_USED}) > ${{waste_ratio}}) and "
+        f"({_WASTED} > ${{waste_gpu_seconds}})",
         for_="15m",
         summary="{{ $value | humanizePercentage }} of the GPU time of attempts of pool {pool} led to no result.",
-        when="more than `monitoring.alerts.wasteRatio` of an hour's GPU time led to no result, without starts",
+        when="in 6 h, more than `monitoring.alerts.wasteRatio` of the GPU time of attempts led to no result, and more "
+        "than `monitoring.alerts.wasteGpuSeconds`",
         dashboard="daybreak-cost",
     ),
     Alert(
@@ -214,10 +229,10 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakTicksLate",
         severity=Severity.CRITICAL,
-        expression=f"min {_BY_POOL} (daybreak_tick_lag_seconds{{HERE}}) > ${{60s}}",
+        expression='sum by (namespace, pool) (increase(daybreak_ticks_total{HERE,outcome="done"}[2m])) == 0',
         for_="1m",
-        summary="No tick of pool {pool} has succeeded for a minute; retries, deadlines and leases do not advance.",
-        when="no gateway's tick of a pool has succeeded for 60 s",
+        summary="No tick of pool {pool} has succeeded for 3 minutes; retries, deadlines and leases do not advance.",
+        when="no tick of a pool has succeeded for 3 min",
         dashboard="daybreak-api",
     ),
     Alert(
@@ -258,7 +273,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("14.4", "1h", "5m"), ("6", "6h", "30m")),
         for_="2m",
         summary="The API fails so often that its error budget of 30 days is gone within days.",
-        when="5xx answers use up the API's error budget 14.4 times (1 h) or 6 times (6 h) too fast",
+        when="failed requests use up the API's error budget 14.4 times (1 h) or 6 times (6 h) too fast, and there "
+        "were more than `monitoring.alerts.failedRequests`",
         dashboard="daybreak-api",
         about_pool=False,
     ),
@@ -268,7 +284,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("3", "1d", "2h"), ("1", "3d", "6h")),
         for_="15m",
         summary="The API fails more often than its error budget allows.",
-        when="5xx answers use up the API's error budget 3 times (1 day) or 1 time (3 days) too fast",
+        when="failed requests use up the API's error budget 3 times (1 day) or 1 time (3 days) too fast, and there "
+        "were more than `monitoring.alerts.failedRequests`",
         dashboard="daybreak-api",
         about_pool=False,
     ),

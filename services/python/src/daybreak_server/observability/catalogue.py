@@ -123,7 +123,7 @@ GPU_USED = _pool_counter(
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
     "GPU-seconds without a result, by cause: what retries lost, tasks that were cancelled, that expired or failed, and "
-    "groups that start.",
+    "groups that start (from their registration, so without the start of the pod and of Ray).",
     "cause",
 )
 GPU_IDLE = _pool_counter("daybreak_gpu_idle_seconds_total", "GPU-seconds of groups that hold no task.")
@@ -146,6 +146,9 @@ FAIRNESS_ERROR = _pool_gauge(
 
 GROUPS = _pool_gauge(
     "daybreak_groups", "Groups, by state; a ready group with a drain mark is draining.", "state"
+)
+GPUS_HELD = _pool_gauge(
+    "daybreak_gpus_held", "GPUs (ranks) of the groups, by the state of their group.", "state"
 )
 GROUPS_READY = _pool_gauge("daybreak_groups_ready", "Groups that have formed: idle, busy or draining.")
 GROUPS_WANTED = _pool_gauge(
@@ -219,7 +222,13 @@ BUILD_INFO = _api(
     "daybreak_build_info", MetricType.GAUGE, "Always 1; the label is the version of Daybreak.", "version"
 )
 HTTP_REQUESTS = _api(
-    "daybreak_http_requests_total", MetricType.COUNTER, "HTTP requests answered.", "route", "method", "status"
+    "daybreak_http_requests_total",
+    MetricType.COUNTER,
+    "HTTP requests answered; `code` is the code of the error, or `none`.",
+    "route",
+    "method",
+    "status",
+    "code",
 )
 HTTP_REQUEST = _api(
     "daybreak_http_request_seconds",
@@ -236,7 +245,7 @@ STREAM_EVENTS = _api("daybreak_stream_events_total", MetricType.COUNTER, "Events
 STREAM_RESETS = _api(
     "daybreak_stream_resets_total",
     MetricType.COUNTER,
-    "Subscribers that missed events, because they read too slowly or the events were trimmed, and got a snapshot.",
+    "Subscribers that missed events, because they read too slowly, or the events were trimmed before they came back.",
 )
 STREAM_LAG = _api(
     "daybreak_stream_lag_seconds",

@@ -29,9 +29,9 @@ class GatewayMetrics:
         self._resets = self._meter.counter(catalogue.STREAM_RESETS)
         self._meter.gauge(catalogue.BUILD_INFO, version("daybreak-server")).set(1)
 
-    def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request whose response began after ``seconds``."""
-        self._meter.counter(catalogue.HTTP_REQUESTS, route, method, str(status)).inc()
+    def observe_request(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
+        """Count a request whose response began after ``seconds``. ``code``: of its error, or ``none``."""
+        self._meter.counter(catalogue.HTTP_REQUESTS, route, method, str(status), code).inc()
         self._meter.histogram(catalogue.HTTP_REQUEST, route, method).observe(seconds)
 
     def observe_script(self, script: str, seconds: float, succeeded: bool) -> None:
@@ -62,9 +62,16 @@ class GatewayMetrics:
 
     def record_tick(self, pool: str, *, succeeded: bool) -> None:
         """Count a tick."""
-        self._meter.counter(catalogue.TICKS, pool, "done" if succeeded else "failed").inc()
+        for outcome, happened in (("done", succeeded), ("failed", not succeeded)):
+            # Both series exist from the first tick on: a rate needs a value before the first event.
+            self._meter.counter(catalogue.TICKS, pool, outcome).inc(int(happened))
         if succeeded:
             self._last_tick[pool] = time.monotonic()
+        self.update_ages()
+
+    def begin_ticks(self, pool: str) -> None:
+        """Measure from now on how long ago the last tick was, so that a pool that never ticks is seen too."""
+        self._last_tick.setdefault(pool, time.monotonic())
         self.update_ages()
 
     def count_deleted_files(self, pool: str, count: int) -> None:

@@ -34,6 +34,8 @@ FIELDS = (
 """The fields that a line may have beside the standard ones, in their order."""
 _PLAIN = re.compile(r"[\w.:/+-]+")
 """Text that needs no quotes."""
+_OURS = "daybreak"
+"""Our own loggers, whose messages have no text from an input but what an exception quotes."""
 _SHORTENED_CHARS = (2000, 800, 300, 80)
 
 Line = MutableMapping[str, Any]
@@ -106,14 +108,15 @@ class _Assemble:
 
     def __call__(self, _logger: object, _method: str, event: Line) -> Line:
         record: logging.LogRecord = event["_record"]
-        message = str(event["event"])
-        if record.name != TASKS:
-            message = self._redact(message)
         attributes = record.__dict__
         fields = {name: attributes[name] for name in FIELDS if name in attributes}
         if record.name != TASKS:  # those of a change are complete
             bound = log_context.about(fields["task"]) if "task" in fields else log_context.current()
             fields = {**bound, **fields}
+        task = fields.get("task", "")
+        message = str(event["event"])
+        if record.name != TASKS:
+            message = self._redact(message, task="" if record.name.startswith(_OURS) else task)
         line: Line = {
             "timestamp": timestamp(record.created),
             "level": record.levelname.lower(),
@@ -122,11 +125,12 @@ class _Assemble:
         }
         line.update({name: fields[name] for name in FIELDS if name in fields})
         if "error" in line:
-            line["error"] = self._redact(str(line["error"]))
+            line["error"] = self._redact(str(line["error"]), task=task)
         exc_info = event.get("exc_info")
         if exc_info and exc_info != (None, None, None):
             # Not by `logging.Formatter`: it uses `print`, which Ray Serve replaces by a function that garbles the text.
-            line["exception"] = self._redact("".join(traceback.format_exception(*exc_info)).rstrip("\n"))
+            text = "".join(traceback.format_exception(*exc_info)).rstrip("\n")
+            line["exception"] = self._redact(text, task=task)
         line["_record"], line["_from_structlog"] = record, event["_from_structlog"]
         return line
 

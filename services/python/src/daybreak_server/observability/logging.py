@@ -11,14 +11,15 @@ wait for that.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from daybreak_server.domain.private_inputs import PrivateInput
 from daybreak_server.observability.container_log import CONTAINER_STDERR, LINE_BYTES, ContainerHandler
+from daybreak_server.observability.line_writer import LineHandler, LineWriter
 from daybreak_server.observability.log_lines import (
     LazyFormatter,
     json_formatter,
@@ -40,8 +41,9 @@ Write = Callable[[bytes], object]
 def log_to_stderr(log: LogSettings | None = None) -> None:
     """Log to standard error from now on, in place of what was configured before."""
     log = log or LogSettings()
-    _install(log, [_stream_handler(log, sys.stderr)])
-    _write_task_lines(log, sys.stderr, [])
+    writer = _line_writer(log, sys.stderr)
+    _install(log, [_stderr_handler(log, sys.stderr, writer)])
+    _write_task_lines(log, sys.stderr, writer, [])
 
 
 def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR) -> None:
@@ -51,7 +53,8 @@ def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR)
     Serve replaces ``sys.stderr`` by a stream that logs what is written to it. So this uses the stream behind it.
     """
     stderr = sys.__stderr__ or sys.stderr
-    handlers: list[logging.Handler] = [_stream_handler(log, stderr)]
+    writer = _line_writer(log, stderr)
+    handlers: list[logging.Handler] = [_stderr_handler(log, stderr, writer)]
     writes: list[tuple[Callable[[Mapping[str, Any]], bytes], Write]] = []
     problem: OSError | None = None
     if log.container == "always" or (log.container == "auto" and in_pod()):
@@ -66,7 +69,7 @@ def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR)
             handlers.append(handler)
             writes.append((_short_json_line, handler.write))
     _install(log, handlers)
-    _write_task_lines(log, stderr, writes)
+    _write_task_lines(log, stderr, writer, writes)
     if problem is not None:
         logging.getLogger(__name__).warning(
             "the log of this process is only in Ray's files, because the container's standard error cannot be "
@@ -102,8 +105,20 @@ def _is_ours_or_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in _LIBRARIES
 
 
-def _stream_handler(log: LogSettings, stream: TextIO) -> logging.Handler:
-    handler = logging.StreamHandler(stream)
+def _line_writer(log: LogSettings, stream: TextIO) -> LineWriter:
+    encode = json_line if _wants_json(log, stream) else text_line
+
+    def lost(lines: int) -> bytes:
+        message = f"{lines} lines of the log were lost, because nobody read it"
+        level, logger = "warning", __name__
+        line = {"timestamp": timestamp(time.time()), "level": level, "logger": logger, "message": message}
+        return encode(line)
+
+    return LineWriter(stream.fileno(), lost=lost)
+
+
+def _stderr_handler(log: LogSettings, stream: TextIO, writer: LineWriter) -> logging.Handler:
+    handler = LineHandler(writer)
     if _wants_json(log, stream):
         handler.setFormatter(LazyFormatter(lambda: json_formatter(_redactor(log))))
     else:
@@ -124,7 +139,7 @@ def _redactor(log: LogSettings) -> Redactor:
     return Redactor(_no_inputs) if log.inputs else Redactor()
 
 
-def _no_inputs() -> tuple[object, ...]:
+def _no_inputs() -> tuple[PrivateInput, ...]:
     return ()
 
 
@@ -132,24 +147,26 @@ def _no_inputs() -> tuple[object, ...]:
 
 
 def _write_task_lines(
-    log: LogSettings, stream: TextIO, writes: Sequence[tuple[Callable[[Mapping[str, Any]], bytes], Write]]
+    log: LogSettings,
+    stream: TextIO,
+    writer: LineWriter,
+    writes: Sequence[tuple[Callable[[Mapping[str, Any]], bytes], Write]],
 ) -> None:
     as_json = _wants_json(log, stream)
     if not as_json and _wants_colours(stream):
         write_lines_with(None)
         return
-    redact, fd = _redactor(log), stream.fileno()
-
-    def to_stderr(line: bytes) -> None:
-        _write_all(fd, line + b"\n")
-
-    targets = [(json_line if as_json else text_line, to_stderr), *writes]
+    redact = _redactor(log)
+    targets: list[tuple[Callable[[Mapping[str, Any]], bytes], Write]] = [
+        (json_line if as_json else text_line, writer),
+        *writes,
+    ]
 
     def write(is_warning: bool, fields: dict[str, object]) -> None:
         level = "warning" if is_warning else "info"
         line = {"timestamp": timestamp(time.time()), "level": level, "logger": TASKS, **fields}
         if "error" in line:
-            line["error"] = redact(str(line["error"]))
+            line["error"] = redact(str(line["error"]), task=line.get("task", ""))
         for encode, write_line in targets:
             write_line(encode(line))
 
@@ -158,12 +175,3 @@ def _write_task_lines(
 
 def _short_json_line(line: Mapping[str, Any]) -> bytes:
     return shortened(line, json_line(line), LINE_BYTES - 1)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    """Write all bytes. If standard error is closed, the line is lost: nothing could report it."""
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    except OSError:
-        return

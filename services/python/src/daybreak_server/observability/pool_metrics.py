@@ -2,13 +2,17 @@
 
 Every gateway reads the same numbers from Redis, so every gateway exports the same values: queries take the maximum
 over instances and never sum. A group, a gateway or a worker may die without a total going back.
+
+A gateway that no longer reaches Redis must not decide a maximum forever. So it leaves out the present state once its
+last reading is :data:`STATE_S` old. Totals only grow, so an old one does no harm to a maximum, and they fill the gap of
+a short outage. After :data:`TOTALS_S` they are left out too, because Redis may have lost its totals since.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter as CountBy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client.core import (
@@ -27,6 +31,8 @@ from daybreak_server.observability import catalogue
 from daybreak_server.ports.measurements import ServerStats
 from daybreak_server.ports.metrics import Metric, MetricType
 
+STATE_S = 60.0
+TOTALS_S = 3600.0
 _WAKE_TOTAL = "total"
 """The key of the whole wake among its phases, where an operator measured it."""
 Sample = tuple[Metric, tuple[str, ...], float | HistogramTotals]
@@ -34,26 +40,28 @@ Sample = tuple[Metric, tuple[str, ...], float | HistogramTotals]
 
 
 class PoolMetrics(Collector):
-    """The metrics of the pools and of the Redis server."""
+    """The metrics of the pools and of the Redis server. ``clock``: in seconds."""
 
-    def __init__(self) -> None:
-        self._views: dict[str, PoolView] = {}
-        self._totals: dict[str, PoolTotals] = {}
-        self._server: ServerStats | None = None
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._views: dict[str, tuple[float, PoolView]] = {}
+        self._totals: dict[str, tuple[float, PoolTotals]] = {}
+        self._server: tuple[float, ServerStats] | None = None
         self._up = False
 
     def update(self, view: PoolView) -> None:
         """Export this view of the pool from now on."""
-        self._views[view.name] = view
+        self._views[view.name] = (self._clock(), view)
 
     def update_totals(self, totals: PoolTotals) -> None:
         """Export these totals of the pool from now on."""
-        self._totals[totals.name] = totals
+        self._totals[totals.name] = (self._clock(), totals)
 
-    def update_server(self, stats: ServerStats | None) -> None:
-        """Export the state of the Redis server; ``None``: it did not answer, and what it said last remains."""
-        self._up = stats is not None
-        self._server = stats or self._server
+    def update_server(self, stats: ServerStats | None, *, up: bool) -> None:
+        """Export whether the Redis server answers, and what it says of itself, if anything."""
+        self._up = up
+        if stats is not None:
+            self._server = (self._clock(), stats)
 
     def collect(self) -> Iterable[Family]:
         """The metrics; the registry calls this."""
@@ -67,14 +75,23 @@ class PoolMetrics(Collector):
 
     def _samples(self) -> Iterator[Sample]:
         now_ms = time.time_ns() // 1_000_000
-        for view in self._views.values():
-            yield from _of_view(view, now_ms)
-        for totals in self._totals.values():
-            yield from _queue(totals)
-            yield from _history(totals)
-            yield from _gpu(totals)
-            yield from _tenants(totals)
-        yield from _of_server(self._server, up=self._up)
+        for read_at, view in self._views.values():
+            yield from self._recent(read_at, _of_view(view, now_ms))
+        for read_at, totals in self._totals.values():
+            for part in (_queue, _history, _gpu, _tenants):
+                yield from self._recent(read_at, part(totals))
+        yield catalogue.REDIS_UP, (), int(self._up)
+        if self._server is not None:
+            read_at, stats = self._server
+            yield from self._recent(read_at, _of_server(stats))
+
+    def _recent(self, read_at: float, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """The samples that are not too old."""
+        age_s = self._clock() - read_at
+        for sample in samples:
+            metric, _, _ = sample
+            if age_s <= (STATE_S if metric.type is MetricType.GAUGE else TOTALS_S):
+                yield sample
 
 
 def _family(metric: Metric) -> Family:
@@ -112,6 +129,8 @@ def _of_view(view: PoolView, now_ms: int) -> Iterator[Sample]:
     counts = CountBy(map(_state_of, view.groups))
     for group_state in GroupState:
         yield catalogue.GROUPS, (view.name, group_state.value), counts[group_state]
+        held = sum(group.ranks for group in view.groups if _state_of(group) is group_state)
+        yield catalogue.GPUS_HELD, (view.name, group_state.value), held
     yield catalogue.GROUPS_READY, (view.name,), sum(counts[state] for state in GroupState if state.ready)
     if view.report is not None:
         yield catalogue.GROUPS_WANTED, (view.name,), view.report.wanted
@@ -196,15 +215,16 @@ def _tenants(totals: PoolTotals) -> Iterator[Sample]:
             yield catalogue.TENANT_WEIGHT, (pool, tenant), of_tenant.weight
 
 
-def _of_server(stats: ServerStats | None, *, up: bool) -> Iterator[Sample]:
-    yield catalogue.REDIS_UP, (), int(up)
-    if stats is None:
-        return
-    yield catalogue.REDIS_MEMORY, (), stats.memory_bytes
-    yield catalogue.REDIS_MEMORY_LIMIT, (), stats.memory_limit_bytes
-    if stats.cpu_s is not None:
-        yield catalogue.REDIS_CPU, (), stats.cpu_s
-    yield catalogue.REDIS_CLIENTS, (), stats.clients
-    yield catalogue.REDIS_AOF_ENABLED, (), int(stats.aof_enabled)
-    yield catalogue.REDIS_AOF_HEALTHY, (), int(stats.aof_healthy)
-    yield catalogue.REDIS_AOF_BYTES, (), stats.aof_bytes
+def _of_server(stats: ServerStats) -> Iterator[Sample]:
+    values = {
+        catalogue.REDIS_MEMORY: stats.memory_bytes,
+        catalogue.REDIS_MEMORY_LIMIT: stats.memory_limit_bytes,
+        catalogue.REDIS_CPU: stats.cpu_s,
+        catalogue.REDIS_CLIENTS: stats.clients,
+        catalogue.REDIS_AOF_ENABLED: stats.aof_enabled,
+        catalogue.REDIS_AOF_HEALTHY: stats.aof_healthy,
+        catalogue.REDIS_AOF_BYTES: stats.aof_bytes,
+    }
+    for metric, value in values.items():
+        if value is not None:
+            yield metric, (), float(value)

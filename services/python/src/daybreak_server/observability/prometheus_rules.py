@@ -50,7 +50,8 @@ def rule(alert: Alert, place: Place) -> dict[str, Any]:
         "alert": alert.name,
         "expr": filled(alert, place),
         "for": _waits(alert.for_, place.factor),
-        "labels": {"severity": alert.severity.value},
+        # A table of firing alerts knows their labels only: `runbook` is the anchor in docs/runbooks.md.
+        "labels": {"severity": alert.severity.value, "runbook": alert.anchor},
         "annotations": {
             "summary": alert.summary.replace("{pool}", "{{ $labels.pool }}"),
             "runbook_url": f"{place.runbooks}#{alert.anchor}",

@@ -16,6 +16,21 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"(?<![\w:$\"./-])(?P<name>(?:daybreak|ray|keda|kuberay)_\w+|up|ALERTS)(?=\s*[{\[)]|\s|$)")
 
 
+def grown(metric: str, window: str, *labels: str, matchers: str = "HERE") -> str:
+    """By how much a total in Redis grew within ``window``, by namespace, pool and ``labels``.
+
+    Every gateway exports these totals with the same values. ``increase`` looks at the series of each gateway
+    separately, so after a rollout it knows only what happened since the oldest gateway started. Therefore this takes
+    the difference between the highest and the lowest value of all gateways. Whole numbers stay whole.
+
+    A total that falls is counted too high once: after a restore of an older backup of Redis, for the length of
+    ``window``.
+    """
+    by = ", ".join(("namespace", "pool", *labels))
+    series = f"{metric}{{{matchers}}}[{window}]"
+    return f"(max by ({by}) (max_over_time({series})) - min by ({by}) (min_over_time({series})))"
+
+
 def scoped(expression: str, *, here: str, pool: str = "") -> str:
     """The expression with its markers replaced by matchers. ``pool``: default the same as ``here``."""
 

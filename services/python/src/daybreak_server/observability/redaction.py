@@ -1,94 +1,134 @@
 """Removes secrets, and text from the inputs of tasks, from a line of the log.
 
 Daybreak's own lines do not name an input, but the message of an exception may quote one, whole or in part, plain or
-escaped. So a part of a line is replaced if it has :data:`WINDOW` characters in a row that also occur in a text of a
-recent input, or if it is a whole text of an input, of at least :data:`SHORTEST` characters.
+escaped. So a part of a line is replaced if it has :data:`WINDOW` characters in a row that also occur in a text of an
+input that the process knows.
+
+A shorter text of an input, of at least :data:`SHORTEST` characters, may be an ordinary word. It is replaced where it is
+quoted (``input_value='cat'``), and as a whole word only in an error of its own task. Otherwise a tenant could blot out
+any word of the log.
+
+The work is bounded, because a gateway writes its log on its event loop: of a longer line, :data:`LONGEST` characters
+stay, and ``domain/private_inputs.py`` bounds the inputs. A window of an input covers a block of half its length that
+begins at a multiple of this length. So it is enough to look up these blocks of an input in the line, and the windows
+around the few blocks that it has.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from daybreak_server.domain.log_context import private_inputs
+from daybreak_server.domain import private_inputs
+from daybreak_server.domain.private_inputs import PrivateInput
 from daybreak_server.settings.sources import masked
 
 REPLACEMENT = "[input]"
 WINDOW = 16
 SHORTEST = 3
-_MAX_DEPTH = 32
+LONGEST = 16 * 1024
+_BLOCK = WINDOW // 2
+_PLAIN = re.compile(r"[ !#-&(-\[\]-~]*")
+"""ASCII that needs no escapes."""
+_QUOTE = re.compile("[\"'`]")
+_CUT = " … [shortened] … "
 
 
 @dataclass(frozen=True, slots=True)
-class _Private:
-    """What is private about one input: the windows of its long texts, and its short texts."""
+class _Pattern:
+    """What is private about one input: its long texts and its short ones, in all forms that a line may have."""
 
-    source: object
-    windows: frozenset[str]
+    task: str
+    long: tuple[str, ...]
+    blocks: frozenset[str]
+    """The blocks of the long texts."""
     short: frozenset[str]
+
+    @classmethod
+    def of(cls, source: PrivateInput) -> _Pattern:
+        """The pattern of an input."""
+        forms = {form for text in source.texts for form in _forms(text)}
+        long = tuple(form for form in forms if len(form) >= WINDOW)
+        return cls(
+            source.task,
+            long,
+            frozenset(text[at : at + _BLOCK] for text in long for at in _blocks(text)),
+            frozenset(form for form in forms if SHORTEST <= len(form) < WINDOW),
+        )
 
 
 class Redactor:
-    """Makes texts safe to log. ``inputs``: gets the inputs of recent tasks, as values or JSON."""
+    """Makes texts safe to log. ``inputs``: gets the known inputs, the same object until they change."""
 
-    def __init__(self, inputs: Callable[[], Sequence[object]] = private_inputs) -> None:
+    def __init__(self, inputs: Callable[[], Sequence[PrivateInput]] = private_inputs.known) -> None:
         self._inputs = inputs
-        self._known: dict[int, _Private] = {}
+        self._seen: Sequence[PrivateInput] = ()
+        self._patterns: dict[PrivateInput, _Pattern] = {}
+        self._short: frozenset[str] = frozenset()
 
-    def __call__(self, text: str) -> str:
-        """The text without passwords in URLs, and without text from inputs."""
-        safe = str(masked(text)) if "://" in text else text
+    def __call__(self, text: str, *, task: object = "") -> str:
+        """The text without passwords in URLs, and without text from inputs.
+
+        :param task: The task whose short texts are replaced too where they are whole words.
+        """
+        safe = _without_middle(text)
+        if "://" in safe or "X-Amz-" in safe:
+            safe = str(masked(safe))
         inputs = self._inputs()
         if not inputs:
             return safe
-        # An object is known by its identity, which stays its own while it is kept here.
-        self._known = {id(source): self._known.get(id(source)) or _private(source) for source in inputs}
-        found = self._known.values()
-        safe = _without_windows(safe, frozenset().union(*(private.windows for private in found)))
-        short = frozenset().union(*(private.short for private in found))
-        if any(word in safe for word in short):
-            either = "|".join(re.escape(word) for word in sorted(short, key=len, reverse=True))
-            safe = re.sub(rf"(?<!\w)(?:{either})(?!\w)", REPLACEMENT, safe)
-        return safe
+        patterns = self._patterns_of(inputs)
+        safe = _without_windows(safe, _windows(safe, patterns))
+        if task:
+            for found in patterns:
+                if found.task == task:
+                    safe = _without_words(safe, found.short)
+        return _without_quoted(safe, self._short)
+
+    def _patterns_of(self, inputs: Sequence[PrivateInput]) -> Iterable[_Pattern]:
+        if inputs is not self._seen:
+            self._patterns = {found: self._patterns.get(found) or _Pattern.of(found) for found in inputs}
+            self._short = frozenset().union(*(found.short for found in self._patterns.values()))
+            self._seen = inputs
+        return self._patterns.values()
 
 
-def _private(source: object) -> _Private:
-    value = source
-    if isinstance(source, str):
-        try:
-            value = json.loads(source)
-        except (ValueError, RecursionError):
-            value = source
-    variants = {variant for text in _texts(value, 0) for variant in _variants(text)}
-    windows = (
-        text[at : at + WINDOW]
-        for text in variants
-        if len(text) >= WINDOW
-        for at in range(len(text) - WINDOW + 1)
-    )
-    short = (text for text in variants if SHORTEST <= len(text) < WINDOW)
-    return _Private(source, frozenset(windows), frozenset(short))
-
-
-def _texts(value: object, depth: int) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif depth < _MAX_DEPTH and isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item, depth + 1)
-    elif depth < _MAX_DEPTH and isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item, depth + 1)
-
-
-def _variants(text: str) -> Iterator[str]:
+def _forms(text: str) -> Iterable[str]:
     """The text, as it is and as ``repr`` and JSON write it."""
-    yield from (text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    if _PLAIN.fullmatch(text):
+        return (text,)
+    return text, repr(text)[1:-1], json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-def _without_windows(text: str, windows: frozenset[str]) -> str:
+def _without_middle(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    return text[: LONGEST // 3] + _CUT + text[-(LONGEST - LONGEST // 3 - len(_CUT)) :]
+
+
+def _blocks(text: str) -> range:
+    """Where the blocks of a text of an input begin."""
+    return range(0, len(text) - _BLOCK + 1, _BLOCK)
+
+
+def _windows(line: str, patterns: Iterable[_Pattern]) -> set[str]:
+    """The windows of the inputs that the line has."""
+    blocks = {line[at : at + _BLOCK] for at in range(len(line) - _BLOCK + 1)}
+    windows = {line[at : at + WINDOW] for at in range(len(line) - WINDOW + 1)}
+    found: set[str] = set()
+    for text in (
+        text for pattern in patterns if not pattern.blocks.isdisjoint(blocks) for text in pattern.long
+    ):
+        for block in _blocks(text):
+            if text[block : block + _BLOCK] in blocks:
+                around = range(max(0, block - _BLOCK + 1), min(block, len(text) - WINDOW) + 1)
+                found |= windows.intersection(text[at : at + WINDOW] for at in around)
+    return found
+
+
+def _without_windows(text: str, windows: set[str]) -> str:
     kept, at, end = [], 0, 0
     for start in range(len(text) - WINDOW + 1) if windows else ():
         if text[start : start + WINDOW] not in windows:
@@ -98,4 +138,27 @@ def _without_windows(text: str, windows: frozenset[str]) -> str:
         elif not kept:
             kept.append(text[:start] + REPLACEMENT)
         at = end = start + WINDOW
+    return "".join(kept) + text[at:]
+
+
+def _without_words(text: str, words: frozenset[str]) -> str:
+    found = sorted((word for word in words if word in text), key=len, reverse=True)
+    if not found:
+        return text
+    return re.sub(rf"(?<!\w)(?:{'|'.join(map(re.escape, found))})(?!\w)", REPLACEMENT, text)
+
+
+def _without_quoted(text: str, words: frozenset[str]) -> str:
+    if not words:
+        return text
+    kept, at = [], 0
+    for quote in _QUOTE.finditer(text):
+        start = quote.end()
+        if start <= at:  # the end of what was replaced last
+            continue
+        for end in range(start + SHORTEST, min(start + WINDOW, len(text))):
+            if text[end] == quote[0] and text[start:end] in words:
+                kept.append(text[at:start] + REPLACEMENT)
+                at = end
+                break
     return "".join(kept) + text[at:]

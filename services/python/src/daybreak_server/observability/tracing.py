@@ -204,6 +204,7 @@ class AttemptSpans:
         self._sent = _span_context(context)
         self._parent = trace.set_span_in_context(NonRecordingSpan(self._sent))
         self._attempt = claim.attempt
+        self._queued_ms = claim.queued_ms if claim.queued_ms is not None else made_at_ms(self._task)
         self._claimed_ns = time.time_ns()
         self._lock = threading.Lock()
         self._phases: Phases | None = Phases(self._claimed_ns)
@@ -228,25 +229,24 @@ class AttemptSpans:
 
     def record_wait(self, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]) -> None:
         """Record the time before the claim: in the queue, in the wake, and in the call itself."""
-        sent_ns = min(made_at_ms(self._task) * 1_000_000, self._claimed_ns)  # clocks of two machines differ
-        if self._attempt == 1:  # nobody knows when a task that is retried came back to the queue
-            queue = self._tracer.start_span(
-                f"queue {self._pool}",
-                self._parent,
-                SpanKind.INTERNAL,
-                _destination(self._pool) | {messaging.MESSAGING_MESSAGE_ID: self._task},
-                start_time=sent_ns,
-            )
-            if ready_ns > sent_ns:
-                self._record_wake(trace.set_span_in_context(queue), ready_ns, wake)
-            queue.end(self._claimed_ns)
+        queued_ns = min(self._queued_ms * 1_000_000, self._claimed_ns)  # clocks of two machines differ
+        queue = self._tracer.start_span(
+            f"queue {self._pool}",
+            self._parent,
+            SpanKind.INTERNAL,
+            _destination(self._pool) | {messaging.MESSAGING_MESSAGE_ID: self._task, ATTEMPT: self._attempt},
+            start_time=queued_ns,
+        )
+        if ready_ns > queued_ns:
+            self._record_wake(trace.set_span_in_context(queue), ready_ns, wake)
+        queue.end(self._claimed_ns)
         self._tracer.start_span(
             f"receive {self._pool}",
             self._parent,
             SpanKind.CLIENT,
             self._message("receive"),
             [Link(self._sent)],
-            min(max(asked_ns, sent_ns), self._claimed_ns),
+            min(max(asked_ns, queued_ns), self._claimed_ns),
         ).end(self._claimed_ns)
 
     def _record_wake(self, parent: Context, ready_ns: int, wake: Mapping[str, float]) -> None:

@@ -10,18 +10,18 @@ from daybreak_server.domain.pool_totals import PoolTotals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStats:
-    """The server that stores the tasks."""
+    """The server that stores the tasks. ``None``: the server does not say."""
 
-    memory_bytes: int = 0
-    memory_limit_bytes: int = 0
+    memory_bytes: int | None = None
+    memory_limit_bytes: int | None = None
     """0: no limit."""
     cpu_s: float | None = None
-    """CPU time of the thread that runs all scripts; ``None`` if the server does not say."""
-    clients: int = 0
-    aof_enabled: bool = False
-    aof_healthy: bool = False
+    """CPU time of the thread that runs all scripts."""
+    clients: int | None = None
+    aof_enabled: bool | None = None
+    aof_healthy: bool | None = None
     """Whether the last write and the last rewrite of the append-only file succeeded."""
-    aof_bytes: int = 0
+    aof_bytes: int | None = None
 
 
 class Measurements(Protocol):
@@ -31,4 +31,4 @@ class Measurements(Protocol):
         """The pool's totals, and the depths of its queue now."""
 
     async def server_stats(self) -> ServerStats:
-        """The state of the server."""
+        """The state of the server. :raises StoreError: if the server does not allow the question."""

@@ -41,7 +41,12 @@ _REFUSED_URL = re.compile(r"^([a-z][a-z0-9+.-]*://[^/@:\[]*:)[^@]*$", re.IGNOREC
 """A refused URL without ``@``: the text after the colon may be a password whose host is missing."""
 _SECRET_PORT = re.compile(r"(://[^/@:\s\[]*:)(?!\d{1,5}(?!\w))[^/@\s]+")
 """A text in the place of the port that is not a number: a password whose host is missing."""
-_SECRET_QUERY = re.compile(r"([?&](?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
+_SECRET_QUERY = re.compile(
+    r"([?&](?:password|token|secret|sig|(?:x-(?:amz|goog)-)?(?:signature|credential|security-token)|awsaccesskeyid)=)"
+    r"[^&\s]*",
+    re.IGNORECASE,
+)
+"""The signature and the credential of a presigned URL too: they give access to the file until they expire."""
 # Kubernetes sets such variables in each pod for a Service named `daybreak` or `daybreak-…`.
 _OF_A_SERVICE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
 

@@ -58,7 +58,8 @@ def draw(lines: Sequence[Line], *, title: str, limit_ms: float, path: Path) -> P
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 14}" text-anchor="middle">'
         "shards (pools, one core each)</text>"
     )
-    for color, line in zip(COLORS, lines, strict=False):
+    for index, line in enumerate(lines):
+        color = COLORS[index % len(COLORS)]
         dots = [(x(number), y(value), value) for number, value in line.points]
         way = "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py, _ in dots)
         parts.append(f'<path d="{way}" fill="none" stroke="{color}" stroke-width="2"/>')

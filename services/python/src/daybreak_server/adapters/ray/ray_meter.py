@@ -23,6 +23,10 @@ from daybreak_server.ports.metrics import (
 _log = logging.getLogger(__name__)
 
 
+def _ignore(_value: float, tags: dict[str, str]) -> None:
+    """Record nothing."""
+
+
 class _Series:
     """One series. Ray's gauges know only ``set``, so the value is kept here. Never raises."""
 
@@ -35,8 +39,10 @@ class _Series:
         """Add to a counter or gauge."""
         if isinstance(self._instrument, ray_metrics.Gauge):
             self.set(self._value + amount)
-        elif amount > 0:  # Ray refuses 0
+        elif amount > 0:
             self._record(self._instrument.inc, amount)
+        else:  # `inc` refuses 0. Without the private method, the series begins with its first event.
+            self._record(getattr(self._instrument, "_record", _ignore), 0)
 
     def dec(self, amount: float = 1) -> None:
         """Subtract from a gauge."""

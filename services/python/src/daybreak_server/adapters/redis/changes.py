@@ -1,7 +1,8 @@
 """Reads the changes of state that a script made and that its caller cannot conclude from the reply.
 
 ``reply_of`` in the library's text adds them to the reply (:mod:`~daybreak_server.adapters.redis.scripts`): retries,
-releases, cancels, failures and expiries. A settle, a tick, a claim or a registration may cause them.
+releases, cancels, failures, expiries, and tasks that became due or were deleted. A settle, a tick, a claim, a
+registration or a deletion may cause them.
 """
 
 from __future__ import annotations

@@ -9,18 +9,21 @@ from daybreak_server.ports.measurements import ServerStats
 
 
 def stats_of(info: Mapping[str, Any]) -> ServerStats:
-    """The state, from the reply to INFO. Managed servers leave some lines out."""
+    """The state, from the reply to INFO. What the server leaves out, as some managed servers do, stays unknown."""
+
+    def number(name: str) -> int | None:
+        return None if info.get(name) is None else int(info[name])
+
     main_thread = [info.get(f"used_cpu_{kind}_main_thread") for kind in ("user", "sys")]
     seconds = [float(value) for value in main_thread if value is not None]
-    enabled = bool(int(info.get("aof_enabled", 0)))
+    enabled = number("aof_enabled")
+    succeeded = all(info.get(f"aof_last_{what}_status", "ok") == "ok" for what in ("write", "bgrewrite"))
     return ServerStats(
-        memory_bytes=int(info.get("used_memory", 0)),
-        memory_limit_bytes=int(info.get("maxmemory", 0)),
+        memory_bytes=number("used_memory"),
+        memory_limit_bytes=number("maxmemory"),
         cpu_s=sum(seconds) if seconds else None,
-        clients=int(info.get("connected_clients", 0)),
-        aof_enabled=enabled,
-        aof_healthy=enabled
-        and info.get("aof_last_write_status", "ok") == "ok"
-        and info.get("aof_last_bgrewrite_status", "ok") == "ok",
-        aof_bytes=int(info.get("aof_current_size", 0)),
+        clients=number("connected_clients"),
+        aof_enabled=None if enabled is None else bool(enabled),
+        aof_healthy=None if enabled is None else bool(enabled) and succeeded,
+        aof_bytes=0 if enabled == 0 else number("aof_current_size"),
     )

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from daybreak_server.api.intake.catalog import PoolViewCache
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
-from daybreak_server.ports.measurements import Measurements
-from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.ports.measurements import Measurements, ServerStats
+from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 
 log = logging.getLogger("daybreak.api.metrics")
 
@@ -22,7 +22,7 @@ TIMEOUT_S = 3.0
 
 @dataclass(kw_only=True)
 class MetricsReader:
-    """Brings the metrics of the pools up to date. If Redis does not answer, they stay as they were."""
+    """Brings the metrics of the pools up to date. If Redis does not answer, they stay as they were for a minute."""
 
     pools: Iterable[str]
     pool_views: PoolViewCache
@@ -30,6 +30,8 @@ class MetricsReader:
     metrics: GatewayMetrics
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
+    _refused: bool = field(default=False, init=False)
+    """Whether the server has refused to say how it is, so that the log has one line about it."""
 
     async def refresh(self) -> None:
         """Read all pools and the server, unless that was done a moment ago. Never raises."""
@@ -37,16 +39,30 @@ class MetricsReader:
             loop = asyncio.get_running_loop()
             if loop.time() - self._read_at < FRESH_S:
                 return
+            stats, up = None, False
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     await asyncio.gather(*(self._read_pool(pool) for pool in self.pools))
-                    self.metrics.pools.update_server(await self.measurements.server_stats())
-                self._read_at = loop.time()
+                    stats, up = await self._read_server(), True
             except (StoreError, TimeoutError) as exc:
-                self.metrics.pools.update_server(None)
                 log.debug("the metrics of the pools are those of the last reading: %s", exc)
             except Exception:
                 log.exception("the metrics of the pools cannot be read")
+            finally:  # also after a failure: scrapes that waited for the lock do not try again
+                self._read_at = loop.time()
+                self.metrics.pools.update_server(stats, up=up)
+
+    async def _read_server(self) -> ServerStats | None:
+        """The state of the server; ``None`` if it does not allow INFO, as some managed servers."""
+        try:
+            return await self.measurements.server_stats()
+        except StoreUnavailableError:
+            raise
+        except StoreError as exc:
+            if not self._refused:
+                log.warning("there are no metrics of Redis's memory, clients and append-only file: %s", exc)
+            self._refused = True
+            return None
 
     async def _read_pool(self, pool: str) -> None:
         self.metrics.pools.update_totals(await self.measurements.measure(pool))

@@ -27,11 +27,19 @@ from daybreak_server.ports.store_errors import StoreError
 
 log = logging.getLogger("daybreak.api.ticker")
 
+AGES_S = 5.0
 MAX_ROUNDS = 50
 """The maximum number of ticks in a row without a pause, while there is more to do."""
 WAKE_POLL_S = 0.2
 _MAX_BACKOFF_S = 5.0
 _JITTER = random.Random()
+
+
+async def report_ages(metrics: GatewayMetrics) -> None:
+    """Report how long ago each pool's last tick was, also while a tick hangs. Runs until cancelled."""
+    while True:
+        metrics.update_ages()
+        await asyncio.sleep(AGES_S)
 
 
 @dataclass(kw_only=True)
@@ -50,6 +58,7 @@ class Ticker:
     async def run(self) -> None:
         """Tick every second until cancelled; back off while the store cannot be reached."""
         failures = 0
+        self.metrics.begin_ticks(self.pool)
         try:
             while True:
                 failures = 0 if await self._tick_and_publish(failures) else failures + 1

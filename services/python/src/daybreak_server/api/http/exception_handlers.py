@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.errors import ApiError, ErrorRenderer, request_id_of, to_api_error
+from daybreak_server.api.errors import ApiError, ErrorRenderer, record_code, request_id_of, to_api_error
 from daybreak_server.ports.blobs import BlobError
 from daybreak_server.ports.store_errors import StoreError
 
@@ -33,6 +33,7 @@ def error_response(request: Request, exc: Exception, render: ErrorRenderer) -> R
     if error.status == 503:
         cause = exc.__cause__ or exc
         log.warning("%s %s: %s (%r)", request.method, request.url.path, error.code.value, cause)
+    record_code(request.scope, error)
     return render(error, request_id_of(request.scope))
 
 

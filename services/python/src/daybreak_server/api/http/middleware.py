@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.errors import ApiError, ErrorRenderer
+from daybreak_server.api.errors import ApiError, ErrorRenderer, code_of, record_code
 from daybreak_server.api.http.exception_handlers import METHODS
 from daybreak_server.api.http.origin_check import Headers, OriginCheck
 from daybreak_server.domain.log_context import bound
@@ -62,8 +62,11 @@ class RequestMiddleware:
                 self._count(scope, status, time.perf_counter() - began)
             await send(message)
 
-        early = self._early_response(scope, request_id)
+        early = self._early_response(scope)
         if early is not None:
+            if isinstance(early, ApiError):
+                record_code(scope, early)
+                early = self._render(early, request_id)
             await early(scope, receive, send_counted)
             return
         try:
@@ -78,21 +81,21 @@ class RequestMiddleware:
                 ErrorCode.INTERNAL,
                 "The server has a bug. Report it with the request id, under which the log has the traceback.",
             )
+            record_code(scope, error)
             await self._render(error, request_id)(scope, receive, send_counted)
 
-    def _early_response(self, scope: Scope, request_id: str) -> Response | None:
+    def _early_response(self, scope: Scope) -> Response | ApiError | None:
         """The response to a request that does not reach the app: its headers are too large, it is refused, or it is
         a CORS preflight."""
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-            error = ApiError(
+            return ApiError(
                 ErrorCode.TOO_LARGE,
                 f"The request's headers are larger than the limit of {MAX_HEADER_BYTES:,} bytes. Send fewer.",
                 limit="header_bytes",
                 status=431,
             )
-            return self._render(error, request_id)
         if (refusal := self._origin_check.check(scope)) is not None:
-            return self._render(refusal, request_id)
+            return refusal
         if (preflight := self._origin_check.preflight(scope)) is not None:
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in preflight}
             return Response(status_code=204, headers=headers)
@@ -102,7 +105,7 @@ class RequestMiddleware:
         route: Any = scope.get("route")
         path = getattr(route, "path", "unmatched")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._metrics.observe_request(path, method, status, seconds)
+        self._metrics.observe_request(path, method, status, code_of(scope), seconds)
 
     async def _refuse_handshake(self, socket: WebSocket, error: ApiError) -> None:
         """Answer the handshake with the error if the server supports that, otherwise close the socket."""

@@ -16,8 +16,8 @@ from daybreak_server.api.errors import ApiError, from_validation, invalid_field
 from daybreak_server.api.http.request_body import canonical
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.intake.normalization import Normalizer
+from daybreak_server.domain import private_inputs
 from daybreak_server.domain.ids import TaskId, new_task_id
-from daybreak_server.domain.log_context import keep_private
 from daybreak_server.domain.tasks import NewTask, Priority, TaskRecord
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.settings.tree import Settings
@@ -50,7 +50,6 @@ class Submission:
     def _normalized(self, data: dict[str, Any]) -> dict[str, Any]:
         """The normalized body. Nothing is validated here, so the pool may be missing or unknown."""
         body = _NORMALIZE(data)
-        keep_private(body.get("input"))
         entry, task_input = self._catalog.find(body.get("pool")), body.get("input")
         if entry is not None and isinstance(task_input, dict):
             body["input"] = entry.normalize(task_input)
@@ -62,7 +61,15 @@ class Submission:
         except ValidationError as exc:
             raise from_validation(exc) from exc
         entry = self._catalog.get(request.pool)
-        return request, entry, entry.parse(request.input)
+        try:
+            params = entry.parse(request.input)
+        except ApiError:
+            raise  # The client sees why its input is refused; the log does not.
+        except Exception:  # a bug in a validator, whose traceback goes to the log
+            private_inputs.keep(request.input)
+            raise
+        private_inputs.keep(request.input)
+        return request, entry, params
 
     def make(
         self, data: dict[str, Any], *, tenant: str, key: str | None = None, trace: TraceContext | None = None
@@ -93,7 +100,7 @@ class Submission:
         :raises ApiError: if the pool no longer accepts the input.
         """
         entry = self._catalog.get(record.pool)
-        keep_private(record.input_json)
+        private_inputs.keep(record.input_json)
         return self._task(
             entry,
             entry.parse_stored(record.input_json),

@@ -61,13 +61,26 @@ class Subscription:
     """
 
     def __init__(
-        self, sources: Sources, task: TaskId, pool: str, *, after: EventKey | None, live: bool = True
+        self,
+        sources: Sources,
+        task: TaskId,
+        pool: str,
+        *,
+        after: EventKey | None,
+        live: bool = True,
+        lossless: bool = False,
     ) -> None:
-        """``live``: whether live events follow the stored ones."""
+        """A subscription to the events after ``after``.
+
+        :param live: Whether live events follow the stored ones.
+        :param lossless: Whether a subscriber that was too slow gets the events that it missed, as far as the store has
+            them, instead of a snapshot.
+        """
         self._sources = sources
         self._task = task
         self._last = after
         self._live = live
+        self._lossless = lossless
         self._feed: Feed = sources.broadcaster.feed(pool)
         self._topic = Topic()
         self._subscriber = Subscriber(limit=sources.queue_limit)
@@ -123,7 +136,8 @@ class Subscription:
             yield batch
         while self._live and not self._ended and not self._subscriber.closed:
             if self._subscriber.lagging:
-                async for batch in self._reset():
+                self._feed.count_reset()
+                async for batch in self._refill() if self._lossless else self._reset():
                     yield batch
             elif batch := self._new(self._subscriber.pop()):
                 yield batch
@@ -188,6 +202,8 @@ class Subscription:
             self._feed.cache_history(self._topic, start, history)
         record = await self._sources.store.get(self._task) if trimmed else None
         if record is not None:
+            if self._last is not None:  # otherwise the client has not seen anything yet, so it missed nothing
+                self._feed.count_reset()
             yield [self._snapshot(record)]
         for first in range(0, len(history), BATCH):
             if batch := self._new(history[first : first + BATCH]):
@@ -213,8 +229,15 @@ class Subscription:
                 yield batch
             self._ended = True
 
+    async def _refill(self) -> AsyncGenerator[list[Frame], None]:
+        """Send the events that the subscriber missed and that the store still has, and continue from there."""
+        self._subscriber.resume()  # First, so that every later event is in the store or in the queue.
+        async for batch in self._history():
+            yield batch
+        if not self._ended and await self._sources.store.get(self._task) is None:
+            self._ended = True
+
     def _snapshot(self, record: TaskRecord) -> Frame:
-        self._feed.count_reset()
         now_ms = self._sources.now_ms()
         return frames.reset(
             serializers.task(record, self._sources.pool_views.latest(record.pool), now_ms), now_ms

@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from daybreak.wire import BatchRequest, ErrorCode, Event, Problem, SubmitRequest
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
 from daybreak_server.api import path_prefix
+from daybreak_server.api.errors import ApiError
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry
 from daybreak_server.api.task_api import docs_page
 
@@ -92,11 +93,12 @@ def build(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
 
 
 def _add_input(schemas: dict[str, Any], entry: PoolEntry) -> None:
-    """Add the schema of the pool's input under its own name."""
-    schema = entry.spec.Params.model_json_schema(ref_template="#/components/schemas/{model}")
+    """Add the schema of the pool's input, and those that it refers to, under names that begin with the pool's."""
+    own = f"Input_{entry.name}"
+    schema = entry.spec.Params.model_json_schema(ref_template=f"#/components/schemas/{own}_{{model}}")
     for name, definition in schema.pop("$defs", {}).items():
-        schemas[name] = definition
-    schemas[f"Input_{entry.name}"] = schema
+        schemas[f"{own}_{name}"] = definition
+    schemas[own] = schema
 
 
 def _add_errors(operation: dict[str, Any]) -> None:
@@ -129,8 +131,14 @@ def _example_problem(code: ErrorCode) -> dict[str, Any]:
     }
 
 
+_OF_TYPE: dict[Any, Any] = {"integer": 1, "number": 1.0, "boolean": False, "array": [], "object": {}}
+
+
 def example_input(entry: PoolEntry) -> dict[str, Any]:
-    """A valid input of the pool: the workload's own example, or its required fields."""
+    """An input of the pool: the workload's own example, or else the examples of its fields.
+
+    A required field without an example gets a value of its type.
+    """
     schema = entry.spec.Params.model_json_schema()
     for example in schema.get("examples", []):
         return dict(example)
@@ -139,7 +147,7 @@ def example_input(entry: PoolEntry) -> dict[str, Any]:
         if field.get("examples"):
             found[name] = field["examples"][0]
         elif name in schema.get("required", []):
-            found[name] = field.get("default", "a red circle moving left")
+            found[name] = _OF_TYPE.get(field.get("type"), "a red circle moving left")
     return found
 
 
@@ -150,8 +158,9 @@ def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
     _set_examples(paths["/v1/tasks"]["post"], by_pool)
     _set_examples(paths["/v1/estimate"]["post"], by_pool)
     _set_examples(paths["/v1/tasks:batch"]["post"], {"all": {"value": {"tasks": list(tasks.values())}}})
-    video = next((e for e in catalog if e.name == "video" or e.spec.name == "video"), None)
-    if video is None:
+    try:
+        video = catalog.default()
+    except ApiError:
         del paths["/generate"]  # It submits to the video pool, which this server does not have.
     else:
         body = paths["/generate"]["post"]["requestBody"]["content"]["application/json"]

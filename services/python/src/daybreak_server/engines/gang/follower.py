@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from daybreak_server.domain.log_context import bound, keep_private
+from daybreak_server.domain import private_inputs
+from daybreak_server.domain.log_context import bound
 from daybreak_server.engines.gang.channel import Message
 from daybreak_server.engines.gang.control_group import LeaderConnection
 from daybreak_server.engines.gang.lockstep import begin, drive
@@ -61,8 +62,11 @@ class FollowerLoop:
         # The leader detects stalls. A follower waits longer, so that the leader is the one that reports the reason.
         self._heartbeat.beat("task", limit_s=self._config.stall_s * 2)
         fields = order.fields
-        keep_private(fields["input"])
-        with bound(**{name: fields[name] for name in _LOGGED}), self._scratch_dirs.scratch_dir() as workdir:
+        with (
+            private_inputs.running(fields["input"], fields["task"]),
+            bound(**{name: fields[name] for name in _LOGGED}),
+            self._scratch_dirs.scratch_dir() as workdir,
+        ):
             context = FollowerContext(workdir=workdir, resume=order.payload if fields["resumes"] else None)
             verdict = drive(self._steps(fields, context), self._agree)
         if verdict is Verdict.BREAK:

@@ -21,7 +21,7 @@ import threading
 import time
 from typing import Any
 
-from daybreak_server.domain import log_context
+from daybreak_server.domain import log_context, private_inputs
 from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import attempt_of
 from daybreak_server.domain.pools import GroupState, WakePhase
@@ -179,8 +179,11 @@ class LeaderLoop:
     def _attempt(self, claim: Claim) -> Claim | None:
         """Run one claim and settle it. Returns the next claim, if the settlement made one."""
         trace_id = claim.trace_context.trace_id if claim.trace_context is not None else ""
-        log_context.keep_private(claim.input_json)
-        with log_context.bound(task=claim.lease.task, attempt=claim.attempt, trace_id=trace_id):
+        task = claim.lease.task
+        with (
+            private_inputs.running(claim.input_json, task),
+            log_context.bound(task=task, attempt=claim.attempt, trace_id=trace_id),
+        ):
             self._log_change(claim.lease, ChangeKind.STARTED)
             return self._run_and_settle(claim)
 

@@ -58,6 +58,8 @@ from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 
 _log = logging.getLogger(__name__)
 _STOP_MARGIN_S = 2.0
+_LAST_SPANS_S = 0.2
+"""How long a broken rank waits for its last spans. Serve restarts the group only once the process has ended."""
 
 
 class Rank:
@@ -149,6 +151,8 @@ class Rank:
             cause = cause_of(exc, phase=self._current_phase)
             _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, cause, exc_info=True)
         finally:
+            if cause is None:
+                self._deps.tracing.close()
             self._ended.set()
         if cause is not None:
             self._break(cause)
@@ -158,7 +162,7 @@ class Rank:
             if self._cause is not None:
                 return
             self._cause = cause
-        self._deps.tracing.flush()
+        self._deps.tracing.flush(_LAST_SPANS_S)
         _log.error("rank %d of %s cannot continue: %s", self._rank, self._config.pool, cause)
         self._deps.on_broken(cause)
 
@@ -218,7 +222,6 @@ class Rank:
                 queue.deregister(lease_renewer.record, died=not (left or self._stopping.is_set()))
             queue.close()
             control_group.close()
-            deps.tracing.close()
 
     def _first_record(self) -> GroupRecord:
         return GroupRecord(

@@ -57,6 +57,14 @@ class RankMetrics:
         self._phases: set[str] = set()
         self._phase = ""
         self._phase_began = self._stepped = time.monotonic()
+        self._begin_counting()
+
+    @_harmless
+    def _begin_counting(self) -> None:
+        """Export all outcomes from the start: a rate needs a value before the first event, which may be the only one
+        if the pool scales to zero after each task."""
+        for outcome in (*_OUTCOMES.values(), BROKEN, LOST):
+            self._meter.counter(catalogue.RANK_ATTEMPTS, self._pool, outcome).inc(0)
 
     @_harmless
     def begin_attempt(self) -> None:

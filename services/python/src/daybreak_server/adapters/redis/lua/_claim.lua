@@ -3,7 +3,7 @@
 local function claim_reply(r)
   local out = r.ckpt and call('HMGET', k_out(r.id), 'ckpt', 'ckpt_step') or {}
   return { 'task', r.id, r.token, r.attempt, r.tenant, call('GET', k_spec(r.id)) or '',
-    out[1] or '', out[2] or '', control(r) }
+    out[1] or '', out[2] or '', control(r), r.queued or r.created }
 end
 
 -- The clock may have been set back while the task waited. A group that was idle before the task came is a match.

@@ -52,7 +52,7 @@ def decode(item: Any, group: GroupId, *, lease_s: float) -> Claim | None:
     """The claim, or ``None`` if the reply has none."""
     if item[0] != b"task":
         return None
-    _, task, token, attempt, tenant, spec, checkpoint, step, control = item
+    _, task, token, attempt, tenant, spec, checkpoint, step, control, queued = item
     metadata, trace, input_json = codec.split_spec(spec.decode())
     return Claim(
         lease=Lease(task=TaskId(task.decode()), token=Token(token.decode()), group=group, lease_s=lease_s),
@@ -63,4 +63,5 @@ def decode(item: Any, group: GroupId, *, lease_s: float) -> Claim | None:
         trace_context=trace,
         checkpoint=CheckpointRef(key=checkpoint.decode(), step=int(step)) if checkpoint else None,
         control=Control(control),
+        queued_ms=int(queued),
     )

@@ -6,6 +6,7 @@ local function run(ARGV)
   local r = load_task(id)
   if not r then return 0 end
   if not TERMINAL[r.state] then return -1 end
+  report_change(r, 'deleted', '{}')
   call('DEL', k_task(id), k_spec(id), k_out(id), k_ev(id), k_preview(id))
   call('ZREM', k_index(r.tenant), id)
   call('ZREM', K_expiring, id)

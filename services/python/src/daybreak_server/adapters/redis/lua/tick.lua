@@ -69,7 +69,9 @@ local function run(ARGV)
   local promoted = 0
   for _, id in ipairs(due(K_due_soon, NOW)) do
     zdrop(K_due_soon, id)
-    enqueue(load_task(id))
+    local r = load_task(id)
+    enqueue(r)
+    report_change(r, 'queued', '{}')
     promoted = promoted + 1
   end
   add_total('promoted', promoted)

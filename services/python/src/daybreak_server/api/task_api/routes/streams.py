@@ -82,13 +82,19 @@ def router(ctx: Dependencies) -> APIRouter:
 
 
 def subscribe(
-    ctx: Dependencies, task: TaskId, pool: str, after: str | None, *, follow: bool = True
+    ctx: Dependencies,
+    task: TaskId,
+    pool: str,
+    after: str | None,
+    *,
+    follow: bool = True,
+    lossless: bool = False,
 ) -> Subscription:
     """A subscription to the task's events after the id ``after``. :raises ApiError: if the id is not valid."""
     if ctx.broadcaster.closing:
         raise ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down. Reconnect in a moment.")
     key: EventKey | None = parse_id(after) if after else None
-    return Subscription(ctx.sources, task, pool, after=key, live=follow)
+    return Subscription(ctx.sources, task, pool, after=key, live=follow, lossless=lossless)
 
 
 def check_accepts_events(accept: str) -> None:

@@ -104,6 +104,9 @@ async def _store_task(ctx: Dependencies, task: NewTask, trace: SubmitTrace) -> R
     except StoreError as exc:
         trace.refused(task.pool, error=from_store(exc).code.value)
         raise
+    except BaseException as exc:  # such as a client that hangs up; the task may be stored all the same
+        trace.refused(task.pool, error=type(exc).__name__)
+        raise
     trace.stored(submitted.record, repeated=submitted.repeated)
     _log_submitted(ctx, submitted)
     shown = await ctx.task_json(submitted.record)
@@ -149,7 +152,12 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
             task = replace(task, idempotency_key=f"{key}\x00{index}")
         by_pool.setdefault(task.pool, []).append((index, task))
     for pool, tasks in by_pool.items():
-        results = await _submit_to_pool(ctx, [task for _, task in tasks])
+        try:
+            results = await _submit_to_pool(ctx, [task for _, task in tasks])
+        except BaseException as exc:
+            for index, _ in tasks:
+                traces[index].refused(pool, error=type(exc).__name__)
+            raise
         for (index, _), result in zip(tasks, results, strict=True):
             if isinstance(result, StoreError):
                 error = from_store(result)

@@ -83,7 +83,9 @@ class Mp4Writer:
         """Append frames [n, height, width, 3]."""
         for picture in frames:
             frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE)
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE, threads=1
+            )
             frame.pts = self._count
             frame.time_base = self._tick
             self._count += 1

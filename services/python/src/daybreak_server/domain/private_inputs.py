@@ -1,0 +1,126 @@
+"""The inputs of tasks that this process knows, so that no line of its log quotes them.
+
+Daybreak's own lines do not name an input, but the message of an exception may quote one. So the process remembers the
+texts of the inputs of the tasks that run here (:class:`running`), and of those that it saw last (:func:`keep`). The log
+replaces what comes from them (``observability/redaction.py``).
+
+Anybody may send an input, so what is remembered is bounded, and so is the work to remember it: of one input the first
+:data:`INPUT_CHARS`, of those seen last :data:`RECENT` inputs with :data:`RECENT_CHARS` in all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+INPUT_CHARS = 16 * 1024
+"""How much of one input is remembered. A valid input is not larger."""
+RECENT = 128
+"""How many inputs are remembered after they were seen; a batch has up to 100."""
+RECENT_CHARS = 64 * 1024
+_TEXT_CHARS = 16
+"""What a text counts beside its own characters."""
+_MAX_DEPTH = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrivateInput:
+    """The texts of an input, and its task, if it has one. Equal only to itself."""
+
+    texts: tuple[str, ...]
+    task: str = ""
+
+    @classmethod
+    def of(cls, value: object, task: str = "") -> PrivateInput:
+        """The texts of an input, which is given as JSON text or as a value."""
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError, RecursionError):
+                value = json.loads(value)
+        return cls(tuple(_Texts().of(value)), task)
+
+    @property
+    def chars(self) -> int:
+        """The length of the texts, each with what it counts itself."""
+        return sum(map(len, self.texts)) + _TEXT_CHARS * len(self.texts)
+
+
+class _Texts:
+    """Finds the texts of a value until a budget of characters and items is used up."""
+
+    def __init__(self) -> None:
+        self._left = INPUT_CHARS
+
+    def of(self, value: object, depth: int = 0) -> Iterator[str]:
+        """Texts and keys. The keys of the outermost mapping are the names of the workload's fields, not private."""
+        self._left -= 1
+        if self._left <= 0 or depth > _MAX_DEPTH:
+            return
+        if isinstance(value, str):
+            text = value[: max(0, self._left - _TEXT_CHARS)]
+            self._left -= len(text) + _TEXT_CHARS
+            yield text
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                if self._left <= 0:
+                    return
+                if depth:
+                    yield from self.of(key, depth + 1)
+                yield from self.of(item, depth + 1)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                if self._left <= 0:
+                    return
+                yield from self.of(item, depth + 1)
+
+
+_lock = threading.RLock()
+_running: dict[int, PrivateInput] = {}
+_recent: deque[PrivateInput] = deque()
+_recent_chars = 0
+_known: tuple[PrivateInput, ...] | None = ()
+
+
+def keep(value: object, task: str = "") -> None:
+    """Remember an input, as JSON text or as a value, until others take its place."""
+    _keep(PrivateInput.of(value, task))
+
+
+class running:  # noqa: N801 - it reads like a function
+    """Remember the input of a task inside a ``with`` block, and then like one that was seen."""
+
+    def __init__(self, value: object, task: str) -> None:
+        self._input = PrivateInput.of(value, task)
+
+    def __enter__(self) -> None:
+        global _known  # noqa: PLW0603 - the process has one log
+        with _lock:
+            _running[id(self)] = self._input
+            _known = None
+
+    def __exit__(self, *_: object) -> None:
+        with _lock:
+            del _running[id(self)]
+            _keep(self._input)
+
+
+def known() -> tuple[PrivateInput, ...]:
+    """The inputs that are remembered. The tuple is the same object until they change."""
+    global _known  # noqa: PLW0603
+    with _lock:
+        if _known is None:
+            _known = (*_running.values(), *_recent)
+        return _known
+
+
+def _keep(found: PrivateInput) -> None:
+    global _known, _recent_chars  # noqa: PLW0603
+    with _lock:
+        _recent.append(found)
+        _recent_chars += found.chars
+        while len(_recent) > RECENT or _recent_chars > RECENT_CHARS:
+            _recent_chars -= _recent.popleft().chars
+        _known = None

@@ -1,0 +1,174 @@
+"""Writes lines to standard error without ever waiting for its reader.
+
+A gateway writes its log on its event loop. If standard error is a pipe and nobody reads it, because the disk of the
+node stalls, say, a plain write would stop the gateway after 64 KiB. So a line is written only if that needs no
+waiting. Otherwise it goes into a buffer, and a thread writes the buffer as fast as it is read. While the buffer has
+lines, later ones follow them into it, so the order stays. If the buffer is full, lines are lost, and a line says how
+many.
+
+- A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
+  or a terminal is opened once more, by way of ``/proc``. Where that is impossible, and for sockets, ``poll`` is asked
+  before each write. A write to a file may wait for the disk.
+- A process that ends waits up to :data:`EXIT_S` for its buffer to be read.
+- After a fork, the child begins with an empty buffer: what is in it is the parent's to write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import stat
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+
+BUFFER_BYTES = 4 * 1024 * 1024
+"""How much waits for the reader at most; some 20,000 lines."""
+EXIT_S = 1.0
+_PART = select.PIPE_BUF
+"""What a pipe takes as a whole, if it takes anything."""
+_POLL_S = 0.5
+_AT_ONCE = 64
+"""How many lines the thread writes while others wait for it."""
+
+
+class LineWriter:
+    """Writes lines to the file descriptor ``fd``. Any thread may call it, also inside a signal handler.
+
+    :param lost: Makes the line that says how many lines were lost.
+    """
+
+    def __init__(self, fd: int, *, lost: Callable[[int], bytes], buffer_bytes: int = BUFFER_BYTES) -> None:
+        self._fd, self._may_block = _open(fd)
+        if self._fd != fd:
+            # Not when the process ends: then the buffer is still to be written.
+            weakref.finalize(self, os.close, self._fd).atexit = False
+        self._lost = lost
+        self._max = buffer_bytes
+        self._begin()
+        _writers.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._buffer: deque[bytes] = deque()
+        self._waiting = self._dropped = 0
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, line: bytes) -> None:
+        """Write a line, which is given without its end, or keep it until it can be written. Never raises or waits."""
+        line += b"\n"
+        with self._lock:
+            if not self._buffer and (rest := self._write(line)) == b"":
+                return
+            if not self._buffer:
+                line = rest
+            elif self._dropped or self._waiting + len(line) > self._max:
+                self._dropped += 1
+                return
+            self._buffer.append(line)
+            self._waiting += len(line)
+            if self._thread is None:
+                self._start()
+
+    def flush(self, timeout_s: float = EXIT_S) -> None:
+        """Wait until the buffer is written, up to ``timeout_s``."""
+        until = time.monotonic() + timeout_s
+        while self._buffer and (left := until - time.monotonic()) > 0:
+            self._can_write(left)
+            self._drain()
+
+    def _write(self, data: bytes) -> bytes:
+        """Write what needs no waiting. :returns: the rest."""
+        try:
+            while data:
+                if self._may_block and not self._can_write(0):
+                    return data
+                data = data[os.write(self._fd, data[:_PART]) :]
+        except BlockingIOError:
+            return data
+        except OSError:  # standard error is closed, or its reader is gone: nothing could report it
+            return b""
+        return data
+
+    def _drain(self) -> None:
+        """Write some of what the reader has made room for."""
+        with self._lock:
+            for _ in range(min(_AT_ONCE, len(self._buffer))):
+                line = self._buffer[0]
+                rest = self._write(line)
+                self._waiting -= len(line) - len(rest)
+                if rest:
+                    self._buffer[0] = rest
+                    return
+                self._buffer.popleft()
+                if not self._buffer and self._dropped:
+                    self._buffer.append(self._lost(self._dropped) + b"\n")
+                    self._waiting, self._dropped = len(self._buffer[0]), 0
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="log", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the interpreter ends: `flush` writes the buffer
+            thread.start()
+            self._thread = thread
+
+    def _run(self) -> None:
+        while True:
+            self._can_write(_POLL_S)
+            with self._lock:
+                self._drain()
+                if not self._buffer:
+                    self._thread = None
+                    return
+
+    def _can_write(self, timeout_s: float) -> bool:
+        poll = select.poll()  # of its own, because two threads must not use one at the same time
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(timeout_s * 1000))
+
+
+class LineHandler(logging.Handler):
+    """Logs records as lines of a writer."""
+
+    def __init__(self, write: LineWriter) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record's line."""
+        try:
+            self._write(self.format(record).encode("utf-8", "backslashreplace"))
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait a moment for the reader. ``logging`` calls this when the process ends."""
+        self._write.flush()
+
+
+_writers: weakref.WeakSet[LineWriter] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for writer in list(_writers):
+        writer._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _open(fd: int) -> tuple[int, bool]:
+    """A descriptor to write to, and whether a write may block."""
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISREG(mode):
+            return fd, False
+        if stat.S_ISFIFO(mode) or os.isatty(fd):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            return os.open(f"/proc/self/fd/{fd}", flags), False
+    except OSError:
+        pass
+    return fd, True
