@@ -128,10 +128,7 @@ GPU_WASTED = _pool_counter(
 )
 GPU_IDLE = _pool_counter("daybreak_gpu_idle_seconds_total", "GPU-seconds of groups that hold no task.")
 TENANT_GPU = _pool_counter(
-    "daybreak_tenant_gpu_seconds_total",
-    "GPU-seconds as billed to a tenant: used, also by tasks without a result, or lost by retries.",
-    "tenant",
-    "kind",
+    "daybreak_tenant_gpu_seconds_total", "GPU-seconds billed: used, or lost by retries.", "tenant", "kind"
 )
 TENANT_QUEUED = _pool_gauge("daybreak_tenant_queued_tasks", "Due tasks of a tenant that wait.", "tenant")
 TENANT_WEIGHT = _pool_gauge(
