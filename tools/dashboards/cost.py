@@ -175,7 +175,7 @@ _TENANTS = Row(
             shows="Among the tenants of a pool that waited within the last hour: the share of the billed GPU time that "
             "each got in this hour, divided by the share that its weight entitles it to. 1 is fair.",
             bad="Below 0.5 for a tenant whose tasks have waited for the whole hour: see *Fairness error*. A tenant "
-            "that waited only for a few minutes has a low value without being treated unfairly.",
+            "that waited only for a few minutes may be far from 1 without being unfair.",
             unit=Unit.COUNT,
             width=24,
             deeper="daybreak-pool",
