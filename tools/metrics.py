@@ -25,7 +25,8 @@ from daybreak_server.ports.metrics import Metric, MetricType
 SERVER = ROOT / "services/python/src/daybreak_server"
 METERS = {
     SERVER / "observability/catalogue.py",
-    SERVER / "observability/catalogue_router.py",
+    SERVER / "observability/pool_catalogue.py",
+    SERVER / "observability/router_catalogue.py",
     SERVER / "observability/prometheus_meter.py",
     SERVER / "observability/pool_metrics.py",
     SERVER / "adapters/ray/ray_meter.py",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daybreak_server.observability import catalogue_router as catalogue
+from daybreak_server.observability import router_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter
 
 
