@@ -53,6 +53,8 @@ def parts_of(workload: ServingWorkload, request: Request) -> Iterator[Part]:
             yield _whole(response, bytes(response.body))
             return
         body = iter(_iterable(response.body))
+        if response.status in _WITHOUT_BODY:
+            body = iter(())
     except RequestError as exc:
         yield _refused(exc)
         return
@@ -77,12 +79,11 @@ def _stream(response: Response, body: Iterator[Any]) -> Iterator[Part]:
 
 
 def _whole(response: Response, body: bytes) -> Part:
-    length = {} if response.status in _WITHOUT_BODY else {"content-length": str(len(body))}
-    return Part(body, _head(response.status, {**_without_length(response.headers), **length}))
-
-
-def _without_length(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if str(name).lower() != "content-length"}
+    head = _head(response.status, response.headers)
+    headers = [pair for pair in head.headers if pair[0] != b"content-length"]
+    if head.status in _WITHOUT_BODY:
+        return Part(b"", Head(head.status, tuple(headers)))
+    return Part(body, Head(head.status, (*headers, (b"content-length", str(len(body)).encode()))))
 
 
 def _refused(error: RequestError) -> Part:

@@ -39,6 +39,7 @@ class HttpServer:
                 app,
                 lifespan="off",
                 ws="none",
+                proxy_headers=False,
                 log_level="warning",
                 log_config=None,
                 access_log=False,
