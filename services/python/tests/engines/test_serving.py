@@ -68,14 +68,10 @@ def client() -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def serving(
-    pools: Callable[..., Pool], leader: Callable[..., Rank]
-) -> Callable[..., tuple[Pool, Rank, str]]:
+def serving(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> Callable[..., tuple[Pool, Rank, str]]:
     """Starts a group of ``echo-serve``, and returns its pool, its rank and its URL."""
 
-    def start(
-        *, on_broken: Callable[[Cause], None] = print, **options: Any
-    ) -> tuple[Pool, Rank, str]:
+    def start(*, on_broken: Callable[[Cause], None] = print, **options: Any) -> tuple[Pool, Rank, str]:
         pool = pools(**{"workload": "echo-serve", **options})
         rank = leader(pool, on_broken=on_broken)
         wait_until(lambda: [g for g in pool.view().groups if g.state is GroupState.IDLE], 30, "a ready group")
@@ -298,7 +294,10 @@ def test_a_group_that_leaves_ends_its_requests_and_refuses_new_ones(
     pool, rank, url = serving(drain_s=60.0)
     with streaming(client, url, chunks=40, chunk_s=0.05) as (_, lines):
         rank.ask_to_leave()
-        assert wait_until(lambda: _refused(client, url), 10, "a refusal").headers["daybreak-refused"] == "draining"
+        assert (
+            wait_until(lambda: _refused(client, url), 10, "a refusal").headers["daybreak-refused"]
+            == "draining"
+        )
         assert group_of(pool).state is GroupState.DRAINING
         assert list(lines)[-1] == "part 40"
     assert rank.wait_ended(20)
@@ -367,9 +366,7 @@ def test_a_workload_without_serve_is_refused_by_name(
     assert "has no method `serve`" in causes[0].message
 
 
-def test_requests_of_many_clients_run_at_once(
-    serving: Callable[..., Any], client: httpx.Client
-) -> None:
+def test_requests_of_many_clients_run_at_once(serving: Callable[..., Any], client: httpx.Client) -> None:
     """Each of eight requests waits until all eight have a first part."""
     pool, _, url = serving(capacity=8)
     with contextlib.ExitStack() as stack:

@@ -10,6 +10,7 @@ reasons, never ids of tasks; tenants up to ``metrics.tenants_max``, the others t
 from __future__ import annotations
 
 from daybreak_server.domain import policy
+from daybreak_server.observability import catalogue_requests
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
 
 _API = (Exporter.GATEWAY, Exporter.API_ENTRYPOINT)
@@ -394,7 +395,12 @@ OPERATOR_LAST_PLAN = _operator(
     "last_plan_timestamp_seconds", MetricType.GAUGE, "When a pool was last planned, in Unix time.", "pool"
 )
 
-ALL: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+ALL: tuple[Metric, ...] = tuple(
+    value
+    for module in (globals(), vars(catalogue_requests))
+    for value in list(module.values())
+    if isinstance(value, Metric)
+)
 
 
 def exported_by(exporter: Exporter, source: Source = Source.PROCESS) -> tuple[Metric, ...]:

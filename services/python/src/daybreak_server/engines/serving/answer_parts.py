@@ -48,7 +48,9 @@ def parts_of(workload: ServingWorkload, request: Request) -> Iterator[Part]:
     """
     try:
         answer: Any = workload.serve(request)
-        response = answer if isinstance(answer, Response) else Response(body=answer, headers=dict([_CHUNKED_TYPE]))
+        response = (
+            answer if isinstance(answer, Response) else Response(body=answer, headers=dict([_CHUNKED_TYPE]))
+        )
         if isinstance(response.body, bytes | bytearray | memoryview):
             yield _whole(response, bytes(response.body))
             return
@@ -116,7 +118,9 @@ def _header(name: Any, value: Any) -> tuple[bytes, bytes]:
         encoded = name.lower().encode("ascii"), value.strip().encode("latin-1")
     except (AttributeError, UnicodeError):
         _refuse(f"the header {name!r} must be ASCII, and its value text of the Latin-1 range")
-    if not _NAME.fullmatch(encoded[0]) or any(byte < 32 and byte != 9 or byte == 127 for byte in encoded[1]):
+    if not _NAME.fullmatch(encoded[0]) or any(
+        (byte < 32 and byte != 9) or byte == 127 for byte in encoded[1]
+    ):
         _refuse(f"the header {name!r} has characters that HTTP does not allow")
     return encoded
 
