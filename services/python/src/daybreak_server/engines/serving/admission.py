@@ -25,16 +25,16 @@ class Admission:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.draining = False
+        self._draining = False
         self._lock = threading.Lock()
         self._held = 0
         self._peak = 0
 
     def admit(self) -> Refusal | None:
         """Count one more request, or return why it is refused."""
-        if self.draining:
-            return Refusal.DRAINING
         with self._lock:
+            if self._draining:
+                return Refusal.DRAINING
             if self._held >= self.capacity:
                 return Refusal.BUSY
             self._held += 1
@@ -45,6 +45,16 @@ class Admission:
         """Count one request less."""
         with self._lock:
             self._held -= 1
+
+    @property
+    def draining(self) -> bool:
+        """Whether no more requests are admitted. Once this is seen, the number of held requests does not rise."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, on: bool) -> None:
+        with self._lock:
+            self._draining = on
 
     @property
     def held(self) -> int:

@@ -171,11 +171,13 @@ class ServingApp:
                 await _send_body(send, parts, more=True)
                 continue
             reason = _why_none(exchange)
-            if not started and reason is not None:
-                raise reason
             if reason is None:
                 raise _ClientGoneError
-            return reason.outcome  # the server closes the connection, because the answer has no end
+            if not started:
+                raise reason
+            # The server closes the connection, because the answer has no end.
+            _log.warning("an answer is cut off in the middle: %s", reason)
+            return reason.outcome
 
     def _on_left(self, exchange: Exchange) -> None:
         self._exchanges.discard(exchange)
