@@ -117,7 +117,7 @@ def pytest_runtest_makereport(
             collect(deployment.kube, getattr(deployment, "client", None), target)
         log(f"FAILED {item.name} ({report.when}): see {folder}")
     elif report.skipped:
-        item.config.stash[_skipped].append(item.name)
+        item.config.stash[_skipped].append(item.name.partition("[")[0])
     elif report.when == "call":
         log(f"passed {item.name} in {report.duration:.0f} s")
     return report

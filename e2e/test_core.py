@@ -62,14 +62,19 @@ def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
 
 def _the_pods_logs_have_the_task(deployment: Deployment, done: Task) -> None:
     """`kubectl logs` of the leader's pod has a line for each change of the task, and no pod's log has its prompt."""
-    logs = [deployment.kube.log(pod.metadata.name, "ray-worker") for pod in deployment.kube.workers("video")]
-    lines = [json.loads(line) for text in logs for line in text.splitlines() if line.startswith("{")]
-    changes = [
-        (line["change"], line["rank"], line["attempt"])
-        for line in lines
-        if line.get("task") == done.id and "change" in line
-    ]
-    assert changes == [("started", 0, 1), ("succeeded", 0, 1)], f"the log of the pods has {changes}"
+    pods = [pod.metadata.name for pod in deployment.kube.workers("video")]
+    logs: list[str] = []
+    changes: list[tuple[str, int, int]] = []
+
+    def both() -> bool:
+        logs[:] = [deployment.kube.log(pod, "ray-worker") for pod in pods]
+        lines = [json.loads(line) for text in logs for line in text.splitlines() if line.startswith("{")]
+        of_task = [line for line in lines if line.get("task") == done.id and "change" in line]
+        changes[:] = [(line["change"], line["rank"], line["attempt"]) for line in of_task]
+        return len(changes) >= 2
+
+    wait_until(both, timeout_s=5, what="two lines about the task in the logs of the pods")
+    assert changes == [("started", 0, 1), ("succeeded", 0, 1)]
     assert not any(str(VIDEO["prompt"]) in text for text in logs)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import generated_files
 import openapi
 from dashboards import ALL as DASHBOARDS
+from dashboards.model import KUBERNETES
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
@@ -206,6 +207,18 @@ def dashboards() -> str:
     return markdown(("dashboard", "what it answers", "uid"), rows)
 
 
+def unproven() -> str:
+    """The queries of panels for which neither one machine nor a cluster of the tests has data."""
+    rows = (
+        (f"*{d.title.removeprefix('Daybreak / ')}*", f"*{panel.title}*", query.no_data)
+        for d in DASHBOARDS
+        for panel in d.panels
+        for query in panel.queries
+        if query.no_data not in ("", KUBERNETES)
+    )
+    return markdown(("dashboard", "panel", "why"), rows)
+
+
 BLOCKS = {
     "alerts": alerts,
     "dashboards": dashboards,
@@ -219,5 +232,6 @@ BLOCKS = {
     "scripts": scripts,
     "states": states,
     "statuses": statuses,
+    "unproven": unproven,
 }
 """The tables within pages, by the name that the page uses."""

@@ -52,7 +52,7 @@ def _total(window: str, name: str) -> Panel:
         colors=GPU_TIME,
         runbook="daybreakgpuwaste",
         width=12,
-        pictured=window == "24h",
+        pictured=True,
         queries=_all(window),
     )
 
@@ -175,7 +175,7 @@ _TENANTS = Row(
             shows="Among the tenants of a pool that waited within the last hour: the share of the billed GPU time that "
             "each got in this hour, divided by the share that its weight entitles it to. 1 is fair.",
             bad="Below 0.5 for a tenant whose tasks have waited for the whole hour: see *Fairness error*. A tenant "
-            "that waited only for a few minutes has a low value without being treated unfairly.",
+            "that waited only for a few minutes may be far from 1 without being unfair.",
             unit=Unit.COUNT,
             width=24,
             deeper="daybreak-pool",

@@ -46,6 +46,8 @@ GPU_TIME = {
     "wasted": LATE,
 }
 PRIORITIES = {"high": BUSY, "normal": FINE, "low": NONE, "other": LATE}
+WAITS = {f"{name} p95": color for name, color in PRIORITIES.items()}
+WAITS |= {"high p50": "#d8b4fe", "normal p50": "#93c5fd", "low p50": "#d1d5db"}
 """Colours by the beginning of a series' name. The same state has the same colour on all dashboards and pictures."""
 
 

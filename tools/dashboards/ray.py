@@ -39,7 +39,7 @@ _SERVE = Row(
             unit=Unit.COUNT,
             runbook="ranksfail",
             pictured=True,
-            pictured_note="after a rank died, Ray still exports the replicas that ended with it",
+            pictured_note="with replicas that ended when a rank died",
             queries=(
                 query(
                     "count by (pool, application, deployment) (count by (pool, application, deployment, replica) "

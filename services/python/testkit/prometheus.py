@@ -91,33 +91,37 @@ class Watch:
         self.url = f"http://127.0.0.1:{self.port}"
         self.notifications = Notifications()
         self.started = time.time()
-        self._alertmanager_port = free_port()
+        self.alertmanager = f"127.0.0.1:{free_port()}"
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *, gateway: str, ray: Path) -> None:
         """Scrape this gateway, and what the file ``ray`` lists."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         place = Place(here=f'namespace="{observe.NAMESPACE}"', thresholds=asdict(THRESHOLDS), factor=FACTOR)
         groups = rule_groups(place, frozenset({Needs.GATEWAY, Needs.RAY}))
-        config = observe.scrape_config(
-            gateway=gateway,
-            ray=ray,
-            rules=self._write("rules.json", {"groups": groups}),
-            interval="1s",
-            alertmanager=f"127.0.0.1:{self._alertmanager_port}",
+        self.start_with(
+            observe.scrape_config(
+                gateway=gateway,
+                ray=ray,
+                rules=self.write("rules.json", {"groups": groups}),
+                interval="1s",
+                alertmanager=self.alertmanager,
+            )
         )
+
+    def start_with(self, config: Mapping[str, Any]) -> None:
+        """Run Alertmanager, and Prometheus with this configuration, whose alerts go to :attr:`alertmanager`."""
         receiver = {"name": "test", "webhook_configs": [{"url": self.notifications.url}]}
         route = {"receiver": "test", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s"}
         self._run(
             next(filter(None, map(shutil.which, ALERTMANAGERS))),
-            f"--config.file={self._write('alertmanager.json', {'route': route, 'receivers': [receiver]})}",
+            f"--config.file={self.write('alertmanager.json', {'route': route, 'receivers': [receiver]})}",
             f"--storage.path={self.folder / 'alertmanager'}",
-            f"--web.listen-address=127.0.0.1:{self._alertmanager_port}",
+            f"--web.listen-address={self.alertmanager}",
             "--cluster.listen-address=",
         )
         self._run(
             "prometheus",
-            f"--config.file={self._write('prometheus.json', config)}",
+            f"--config.file={self.write('prometheus.json', config)}",
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
         )
@@ -151,6 +155,13 @@ class Watch:
         assert rules
         return [f"{rule['name']}: {rule.get('lastError')}" for rule in rules if rule["health"] == "err"]
 
+    def write(self, name: str, content: Any) -> Path:
+        """Write a file of the configuration."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / name
+        path.write_text(json.dumps(content, indent=1))
+        return path
+
     def _ask(self, path: str, **parameters: Any) -> Mapping[str, Any]:
         return request(f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}")["data"]
 
@@ -160,13 +171,8 @@ class Watch:
                 logs = "".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
                 raise RuntimeError(f"a program exited with code {process.returncode}:\n{logs}")
         return try_request(f"{self.url}/api/v1/status/buildinfo") and try_request(
-            f"http://127.0.0.1:{self._alertmanager_port}/api/v2/status"
+            f"http://{self.alertmanager}/api/v2/status"
         )
-
-    def _write(self, name: str, content: Any) -> Path:
-        path = self.folder / name
-        path.write_text(json.dumps(content, indent=1))
-        return path
 
     def _run(self, *command: str | None) -> None:
         log = self.folder / f"{Path(str(command[0])).name}.log"

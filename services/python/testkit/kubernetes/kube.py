@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -85,6 +86,15 @@ class Kube:
         command = ["kubectl", "-n", self.namespace, "exec", name, "--", "sh", "-c", "kill -9 -1"]
         subprocess.run(command, check=False, capture_output=True)
 
+    def signal(self, pod: str, program: str, name: str) -> None:
+        """Send a signal, such as ``STOP``, to the processes of a pod that run a program. It needs no ``ps`` there."""
+        pattern = f"[{program[0]}]{program[1:]}"  # does not match the shell that runs this
+        script = (
+            'for process in /proc/[0-9]*; do if tr "\\0" " " < "$process/cmdline" | grep -q "$1"; then '
+            'kill -s "$2" "${process#/proc/}" && found=yes; fi; done 2>/dev/null; test -n "$found"'
+        )
+        _kubectl("-n", self.namespace, "exec", pod, "--", "sh", "-c", script, "sh", pattern, name)
+
     def delete_pod(self, name: str, *, force: bool = False) -> None:
         """Delete a pod; with ``force``, without a grace period, so that SIGKILL follows SIGTERM at once."""
         grace = {"grace_period_seconds": 0} if force else {}
@@ -136,6 +146,23 @@ class Kube:
         api_group, version, plural = POOLS
         patch = {"spec": dict(spec)}
         self.custom.patch_namespaced_custom_object(api_group, version, self.namespace, plural, name, patch)
+
+    def touch_pool(self, name: str) -> None:
+        """Change an annotation of the pool, so that the operator plans it again. It changes nothing else."""
+        annotations = {"daybreak.dev/touched": str(time.time_ns())}
+        patch = {"metadata": {"annotations": annotations}}
+        self.custom.patch_namespaced_custom_object(*POOLS[:2], self.namespace, POOLS[2], name, patch)
+
+    def patch_scaled_object(self, name: str, patch: Mapping[str, Any]) -> None:
+        """Change KEDA's object of a pool like `kubectl patch --type merge`."""
+        self.custom.patch_namespaced_custom_object(*SCALED[:2], self.namespace, SCALED[2], name, dict(patch))
+
+    def delete_clusters(self, pool: str) -> None:
+        """Delete the RayClusters of a pool. The operator creates a new one."""
+        api_group, version, plural = RAY
+        self.custom.delete_collection_namespaced_custom_object(
+            api_group, version, self.namespace, plural, label_selector=f"{POOL_LABEL}={pool}"
+        )
 
     def set_image(self, pool: str, image: str) -> None:
         """Set the image of the first container of head and workers in the pool's RayCluster template."""

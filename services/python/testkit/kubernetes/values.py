@@ -47,6 +47,9 @@ def values(images: Images) -> dict[str, Any]:
             "echo": pool("echo", ranks=1, hosts=1, idle={"mode": "workers"}),
             "video": pool("video", ranks=2, hosts=2, idle={"mode": "cluster", "afterSeconds": 5}),
         },
+        "monitoring": {"enabled": True},
+        # Without a peer that may scrape, the chart leaves out alerts.
+        "networkPolicy": {"monitoring": {"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}},
     }
 
 

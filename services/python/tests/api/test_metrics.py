@@ -20,7 +20,7 @@ from daybreak_server.api.services import wall_ms
 from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.tasks import EventDraft
-from daybreak_server.observability import catalogue
+from daybreak_server.observability import catalogue, pool_catalogue
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.observability.pool_metrics import STATE_S, TOTALS_S, PoolMetrics
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
@@ -130,7 +130,7 @@ def test_every_gateway_exports_the_same_totals_also_after_a_restart(
     """So a panel may take the maximum over gateways, and a restart of one loses nothing."""
     work(api, worker)
     totals = {m.name for m in catalogue.ALL if m.source is Source.REDIS and m.type is not MetricType.GAUGE}
-    totals -= {catalogue.REDIS_CPU.name, catalogue.GPU_IDLE.name, catalogue.GPU_WASTED.name}
+    totals -= {catalogue.REDIS_CPU.name, pool_catalogue.GPU_IDLE.name, pool_catalogue.GPU_WASTED.name}
     before = list(samples(api, totals))
     assert (("daybreak_tasks_submitted_total", (("pool", POOL),), 2.0)) in before
     with Serving(valkey, tmp_path_factory.mktemp("other"), 0, make_settings()) as other:

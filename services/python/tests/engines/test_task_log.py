@@ -225,7 +225,7 @@ def test_an_attempt_that_two_processes_settle_has_one_line(pools: Callable[..., 
 def test_a_line_that_cannot_be_written_is_no_error_of_the_work(
     lines: Lines, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The caller has changed a task, and goes on. The log has the reason once."""
+    """The caller has changed a task, and continues. The log has the reason once."""
 
     class CannotWriteError(Exception):
         """Not one that another test has logged."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from dashboards import ALL
-from dashboards.model import SCRAPE_INTERVAL
+from dashboards.model import GPU, KUBERNETES, SCRAPE_INTERVAL
 from queries import of_alerts, of_annotations, of_panels
 
 from daybreak_server.observability import catalogue, prometheus_rules
@@ -75,6 +75,12 @@ def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
 def test_no_query_adds_up_what_every_gateway_exports(query) -> None:
     sums = re.findall(r"sum(?: by \([^)]*\))? ?\((?:rate\(|increase\()?(daybreak_\w+)\{", query.expression)
     assert [name for name in sums if declared(name).source is Source.REDIS] == []
+
+
+def test_only_the_hardware_of_gpus_has_no_data_in_any_run() -> None:
+    """``test_live`` and the end-to-end tests prove all other queries."""
+    unproven = {(query.by, query.no_data) for query in of_panels() if query.no_data not in ("", KUBERNETES)}
+    assert unproven == {("Daybreak / Ray / GPU", GPU), ("Daybreak / Ray / GPU memory", GPU)}
 
 
 @each("query", QUERIES, ids=lambda query: query.by)

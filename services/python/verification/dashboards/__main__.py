@@ -54,7 +54,10 @@ def _plot(panel: Panel, run: ObservedRun) -> Plot:
 def _note(panel: Panel) -> str:
     """What a run on one machine has no data for."""
     if panel.runbook_of_row:
-        return "all alerts that fired in this run, whose windows are 300 times shorter"
+        return (
+            "All alerts that fired in this run. Their windows are 300 times shorter than in production, so a start of "
+            "a few seconds sets off some."
+        )
     missing = [re.sub(r"\{\{\w+\}\}", "", query.legend).strip() for query in panel.queries if query.no_data]
     return f"needs Kubernetes: {', '.join(missing)}" if missing else panel.pictured_note
 

@@ -1,7 +1,7 @@
 """Draws panels of a dashboard as one SVG, without a plotting library.
 
 The panels stand in rows, as wide as on the dashboard; the last panel of a row fills it. Each panel is as high as its
-legend needs. Letters on the time axis stand for what happened in the run; the bottom of the picture explains them.
+legend needs. Letters above the graphs stand for what happened in the run; the bottom of the picture explains them.
 """
 
 from __future__ import annotations

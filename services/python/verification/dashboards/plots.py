@@ -82,7 +82,7 @@ class Plot:
         entries = [(series.name, series.color) for series in self.shown]
         hidden = sum(bool(series.points) for series in self.series) - len(entries)
         if self.kind is Kind.LINES and len(entries) == _MOST_LINES and hidden:
-            entries.append((f"{hidden} lower ones are left out", "none"))
+            entries.append((f"(the lowest {hidden} not drawn)", "none"))
         return entries
 
 
@@ -232,15 +232,17 @@ def _pieces(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, flo
 def _axis(
     until: float, marks: Sequence[tuple[float, str]], *, left: float, inner: float, top: float, bottom: float
 ) -> str:
-    """The time axis: its ends, and a dotted line with a letter for each mark."""
+    """The time axis: its ends, and a dotted line with a letter at its top for each mark."""
     parts = [
         _text(left, bottom + 12, "0", fill=_PALE),
         _text(left + inner, bottom + 12, f"{until:.0f} s", anchor="end", fill=_PALE),
     ]
+    free = 0.0
     for at, letter in marks:
         x = left + inner * at / until
+        free = max(x, free + 8)  # letters of marks that are close stand side by side
         parts.append(f'<path d="M{x:.1f} {top}V{bottom:.1f}" stroke="#9ca3af" stroke-dasharray="2 3"/>')
-        parts.append(_text(x, bottom + 12, letter, anchor="middle", fill=_INK))
+        parts.append(_text(free, top - 3, letter, anchor="middle"))
     return "".join(parts)
 
 
@@ -291,12 +293,14 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = _
 
 
 def round_up(value: float) -> float:
-    """The next number of the kind 1, 2, 5, 10 …"""
+    """The next round number, such as 1.2, 2, 5 or 10."""
     if value <= 0:
         return 1.0
     power = 10 ** math.floor(math.log10(value))
     return float(
-        next(step * power for step in (1, 2, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9))
+        next(
+            step * power for step in (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9)
+        )
     )
 
 

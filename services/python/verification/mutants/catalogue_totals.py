@@ -59,7 +59,7 @@ TOTALS: tuple[Mutant, ...] = (
         "oldest-wait-from-the-submit",
         "the oldest wait that metrics show includes the run before a release",
         (f"{LUA}/_queue.lua", "PRIORITY_BAND + NOW)", "PRIORITY_BAND + r.created)"),
-        tests=f"{_TESTS}::test_the_oldest_wait_of_a_released_task_begins_with_its_release",
+        tests=f"{TESTS}/store/test_oldest_wait.py::test_the_oldest_wait_of_a_released_task_begins_with_its_release",
     ),
     mutant(
         "waste-counts-as-used-too",

@@ -200,11 +200,9 @@ class ModelPool:
 
     def deregister(self, group: str, *, died: bool = False) -> None:
         """Remove a group and release the tasks that it holds. If it died, it counts as lost, unless it did before."""
-        known = self.groups.get(group)
-        if died and known is not None and not known.lost:
-            self.totals.counts["groups_lost"] += 1
         self._release_unknown(group, "left")
-        self.groups.pop(group, None)
+        known = self.groups.pop(group, None)
+        self.totals.counts["groups_lost"] += died and known is not None and not known.lost
 
     def tick(self) -> tuple[int, int, int, set[str], set[str]]:
         """The numbers of promoted, reaped and expired tasks; ids past retention; and prefixes of garbage."""
@@ -233,17 +231,6 @@ class ModelPool:
         """The lease clock, interpolated between ticks. It bills attempts, so a step of the wall clock costs nothing."""
         since = 0 if self.ticked is None else self.now - self.ticked
         return self.lease_clock + max(0, min(since, LEASE_STEP_MS))
-
-    def oldest_wait_ms(self, priority: int) -> int:
-        """How long the oldest queued task of a priority has waited since it entered the queue last; 0 if none waits."""
-        queued = [task for task in self.tasks.values() if task.state is State.QUEUED]
-        return max([0, *(self.now - task.queued_ms for task in queued if task.new.priority == priority)])
-
-    @property
-    def unpromoted(self) -> bool:
-        """Whether a task is due that no tick has promoted yet."""
-        delayed = [task for task in self.tasks.values() if task.state is State.DELAYED]
-        return any((task.due_ms or 0) <= self.now for task in delayed)
 
     def control(self, task: ModelTask) -> Control:
         """The control bits of a reply."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,6 +115,17 @@ def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
         return Failed(code="group_failed", message=message)
     message = f"released more than {RELEASES_MAX} times; last: {why}"
     return Failed(code="released", message=message, reason="released")
+
+
+def oldest_wait_ms(tasks: Iterable[ModelTask], priority: int, now: int) -> int:
+    """How long the oldest queued task of a priority has waited since it entered the queue last; 0 if none waits."""
+    queued = [task for task in tasks if task.state is State.QUEUED and task.new.priority == priority]
+    return max([0, *(now - task.queued_ms for task in queued)])
+
+
+def any_unpromoted(tasks: Iterable[ModelTask], now: int) -> bool:
+    """Whether a task is due that no tick has promoted yet."""
+    return any(task.state is State.DELAYED and (task.due_ms or 0) <= now for task in tasks)
 
 
 def report_due(due: dict[str, int], now: int) -> set[str]:

@@ -1,6 +1,7 @@
 """Every metric that Daybreak exports, declared once.
 
-The processes take their metrics from here, ``tools/reference.py`` writes the tables of docs/metrics.md from it, and
+Those of the pools are in ``pool_catalogue.py``, and those of requests in ``request_catalogue.py``. The processes take
+their metrics from all three, ``tools/reference.py`` writes the tables of docs/metrics.md from them, and
 ``tools/metrics.py`` checks names and uses: a metric is used by a panel or an alert, or says in ``why_unused`` why not.
 
 Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded: pools, states and
@@ -9,176 +10,20 @@ reasons, never ids of tasks; tenants up to ``metrics.tenants_max``, the others t
 
 from __future__ import annotations
 
-from daybreak_server.domain import policy
-from daybreak_server.observability import catalogue_requests
+from daybreak_server.observability import pool_catalogue, request_catalogue
+from daybreak_server.observability.pool_catalogue import API
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
 
-_API = (Exporter.GATEWAY, Exporter.API_ENTRYPOINT)
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WORK_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0)
 """From a step of a small model to loading a large one."""
 
 
-def _seconds(bounds_ms: tuple[int, ...]) -> tuple[float, ...]:
-    return tuple(ms / 1000 for ms in bounds_ms)
-
-
-def _pool_counter(name: str, text: str, *labels: str, why_unused: str = "") -> Metric:
-    return Metric(
-        name=name,
-        type=MetricType.COUNTER,
-        help=text,
-        labels=("pool", *labels),
-        exporters=_API,
-        source=Source.REDIS,
-        why_unused=why_unused,
-    )
-
-
-def _pool_gauge(name: str, text: str, *labels: str, why_unused: str = "") -> Metric:
-    return Metric(
-        name=name,
-        type=MetricType.GAUGE,
-        help=text,
-        labels=("pool", *labels),
-        exporters=_API,
-        source=Source.REDIS,
-        why_unused=why_unused,
-    )
-
-
-def _pool_histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Metric:
-    return Metric(
-        name=name,
-        type=MetricType.HISTOGRAM,
-        help=text,
-        labels=("pool", *labels),
-        exporters=_API,
-        source=Source.REDIS,
-        buckets=buckets,
-    )
-
-
-# ── pools: tasks and the queue ────────────────────────────────────────────────────────────────────────────
-
-POOL_TASKS = _pool_gauge("daybreak_pool_tasks", "Tasks that have not ended, by state.", "state")
-POOL_LIVE_TASKS = _pool_gauge(
-    "daybreak_pool_live_tasks", "Tasks that hold or want a group: the number that KEDA reads."
-)
-POOL_DEAD_LETTERS = _pool_gauge("daybreak_pool_dead_letters", "Failed tasks that are still stored.")
-QUEUE_TASKS = _pool_gauge("daybreak_queue_tasks", "Due tasks that wait for a group, by priority.", "priority")
-QUEUE_OLDEST_WAIT = _pool_gauge(
-    "daybreak_queue_oldest_wait_seconds",
-    "How long the oldest due task has waited, by priority; 0 if none waits.",
-    "priority",
-)
-QUEUE_WAIT = _pool_histogram(
-    "daybreak_queue_wait_seconds",
-    "Time from entering the queue to the claim, by priority.",
-    "priority",
-    buckets=_seconds(policy.WAIT_BUCKETS_MS),
-)
-TASKS_SUBMITTED = _pool_counter("daybreak_tasks_submitted_total", "Tasks accepted.")
-TASKS_ENDED = _pool_counter("daybreak_tasks_ended_total", "Tasks ended, by their final state.", "state")
-TASK_TRANSITIONS = _pool_counter(
-    "daybreak_task_transitions_total",
-    "Changes of a task's state; `new` is a task being accepted.",
-    "from",
-    "to",
-)
-TASK_CLAIMS = _pool_counter(
-    "daybreak_task_claims_total",
-    "Claims by what met: `waiting_group` if the group was idle when the task came, otherwise `backlog`.",
-    "met",
-)
-TASK_RETRIES = _pool_counter(
-    "daybreak_task_retries_total", "Attempts that were followed by another one, by reason.", "reason"
-)
-TASK_STRIKES = _pool_counter("daybreak_task_strikes_total", "Strikes, the last of a task included.", "reason")
-TASK_RELEASES = _pool_counter(
-    "daybreak_task_releases_total", "Tasks returned to the queue without a strike, by reason.", "reason"
-)
-LEASES_LOST = _pool_counter("daybreak_leases_lost_total", "Attempts whose lease ended without a renewal.")
-TASK_RUN = _pool_histogram(
-    "daybreak_task_run_seconds",
-    "Run time of the attempts that succeeded, from claim to end.",
-    buckets=_seconds(policy.RUN_BUCKETS_MS),
-)
-TASK_CANCEL = _pool_histogram(
-    "daybreak_task_cancel_seconds",
-    "Time from the cancel of a running task until its group had stopped.",
-    buckets=_seconds(policy.CANCEL_BUCKETS_MS),
-)
-TASK_CANCEL_STEPS = _pool_histogram(
-    "daybreak_task_cancel_steps",
-    "Reported steps from the cancel of a running task until its group had stopped.",
-    buckets=tuple(map(float, policy.CANCEL_STEP_BUCKETS)),
-)
-
-# ── pools: GPU time and tenants ───────────────────────────────────────────────────────────────────────────
-
-GPU_USED = _pool_counter(
-    "daybreak_gpu_used_seconds_total",
-    "GPU-seconds (seconds × ranks) of tasks that succeeded, without what their retries lost, by the lease clock.",
-)
-GPU_WASTED = _pool_counter(
-    "daybreak_gpu_wasted_seconds_total",
-    "GPU-seconds without a result, by cause: what retries lost, tasks that were cancelled, that expired or failed, and "
-    "groups that start (from their registration, so without the start of the pod and of Ray).",
-    "cause",
-)
-GPU_IDLE = _pool_counter("daybreak_gpu_idle_seconds_total", "GPU-seconds of groups that hold no task.")
-TENANT_GPU = _pool_counter(
-    "daybreak_tenant_gpu_seconds_total",
-    "GPU-seconds as billed to a tenant: used, also by tasks without a result, or lost by retries.",
-    "tenant",
-    "kind",
-)
-TENANT_QUEUED = _pool_gauge("daybreak_tenant_queued_tasks", "Due tasks of a tenant that wait.", "tenant")
-TENANT_WEIGHT = _pool_gauge(
-    "daybreak_tenant_weight_ratio", "The weight of a tenant whose tasks wait, in the fair queue.", "tenant"
-)
-FAIRNESS_ERROR = _pool_gauge(
-    "daybreak_fairness_error_seconds",
-    "How far apart the shares of waiting tenants are, in GPU-seconds ÷ weight. Fair: at most the cost of one task.",
-)
-
-# ── pools: groups and wakes ───────────────────────────────────────────────────────────────────────────────
-
-GROUPS = _pool_gauge(
-    "daybreak_groups", "Groups, by state; a ready group with a drain mark is draining.", "state"
-)
-GPUS_HELD = _pool_gauge(
-    "daybreak_gpus_held", "GPUs (ranks) of the groups, by the state of their group.", "state"
-)
-GROUPS_READY = _pool_gauge("daybreak_groups_ready", "Groups that have formed: idle, busy or draining.")
-GROUPS_WANTED = _pool_gauge(
-    "daybreak_groups_wanted", "Groups that the operator wants; only with an operator."
-)
-GROUPS_LOST = _pool_counter(
-    "daybreak_groups_lost_total", "Groups that died, hung, or stopped refreshing their registration."
-)
-WAKE_PHASE = _pool_gauge(
-    "daybreak_wake_phase", "1 for the phase of the wake that the pool is in now.", "phase"
-)
-WAKE_PHASE_SECONDS = _pool_gauge(
-    "daybreak_wake_phase_seconds", "Duration of each phase of the last complete wake.", "phase"
-)
-WAKE_LAST = _pool_gauge("daybreak_wake_last_seconds", "Duration of the last complete wake.")
-WAKE_ELAPSED = _pool_gauge(
-    "daybreak_wake_elapsed_seconds", "How long the wake in progress has lasted; 0 if there is none."
-)
-WAKES = _pool_counter(
-    "daybreak_wakes_total", "Complete wakes; without an operator, each group that becomes ready counts."
-)
-
 # ── the Redis server ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def _redis(name: str, text: str, *, type_: MetricType = MetricType.GAUGE, why_unused: str = "") -> Metric:
-    return Metric(
-        name=name, type=type_, help=text, exporters=_API, source=Source.REDIS, why_unused=why_unused
-    )
+    return Metric(name=name, type=type_, help=text, exporters=API, source=Source.REDIS, why_unused=why_unused)
 
 
 REDIS_UP = _redis("daybreak_redis_up", "1 if Redis answered when the metrics were read.")
@@ -213,7 +58,7 @@ def _api(
         type=type_,
         help=text,
         labels=labels,
-        exporters=_API,
+        exporters=API,
         buckets=buckets,
         why_unused=why_unused,
     )
@@ -395,11 +240,10 @@ OPERATOR_LAST_PLAN = _operator(
     "last_plan_timestamp_seconds", MetricType.GAUGE, "When a pool was last planned, in Unix time.", "pool"
 )
 
-ALL: tuple[Metric, ...] = tuple(
-    value
-    for module in (globals(), vars(catalogue_requests))
-    for value in list(module.values())
-    if isinstance(value, Metric)
+ALL: tuple[Metric, ...] = (
+    *pool_catalogue.ALL,
+    *request_catalogue.ALL,
+    *(value for value in list(globals().values()) if isinstance(value, Metric)),
 )
 
 

@@ -27,7 +27,7 @@ from prometheus_client.utils import floatToGoString
 from daybreak_server.domain.pool_totals import HistogramTotals, PoolTotals
 from daybreak_server.domain.pools import NOT_WAKING, GroupRecord, GroupState, PoolView, WakePhase
 from daybreak_server.domain.tasks import Priority, State
-from daybreak_server.observability import catalogue
+from daybreak_server.observability import catalogue, pool_catalogue
 from daybreak_server.ports.measurements import ServerStats
 from daybreak_server.ports.metrics import Metric, MetricType
 
@@ -124,16 +124,16 @@ def _of_view(view: PoolView, now_ms: int) -> Iterator[Sample]:
         (State.DELAYED, view.delayed),
         (State.RUNNING, view.running),
     ):
-        yield catalogue.POOL_TASKS, (view.name, state.value), count
-    yield catalogue.POOL_LIVE_TASKS, (view.name,), view.live
+        yield pool_catalogue.POOL_TASKS, (view.name, state.value), count
+    yield pool_catalogue.POOL_LIVE_TASKS, (view.name,), view.live
     counts = CountBy(map(_state_of, view.groups))
     for group_state in GroupState:
-        yield catalogue.GROUPS, (view.name, group_state.value), counts[group_state]
+        yield pool_catalogue.GROUPS, (view.name, group_state.value), counts[group_state]
         held = sum(group.ranks for group in view.groups if _state_of(group) is group_state)
-        yield catalogue.GPUS_HELD, (view.name, group_state.value), held
-    yield catalogue.GROUPS_READY, (view.name,), sum(counts[state] for state in GroupState if state.ready)
+        yield pool_catalogue.GPUS_HELD, (view.name, group_state.value), held
+    yield pool_catalogue.GROUPS_READY, (view.name,), sum(counts[state] for state in GroupState if state.ready)
     if view.report is not None:
-        yield catalogue.GROUPS_WANTED, (view.name,), view.report.wanted
+        yield pool_catalogue.GROUPS_WANTED, (view.name,), view.report.wanted
     yield from _wake(view, now_ms)
 
 
@@ -143,13 +143,13 @@ def _state_of(group: GroupRecord) -> GroupState:
 
 def _wake(view: PoolView, now_ms: int) -> Iterator[Sample]:
     for phase in WakePhase:
-        yield catalogue.WAKE_PHASE, (view.name, phase.value), int(view.wake_phase == phase)
+        yield pool_catalogue.WAKE_PHASE, (view.name, phase.value), int(view.wake_phase == phase)
     phases = {phase: seconds for phase, seconds in view.wake_last.items() if phase != _WAKE_TOTAL}
     for phase_name, seconds in phases.items():
-        yield catalogue.WAKE_PHASE_SECONDS, (view.name, phase_name), seconds
+        yield pool_catalogue.WAKE_PHASE_SECONDS, (view.name, phase_name), seconds
     if phases:
-        yield catalogue.WAKE_LAST, (view.name,), view.wake_last.get(_WAKE_TOTAL, sum(phases.values()))
-    yield catalogue.WAKE_ELAPSED, (view.name,), _elapsed_s(view, now_ms)
+        yield pool_catalogue.WAKE_LAST, (view.name,), view.wake_last.get(_WAKE_TOTAL, sum(phases.values()))
+    yield pool_catalogue.WAKE_ELAPSED, (view.name,), _elapsed_s(view, now_ms)
 
 
 def _elapsed_s(view: PoolView, now_ms: int) -> float:
@@ -162,10 +162,10 @@ def _elapsed_s(view: PoolView, now_ms: int) -> float:
 
 def _queue(totals: PoolTotals) -> Iterator[Sample]:
     for priority, depth in totals.queue.items():
-        yield catalogue.QUEUE_TASKS, (totals.name, priority), depth.tasks
-        yield catalogue.QUEUE_OLDEST_WAIT, (totals.name, priority), depth.oldest_wait_s
-    yield catalogue.FAIRNESS_ERROR, (totals.name,), totals.fairness_error_s
-    yield catalogue.POOL_DEAD_LETTERS, (totals.name,), totals.dead_letters
+        yield pool_catalogue.QUEUE_TASKS, (totals.name, priority), depth.tasks
+        yield pool_catalogue.QUEUE_OLDEST_WAIT, (totals.name, priority), depth.oldest_wait_s
+    yield pool_catalogue.FAIRNESS_ERROR, (totals.name,), totals.fairness_error_s
+    yield pool_catalogue.POOL_DEAD_LETTERS, (totals.name,), totals.dead_letters
 
 
 # ── totals ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,24 +174,24 @@ def _queue(totals: PoolTotals) -> Iterator[Sample]:
 def _history(totals: PoolTotals) -> Iterator[Sample]:
     pool = totals.name
     for priority in Priority:
-        yield catalogue.QUEUE_WAIT, (pool, priority.name.lower()), totals.waits(priority)
-    yield catalogue.TASK_RUN, (pool,), totals.runs
-    yield catalogue.TASK_CANCEL, (pool,), totals.cancels
-    yield catalogue.TASK_CANCEL_STEPS, (pool,), totals.cancel_steps
-    yield catalogue.TASKS_SUBMITTED, (pool,), totals.submitted
-    yield from _by(catalogue.TASKS_ENDED, pool, totals.ended)
+        yield pool_catalogue.QUEUE_WAIT, (pool, priority.name.lower()), totals.waits(priority)
+    yield pool_catalogue.TASK_RUN, (pool,), totals.runs
+    yield pool_catalogue.TASK_CANCEL, (pool,), totals.cancels
+    yield pool_catalogue.TASK_CANCEL_STEPS, (pool,), totals.cancel_steps
+    yield pool_catalogue.TASKS_SUBMITTED, (pool,), totals.submitted
+    yield from _by(pool_catalogue.TASKS_ENDED, pool, totals.ended)
     for (before, after), count in totals.transitions.items():
-        yield catalogue.TASK_TRANSITIONS, (pool, before, after), count
+        yield pool_catalogue.TASK_TRANSITIONS, (pool, before, after), count
     matched = totals.total("matched")
     yield from _by(
-        catalogue.TASK_CLAIMS, pool, {"waiting_group": matched, "backlog": totals.claims - matched}
+        pool_catalogue.TASK_CLAIMS, pool, {"waiting_group": matched, "backlog": totals.claims - matched}
     )
-    yield from _by(catalogue.TASK_RETRIES, pool, totals.retries)
-    yield from _by(catalogue.TASK_STRIKES, pool, totals.strikes)
-    yield from _by(catalogue.TASK_RELEASES, pool, totals.releases)
-    yield catalogue.LEASES_LOST, (pool,), totals.total("leases_lost")
-    yield catalogue.GROUPS_LOST, (pool,), totals.total("groups_lost")
-    yield catalogue.WAKES, (pool,), totals.total("wakes")
+    yield from _by(pool_catalogue.TASK_RETRIES, pool, totals.retries)
+    yield from _by(pool_catalogue.TASK_STRIKES, pool, totals.strikes)
+    yield from _by(pool_catalogue.TASK_RELEASES, pool, totals.releases)
+    yield pool_catalogue.LEASES_LOST, (pool,), totals.total("leases_lost")
+    yield pool_catalogue.GROUPS_LOST, (pool,), totals.total("groups_lost")
+    yield pool_catalogue.WAKES, (pool,), totals.total("wakes")
 
 
 def _by(metric: Metric, pool: str, values: Mapping[Any, float]) -> Iterator[Sample]:
@@ -200,19 +200,19 @@ def _by(metric: Metric, pool: str, values: Mapping[Any, float]) -> Iterator[Samp
 
 
 def _gpu(totals: PoolTotals) -> Iterator[Sample]:
-    yield catalogue.GPU_USED, (totals.name,), totals.used_gpu_seconds
-    yield from _by(catalogue.GPU_WASTED, totals.name, totals.wasted_gpu_seconds)
-    yield catalogue.GPU_IDLE, (totals.name,), totals.idle_gpu_seconds
+    yield pool_catalogue.GPU_USED, (totals.name,), totals.used_gpu_seconds
+    yield from _by(pool_catalogue.GPU_WASTED, totals.name, totals.wasted_gpu_seconds)
+    yield pool_catalogue.GPU_IDLE, (totals.name,), totals.idle_gpu_seconds
 
 
 def _tenants(totals: PoolTotals) -> Iterator[Sample]:
     pool = totals.name
     for tenant, of_tenant in totals.tenants.items():
-        yield catalogue.TENANT_GPU, (pool, tenant, "used"), of_tenant.used_gpu_seconds
-        yield catalogue.TENANT_GPU, (pool, tenant, "wasted"), of_tenant.wasted_gpu_seconds
-        yield catalogue.TENANT_QUEUED, (pool, tenant), of_tenant.queued
+        yield pool_catalogue.TENANT_GPU, (pool, tenant, "used"), of_tenant.used_gpu_seconds
+        yield pool_catalogue.TENANT_GPU, (pool, tenant, "wasted"), of_tenant.wasted_gpu_seconds
+        yield pool_catalogue.TENANT_QUEUED, (pool, tenant), of_tenant.queued
         if of_tenant.weight is not None:
-            yield catalogue.TENANT_WEIGHT, (pool, tenant), of_tenant.weight
+            yield pool_catalogue.TENANT_WEIGHT, (pool, tenant), of_tenant.weight
 
 
 def _of_server(stats: ServerStats) -> Iterator[Sample]:

@@ -49,7 +49,7 @@ def log_task(kind: ChangeKind, task: TaskId, **details: str | int | float | None
     try:
         _log_line(kind, task, details)
     except Exception as exc:
-        _log_once(type(exc))
+        _log_once(type(exc))  # type: ignore[arg-type]  # a class is hashable
 
 
 @functools.cache

@@ -35,7 +35,7 @@ def without_changes(reply: Any, on_change: OnChange) -> Any:
         try:
             on_change(_change(change))
         except Exception as exc:
-            _log_once(type(exc))
+            _log_once(type(exc))  # type: ignore[arg-type]  # a class is hashable
     return reply[1]
 
 
