@@ -10,9 +10,11 @@ import httpx2
 import pytest
 
 from daybreak_server.engines.serving import http_app
+from daybreak_server.engines.serving.http_server import HttpServer, ServerNotStartedError
 from daybreak_server.observability import catalogue
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.ports.metrics import Exporter
+from testkit.free_ports import free_port
 from testkit.waiting import wait_until
 
 
@@ -69,6 +71,31 @@ def test_an_upload_that_is_cut_off_frees_its_place(
     with cut_off(url):
         wait_until(lambda: client.post(url, json={}).status_code == 503, 10, "a request in progress")
     wait_until(lambda: client.post(url, json={}).status_code == 200, 10, "a free place")
+
+
+def test_a_request_for_the_group_that_had_this_address_before_is_refused(
+    serving: Callable[..., Any], client: httpx2.Client
+) -> None:
+    pool, _, url = serving()
+    refused = client.post(url, json={}, headers={"Daybreak-Group": "g_before"})
+    assert (refused.status_code, refused.headers["daybreak-refused"]) == (503, "other")
+    (group,) = pool.view().groups
+    answer = client.post(url, json={}, headers={"Daybreak-Group": group.id})
+    assert (answer.status_code, answer.headers["echo-count"]) == (200, "0")
+
+
+def test_a_leader_takes_the_first_free_port_of_its_range(serving: Callable[..., Any]) -> None:
+    """Without a free one, the group says so."""
+    taken, free = socket.create_server(("127.0.0.1", 0)), free_port()
+    with taken:
+        other = taken.getsockname()[1]
+        server = HttpServer(None, host="127.0.0.1", ports=[other, free])
+        server.close()
+        assert server.endpoint == f"http://127.0.0.1:{free}"
+        with pytest.raises(ServerNotStartedError, match="widen `ports`"):
+            HttpServer(None, host="127.0.0.1", ports=[other])
+    _, _, url = serving(ports=f"{free}-{free}")
+    assert url == f"http://127.0.0.1:{free}"
 
 
 def test_every_end_of_a_request_is_counted_and_answers_are_timed(

@@ -242,8 +242,8 @@ OPERATOR_LAST_PLAN = _operator(
 
 ALL: tuple[Metric, ...] = (
     *pool_catalogue.ALL,
-    *request_catalogue.ALL,
     *(value for value in list(globals().values()) if isinstance(value, Metric)),
+    *request_catalogue.ALL,
 )
 
 

@@ -18,6 +18,8 @@ class Refusal(StrEnum):
     """The group holds as many requests as its capacity."""
     DRAINING = "draining"
     """The group takes no more requests."""
+    OTHER = "other"
+    """The request is for another group, which had this address before."""
 
 
 class Admission:

@@ -26,6 +26,7 @@ class RequestOutcome(StrEnum):
     BUSY = Refusal.BUSY.value
     DRAINING = Refusal.DRAINING.value
     """Refused, or stopped because the group left."""
+    OTHER = Refusal.OTHER.value
 
 
 class RequestMetrics:
