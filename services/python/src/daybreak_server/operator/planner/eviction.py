@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.operator.crd.resource import Drain
 from daybreak_server.operator.planner.placement import GroupPlacement, is_busy, is_ready
 
@@ -34,33 +34,21 @@ def choose(
 
 
 def may_evict(placement: GroupPlacement, *, now: float, drains: Drains) -> bool:
-    """Whether its hosts may go now: no group on them has or takes work, unless its drain deadline has passed.
+    """Whether its hosts may go now: no group on them is busy, unless its drain deadline has passed.
 
     The same plan marks an idle group before it names the hosts. The precondition then finds either that the group has
     drained, or that it took a task just before the mark.
     """
     if placement.groups:
-        return all(
-            not (is_busy(group) or takes_requests(group)) or overdue(group, now=now, drains=drains)
-            for group in placement.groups
-        )
+        return all(not is_busy(group) or overdue(group, now=now, drains=drains) for group in placement.groups)
     # Without a group: not before FORM_S, because a group may be forming here.
     since = [replica.running_since for replica in placement.replicas]
     return all(moment is None or now - moment >= FORM_S for moment in since)
 
 
 def drained(group: GroupRecord) -> bool:
-    """Whether the group is marked to drain and holds no work, so that it can no longer get any."""
-    return group.drain and not is_busy(group) and not takes_requests(group)
-
-
-def takes_requests(group: GroupRecord) -> bool:
-    """Whether the group answers requests and has not reported that it refuses more.
-
-    The store gives no more tasks to a group from the moment of the mark. Requests come from gateways, and the group
-    refuses them only once it has seen the mark itself.
-    """
-    return group.endpoint is not None and group.state in (GroupState.IDLE, GroupState.BUSY)
+    """Whether the group is marked to drain and holds no task, so that it can no longer get one."""
+    return group.drain and not is_busy(group)
 
 
 def overdue(group: GroupRecord, *, now: float, drains: Drains) -> bool:

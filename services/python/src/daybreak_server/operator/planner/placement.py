@@ -67,11 +67,8 @@ class GroupPlacement:
 
 
 def is_busy(group: GroupRecord) -> bool:
-    """Whether the group holds a task or a request. A lost group holds none."""
-    if group.state is GroupState.LOST:
-        return False
-    requests = group.load.in_flight + group.load.waiting if group.load is not None else 0
-    return bool(group.tasks) or group.state is GroupState.BUSY or requests > 0
+    """Whether the group holds a task. A lost group holds none."""
+    return group.state is not GroupState.LOST and (bool(group.tasks) or group.state is GroupState.BUSY)
 
 
 def is_ready(group: GroupRecord) -> bool:
