@@ -1,4 +1,4 @@
-"""The load figures that a serving group reports. No engine uses them yet."""
+"""The load figures that a serving group reports."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ class Load:
     sessions: int = 0
     """Open sessions."""
     free_memory_bytes: int | None = None
-    """Free memory of the device with the least free memory."""
+    """Free memory of the leader's device; the ranks of a group use about the same."""

@@ -45,6 +45,7 @@ from daybreak_server.settings.rules.numbers import (
     Ranks,
     Share,
 )
+from daybreak_server.settings.rules.port_range import PortRange
 from daybreak_server.settings.section import Section, checked
 from daybreak_server.settings.sources import SettingsError
 from daybreak_server.settings.stores import ArtifactSettings, RedisSettings, S3Settings
@@ -195,6 +196,11 @@ class PoolSettings(Section):
         None,
         description="How a request's group is chosen; see `router.policy`, which holds if this is unset. Kind `online` "
         "only.",
+    )
+    ports: PortRange | None = Field(
+        None,
+        description="Ports at which the leaders of a pool of kind `online` listen, such as `20100-20199`: the first "
+        "free one of its host. A firewall can then let gateways through. If unset, any free port.",
     )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(

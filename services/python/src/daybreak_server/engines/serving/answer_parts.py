@@ -48,11 +48,15 @@ def parts_of(workload: ServingWorkload, request: Request) -> Iterator[Part]:
     """
     try:
         answer: Any = workload.serve(request)
-        response = answer if isinstance(answer, Response) else Response(body=answer, headers=dict([_CHUNKED_TYPE]))
+        response = (
+            answer if isinstance(answer, Response) else Response(body=answer, headers=dict([_CHUNKED_TYPE]))
+        )
         if isinstance(response.body, bytes | bytearray | memoryview):
             yield _whole(response, bytes(response.body))
             return
         body = iter(_iterable(response.body))
+        if response.status in _WITHOUT_BODY:
+            body = iter(())
     except RequestError as exc:
         yield _refused(exc)
         return
@@ -77,12 +81,11 @@ def _stream(response: Response, body: Iterator[Any]) -> Iterator[Part]:
 
 
 def _whole(response: Response, body: bytes) -> Part:
-    length = {} if response.status in _WITHOUT_BODY else {"content-length": str(len(body))}
-    return Part(body, _head(response.status, {**_without_length(response.headers), **length}))
-
-
-def _without_length(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if str(name).lower() != "content-length"}
+    head = _head(response.status, response.headers)
+    headers = [pair for pair in head.headers if pair[0] != b"content-length"]
+    if head.status in _WITHOUT_BODY:
+        return Part(b"", Head(head.status, tuple(headers)))
+    return Part(body, Head(head.status, (*headers, (b"content-length", str(len(body)).encode()))))
 
 
 def _refused(error: RequestError) -> Part:
@@ -115,7 +118,9 @@ def _header(name: Any, value: Any) -> tuple[bytes, bytes]:
         encoded = name.lower().encode("ascii"), value.strip().encode("latin-1")
     except (AttributeError, UnicodeError):
         _refuse(f"the header {name!r} must be ASCII, and its value text of the Latin-1 range")
-    if not _NAME.fullmatch(encoded[0]) or any(byte < 32 and byte != 9 or byte == 127 for byte in encoded[1]):
+    if not _NAME.fullmatch(encoded[0]) or any(
+        (byte < 32 and byte != 9) or byte == 127 for byte in encoded[1]
+    ):
         _refuse(f"the header {name!r} has characters that HTTP does not allow")
     return encoded
 

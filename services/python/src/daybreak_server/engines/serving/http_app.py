@@ -17,12 +17,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from daybreak_server.engines.serving.admission import Admission, Refusal
-from daybreak_server.engines.serving.answer_parts import problem, problem_headers
+from daybreak_server.engines.serving.answer_parts import Part, problem, problem_headers
 from daybreak_server.engines.serving.exchange import Exchange, Stop
+from daybreak_server.engines.serving.request_metrics import RequestMetrics, RequestOutcome
 from daybreak_server.workloads.serving import Request
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ DEADLINE_HEADER = "daybreak-deadline-s"
 """Seconds that are left for the answer, when the request was sent."""
 REFUSED_HEADER = "daybreak-refused"
 """A request with this header in its answer was not answered here, and can be tried on another group."""
+GROUP_HEADER = "daybreak-group"
+"""The id of the group that the request is for. An address may belong to another group by the time it is used."""
 SLOW_CLIENT_S = 60.0
 """A client that sends or takes nothing for this long is disconnected."""
 MAX_BODY_BYTES = 256 << 20
@@ -37,6 +40,7 @@ MAX_BODY_BYTES = 256 << 20
 _REFUSED = {
     Refusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
     Refusal.DRAINING: "This group takes no more requests. Try another group.",
+    Refusal.OTHER: "The group that the request is for has left, and another one has its address. Try another group.",
 }
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -47,12 +51,39 @@ class _ClientGoneError(Exception):
     """The client has closed the connection, or neither sends nor reads."""
 
 
+class _ProblemError(Exception):
+    """The request gets an error instead of an answer."""
+
+    def __init__(
+        self,
+        outcome: RequestOutcome,
+        status: int,
+        code: str,
+        detail: str,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+        self.status = status
+        self.body = problem(status, code, detail)
+        self.headers = (*problem_headers(self.body), *headers)
+
+
 class ServingApp:
     """The app. ``accept`` gets each admitted request, and returns at once."""
 
-    def __init__(self, admission: Admission, accept: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        accept: Callable[[Exchange], None],
+        *,
+        group: str = "",
+        metrics: RequestMetrics | None = None,
+    ) -> None:
         self._admission = admission
         self._accept = accept
+        self._group = group
+        self._metrics = metrics or RequestMetrics()
         self._exchanges: set[Exchange] = set()
 
     @property
@@ -67,27 +98,40 @@ class ServingApp:
         """Answer one request, as ASGI defines it."""
         if scope["type"] != "http":
             return
-        headers = _headers(scope)
+        began = time.monotonic()
+        outcome = RequestOutcome.GONE
         try:
-            deadline = _deadline(headers)
-        except ValueError as exc:
-            return await _send_problem(send, 400, "invalid_deadline", str(exc))
+            request = await self._admitted(scope, receive)
+            outcome = await self._answer(request, receive, send, began)
+        except _ProblemError as found:
+            outcome = found.outcome
+            await _send_problem(send, found)
+        except _ClientGoneError:
+            pass
+        finally:
+            self._metrics.ended(outcome, began)
+
+    async def _admitted(self, scope: Message, receive: Receive) -> Request:
+        """Return the request with its body, once it counts against the capacity.
+
+        :raises _ProblemError: if the request is refused.
+        :raises _ClientGoneError: if the client closes the connection.
+        """
+        headers = _headers(scope)
+        deadline = _deadline(headers)
         if deadline is not None and deadline <= time.monotonic():
-            return await _send_expired(send)
+            raise _expired()
+        if headers.get(GROUP_HEADER, self._group) != self._group:
+            raise _refused(Refusal.OTHER)
         refusal = self._admission.admit()
         if refusal is not None:
-            return await _send_refusal(send, refusal)
+            raise _refused(refusal)
         try:
             body = await _read_body(receive, deadline)
-        except _ClientGoneError:
-            return self._admission.release()
         except BaseException:
             self._admission.release()
             raise
-        if not isinstance(body, bytes):
-            self._admission.release()
-            return await _send_problem(send, *body)
-        request = Request(
+        return Request(
             method=scope["method"],
             path=scope["path"],
             query=scope["query_string"].decode("latin-1"),
@@ -95,61 +139,83 @@ class ServingApp:
             body=body,
             deadline=deadline,
         )
-        await self._answer(request, receive, send)
 
-    async def _answer(self, request: Request, receive: Receive, send: Send) -> None:
+    async def _answer(self, request: Request, receive: Receive, send: Send, began: float) -> RequestOutcome:
+        """Run the request and send its answer. :raises _ProblemError: if there is none, and nothing was sent."""
         exchange = Exchange(request, loop=asyncio.get_running_loop(), on_left=self._on_left)
         self._exchanges.add(exchange)
         watcher = asyncio.create_task(_watch(receive, exchange))
         try:
             self._accept(exchange)
-            await _stream(exchange, send)
+            return await self._stream(exchange, send, began)
         except _ClientGoneError:
             exchange.stop(Stop.GONE)
+            raise
         finally:
             watcher.cancel()
             exchange.leave_loop()
+
+    async def _stream(self, exchange: Exchange, send: Send, began: float) -> RequestOutcome:
+        """Send the answer as it comes.
+
+        :raises _ProblemError: if there is none, and nothing was sent.
+        :raises _ClientGoneError: if the client has gone or does not read.
+        """
+        started = False
+        while True:
+            parts = await _receive(exchange)
+            if parts and not started:
+                started = True
+                head = parts[0].head
+                assert head is not None
+                start = {"type": "http.response.start", "status": head.status, "headers": head.headers}
+                await _send(send, start)
+                self._metrics.first_byte(began)
+            if started and exchange.complete:
+                await _send_body(send, parts, more=False)
+                return RequestOutcome.ANSWERED
+            if parts:
+                await _send_body(send, parts, more=True)
+                continue
+            reason = _why_none(exchange)
+            if reason is None:
+                raise _ClientGoneError
+            if not started:
+                raise reason
+            # The server closes the connection, because the answer has no end.
+            _log.warning("an answer is cut off in the middle: %s", reason)
+            return reason.outcome
 
     def _on_left(self, exchange: Exchange) -> None:
         self._exchanges.discard(exchange)
         self._admission.release()
 
 
-async def _stream(exchange: Exchange, send: Send) -> None:
-    """Send the answer as it comes. :raises _ClientGoneError: if the client does not read."""
-    started = False
-    while True:
-        try:
-            async with asyncio.timeout_at(_on_loop_clock(exchange.request.deadline)):
-                parts = await exchange.receive()
-        except TimeoutError:
-            exchange.stop(Stop.DEADLINE)
-            parts = ()
-        if parts and not started:
-            head = parts[0].head
-            assert head is not None
-            started = True
-            await _send(send, {"type": "http.response.start", "status": head.status, "headers": head.headers})
-        if started and exchange.complete:
-            return await _send_body(send, b"".join(part.data for part in parts), more=False)
-        if parts:
-            await _send_body(send, b"".join(part.data for part in parts), more=True)
-        elif started:
-            return None  # the server closes the connection, because the answer has no end
-        else:
-            return await _send_error(exchange, send)
+async def _receive(exchange: Exchange) -> Sequence[Part]:
+    """Wait for parts. The result is empty if there will be no more, or the deadline has passed."""
+    try:
+        async with asyncio.timeout_at(_on_loop_clock(exchange.request.deadline)):
+            return await exchange.receive()
+    except TimeoutError:
+        exchange.stop(Stop.DEADLINE)
+        return ()
 
 
-async def _send_error(exchange: Exchange, send: Send) -> None:
-    """Send why there is no answer."""
+def _why_none(exchange: Exchange) -> _ProblemError | None:
+    """Why there is no answer, or no rest of it. ``None``: because the client has gone."""
     if exchange.failed is not None:
-        await _send_problem(send, 500, exchange.failed.code, exchange.failed.message)
-    elif exchange.stopped is Stop.STALLED:
-        await _send_problem(send, 500, "stalled", "The workload showed no progress with this request.")
-    elif exchange.stopped is Stop.DEADLINE:
-        await _send_expired(send)
-    elif exchange.stopped is Stop.LEAVING:
-        await _send_refusal(send, Refusal.DRAINING)
+        return _ProblemError(RequestOutcome.FAILED, 500, exchange.failed.code, exchange.failed.message)
+    match exchange.stopped:
+        case Stop.STALLED:
+            return _ProblemError(
+                RequestOutcome.FAILED, 500, "stalled", "The workload showed no progress with this request."
+            )
+        case Stop.DEADLINE:
+            return _expired()
+        case Stop.LEAVING:
+            return _refused(Refusal.DRAINING)
+        case _:
+            return None
 
 
 async def _watch(receive: Receive, exchange: Exchange) -> None:
@@ -159,8 +225,12 @@ async def _watch(receive: Receive, exchange: Exchange) -> None:
     exchange.stop(Stop.GONE)
 
 
-async def _read_body(receive: Receive, deadline: float | None) -> bytes | tuple[int, str, str]:
-    """Return the body, or the problem with it. :raises _ClientGoneError: if the client closes the connection."""
+async def _read_body(receive: Receive, deadline: float | None) -> bytes:
+    """Return the body.
+
+    :raises _ProblemError: if it is too large or too slow.
+    :raises _ClientGoneError: if the client closes the connection.
+    """
     parts: list[bytes] = []
     size = 0
     while True:
@@ -168,13 +238,15 @@ async def _read_body(receive: Receive, deadline: float | None) -> bytes | tuple[
             async with asyncio.timeout(min(SLOW_CLIENT_S, _remaining_s(deadline))):
                 message = await receive()
         except TimeoutError:
-            return 408, "slow_request", f"No more of the body has arrived for {SLOW_CLIENT_S:g} s, or by the deadline."
+            detail = "The body did not arrive in time."
+            raise _ProblemError(RequestOutcome.INVALID, 408, "slow_request", detail) from None
         if message["type"] == "http.disconnect":
             raise _ClientGoneError
         data = message.get("body", b"")
         size += len(data)
         if size > MAX_BODY_BYTES:
-            return 413, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."
+            detail = f"The body is larger than {MAX_BODY_BYTES} bytes."
+            raise _ProblemError(RequestOutcome.INVALID, 413, "body_too_large", detail)
         parts.append(data)
         if not message.get("more_body", False):
             return b"".join(parts)
@@ -189,28 +261,26 @@ async def _send(send: Send, message: Message) -> None:
         raise _ClientGoneError from None
 
 
-async def _send_body(send: Send, data: bytes, *, more: bool) -> None:
+async def _send_body(send: Send, parts: Sequence[Part], *, more: bool) -> None:
+    data = b"".join(part.data for part in parts)
     await _send(send, {"type": "http.response.body", "body": data, "more_body": more})
 
 
-async def _send_problem(
-    send: Send, status: int, code: str, detail: str, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> None:
-    body = problem(status, code, detail)
-    start = {"type": "http.response.start", "status": status, "headers": (*problem_headers(body), *headers)}
-    await send(start)
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+async def _send_problem(send: Send, found: _ProblemError) -> None:
+    await send({"type": "http.response.start", "status": found.status, "headers": found.headers})
+    await send({"type": "http.response.body", "body": found.body, "more_body": False})
 
 
-async def _send_refusal(send: Send, refusal: Refusal) -> None:
+def _refused(refusal: Refusal) -> _ProblemError:
     headers: tuple[tuple[bytes, bytes], ...] = ((REFUSED_HEADER.encode(), refusal.encode()),)
-    if refusal is Refusal.DRAINING:
+    if refusal is not Refusal.BUSY:
         headers += ((b"connection", b"close"),)
-    await _send_problem(send, 503, f"group_{refusal}", _REFUSED[refusal], headers)
+    return _ProblemError(RequestOutcome(refusal), 503, f"group_{refusal}", _REFUSED[refusal], headers)
 
 
-async def _send_expired(send: Send) -> None:
-    await _send_problem(send, 504, "deadline_passed", "The deadline of the request passed before it was answered.")
+def _expired() -> _ProblemError:
+    detail = "The deadline of the request passed before it was answered."
+    return _ProblemError(RequestOutcome.DEADLINE, 504, "deadline_passed", detail)
 
 
 def _headers(scope: Message) -> dict[str, str]:
@@ -222,7 +292,7 @@ def _headers(scope: Message) -> dict[str, str]:
 
 
 def _deadline(headers: MutableMapping[str, str]) -> float | None:
-    """The deadline in monotonic seconds. :raises ValueError: if the header is no number."""
+    """The deadline in monotonic seconds. :raises _ProblemError: if the header is no number."""
     stated = headers.get(DEADLINE_HEADER)
     if stated is None:
         return None
@@ -231,7 +301,8 @@ def _deadline(headers: MutableMapping[str, str]) -> float | None:
     except ValueError:
         seconds = math.nan
     if math.isnan(seconds):
-        raise ValueError(f"The header {DEADLINE_HEADER} must be a number of seconds, not {stated[:40]!r}.")
+        detail = f"The header {DEADLINE_HEADER} must be a number of seconds, not {stated[:40]!r}."
+        raise _ProblemError(RequestOutcome.INVALID, 400, "invalid_deadline", detail)
     return None if seconds == math.inf else time.monotonic() + seconds
 
 

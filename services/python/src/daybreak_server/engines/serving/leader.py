@@ -38,6 +38,7 @@ from daybreak_server.engines.serving.admission import Admission
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.engines.serving.http_app import ServingApp
 from daybreak_server.engines.serving.http_server import HttpServer
+from daybreak_server.engines.serving.request_metrics import RequestMetrics
 from daybreak_server.engines.serving.request_run import RequestRun
 from daybreak_server.engines.serving.worker_threads import WorkerThreads
 from daybreak_server.workloads.base import WorkloadSpec
@@ -92,8 +93,11 @@ class ServingLeader:
             self._answer, threads_max=config.capacity if config.ranks == 1 else 1
         )
         self._admission = Admission(config.capacity)
-        self._app = ServingApp(self._admission, self._threads.submit)
-        self._server = HttpServer(self._app, host=host)
+        metrics = RequestMetrics(deps.metrics.meter, pool=config.pool)
+        self._app = ServingApp(
+            self._admission, self._threads.submit, group=lease_renewer.record.id, metrics=metrics
+        )
+        self._server = HttpServer(self._app, host=host, ports=config.ports)
         self._server.start()
         lease_renewer.update(
             now=False,
@@ -207,7 +211,9 @@ class ServingLeader:
         until = time.monotonic() + config.drain_s
         self._wait_empty(until)
         if self._admission.held and self._broken is None:
-            _log.warning("%d requests have not ended in %g s and are stopped", self._admission.held, config.drain_s)
+            _log.warning(
+                "%d requests have not ended in %g s and are stopped", self._admission.held, config.drain_s
+            )
             self._stop_requests(Stop.LEAVING)
             self._wait_empty(time.monotonic() + config.grace_s)
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from daybreak_server.domain.log_context import bound, keep_private
+from daybreak_server.domain import private_inputs
+from daybreak_server.domain.log_context import bound
 from daybreak_server.domain.tasks import Control
 from daybreak_server.engines.gang.channel import Message
 from daybreak_server.engines.gang.control_group import ControlGroup, LeaderConnection
@@ -25,8 +26,8 @@ from daybreak_server.workloads.serving import Request, ServingWorkload, never
 
 ORDER = "serve"
 """The kind of the leader's order to run a request. Its payload is the body."""
-_PRIVATE_BYTES = 64 * 1024
-"""The log never quotes bodies up to this size. Larger ones are not kept for that."""
+_READABLE_BYTES = 64 * 1024
+"""The log quotes no text of a JSON body up to this size. Of a larger one, it does not quote the beginning."""
 
 
 class RequestRun:
@@ -46,8 +47,6 @@ class RequestRun:
             exchange.abandon()
             return None
         request = exchange.request
-        if len(request.body) <= _PRIVATE_BYTES:
-            keep_private(request.body.decode("utf-8", "replace"))
         if self._lockstep:
             self._control_group.order(ORDER, request.body, **_fields(request))
             request = replace(request, cancelled=never)
@@ -66,8 +65,8 @@ class RequestRun:
             return verdict
 
         try:
-            with bound(request_id=request.headers.get("x-request-id", "")):
-                verdict = drive(parts_of(self._workload, request), agree, check=_part, what="request")
+            with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
+                verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
         except GroupBrokenError as exc:
             exchange.fail(worst(reports) or _lost(str(exc)))
             raise
@@ -90,10 +89,17 @@ def follow(order: Message, workload: ServingWorkload, leader: LeaderConnection) 
     def agree(own_report: Report, _part: Part | None) -> Verdict:
         return leader.agree(own_report)
 
-    return drive(parts_of(workload, request), agree, check=_part, what="request")
+    with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
+        return drive(parts_of(workload, request), agree, check=_checked, what="request")
 
 
-def _part(part: Part) -> Part:
+def _private(request: Request) -> private_inputs.running:
+    body = request.body
+    known = body if len(body) <= _READABLE_BYTES else body[: private_inputs.INPUT_CHARS]
+    return private_inputs.running(known.decode("utf-8", "replace"), "")
+
+
+def _checked(part: Part) -> Part:
     return part  # `parts_of` has checked it
 
 

@@ -33,12 +33,17 @@ class Wish(BaseModel):
     size: int = Field(0, ge=0, le=1 << 30, description="Bytes of the body, or of each part; 0: a short text.")
     status: int = Field(200, description="Status of the answer.")
     fault: Literal["", "error", "refuse", "crash", "hang", "nonsense"] = Field(
-        "", description="Raise an error, raise a RequestError of `status`, end the process, hang, or return no answer."
+        "",
+        description="Raise an error, raise a RequestError of `status`, end the process, hang, or return no answer.",
     )
-    fault_at: int = Field(0, ge=0, description="The part before which the fault happens; 0: before the first byte.")
+    fault_at: int = Field(
+        0, ge=0, description="The part before which the fault happens; 0: before the first byte."
+    )
     fault_rank: int | None = Field(None, ge=0, description="Only on this rank; absent: on all.")
     patient: bool = Field(False, description="Do not ask whether the request is cancelled.")
-    all_ranks: bool = Field(False, description="Run a collective of all ranks before each part; the body is its sums.")
+    all_ranks: bool = Field(
+        False, description="Run a collective of all ranks before each part; the body is its sums."
+    )
 
 
 class EchoServe:
