@@ -10,3 +10,5 @@ class PoolKind(StrEnum):
 
     JOBS = "jobs"
     """Groups pull tasks from the queue."""
+    ONLINE = "online"
+    """Groups answer requests."""

@@ -1,4 +1,4 @@
-"""The load figures that a serving group reports. No engine uses them yet."""
+"""The load figures that a serving group reports."""
 
 from __future__ import annotations
 
