@@ -175,6 +175,7 @@ def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupC
         checkpoint_s=options.checkpoint_s,
         progress_s=options.progress_s,
         drain_s=options.drain_s,
+        capacity=options.capacity or workload_spec(options).capacity,
     )
 
 
@@ -229,8 +230,15 @@ def _build_gang_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDep
     return Rank(spec, config, deps, rank=rank)
 
 
+def _build_serving_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, rank: int) -> Rank:
+    from daybreak_server.engines.serving.engine import serving_engine  # imports an HTTP server
+
+    return Rank(spec, config, deps, rank=rank, engine=serving_engine(deps.host))
+
+
 BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GroupConfig, RankDeps, int], Rank]] = {
-    PoolKind.JOBS: _build_gang_rank
+    PoolKind.JOBS: _build_gang_rank,
+    PoolKind.ONLINE: _build_serving_rank,
 }
 """Kind of pool → what builds a rank of its groups."""
 

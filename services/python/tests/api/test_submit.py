@@ -163,6 +163,19 @@ def test_a_batch_has_a_result_for_each_task_in_order(api: Api) -> None:
     ]
 
 
+def test_a_pool_that_answers_requests_takes_no_tasks(start_api: Callable[..., Api]) -> None:
+    """Its groups would never claim one, so the error says where requests go."""
+    client = start_api(pools={"answers": {"workload": "echo-serve"}}).client
+    task = {"pool": "answers", "input": {}}
+    for response in (client.post("/v1/tasks", json=task), client.post("/v1/estimate", json=task)):
+        assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
+        (error,) = response.json()["errors"]
+        assert error["field"] == "pool"
+        assert "/v1/pools/answers/serve/" in error["message"]
+    examples = client.get("/openapi.json").json()["paths"]["/v1/tasks"]["post"]["requestBody"]
+    assert "answers" not in examples["content"]["application/json"]["examples"]
+
+
 @pytest.mark.parametrize("count", [0, 101])
 def test_a_batch_has_1_to_100_tasks(api: Api, count: int) -> None:
     """A batch with fewer or more is refused."""

@@ -17,7 +17,7 @@ class _Params(BaseModel):
     pass
 
 
-FUTURE_KIND = WorkloadSpec(name="odd", kind="online", Params=_Params, implementation="a.b:C")
+FUTURE_KIND = WorkloadSpec(name="odd", kind="odd", Params=_Params, implementation="a.b:C")
 FUTURE_KIND_PATH = f"{__name__}:FUTURE_KIND"
 
 
@@ -33,14 +33,25 @@ def test_a_pool_may_state_the_kind_of_its_workload() -> None:
 def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
     """The API and the rank process both refuse it, so that no task waits forever."""
     settings = Settings.model_validate({"pools": {"odd": {"workload": FUTURE_KIND_PATH}}})
-    with pytest.raises(registry.WrongKindError, match="has the kind 'online'; this version serves: jobs"):
+    with pytest.raises(
+        registry.WrongKindError, match="has the kind 'odd'; this version serves: jobs, online"
+    ):
         PoolEntry.of("odd", settings.pools["odd"])
-    with pytest.raises(registry.WrongKindError, match="'online'"):
+    with pytest.raises(registry.WrongKindError, match="'odd'"):
         wiring.build_rank(settings, "odd", on_broken=print)
 
 
 def test_a_pool_that_states_a_different_kind_from_its_workload_is_refused() -> None:
     with pytest.raises(registry.WrongKindError, match="correct the pool's kind"):
         registry.spec("echo", kind="online")
+    with pytest.raises(registry.WrongKindError, match="correct the pool's kind"):
+        PoolEntry.of("echo", PoolSettings.model_validate({"workload": "echo", "kind": "online"}))
     with pytest.raises(ValidationError, match="jobs"):
-        PoolSettings.model_validate({"workload": "echo", "kind": "online"})
+        PoolSettings.model_validate({"workload": "echo", "kind": "odd"})
+
+
+def test_the_capacity_of_a_group_is_the_pools_or_else_the_workloads() -> None:
+    pools = {"own": {"workload": "echo-serve", "capacity": 3}, "echo-serve": {"workload": "echo-serve"}}
+    settings = Settings.model_validate({"pools": pools})
+    assert wiring.gang_config(settings, "own").capacity == 3
+    assert wiring.gang_config(settings, "echo-serve").capacity == registry.spec("echo-serve").capacity

@@ -10,7 +10,7 @@ reasons, never ids of tasks; tenants up to ``metrics.tenants_max``, the others t
 
 from __future__ import annotations
 
-from daybreak_server.observability import pool_catalogue
+from daybreak_server.observability import catalogue_requests, pool_catalogue
 from daybreak_server.observability.pool_catalogue import API
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
 
@@ -243,6 +243,7 @@ OPERATOR_LAST_PLAN = _operator(
 ALL: tuple[Metric, ...] = (
     *pool_catalogue.ALL,
     *(value for value in list(globals().values()) if isinstance(value, Metric)),
+    *(value for value in vars(catalogue_requests).values() if isinstance(value, Metric)),
 )
 
 

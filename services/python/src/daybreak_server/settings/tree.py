@@ -183,6 +183,11 @@ class PoolSettings(Section):
     drain_s: DurationOrNone = Field(
         30.0, description="How long a draining group may take to finish its task, in seconds."
     )
+    capacity: Count | None = Field(
+        None,
+        description="How many requests a group of a pool of kind `online` holds at once; it refuses more, and the "
+        "gateway tries another group. If unset, the workload's capacity.",
+    )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(
         default_factory=dict,

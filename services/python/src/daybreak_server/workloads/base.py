@@ -3,7 +3,8 @@
 A workload has two parts:
 
 * a :class:`WorkloadSpec`, importable without torch, with which the API validates a task's input and estimates its cost;
-* a class with ``load`` and ``run`` (:class:`Workload`), which only the ranks of a group import.
+* a class with ``load`` and ``run`` (:class:`Workload`), which only the ranks of a group import. A workload that answers
+  requests has ``serve`` instead of ``run`` (:mod:`~daybreak_server.workloads.serving`).
 
 ``run`` is a generator that every rank of the group executes in lockstep: all ranks yield the same number of times, and
 **at each yield all ranks agree** whether to continue, cancel, release the task or expire it. When they agree to stop,
@@ -151,6 +152,10 @@ class Workload(Protocol[P]):
         """Do one task, and yield after each step. Called on every rank with the same task."""
 
 
+class NoInput(BaseModel):
+    """The input of a workload that takes no tasks."""
+
+
 def _no_limits(options: Mapping[str, Any]) -> Any:
     return None
 
@@ -171,9 +176,12 @@ class WorkloadSpec(Generic[P]):
     name: str
     kind: str = PoolKind.JOBS
     """The kind of its pools: a :class:`~daybreak_server.domain.kinds.PoolKind`."""
-    Params: type[P]
+    Params: type[P] = NoInput  # type: ignore[assignment]  # a workload of kind `online` has no other input
     implementation: str
     """``package.module:Class``; only ranks import it."""
+    capacity: int = 1
+    """How many requests ``serve`` may answer at once in a group of one rank, if the pool's settings do not say it.
+    Kind ``online`` only."""
     limits: Callable[[Mapping[str, Any]], Any] = _no_limits
     cost: Callable[[P], float] = _unit_cost
 

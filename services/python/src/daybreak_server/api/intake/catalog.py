@@ -16,6 +16,7 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, from_validation, invalid_field, task_not_found
 from daybreak_server.api.intake.normalization import Normalizer
 from daybreak_server.domain.ids import TaskId, pool_of
+from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.settings.tree import PoolSettings, Settings
@@ -42,6 +43,11 @@ class PoolEntry:
         """Look up the pool's workload. :raises UnknownWorkloadError: if it is not installed."""
         spec = registry.spec(settings.workload, kind=settings.kind)
         return cls(name, settings, spec, context_of(spec, settings.workload_options))
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether clients submit tasks to the pool; the groups of other pools answer requests."""
+        return self.spec.kind == PoolKind.JOBS
 
     def parse(self, data: Mapping[str, Any], *, within: str = "input") -> BaseModel:
         """The validated input. :raises ApiError: ``invalid_input`` with paths below ``within``."""
@@ -120,6 +126,17 @@ class Catalog:
             raise ApiError(
                 ErrorCode.NO_SUCH_POOL,
                 f"There is no pool {name[:40]!r}. Use one of: {', '.join(self._pools)}.",
+            )
+        return entry
+
+    def for_tasks(self, name: str) -> PoolEntry:
+        """The pool, for a task. :raises ApiError: ``no_such_pool``, or ``invalid_input`` if it takes no tasks."""
+        entry = self.get(name)
+        if not entry.takes_tasks:
+            raise invalid_field(
+                "pool",
+                f"The pool {name!r} takes no tasks, because its groups answer requests. Send the request to "
+                f"/v1/pools/{name}/serve/.",
             )
         return entry
 

@@ -60,7 +60,7 @@ class Submission:
             request = SubmitRequest.model_validate(data)
         except ValidationError as exc:
             raise from_validation(exc) from exc
-        entry = self._catalog.get(request.pool)
+        entry = self._catalog.for_tasks(request.pool)
         try:
             params = entry.parse(request.input)
         except ApiError:

@@ -79,7 +79,8 @@ def build(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
     )
     schemas.update(more.get("$defs", {}))
     for entry in catalog:
-        _add_input(schemas, entry)
+        if entry.takes_tasks:
+            _add_input(schemas, entry)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for item in document["paths"].values():
@@ -153,7 +154,11 @@ def example_input(entry: PoolEntry) -> dict[str, Any]:
 
 def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
     paths = document["paths"]
-    tasks = {entry.name: {"pool": entry.name, "input": example_input(entry)} for entry in catalog}
+    tasks = {
+        entry.name: {"pool": entry.name, "input": example_input(entry)}
+        for entry in catalog
+        if entry.takes_tasks
+    }
     by_pool = {name: {"summary": f"To the pool {name}", "value": body} for name, body in tasks.items()}
     _set_examples(paths["/v1/tasks"]["post"], by_pool)
     _set_examples(paths["/v1/estimate"]["post"], by_pool)

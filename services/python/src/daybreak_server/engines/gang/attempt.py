@@ -41,6 +41,7 @@ from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.context import LeaderContext
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import HeldLease
+from daybreak_server.engines.rank.outputs import checked_step
 from daybreak_server.engines.rank.progress import EventBuffer, PhaseEta
 from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.ports.blobs import BlobError, Blobs
@@ -176,7 +177,7 @@ class Attempt:
         )
         try:
             task: Task[Any] = Task(id=claim.lease.task, params=params, attempt=claim.attempt)
-            verdict = drive(begin(deps.workload, task, context), self._agree)
+            verdict = drive(begin(deps.workload, task, context), self._agree, check=checked_step)
             with deps.heartbeat.during("checkpoint", BLOB_STALL_S):
                 self._checkpoints.close()
             if verdict not in (Verdict.FINISH, Verdict.BREAK) and self._reporter.event_buffer.has_notes:

@@ -15,11 +15,12 @@ from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.context import FollowerContext
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.heartbeat import Heartbeat
+from daybreak_server.engines.rank.outputs import checked_step
 from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
 from daybreak_server.workloads.base import Step, Task, Workload, WorkloadSpec
 from daybreak_server.workloads.inputs import context_of, restored
 
-_FOREVER_S = 10 * 365 * 86400.0
+FOREVER_S = 10 * 365 * 86400.0
 _LOGGED = ("task", "attempt", "group", "trace_id")
 """Fields of an order that each line of the log has."""
 
@@ -49,7 +50,7 @@ class FollowerLoop:
         :raises GroupBrokenError: if the connection to the leader is lost, or the ranks disagree.
         """
         while True:
-            self._heartbeat.beat("idle", limit_s=_FOREVER_S)
+            self._heartbeat.beat("idle", limit_s=FOREVER_S)
             order = self._leader.next_order()
             if order.kind == "leave":
                 self._scratch_dirs.close()
@@ -68,7 +69,7 @@ class FollowerLoop:
             self._scratch_dirs.scratch_dir() as workdir,
         ):
             context = FollowerContext(workdir=workdir, resume=order.payload if fields["resumes"] else None)
-            verdict = drive(self._steps(fields, context), self._agree)
+            verdict = drive(self._steps(fields, context), self._agree, check=checked_step)
         if verdict is Verdict.BREAK:
             raise GroupBrokenError("the ranks do not agree")
 

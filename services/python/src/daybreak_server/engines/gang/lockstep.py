@@ -19,29 +19,31 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict, report_of
 from daybreak_server.engines.rank.error_causes import describe
-from daybreak_server.engines.rank.outputs import checked_step
 from daybreak_server.workloads.base import Context, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
+S = TypeVar("S")
 
 
-def advance(run: Iterator[Step], *, point: int) -> tuple[Report, Step | None]:
-    """Run a task to its next step. An error becomes part of the report.
+def advance(
+    run: Iterator[Any], *, point: int, check: Callable[[Any], S], what: str = "task"
+) -> tuple[Report, S | None]:
+    """Run the work to its next step, which ``check`` checks. An error becomes part of the report.
 
     That includes ``SystemExit`` and ``KeyboardInterrupt``: on this thread only the workload raises them, and they would
     silently end the thread and leave the pool without a group.
     """
     try:
-        step = checked_step(next(run))
+        step = check(next(run))
     except StopIteration:
         return Report(point=point, status=Status.DONE), None
     except BaseException as exc:
         report = report_of(exc, point=point)
-        _log.warning("the task failed: %s", report.message, exc_info=True)
+        _log.warning("the %s failed: %s", what, report.message, exc_info=True)
         return report, None
     return Report(point=point, status=Status.STEPPED), step
 
@@ -51,12 +53,22 @@ def begin(workload: Workload[Any], task: Task[Any], ctx: Context) -> Iterator[St
     yield from workload.run(task, ctx)
 
 
-def drive(run: Iterator[Step], agree: Callable[[Report, Step | None], Verdict]) -> Verdict:
-    """Run a task until the ranks agree on a verdict that ends it, and return that verdict."""
+def drive(
+    run: Iterator[Any],
+    agree: Callable[[Report, S | None], Verdict],
+    *,
+    check: Callable[[Any], S],
+    what: str = "task",
+) -> Verdict:
+    """Run the work until the ranks agree on a verdict that ends it, and return that verdict.
+
+    :param check: Checks each step, and returns it in its plain form.
+    :param what: What the log calls the work.
+    """
     point, owner = 0, os.getpid()
     while True:
         point += 1
-        report, step = advance(run, point=point)
+        report, step = advance(run, point=point, check=check, what=what)
         if os.getpid() != owner:
             # The workload has forked, and this is the child process. Only the parent is the rank.
             os._exit(1 if report.failed and report.kind != "SystemExit" else 0)
@@ -68,7 +80,7 @@ def drive(run: Iterator[Step], agree: Callable[[Report, Step | None], Verdict]) 
             return verdict
 
 
-def _close(run: Iterator[Step]) -> None:
+def _close(run: Iterator[Any]) -> None:
     close = getattr(run, "close", None)
     if close is None:
         return

@@ -41,8 +41,7 @@ from daybreak_server.engines.gang.control_group import (
     LeaderConnection,
     SingleRank,
 )
-from daybreak_server.engines.gang.follower import FollowerLoop
-from daybreak_server.engines.gang.leader import LeaderLoop
+from daybreak_server.engines.gang.engine import JOBS, Engine, Leader
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rendezvous import Listener, join, this_rank
 from daybreak_server.engines.rank.config import GroupConfig
@@ -66,12 +65,19 @@ class Rank:
     """A rank at work."""
 
     def __init__(
-        self, spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, *, rank: int = 0
+        self,
+        spec: WorkloadSpec[Any],
+        config: GroupConfig,
+        deps: RankDeps,
+        *,
+        rank: int = 0,
+        engine: Engine = JOBS,
     ) -> None:
         self._spec = spec
         self._config = config
         self._deps = deps
         self._rank = rank
+        self._engine = engine
         self._watchdog = deps.watchdog() if rank == 0 and deps.watchdog is not None else None
         self._heartbeat = Heartbeat(
             config.start_s, mirror=self._watchdog.shared if self._watchdog is not None else None
@@ -80,7 +86,7 @@ class Rank:
         self._cause: Cause | None = None
         self._breaking = threading.Lock()
         self._ended = threading.Event()
-        self._loop: LeaderLoop | None = None
+        self._loop: Leader | None = None
         self._leader: LeaderConnection | None = None
         self._lease_renewer: LeaseRenewer | None = None
         self._wake: dict[str, float] = dict(deps.wake)
@@ -205,7 +211,7 @@ class Rank:
             )
             if self._watchdog is not None:
                 self._watchdog.wait_ready()
-            self._loop = LeaderLoop(
+            self._loop = self._engine.leader(
                 self._spec,
                 deps=leader_deps,
                 control_group=control_group,
@@ -302,7 +308,7 @@ class Rank:
                 store, rank=self._rank, size=config.ranks, device=config.device, timeout_s=config.stall_s
             )
             self._store = store
-            FollowerLoop(
+            self._engine.follower(
                 self._spec, config=config, workload=self._load(None), leader=leader, heartbeat=self._heartbeat
             ).run()
         except BaseException as exc:

@@ -37,6 +37,8 @@ class GroupConfig:
     ping_s: float = 20.0
     """How often an idle leader sends its followers a no-op."""
     preview_ttl_s: float = 3600.0
+    capacity: int = 1
+    """How many requests a group that serves requests holds at once."""
 
     @property
     def renew_s(self) -> float:

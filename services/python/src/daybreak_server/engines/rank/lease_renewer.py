@@ -6,7 +6,7 @@ Every ``_POLL_S`` (0.25 s) the thread does this:
    and ends. Nothing renews the leases from then on: ``on_break`` settles the tasks, and if the store cannot be reached
    they are retried when their leases end.
 2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago, and refreshes the group's record at a
-   third of its TTL.
+   third of its TTL, or more often if its load must be known (:meth:`LeaseRenewer.report`).
 3. It restarts the watchdog process if that has died, and updates the times of renewal and refresh in shared memory.
 
 An outage of the store is logged once and stops nothing: the work continues. Leases run on a clock that advances only
@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -139,6 +139,8 @@ class LeaseRenewer:
         self._held: dict[TaskId, HeldLease] = {}
         self._peers: Peers | None = None
         self._refreshed_at = 0.0
+        self._refresh_s = self.ttl_s / 3
+        self._changes: Callable[[], Mapping[str, Any]] | None = None
         self._ended = threading.Event()
         self._broken = False
         self._reachable = True
@@ -189,6 +191,11 @@ class LeaseRenewer:
         """Watch the other ranks too from now on."""
         self._peers = peers
 
+    def report(self, changes: Callable[[], Mapping[str, Any]], *, every_s: float) -> None:
+        """Refresh the record this often from now on, each time with the changes that ``changes`` returns."""
+        self._changes = changes
+        self._refresh_s = min(self.ttl_s / 3, every_s)
+
     def hold(self, held: HeldLease) -> None:
         """Renew this lease too from now on."""
         with self._lock:
@@ -228,13 +235,21 @@ class LeaseRenewer:
             for held in self._held.values():
                 if held.age_s >= self._config.renew_s and not held.control & Control.STALE:
                     self._renew(held)
-            if time.monotonic() - self._refreshed_at >= self.ttl_s / 3:
-                self.refresh()
+            if time.monotonic() - self._refreshed_at >= self._refresh_s:
+                self._refresh_changed()
             if self._watchdog is not None:
                 self._watchdog.start()
                 self._watchdog.shared.write(
                     renewed_at=self._least_renewed_at(), refreshed_at=self._refreshed_at
                 )
+
+    def _refresh_changed(self) -> None:
+        try:
+            changes = self._changes() if self._changes is not None else {}
+        except Exception:
+            _log.exception("the changes of the group's record cannot be read; refreshing it as it is")
+            changes = {}
+        self.update(**changes)
 
     def _why_broken(self) -> Failed | None:
         stall = self._heartbeat.stalled()

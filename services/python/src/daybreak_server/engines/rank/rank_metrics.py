@@ -31,7 +31,7 @@ _OUTCOMES: dict[type[Outcome], str] = {
 F = TypeVar("F", bound=Callable[..., None])
 
 
-def _harmless(method: F) -> F:
+def harmless(method: F) -> F:
     """Log what a measurement raises, once for each method: the work that is measured must not notice."""
     failed: list[str] = []
 
@@ -51,7 +51,7 @@ class RankMetrics:
     """The metrics ``daybreak_rank_…`` of one rank. Without a meter it measures nothing."""
 
     def __init__(self, meter: Meter | None = None, *, pool: str = "", rank: int = 0) -> None:
-        self._meter = meter or NoMeter()
+        self._meter = self.meter = meter or NoMeter()
         self._pool = pool
         self._rank = rank
         self._phases: set[str] = set()
@@ -59,20 +59,20 @@ class RankMetrics:
         self._phase_began = self._stepped = time.monotonic()
         self._begin_counting()
 
-    @_harmless
+    @harmless
     def _begin_counting(self) -> None:
         """Export all outcomes from the start: a rate needs a value before the first event, which may be the only one
         if the pool scales to zero after each task."""
         for outcome in (*_OUTCOMES.values(), BROKEN, LOST):
             self._meter.counter(catalogue.RANK_ATTEMPTS, self._pool, outcome).inc(0)
 
-    @_harmless
+    @harmless
     def begin_attempt(self) -> None:
         """An attempt begins."""
         self._phase = ""
         self._phase_began = self._stepped = time.monotonic()
 
-    @_harmless
+    @harmless
     def step(self, phase: str) -> None:
         """A step of ``phase`` is complete."""
         now, label = time.monotonic(), self._label(phase)
@@ -80,35 +80,35 @@ class RankMetrics:
         self._meter.histogram(catalogue.RANK_STEP, self._pool, label).observe(now - self._stepped)
         self._stepped = now
 
-    @_harmless
+    @harmless
     def begin_phase(self, phase: str) -> None:
         """A phase of the engine's own work begins, such as the upload."""
         self._stepped = time.monotonic()
         self._enter(self._label(phase), self._stepped)
 
-    @_harmless
+    @harmless
     def end_attempt(self, outcome: Outcome | str | None) -> None:
         """The attempt has ended with this outcome. ``None``: the task belongs to another attempt."""
         self._enter("", time.monotonic())
         known = _OUTCOMES.get(type(outcome), LOST) if not isinstance(outcome, str) else outcome  # type: ignore[arg-type]
         self._meter.counter(catalogue.RANK_ATTEMPTS, self._pool, known).inc()
 
-    @_harmless
+    @harmless
     def loaded(self, phase: str, seconds: float) -> None:
         """A phase of the group's start took so long."""
         self._meter.histogram(catalogue.RANK_LOAD, self._pool, phase).observe(seconds)
 
-    @_harmless
+    @harmless
     def claimed(self, seconds: float) -> None:
         """A wake-up token led to a claim after so long."""
         self._meter.histogram(catalogue.RANK_CLAIM, self._pool).observe(seconds)
 
-    @_harmless
+    @harmless
     def script_called(self, script: str, seconds: float, _succeeded: bool) -> None:
         """A call of a Redis script took so long."""
         self._meter.histogram(catalogue.RANK_SCRIPT, self._pool, script).observe(seconds)
 
-    @_harmless
+    @harmless
     def ages(self, heartbeat_s: float, *, lease_s: float | None) -> None:
         """How long ago the work advanced, and the lease of the running task was renewed."""
         self._meter.gauge(catalogue.RANK_HEARTBEAT_AGE, self._pool, str(self._rank)).set(heartbeat_s)

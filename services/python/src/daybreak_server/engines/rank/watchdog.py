@@ -124,7 +124,8 @@ class Watchdog:
 
 
 def without_task(record: GroupRecord) -> GroupRecord:
-    """Return the record as it would be without a task: the fields that a task changes have their idle values."""
+    """Return the record as it would be without work: the fields that work changes have their idle values."""
+    record = replace(record, load=None)
     if record.state is GroupState.BUSY:
         record = replace(record, state=GroupState.IDLE)
     return replace(record, tasks=(), since_ms=0) if record.state is GroupState.IDLE else record

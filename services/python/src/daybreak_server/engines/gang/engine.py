@@ -1,0 +1,92 @@
+"""What differs between the kinds of groups: the loops of the leader and of the followers.
+
+Everything else in a rank's life is the same for all kinds: :mod:`~daybreak_server.engines.gang.rank_lifecycle`.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from daybreak_server.domain.tasks import Failed
+from daybreak_server.engines.gang.attempt import LeaderDeps
+from daybreak_server.engines.gang.control_group import ControlGroup, LeaderConnection
+from daybreak_server.engines.gang.follower import FollowerLoop
+from daybreak_server.engines.gang.leader import LeaderLoop
+from daybreak_server.engines.rank.config import GroupConfig
+from daybreak_server.engines.rank.heartbeat import Heartbeat
+from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
+from daybreak_server.workloads.base import Workload, WorkloadSpec
+
+
+class Leader(Protocol):
+    """The loop of a leader."""
+
+    @property
+    def broken(self) -> Failed | None:
+        """Why the group is broken, or ``None``."""
+
+    @property
+    def lease_age_s(self) -> float | None:
+        """Seconds since the lease of the running task was renewed; ``None`` if there is no such task."""
+
+    def run(self) -> bool:
+        """Work. Returns ``True`` if the group was asked to leave, ``False`` if it is broken."""
+
+    def break_group(self, failed: Failed) -> None:
+        """Mark the group broken, and give up its work. Any thread may call this; only the first call has an effect."""
+
+    def release_task(self) -> None:
+        """Give up the work that still runs, because the time to leave is over. Any thread may call this."""
+
+
+class Follower(Protocol):
+    """The loop of a follower."""
+
+    def run(self) -> None:
+        """Work until the leader ends the group. :raises GroupBrokenError: if the ranks can reach no agreement."""
+
+
+class MakeLeader(Protocol):
+    """Makes the loop of a leader that has loaded its model. The group is registered as idle right after."""
+
+    def __call__(
+        self,
+        spec: WorkloadSpec[Any],
+        /,
+        *,
+        deps: LeaderDeps,
+        control_group: ControlGroup,
+        lease_renewer: LeaseRenewer,
+        stopping: threading.Event,
+    ) -> Leader:
+        """Make it."""
+
+
+class MakeFollower(Protocol):
+    """Makes the loop of a follower that has loaded its model."""
+
+    def __call__(
+        self,
+        spec: WorkloadSpec[Any],
+        /,
+        *,
+        config: GroupConfig,
+        workload: Workload[Any],
+        leader: LeaderConnection,
+        heartbeat: Heartbeat,
+    ) -> Follower:
+        """Make it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """The loops of one kind of group."""
+
+    leader: MakeLeader
+    follower: MakeFollower
+
+
+JOBS = Engine(leader=LeaderLoop, follower=FollowerLoop)
+"""Runs one task at a time on all ranks."""

@@ -1,0 +1,17 @@
+"""The serving engine: the groups of a pool of kind ``online`` answer HTTP requests.
+
+From the inside out:
+
+* ``answer_parts``   turns what ``serve`` returns into a checked head and parts of a body
+* ``exchange``       one request and its answer, between the thread that works and the loop that speaks HTTP
+* ``admission``      how many requests a group holds, and why it refuses more
+* ``request_metrics`` what a leader measures of its requests
+* ``http_app``       the ASGI app of a leader: admits, reads, refuses, streams
+* ``http_server``    runs the app on a free port of the leader's host
+* ``request_run``    runs one request on all ranks, with a point of agreement after each part
+* ``worker_threads`` the threads on which a group runs its requests
+* ``leader``, ``follower``, ``engine``  the loops
+
+The rest of a group's life (rendezvous, lease renewer, heartbeat, watchdog) is the same as for jobs, and is in
+``engines.gang`` and ``engines.rank``.
+"""

@@ -1,0 +1,64 @@
+"""How many requests a group holds, and why it refuses more.
+
+A request that is refused here was not run, not even in part, so its sender can try it on another group.
+"""
+
+from __future__ import annotations
+
+import threading
+from enum import StrEnum
+
+from daybreak_server.domain.serving_load import Load
+
+
+class Refusal(StrEnum):
+    """Why a group refuses a request: the value of the header ``Daybreak-Refused``."""
+
+    BUSY = "busy"
+    """The group holds as many requests as its capacity."""
+    DRAINING = "draining"
+    """The group takes no more requests."""
+
+
+class Admission:
+    """Counts requests. The HTTP loop admits and releases; any thread may read, and set ``draining``."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.draining = False
+        self._lock = threading.Lock()
+        self._held = 0
+        self._peak = 0
+
+    def admit(self) -> Refusal | None:
+        """Count one more request, or return why it is refused."""
+        if self.draining:
+            return Refusal.DRAINING
+        with self._lock:
+            if self._held >= self.capacity:
+                return Refusal.BUSY
+            self._held += 1
+            self._peak = max(self._peak, self._held)
+        return None
+
+    def release(self) -> None:
+        """Count one request less."""
+        with self._lock:
+            self._held -= 1
+
+    @property
+    def held(self) -> int:
+        """The number of requests that the group holds."""
+        return self._held
+
+    def load(self, *, waiting: int, free_memory_bytes: int | None = None) -> Load:
+        """The load to report. ``waiting``: how many of the requests have not begun."""
+        held = self._held
+        waiting = min(waiting, held)
+        return Load(in_flight=held - waiting, waiting=waiting, free_memory_bytes=free_memory_bytes)
+
+    def was_busy(self) -> bool:
+        """Whether the group has held a request since the last call. Short requests between two reports count too."""
+        with self._lock:
+            peak, self._peak = self._peak, self._held
+        return peak > 0

@@ -1,0 +1,141 @@
+"""Turns what a workload's ``serve`` returns into parts that can be sent: a head with the first bytes, then more bytes.
+
+The workload is other people's code, so everything is checked here, before the client gets anything. The head waits for
+the first bytes of the body: an error before them still becomes a clean answer, and the group can be left out by a
+router that tries another one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from daybreak_server.domain.text import short_name, storable
+from daybreak_server.workloads.base import PermanentError
+from daybreak_server.workloads.serving import Request, RequestError, Response, ServingWorkload
+
+PROBLEM_TYPE = "application/problem+json"
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade"})
+"""Headers of the connection, which the HTTP server sets."""
+_WITHOUT_BODY = (204, 304)
+_CHUNKED_TYPE = ("content-type", "application/octet-stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The status and headers of an answer."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of an answer's body. The first part also has the head."""
+
+    data: bytes
+    head: Head | None = None
+
+
+def parts_of(workload: ServingWorkload, request: Request) -> Iterator[Part]:
+    """Run ``serve`` and yield its answer; the first part has the head.
+
+    :raises PermanentError: ``invalid_response`` if the workload returns something that cannot be sent.
+    """
+    try:
+        answer: Any = workload.serve(request)
+        response = (
+            answer if isinstance(answer, Response) else Response(body=answer, headers=dict([_CHUNKED_TYPE]))
+        )
+        if isinstance(response.body, bytes | bytearray | memoryview):
+            yield _whole(response, bytes(response.body))
+            return
+        body = iter(_iterable(response.body))
+        if response.status in _WITHOUT_BODY:
+            body = iter(())
+    except RequestError as exc:
+        yield _refused(exc)
+        return
+    try:
+        yield from _stream(response, body)
+    finally:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+
+
+def _stream(response: Response, body: Iterator[Any]) -> Iterator[Part]:
+    try:
+        first = next((data for data in map(_bytes, body) if data), b"")
+    except RequestError as exc:
+        yield _refused(exc)
+        return
+    yield Part(first, _head(response.status, response.headers))
+    for data in map(_bytes, body):
+        if data:
+            yield Part(data)
+
+
+def _whole(response: Response, body: bytes) -> Part:
+    head = _head(response.status, response.headers)
+    headers = [pair for pair in head.headers if pair[0] != b"content-length"]
+    if head.status in _WITHOUT_BODY:
+        return Part(b"", Head(head.status, tuple(headers)))
+    return Part(body, Head(head.status, (*headers, (b"content-length", str(len(body)).encode()))))
+
+
+def _refused(error: RequestError) -> Part:
+    status = error.status if isinstance(error.status, int) and 400 <= error.status <= 599 else 500
+    body = problem(status, short_name(error.code), storable(error))
+    return Part(body, Head(status, problem_headers(body)))
+
+
+def problem(status: int, code: str, detail: str) -> bytes:
+    """The body of an error, as ``application/problem+json``."""
+    return json.dumps({"status": status, "code": code, "detail": detail}, separators=(",", ":")).encode()
+
+
+def problem_headers(body: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of an error with this body."""
+    return ((b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(body)).encode()))
+
+
+def _head(status: Any, headers: Any) -> Head:
+    if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+        _refuse(f"Response.status must be a number from 200 to 599, not {status!r}")
+    if not isinstance(headers, Mapping):
+        _refuse(f"Response.headers must map names to values, not {headers!r}")
+    encoded = tuple(_header(name, value) for name, value in headers.items())
+    return Head(status, tuple(pair for pair in encoded if pair[0].decode() not in _OWN_HEADERS))
+
+
+def _header(name: Any, value: Any) -> tuple[bytes, bytes]:
+    try:
+        encoded = name.lower().encode("ascii"), value.strip().encode("latin-1")
+    except (AttributeError, UnicodeError):
+        _refuse(f"the header {name!r} must be ASCII, and its value text of the Latin-1 range")
+    if not _NAME.fullmatch(encoded[0]) or any(
+        (byte < 32 and byte != 9) or byte == 127 for byte in encoded[1]
+    ):
+        _refuse(f"the header {name!r} has characters that HTTP does not allow")
+    return encoded
+
+
+def _iterable(body: Any) -> Iterable[Any]:
+    if isinstance(body, str | Mapping) or not isinstance(body, Iterable):
+        _refuse(f"serve must return a Response or an iterator of bytes, not a {type(body).__name__}")
+    return body
+
+
+def _bytes(data: Any) -> bytes:
+    if not isinstance(data, bytes | bytearray | memoryview):
+        _refuse(f"a part of an answer must be bytes, not a {type(data).__name__}")
+    return bytes(data)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise PermanentError(message, code="invalid_response")

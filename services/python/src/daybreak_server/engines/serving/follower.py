@@ -1,0 +1,50 @@
+"""A follower's loop: wait for a request from the leader, run it in lockstep, repeat."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from daybreak_server.engines.gang.control_group import LeaderConnection
+from daybreak_server.engines.gang.follower import FOREVER_S
+from daybreak_server.engines.gang.verdict import Verdict
+from daybreak_server.engines.rank.config import GroupConfig
+from daybreak_server.engines.rank.errors import GroupBrokenError
+from daybreak_server.engines.rank.heartbeat import Heartbeat
+from daybreak_server.engines.serving.request_run import ORDER, follow
+from daybreak_server.workloads.base import Workload, WorkloadSpec
+from daybreak_server.workloads.serving import ServingWorkload
+
+
+class ServingFollower:
+    """Runs the leader's requests until the leader ends the group."""
+
+    def __init__(
+        self,
+        _spec: WorkloadSpec[Any],
+        *,
+        config: GroupConfig,
+        workload: Workload[Any],
+        leader: LeaderConnection,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._config = config
+        self._workload = cast("ServingWorkload", workload)
+        self._leader = leader
+        self._heartbeat = heartbeat
+
+    def run(self) -> None:
+        """Run requests until the leader sends ``leave``.
+
+        :raises GroupBrokenError: if the connection to the leader is lost, or the ranks disagree.
+        """
+        while True:
+            self._heartbeat.beat("idle", limit_s=FOREVER_S)
+            order = self._leader.next_order()
+            if order.kind == "leave":
+                return
+            if order.kind != ORDER:
+                raise GroupBrokenError(f"the leader sent {order.kind!r} where an order was due")
+            # The leader detects stalls: a slow client may hold up the whole group, and only the leader sees that.
+            self._heartbeat.beat("request", limit_s=FOREVER_S)
+            if follow(order, self._workload, self._leader) is Verdict.BREAK:
+                raise GroupBrokenError("the ranks do not agree")

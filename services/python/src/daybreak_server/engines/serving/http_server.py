@@ -1,0 +1,75 @@
+"""Runs the app of a leader on a free port of its host, on a thread with an event loop of its own.
+
+Only this module knows uvicorn. Idle connections stay open for longer than any gateway keeps them, because a server
+that closes one at the moment in which it is used again looks to the client like a group that has died.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import uvicorn
+
+from daybreak_server.domain.log_context import inherited
+
+_KEEP_ALIVE_S = 120
+_STARTED_S = 30.0
+_POLL_S = 0.01
+_GRACE_S = 1
+"""How long answers may still be sent when the server stops. Requests in flight have ended by then, or are cut."""
+
+
+class ServerNotStartedError(RuntimeError):
+    """The leader's HTTP server did not start."""
+
+
+class HttpServer:
+    """The server. ``host`` is an address of this node that gateways can reach."""
+
+    def __init__(self, app: Any, *, host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, 0), family=family, backlog=2048)
+        port = self._socket.getsockname()[1]
+        self.endpoint = f"http://[{host}]:{port}" if family is socket.AF_INET6 else f"http://{host}:{port}"
+        """The URL of the server, without a path."""
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                ws="none",
+                proxy_headers=False,
+                log_level="warning",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+        self._thread = threading.Thread(target=inherited(self._run), name="http", daemon=True)
+
+    def start(self) -> None:
+        """Start, and wait until requests are answered. :raises ServerNotStartedError: if that fails."""
+        self._thread.start()
+        for _ in range(int(_STARTED_S / _POLL_S)):
+            if self._server.started or not self._thread.is_alive():
+                break
+            self._thread.join(_POLL_S)
+        if not self._server.started:
+            raise ServerNotStartedError(f"the HTTP server of this group at {self.endpoint} did not start")
+
+    @property
+    def running(self) -> bool:
+        """Whether the server answers requests."""
+        return self._thread.is_alive()
+
+    def stop(self, *, wait: bool = True) -> None:
+        """Close the port and all connections."""
+        self._server.should_exit = True
+        if wait and self._thread.ident is not None and threading.current_thread() is not self._thread:
+            self._thread.join(_GRACE_S + 5)
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])

@@ -1,0 +1,258 @@
+"""The leader of a group that answers requests: opens the HTTP server, and looks after the requests until it leaves.
+
+The requests run on threads of their own (:mod:`~daybreak_server.engines.serving.worker_threads`): as many as the
+group's capacity if it has one rank, and one thread if it has several, because their ranks can only do the same thing at
+the same time. The loop on the work thread never runs a request. Four times a second it
+
+* beats the heartbeat, which the lease renewer and the watchdog read;
+* breaks the group if a request has shown no progress for ``stall_s``, because its thread may never return;
+* refuses new requests while the store marks the group to drain, and stops those that still run after ``drain_s``;
+* measures the free memory, which the lease renewer reports with the load once a second.
+
+A group at capacity refuses further requests and is otherwise well. Only an error that leaves the process unusable, a
+lost rank or a stall breaks it; the error of one request does not.
+
+To leave, the group first reports that it drains. It refuses new requests, waits for those in flight (at most
+``drain_s``), stops the rest, closes the port and deregisters.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.tasks import Failed
+from daybreak_server.domain.text import short_name
+from daybreak_server.engines.gang.attempt import LeaderDeps
+from daybreak_server.engines.gang.control_group import ControlGroup
+from daybreak_server.engines.gang.verdict import Report, report_of
+from daybreak_server.engines.rank.error_causes import describe
+from daybreak_server.engines.rank.errors import GroupBrokenError
+from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
+from daybreak_server.engines.serving.admission import Admission
+from daybreak_server.engines.serving.exchange import Exchange, Stop
+from daybreak_server.engines.serving.http_app import ServingApp
+from daybreak_server.engines.serving.http_server import HttpServer
+from daybreak_server.engines.serving.request_metrics import RequestMetrics
+from daybreak_server.engines.serving.request_run import RequestRun
+from daybreak_server.engines.serving.worker_threads import WorkerThreads
+from daybreak_server.workloads.base import WorkloadSpec
+from daybreak_server.workloads.serving import ServingWorkload
+
+_log = logging.getLogger(__name__)
+_POLL_S = 0.25
+_DRAIN_POLL_S = 0.05
+REPORT_S = 1.0
+"""How often the load is reported."""
+_IDLE_LIMIT_S = 60.0
+
+
+class NotServingError(TypeError):
+    """The workload's class cannot answer requests."""
+
+
+class ServingLeader:
+    """See the module. The group's record names the endpoint once the group is registered as idle."""
+
+    def __init__(
+        self,
+        spec: WorkloadSpec[Any],
+        /,
+        *,
+        deps: LeaderDeps,
+        control_group: ControlGroup,
+        lease_renewer: LeaseRenewer,
+        stopping: threading.Event,
+        host: str,
+    ) -> None:
+        if not callable(getattr(deps.workload, "serve", None)):
+            raise NotServingError(
+                f"the class of workload {spec.name!r} has no method `serve`, which the kind `online` needs"
+            )
+        config = deps.config
+        self._deps = deps
+        self._control_group = control_group
+        self._lease_renewer = lease_renewer
+        self._stopping = stopping
+        self._breaking = threading.Lock()
+        self._broken: Failed | None = None
+        self._drain_since: float | None = None
+        self._pinged_at = time.monotonic()
+        self._free_memory_bytes: int | None = None
+        self._set_device = _device_setter(config.device)
+        self._on_device = threading.local()
+        self._run = RequestRun(
+            cast("ServingWorkload", deps.workload), control_group, lockstep=config.ranks > 1
+        )
+        self._threads: WorkerThreads[Exchange] = WorkerThreads(
+            self._answer, threads_max=config.capacity if config.ranks == 1 else 1
+        )
+        self._admission = Admission(config.capacity)
+        metrics = RequestMetrics(deps.metrics.meter, pool=config.pool)
+        self._app = ServingApp(self._admission, self._threads.submit, metrics=metrics)
+        self._server = HttpServer(self._app, host=host)
+        self._server.start()
+        lease_renewer.update(
+            now=False,
+            endpoint=self._server.endpoint,
+            models=_models(deps.workload),
+            capacity=config.capacity,
+            load=self._admission.load(waiting=0),
+        )
+
+    @property
+    def broken(self) -> Failed | None:
+        """Why the group is broken, or ``None``."""
+        return self._broken
+
+    @property
+    def lease_age_s(self) -> None:
+        """``None``: a request has no lease."""
+        return None
+
+    def run(self) -> bool:
+        """Serve. Returns ``True`` if the group was asked to leave, ``False`` if it is broken."""
+        self._lease_renewer.report(self._record_changes, every_s=REPORT_S)
+        try:
+            while self._broken is None and not self._must_leave():
+                self._look_after()
+                self._stopping.wait(_POLL_S)
+            if self._broken is None:
+                self._leave()
+        except GroupBrokenError as exc:
+            self.break_group(Failed(code="rank_lost", message=str(exc)))
+        except BaseException as exc:
+            _log.exception("the group cannot continue")
+            self.break_group(Failed(code="internal", message=describe(exc)))
+        self._server.stop()
+        self._threads.close()
+        return self._broken is None
+
+    def break_group(self, failed: Failed) -> None:
+        """Mark the group broken, and stop its requests. Only the first call has an effect."""
+        with self._breaking:
+            if self._broken is not None:
+                return
+            self._broken = failed
+        _log.error("the group is broken: %s: %s", failed.code, failed.message)
+        self.release_task()
+
+    def release_task(self) -> None:
+        """Stop the requests that still run, and close the port."""
+        self._admission.draining = True
+        self._stop_requests(Stop.LEAVING)
+        self._server.stop(wait=False)
+
+    # ── one request, on a thread of its own ──────────────────────────────────────────────────────────────
+
+    def _answer(self, exchange: Exchange) -> None:
+        try:
+            if not getattr(self._on_device, "set", False):
+                self._set_device()
+                self._on_device.set = True
+            broken = self._run.answer(exchange)
+        except GroupBrokenError as exc:
+            failure = self._control_group.failure(now=True)
+            self.break_group(_failed(failure) if failure else Failed(code="rank_lost", message=str(exc)))
+        except BaseException as exc:
+            _log.exception("a request could not be run")
+            exchange.fail(report_of(exc, point=0))
+            self.break_group(Failed(code="internal", message=describe(exc)))
+        else:
+            if broken is not None:
+                self.break_group(_failed(broken))
+
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _must_leave(self) -> bool:
+        return self._stopping.is_set() or self._control_group.wants_to_leave()
+
+    def _look_after(self) -> None:
+        config = self._deps.config
+        self._check_progress()
+        if not self._server.running:
+            raise RuntimeError("the HTTP server of the group has ended")
+        draining = self._lease_renewer.drain
+        if self._broken is None:
+            self._admission.draining = draining
+        self._drain_since = (self._drain_since or time.monotonic()) if draining else None
+        if self._drain_since is not None and time.monotonic() - self._drain_since >= config.drain_s:
+            self._stop_requests(Stop.LEAVING)
+        if time.monotonic() - self._pinged_at >= config.ping_s and not self._admission.held:
+            self._control_group.order("ping")
+            self._pinged_at = time.monotonic()
+        self._free_memory_bytes = _free_memory_bytes(config.device)
+
+    def _check_progress(self) -> None:
+        """Beat the heartbeat; break the group if a request has stalled."""
+        stall_s, exchanges = self._deps.config.stall_s, self._app.exchanges
+        limit_s = stall_s if exchanges else max(_IDLE_LIMIT_S, stall_s)
+        self._deps.heartbeat.beat("requests" if exchanges else "idle", limit_s=limit_s)
+        now = time.monotonic()
+        for exchange in exchanges:
+            silent_s = exchange.silent_s(now)
+            if silent_s > stall_s:
+                exchange.stop(Stop.STALLED)
+                message = f"no progress in a request for {silent_s:.1f} s (the limit is {stall_s:g} s)"
+                self.break_group(Failed(code="stalled", message=message, reason="stalled"))
+
+    def _leave(self) -> None:
+        """Refuse new requests, and give those in flight the time to end."""
+        config = self._deps.config
+        self._admission.draining = True
+        self._lease_renewer.update(**self._record_changes())
+        until = time.monotonic() + config.drain_s
+        self._wait_empty(until)
+        if self._admission.held and self._broken is None:
+            _log.warning(
+                "%d requests have not ended in %g s and are stopped", self._admission.held, config.drain_s
+            )
+            self._stop_requests(Stop.LEAVING)
+            self._wait_empty(time.monotonic() + config.grace_s)
+
+    def _wait_empty(self, until: float) -> None:
+        while self._admission.held and self._broken is None and time.monotonic() < until:
+            self._check_progress()
+            time.sleep(_DRAIN_POLL_S)
+
+    def _stop_requests(self, reason: Stop) -> None:
+        for exchange in self._app.exchanges:
+            exchange.stop(reason)
+
+    def _record_changes(self) -> Mapping[str, Any]:
+        waiting = sum(not exchange.began for exchange in self._app.exchanges)
+        busy = self._admission.was_busy()
+        state = GroupState.BUSY if busy else GroupState.IDLE
+        return {
+            "state": GroupState.DRAINING if self._admission.draining else state,
+            "load": self._admission.load(waiting=waiting, free_memory_bytes=self._free_memory_bytes),
+        }
+
+
+def _models(workload: Any) -> tuple[str, ...]:
+    return tuple(short_name(name) for name in getattr(workload, "models", ()))
+
+
+def _failed(report: Report) -> Failed:
+    return Failed(code=report.code or "rank_lost", message=report.message, permanent=report.permanent)
+
+
+def _device_setter(device: str) -> Callable[[], None]:
+    """What gives another thread the CUDA device of this one. Each thread of a process has a device of its own."""
+    if device != "cuda" or "torch" not in sys.modules:
+        return lambda: None
+    cuda = sys.modules["torch"].cuda
+    index = cuda.current_device()
+    return lambda: cuda.set_device(index)
+
+
+def _free_memory_bytes(device: str) -> int | None:
+    """The free memory of this rank's GPU, or ``None`` without one."""
+    if device != "cuda" or "torch" not in sys.modules:
+        return None
+    return int(sys.modules["torch"].cuda.mem_get_info()[0])

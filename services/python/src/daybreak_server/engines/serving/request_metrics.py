@@ -1,0 +1,56 @@
+"""What a leader measures of its requests. The calls are on the way of each request, and none of them ever raises."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+
+from daybreak_server.engines.rank.rank_metrics import harmless
+from daybreak_server.engines.serving.admission import Refusal
+from daybreak_server.observability import catalogue_requests as catalogue
+from daybreak_server.ports.metrics import Meter, NoMeter
+
+
+class RequestOutcome(StrEnum):
+    """How a request ended."""
+
+    ANSWERED = "answered"
+    """The whole answer was sent, whatever its status."""
+    FAILED = "failed"
+    """The workload raised an error or showed no progress."""
+    INVALID = "invalid"
+    """The request could not be read."""
+    DEADLINE = "deadline"
+    GONE = "gone"
+    """The client closed the connection, or did not read."""
+    BUSY = Refusal.BUSY.value
+    DRAINING = Refusal.DRAINING.value
+    """Refused, or stopped because the group left."""
+
+
+class RequestMetrics:
+    """The metrics ``daybreak_rank_request…`` of one leader. Without a meter it measures nothing."""
+
+    def __init__(self, meter: Meter | None = None, *, pool: str = "") -> None:
+        self._meter = meter or NoMeter()
+        self._pool = pool
+        self._begin_counting()
+
+    @harmless
+    def _begin_counting(self) -> None:
+        """Export all outcomes from the start: a rate needs a value before the first event."""
+        for outcome in RequestOutcome:
+            self._meter.counter(catalogue.RANK_REQUESTS, self._pool, outcome).inc(0)
+
+    @harmless
+    def first_byte(self, began: float) -> None:
+        """The first byte of the answer to a request that began at this monotonic time is sent."""
+        series = self._meter.histogram(catalogue.RANK_FIRST_BYTE, self._pool)
+        series.observe(time.monotonic() - began)
+
+    @harmless
+    def ended(self, outcome: RequestOutcome, began: float) -> None:
+        """A request that began at this monotonic time has ended."""
+        self._meter.counter(catalogue.RANK_REQUESTS, self._pool, outcome).inc()
+        if outcome is RequestOutcome.ANSWERED:
+            self._meter.histogram(catalogue.RANK_REQUEST, self._pool).observe(time.monotonic() - began)

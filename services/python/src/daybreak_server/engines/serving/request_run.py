@@ -1,0 +1,130 @@
+"""Runs one request on a rank, with a point of agreement after each part of the answer.
+
+This is the lockstep of jobs (:mod:`~daybreak_server.engines.gang.lockstep`) with parts in place of steps: the leader
+sends a part to the client once every rank has produced it, and all ranks stop after the same part. A group of one rank
+agrees with itself, which costs microseconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from daybreak_server.domain import private_inputs
+from daybreak_server.domain.log_context import bound
+from daybreak_server.domain.tasks import Control
+from daybreak_server.engines.gang.channel import Message
+from daybreak_server.engines.gang.control_group import ControlGroup, LeaderConnection
+from daybreak_server.engines.gang.lockstep import drive
+from daybreak_server.engines.gang.verdict import Report, Status, Verdict, decide, worst
+from daybreak_server.engines.rank.errors import GroupBrokenError
+from daybreak_server.engines.serving.answer_parts import Part, parts_of
+from daybreak_server.engines.serving.exchange import Exchange
+from daybreak_server.workloads.serving import Request, ServingWorkload, never
+
+ORDER = "serve"
+"""The kind of the leader's order to run a request. Its payload is the body."""
+_READABLE_BYTES = 64 * 1024
+"""The log quotes no text of a JSON body up to this size. Of a larger one, it does not quote the beginning."""
+
+
+class RequestRun:
+    """Runs requests on the leader. In a group of one rank, several threads may call it at once."""
+
+    def __init__(self, workload: ServingWorkload, control_group: ControlGroup, *, lockstep: bool) -> None:
+        self._workload = workload
+        self._control_group = control_group
+        self._lockstep = lockstep
+
+    def answer(self, exchange: Exchange) -> Report | None:
+        """Answer a request. Returns the reason if the group is broken, or ``None``.
+
+        :raises GroupBrokenError: if another rank is gone, or the ranks are at different points.
+        """
+        if not exchange.begin():
+            exchange.abandon()
+            return None
+        request = exchange.request
+        if self._lockstep:
+            self._control_group.order(ORDER, request.body, **_fields(request))
+            request = replace(request, cancelled=never)
+        reports: Sequence[Report] = ()
+
+        def agree(own_report: Report, part: Part | None) -> Verdict:
+            nonlocal reports
+            reports = [own_report]
+            reports = self._control_group.collect(own_report)
+            exchange.beat()
+            stopped = own_report.status is Status.STEPPED and exchange.stopped is not None
+            verdict = decide(reports, Control.CANCEL if stopped else Control(0))
+            self._control_group.announce(verdict)
+            if verdict is Verdict.CONTINUE and part is not None:
+                exchange.send(part)
+            return verdict
+
+        try:
+            with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
+                verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
+        except GroupBrokenError as exc:
+            exchange.fail(worst(reports) or _lost(str(exc)))
+            raise
+        if verdict is Verdict.FINISH:
+            exchange.finish()
+        elif verdict is Verdict.STOP:
+            exchange.abandon()
+        else:
+            exchange.fail(worst(reports) or _lost("the ranks did not reach the same point"))
+        return (worst(reports) or _lost("the ranks disagree")) if verdict is Verdict.BREAK else None
+
+
+def follow(order: Message, workload: ServingWorkload, leader: LeaderConnection) -> Verdict:
+    """Run the request of an order on a follower, in lockstep with the leader, and drop the answer.
+
+    :raises GroupBrokenError: if the leader is gone.
+    """
+    request = _request(order.fields, order.payload)
+
+    def agree(own_report: Report, _part: Part | None) -> Verdict:
+        return leader.agree(own_report)
+
+    with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
+        return drive(parts_of(workload, request), agree, check=_checked, what="request")
+
+
+def _private(request: Request) -> private_inputs.running:
+    body = request.body
+    known = body if len(body) <= _READABLE_BYTES else body[: private_inputs.INPUT_CHARS]
+    return private_inputs.running(known.decode("utf-8", "replace"), "")
+
+
+def _checked(part: Part) -> Part:
+    return part  # `parts_of` has checked it
+
+
+def _lost(message: str) -> Report:
+    return Report(point=0, status=Status.UNRECOVERABLE, code="rank_lost", message=message)
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    remaining_s = None if request.deadline is None else request.deadline - time.monotonic()
+    return {
+        "method": request.method,
+        "path": request.path,
+        "query": request.query,
+        "headers": dict(request.headers),
+        "remaining_s": remaining_s,
+    }
+
+
+def _request(fields: Mapping[str, Any], body: bytes) -> Request:
+    remaining_s = fields["remaining_s"]
+    return Request(
+        method=fields["method"],
+        path=fields["path"],
+        query=fields["query"],
+        headers=fields["headers"],
+        body=body,
+        deadline=None if remaining_s is None else time.monotonic() + remaining_s,
+    )

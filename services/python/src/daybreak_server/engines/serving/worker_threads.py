@@ -1,0 +1,56 @@
+"""The threads on which a group of one rank answers requests: at most as many as the group's capacity.
+
+They are daemon threads, unlike those of ``concurrent.futures``: a request that hangs must not keep its process from
+ending. A thread starts when a request finds none idle, and then stays.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from daybreak_server.domain.log_context import inherited
+
+T = TypeVar("T")
+
+
+class WorkerThreads(Generic[T]):
+    """Calls ``work`` for each item that is submitted, on one of the threads. ``work`` must not raise."""
+
+    def __init__(self, work: Callable[[T], None], *, threads_max: int) -> None:
+        self._work = work
+        self._threads_max = threads_max
+        self._items: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._free = 0
+        self._run_here = inherited(self._run)
+
+    def submit(self, item: T) -> None:
+        """Have an item worked on. Returns at once."""
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+            elif self._threads < self._threads_max:
+                self._threads += 1
+                name = f"request-{self._threads}"
+                threading.Thread(target=self._run_here, name=name, daemon=True).start()
+            else:
+                self._free -= 1  # the next thread that is done takes it
+        self._items.put(item)
+
+    def close(self) -> None:
+        """Let the threads end once they are idle."""
+        for _ in range(self._threads_max):
+            self._items.put(None)
+
+    def _run(self) -> None:
+        while True:
+            item = self._items.get()
+            if item is None:
+                return
+            self._work(item)
+            with self._lock:
+                self._free += 1

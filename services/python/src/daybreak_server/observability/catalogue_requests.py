@@ -1,0 +1,42 @@
+"""The metrics of groups that answer requests; :mod:`~daybreak_server.observability.catalogue` lists them with the rest.
+
+Names follow the field: a request's duration, and the time to its first byte.
+"""
+
+from __future__ import annotations
+
+from daybreak_server.ports.metrics import Exporter, Metric, MetricType
+
+_BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0),
+)
+"""From a lookup to a long generation."""
+_NO_PANEL = "the panels of serving pools show what gateways measure; this tells apart what groups add"
+
+RANK_REQUESTS = Metric(
+    name="daybreak_rank_requests_total",
+    type=MetricType.COUNTER,
+    help="Requests that a group has answered or refused, by outcome.",
+    labels=("pool", "outcome"),
+    exporters=(Exporter.RANK,),
+    why_unused=_NO_PANEL,
+)
+RANK_REQUEST = Metric(
+    name="daybreak_rank_request_seconds",
+    type=MetricType.HISTOGRAM,
+    help="Time from the head of a request until the last byte of its answer was sent. Answered requests only.",
+    labels=("pool",),
+    exporters=(Exporter.RANK,),
+    buckets=_BUCKETS,
+    why_unused=_NO_PANEL,
+)
+RANK_FIRST_BYTE = Metric(
+    name="daybreak_rank_first_byte_seconds",
+    type=MetricType.HISTOGRAM,
+    help="Time from the head of a request until the first byte of its answer.",
+    labels=("pool",),
+    exporters=(Exporter.RANK,),
+    buckets=_BUCKETS,
+    why_unused=_NO_PANEL,
+)

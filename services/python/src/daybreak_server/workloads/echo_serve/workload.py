@@ -1,0 +1,132 @@
+"""``echo-serve``: answers each request as the request itself asks for, and fails in every way that a test needs.
+
+The JSON body of a request is a :class:`Wish`. A request without a body is answered with its method, path, query and
+headers. Every answer has the headers ``echo-pid``, the process of the leader, and ``echo-count``, the number of
+requests that this process has run before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from daybreak_server.workloads.base import Group
+from daybreak_server.workloads.serving import Request, RequestError, Response
+
+_CANCEL_POLL_S = 0.02
+
+
+class Wish(BaseModel):
+    """How a request wants to be answered."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    latency_s: float = Field(0.0, ge=0, description="Seconds before the first byte.")
+    chunks: int = Field(0, ge=0, description="Parts of the body. 0: the body is sent at once.")
+    chunk_s: float = Field(0.0, ge=0, description="Seconds between two parts.")
+    size: int = Field(0, ge=0, le=1 << 30, description="Bytes of the body, or of each part; 0: a short text.")
+    status: int = Field(200, description="Status of the answer.")
+    fault: Literal["", "error", "refuse", "crash", "hang", "nonsense"] = Field(
+        "",
+        description="Raise an error, raise a RequestError of `status`, end the process, hang, or return no answer.",
+    )
+    fault_at: int = Field(
+        0, ge=0, description="The part before which the fault happens; 0: before the first byte."
+    )
+    fault_rank: int | None = Field(None, ge=0, description="Only on this rank; absent: on all.")
+    patient: bool = Field(False, description="Do not ask whether the request is cancelled.")
+    all_ranks: bool = Field(
+        False, description="Run a collective of all ranks before each part; the body is its sums."
+    )
+
+
+class EchoServe:
+    """Implements :class:`daybreak_server.workloads.serving.ServingWorkload`."""
+
+    models = ("echo",)
+
+    def __init__(self) -> None:
+        self._group = Group()
+        self._numbers = itertools.count()
+
+    def load(self, group: Group) -> None:
+        """Load nothing."""
+        self._group = group
+
+    def warm_up(self) -> None:
+        """Do nothing."""
+
+    def serve(self, request: Request) -> Response:
+        """Answer as the body asks for."""
+        headers = {"echo-pid": str(os.getpid()), "echo-count": str(next(self._numbers))}
+        if not request.body:
+            shown = {
+                "method": request.method,
+                "path": request.path,
+                "query": request.query,
+                "headers": dict(request.headers),
+                "has_deadline": request.deadline is not None,
+            }
+            return Response(headers=headers, body=Response.of_json(shown).body)
+        try:
+            wish = Wish.model_validate(request.json())
+        except ValidationError as exc:
+            raise RequestError(422, str(exc), code="invalid_wish") from exc
+        self._pause(wish.latency_s, request, wish)
+        self._fault(wish, 0)
+        if wish.fault == "nonsense" and not wish.fault_at:
+            return Response(status=99, headers=headers)
+        body = self._stream(wish, request) if wish.chunks else self._part(wish, 0)
+        return Response(status=wish.status, headers=headers, body=body)
+
+    def _stream(self, wish: Wish, request: Request) -> Iterator[bytes]:
+        for number in range(1, wish.chunks + 1):
+            self._fault(wish, number)
+            yield self._part(wish, number)
+            self._pause(wish.chunk_s, request, wish)
+
+    def _part(self, wish: Wish, number: int) -> bytes:
+        if wish.all_ranks:
+            return f"{self._sum_of_ranks()}\n".encode()
+        return b"x" * wish.size if wish.size else f"part {number}\n".encode()
+
+    def _sum_of_ranks(self) -> int:
+        """The sum of all ranks' numbers, plus one for each, by a collective."""
+        if self._group.size == 1:
+            return 1
+        import torch
+        import torch.distributed as dist
+
+        number = torch.tensor([self._group.rank + 1])
+        dist.all_reduce(number)
+        return int(number.item())
+
+    def _pause(self, seconds: float, request: Request, wish: Wish) -> None:
+        if not seconds:
+            return
+        end = time.monotonic() + seconds
+        while not wish.patient and time.monotonic() < end and not request.cancelled():
+            time.sleep(min(_CANCEL_POLL_S, max(0.0, end - time.monotonic())))
+        if wish.patient:
+            time.sleep(seconds)
+
+    def _fault(self, wish: Wish, number: int) -> None:
+        if number != wish.fault_at or wish.fault_rank not in (None, self._group.rank):
+            return
+        match wish.fault:
+            case "error":
+                raise ValueError("the request asked for an error")
+            case "refuse":
+                raise RequestError(wish.status, "the request asked to be refused", code="echo_refused")
+            case "crash":
+                os._exit(1)
+            case "hang":
+                threading.Event().wait()
+            case _:
+                return

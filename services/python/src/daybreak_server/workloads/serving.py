@@ -1,0 +1,101 @@
+"""The interface of a workload that answers requests, for pools of the kind ``online``.
+
+``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. ``serve`` answers one HTTP request, with a
+:class:`Response`, or with an iterator of bytes that is sent part by part as the iterator produces it.
+
+Threads. In a group of one rank, as many requests run at once as the pool's capacity, each on a thread of its own; with
+a capacity of 1, ``serve`` is never called while another call runs. In a group of several ranks, one request runs at a
+time, and every rank calls ``serve`` with the same request, so ``serve`` may use collectives. Clients get the leader's
+answer; those of the other ranks are dropped. All ranks must produce the same number of parts, because they agree after
+each part whether to continue.
+
+Errors. Raise :class:`RequestError` to answer with a status of your choice. After any other exception the answer is 500.
+If part of the answer has been sent, the connection is closed instead, so that no client takes it for a whole answer.
+
+Cancelling. When the client has gone or the deadline has passed, the iterator is closed after its present part:
+``GeneratorExit`` is raised at the ``yield``. Code that computes for long without a ``yield`` can ask
+:attr:`Request.cancelled`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from daybreak_server.workloads.base import Group, WorkloadError
+
+
+class RequestError(WorkloadError):
+    """The request cannot be answered as it is. The client gets ``status`` with the message."""
+
+    code = "request_refused"
+
+    def __init__(self, status: int, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+
+
+def never() -> bool:
+    """Return ``False``: the request is not cancelled."""
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """An HTTP request."""
+
+    method: str
+    path: str
+    """Begins with ``/``. Percent-encoded characters are decoded."""
+    query: str = ""
+    """What follows ``?`` in the URL, still encoded."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By lower-case name. Values of repeated headers are joined by commas."""
+    body: bytes = b""
+    deadline: float | None = None
+    """The time of ``time.monotonic()`` after which nobody waits for the answer. It differs a little between ranks."""
+    cancelled: Callable[[], bool] = never
+    """Whether nobody waits for the answer any more. A call also shows that the work advances, so a request that
+    computes for longer than ``lease.stall_s`` without a part must call it. In a group of several ranks it is always
+    false, because the ranks may only stop together: yield instead."""
+
+    def json(self) -> Any:
+        """The body as JSON. :raises RequestError: 400 if it is not."""
+        try:
+            return json.loads(self.body)
+        except ValueError as exc:
+            raise RequestError(400, f"the body is not JSON: {exc}", code="invalid_json") from exc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """An answer. ``body`` is sent at once, or part by part if it is an iterable of bytes."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Iterable[bytes] = b""
+
+    @classmethod
+    def of_json(cls, value: Any, *, status: int = 200) -> Response:
+        """An answer with a value as JSON."""
+        body = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+        return cls(status=status, headers={"content-type": "application/json"}, body=body)
+
+
+class ServingWorkload(Protocol):
+    """A workload that answers requests. Each rank of a group has one object, as long as the group lives.
+
+    It may have an attribute ``models``: the names of the models that it serves, as clients call them. It is read once,
+    after ``warm_up``.
+    """
+
+    def load(self, group: Group) -> None:
+        """Load the model. Called once, on every rank."""
+
+    def warm_up(self) -> None:
+        """Do once what would slow down the first request. Called on every rank, after ``load``."""
+
+    def serve(self, request: Request) -> Response | Iterable[bytes]:
+        """Answer one request. Called on every rank."""
