@@ -188,6 +188,12 @@ class PoolSettings(Section):
         description="How many requests a group of a pool of kind `online` holds at once; it refuses more, and the "
         "gateway tries another group. If unset, the workload's capacity.",
     )
+    target_load: Share | None = Field(
+        None,
+        description="Requests per group at which a pool of kind `online` is to run: it needs as many groups as its "
+        "requests, in progress and waiting, divided by this. If unset, `capacity`. On Kubernetes, `targetLoad` of the "
+        "GeneratorPool overrides it.",
+    )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(
         default_factory=dict,
