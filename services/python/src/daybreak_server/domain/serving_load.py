@@ -17,3 +17,8 @@ class Load:
     """Open sessions."""
     free_memory_bytes: int | None = None
     """Free memory of the device with the least free memory."""
+
+    @property
+    def held(self) -> int:
+        """Requests and sessions that would be lost with the group."""
+        return self.in_flight + self.waiting + self.sessions
