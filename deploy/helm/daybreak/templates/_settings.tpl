@@ -9,6 +9,8 @@
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}
 {{- $pool := fromYaml (include "daybreak.pool" .) -}}
 {{- $settings := dict "workload" ($pool.workload | default $name) "ranks" (int $pool.ranks) "drain_s" (int $pool.drainSeconds) -}}
+{{- with $pool.kind -}}{{- $_ := set $settings "kind" . -}}{{- end -}}
+{{- if eq $pool.kind "online" -}}{{- $_ := set $settings "ports" (include "daybreak.groupPorts" $root) -}}{{- end -}}
 {{- with $pool.model -}}{{- $_ := set $settings "model" . -}}{{- end -}}
 {{- toYaml (mergeOverwrite $settings (deepCopy ($pool.settings | default dict))) -}}
 {{- end -}}

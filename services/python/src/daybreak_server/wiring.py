@@ -31,6 +31,7 @@ from daybreak_server.ports.metrics import Meter
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
+from daybreak_server.settings.rules.port_range import ports_of
 from daybreak_server.settings.tree import PoolSettings, Settings
 from daybreak_server.workloads import registry
 from daybreak_server.workloads.base import Workload, WorkloadSpec
@@ -187,6 +188,7 @@ def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupC
         progress_s=options.progress_s,
         drain_s=options.drain_s,
         capacity=options.capacity or workload_spec(options).capacity,
+        ports=(0,) if options.ports is None else ports_of(options.ports),
     )
 
 

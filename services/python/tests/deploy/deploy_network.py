@@ -47,7 +47,9 @@ def _side(policies: list[Object], direction: str, pod: Place, other: Place, port
 def _rule(rule: Object, direction: str, namespace: str, other: Place, port: int, protocol: str) -> bool:
     ports = rule.get("ports")
     if ports and not any(
-        (policy["port"], policy.get("protocol", "TCP")) == (port, protocol) for policy in ports
+        policy["port"] <= port <= policy.get("endPort", policy["port"])
+        and policy.get("protocol", "TCP") == protocol
+        for policy in ports
     ):
         return False
     peers = rule.get("to" if direction == "egress" else "from")

@@ -117,6 +117,29 @@ def test_by_default_rays_ports_are_open_only_inside_the_pool() -> None:
     assert {port for source, _, port in inside if source == "operator"} == {8265}
 
 
+def test_gateways_reach_the_groups_that_answer_requests_and_only_at_their_ports() -> None:
+    """The pool's settings name the same ports."""
+    online = {"pools": {"answers": {"kind": "online", "workload": "echo-serve"}}}
+    rendered = render(also=online)
+    policies, known = rendered.all("NetworkPolicy"), places(rendered)
+    files = [config["data"] for config in rendered.all("ConfigMap")]
+    named = [
+        yaml.safe_load(text)["pools"]["answers"]["ports"]
+        for data in files
+        for name, text in data.items()
+        if name.endswith(".yaml") and "answers" in text
+    ]
+    (ports,) = set(named)
+    first, last = map(int, ports.split("-"))
+    gateway, rank = known["gateway"], known["answers rank"]
+    assert [allowed(policies, gateway, rank, port) for port in (first, last)] == [True, True]
+    assert not any(allowed(policies, gateway, rank, port) for port in (*PORTS, first - 1, last + 1))
+    assert not any(
+        allowed(policies, known[who], rank, first) for who in ("operator", "video rank", "stranger")
+    )
+    assert not allowed(policies, gateway, known["video rank"], first)
+
+
 def test_by_default_every_pod_reaches_the_gateway_but_only_clients_of_redis_reach_redis() -> None:
     """The API is open to all pods. Redis accepts only Daybreak's processes and KEDA."""
     allowed_now = matrix(render())

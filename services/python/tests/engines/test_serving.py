@@ -61,27 +61,6 @@ WITHOUT_SERVE: WorkloadSpec[NoInput] = WorkloadSpec(
 )
 
 
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=30) as opened:
-        yield opened
-
-
-@pytest.fixture
-def serving(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> Callable[..., tuple[Pool, Rank, str]]:
-    """Starts a group of ``echo-serve``, and returns its pool, its rank and its URL."""
-
-    def start(*, on_broken: Callable[[Cause], None] = print, **options: Any) -> tuple[Pool, Rank, str]:
-        pool = pools(**{"workload": "echo-serve", **options})
-        rank = leader(pool, on_broken=on_broken)
-        wait_until(lambda: [g for g in pool.view().groups if g.state is GroupState.IDLE], 30, "a ready group")
-        endpoint = group_of(pool).endpoint
-        assert endpoint is not None
-        return pool, rank, endpoint
-
-    return start
-
-
 def group_of(pool: Pool) -> GroupRecord:
     (group,) = pool.view().groups
     return group

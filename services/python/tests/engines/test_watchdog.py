@@ -257,6 +257,7 @@ def test_a_new_task_needs_no_message_to_the_watchdog() -> None:
     idle = GroupRecord(id=GroupId("g"), state=GroupState.IDLE)
     busy = replace(idle, state=GroupState.BUSY, tasks=(TaskId("t"),), since_ms=5)
     assert without_task(busy) == without_task(idle)
+    assert without_task(replace(busy, load=Load(in_flight=3))) == without_task(idle)
     assert without_task(replace(busy, state=GroupState.DRAINING)) != without_task(busy)
     assert with_leases(idle, [LEASE]) == replace(busy, since_ms=0)
     assert with_leases(busy, []).state is GroupState.IDLE

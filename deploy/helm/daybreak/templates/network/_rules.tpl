@@ -12,6 +12,15 @@
     matchLabels: {{- include "daybreak.rayLabels" . | nindent 6 }}
 {{- end -}}
 
+{{/* The ports at which groups answer requests. Ray uses none of them. */}}
+{{- define "daybreak.groupPorts" -}}20100-20199{{- end -}}
+
+{{/* The same, as ports of a rule. */}}
+{{- define "daybreak.groupPortRange" -}}
+{{- $ends := splitList "-" (include "daybreak.groupPorts" .) -}}
+- {port: {{ first $ends }}, endPort: {{ last $ends }}, protocol: TCP}
+{{- end -}}
+
 {{- define "daybreak.toDns" -}}
 - ports:
     - {port: 53, protocol: UDP}

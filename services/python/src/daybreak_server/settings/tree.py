@@ -43,6 +43,7 @@ from daybreak_server.settings.rules.numbers import (
     Ranks,
     Share,
 )
+from daybreak_server.settings.rules.port_range import PortRange
 from daybreak_server.settings.section import Section, checked
 from daybreak_server.settings.sources import SettingsError
 from daybreak_server.settings.stores import ArtifactSettings, RedisSettings, S3Settings
@@ -193,6 +194,11 @@ class PoolSettings(Section):
         description="Requests per group at which a pool of kind `online` is to run: it needs as many groups as its "
         "requests, in progress and waiting, divided by this. If unset, `capacity`. On Kubernetes, `targetLoad` of the "
         "GeneratorPool overrides it.",
+    )
+    ports: PortRange | None = Field(
+        None,
+        description="Ports at which the leaders of a pool of kind `online` listen, such as `20100-20199`: the first "
+        "free one of its host. A firewall can then let gateways through. If unset, any free port.",
     )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(

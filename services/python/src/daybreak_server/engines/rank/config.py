@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class GroupConfig:
     preview_ttl_s: float = 3600.0
     capacity: int = 1
     """How many requests a group that serves requests holds at once."""
+    ports: Sequence[int] = (0,)
+    """Ports at which the leader of such a group may listen; 0 is any free port."""
 
     @property
     def renew_s(self) -> float:

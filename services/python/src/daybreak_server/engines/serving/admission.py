@@ -18,6 +18,8 @@ class Refusal(StrEnum):
     """The group holds as many requests as its capacity."""
     DRAINING = "draining"
     """The group takes no more requests."""
+    OTHER = "other"
+    """The request is for another group, which had this address before."""
 
 
 class Admission:
@@ -25,16 +27,16 @@ class Admission:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.draining = False
+        self._draining = False
         self._lock = threading.Lock()
         self._held = 0
         self._peak = 0
 
     def admit(self) -> Refusal | None:
         """Count one more request, or return why it is refused."""
-        if self.draining:
-            return Refusal.DRAINING
         with self._lock:
+            if self._draining:
+                return Refusal.DRAINING
             if self._held >= self.capacity:
                 return Refusal.BUSY
             self._held += 1
@@ -45,6 +47,16 @@ class Admission:
         """Count one request less."""
         with self._lock:
             self._held -= 1
+
+    @property
+    def draining(self) -> bool:
+        """Whether no more requests are admitted. Once this is seen, the number of held requests does not rise."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, on: bool) -> None:
+        with self._lock:
+            self._draining = on
 
     @property
     def held(self) -> int:

@@ -1,8 +1,8 @@
 """One request and its answer, between the thread that runs the workload and the event loop that speaks HTTP.
 
 The thread calls :meth:`Exchange.send` for each part, and at the end one of ``finish``, ``fail`` and ``abandon``. The
-loop takes what is there with :meth:`Exchange.receive`. The buffer between them is bounded: a thread that is more than
-``BUFFER_BYTES`` ahead of the client waits in ``send``. So a slow client slows down its own request, and costs no
+loop takes all parts so far with :meth:`Exchange.receive`. The buffer between them is bounded: a thread that is more
+than ``BUFFER_BYTES`` ahead of the client waits in ``send``. So a slow client slows down its own request, and costs no
 memory.
 
 Either side may stop. :meth:`Exchange.stop` (the client has gone, the deadline has passed, the group leaves) wakes both:

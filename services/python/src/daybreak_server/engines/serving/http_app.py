@@ -31,6 +31,8 @@ DEADLINE_HEADER = "daybreak-deadline-s"
 """Seconds that are left for the answer, when the request was sent."""
 REFUSED_HEADER = "daybreak-refused"
 """A request with this header in its answer was not answered here, and can be tried on another group."""
+GROUP_HEADER = "daybreak-group"
+"""The id of the group that the request is for. An address may belong to another group by the time it is used."""
 SLOW_CLIENT_S = 60.0
 """A client that sends or takes nothing for this long is disconnected."""
 MAX_BODY_BYTES = 256 << 20
@@ -38,6 +40,7 @@ MAX_BODY_BYTES = 256 << 20
 _REFUSED = {
     Refusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
     Refusal.DRAINING: "This group takes no more requests. Try another group.",
+    Refusal.OTHER: "The group that the request is for has left, and another one has its address. Try another group.",
 }
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -74,10 +77,12 @@ class ServingApp:
         admission: Admission,
         accept: Callable[[Exchange], None],
         *,
+        group: str = "",
         metrics: RequestMetrics | None = None,
     ) -> None:
         self._admission = admission
         self._accept = accept
+        self._group = group
         self._metrics = metrics or RequestMetrics()
         self._exchanges: set[Exchange] = set()
 
@@ -116,6 +121,8 @@ class ServingApp:
         deadline = _deadline(headers)
         if deadline is not None and deadline <= time.monotonic():
             raise _expired()
+        if headers.get(GROUP_HEADER, self._group) != self._group:
+            raise _refused(Refusal.OTHER)
         refusal = self._admission.admit()
         if refusal is not None:
             raise _refused(refusal)
@@ -171,11 +178,13 @@ class ServingApp:
                 await _send_body(send, parts, more=True)
                 continue
             reason = _why_none(exchange)
-            if not started and reason is not None:
-                raise reason
             if reason is None:
                 raise _ClientGoneError
-            return reason.outcome  # the server closes the connection, because the answer has no end
+            if not started:
+                raise reason
+            # The server closes the connection, because the answer has no end.
+            _log.warning("an answer is cut off in the middle: %s", reason)
+            return reason.outcome
 
     def _on_left(self, exchange: Exchange) -> None:
         self._exchanges.discard(exchange)
@@ -264,7 +273,7 @@ async def _send_problem(send: Send, found: _ProblemError) -> None:
 
 def _refused(refusal: Refusal) -> _ProblemError:
     headers: tuple[tuple[bytes, bytes], ...] = ((REFUSED_HEADER.encode(), refusal.encode()),)
-    if refusal is Refusal.DRAINING:
+    if refusal is not Refusal.BUSY:
         headers += ((b"connection", b"close"),)
     return _ProblemError(RequestOutcome(refusal), 503, f"group_{refusal}", _REFUSED[refusal], headers)
 

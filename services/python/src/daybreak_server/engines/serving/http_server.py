@@ -6,8 +6,10 @@ that closes one at the moment in which it is used again looks to the client like
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
@@ -26,13 +28,17 @@ class ServerNotStartedError(RuntimeError):
 
 
 class HttpServer:
-    """The server. ``host`` is an address of this node that gateways can reach."""
+    """The server.
 
-    def __init__(self, app: Any, *, host: str) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, 0), family=family, backlog=2048)
+    :param host: An address of this node that gateways can reach.
+    :param ports: The server takes the first that is free; 0 is any.
+    :raises ServerNotStartedError: if none is free.
+    """
+
+    def __init__(self, app: Any, *, host: str, ports: Sequence[int] = (0,)) -> None:
+        self._socket = _listener(host, ports)
         port = self._socket.getsockname()[1]
-        self.endpoint = f"http://[{host}]:{port}" if family is socket.AF_INET6 else f"http://{host}:{port}"
+        self.endpoint = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         """The URL of the server, without a path."""
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -65,6 +71,10 @@ class HttpServer:
         """Whether the server answers requests."""
         return self._thread.is_alive()
 
+    def close(self) -> None:
+        """Close the port of a server that was not started."""
+        self._socket.close()
+
     def stop(self, *, wait: bool = True) -> None:
         """Close the port and all connections."""
         self._server.should_exit = True
@@ -73,3 +83,16 @@ class HttpServer:
 
     def _run(self) -> None:
         self._server.run(sockets=[self._socket])
+
+
+def _listener(host: str, ports: Sequence[int]) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in ports:
+        try:
+            return socket.create_server((host, port), family=family, backlog=2048)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+    raise ServerNotStartedError(
+        f"no port of {host} from {ports[0]} to {ports[-1]} is free; widen `ports` of the pool, or stop what uses them"
+    )

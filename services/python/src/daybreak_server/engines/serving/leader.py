@@ -94,8 +94,10 @@ class ServingLeader:
         )
         self._admission = Admission(config.capacity)
         metrics = RequestMetrics(deps.metrics.meter, pool=config.pool)
-        self._app = ServingApp(self._admission, self._threads.submit, metrics=metrics)
-        self._server = HttpServer(self._app, host=host)
+        self._app = ServingApp(
+            self._admission, self._threads.submit, group=lease_renewer.record.id, metrics=metrics
+        )
+        self._server = HttpServer(self._app, host=host, ports=config.ports)
         self._server.start()
         lease_renewer.update(
             now=False,

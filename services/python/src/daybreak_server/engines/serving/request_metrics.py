@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from daybreak_server.engines.rank.rank_metrics import harmless
 from daybreak_server.engines.serving.admission import Refusal
-from daybreak_server.observability import catalogue_requests as catalogue
+from daybreak_server.observability import request_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, NoMeter
 
 
@@ -26,6 +26,7 @@ class RequestOutcome(StrEnum):
     BUSY = Refusal.BUSY.value
     DRAINING = Refusal.DRAINING.value
     """Refused, or stopped because the group left."""
+    OTHER = Refusal.OTHER.value
 
 
 class RequestMetrics:

@@ -40,3 +40,5 @@ RANK_FIRST_BYTE = Metric(
     buckets=_BUCKETS,
     why_unused=_NO_PANEL,
 )
+
+ALL: tuple[Metric, ...] = (RANK_REQUESTS, RANK_REQUEST, RANK_FIRST_BYTE)
