@@ -15,6 +15,7 @@ from daybreak_server.adapters.redis.lua import (
     delete,
     group,
     measure,
+    publish_demand,
     renew,
     report,
     settle,
@@ -51,10 +52,13 @@ START_MS = 1_800_000_000_000
 class Driver:
     """One pool on a real server. ``now`` is in ms and only changes when the test sets it."""
 
-    def __init__(self, url: str, *, pool: str = "video", lease_s: float = 15.0) -> None:
+    def __init__(
+        self, url: str, *, pool: str = "video", lease_s: float = 15.0, target_load: float | None = None
+    ) -> None:
         self.keys = Keys(prefix="daybreak", pool=pool)
         self.pool = pool
         self.lease_s = lease_s
+        self.target_load = target_load
         self.client: redis.Redis = connect(url, timeout_s=30)
         self.scripts = Scripts(self.client, Library(clock_text=TEST_CLOCK))
         self.now = START_MS
@@ -153,8 +157,15 @@ class Driver:
     def totals(self) -> PoolTotals:
         return measure.decode(self.run(measure.encode(self.keys)), self.pool)
 
+    def publish_demand(self, gateway: str, requests: int, *, ttl_s: float = 3.0) -> int:
+        """Returns the number of groups wanted. The pool must have a ``target_load``."""
+        assert self.target_load is not None
+        call = publish_demand.encode(self.keys, gateway, requests, ttl_s=ttl_s, target_load=self.target_load)
+        return int(self.run(call))
+
     def tick(self, *, limit: int = tick.LIMIT, tenants_max: int = policy.TENANTS_MAX) -> TickReport:
-        return tick.decode(self.run(tick.encode(self.keys, limit=limit, tenants_max=tenants_max)))
+        call = tick.encode(self.keys, limit=limit, tenants_max=tenants_max, target_load=self.target_load)
+        return tick.decode(self.run(call))
 
     def pass_time(self, ms: int) -> TickReport:
         """Advance the clock in steps with a tick each, so that the lease clock keeps up."""

@@ -44,6 +44,9 @@
 {{- if mod (int $pool.ranks) (int $pool.hostsPerGroup) -}}
 {{- fail (printf "\n\npools.%s: hostsPerGroup (%v) must divide ranks (%v): every host of a group runs the same number of ranks." $name $pool.hostsPerGroup $pool.ranks) -}}
 {{- end -}}
+{{- if and $pool.targetLoad (ne $pool.kind "online") -}}
+{{- fail (printf "\n\npools.%s: targetLoad (%v) is only for pools that answer requests: remove it, or set kind to online." $name $pool.targetLoad) -}}
+{{- end -}}
 {{- if gt (int $pool.minWarm) (int $pool.maxGroups) -}}
 {{- fail (printf "\n\npools.%s: minWarm (%v) is greater than maxGroups (%v)." $name $pool.minWarm $pool.maxGroups) -}}
 {{- end -}}
@@ -88,6 +91,7 @@ tracing.headers_file: write tracing.existingSecret.
 workload: write {{ ternary "pools.<pool>" . (eq . "poolDefaults") }}.workload.
 model: write {{ . }}.model.
 ranks: write {{ . }}.ranks.
+target_load: write {{ . }}.targetLoad.
 groups: write {{ . }}.maxGroups and {{ . }}.minWarm.
 drain_s: write {{ . }}.drainSeconds.
 device: it follows from {{ . }}.resources.gpus.

@@ -114,6 +114,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         prefix=prefix,
         timeout_s=timeout_s,
         max_queued={name: pool.max_queued for name, pool in settings.pools.items()},
+        target_loads=target_loads(settings),
         tenants_max=settings.metrics.tenants_max,
         on_call=metrics.observe_script,
         on_change=log_change,
@@ -161,6 +162,16 @@ def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
 def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
     """The spec of a pool's workload."""
     return registry.spec(pool.workload, kind=pool.kind)
+
+
+def target_loads(settings: Settings) -> dict[str, float]:
+    """For each pool of kind ``online``, the requests that one of its groups should have."""
+    specs = {name: workload_spec(pool) for name, pool in settings.pools.items()}
+    return {
+        name: pool.target_load or pool.capacity or specs[name].capacity
+        for name, pool in settings.pools.items()
+        if specs[name].kind == PoolKind.ONLINE
+    }
 
 
 def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupConfig:

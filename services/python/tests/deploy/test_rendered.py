@@ -100,6 +100,37 @@ def test_keda_scales_a_pool_by_its_live_tasks(values: Path) -> None:
         assert spec["initialCooldownPeriod"] == spec["cooldownPeriod"]
 
 
+def test_keda_scales_a_pool_that_answers_requests_by_its_demand_too() -> None:
+    """The second trigger reads the groups that the requests need, one entry for each."""
+    rendered = render(CHART / "ci" / "online-values.yaml")
+    triggers = {
+        item["metadata"]["name"]: [trigger["metadata"]["listName"] for trigger in item["spec"]["triggers"]]
+        for item in rendered.all("ScaledObject")
+    }
+    online = Keys(prefix="daybreak", pool="echo-serve")
+    assert triggers == {
+        "echo-serve": [online.single("live"), online.single("wanted")],
+        "echo": [Keys(prefix="daybreak", pool="echo").single("live")],
+        "video": [Keys(prefix="daybreak", pool="video").single("live")],
+    }
+    first, second = rendered.object("ScaledObject", "echo-serve")["spec"]["triggers"]
+    assert {**first, "metadata": {**first["metadata"], "listName": online.single("wanted")}} == second
+    assert second["metadata"]["listLength"] == "1"
+
+
+def test_the_target_load_is_that_of_the_generator_pool_alone() -> None:
+    """A change of it in the settings would replace groups, or gateways."""
+    rendered = render(CHART / "ci" / "online-values.yaml")
+    known = pools(rendered)
+    assert {name: pool.spec.target_load for name, pool in known.items()} == {
+        "echo-serve": 4,
+        "echo": None,
+        "video": None,
+    }
+    assert known["echo-serve"].spec.kind == "online"
+    assert "target_load" not in rendered.object("ConfigMap", "daybreak-config")["data"]["daybreak.yaml"]
+
+
 def test_objects_of_optional_kinds_are_rendered_only_if_the_cluster_has_the_kinds() -> None:
     """One object of a kind that the cluster lacks would make the whole installation fail."""
     known = {item["apiVersion"] for item in render(kinds=()).objects}

@@ -55,3 +55,23 @@ def test_the_capacity_of_a_group_is_the_pools_or_else_the_workloads() -> None:
     settings = Settings.model_validate({"pools": pools})
     assert wiring.gang_config(settings, "own").capacity == 3
     assert wiring.gang_config(settings, "echo-serve").capacity == registry.spec("echo-serve").capacity
+
+
+def test_a_pool_that_answers_requests_has_a_target_load() -> None:
+    """That of its settings, or else the capacity of its groups. Other pools have none."""
+    serve = {"workload": "echo-serve"}
+    pools = {
+        "own": {**serve, "capacity": 8, "target_load": 2.5},
+        "full": {**serve, "capacity": 8},
+        "default": serve,
+        "echo": {"target_load": 2},
+    }
+    capacity = registry.spec("echo-serve").capacity
+    loads = wiring.target_loads(Settings.model_validate({"pools": pools}))
+    assert loads == {"own": 2.5, "full": 8, "default": capacity}
+
+
+@pytest.mark.parametrize("load", [0, -1, float("nan"), float("inf"), "many"])
+def test_a_target_load_that_divides_nothing_is_refused(load: object) -> None:
+    with pytest.raises(ValidationError, match="target_load"):
+        PoolSettings.model_validate({"workload": "echo-serve", "target_load": load})

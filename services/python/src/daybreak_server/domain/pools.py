@@ -38,7 +38,7 @@ class WakePhase(StrEnum):
     ZERO = "zero"
     """Nothing runs and nothing waits. No wake is in progress."""
     DETECT = "detect"
-    """A task waits, but no group has been requested yet."""
+    """A task or a request waits, but no group has been requested yet."""
     PODS = "pods"
     IMAGE = "image"
     RAY = "ray"
@@ -113,6 +113,8 @@ class PoolReport:
     """The seconds of each phase of the last complete wake, and their ``total``; empty while a wake is in progress."""
     wake_passed: Mapping[str, float] = field(default_factory=dict)
     """The seconds of the phases of the current wake that have passed; empty while none is in progress."""
+    target_load: float | None = None
+    """The requests that one group should have, as the GeneratorPool says; ``None`` if it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +139,17 @@ class PoolView:
     """Why a rank last ended; cleared when a group is ready."""
     cordoned: tuple[str, ...] = ()
     """Hosts that are about to be removed. A group that registers on such a host is marked to drain."""
+    demand: int = 0
+    """Requests that gateways hold or have handed to groups. Only pools of kind ``online`` have any."""
+    wanted: int = 0
+    """The number of groups that these requests need, by the pool's target load."""
+    wanted_for_s: float | None = None
+    """For how long they have needed at least one group."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the pool needs a group: a task is due or running, or there are requests."""
+        return self.live > 0 or self.wanted > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,4 +16,9 @@ class Load:
     sessions: int = 0
     """Open sessions."""
     free_memory_bytes: int | None = None
-    """Free memory of the leader's device; the ranks of a group use about the same."""
+    """Free memory of the device with the least free memory."""
+
+    @property
+    def held(self) -> int:
+        """Requests and sessions that would be lost with the group."""
+        return self.in_flight + self.waiting + self.sessions

@@ -197,6 +197,12 @@ class PoolSettings(Section):
         description="How a request's group is chosen; see `router.policy`, which holds if this is unset. Kind `online` "
         "only.",
     )
+    target_load: Share | None = Field(
+        None,
+        description="Requests per group at which a pool of kind `online` is to run: it needs as many groups as its "
+        "requests, in progress and waiting, divided by this. If unset, `capacity`. On Kubernetes, `targetLoad` of the "
+        "GeneratorPool overrides it.",
+    )
     ports: PortRange | None = Field(
         None,
         description="Ports at which the leaders of a pool of kind `online` listen, such as `20100-20199`: the first "

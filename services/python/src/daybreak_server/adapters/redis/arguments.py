@@ -79,6 +79,7 @@ class TickLimit(NamedTuple):
 
     limit: int
     tenants_max: int
+    target_load: float | str
 
 
 # ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,7 +205,8 @@ class OperatorReport(NamedTuple):
     """The arguments of ``publish_report``.
 
     ``wake_ms`` and ``wake`` describe the last complete wake; they are empty if there was none. ``waking`` has the
-    seconds of the phases of the current wake that have passed; it is empty if there is none.
+    seconds of the phases of the current wake that have passed; it is empty if there is none. ``target_load`` is the
+    target load of the GeneratorPool; it is empty if that sets none.
     """
 
     ttl_ms: int
@@ -212,6 +214,16 @@ class OperatorReport(NamedTuple):
     wake_ms: int | str
     wake: str
     waking: str
+    target_load: float | str
+
+
+class PublishedDemand(NamedTuple):
+    """The arguments of ``publish_demand``."""
+
+    gateway: str
+    requests: int
+    ttl_ms: int
+    target_load: float | str
 
 
 LAYOUTS: tuple[type[NamedTuple], ...] = (
@@ -235,6 +247,7 @@ LAYOUTS: tuple[type[NamedTuple], ...] = (
     Cordon,
     RankFailure,
     OperatorReport,
+    PublishedDemand,
 )
 
 

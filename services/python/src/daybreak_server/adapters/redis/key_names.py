@@ -86,6 +86,16 @@ SINGLE = {
         "why the last failed rank ended (reason, message), as JSON; deleted when a group becomes ready",
         "10 minutes",
     ),
+    "demand": Key(
+        "hash",
+        "the requests that each gateway holds or has handed to groups, and the time at which its lease on this entry "
+        "ends, on the lease clock; only pools of kind `online`",
+    ),
+    "wanted": Key(
+        "zset",
+        "a member for each group that the requests of `demand` need, by the time since which they need it; KEDA reads "
+        "its `ZCARD`",
+    ),
     "wakeup": Key("list", "wake-ups for idle leaders (BLPOP)"),
     "dead": Key("zset", "failed tasks (dead letters), by the time of their failure"),
     "expiring": Key("zset", "ended tasks by the end of their retention"),
@@ -133,8 +143,8 @@ FAMILIES = {
         "id",
         Key(
             "hash",
-            "a group's record: state, phase, tasks, ranks, hosts, drain mark, the seconds of its wake. Its fields "
-            "endpoint, models, capacity and load are for a later kind of group and are not used yet",
+            "a group's record: state, phase, tasks, ranks, hosts, drain mark, the seconds of its wake; and of a group "
+            "that answers requests, its endpoint, models, capacity and load",
         ),
     ),
     "idem": Family(

@@ -60,6 +60,9 @@ GROUPS_MAX = 500
 MEASURED_TENANTS_MAX = 200
 """Tenants whose queues `measure` examines. The tasks of further ones have the priority `other`."""
 
+WANTED_MAX = 1_000
+"""Groups that the requests of a pool can ask for."""
+
 FAILURE_FIRST_MS = 5_000
 """How long failures of further ranks are ignored. The ranks of a group end one after the other, and only the first one
 knows the cause."""

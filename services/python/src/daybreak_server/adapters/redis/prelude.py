@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from daybreak_server.adapters.redis import limits
@@ -42,19 +43,29 @@ TEXTS = {
 
 
 def lua_constants() -> str:
-    """Lua definitions: a local for each number and control bit, ``TERMINAL``, the set of terminal states, and
-    ``TOTALS``, a table of everything that the totals for metrics need.
+    """Lua definitions of everything here: :func:`lua_numbers` for all scripts, and :func:`lua_tables`."""
+    return lua_numbers() + lua_tables()
 
-    Lua reads locals without a lookup, but a chunk may have only 200. So only constants that scripts need are here.
+
+def lua_numbers(of: str | None = None, *, beyond: str = "") -> str:
+    """Lua definitions: a local for each number and control bit that the text ``of`` mentions and ``beyond`` does not.
+
+    Lua reads locals without a lookup, but at any place in a chunk, at most 200 may be visible. So the library defines
+    a number that only one script needs in that script.
     """
     numbers: dict[str, int | float] = {name: getattr(policy, name) for name in RULES}
     numbers |= {name: value for name, value in vars(limits).items() if name.isupper()}
     numbers |= {bit.name: bit.value for bit in Control if bit.name is not None}
     numbers["PRIORITIES"] = len(Priority)
+    needed = numbers if of is None else set(re.findall(r"\w+", of)) - set(re.findall(r"\w+", beyond))
+    return "".join(f"local {name} = {value!r}\n" for name, value in numbers.items() if name in needed)
+
+
+def lua_tables() -> str:
+    """Lua definitions: ``TERMINAL``, the set of terminal states, and ``TOTALS``, everything that the totals for metrics
+    need."""
     terminal = ", ".join(f"{state} = true" for state in State if state.terminal)
-    lines = [f"local {name} = {value!r}" for name, value in numbers.items()]
-    lines += [f"local TERMINAL = {{ {terminal} }}", f"local TOTALS = {{ {', '.join(_of_totals())} }}"]
-    return "\n".join(lines) + "\n"
+    return f"local TERMINAL = {{ {terminal} }}\nlocal TOTALS = {{ {', '.join(_of_totals())} }}\n"
 
 
 def _of_totals() -> Iterator[str]:

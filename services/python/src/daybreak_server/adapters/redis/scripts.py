@@ -5,7 +5,8 @@ The text of the library is, in this order:
 1. key names (``key_names.py``), constants (``prelude.py``) and readers of arguments (``arguments.py``), generated;
 2. the clock and the fragments, the files whose names begin with an underscore, in the order of their dependencies;
 3. ``begin``, which resets the state of the fragments when a call begins;
-4. each script, in a block of its own: its first line gives its flags, and its ``run(ARGV)`` does the work.
+4. each script, in a block of its own, with the constants that only it needs: its first line gives its flags, and its
+   ``run(ARGV)`` does the work.
 
 The names of the library and its functions end in the hash of the text, so that several versions can live on one server
 during a rolling update. If the server may not load the library, ``EVAL`` runs the text of a single script.
@@ -25,11 +26,11 @@ from importlib.resources import files
 from daybreak_server.adapters.redis.arguments import lua_arguments
 from daybreak_server.adapters.redis.changes import MARK
 from daybreak_server.adapters.redis.key_names import Keys, lua_names
-from daybreak_server.adapters.redis.prelude import lua_constants
+from daybreak_server.adapters.redis.prelude import lua_numbers, lua_tables
 
 Arg = str | bytes | int | float
 
-FRAGMENTS = ("unit_of_work", "totals", "history", "queue", "attempt", "claim", "estimate", "show")
+FRAGMENTS = ("unit_of_work", "totals", "history", "queue", "attempt", "claim", "estimate", "show", "demand")
 SCRIPTS = {
     "submit": "API",
     "claim": "leader",
@@ -45,6 +46,7 @@ SCRIPTS = {
     "measure": "API, when its metrics are read",
     "tick": "API, each second",
     "group": "leader, operator",
+    "publish_demand": "API, when the demand of a pool changes and each second",
     "delete": "API",
 }
 """The scripts by name, with their callers."""
@@ -129,13 +131,9 @@ def _read(file: str) -> str:
 
 @cache
 def _library(clock: str) -> tuple[str, dict[str, Script]]:
-    base = "\n".join(
-        [
-            *(lua_names(), lua_constants(), lua_arguments(), "local NOW, NOW_TEXT", clock),
-            *(_read(f"_{name}.lua") for name in FRAGMENTS),
-            _BEGIN,
-        ]
-    )
+    shared = "\n".join([clock, *(_read(f"_{name}.lua") for name in FRAGMENTS), _BEGIN])
+    constants = lua_numbers(of=shared) + lua_tables()
+    base = "\n".join([lua_names(), constants, lua_arguments(), "local NOW, NOW_TEXT", shared])
     bodies = {name: _read(f"{name}.lua").partition("\n") for name in SCRIPTS}
     version = hashlib.sha256("\n".join([base, *map("".join, bodies.values())]).encode()).hexdigest()[:12]
     scripts, functions = {}, []
@@ -144,7 +142,8 @@ def _library(clock: str) -> tuple[str, dict[str, Script]]:
             raise ValueError(f"{name}.lua does not begin with #!lua")
         flags = ", ".join(f"'{flag}'" for flag in shebang.partition("flags=")[2].split(",") if flag)
         function = f"daybreak_{name}_{version}"
-        functions.append(_FUNCTION % {"body": body, "function": function, "flags": flags})
-        text = f"{shebang}\n{base}{body}begin(KEYS[1])\nreturn reply_of(run(ARGV))\n"
+        own = lua_numbers(of=body, beyond=shared) + body
+        functions.append(_FUNCTION % {"body": own, "function": function, "flags": flags})
+        text = f"{shebang}\n{base}{own}begin(KEYS[1])\nreturn reply_of(run(ARGV))\n"
         scripts[name] = Script(name, function, text)
     return f"#!lua name=daybreak_{version}\n{base}{''.join(functions)}", scripts

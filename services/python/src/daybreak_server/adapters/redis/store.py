@@ -10,7 +10,16 @@ from daybreak_server.adapters.redis import changes
 from daybreak_server.adapters.redis.client import AsyncScripts, OnCall, connect_async
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
-from daybreak_server.adapters.redis.lua import delete, group, measure, preview, show, submit, tick
+from daybreak_server.adapters.redis.lua import (
+    delete,
+    group,
+    measure,
+    preview,
+    publish_demand,
+    show,
+    submit,
+    tick,
+)
 from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.adapters.redis.server_stats import stats_of
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
@@ -33,11 +42,12 @@ def _batches(tasks: Sequence[NewTask]) -> Iterator[tuple[str, list[NewTask]]]:
 
 
 class RedisStore:
-    """The ``TaskStore``, ``Housekeeper``, ``GroupStore`` and ``Measurements`` on Redis ≥ 7.0 or Valkey.
+    """The ``TaskStore``, ``Housekeeper``, ``GroupStore``, ``DemandStore`` and ``Measurements`` on Redis ≥ 7 or Valkey.
 
     For coroutines of one event loop.
 
     ``max_queued`` has the limit on waiting tasks of each pool; the limit of other pools is ``MAX_QUEUED``.
+    ``target_loads`` has, for each pool of kind ``online``, the requests that one group should have.
     ``tenants_max``: how many tenants have totals of their own in metrics. ``on_call`` gets the script, the seconds and
     the success of each call.
     """
@@ -49,6 +59,7 @@ class RedisStore:
         prefix: str = "daybreak",
         timeout_s: float = 5.0,
         max_queued: Mapping[str, int] | None = None,
+        target_loads: Mapping[str, float] | None = None,
         tenants_max: int = TENANTS_MAX,
         on_call: OnCall | None = None,
         library: Library | None = None,
@@ -65,6 +76,7 @@ class RedisStore:
         )
         self._prefix = prefix
         self._max_queued = dict(max_queued or {})
+        self._target_loads = dict(target_loads or {})
         self._tenants_max = tenants_max
 
     async def close(self) -> None:
@@ -182,8 +194,22 @@ class RedisStore:
 
     async def tick(self, pool: str) -> TickReport:
         """Promote, reap and expire tasks, and report which files to delete. Every gateway calls it each second."""
-        call = tick.encode(self._keys(pool), tenants_max=self._tenants_max)
+        call = tick.encode(
+            self._keys(pool), tenants_max=self._tenants_max, target_load=self._target_loads.get(pool)
+        )
         return tick.decode(await self._scripts.call(call))
+
+    async def publish_demand(self, pool: str, gateway: str, requests: int, *, ttl_s: float) -> None:
+        """Say how many requests of the pool this gateway has. :raises ValueError: when the pool serves no requests."""
+        target_load = self._target_loads.get(pool)
+        if target_load is None:
+            raise ValueError(
+                f"pool {pool!r} serves no requests, so it has no demand; its kind is not `online`"
+            )
+        call = publish_demand.encode(
+            self._keys(pool), gateway, requests, ttl_s=ttl_s, target_load=target_load
+        )
+        await self._scripts.call(call, idempotent=True)
 
     async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
         """Confirm that the files below these prefixes are deleted."""

@@ -74,7 +74,7 @@ class Reconciler:
                 return BACKOFF_S[-1]
             pool, decided = await self._decide(manifest, status)
             self.metrics.record_plan(name, decided)
-            await self._publish_report(name, decided)
+            await self._publish_report(name, decided, manifest)
             self._refused.pop(name, None)
             executor = Executor(cluster=self.cluster, serve=self.serve, groups=self.groups)
             await executor.execute_all(
@@ -149,11 +149,15 @@ class Reconciler:
             reason = Reason.REDIS_REFUSED if refused else Reason.REDIS_UNREACHABLE
             return None, Cause(reason=reason, message=str(exc) or type(exc).__name__)
 
-    async def _publish_report(self, name: str, decided: Plan) -> None:
-        """Show the status to clients. A failure is harmless: without Redis, clients see nothing anyway."""
+    async def _publish_report(self, name: str, decided: Plan, manifest: Mapping[str, Any]) -> None:
+        """Show the status to clients. A failure is harmless: without Redis, clients see nothing anyway.
+
+        The target load is read from the manifest, because it counts even if another field cannot be read.
+        """
+        shown = report(decided.status, target_load=manifest.get("spec", {}).get("targetLoad"))
         try:
             await self.groups.publish_report(
-                name, report(decided.status), ttl_s=decided.requeue_after_s * 2 + REPORT_TTL_MARGIN_S
+                name, shown, ttl_s=decided.requeue_after_s * 2 + REPORT_TTL_MARGIN_S
             )
         except StoreError as exc:
             _log.debug("the report of pool %s was not published: %s", name, exc)

@@ -32,6 +32,10 @@ _SPEC_RULES = [
         "rule": "self.resources.gpus <= 1.0 || self.resources.gpus == double(int(self.resources.gpus))",
         "message": "resources.gpus must be a fraction of one GPU or a whole number of GPUs",
     },
+    {
+        "rule": "!has(self.targetLoad) || !has(self.kind) || self.kind == 'online'",
+        "message": "remove targetLoad, or set kind to online: only pools of this kind answer requests",
+    },
 ]
 _WINDOW_RULES = [{"rule": "self.from != self.to", "message": "from and to of a window must differ"}]
 _RAY_RULES = [

@@ -143,6 +143,13 @@ class PoolSpec(_Model):
     kind: PoolKind | None = Field(
         None, description="How the groups work. If set, it must be the kind that the workload declares."
     )
+    target_load: float | None = Field(
+        None,
+        ge=0.01,
+        le=1_000_000,
+        description="Requests per group at which a pool of kind `online` is to run. It needs as many groups as its "
+        "requests, in progress and waiting, divided by this. Default: the setting `target_load` of the gateways.",
+    )
     model: str | None = Field(None, min_length=1, description="Folder of the model inside the pods.")
     ranks: int = Field(1, ge=1, le=4096, description="Ranks of one group.")
     hosts_per_group: int = Field(1, ge=1, le=1024, description="Pods of one group; divides `ranks`.")
@@ -204,7 +211,7 @@ class PoolStatus(_Model):
 
     replicas: int = Field(0, description="Complete groups: all of their pods run.")
     selector: str = Field("", description="Label selector of the worker pods; never empty.")
-    ready: int = Field(0, description="Groups that can take tasks or work on one.")
+    ready: int = Field(0, description="Groups that can take tasks or requests, or work on one.")
     wanted: int = Field(0, description="Groups wanted: the larger of `spec.replicas` and what stays warm.")
     phase: Phase = "Zero"
     wake: WakeStatus = Field(default_factory=WakeStatus)

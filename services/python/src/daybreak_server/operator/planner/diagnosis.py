@@ -115,18 +115,20 @@ def _store(observed: Observed) -> Iterator[Cause]:
 
 
 def _no_scaler(observed: Observed) -> Iterator[Cause]:
-    """Tasks are live, but KEDA wants no group."""
-    pool, live = observed.pool, observed.store.live if observed.store is not None else 0
+    """There is work, but KEDA wants no group."""
+    pool = observed.pool
     if (
-        live
+        observed.store is not None
+        and observed.store.has_work
         and not pool.spec.replicas
         and not pool.spec.paused
         and _stuck_in_phase(WakePhase.DETECT, observed)
     ):
         yield Cause(
             reason="NotAsked",
-            message="Tasks wait, but KEDA does not scale the pool: it does not see them, or it does not run. Check "
-            "the pool's ScaledObject and KEDA's operator. `kubectl scale` of the GeneratorPool scales by hand.",
+            message="Tasks or requests wait, but KEDA does not scale the pool: it does not see them, or it does not "
+            "run. Check the pool's ScaledObject and KEDA's operator. `kubectl scale` of the GeneratorPool scales by "
+            "hand.",
         )
 
 

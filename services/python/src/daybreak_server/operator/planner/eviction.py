@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from daybreak_server.domain.pools import GroupRecord
+from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.operator.crd.resource import Drain
-from daybreak_server.operator.planner.placement import GroupPlacement, is_busy, is_ready
+from daybreak_server.operator.planner.placement import GroupPlacement, is_busy, is_ready, requests
 
 FORM_S = 120.0
 """Hosts that run without a group may be about to form one. They may be evicted once they have run this long."""
@@ -37,18 +37,33 @@ def may_evict(placement: GroupPlacement, *, now: float, drains: Drains) -> bool:
     """Whether its hosts may go now: no group on them is busy, unless its drain deadline has passed.
 
     The same plan marks an idle group before it names the hosts. The precondition then finds either that the group has
-    drained, or that it took a task just before the mark.
+    drained, or that it took a task just before the mark. A group that answers requests must have drained before the
+    plan, because it only learns of the mark when it next refreshes its registration, and until then takes requests.
     """
     if placement.groups:
-        return all(not is_busy(group) or overdue(group, now=now, drains=drains) for group in placement.groups)
+        return all(_may_leave(group) or overdue(group, now=now, drains=drains) for group in placement.groups)
     # Without a group: not before FORM_S, because a group may be forming here.
     since = [replica.running_since for replica in placement.replicas]
     return all(moment is None or now - moment >= FORM_S for moment in since)
 
 
+def _may_leave(group: GroupRecord) -> bool:
+    return drained(group) if _answers_requests(group) else not is_busy(group)
+
+
 def drained(group: GroupRecord) -> bool:
-    """Whether the group is marked to drain and holds no task, so that it can no longer get one."""
+    """Whether the group is marked to drain and holds no work, so that it can no longer get any.
+
+    The store gives no task to a group with the mark. Requests do not come from the store: a group that answers them
+    must also have reported that it drains.
+    """
+    if _answers_requests(group) and group.state is not GroupState.DRAINING:
+        return False
     return group.drain and not is_busy(group)
+
+
+def _answers_requests(group: GroupRecord) -> bool:
+    return group.endpoint is not None and is_ready(group)
 
 
 def overdue(group: GroupRecord, *, now: float, drains: Drains) -> bool:
@@ -57,8 +72,9 @@ def overdue(group: GroupRecord, *, now: float, drains: Drains) -> bool:
     return group.drain and record is not None and now >= record.deadline
 
 
-def _cost(placement: GroupPlacement, drains: Drains) -> tuple[int, bool, float, str]:
-    return (_tier(placement, drains), placement.mixed, _order(placement), placement.name)
+def _cost(placement: GroupPlacement, drains: Drains) -> tuple[int, bool, int, float, str]:
+    held = sum(map(requests, placement.groups))
+    return (_tier(placement, drains), placement.mixed, held, _order(placement), placement.name)
 
 
 def _tier(placement: GroupPlacement, drains: Drains) -> int:
@@ -73,7 +89,8 @@ def _tier(placement: GroupPlacement, drains: Drains) -> int:
     6. Its group is busy, and the operator has already chosen it.
     7. Its group is busy.
 
-    A placement with several groups has the tier of the most costly one.
+    A placement with several groups has the tier of the most costly one. In a tier, those with fewer requests come
+    first.
     """
     if not placement.groups:
         return 0 if any(replica.running_since is None for replica in placement.replicas) else 1

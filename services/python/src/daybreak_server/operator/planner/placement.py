@@ -67,12 +67,18 @@ class GroupPlacement:
 
 
 def is_busy(group: GroupRecord) -> bool:
-    """Whether the group holds a task. A lost group holds none."""
-    return group.state is not GroupState.LOST and (bool(group.tasks) or group.state is GroupState.BUSY)
+    """Whether the group holds a task or a request. A lost group holds none."""
+    holds = bool(group.tasks) or group.state is GroupState.BUSY or requests(group) > 0
+    return group.state is not GroupState.LOST and holds
+
+
+def requests(group: GroupRecord) -> int:
+    """How many requests and sessions the group holds; 0 for a group that works on tasks."""
+    return group.load.held if group.load is not None else 0
 
 
 def is_ready(group: GroupRecord) -> bool:
-    """Whether the group can take tasks or works on one."""
+    """Whether the group can take tasks or requests, or works on one."""
     return group.state.ready
 
 

@@ -134,15 +134,14 @@ def _scaling_context(observed: Observed, *, serialize_growth: bool) -> ScalingCo
     return ScalingContext(
         now=observed.now,
         drains={drain.group: drain for drain in observed.pool.status.drains},
-        nothing_live=observed.store is not None and observed.store.live == 0,
+        no_work=_no_work(observed),
         serialize_growth=serialize_growth,
     )
 
 
 def _wanted(observed: Observed, states: Sequence[ClusterState], requested: int) -> tuple[int, bool]:
-    """The number of groups wanted, and whether the last group stays only because tasks are live."""
-    live = observed.store.live if observed.store is not None else 0
-    if requested or not live:
+    """The number of groups wanted, and whether the last group stays only because there is work."""
+    if requested or observed.store is None or not observed.store.has_work:
         return requested, False
     stays = any(
         is_ready(group) for state in states for placement in state.placements for group in placement.groups
@@ -159,9 +158,12 @@ def _serialize_growth(observed: Observed, states: Sequence[ClusterState], wanted
     return not (replicas == wanted and all(state.settled for state in states))
 
 
+def _no_work(observed: Observed) -> bool:
+    return observed.store is not None and not observed.store.has_work
+
+
 def _zero_since(observed: Observed, states: Sequence[ClusterState], wanted: int) -> float | None:
-    nothing_live = observed.store is not None and observed.store.live == 0
-    if wanted or not nothing_live or not all(state.empty for state in states):
+    if wanted or not _no_work(observed) or not all(state.empty for state in states):
         return None
     since = observed.pool.status.zero_since
     return round(observed.now, 3) if since is None else since

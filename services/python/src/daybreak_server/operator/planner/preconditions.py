@@ -58,7 +58,7 @@ def _may_reopen(action: CordonHosts | MarkDrain, cluster: RayCluster, workers: l
 def _may_delete(action: DeleteCluster | Suspend, workers: list[Pod], store: PoolView) -> str | None:
     if workers:
         return "it has workers again"
-    return "a task is live again" if isinstance(action, Suspend) and store.live else None
+    return "there is work again" if isinstance(action, Suspend) and store.has_work else None
 
 
 def _may_scale_down(

@@ -23,8 +23,8 @@ class ScalingContext:
 
     now: float
     drains: Drains
-    nothing_live: bool
-    """The store answered, and no task is live."""
+    no_work: bool
+    """The store answered: no task is live, and there are no requests."""
     serialize_growth: bool
 
 
@@ -76,14 +76,12 @@ def _down(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
 
 
 def _repair(state: ClusterState, context: ScalingContext) -> Scaled:
-    """The number is right. Replace hosts that Serve does not use, and, while no task is live, a group that spans two
+    """The number is right. Replace hosts that Serve does not use, and, while there is no work, a group that spans two
     replicas."""
     current = state.cluster.replicas
     if state.missing or state.leaving:
         return Scaled(replicas=current)
-    victims = (
-        tuple(placement for placement in state.placements if placement.mixed) if context.nothing_live else ()
-    )
+    victims = tuple(placement for placement in state.placements if placement.mixed) if context.no_work else ()
     evictable = _evictable(victims, context)
     if evictable:
         fewer = sum(len(placement.replicas) for placement in evictable)

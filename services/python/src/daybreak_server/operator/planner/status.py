@@ -32,7 +32,7 @@ class PlanInputs:
 
     wanted: int
     held: bool
-    """Whether the last group stays only because tasks are live."""
+    """Whether the last group stays only because there is work."""
     states: tuple[ClusterState, ...]
     outgoing: tuple[ClusterState, ...]
     problems: tuple[Cause, ...]
@@ -90,8 +90,8 @@ def refused(pool: PoolObject, problem: Cause, *, now: float) -> PoolStatus:
     )
 
 
-def report(status: PoolStatus) -> PoolReport:
-    """The report for clients: what the groups do not report themselves."""
+def report(status: PoolStatus, *, target_load: float | None = None) -> PoolReport:
+    """The report for clients: what the groups do not report themselves. ``target_load``: that of the spec."""
     wake = status.wake
     unhealthy = next((c for c in status.conditions if c.type == "Healthy" and c.status == "False"), None)
     return PoolReport(
@@ -104,6 +104,7 @@ def report(status: PoolStatus) -> PoolReport:
         wake_began_ms=None if wake.phase == WakePhase.ZERO else _ms(wake.began),
         wake_passed={} if wake.phase in NOT_WAKING else wake.seconds,
         wake_last=wake.seconds if wake.phase == WakePhase.READY and "total" in wake.seconds else {},
+        target_load=target_load,
     )
 
 
@@ -142,7 +143,8 @@ _EVENT_MESSAGES: dict[str, str] = {
     "Ready": "{ready} ready.",
     "Draining": "{wanted} wanted: the others finish or release their tasks, then stop.",
     "Zero": "No group is wanted: the workers are gone, and the Ray head stays.",
-    "Suspended": "No group was wanted for a while, so the Ray head is gone as well. The next task starts both again.",
+    "Suspended": "No group was wanted for a while, so the Ray head is gone as well. The next task or request starts "
+    "both again.",
     "Paused": "spec.paused is set: the operator changes nothing until it is removed.",
 }
 
@@ -171,10 +173,14 @@ def _phase_at_zero(inputs: PlanInputs) -> Phase:
 def _ready(inputs: PlanInputs, after: PoolStatus) -> Condition:
     wanted, ready = inputs.wanted, after.ready
     if inputs.held:
-        note = "No group is wanted, but tasks are live: the last group stays until they have ended."
+        note = (
+            "No group is wanted, but tasks or requests are live: the last group stays until they have ended."
+        )
         return _condition("Ready", "True" if ready else "False", "HeldByTasks", note)
     if not wanted:
-        return _condition("Ready", "True", "AtZero", "No group is wanted; a task wakes the pool.")
+        return _condition(
+            "Ready", "True", "AtZero", "No group is wanted; a task or a request wakes the pool."
+        )
     if ready >= wanted:
         return _condition("Ready", "True", "GroupsReady", f"{_groups(wanted)} wanted and ready.")
     progress = (

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from daybreak_server.domain.pools import GROUP_PHASES, NOT_WAKING, WAKE_PHASES, GroupRecord, WakePhase
+from daybreak_server.domain.pools import (
+    GROUP_PHASES,
+    NOT_WAKING,
+    WAKE_PHASES,
+    GroupRecord,
+    PoolView,
+    WakePhase,
+)
 from daybreak_server.operator.crd.resource import WakeStatus
 from daybreak_server.operator.planner.cluster_state import ClusterState
 from daybreak_server.operator.planner.observed import Observed
@@ -29,11 +36,7 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
     passed, since = before.phase, before.since
     if before.phase in NOT_WAKING or began is None:
         # A ready pool that restarts does not wake from zero, so the age of the backlog is not the age of the wake.
-        waited = (
-            observed.store.oldest_wait_s
-            if observed.store is not None and before.phase != WakePhase.READY
-            else None
-        )
+        waited = _waited_s(observed.store) if before.phase != WakePhase.READY else None
         began, seconds = now - (waited or 0.0), {}
         passed, since = WakePhase.DETECT, began if waited is not None else None
     phase_began, group_began, measured = _group_times(group, began=began, now=now)
@@ -44,6 +47,14 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
     if phase == WakePhase.READY:
         seconds["total"] = round(phase_began - began, 3)
     return WakeStatus(phase=phase, since=phase_began, began=began, seconds=seconds)
+
+
+def _waited_s(store: PoolView | None) -> float | None:
+    """For how long a task, or requests, have waited for a group."""
+    if store is None:
+        return None
+    waits = [wait for wait in (store.oldest_wait_s, store.wanted_for_s) if wait is not None]
+    return max(waits, default=None)
 
 
 def _group_times(
@@ -72,8 +83,8 @@ def _phase(observed: Observed, states: Sequence[ClusterState], wanted: int) -> t
     if ready:
         return WakePhase.READY, min(ready, key=lambda group: (not group.wake, group.since_ms or math.inf))
     if not wanted:
-        live = observed.store.live if observed.store is not None else 0
-        return (WakePhase.DETECT if live else WakePhase.ZERO), None
+        needed = observed.store is not None and observed.store.has_work
+        return (WakePhase.DETECT if needed else WakePhase.ZERO), None
     waking = [group for group in groups if group.phase in WAKE_PHASES[:-1]]
     if waking:
         furthest = max(waking, key=lambda group: (_position(group.phase), -group.since_ms))

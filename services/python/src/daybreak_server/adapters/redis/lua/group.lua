@@ -113,6 +113,11 @@ local actions = {
       call('HINCRBY', K_totals, 'wakes', 1)
     end
     if a.waking ~= '' then call('HSET', K_meta, 'waking', a.waking) else call('HDEL', K_meta, 'waking') end
+    if a.target_load ~= '' then
+      call('HSET', K_meta, 'target_load', a.target_load)
+    else
+      call('HDEL', K_meta, 'target_load')
+    end
     return 0
   end,
 }

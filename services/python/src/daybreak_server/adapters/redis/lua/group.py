@@ -38,6 +38,8 @@ it again."""
 FAILURE_S = 600.0
 """How long a pool shows why a rank ended."""
 FAILURE_CHARS = 1000
+_NOT_IN_JSON = ("wake_passed", "target_load")
+"""Fields of a report that are stored elsewhere: an earlier version refuses fields that it does not know."""
 
 
 def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
@@ -113,13 +115,15 @@ def encode_report(keys: Keys, report: PoolReport, *, ttl_s: float) -> Call:
     complete = "total" in last
     passed = {phase: report.wake_passed[phase] for phase in CLUSTER_PHASES if phase in report.wake_passed}
     fields = asdict(replace(report, wake_last={}))
-    del fields["wake_passed"]  # an earlier version refuses fields that it does not know
+    for name in _NOT_IN_JSON:
+        del fields[name]
     stored = OperatorReport(
         ttl_ms=round(ttl_s * 1000),
         report=json.dumps(fields),
         wake_ms=round(last["total"] * 1000) if complete else "",
         wake=json.dumps(last) if complete else "",
         waking=json.dumps(passed) if passed else "",
+        target_load="" if report.target_load is None else report.target_load,
     )
     return _call(keys, "publish_report", *stored)
 
@@ -145,14 +149,15 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
 
     ``others``: the replies to :func:`encode_others`. They have an empty record for a group that has deregistered since.
     """
-    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, reported, failure, cordoned, _ = (
-        reply
-    )
+    queued, delayed, running, live, oldest_ms, meta_flat, groups_flat, now, *rest = reply
+    reported, failure, cordoned, demand, wanted, needed_ms, _ = rest
     meta = codec.mapping(meta_flat)
     groups_flat = [*groups_flat, *(item for page in others for item in page if item[1])]
     groups = tuple(codec.group(group, flat) for group, flat in groups_flat)
     report = PoolReport(**json.loads(reported)) if reported else None
-    phase, since = _wake(groups, report, live=int(live), oldest_ms=int(oldest_ms), now=int(now))
+    began = [int(now) - int(ms) for ms in (oldest_ms, needed_ms) if int(ms) >= 0]
+    needed = bool(int(live) or int(wanted))
+    phase, since = _wake(groups, report, needed=needed, since_ms=min(began, default=None))
     per_cost = meta.get("seconds_per_cost")
     return PoolView(
         name=name,
@@ -169,6 +174,9 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
         report=report,
         failure=_failure(json.loads(failure)) if failure else None,
         cordoned=tuple(map(codec.text, cordoned)),
+        demand=int(demand),
+        wanted=int(wanted),
+        wanted_for_s=int(needed_ms) / 1000 if int(needed_ms) >= 0 else None,
     )
 
 
@@ -177,7 +185,7 @@ def _failure(stored: Mapping[str, Any]) -> Cause:
 
 
 def _wake(
-    groups: tuple[GroupRecord, ...], report: PoolReport | None, *, live: int, oldest_ms: int, now: int
+    groups: tuple[GroupRecord, ...], report: PoolReport | None, *, needed: bool, since_ms: int | None
 ) -> tuple[str, int | None]:
     if any(group.state.ready for group in groups):
         return WakePhase.READY, None
@@ -191,6 +199,6 @@ def _wake(
         return furthest.phase, furthest.since_ms or None
     if report is not None and report.wake_phase in CLUSTER_PHASES:
         return report.wake_phase, report.wake_since_ms
-    if live:
-        return WakePhase.DETECT, now - oldest_ms if oldest_ms >= 0 else None
+    if needed:
+        return WakePhase.DETECT, since_ms
     return WakePhase.ZERO, None

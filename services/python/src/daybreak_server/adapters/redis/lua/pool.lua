@@ -20,7 +20,9 @@ local function run(ARGV)
   for _, key in ipairs({ K_groups, K_gone }) do add(call('ZRANGE', key, 0, -1)) end
   local live, running, soon = call('ZCARD', K_live), call('ZCARD', K_leases), call('ZCARD', K_due_soon)
   local oldest = math.max(unpack(oldest_waits()))
+  local requests, wanted, needed_ms = demand_now()
   return { live - running - soon, soon + call('ZCARD', K_delayed), running, live, int(oldest),
     call('HGETALL', K_meta), groups, int(NOW), call('GET', K_operator_report) or '', call('GET', K_failure) or '',
-    call('ZRANGE', K_cordoned, '(' .. int(meta('lease_clock')), '+inf', 'BYSCORE'), others }
+    call('ZRANGE', K_cordoned, '(' .. int(meta('lease_clock')), '+inf', 'BYSCORE'),
+    int(requests), wanted, int(needed_ms), others }
 end

@@ -36,7 +36,7 @@ local function meter_groups(lease_clock)
     local state, time = stored[1], passed * tonumber(stored[3] or '1')
     if state == 'starting' or state == 'loading' then
       add_total('cold_ms', time)
-    elseif state and state ~= 'lost' and not stored[2] then
+    elseif state and state ~= 'lost' and state ~= 'busy' and not stored[2] then
       add_total('idle_ms', time)
     end
   end
@@ -96,6 +96,7 @@ local function run(ARGV)
     zdrop(K_gone, group)
     call('DEL', k_group(group))
   end
+  want_groups(a.target_load)
 
   -- The caller deletes the files. If it dies first, a later tick reports them to another gateway.
   local retention = due(K_expiring, NOW)

@@ -16,9 +16,15 @@ LIMIT = 200
 """The maximum number of items of each kind that one call handles."""
 
 
-def encode(keys: Keys, *, limit: int = LIMIT, tenants_max: int = TENANTS_MAX) -> Call:
-    """One tick. ``tenants_max``: how many tenants have totals of their own."""
-    return Call("tick", keys, TickLimit(limit=limit, tenants_max=tenants_max))
+def encode(
+    keys: Keys, *, limit: int = LIMIT, tenants_max: int = TENANTS_MAX, target_load: float | None = None
+) -> Call:
+    """One tick. ``tenants_max``: how many tenants have totals of their own.
+
+    ``target_load``: the requests that one group should have; ``None`` for a pool that serves no requests.
+    """
+    load = "" if target_load is None else target_load
+    return Call("tick", keys, TickLimit(limit=limit, tenants_max=tenants_max, target_load=load))
 
 
 def decode(reply: Any) -> TickReport:

@@ -1,0 +1,58 @@
+-- The demand of a pool of kind `online`: the requests that its gateways hold or have handed to groups, and the groups
+-- that these requests need.
+--
+-- Each gateway has an entry in `demand`, under a lease: `requests end`, whose end is on the lease clock. A gateway that
+-- dies therefore stops asking for groups when its lease ends, and an outage of Redis ends no lease. `wanted` has the
+-- members 1 to n for n groups, because KEDA can read the size of a sorted set but cannot divide. The score of a member is
+-- the time since which that many groups are needed.
+--
+-- Lua allows a chunk 200 locals, so only the two functions that scripts call are locals of the library.
+local want_groups, demand_now
+
+do
+-- The requests that one group should have: what the GeneratorPool says, if an operator manages the groups, or else what
+-- the caller says.
+local function target_load_of(stated)
+  local reported = call('EXISTS', K_operator_report) == 1 and call('HGET', K_meta, 'target_load')
+  return tonumber(reported or stated)
+end
+
+-- Adds up the requests of all gateways, and removes the entries whose lease has ended.
+local function requests_held()
+  local lease_clock = meta('lease_clock')
+  local leases_end = lease_clock >= meta('grace')
+  local flat, sum, ended = call('HGETALL', K_demand), 0, {}
+  for i = 1, #flat, 2 do
+    local requests, lease_end = string.match(flat[i + 1], '^(%d+) (%d+)$')
+    if leases_end and tonumber(lease_end) <= lease_clock then
+      ended[flat[i]] = false
+    else
+      sum = sum + tonumber(requests)
+    end
+  end
+  hflush(K_demand, ended)
+  return sum
+end
+
+-- Updates `wanted`. `target_load`: empty for a pool of another kind, which has no demand.
+function want_groups(target_load)
+  if target_load == '' then return call('DEL', K_demand, K_wanted) end
+  local requests = requests_held()
+  local before = call('ZCARD', K_wanted)
+  if requests == 0 and before == 0 then return end
+  local wanted = math.min(WANTED_MAX, math.ceil(requests / target_load_of(target_load)))
+  for n = before + 1, wanted do zput(K_wanted, int(n), NOW_TEXT) end
+  for n = wanted + 1, before do zdrop(K_wanted, int(n)) end
+  zflush(K_wanted)
+end
+
+-- The requests, the groups that they need, and for how many ms they have needed one (-1 if they need none).
+function demand_now()
+  local entries, requests = call('HVALS', K_demand), 0
+  if not entries[1] then return 0, 0, -1 end
+  for _, entry in ipairs(entries) do requests = requests + tonumber(string.match(entry, '^%d+')) end
+  local since = call('ZSCORE', K_wanted, '1')
+  return requests, call('ZCARD', K_wanted), since and math.max(0, NOW - since) or -1
+end
+
+end
