@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 
+from daybreak_server import wiring
 from daybreak_server.adapters.blobs.local import LocalBlobs
 from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.events import RedisEvents
@@ -152,16 +153,6 @@ class Worker:
         return self.settle(claim, Stopped())
 
 
-class RecordedDemand:
-    """Keeps what gateways publish."""
-
-    def __init__(self) -> None:
-        self.published: list[tuple[str, int]] = []
-
-    async def publish_demand(self, pool: str, gateway: str, requests: int, *, ttl_s: float) -> None:
-        self.published.append((pool, requests))
-
-
 class Serving:
     """A server in its own thread, inside a `with` block."""
 
@@ -172,10 +163,10 @@ class Serving:
             valkey.url,
             max_queued={n: p.max_queued for n, p in settings.pools.items()},
             tenants_max=settings.metrics.tenants_max,
+            target_loads=wiring.target_loads(settings),
             on_call=metrics.observe_script,
         )
         events = RedisEvents(valkey.url)
-        self.demand = RecordedDemand()
 
         async def close() -> None:
             await store.close()
@@ -187,7 +178,7 @@ class Serving:
             events=events,
             housekeeper=store,
             measurements=store,
-            demand=self.demand,
+            demand=store,
             upstreams=HttpUpstreams(),
             blobs=self.blobs,
             metrics=metrics,

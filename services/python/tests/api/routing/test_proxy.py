@@ -362,16 +362,22 @@ def test_the_policy_can_be_changed_while_requests_pass(start_gateway, groups):
     assert len(pids) == 2
 
 
-def test_demand_is_published_when_it_changes_and_withdrawn(start_gateway, groups):
-    api = start_gateway()
-    published = api.context.services.demand.published
-    with ThreadPoolExecutor(2) as clients:
-        sent = [clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60) for _ in range(2)]
-        wait_until(lambda: ("answers", 2) in published, 60, "the demand of two requests")
+def test_requests_are_demand_from_their_arrival_to_the_end_of_their_answers(start_gateway, groups):
+    api = start_gateway(pool={"target_load": 2})
+
+    def shown() -> tuple[int, int]:
+        view = api.context.pool_views.latest("answers")
+        return (view.demand, view.wanted) if view is not None else (0, 0)
+
+    with ThreadPoolExecutor(3) as clients:
+        url = f"{api.url}{SERVE}/?latency=1.5"
+        sent = [clients.submit(httpx2.get, url, timeout=60) for _ in range(3)]
+        wait_until(lambda: shown() == (3, 2), 60, "the demand of three requests that wait")
         groups.register(*groups.start(1))
-        assert [response.result().status_code for response in sent] == [200, 200]
-    wait_until(lambda: published[-1] == ("answers", 0), 60, "the demand to be withdrawn")
-    assert {pool for pool, _ in published} == {"answers"}
+        ready(api, 1)
+        assert shown() == (3, 2)
+        assert [response.result().status_code for response in sent] == [200] * 3
+    wait_until(lambda: shown() == (0, 0), 60, "the demand to be withdrawn")
 
 
 def test_a_gateway_that_shuts_down_sends_waiting_clients_to_another_one(start_gateway):

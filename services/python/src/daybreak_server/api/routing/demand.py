@@ -27,7 +27,7 @@ class DemandPublisher:
     """Publishes the demand of one pool. ``demand`` returns the present one."""
 
     def __init__(
-        self, *, pool: str, gateway: str, store: DemandStore, target_load: int, demand: Callable[[], int]
+        self, *, pool: str, gateway: str, store: DemandStore, target_load: float, demand: Callable[[], int]
     ) -> None:
         self._pool = pool
         self._gateway = gateway

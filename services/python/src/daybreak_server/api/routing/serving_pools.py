@@ -90,7 +90,7 @@ class ServingPools:
             pool=entry.name,
             gateway=self._gateway,
             store=self._demand,
-            target_load=getattr(entry.settings, "target_load", None) or 1,
+            target_load=entry.settings.target_load or entry.settings.capacity or entry.spec.capacity,
             demand=lambda: router.demand,
         )
         metrics = RouterMetrics(self._meter, entry.name)
