@@ -136,10 +136,12 @@ class PoolRouter:
         self._grant()
         self.on_demand()
 
-    def unreachable(self, slot: Slot) -> None:
-        """The group does not accept connections. Releases the slot."""
+    def unreachable(self, slot: Slot) -> bool:
+        """The group does not accept connections. Releases the slot. Returns whether this is new."""
+        was_ready = any(group is slot.group for group in self._table.ready)
         self._later(self._table.unreachable(slot.group), self._table.reachable, slot.group)
         slot.release()
+        return was_ready
 
     def end(self, slot: Slot) -> None:
         """Count the end of an answer. Called by the slot."""

@@ -157,8 +157,8 @@ class Proxy:
             try:
                 answer = await self._attempt(slot, incoming)
             except UnreachableError as exc:
-                log.warning("pool %s: group %s is out: %s", self._pool, slot.group.id, exc)
-                self.router.unreachable(slot)
+                if self.router.unreachable(slot):
+                    log.warning("pool %s: group %s is out: %s", self._pool, slot.group.id, exc)
                 self._metrics.retried("unreachable")
                 continue
             except NoAnswerError as exc:
