@@ -11,7 +11,7 @@ import pytest
 
 from testkit.valkey import Server
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 from api_support import Api
 

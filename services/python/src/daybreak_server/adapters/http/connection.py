@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
             self._writable = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """Go on with the body of the request."""
+        """Continue with the body of the request."""
         if self._writable is not None:
             if not self._writable.done():
                 self._writable.set_result(None)

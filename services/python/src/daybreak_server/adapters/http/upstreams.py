@@ -79,7 +79,7 @@ class HttpUpstreams:
         return connection
 
     def _put(self, endpoint: str, connection: Connection) -> None:
-        """Keep an idle connection, unless its group has gone meanwhile."""
+        """Keep an idle connection, unless its group has left."""
         idle = self._idle.get(endpoint)
         if idle is None or len(idle) >= MAX_IDLE:
             connection.abort()

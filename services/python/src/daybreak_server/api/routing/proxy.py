@@ -6,8 +6,8 @@
    of an answer, steps 2 and 3 follow for another group. After the first byte there is no second try.
 4. The answer is passed on part by part (:class:`ForwardedAnswer`), no faster than the client reads.
 
-The deadline of the request bounds all steps together. If the client goes away, what is going on is cancelled, and the
-closed connection tells the group.
+The deadline of the request bounds all steps together. If the client goes away, its request is cancelled, and the closed
+connection tells the group.
 """
 
 from __future__ import annotations
