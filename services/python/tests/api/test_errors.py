@@ -84,6 +84,9 @@ REACHED_ELSEWHERE = {
     ErrorCode.QUEUE_FULL: "below",
     ErrorCode.STORE_UNAVAILABLE: "below",
     ErrorCode.INTERNAL: "below",
+    ErrorCode.NOT_READY: "routing/test_proxy",
+    ErrorCode.DEADLINE_PASSED: "routing/test_proxy",
+    ErrorCode.GROUP_FAILED: "routing/test_failures",
 }
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from testkit.valkey import Server
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from api_support import Api
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daybreak_server.api.routing.group_table import MAX_BUSY_PAUSE_S, GroupTable
+from daybreak_server.api.routing.group_table import LEFT_FOR_VIEWS, MAX_BUSY_PAUSE_S, GroupTable
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
 from daybreak_server.domain.serving_load import Load
@@ -90,9 +90,14 @@ def test_an_unreachable_group_is_out_until_its_pause_ends():
 
 def test_a_group_that_says_that_it_drains_is_out_before_the_store_knows():
     table = table_of(record("g-a"))
-    table.drains(table.ready[0])
+    table.leaves(table.ready[0])
     table.update(view(record("g-a")))
     assert ids(table) == []
+    for _ in range(LEFT_FOR_VIEWS):
+        table.update(view(record("g-a", drain=True)))
+    assert ids(table) == []
+    table.update(view(record("g-a")))  # the mark was removed
+    assert ids(table) == ["g-a"]
 
 
 def test_capacity_counts_own_requests_and_keeps_them_over_views():

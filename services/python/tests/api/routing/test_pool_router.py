@@ -132,7 +132,7 @@ async def test_a_full_group_gets_the_request_again_after_a_pause():
     router = make()
     router.update(view("g-a", capacity=None))
     slot = await router.acquire(ticket(), deadline=later())
-    router.refused(slot, draining=False)
+    router.refused(slot, leaves=False)
     assert (slot.group.own, router.in_flight) == (0, 0)
     assert router.acquire_now(ticket()) is None
     assert (await router.acquire(ticket(), deadline=later())).group is slot.group
@@ -195,7 +195,7 @@ def test_no_request_and_no_slot_is_ever_lost(steps):
             elif step == "end" and slots:
                 slots.pop(number % len(slots)).release()
             elif step == "full" and slots:
-                router.refused(slots.pop(number % len(slots)), draining=False)
+                router.refused(slots.pop(number % len(slots)), leaves=False)
             elif step == "leave" and waiting:
                 waiting[number % len(waiting)].cancel()
             elif step == "groups":

@@ -10,7 +10,12 @@ from starlette.types import Scope
 from daybreak_server.ports.upstreams import UpstreamAnswer
 
 REFUSED_HEADER = b"daybreak-refused"
-"""A group sets it in the answer to a request that it has not run."""
+"""A group sets it in the answer to a request that it has not run, with the reason."""
+BUSY = b"busy"
+"""The reason of a group that is full. It will take requests again, unlike one that is ``draining``, or one that has
+taken over the address of an ``other`` group."""
+GROUP_HEADER = b"daybreak-group"
+"""In a request, the group that it is meant for. In an answer, the group that answered."""
 _NOT_FORWARDED = frozenset(
     {
         b"connection",
@@ -27,6 +32,7 @@ _NOT_FORWARDED = frozenset(
         b"expect",
         b"x-request-id",
         b"daybreak-deadline-s",
+        b"daybreak-group",
         b"daybreak-tenant",
     }
 )

@@ -5,6 +5,7 @@ requests it has sent, which group refuses connections, and which one is full or 
 
 * An ended lease, a drain mark or a refused connection takes a group out. Nothing else does: a group that is slow or
   full stays in.
+* The drain mark is the store's. A group that itself says that it leaves is out until the next views tell.
 * A group that refused a connection is tried again after a pause, because it may only have been unreachable for a
   moment.
 * A group that refused a request because it is full is blocked for a moment. The end of one of our requests on it, or a
@@ -23,7 +24,11 @@ BUSY_PAUSE_S = 0.05
 """The first pause after a refusal by a full group; each further one in a row is twice as long."""
 MAX_BUSY_PAUSE_S = 1.0
 UNREACHABLE_PAUSE_S = 1.0
+"""The first pause after a refused connection; each further one in a row is twice as long."""
 MAX_UNREACHABLE_PAUSE_S = 8.0
+LEFT_FOR_VIEWS = 3
+"""A group knows that it leaves before the store's view shows it. Then the store decides, because a drain mark can be
+removed."""
 
 
 @dataclass(slots=True)
@@ -39,7 +44,10 @@ class _Known:
     """Refusals in a row because the group was full."""
     failures: int = 0
     """Refused connections in a row."""
-    draining: bool = False
+    drain: bool = False
+    """Whether the store has a drain mark, which can be removed."""
+    left_for_views: int = 0
+    """For how many further views the group's own word holds that it leaves."""
     unreachable: bool = False
 
 
@@ -97,11 +105,11 @@ class GroupTable:
         """Try a full group again."""
         group.blocked = False
 
-    def drains(self, group: Candidate) -> None:
-        """The group says that it drains, before the store's view does."""
+    def leaves(self, group: Candidate) -> None:
+        """The group says that it drains, or that another one has its address, before the store's view does."""
         known = self._known.get(group.id)
         if known is not None:
-            known.draining = True
+            known.left_for_views = LEFT_FOR_VIEWS
             self._list_ready()
 
     def unreachable(self, group: Candidate) -> float:
@@ -131,11 +139,12 @@ class GroupTable:
         reported = load.in_flight + load.waiting if load is not None else 0
         group.others = max(0, reported - max(known.peak, known.last_peak))
         known.last_peak, known.peak = known.peak, group.own
-        known.draining = known.draining or record.drain
+        known.drain = record.drain
+        known.left_for_views = max(0, known.left_for_views - 1)
 
     def _list_ready(self) -> None:
         known = sorted(self._known.values(), key=lambda known: known.group.id)
-        self.ready = tuple(k.group for k in known if not k.draining and not k.unreachable)
+        self.ready = tuple(k.group for k in known if not (k.drain or k.left_for_views or k.unreachable))
 
 
 def _serves(record: GroupRecord) -> bool:

@@ -126,12 +126,12 @@ class PoolRouter:
         """The group has begun to answer, so it takes requests."""
         self._table.answered(slot.group)
 
-    def refused(self, slot: Slot, *, draining: bool) -> None:
-        """The group has refused the request before it ran. Releases the slot."""
-        if draining:
-            self._table.drains(slot.group)
+    def refused(self, slot: Slot, *, leaves: bool) -> None:
+        """The group has refused the request before it ran, because it is full or ``leaves``. Releases the slot."""
+        if leaves:
+            self._table.leaves(slot.group)
         self._count_end(slot)
-        if not draining:
+        if not leaves:
             self._later(self._table.refused(slot.group), self._table.unblock, slot.group)
         self._grant()
         self.on_demand()

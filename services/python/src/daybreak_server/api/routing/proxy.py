@@ -26,7 +26,14 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.routing.candidates import RoutingRequest
-from daybreak_server.api.routing.forwarding import SET_BY_GATEWAY, forwarded_headers, refusal_of, target_of
+from daybreak_server.api.routing.forwarding import (
+    BUSY,
+    GROUP_HEADER,
+    SET_BY_GATEWAY,
+    forwarded_headers,
+    refusal_of,
+    target_of,
+)
 from daybreak_server.api.routing.interruption import ClientWatch
 from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
 from daybreak_server.api.routing.request_body import ClientGoneError, ForwardedBody
@@ -181,9 +188,9 @@ class Proxy:
                 self.router.answered(slot)
                 return answer, slot
             answer.close()
-            draining = refusal == b"draining"
-            self.router.refused(slot, draining=draining)
-            self._metrics.retried("draining" if draining else "busy")
+            leaves = refusal != BUSY
+            self.router.refused(slot, leaves=leaves)
+            self._metrics.retried("leaves" if leaves else "busy")
             if body.passed_on:
                 raise ApiError(
                     ErrorCode.NOT_READY,
@@ -221,7 +228,11 @@ class Proxy:
         upstream_request = UpstreamRequest(
             method=request.scope["method"].encode(),
             target=target_of(request.scope, self._pool),
-            headers=[*incoming.headers, (DEADLINE_HEADER, b"%.3f" % left_s)],
+            headers=[
+                *incoming.headers,
+                (DEADLINE_HEADER, b"%.3f" % left_s),
+                (GROUP_HEADER, slot.group.id.encode()),
+            ],
             body=body.buffered,
             rest=body.rest,
             length=body.length,
@@ -293,7 +304,7 @@ class ForwardedAnswer(Response):
         self.background = None
         self.body = b""
         self.raw_headers = [header for header in answer.headers if header[0] not in SET_BY_GATEWAY]
-        self.raw_headers.append((b"daybreak-group", slot.group.id.encode()))
+        self.raw_headers.append((GROUP_HEADER, slot.group.id.encode()))
         self._answer = answer
         self._slot = slot
         self._watch = watch
