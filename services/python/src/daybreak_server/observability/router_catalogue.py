@@ -37,8 +37,8 @@ ROUTER_GROUPS = _router("ready_groups", MetricType.GAUGE, "Groups to which this 
 ROUTER_RETRIES = _router(
     "retries_total",
     MetricType.COUNTER,
-    "Requests sent to another group, by what the first one did: it was `busy`, `leaves` (it drains or is replaced), was "
-    "`unreachable`, or gave `no_answer` (it broke).",
+    "Requests sent to another group, by what the first one did: it was `busy`, `leaves` (it drains or is replaced), "
+    "was `unreachable`, or gave `no_answer` (it broke).",
     "reason",
 )
 ROUTER_WAIT = _router(

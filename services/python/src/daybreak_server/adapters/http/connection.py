@@ -222,9 +222,6 @@ class Connection(asyncio.Protocol):
             return
         if not answer.begun:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not answer.headers:
-                self._fail(answer, AnswerCutOffError("the head of the answer is too large"))
-                return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
@@ -232,6 +229,9 @@ class Connection(asyncio.Protocol):
                 self._reusable = False
             else:
                 self._fail(answer, AnswerCutOffError(f"the answer is not valid HTTP: {exc}"))
+        else:
+            if not answer.begun and self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(answer, AnswerCutOffError("the head of the answer is too large"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the exchange."""

@@ -14,6 +14,7 @@ from daybreak_server.api.routing.demand import DemandPublisher
 from daybreak_server.api.routing.pool_router import PoolRouter
 from daybreak_server.api.routing.proxy import Proxy
 from daybreak_server.domain.kinds import PoolKind
+from daybreak_server.domain.pools import PoolView
 from daybreak_server.observability.router_metrics import RouterMetrics
 from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.metrics import Meter
@@ -29,6 +30,17 @@ class ServingPool:
     router: PoolRouter
     proxy: Proxy
     publisher: DemandPublisher
+    metrics: RouterMetrics
+
+    def update(self, view: PoolView) -> None:
+        """Take in a new view of the pool."""
+        self.router.update(view)
+        self.show_state()
+
+    def show_state(self) -> None:
+        """Bring the gauges up to date. Requests do not do it, because it would cost each of them more than counting."""
+        router = self.router
+        self.metrics.set_state(waiting=router.waiting, in_flight=router.in_flight, groups=len(router.groups))
 
 
 class ServingPools:
@@ -55,7 +67,7 @@ class ServingPools:
         online = (entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE)
         self._pools: Mapping[str, ServingPool] = {entry.name: self._serving(entry) for entry in online}
         for pool in self:
-            pool_views.subscribe(pool.name, pool.router.update)
+            pool_views.subscribe(pool.name, pool.update)
 
     def __iter__(self) -> Iterator[ServingPool]:
         return iter(self._pools.values())
@@ -71,6 +83,11 @@ class ServingPools:
                 "with POST /v1/tasks.",
             )
         return pool
+
+    def show_state(self) -> None:
+        """Bring all gauges up to date, for a scrape."""
+        for pool in self:
+            pool.show_state()
 
     def begin_close(self) -> None:
         """Refuse requests that wait, so that their clients can go to another gateway."""
@@ -93,13 +110,8 @@ class ServingPools:
             target_load=entry.settings.target_load or entry.settings.capacity or entry.spec.capacity,
             demand=lambda: router.demand,
         )
+        router.on_demand = publisher.changed
         metrics = RouterMetrics(self._meter, entry.name)
-
-        def demand_changed() -> None:
-            publisher.changed()
-            metrics.set_state(waiting=router.waiting, in_flight=router.in_flight, groups=len(router.groups))
-
-        router.on_demand = demand_changed
         proxy = Proxy(
             pool=entry.name,
             router=router,
@@ -108,7 +120,7 @@ class ServingPools:
             metrics=metrics,
             now_ms=self._now_ms,
         )
-        return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher)
+        return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher, metrics=metrics)
 
     def _keep_connections(self) -> None:
         self._upstreams.keep([group.endpoint for pool in self for group in pool.router.groups])

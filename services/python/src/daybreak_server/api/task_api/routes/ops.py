@@ -52,6 +52,7 @@ def router(ctx: Dependencies) -> APIRouter:
     async def metrics() -> Response:
         """Prometheus metrics. If the task store is down, the metrics of the pools are the last known."""
         await ctx.metrics_reader.refresh()
+        ctx.serving_pools.show_state()
         return Response(ctx.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     return routes
