@@ -136,6 +136,8 @@ class Connection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._head_bytes = 0
         self._reusable = False
+        self._surplus = False
+        """Whether more than one answer has come for a request."""
         self._reading = True
         self._writable: asyncio.Future[None] | None = None
 
@@ -169,7 +171,7 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """Put the connection back after a complete answer, or close it if it cannot be used again."""
-        if not (self._reusable and self.open):
+        if not self._reusable or self._surplus or not self.open:
             self.abort()
             return
         self._answer = None
@@ -269,10 +271,15 @@ class Connection(asyncio.Protocol):
 
     # ── the parser's callbacks ────────────────────────────────────────────────────────────────────────────
 
+    def on_message_begin(self) -> None:
+        """The head of an answer begins. After a complete answer this is one that nobody asked for."""
+        if self._answer is None or self._answer.complete:
+            self._surplus = True
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         answer = self._answer
-        if answer is None:
+        if answer is None or answer.complete:
             return
         name = name.lower()
         if name == b"content-length" or (name == b"transfer-encoding" and value.lower() == b"chunked"):
@@ -283,7 +290,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is complete."""
         answer = self._answer
-        if answer is None:
+        if answer is None or answer.complete:
             return
         status = self._parser.get_status_code()
         if status < 200:  # an interim answer, such as 100 Continue
