@@ -126,7 +126,7 @@ async def test_a_request_is_written_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "body", "again"),
+    ("output", "status", "body", "again"),
     [
         pytest.param([b"HTTP/1.1 204 No Content\r\n\r\n"], 204, b"", True, id="no body"),
         pytest.param(
@@ -147,8 +147,8 @@ async def test_a_request_is_written_as_it_is():
         ),
     ],
 )
-async def test_answers_of_all_forms(said, status, body, again):
-    async with serving(always(*said)) as (upstreams, url, connections):
+async def test_answers_of_all_forms(output, status, body, again):
+    async with serving(always(*output)) as (upstreams, url, connections):
         for _ in range(2):
             answer = await upstreams.send(url, request())
             assert (answer.status, await whole(answer)) == (status, body)
@@ -192,7 +192,7 @@ async def test_an_idle_connection_that_was_closed_is_told_from_a_group_that_died
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         pytest.param([b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok"], id="too short"),
         pytest.param([b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nok"], id="within a chunk"),
@@ -204,8 +204,8 @@ async def test_an_idle_connection_that_was_closed_is_told_from_a_group_that_died
         ),
     ],
 )
-async def test_an_answer_that_is_cut_off_never_looks_complete(said):
-    async with serving(always(*said, then_close=True)) as (upstreams, url, _):
+async def test_an_answer_that_is_cut_off_never_looks_complete(output):
+    async with serving(always(*output, then_close=True)) as (upstreams, url, _):
         answer = await upstreams.send(url, request())
         assert answer.status == 200
         with pytest.raises(AnswerCutOffError):
@@ -213,10 +213,10 @@ async def test_an_answer_that_is_cut_off_never_looks_complete(said):
 
 
 @pytest.mark.parametrize(
-    "said", [b"SMTP ready\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"x" * 2 * MAX_HEAD_BYTES]
+    "output", [b"SMTP ready\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"x" * 2 * MAX_HEAD_BYTES]
 )
-async def test_what_is_not_http_is_refused(said):
-    async with serving(always(said)) as (upstreams, url, _):
+async def test_what_is_not_http_is_refused(output):
+    async with serving(always(output)) as (upstreams, url, _):
         with pytest.raises(AnswerCutOffError):
             await upstreams.send(url, request())
 

@@ -188,6 +188,24 @@ def settings(
 
 
 @app.command()
+def routing(
+    context: typer.Context,
+    pool: Annotated[str, typer.Argument(help="A pool of the kind `online`.")],
+    policy: Annotated[
+        str | None, typer.Argument(help="The policy, or `default` for the one in the settings.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Show or change how a pool's requests are spread over its groups.
+
+    All gateways follow within about a second. Needs DAYBREAK_REDIS__URL.
+    """
+    from daybreak_server.cli.routing import change
+
+    write_out(change(settings_of(context, config), pool, policy))
+
+
+@app.command()
 def doctor(
     context: typer.Context,
     config: Config = None,

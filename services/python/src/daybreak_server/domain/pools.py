@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId, TaskId
+from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.domain.serving_load import Load
 
 
@@ -139,6 +140,8 @@ class PoolView:
     """Why a rank last ended; cleared when a group is ready."""
     cordoned: tuple[str, ...] = ()
     """Hosts that are about to be removed. A group that registers on such a host is marked to drain."""
+    routing: RoutingPolicy | None = None
+    """How groups are chosen for requests, if an administrator has set it while the pool runs."""
     demand: int = 0
     """Requests that gateways hold or have handed to groups. Only pools of kind ``online`` have any."""
     wanted: int = 0

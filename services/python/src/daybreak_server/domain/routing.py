@@ -20,3 +20,8 @@ class RoutingPolicy(StrEnum):
     """The same group for all requests of a session."""
     PREFIX = "prefix"
     """The same group for bodies that begin with the same bytes, unless it has much more work than the others."""
+
+    @classmethod
+    def named(cls, name: str | None) -> RoutingPolicy | None:
+        """The policy of that name; ``None`` without a name, or for a policy of a later version."""
+        return cls(name) if name in [*cls] else None

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 from routing_support import SERVE, metrics, ready, rss_bytes, still
+from typer.testing import CliRunner
 
+from daybreak_server.cli.main import app
 from daybreak_server.domain.routing import RoutingPolicy
 from testkit.waiting import wait_until
 
@@ -173,14 +175,27 @@ def test_sessions_stay_with_their_group(start_gateway, groups):
     assert len(set.union(*seen.values())) == 2
 
 
-def test_the_policy_can_be_changed_while_requests_pass(start_gateway, groups):
+def test_the_policy_can_be_changed_while_requests_pass(start_gateway, groups, valkey):
     api = start_gateway(pool={"routing": "session"})
     groups.register(*groups.start(2))
     ready(api, 2)
-    headers = {"Daybreak-Session": "a"}
-    api.context.serving_pools.get("answers").router.policy = RoutingPolicy.ROUND_ROBIN
-    pids = {api.client.get(f"{SERVE}/", headers=headers).json()["pid"] for _ in range(2)}
-    assert len(pids) == 2
+    router = api.context.serving_pools.get("answers").router
+
+    def daybreakd(*arguments: str) -> str:
+        environment = {"DAYBREAK_REDIS__URL": valkey.url, "DAYBREAK_POOLS__ANSWERS__WORKLOAD": "echo-serve"}
+        program = CliRunner().invoke(app, ["routing", "answers", *arguments], env=environment)
+        return program.stdout
+
+    def processes() -> int:
+        headers = {"Daybreak-Session": "a"}
+        return len({api.client.get(f"{SERVE}/", headers=headers).json()["pid"] for _ in range(4)})
+
+    assert processes() == 1
+    assert daybreakd("round_robin") == "answers: round_robin, set with `daybreakd routing`\n"
+    wait_until(lambda: router.policy is RoutingPolicy.ROUND_ROBIN, 60, "the gateway to follow")
+    assert processes() == 2
+    assert daybreakd("default") == daybreakd() == "answers: least_loaded, from the settings\n"
+    wait_until(lambda: router.policy is RoutingPolicy.SESSION, 60, "the gateway's own policy")
 
 
 def test_requests_are_demand_from_their_arrival_to_the_end_of_their_answers(start_gateway, groups):

@@ -34,7 +34,11 @@ class Family(NamedTuple):
 
 
 SINGLE = {
-    "meta": Key("hash", "the pool's numbers: sequence number, virtual time, lease clock, average run time"),
+    "meta": Key(
+        "hash",
+        "the pool's numbers: sequence number, virtual time, lease clock, average run time; and the routing policy that "
+        "`daybreakd routing` has set",
+    ),
     "totals": Key(
         "hash", "counts for metrics that only grow: waits, run times, retries, wasted GPU-milliseconds"
     ),

@@ -26,6 +26,7 @@ from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.policy import MAX_QUEUED, TENANTS_MAX
 from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import PoolReport, PoolView, TickReport
+from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.domain.task_changes import OnChange
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
 from daybreak_server.ports.measurements import ServerStats
@@ -210,6 +211,16 @@ class RedisStore:
             self._keys(pool), gateway, requests, ttl_s=ttl_s, target_load=target_load
         )
         await self._scripts.call(call, idempotent=True)
+
+    async def set_routing(self, pool: str, policy: RoutingPolicy | None) -> None:
+        """Set how all gateways choose groups for requests; ``None``: as their settings say."""
+        key = self._keys(pool).single("meta")
+        if policy is None:
+            await self._scripts.perform(lambda: self._client.hdel(key, "routing"), idempotent=True)
+        else:
+            await self._scripts.perform(
+                lambda: self._client.hset(key, "routing", policy.value), idempotent=True
+            )
 
     async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
         """Confirm that the files below these prefixes are deleted."""

@@ -62,7 +62,8 @@ class PoolRouter:
         on_groups: Callable[[], None] = _nothing,
     ) -> None:
         self.policy = policy
-        """May be changed at any time."""
+        """The present policy: the one of the store, if one is set there."""
+        self._configured_policy = policy
         self.view: PoolView | None = None
         """The last view of the pool."""
         self._table = GroupTable()
@@ -98,6 +99,7 @@ class PoolRouter:
     def update(self, view: PoolView) -> None:
         """Take in a new view of the pool."""
         self.view = view
+        self.policy = view.routing or self._configured_policy
         ended = self._table.update(view)
         for slot in [slot for slot in self._slots if slot.group.id in ended]:
             slot.lost = True

@@ -30,6 +30,7 @@ from daybreak_server.domain.pools import (
     PoolView,
     WakePhase,
 )
+from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.domain.text import storable
 
 CORDON_S = 600.0
@@ -167,6 +168,7 @@ def decode_pool(reply: Any, name: str, others: Sequence[Any] = ()) -> PoolView:
         live=int(live),
         oldest_wait_s=int(oldest_ms) / 1000 if int(oldest_ms) >= 0 else None,
         groups=groups,
+        routing=RoutingPolicy.named(meta.get("routing")),
         seconds_per_cost=float(per_cost) if per_cost else None,
         wake_last=json.loads(meta.get("wake", "{}")),
         wake_phase=phase,
