@@ -101,6 +101,7 @@ async def test_a_request_is_written_as_it_is():
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(5) if b"content-length: 5" in head else b""
             if b"chunked" in head:
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 body = await reader.readuntil(b"0\r\n\r\n")
             heads.append(head + body)
             writer.write(OK)
@@ -121,7 +122,8 @@ async def test_a_request_is_written_as_it_is():
         b"GET" + line + b"\r\n",
         b"POST" + line + b"content-length: 5\r\n\r\nhello",
         b"POST" + line + b"content-length: 0\r\n\r\n",
-        b"PUT" + line + b"transfer-encoding: chunked\r\n\r\n6\r\nhello \r\n3\r\nwor\r\n2\r\nld\r\n0\r\n\r\n",
+        b"PUT" + line + b"transfer-encoding: chunked\r\nexpect: 100-continue\r\n\r\n"
+        b"6\r\nhello \r\n3\r\nwor\r\n2\r\nld\r\n0\r\n\r\n",
     ]
 
 
@@ -259,10 +261,13 @@ async def test_cancelling_and_closing_end_the_connection():
 
 
 async def test_a_group_that_answers_early_gets_no_more_of_the_body():
-    sent = 0
+    sent, early = 0, b""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
+        if early:
+            writer.write(early)
+            await reader.readexactly(1)
         writer.write(OK)
         await writer.drain()
         await asyncio.sleep(60)
@@ -275,11 +280,13 @@ async def test_a_group_that_answers_early_gets_no_more_of_the_body():
             await asyncio.sleep(0)
 
     async with serving(talk) as (upstreams, url, connections):
-        answer = await upstreams.send(url, request(b"POST", b"x", rest=rest(), length=1 << 40))
-        assert await whole(answer) == b"ok"
-        assert sent < 1000
+        for permission, least in ((b"HTTP/1.1 100 Continue\r\n\r\n", 1), (b"", 0)):
+            sent, early = 0, permission
+            answer = await upstreams.send(url, request(b"POST", b"x", rest=rest(), length=1 << 40))
+            assert await whole(answer) == b"ok"
+            assert least <= sent < 1000
         await whole(await upstreams.send(url, request()))
-        assert len(connections) == 2
+        assert len(connections) == 3
 
 
 async def test_an_answer_is_not_read_faster_than_its_reader():

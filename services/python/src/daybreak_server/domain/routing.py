@@ -24,4 +24,4 @@ class RoutingPolicy(StrEnum):
     @classmethod
     def named(cls, name: str | None) -> RoutingPolicy | None:
         """The policy of that name; ``None`` without a name, or for a policy of a later version."""
-        return cls(name) if name in [*cls] else None
+        return next((policy for policy in cls if policy == name), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -84,6 +85,16 @@ def test_requests_that_a_group_refuses_go_to_another_one(start_gateway, groups):
     assert 'daybreak_router_requests_total{outcome="answered",pool="answers"} 1.0' in shown
     assert 'daybreak_router_ready_groups{pool="answers"} 2.0' in shown
     assert 'daybreak_router_first_byte_seconds_count{pool="answers"} 1.0' in shown
+
+
+def test_a_body_that_can_be_sent_only_once_is_not_lost_to_a_group_that_refuses(start_gateway, groups):
+    api = start_gateway(buffer_bytes=1000)
+    groups.register(*groups.start(1))
+    ready(api, 1)
+    body = bytes(range(256)) * 10_000
+    response = api.client.post(f"{SERVE}/?refuse_first=2", content=body)
+    assert response.status_code == 200, response.text
+    assert response.json()["sha256"] == hashlib.sha256(body).hexdigest()
 
 
 def test_a_group_that_hangs_keeps_its_requests_until_its_lease_ends(start_gateway, groups):

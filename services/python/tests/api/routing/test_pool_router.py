@@ -88,6 +88,25 @@ async def test_a_request_that_waits_for_its_own_group_holds_nobody_up():
     other.cancel()
 
 
+async def test_a_request_that_had_a_group_waits_at_the_front_and_is_never_refused():
+    router = make(max_waiting=1)
+    router.update(view("g-a"))
+    again = ticket()
+    slot = await router.acquire(again, deadline=later())
+    (new,) = await wait_for(router)
+    again.broke.add("g-a")
+    slot.release()
+    assert (await new).group.id == "g-a"
+    (newer,) = await wait_for(router)
+    first = asyncio.create_task(router.acquire(again, deadline=later()))
+    while router.waiting < 2:
+        await asyncio.sleep(0)
+    router.update(view("g-a", "g-b"))
+    assert (await first).group.id == "g-b"
+    assert not newer.done()
+    newer.cancel()
+
+
 async def test_the_line_is_bounded_in_number_and_by_tenant():
     router = make(max_waiting=3, max_waiting_per_tenant=2)
     tasks = await wait_for(router, 2, tenant="a")

@@ -15,12 +15,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import cast
 
 import httptools
 
 from daybreak_server.ports.upstreams import AnswerCutOffError, NoAnswerError, UpstreamRequest
 
+CONTINUE_S = 1.0
+"""How long to wait for permission to send a body that cannot be sent twice. Servers need not support this."""
 HIGH_WATER = 64 * 1024
 """Bytes of an answer in memory at which the connection stops reading; it reads on below half of them."""
 MAX_HEAD_BYTES = 128 * 1024
@@ -48,6 +51,8 @@ class Answer:
         self.headers: list[tuple[bytes, bytes]] = []
         self.begun = False
         """Whether the head has arrived."""
+        self.permitted = False
+        """Whether the group has asked for the body (100 Continue)."""
         self.complete = False
         self.error: AnswerCutOffError | NoAnswerError | None = None
         self.head_only = head_only
@@ -149,21 +154,22 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def start(self, request: UpstreamRequest) -> Answer:
-        """Write the head of the request and the beginning of its body."""
+        """Write the head of the request and its body, unless that can only be sent once."""
         self._answer = answer = Answer(self, head_only=request.method == b"HEAD")
         self._reusable = False
         self._head_bytes = 0
         self.used += 1
-        self._write(_encode_head(request, self._host) + _framed(request, request.body))
+        head = _encode_head(request, self._host)
+        self._write(head + request.body if request.rest is None else head)
         return answer
 
     async def finish(self, request: UpstreamRequest, answer: Answer) -> None:
-        """Write the rest of the body, if there is one, and wait for the head of the answer.
+        """Write a body that can only be sent once, and wait for the head of the answer.
 
         :raises NoAnswerError: AnswerCutOffError:
         """
         if request.rest is not None:
-            await self._send_rest(request, request.rest, answer)
+            await self._send_body(request, request.rest, answer)
         while not answer.begun:
             if answer.error is not None:
                 raise answer.error
@@ -193,18 +199,27 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
-    async def _send_rest(self, request: UpstreamRequest, rest: AsyncIterator[bytes], answer: Answer) -> None:
-        """Send the body as it comes. A group that answers early gets no more of it."""
-        async for part in rest:
-            if answer.begun or answer.error is not None:
-                self._reusable = False
-                return
+    async def _send_body(self, request: UpstreamRequest, rest: AsyncIterator[bytes], answer: Answer) -> None:
+        """Send the body as it comes, once the group has asked for it. A group that refuses or answers gets no more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CONTINUE_S):
+                while not (answer.permitted or answer.begun or answer.error):
+                    await answer.wait()
+        part = request.body
+        while not (answer.begun or answer.error):
             if part:
                 self._write(_framed(request, part))
             if self._writable is not None:
                 await self._writable
-        if request.length is None:
-            self._write(b"0\r\n\r\n")
+                if answer.begun or answer.error:
+                    break
+            try:
+                part = await anext(rest)
+            except StopAsyncIteration:
+                if request.length is None:
+                    self._write(b"0\r\n\r\n")
+                return
+        self._reusable = False
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -293,9 +308,11 @@ class Connection(asyncio.Protocol):
         if answer is None or answer.complete:
             return
         status = self._parser.get_status_code()
-        if status < 200:  # an interim answer, such as 100 Continue
+        if status < 200:  # an interim answer
             answer.headers.clear()
             answer.ends_with_connection = True
+            answer.permitted = status == 100
+            answer.notify()
             return
         answer.status = status
         answer.begun = True
@@ -332,6 +349,8 @@ def _encode_head(request: UpstreamRequest, host: bytes) -> bytes:
             lines.append(b"content-length: %d\r\n" % request.length)
     else:
         lines.append(b"transfer-encoding: chunked\r\n")
+    if request.rest is not None:
+        lines.append(b"expect: 100-continue\r\n")
     lines.append(b"\r\n")
     return b"".join(lines)
 

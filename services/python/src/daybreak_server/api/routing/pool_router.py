@@ -111,7 +111,7 @@ class PoolRouter:
     def acquire_now(self, ticket: Ticket) -> Slot | None:
         """A slot if a group is free."""
         group = None if self._closing else self._choose(ticket)
-        return None if group is None else self._begin(group)
+        return None if group is None else self._begin(ticket, group)
 
     async def acquire(self, ticket: Ticket, *, deadline: float) -> Slot:
         """A slot for the request, as soon as a group is free.
@@ -122,7 +122,7 @@ class PoolRouter:
         """
         if self._closing:
             raise ClosingError
-        return self.acquire_now(ticket) or self._begin(await self._wait(ticket, deadline))
+        return self.acquire_now(ticket) or self._begin(ticket, await self._wait(ticket, deadline))
 
     def answered(self, slot: Slot) -> None:
         """The group has begun to answer, so it takes requests."""
@@ -163,7 +163,8 @@ class PoolRouter:
         self._table.ended(slot.group)
         return True
 
-    def _begin(self, group: Candidate) -> Slot:
+    def _begin(self, ticket: Ticket, group: Candidate) -> Slot:
+        ticket.tried = True
         slot = Slot(group, self)
         self._slots.add(slot)
         self.on_demand()

@@ -92,6 +92,7 @@ class Proxy:
         self._settings = settings
         self._now_ms = now_ms
         self._buffered_bytes = 0
+        self._last_broken = ""
 
     async def answer(self, request: Request, *, tenant: str) -> Response:
         """The response to a request. :raises ApiError: if there is none."""
@@ -172,7 +173,7 @@ class Proxy:
                 slot.release()
                 stale += exc.stale
                 if not exc.stale or stale > MAX_STALE:
-                    log.warning("pool %s: group %s gave no answer: %s", self._pool, slot.group.id, exc)
+                    self._warn_once(slot, exc)
                     ticket.broke.add(slot.group.id)
                 self._check_retry(ticket, body, exc)
                 self._metrics.retried("no_answer")
@@ -259,6 +260,12 @@ class Proxy:
                 ErrorCode.GROUP_FAILED,
                 f"{len(ticket.broke)} groups failed while they had this request, so it is not sent to another one.",
             ) from cause
+
+    def _warn_once(self, slot: Slot, cause: UpstreamError) -> None:
+        """Log that a group broke; not once more for each request that it had."""
+        if slot.group.id != self._last_broken:
+            self._last_broken = slot.group.id
+            log.warning("pool %s: group %s gave no answer: %s", self._pool, slot.group.id, cause)
 
     def _routing_request(self, request: Request, body: ForwardedBody) -> RoutingRequest:
         session = None

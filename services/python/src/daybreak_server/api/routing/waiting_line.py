@@ -26,6 +26,8 @@ class Ticket:
     request: RoutingRequest
     broke: set[str] = field(default_factory=set)
     """Groups that broke while they had this request. It is not sent to them again."""
+    tried: bool = False
+    """Whether it has had a group before. It then waits at the front of the line."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,30 +44,36 @@ class WaitingLine:
     def __init__(self, *, max_waiting: int, max_waiting_per_tenant: int) -> None:
         self._max_waiting = max_waiting
         self._max_waiting_per_tenant = max_waiting_per_tenant
-        self._waiters: dict[Waiter, None] = {}
+        self._again: dict[Waiter, None] = {}
+        self._first: dict[Waiter, None] = {}
         self._tenants: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self._again) + len(self._first)
 
     def __iter__(self) -> Iterator[Waiter]:
-        return iter(list(self._waiters))
+        return iter([*self._again, *self._first])
 
     def join(self, ticket: Ticket) -> Waiter:
-        """Join the end of the line. :raises LineFullError:"""
-        if len(self._waiters) >= self._max_waiting:
-            raise LineFullError("waiting")
-        if self._tenants[ticket.tenant] >= self._max_waiting_per_tenant:
-            raise LineFullError("waiting_per_tenant")
+        """Join the line: at its end, or before all that have had no group yet if this one has.
+
+        :raises LineFullError: but not for a request that has had a group.
+        """
+        if not ticket.tried:
+            if len(self) >= self._max_waiting:
+                raise LineFullError("waiting")
+            if self._tenants[ticket.tenant] >= self._max_waiting_per_tenant:
+                raise LineFullError("waiting_per_tenant")
         waiter = Waiter(ticket=ticket, granted=asyncio.get_running_loop().create_future())
-        self._waiters[waiter] = None
+        (self._again if ticket.tried else self._first)[waiter] = None
         self._tenants[ticket.tenant] += 1
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Leave the line, wherever in it."""
-        if waiter in self._waiters:
-            del self._waiters[waiter]
+        part = self._again if waiter.ticket.tried else self._first
+        if waiter in part:
+            del part[waiter]
             tenant = waiter.ticket.tenant
             self._tenants[tenant] -= 1
             if not self._tenants[tenant]:
