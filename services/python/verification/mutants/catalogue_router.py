@@ -1,0 +1,137 @@
+"""Bugs in the router of serving pools and in its HTTP client."""
+
+from __future__ import annotations
+
+from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
+
+_ROUTING = f"{SERVER}/api/routing"
+_CONNECTION = f"{SERVER}/adapters/http/connection.py"
+_CLIENT_TESTS = f"{TESTS}/upstreams/test_connections.py"
+_ROUTER_TESTS = f"{TESTS}/api/routing/test_pool_router.py"
+_TABLE_TESTS = f"{TESTS}/api/routing/test_group_table.py"
+_FAILURES = f"{TESTS}/api/routing/test_failures.py"
+_PROXY = f"{TESTS}/api/routing/test_proxy.py"
+
+ROUTER: tuple[Mutant, ...] = (
+    mutant(
+        "router-slot-leaks",
+        "a client that leaves at the moment of its turn keeps its slot for ever",
+        (
+            f"{_ROUTING}/pool_router.py",
+            "                self._table.ended(granted.result())  # granted and cancelled at once\n",
+            "                pass\n",
+        ),
+        tests=f"{_ROUTER_TESTS}::test_a_client_that_leaves_at_the_moment_of_its_turn_gives_the_slot_back",
+    ),
+    mutant(
+        "router-lost-lease",
+        "requests wait for a group whose lease has ended",
+        (f"{_ROUTING}/pool_router.py", "            slot.on_lost()\n", "            pass\n"),
+        tests=f"{_ROUTER_TESTS}::test_slots_of_a_group_whose_lease_ends_are_lost",
+    ),
+    mutant(
+        "router-broken-twice",
+        "a request goes back to the group that broke it",
+        (f"{_ROUTING}/pool_router.py", "        if ticket.broke:\n", "        if False:\n"),
+        tests=f"{_ROUTER_TESTS}::test_a_request_is_not_given_to_a_group_that_broke_it",
+    ),
+    mutant(
+        "router-ignores-drain",
+        "a group that is marked to drain gets requests",
+        (f"{_ROUTING}/group_table.py", "known.drain = record.drain", "known.drain = False"),
+        tests=_TABLE_TESTS,
+    ),
+    mutant(
+        "router-drain-for-ever",
+        "a group whose drain mark was removed gets no requests again",
+        (
+            f"{_ROUTING}/group_table.py",
+            "known.drain = record.drain",
+            "known.drain = known.drain or record.drain",
+        ),
+        tests=_TABLE_TESTS,
+    ),
+    mutant(
+        "router-forgets-unreachable",
+        "a group that refuses connections gets requests",
+        (f"{_ROUTING}/group_table.py", "known.unreachable = True\n", "known.unreachable = False\n"),
+        tests=_TABLE_TESTS,
+    ),
+    mutant(
+        "router-unbounded-tenant",
+        "one tenant may fill the line",
+        (
+            f"{_ROUTING}/waiting_line.py",
+            "if self._tenants[ticket.tenant] >= self._max_waiting_per_tenant:",
+            "if False:",
+        ),
+        tests=f"{_ROUTER_TESTS}::test_the_line_is_bounded_in_number_and_by_tenant",
+    ),
+    mutant(
+        "router-poison",
+        "a request that breaks groups is sent to all of them",
+        (f"{_ROUTING}/proxy.py", "if len(ticket.broke) >= self._settings.max_tries:", "if False:"),
+        tests=f"{_FAILURES}::test_a_group_that_dies_before_it_answers_is_replaced_by_another_one",
+    ),
+    mutant(
+        "router-cut-off-looks-complete",
+        "an answer that a group breaks off looks complete to the client",
+        (
+            f"{_ROUTING}/proxy.py",
+            '            log.warning("pool %s: group %s broke off',
+            '            await send({"type": "http.response.body", "body": b""})\n'
+            '            log.warning("pool %s: group %s broke off',
+        ),
+        tests=f"{_FAILURES}::test_after_the_first_byte_a_request_is_not_sent_again",
+    ),
+    mutant(
+        "router-does-not-watch",
+        "a client that goes away leaves its request running",
+        (f"{_ROUTING}/interruption.py", "            self._current.interrupt()\n", "            pass\n"),
+        tests=f"{_PROXY}::test_a_client_that_goes_away_leaves_the_line",
+    ),
+    mutant(
+        "router-capacity-ignored",
+        "a group gets more requests than its capacity",
+        (
+            f"{_ROUTING}/candidates.py",
+            "(self.capacity is None or self.own < self.capacity)",
+            "True",
+        ),
+        tests=f"{_ROUTER_TESTS}::test_requests_are_served_in_the_order_of_their_arrival",
+    ),
+    mutant(
+        "router-sessions-move",
+        "sessions move to other groups whenever any group leaves",
+        (
+            f"{_ROUTING}/policies.py",
+            "chosen = max(groups, key=lambda group: group.weight(key))",
+            "chosen = groups[key % len(groups)]",
+        ),
+        tests=f"{TESTS}/api/routing/test_policies.py::test_only_the_sessions_of_a_group_that_leaves_move",
+    ),
+    mutant(
+        "client-truncated",
+        "an answer that is cut off looks complete",
+        (_CONNECTION, "elif answer.ends_with_connection and exc is None:", "elif exc is None:"),
+        tests=f"{_CLIENT_TESTS}::test_an_answer_that_is_cut_off_never_looks_complete",
+    ),
+    mutant(
+        "client-surplus",
+        "a connection with an answer that nobody asked for is used again",
+        (_CONNECTION, "            self._surplus = True\n", "            pass\n"),
+        tests=f"{_CLIENT_TESTS}::test_bytes_after_an_answer_are_not_the_next_answer",
+    ),
+    mutant(
+        "client-no-back-pressure",
+        "answers are read into memory as fast as groups send them",
+        (_CONNECTION, "            self._transport.pause_reading()\n", "            pass\n"),
+        tests=f"{_CLIENT_TESTS}::test_an_answer_is_not_read_faster_than_its_reader",
+    ),
+    mutant(
+        "client-stale",
+        "an idle connection that was closed counts as a group that died",
+        (_CONNECTION, "stale=self.used > 1 and not self._head_bytes", "stale=False"),
+        tests=f"{_CLIENT_TESTS}::test_an_idle_connection_that_was_closed_is_told_from_a_group_that_died",
+    ),
+)
