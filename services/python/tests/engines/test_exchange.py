@@ -83,7 +83,8 @@ async def test_a_stop_wakes_a_thread_that_waits(reason: Stop) -> None:
     await asyncio.to_thread(thread.join, 10)
     assert results == [True, False, True]
     assert opened.stopped is reason
-    assert not opened.complete
+    assert len(await opened.receive()) == 1
+    assert not opened.complete, "a part of an answer is not the whole"
 
 
 async def test_a_stop_wakes_the_loop() -> None:
@@ -131,6 +132,10 @@ def test_admission_refuses_beyond_the_capacity_and_while_draining() -> None:
     assert admission.load(waiting=0).in_flight == 1
     admission.draining = True
     assert admission.admit() is Refusal.DRAINING
+    admission.release()
+    assert admission.admit() is Refusal.DRAINING, "an empty group that drains is about to end"
+    admission.draining = False
+    assert admission.admit() is None
 
 
 def test_short_requests_between_two_reports_make_a_group_busy() -> None:

@@ -31,7 +31,7 @@ SERVING: tuple[Mutant, ...] = (
             "return self._finished and not self._parts",
             "return self._ended and not self._parts",
         ),
-        tests=f"{_SERVING}::test_a_deadline_in_the_middle_of_an_answer_cuts_the_connection",
+        tests=_EXCHANGE,
     ),
     mutant(
         "no-back-pressure",
@@ -55,6 +55,7 @@ SERVING: tuple[Mutant, ...] = (
         "expired-request-runs",
         "a request is run although its deadline has passed",
         (f"{_ENGINE}/http_app.py", "deadline <= time.monotonic():", "deadline <= 0:"),
+        (f"{_ENGINE}/request_run.py", "if not exchange.begin():", "if exchange.begin() is None:"),
         tests=f"{_SERVING}::test_a_request_whose_deadline_has_passed_is_not_run",
     ),
     mutant(
