@@ -39,6 +39,11 @@ class Lines(logging.Handler):
         """What happened to the task: the change, and the number of the attempt."""
         return [f"{line['change']} {line.get('attempt', 0)}" for line in self.found if line["task"] == task]
 
+    def wait_for(self, task: TaskId, *expected: str) -> None:
+        """Wait until exactly this has happened to the task: a line is written after its change."""
+        wait_until(lambda: len(self.of(task)) >= len(expected), 10, f"the lines of {task}")
+        assert self.of(task) == list(expected)
+
     def last(self, task: TaskId, change: str) -> dict[str, Any]:
         return [line for line in self.found if (line["task"], line["change"]) == (task, change)][-1]
 
@@ -84,7 +89,7 @@ def test_a_task_that_is_retried_and_succeeds_has_a_line_for_each_attempt(
     assert (of_the_tick["attempt"], of_the_tick["trace_id"]) == (1, TRACE.trace_id)
     of_the_leader = [line for line in lines.found if line is not of_the_tick]
     lines.found = of_the_leader
-    assert lines.of(task) == ["started 1", "retrying 1", "started 2", "succeeded 2"]
+    lines.wait_for(task, "started 1", "retrying 1", "started 2", "succeeded 2")
     assert rank.record is not None
     for line in of_the_leader:
         assert (line["pool"], line["group"], line["rank"]) == (pool.name, rank.record.id, 0)
@@ -113,8 +118,8 @@ def test_a_cancel_has_a_line_when_it_is_requested_and_when_the_task_stops(
     pool.cancel(running)
     pool.cancel(running)
     pool.wait(running, State.CANCELLED)
-    assert lines.of(waiting) == ["cancelled 0"]
-    assert lines.of(running) == ["started 1", "cancelling 1", "cancelled 1"]
+    lines.wait_for(waiting, "cancelled 0")
+    lines.wait_for(running, "started 1", "cancelling 1", "cancelled 1")
 
 
 def test_a_task_that_fails_for_good_has_its_error(
@@ -124,7 +129,7 @@ def test_a_task_that_fails_for_good_has_its_error(
     leader(pool)
     task = pool.submit(message="hi", steps=3, fail_at=2, fail_kind="permanent")
     pool.wait(task, State.FAILED)
-    assert lines.of(task) == ["started 1", "failed 1"]
+    lines.wait_for(task, "started 1", "failed 1")
     assert lines.last(task, "failed")["reason"] == pool.get(task).error_code
     assert lines.last(task, "failed")["error"] == pool.get(task).error_message
 
@@ -137,7 +142,7 @@ def test_a_released_task_has_a_line_of_the_group_that_released_it(
     task = pool.submit(message="hi", steps=10_000, step_s=0.01)
     pool.wait_step(task)
     assert rank.stop(timeout_s=10)
-    assert lines.of(task) == ["started 1", "released 1"]
+    lines.wait_for(task, "started 1", "released 1")
     assert lines.last(task, "released")["error"] == "drain"
 
 
@@ -149,7 +154,7 @@ def test_a_lost_lease_has_a_line_of_the_tick_that_found_it(pools: Callable[..., 
     wait_until(lambda: pool.get(task).strikes == 1, 30, "the end of the lease")
     for _ in range(5):
         pool.call(pool.store.tick(pool.name))
-    assert lines.of(task) == ["retrying 1"]
+    lines.wait_for(task, "retrying 1")
     assert lines.last(task, "retrying")["reason"] == "lease_lost"
     assert lines.last(task, "retrying")["group"] == record.id
     queue.close()
@@ -175,7 +180,7 @@ def test_a_delayed_task_has_a_line_when_it_is_due_and_one_when_it_is_deleted(
     pool.call(pool.store.cancel(task))
     assert pool.call(pool.store.delete([task])) == 1
     assert pool.call(pool.store.delete([task])) == 0
-    assert lines.of(task) == ["queued 0", "cancelled 0", "deleted 0"]
+    lines.wait_for(task, "queued 0", "cancelled 0", "deleted 0")
     assert lines.last(task, "queued")["tenant"] == "t"
     assert lines.last(task, "deleted")["trace_id"] == TRACE.trace_id
 
@@ -186,7 +191,7 @@ def test_a_task_that_expires_in_the_queue_has_a_line(pools: Callable[..., Pool],
     new = NewTask(id=task, pool=pool.name, tenant="t", input_json="{}", start_within_ms=1)
     pool.call(pool.store.submit([new]))
     pool.wait(task, State.EXPIRED)
-    assert lines.of(task) == ["expired 0"]
+    lines.wait_for(task, "expired 0")
 
 
 def test_a_group_that_restarts_has_a_line_for_the_task_that_it_lost(
@@ -197,11 +202,11 @@ def test_a_group_that_restarts_has_a_line_for_the_task_that_it_lost(
     first, second = pool.submit(message="first"), pool.submit(message="second")
     queue, record, _ = claimed(pool)
     queue.register(GroupRecord(id=record.id, state=GroupState.STARTING), ttl_s=60)
-    assert lines.of(first) == ["released 1"]
+    lines.wait_for(first, "released 1")
     pool.cancel(first)
     other, other_record, _ = claimed(pool)
     other.deregister(other_record)
-    assert lines.of(second) == ["released 1"]
+    lines.wait_for(second, "released 1")
     queue.close()
     other.close()
 
@@ -217,7 +222,7 @@ def test_an_attempt_that_two_processes_settle_has_one_line(pools: Callable[..., 
     repeated = watchdog.settle(claim.lease, Finished(artifacts=()))
     assert repeated.repeated
     assert repeated.state is State.FAILED
-    assert lines.of(task) == ["failed 1"]
+    lines.wait_for(task, "failed 1")
     queue.close()
     watchdog.close()
 

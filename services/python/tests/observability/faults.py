@@ -70,9 +70,13 @@ def tasks_are_cancelled_late(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakStreamResets")
 def subscribers_lag(run: ObservedRun) -> Iterator[During]:
-    ended = run.submit(steps=1)
-    run.system.wait(ended)
-    yield lambda: run.read_stream(ended, after="9999999999999-0")
+    def lag() -> None:
+        ended = run.submit(steps=1)  # a new one each time: ended tasks are soon deleted
+        run.system.wait(ended)
+        for _ in range(10):
+            run.read_stream(ended, after="9999999999999-0")
+
+    yield lag
 
 
 @fault("DaybreakGroupsRestart")

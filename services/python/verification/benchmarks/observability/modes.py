@@ -15,8 +15,9 @@ SAMPLED = {"off": 0.0, "on": TracingSettings().sample_ratio, "all": 1.0}
 # The fragments' functions are locals of the library's text, which may have at most 200, so they get other values.
 _COUNT_NOTHING = """
 observe = function() end
-bill_tenant = observe
 add_total = observe
+tenant_totals.add = observe
+tenant_totals.bill = observe
 """
 
 
