@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 
+from daybreak_server import wiring
 from daybreak_server.adapters.blobs.local import LocalBlobs
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
@@ -161,6 +162,7 @@ class Serving:
             valkey.url,
             max_queued={n: p.max_queued for n, p in settings.pools.items()},
             tenants_max=settings.metrics.tenants_max,
+            target_loads=wiring.target_loads(settings),
             on_call=metrics.observe_script,
         )
         events = RedisEvents(valkey.url)
