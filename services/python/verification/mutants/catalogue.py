@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from verification.mutants.catalogue_edges import EDGES
 from verification.mutants.catalogue_group import GROUP
+from verification.mutants.catalogue_serving import SERVING
 from verification.mutants.catalogue_store import STORE
 from verification.mutants.catalogue_totals import TOTALS
 from verification.mutants.mutant import Mutant
 
-CATALOGUE: tuple[Mutant, ...] = (*STORE, *TOTALS, *GROUP, *EDGES)
+CATALOGUE: tuple[Mutant, ...] = (*STORE, *TOTALS, *GROUP, *SERVING, *EDGES)

@@ -48,7 +48,6 @@ class RequestRun:
             return None
         request = exchange.request
         if self._lockstep:
-            self._control_group.order(ORDER, request.body, **_fields(request))
             request = replace(request, cancelled=never)
         reports: Sequence[Report] = ()
 
@@ -65,6 +64,8 @@ class RequestRun:
             return verdict
 
         try:
+            if self._lockstep:
+                self._control_group.order(ORDER, request.body, **_fields(request))
             with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
                 verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
         except GroupBrokenError as exc:

@@ -1,0 +1,88 @@
+"""Bugs in groups that answer requests: admission, answers, stops, drains."""
+
+from __future__ import annotations
+
+from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
+
+_EXCHANGE = f"{TESTS}/engines/test_exchange.py"
+_SERVING = f"{TESTS}/engines/test_serving.py"
+_LIMITS = f"{TESTS}/engines/test_serving_limits.py"
+_PARTS = f"{TESTS}/engines/test_answer_parts.py"
+_ENGINE = f"{SERVER}/engines/serving"
+
+SERVING: tuple[Mutant, ...] = (
+    mutant(
+        "capacity-plus-one",
+        "a group takes one request more than its capacity",
+        (f"{_ENGINE}/admission.py", "if self._held >= self.capacity:", "if self._held > self.capacity:"),
+        tests=_EXCHANGE,
+    ),
+    mutant(
+        "draining-takes-requests",
+        "a group that drains takes new requests, which are lost when it ends",
+        (f"{_ENGINE}/admission.py", "if self._draining:", "if self._draining and self._held:"),
+        tests=_EXCHANGE,
+    ),
+    mutant(
+        "cut-answer-looks-whole",
+        "a stream that is stopped in the middle ends like one that is complete",
+        (
+            f"{_ENGINE}/exchange.py",
+            "return self._finished and not self._parts",
+            "return self._ended and not self._parts",
+        ),
+        tests=f"{_SERVING}::test_a_deadline_in_the_middle_of_an_answer_cuts_the_connection",
+    ),
+    mutant(
+        "no-back-pressure",
+        "the answer to a slow client grows in memory",
+        (f"{_ENGINE}/exchange.py", "while self._buffered >= BUFFER_BYTES and", "while False and"),
+        tests=_EXCHANGE,
+    ),
+    mutant(
+        "slot-freed-too-early",
+        "a request that still runs for a client that has gone does not count",
+        (f"{_ENGINE}/exchange.py", "last = self._sides == 0", "last = self._sides == 1"),
+        tests=_EXCHANGE,
+    ),
+    mutant(
+        "gone-client-runs-on",
+        "the workload works on for a client that has closed its connection",
+        (f"{_ENGINE}/http_app.py", "    exchange.stop(Stop.GONE)\n\n\nasync def", "    pass\n\n\nasync def"),
+        tests=f"{_SERVING}::test_a_client_that_disconnects_closes_the_generator",
+    ),
+    mutant(
+        "expired-request-runs",
+        "a request is run although its deadline has passed",
+        (f"{_ENGINE}/http_app.py", "deadline <= time.monotonic():", "deadline <= 0:"),
+        tests=f"{_SERVING}::test_a_request_whose_deadline_has_passed_is_not_run",
+    ),
+    mutant(
+        "refused-upload-keeps-its-place",
+        "a request whose body is refused occupies the group forever",
+        (
+            f"{_ENGINE}/http_app.py",
+            "            self._admission.release()\n            raise\n",
+            "            raise\n",
+        ),
+        tests=f"{_LIMITS}::test_a_body_that_is_too_large_is_refused_and_frees_its_place",
+    ),
+    mutant(
+        "header-injection",
+        "a value of the workload with a line break adds headers to the answer",
+        (f"{_ENGINE}/answer_parts.py", "byte < 32 and byte != 9", "byte < 9"),
+        tests=_PARTS,
+    ),
+    mutant(
+        "stall-is-never-noticed",
+        "a request that hangs occupies the group forever",
+        (f"{_ENGINE}/leader.py", "if silent_s > stall_s:", "if silent_s > 1000 * stall_s:"),
+        tests=f"{_SERVING}::test_a_request_without_progress_breaks_the_group",
+    ),
+    mutant(
+        "leaving-drops-requests",
+        "a group that leaves does not wait for its requests",
+        (f"{_ENGINE}/leader.py", "until = time.monotonic() + config.drain_s", "until = time.monotonic()"),
+        tests=f"{_SERVING}::test_a_group_that_leaves_ends_its_requests_and_refuses_new_ones",
+    ),
+)
