@@ -12,7 +12,7 @@ _OPERATOR = f"{TESTS}/operator/test_serving_groups.py"
 DEMAND: tuple[Mutant, ...] = (
     mutant(
         "dead-gateway-asks-on",
-        "a gateway that died asks for groups for ever",
+        "a gateway that died never stops asking for groups",
         (f"{_LUA}/_demand.lua", "if leases_end and tonumber(lease_end) <= lease_clock then", "if false then"),
         tests=f"{_STORE}::test_a_gateway_that_dies_asks_for_nothing_once_its_lease_ends",
     ),
@@ -42,7 +42,7 @@ DEMAND: tuple[Mutant, ...] = (
     ),
     mutant(
         "request-does-not-wake",
-        "clients that wait for a wake are told that the pool is at zero",
+        "clients that wait for a wake see a pool at zero",
         (f"{_LUA}/group.py", "bool(int(live) or int(wanted))", "bool(int(live))"),
         tests=f"{_STORE}::test_requests_wake_a_pool_as_tasks_do",
     ),
