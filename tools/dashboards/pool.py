@@ -123,6 +123,33 @@ _QUEUE = Row(
     ),
 )
 
+_REQUESTS = Row(
+    title="Requests",
+    panels=(
+        Panel(
+            title="Requests",
+            shows="Requests of a pool of kind `online` that wait in a gateway or that a group answers.",
+            bad="More than `maxGroups` × `targetLoad` for long: further requests wait.",
+            unit=Unit.COUNT,
+            runbook="daybreaknotscaling",
+            width=12,
+            queries=(query("max by (namespace, pool) (daybreak_pool_requests{POOL})", "{{pool}}"),),
+        ),
+        Panel(
+            title="Groups that requests need",
+            shows="The requests divided by the pool's target load. KEDA scales by this number.",
+            bad="Above 0 while no group is ready or wanted: KEDA does not scale.",
+            unit=Unit.COUNT,
+            runbook="daybreaknotscaling",
+            width=12,
+            queries=(
+                query("max by (namespace, pool) (daybreak_groups_needed{POOL})", "{{pool}} needed"),
+                query("max by (namespace, pool) (daybreak_groups_ready{POOL})", "{{pool}} ready"),
+            ),
+        ),
+    ),
+)
+
 _WORK = Row(
     title="Work",
     panels=(
@@ -314,5 +341,5 @@ POOL = Dashboard(
     description="What waits in a pool, what runs, how attempts end, and how its groups are.",
     deeper=("daybreak-wake", "daybreak-cost", "daybreak-ray"),
     by_tenant=True,
-    rows=(_QUEUE, _WORK, _GROUPS),
+    rows=(_QUEUE, _REQUESTS, _WORK, _GROUPS),
 )

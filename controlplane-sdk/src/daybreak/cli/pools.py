@@ -78,6 +78,8 @@ def _print_pool(output: Output, pool: Pool) -> None:
     )
     if pool.oldest_wait_s is not None:
         output.line(f"the oldest queued task has waited {seconds(pool.oldest_wait_s)}")
+    if pool.requests is not None:
+        output.line(f"requests: {pool.requests}")
     output.line(f"groups: {_groups(pool)}; {pool.groups_wanted} wanted, at most {pool.groups_max}")
     if pool.condition is not None and pool.condition.message:
         output.line(f"problem: {pool.condition.message}")

@@ -75,15 +75,21 @@ class PoolCondition(ResponseModel):
 
 
 class Pool(ResponseModel):
-    """A pool as ``GET /v1/pools/{name}`` returns it."""
+    """A pool as ``GET /v1/pools/{name}`` returns it.
+
+    The groups of kind ``jobs`` run tasks, and those of kind ``online`` answer requests. ``requests``, which is present
+    only for ``online``, counts those that wait and those that are being answered.
+    """
 
     name: str
     object: Literal["pool"] = "pool"
     workload: str
+    kind: str = "jobs"
     queued: int = 0
     delayed: int = 0
     running: int = 0
     oldest_wait_s: float | None = None
+    requests: int | None = None
     groups: list[PoolGroup] = Field(default_factory=list)
     groups_wanted: int = 0
     groups_max: int = 0

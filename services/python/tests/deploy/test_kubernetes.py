@@ -121,6 +121,7 @@ REFUSED = {
     "a reserved name": (pool("api"), r"\bapi\b"),
     "ranks that hosts cannot share": (pool(ranks=3, hostsPerGroup=2), "hostsPerGroup must divide ranks"),
     "one and a half GPUs": (pool(resources={"gpus": 1.5}), "fraction of one GPU or a whole number"),
+    "a target load without requests": (pool(kind="jobs", targetLoad=4), "remove targetLoad"),
     "a window of zero length": (pool(warmSchedule=[window("08:00", "08:00")]), "from and to of a window"),
     "Ray's autoscaler": (pool(ray={"enableInTreeAutoscaling": True}), "remove enableInTreeAutoscaling"),
     "a suspended cluster": (pool(ray={"suspend": False}), r"remove suspend.*spec\.idle"),
@@ -145,6 +146,8 @@ ACCEPTED = {
     "the longest name": pool("a" * 31),
     "ranks that hosts share": pool(ranks=8, hostsPerGroup=2, resources={"gpus": 4.0}),
     "a part of a GPU": pool(resources={"gpus": 0.5}),
+    "a pool that answers requests": pool(kind="online", targetLoad=2.5),
+    "a target load for the kind of the workload": pool(targetLoad=4),
     "a window over midnight": pool(warmSchedule=[window("22:00", "06:00")]),
     "Ray's autoscaler turned off": pool(ray={"enableInTreeAutoscaling": False}),
 }

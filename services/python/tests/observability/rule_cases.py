@@ -175,6 +175,19 @@ CASES: dict[str, Case] = {
 _A, _B = 'pod="a"', 'pod="b"'
 MORE_CASES: list[tuple[str, str, Case]] = [
     (
+        "DaybreakNotScaling",
+        "requests need groups, and KEDA does not see them",
+        Case(
+            series={
+                f"daybreak_pool_live_tasks{{{_POOL}}}": "0x65",
+                f"daybreak_groups_needed{{{_POOL}}}": "0x5 2x60",
+                f"daybreak_operator_groups_wanted{{{_POOL}}}": "0x15 1x60",
+            },
+            fires=14,
+            quiet=(5, 8, 20),
+        ),
+    ),
+    (
         "DaybreakGroupsRestart",
         "two groups are lost, one before a rollout of the gateways and one after it",
         Case(

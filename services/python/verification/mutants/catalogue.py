@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from verification.mutants.catalogue_demand import DEMAND
 from verification.mutants.catalogue_edges import EDGES
 from verification.mutants.catalogue_group import GROUP
 from verification.mutants.catalogue_router import ROUTER
@@ -10,4 +11,4 @@ from verification.mutants.catalogue_store import STORE
 from verification.mutants.catalogue_totals import TOTALS
 from verification.mutants.mutant import Mutant
 
-CATALOGUE: tuple[Mutant, ...] = (*STORE, *TOTALS, *GROUP, *SERVING, *ROUTER, *EDGES)
+CATALOGUE: tuple[Mutant, ...] = (*STORE, *TOTALS, *GROUP, *SERVING, *DEMAND, *ROUTER, *EDGES)

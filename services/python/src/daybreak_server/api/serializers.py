@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, WakeHistory, paths
 from daybreak_server.api import path_prefix
 from daybreak_server.api.intake.catalog import PoolEntry
+from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import NOT_WAKING, WAKE_PHASES, GroupRecord, PoolView, WakePhase
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, State, TaskRecord
 
@@ -217,10 +218,12 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
     return Pool(
         name=entry.name,
         workload=entry.spec.name,
+        kind=entry.spec.kind,
         queued=view.queued,
         delayed=view.delayed,
         running=view.running,
         oldest_wait_s=_rounded(view.oldest_wait_s),
+        requests=view.demand if entry.spec.kind == PoolKind.ONLINE else None,
         groups=groups,
         groups_wanted=entry.settings.groups if view.report is None else view.report.wanted,
         groups_max=entry.settings.groups,

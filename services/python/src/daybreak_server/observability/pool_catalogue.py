@@ -119,7 +119,9 @@ GPU_WASTED = _pool_counter(
     "groups that start (from their registration, so without the start of the pod and of Ray).",
     "cause",
 )
-GPU_IDLE = _pool_counter("daybreak_gpu_idle_seconds_total", "GPU-seconds of groups that hold no task.")
+GPU_IDLE = _pool_counter(
+    "daybreak_gpu_idle_seconds_total", "GPU-seconds of groups that hold no task and no request."
+)
 TENANT_GPU = _pool_counter(
     "daybreak_tenant_gpu_seconds_total",
     "GPU-seconds as billed to a tenant: used, also by tasks without a result, or lost by retries.",
@@ -146,6 +148,14 @@ GPUS_HELD = _pool_gauge(
 GROUPS_READY = _pool_gauge("daybreak_groups_ready", "Groups that have formed: idle, busy or draining.")
 GROUPS_WANTED = _pool_gauge(
     "daybreak_groups_wanted", "Groups that the operator wants; only with an operator."
+)
+POOL_REQUESTS = _pool_gauge(
+    "daybreak_pool_requests",
+    "Requests of a pool of kind `online` that wait in a gateway or that a group answers.",
+)
+GROUPS_NEEDED = _pool_gauge(
+    "daybreak_groups_needed",
+    "Groups that these requests need, by the pool's target load: the number that KEDA reads.",
 )
 GROUPS_LOST = _pool_counter(
     "daybreak_groups_lost_total", "Groups that died, hung, or stopped refreshing their registration."

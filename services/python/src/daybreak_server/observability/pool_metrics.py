@@ -126,6 +126,8 @@ def _of_view(view: PoolView, now_ms: int) -> Iterator[Sample]:
     ):
         yield pool_catalogue.POOL_TASKS, (view.name, state.value), count
     yield pool_catalogue.POOL_LIVE_TASKS, (view.name,), view.live
+    yield pool_catalogue.POOL_REQUESTS, (view.name,), view.demand
+    yield pool_catalogue.GROUPS_NEEDED, (view.name,), view.wanted
     counts = CountBy(map(_state_of, view.groups))
     for group_state in GroupState:
         yield pool_catalogue.GROUPS, (view.name, group_state.value), counts[group_state]
