@@ -92,7 +92,9 @@ def test_every_code_has_its_error(code: ErrorCode) -> None:
         422: errors.InvalidInputError,
         429: errors.QuotaError,
         500: errors.ServerError,
+        502: errors.UnavailableError,
         503: errors.UnavailableError,
+        504: errors.UnavailableError,
     }
     expected = kinds.get(code.status, errors.BadRequestError)
     if code is ErrorCode.IDEMPOTENCY_MISMATCH:

@@ -174,10 +174,18 @@ def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
     for path in ("/v1/tasks", "/generate"):
         if path in paths:
             paths[path]["post"]["responses"]["202"]["links"] = _TASK_LINKS
-    first = next(iter(catalog)).name
-    for parameter in paths["/v1/pools/{name}"]["get"]["parameters"]:
-        if parameter["name"] == "name":
-            parameter["example"] = first
+    names = [entry.name for entry in catalog]
+    serving = [entry.name for entry in catalog if not entry.takes_tasks]
+    _set_parameters(paths["/v1/pools/{name}"]["get"], name=names[0])
+    _set_parameters(
+        paths["/v1/pools/{name}/serve/{path}"]["post"], name=(serving or names)[0], path="v1/things"
+    )
+
+
+def _set_parameters(operation: dict[str, Any], **examples: str) -> None:
+    for parameter in operation["parameters"]:
+        if parameter["name"] in examples:
+            parameter["example"] = examples[parameter["name"]]
 
 
 def _set_examples(operation: dict[str, Any], examples: dict[str, Any]) -> None:
