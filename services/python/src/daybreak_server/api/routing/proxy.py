@@ -105,7 +105,7 @@ class Proxy:
                 self._metrics.ended("client_gone")
                 return Response(status_code=CLIENT_GONE)
             error = _deadline_passed() if isinstance(exc, TimeoutError) else exc
-            self._metrics.ended(error.code if isinstance(error, ApiError) else "cancelled")
+            self._metrics.ended(_outcome(error))
             raise error from exc.__cause__
 
     async def _answer(self, request: Request, watch: ClientWatch, *, tenant: str) -> Response:
@@ -347,6 +347,13 @@ class ForwardedAnswer(Response):
             if not more:
                 return
             part = await self._answer.read()
+
+
+def _outcome(error: BaseException) -> str:
+    """The outcome of a request that gets no answer from a group."""
+    if isinstance(error, ApiError):
+        return error.code
+    return ErrorCode.INTERNAL if isinstance(error, Exception) else "cancelled"
 
 
 def _number(value: bytes) -> float:

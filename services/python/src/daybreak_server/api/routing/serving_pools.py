@@ -40,7 +40,12 @@ class ServingPool:
     def show_state(self) -> None:
         """Bring the gauges up to date. Requests do not do it, because it would cost each of them more than counting."""
         router = self.router
-        self.metrics.set_state(waiting=router.waiting, in_flight=router.in_flight, groups=len(router.groups))
+        self.metrics.set_state(
+            waiting=router.waiting,
+            oldest_wait_s=router.oldest_wait_s,
+            in_flight=router.in_flight,
+            groups=len(router.groups),
+        )
 
 
 class ServingPools:

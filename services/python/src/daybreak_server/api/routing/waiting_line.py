@@ -36,6 +36,8 @@ class Waiter:
 
     ticket: Ticket
     granted: asyncio.Future[Candidate]
+    since: float
+    """When it joined, by the clock of the event loop."""
 
 
 class WaitingLine:
@@ -54,6 +56,11 @@ class WaitingLine:
     def __iter__(self) -> Iterator[Waiter]:
         return iter([*self._again, *self._first])
 
+    def oldest_wait_s(self, now: float) -> float:
+        """How long the oldest request has waited at the loop's time ``now``; 0 if none waits."""
+        firsts = [next(iter(part)).since for part in (self._again, self._first) if part]
+        return now - min(firsts, default=now)
+
     def join(self, ticket: Ticket) -> Waiter:
         """Join the line: at its end, or before all that have had no group yet if this one has.
 
@@ -64,7 +71,8 @@ class WaitingLine:
                 raise LineFullError("waiting")
             if self._tenants[ticket.tenant] >= self._max_waiting_per_tenant:
                 raise LineFullError("waiting_per_tenant")
-        waiter = Waiter(ticket=ticket, granted=asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(ticket=ticket, granted=loop.create_future(), since=loop.time())
         (self._again if ticket.tried else self._first)[waiter] = None
         self._tenants[ticket.tenant] += 1
         return waiter
