@@ -77,7 +77,7 @@ _REQUESTS = Row(
             title="Time to first byte",
             shows="Median, 95th and 99th percentile of the time from the arrival of a request to the first byte of its "
             "answer, the time in the line included.",
-            bad="A p99 near the deadlines of your clients. If *First byte, in groups* is low, requests wait in the line.",
+            bad="A p99 near the deadlines of your clients. If *First byte, in groups* is low, the line is long.",
             unit=Unit.SECONDS,
             runbook="daybreakrequestslate",
             pictured=True,
@@ -137,8 +137,8 @@ _LINE = Row(
             title="Demand and groups",
             shows="Groups that the requests need (KEDA's value), that the operator wants, that are ready, and to which "
             "the gateway that sees the fewest sends requests.",
-            bad="`needed` above `wanted`: KEDA does not scale, or `maxGroups` is reached. `usable` below `ready` for more than "
-            "a few seconds: groups drain, or that gateway cannot connect to them.",
+            bad="`needed` above `wanted`: KEDA does not scale, or `maxGroups` is reached. `usable` below `ready` for "
+            "more than a few seconds: groups drain, or that gateway cannot connect to them.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
             deeper="daybreak-wake",
@@ -213,25 +213,25 @@ _GROUPS = Row(
         ),
         Panel(
             title="First byte, in groups",
-            shows="Median and 95th percentile of the time from a request's arrival in its group to the first byte of its "
-            "answer.",
+            shows="Median and 95th percentile of the time from a request's arrival in its group to the first byte "
+            "of its answer.",
             bad="A step upwards: larger requests, a slower model, or too many requests at once (`capacity`).",
             unit=Unit.SECONDS,
             queries=quantiles("daybreak_rank_first_byte_seconds{POOL}", "pool"),
         ),
         Panel(
             title="Whole answer, in groups",
-            shows="Median and 95th percentile of the time from a request's arrival in its group to the last byte of its "
-            "answer.",
-            bad="A step upwards while the first byte is as fast as before: longer answers, or clients that read slowly.",
+            shows="Median and 95th percentile of the time from a request's arrival in its group to the last byte "
+            "of its answer.",
+            bad="A step upwards while the first byte is as fast as before: longer answers, or slow clients.",
             unit=Unit.SECONDS,
             width=12,
             queries=quantiles("daybreak_rank_request_seconds{POOL}", "pool"),
         ),
         Panel(
             title="GPUs that answer, and idle ones",
-            shows="GPUs of the pools' groups: those that held at least one request, and those that held none. It is the "
-            "mean of the last hour, from a sample every five seconds.",
+            shows="GPUs of the pools' groups: those that held at least one request, and those that held none. It is "
+            "the mean of the last hour, from a sample every five seconds.",
             bad="Mostly `idle`: shorten `idle.afterSeconds`, or lower `minWarm`. Never `idle`: requests soon wait.",
             unit=Unit.GPUS,
             runbook="daybreakgpuwaste",

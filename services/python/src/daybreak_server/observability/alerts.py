@@ -203,8 +203,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"{_ended('queue_full', '5m')} > ${{failed_requests}}",
         for_="3m",
         summary="Pool {pool} refused {{ $value | humanize }} requests within 5 minutes, because its line is full.",
-        when="for 3 min, more than `monitoring.alerts.failedRequests` requests were refused within 5 min, because the line "
-        "of their pool was full",
+        when="for 3 min, more than `monitoring.alerts.failedRequests` requests were refused within 5 min, because the "
+        "line of their pool was full",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -213,7 +213,7 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"({_LATE} / {_ended('', '5m')} > ${{late_ratio}}) and ({_LATE} > ${{failed_requests}}) "
         "unless (max by (namespace, pool) (max_over_time(daybreak_wake_elapsed_seconds{HERE}[5m])) > 0)",
         for_="5m",
-        summary="{{ $value | humanizePercentage }} of the requests to pool {pool} were not answered before their deadline.",
+        summary="{{ $value | humanizePercentage }} of the requests to pool {pool} missed their deadline.",
         when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests, and more than "
         "`monitoring.alerts.failedRequests` within 5 min, were not answered before their deadline; not during a wake",
         dashboard="daybreak-serving",
@@ -225,7 +225,7 @@ ALERTS: tuple[Alert, ...] = (
         f"({_router('in_flight_requests')} < on (namespace, pool) {_pool_max('daybreak_pool_capacity_requests')}) "
         f"unless ({_ANSWERS_BEGUN} > 0)",
         for_="3m",
-        summary="{{ $value | humanize }} requests to pool {pool} wait and none is answered, although groups have room.",
+        summary="{{ $value | humanize }} requests to pool {pool} wait, and none is answered. Groups have room.",
         when="for 3 min, requests have waited and no answer has begun, although ready groups had room",
         dashboard="daybreak-serving",
     ),
@@ -234,7 +234,7 @@ ALERTS: tuple[Alert, ...] = (
         severity=Severity.WARNING,
         expression=f"({_BROKEN} / {_ended('', '5m')} > 0.01) and ({_BROKEN} > ${{failed_requests}})",
         for_="10m",
-        summary="{{ $value | humanizePercentage }} of the requests to pool {pool} broke their group or lost their answer.",
+        summary="{{ $value | humanizePercentage }} of the requests to pool {pool} broke a group or lost their answer.",
         when="for 10 min, groups broke, or answers broke off, in more than 1 % of a pool's requests, and in more than "
         "`monitoring.alerts.failedRequests` within 5 min",
         dashboard="daybreak-serving",
@@ -244,7 +244,7 @@ ALERTS: tuple[Alert, ...] = (
         severity=Severity.WARNING,
         expression=f"({_AGAIN} / ({_AGAIN} + {_ended('', '5m')}) > 0.5) and ({_AGAIN} > ${{failed_requests}})",
         for_="10m",
-        summary="{{ $value | humanizePercentage }} of what pool {pool} sends to its groups is refused or gets no answer.",
+        summary="{{ $value | humanizePercentage }} of what is sent to groups of pool {pool} is refused or fails.",
         when="for 10 min, groups have refused or not answered more than half of what gateways sent them, and more than "
         "`monitoring.alerts.failedRequests` requests within 5 min",
         dashboard="daybreak-serving",

@@ -18,6 +18,7 @@ from daybreak_server.domain.pools import PoolView
 from daybreak_server.observability.router_metrics import RouterMetrics
 from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.metrics import Meter
+from daybreak_server.ports.tracing import Tracing
 from daybreak_server.ports.upstreams import Upstreams
 from daybreak_server.settings.router import RouterSettings
 
@@ -60,6 +61,7 @@ class ServingPools:
         demand: DemandStore,
         settings: RouterSettings,
         meter: Meter,
+        tracing: Tracing,
         now_ms: Callable[[], int],
     ) -> None:
         self._catalog = catalog
@@ -67,6 +69,7 @@ class ServingPools:
         self._demand = demand
         self._settings = settings
         self._meter = meter
+        self._tracing = tracing
         self._now_ms = now_ms
         self._gateway = f"{socket.gethostname()}-{token_hex(6)}"
         online = (entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE)
@@ -123,6 +126,7 @@ class ServingPools:
             upstreams=self._upstreams,
             settings=settings,
             metrics=metrics,
+            tracing=self._tracing,
             now_ms=self._now_ms,
         )
         return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher, metrics=metrics)
