@@ -28,6 +28,7 @@ from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
+from daybreak_server.api.routing.failures import deadline_passed, full, group_failed, outcome_of
 from daybreak_server.api.routing.forwarding import (
     BUSY,
     GROUP_HEADER,
@@ -121,9 +122,9 @@ class Proxy:
                 self._metrics.ended("client_gone")
                 trace.ended("client_gone", status=CLIENT_GONE)
                 return Response(status_code=CLIENT_GONE)
-            error = _deadline_passed() if isinstance(exc, TimeoutError) else exc
-            self._metrics.ended(_outcome(error))
-            trace.ended(_outcome(error), status=error.status if isinstance(error, ApiError) else None)
+            error = deadline_passed() if isinstance(exc, TimeoutError) else exc
+            self._metrics.ended(outcome_of(error))
+            trace.ended(outcome_of(error), status=error.status if isinstance(error, ApiError) else None)
             if isinstance(error, ApiError) and trace.context is not None:
                 error.headers["traceparent"] = trace.context.traceparent
             raise error from exc.__cause__
@@ -139,7 +140,7 @@ class Proxy:
         if body.complete:
             watch.start()
         if self._buffered_bytes + len(body.buffered) > self._settings.max_buffered_bytes:
-            raise _full("buffered_bytes")
+            raise full("buffered_bytes")
         self._buffered_bytes += len(body.buffered)
         incoming = _Incoming(
             request=request,
@@ -210,7 +211,7 @@ class Proxy:
                 continue
             except AnswerCutOffError as exc:
                 slot.release()
-                raise _group_failed(slot, exc) from exc
+                raise group_failed(slot.group.id, exc) from exc
             except BaseException:
                 slot.release()
                 raise
@@ -243,7 +244,7 @@ class Proxy:
                 raise ClientGoneError from exc
             raise self._not_ready() from exc
         except LineFullError as exc:
-            raise _full(exc.limit) from exc
+            raise full(exc.limit) from exc
         except ClosingError as exc:
             raise ApiError(
                 ErrorCode.SHUTTING_DOWN, "The server is shutting down. Send the request to another one."
@@ -390,33 +391,8 @@ class ForwardedAnswer(Response):
             part = await self._answer.read()
 
 
-def _outcome(error: BaseException) -> str:
-    """The outcome of a request that gets no answer from a group."""
-    if isinstance(error, ApiError):
-        return error.code
-    return ErrorCode.INTERNAL if isinstance(error, Exception) else "cancelled"
-
-
 def _number(value: bytes) -> float:
     try:
         return float(value)
     except ValueError:
         return math.nan
-
-
-def _full(limit: str) -> ApiError:
-    return ApiError(
-        ErrorCode.QUEUE_FULL, "Too many requests are waiting for a group. Retry later.", limit=limit
-    )
-
-
-def _deadline_passed() -> ApiError:
-    return ApiError(
-        ErrorCode.DEADLINE_PASSED, "The deadline passed before the answer began. Allow more time."
-    )
-
-
-def _group_failed(slot: Slot, cause: UpstreamError) -> ApiError:
-    return ApiError(
-        ErrorCode.GROUP_FAILED, f"The answer of the group {slot.group.id} cannot be passed on: {cause}."
-    )
