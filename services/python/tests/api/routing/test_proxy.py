@@ -43,6 +43,16 @@ def test_any_method_and_status_passes_unchanged(start_gateway, groups):
     assert api.client.get(f"{SERVE}/x").status_code == 200
 
 
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PURGE"])
+def test_methods_that_are_not_for_groups_are_refused(start_gateway, method):
+    api = start_gateway()
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as client:
+        client.sendall(f"{method} {SERVE}/x HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        response = client.recv(1000).lower()
+    assert response.startswith(b"http/1.1 405 ")
+    assert b"allow: get, head, post, put, patch, delete, options" in response
+
+
 def test_an_answer_streams_as_the_group_produces_it(start_gateway, groups):
     api = start_gateway()
     (backend,) = groups.start(1)
