@@ -36,7 +36,12 @@ from daybreak_server.api.routing.forwarding import (
 )
 from daybreak_server.api.routing.interruption import ClientWatch
 from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
-from daybreak_server.api.routing.request_body import ClientGoneError, ForwardedBody
+from daybreak_server.api.routing.request_body import (
+    BufferedBytes,
+    BuffersFullError,
+    ClientGoneError,
+    ForwardedBody,
+)
 from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
 from daybreak_server.observability.router_metrics import RouterMetrics
 from daybreak_server.ports.upstreams import (
@@ -84,6 +89,7 @@ class Proxy:
         settings: RouterSettings,
         metrics: RouterMetrics,
         now_ms: Callable[[], int],
+        in_memory: BufferedBytes,
     ) -> None:
         self.router = router
         self._metrics = metrics
@@ -91,7 +97,7 @@ class Proxy:
         self._upstreams = upstreams
         self._settings = settings
         self._now_ms = now_ms
-        self._buffered_bytes = 0
+        self._in_memory = in_memory
         self._last_broken = ""
 
     async def answer(self, request: Request, *, tenant: str) -> Response:
@@ -111,28 +117,26 @@ class Proxy:
     async def _answer(self, request: Request, watch: ClientWatch, *, tenant: str) -> Response:
         began = asyncio.get_running_loop().time()
         deadline = began + self._seconds_left(request)
-        body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes)
-        async with watch.until(deadline):
-            await body.read_beginning(self._settings.buffer_bytes)
-        if body.complete:
-            watch.start()
-        if self._buffered_bytes + len(body.buffered) > self._settings.max_buffered_bytes:
-            raise _full("buffered_bytes")
-        self._buffered_bytes += len(body.buffered)
-        incoming = _Incoming(
-            request=request,
-            tenant=tenant,
-            headers=forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope)),
-            body=body,
-            watch=watch,
-            deadline=deadline,
-        )
+        body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes, in_memory=self._in_memory)
         try:
+            async with watch.until(deadline):
+                await body.read_beginning(self._settings.buffer_bytes)
+            if body.complete:
+                watch.start()
+            incoming = _Incoming(
+                request=request,
+                tenant=tenant,
+                headers=forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope)),
+                body=body,
+                watch=watch,
+                deadline=deadline,
+            )
             answer, slot = await self._send(incoming)
+        except BuffersFullError as exc:
+            raise _full("buffered_bytes") from exc
         finally:
-            self._buffered_bytes -= len(body.buffered)
-        if body.complete:
-            watch.start()
+            body.drop()
+        watch.start()  # also if the group answered before the body was complete: nobody reads the rest of it
         self._metrics.first_byte(asyncio.get_running_loop().time() - began)
         return ForwardedAnswer(
             answer, slot, watch, deadline=deadline, pool=self._pool, ended=self._metrics.ended
@@ -331,10 +335,10 @@ class ForwardedAnswer(Response):
         except TimeoutError:
             outcome = "client_gone" if self._watch.gone else ErrorCode.DEADLINE_PASSED
         finally:
-            self._ended(outcome)
             self._watch.stop()
             self._answer.close()
             self._slot.release()
+            self._ended(outcome)
 
     async def _send_all(self, send: Send) -> None:
         part = await self._answer.read() if self._answer.available else None
