@@ -317,6 +317,18 @@ def test_a_request_that_asks_whether_it_is_cancelled_does_not_stall(
     assert client.post(url, json={"latency_s": 2.5}).status_code == 200
 
 
+def test_empty_parts_show_progress_and_can_be_cancelled(
+    serving: Callable[..., Any], client: httpx.Client
+) -> None:
+    """A workload that computes for long before its first byte can yield them."""
+    pool, _, url = serving(on_broken=pytest.fail, lease={"stall_s": 1.0})
+    assert client.post(url, json={"blanks": 25, "chunk_s": 0.1, "chunks": 1}).text == "part 1\n"
+    endless = {"blanks": 1000, "chunk_s": 0.1, "chunks": 1}
+    late = client.post(url, json=endless, headers={"Daybreak-Deadline-S": "0.3"})
+    assert late.status_code == 504
+    wait_until(lambda: in_flight(pool) == 0, 20, "the end of the cancelled request")
+
+
 def test_a_group_answers_while_redis_is_down(
     tmp_path_factory: pytest.TempPathFactory, leader: Callable[..., Rank], client: httpx.Client
 ) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
 
-from daybreak_server.engines.serving import http_app
+from daybreak_server.engines.serving import http_app, worker_threads
 from daybreak_server.engines.serving.http_server import HttpServer, ServerNotStartedError
 from daybreak_server.observability import catalogue
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
@@ -71,6 +72,34 @@ def test_an_upload_that_is_cut_off_frees_its_place(
     with cut_off(url):
         wait_until(lambda: client.post(url, json={}).status_code == 503, 10, "a request in progress")
     wait_until(lambda: client.post(url, json={}).status_code == 200, 10, "a free place")
+
+
+def test_an_answer_whose_length_is_wrong_is_cut_off_and_frees_its_place(
+    serving: Callable[..., Any], client: httpx2.Client
+) -> None:
+    """Nobody takes the rest of it, so it must not wait for a reader: the wait counts as progress, and never ends."""
+    pool, _, url = serving(capacity=1)
+    for length in (50_000, 10**9):
+        wish = {"chunks": 100, "size": 100_000, "headers": {"content-length": str(length)}}
+        with pytest.raises(httpx2.RemoteProtocolError):
+            client.post(url, json=wish)
+        wait_until(lambda: client.post(url, json={}).status_code == 200, 10, "a free place")
+    (group,) = pool.view().groups
+    assert group.loads == 1
+
+
+def test_a_request_for_which_no_thread_can_start_frees_its_place(
+    serving: Callable[..., Any], client: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, url = serving(capacity=1)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(worker_threads.threading.Thread, "start", refuse)
+        assert client.post(url, json={}).status_code == 500
+    assert client.post(url, json={}).status_code == 200
 
 
 def test_a_request_for_the_group_that_had_this_address_before_is_refused(

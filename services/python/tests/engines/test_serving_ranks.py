@@ -52,6 +52,14 @@ def test_ranks_answer_together_by_collectives(group: Callable[..., Any]) -> None
     assert (record.ranks, record.capacity, len(record.pids)) == (2, 2, 2)
 
 
+def test_ranks_whose_answer_is_dropped_may_yield_empty_parts(group: Callable[..., Any]) -> None:
+    pool, _, url = group()
+    for blanks in (0, 2):
+        wish = {"all_ranks": True, "leader_only": True, "chunks": 3, "blanks": blanks}
+        assert post(url, **wish).text == "3\n" * 3
+    assert group_of(pool).loads == 1
+
+
 def test_a_client_that_disconnects_stops_all_ranks_at_the_same_part(group: Callable[..., Any]) -> None:
     """Later collectives of the warm group match again."""
     pool, ranks, url = group()

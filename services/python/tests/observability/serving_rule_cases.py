@@ -21,6 +21,7 @@ def _line(*, waiting: str, in_flight: str, groups: str, capacity: str, answers: 
     }
 
 
+CASES: dict[str, Case] = {
     "DaybreakRequestsRefused": Case(
         series={_ANSWERED: "0+60x60", f'{_ROUTER}, outcome="queue_full"}}': "0x5 0+10x15 150x60"},
         fires=15,

@@ -105,8 +105,8 @@ ROUTER: tuple[Mutant, ...] = (
         "sessions move to other groups whenever any group leaves",
         (
             f"{_ROUTING}/policies.py",
-            "chosen = max(groups, key=lambda group: group.weight(key))",
-            "chosen = groups[key % len(groups)]",
+            "        key = key_of(request.session)\n        return max(groups, key=lambda group: group.weight(key))",
+            "        return groups[key_of(request.session) % len(groups)]",
         ),
         tests=f"{TESTS}/api/routing/test_policies.py::test_only_the_sessions_of_a_group_that_leaves_move",
     ),

@@ -6,15 +6,15 @@
 Threads. In a group of one rank, as many requests run at once as the pool's capacity, each on a thread of its own; with
 a capacity of 1, ``serve`` is never called while another call runs. In a group of several ranks, one request runs at a
 time, and every rank calls ``serve`` with the same request, so ``serve`` may use collectives. Clients get the leader's
-answer; those of the other ranks are dropped. All ranks must produce the same number of parts, because they agree after
-each part whether to continue.
+answer; those of the other ranks are dropped, so they may yield ``b""``. All ranks must produce the same number of
+parts, because they agree after each part whether to continue.
 
 Errors. Raise :class:`RequestError` to answer with a status of your choice. After any other exception the answer is 500.
 If part of the answer has been sent, the connection is closed instead, so that no client takes it for a whole answer.
 
 Cancelling. When the client has gone or the deadline has passed, the iterator is closed after its present part:
-``GeneratorExit`` is raised at the ``yield``. Code that computes for long without a ``yield`` can ask
-:attr:`Request.cancelled`.
+``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so it can be yielded at any time to
+let this happen. Code that computes for long without a ``yield`` can ask :attr:`Request.cancelled`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -180,25 +181,89 @@ async def test_slots_of_a_group_whose_lease_ends_are_lost():
     assert {slot.group.id: slot.lost for slot in slots} == {"g-a": True, "g-b": False}
 
 
+async def test_a_group_that_refuses_connections_is_tried_again_after_one_pause():
+    """However many requests find it so: a later pause must not be ended by that of an earlier request."""
+    router = make()
+    router.update(view("g-a", capacity=2))
+    slots = [await router.acquire(ticket(), deadline=later()) for _ in range(2)]
+    pauses: list[float] = []
+    router._later = lambda seconds, *_: pauses.append(seconds)  # type: ignore[method-assign]
+    assert [router.unreachable(slot) for slot in slots] == [True, False]
+    assert pauses == [1.0]
+
+
+async def test_requests_that_wait_for_one_full_group_cost_nothing_while_others_come_and_go():
+    router = make(policy=RoutingPolicy.SESSION, max_waiting=2000, max_waiting_per_tenant=2000)
+    router.update(view("g-a", "g-b"))
+    full = await router.acquire(ticket(session=b"x"), deadline=later())
+    (other,) = [group for group in router.groups if group is not full.group]
+    tasks = await wait_for(router, 1000, session=b"x")
+    looks = 0
+    only_group = router._only_group
+
+    def counted(waiting: Ticket):
+        nonlocal looks
+        looks += 1
+        return only_group(waiting)
+
+    router._only_group = counted  # type: ignore[method-assign]
+    for _ in range(10):
+        slot = await router.acquire(ticket(), deadline=later())
+        assert slot.group is other
+        slot.release()
+    assert looks <= 1000  # each is looked at once at most
+    full.release()
+    assert (await tasks[0]).group is full.group
+    assert not tasks[1].done()
+    router.update(view(other.id))  # now all go to the other group
+    assert (await tasks[1]).group is other
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_change_of_policy_gives_other_groups_to_those_that_waited_for_one():
+    router = make(policy=RoutingPolicy.SESSION)
+    router.update(view("g-a", "g-b"))
+    full = await router.acquire(ticket(session=b"x"), deadline=later())
+    (waiting,) = await wait_for(router, session=b"x")
+    (await router.acquire(ticket(), deadline=later())).release()  # the line is looked at beside a free group
+    assert not waiting.done()
+    router.update(replace(view("g-a", "g-b"), routing=RoutingPolicy.LEAST_LOADED))
+    assert (await waiting).group is not full.group
+
+
+@pytest.mark.parametrize("policy", list(RoutingPolicy))
 @given(
     st.lists(
         st.one_of(
-            st.tuples(st.just("come"), st.integers(0, 2)),
+            st.tuples(st.just("come"), st.integers(0, 5)),
             st.tuples(st.just("end"), st.integers(0, 30)),
             st.tuples(st.just("leave"), st.integers(0, 30)),
             st.tuples(st.just("full"), st.integers(0, 30)),
+            st.tuples(st.just("break"), st.integers(0, 30)),
+            st.tuples(st.just("policy"), st.integers(0, 5)),
             st.tuples(st.just("groups"), st.integers(0, 3)),
         ),
+        min_size=15,
         max_size=60,
     )
 )
-def test_no_request_and_no_slot_is_ever_lost(steps):
+def test_no_request_and_no_slot_is_ever_lost(policy, steps):
     """Whatever happens in whatever order: counts are exact, capacities hold, and nobody waits beside a free group."""
 
     async def run() -> None:
-        router = make()
+        router = make(policy=policy)
+        names: list[str] = []
+        stored: RoutingPolicy | None = None
         slots: list[Slot] = []
         waiting: list[asyncio.Task[Slot]] = []
+        tickets: dict[asyncio.Task[Slot], Ticket] = {}
+        held: dict[Slot, Ticket] = {}
+
+        def wait(waiter: Ticket) -> None:
+            task = asyncio.create_task(router.acquire(waiter, deadline=later()))
+            waiting.append(task)
+            tickets[task] = waiter
 
         async def settle() -> None:
             for _ in range(4):
@@ -207,25 +272,36 @@ def test_no_request_and_no_slot_is_ever_lost(steps):
                 waiting.remove(task)
                 if not task.cancelled():
                     slots.append(task.result())
+                    held[task.result()] = tickets[task]
 
         for step, number in steps:
             if step == "come":
-                waiting.append(asyncio.create_task(router.acquire(ticket(str(number)), deadline=later())))
+                wait(ticket(str(number % 3), session=(b"x", b"x", b"y", b"z", None, None)[number]))
             elif step == "end" and slots:
                 slots.pop(number % len(slots)).release()
             elif step == "full" and slots:
                 router.refused(slots.pop(number % len(slots)), leaves=False)
             elif step == "leave" and waiting:
                 waiting[number % len(waiting)].cancel()
+            elif step == "break" and slots:
+                slot = slots.pop(number % len(slots))
+                held[slot].broke.add(slot.group.id)
+                slot.release()
+                wait(held[slot])
+            elif step == "policy":
+                stored = list(RoutingPolicy)[number]
+                router.update(replace(view(*names, capacity=1), routing=stored))
             elif step == "groups":
-                router.update(view(*[f"g-{n}" for n in range(number)], capacity=2))
+                names = [f"g-{n}" for n in range(number)]
+                router.update(replace(view(*names, capacity=1), routing=stored))
             if number % 2:  # otherwise the next step comes at the same moment
                 await settle()
         await settle()
         assert (router.in_flight, router.waiting) == (len(slots), len(waiting))
         for group in router.groups:
-            assert group.own == sum(slot.group is group for slot in slots) <= 2
-        assert not waiting or router.acquire_now(ticket()) is None
+            assert group.own == sum(slot.group is group for slot in slots) <= 1
+        for task in waiting:
+            assert router._choose(tickets[task]) is None, "a request waits beside a group that it may have"
         for slot in slots:
             slot.release()
         for task in waiting:

@@ -45,6 +45,16 @@ def test_any_method_and_status_passes_unchanged(start_gateway, groups):
     assert api.client.get(f"{SERVE}/x").status_code == 200
 
 
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PURGE"])
+def test_methods_that_are_not_for_groups_are_refused(start_gateway, method):
+    api = start_gateway()
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as client:
+        client.sendall(f"{method} {SERVE}/x HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        response = client.recv(1000).lower()
+    assert response.startswith(b"http/1.1 405 ")
+    assert b"allow: get, head, post, put, patch, delete, options" in response
+
+
 def test_an_answer_streams_as_the_group_produces_it(start_gateway, groups):
     api = start_gateway()
     (backend,) = groups.start(1)
@@ -136,6 +146,37 @@ def test_a_client_that_goes_away_ends_the_work_of_the_group(start_gateway, group
     wait_until(lambda: backend.lines("gone"), 60, "the group to see that the client has gone")
     router = api.context.serving_pools.get("answers").router
     wait_until(lambda: router.demand == 0, 60, "the slot to be free")
+
+
+def test_a_client_that_goes_away_while_it_still_sends_ends_the_work_of_a_group_that_answers(
+    start_gateway, groups
+):
+    api = start_gateway(buffer_bytes=1000)
+    (backend,) = groups.start(1)
+    groups.register(backend)
+    ready(api, 1)
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as client:
+        head = f"POST {SERVE}/?early=1&chunks=1000&pause=0.2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000"
+        client.sendall(f"{head}\r\n\r\n".encode() + b"x" * 2000)
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    wait_until(lambda: backend.lines("gone"), 60, "the group to see that the client has gone")
+
+
+def test_bodies_that_still_arrive_count_as_kept_in_memory(start_gateway, groups):
+    api = start_gateway(max_buffered_bytes=10, buffer_bytes=10)
+    groups.register(*groups.start(1))
+    ready(api, 1)
+
+    def code() -> str | None:
+        return api.client.post(f"{SERVE}/", content=b"x" * 5).json().get("code")
+
+    assert code() is None
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as client:
+        client.sendall(
+            f"POST {SERVE}/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n12345678".encode()
+        )
+        wait_until(lambda: code() == "queue_full", 60, "the bytes of the slow body to be counted")
+    wait_until(lambda: code() is None, 60, "the bytes of the slow body to be gone")
 
 
 def test_a_client_that_goes_away_leaves_the_line(start_gateway, groups):

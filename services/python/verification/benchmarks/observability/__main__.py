@@ -30,10 +30,10 @@ ABOUT = (
     "and a collector that accepts everything. *Off*, the baseline: no metrics (also in Redis, whose scripts count "
     "nothing), only errors in the log, no tracing. *Submit*: CPU time of the gateway and of Redis for each "
     "`POST /v1/tasks`, the export of spans included, at 16 requests at once. *Step*: CPU time of a group of one rank, "
-    "whose metrics Ray exports, and of Redis, for each step. A round with everything on forms a pair with one with "
-    "everything off, just before or after it. The baseline is the median of its rounds; the figure is the baseline "
-    "plus the median difference of the pairs, which is what a busy machine disturbs least. *Every trace sampled* shows "
-    "the cost at a ratio of 1."
+    "whose metrics Ray exports, and of Redis, for each step. Each round with everything on forms a pair with the round "
+    "with everything off just before or after it. The baseline is the median of the rounds with everything off. The "
+    "figure is the baseline plus the median of the differences within pairs, which a busy machine disturbs least. "
+    "*Every trace sampled* shows the cost at a ratio of 1."
 )
 
 

@@ -6,6 +6,9 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError
 from daybreak_server.ports.upstreams import UpstreamError
 
+CLIENT_GONE = 499
+"""The status in metrics of a request whose client did not wait for the answer."""
+
 
 def outcome_of(error: BaseException) -> str:
     """The outcome in metrics and traces."""

@@ -75,6 +75,8 @@ class PoolRouter:
         self._slots: set[Slot] = set()
         self._turn = 0
         self._closing = False
+        self._arranged_for: tuple[RoutingPolicy, Sequence[Candidate]] = (policy, ())
+        """The policy and the groups by which the line knows who waits for one certain group."""
 
     @property
     def in_flight(self) -> int:
@@ -146,7 +148,9 @@ class PoolRouter:
     def unreachable(self, slot: Slot) -> bool:
         """The group does not accept connections. Releases the slot. Returns whether this is new."""
         was_ready = any(group is slot.group for group in self._table.ready)
-        self._later(self._table.unreachable(slot.group), self._table.reachable, slot.group)
+        pause_s = self._table.unreachable(slot.group)
+        if was_ready:  # otherwise its pause has begun already
+            self._later(pause_s, self._table.reachable, slot.group)
         slot.release()
         return was_ready
 
@@ -194,22 +198,34 @@ class PoolRouter:
             self.on_demand()
 
     def _grant(self) -> None:
-        if len(self._line):
-            self._line.grant(self._choose, self._any_free)
+        if not len(self._line):
+            return
+        policy, groups = self._arranged_for
+        if policy is not self.policy or groups is not self._table.ready:
+            self._arranged_for = (self.policy, self._table.ready)
+            self._line.regroup()
+        self._line.grant(choose=self._choose, any_free=self._any_free, only_group=self._only_group)
 
     def _any_free(self) -> bool:
         return any(group.free for group in self._table.ready)
 
     def _choose(self, ticket: Ticket) -> Candidate | None:
         """Choose a group and count the request as sent to it."""
-        groups = self._table.ready
-        if ticket.broke:
-            groups = [group for group in groups if group.id not in ticket.broke]
-        group = POLICIES[self.policy].choose(groups, ticket.request, self._turn)
+        group = POLICIES[self.policy].choose(self._groups_for(ticket), ticket.request, self._turn)
         if group is not None:
             self._turn += 1
             self._table.sent(group)
         return group
+
+    def _only_group(self, ticket: Ticket) -> Candidate | None:
+        return POLICIES[self.policy].only_group(self._groups_for(ticket), ticket.request)
+
+    def _groups_for(self, ticket: Ticket) -> Sequence[Candidate]:
+        """The groups that may get the request: none that broke while it had it."""
+        groups = self._table.ready
+        if ticket.broke:
+            groups = [group for group in groups if group.id not in ticket.broke]
+        return groups
 
     def _later(self, seconds: float, change: Callable[[Candidate], None], group: Candidate) -> None:
         def do() -> None:

@@ -28,7 +28,7 @@ from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
-from daybreak_server.api.routing.failures import deadline_passed, full, group_failed, outcome_of
+from daybreak_server.api.routing.failures import CLIENT_GONE, deadline_passed, full, group_failed, outcome_of
 from daybreak_server.api.routing.forwarding import (
     BUSY,
     GROUP_HEADER,
@@ -40,7 +40,12 @@ from daybreak_server.api.routing.forwarding import (
 )
 from daybreak_server.api.routing.interruption import ClientWatch
 from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
-from daybreak_server.api.routing.request_body import ClientGoneError, ForwardedBody
+from daybreak_server.api.routing.request_body import (
+    BufferedBytes,
+    BuffersFullError,
+    ClientGoneError,
+    ForwardedBody,
+)
 from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.router_metrics import RouterMetrics
@@ -60,8 +65,6 @@ log = logging.getLogger("daybreak.api.routing")
 
 DEADLINE_HEADER = b"daybreak-deadline-s"
 SESSION_HEADER = b"daybreak-session"
-CLIENT_GONE = 499
-"""The status in metrics of a request whose client did not wait for the answer."""
 MAX_STALE = 3
 """How many idle connections that turn out to be closed are replaced before it counts as a failure of the group."""
 
@@ -92,6 +95,7 @@ class Proxy:
         metrics: RouterMetrics,
         tracing: Tracing,
         now_ms: Callable[[], int],
+        in_memory: BufferedBytes,
     ) -> None:
         self.router = router
         self._metrics = metrics
@@ -100,7 +104,7 @@ class Proxy:
         self._upstreams = upstreams
         self._settings = settings
         self._now_ms = now_ms
-        self._buffered_bytes = 0
+        self._in_memory = in_memory
         self._last_broken = ""
 
     async def answer(self, request: Request, *, tenant: str) -> Response:
@@ -134,29 +138,27 @@ class Proxy:
     ) -> Response:
         began = asyncio.get_running_loop().time()
         deadline = began + self._seconds_left(request)
-        body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes)
-        async with watch.until(deadline):
-            await body.read_beginning(self._settings.buffer_bytes)
-        if body.complete:
-            watch.start()
-        if self._buffered_bytes + len(body.buffered) > self._settings.max_buffered_bytes:
-            raise full("buffered_bytes")
-        self._buffered_bytes += len(body.buffered)
-        incoming = _Incoming(
-            request=request,
-            tenant=tenant,
-            headers=forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope)),
-            body=body,
-            watch=watch,
-            deadline=deadline,
-            trace=trace,
-        )
+        body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes, in_memory=self._in_memory)
         try:
+            async with watch.until(deadline):
+                await body.read_beginning(self._settings.buffer_bytes)
+            if body.complete:
+                watch.start()
+            incoming = _Incoming(
+                request=request,
+                tenant=tenant,
+                headers=forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope)),
+                body=body,
+                watch=watch,
+                deadline=deadline,
+                trace=trace,
+            )
             answer, slot = await self._send(incoming)
+        except BuffersFullError as exc:
+            raise full("buffered_bytes") from exc
         finally:
-            self._buffered_bytes -= len(body.buffered)
-        if body.complete:
-            watch.start()
+            body.drop()
+        watch.start()  # also if the group answered before the body was complete: nobody reads the rest of it
         self._metrics.first_byte(asyncio.get_running_loop().time() - began)
         trace.first_byte(answer.status)
 
@@ -373,10 +375,10 @@ class ForwardedAnswer(Response):
         except TimeoutError:
             outcome = "client_gone" if self._watch.gone else ErrorCode.DEADLINE_PASSED
         finally:
-            self._ended(outcome)
             self._watch.stop()
             self._answer.close()
             self._slot.release()
+            self._ended(outcome)
 
     async def _send_all(self, send: Send) -> None:
         part = await self._answer.read() if self._answer.available else None

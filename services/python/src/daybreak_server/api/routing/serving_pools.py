@@ -13,6 +13,7 @@ from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.routing.demand import DemandPublisher
 from daybreak_server.api.routing.pool_router import PoolRouter
 from daybreak_server.api.routing.proxy import Proxy
+from daybreak_server.api.routing.request_body import BufferedBytes
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.observability.router_metrics import RouterMetrics
@@ -71,6 +72,7 @@ class ServingPools:
         self._meter = meter
         self._tracing = tracing
         self._now_ms = now_ms
+        self._in_memory = BufferedBytes(settings.max_buffered_bytes)
         self._gateway = f"{socket.gethostname()}-{token_hex(6)}"
         online = (entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE)
         self._pools: Mapping[str, ServingPool] = {entry.name: self._serving(entry) for entry in online}
@@ -128,6 +130,7 @@ class ServingPools:
             metrics=metrics,
             tracing=self._tracing,
             now_ms=self._now_ms,
+            in_memory=self._in_memory,
         )
         return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher, metrics=metrics)
 

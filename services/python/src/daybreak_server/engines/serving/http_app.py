@@ -146,10 +146,14 @@ class ServingApp:
         self._exchanges.add(exchange)
         watcher = asyncio.create_task(_watch(receive, exchange))
         try:
-            self._accept(exchange)
+            try:
+                self._accept(exchange)
+            except BaseException:
+                exchange.abandon()  # no thread has it
+                raise
             return await self._stream(exchange, send, began)
-        except _ClientGoneError:
-            exchange.stop(Stop.GONE)
+        except BaseException:
+            exchange.stop(Stop.GONE)  # nobody sends the rest of the answer
             raise
         finally:
             watcher.cancel()

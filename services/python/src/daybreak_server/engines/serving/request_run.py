@@ -50,9 +50,10 @@ class RequestRun:
         if self._lockstep:
             request = replace(request, cancelled=never)
         reports: Sequence[Report] = ()
+        unsent: Part | None = None
 
         def agree(own_report: Report, part: Part | None) -> Verdict:
-            nonlocal reports
+            nonlocal reports, unsent
             reports = [own_report]
             reports = self._control_group.collect(own_report)
             exchange.beat()
@@ -60,7 +61,9 @@ class RequestRun:
             verdict = decide(reports, Control.CANCEL if stopped else Control(0))
             self._control_group.announce(verdict)
             if verdict is Verdict.CONTINUE and part is not None:
-                exchange.send(part)
+                if part.data:
+                    exchange.send(part)
+                unsent = None if part.data or part.head is None else part
             return verdict
 
         try:
@@ -72,6 +75,8 @@ class RequestRun:
             exchange.fail(worst(reports) or _lost(str(exc)))
             raise
         if verdict is Verdict.FINISH:
+            if unsent is not None:
+                exchange.send(unsent)  # an answer without any bytes still has a head
             exchange.finish()
         elif verdict is Verdict.STOP:
             exchange.abandon()
