@@ -132,6 +132,7 @@ _REQUESTS = Row(
             bad="More than `maxGroups` × `targetLoad` for long: further requests wait.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
+            deeper="daybreak-serving",
             width=12,
             queries=(query("max by (namespace, pool) (daybreak_pool_requests{POOL})", "{{pool}}"),),
         ),
@@ -141,6 +142,7 @@ _REQUESTS = Row(
             bad="Above 0 while no group is ready or wanted: KEDA does not scale.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
+            deeper="daybreak-serving",
             width=12,
             queries=(
                 query("max by (namespace, pool) (daybreak_groups_needed{POOL})", "{{pool}} needed"),

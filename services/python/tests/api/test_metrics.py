@@ -83,9 +83,10 @@ def work(api: Api, worker: Worker) -> None:
 
 
 def test_exactly_the_declared_metrics_are_exported_with_their_types_help_and_labels(
-    api: Api, worker: Worker
+    start_api: Callable[..., Api], worker: Worker
 ) -> None:
     """A family without a declaration fails here, and so does a declaration that nobody exports."""
+    api = start_api(pools={"answers": {"workload": "echo-serve"}})
     work(api, worker)
     wait_until(lambda: "daybreak_tick_lag_seconds" in scrape(api), 30, "a tick")
     found = scrape(api)

@@ -12,6 +12,7 @@ import yaml
 from deploy_chart import CHART, VALUES, Object, Rendered, render
 
 from daybreak_server.adapters.redis.key_names import Keys
+from daybreak_server.cli.doctor.cluster import judge_triggers
 from daybreak_server.operator.crd import names
 from daybreak_server.operator.crd.resource import GeneratorPool
 from daybreak_server.operator.planner import render as manifests
@@ -116,6 +117,8 @@ def test_keda_scales_a_pool_that_answers_requests_by_its_demand_too() -> None:
     first, second = rendered.object("ScaledObject", "echo-serve")["spec"]["triggers"]
     assert {**first, "metadata": {**first["metadata"], "listName": online.single("wanted")}} == second
     assert second["metadata"]["listLength"] == "1"
+    checks = list(judge_triggers(["echo-serve"], rendered.all("ScaledObject")))
+    assert [(check.level, check.found) for check in checks] == [("ok", f"reads {online.single('wanted')}")]
 
 
 def test_the_target_load_is_that_of_the_generator_pool_alone() -> None:
@@ -229,6 +232,7 @@ def test_the_operator_has_only_the_permissions_that_it_needs() -> None:
     assert not {"create", "update", "patch", "delete"} & verbs["daybreak.dev", "generatorpools"]
     (secrets,) = [rule for rule in role["rules"] if "secrets" in rule["resources"]]
     assert secrets["resourceNames"] == ["daybreak-ray-token"]
+    assert verbs["keda.sh", "scaledobjects"] == {"list"}
 
 
 def test_the_install_page_has_the_resource_requests_of_a_default_installation() -> None:

@@ -143,8 +143,11 @@ def test_every_end_of_a_request_is_counted_and_answers_are_timed(
     client.post(url, json={}, headers={"Daybreak-Deadline-S": "0"})
     client.post(url, json={}, headers={"Daybreak-Deadline-S": "x"})
     with client.stream("POST", url, json={"chunks": 2000, "chunk_s": 0.05}) as response:
-        assert next(response.iter_raw())
+        parts = response.iter_raw()  # an iterator that is dropped closes the response
+        assert next(parts)
         assert client.post(url, json={}).status_code == 503
+        wait_until(lambda: value("in_flight_requests") == 1, 10, "the request that the group holds")
+    wait_until(lambda: value("in_flight_requests") == 0, 10, "a group without requests")
     wait_until(lambda: value("requests_total", outcome="gone") == 1, 10, "the end of the last request")
     counted = {
         o: value("requests_total", outcome=o) for o in ("answered", "failed", "deadline", "invalid", "busy")

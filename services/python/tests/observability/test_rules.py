@@ -91,7 +91,7 @@ def test_a_total_is_complete_although_its_gateways_were_replaced(tmp_path: Path)
 
 def unit_test(name: str, case: Case) -> dict[str, Any]:
     series = [
-        {"series": series.replace("{", '{namespace="n", ').replace(", }", "}"), "values": values}
+        {"series": series.replace("{", '{namespace="n", ', 1).replace(", }", "}"), "values": values}
         for series, values in case.series.items()
     ]
     expected = [(minute, 0) for minute in case.quiet]

@@ -113,7 +113,8 @@ TASK_CANCEL_STEPS = _pool_histogram(
 
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
-    "GPU-seconds (seconds × ranks) of tasks that succeeded, without what their retries lost, by the lease clock.",
+    "GPU-seconds (seconds × ranks) of tasks that succeeded, without what their retries lost, and of groups that answer "
+    "requests, by the lease clock.",
 )
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
@@ -154,6 +155,10 @@ GROUPS_WANTED = _pool_gauge(
 POOL_REQUESTS = _pool_gauge(
     "daybreak_pool_requests",
     "Requests of a pool of kind `online` that wait in a gateway or that a group answers.",
+)
+POOL_CAPACITY = _pool_gauge(
+    "daybreak_pool_capacity_requests",
+    "Requests that the ready groups of a pool of kind `online` hold at once, without groups that drain.",
 )
 GROUPS_NEEDED = _pool_gauge(
     "daybreak_groups_needed",

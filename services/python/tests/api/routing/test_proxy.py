@@ -11,8 +11,10 @@ import pytest
 from routing_support import SERVE, metrics, ready, rss_bytes, still
 from typer.testing import CliRunner
 
+from daybreak.wire import ErrorCode
 from daybreak_server.cli.main import app
 from daybreak_server.domain.routing import RoutingPolicy
+from daybreak_server.observability.router_metrics import OUTCOMES, RETRY_REASONS
 from testkit.waiting import wait_until
 
 
@@ -76,6 +78,20 @@ def test_a_body_larger_than_the_buffer_is_passed_on_as_it_arrives(start_gateway,
         assert api.client.post(f"{SERVE}/", content=content).json()["code"] == "too_large"
 
 
+def oldest_wait_s(api):
+    name = 'daybreak_router_oldest_wait_seconds{pool="answers"}'
+    return float(next(line for line in metrics(api).splitlines() if line.startswith(name)).rpartition(" ")[2])
+
+
+def test_every_known_outcome_and_reason_begins_with_0(start_gateway):
+    """Prometheus sees no increase in the first value of a series, so an alert would miss the first failures."""
+    shown = metrics(start_gateway())
+    for outcome in (*OUTCOMES, *(code.value for code in (ErrorCode.QUEUE_FULL, ErrorCode.INTERNAL))):
+        assert f'daybreak_router_requests_total{{outcome="{outcome}",pool="answers"}} 0.0' in shown
+    for reason in RETRY_REASONS:
+        assert f'daybreak_router_retries_total{{pool="answers",reason="{reason}"}} 0.0' in shown
+
+
 def test_requests_wait_at_zero_until_a_group_is_ready(start_gateway, groups):
     api = start_gateway()
     router = api.context.serving_pools.get("answers").router
@@ -83,11 +99,14 @@ def test_requests_wait_at_zero_until_a_group_is_ready(start_gateway, groups):
         waiting = [clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60) for _ in range(8)]
         wait_until(lambda: router.waiting == 8, 60, "8 requests to wait")
         assert 'daybreak_router_waiting_requests{pool="answers"} 8.0' in metrics(api)
+        first, second = oldest_wait_s(api), oldest_wait_s(api)
+        assert 0 < first < second
         groups.register(*groups.start(1, capacity=2))
         answers = [response.result() for response in waiting]
     assert [response.status_code for response in answers] == [200] * 8
     assert router.demand == 0
     assert 'daybreak_router_wait_seconds_count{pool="answers"} 8.0' in metrics(api)
+    assert oldest_wait_s(api) == 0
 
 
 def test_a_request_whose_deadline_ends_at_zero_gets_the_phase(start_gateway, groups):

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
+from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.upstreams import UpstreamAnswer
 
 REFUSED_HEADER = b"daybreak-refused"
@@ -36,6 +37,7 @@ _NOT_FORWARDED = frozenset(
         b"daybreak-tenant",
     }
 )
+_TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
 SET_BY_GATEWAY = frozenset({b"date", b"x-request-id"})
 """Headers of answers that the gateway sets itself."""
 Header = tuple[bytes, bytes]
@@ -52,6 +54,17 @@ def forwarded_headers(headers: list[Header], *, request_id: str | None) -> list[
     if request_id is not None:
         passed.append((b"x-request-id", request_id.encode("latin-1")))
     return passed
+
+
+def trace_headers(headers: list[Header], context: TraceContext | None) -> list[Header]:
+    """The headers with this trace context in place of the caller's. Without a context, they stay as they are."""
+    if context is None:
+        return headers
+    found = [header for header in headers if header[0] not in _TRACE_HEADERS]
+    found.append((b"traceparent", context.traceparent.encode()))
+    if context.tracestate:
+        found.append((b"tracestate", context.tracestate.encode()))
+    return found
 
 
 def target_of(scope: Scope, pool: str) -> bytes:

@@ -89,6 +89,11 @@ class PoolRouter:
         return len(self._line)
 
     @property
+    def oldest_wait_s(self) -> float:
+        """For how long the oldest request in the line has waited; 0 if none waits."""
+        return self._line.oldest_wait_s(asyncio.get_running_loop().time()) if len(self._line) else 0.0
+
+    @property
     def demand(self) -> int:
         """Requests for which the pool needs groups."""
         return len(self._slots) + len(self._line)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 from daybreak.wire import ErrorCode
 from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError, request_id_of
+from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
 from daybreak_server.api.routing.forwarding import (
     BUSY,
@@ -33,6 +35,7 @@ from daybreak_server.api.routing.forwarding import (
     forwarded_headers,
     refusal_of,
     target_of,
+    trace_headers,
 )
 from daybreak_server.api.routing.interruption import ClientWatch
 from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
@@ -43,7 +46,9 @@ from daybreak_server.api.routing.request_body import (
     ForwardedBody,
 )
 from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
+from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.router_metrics import RouterMetrics
+from daybreak_server.ports.tracing import RequestTrace, Tracing
 from daybreak_server.ports.upstreams import (
     AnswerCutOffError,
     NoAnswerError,
@@ -75,6 +80,7 @@ class _Incoming:
     body: ForwardedBody
     watch: ClientWatch
     deadline: float
+    trace: RequestTrace
 
 
 class Proxy:
@@ -88,11 +94,13 @@ class Proxy:
         upstreams: Upstreams,
         settings: RouterSettings,
         metrics: RouterMetrics,
+        tracing: Tracing,
         now_ms: Callable[[], int],
         in_memory: BufferedBytes,
     ) -> None:
         self.router = router
         self._metrics = metrics
+        self._tracing = tracing
         self._pool = pool
         self._upstreams = upstreams
         self._settings = settings
@@ -103,18 +111,32 @@ class Proxy:
     async def answer(self, request: Request, *, tenant: str) -> Response:
         """The response to a request. :raises ApiError: if there is none."""
         watch = ClientWatch(request.receive)
+        trace = self._tracing.request(
+            trace_context(request),
+            method=request.scope["method"],
+            scheme=request.scope["scheme"],
+            path=request.scope["path"],
+            pool=self._pool,
+            tenant=tenant,
+        )
         try:
-            return await self._answer(request, watch, tenant=tenant)
+            return await self._answer(request, watch, trace, tenant=tenant)
         except BaseException as exc:
             watch.stop()
             if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch.gone):
                 self._metrics.ended("client_gone")
+                trace.ended("client_gone", status=CLIENT_GONE)
                 return Response(status_code=CLIENT_GONE)
             error = _deadline_passed() if isinstance(exc, TimeoutError) else exc
-            self._metrics.ended(error.code if isinstance(error, ApiError) else "cancelled")
+            self._metrics.ended(_outcome(error))
+            trace.ended(_outcome(error), status=error.status if isinstance(error, ApiError) else None)
+            if isinstance(error, ApiError) and trace.context is not None:
+                error.headers["traceparent"] = trace.context.traceparent
             raise error from exc.__cause__
 
-    async def _answer(self, request: Request, watch: ClientWatch, *, tenant: str) -> Response:
+    async def _answer(
+        self, request: Request, watch: ClientWatch, trace: RequestTrace, *, tenant: str
+    ) -> Response:
         began = asyncio.get_running_loop().time()
         deadline = began + self._seconds_left(request)
         body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes, in_memory=self._in_memory)
@@ -130,6 +152,7 @@ class Proxy:
                 body=body,
                 watch=watch,
                 deadline=deadline,
+                trace=trace,
             )
             answer, slot = await self._send(incoming)
         except BuffersFullError as exc:
@@ -138,8 +161,14 @@ class Proxy:
             body.drop()
         watch.start()  # also if the group answered before the body was complete: nobody reads the rest of it
         self._metrics.first_byte(asyncio.get_running_loop().time() - began)
+        trace.first_byte(answer.status)
+
+        def ended(outcome: str) -> None:
+            self._metrics.ended(outcome)
+            trace.ended(outcome)
+
         return ForwardedAnswer(
-            answer, slot, watch, deadline=deadline, pool=self._pool, ended=self._metrics.ended
+            answer, slot, watch, deadline=deadline, pool=self._pool, ended=ended, context=trace.context
         )
 
     def _seconds_left(self, request: Request) -> float:
@@ -171,7 +200,7 @@ class Proxy:
             except UnreachableError as exc:
                 if self.router.unreachable(slot):
                     log.warning("pool %s: group %s is out: %s", self._pool, slot.group.id, exc)
-                self._metrics.retried("unreachable")
+                self._retried("unreachable", incoming)
                 continue
             except NoAnswerError as exc:
                 slot.release()
@@ -179,6 +208,7 @@ class Proxy:
                 if not exc.stale or stale > MAX_STALE:
                     self._warn_once(slot, exc)
                     ticket.broke.add(slot.group.id)
+                incoming.trace.not_answered("no_answer")
                 self._check_retry(ticket, body, exc)
                 self._metrics.retried("no_answer")
                 continue
@@ -195,7 +225,7 @@ class Proxy:
             answer.close()
             leaves = refusal != BUSY
             self.router.refused(slot, leaves=leaves)
-            self._metrics.retried("leaves" if leaves else "busy")
+            self._retried("leaves" if leaves else "busy", incoming)
             if body.passed_on:
                 raise ApiError(
                     ErrorCode.NOT_READY,
@@ -206,10 +236,12 @@ class Proxy:
 
     async def _wait(self, ticket: Ticket, incoming: _Incoming) -> Slot:
         watch, deadline = incoming.watch, incoming.deadline
-        began = asyncio.get_running_loop().time()
+        began, began_ns, granted = asyncio.get_running_loop().time(), time.time_ns(), False
         try:
             async with watch.until(deadline):
-                return await self.router.acquire(ticket, deadline=deadline)
+                slot = await self.router.acquire(ticket, deadline=deadline)
+            granted = True
+            return slot
         except (WaitedTooLongError, TimeoutError) as exc:
             if watch.gone:
                 raise ClientGoneError from exc
@@ -222,6 +254,7 @@ class Proxy:
             ) from exc
         finally:
             self._metrics.waited(asyncio.get_running_loop().time() - began)
+            incoming.trace.waited(began_ns=began_ns, granted=granted)
 
     async def _attempt(self, slot: Slot, incoming: _Incoming) -> UpstreamAnswer:
         """Send the request once, and wait for the head of the answer.
@@ -229,12 +262,13 @@ class Proxy:
         :raises UpstreamError: TimeoutError: ClientGoneError:
         """
         request, body, watch = incoming.request, incoming.body, incoming.watch
+        context = incoming.trace.sent(slot.group.id, slot.group.endpoint)
         left_s = max(0.0, incoming.deadline - asyncio.get_running_loop().time())
         upstream_request = UpstreamRequest(
             method=request.scope["method"].encode(),
             target=target_of(request.scope, self._pool),
             headers=[
-                *incoming.headers,
+                *trace_headers(incoming.headers, context),
                 (DEADLINE_HEADER, b"%.3f" % left_s),
                 (GROUP_HEADER, slot.group.id.encode()),
             ],
@@ -251,6 +285,10 @@ class Proxy:
             if slot.lost and not watch.gone:
                 raise NoAnswerError("its lease has ended") from exc
             raise
+
+    def _retried(self, reason: str, incoming: _Incoming) -> None:
+        self._metrics.retried(reason)
+        incoming.trace.not_answered(reason)
 
     def _check_retry(self, ticket: Ticket, body: ForwardedBody, cause: UpstreamError) -> None:
         """Check whether the request may be sent again. :raises ApiError: if not."""
@@ -310,12 +348,15 @@ class ForwardedAnswer(Response):
         deadline: float,
         pool: str,
         ended: Callable[[str], None],
+        context: TraceContext | None = None,
     ) -> None:
         self.status_code = answer.status
         self.background = None
         self.body = b""
         self.raw_headers = [header for header in answer.headers if header[0] not in SET_BY_GATEWAY]
         self.raw_headers.append((GROUP_HEADER, slot.group.id.encode()))
+        if context is not None:
+            self.raw_headers.append((b"traceparent", context.traceparent.encode()))
         self._answer = answer
         self._slot = slot
         self._watch = watch
@@ -351,6 +392,13 @@ class ForwardedAnswer(Response):
             if not more:
                 return
             part = await self._answer.read()
+
+
+def _outcome(error: BaseException) -> str:
+    """The outcome of a request that gets no answer from a group."""
+    if isinstance(error, ApiError):
+        return error.code
+    return ErrorCode.INTERNAL if isinstance(error, Exception) else "cancelled"
 
 
 def _number(value: bytes) -> float:

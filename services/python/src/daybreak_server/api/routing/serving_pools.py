@@ -19,6 +19,7 @@ from daybreak_server.domain.pools import PoolView
 from daybreak_server.observability.router_metrics import RouterMetrics
 from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.metrics import Meter
+from daybreak_server.ports.tracing import Tracing
 from daybreak_server.ports.upstreams import Upstreams
 from daybreak_server.settings.router import RouterSettings
 
@@ -41,7 +42,12 @@ class ServingPool:
     def show_state(self) -> None:
         """Bring the gauges up to date. Requests do not do it, because it would cost each of them more than counting."""
         router = self.router
-        self.metrics.set_state(waiting=router.waiting, in_flight=router.in_flight, groups=len(router.groups))
+        self.metrics.set_state(
+            waiting=router.waiting,
+            oldest_wait_s=router.oldest_wait_s,
+            in_flight=router.in_flight,
+            groups=len(router.groups),
+        )
 
 
 class ServingPools:
@@ -56,6 +62,7 @@ class ServingPools:
         demand: DemandStore,
         settings: RouterSettings,
         meter: Meter,
+        tracing: Tracing,
         now_ms: Callable[[], int],
     ) -> None:
         self._catalog = catalog
@@ -63,6 +70,7 @@ class ServingPools:
         self._demand = demand
         self._settings = settings
         self._meter = meter
+        self._tracing = tracing
         self._now_ms = now_ms
         self._in_memory = BufferedBytes(settings.max_buffered_bytes)
         self._gateway = f"{socket.gethostname()}-{token_hex(6)}"
@@ -120,6 +128,7 @@ class ServingPools:
             upstreams=self._upstreams,
             settings=settings,
             metrics=metrics,
+            tracing=self._tracing,
             now_ms=self._now_ms,
             in_memory=self._in_memory,
         )

@@ -44,6 +44,8 @@ class Waiter:
     place: tuple[bool, int]
     """Its place in the line. The smallest is first."""
     lane: _Lane
+    since: float
+    """When it joined, by the clock of the event loop."""
 
 
 class _Lane:
@@ -84,6 +86,11 @@ class WaitingLine:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def oldest_wait_s(self, now: float) -> float:
+        """How long the oldest request has waited at the loop's time ``now``; 0 if none waits."""
+        oldest = next(iter(self._waiting), None)
+        return now - oldest.since if oldest is not None else 0.0
+
     def join(self, ticket: Ticket) -> Waiter:
         """Join the line: at its end, or before all that have had no group yet if this one has.
 
@@ -95,11 +102,13 @@ class WaitingLine:
             if self._tenants[ticket.tenant] >= self._max_waiting_per_tenant:
                 raise LineFullError("waiting_per_tenant")
         self._joined += 1
+        loop = asyncio.get_running_loop()
         waiter = Waiter(
             ticket=ticket,
-            granted=asyncio.get_running_loop().create_future(),
+            granted=loop.create_future(),
             place=(not ticket.tried, self._joined),
             lane=self._any,
+            since=loop.time(),
         )
         self._any.add(waiter)
         self._waiting[waiter] = None

@@ -93,9 +93,9 @@ class ServingLeader:
             self._answer, threads_max=config.capacity if config.ranks == 1 else 1
         )
         self._admission = Admission(config.capacity)
-        metrics = RequestMetrics(deps.metrics.meter, pool=config.pool)
+        self._metrics = RequestMetrics(deps.metrics.meter, pool=config.pool)
         self._app = ServingApp(
-            self._admission, self._threads.submit, group=lease_renewer.record.id, metrics=metrics
+            self._admission, self._threads.submit, group=lease_renewer.record.id, metrics=self._metrics
         )
         self._server = HttpServer(self._app, host=host, ports=config.ports)
         self._server.start()
@@ -189,6 +189,7 @@ class ServingLeader:
             self._control_group.order("ping")
             self._pinged_at = time.monotonic()
         self._free_memory_bytes = _free_memory_bytes(config.device)
+        self._metrics.set_held(self._admission.held)
 
     def _check_progress(self) -> None:
         """Beat the heartbeat; break the group if a request has stalled."""

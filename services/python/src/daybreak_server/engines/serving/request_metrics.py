@@ -44,6 +44,11 @@ class RequestMetrics:
             self._meter.counter(catalogue.RANK_REQUESTS, self._pool, outcome).inc(0)
 
     @harmless
+    def set_held(self, requests: int) -> None:
+        """The group holds this many requests now."""
+        self._meter.gauge(catalogue.RANK_IN_FLIGHT, self._pool).set(requests)
+
+    @harmless
     def first_byte(self, began: float) -> None:
         """The first byte of the answer to a request that began at this monotonic time is sent."""
         series = self._meter.histogram(catalogue.RANK_FIRST_BYTE, self._pool)
