@@ -207,7 +207,7 @@ def test_a_slow_client_slows_down_its_group(start_gateway, groups):
 
 
 def test_limits_are_told_apart(start_gateway, groups):
-    api = start_gateway(max_waiting=2, max_waiting_per_tenant=1, max_buffered_bytes=10)
+    api = start_gateway(max_waiting=2, max_waiting_per_tenant=1, max_buffered_bytes=10, buffer_bytes=10)
     router = api.context.serving_pools.get("answers").router
     with ThreadPoolExecutor(1) as clients:
         first = clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60)

@@ -7,8 +7,9 @@ agrees with itself, which costs microseconds.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,9 @@ ORDER = "serve"
 """The kind of the leader's order to run a request. Its payload is the body."""
 _READABLE_BYTES = 64 * 1024
 """The log quotes no text of a JSON body up to this size. Of a larger one, it does not quote the beginning."""
+
+_CREDENTIALS = ("authorization", "cookie", "x-api-key", "api-key")
+"""Headers whose values the log does not quote."""
 
 
 class RequestRun:
@@ -99,10 +103,19 @@ def follow(order: Message, workload: ServingWorkload, leader: LeaderConnection) 
         return drive(parts_of(workload, request), agree, check=_checked, what="request")
 
 
-def _private(request: Request) -> private_inputs.running:
+@contextlib.contextmanager
+def _private(request: Request) -> Iterator[None]:
+    """Keep the body, the query and the credentials of the request out of the log."""
     body = request.body
     known = body if len(body) <= _READABLE_BYTES else body[: private_inputs.INPUT_CHARS]
-    return private_inputs.running(known.decode("utf-8", "replace"), "")
+    secrets = {name: request.headers[name] for name in _CREDENTIALS if name in request.headers}
+    if request.query:
+        secrets["query"] = request.query
+    with contextlib.ExitStack() as stack:
+        if secrets:
+            stack.enter_context(private_inputs.running(secrets, ""))
+        stack.enter_context(private_inputs.running(known.decode("utf-8", "replace"), ""))
+        yield
 
 
 def _checked(part: Part) -> Part:
