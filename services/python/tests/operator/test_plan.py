@@ -268,6 +268,33 @@ def test_attempts_are_counted_per_revision() -> None:
     assert plan(observed(same, rc, pods=[head(rc)])).status.application == earlier
 
 
+def test_a_template_that_returns_keeps_its_application_although_its_head_is_silent_for_a_while() -> None:
+    """The attempt of the abandoned template is never taken for its own: deploying it would stop all of its groups."""
+    before = PoolStatus(application=Application(attempt=5, since=NOW - 10), revision="another")
+    video = pool(replicas=1, status=before)
+    rc = ray_cluster(video, 1)
+    pods, groups = [head(rc), *hosts(rc, "a")], [group("g", "a0")]
+    silent = settled(observed(video, rc, pods=pods, groups=groups, serve={}))
+    assert silent.pool.status.revision == rc.revision
+    view = ServeView(status="RUNNING", attempt=2, target=2, running=2)
+    answers = replace(silent, serve={rc.name: view})
+    assert (actions_of(answers, PutApplication), plan(answers).status.application) == (
+        [],
+        Application(attempt=2),
+    )
+    failing = settled(replace(answers, serve={rc.name: replace(view, status="DEPLOY_FAILED")}))
+    assert failing.pool.status.application == Application(attempt=2, since=NOW)
+
+
+def test_a_template_that_is_tried_again_continues_to_count_its_attempts() -> None:
+    """The pool returned to an earlier template for a moment, too short for the head of that one to answer."""
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 1)
+    earlier = Application(attempt=5, since=NOW - 10, revision=rc.revision)
+    again = pool(replicas=1, status=PoolStatus(application=earlier, revision="another"))
+    assert plan(observed(again, rc, pods=[head(rc)])).status.application == Application(attempt=5, since=NOW - 10)
+
+
 def test_min_warm_and_its_schedule_are_a_floor() -> None:
     """The floor holds whatever KEDA wants. 1.8 billion seconds is a Friday, 08:00 UTC."""
     window = {"days": ["Fri"], "from": "09:00", "to": "17:00", "timeZone": "Europe/Berlin", "groups": 3}
