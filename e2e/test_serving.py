@@ -7,7 +7,6 @@ a wake from zero. Each also runs alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -39,16 +38,15 @@ DEADLINE_S = float(WAKE_S)
 
 
 @pytest.fixture(scope="module")
-def serve_url(deployment: Deployment) -> Iterator[str]:
-    """Adds the pool to the shared installation. :returns: the URL below which it answers.
+def serve_url(deployment: Deployment) -> str:
+    """Adds the pool to the shared installation, where it stays. :returns: the URL below which it answers.
 
     The shared values do not have it, because an earlier chart, from which a test upgrades, would refuse them.
     """
     also = {**deployment.values, "pools": {**deployment.values["pools"], POOL: CHAT}}
     deployment.release.upgrade(also)
     gateway = deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT)
-    yield f"{gateway.url}/v1/pools/{POOL}/serve/"
-    deployment.release.upgrade(deployment.values)
+    return f"{gateway.url}/v1/pools/{POOL}/serve/"
 
 
 def refused_before_the_wake_ends(serve_url: str) -> dict[str, Any]:
