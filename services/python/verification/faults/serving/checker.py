@@ -148,7 +148,7 @@ def stays(seen: ServingObservations) -> Iterator[Violation]:
     runs = [run for request in seen.requests.values() for run in request.runs]
     early = {run.pid for run in runs if run.began <= began + (ended - began) / 2}
     late = {run.pid for run in runs if run.began >= ended - (ended - began) / 4}
-    for pid in sorted(early - late):
+    for pid in sorted(early - late - seen.ended_pids.keys()):
         yield _violation("left", None, f"process {pid} lives, but gets no more requests")
 
 

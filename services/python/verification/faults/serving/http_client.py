@@ -70,6 +70,8 @@ class Client:
             self._streams = None
 
     async def _exchange(self, path: str, body: bytes, headers: dict[str, str], received: Received) -> None:
+        if self._streams is not None and self._streams[0].at_eof():
+            self.close()  # the gateway closed it while it was idle
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address)
         reader, writer = self._streams
