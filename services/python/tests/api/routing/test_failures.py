@@ -118,6 +118,15 @@ def test_requests_that_a_group_refuses_go_to_another_one(start_gateway, groups):
     assert 'daybreak_router_first_byte_seconds_count{pool="answers"} 1.0' in shown
 
 
+def test_a_request_that_breaks_the_groups_that_run_it_is_given_up(start_gateway, groups):
+    api = start_gateway(max_tries=2)
+    groups.register(*groups.start(3))
+    ready(api, 3)
+    response = api.client.post(f"{SERVE}/?refuse=broken")
+    assert (response.status_code, response.json()["code"]) == (502, "group_failed")
+    assert sum(len(backend.lines("refused")) for backend in groups.backends) == 2
+
+
 def test_a_body_that_can_be_sent_only_once_is_not_lost_to_a_group_that_refuses(start_gateway, groups):
     api = start_gateway(buffer_bytes=1000)
     groups.register(*groups.start(1))

@@ -95,6 +95,15 @@ def cut_in_the_middle_of_the_head(tale: Tale) -> None:
     tale.sent("cut", first=tale.now)
 
 
+def run_again_after_the_death_of_a_follower(tale: Tale) -> None:
+    for pid in (tale.pid + 1, tale.pid + 2):
+        tale.line("component", "started", name=f"online-{tale.number}", pid=pid)
+    tale.run("begin", pid=tale.pid + 1)
+    tale.line("fault", "kill-follower", name=f"online-{tale.number}.1", pid=tale.pid + 2)
+    tale.whole_run()
+    tale.answered()
+
+
 def run_again_after_a_death(tale: Tale) -> None:
     tale.run("begin", pid=tale.pid + 1)
     tale.killed(pid=tale.pid + 1)
@@ -123,6 +132,7 @@ GOOD: list[Plot] = [
     cut_by_the_death_of_its_gateway,
     cut_in_the_middle_of_the_head,
     run_again_after_a_death,
+    run_again_after_the_death_of_a_follower,
     sent_again_after_the_death_of_a_gateway,
     sent_again_after_a_gateway_said_that_it_closes,
 ]
@@ -163,6 +173,15 @@ def cut_long_before_its_group_died(tale: Tale) -> None:
     tale.sent("cut", size=50)
     tale.now += 10
     tale.killed()
+
+
+def run_again_after_the_death_of_a_stranger(tale: Tale) -> None:
+    tale.line("component", "started", name=f"online-{tale.number}", pid=tale.pid + 1)
+    tale.line("component", "started", name=f"online-{tale.number}x", pid=tale.pid + 2)
+    tale.run("begin", pid=tale.pid + 1)
+    tale.line("fault", "kill-follower", name=f"online-{tale.number}x.1", pid=tale.pid + 2)
+    tale.whole_run()
+    tale.answered()
 
 
 def cut_by_the_death_of_another_group(tale: Tale) -> None:
@@ -245,6 +264,7 @@ BAD: dict[Plot, str] = {
     cut_although_nothing_died: "unexplained",
     cut_long_before_its_group_died: "unexplained",
     cut_by_the_death_of_another_group: "unexplained",
+    run_again_after_the_death_of_a_stranger: "abandoned",
     broken_although_no_gateway_died: "unexplained",
     complete_but_short: "truncated",
     the_answer_of_another_request: "wrong",

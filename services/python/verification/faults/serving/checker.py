@@ -60,9 +60,9 @@ def cut_by_a_fault(seen: ServingObservations) -> Iterator[Violation]:
         for send in request.sends:
             if send.kind == "complete":
                 continue
-            deaths = seen.killed("gateway", send.gateway)
+            deaths = seen.gateway_kills(send.gateway)
             if send.kind == "cut":
-                deaths = [*deaths, *seen.killed("leader", send.pid)]
+                deaths = [*deaths, *seen.group_kills(send.pid)]
             if send.kind == "closing":
                 deaths = [
                     fault.at
@@ -107,7 +107,8 @@ def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
         for run, following in pairwise(request.runs):
             if run.send != following.send:
                 continue  # the gateway was killed, and the client sent it again
-            if not any(at <= following.began + NOTICED_S for at in seen.killed("leader", run.pid)):
+            kills = seen.group_kills(run.pid)
+            if not any(run.began - NOTICED_S <= at <= following.began + NOTICED_S for at in kills):
                 yield _violation(
                     "abandoned", request, f"process {run.pid} lived, but {following.pid} ran it as well"
                 )

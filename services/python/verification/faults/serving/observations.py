@@ -78,6 +78,8 @@ class ServingObservations:
 
     requests: dict[int, Request] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    replicas: dict[int, str] = field(default_factory=dict)
+    """The replica of each process: ``online-1`` for each rank of that group, ``gateway-0``."""
     ended_pids: dict[int, float] = field(default_factory=dict)
     """Processes of the cluster that ended, and when."""
     settled: bool = False
@@ -88,12 +90,18 @@ class ServingObservations:
     """Whether no group may lose its place, because none was killed or stopped."""
     line_counts: Counter[str] = field(default_factory=Counter)
 
-    def killed(self, what: str, pid_or_name: int | str) -> Sequence[float]:
-        """When processes of a kind (``leader``, ``gateway``) with this pid or name were killed."""
+    def gateway_kills(self, name: str) -> Sequence[float]:
+        """When the gateway with this name was killed."""
+        return [fault.at for fault in self.faults if fault.kind == "kill-gateway" and fault.name == name]
+
+    def group_kills(self, leader: int) -> Sequence[float]:
+        """When a rank of the group with this leader was killed. Each process that starts again has another id."""
+        group = self.replicas.get(leader)
         return [
             fault.at
             for fault in self.faults
-            if fault.kind == f"kill-{what}" and pid_or_name in (fault.pid, fault.name)
+            if (fault.kind == "kill-leader" and fault.pid == leader)
+            or (fault.kind == "kill-follower" and group is not None and self.replicas.get(fault.pid) == group)
         ]
 
 
@@ -122,6 +130,8 @@ def gather(lines: Iterable[Line]) -> ServingObservations:
                 seen.faults.append(
                     Fault(kind=line["kind"], name=line["name"], pid=line["pid"], at=line["t"])
                 )
+            case "component" if line["kind"] == "started":
+                seen.replicas[line["pid"]] = line["name"]
             case "component" if line["kind"] == "ended":
                 seen.ended_pids[line["pid"]] = line["t"]
             case "expect":

@@ -101,7 +101,7 @@ def run_mixed(context: ScenarioContext) -> list[Row]:
     with trial(context, groups=3, ranks=2, lease_s=LEASE_S) as run:
         server_fault_at = -SERVER_APART_S
         for _ in range(faults):
-            kinds = ["leader"] * 6 + ["gateway"] * 3
+            kinds = ["leader"] * 5 + ["follower"] * 2 + ["gateway"] * 3
             if time.monotonic() - server_fault_at > SERVER_APART_S:
                 kinds += ["server"] * 3
             kind = rng.choice(kinds)
@@ -110,7 +110,14 @@ def run_mixed(context: ScenarioContext) -> list[Row]:
                 server_fault_at = time.monotonic()
             run.load.wait_for(wanted // (faults * 2))
         run.load.wait_for(max(0, wanted - run.load.finished))
-        injected = ("kill-leader", "kill-gateway", "kill-server", "preempt-leader", "freeze-leader")
+        injected = (
+            "kill-leader",
+            "kill-follower",
+            "kill-gateway",
+            "kill-server",
+            "preempt-leader",
+            "freeze-leader",
+        )
         counts = ", ".join(f"{run.count(kind)} × {kind}" for kind in injected)
         seen = decide(run)
     return [failed_row("All faults at once", seen, faults=counts, wanted=wanted)]

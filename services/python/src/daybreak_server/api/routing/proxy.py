@@ -28,6 +28,7 @@ from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.routing.candidates import RoutingRequest
 from daybreak_server.api.routing.forwarding import (
+    BROKEN,
     BUSY,
     GROUP_HEADER,
     SET_BY_GATEWAY,
@@ -244,11 +245,15 @@ class Proxy:
         slot.on_lost = block.interrupt
         try:
             async with block:
-                return await self._upstreams.send(slot.group.endpoint, upstream_request)
+                answer = await self._upstreams.send(slot.group.endpoint, upstream_request)
         except TimeoutError as exc:
             if slot.lost and not watch.gone:
                 raise NoAnswerError("its lease has ended") from exc
             raise
+        if refusal_of(answer) == BROKEN:
+            answer.close()
+            raise NoAnswerError("it broke while it had the request")
+        return answer
 
     def _check_retry(self, ticket: Ticket, body: ForwardedBody, cause: UpstreamError) -> None:
         """Check whether the request may be sent again. :raises ApiError: if not."""

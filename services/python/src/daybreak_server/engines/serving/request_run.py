@@ -16,12 +16,12 @@ from daybreak_server.domain import private_inputs
 from daybreak_server.domain.log_context import bound
 from daybreak_server.domain.tasks import Control
 from daybreak_server.engines.gang.channel import Message
-from daybreak_server.engines.gang.control_group import ControlGroup, LeaderConnection
+from daybreak_server.engines.gang.control_group import RANK_LOST, ControlGroup, LeaderConnection
 from daybreak_server.engines.gang.lockstep import drive
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict, decide, worst
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.serving.answer_parts import Part, parts_of
-from daybreak_server.engines.serving.exchange import Exchange
+from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.workloads.serving import Request, ServingWorkload, never
 
 ORDER = "serve"
@@ -69,7 +69,11 @@ class RequestRun:
             with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
                 verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
         except GroupBrokenError as exc:
-            exchange.fail(worst(reports) or _lost(str(exc)))
+            if self._rank_died():
+                exchange.stop(Stop.BROKEN)
+                exchange.abandon()
+            else:
+                exchange.fail(worst(reports) or _lost(str(exc)))
             raise
         if verdict is Verdict.FINISH:
             exchange.finish()
@@ -78,6 +82,11 @@ class RequestRun:
         else:
             exchange.fail(worst(reports) or _lost("the ranks did not reach the same point"))
         return (worst(reports) or _lost("the ranks disagree")) if verdict is Verdict.BREAK else None
+
+    def _rank_died(self) -> bool:
+        """Whether the group is broken because a rank died, and not by an error of the request."""
+        failure = self._control_group.failure(now=True)
+        return failure is not None and failure.code == RANK_LOST
 
 
 def follow(order: Message, workload: ServingWorkload, leader: LeaderConnection) -> Verdict:
@@ -105,7 +114,7 @@ def _checked(part: Part) -> Part:
 
 
 def _lost(message: str) -> Report:
-    return Report(point=0, status=Status.UNRECOVERABLE, code="rank_lost", message=message)
+    return Report(point=0, status=Status.UNRECOVERABLE, code=RANK_LOST, message=message)
 
 
 def _fields(request: Request) -> dict[str, Any]:
