@@ -6,7 +6,6 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -48,9 +47,7 @@ class ScenarioPackage:
         top.add_argument(
             "--jobs", type=int, default=self.jobs, help=f"scenarios that run at once (default {self.jobs})"
         )
-        top.add_argument(
-            "--flavour", choices=server.FLAVOURS, default="valkey", help="which server to start"
-        )
+        top.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="which server to start")
         return top
 
     def run(self, args: argparse.Namespace) -> int:
@@ -84,9 +81,7 @@ class ScenarioPackage:
         return 1 if failed or any(row.broken for row in rows) else 0
 
     def _scenarios(self) -> dict[str, Scenario]:
-        return {
-            name: entry for name, entry in registry.scenarios().items() if entry.package == self.package
-        }
+        return {name: entry for name, entry in registry.scenarios().items() if entry.package == self.package}
 
     def _report(self, context: ScenarioContext, flavour: str, rows: list[Row]) -> Report:
         options = ClusterOptions(flavour=flavour, pools=(PoolOptions(groups=0),), gateways=0)

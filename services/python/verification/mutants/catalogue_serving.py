@@ -18,6 +18,12 @@ SERVING: tuple[Mutant, ...] = (
         tests=_EXCHANGE,
     ),
     mutant(
+        "death-of-a-rank-is-an-error",
+        "a request is answered with 500 because another rank died",
+        (f"{_ENGINE}/request_run.py", "if failure is not None and failure.code == RANK_LOST:", "if False:"),
+        tests=f"{TESTS}/engines/test_request_run.py",
+    ),
+    mutant(
         "death-of-a-rank-is-a-refusal",
         "a request during which a rank dies does not count as a try",
         (

@@ -1,7 +1,7 @@
 """The checker of serving pools passes every history that keeps the promises, and finds each broken one.
 
-A *plot* is what happens to one request: the lines that clients, groups and the cluster write about it. Good plots may be
-combined at will. A bad plot breaks one promise, and the checker must name its request, whatever happens around it.
+A *plot* is what happens to one request: the lines that clients, groups and the cluster write about it. Good plots may
+be combined at will. A bad plot breaks one promise, and the checker must name its request, whatever happens around it.
 """
 
 from __future__ import annotations

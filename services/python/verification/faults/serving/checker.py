@@ -98,7 +98,9 @@ def never_again(seen: ServingObservations) -> Iterator[Violation]:
                 yield _violation("twice", request, "a client sent it again after the first byte")
         for run in request.runs:
             if run.began > first:
-                yield _violation("twice", request, f"process {run.pid} ran it after the first byte of its answer")
+                yield _violation(
+                    "twice", request, f"process {run.pid} ran it after the first byte of its answer"
+                )
 
 
 def alive_stays(seen: ServingObservations) -> Iterator[Violation]:

@@ -45,9 +45,7 @@ class Client:
         self._address = host, port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def post(
-        self, path: str, body: bytes, *, headers: dict[str, str], timeout_s: float
-    ) -> Received:
+    async def post(self, path: str, body: bytes, *, headers: dict[str, str], timeout_s: float) -> Received:
         """Send one request. Never raises because of the network: see :attr:`Received.error`."""
         received = Received()
         try:

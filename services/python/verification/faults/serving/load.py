@@ -69,7 +69,9 @@ class ServingLoad:
     def wait_for(self, requests: int, *, timeout_s: float = 120.0) -> None:
         """Wait until this many requests have ended since now. :raises TimeoutError:"""
         goal = self.finished + requests
-        wait_until(lambda: self.finished >= goal or not self._thread.is_alive(), timeout_s, f"{requests} requests")
+        wait_until(
+            lambda: self.finished >= goal or not self._thread.is_alive(), timeout_s, f"{requests} requests"
+        )
 
     def stop(self) -> None:
         """Let each client finish its request, and then record what the groups have run.
@@ -99,9 +101,7 @@ class ServingLoad:
             for connection in connections:
                 connection.close()
 
-    async def _request(
-        self, number: int, wish: Wish, connections: list[Client], rng: random.Random
-    ) -> None:
+    async def _request(self, number: int, wish: Wish, connections: list[Client], rng: random.Random) -> None:
         self._history.note(
             "request", kind="begin", request=number, wish=asdict(wish), deadline_s=self._deadline_s
         )

@@ -127,9 +127,7 @@ def gather(lines: Iterable[Line]) -> ServingObservations:
                 else:
                     _ran(request, line, seen.strays)
             case "fault":
-                seen.faults.append(
-                    Fault(kind=line["kind"], name=line["name"], pid=line["pid"], at=line["t"])
-                )
+                seen.faults.append(Fault(kind=line["kind"], name=line["name"], pid=line["pid"], at=line["t"]))
             case "component" if line["kind"] == "started":
                 seen.replicas[line["pid"]] = line["name"]
             case "component" if line["kind"] == "ended":

@@ -16,7 +16,6 @@ from verification.faults.serving.trial import Trial, decide, failed_row, trial
 from verification.faults.serving.wish import Wish
 from verification.results import Row
 
-
 LEASE_S = 5.0
 FREEZE_S = 1.5
 SERVER_APART_S = 8.0
@@ -63,7 +62,9 @@ def _streams(rng: random.Random) -> Wish:
     return Wish(parts=parts, part_s=0.5 / parts, size=rng.choice((60, 60, 100_000)))
 
 
-@scenario("streams", "groups and gateways are killed in the middle of streams: no part of an answer looks complete")
+@scenario(
+    "streams", "groups and gateways are killed in the middle of streams: no part of an answer looks complete"
+)
 def run_streams(context: ScenarioContext) -> list[Row]:
     """Kill leaders and gateways while nearly every request is in the middle of its answer."""
     kills, wanted = context.times(14, 100), context.times(1000, 8000)

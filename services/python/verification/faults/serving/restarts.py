@@ -12,7 +12,9 @@ from verification.faults.serving.trial import POOL, READY_S, Trial, decide, fail
 from verification.results import Row
 
 
-@scenario("rolling", "all groups of a serving pool are drained and replaced, one after the other: nothing fails")
+@scenario(
+    "rolling", "all groups of a serving pool are drained and replaced, one after the other: nothing fails"
+)
 def run_rolling(context: ScenarioContext) -> list[Row]:
     """Replace each group several times. Half of the groups first get a drain mark, as the operator does it; the other
     half get only SIGTERM, as when a node goes away.
@@ -92,9 +94,7 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
         run.load.wait_for(max(0, wanted - run.load.finished))
         killed = run.count("kill-gateway")
         seen = decide(run)
-    return [
-        failed_row("Gateways killed", seen, faults=f"{killed} gateways killed, 2 stopped", wanted=wanted)
-    ]
+    return [failed_row("Gateways killed", seen, faults=f"{killed} gateways killed, 2 stopped", wanted=wanted)]
 
 
 @scenario("store", "the server of the store restarts or is killed under load: requests do not notice")

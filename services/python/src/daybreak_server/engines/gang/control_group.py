@@ -43,6 +43,7 @@ from daybreak_server.engines.rank.errors import GroupBrokenError
 RANK_LOST = "rank_lost"
 """The code of the failure of a group in which a rank died without a report."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankInfo:
     """Which rank a process is, and where it runs."""

@@ -69,11 +69,12 @@ class RequestRun:
             with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
                 verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
         except GroupBrokenError as exc:
-            if self._rank_died():
+            failure = self._control_group.failure(now=True)
+            if failure is not None and failure.code == RANK_LOST:  # the request may not be to blame
                 exchange.stop(Stop.BROKEN)
                 exchange.abandon()
             else:
-                exchange.fail(worst(reports) or _lost(str(exc)))
+                exchange.fail(worst(reports) or failure or _lost(str(exc)))
             raise
         if verdict is Verdict.FINISH:
             exchange.finish()
@@ -82,11 +83,6 @@ class RequestRun:
         else:
             exchange.fail(worst(reports) or _lost("the ranks did not reach the same point"))
         return (worst(reports) or _lost("the ranks disagree")) if verdict is Verdict.BREAK else None
-
-    def _rank_died(self) -> bool:
-        """Whether the group is broken because a rank died, and not by an error of the request."""
-        failure = self._control_group.failure(now=True)
-        return failure is not None and failure.code == RANK_LOST
 
 
 def follow(order: Message, workload: ServingWorkload, leader: LeaderConnection) -> Verdict:
