@@ -61,6 +61,11 @@ class Client:
             self.close()
         return received
 
+    @property
+    def closed_by_server(self) -> bool:
+        """Whether the server has closed the connection while it was idle."""
+        return self._streams is not None and self._streams[0].at_eof()
+
     def close(self) -> None:
         """Close the connection."""
         if self._streams is not None:
@@ -68,8 +73,8 @@ class Client:
             self._streams = None
 
     async def _exchange(self, path: str, body: bytes, headers: dict[str, str], received: Received) -> None:
-        if self._streams is not None and self._streams[0].at_eof():
-            self.close()  # the gateway closed it while it was idle
+        if self.closed_by_server:
+            self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address)
         reader, writer = self._streams
