@@ -91,11 +91,13 @@ clean:  ## Remove what make created (.venv, data, builds)
 
 faults: setup  ## Run the fault tests: kill processes, cut connections, fill disks; no task may be lost (minutes)
 	@$(VERIFICATION) -m verification.faults all
+	@$(VERIFICATION) -m verification.faults.serving
 	@$(VERIFICATION) -m verification.faults.environment
 	@$(VERIFICATION) -m verification.faults.system
 
 faults-long: setup  ## Run the fault tests as often as docs/reliability.md promises (hours)
 	@$(VERIFICATION) -m verification.faults long
+	@$(VERIFICATION) -m verification.faults.serving --long
 	@$(VERIFICATION) -m verification.faults.environment --long
 	@$(VERIFICATION) -m verification.faults.system --long
 

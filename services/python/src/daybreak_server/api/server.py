@@ -11,6 +11,9 @@ from daybreak_server.api.app import begin_shutdown
 
 GRACE_S = 10
 """Seconds that responses other than streams may take to finish at shutdown."""
+KEEP_ALIVE_S = 75
+"""How long an idle connection stays open: longer than a proxy keeps it (nginx and AWS: 60 s). If the server closed it
+first, a request that the proxy sends at that moment would fail with 502."""
 
 
 class ApiServer(uvicorn.Server):
@@ -30,6 +33,7 @@ class ApiServer(uvicorn.Server):
                 ws_max_size=64 * 1024,
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
 

@@ -46,8 +46,8 @@ class RouterSettings(Section):
     )
     max_tries: Count = Field(
         3,
-        description="To how many groups a request is sent if each breaks before it answers. Groups that refuse a "
-        "request do not count.",
+        description="How often a request is sent if its group breaks each time before it answers. Groups that refuse "
+        "a request do not count.",
     )
     prefix_bytes: Count = Field(
         1024, description="How much of the beginning of a body the policy `prefix` compares."

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daybreak_server.api.routing.candidates import RoutingRequest
-from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
+from daybreak_server.api.routing.pool_router import (
+    BROKEN_PAUSE_S,
+    ClosingError,
+    PoolRouter,
+    Slot,
+    WaitedTooLongError,
+)
 from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
@@ -95,8 +101,7 @@ async def test_a_request_that_had_a_group_waits_at_the_front_and_is_never_refuse
     again = ticket()
     slot = await router.acquire(again, deadline=later())
     (new,) = await wait_for(router)
-    again.broke.add("g-a")
-    slot.release()
+    router.broke(slot, again)
     assert (await new).group.id == "g-a"
     (newer,) = await wait_for(router)
     first = asyncio.create_task(router.acquire(again, deadline=later()))
@@ -139,13 +144,39 @@ async def test_a_request_is_not_given_to_a_group_that_broke_it():
     router = make()
     router.update(view("g-a"))
     broken = ticket()
-    broken.broke.add("g-a")
+    router.broke(await router.acquire(broken, deadline=later()), broken)
     task = asyncio.create_task(router.acquire(broken, deadline=later()))
     while not router.waiting:
         await asyncio.sleep(0)
     assert router.acquire_now(ticket()) is not None
     router.update(view("g-a", "g-b"))
     assert (await task).group.id == "g-b"
+
+
+async def test_a_request_goes_back_to_the_group_that_broke_it_if_there_is_no_other():
+    router = make()
+    router.update(view("g-a"))
+    broken = ticket()
+    for pause_s in (BROKEN_PAUSE_S, 2 * BROKEN_PAUSE_S):
+        router.broke(await router.acquire(broken, deadline=later()), broken)
+        broke_at = asyncio.get_running_loop().time()
+        assert router.acquire_now(broken) is None
+        assert broken.broke == {"g-a": pytest.approx(broke_at + pause_s, abs=0.2)}
+    assert (await router.acquire(broken, deadline=later())).group.id == "g-a"
+    assert asyncio.get_running_loop().time() >= broken.broke["g-a"]
+
+
+async def test_a_request_waits_for_a_full_group_rather_than_for_one_that_broke_it():
+    router = make()
+    router.update(view("g-a", "g-b"))
+    broken = ticket()
+    slot = await router.acquire(broken, deadline=later())
+    other = await router.acquire(ticket(), deadline=later())
+    router.broke(slot, broken)
+    broken.broke[slot.group.id] = 0.0  # its pause is over
+    assert router.acquire_now(broken) is None
+    other.release()
+    assert (await router.acquire(broken, deadline=later())).group is other.group
 
 
 async def test_a_full_group_gets_the_request_again_after_a_pause():

@@ -3,7 +3,8 @@
 1. The beginning of the body is read, which is nearly always all of it.
 2. The router gives the request a slot: at once, or after it has waited in the line.
 3. The request is sent to the slot's group. If the group refuses it, cannot be reached, or breaks before the first byte
-   of an answer, steps 2 and 3 follow for another group. After the first byte there is no second try.
+   of an answer, steps 2 and 3 follow for another group, or for the same one if there is no other. After the first byte
+   there is no second try.
 4. The answer is passed on part by part (:class:`ForwardedAnswer`), no faster than the client reads.
 
 The deadline of the request bounds all steps together. If the client goes away, its request is cancelled, and the closed
@@ -29,6 +30,7 @@ from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
 from daybreak_server.api.routing.forwarding import (
+    BROKEN,
     BUSY,
     GROUP_HEADER,
     SET_BY_GATEWAY,
@@ -203,11 +205,12 @@ class Proxy:
                 self._retried("unreachable", incoming)
                 continue
             except NoAnswerError as exc:
-                slot.release()
                 stale += exc.stale
-                if not exc.stale or stale > MAX_STALE:
+                if exc.stale and stale <= MAX_STALE:
+                    slot.release()
+                else:
                     self._warn_once(slot, exc)
-                    ticket.broke.add(slot.group.id)
+                    self.router.broke(slot, ticket)
                 incoming.trace.not_answered("no_answer")
                 self._check_retry(ticket, body, exc)
                 self._metrics.retried("no_answer")
@@ -280,11 +283,15 @@ class Proxy:
         slot.on_lost = block.interrupt
         try:
             async with block:
-                return await self._upstreams.send(slot.group.endpoint, upstream_request)
+                answer = await self._upstreams.send(slot.group.endpoint, upstream_request)
         except TimeoutError as exc:
             if slot.lost and not watch.gone:
                 raise NoAnswerError("its lease has ended") from exc
             raise
+        if refusal_of(answer) == BROKEN:
+            answer.close()
+            raise NoAnswerError("it broke while it had the request")
+        return answer
 
     def _retried(self, reason: str, incoming: _Incoming) -> None:
         self._metrics.retried(reason)
@@ -297,10 +304,10 @@ class Proxy:
                 ErrorCode.GROUP_FAILED,
                 "The group failed before it answered, and the body is too large to be sent again from memory. Retry.",
             ) from cause
-        if len(ticket.broke) >= self._settings.max_tries:
+        if ticket.breaks >= self._settings.max_tries:
             raise ApiError(
                 ErrorCode.GROUP_FAILED,
-                f"{len(ticket.broke)} groups failed while they had this request, so it is not sent to another one.",
+                f"A group failed while it had this request, {ticket.breaks} times in all, so it is not sent again.",
             ) from cause
 
     def _warn_once(self, slot: Slot, cause: UpstreamError) -> None:

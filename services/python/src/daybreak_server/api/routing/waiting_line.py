@@ -29,8 +29,11 @@ class Ticket:
 
     tenant: str
     request: RoutingRequest
-    broke: set[str] = field(default_factory=set)
-    """Groups that broke while they had this request. It is not sent to them again."""
+    broke: dict[str, float] = field(default_factory=dict)
+    """Groups that broke while they had this request, and when such a group may get it again, on the clock of the event
+    loop, if there is no other group."""
+    breaks: int = 0
+    """How often a group broke while it had this request."""
     tried: bool = False
     """Whether it has had a group before. It then waits at the front of the line."""
 

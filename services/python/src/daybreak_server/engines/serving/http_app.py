@@ -40,6 +40,7 @@ MAX_BODY_BYTES = policy.REQUEST_BODY_MAX_BYTES
 _REFUSED = {
     Refusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
     Refusal.DRAINING: "This group takes no more requests. Try another group.",
+    Refusal.BROKEN: "This group broke before the request was answered. Try another group.",
     Refusal.OTHER: "The group that the request is for has left, and another one has its address. Try another group.",
 }
 Message = MutableMapping[str, Any]
@@ -218,6 +219,8 @@ def _why_none(exchange: Exchange) -> _ProblemError | None:
             return _expired()
         case Stop.LEAVING:
             return _refused(Refusal.DRAINING)
+        case Stop.BROKEN:
+            return _refused(Refusal.BROKEN)
         case _:
             return None
 

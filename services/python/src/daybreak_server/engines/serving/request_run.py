@@ -17,12 +17,12 @@ from daybreak_server.domain import private_inputs
 from daybreak_server.domain.log_context import bound
 from daybreak_server.domain.tasks import Control
 from daybreak_server.engines.gang.channel import Message
-from daybreak_server.engines.gang.control_group import ControlGroup, LeaderConnection
+from daybreak_server.engines.gang.control_group import RANK_LOST, ControlGroup, LeaderConnection
 from daybreak_server.engines.gang.lockstep import drive
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict, decide, worst
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.serving.answer_parts import Part, parts_of
-from daybreak_server.engines.serving.exchange import Exchange
+from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.workloads.serving import Request, ServingWorkload, never
 
 ORDER = "serve"
@@ -76,7 +76,12 @@ class RequestRun:
             with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
                 verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
         except GroupBrokenError as exc:
-            exchange.fail(worst(reports) or _lost(str(exc)))
+            failure = self._control_group.failure(now=True)
+            if failure is not None and failure.code == RANK_LOST:  # the request may not be to blame
+                exchange.stop(Stop.BROKEN)
+                exchange.abandon()
+            else:
+                exchange.fail(worst(reports) or failure or _lost(str(exc)))
             raise
         if verdict is Verdict.FINISH:
             if unsent is not None:
@@ -123,7 +128,7 @@ def _checked(part: Part) -> Part:
 
 
 def _lost(message: str) -> Report:
-    return Report(point=0, status=Status.UNRECOVERABLE, code="rank_lost", message=message)
+    return Report(point=0, status=Status.UNRECOVERABLE, code=RANK_LOST, message=message)
 
 
 def _fields(request: Request) -> dict[str, Any]:
