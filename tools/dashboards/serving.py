@@ -149,7 +149,7 @@ _LINE = Row(
                     "{{pool}} needed",
                 ),
                 query(
-                    f"max by (namespace, pool) (daybreak_groups_wanted{{POOL}}) {_SERVING}",
+                    "max by (namespace, pool) (daybreak_groups_wanted{POOL})",
                     "{{pool}} wanted",
                     no_data=KUBERNETES,
                 ),

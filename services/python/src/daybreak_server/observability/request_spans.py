@@ -28,10 +28,12 @@ from opentelemetry.semconv.attributes import (
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Tracer
 
 from daybreak_server.domain.tracing import TraceContext
-from daybreak_server.observability.spans import fail, harmless, nothing, span_context, trace_context
+from daybreak_server.observability.harmless import harmless, nothing
+from daybreak_server.observability.span_conventions import GROUP, OUTCOME, TENANT, span_context
+from daybreak_server.observability.spans import fail, trace_context
 
 ROUTE = "/v1/pools/{name}/serve/{path}"
-POOL, TENANT, GROUP, OUTCOME = "daybreak.pool", "daybreak.tenant", "daybreak.group", "daybreak.outcome"
+POOL = "daybreak.pool"
 FIRST_BYTE = "first_byte"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _OTHER = "_OTHER"

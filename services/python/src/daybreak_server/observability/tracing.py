@@ -1,5 +1,4 @@
-"""Traces with OpenTelemetry, which only this module and its helpers import (``spans``, ``request_spans``,
-``span_export``), and only if tracing is on.
+"""Traces with OpenTelemetry. Only this module and those of spans import it, and only if tracing is on.
 
 A task has one trace, whichever processes work on it:
 
@@ -14,8 +13,8 @@ A task has one trace, whichever processes work on it:
 
 A request to a serving pool has a trace too: see ``request_spans``.
 
-Names and attributes follow the semantic conventions for messaging (``SCHEMA``); our own attributes begin with
-``daybreak.``. No span has a prompt, an error's message, or anything else from a task's input or output.
+Names and attributes follow the semantic conventions for messaging (``span_conventions``). No span has a prompt, an
+error's message, or anything else from a task's input or output.
 
 Every public method catches its own errors: a bug here costs spans, not tasks.
 """
@@ -35,17 +34,35 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging
 from opentelemetry.semconv.attributes import service_attributes as service
-from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, Tracer
 
 from daybreak_server.domain.ids import made_at_ms, pool_of
 from daybreak_server.domain.pools import WAKE_PHASES, GroupRecord
 from daybreak_server.domain.tasks import Claim, Failed, Outcome, Released, State, Stopped, TaskRecord
 from daybreak_server.domain.tracing import TraceContext
+from daybreak_server.observability.harmless import harmless, nothing
 from daybreak_server.observability.request_spans import RequestSpans
+from daybreak_server.observability.span_conventions import (
+    ATTEMPT,
+    FIRST_STEP,
+    GROUP,
+    LAST_STEP,
+    LEASE_LOST,
+    OUTCOME,
+    RANKS,
+    REPEATED,
+    RESUMED,
+    SCHEMA,
+    STATE,
+    STEPS,
+    TENANT,
+    destination,
+    operation,
+    span_context,
+)
 from daybreak_server.observability.span_export import span_processor, within
 from daybreak_server.observability.span_steps import Phases, PhaseSteps
-from daybreak_server.observability.spans import fail, harmless, nothing, span_context, trace_context
+from daybreak_server.observability.spans import fail, trace_context
 from daybreak_server.ports.tracing import (
     CLOSE_S,
     NO_ATTEMPT_TRACE,
@@ -56,14 +73,6 @@ from daybreak_server.ports.tracing import (
     UnrecordedSubmit,
 )
 from daybreak_server.settings.tree import TracingSettings
-
-SYSTEM = "daybreak"
-SCHEMA = Schemas.V1_44_0.value
-TENANT, GROUP, RANKS, ATTEMPT = "daybreak.tenant", "daybreak.group", "daybreak.ranks", "daybreak.attempt"
-OUTCOME, STATE, REPEATED = "daybreak.outcome", "daybreak.state", "daybreak.repeated"
-RESUMED = "daybreak.resumed_from_step"
-FIRST_STEP, LAST_STEP, STEPS = "daybreak.first_step", "daybreak.last_step", "daybreak.steps"
-LEASE_LOST = "lease_lost"
 
 
 def open_tracing(settings: TracingSettings, *, service_name: str, version: str) -> OpenTelemetryTracing:
@@ -166,7 +175,7 @@ class SubmitSpan:
 
     def _describe(self, pool: str) -> None:
         self._span.update_name(f"send {pool}")
-        self._span.set_attributes(_operation(pool, "send"))
+        self._span.set_attributes(operation(pool, "send"))
 
 
 class AttemptSpans:
@@ -209,7 +218,7 @@ class AttemptSpans:
             f"queue {self._pool}",
             self._parent,
             SpanKind.INTERNAL,
-            _destination(self._pool) | {messaging.MESSAGING_MESSAGE_ID: self._task, ATTEMPT: self._attempt},
+            destination(self._pool) | {messaging.MESSAGING_MESSAGE_ID: self._task, ATTEMPT: self._attempt},
             start_time=queued_ns,
         )
         if ready_ns > queued_ns:
@@ -297,16 +306,5 @@ class AttemptSpans:
             span.add_event("step", {FIRST_STEP: event.first, LAST_STEP: event.last}, event.at_ns)
         span.end(phase.end_ns)
 
-    def _message(self, operation: str) -> dict[str, str]:
-        return _operation(self._pool, operation) | {messaging.MESSAGING_MESSAGE_ID: self._task}
-
-
-def _destination(pool: str) -> dict[str, str]:
-    return {messaging.MESSAGING_SYSTEM: SYSTEM, messaging.MESSAGING_DESTINATION_NAME: pool}
-
-
-def _operation(pool: str, operation: str) -> dict[str, str]:
-    return _destination(pool) | {
-        messaging.MESSAGING_OPERATION_NAME: operation,
-        messaging.MESSAGING_OPERATION_TYPE: operation,
-    }
+    def _message(self, name: str) -> dict[str, str]:
+        return operation(self._pool, name) | {messaging.MESSAGING_MESSAGE_ID: self._task}

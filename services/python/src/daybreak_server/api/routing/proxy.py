@@ -29,6 +29,7 @@ from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
+from daybreak_server.api.routing.failures import CLIENT_GONE, deadline_passed, full, group_failed, outcome_of
 from daybreak_server.api.routing.forwarding import (
     BROKEN,
     BUSY,
@@ -66,8 +67,6 @@ log = logging.getLogger("daybreak.api.routing")
 
 DEADLINE_HEADER = b"daybreak-deadline-s"
 SESSION_HEADER = b"daybreak-session"
-CLIENT_GONE = 499
-"""The status in metrics of a request whose client did not wait for the answer."""
 MAX_STALE = 3
 """How many idle connections that turn out to be closed are replaced before it counts as a failure of the group."""
 
@@ -129,9 +128,9 @@ class Proxy:
                 self._metrics.ended("client_gone")
                 trace.ended("client_gone", status=CLIENT_GONE)
                 return Response(status_code=CLIENT_GONE)
-            error = _deadline_passed() if isinstance(exc, TimeoutError) else exc
-            self._metrics.ended(_outcome(error))
-            trace.ended(_outcome(error), status=error.status if isinstance(error, ApiError) else None)
+            error = deadline_passed() if isinstance(exc, TimeoutError) else exc
+            self._metrics.ended(outcome_of(error))
+            trace.ended(outcome_of(error), status=error.status if isinstance(error, ApiError) else None)
             if isinstance(error, ApiError) and trace.context is not None:
                 error.headers["traceparent"] = trace.context.traceparent
             raise error from exc.__cause__
@@ -158,7 +157,7 @@ class Proxy:
             )
             answer, slot = await self._send(incoming)
         except BuffersFullError as exc:
-            raise _full("buffered_bytes") from exc
+            raise full("buffered_bytes") from exc
         finally:
             body.drop()
         watch.start()  # also if the group answered before the body was complete: nobody reads the rest of it
@@ -217,7 +216,7 @@ class Proxy:
                 continue
             except AnswerCutOffError as exc:
                 slot.release()
-                raise _group_failed(slot, exc) from exc
+                raise group_failed(slot.group.id, exc) from exc
             except BaseException:
                 slot.release()
                 raise
@@ -250,7 +249,7 @@ class Proxy:
                 raise ClientGoneError from exc
             raise self._not_ready() from exc
         except LineFullError as exc:
-            raise _full(exc.limit) from exc
+            raise full(exc.limit) from exc
         except ClosingError as exc:
             raise ApiError(
                 ErrorCode.SHUTTING_DOWN, "The server is shutting down. Send the request to another one."
@@ -401,33 +400,8 @@ class ForwardedAnswer(Response):
             part = await self._answer.read()
 
 
-def _outcome(error: BaseException) -> str:
-    """The outcome of a request that gets no answer from a group."""
-    if isinstance(error, ApiError):
-        return error.code
-    return ErrorCode.INTERNAL if isinstance(error, Exception) else "cancelled"
-
-
 def _number(value: bytes) -> float:
     try:
         return float(value)
     except ValueError:
         return math.nan
-
-
-def _full(limit: str) -> ApiError:
-    return ApiError(
-        ErrorCode.QUEUE_FULL, "Too many requests are waiting for a group. Retry later.", limit=limit
-    )
-
-
-def _deadline_passed() -> ApiError:
-    return ApiError(
-        ErrorCode.DEADLINE_PASSED, "The deadline passed before the answer began. Allow more time."
-    )
-
-
-def _group_failed(slot: Slot, cause: UpstreamError) -> ApiError:
-    return ApiError(
-        ErrorCode.GROUP_FAILED, f"The answer of the group {slot.group.id} cannot be passed on: {cause}."
-    )
