@@ -96,23 +96,27 @@ class Proxy:
 
     async def answer(self, request: Request, *, tenant: str) -> Response:
         """The response to a request. :raises ApiError: if there is none."""
-        watch = ClientWatch(request.receive)
+        began = asyncio.get_running_loop().time()
+        watch: ClientWatch | None = None
         try:
-            return await self._answer(request, watch, tenant=tenant)
+            deadline = began + self._seconds_left(request)
+            watch = ClientWatch(request.receive, deadline=deadline)
+            return await self._answer(request, watch, tenant=tenant, began=began, deadline=deadline)
         except BaseException as exc:
-            watch.stop()
-            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch.gone):
+            if watch is not None:
+                watch.stop()
+            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch and watch.gone):
                 self._metrics.ended("client_gone")
                 return Response(status_code=CLIENT_GONE)
             error = _deadline_passed() if isinstance(exc, TimeoutError) else exc
             self._metrics.ended(error.code if isinstance(error, ApiError) else "cancelled")
             raise error from exc.__cause__
 
-    async def _answer(self, request: Request, watch: ClientWatch, *, tenant: str) -> Response:
-        began = asyncio.get_running_loop().time()
-        deadline = began + self._seconds_left(request)
+    async def _answer(
+        self, request: Request, watch: ClientWatch, *, tenant: str, began: float, deadline: float
+    ) -> Response:
         body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes)
-        async with watch.until(deadline):
+        async with watch.block():
             await body.read_beginning(self._settings.buffer_bytes)
         if body.complete:
             watch.start()
@@ -134,9 +138,7 @@ class Proxy:
         if body.complete:
             watch.start()
         self._metrics.first_byte(asyncio.get_running_loop().time() - began)
-        return ForwardedAnswer(
-            answer, slot, watch, deadline=deadline, pool=self._pool, ended=self._metrics.ended
-        )
+        return ForwardedAnswer(answer, slot, watch, pool=self._pool, ended=self._metrics.ended)
 
     def _seconds_left(self, request: Request) -> float:
         for name, value in request.scope["headers"]:
@@ -204,7 +206,7 @@ class Proxy:
         watch, deadline = incoming.watch, incoming.deadline
         began = asyncio.get_running_loop().time()
         try:
-            async with watch.until(deadline):
+            async with watch.block():
                 return await self.router.acquire(ticket, deadline=deadline)
         except (WaitedTooLongError, TimeoutError) as exc:
             if watch.gone:
@@ -238,7 +240,7 @@ class Proxy:
             rest=body.rest,
             length=body.length,
         )
-        block = watch.until(incoming.deadline)
+        block = watch.block()
         slot.on_lost = block.interrupt
         try:
             async with block:
@@ -303,7 +305,6 @@ class ForwardedAnswer(Response):
         slot: Slot,
         watch: ClientWatch,
         *,
-        deadline: float,
         pool: str,
         ended: Callable[[str], None],
     ) -> None:
@@ -315,7 +316,6 @@ class ForwardedAnswer(Response):
         self._answer = answer
         self._slot = slot
         self._watch = watch
-        self._deadline = deadline
         self._pool = pool
         self._ended = ended
 
@@ -323,7 +323,7 @@ class ForwardedAnswer(Response):
         """Send the answer. If it breaks off, return without its end, and the server closes the connection."""
         outcome = "cut_off"
         try:
-            async with self._watch.until(self._deadline):
+            async with self._watch.block():
                 await self._send_all(send)
             outcome = "answered"
         except AnswerCutOffError as exc:
