@@ -22,16 +22,17 @@ WATCH_AFTER_S = 0.1
 class Interruptible:
     """A block that ends with ``TimeoutError`` after :meth:`interrupt`."""
 
-    __slots__ = ("_cancelling", "_interrupted", "_task")
+    __slots__ = ("_cancelling", "_interrupted", "_loop", "_task")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._task: asyncio.Task[object] | None = None
         """The task that runs the block; ``None`` outside of it."""
         self._cancelling = 0
         self._interrupted = False
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         assert self._task is not None
         self._cancelling = self._task.cancelling()
         return self
@@ -87,7 +88,7 @@ class ClientWatch:
 
     def block(self) -> Interruptible:
         """A block of this request."""
-        self._current = current = Interruptible()
+        self._current = current = Interruptible(self._loop)
         if self._over:
             self._loop.call_soon(current.interrupt)
         return current
