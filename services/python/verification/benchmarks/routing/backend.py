@@ -132,9 +132,9 @@ class _Connection(asyncio.Protocol):
 
     def _other(self) -> None:
         if self._target.startswith(b"/pace"):
-            asked = parse_qs(urlsplit(self._target.decode()).query)
-            self._pace.latency_s = float(asked["latency_ms"][0]) / 1000
-            self._pace.pause_s = float(asked["pause_ms"][0]) / 1000
+            query = parse_qs(urlsplit(self._target.decode()).query)
+            self._pace.latency_s = float(query["latency_ms"][0]) / 1000
+            self._pace.pause_s = float(query["pause_ms"][0]) / 1000
         self._transport.write(_JSON_HEAD % (len(_MODELS), _MODELS))
 
 

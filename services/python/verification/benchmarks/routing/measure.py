@@ -124,7 +124,8 @@ def memory(bed: Bed, contenders: Sequence[Contender], effort: Effort, figures: F
     for contender in contenders:
         with bed.router(contender) as router:
             bed.pace()
-            until, done, seen = time.monotonic() + effort.memory_s, 0, []
+            until, done = time.monotonic() + effort.memory_s, 0
+            seen: list[int] = []
             while done < effort.requests and (not seen or time.monotonic() < until):
                 part = max(1, effort.requests // 20)
                 done += client.call(router.port, _plain(router), clients=64, requests=part).answers

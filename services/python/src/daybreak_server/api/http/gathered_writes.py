@@ -74,7 +74,7 @@ class GatheringTransport(asyncio.Transport):
 class GatheringProtocol(HttpToolsProtocol):
     """uvicorn's protocol, on a transport that joins writes."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to answer requests."""
         super().connection_made(GatheringTransport(cast("asyncio.Transport", transport), self.loop))
 
