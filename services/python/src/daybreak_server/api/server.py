@@ -8,6 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from daybreak_server.api.app import begin_shutdown
+from daybreak_server.api.http.gathered_writes import GatheringProtocol
 
 GRACE_S = 10
 """Seconds that responses other than streams may take to finish at shutdown."""
@@ -26,6 +27,7 @@ class ApiServer(uvicorn.Server):
                 app,
                 host=host,
                 port=port,
+                http=GatheringProtocol,
                 log_level=log_level,
                 log_config=None,  # its loggers go through the handlers of `observability.logging`
                 access_log=False,
