@@ -28,7 +28,7 @@ FOLLOWERS_ERROR = Report(point=5, status=Status.FAILED, code="workload_failed", 
 async def test_the_death_of_a_rank_is_no_error_of_the_request(
     last_words: Report | None, stopped: Stop | None, failed: str | None
 ) -> None:
-    """A follower hears of the request and dies, with or without an error of its own at another point."""
+    """A follower receives the request and dies, with or without an error of its own at another point."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         follower = Channel(socket.create_connection(server.getsockname()))
         control_group = Followers({1: Channel(server.accept()[0])}, grace_s=0.2)

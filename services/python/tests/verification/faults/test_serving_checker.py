@@ -279,7 +279,7 @@ BAD: dict[Plot, str] = {
 }
 
 
-def told(plots: list[tuple[Plot, float]], *, settled: bool = True) -> list[Line]:
+def history_of(plots: list[tuple[Plot, float]], *, settled: bool = True) -> list[Line]:
     """The history of these requests, each of which begins at its time."""
     tales = []
     for number, (plot, began) in enumerate(plots, 1):
@@ -297,7 +297,7 @@ plots = st.lists(st.tuples(st.sampled_from(GOOD), st.floats(0, 5)), max_size=12)
 
 @given(plots)
 def test_whatever_keeps_the_promises_passes(good: list[tuple[Plot, float]]) -> None:
-    verdict = check(told(good))
+    verdict = check(history_of(good))
     assert verdict.ok, verdict.text()
 
 
@@ -307,23 +307,25 @@ def test_every_broken_promise_is_found(
 ) -> None:
     mixed = [*good[:place], (bad, began), *good[place:]]
     number = mixed.index((bad, began)) + 1
-    violations = check(told(mixed)).violations
+    violations = check(history_of(mixed)).violations
     assert (BAD[bad], f"request {number}") in {(found.kind, found.task) for found in violations}
     assert {found.task for found in violations} == {f"request {number}"}
 
 
 @pytest.mark.parametrize("bad", BAD)
 def test_each_broken_promise_is_found_alone(bad: Plot) -> None:
-    kinds = {found.kind for found in check(told([(bad, 0.0)])).violations}
+    kinds = {found.kind for found in check(history_of([(bad, 0.0)])).violations}
     assert BAD[bad] in kinds
 
 
 def test_a_history_that_ends_before_its_clients_does_not_pass() -> None:
-    assert [found.kind for found in check(told([(plain, 0.0)], settled=False)).violations] == ["unsettled"]
+    assert [found.kind for found in check(history_of([(plain, 0.0)], settled=False)).violations] == [
+        "unsettled"
+    ]
 
 
 def test_a_run_that_belongs_to_no_request_is_found() -> None:
-    lines = told([(plain, 0.0)])
+    lines = history_of([(plain, 0.0)])
     stray = {"op": "ran", "kind": "begin", "request": 9, "send": 1, "pid": 1, "at": 1.0, "t": 1.0}
     assert [found.kind for found in check([*lines, stray]).violations] == ["stray"]
 
@@ -340,13 +342,13 @@ def test_a_living_group_that_gets_no_more_requests_is_found(silent_after: int, k
         return plot
 
     pids = [1 + number % 2 if number < silent_after else 1 for number in range(80)]
-    lines = told([(on(pid), float(number)) for number, pid in enumerate(pids)])
+    lines = history_of([(on(pid), float(number)) for number, pid in enumerate(pids)])
     lines.insert(1, {"op": "expect", "kind": "stay", "t": 0.0})
     assert [found.kind for found in check(lines).violations] == kinds
 
 
 def test_a_group_that_ends_although_nothing_stopped_it_is_found() -> None:
-    lines = told([(plain, 0.0)])
+    lines = history_of([(plain, 0.0)])
     lines[1:1] = [
         {"op": "expect", "kind": "stay", "t": 0.0},
         {"op": "component", "kind": "ended", "name": "online-1", "pid": 100, "status": 9, "t": 0.1},

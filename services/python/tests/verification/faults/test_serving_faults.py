@@ -1,4 +1,4 @@
-"""The fault tests of serving pools themselves: their client sees how an answer ends, and a small run keeps every promise."""
+"""The fault tests of serving pools: the client sees how an answer ends, and a small run keeps every promise."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ class Trial:
 
         def replaced() -> bool:
             return any(
-                one.name == target.name and one.pid != target.pid for one in self.cluster.at_work(target.kind)
+                present.name == target.name and present.pid != target.pid
+                for present in self.cluster.at_work(target.kind)
             )
 
         wait_until(replaced, READY_S, f"{target.name} to be replaced; see {self.cluster.folder}/logs")
