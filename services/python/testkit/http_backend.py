@@ -1,7 +1,7 @@
 """A process that answers HTTP as a group does, and misbehaves as the query of each request asks.
 
 ``latency`` seconds before the answer · ``chunks`` parts of ``size`` bytes, ``pause`` seconds apart · ``status`` ·
-``early``: answers without reading the body · ``refuse=busy|draining`` · ``crash=before|within`` the answer ·
+``early``: answers without reading the body · ``refuse=busy|draining|broken`` · ``crash=before|within`` the answer ·
 ``refuse_first=N`` refuses the first N requests as busy. Without any of these, the answer describes the request. The log
 has a line for each request: ``begin``, ``end``, ``gone`` (the client went away), ``refused`` or ``part`` (of more than
 a byte), then the request's id.

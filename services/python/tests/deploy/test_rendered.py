@@ -283,6 +283,8 @@ def revisions(rendered: Rendered) -> dict[str, str]:
         ({"settings": {"http": {"heartbeat_s": 5}}}, set()),
         ({"poolDefaults": {"maxGroups": 9, "scaling": {"cooldownPeriod": 1}}}, set()),
         ({"pools": {"video": {"settings": {"checkpoint_s": 5}}}}, {"video"}),
+        ({"pools": {"video": {"settings": {"max_queued": 5, "retention_s": 60}}}}, set()),
+        ({"settings": {"router": {"policy": "round_robin"}}}, set()),
         ({"pools": {"video": {"ranks": 2}}}, {"video"}),
         ({"image": {"tag": "next"}}, {"video", "echo"}),
         ({"artifacts": {"url": "s3://elsewhere/results"}}, {"video", "echo"}),
@@ -293,6 +295,18 @@ def test_only_changes_that_affect_a_rank_replace_groups(also: Object, replaced: 
     """A replacement costs every group of a pool its warm model."""
     before, after = revisions(render()), revisions(render(also=also))
     assert {name for name in before if before[name] != after[name]} == replaced
+
+
+def test_another_routing_policy_replaces_no_group_of_a_pool_that_answers_requests() -> None:
+    """Gateways choose the group of a request, and restart when their settings change. The capacity is the group's."""
+    values = CHART / "ci" / "online-values.yaml"
+
+    def with_settings(**settings: object) -> dict[str, str]:
+        return revisions(render(values, also={"pools": {"echo-serve": {"settings": settings}}}))
+
+    before = revisions(render(values))
+    assert with_settings(routing="session") == before
+    assert with_settings(capacity=9)["echo-serve"] != before["echo-serve"]
 
 
 def test_the_collector_of_the_traces_replaces_groups_but_the_ratio_does_not() -> None:

@@ -18,6 +18,23 @@ SERVING: tuple[Mutant, ...] = (
         tests=_EXCHANGE,
     ),
     mutant(
+        "death-of-a-rank-is-an-error",
+        "a request is answered with 500 because another rank died",
+        (f"{_ENGINE}/request_run.py", "if failure is not None and failure.code == RANK_LOST:", "if False:"),
+        tests=f"{TESTS}/engines/test_request_run.py",
+    ),
+    mutant(
+        "death-of-a-rank-is-a-refusal",
+        "a request during which a rank dies does not count as a try",
+        (
+            f"{_ENGINE}/leader.py",
+            "                exchange.stop(Stop.BROKEN)\n",
+            "                exchange.stop(Stop.LEAVING)\n",
+        ),
+        tests=f"{TESTS}/engines/test_serving_ranks.py::"
+        "test_a_rank_that_dies_before_the_answer_leaves_the_request_to_another_group",
+    ),
+    mutant(
         "draining-takes-requests",
         "a group that drains takes new requests, which are lost when it ends",
         (f"{_ENGINE}/admission.py", "if self._draining:", "if self._draining and self._held:"),

@@ -11,10 +11,12 @@ from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.upstreams import UpstreamAnswer
 
 REFUSED_HEADER = b"daybreak-refused"
-"""A group sets it in the answer to a request that it has not run, with the reason."""
+"""A group sets it in the answer to a request that another group may answer, with the reason."""
 BUSY = b"busy"
 """The reason of a group that is full. It will take requests again, unlike one that is ``draining``, or one that has
 taken over the address of an ``other`` group."""
+BROKEN = b"broken"
+"""The reason of a group that broke. It has begun to run the request, unlike all others."""
 GROUP_HEADER = b"daybreak-group"
 """In a request, the group that it is meant for. In an answer, the group that answered."""
 _NOT_FORWARDED = frozenset(
@@ -79,7 +81,7 @@ def target_of(scope: Scope, pool: str) -> bytes:
 
 
 def refusal_of(answer: UpstreamAnswer) -> bytes | None:
-    """Why the group has refused to run the request; ``None`` if it has run it."""
+    """Why the group has refused the request; ``None`` if this is its answer."""
     if answer.status != 503:
         return None
     for name, value in answer.headers:

@@ -2,7 +2,7 @@
 
 Each policy is a pure function of the groups, the request and ``turn``, a number that the router increases with each
 choice. It returns a group that is free, or ``None`` if the request should wait. With the same arguments it makes the
-same choice. The groups are those that are ready and have not refused or broken this request; they may be full.
+same choice. The groups are those that are ready and may get this request; they may be full.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Decides for one pool which group gets which request, and when.
 
 A request gets a :class:`Slot`: the right to send one request to one group. If no group is free, the request joins the
-line. The line moves on events, never by polling: a slot is given back, the store's view changes, or the pause after a
-refusal ends. A group is given to a waiting request in the event that made it free, so no later request overtakes it.
+line. The line moves on events, never by polling: a slot is given back, the store's view changes, or a pause after a
+refusal or a failure ends. A group is given to a waiting request in the event that made it free, so no later request
+overtakes it.
 
 All of this runs on one event loop and awaits nothing between a choice and the count of its request, so the counts are
 exact without locks.
@@ -20,6 +21,10 @@ from daybreak_server.api.routing.policies import POLICIES
 from daybreak_server.api.routing.waiting_line import Ticket, WaitingLine
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.routing import RoutingPolicy
+
+BROKEN_PAUSE_S = 0.5
+"""How long a request waits until a group that broke while it had it may get it again; each further time, twice as
+long."""
 
 
 def _nothing() -> None:
@@ -154,6 +159,18 @@ class PoolRouter:
         slot.release()
         return was_ready
 
+    def broke(self, slot: Slot, ticket: Ticket) -> None:
+        """The group broke before it answered the request of this ticket. Releases the slot.
+
+        The request goes to another group. If there is none, the same group may get it again after a pause: as long as
+        it has its lease, only the connection may have broken.
+        """
+        pause_s = BROKEN_PAUSE_S * 2**ticket.breaks
+        ticket.breaks += 1
+        ticket.broke[slot.group.id] = asyncio.get_running_loop().time() + pause_s
+        asyncio.get_running_loop().call_later(pause_s, self._grant)
+        slot.release()
+
     def end(self, slot: Slot) -> None:
         """Count the end of an answer. Called by the slot."""
         if self._count_end(slot):
@@ -221,10 +238,12 @@ class PoolRouter:
         return POLICIES[self.policy].only_group(self._groups_for(ticket), ticket.request)
 
     def _groups_for(self, ticket: Ticket) -> Sequence[Candidate]:
-        """The groups that may get the request: none that broke while it had it."""
+        """The groups that may get the request. If all of them broke while they had it: those whose pause has ended."""
         groups = self._table.ready
         if ticket.broke:
-            groups = [group for group in groups if group.id not in ticket.broke]
+            now = asyncio.get_running_loop().time()
+            others = [group for group in groups if group.id not in ticket.broke]
+            groups = others or [group for group in groups if ticket.broke[group.id] <= now]
         return groups
 
     def _later(self, seconds: float, change: Callable[[Candidate], None], group: Candidate) -> None:

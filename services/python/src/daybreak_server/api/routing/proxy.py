@@ -3,8 +3,9 @@
 1. The beginning of the body is read, which is nearly always all of it.
 2. The router gives the request a slot: at once, or after it has waited in the line.
 3. The request is sent to the slot's group. If the group refuses it, cannot be reached, or breaks before the first byte
-   of an answer, steps 2 and 3 follow for another group. After the first byte there is no second try.
-4. The answer is passed on part by part (:class:`ForwardedAnswer`), no faster than the client reads.
+   of an answer, steps 2 and 3 follow for another group, or for the same one if there is no other. After the first byte
+   there is no second try.
+4. The answer is passed on part by part (:class:`~.forwarded_answer.ForwardedAnswer`), no faster than the client reads.
 
 The deadline of the request bounds all steps together. If the client goes away, its request is cancelled, and the closed
 connection tells the group.
@@ -21,7 +22,6 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api import serializers
@@ -29,10 +29,11 @@ from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
 from daybreak_server.api.routing.failures import CLIENT_GONE, deadline_passed, full, group_failed, outcome_of
+from daybreak_server.api.routing.forwarded_answer import ForwardedAnswer
 from daybreak_server.api.routing.forwarding import (
+    BROKEN,
     BUSY,
     GROUP_HEADER,
-    SET_BY_GATEWAY,
     forwarded_headers,
     refusal_of,
     target_of,
@@ -47,7 +48,6 @@ from daybreak_server.api.routing.request_body import (
     ForwardedBody,
 )
 from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
-from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.router_metrics import RouterMetrics
 from daybreak_server.ports.tracing import RequestTrace, Tracing
 from daybreak_server.ports.upstreams import (
@@ -109,7 +109,8 @@ class Proxy:
 
     async def answer(self, request: Request, *, tenant: str) -> Response:
         """The response to a request. :raises ApiError: if there is none."""
-        watch = ClientWatch(request.receive)
+        began = asyncio.get_running_loop().time()
+        watch: ClientWatch | None = None
         trace = self._tracing.request(
             trace_context(request),
             method=request.scope["method"],
@@ -119,10 +120,14 @@ class Proxy:
             tenant=tenant,
         )
         try:
-            return await self._answer(request, watch, trace, tenant=tenant)
+            deadline = began + self._seconds_left(request)
+            watch = ClientWatch(request.receive, deadline=deadline)
+            incoming = self._incoming(request, watch, trace, tenant=tenant, deadline=deadline)
+            return await self._answer(incoming, began=began)
         except BaseException as exc:
-            watch.stop()
-            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch.gone):
+            if watch is not None:
+                watch.stop()
+            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch and watch.gone):
                 self._metrics.ended("client_gone")
                 trace.ended("client_gone", status=CLIENT_GONE)
                 return Response(status_code=CLIENT_GONE)
@@ -133,26 +138,26 @@ class Proxy:
                 error.headers["traceparent"] = trace.context.traceparent
             raise error from exc.__cause__
 
-    async def _answer(
-        self, request: Request, watch: ClientWatch, trace: RequestTrace, *, tenant: str
-    ) -> Response:
-        began = asyncio.get_running_loop().time()
-        deadline = began + self._seconds_left(request)
-        body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes, in_memory=self._in_memory)
+    def _incoming(
+        self, request: Request, watch: ClientWatch, trace: RequestTrace, *, tenant: str, deadline: float
+    ) -> _Incoming:
+        return _Incoming(
+            request=request,
+            tenant=tenant,
+            headers=forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope)),
+            body=ForwardedBody(request, max_bytes=self._settings.max_body_bytes, in_memory=self._in_memory),
+            watch=watch,
+            deadline=deadline,
+            trace=trace,
+        )
+
+    async def _answer(self, incoming: _Incoming, *, began: float) -> Response:
+        body, watch, trace = incoming.body, incoming.watch, incoming.trace
         try:
-            async with watch.until(deadline):
+            async with watch.block():
                 await body.read_beginning(self._settings.buffer_bytes)
             if body.complete:
                 watch.start()
-            incoming = _Incoming(
-                request=request,
-                tenant=tenant,
-                headers=forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope)),
-                body=body,
-                watch=watch,
-                deadline=deadline,
-                trace=trace,
-            )
             answer, slot = await self._send(incoming)
         except BuffersFullError as exc:
             raise full("buffered_bytes") from exc
@@ -166,9 +171,7 @@ class Proxy:
             self._metrics.ended(outcome)
             trace.ended(outcome)
 
-        return ForwardedAnswer(
-            answer, slot, watch, deadline=deadline, pool=self._pool, ended=ended, context=trace.context
-        )
+        return ForwardedAnswer(answer, slot, watch, pool=self._pool, ended=ended, context=trace.context)
 
     def _seconds_left(self, request: Request) -> float:
         for name, value in request.scope["headers"]:
@@ -202,11 +205,12 @@ class Proxy:
                 self._retried("unreachable", incoming)
                 continue
             except NoAnswerError as exc:
-                slot.release()
                 stale += exc.stale
-                if not exc.stale or stale > MAX_STALE:
+                if exc.stale and stale <= MAX_STALE:
+                    slot.release()
+                else:
                     self._warn_once(slot, exc)
-                    ticket.broke.add(slot.group.id)
+                    self.router.broke(slot, ticket)
                 incoming.trace.not_answered("no_answer")
                 self._check_retry(ticket, body, exc)
                 self._metrics.retried("no_answer")
@@ -237,7 +241,7 @@ class Proxy:
         watch, deadline = incoming.watch, incoming.deadline
         began, began_ns, granted = asyncio.get_running_loop().time(), time.time_ns(), False
         try:
-            async with watch.until(deadline):
+            async with watch.block():
                 slot = await self.router.acquire(ticket, deadline=deadline)
             granted = True
             return slot
@@ -275,15 +279,19 @@ class Proxy:
             rest=body.rest,
             length=body.length,
         )
-        block = watch.until(incoming.deadline)
+        block = watch.block()
         slot.on_lost = block.interrupt
         try:
             async with block:
-                return await self._upstreams.send(slot.group.endpoint, upstream_request)
+                answer = await self._upstreams.send(slot.group.endpoint, upstream_request)
         except TimeoutError as exc:
             if slot.lost and not watch.gone:
                 raise NoAnswerError("its lease has ended") from exc
             raise
+        if refusal_of(answer) == BROKEN:
+            answer.close()
+            raise NoAnswerError("it broke while it had the request")
+        return answer
 
     def _retried(self, reason: str, incoming: _Incoming) -> None:
         self._metrics.retried(reason)
@@ -296,10 +304,10 @@ class Proxy:
                 ErrorCode.GROUP_FAILED,
                 "The group failed before it answered, and the body is too large to be sent again from memory. Retry.",
             ) from cause
-        if len(ticket.broke) >= self._settings.max_tries:
+        if ticket.breaks >= self._settings.max_tries:
             raise ApiError(
                 ErrorCode.GROUP_FAILED,
-                f"{len(ticket.broke)} groups failed while they had this request, so it is not sent to another one.",
+                f"A group failed while it had this request, {ticket.breaks} times in all, so it is not sent again.",
             ) from cause
 
     def _warn_once(self, slot: Slot, cause: UpstreamError) -> None:
@@ -333,64 +341,6 @@ class Proxy:
             retry_after_s=max(1.0, eta_s or 5.0),
             wake=wake or None,
         )
-
-
-class ForwardedAnswer(Response):
-    """The answer of a group, passed on as it arrives."""
-
-    def __init__(
-        self,
-        answer: UpstreamAnswer,
-        slot: Slot,
-        watch: ClientWatch,
-        *,
-        deadline: float,
-        pool: str,
-        ended: Callable[[str], None],
-        context: TraceContext | None = None,
-    ) -> None:
-        self.status_code = answer.status
-        self.background = None
-        self.body = b""
-        self.raw_headers = [header for header in answer.headers if header[0] not in SET_BY_GATEWAY]
-        self.raw_headers.append((GROUP_HEADER, slot.group.id.encode()))
-        if context is not None:
-            self.raw_headers.append((b"traceparent", context.traceparent.encode()))
-        self._answer = answer
-        self._slot = slot
-        self._watch = watch
-        self._deadline = deadline
-        self._pool = pool
-        self._ended = ended
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. If it breaks off, return without its end, and the server closes the connection."""
-        outcome = "cut_off"
-        try:
-            async with self._watch.until(self._deadline):
-                await self._send_all(send)
-            outcome = "answered"
-        except AnswerCutOffError as exc:
-            log.warning("pool %s: group %s broke off its answer: %s", self._pool, self._slot.group.id, exc)
-        except TimeoutError:
-            outcome = "client_gone" if self._watch.gone else ErrorCode.DEADLINE_PASSED
-        finally:
-            self._watch.stop()
-            self._answer.close()
-            self._slot.release()
-            self._ended(outcome)
-
-    async def _send_all(self, send: Send) -> None:
-        part = await self._answer.read() if self._answer.available else None
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if part is None:
-            part = await self._answer.read()
-        while True:
-            more = not self._answer.ended
-            await send({"type": "http.response.body", "body": part, "more_body": more})
-            if not more:
-                return
-            part = await self._answer.read()
 
 
 def _number(value: bytes) -> float:

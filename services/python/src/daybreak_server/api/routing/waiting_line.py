@@ -29,8 +29,11 @@ class Ticket:
 
     tenant: str
     request: RoutingRequest
-    broke: set[str] = field(default_factory=set)
-    """Groups that broke while they had this request. It is not sent to them again."""
+    broke: dict[str, float] = field(default_factory=dict)
+    """Groups that broke while they had this request, and when such a group may get it again, on the clock of the event
+    loop, if there is no other group."""
+    breaks: int = 0
+    """How often a group broke while it had this request."""
     tried: bool = False
     """Whether it has had a group before. It then waits at the front of the line."""
 
@@ -41,11 +44,11 @@ class Waiter:
 
     ticket: Ticket
     granted: asyncio.Future[Candidate]
-    since: float
-    """When it joined, by the clock of the event loop."""
     place: tuple[bool, int]
     """Its place in the line. The smallest is first."""
     lane: _Lane
+    since: float
+    """When it joined, by the clock of the event loop."""
 
 
 class _Lane:
@@ -101,14 +104,14 @@ class WaitingLine:
                 raise LineFullError("waiting")
             if self._tenants[ticket.tenant] >= self._max_waiting_per_tenant:
                 raise LineFullError("waiting_per_tenant")
-        loop = asyncio.get_running_loop()
         self._joined += 1
+        loop = asyncio.get_running_loop()
         waiter = Waiter(
             ticket=ticket,
             granted=loop.create_future(),
-            since=loop.time(),
             place=(not ticket.tried, self._joined),
             lane=self._any,
+            since=loop.time(),
         )
         self._any.add(waiter)
         self._waiting[waiter] = None

@@ -142,6 +142,10 @@ class ServingLeader:
                 return
             self._broken = failed
         _log.error("the group is broken: %s: %s", failed.code, failed.message)
+        self._admission.draining = True
+        for exchange in self._app.exchanges:
+            if exchange.began:  # the others are stopped as when the group leaves
+                exchange.stop(Stop.BROKEN)
         self.release_task()
 
     def release_task(self) -> None:

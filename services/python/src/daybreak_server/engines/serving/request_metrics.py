@@ -26,6 +26,8 @@ class RequestOutcome(StrEnum):
     BUSY = Refusal.BUSY.value
     DRAINING = Refusal.DRAINING.value
     """Refused, or stopped because the group left."""
+    BROKEN = Refusal.BROKEN.value
+    """The group broke while it ran the request."""
     OTHER = Refusal.OTHER.value
 
 
