@@ -123,6 +123,7 @@ _LINE = Row(
             bad="At the capacity while requests wait: more groups are needed. Far below it while requests wait: see "
             "*Retries by reason*.",
             unit=Unit.COUNT,
+            colors={".* in flight": FINE, ".* capacity": NONE},
             runbook="daybreaklinestuck",
             pictured=True,
             queries=(
@@ -234,6 +235,8 @@ _GROUPS = Row(
             "the mean of the last hour, from a sample every five seconds.",
             bad="Mostly `idle`: shorten `idle.afterSeconds`, or lower `minWarm`. Never `idle`: requests soon wait.",
             unit=Unit.GPUS,
+            kind=Kind.AREAS,
+            colors={".* answering": GOOD, ".* idle": NONE},
             runbook="daybreakgpuwaste",
             deeper="daybreak-cost",
             width=12,
