@@ -140,7 +140,7 @@ ROUTER: tuple[Mutant, ...] = (
         "router-cut-off-looks-complete",
         "an answer that a group breaks off looks complete to the client",
         (
-            f"{_ROUTING}/proxy.py",
+            f"{_ROUTING}/forwarded_answer.py",
             '            log.warning("pool %s: group %s broke off',
             '            await send({"type": "http.response.body", "body": b""})\n'
             '            log.warning("pool %s: group %s broke off',
