@@ -149,10 +149,33 @@ def _second(at: int) -> str:
 
 def json_line(line: Mapping[str, Any]) -> bytes:
     """The line as JSON, whatever its values are."""
+    return _json(line)
+
+
+def _json(value: Mapping[str, Any] | str) -> bytes:
     try:
-        return to_json(line, fallback=str, inf_nan_mode="null")
+        return to_json(value, fallback=str, inf_nan_mode="null")
     except PydanticSerializationError:  # half of a surrogate pair
-        return json.dumps(dict(line), default=str).encode()
+        return json.dumps(value if isinstance(value, str) else dict(value), default=str).encode()
+
+
+def submit_line(at: float, task: str, tenant: str, trace_id: str, request_id: str) -> bytes:
+    """The JSON line about a submit at ``at``, with its end: what :func:`json_line` makes of it, but faster.
+
+    ``trace_id`` may be empty. Neither it nor the id of a task has a character that JSON escapes.
+    """
+    shown_id = f'"{request_id}"' if request_id.isalnum() else _quoted(request_id)
+    trace = f',"trace_id":"{trace_id}"' if trace_id else ""
+    return (
+        f'{{"timestamp":"{timestamp(at)}","level":"info","logger":"{TASKS}","message":"task {task} submitted",'
+        f'"change":"submitted","request_id":{shown_id},"task":"{task}","pool":"{task.rpartition("_")[0]}",'
+        f'"tenant":{_quoted(tenant)}{trace}}}\n'
+    ).encode()
+
+
+@lru_cache(maxsize=256)
+def _quoted(text: str) -> str:
+    return _json(text).decode()
 
 
 def text_line(line: Mapping[str, Any]) -> bytes:
