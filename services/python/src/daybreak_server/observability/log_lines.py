@@ -137,8 +137,13 @@ class _Assemble:
 
 def timestamp(at: float) -> str:
     """A time in seconds since 1970 as RFC 3339 in UTC, with milliseconds."""
-    whole = int(at)
-    return f"{_second(whole)}.{int((at - whole) * 1000):03d}Z"
+    return _millisecond(int(at * 1000))
+
+
+@lru_cache(maxsize=4)
+def _millisecond(at: int) -> str:
+    """A time as text. Cached, as the second is, because a busy process writes several lines in one of them."""
+    return f"{_second(at // 1000)}.{at % 1000:03d}Z"
 
 
 @lru_cache(maxsize=2)
@@ -164,18 +169,21 @@ def submit_line(at: float, task: str, tenant: str, trace_id: str, request_id: st
 
     ``trace_id`` may be empty. Neither it nor the id of a task has a character that JSON escapes.
     """
-    shown_id = f'"{request_id}"' if request_id.isalnum() else _quoted(request_id)
+    shown_id = request_id if request_id.isalnum() else _escaped(request_id)
     trace = f',"trace_id":"{trace_id}"' if trace_id else ""
     return (
-        f'{{"timestamp":"{timestamp(at)}","level":"info","logger":"{TASKS}","message":"task {task} submitted",'
-        f'"change":"submitted","request_id":{shown_id},"task":"{task}","pool":"{task.rpartition("_")[0]}",'
-        f'"tenant":{_quoted(tenant)}{trace}}}\n'
+        f'{{"timestamp":"{_millisecond(int(at * 1000))}"{_OF_SUBMITS}{task} submitted","change":"submitted",'
+        f'"request_id":"{shown_id}","task":"{task}","pool":"{task.rpartition("_")[0]}",'
+        f'"tenant":"{_escaped(tenant)}"{trace}}}\n'
     ).encode()
 
 
+_OF_SUBMITS = f',"level":"info","logger":"{TASKS}","message":"task '
+
+
 @lru_cache(maxsize=256)
-def _quoted(text: str) -> str:
-    return _json(text).decode()
+def _escaped(text: str) -> str:
+    return _json(text).decode()[1:-1]
 
 
 def text_line(line: Mapping[str, Any]) -> bytes:
