@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from daybreak_server.adapters.redis.endpoint import Endpoint
+from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
-from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.ids import GroupId, new_group_id
+from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.tasks import EventDraft, Finished
 from daybreak_server.local import observe
 from testkit import valkey
 from testkit.prometheus import Watch
@@ -120,6 +123,24 @@ class ObservedRun:
         with urllib.request.urlopen(url, timeout=120) as response:
             lines = response.read().decode().splitlines()
         return [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+
+    def trimmed(self) -> tuple[str, str]:
+        """An ended task of the pool :data:`PARKED`, and the id of an event that its history no longer has."""
+        task = self.submit(pool=PARKED)
+        with urllib.request.urlopen(f"{self.system.url}/v1/tasks/{task}/events?follow=false") as response:
+            first = next(
+                line[4:] for line in response.read().decode().splitlines() if line.startswith("id: ")
+            )
+        group = GroupRecord(id=new_group_id(), state=GroupState.IDLE)
+        with contextlib.closing(RedisQueue(Endpoint(url=self.redis.url), pool=PARKED)) as queue:
+            queue.register(group, ttl_s=60)
+            claim = queue.claim(group, wait_s=30)
+            assert claim is not None
+            for _ in range(6):
+                queue.report(claim.lease, [EventDraft(type="log", data={"message": "x"})] * 250)
+            queue.settle(claim.lease, Finished(artifacts=()))
+            queue.deregister(group)
+        return task, first
 
     def running(self, **task: Any) -> str:
         """Submit a task, and wait until it runs and has reported a step."""
