@@ -111,7 +111,6 @@ def test_what_is_remembered_is_bounded() -> None:
     assert private_inputs.known() is private_inputs.known()
 
 
-@pytest.mark.usefixtures("no_inputs")
 @given(
     st.dictionaries(
         st.text(max_size=3),
@@ -126,6 +125,7 @@ def test_a_mapping_of_single_values_has_the_texts_that_any_value_has(value: dict
     assert PrivateInput.of(value).texts == tuple(_Texts().of(value))
 
 
+@pytest.mark.usefixtures("no_inputs")
 def test_the_input_of_a_running_task_is_remembered_until_it_ends() -> None:
     redact = Redactor()
     with private_inputs.running(json.dumps({"prompt": PROMPT}), "video_1"):
