@@ -148,7 +148,9 @@ asyncio.run(main())
     assert rest == b""
 
 
-def test_a_process_that_ends_writes_the_lines_of_its_last_submits_and_a_child_does_not() -> None:
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise RuntimeError"])
+def test_a_process_that_ends_writes_the_lines_of_its_last_submits_and_a_child_does_not(end: str) -> None:
+    """However it ends, as long as Python still runs."""
     process = start(f"""{LATER}
 import warnings
 warnings.simplefilter("ignore")
@@ -159,10 +161,11 @@ async def main():
         logging.shutdown()
         os._exit(0)
     os.waitpid(child, 0)
+    {end}
 asyncio.run(main())
 """)
     _, log = process.communicate(timeout=60)
-    assert numbers(log) == list(range(10))
+    assert numbers(b"\n".join(line for line in log.splitlines() if line.startswith(b"{"))) == list(range(10))
 
 
 def test_without_an_event_loop_the_line_of_a_submit_is_written_at_once() -> None:
