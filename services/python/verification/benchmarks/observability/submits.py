@@ -22,7 +22,7 @@ from verification.benchmarks.observability.modes import cpu_s
 
 GATEWAYS = {"off": "off", "control": "off", "on": "on", "all": "all"}
 """The gateways that take turns, and their modes. The first one is the baseline."""
-STARTS, ROUNDS = 6, 50
+STARTS, ROUNDS = 6, 40
 TURN_S = 0.1
 _AT_ONCE = 16
 _WARM_UP_S = 1.0
