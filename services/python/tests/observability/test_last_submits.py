@@ -1,4 +1,4 @@
-"""A gateway that is told to stop has written the line of each submit that it answered."""
+"""A gateway that stops has written the line of each submit that it answered."""
 
 from __future__ import annotations
 

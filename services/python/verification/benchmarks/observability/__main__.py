@@ -63,26 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
         stack.callback(os.sched_setaffinity, 0, available)
         collector = stack.enter_context(_process(folder, "collector", cores=cores.clients))
         url = f"http://127.0.0.1:{collector.port}"
-
-        def store(name: str) -> AbstractContextManager[Running]:
-            return parts.valkey(folder / f"valkey-{name}", fsync="everysec", cores=cores.clients)
-
-        @contextlib.contextmanager
-        def gateway(name: str, mode: str) -> Iterator[tuple[Running, Running]]:
-            with store(name) as redis:
-                options = (f"redis://127.0.0.1:{redis.port}", str(folder), mode, url)
-                with _process(folder, "gateway", *options, cores=cores.server) as running:
-                    yield running, redis
-
         os.sched_setaffinity(0, cores.clients)
-        starts, rounds = (2, 4) if given.quick else (submits.STARTS, submits.ROUNDS)
-        say(f"Submit: {starts} starts with {rounds} rounds each")
-        costs = submits.measure(gateway, starts=starts, rounds=rounds, seed=SEED)
-        report.add(_submit_row("Submit", costs["on"], promised=True))
-        report.add(_submit_row(f"Submit{EVERY_TRACE}", costs["all"]))
-        report.add(_submit_row("Submit, the control", costs["control"]))
+        report.rows += _submits(folder, cores, url, quick=given.quick)
         os.sched_setaffinity(0, available)
-        stores = {mode: stack.enter_context(store(mode)) for mode in MODES}
+        stores = {mode: stack.enter_context(_store(folder, mode, cores)) for mode in MODES}
         _start_ray(stack)
 
         def group(options: tuple[str, ...], workload: str) -> AbstractContextManager[Running]:
@@ -90,14 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         for subject in steps.SUBJECTS:
             say(subject.what)
-            took = steps.measure(
-                folder,
-                stores,
-                group,
-                subject=subject,
-                rounds=1 if given.quick else subject.rounds,
-                seed=SEED,
-            )
+            rounds = 1 if given.quick else subject.rounds
+            took = steps.measure(folder, stores, group, subject=subject, rounds=rounds, seed=SEED)
             for mode in subject.modes[1:]:
                 what = subject.what + EVERY_TRACE * (mode == "all")
                 report.add(_step_row(what, took[mode], took["off"], promised=subject.promised))
@@ -129,6 +107,28 @@ def _start_ray(stack: ExitStack) -> None:
     stack.callback(ray.shutdown)
     os.environ["RAY_ADDRESS"] = context.address_info["gcs_address"]
     stack.callback(os.environ.pop, "RAY_ADDRESS")
+
+
+def _store(folder: Path, name: str, cores: Cores) -> AbstractContextManager[Running]:
+    return parts.valkey(folder / f"valkey-{name}", fsync="everysec", cores=cores.clients)
+
+
+def _submits(folder: Path, cores: Cores, url: str, *, quick: bool) -> list[Row]:
+    @contextlib.contextmanager
+    def gateway(name: str, mode: str) -> Iterator[tuple[Running, Running]]:
+        with _store(folder, name, cores) as store:
+            options = (f"redis://127.0.0.1:{store.port}", str(folder), mode, url)
+            with _process(folder, "gateway", *options, cores=cores.server) as running:
+                yield running, store
+
+    starts, rounds = (2, 4) if quick else (submits.STARTS, submits.ROUNDS)
+    say(f"Submit: {starts} starts with {rounds} rounds each")
+    costs = submits.measure(gateway, starts=starts, rounds=rounds, seed=SEED)
+    return [
+        _submit_row("Submit", costs["on"], promised=True),
+        _submit_row(f"Submit{EVERY_TRACE}", costs["all"]),
+        _submit_row("Submit, the control", costs["control"]),
+    ]
 
 
 def _submit_row(what: str, cost: submits.Cost, *, promised: bool = False) -> Row:
