@@ -300,7 +300,7 @@ _GROUPS = Row(
         ),
         Panel(
             title="From bell to claim",
-            shows="Median and 95th percentile of the time from the wake-up token of a waiting group to its claim.",
+            shows="Median and 95th percentile of the time from the wake-up of a waiting group to its claim.",
             bad="Above 100 ms: Redis is slow, or the leader's host is overloaded.",
             unit=Unit.SECONDS,
             queries=quantiles("daybreak_rank_claim_seconds{POOL}", "pool"),
