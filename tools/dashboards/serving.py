@@ -203,7 +203,7 @@ _GROUPS = Row(
             "without being run, so the router tries other groups.",
             bad="`failed`: the workload raises errors, or requests hang. `gone`: clients do not wait for answers.",
             unit=Unit.PER_SECOND,
-            runbook="daybreakgroupsbreakrequests",
+            runbook="daybreakrequestsfail",
             queries=(
                 query(
                     "sum by (outcome) (rate(daybreak_rank_requests_total{POOL}[$__rate_interval]))",

@@ -123,6 +123,17 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakLineStuck",
+        "no gateway can connect to the groups",
+        Case(
+            series=_line(
+                waiting="0x5 8x35", in_flight="0x40", groups="1x5 0x35", capacity="4x40", answers="0x40"
+            ),
+            fires=10,
+            quiet=(5, 7),
+        ),
+    ),
+    (
+        "DaybreakLineStuck",
         "no group is ready, which is a wake",
         Case(
             series=_line(waiting="8x40", in_flight="0x40", groups="0x40", capacity="0x40", answers="0x40"),

@@ -221,7 +221,7 @@ ALERTS: tuple[Alert, ...] = (
     Alert(
         name="DaybreakLineStuck",
         severity=Severity.CRITICAL,
-        expression=f"({_router('waiting_requests')} > 0) and ({_router('ready_groups')} > 0) and "
+        expression=f"({_router('waiting_requests')} > 0) and "
         f"({_router('in_flight_requests')} < on (namespace, pool) {_pool_max('daybreak_pool_capacity_requests')}) "
         f"unless ({_ANSWERS_BEGUN} > 0)",
         for_="3m",
