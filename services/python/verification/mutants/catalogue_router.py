@@ -140,7 +140,7 @@ ROUTER: tuple[Mutant, ...] = (
         "router-cut-off-looks-complete",
         "an answer that a group breaks off looks complete to the client",
         (
-            f"{_ROUTING}/proxy.py",
+            f"{_ROUTING}/forwarded_answer.py",
             '            log.warning("pool %s: group %s broke off',
             '            await send({"type": "http.response.body", "body": b""})\n'
             '            log.warning("pool %s: group %s broke off',
@@ -172,6 +172,24 @@ ROUTER: tuple[Mutant, ...] = (
             "        return groups[key_of(request.session) % len(groups)]",
         ),
         tests=f"{TESTS}/api/routing/test_policies.py::test_only_the_sessions_of_a_group_that_leaves_move",
+    ),
+    mutant(
+        "router-line-out-of-date",
+        "requests that waited for one group wait for it although they may go to others",
+        (f"{_ROUTING}/pool_router.py", "            self._line.regroup()\n", "            pass\n"),
+        tests=f"{_ROUTER_TESTS}::test_a_change_of_policy_gives_other_groups_to_those_that_waited_for_one",
+    ),
+    mutant(
+        "router-slow-bodies-not-counted",
+        "bodies that still arrive may fill the memory",
+        (f"{_ROUTING}/request_body.py", "            self._in_memory.add(len(part))\n", "            pass\n"),
+        tests=f"{_PROXY}::test_bodies_that_still_arrive_count_as_kept_in_memory",
+    ),
+    mutant(
+        "client-trailers",
+        "trailers of an answer become headers",
+        (_CONNECTION, "if answer is None or answer.begun:  # a trailer", "if answer is None:"),
+        tests=f"{_CLIENT_TESTS}::test_answers_of_all_forms",
     ),
     mutant(
         "client-truncated",

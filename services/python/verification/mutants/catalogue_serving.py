@@ -86,6 +86,32 @@ SERVING: tuple[Mutant, ...] = (
         tests=f"{_LIMITS}::test_a_body_that_is_too_large_is_refused_and_frees_its_place",
     ),
     mutant(
+        "answer-that-breaks-keeps-its-place",
+        "an answer of the wrong length occupies the group until its deadline",
+        (
+            f"{_ENGINE}/http_app.py",
+            "            exchange.stop(Stop.GONE)  # nobody sends the rest of the answer\n",
+            "",
+        ),
+        tests=f"{_LIMITS}::test_an_answer_whose_length_is_wrong_is_cut_off_and_frees_its_place",
+    ),
+    mutant(
+        "empty-parts-are-swallowed",
+        "a workload that yields empty parts while it computes counts as stalled",
+        (
+            f"{_ENGINE}/answer_parts.py",
+            "            yield Part(data, head)\n",
+            "            if data:\n                yield Part(data, head)\n",
+        ),
+        tests=f"{_SERVING}::test_empty_parts_show_progress_and_can_be_cancelled",
+    ),
+    mutant(
+        "credentials-in-the-log",
+        "the log quotes the credentials of a request",
+        (f"{_ENGINE}/request_run.py", "        if secrets:\n", "        if False:\n"),
+        tests=f"{_SERVING}::test_the_log_knows_the_credentials_of_a_request_as_private",
+    ),
+    mutant(
         "header-injection",
         "a value of the workload with a line break adds headers to the answer",
         (f"{_ENGINE}/answer_parts.py", "byte < 32 and byte != 9", "byte < 9"),

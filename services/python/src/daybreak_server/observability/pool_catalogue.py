@@ -133,7 +133,9 @@ TENANT_GPU = _pool_counter(
 )
 TENANT_QUEUED = _pool_gauge("daybreak_tenant_queued_tasks", "Due tasks of a tenant that wait.", "tenant")
 TENANT_WEIGHT = _pool_gauge(
-    "daybreak_tenant_weight_ratio", "The weight in the fair queue of a tenant whose tasks wait.", "tenant"
+    "daybreak_tenant_weight_ratio",
+    "Weight of a tenant in the fair queue, while it has waiting tasks.",
+    "tenant",
 )
 FAIRNESS_ERROR = _pool_gauge(
     "daybreak_fairness_error_seconds",

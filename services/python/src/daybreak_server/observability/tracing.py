@@ -32,13 +32,14 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging
 from opentelemetry.semconv.attributes import service_attributes as service
 from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, Tracer
 
 from daybreak_server.domain.ids import made_at_ms, pool_of
 from daybreak_server.domain.pools import WAKE_PHASES, GroupRecord
-from daybreak_server.domain.tasks import Claim, Failed, Outcome, Released, State, Stopped, TaskRecord
+from daybreak_server.domain.tasks import Claim, Failed, Outcome, Released, State, Stopped
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.harmless import harmless, nothing
 from daybreak_server.observability.request_spans import RequestSpans
@@ -50,7 +51,6 @@ from daybreak_server.observability.span_conventions import (
     LEASE_LOST,
     OUTCOME,
     RANKS,
-    REPEATED,
     RESUMED,
     SCHEMA,
     STATE,
@@ -62,10 +62,12 @@ from daybreak_server.observability.span_conventions import (
 )
 from daybreak_server.observability.span_export import span_processor, within
 from daybreak_server.observability.span_steps import Phases, PhaseSteps
-from daybreak_server.observability.spans import fail, trace_context
+from daybreak_server.observability.spans import fail
+from daybreak_server.observability.submit_span import SpanSink, SubmitSpan
 from daybreak_server.ports.tracing import (
     CLOSE_S,
     NO_ATTEMPT_TRACE,
+    UNRECORDED_SUBMIT,
     AttemptTrace,
     RequestTrace,
     SubmitTrace,
@@ -101,16 +103,18 @@ class OpenTelemetryTracing:
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("daybreak", version, schema_url=SCHEMA)
+        self._sink = SpanSink(processor, resource, InstrumentationScope("daybreak", version, SCHEMA))
         self._sample_ratio = sample_ratio
 
-    @harmless(lambda _self, caller: UnrecordedSubmit(caller))
     def submit(self, caller: TraceContext | None) -> SubmitTrace:
         """Begin the trace of a submit, and decide whether it is sampled."""
         if caller is None:
-            if random.random() >= self._sample_ratio:
-                return UnrecordedSubmit(None)
-            return SubmitSpan(self._tracer, None)
-        return SubmitSpan(self._tracer, caller) if caller.sampled else UnrecordedSubmit(caller)
+            return UNRECORDED_SUBMIT if random.random() >= self._sample_ratio else self._begin(None)
+        return self._begin(caller) if caller.sampled else UnrecordedSubmit(caller)
+
+    @harmless(lambda _self, caller: UnrecordedSubmit(caller))
+    def _begin(self, caller: TraceContext | None) -> SubmitTrace:
+        return SubmitSpan(self._sink, caller)
 
     @harmless(lambda _self, caller, **_kwargs: UnrecordedRequest(caller))
     def request(
@@ -144,38 +148,6 @@ class OpenTelemetryTracing:
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Send what has been recorded, and stop."""
         within(timeout_s, self._provider.shutdown)
-
-
-class SubmitSpan:
-    """The span ``send <pool>``."""
-
-    def __init__(self, tracer: Tracer, caller: TraceContext | None) -> None:
-        parent = trace.set_span_in_context(NonRecordingSpan(span_context(caller))) if caller else Context()
-        # The pool is known only once the body is read and valid. A request that is refused before sends nothing.
-        self._span = tracer.start_span("send", parent, SpanKind.PRODUCER)
-        self.context: TraceContext | None = trace_context(self._span, caller)
-
-    @harmless(nothing)
-    def stored(self, record: TaskRecord, *, repeated: bool) -> None:
-        """End the span of a submit that the store answered."""
-        self._describe(record.pool)
-        self._span.set_attributes({messaging.MESSAGING_MESSAGE_ID: record.id, TENANT: record.tenant})
-        if repeated:  # the task carries the context of the submit that made it
-            self._span.set_attribute(REPEATED, True)
-            if record.trace_context is not None:
-                self._span.add_link(span_context(record.trace_context))
-        self._span.end()
-
-    @harmless(nothing)
-    def refused(self, pool: str, *, error: str) -> None:
-        """End the span of a submit that the store did not take."""
-        self._describe(pool)
-        fail(self._span, error)
-        self._span.end()
-
-    def _describe(self, pool: str) -> None:
-        self._span.update_name(f"send {pool}")
-        self._span.set_attributes(operation(pool, "send"))
 
 
 class AttemptSpans:

@@ -156,12 +156,16 @@ class UnrecordedRequest:
         """Do nothing."""
 
 
+UNRECORDED_SUBMIT = UnrecordedSubmit(None)
+"""Without a context. Most submits get this one, because to make one for each would cost more."""
+
+
 class NoTracing:
     """Records nothing. A caller's context is passed on as it is."""
 
     def submit(self, caller: TraceContext | None) -> SubmitTrace:
         """Pass on the caller's context."""
-        return UnrecordedSubmit(caller)
+        return UNRECORDED_SUBMIT if caller is None else UnrecordedSubmit(caller)
 
     def attempt(
         self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]

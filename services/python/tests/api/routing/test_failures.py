@@ -50,7 +50,8 @@ def test_a_request_whose_connection_breaks_goes_to_the_same_group_if_there_is_no
     groups.register(backend)
     ready(api, 1)
     with ThreadPoolExecutor(1) as clients:
-        response = clients.submit(httpx2.get, f"{api.url}{SERVE}/?latency=1", timeout=60)
+        deadline = {"Daybreak-Deadline-S": "20"}
+        response = clients.submit(httpx2.get, f"{api.url}{SERVE}/?latency=1", headers=deadline, timeout=60)
         wait_until(lambda: backend.lines("begin"), 60, "the request to reach the group")
         proxy.cut()
         assert response.result().status_code == 200, response.result().text
@@ -122,7 +123,7 @@ def test_a_request_that_breaks_the_groups_that_run_it_is_given_up(start_gateway,
     api = start_gateway(max_tries=2)
     groups.register(*groups.start(3))
     ready(api, 3)
-    response = api.client.post(f"{SERVE}/?refuse=broken")
+    response = api.client.post(f"{SERVE}/?refuse=broken", headers={"Daybreak-Deadline-S": "20"})
     assert (response.status_code, response.json()["code"]) == (502, "group_failed")
     assert sum(len(backend.lines("refused")) for backend in groups.backends) == 2
 

@@ -319,10 +319,11 @@ class Life:
         if kind == "full":
             self.router.refused(slot, leaves=False)
             return
-        slot.release()
         if kind == "break":
-            self._tickets[slot].broke.add(slot.group.id)
+            self.router.broke(slot, self._tickets[slot])
             self._wait(self._tickets[slot])
+        else:
+            slot.release()
 
     def _wait(self, waiter: Ticket) -> None:
         self.waiting[asyncio.create_task(self.router.acquire(waiter, deadline=later()))] = waiter

@@ -102,7 +102,7 @@ def run_mixed(context: ScenarioContext) -> list[Row]:
     with trial(context, groups=3, ranks=2, lease_s=LEASE_S) as run:
         server_fault_at = -SERVER_APART_S
         for _ in range(faults):
-            kinds = ["leader"] * 5 + ["follower"] * 2 + ["gateway"] * 3
+            kinds = ["leader"] * 4 + ["follower"] * 3 + ["gateway"] * 3
             if time.monotonic() - server_fault_at > SERVER_APART_S:
                 kinds += ["server"] * 3
             kind = rng.choice(kinds)
