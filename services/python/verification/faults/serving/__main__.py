@@ -23,7 +23,7 @@ SERVING = ScenarioPackage(
         "request has a deadline of 30 s. Clients record when each byte came, and groups record what they ran. A "
         "checker decides from both."
     ),
-    jobs=1,
+    jobs=2,
 )
 
 

@@ -3,7 +3,7 @@ faults at once.
 
 A frozen leader keeps its group only if it wakes before its lease ends. A lease is shorter than its setting by the time
 since the last refresh of the group's record and by the time since the last tick, each up to a second. So these
-scenarios have leases of 5 s, and freeze for 1.5 s.
+scenarios have leases of 8 s, and freeze for 1.5 s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from verification.faults.serving.trial import Trial, decide, failed_row, trial
 from verification.faults.serving.wish import Wish
 from verification.results import Row
 
-LEASE_S = 5.0
+LEASE_S = 8.0
 FREEZE_S = 1.5
 SERVER_APART_S = 8.0
 """The least time between two faults of the server. After an outage, leases have 2 s to be renewed, which a second
