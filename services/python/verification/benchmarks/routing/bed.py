@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,8 +31,6 @@ DIRECT = "no router"
 START_S = 180.0
 """A router is ready when a request has come back; one of them imports for half a minute."""
 GROUP_TTL_S = 3600.0
-NICE = -15
-"""The priority of all that is measured, where it may be raised: other work on the machine must not take its turns."""
 
 
 @dataclass(slots=True)
@@ -142,10 +140,6 @@ def bed(cores: Cores) -> Iterator[Bed]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-routing-")))
         stack.callback(os.sched_setaffinity, 0, before)
         os.sched_setaffinity(0, cores.clients)
-        usual = os.getpriority(os.PRIO_PROCESS, 0)
-        with suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, NICE)
-            stack.callback(os.setpriority, os.PRIO_PROCESS, 0, usual)
         store = stack.enter_context(parts.valkey(folder / "valkey", fsync="everysec", cores=cores.clients))
         ports = [free_port() for _ in range(BACKENDS)]
         backends = stack.enter_context(
