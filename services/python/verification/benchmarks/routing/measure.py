@@ -29,11 +29,11 @@ class Effort:
     pause_s: float = 0.0064
     """Between the tokens of a stream: 64 streams offer 10,000 tokens a second."""
     requests: int = 200_000
-    memory_s: float = 120.0
+    memory_s: float = 60.0
     """A router that has not answered ``requests`` after this time answers no more."""
 
 
-FULL = Effort(rounds=3, seconds=4.0)
+FULL = Effort(rounds=3, seconds=2.5)
 QUICK = Effort(rounds=1, seconds=0.5, clients=(1, 4), requests=1_000)
 
 

@@ -21,8 +21,6 @@ ABOUT = (
 )
 ADDED_MS, AHEAD, FLAT_MIB = 3.0, 3.0, 16.0
 RIVAL = "LiteLLM"
-SATURATED = 0.9
-"""A router that answers less than this share of what the clients would ask for without it is saturated."""
 
 
 def report(effort: Effort, versions: Mapping[str, str], cores: str) -> Report:
@@ -97,17 +95,14 @@ def _latency(clients: int, by_name: Mapping[str, list[Round]], effort: Effort) -
                     target=f"≤ {ADDED_MS:g} ms" if limit else "",
                     held=added <= ADDED_MS if limit else None,
                     spread=(round(max(0.0, low - floor), 3), round(max(0.0, high - floor), 3)),
-                    note=_load(rounds, direct),
+                    note=_load(rounds),
                 )
             )
     return found
 
 
-def _load(rounds: Sequence[Round], direct: Sequence[Round]) -> str:
-    rate = _middle(rounds, "rate")
-    if rate < SATURATED * _middle(direct, "rate"):
-        return f"saturated: {rate:,.0f} requests/s"
-    return f"{rate:,.0f} requests/s"
+def _load(rounds: Sequence[Round]) -> str:
+    return f"{_middle(rounds, 'rate'):,.0f} requests/s with {_middle(rounds, 'router_busy'):.2f} of a core"
 
 
 def _a_core(what: str, unit: str, by_name: Mapping[str, list[Round]]) -> list[Row]:
