@@ -230,6 +230,20 @@ _GROUPS = Row(
             queries=quantiles("daybreak_rank_request_seconds{POOL}", "pool"),
         ),
         Panel(
+            title="Tokens",
+            shows="Tokens per second that workloads report: those that they read (`input`) and produced (`output`). "
+            "0 if a workload reports none.",
+            bad="`output` that falls while the number of requests in groups does not: a slower model, or larger "
+            "requests.",
+            unit=Unit.PER_SECOND,
+            queries=(
+                query(
+                    "sum by (pool, kind) (rate(daybreak_rank_tokens_total{POOL}[$__rate_interval]))",
+                    "{{pool}} {{kind}}",
+                ),
+            ),
+        ),
+        Panel(
             title="GPUs that answer, and idle ones",
             shows="GPUs of the pools' groups: those that held at least one request, and those that held none. It is "
             "the mean of the last hour, from a sample every five seconds.",

@@ -281,7 +281,7 @@ class ObservedRun:
         self.answering_group()
         for _ in range(4):
             assert set(self.ask_often(6, latency_s=0.3)) == {200}
-        assert self.ask(chunks=5, chunk_s=0.1) == 200
+        assert self.ask(chunks=5, chunk_s=0.1, tokens=20) == 200
         assert self.ask(chunks=2, fault="error", fault_at=2) == 0
         assert set(self.ask_often(CAPACITY + LINE + 6, latency_s=0.2)) == {200, 503}
         with contextlib.ExitStack() as others:

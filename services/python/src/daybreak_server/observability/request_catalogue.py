@@ -43,5 +43,12 @@ RANK_FIRST_BYTE = Metric(
     exporters=(Exporter.RANK,),
     buckets=_BUCKETS,
 )
+RANK_TOKENS = Metric(
+    name="daybreak_rank_tokens_total",
+    type=MetricType.COUNTER,
+    help="Tokens that the workload of a group reports, by kind: `input` and `output`. 0 if it reports none.",
+    labels=("pool", "kind"),
+    exporters=(Exporter.RANK,),
+)
 
-ALL: tuple[Metric, ...] = (RANK_REQUESTS, RANK_IN_FLIGHT, RANK_REQUEST, RANK_FIRST_BYTE)
+ALL: tuple[Metric, ...] = (RANK_REQUESTS, RANK_IN_FLIGHT, RANK_REQUEST, RANK_FIRST_BYTE, RANK_TOKENS)

@@ -37,6 +37,17 @@ class RequestError(WorkloadError):
         self.status = status
 
 
+class CountTokens(Protocol):
+    """The type of :attr:`Request.count_tokens`."""
+
+    def __call__(self, *, input: int = 0, output: int = 0) -> None:
+        """Count tokens."""
+
+
+def _count_nothing(*, input: int = 0, output: int = 0) -> None:
+    return None
+
+
 def never() -> bool:
     """Return ``False``: the request is not cancelled."""
     return False
@@ -60,6 +71,11 @@ class Request:
     """Whether nobody waits for the answer any more. A call also shows that the work advances, so a request that
     computes for longer than ``lease.stall_s`` without a part must call it. In a group of several ranks it is always
     false, because the ranks may only stop together: yield instead."""
+
+    count_tokens: CountTokens = _count_nothing
+    """Report how many tokens the workload has read or produced for this request since the last call:
+    ``request.count_tokens(input=12)``, ``request.count_tokens(output=1)``. They are only counted, as a metric. Calls on
+    ranks other than the leader count nothing."""
 
     def json(self) -> Any:
         """The body as JSON. :raises RequestError: 400 if it is not."""

@@ -139,6 +139,7 @@ class ServingApp:
             headers=headers,
             body=body,
             deadline=deadline,
+            count_tokens=self._metrics.count_tokens,
         )
 
     async def _answer(self, request: Request, receive: Receive, send: Send, began: float) -> RequestOutcome:

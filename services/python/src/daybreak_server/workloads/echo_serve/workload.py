@@ -41,6 +41,9 @@ class Wish(BaseModel):
         0, ge=0, description="The part before which the fault happens; 0: before the first byte."
     )
     fault_rank: int | None = Field(None, ge=0, description="Only on this rank; absent: on all.")
+    tokens: int = Field(
+        0, ge=0, description="Tokens to report for the request, and for each part of its answer."
+    )
     patient: bool = Field(False, description="Do not ask whether the request is cancelled.")
     all_ranks: bool = Field(
         False, description="Run a collective of all ranks before each part; the body is its sums."
@@ -82,6 +85,7 @@ class EchoServe:
         except ValidationError as exc:
             raise RequestError(422, str(exc), code="invalid_wish") from exc
         headers |= wish.headers
+        request.count_tokens(input=wish.tokens, output=0 if wish.chunks else wish.tokens)
         self._pause(wish.latency_s, request, wish)
         self._fault(wish, 0)
         if wish.fault == "nonsense" and not wish.fault_at:
@@ -95,6 +99,7 @@ class EchoServe:
             time.sleep(wish.chunk_s)
         for number in range(1, wish.chunks + 1):
             self._fault(wish, number)
+            request.count_tokens(output=wish.tokens)
             yield self._part(wish, number)
             self._pause(wish.chunk_s, request, wish)
 
