@@ -16,9 +16,6 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.engines.serving.exchange import BUFFER_BYTES
-from daybreak_server.observability import catalogue, request_catalogue
-from daybreak_server.observability.prometheus_meter import PrometheusMeter
-from daybreak_server.ports.metrics import Exporter
 from daybreak_server.workloads.base import Group, NoInput, WorkloadSpec
 from daybreak_server.workloads.serving import Request
 from testkit.pools import Pool, make_settings
@@ -141,24 +138,6 @@ def test_a_stream_arrives_part_by_part_while_the_group_reports_that_it_is_busy(
         assert group_of(pool).state is GroupState.BUSY
     wait_until(lambda: in_flight(pool) == 0, 10, "the end of the cancelled request")
     wait_until(lambda: group_of(pool).state is GroupState.IDLE, 10, "an idle group")
-
-
-def test_tokens_that_a_workload_reports_are_counted(
-    serving: Callable[..., Any], client: httpx.Client
-) -> None:
-    meter = PrometheusMeter(catalogue.exported_by(Exporter.RANK))
-    pool, _, url = serving(meter=meter)
-
-    def tokens() -> dict[str, float | None]:
-        name = request_catalogue.RANK_TOKENS.name
-        return {
-            kind: meter.registry.get_sample_value(name, {"pool": pool.name, "kind": kind})
-            for kind in ("input", "output")
-        }
-
-    assert tokens() == {"input": 0, "output": 0}
-    assert client.post(url, json={"chunks": 3, "tokens": 7}).status_code == 200
-    assert tokens() == {"input": 7, "output": 21}
 
 
 def test_a_stream_that_ends_is_whole(serving: Callable[..., Any], client: httpx.Client) -> None:

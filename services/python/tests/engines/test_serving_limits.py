@@ -155,3 +155,21 @@ def test_every_end_of_a_request_is_counted_and_answers_are_timed(
     assert counted == {"answered": 2, "failed": 1, "deadline": 1, "invalid": 1, "busy": 1}
     assert value("request_seconds_count") == 2
     assert value("first_byte_seconds_count") == 3
+
+
+def test_tokens_that_a_workload_reports_are_counted(
+    serving: Callable[..., Any], client: httpx2.Client
+) -> None:
+    meter = PrometheusMeter(catalogue.exported_by(Exporter.RANK))
+
+    def tokens() -> dict[str, float | None]:
+        name = "daybreak_rank_tokens_total"
+        return {
+            kind: meter.registry.get_sample_value(name, {"pool": "echo", "kind": kind})
+            for kind in ("input", "output")
+        }
+
+    _, _, url = serving(meter=meter)
+    assert tokens() == {"input": 0, "output": 0}
+    assert client.post(url, json={"chunks": 3, "tokens": 7}).status_code == 200
+    assert tokens() == {"input": 7, "output": 21}
