@@ -236,6 +236,7 @@ _GROUPS = Row(
             bad="`output` that falls while the number of requests in groups does not: a slower model, or larger "
             "requests.",
             unit=Unit.PER_SECOND,
+            width=12,
             queries=(
                 query(
                     "sum by (pool, kind) (rate(daybreak_rank_tokens_total{POOL}[$__rate_interval]))",
@@ -253,7 +254,7 @@ _GROUPS = Row(
             colors={".* answering": GOOD, ".* idle": NONE},
             runbook="daybreakgpuwaste",
             deeper="daybreak-cost",
-            width=12,
+            width=24,
             pictured=True,
             queries=(
                 query(_gpus("daybreak_gpu_used_seconds_total"), "{{pool}} answering"),

@@ -36,10 +36,8 @@ local function meter_groups(lease_clock)
     local state, time = stored[1], passed * tonumber(stored[3] or '1')
     if state == 'starting' or state == 'loading' then
       add_total('cold_ms', time)
-    elseif state and state ~= 'lost' and state ~= 'busy' and not stored[2] then
-      add_total('idle_ms', time)
-    elseif state == 'busy' and stored[4] then
-      add_total('serving_ms', time)
+    elseif state and state ~= 'lost' and not stored[2] then
+      add_total(state == 'busy' and stored[4] and 'serving_ms' or 'idle_ms', time)
     end
   end
 end
