@@ -162,7 +162,7 @@ _LINE = Row(
         ),
         Panel(
             title="Retries by reason",
-            shows="Requests per second that were sent to another group, by what the first one did: it was `busy` or "
+            shows="Tries per second that ended without an answer, by what the group did: it was `busy` or "
             "`unreachable`, it `leaves` the pool, or it broke and gave `no_answer`.",
             bad="`no_answer`: groups break. `unreachable`: a network policy, or a host that died. `busy` all the time: "
             "something beside the gateways sends requests to groups.",

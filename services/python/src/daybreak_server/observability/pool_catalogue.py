@@ -160,11 +160,11 @@ POOL_REQUESTS = _pool_gauge(
 )
 POOL_CAPACITY = _pool_gauge(
     "daybreak_pool_capacity_requests",
-    "Requests that the ready groups of a pool of kind `online` hold at once, without groups that drain.",
+    "Requests that the ready groups of a pool of kind `online` can hold at once; groups that drain do not count.",
 )
 GROUPS_NEEDED = _pool_gauge(
     "daybreak_groups_needed",
-    "Groups that these requests need, by the pool's target load: the number that KEDA reads.",
+    "Groups that the requests of a pool of kind `online` need, by its target load: the number that KEDA reads.",
 )
 GROUPS_LOST = _pool_counter(
     "daybreak_groups_lost_total", "Groups that died, hung, or stopped refreshing their registration."

@@ -40,7 +40,7 @@ ROUTER_GROUPS = _router("ready_groups", MetricType.GAUGE, "Groups to which this 
 ROUTER_RETRIES = _router(
     "retries_total",
     MetricType.COUNTER,
-    "Requests sent to another group, by what the first one did: it was `busy`, `leaves` (it drains or is replaced), "
+    "Tries that ended without an answer, by what the group did: it was `busy`, `leaves` (it drains or is replaced), "
     "was `unreachable`, or gave `no_answer` (it broke).",
     "reason",
 )

@@ -23,8 +23,8 @@ class RouterSettings(Section):
     )
     timeout_s: Duration = Field(
         600.0,
-        description="How long a request may take, from its arrival to the end of its answer, if it has no "
-        "`Daybreak-Deadline-S`.",
+        description="How long a request may take, from its arrival to the end of its answer. The header "
+        "`Daybreak-Deadline-S` of a request can only shorten this.",
     )
     max_wait_s: Duration = Field(
         300.0, description="How long a request may wait until a group is ready and free, in seconds."

@@ -118,5 +118,6 @@ def failed_row(what: str, seen: ServingObservations, *, faults: str, wanted: int
         target=f"0 in ≥ {wanted:,}",
         held=requests >= wanted,
         note=f"{requests:,} requests, {faults}; {cut} answers were cut off after they had begun, {reruns} requests "
-        f"ran a second time before, {again} were sent again by their clients; the slowest answer took {slowest:.1f} s",
+        f"ran a second time before their answer began, {again} were sent again by their clients; the slowest answer "
+        f"took {slowest:.1f} s",
     )
