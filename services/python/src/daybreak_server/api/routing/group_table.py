@@ -8,8 +8,8 @@ requests it has sent, which group refuses connections, and which one is full or 
 * The drain mark is the store's. A group that itself says that it leaves is out until the next views tell.
 * A group that refused a connection is tried again after a pause, because it may only have been unreachable for a
   moment.
-* A group that refused a request because it is full is blocked for a moment. The end of one of our requests on it, or a
-  new report, ends that.
+* A group that refused a request because it is full is blocked for a moment. The end of one of our requests on it, or
+  the end of the pause, ends that.
 """
 
 from __future__ import annotations
