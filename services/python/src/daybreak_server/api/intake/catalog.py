@@ -190,10 +190,8 @@ class PoolViewCache:
         self._reads += 1
         read = self._reads
         view = await self._store.pool(pool)
-        if read < self._shown.get(
-            pool, 0
-        ):  # a later read has been answered sooner: groups must not leave and return
-            return view
+        if read < self._shown.get(pool, 0):
+            return view  # a later read has been answered sooner: groups must not leave and return
         self._shown[pool] = read
         self._views[pool] = (self._now_ms(), view)
         for on_view in self._subscribers.get(pool, ()):
