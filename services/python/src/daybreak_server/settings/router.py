@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from daybreak_server.domain.routing import RoutingPolicy
+from daybreak_server.settings.rules import fitting
 from daybreak_server.settings.rules.numbers import Bytes, Count, Duration
-from daybreak_server.settings.section import Section
+from daybreak_server.settings.section import Section, checked
 
 
 class RouterSettings(Section):
@@ -43,9 +46,13 @@ class RouterSettings(Section):
     )
     max_tries: Count = Field(
         3,
-        description="To how many groups a request is sent if each breaks before it answers. Groups that refuse a "
-        "request do not count.",
+        description="How often a request is sent if its group breaks each time before it answers. Groups that refuse "
+        "a request do not count.",
     )
     prefix_bytes: Count = Field(
         1024, description="How much of the beginning of a body the policy `prefix` compares."
     )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        return checked(self, fitting.of_router(self))

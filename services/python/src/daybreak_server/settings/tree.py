@@ -252,8 +252,8 @@ class MetricsSettings(Section):
 
     tenants_max: Count = Field(
         policy.TENANTS_MAX,
-        description="Most tenants of a pool with series of their own; further ones are counted together, as `other`. "
-        "A lower number takes no series away.",
+        description="Maximum number of tenants of a pool that have series of their own. All others are counted "
+        "together, as `other`. A lower number removes no series that exists.",
     )
 
 
