@@ -1,4 +1,4 @@
-"""Models that workers outside Ray serve: what is registered, how many replicas are wanted, and what clients see of them."""
+"""Models that workers outside Ray serve: what is registered, how many replicas run, and what clients see of them."""
 
 from __future__ import annotations
 
