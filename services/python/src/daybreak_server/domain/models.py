@@ -1,0 +1,197 @@
+"""Models that workers outside Ray serve: what is registered, how many replicas run, and what clients see of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from daybreak_server.domain.placement import HOST, Placement, Replica, WantedModel, Worker
+
+
+class ModelState(StrEnum):
+    """The states of a model, from its registration to its end."""
+
+    REGISTERED = "registered"
+    """No replica runs and none is wanted. The next request starts one."""
+    PLACING = "placing"
+    """A replica is wanted, and no worker has room for it."""
+    STARTING = "starting"
+    """A worker starts a replica."""
+    READY = "ready"
+    """At least one replica answers requests."""
+    DRAINING = "draining"
+    """The model has been deleted, and its replicas finish their requests."""
+    FAILED = "failed"
+    """No replica is ready, and the workers could not start one. They try again."""
+
+
+class ReplicaState(StrEnum):
+    """What a worker reports about a replica."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """A model as it was registered."""
+
+    alias: str
+    """The name by which clients ask for it."""
+    source: str
+    """What the engine loads: a folder, a file, or a name of a model hub."""
+    engine: str
+    args: Mapping[str, object] = field(default_factory=dict)
+    memory_bytes: int | None = None
+    """Of one replica; ``None`` if unknown."""
+    gpus: int = 1
+    """Of one replica."""
+    replicas: int = 1
+    """At most."""
+    min_replicas: int = 0
+    """At least, also without any request."""
+    target_load: float = 8.0
+    """The requests that one replica should have."""
+    fallback: str | None = None
+    """The alias of the model that answers while no replica is ready."""
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaReport:
+    """What a worker says about one replica."""
+
+    alias: str
+    state: ReplicaState
+    devices: tuple[int, ...] = (HOST,)
+    reason: str = ""
+    requests: int = 0
+    capacity: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker that holds its lease."""
+
+    id: str
+    url: str
+    """Where gateways reach it."""
+    engines: frozenset[str]
+    devices: Mapping[int, int]
+    """Memory in bytes by index of the GPU, or ``{HOST: bytes}``."""
+    draining: bool = False
+    replicas: tuple[ReplicaReport, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """The requests for a model, in all gateways together."""
+
+    requests: int = 0
+    """Those that wait or are answered now."""
+    idle_s: float = math.inf
+    """How long there has been none; 0 while there is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """What clients see of a model."""
+
+    state: ModelState
+    reason: str = ""
+    """Why it is in this state, and what to do; empty if that is plain."""
+    wanted: int = 0
+    ready: int = 0
+    workers: tuple[str, ...] = ()
+    """The workers of its ready replicas, sorted; a worker with two replicas is listed twice."""
+
+
+def wanted_replicas(model: ModelRecord, demand: Demand, *, placed: int, idle_after_s: float) -> int:
+    """How many replicas of a model should run.
+
+    It rises with the demand at once. It falls to what the demand needs only when there has been no request for
+    ``idle_after_s``, because to load a model again takes longer than to keep it.
+
+    :param placed: how many replicas it has now.
+    """
+    if model.deleted:
+        return 0
+    needed = math.ceil(demand.requests / model.target_load)
+    if demand.idle_s < idle_after_s:
+        needed = max(needed, min(placed, model.replicas), 1)
+    return max(model.min_replicas, min(needed, model.replicas))
+
+
+def wanted_model(model: ModelRecord, replicas: int) -> WantedModel:
+    """A model and its wanted replicas, for :func:`~daybreak_server.domain.placement.place`."""
+    return WantedModel(
+        alias=model.alias,
+        engine=model.engine,
+        replicas=replicas,
+        memory_bytes=model.memory_bytes,
+        devices=model.gpus,
+    )
+
+
+def placeable(worker: WorkerRecord) -> Worker:
+    """A worker, for :func:`~daybreak_server.domain.placement.place`."""
+    return Worker(
+        id=worker.id, engines=worker.engines, devices=dict(worker.devices), draining=worker.draining
+    )
+
+
+def assignments(placement: Placement, worker: str) -> tuple[Replica, ...]:
+    """The replicas that a worker should run."""
+    return tuple(replica for replica in placement.replicas if replica.worker == worker)
+
+
+def view(
+    model: ModelRecord, *, wanted: int, placement: Placement, workers: Iterable[WorkerRecord]
+) -> ModelView:
+    """What clients see of a model."""
+    reports = [
+        (worker.id, report)
+        for worker in sorted(workers, key=lambda worker: worker.id)
+        for report in worker.replicas
+        if report.alias == model.alias
+    ]
+    ready = tuple(worker for worker, report in reports if report.state is ReplicaState.READY)
+    state, reason = _state(model, wanted, placement, reports)
+    return ModelView(state=state, reason=reason, wanted=wanted, ready=len(ready), workers=ready)
+
+
+def _state(
+    model: ModelRecord, wanted: int, placement: Placement, reports: list[tuple[str, ReplicaReport]]
+) -> tuple[ModelState, str]:
+    if model.deleted:
+        return ModelState.DRAINING, "It has been deleted, and finishes its requests."
+    for reported, state in _BEST_FIRST.items():
+        for worker, report in reports:
+            if report.state is reported:
+                return state, _reason(state, worker, report, placement)
+    for replica in placement.replicas:
+        if replica.alias == model.alias:
+            return ModelState.STARTING, f"Worker {replica.worker} will start it."
+    if wanted:
+        return ModelState.PLACING, placement.unplaced.get(model.alias, "")
+    return ModelState.REGISTERED, "The first request starts it."
+
+
+_BEST_FIRST = {
+    ReplicaState.READY: ModelState.READY,
+    ReplicaState.STARTING: ModelState.STARTING,
+    ReplicaState.FAILED: ModelState.FAILED,
+}
+"""The state of a model by that of its best replica."""
+
+
+def _reason(state: ModelState, worker: str, report: ReplicaReport, placement: Placement) -> str:
+    if state is ModelState.READY:
+        return placement.unplaced.get(report.alias, "")
+    if state is ModelState.FAILED:
+        return f"Worker {worker} could not start it: {report.reason}"
+    return report.reason or f"Worker {worker} starts it."
