@@ -50,9 +50,11 @@ from daybreak_server.settings.section import Section, checked
 from daybreak_server.settings.sources import SettingsError
 from daybreak_server.settings.stores import ArtifactSettings, RedisSettings, S3Settings
 from daybreak_server.settings.tracing import TracingSettings
+from daybreak_server.settings.workers import EngineSettings, WorkerSettings
 
 __all__ = [
     "ArtifactSettings",
+    "EngineSettings",
     "HttpSettings",
     "LeaseSettings",
     "LogSettings",
@@ -68,11 +70,13 @@ __all__ = [
     "SettingsError",
     "TenantSettings",
     "TracingSettings",
+    "WorkerSettings",
     "child_environment",
     "colours_wanted",
     "in_pod",
     "load_settings",
     "names_kubernetes",
+    "visible_gpus",
 ]
 
 
@@ -291,6 +295,7 @@ class Settings(Section):
         default_factory=dict, description="The key is the tenant's name."
     )
     router: RouterSettings = RouterSettings()
+    workers: WorkerSettings = WorkerSettings()
     operator: OperatorSettings = OperatorSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
@@ -342,6 +347,11 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """The environment for a child process: this process's with ``changes``; ``None`` removes a variable."""
     merged = {**os.environ, **changes}  # noqa: TID251 - the one place
     return {name: value for name, value in merged.items() if value is not None}
+
+
+def visible_gpus() -> str | None:
+    """The GPUs that processes on this machine may use, if the environment limits them (CUDA_VISIBLE_DEVICES)."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")  # noqa: TID251 - the one place
 
 
 def names_kubernetes() -> bool:
