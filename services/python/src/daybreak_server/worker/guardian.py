@@ -27,29 +27,6 @@ from pathlib import Path
 
 from daybreak_server.worker import process_tree
 
-ORPHANED_S``.
-
-If the guardian itself is killed, the kernel kills the engine, and the worker becomes the parent of what the engine had
-started, and kills that (:mod:`~daybreak_server.worker.engine_process`).
-
-It runs with ``python -I -S``, which starts fast, so it must import nothing but the standard library and its neighbour.
-"""
-
-from __future__ import annotations
-
-import contextlib
-import os
-import select
-import signal
-import sys
-import time
-
-if __name__ == "__main__":  # run as a file, so its package is not known
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib is slow to import
-    import process_tree
-else:
-    from daybreak_server.worker import process_tree
-
 ORPHANED_S = 5.0
 """How long an engine may take to stop when its worker has died."""
 _NOT_STARTED = 127

@@ -81,11 +81,16 @@ def kill_below(root: int, *, without: frozenset[int] = frozenset(), seconds: flo
     that waits for a broken device cannot be killed.
     """
     end = time.monotonic() + seconds
+    killed: set[int] = set()
     while pids := descendants(root, without=without):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        killed |= pids
         if time.monotonic() > end:
             return False
         time.sleep(_POLL_S)
+    for pid in killed:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
     return True
