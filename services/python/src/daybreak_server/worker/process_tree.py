@@ -38,13 +38,17 @@ def die_with_parent(parent: int) -> None:
 
 def parents() -> dict[int, int]:
     """Process → its parent, of all processes that have not ended."""
+    return {pid: parent for pid, (state, parent) in _stats().items() if state not in "ZX"}
+
+
+def _stats() -> dict[int, tuple[str, int]]:
+    """Process → its state and its parent."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state not in "ZX":
-                    found[int(entry.name)] = int(parent)
+                found[int(entry.name)] = state, int(parent)
     return found
 
 
@@ -77,20 +81,24 @@ def reap() -> dict[int, int]:
 def kill_below(root: int, *, without: frozenset[int] = frozenset(), seconds: float = 60.0) -> bool:
     """Kill all processes below ``root`` until none is left, also those that start meanwhile.
 
-    ``root`` must be a subreaper, and is usually the caller. :returns: whether all have ended within ``seconds``; one
+    ``root`` must be a subreaper. Children of the caller that have ended are waited for. :returns: whether all have ended within ``seconds``; one
     that waits for a broken device cannot be killed.
     """
     end = time.monotonic() + seconds
-    killed: set[int] = set()
     while pids := descendants(root, without=without):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        killed |= pids
         if time.monotonic() > end:
             return False
         time.sleep(_POLL_S)
-    for pid in killed:
+    for pid in _ended_children() - without:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
     return True
+
+
+def _ended_children() -> set[int]:
+    """The children of this process that have ended and were not waited for."""
+    me = os.getpid()
+    return {pid for pid, (state, parent) in _stats().items() if parent == me and state == "Z"}
