@@ -131,7 +131,8 @@ class Agent:
             heartbeat_s = answer.heartbeat_s
             self._supervisor.apply(answer.models)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), heartbeat_s)
+                async with asyncio.timeout(heartbeat_s):
+                    await self._changed.wait()
 
     async def _pause(self, exc: GatewayError) -> None:
         """Wait before the next try, and say why: at the first failure in a row."""

@@ -45,8 +45,7 @@ class EngineProcess:
         """Wait for the end. :returns: the exit code; above 128 or negative for a signal."""
         code = await self._process.wait()
         await self._on_end(self._process.pid, code)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._reader), _DRAIN_S)
+        await asyncio.wait({self._reader}, timeout=_DRAIN_S)
         self._reader.cancel()
         return code
 

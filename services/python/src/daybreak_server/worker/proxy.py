@@ -127,8 +127,12 @@ class Proxy:
         stale = 0
         while True:
             try:
+                if not engine.endpoint:
+                    raise UnreachableError("it has ended")
                 return await self._upstreams.send(engine.endpoint, request)
             except UnreachableError as exc:
+                if stale:  # the request may have been the last thing that the engine has seen
+                    raise _broke(engine, exc) from exc
                 raise _refused(Refusal.FAILED, engine.model.alias) from exc
             except NoAnswerError as exc:
                 stale += 1
