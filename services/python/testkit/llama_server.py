@@ -1,7 +1,7 @@
 """llama.cpp's own server, from the wheel ``xllamacpp``, with the options of ``llama-server`` that workers use.
 
-A program for the Python of :data:`testkit.llama.VENV`, so it imports nothing else. It runs one thread: more threads than
-free cores make llama.cpp many times slower.
+A program for the Python of :data:`testkit.llama.VENV`, so it imports nothing else. It runs one thread: more threads
+than free cores make llama.cpp many times slower.
 """
 
 import argparse

@@ -45,11 +45,11 @@ class Engine:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        asked = json.loads(body) if body[:1] == b"{" else {}
+        wanted = json.loads(body) if body[:1] == b"{" else {}
         self.note(f"begin {name}")
         gone = asyncio.create_task(receive())
         try:
-            await self._answer(scope, send, asked, headers, len(body), name, gone)
+            await self._answer(scope, send, wanted, headers, len(body), name, gone)
         except _GoneError:
             self.note(f"gone {name}")
         else:
@@ -58,12 +58,12 @@ class Engine:
             gone.cancel()
 
     async def _answer(
-        self, scope: Any, send: Any, asked: Any, headers: Any, size: int, name: str, gone: asyncio.Task[Any]
+        self, scope: Any, send: Any, wanted: Any, headers: Any, size: int, name: str, gone: asyncio.Task[Any]
     ) -> None:
-        tokens, pause = int(asked.get("tokens", 1)), float(asked.get("pause", 0))
-        if asked.get("crash") == "before":
+        tokens, pause = int(wanted.get("tokens", 1)), float(wanted.get("pause", 0))
+        if wanted.get("crash") == "before":
             os._exit(9)
-        if not asked.get("stream"):
+        if not wanted.get("stream"):
             for _ in range(tokens):
                 await _pause(pause, gone)
             choices = [{"index": 0, "message": {"role": "assistant", "content": "word " * tokens}}]
@@ -76,17 +76,28 @@ class Engine:
                 "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             }
             await _send(
-                send, 200, {"object": "chat.completion", "model": self.options.alias, "choices": choices, "seen": seen}
+                send,
+                200,
+                {"object": "chat.completion", "model": self.options.alias, "choices": choices, "seen": seen},
             )
             return
         start = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": start})
         for number in range(tokens):
             await _pause(pause, gone)
-            chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "x" * int(asked.get("size", 1))}}]}
-            await send({"type": "http.response.body", "body": b"data: %b\n\n" % json.dumps(chunk).encode(), "more_body": True})
+            chunk = {
+                "object": "chat.completion.chunk",
+                "choices": [{"index": 0, "delta": {"content": "x" * int(wanted.get("size", 1))}}],
+            }
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": b"data: %b\n\n" % json.dumps(chunk).encode(),
+                    "more_body": True,
+                }
+            )
             self.note(f"token {name}")
-            if asked.get("crash") == "within" and number == 0:
+            if wanted.get("crash") == "within" and number == 0:
                 await asyncio.sleep(0.2)  # let the first token reach the client
                 os._exit(9)
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})

@@ -15,7 +15,13 @@ import httpx2
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from daybreak.wire import AssignedModel, WorkerAssignments, WorkerHeartbeat, WorkerRegistered, WorkerRegistration
+from daybreak.wire import (
+    AssignedModel,
+    WorkerAssignments,
+    WorkerHeartbeat,
+    WorkerRegistered,
+    WorkerRegistration,
+)
 from daybreak_server.engines.serving.http_server import HttpServer
 from daybreak_server.settings.tree import child_environment
 from testkit.free_ports import free_port
@@ -98,7 +104,12 @@ class WorkerGateway:
     def _register(self, worker: WorkerRegistration) -> Response:
         known = self.workers.get(worker.id)
         alive = known is not None and self._expires[worker.id] > time.monotonic()
-        if known is not None and alive and known.incarnation != worker.incarnation and known.url != worker.url:
+        if (
+            known is not None
+            and alive
+            and known.incarnation != worker.incarnation
+            and known.url != worker.url
+        ):
             return JSONResponse({"detail": f"A worker {worker.id} is alive at {known.url}."}, 409)
         self.workers[worker.id] = worker
         self.registrations.append(worker)
@@ -117,7 +128,9 @@ class WorkerProcess:
         self.engine_log = folder / "engine.log"
         self.engine_log.touch()
         self.log = folder / f"{worker}.log"
-        engines = {"test": {"command": engine_command(self.engine_log), "stop_s": 3, **settings.pop("engine", {})}}
+        engines = {
+            "test": {"command": engine_command(self.engine_log), "stop_s": 3, **settings.pop("engine", {})}
+        }
         workers = {"engines": engines | settings.pop("engines", {}), **settings}
         environ = {
             "DAYBREAK_WORKERS": json.dumps(workers),

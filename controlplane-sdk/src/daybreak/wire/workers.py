@@ -1,4 +1,4 @@
-"""Workers: machines outside Ray that run model servers (*engines*), and what they and a gateway tell each other.
+"""Workers: machines outside Ray that run model servers (*engines*), and their messages to and from a gateway.
 
 A worker registers once (:class:`WorkerRegistration`), and then sends a :class:`WorkerHeartbeat` every ``heartbeat_s``
 and whenever the state of one of its models changes. Each reply lists the models that it should run. A worker whose

@@ -1,4 +1,4 @@
-"""A worker and its gateway: registration, refusal, outages, and what happens to models meanwhile."""
+"""A worker and its gateway: registration, refusal, outages, and what they do to models."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ def test_an_engine_that_fails_is_restarted_and_shows_its_last_lines(
     assert failed.reason.startswith("The engine test exited with code 3")
     assert failed.last_lines == ["loading org/m as m", "CUDA out of memory, as it were"]
     assert "    CUDA out of memory, as it were" in worker.log.read_text()
-    wait_until(lambda: "for the 2. time in a row" in str(gateway.last("w1").models[0].reason), 60, "a second try")
+    wait_until(
+        lambda: "for the 2. time in a row" in str(gateway.last("w1").models[0].reason), 60, "a second try"
+    )
     broken.unlink()
     ready = gateway.wait_for("w1", "m", "ready").models[0]
     assert (ready.reason, ready.last_lines) == (None, [])
@@ -192,7 +194,8 @@ def test_requests_that_do_not_end_in_time_are_cut_off(gateway: WorkerGateway, st
     with worker.client() as client:
         body = {"model": "m", "stream": True, "tokens": 10_000, "pause": 0.1}
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-            next(answer.iter_lines())
+            parts = answer.iter_raw()
+            next(parts)
             worker.terminate()
             assert worker.process.wait(60) == 0
     assert "1 requests have not ended within 0.5 s" in worker.log.read_text()
@@ -205,7 +208,8 @@ def test_a_second_signal_ends_a_worker_at_once(gateway: WorkerGateway, start_wor
     with worker.client() as client:
         body = {"model": "m", "stream": True, "tokens": 10_000, "pause": 0.1}
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-            next(answer.iter_lines())
+            parts = answer.iter_raw()
+            next(parts)
             worker.terminate()
             wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
             time.sleep(0.1)  # two signals that arrive together are one

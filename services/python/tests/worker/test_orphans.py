@@ -132,8 +132,12 @@ class TestGuardian:
         assert process.stdout is not None
         assert process.stdout.read() == f"{tmp_path}/none cannot be started: No such file or directory\n"
 
-    def test_an_engine_may_end_by_itself_after_sigterm(self, run: Callable[..., subprocess.Popen[str]]) -> None:
-        process = run("sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", stop_s=60)
+    def test_an_engine_may_end_by_itself_after_sigterm(
+        self, run: Callable[..., subprocess.Popen[str]]
+    ) -> None:
+        process = run(
+            "sh", "-c", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done", stop_s=60
+        )
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.terminate()

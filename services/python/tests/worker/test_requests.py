@@ -79,7 +79,10 @@ def test_a_large_body_is_passed_on_as_it_comes(worker: WorkerProcess) -> None:
 
 def test_a_stream_arrives_while_the_engine_still_works(worker: WorkerProcess) -> None:
     body = {"model": "m", "stream": True, "tokens": 2, "pause": 0.5}
-    with worker.client() as client, client.stream("POST", PATH, json=body, headers={"X-Request-Id": "s-1"}) as answer:
+    with (
+        worker.client() as client,
+        client.stream("POST", PATH, json=body, headers={"X-Request-Id": "s-1"}) as answer,
+    ):
         lines = answer.iter_lines()
         first = next(lines)
         assert worker.events("end").count("s-1") == 0
@@ -89,7 +92,10 @@ def test_a_stream_arrives_while_the_engine_still_works(worker: WorkerProcess) ->
 
 def test_a_client_that_leaves_ends_the_work_at_the_engine(worker: WorkerProcess) -> None:
     body = {"model": "m", "stream": True, "tokens": 1000, "pause": 0.05}
-    with worker.client() as client, client.stream("POST", PATH, json=body, headers={"X-Request-Id": "g-1"}) as answer:
+    with (
+        worker.client() as client,
+        client.stream("POST", PATH, json=body, headers={"X-Request-Id": "g-1"}) as answer,
+    ):
         next(answer.iter_lines())
     wait_until(lambda: "g-1" in worker.events("gone"), 30, "the engine sees that nobody waits")
     with pytest.raises(httpx2.ReadTimeout), worker.client() as client:
@@ -99,7 +105,10 @@ def test_a_client_that_leaves_ends_the_work_at_the_engine(worker: WorkerProcess)
 
 def test_a_slow_client_slows_its_engine_down(worker: WorkerProcess) -> None:
     body = {"model": "m", "stream": True, "tokens": 400, "size": 100_000}
-    with worker.client() as client, client.stream("POST", PATH, json=body, headers={"X-Request-Id": "b-1"}) as answer:
+    with (
+        worker.client() as client,
+        client.stream("POST", PATH, json=body, headers={"X-Request-Id": "b-1"}) as answer,
+    ):
         parts = answer.iter_raw()
         size = len(next(parts))
         sent = written(worker, "b-1")
@@ -138,7 +147,10 @@ def test_an_unknown_model_gets_404(worker: WorkerProcess) -> None:
 
 
 def test_a_model_that_starts_refuses_before_the_body_is_sent(worker: WorkerProcess) -> None:
-    assert (worker.ask("slow").status_code, worker.ask("slow").headers["daybreak-refused"]) == (503, "starting")
+    assert (worker.ask("slow").status_code, worker.ask("slow").headers["daybreak-refused"]) == (
+        503,
+        "starting",
+    )
 
 
 def test_a_request_for_another_worker_is_refused(worker: WorkerProcess) -> None:
@@ -222,7 +234,9 @@ def test_an_engine_that_dies_before_its_answer_is_502_and_within_it_cuts_it_off(
         body = {"model": "m", "stream": True, "tokens": 5, "crash": "within"}
         with client.stream("POST", PATH, json=body) as answer, pytest.raises(httpx2.RemoteProtocolError):
             answer.read()
-    wait_until(lambda: worker.ask("m").headers.get("daybreak-refused") == "failed", 30, "the failure is known")
+    wait_until(
+        lambda: worker.ask("m").headers.get("daybreak-refused") == "failed", 30, "the failure is known"
+    )
     wait_until(lambda: worker.ask("m").status_code == 200, 60, "the engine starts again")
 
 

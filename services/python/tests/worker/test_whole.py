@@ -44,4 +44,8 @@ def test_the_models_are_those_of_the_last_answer(gateway: WorkerGateway, start_w
     assert worker.ask("b").json()["seen"]["pid"] == pid, "it was not restarted"
     assert worker.ask("a").status_code == 404
     gateway.want("w1", model("b", args={"load_s": 0.1}))
-    wait_until(lambda: worker.ask("b").json().get("seen", {}).get("pid", pid) != pid, 60, "other args, another process")
+    wait_until(
+        lambda: worker.ask("b").json().get("seen", {}).get("pid", pid) != pid,
+        60,
+        "other args, another process",
+    )

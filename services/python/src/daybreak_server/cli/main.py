@@ -173,7 +173,7 @@ def operator(
 
 
 @app.command()
-def worker(
+def worker(  # noqa: PLR0917 - typer passes them by name
     context: typer.Context,
     manager_url: Annotated[
         str, typer.Option(envvar="MANAGER_URL", metavar="URL", help="A gateway, such as http://gateway:8000.")

@@ -35,8 +35,8 @@ class EngineSettings(Section):
 
     command: EngineCommand = Field(
         "",
-        description="Command that starts the program, without a shell: `vllm serve {source} --served-model-name {alias} "
-        "--host {host} --port {port} {args}`. `{args}` becomes the options of the model: `max_model_len: 4096` becomes "
+        description="Command that starts the program, without a shell: `vllm serve {source} --served-model-name "
+        "{alias} --host {host} --port {port} {args}`. `{args}` becomes the options of the model: `max_model_len: 4096` becomes "
         "`--max-model-len 4096`.",
     )
     health: str = Field(
@@ -57,7 +57,8 @@ class EngineSettings(Section):
         15.0, description="How long the program may take to stop after SIGTERM. Then the worker kills it."
     )
     env: dict[str, str] = Field(
-        default_factory=dict, description="Environment variables of the program, added to those of the worker."
+        default_factory=dict,
+        description="Environment variables of the program, added to those of the worker.",
     )
 
 
@@ -66,8 +67,8 @@ class WorkerSettings(Section):
 
     token: str | None = Field(
         None,
-        description="Secret that a worker and its gateway send each other as `Authorization: Bearer …`. Set it on both, "
-        "unless both are on this machine.",
+        description="Secret that a worker and its gateway send each other as `Authorization: Bearer …`. Set it on "
+        "both, unless both are on this machine.",
     )
     timeout_s: Duration = Field(
         600.0,

@@ -104,7 +104,10 @@ class Agent:
             else:
                 self._failures = 0
                 _log.info(
-                    "registered as %s at %s, with %s", self._worker, self._gateway.url, _described(registration)
+                    "registered as %s at %s, with %s",
+                    self._worker,
+                    self._gateway.url,
+                    _described(registration),
                 )
                 return accepted.heartbeat_s
 

@@ -200,7 +200,9 @@ class Engine:
             f"The engine {self.model.engine} {why}{count}. It starts again {pause_s:g} s later.",
         )
         tail = "".join(f"\n    {line}" for line in list(self._lines)[-_SHOWN_LINES:])
-        _log.warning("model %s: %s The end of its output:%s", self.model.alias, self.reason, tail or " (none)")
+        _log.warning(
+            "model %s: %s The end of its output:%s", self.model.alias, self.reason, tail or " (none)"
+        )
 
     def _pause_s(self) -> float:
         return _PAUSES_S[min(max(self._failures - 1, 0), len(_PAUSES_S) - 1)]

@@ -45,7 +45,9 @@ class RefusedError(GatewayError):
 class GatewayClient:
     """Calls one gateway. ``url`` may have a path, below which a proxy serves the gateway."""
 
-    def __init__(self, url: str, *, token: str | None, upstreams: Upstreams, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, *, token: str | None, upstreams: Upstreams, timeout_s: float = TIMEOUT_S
+    ) -> None:
         parts = urlsplit(url)
         self.url = url
         self._endpoint = f"{parts.scheme}://{parts.netloc}"
@@ -87,7 +89,9 @@ class GatewayClient:
             raise GatewayUnavailableError(f"{self.url} cannot be reached: {exc}") from exc
         if 200 <= status < 300:
             return answer
-        message = f"{self.url} answers {method.decode()} {path.partition('?')[0]} with {status}: {_detail(answer)}"
+        message = (
+            f"{self.url} answers {method.decode()} {path.partition('?')[0]} with {status}: {_detail(answer)}"
+        )
         if status == 404:
             raise UnknownWorkerError(message)
         if status in (400, 401, 403, 405, 409, 413, 422):
@@ -107,7 +111,9 @@ class GatewayClient:
                 parts.append(part)
                 size += len(part)
                 if size > _MAX_BYTES:
-                    raise GatewayUnavailableError(f"the answer of {self.url} is larger than {_MAX_BYTES} bytes")
+                    raise GatewayUnavailableError(
+                        f"the answer of {self.url} is larger than {_MAX_BYTES} bytes"
+                    )
             return answer.status, b"".join(parts)
         finally:
             answer.close()
@@ -123,7 +129,9 @@ def _read(kind: type[_Reply], answer: bytes) -> _Reply:
     except ValidationError as exc:
         problem = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
-        raise GatewayUnavailableError(f"the answer of the gateway cannot be used: {where}: {problem['msg']}") from None
+        raise GatewayUnavailableError(
+            f"the answer of the gateway cannot be used: {where}: {problem['msg']}"
+        ) from None
 
 
 def _detail(answer: bytes) -> str:

@@ -43,7 +43,9 @@ class Gpus:
         except _NvmlError as exc:
             if not self._complained:
                 self._complained = True
-                _log.warning("the GPUs of this machine cannot be read, so no model is placed on them: %s", exc)
+                _log.warning(
+                    "the GPUs of this machine cannot be read, so no model is placed on them: %s", exc
+                )
             return []
 
     def _list(self, nvml: ctypes.CDLL) -> Iterator[WorkerGpu]:
@@ -69,7 +71,9 @@ class Gpus:
     def _is_visible(self, index: int, uuid: str) -> bool:
         if self._visible is None:
             return True
-        return any(name == str(index) or (name[:4] == "GPU-" and uuid.startswith(name)) for name in self._visible)
+        return any(
+            name == str(index) or (name[:4] == "GPU-" and uuid.startswith(name)) for name in self._visible
+        )
 
 
 def environment_of(indices: Sequence[int], *, machine_has_gpus: bool) -> dict[str, str]:
@@ -89,7 +93,9 @@ def _load(libraries: Sequence[str]) -> ctypes.CDLL | None:
             code = nvml.nvmlInit_v2()
             if code == 0:
                 return nvml
-            _log.warning("NVML is installed, but cannot be used (code %d), so no model is placed on a GPU", code)
+            _log.warning(
+                "NVML is installed, but cannot be used (code %d), so no model is placed on a GPU", code
+            )
             return None
     return None
 

@@ -16,7 +16,9 @@ BROKE_HEADER = "Daybreak-Broke"
 class RequestFailedError(Exception):
     """A request gets an error instead of an answer."""
 
-    def __init__(self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
@@ -35,6 +37,11 @@ def error_response(
     kind = "server_error" if status >= 500 else "invalid_request_error"
     if status == 401:
         kind = "authentication_error"
-    error = {"message": detail, "type": kind, "param": "model" if code == "model_not_found" else None, "code": code}
+    error = {
+        "message": detail,
+        "type": kind,
+        "param": "model" if code == "model_not_found" else None,
+        "code": code,
+    }
     body = json.dumps({"error": error}, ensure_ascii=False).encode()
     return Response(body, status, dict(headers or {}), media_type="application/json")

@@ -79,10 +79,11 @@ def reap() -> dict[int, int]:
 
 
 def kill_below(root: int, *, without: frozenset[int] = frozenset(), seconds: float = 60.0) -> bool:
-    """Kill all processes below ``root`` until none is left, also those that start meanwhile.
+    """Kill all processes below ``root`` until none is left, also those that start during the call.
 
-    ``root`` must be a subreaper. Children of the caller that have ended are waited for. :returns: whether all have ended within ``seconds``; one
-    that waits for a broken device cannot be killed.
+    ``root`` must be a subreaper. Children of the caller that have ended are waited for.
+
+    :returns: whether all have ended within ``seconds``. A process that waits for a broken device cannot be killed.
     """
     end = time.monotonic() + seconds
     while pids := descendants(root, without=without):

@@ -24,7 +24,6 @@ from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.request_body import header
 from daybreak_server.api.routing.forwarding import GROUP_HEADER, Header, forwarded_headers
 from daybreak_server.api.routing.interruption import ClientWatch
-from daybreak_server.api.routing.proxy import CLIENT_GONE, DEADLINE_HEADER, MAX_STALE
 from daybreak_server.api.routing.request_body import ClientGoneError, ForwardedBody
 from daybreak_server.ports.upstreams import (
     AnswerCutOffError,
@@ -40,6 +39,11 @@ from daybreak_server.worker.openai_errors import BROKE_HEADER, REFUSED_HEADER, R
 from daybreak_server.worker.supervisor import Refusal, Supervisor
 
 _log = logging.getLogger(__name__)
+CLIENT_GONE = 499
+"""The status of a request whose client did not wait for the answer."""
+MAX_STALE = 3
+"""How many idle connections that turn out to be closed are replaced before it counts as a failure of the engine."""
+DEADLINE_HEADER = b"daybreak-deadline-s"
 MAX_BODY_BYTES = 256 << 20
 """Gateways have smaller limits of their own."""
 BUFFER_BYTES = 1 << 20
@@ -81,7 +85,9 @@ class Proxy:
             if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch.gone):
                 return Response(status_code=CLIENT_GONE)
             if isinstance(exc, TimeoutError):
-                exc = RequestFailedError(504, "deadline_passed", "The deadline passed before the answer began.")
+                exc = RequestFailedError(
+                    504, "deadline_passed", "The deadline passed before the answer began."
+                )
             if isinstance(exc, ApiError):
                 exc = RequestFailedError(exc.status, exc.code, exc.detail)
             if isinstance(exc, RequestFailedError):
@@ -148,7 +154,9 @@ class Proxy:
         path: bytes = scope.get("raw_path") or scope["path"].encode()
         headers: list[Header] = [
             (name, value)
-            for name, value in forwarded_headers(scope["headers"], request_id=header(request, b"x-request-id"))
+            for name, value in forwarded_headers(
+                scope["headers"], request_id=header(request, b"x-request-id")
+            )
             if name not in _OWN_HEADERS and not (self._token is not None and name == b"authorization")
         ]
         return UpstreamRequest(
@@ -169,9 +177,13 @@ class Proxy:
         except ValueError:
             seconds = math.nan
         if math.isnan(seconds):
-            raise RequestFailedError(400, "bad_header", "Daybreak-Deadline-S is not a number of seconds, such as 30.")
+            raise RequestFailedError(
+                400, "bad_header", "Daybreak-Deadline-S is not a number of seconds, such as 30."
+            )
         if seconds <= 0:
-            raise RequestFailedError(504, "deadline_passed", "The deadline passed before the request arrived.")
+            raise RequestFailedError(
+                504, "deadline_passed", "The deadline passed before the request arrived."
+            )
         return min(seconds, self._timeout_s)
 
 
@@ -251,5 +263,8 @@ def _broke(engine: Engine, cause: Exception) -> RequestFailedError:
     alias = engine.model.alias
     _log.warning("model %s: its engine gave no answer: %s", alias, cause)
     return RequestFailedError(
-        502, "engine_failed", f"The engine of the model {alias} gave no answer: {cause}.", headers={BROKE_HEADER: "engine"}
+        502,
+        "engine_failed",
+        f"The engine of the model {alias} gave no answer: {cause}.",
+        headers={BROKE_HEADER: "engine"},
     )

@@ -204,6 +204,6 @@ def is_installed(engine: EngineSettings) -> bool:
     return shutil.which(words_of(engine.command)[0]) is not None
 
 
-def _same(one: AssignedModel, other: AssignedModel) -> bool:
+def _same(model: AssignedModel, other: AssignedModel) -> bool:
     """Whether both would run the same process. How much memory it is expected to need does not matter for that."""
-    return one.model_copy(update={"memory_bytes": None}) == other.model_copy(update={"memory_bytes": None})
+    return model.model_copy(update={"memory_bytes": None}) == other.model_copy(update={"memory_bytes": None})

@@ -61,73 +61,69 @@ class Worker:
 
     def __init__(self, address: WorkerAddress, settings: WorkerSettings) -> None:
         """Listen. :raises ListenError: if the address is in use."""
-        self._address = address
-        self._settings = settings
         self._socket = _listener(address.host, address.port)
         self.url = address.public_url or _url(address, self._socket.getsockname()[1])
+        self._id = address.id
+        self._changed = asyncio.Event()
+        self._to_engines = HttpUpstreams(keep_alive_s=_ENGINE_KEEP_ALIVE_S)
+        self._to_gateway = HttpUpstreams()
+        gpus = Gpus(visible=visible_gpus())
+        self._supervisor = Supervisor(
+            settings,
+            upstreams=self._to_engines,
+            machine_has_gpus=bool(gpus.read()),
+            changed=self._changed.set,
+        )
+        self._agent = Agent(
+            worker=address.id,
+            url=self.url,
+            version=_version(),
+            gateway=GatewayClient(address.manager_url, token=settings.token, upstreams=self._to_gateway),
+            supervisor=self._supervisor,
+            resources=lambda: _resources(gpus),
+            changed=self._changed,
+        )
+        self._proxy = Proxy(
+            worker=address.id, supervisor=self._supervisor, upstreams=self._to_engines, settings=settings
+        )
+        app = WorkerApp(
+            proxy=self._proxy, supervisor=self._supervisor, token=settings.token, health=self._health
+        )
+        self._server = _Server(app)
 
     async def run(self) -> int:
         """Run until a signal arrives. :returns: the exit code; 1 if the gateway refuses this worker."""
-        changed = asyncio.Event()
-        gpus = Gpus(visible=visible_gpus())
-        supervisor = Supervisor(
-            self._settings,
-            upstreams=(engines := HttpUpstreams(keep_alive_s=_ENGINE_KEEP_ALIVE_S)),
-            machine_has_gpus=bool(gpus.read()),
-            changed=changed.set,
-        )
-        gateway = GatewayClient(
-            self._address.manager_url, token=self._settings.token, upstreams=(to_gateway := HttpUpstreams())
-        )
-        agent = Agent(
-            worker=self._address.id,
-            url=self.url,
-            version=_version(),
-            gateway=gateway,
-            supervisor=supervisor,
-            resources=lambda: _resources(gpus),
-            changed=changed,
-        )
-        proxy = Proxy(
-            worker=self._address.id, supervisor=supervisor, upstreams=engines, settings=self._settings
-        )
-        server = _Server(
-            WorkerApp(
-                proxy=proxy,
-                supervisor=supervisor,
-                token=self._settings.token,
-                health=lambda: {
-                    "id": self._address.id,
-                    "registered": agent.registered,
-                    "draining": agent.draining,
-                },
-            )
-        )
         signals = _Signals()
-        serving = asyncio.create_task(server.serve(sockets=[self._socket]))
-        talking = asyncio.create_task(agent.run())
-        _log.info("worker %s listens on %s", self._address.id, self.url)
+        serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        talking = asyncio.create_task(self._agent.run())
+        _log.info("worker %s listens on %s", self._id, self.url)
         try:
             await asyncio.wait({serving, talking, signals.first}, return_when=asyncio.FIRST_COMPLETED)
             code = _exit_code(talking)
-            proxy.draining = agent.draining = True
-            changed.set()
-            supervisor.drain()
-            await asyncio.wait(
-                {asyncio.create_task(supervisor.ended()), signals.second}, return_when=asyncio.FIRST_COMPLETED
-            )
-            supervisor.stop()
-            await supervisor.ended()
-            talking.cancel()
-            await asyncio.wait({talking})
-            await agent.deregister()
+            await self._end(talking, signals)
         finally:
             signals.close()
-            server.should_exit = True
+            self._server.should_exit = True
             await serving
-            await engines.close()
-            await to_gateway.close()
+            await self._to_engines.close()
+            await self._to_gateway.close()
         return code
+
+    async def _end(self, talking: asyncio.Task[None], signals: _Signals) -> None:
+        """Let requests end until the second signal, stop the engines, and deregister."""
+        self._proxy.draining = self._agent.draining = True
+        self._changed.set()
+        self._supervisor.drain()
+        ended = asyncio.create_task(self._supervisor.ended())
+        await asyncio.wait({ended, signals.second}, return_when=asyncio.FIRST_COMPLETED)
+        self._supervisor.stop()
+        await ended
+        talking.cancel()
+        await asyncio.wait({talking})
+        await self._agent.deregister()
+
+    def _health(self) -> dict[str, Any]:
+        return {"id": self._id, "registered": self._agent.registered, "draining": self._agent.draining}
 
 
 class _Server(uvicorn.Server):
@@ -198,7 +194,9 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as exc:
-        raise ListenError(f"cannot listen on {host}, port {port}: {exc.strerror}; choose another --port") from exc
+        raise ListenError(
+            f"cannot listen on {host}, port {port}: {exc.strerror}; choose another --port"
+        ) from exc
 
 
 def _url(address: WorkerAddress, port: int) -> str:
@@ -213,7 +211,9 @@ def _own_address(url: str) -> str | None:
     """The address of this machine in the network of ``url``. Sends nothing."""
     parts = urlsplit(url)
     with contextlib.suppress(OSError):
-        family, _, _, _, where = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_DGRAM)[0]
+        family, _, _, _, where = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_DGRAM)[
+            0
+        ]
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect(where)
             return str(probe.getsockname()[0])

@@ -23,7 +23,9 @@ def words_of(command: str) -> list[str]:
         raise ValueError(f"the command cannot be split into words ({exc}); check its quotes") from None
     found = {name for word in words for name in PLACEHOLDER.findall(word)}
     if unknown := sorted(found - set(PLACEHOLDERS)):
-        raise ValueError(f"the placeholder {{{unknown[0]}}} is unknown; there are {{{'}, {'.join(PLACEHOLDERS)}}}")
+        raise ValueError(
+            f"the placeholder {{{unknown[0]}}} is unknown; there are {{{'}, {'.join(PLACEHOLDERS)}}}"
+        )
     if any("{args}" in word and word != "{args}" for word in words):
         raise ValueError("{args} must be a word of its own, because it becomes several words")
     if words and "port" not in found:
