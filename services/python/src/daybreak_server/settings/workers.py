@@ -36,8 +36,8 @@ class EngineSettings(Section):
     command: EngineCommand = Field(
         "",
         description="Command that starts the program, without a shell: `vllm serve {source} --served-model-name "
-        "{alias} --host {host} --port {port} {args}`. `{args}` becomes the options of the model: `max_model_len: 4096` becomes "
-        "`--max-model-len 4096`.",
+        "{alias} --host {host} --port {port} {args}`. `{args}` becomes the options of the model: `max_model_len: 4096` "
+        "becomes `--max-model-len 4096`.",
     )
     health: str = Field(
         "/health",
