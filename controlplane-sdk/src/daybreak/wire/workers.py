@@ -47,8 +47,8 @@ class WorkerGpu(RequestModel):
 class WorkerRegistration(RequestModel):
     """``POST /v1/workers``.
 
-    ``incarnation`` is random for each process, and distinguishes two workers with the same id. ``url`` is where gateways
-    send the requests for the worker's models.
+    ``incarnation`` is random for each process, and distinguishes two workers with the same id. ``url`` is where
+    gateways send the requests for the worker's models.
     """
 
     id: WorkerId
