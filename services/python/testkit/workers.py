@@ -128,6 +128,7 @@ class WorkerProcess:
         self.engine_log = folder / "engine.log"
         self.engine_log.touch()
         self.log = folder / f"{worker}.log"
+        variables = settings.pop("variables", {})
         engines = {
             "test": {"command": engine_command(self.engine_log), "stop_s": 3, **settings.pop("engine", {})}
         }
@@ -137,6 +138,7 @@ class WorkerProcess:
             "WORKER_ID": worker,
             "MANAGER_URL": gateway_url,
             "WORKER_PORT": str(self.port),
+            **variables,
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -175,6 +177,7 @@ class WorkerProcess:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
                 self.kill()
+                raise AssertionError(f"the worker did not end; its log is {self.log}") from None
 
 
 def model(alias: str, **changes: Any) -> dict[str, Any]:

@@ -129,9 +129,7 @@ def test_an_engine_that_fails_is_restarted_and_shows_its_last_lines(
     assert failed.reason.startswith("The engine test exited with code 3")
     assert failed.last_lines == ["loading org/m as m", "CUDA out of memory, as it were"]
     assert "    CUDA out of memory, as it were" in worker.log.read_text()
-    wait_until(
-        lambda: "for the 2. time in a row" in str(gateway.last("w1").models[0].reason), 60, "a second try"
-    )
+    wait_until(lambda: "(failure 2 in a row)" in str(gateway.last("w1").models[0].reason), 60, "a second try")
     broken.unlink()
     ready = gateway.wait_for("w1", "m", "ready").models[0]
     assert (ready.reason, ready.last_lines) == (None, [])
@@ -231,3 +229,32 @@ def test_a_replica_starts_once_its_gpu_is_free(gateway: WorkerGateway, start_wor
             answer.read()
     gateway.wait_for("w1", "b", "ready")
     assert gateway.state("w1", "a") is None
+
+
+def test_the_gateway_learns_where_to_reach_the_worker(gateway: WorkerGateway, start_worker: Start) -> None:
+    start_worker(worker="here")
+    everywhere = start_worker(worker="everywhere", variables={"WORKER_HOST": "0.0.0.0"})
+    start_worker(worker="forwarded", variables={"PUBLIC_URL": "https://gpu.example.com/"})
+    wait_until(lambda: len(gateway.workers) == 3, 60, "three workers")
+    assert gateway.workers["everywhere"].url == everywhere.url, (
+        "the address from which it reaches the gateway"
+    )
+    assert gateway.workers["forwarded"].url == "https://gpu.example.com"
+
+
+def test_an_engine_does_not_get_the_settings_of_the_worker(tmp_path: Path) -> None:
+    gateway = WorkerGateway(token="s3cret")
+    gateway.want("w1", model("m", engine="show"))
+    show = {"command": "sh -c 'env; exit 1' {port}", "env": {"OF_ENGINE": "1"}}
+    worker = WorkerProcess(
+        tmp_path / "worker", gateway.url, token="s3cret", engines={"show": show}, variables={"HF_HOME": "/x"}
+    )
+    try:
+        gateway.wait_for("w1", "m", "failed")
+        log = worker.log.read_text()
+        assert "m: HF_HOME=/x" in log
+        assert "m: OF_ENGINE=1" in log
+        assert "s3cret" not in log
+    finally:
+        worker.close()
+        gateway.stop()

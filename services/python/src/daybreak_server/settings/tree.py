@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from daybreak_server.domain import policy
 from daybreak_server.domain.kinds import PoolKind
-from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
+from daybreak_server.domain.names import API_APPLICATION, POOL_NAME, VARIABLES
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.settings import sources
 from daybreak_server.settings.log import LogSettings
@@ -73,6 +73,7 @@ __all__ = [
     "WorkerSettings",
     "child_environment",
     "colours_wanted",
+    "foreign_environment",
     "in_pod",
     "load_settings",
     "names_kubernetes",
@@ -347,6 +348,12 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """The environment for a child process: this process's with ``changes``; ``None`` removes a variable."""
     merged = {**os.environ, **changes}  # noqa: TID251 - the one place
     return {name: value for name, value in merged.items() if value is not None}
+
+
+def foreign_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program of others: this process's without Daybreak's settings, which have secrets."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}  # noqa: TID251 - the one place
+    return {**kept, **changes}
 
 
 def visible_gpus() -> str | None:

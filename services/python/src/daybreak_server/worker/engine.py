@@ -68,7 +68,7 @@ class Engine:
         self.endpoint = ""
         """The URL of the process while the replica is ready."""
         self._settings = settings
-        self._env = {**settings.env, **env}
+        self._env = {"PYTHONUNBUFFERED": "1", **settings.env, **env}  # so that no last line is lost
         self._upstreams = upstreams
         self._start = start
         self._changed = changed
@@ -194,7 +194,7 @@ class Engine:
     def _fail(self, why: str) -> None:
         self._failures += 1
         pause_s = self._pause_s()
-        count = f", for the {self._failures}. time in a row" if self._failures > 1 else ""
+        count = f" (failure {self._failures} in a row)" if self._failures > 1 else ""
         self._set(
             WorkerModelState.FAILED,
             f"The engine {self.model.engine} {why}{count}. It starts again {pause_s:g} s later.",

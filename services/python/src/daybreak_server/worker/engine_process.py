@@ -13,7 +13,7 @@ import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from daybreak_server.settings.tree import child_environment
+from daybreak_server.settings.tree import foreign_environment
 from daybreak_server.worker import guardian, process_tree
 
 _output = logging.getLogger("daybreak.engine")
@@ -86,7 +86,7 @@ class Launcher:
         """Start an engine.
 
         :param name: The prefix of each line of its output in the log.
-        :param env: Variables that it gets besides those of this process.
+        :param env: Variables that it gets besides those of this process that are no settings of Daybreak.
         :param stop_s: How long it may take to stop.
         :param lines: Gets the last lines of its output.
         :raises OSError: if no process can be started.
@@ -97,7 +97,7 @@ class Launcher:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                env=child_environment(env),
+                env=foreign_environment(env),
                 start_new_session=True,
             )
             self._guardians.add(process.pid)

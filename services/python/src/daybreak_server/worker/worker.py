@@ -38,6 +38,9 @@ _ENGINE_KEEP_ALIVE_S = 3.0
 _KEEP_ALIVE_S = 120
 """Longer than any gateway keeps a connection idle."""
 _GRACE_S = 2
+"""How long answers may still be sent once the engines have ended."""
+_KILLED_S = 10.0
+"""How long the end of a killed process may take. One that waits for a broken device does not end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ class Worker:
         self._socket = _listener(address.host, address.port)
         self.url = address.public_url or _url(address, self._socket.getsockname()[1])
         self._id = address.id
+        self._stop_s = max(engine.stop_s for engine in settings.engines.values()) + _KILLED_S
         self._changed = asyncio.Event()
         self._to_engines = HttpUpstreams(keep_alive_s=_ENGINE_KEEP_ALIVE_S)
         self._to_gateway = HttpUpstreams()
@@ -117,7 +121,9 @@ class Worker:
         ended = asyncio.create_task(self._supervisor.ended())
         await asyncio.wait({ended, signals.second}, return_when=asyncio.FIRST_COMPLETED)
         self._supervisor.stop()
-        await ended
+        await asyncio.wait({ended}, timeout=self._stop_s)
+        if not ended.done():
+            _log.error("an engine cannot be killed; its guardian keeps trying after the end of this worker")
         talking.cancel()
         await asyncio.wait({talking})
         await self._agent.deregister()
