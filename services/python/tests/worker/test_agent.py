@@ -164,7 +164,7 @@ def test_a_model_that_cannot_be_started_says_why(
 
 def test_requests_end_before_a_model_or_the_worker_stops(gateway: WorkerGateway, start_worker: Start) -> None:
     gateway.want("w1", model("m"), model("n"))
-    worker = start_worker()
+    worker = start_worker(engine={"stop_s": 0.1})  # an engine that is stopped too early cuts its answers off
     for alias in ("m", "n"):
         gateway.wait_for("w1", alias, "ready")
     with worker.client() as client:

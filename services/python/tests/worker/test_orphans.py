@@ -31,7 +31,7 @@ def forking(gateway: WorkerGateway, start_worker: Start) -> tuple[WorkerProcess,
 
 
 def wait_gone(*pids: int) -> None:
-    wait_until(lambda: not any(alive(pid) for pid in pids), 60, f"the end of {pids}")
+    wait_until(lambda: not any(alive(pid) for pid in pids), 30, f"the end of {pids}")
 
 
 def alive(pid: int) -> bool:
