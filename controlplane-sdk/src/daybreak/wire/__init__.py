@@ -27,10 +27,21 @@ from daybreak.wire.tasks import (
     Usage,
 )
 from daybreak.wire.wake import Wake
+from daybreak.wire.workers import (
+    AssignedModel,
+    WorkerAssignments,
+    WorkerGpu,
+    WorkerHeartbeat,
+    WorkerModel,
+    WorkerModelState,
+    WorkerRegistered,
+    WorkerRegistration,
+)
 
 __all__ = [
     "IDEMPOTENCY_KEY",
     "Artifact",
+    "AssignedModel",
     "BatchItem",
     "BatchRequest",
     "BatchResult",
@@ -59,4 +70,11 @@ __all__ = [
     "Usage",
     "Wake",
     "WakeHistory",
+    "WorkerAssignments",
+    "WorkerGpu",
+    "WorkerHeartbeat",
+    "WorkerModel",
+    "WorkerModelState",
+    "WorkerRegistered",
+    "WorkerRegistration",
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from daybreak_server.ports.upstreams import (
     UpstreamRequest,
 )
 from testkit.free_ports import free_port
+from testkit.redis_tls import Authority
 from testkit.waiting import wait_until_async
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -346,3 +349,28 @@ async def test_connections_to_groups_that_left_are_closed():
         assert await whole(late) == b"ok"
         await closed.wait()
         assert len(connections) == 1
+
+
+async def test_https_is_spoken_to_servers_whose_certificate_can_be_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", port := free_port(), ssl=tls)
+    stranger, client = HttpUpstreams(), HttpUpstreams()
+    async with server:
+        with pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED"):
+            await stranger.send(f"https://127.0.0.1:{port}", request())
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+        answer = await client.send(f"https://127.0.0.1:{port}", request())
+        assert (answer.status, await answer.read()) == (200, b"ok")
+    await client.close()

@@ -9,6 +9,7 @@ from verification.mutants.catalogue_router import ROUTER
 from verification.mutants.catalogue_serving import SERVING
 from verification.mutants.catalogue_store import STORE
 from verification.mutants.catalogue_totals import TOTALS
+from verification.mutants.catalogue_worker import WORKER
 from verification.mutants.mutant import Mutant
 
-CATALOGUE: tuple[Mutant, ...] = (*STORE, *TOTALS, *GROUP, *SERVING, *DEMAND, *ROUTER, *EDGES)
+CATALOGUE: tuple[Mutant, ...] = (*STORE, *TOTALS, *GROUP, *SERVING, *DEMAND, *ROUTER, *WORKER, *EDGES)

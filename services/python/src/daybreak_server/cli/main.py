@@ -34,6 +34,7 @@ _HELP = """Run Daybreak: a durable queue, groups of GPU workers, every step stre
   daybreakd up                            everything on this machine, until Ctrl-C
   DAYBREAK_HTTP__PORT=9000 daybreakd up   settings are variables, nested by __ ...
   daybreakd up --config daybreak.yaml     ... or come from a file
+  daybreakd worker                        vLLM, llama.cpp, ... on this machine, for a gateway
   daybreakd settings                      all settings and their current values
   daybreakd doctor                        what is wrong on this machine, and how to fix it
 
@@ -169,6 +170,65 @@ def operator(
     settings = settings.model_copy(update={"operator": settings.operator.model_copy(update=overrides)})
     program = Program("daybreak_server.entrypoints.operator", "run_operator")
     finish(program, settings, workloads=False)
+
+
+@app.command()
+def worker(  # noqa: PLR0917 - typer passes them by name
+    context: typer.Context,
+    manager_url: Annotated[
+        str, typer.Option(envvar="MANAGER_URL", metavar="URL", help="A gateway, such as http://gateway:8000.")
+    ],
+    worker_id: Annotated[
+        str | None,
+        typer.Option(
+            envvar="WORKER_ID", help="Name of this worker, which no other one may have [the host's name]"
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(envvar="WORKER_HOST", help="Address to listen on; 0.0.0.0: all networks"),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="WORKER_PORT", help="Port to listen on; 0: any", min=0, max=65535)
+    ] = 7000,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PUBLIC_URL",
+            metavar="URL",
+            help="Where gateways reach this worker, if not at its host and port: behind a port forward, or HTTPS",
+        ),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Run model servers (vLLM, llama.cpp, SGLang, ...) on this machine for a gateway.
+
+    \b
+    The worker finds its GPUs, registers at the gateway, and starts the models that the gateway assigns to
+    it. It needs HTTP to the gateway, and the gateway needs HTTP to the worker. It needs no Ray and no Redis.
+    \b
+      On one machine:  daybreakd worker --manager-url http://127.0.0.1:8000
+      On another one:  export DAYBREAK_WORKERS__TOKEN=...     the same as the gateway's
+                       daybreakd worker --manager-url http://gateway:8000 --host 0.0.0.0 --worker-id gpu-1
+      Port forwarded:  ... --public-url https://gpu-1.example.com
+    \b
+    Engines are the programs `vllm`, `llama-server` and `sglang` if they are on PATH, and those that you add
+    in the settings; each model has a process of its own, which is restarted if it dies:
+      workers:
+        engines:
+          mine:
+            command: my-server --model {source} --name {alias} --host {host} --port {port} {args}
+            health: /health
+    \b
+    SIGTERM: requests end (for at most workers.drain_s), engines stop, the worker deregisters. However the
+    worker ends, its engines end too. Exit code 1: the gateway refuses this worker, for example because
+    another one with its name is alive. More: docs/09-workers.md
+    """
+    from daybreak_server.cli.worker import address_of
+
+    address = address_of(worker_id, host=host, port=port, manager_url=manager_url, public_url=public_url)
+    program = Program("daybreak_server.entrypoints.worker", "run_worker", {"address": address})
+    finish(program, settings_of(context, config), workloads=False)
 
 
 @app.command()

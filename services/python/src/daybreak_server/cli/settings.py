@@ -114,7 +114,11 @@ def as_text(settings: Settings) -> str:
 def as_markdown() -> str:
     """The page docs/settings.md. It depends on the tree alone, so it is the same on every machine."""
     lines = [_PREAMBLE]
-    example: dict[str, Any] = {"pools": {"<pool>": {}}, "tenants": {"<tenant>": {}}}
+    example: dict[str, Any] = {
+        "pools": {"<pool>": {}},
+        "tenants": {"<tenant>": {}},
+        "workers": {"engines": {"<engine>": {}}},
+    }
     for section in _sections(Settings, (), example, example):
         lines += ["", f"## {_heading(section)}", "", section.title, ""]
         lines += ["| setting | variable | type | default | meaning |", "|---|---|---|---|---|"]

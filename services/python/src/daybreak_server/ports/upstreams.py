@@ -89,7 +89,7 @@ class Upstreams(Protocol):
     """Keeps connections to groups open, and sends requests over them."""
 
     async def send(self, endpoint: str, request: UpstreamRequest) -> UpstreamAnswer:
-        """Send a request to ``http://host:port`` and wait for the headers of the answer.
+        """Send a request to ``http://host:port`` or ``https://host:port`` and wait for the headers of the answer.
 
         Cancelling the call closes the connection. :raises UpstreamError:
         """

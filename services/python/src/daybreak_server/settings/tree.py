@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from daybreak_server.domain import policy
 from daybreak_server.domain.kinds import PoolKind
-from daybreak_server.domain.names import API_APPLICATION, POOL_NAME
+from daybreak_server.domain.names import API_APPLICATION, POOL_NAME, VARIABLES
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.settings import sources
 from daybreak_server.settings.log import LogSettings
@@ -50,9 +50,11 @@ from daybreak_server.settings.section import Section, checked
 from daybreak_server.settings.sources import SettingsError
 from daybreak_server.settings.stores import ArtifactSettings, RedisSettings, S3Settings
 from daybreak_server.settings.tracing import TracingSettings
+from daybreak_server.settings.workers import EngineSettings, WorkerSettings
 
 __all__ = [
     "ArtifactSettings",
+    "EngineSettings",
     "HttpSettings",
     "LeaseSettings",
     "LogSettings",
@@ -68,11 +70,14 @@ __all__ = [
     "SettingsError",
     "TenantSettings",
     "TracingSettings",
+    "WorkerSettings",
     "child_environment",
     "colours_wanted",
+    "foreign_environment",
     "in_pod",
     "load_settings",
     "names_kubernetes",
+    "visible_gpus",
 ]
 
 
@@ -294,6 +299,7 @@ class Settings(Section):
         default_factory=dict, description="The key is the tenant's name."
     )
     router: RouterSettings = RouterSettings()
+    workers: WorkerSettings = WorkerSettings()
     operator: OperatorSettings = OperatorSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
@@ -345,6 +351,17 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """The environment for a child process: this process's with ``changes``; ``None`` removes a variable."""
     merged = {**os.environ, **changes}  # noqa: TID251 - the one place
     return {name: value for name, value in merged.items() if value is not None}
+
+
+def foreign_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program of others: this process's without Daybreak's settings, which have secrets."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}  # noqa: TID251 - the one place
+    return {**kept, **changes}
+
+
+def visible_gpus() -> str | None:
+    """The GPUs that processes on this machine may use, if the environment limits them (CUDA_VISIBLE_DEVICES)."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")  # noqa: TID251 - the one place
 
 
 def names_kubernetes() -> bool:

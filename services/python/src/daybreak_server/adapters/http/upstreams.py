@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from functools import partial
 from urllib.parse import urlsplit
@@ -21,9 +22,13 @@ MAX_IDLE = 256
 class HttpUpstreams:
     """Implements :class:`daybreak_server.ports.upstreams.Upstreams`."""
 
-    def __init__(self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    def __init__(
+        self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, keep_alive_s: float = KEEP_ALIVE_S
+    ) -> None:
         self._idle: dict[str, list[Connection]] = {}
         self._connect_timeout_s = connect_timeout_s
+        self._keep_alive_s = keep_alive_s
+        self._tls: ssl.SSLContext | None = None
 
     async def send(self, endpoint: str, request: UpstreamRequest) -> Answer:
         """See the port."""
@@ -51,7 +56,7 @@ class HttpUpstreams:
         idle = self._idle.get(endpoint)
         if not idle:
             return None
-        oldest = asyncio.get_running_loop().time() - KEEP_ALIVE_S
+        oldest = asyncio.get_running_loop().time() - self._keep_alive_s
         while idle:
             connection = idle.pop()
             if connection.open and connection.free_since > oldest:
@@ -61,13 +66,15 @@ class HttpUpstreams:
 
     async def _connect(self, endpoint: str) -> Connection:
         address = urlsplit(endpoint)
+        tls = self._tls_context() if address.scheme == "https" else None
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(
                     lambda: Connection(host=address.netloc.encode(), on_free=partial(self._put, endpoint)),
                     address.hostname or "",
-                    address.port or 80,
+                    address.port or (443 if tls else 80),
+                    ssl=tls,
                 )
         except TimeoutError as exc:
             raise UnreachableError(
@@ -77,6 +84,12 @@ class HttpUpstreams:
             raise UnreachableError(f"{endpoint} does not accept connections: {exc}") from exc
         self._idle.setdefault(endpoint, [])
         return connection
+
+    def _tls_context(self) -> ssl.SSLContext:
+        """The system's CA certificates, which take a while to load."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
 
     def _put(self, endpoint: str, connection: Connection) -> None:
         """Keep an idle connection, unless its group has left."""

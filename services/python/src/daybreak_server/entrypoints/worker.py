@@ -1,0 +1,21 @@
+"""A worker: runs model servers on a machine outside Ray. It needs no Ray, no torch and no Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from daybreak_server.observability.logging import log_to_stderr
+from daybreak_server.settings.tree import Settings
+from daybreak_server.worker.worker import ListenError, Worker, WorkerAddress
+
+
+def run_worker(settings: Settings, *, address: WorkerAddress) -> int:
+    """Run until a signal arrives. :returns: 0, or 1 if it cannot listen or the gateway refuses it."""
+    log_to_stderr(settings.log)
+    try:
+        worker = Worker(address, settings.workers)
+    except ListenError as exc:
+        logging.getLogger(__name__).error("%s", exc)
+        return 1
+    return asyncio.run(worker.run())

@@ -1,0 +1,39 @@
+"""llama.cpp's own server, from the wheel ``xllamacpp``, with the options of ``llama-server`` that workers use.
+
+A program for the Python of :data:`testkit.llama.VENV`, so it imports nothing else. It runs one thread: more threads
+than free cores make llama.cpp many times slower.
+"""
+
+import argparse
+import time
+
+import xllamacpp  # type: ignore[import-not-found]  # it is in another environment
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--alias", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ctx-size", type=int, default=512)
+    parser.add_argument("--parallel", type=int, default=2)
+    options = parser.parse_args()
+    params = xllamacpp.CommonParams()
+    params.model.path = options.model
+    params.model_alias = {options.alias}
+    params.hostnames = [options.host]
+    params.port = options.port
+    params.n_ctx = options.ctx_size
+    params.n_parallel = options.parallel
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.n_threads_http = 4
+    params.warmup = False
+    server = xllamacpp.Server(params)
+    print(f"llama.cpp listens on {server.listening_address}", flush=True)
+    while True:
+        time.sleep(3600)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""A tiny model server with OpenAI's chat API, which misbehaves as its options and requests ask.
+
+Options: ``--load-s`` before it is healthy · ``--broken FILE`` exits with code 3 while the file exists · ``--daemon``
+leaves a process of another session, without a parent and without environment · ``--deaf`` ignores SIGTERM ·
+``--grow`` says something at each health check.
+
+Fields of a request: ``tokens`` in the answer, ``pause`` seconds before each, ``crash`` = ``before`` or ``within`` the
+answer, ``stream``. The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID``, ``end ID``,
+``gone ID``, where ID is the request's ``X-Request-Id``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+
+class Engine:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.healthy_at = time.monotonic() + options.load_s
+
+    def note(self, line: str) -> None:
+        with Path(self.options.log).open("a") as log:
+            log.write(line + "\n")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/health":
+            await _send(send, 200 if time.monotonic() >= self.healthy_at else 503, {})
+            return
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        name = headers.get("x-request-id", "-")
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        wanted = json.loads(body) if body[:1] == b"{" else {}
+        self.note(f"begin {name}")
+        gone = asyncio.create_task(receive())
+        try:
+            await self._answer(scope, send, wanted, headers, len(body), name, gone)
+        except _GoneError:
+            self.note(f"gone {name}")
+        else:
+            self.note(f"end {name}")
+        finally:
+            gone.cancel()
+
+    async def _answer(
+        self, scope: Any, send: Any, wanted: Any, headers: Any, size: int, name: str, gone: asyncio.Task[Any]
+    ) -> None:
+        tokens, pause = int(wanted.get("tokens", 1)), float(wanted.get("pause", 0))
+        if wanted.get("crash") == "before":
+            os._exit(9)
+        if not wanted.get("stream"):
+            for _ in range(tokens):
+                await _pause(pause, gone)
+            choices = [{"index": 0, "message": {"role": "assistant", "content": "word " * tokens}}]
+            seen = {
+                "pid": os.getpid(),
+                "path": scope["path"],
+                "query": scope["query_string"].decode(),
+                "headers": headers,
+                "size": size,
+                "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            }
+            await _send(
+                send,
+                200,
+                {"object": "chat.completion", "model": self.options.alias, "choices": choices, "seen": seen},
+            )
+            return
+        start = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": start})
+        for number in range(tokens):
+            await _pause(pause, gone)
+            chunk = {
+                "object": "chat.completion.chunk",
+                "choices": [{"index": 0, "delta": {"content": "x" * int(wanted.get("size", 1))}}],
+            }
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": b"data: %b\n\n" % json.dumps(chunk).encode(),
+                    "more_body": True,
+                }
+            )
+            self.note(f"token {name}")
+            if wanted.get("crash") == "within" and number == 0:
+                await asyncio.sleep(0.2)  # let the first token reach the client
+                os._exit(9)
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+
+class _GoneError(Exception):
+    pass
+
+
+async def _pause(seconds: float, gone: asyncio.Task[Any]) -> None:
+    if seconds:
+        await asyncio.wait({gone}, timeout=seconds)
+    else:
+        await asyncio.sleep(0)
+    if gone.done():
+        raise _GoneError
+
+
+async def _send(send: Any, status: int, answer: Any) -> None:
+    body = json.dumps(answer).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _leave_daemon(engine: Engine) -> None:
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        pid = os.fork()
+        if pid:
+            os.write(write, b"%d\n" % pid)
+            os._exit(0)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.execve("/bin/sleep", ["sleep", "600"], {})
+    engine.note(f"daemon {int(os.read(read, 20))}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--alias", default="-")
+    parser.add_argument("--source", default="-")
+    parser.add_argument("--log", required=True)
+    parser.add_argument("--load-s", type=float, default=0)
+    parser.add_argument("--broken", type=Path)
+    parser.add_argument("--daemon", action="store_true")
+    parser.add_argument("--deaf", action="store_true")
+    options = parser.parse_args()
+    engine = Engine(options)
+    engine.note(f"pid {os.getpid()}")
+    print(f"loading {options.source} as {options.alias}", flush=True)
+    if options.daemon:
+        _leave_daemon(engine)
+    if options.broken is not None and options.broken.exists():
+        print("CUDA out of memory, as it were", file=sys.stderr, flush=True)
+        sys.exit(3)
+    config = uvicorn.Config(
+        engine, host=options.host, port=options.port, log_level="warning", lifespan="off", access_log=False
+    )
+    server = uvicorn.Server(config)
+    if options.deaf:
+        server.handle_exit = lambda *_: None  # type: ignore[method-assign]
+    server.run()
+
+
+if __name__ == "__main__":
+    main()

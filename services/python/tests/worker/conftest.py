@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testkit.workers import WorkerGateway, WorkerProcess
+
+
+@pytest.fixture
+def gateway() -> Iterator[WorkerGateway]:
+    gateway = WorkerGateway()
+    yield gateway
+    gateway.stop()
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, gateway: WorkerGateway) -> Iterator[Callable[..., WorkerProcess]]:
+    workers: list[WorkerProcess] = []
+
+    def start(**options: Any) -> WorkerProcess:
+        workers.append(WorkerProcess(tmp_path / str(len(workers)), gateway.url, **options))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.close()

@@ -1,0 +1,68 @@
+"""Bugs in workers: orphans, restarts, registration, drains."""
+
+from __future__ import annotations
+
+from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
+
+_WORKER = f"{SERVER}/worker"
+_ORPHANS = f"{TESTS}/worker/test_orphans.py"
+_AGENT = f"{TESTS}/worker/test_agent.py"
+
+WORKER: tuple[Mutant, ...] = (
+    mutant(
+        "guardian-adopts-nobody",
+        "a process of an engine that has left its session survives the engine",
+        (f"{_WORKER}/guardian.py", "process_tree.become_subreaper()", "pass"),
+        tests=f"{_ORPHANS}::test_an_engine_that_dies_takes_what_it_has_started_with_it",
+    ),
+    mutant(
+        "guardian-outlives-worker",
+        "a guardian does not notice that its worker was killed",
+        (f"{_WORKER}/guardian.py", "elif not os.read(_STDIN, 4096):", "elif False:"),
+        tests=f"{_ORPHANS}::test_a_worker_that_is_killed_leaves_no_process",
+    ),
+    mutant(
+        "strays-stay",
+        "what is left of an engine whose guardian was killed survives",
+        (f"{_WORKER}/engine_process.py", "            if code < 0:\n", "            if False:\n"),
+        tests=f"{_ORPHANS}::test_a_guardian_that_is_killed_takes_its_engine_with_it",
+    ),
+    mutant(
+        "unknown-worker-stays-unknown",
+        "a worker that its gateway has forgotten never registers again",
+        (f"{_WORKER}/gateway_client.py", "if status == 404:", "if status == 410:"),
+        tests=f"{_AGENT}::test_a_gateway_that_forgets_a_worker_gets_a_new_registration_and_no_engine_restarts",
+    ),
+    mutant(
+        "outage-stops-models",
+        "a worker stops its models while its gateway cannot be reached",
+        (
+            f"{_WORKER}/agent.py",
+            "            except GatewayUnavailableError as exc:\n",
+            "            except GatewayUnavailableError as exc:\n                self._supervisor.apply([])\n",
+        ),
+        tests=f"{_AGENT}::test_what_runs_keeps_running_while_there_is_no_gateway",
+    ),
+    mutant(
+        "drain-cuts-requests",
+        "a model that is no longer wanted stops before its requests have ended",
+        (f"{_WORKER}/supervisor.py", "                await engine.idle()\n", "                pass\n"),
+        tests=f"{_AGENT}::test_requests_end_before_a_model_or_the_worker_stops",
+    ),
+    mutant(
+        "gpu-shared-while-leaving",
+        "a replica starts on a GPU that another one has not left yet",
+        (
+            f"{_WORKER}/supervisor.py",
+            "lambda: not any(engine in self._running for engine in leaving)",
+            "lambda: True",
+        ),
+        tests=f"{_AGENT}::test_a_replica_starts_once_its_gpu_is_free",
+    ),
+    mutant(
+        "settings-leak-to-engines",
+        "an engine gets the token of the worker in its environment",
+        (f"{SERVER}/settings/tree.py", "if not name.startswith(VARIABLES)}", "if name}"),
+        tests=f"{_AGENT}::test_an_engine_does_not_get_the_settings_of_the_worker",
+    ),
+)
