@@ -7,6 +7,15 @@ fields in a request. Times are RFC 3339 in UTC with milliseconds. Durations are 
 
 from daybreak.wire.errors import ErrorCode, FieldError, Problem
 from daybreak.wire.events import Event, EventList, EventType, LogLine
+from daybreak.wire.models import (
+    Model,
+    ModelDeleted,
+    ModelList,
+    ModelState,
+    RegisterModelRequest,
+    Worker,
+    WorkerList,
+)
 from daybreak.wire.pools import GroupLoad, Pool, PoolCondition, PoolGroup, PoolList, WakeHistory
 from daybreak.wire.tasks import (
     IDEMPOTENCY_KEY,
@@ -54,6 +63,10 @@ __all__ = [
     "GroupLoad",
     "Links",
     "LogLine",
+    "Model",
+    "ModelDeleted",
+    "ModelList",
+    "ModelState",
     "Pool",
     "PoolCondition",
     "PoolGroup",
@@ -62,6 +75,7 @@ __all__ = [
     "Problem",
     "Progress",
     "QueuePosition",
+    "RegisterModelRequest",
     "SubmitRequest",
     "Task",
     "TaskError",
@@ -70,9 +84,11 @@ __all__ = [
     "Usage",
     "Wake",
     "WakeHistory",
+    "Worker",
     "WorkerAssignments",
     "WorkerGpu",
     "WorkerHeartbeat",
+    "WorkerList",
     "WorkerModel",
     "WorkerModelState",
     "WorkerRegistered",

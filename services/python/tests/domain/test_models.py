@@ -41,7 +41,7 @@ def worker(id: str, *states: ReplicaState, reason: str = "", draining: bool = Fa
 
 
 def wanted(model: ModelRecord, requests: int, idle_s: float, placed: int = 0) -> int:
-    return wanted_replicas(model, Demand(requests=requests, idle_s=idle_s), placed=placed, idle_after_s=300)
+    return wanted_replicas(model, Demand(requests=requests, idle_s=idle_s), placed=placed)
 
 
 def test_the_first_request_starts_a_replica_and_an_idle_time_stops_it() -> None:

@@ -56,8 +56,11 @@ class ModelRecord:
     """At least, also without any request."""
     target_load: float = 8.0
     """The requests that one replica should have."""
+    created_ms: int = 0
     fallback: str | None = None
     """The alias of the model that answers while no replica is ready."""
+    idle_s: float = 300.0
+    """How long a replica beyond `min_replicas` stays without any request."""
     deleted: bool = False
 
 
@@ -69,8 +72,20 @@ class ReplicaReport:
     state: ReplicaState
     devices: tuple[int, ...] = (HOST,)
     reason: str = ""
+    last_lines: tuple[str, ...] = ()
+    """The last lines of its engine's output, if it failed."""
     requests: int = 0
     capacity: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A GPU of a worker."""
+
+    index: int
+    name: str
+    memory_bytes: int
+    memory_free_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +100,11 @@ class WorkerRecord:
     """Memory in bytes by index of the GPU, or ``{HOST: bytes}``."""
     draining: bool = False
     replicas: tuple[ReplicaReport, ...] = ()
+    version: str = ""
+    gpus: tuple[Gpu, ...] = ()
+    memory_bytes: int = 0
+    """Of its machine."""
+    memory_free_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,18 +130,18 @@ class ModelView:
     """The workers of its ready replicas, sorted; a worker with two replicas is listed twice."""
 
 
-def wanted_replicas(model: ModelRecord, demand: Demand, *, placed: int, idle_after_s: float) -> int:
+def wanted_replicas(model: ModelRecord, demand: Demand, *, placed: int) -> int:
     """How many replicas of a model should run.
 
     It rises with the demand at once. It falls to what the demand needs only when there has been no request for
-    ``idle_after_s``, because to load a model again takes longer than to keep it.
+    its ``idle_s``, because to load a model again takes longer than to keep it.
 
     :param placed: how many replicas it has now.
     """
     if model.deleted:
         return 0
     needed = math.ceil(demand.requests / model.target_load)
-    if demand.idle_s < idle_after_s:
+    if demand.idle_s < model.idle_s:
         needed = max(needed, min(placed, model.replicas), 1)
     return max(model.min_replicas, min(needed, model.replicas))
 

@@ -255,6 +255,16 @@ class OperatorSettings(Section):
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 
 
+class AdminSettings(Section):
+    """Administrators of the service."""
+
+    token: str | None = Field(
+        None,
+        description="Secret with which a client on another machine is an administrator: it sends "
+        "`Authorization: Bearer …`. Clients on this machine always are.",
+    )
+
+
 class MetricsSettings(Section):
     """What `/metrics` shows."""
 
@@ -300,6 +310,7 @@ class Settings(Section):
     )
     router: RouterSettings = RouterSettings()
     workers: WorkerSettings = WorkerSettings()
+    admin: AdminSettings = AdminSettings()
     operator: OperatorSettings = OperatorSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()

@@ -9,6 +9,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from daybreak_server.settings.rules.engine_command import EngineCommand
+from daybreak_server.settings.rules.http import Networks
 from daybreak_server.settings.rules.numbers import Count, Duration, DurationOrNone
 from daybreak_server.settings.section import Section, checked
 
@@ -69,6 +70,23 @@ class WorkerSettings(Section):
         None,
         description="Secret that a worker and its gateway send each other as `Authorization: Bearer …`. Set it on "
         "both, unless both are on this machine.",
+    )
+    allowed_networks: Networks = Field(
+        (),
+        description="Networks in which the URLs of workers must lie, such as `10.0.0.0/8`. Gateways refuse workers "
+        "elsewhere. If the list is empty, a worker must have the address from which it registers, or one of this "
+        "machine, unless `token` is set.",
+    )
+    heartbeat_s: Duration = Field(
+        1.0, description="How often a worker reports to its gateway, in seconds. It reports changes at once."
+    )
+    lease_s: Duration = Field(
+        10.0, description="How long a worker may be silent, in seconds. Then requests go to others."
+    )
+    idle_s: Duration = Field(
+        300.0,
+        description="How long a replica of a model beyond `min_replicas` stays without any request, if the model does "
+        "not say.",
     )
     timeout_s: Duration = Field(
         600.0,

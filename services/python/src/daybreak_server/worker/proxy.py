@@ -24,7 +24,12 @@ from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.request_body import header
 from daybreak_server.api.routing.forwarding import GROUP_HEADER, Header, forwarded_headers
 from daybreak_server.api.routing.interruption import ClientWatch
-from daybreak_server.api.routing.request_body import ClientGoneError, ForwardedBody
+from daybreak_server.api.routing.request_body import (
+    BufferedBytes,
+    BuffersFullError,
+    ClientGoneError,
+    ForwardedBody,
+)
 from daybreak_server.ports.upstreams import (
     AnswerCutOffError,
     NoAnswerError,
@@ -46,6 +51,8 @@ MAX_STALE = 3
 DEADLINE_HEADER = b"daybreak-deadline-s"
 MAX_BODY_BYTES = 256 << 20
 """Gateways have smaller limits of their own."""
+MAX_BUFFERED_BYTES = 512 << 20
+"""Of all bodies that are kept in memory at the same time."""
 BUFFER_BYTES = 1 << 20
 """A body of up to this size can be sent again to an engine that has just closed an idle connection, and it may name
 the model itself."""
@@ -74,15 +81,19 @@ class Proxy:
         self._upstreams = upstreams
         self._timeout_s = settings.timeout_s
         self._token = settings.token
+        self._in_memory = BufferedBytes(MAX_BUFFERED_BYTES)
 
     async def answer(self, request: Request) -> Response:
         """The response to a request."""
-        watch = ClientWatch(request.receive)
+        watch: ClientWatch | None = None
         try:
+            deadline = asyncio.get_running_loop().time() + self._seconds_left(request)
+            watch = ClientWatch(request.receive, deadline=deadline)
             return await self._answer(request, watch)
         except BaseException as exc:
-            watch.stop()
-            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch.gone):
+            if watch is not None:
+                watch.stop()
+            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch and watch.gone):
                 return Response(status_code=CLIENT_GONE)
             if isinstance(exc, TimeoutError):
                 exc = RequestFailedError(
@@ -95,32 +106,41 @@ class Proxy:
             raise
 
     async def _answer(self, request: Request, watch: ClientWatch) -> Response:
-        deadline = asyncio.get_running_loop().time() + self._seconds_left(request)
         meant_for = header(request, GROUP_HEADER)
         if meant_for is not None and meant_for.partition("/")[0] != self._worker:
             raise _refused(Refusal.OTHER, "")
-        body = ForwardedBody(request, max_bytes=MAX_BODY_BYTES)
+        body = ForwardedBody(request, max_bytes=MAX_BODY_BYTES, in_memory=self._in_memory)
+        try:
+            return await self._answer_with(request, watch, body)
+        except BuffersFullError as exc:
+            raise RequestFailedError(
+                503, "queue_full", "The worker has no memory for the body of this request. Retry later."
+            ) from exc
+        finally:
+            body.drop()
+
+    async def _answer_with(self, request: Request, watch: ClientWatch, body: ForwardedBody) -> Response:
         alias = header(request, _MODEL)
         if alias is None:
-            async with watch.until(deadline):
+            async with watch.block():
                 await body.read_beginning(BUFFER_BYTES)
             alias = _model_in(body)
         engine = self._choose(alias)
         engine.begin()
         try:
             if not body.buffered and not body.complete:
-                async with watch.until(deadline):
+                async with watch.block():
                     await body.read_beginning(BUFFER_BYTES)
             if body.complete:
                 watch.start()
-            async with watch.until(deadline):
-                answer = await self._send(engine, self._forwarded(request, body, deadline))
+            async with watch.block():
+                answer = await self._send(engine, self._forwarded(request, body))
             if body.complete:
                 watch.start()
         except BaseException:
             engine.end()
             raise
-        return _EngineAnswer(answer, watch, deadline=deadline, alias=alias, ended=engine.end)
+        return _EngineAnswer(answer, watch, alias=alias, ended=engine.end)
 
     def _choose(self, alias: str) -> Engine:
         found = Refusal.DRAINING if self.draining else self._supervisor.choose(alias)
@@ -148,7 +168,7 @@ class Proxy:
             except AnswerCutOffError as exc:
                 raise _broke(engine, exc) from exc
 
-    def _forwarded(self, request: Request, body: ForwardedBody, deadline: float) -> UpstreamRequest:
+    def _forwarded(self, request: Request, body: ForwardedBody) -> UpstreamRequest:
         scope = request.scope
         query: bytes = scope["query_string"]
         path: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -195,7 +215,6 @@ class _EngineAnswer(Response):
         answer: UpstreamAnswer,
         watch: ClientWatch,
         *,
-        deadline: float,
         alias: str,
         ended: Callable[[], None],
     ) -> None:
@@ -205,14 +224,13 @@ class _EngineAnswer(Response):
         self.raw_headers = [found for found in answer.headers if found[0] != b"date"]
         self._answer = answer
         self._watch = watch
-        self._deadline = deadline
         self._alias = alias
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer. If it breaks off, return without its end, and the server closes the connection."""
         try:
-            async with self._watch.until(self._deadline):
+            async with self._watch.block():
                 await self._send_all(send)
         except AnswerCutOffError as exc:
             _log.warning("model %s: an answer broke off: %s", self._alias, exc)

@@ -1,0 +1,151 @@
+"""Models that external workers serve: how they are registered, and what clients see of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, Field, StringConstraints, model_validator
+
+from daybreak.wire.base import RequestModel, ResponseModel
+from daybreak.wire.wake import Wake
+from daybreak.wire.workers import Alias, WorkerGpu, WorkerId, WorkerModel
+
+EngineName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+
+
+class ModelState(StrEnum):
+    """The states of a model, from its registration to its end."""
+
+    REGISTERED = "registered"
+    """No replica runs and none is wanted. The next request starts one."""
+    PLACING = "placing"
+    """A replica is wanted, and no worker has room for it."""
+    STARTING = "starting"
+    """A worker starts a replica."""
+    READY = "ready"
+    """At least one replica answers requests."""
+    DRAINING = "draining"
+    """The model has been deleted, and its replicas finish their requests."""
+    FAILED = "failed"
+    """No replica is ready, and the workers could not start one. They try again."""
+
+
+class RegisterModelRequest(RequestModel):
+    """``POST /v1/models/register``.
+
+    ``source`` (or ``model_name``) is what the engine loads: a folder, a file or a name of a model hub. ``args`` are
+    options of the engine; the most common ones may also stand beside them.
+    """
+
+    alias: Alias
+    source: str = Field(min_length=1, max_length=1024, validation_alias=AliasChoices("source", "model_name"))
+    engine: EngineName = "vllm"
+    args: dict[str, Any] = Field(default_factory=dict)
+    max_model_len: int | None = Field(None, ge=1)
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+    tensor_parallel_size: int | None = Field(None, ge=1)
+    dtype: str | None = None
+    quantization: str | None = None
+    memory_bytes: int | None = Field(None, ge=1)
+    """Of one replica. Without it, a replica gets its devices for itself."""
+    gpus: int | None = Field(None, ge=1, le=64)
+    """Of one replica; by default ``tensor_parallel_size``, or else 1."""
+    replicas: int = Field(1, ge=1, le=1000)
+    """At most."""
+    min_replicas: int = Field(0, ge=0, le=1000)
+    """At least, also without any request."""
+    target_load: float = Field(8.0, gt=0)
+    """The requests that one replica should have; more of them start another one, up to ``replicas``."""
+    idle_s: float | None = Field(None, gt=0)
+    """How long a replica beyond ``min_replicas`` stays without any request."""
+    fallback: Alias | None = None
+    """The model that answers while no replica of this one is ready."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.min_replicas > self.replicas:
+            raise ValueError("min_replicas is greater than replicas; raise replicas")
+        if self.fallback == self.alias:
+            raise ValueError("fallback is the model itself; name another model, or leave it out")
+        twice = [name for name in TOP_LEVEL_ARGS if getattr(self, name) is not None and name in self.args]
+        if twice:
+            raise ValueError(f"{twice[0]} is given twice, in args and beside them")
+        return self
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """All options of the engine."""
+        beside = {name: getattr(self, name) for name in TOP_LEVEL_ARGS}
+        return {**self.args, **{name: value for name, value in beside.items() if value is not None}}
+
+
+TOP_LEVEL_ARGS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "dtype", "quantization")
+"""The options of engines that may stand beside ``args``."""
+
+
+class Model(ResponseModel):
+    """A model in the shape of OpenAI, with more fields. A pool that answers requests is listed with ``pool`` only."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    """Unix time in seconds."""
+    owned_by: str
+    pool: str | None = None
+    state: ModelState | None = None
+    reason: str | None = None
+    source: str | None = None
+    engine: str | None = None
+    args: dict[str, Any] | None = None
+    memory_bytes: int | None = None
+    gpus: int | None = None
+    replicas: int | None = None
+    min_replicas: int | None = None
+    target_load: float | None = None
+    idle_s: float | None = None
+    fallback: str | None = None
+    wanted: int | None = None
+    """How many replicas it should have now."""
+    ready: int | None = None
+    workers: list[str] | None = None
+    """The workers of its ready replicas; a worker with two replicas is listed twice."""
+    wake: Wake | None = None
+    """While it starts: what happens, and when it should be ready."""
+
+
+class ModelList(ResponseModel):
+    """``GET /v1/models``."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class ModelDeleted(ResponseModel):
+    """``DELETE /v1/models/{alias}``."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: bool = True
+
+
+class Worker(ResponseModel):
+    """A worker that holds its lease."""
+
+    id: WorkerId
+    url: str
+    version: str
+    engines: list[str]
+    draining: bool
+    gpus: list[WorkerGpu]
+    memory_bytes: int
+    memory_free_bytes: int
+    models: list[WorkerModel]
+
+
+class WorkerList(ResponseModel):
+    """``GET /v1/workers`` and ``GET /workers``."""
+
+    workers: list[Worker]
+    manager: str | None = None
+    """The process that decides which worker runs which model."""

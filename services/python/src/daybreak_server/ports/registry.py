@@ -1,0 +1,125 @@
+"""The registry of external workers and their models, shared by all gateways and the manager.
+
+It keeps what was declared (models), what lives (workers, each under a lease), what clients ask for (demand) and what
+should run (placement). Everything about models and workers is here, so a gateway or a manager that is killed loses
+nothing.
+
+Leases end on the registry's own lease clock, which :meth:`Registry.tick` advances, so an outage of the store ends no
+lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from daybreak_server.domain.models import Demand, ModelRecord, WorkerRecord
+from daybreak_server.domain.placement import Placement, Replica
+
+
+class UnknownWorkerError(Exception):
+    """The registry does not have this incarnation of the worker (any more), so the worker must register again."""
+
+
+class WorkerTakenError(Exception):
+    """Another worker with this id is alive. The message says where."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """What is known of how long a model takes to start."""
+
+    since_ms: int | None = None
+    """Since when it has been wanted without a ready replica; ``None`` if it has one, or if it is not wanted."""
+    last_s: float | None = None
+    """How long its last wake took, from the first request to the first ready replica."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the manager has decided. It is replaced as a whole."""
+
+    placement: Placement = field(default_factory=lambda: Placement(replicas=()))
+    wanted: Mapping[str, int] = field(default_factory=dict)
+    """How many replicas each model should have, by alias. Models that should have none are absent."""
+    wakes: Mapping[str, Wake] = field(default_factory=dict)
+    workers_wanted: int = 0
+    """How many workers the models need: those that have replicas, and one for each replica that fits nowhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryView:
+    """Everything in the registry at one moment."""
+
+    now_ms: int
+    """The clock of the store."""
+    version: int = 0
+    """Grows with each change of models, workers' states or the plan. Loads alone do not change it."""
+    models: Mapping[str, ModelRecord] = field(default_factory=dict)
+    """By alias."""
+    workers: tuple[WorkerRecord, ...] = ()
+    """Those that hold their lease, by id."""
+    demand: Mapping[str, Demand] = field(default_factory=dict)
+    """By alias; aliases that were never asked for are absent."""
+    plan: Plan = field(default_factory=Plan)
+    manager: str | None = None
+    """Who holds the lease ``placement``."""
+
+
+class Registry(Protocol):
+    """The registry. All methods raise ``StoreError`` if the store fails."""
+
+    async def view(self) -> RegistryView:
+        """Everything, without a change."""
+
+    async def tick(self) -> RegistryView:
+        """Advance the lease clock, end the leases that are over, and return everything. Each gateway and manager calls
+        it each second; it does a bounded amount of work.
+        """
+
+    async def wait(self, *, after: int, timeout_s: float) -> int:
+        """Wait until the version is higher than ``after``, for ``timeout_s`` at the most. Returns the version."""
+
+    async def add_model(self, model: ModelRecord) -> bool:
+        """Register a model. Returns whether its alias was free. Repeating it with the same record is a success."""
+
+    async def mark_deleted(self, alias: str) -> ModelRecord | None:
+        """Mark a model as deleted, so that its replicas drain. Returns it; ``None`` if there is none."""
+
+    async def remove_model(self, alias: str) -> None:
+        """Remove a model that is marked as deleted, once no replica of it is left."""
+
+    async def add_worker(self, worker: WorkerRecord, *, incarnation: str, lease_s: float) -> None:
+        """Register a worker. An incarnation replaces an older one whose URL it has, and one whose lease has ended.
+
+        :raises WorkerTakenError:
+        """
+
+    async def renew_worker(
+        self, worker: WorkerRecord, *, incarnation: str, lease_s: float
+    ) -> tuple[Replica, ...]:
+        """Take in a heartbeat. The URL and the engines stay as they were registered.
+
+        Returns the replicas that the worker should run.
+
+        :raises UnknownWorkerError: WorkerTakenError: if another incarnation has taken its place.
+        """
+
+    async def remove_worker(self, worker: str, *, incarnation: str) -> bool:
+        """Remove a worker that ends. Returns whether it was this incarnation's."""
+
+    async def publish_demand(self, gateway: str, requests: Mapping[str, int], *, ttl_s: float) -> None:
+        """Say how many requests this gateway has, by alias; it replaces what the gateway said before."""
+
+    async def hold_placement(self, holder: str, *, priority: int, ttl_s: float) -> bool:
+        """Take or renew the lease ``placement``. A higher priority takes it from a lower one at once.
+
+        Returns whether ``holder`` has it.
+        """
+
+    async def publish_plan(self, holder: str, plan: Plan) -> bool:
+        """Replace the plan. Returns whether ``holder`` still had the lease; if not, nothing changes."""
+
+    async def release_placement(self, holder: str) -> None:
+        """Give the lease back, if ``holder`` has it."""
