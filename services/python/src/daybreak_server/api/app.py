@@ -112,6 +112,7 @@ def _lifespan(ctx: Dependencies):  # type: ignore[no-untyped-def]
         running = [asyncio.create_task(ticker.run(), name=f"tick {ticker.pool}") for ticker in _tickers(ctx)]
         running.append(asyncio.create_task(report_ages(ctx.metrics), name="ages of ticks"))
         running.append(asyncio.create_task(_orphan_file_sweeper(ctx).run(), name="orphan files"))
+        running.append(asyncio.create_task(ctx.registry_cache.run(), name="registry"))
         running += [
             asyncio.create_task(pool.publisher.run(), name=f"demand {pool.name}")
             for pool in ctx.serving_pools

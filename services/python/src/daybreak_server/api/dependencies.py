@@ -12,6 +12,7 @@ from daybreak_server.api.intake.bulkhead import BoundedEvents, BoundedStore
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.intake.submission import Submission
 from daybreak_server.api.intake.submit_batching import SubmitBatcher
+from daybreak_server.api.routing.registry_cache import RegistryCache
 from daybreak_server.api.routing.serving_pools import ServingPools
 from daybreak_server.api.serializers import Json
 from daybreak_server.api.services import Services
@@ -39,6 +40,7 @@ class Dependencies:
     stream_limits: StreamLimits
     sources: Sources
     serving_pools: ServingPools
+    registry_cache: RegistryCache
 
     @classmethod
     def of(cls, services: Services) -> Dependencies:
@@ -87,6 +89,7 @@ class Dependencies:
                 tracing=services.tracing,
                 now_ms=services.now_ms,
             ),
+            registry_cache=RegistryCache(services.registry),
         )
 
     async def record(self, caller: Principal, task: str) -> tuple[TaskRecord, PoolEntry]:
