@@ -42,8 +42,8 @@ async def running(demand: ModelDemand) -> AsyncIterator[None]:
 async def test_a_change_of_the_replicas_wanted_is_published_at_once_and_withdrawn_at_the_end() -> None:
     store, requests = Published(), {"a": 0, "b": 0}
     demand = ModelDemand(store, gateway="g")  # type: ignore[arg-type]
-    for alias in requests:
-        demand.follow(alias, lambda alias=alias: requests[alias], lambda: 4.0)  # type: ignore[misc]
+    demand.follow("a", lambda: requests["a"], lambda: 4.0)
+    demand.follow("b", lambda: requests["b"], lambda: 4.0)
     async with running(demand):
         requests["a"] = 1
         demand.changed("a")

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from starlette.responses import Response
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError
 
-_PARAMS = {ErrorCode.MODEL_NOT_FOUND: "model"}
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-def kind_of(status: int) -> str:
-    """The ``type`` of an error, by its status."""
-    if status == 401:
-        return "authentication_error"
-    if status == 429:
-        return "rate_limit_error"
-    return "server_error" if status >= 500 else "invalid_request_error"
+def error_response(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    field: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **more: object,
+) -> Response:
+    """A response with one error. ``field``: the field of the request that is wrong; ``more`` stands beside it."""
+    kind = _KINDS.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+    if code == ErrorCode.MODEL_NOT_FOUND:
+        field = "model"
+    error = {"message": message, "type": kind, "param": field, "code": code, **more}
+    body = json.dumps({"error": error}, ensure_ascii=False).encode()
+    return Response(body, status, dict(headers or {}), media_type="application/json")
 
 
 def openai_response(error: ApiError, request_id: str | None) -> Response:
@@ -26,16 +36,12 @@ def openai_response(error: ApiError, request_id: str | None) -> Response:
     headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-    field = error.errors[0].field if error.errors else None
-    shown = {
-        "message": error.detail,
-        "type": kind_of(error.status),
-        "param": _PARAMS.get(error.code, field),
-        "code": error.code.value,
-    }
-    if error.wake is not None:
-        shown["wake"] = dict(error.wake)  # type: ignore[assignment]
-    if request_id is not None:
-        shown["request_id"] = request_id
-    body = json.dumps({"error": shown}, ensure_ascii=False).encode()
-    return Response(body, status_code=error.status, headers=headers, media_type="application/json")
+    more = {"wake": None if error.wake is None else dict(error.wake), "request_id": request_id}
+    return error_response(
+        error.status,
+        error.code.value,
+        error.detail,
+        field=error.errors[0].field if error.errors else None,
+        headers=headers,
+        **{name: value for name, value in more.items() if value is not None},
+    )
