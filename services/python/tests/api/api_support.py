@@ -37,6 +37,7 @@ from daybreak_server.domain.tasks import (
 )
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.settings.tree import Settings
+from testkit.memory_registry import MemoryRegistry
 from testkit.valkey import Server
 from testkit.waiting import wait_until
 
@@ -179,6 +180,7 @@ class Serving:
             housekeeper=store,
             measurements=store,
             demand=store,
+            registry=MemoryRegistry(),
             upstreams=HttpUpstreams(),
             blobs=self.blobs,
             metrics=metrics,

@@ -1,0 +1,1 @@
+"""Routes of external workers and the models that they serve."""
