@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from daybreak_server.api.background.orphan_files import OrphanFileSweeper
 from daybreak_server.api.background.ticker import Ticker, report_ages
@@ -56,8 +56,9 @@ def build_app(services: Services) -> FastAPI:
     app.add_middleware(
         RequestMiddleware, metrics=ctx.metrics, origin_check=origin_check, render=problem_response
     )
-    for module in ROUTE_MODULES:
-        app.include_router(add_head_routes(module.router(ctx)))
+    routers = [add_head_routes(module.router(ctx)) for module in ROUTE_MODULES]
+    for router in routers:
+        app.include_router(router)
     openapi.install(app, ctx.catalog)
     add_head_routes(app.router)
     app.fast_paths = {
@@ -76,7 +77,7 @@ def build_app(services: Services) -> FastAPI:
         origin_check=origin_check,
         render=problem_response,
     )
-    app.is_model_request = openai_routes.is_model_request(_own_segments(app))
+    app.is_model_request = openai_routes.is_model_request(_own_segments(routers))
     app.models = RequestMiddleware(
         FastPath(
             openai_routes.OTHER,
@@ -91,9 +92,9 @@ def build_app(services: Services) -> FastAPI:
     return app
 
 
-def _own_segments(app: FastAPI) -> frozenset[str]:
+def _own_segments(routers: Iterable[APIRouter]) -> frozenset[str]:
     """The first segments of the API's own paths below ``/v1/``."""
-    paths = (getattr(route, "path", "") for route in app.routes)
+    paths = (getattr(route, "path", "") for router in routers for route in router.routes)
     return frozenset(path[4:].partition("/")[0] for path in paths if path.startswith("/v1/"))
 
 
@@ -137,6 +138,7 @@ def _lifespan(ctx: Dependencies):  # type: ignore[no-untyped-def]
         running.append(asyncio.create_task(_orphan_file_sweeper(ctx).run(), name="orphan files"))
         running.append(asyncio.create_task(ctx.registry_cache.run(), name="registry"))
         running.append(asyncio.create_task(ctx.model_demand.run(), name="demand for models"))
+        running.append(asyncio.create_task(ctx.manager.run(), name="manager"))
         running += [
             asyncio.create_task(pool.publisher.run(), name=f"demand {pool.name}")
             for pool in ctx.serving_pools

@@ -1,1 +1,1 @@
-"""Routes of external workers and the models that they serve."""
+"""Workers and their models: how they register, and what clients and administrators see of them."""

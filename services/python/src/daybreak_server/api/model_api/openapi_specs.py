@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from daybreak.wire import ErrorCode as Code
 from daybreak.wire import (
     Model,
     ModelDeleted,
@@ -15,7 +16,6 @@ from daybreak.wire import (
     WorkerRegistered,
     WorkerRegistration,
 )
-from daybreak.wire import ErrorCode as Code
 from daybreak_server.api.task_api.openapi_specs import BODY, STORE, route_spec
 
 _CHANGE = (Code.NO_KEY, Code.FORBIDDEN, *STORE)
