@@ -70,7 +70,8 @@ def has_token(connection: HTTPConnection, *tokens: str | None) -> bool:
     sent = bearer_token(connection)
     if sent is None:
         return False
-    return any([hmac.compare_digest(sent, token.encode()) for token in tokens if token])
+    equal = [hmac.compare_digest(sent, token.encode()) for token in tokens if token]
+    return any(equal)
 
 
 async def principal(connection: HTTPConnection) -> Principal:
