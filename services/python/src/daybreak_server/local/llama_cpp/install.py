@@ -98,7 +98,14 @@ def _fill(folder: Path, say: Say) -> None:
         raise InstallError(f"cannot create an environment in {folder}: {' '.join(why)}")
     bar = "on" if sys.stdout.isatty() else "off"
     options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--progress-bar", bar]
-    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", *options]
+    command = [
+        str(folder / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        *options,
+    ]
     lines = _run_pip([*command, "-r", str(REQUIREMENTS)], say)
     if lines is not None:
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
