@@ -6,7 +6,9 @@ leaves a process of another session, without a parent and without environment ·
 ``--grow`` says something at each health check.
 
 Fields of a request: ``tokens`` in the answer, ``pause`` seconds before each, ``crash`` = ``before`` or ``within`` the
-answer, ``status`` of an error, ``stream``. The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID``, ``end ID``,
+answer, ``status`` of an error, ``stream``.
+
+The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID``, ``end ID``,
 ``gone ID``, where ID is the request's ``X-Request-Id``.
 """
 

@@ -79,8 +79,8 @@ class ServingObservations:
     requests: dict[int, Request] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     replicas: dict[int, str] = field(default_factory=dict)
-    """The replica of each process: ``online-1`` for each rank of that group, ``gateway-0``, ``worker-1`` for a worker and
-    each of its engines."""
+    """The replica of each process: ``online-1`` for each rank of that group, ``gateway-0``, ``worker-1`` for a worker
+    and each of its engines."""
     ended_pids: dict[int, float] = field(default_factory=dict)
     """Processes of the cluster that ended, and when."""
     settled: bool = False
