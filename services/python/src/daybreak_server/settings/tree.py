@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from daybreak_server.domain import policy
 from daybreak_server.domain.kinds import PoolKind
-from daybreak_server.domain.names import API_APPLICATION, POOL_NAME, VARIABLES
+from daybreak_server.domain.names import API_APPLICATION, POOL_NAME, REGISTRY, VARIABLES
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.settings import sources
 from daybreak_server.settings.log import LogSettings
@@ -86,6 +86,10 @@ def _pool_name(name: str) -> str:
         raise ValueError(
             "a pool must not be named `api`: the Serve application that answers HTTP has this name"
         )
+    if name == REGISTRY:
+        raise ValueError(
+            "a pool must not be named `registry`: the registry of workers and models has this name in Redis"
+        )
     return name
 
 
@@ -113,6 +117,11 @@ class HttpSettings(Section):
     )
     heartbeat_s: Duration = Field(
         15.0, description="Seconds between the heartbeats (SSE comments) on an idle stream."
+    )
+    drain_s: Duration = Field(
+        30.0,
+        description="How long a server that stops waits for answers that have begun, in seconds. Event streams end at "
+        "once, because their clients continue elsewhere.",
     )
     allowed_hosts: Hosts = Field(
         (),
@@ -221,6 +230,15 @@ class PoolSettings(Section):
         default_factory=dict,
         description="Options of the workload, for example `dtype` of the video workload.",
     )
+
+    @property
+    def online_only(self) -> tuple[str, ...]:
+        """The settings here that are set and that only pools of kind ``online`` may have."""
+        return tuple(
+            name
+            for name in ("capacity", "routing", "target_load", "ports")
+            if getattr(self, name) is not None
+        )
 
     @property
     def workload_options(self) -> dict[str, Any]:
