@@ -59,7 +59,7 @@ def test_the_demo_wakes_balances_kills_and_falls_back(folder: Path) -> None:
     process = start(folder)
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output
-    assert re.search(r"^  > .*Paris", output, re.MULTILINE), output
+    assert re.search(r"^  > .*sky", output, re.MULTILINE), output
     assert re.search(r"s  starting$", output, re.MULTILINE), output
     shares = dict(re.findall(r"^  (worker-\d|both) +(\d+) +\d+ +[\d.]+$", output, re.MULTILINE))
     assert shares.pop("both") == "8", output

@@ -120,9 +120,9 @@ def test_a_stream_whose_engine_dies_raises_and_never_looks_complete(ready):
         model="small", messages=MESSAGES, stream=True, extra_body={"tokens": 5, "crash": "within"}
     )
     parts = []
-    with pytest.raises((openai.APIConnectionError, openai.APIError, OSError, Exception)) as caught:
+    with pytest.raises(openai.APIConnectionError):
         parts.extend(stream)
-    assert "incomplete" in str(caught.value) or "closed" in str(caught.value) or "peer" in str(caught.value)
+    assert len(parts) == 1
 
 
 def test_an_unknown_model_is_a_not_found_error(ready):

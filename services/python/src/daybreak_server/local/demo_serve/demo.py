@@ -25,7 +25,7 @@ from daybreak_server.settings.tree import Settings
 
 MODEL, SECOND = "smol", "second"
 WORKERS = ("worker-1", "worker-2")
-QUESTION = "What is the capital of France?"
+QUESTION = "Why is the sky blue?"
 QUESTIONS = tuple(
     f"Tell me about {thing}."
     for thing in ("the sea", "bread", "snow", "music", "bees", "iron", "tea", "maps")
@@ -127,12 +127,12 @@ def _show_balance(chat: Chat, workers: Workers, clock: Clock) -> None:
     say(f"\n2 · Eight requests at once: more than the {_CAPACITY} that one replica should have")
     began = time.monotonic()
     with ThreadPoolExecutor(len(QUESTIONS)) as pool:
-        answers = pool.map(lambda question: chat.ask(MODEL, question, tokens=24), QUESTIONS)
+        answers = pool.map(lambda question: chat.ask(MODEL, question, tokens=16), QUESTIONS)
         _wait(lambda: chat.model(MODEL)["ready"] == len(WORKERS), "the second replica", workers)
         say(f"  they start the second replica, which is ready after {time.monotonic() - began:.1f} s")
         say(f"  answered: {_shares(answers)}")
         began = time.monotonic()
-        balanced = list(pool.map(lambda question: chat.ask(MODEL, question, tokens=24), QUESTIONS))
+        balanced = list(pool.map(lambda question: chat.ask(MODEL, question, tokens=16), QUESTIONS))
     say("  the same eight again:")
     _print_table(balanced, time.monotonic() - began)
     clock.lap("balance")
@@ -142,9 +142,10 @@ def _show_death(chat: Chat, workers: Workers, clock: Clock) -> None:
     victim, survivor = WORKERS
     say(f"\n3 · {victim} is killed in the middle of eight requests (SIGKILL)")
     with ThreadPoolExecutor(len(QUESTIONS)) as pool:
-        streams = [chat.stream(MODEL, question, tokens=100, ignore_eos=True) for question in QUESTIONS[:2]]
+        streams = [chat.stream(MODEL, question, tokens=80, ignore_eos=True) for question in QUESTIONS[:2]]
         streamed = [pool.submit(stream.rest) for stream in streams]
-        whole = [pool.submit(chat.ask, MODEL, question, tokens=32) for question in QUESTIONS[2:]]
+        _wait(lambda: all(stream.tokens > 2 for stream in streams), "the first words of two answers", workers)
+        whole = [pool.submit(chat.ask, MODEL, question, tokens=20) for question in QUESTIONS[2:]]
         _wait(lambda: chat.requests_at(victim) >= 2, f"{victim} to have requests", workers)
         moved = chat.requests_at(victim) - sum(stream.worker == victim for stream in streams)
         began = time.monotonic()
