@@ -129,6 +129,7 @@ class WorkerProcess:
         self.engine_log.touch()
         self.log = folder / f"{worker}.log"
         variables = settings.pop("variables", {})
+        program = settings.pop("program", None) or Path(sys.executable).with_name("daybreakd")
         engines = {
             "test": {"command": engine_command(self.engine_log), "stop_s": 3, **settings.pop("engine", {})}
         }
@@ -142,7 +143,7 @@ class WorkerProcess:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("daybreakd")), "worker"],
+                [str(program), "worker"],
                 cwd=ROOT,
                 env=child_environment(environ),
                 stdout=subprocess.DEVNULL,
