@@ -157,6 +157,11 @@ class WorkerProcess:
         with self.client() as client:
             return client.post("/v1/chat/completions", json={"model": alias, **body})
 
+    def ready_status(self) -> int:
+        """The status of ``/ready``."""
+        with self.client() as client:
+            return client.get("/ready").status_code
+
     def events(self, kind: str) -> list[str]:
         """What the engines have noted: the second word of the lines of a kind."""
         lines = self.engine_log.read_text().splitlines()

@@ -37,7 +37,17 @@ _IMPORTS = (
 _DISTRIBUTIONS = ("daybreak-server", "daybreak-sdk")
 """Ours, which an editable installation does not list."""
 _UNUSED = (
-    *("__phello__", "_test*", "_tkinter*", "config-*", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data"),
+    *(
+        "__phello__",
+        "_test*",
+        "_tkinter*",
+        "config-*",
+        "dist-packages",
+        "ensurepip",
+        "idlelib",
+        "lib2to3",
+        "pydoc_data",
+    ),
     *("site-packages", "test", "tests", "tkinter", "turtledemo", "*.a", "*.opt-?.pyc"),
 )
 """Files and folders of the standard library that no worker uses."""
@@ -130,7 +140,9 @@ def _copy_libraries(programs: Iterable[Path], native: Path) -> str:
             if native.parent not in path.parents and not (native / name).exists():
                 shutil.copy2(path, native / name)
     if not loader:
-        raise BundleError(f"{sys.executable} uses no dynamic loader that `ldd` can find; use an image with glibc")
+        raise BundleError(
+            f"{sys.executable} uses no dynamic loader that `ldd` can find; use an image with glibc"
+        )
     return loader
 
 
