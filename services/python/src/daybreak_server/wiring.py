@@ -161,7 +161,7 @@ def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
 
 def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
     """The spec of a pool's workload."""
-    return registry.spec(pool.workload, kind=pool.kind)
+    return registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only)
 
 
 def target_loads(settings: Settings) -> dict[str, float]:

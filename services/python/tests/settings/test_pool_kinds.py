@@ -50,6 +50,14 @@ def test_a_pool_that_states_a_different_kind_from_its_workload_is_refused() -> N
         PoolSettings.model_validate({"workload": "echo", "kind": "odd"})
 
 
+@pytest.mark.parametrize("setting", ["capacity", "routing", "target_load", "ports"])
+def test_what_is_for_answering_requests_only_is_refused_for_jobs(setting: str) -> None:
+    value = {"routing": "session", "ports": "20100-20199"}.get(setting, 4)
+    with pytest.raises(registry.WrongKindError, match=f"cannot have {setting}"):
+        PoolEntry.of("echo", PoolSettings.model_validate({"workload": "echo", setting: value}))
+    PoolEntry.of("answers", PoolSettings.model_validate({"workload": "echo-serve", setting: value}))
+
+
 def test_the_capacity_of_a_group_is_the_pools_or_else_the_workloads() -> None:
     pools = {"own": {"workload": "echo-serve", "capacity": 3}, "echo-serve": {"workload": "echo-serve"}}
     settings = Settings.model_validate({"pools": pools})
@@ -64,7 +72,7 @@ def test_a_pool_that_answers_requests_has_a_target_load() -> None:
         "own": {**serve, "capacity": 8, "target_load": 2.5},
         "full": {**serve, "capacity": 8},
         "default": serve,
-        "echo": {"target_load": 2},
+        "echo": {},
     }
     capacity = registry.spec("echo-serve").capacity
     loads = wiring.target_loads(Settings.model_validate({"pools": pools}))

@@ -130,7 +130,8 @@ def _gateway(component: Component, failpoints: Failpoints) -> None:
             blobs=FailingBlobs(services.blobs, failpoints),
         )
     )
-    ApiServer(app, host=settings.http.host, port=settings.http.port).run()
+    http = settings.http
+    ApiServer(app, host=http.host, port=http.port, drain_s=http.drain_s).run()
 
 
 def _rank(component: Component, failpoints: Failpoints) -> None:

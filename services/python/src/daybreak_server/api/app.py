@@ -16,6 +16,8 @@ from daybreak_server.api.http import exception_handlers
 from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
 from daybreak_server.api.http.origin_check import OriginCheck
+from daybreak_server.api.openai import routes as openai_routes
+from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.api.services import Services
 from daybreak_server.api.streaming.queue_positions import QueuePositions
@@ -72,7 +74,25 @@ def build_app(services: Services) -> FastAPI:
         origin_check=origin_check,
         render=problem_response,
     )
+    app.is_model_request = openai_routes.is_model_request(_own_segments(app))
+    app.models = RequestMiddleware(
+        FastPath(
+            openai_routes.OTHER,
+            openai_routes.OpenAIFace(ctx).answer,
+            render=openai_response,
+            route_of=openai_routes.route_of,
+        ),
+        metrics=ctx.metrics,
+        origin_check=origin_check,
+        render=openai_response,
+    )
     return app
+
+
+def _own_segments(app: FastAPI) -> frozenset[str]:
+    """The first segments of the API's own paths below ``/v1/``."""
+    paths = (getattr(route, "path", "") for route in app.routes)
+    return frozenset(path[4:].partition("/")[0] for path in paths if path.startswith("/v1/"))
 
 
 def begin_shutdown(app: FastAPI) -> None:
@@ -80,6 +100,7 @@ def begin_shutdown(app: FastAPI) -> None:
     ctx: Dependencies = app.state.context
     ctx.broadcaster.begin_close()
     ctx.serving_pools.begin_close()
+    ctx.model_routers.begin_close()
 
 
 def _tickers(ctx: Dependencies) -> list[Ticker]:
@@ -112,6 +133,8 @@ def _lifespan(ctx: Dependencies):  # type: ignore[no-untyped-def]
         running = [asyncio.create_task(ticker.run(), name=f"tick {ticker.pool}") for ticker in _tickers(ctx)]
         running.append(asyncio.create_task(report_ages(ctx.metrics), name="ages of ticks"))
         running.append(asyncio.create_task(_orphan_file_sweeper(ctx).run(), name="orphan files"))
+        running.append(asyncio.create_task(ctx.registry_cache.run(), name="registry"))
+        running.append(asyncio.create_task(ctx.model_demand.run(), name="demand for models"))
         running += [
             asyncio.create_task(pool.publisher.run(), name=f"demand {pool.name}")
             for pool in ctx.serving_pools

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, replace
+from secrets import token_hex
+from typing import Any
 
 from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Principal
@@ -12,6 +15,10 @@ from daybreak_server.api.intake.bulkhead import BoundedEvents, BoundedStore
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.intake.submission import Submission
 from daybreak_server.api.intake.submit_batching import SubmitBatcher
+from daybreak_server.api.routing.model_demand import ModelDemand
+from daybreak_server.api.routing.model_routers import ModelRouters
+from daybreak_server.api.routing.registry_cache import RegistryCache
+from daybreak_server.api.routing.request_body import BufferedBytes
 from daybreak_server.api.routing.serving_pools import ServingPools
 from daybreak_server.api.serializers import Json
 from daybreak_server.api.services import Services
@@ -39,6 +46,10 @@ class Dependencies:
     stream_limits: StreamLimits
     sources: Sources
     serving_pools: ServingPools
+    registry_cache: RegistryCache
+    model_routers: ModelRouters
+    model_demand: ModelDemand
+    in_memory_bodies: BufferedBytes
 
     @classmethod
     def of(cls, services: Services) -> Dependencies:
@@ -77,16 +88,7 @@ class Dependencies:
                 heartbeat_s=settings.http.heartbeat_s,
                 timeout_s=timeout_s,
             ),
-            serving_pools=ServingPools(
-                catalog,
-                pool_views=pool_views,
-                upstreams=services.upstreams,
-                demand=services.demand,
-                settings=settings.router,
-                meter=metrics.meter,
-                tracing=services.tracing,
-                now_ms=services.now_ms,
-            ),
+            **_routing(services, catalog, pool_views, metrics),
         )
 
     async def record(self, caller: Principal, task: str) -> tuple[TaskRecord, PoolEntry]:
@@ -114,3 +116,48 @@ class Dependencies:
             return await self.pool_views.get(pool)
         except StoreError:
             return None
+
+
+def _routing(
+    services: Services, catalog: Catalog, pool_views: PoolViewCache, metrics: GatewayMetrics
+) -> dict[str, Any]:
+    """What passes requests on: to the groups of serving pools, and to the workers of models."""
+    settings, gateway = services.settings, f"{socket.gethostname()}-{token_hex(6)}"
+    in_memory = BufferedBytes(settings.router.max_buffered_bytes)
+
+    def keep_connections() -> None:
+        services.upstreams.keep([*pools.endpoints, *models.endpoints])
+
+    pools = ServingPools(
+        catalog,
+        pool_views=pool_views,
+        upstreams=services.upstreams,
+        demand=services.demand,
+        settings=settings.router,
+        meter=metrics.meter,
+        tracing=services.tracing,
+        now_ms=services.now_ms,
+        in_memory=in_memory,
+        gateway=gateway,
+        on_groups=keep_connections,
+    )
+    demand = ModelDemand(services.registry, gateway=gateway)
+    models = ModelRouters(
+        demand=demand,
+        upstreams=services.upstreams,
+        settings=settings.router,
+        token=settings.workers.token,
+        meter=metrics.meter,
+        tracing=services.tracing,
+        in_memory=in_memory,
+        on_groups=keep_connections,
+    )
+    cache = RegistryCache(services.registry)
+    cache.subscribe(models.update)
+    return {
+        "serving_pools": pools,
+        "registry_cache": cache,
+        "model_routers": models,
+        "model_demand": demand,
+        "in_memory_bodies": in_memory,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 
 import uvicorn
@@ -10,17 +11,20 @@ from fastapi import FastAPI
 from daybreak_server.api.app import begin_shutdown
 from daybreak_server.api.http.gathered_writes import GatheringProtocol
 
-GRACE_S = 10
-"""Seconds that responses other than streams may take to finish at shutdown."""
 KEEP_ALIVE_S = 75
 """How long an idle connection stays open: longer than a proxy keeps it (nginx and AWS: 60 s). If the server closed it
 first, a request that the proxy sends at that moment would fail with 502."""
 
 
 class ApiServer(uvicorn.Server):
-    """A uvicorn server for the app. ``await serve()`` it or ``run()`` it; set ``should_exit`` to stop it."""
+    """A uvicorn server for the app. ``await serve()`` it or ``run()`` it; set ``should_exit`` to stop it.
 
-    def __init__(self, app: FastAPI, *, host: str, port: int, log_level: str = "warning") -> None:
+    ``drain_s``: how long responses that are not event streams may take to finish at shutdown, in seconds.
+    """
+
+    def __init__(
+        self, app: FastAPI, *, host: str, port: int, drain_s: float = 30.0, log_level: str = "warning"
+    ) -> None:
         self._app = app
         super().__init__(
             uvicorn.Config(
@@ -34,7 +38,7 @@ class ApiServer(uvicorn.Server):
                 server_header=False,
                 ws_max_size=64 * 1024,
                 ws_per_message_deflate=False,
-                timeout_graceful_shutdown=GRACE_S,
+                timeout_graceful_shutdown=math.ceil(drain_s),
                 timeout_keep_alive=KEEP_ALIVE_S,
             )
         )

@@ -12,6 +12,7 @@ from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
 from daybreak_server.ports.measurements import Measurements
+from daybreak_server.ports.registry import Registry
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.ports.upstreams import Upstreams
@@ -38,6 +39,7 @@ class Services:
     measurements: Measurements
     blobs: Blobs
     demand: DemandStore
+    registry: Registry
     upstreams: Upstreams
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     tracing: Tracing = NO_TRACING

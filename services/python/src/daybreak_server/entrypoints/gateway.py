@@ -21,7 +21,8 @@ class Gateway(ApiServer):
     """The HTTP server of the app. It calls ``on_started`` when it listens; any thread may call ``stop``."""
 
     def __init__(self, settings: Settings, *, on_started: Callable[[], None] | None = None) -> None:
-        super().__init__(wiring.build_app(settings), host=settings.http.host, port=settings.http.port)
+        http = settings.http
+        super().__init__(wiring.build_app(settings), host=http.host, port=http.port, drain_s=http.drain_s)
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -43,6 +43,7 @@ from daybreak_server.settings.tree import PoolSettings, Settings, load_settings
 _log = logging.getLogger(__name__)
 VIDEO_POOL = "video"
 _STREAM_MARGIN = 1000
+_DRAIN_MARGIN_S = 5.0
 _HEALTH_PERIOD_S = 1.0
 """Short, because Serve restarts a gang only after a health check has found a dead rank."""
 _HEALTH_TIMEOUT_S = 30.0
@@ -172,7 +173,7 @@ def api_app(settings: Settings) -> Any:
         # With Serve's default of 5, the sixth stream would block all other requests.
         max_ongoing_requests=settings.http.max_streams + _STREAM_MARGIN,
         ray_actor_options={"num_cpus": 0},
-        graceful_shutdown_timeout_s=15,
+        graceful_shutdown_timeout_s=settings.http.drain_s + _DRAIN_MARGIN_S,
     )
     return deployment.bind(settings.model_dump_json())
 

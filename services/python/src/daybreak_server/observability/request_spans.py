@@ -32,7 +32,6 @@ from daybreak_server.observability.harmless import harmless, nothing
 from daybreak_server.observability.span_conventions import GROUP, OUTCOME, TENANT, span_context
 from daybreak_server.observability.spans import fail, trace_context
 
-ROUTE = "/v1/pools/{name}/serve/{path}"
 POOL = "daybreak.pool"
 FIRST_BYTE = "first_byte"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -49,6 +48,7 @@ class RequestSpans:
         caller: TraceContext | None,
         *,
         method: str,
+        route: str,
         scheme: str,
         path: str,
         pool: str,
@@ -60,12 +60,12 @@ class RequestSpans:
         self._name = self._method if self._method != _OTHER else "HTTP"
         parent = trace.set_span_in_context(NonRecordingSpan(span_context(caller))) if caller else Context()
         self._span = tracer.start_span(
-            f"{self._name} {ROUTE}",
+            f"{self._name} {route}",
             parent,
             SpanKind.SERVER,
             {
                 http.HTTP_REQUEST_METHOD: self._method,
-                http.HTTP_ROUTE: ROUTE,
+                http.HTTP_ROUTE: route,
                 url.URL_SCHEME: scheme,
                 url.URL_PATH: path,
                 POOL: pool,

@@ -52,3 +52,15 @@ class RouterMetrics:
         self._oldest_wait.set(oldest_wait_s)
         self._in_flight.set(in_flight)
         self._groups.set(groups)
+
+    def remove(self) -> None:
+        """Stop exporting the series: the pool or model is gone."""
+        for metric in (
+            *(catalogue.ROUTER_WAITING, catalogue.ROUTER_OLDEST_WAIT, catalogue.ROUTER_IN_FLIGHT),
+            *(catalogue.ROUTER_GROUPS, catalogue.ROUTER_WAIT, catalogue.ROUTER_FIRST_BYTE),
+        ):
+            self._meter.remove(metric, self._pool)
+        for outcome in OUTCOMES:
+            self._meter.remove(catalogue.ROUTER_REQUESTS, self._pool, outcome)
+        for reason in RETRY_REASONS:
+            self._meter.remove(catalogue.ROUTER_RETRIES, self._pool, reason)

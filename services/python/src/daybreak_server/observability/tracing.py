@@ -118,13 +118,28 @@ class OpenTelemetryTracing:
 
     @harmless(lambda _self, caller, **_kwargs: UnrecordedRequest(caller))
     def request(
-        self, caller: TraceContext | None, *, method: str, scheme: str, path: str, pool: str, tenant: str
+        self,
+        caller: TraceContext | None,
+        *,
+        method: str,
+        route: str,
+        scheme: str,
+        path: str,
+        pool: str,
+        tenant: str,
     ) -> RequestTrace:
         """Begin the trace of a request to a serving pool, and decide whether it is sampled."""
         if not (caller.sampled if caller is not None else random.random() < self._sample_ratio):
             return UnrecordedRequest(caller)
         return RequestSpans(
-            self._tracer, caller, method=method, scheme=scheme, path=path, pool=pool, tenant=tenant
+            self._tracer,
+            caller,
+            method=method,
+            route=route,
+            scheme=scheme,
+            path=path,
+            pool=pool,
+            tenant=tenant,
         )
 
     @harmless(lambda *_args, **_kwargs: NO_ATTEMPT_TRACE)

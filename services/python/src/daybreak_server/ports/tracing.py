@@ -89,9 +89,18 @@ class Tracing(Protocol):
         """
 
     def request(
-        self, caller: TraceContext | None, *, method: str, scheme: str, path: str, pool: str, tenant: str
+        self,
+        caller: TraceContext | None,
+        *,
+        method: str,
+        route: str,
+        scheme: str,
+        path: str,
+        pool: str,
+        tenant: str,
     ) -> RequestTrace:
-        """Begin the trace of a request to a serving pool. ``path``: without the query."""
+        """Begin the trace of a request to a serving pool or a model. ``route``: the path of the route. ``path``:
+        without the query."""
 
     def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Export what has been recorded; wait at most ``timeout_s``."""
@@ -174,7 +183,15 @@ class NoTracing:
         return NO_ATTEMPT_TRACE
 
     def request(
-        self, caller: TraceContext | None, *, method: str, scheme: str, path: str, pool: str, tenant: str
+        self,
+        caller: TraceContext | None,
+        *,
+        method: str,
+        route: str,
+        scheme: str,
+        path: str,
+        pool: str,
+        tenant: str,
     ) -> RequestTrace:
         """Pass on the caller's context."""
         return UnrecordedRequest(caller)

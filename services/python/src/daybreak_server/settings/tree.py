@@ -114,6 +114,11 @@ class HttpSettings(Section):
     heartbeat_s: Duration = Field(
         15.0, description="Seconds between the heartbeats (SSE comments) on an idle stream."
     )
+    drain_s: Duration = Field(
+        30.0,
+        description="How long a server that stops waits for answers that have begun, in seconds. Event streams end at "
+        "once, because their clients continue elsewhere.",
+    )
     allowed_hosts: Hosts = Field(
         (),
         description="Names that the `Host` header may have, in addition to IP addresses, `localhost` and the name of "
@@ -221,6 +226,15 @@ class PoolSettings(Section):
         default_factory=dict,
         description="Options of the workload, for example `dtype` of the video workload.",
     )
+
+    @property
+    def online_only(self) -> tuple[str, ...]:
+        """The settings here that are set and that only pools of kind ``online`` may have."""
+        return tuple(
+            name
+            for name in ("capacity", "routing", "target_load", "ports")
+            if getattr(self, name) is not None
+        )
 
     @property
     def workload_options(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from daybreak.wire.workers import MODEL_HEADER
 from daybreak_server.api.http.request_body import header
-from daybreak_server.worker.openai_errors import error_response
+from daybreak_server.api.openai.errors import error_response
 from daybreak_server.worker.proxy import Proxy
 from daybreak_server.worker.supervisor import Supervisor
 

@@ -40,7 +40,7 @@ from daybreak_server.ports.upstreams import (
 )
 from daybreak_server.settings.workers import WorkerSettings
 from daybreak_server.worker.engine import Engine
-from daybreak_server.worker.openai_errors import BROKE_HEADER, REFUSED_HEADER, RequestFailedError
+from daybreak_server.worker.refusals import BROKE_HEADER, REFUSED_HEADER, RequestFailedError
 from daybreak_server.worker.supervisor import Refusal, Supervisor
 
 _log = logging.getLogger(__name__)

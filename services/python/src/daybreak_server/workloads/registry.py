@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -21,10 +22,11 @@ class WrongKindError(UnknownWorkloadError):
     """This version does not serve the kind of the workload, or its pool has another kind."""
 
 
-def spec(name: str, *, kind: str | None = None) -> WorkloadSpec[Any]:
+def spec(name: str, *, kind: str | None = None, online_only: Collection[str] = ()) -> WorkloadSpec[Any]:
     """The workload with the name ``name`` (``video``), or at ``package.module:ATTRIBUTE``.
 
     :param kind: The kind of its pool, if the pool states one.
+    :param online_only: The settings of its pool that only a pool of kind ``online`` may have.
     :raises UnknownWorkloadError: when there is no such workload, or it cannot be used in this pool.
     """
     if ":" in name:
@@ -48,6 +50,11 @@ def spec(name: str, *, kind: str | None = None) -> WorkloadSpec[Any]:
         raise WrongKindError(
             f"workload {name!r} has the kind {loaded.kind!r}, but its pool has {kind!r}; correct the pool's kind, or "
             "leave it out"
+        )
+    if online_only and loaded.kind != PoolKind.ONLINE:
+        raise WrongKindError(
+            f"workload {name!r} has the kind {loaded.kind!r}, so its pool cannot have {', '.join(online_only)}; leave "
+            "that out, it is for pools whose groups answer requests"
         )
     return loaded
 

@@ -17,6 +17,10 @@ BUSY = b"busy"
 taken over the address of an ``other`` group."""
 BROKEN = b"broken"
 """The reason of a group that broke. It has begun to run the request, unlike all others."""
+BROKE_HEADER = b"daybreak-broke"
+"""A worker sets it in the answer 502 to a request that its engine broke on."""
+_REFUSING = frozenset({503, 404})
+"""The statuses of refusals: 404 is that of a worker that does not run the model."""
 GROUP_HEADER = b"daybreak-group"
 """In a request, the group that it is meant for. In an answer, the group that answered."""
 _NOT_FORWARDED = frozenset(
@@ -69,6 +73,13 @@ def trace_headers(headers: list[Header], context: TraceContext | None) -> list[H
     return found
 
 
+def path_and_query(scope: Scope) -> bytes:
+    """The path and query of a request, percent-encoded as the client sent them."""
+    query: bytes = scope["query_string"]
+    path: bytes = quote(scope["path"], safe="/:@!$&'()*+,;=~-._").encode()
+    return path + (b"?" + query if query else b"")
+
+
 def target_of(scope: Scope, pool: str) -> bytes:
     """The path and query below the pool's route, percent-encoded as the client sent them."""
     query: bytes = scope["query_string"]
@@ -82,9 +93,14 @@ def target_of(scope: Scope, pool: str) -> bytes:
 
 def refusal_of(answer: UpstreamAnswer) -> bytes | None:
     """Why the group has refused the request; ``None`` if this is its answer."""
-    if answer.status != 503:
+    if answer.status not in _REFUSING:
         return None
     for name, value in answer.headers:
         if name == REFUSED_HEADER:
             return value
     return None
+
+
+def is_broken_worker(answer: UpstreamAnswer) -> bool:
+    """Whether this is the answer of a worker whose engine broke before it answered."""
+    return answer.status == 502 and any(name == BROKE_HEADER for name, _ in answer.headers)

@@ -17,14 +17,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
@@ -34,9 +33,10 @@ from daybreak_server.api.routing.forwarding import (
     BROKEN,
     BUSY,
     GROUP_HEADER,
+    Header,
     forwarded_headers,
+    is_broken_worker,
     refusal_of,
-    target_of,
     trace_headers,
 )
 from daybreak_server.api.routing.interruption import ClientWatch
@@ -75,7 +75,8 @@ class _Incoming:
 
     request: Request
     tenant: str
-    headers: list[tuple[bytes, bytes]]
+    target: bytes
+    headers: list[Header]
     body: ForwardedBody
     watch: ClientWatch
     deadline: float
@@ -94,26 +95,54 @@ class Proxy:
         settings: RouterSettings,
         metrics: RouterMetrics,
         tracing: Tracing,
-        now_ms: Callable[[], int],
         in_memory: BufferedBytes,
+        not_ready: Callable[[], ApiError],
+        headers: Sequence[Header] = (),
+        withheld: Collection[bytes] = (),
+        answer_headers: Sequence[Header] = (),
     ) -> None:
+        """Prepare.
+
+        :param not_ready: The error of a request that no group could take in time.
+        :param headers: Are added to each request to a group.
+        :param withheld: Names of headers of the client that are not passed on.
+        :param answer_headers: Are added to each answer.
+        """
         self.router = router
         self._metrics = metrics
         self._tracing = tracing
         self._pool = pool
         self._upstreams = upstreams
         self._settings = settings
-        self._now_ms = now_ms
         self._in_memory = in_memory
+        self._not_ready = not_ready
+        self._headers = list(headers)
+        self._withheld = frozenset(withheld)
+        self._answer_headers = tuple(answer_headers)
         self._last_broken = ""
 
-    async def answer(self, request: Request, *, tenant: str) -> Response:
-        """The response to a request. :raises ApiError: if there is none."""
+    async def answer(
+        self,
+        request: Request,
+        *,
+        tenant: str,
+        route: str,
+        target: bytes,
+        body: ForwardedBody | None = None,
+    ) -> Response:
+        """The response to a request.
+
+        :param route: The path of the route, for traces.
+        :param target: The path and query that the group gets.
+        :param body: The body, if its beginning has been read.
+        :raises ApiError: if there is no response.
+        """
         began = asyncio.get_running_loop().time()
         watch: ClientWatch | None = None
         trace = self._tracing.request(
             trace_context(request),
             method=request.scope["method"],
+            route=route,
             scheme=request.scope["scheme"],
             path=request.scope["path"],
             pool=self._pool,
@@ -122,7 +151,16 @@ class Proxy:
         try:
             deadline = began + self._seconds_left(request)
             watch = ClientWatch(request.receive, deadline=deadline)
-            incoming = self._incoming(request, watch, trace, tenant=tenant, deadline=deadline)
+            incoming = _Incoming(
+                request=request,
+                tenant=tenant,
+                target=target,
+                headers=self._request_headers(request),
+                body=body or self.new_body(request),
+                watch=watch,
+                deadline=deadline,
+                trace=trace,
+            )
             return await self._answer(incoming, began=began)
         except BaseException as exc:
             if watch is not None:
@@ -138,24 +176,22 @@ class Proxy:
                 error.headers["traceparent"] = trace.context.traceparent
             raise error from exc.__cause__
 
-    def _incoming(
-        self, request: Request, watch: ClientWatch, trace: RequestTrace, *, tenant: str, deadline: float
-    ) -> _Incoming:
-        return _Incoming(
-            request=request,
-            tenant=tenant,
-            headers=forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope)),
-            body=ForwardedBody(request, max_bytes=self._settings.max_body_bytes, in_memory=self._in_memory),
-            watch=watch,
-            deadline=deadline,
-            trace=trace,
-        )
+    def new_body(self, request: Request) -> ForwardedBody:
+        """The body of a request, of which nothing has been read."""
+        return ForwardedBody(request, max_bytes=self._settings.max_body_bytes, in_memory=self._in_memory)
+
+    def _request_headers(self, request: Request) -> list[Header]:
+        passed = forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope))
+        if not self._withheld:
+            return passed
+        return [*(header for header in passed if header[0] not in self._withheld), *self._headers]
 
     async def _answer(self, incoming: _Incoming, *, began: float) -> Response:
         body, watch, trace = incoming.body, incoming.watch, incoming.trace
         try:
-            async with watch.block():
-                await body.read_beginning(self._settings.buffer_bytes)
+            if not body.begun:
+                async with watch.block():
+                    await body.read_beginning(self._settings.buffer_bytes)
             if body.complete:
                 watch.start()
             answer, slot = await self._send(incoming)
@@ -171,7 +207,15 @@ class Proxy:
             self._metrics.ended(outcome)
             trace.ended(outcome)
 
-        return ForwardedAnswer(answer, slot, watch, pool=self._pool, ended=ended, context=trace.context)
+        return ForwardedAnswer(
+            answer,
+            slot,
+            watch,
+            pool=self._pool,
+            ended=ended,
+            context=trace.context,
+            headers=self._answer_headers,
+        )
 
     def _seconds_left(self, request: Request) -> float:
         for name, value in request.scope["headers"]:
@@ -269,7 +313,7 @@ class Proxy:
         left_s = max(0.0, incoming.deadline - asyncio.get_running_loop().time())
         upstream_request = UpstreamRequest(
             method=request.scope["method"].encode(),
-            target=target_of(request.scope, self._pool),
+            target=incoming.target,
             headers=[
                 *trace_headers(incoming.headers, context),
                 (DEADLINE_HEADER, b"%.3f" % left_s),
@@ -288,7 +332,7 @@ class Proxy:
             if slot.lost and not watch.gone:
                 raise NoAnswerError("its lease has ended") from exc
             raise
-        if refusal_of(answer) == BROKEN:
+        if refusal_of(answer) == BROKEN or is_broken_worker(answer):
             answer.close()
             raise NoAnswerError("it broke while it had the request")
         return answer
@@ -322,25 +366,6 @@ class Proxy:
             if name == SESSION_HEADER:
                 session = value
         return RoutingRequest(session=session, prefix=body.buffered[: self._settings.prefix_bytes])
-
-    def _not_ready(self) -> ApiError:
-        """No group took the request in time: the pool is waking, or all groups are full."""
-        if self.router.groups:
-            return ApiError(
-                ErrorCode.NOT_READY,
-                f"All groups of the pool {self._pool} are busy. Retry later, or allow more time.",
-                retry_after_s=1.0,
-            )
-        wake = serializers.wake(self.router.view, self._now_ms()) or {}
-        phase, eta_s = wake.get("phase"), wake.get("eta_s")
-        progress = f" Its wake is in the phase {phase}." if phase else ""
-        estimate = f" A group should be ready in about {eta_s:.0f} s." if eta_s is not None else ""
-        return ApiError(
-            ErrorCode.NOT_READY,
-            f"No group of the pool {self._pool} is ready.{progress}{estimate} Retry later, or allow more time.",
-            retry_after_s=max(1.0, eta_s or 5.0),
-            wake=wake or None,
-        )
 
 
 def _number(value: bytes) -> float:

@@ -45,6 +45,8 @@ class ForwardedBody:
     def __init__(self, request: Request, *, max_bytes: int, in_memory: BufferedBytes) -> None:
         self.buffered = b""
         self.complete = False
+        self.begun = False
+        """Whether the beginning has been read."""
         self.passed_on = False
         """Whether a part was passed on that is no longer in memory."""
         self._receive = request.receive
@@ -59,12 +61,14 @@ class ForwardedBody:
             raise too_large(max_bytes)
 
     async def read_beginning(self, buffer_bytes: int) -> None:
-        """Read until the end of the body, or until more than ``buffer_bytes`` are in memory.
+        """Read until the end of the body, or until more than ``buffer_bytes`` are in memory. It may be called again,
+        with a higher limit.
 
         :raises ApiError: ``too_large``
         :raises ClientGoneError: BuffersFullError:
         """
-        parts: list[bytes] = []
+        self.begun = True
+        parts = [self.buffered] if self.buffered else []
         while not self.complete and self._size <= buffer_bytes:
             part = await self._next()
             self._in_memory.add(len(part))
@@ -73,6 +77,13 @@ class ForwardedBody:
         self.buffered = parts[0] if len(parts) == 1 else b"".join(parts)
         if self.complete:
             self.length = self._size
+
+    def replace(self, whole: bytes) -> None:
+        """Put another body in place of a complete one. :raises BuffersFullError:"""
+        self._in_memory.add(len(whole))
+        self._in_memory.remove(self._kept)
+        self._kept = self.length = len(whole)
+        self.buffered = whole
 
     def drop(self) -> None:
         """Stop counting the body as kept in memory, because it will not be sent again."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from secrets import token_hex
 
 from daybreak.wire import ErrorCode
+from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.routing.demand import DemandPublisher
@@ -64,6 +63,9 @@ class ServingPools:
         meter: Meter,
         tracing: Tracing,
         now_ms: Callable[[], int],
+        in_memory: BufferedBytes,
+        gateway: str,
+        on_groups: Callable[[], None],
     ) -> None:
         self._catalog = catalog
         self._upstreams = upstreams
@@ -72,8 +74,9 @@ class ServingPools:
         self._meter = meter
         self._tracing = tracing
         self._now_ms = now_ms
-        self._in_memory = BufferedBytes(settings.max_buffered_bytes)
-        self._gateway = f"{socket.gethostname()}-{token_hex(6)}"
+        self._in_memory = in_memory
+        self._gateway = gateway
+        self._on_groups = on_groups
         online = (entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE)
         self._pools: Mapping[str, ServingPool] = {entry.name: self._serving(entry) for entry in online}
         for pool in self:
@@ -94,6 +97,10 @@ class ServingPools:
             )
         return pool
 
+    def find(self, name: str) -> ServingPool | None:
+        """The pool, if there is one of this kind."""
+        return self._pools.get(name)
+
     def show_state(self) -> None:
         """Bring all gauges up to date, for a scrape."""
         for pool in self:
@@ -111,7 +118,7 @@ class ServingPools:
             max_waiting=settings.max_waiting,
             max_waiting_per_tenant=settings.max_waiting_per_tenant,
             max_wait_s=settings.max_wait_s,
-            on_groups=self._keep_connections,
+            on_groups=self._on_groups,
         )
         publisher = DemandPublisher(
             pool=entry.name,
@@ -129,10 +136,31 @@ class ServingPools:
             settings=settings,
             metrics=metrics,
             tracing=self._tracing,
-            now_ms=self._now_ms,
             in_memory=self._in_memory,
+            not_ready=lambda: self._not_ready(entry.name, router),
         )
         return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher, metrics=metrics)
 
-    def _keep_connections(self) -> None:
-        self._upstreams.keep([group.endpoint for pool in self for group in pool.router.groups])
+    @property
+    def endpoints(self) -> list[str]:
+        """The endpoints of all groups that may get requests."""
+        return [group.endpoint for pool in self for group in pool.router.groups]
+
+    def _not_ready(self, pool: str, router: PoolRouter) -> ApiError:
+        """No group took the request in time: the pool is waking, or all groups are full."""
+        if router.groups:
+            return ApiError(
+                ErrorCode.NOT_READY,
+                f"All groups of the pool {pool} are busy. Retry later, or allow more time.",
+                retry_after_s=1.0,
+            )
+        wake = serializers.wake(router.view, self._now_ms()) or {}
+        phase, eta_s = wake.get("phase"), wake.get("eta_s")
+        progress = f" Its wake is in the phase {phase}." if phase else ""
+        estimate = f" A group should be ready in about {eta_s:.0f} s." if eta_s is not None else ""
+        return ApiError(
+            ErrorCode.NOT_READY,
+            f"No group of the pool {pool} is ready.{progress}{estimate} Retry later, or allow more time.",
+            retry_after_s=max(1.0, eta_s or 5.0),
+            wake=wake or None,
+        )

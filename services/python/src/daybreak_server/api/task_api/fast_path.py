@@ -38,16 +38,25 @@ class RouteStub:
 
 
 class FastPath:
-    """An ASGI app for one path and method."""
+    """An ASGI app for one route, or for several that have one handler."""
 
-    def __init__(self, path: str, handler: Handler, *, render: ErrorRenderer) -> None:
+    def __init__(
+        self,
+        path: str,
+        handler: Handler,
+        *,
+        render: ErrorRenderer,
+        route_of: Callable[[str], str] | None = None,
+    ) -> None:
+        """Prepare. ``route_of``: the route of a path, if there are several; otherwise it is ``path``."""
         self._route = RouteStub(path)
+        self._route_of = route_of
         self._handler = handler
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request. Unexpected exceptions propagate to the middleware."""
-        scope["route"] = self._route
+        scope["route"] = self._route if self._route_of is None else RouteStub(self._route_of(scope["path"]))
         request = Request(scope, receive)
         try:
             response = await self._handler(request, await principal(request))
@@ -63,6 +72,9 @@ class App(FastAPI):
     serving: ASGIApp | None = None
     """The fast path of the usual methods of all paths for which ``is_served`` is true."""
     is_served: Callable[[str], bool] = staticmethod(lambda path: False)
+    models: ASGIApp | None = None
+    """The fast path of ``POST`` of all paths for which ``is_model_request`` is true."""
+    is_model_request: Callable[[str], bool] = staticmethod(lambda path: False)
     prefixes = PathPrefixes(HttpSettings())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,6 +94,10 @@ class App(FastAPI):
 
     def _fast_path(self, scope: Scope, path: str) -> ASGIApp | None:
         found = self.fast_paths.get((scope["method"], path))
-        if found is None and scope["method"] in METHODS and self.is_served(path):
+        if found is not None:
+            return found
+        if scope["method"] in METHODS and self.is_served(path):
             return self.serving
-        return found
+        if scope["method"] == "POST" and self.is_model_request(path):
+            return self.models
+        return None

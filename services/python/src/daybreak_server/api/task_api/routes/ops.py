@@ -53,6 +53,7 @@ def router(ctx: Dependencies) -> APIRouter:
         """Prometheus metrics. If the task store is down, the metrics of the pools are the last known."""
         await ctx.metrics_reader.refresh()
         ctx.serving_pools.show_state()
+        ctx.model_routers.show_state()
         return Response(ctx.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     return routes

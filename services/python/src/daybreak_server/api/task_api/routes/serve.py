@@ -9,10 +9,12 @@ from starlette.responses import Response
 from daybreak_server.api.auth.principal import Caller, Principal
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.http.exception_handlers import METHODS
+from daybreak_server.api.routing.forwarding import target_of
 from daybreak_server.api.task_api import openapi_specs
 from daybreak_server.api.task_api.fast_path import Handler
 
 PATH = "/v1/pools/{name}/serve/{path:path}"
+_ROUTE = "/v1/pools/{name}/serve/{path}"
 _BEFORE, _AFTER = "/v1/pools/", "/serve/"
 
 
@@ -28,8 +30,10 @@ def handler(ctx: Dependencies) -> Handler:
     """The handler that the route and the fast path share."""
 
     async def serve(request: Request, caller: Principal) -> Response:
-        name = pool_of_path(request.scope["path"]) or ""
-        return await ctx.serving_pools.get(name).proxy.answer(request, tenant=caller.tenant)
+        scope = request.scope
+        name = pool_of_path(scope["path"]) or ""
+        proxy = ctx.serving_pools.get(name).proxy
+        return await proxy.answer(request, tenant=caller.tenant, route=_ROUTE, target=target_of(scope, name))
 
     return serve
 

@@ -1,11 +1,12 @@
-"""Errors in OpenAI's shape, because the clients of a worker's models are clients of OpenAI's API."""
+"""How a worker refuses a request: an error in OpenAI's shape, with headers that tell its gateway what to do."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from starlette.responses import Response
+
+from daybreak_server.api.openai.errors import error_response
 
 REFUSED_HEADER = "Daybreak-Refused"
 """The request was not run, not even in part, so it can be tried on another worker. The value says why."""
@@ -28,20 +29,3 @@ class RequestFailedError(Exception):
     def response(self) -> Response:
         """The response."""
         return error_response(self.status, self.code, self.detail, headers=self.headers)
-
-
-def error_response(
-    status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None
-) -> Response:
-    """A response with one error."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    if status == 401:
-        kind = "authentication_error"
-    error = {
-        "message": detail,
-        "type": kind,
-        "param": "model" if code == "model_not_found" else None,
-        "code": code,
-    }
-    body = json.dumps({"error": error}, ensure_ascii=False).encode()
-    return Response(body, status, dict(headers or {}), media_type="application/json")

@@ -1,0 +1,167 @@
+"""Requests of OpenAI's clients: each goes to the model or pool that it names.
+
+The name is an alias of a model first, then the name of a pool. While a model with a ``fallback`` has no ready replica,
+its fallback answers, and the header ``Daybreak-Model`` of the answer says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from daybreak.wire import ErrorCode
+from daybreak.wire.workers import MODEL_HEADER
+from daybreak_server.api.auth.principal import Principal
+from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import ApiError, from_http
+from daybreak_server.api.http.request_body import header, too_large
+from daybreak_server.api.openai.model_name import model_in, with_model
+from daybreak_server.api.routing.failures import CLIENT_GONE, full
+from daybreak_server.api.routing.forwarding import path_and_query
+from daybreak_server.api.routing.model_routers import ServedModel, model_not_found
+from daybreak_server.api.routing.proxy import Proxy
+from daybreak_server.api.routing.request_body import BuffersFullError, ClientGoneError, ForwardedBody
+from daybreak_server.settings.router import RouterSettings
+
+ROUTES = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"),
+    *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/speech", "/v1/moderations"),
+    *("/v1/images/generations", "/v1/images/edits", "/v1/images/variations", "/v1/rerank", "/v1/score"),
+)
+"""The routes with a name of their own in metrics and traces. Others are :data:`OTHER`."""
+OTHER = "/v1/{path}"
+_MODEL = MODEL_HEADER.lower().encode()
+_MAX_FALLBACKS = 8
+
+
+class OpenAIFace:
+    """Answers the requests that name a model."""
+
+    def __init__(self, ctx: Dependencies) -> None:
+        self._ctx = ctx
+        self._settings: RouterSettings = ctx.services.settings.router
+
+    async def answer(self, request: Request, caller: Principal) -> Response:
+        """The response to a request. :raises ApiError: if there is none."""
+        body = ForwardedBody(
+            request, max_bytes=self._settings.max_body_bytes, in_memory=self._ctx.in_memory_bodies
+        )
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                name = await self._name(request, body)
+            return await self._send(request, caller, body, name)
+        except BuffersFullError as exc:
+            raise full("buffered_bytes") from exc
+        except ClientGoneError:
+            return Response(status_code=CLIENT_GONE)
+        except TimeoutError as exc:
+            raise ApiError(
+                ErrorCode.DEADLINE_PASSED, "The body did not arrive in time. Send it faster, or send less."
+            ) from exc
+        finally:
+            body.drop()
+
+    async def _send(self, request: Request, caller: Principal, body: ForwardedBody, name: str) -> Response:
+        path = request.scope["path"]
+
+        async def answer_by(proxy: Proxy) -> Response:
+            return await proxy.answer(
+                request,
+                tenant=caller.tenant,
+                route=route_of(path),
+                target=path_and_query(request.scope),
+                body=body,
+            )
+
+        model = self._ctx.model_routers.find(name)
+        if model is None and self._ctx.registry_cache.latest is None:
+            await self._ctx.registry_cache.refresh()  # this gateway has just started
+            model = self._ctx.model_routers.find(name)
+        if model is None:
+            pool = self._ctx.serving_pools.find(name)
+            if pool is None:
+                raise model_not_found(name)
+            return await answer_by(pool.proxy)
+        answering = self._answering(model)
+        if answering is model:
+            return await answer_by(model.proxy)
+        await self._rename(request, body, answering.record.alias)
+        with self._ctx.model_demand.answered_elsewhere(name):
+            return await answer_by(answering.proxy)
+
+    def _answering(self, model: ServedModel) -> ServedModel:
+        """The model itself if it is ready, or else the first ready one of its fallbacks.
+
+        If none is ready, the request waits for the first fallback, which is meant to start sooner.
+        """
+        if model.ready or model.record.fallback is None:
+            return model
+        chain: list[ServedModel] = []
+        following: ServedModel | None = model
+        while following is not None and following.record.fallback is not None and len(chain) < _MAX_FALLBACKS:
+            following = self._ctx.model_routers.find(following.record.fallback)
+            if following is None or following in chain or following is model:
+                break
+            chain.append(following)
+        return next((found for found in chain if found.ready), chain[0] if chain else model)
+
+    async def _name(self, request: Request, body: ForwardedBody) -> str:
+        """The name of the model. Reads as much of the body as it takes to find it.
+
+        :raises ApiError: if the request names none.
+        """
+        await body.read_beginning(self._settings.buffer_bytes)
+        named = header(request, _MODEL)
+        if named:
+            return named
+        content_type = header(request, b"content-type") or ""
+        found = model_in(body.buffered, content_type, complete=body.complete)
+        if found is None and not body.complete:
+            await body.read_beginning(self._settings.max_body_bytes)
+            found = model_in(body.buffered, content_type, complete=True)
+        if not found:
+            raise _no_model(request)
+        return found
+
+    async def _rename(self, request: Request, body: ForwardedBody, alias: str) -> None:
+        """Let the body name the model that answers, because engines refuse other names."""
+        await body.read_beginning(self._settings.max_body_bytes)
+        if not body.complete:
+            raise too_large(self._settings.max_body_bytes)
+        body.replace(with_model(body.buffered, header(request, b"content-type") or "", alias))
+
+
+def route_of(path: str) -> str:
+    """The route of a path, for metrics and traces, which need few different ones."""
+    return path if path in ROUTES else OTHER
+
+
+def is_model_request(own: frozenset[str]) -> Callable[[str], bool]:
+    """Whether a path may be one of OpenAI's API.
+
+    :param own: The first segments of this API's paths below ``/v1/``.
+    """
+    known = frozenset(ROUTES)
+
+    def check(path: str) -> bool:
+        if path in known:
+            return True
+        return path.startswith("/v1/") and path[4:].partition("/")[0] not in own
+
+    return check
+
+
+def _no_model(request: Request) -> ApiError:
+    path = request.scope["path"]
+    if path not in ROUTES:
+        return from_http(HTTPException(404), path)
+    return ApiError(
+        ErrorCode.INVALID_INPUT,
+        "The request names no model. Send JSON (or a form) with the field model, or the header Daybreak-Model. "
+        "GET /v1/models lists all models.",
+        status=400,
+    )
