@@ -145,7 +145,10 @@ def schema(document: str) -> dict[str, Any]:
         **root,
         "$defs": {
             **SHARED,
-            **{"pool": pool, "pools": pools, "worker": worker, "workers": workers},
+            "pool": pool,
+            "pools": pools,
+            "worker": worker,
+            "workers": workers,
             **_settings(Settings),
             **_settings(PoolSettings),
             **_settings(WorkerSettings),

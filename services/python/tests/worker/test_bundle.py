@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,12 +32,15 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
 def test_a_copied_worker_uses_nothing_but_its_folder(
-    bundle: Path, gateway: WorkerGateway, start_worker: Callable[..., WorkerProcess]
+    log_format: str, bundle: Path, gateway: WorkerGateway, start_worker: Callable[..., WorkerProcess]
 ) -> None:
     """Worker and guardian map no file outside it, and the engine runs as the image's own Python would run it."""
     gateway.want("w1", model("small"))
-    worker = start_worker(program=bundle / "bin" / "daybreakd", variables={"PYTHONPATH": os.getcwd()})
+    worker = start_worker(
+        program=bundle / "bin" / "daybreakd", variables={"DAYBREAK_LOG__FORMAT": log_format}
+    )
     gateway.wait_for("w1", "small", "ready")
     answer = worker.ask("small", tokens=3)
     assert answer.json()["choices"][0]["message"]["content"] == "word word word "
@@ -49,6 +51,11 @@ def test_a_copied_worker_uses_nothing_but_its_folder(
         assert {path for path in mapped_files(pid) if bundle not in path.parents} == set()
     assert not any(bundle in path.parents for path in mapped_files(engine))
     assert gateway.registrations[0].version != "unknown"
+    worker.terminate()
+    assert worker.process.wait(30) == 0
+    log = worker.log.read_text()
+    assert "listens on" in log
+    assert "Traceback" not in log, "a package is missing"
 
 
 def test_the_interpreter_ignores_the_variables_of_the_image(bundle: Path) -> None:

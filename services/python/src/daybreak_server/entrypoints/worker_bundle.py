@@ -29,6 +29,8 @@ from pathlib import Path
 _IMPORTS = (
     "daybreak_server.cli.main",
     "daybreak_server.entrypoints.worker",
+    "structlog.dev",
+    "structlog.stdlib",
     "uvicorn.lifespan.off",
     "uvicorn.loops.auto",
     "uvicorn.protocols.http.auto",
@@ -131,7 +133,7 @@ def _copy_libraries(programs: Iterable[Path], native: Path) -> str:
     """Copy the shared libraries that the programs need. :returns: the name of the loader."""
     loader = ""
     for program in programs:
-        listed = subprocess.run(["ldd", program], text=True, capture_output=True, check=False).stdout  # noqa: S607
+        listed = subprocess.run(["ldd", program], text=True, capture_output=True, check=False).stdout
         for found in _LIBRARY.finditer(listed):
             path = Path(found["path"])
             name = Path(found["name"] or path).name
