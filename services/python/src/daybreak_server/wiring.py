@@ -17,6 +17,7 @@ from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.adapters.redis.settle_batching import SharedQueue, shared_queue_factory
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
@@ -120,12 +121,13 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         on_change=log_change,
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
-
+    registry = RedisRegistry(endpoint, prefix=prefix, timeout_s=timeout_s, on_call=metrics.observe_script)
     tracing = build_tracing(settings, service="daybreak-gateway")
 
     async def close() -> None:
         await events.close()
         await store.close()
+        await registry.close()
         await asyncio.to_thread(tracing.close)
 
     return Services(
@@ -135,6 +137,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         housekeeper=store,
         measurements=store,
         demand=store,
+        registry=registry,
         upstreams=HttpUpstreams(),
         metrics=metrics,
         blobs=build_blobs(settings),

@@ -17,6 +17,7 @@ from daybreak_server.adapters.blobs.local import LocalBlobs
 from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.api.app import build_app
 from daybreak_server.api.dependencies import Dependencies
@@ -167,8 +168,10 @@ class Serving:
             on_call=metrics.observe_script,
         )
         events = RedisEvents(valkey.url)
+        registry = RedisRegistry(valkey.url)
 
         async def close() -> None:
+            await registry.close()
             await store.close()
             await events.close()
 
@@ -179,6 +182,7 @@ class Serving:
             housekeeper=store,
             measurements=store,
             demand=store,
+            registry=registry,
             upstreams=HttpUpstreams(),
             blobs=self.blobs,
             metrics=metrics,

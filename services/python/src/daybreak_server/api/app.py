@@ -135,6 +135,7 @@ def _lifespan(ctx: Dependencies):  # type: ignore[no-untyped-def]
         running.append(asyncio.create_task(_orphan_file_sweeper(ctx).run(), name="orphan files"))
         running.append(asyncio.create_task(ctx.registry_cache.run(), name="registry"))
         running.append(asyncio.create_task(ctx.model_demand.run(), name="demand for models"))
+        running.append(asyncio.create_task(ctx.manager.run(), name="manager"))
         running += [
             asyncio.create_task(pool.publisher.run(), name=f"demand {pool.name}")
             for pool in ctx.serving_pools

@@ -27,6 +27,7 @@ from daybreak_server.api.streaming.stream_limits import StreamLimits
 from daybreak_server.api.streaming.subscription import Sources
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.tasks import TaskRecord
+from daybreak_server.manager.manager import Manager
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.ports.store_errors import StoreError
 
@@ -50,6 +51,7 @@ class Dependencies:
     model_routers: ModelRouters
     model_demand: ModelDemand
     in_memory_bodies: BufferedBytes
+    manager: Manager
 
     @classmethod
     def of(cls, services: Services) -> Dependencies:
@@ -160,4 +162,5 @@ def _routing(
         "model_routers": models,
         "model_demand": demand,
         "in_memory_bodies": in_memory,
+        "manager": Manager(services.registry, holder=gateway),
     }

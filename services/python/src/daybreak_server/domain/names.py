@@ -8,6 +8,9 @@ POOL_NAME = r"^[a-z][a-z0-9-]{0,30}$"
 API_APPLICATION = "api"
 """The Ray Serve application of the API. Other applications have their pool's name, so no pool has this one."""
 
+REGISTRY = "registry"
+"""The hash tag of the keys of the registry of workers and models, so no pool has this name."""
+
 VARIABLES = "DAYBREAK_"
 """The prefix of the environment variables of all settings."""
 

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from daybreak_server.domain import policy
 from daybreak_server.domain.kinds import PoolKind
-from daybreak_server.domain.names import API_APPLICATION, POOL_NAME, VARIABLES
+from daybreak_server.domain.names import API_APPLICATION, POOL_NAME, REGISTRY, VARIABLES
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.settings import sources
 from daybreak_server.settings.log import LogSettings
@@ -85,6 +85,10 @@ def _pool_name(name: str) -> str:
     if name == API_APPLICATION:
         raise ValueError(
             "a pool must not be named `api`: the Serve application that answers HTTP has this name"
+        )
+    if name == REGISTRY:
+        raise ValueError(
+            "a pool must not be named `registry`: the registry of workers and models has this name in Redis"
         )
     return name
 

@@ -1,0 +1,147 @@
+"""The JSON in which the registry keeps its records. Readers ignore fields that they do not know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
+
+from daybreak_server.adapters.redis.codec import text
+from daybreak_server.domain.models import (
+    Demand,
+    Gpu,
+    ModelRecord,
+    ReplicaReport,
+    ReplicaState,
+    WorkerRecord,
+)
+from daybreak_server.domain.placement import Placement, Replica
+from daybreak_server.ports.registry import Plan, RegistryView, Wake
+
+_FIXED = ("url", "engines", "version")
+_T = TypeVar("_T")
+
+
+def dump(value: Any) -> str:
+    """Compact JSON, the same for the same value."""
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+def model_json(model: ModelRecord) -> str:
+    """A model without its mark of deletion, which is stored beside it."""
+    return dump({name: value for name, value in asdict(model).items() if name != "deleted"})
+
+
+def model_of(stored: Any) -> ModelRecord:
+    """The inverse, from the mark and the JSON."""
+    whole = text(stored)
+    return _known(ModelRecord, {**json.loads(whole[1:]), "deleted": whole[0] == "1"})
+
+
+def fixed_json(worker: WorkerRecord) -> str:
+    """What a worker says once, when it registers."""
+    return dump({"url": worker.url, "engines": sorted(worker.engines), "version": worker.version})
+
+
+def state_json(worker: WorkerRecord) -> str:
+    """What a worker says with each heartbeat."""
+    state = {name: value for name, value in asdict(worker).items() if name not in {*_FIXED, "id"}}
+    return dump(state)
+
+
+def summary_json(worker: WorkerRecord) -> str:
+    """The part of a worker's state whose changes others must see at once: all but loads and free memory."""
+    replicas = sorted(
+        (replica.alias, replica.state, replica.devices, replica.reason, replica.capacity)
+        for replica in worker.replicas
+    )
+    return dump([worker.draining, sorted(worker.devices.items()), replicas])
+
+
+def worker_of(worker_id: str, fixed: str, state: str) -> WorkerRecord:
+    """A worker from its two parts."""
+    data = {**json.loads(state), **json.loads(fixed), "id": worker_id}
+    data["engines"] = frozenset(data["engines"])
+    data["devices"] = {int(index): size for index, size in data["devices"].items()}
+    data["gpus"] = tuple(_known(Gpu, gpu) for gpu in data.get("gpus", ()))
+    data["replicas"] = tuple(_report(report) for report in data.get("replicas", ()))
+    return _known(WorkerRecord, data)
+
+
+def plan_json(plan: Plan) -> str:
+    """A plan."""
+    return dump(
+        {
+            "replicas": [[r.alias, r.worker, list(r.devices)] for r in plan.placement.replicas],
+            "unplaced": dict(plan.placement.unplaced),
+            "wanted": dict(plan.wanted),
+            "wakes": {alias: [wake.since_ms, wake.last_s] for alias, wake in plan.wakes.items()},
+            "workers_wanted": plan.workers_wanted,
+        }
+    )
+
+
+def plan_of(stored: Any) -> Plan:
+    """The inverse; an empty plan if none is stored."""
+    data = json.loads(text(stored) or "{}")
+    replicas = (
+        Replica(alias=alias, worker=worker, devices=tuple(devices))
+        for alias, worker, devices in data.get("replicas", ())
+    )
+    return Plan(
+        placement=Placement(replicas=tuple(replicas), unplaced=data.get("unplaced", {})),
+        wanted=data.get("wanted", {}),
+        wakes={
+            alias: Wake(since_ms=since, last_s=last) for alias, (since, last) in data.get("wakes", {}).items()
+        },
+        workers_wanted=data.get("workers_wanted", 0),
+    )
+
+
+def view_of(reply: Sequence[Any]) -> RegistryView:
+    """The snapshot that the operations ``view`` and ``tick`` return."""
+    now, version, models, workers, demand, plan, manager = reply
+    return RegistryView(
+        now_ms=int(now),
+        version=int(version),
+        models={text(alias): model_of(stored) for alias, stored in sorted(_groups(models, 2))},
+        workers=tuple(
+            sorted(
+                (
+                    worker_of(text(name), text(fixed), text(state))
+                    for name, fixed, state in _groups(workers, 3)
+                ),
+                key=lambda worker: worker.id,
+            )
+        ),
+        demand={
+            text(alias): Demand(
+                requests=int(requests), idle_s=0.0 if int(requests) else int(silent_ms) / 1000
+            )
+            for alias, requests, silent_ms in _groups(demand, 3)
+        },
+        plan=plan_of(plan),
+        manager=text(manager) or None,
+    )
+
+
+def _report(data: Mapping[str, Any]) -> ReplicaReport:
+    return _known(
+        ReplicaReport,
+        {
+            **data,
+            "state": ReplicaState(data["state"]),
+            "devices": tuple(data["devices"]),
+            "last_lines": tuple(data.get("last_lines", ())),
+        },
+    )
+
+
+def _known(kind: type[_T], data: Mapping[str, Any]) -> _T:
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in data.items() if name in names})
+
+
+def _groups(flat: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    return zip(*[iter(flat)] * size, strict=True)

@@ -1,0 +1,46 @@
+"""The names of the registry's keys. All carry the hash tag ``{registry}``, which no pool may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from daybreak_server.adapters.redis.key_names import Family, Key
+from daybreak_server.domain.names import REGISTRY
+
+SINGLE = {
+    "meta": Key("hash", "the version of the registry, and its lease clock"),
+    "models": Key("hash", "the registered models: `0` and the JSON of a model, or `1` once it is deleted"),
+    "workers": Key("zset", "workers by the end of their lease, on the lease clock"),
+    "demand": Key(
+        "hash",
+        "the end of each gateway's lease on its entry, and the requests that it has for each model, a line each",
+    ),
+    "asked": Key("hash", "when each model was last asked for, in ms"),
+    "plan": Key("string", "which worker should run which model, as JSON; the manager writes it"),
+    "lease": Key("hash", "which process is the manager, with its priority and the end of its lease"),
+    "wanted": Key("zset", "a member for each worker that the models need; KEDA reads its `ZCARD`"),
+    "changes": Key("stream", "one entry for each of the last versions, for those that wait for the next"),
+}
+FAMILIES = {
+    "worker": Family(
+        "w:", "", "id", Key("hash", "a worker as it registered (`fixed`) and as it last reported (`state`)")
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryKeys:
+    """The keys of the registry."""
+
+    prefix: str
+
+    @property
+    def base(self) -> str:
+        """The prefix of every key. Scripts receive it as ``KEYS[1]``."""
+        return f"{self.prefix}:{{{REGISTRY}}}:"
+
+    def single(self, name: str) -> str:
+        """The key ``name`` of :data:`SINGLE`."""
+        if name not in SINGLE:
+            raise KeyError(name)
+        return self.base + name

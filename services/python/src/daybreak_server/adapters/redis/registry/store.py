@@ -1,0 +1,150 @@
+"""The registry of workers and models on Redis ≥ 7 or Valkey. For coroutines of one event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import redis.asyncio
+
+from daybreak_server.adapters.redis.client import AsyncScripts, OnCall, connect_async, translated
+from daybreak_server.adapters.redis.codec import text
+from daybreak_server.adapters.redis.endpoint import Endpoint
+from daybreak_server.adapters.redis.registry import codec
+from daybreak_server.adapters.redis.registry.keys import RegistryKeys
+from daybreak_server.adapters.redis.registry.library import NAME, RegistryLibrary
+from daybreak_server.adapters.redis.scripts import Arg, Call
+from daybreak_server.domain.models import ModelRecord, WorkerRecord
+from daybreak_server.domain.placement import Replica
+from daybreak_server.domain.policy import GRACE_MS, LEASE_STEP_MS
+from daybreak_server.ports.registry import Plan, RegistryView, UnknownWorkerError, WorkerTakenError
+
+_BLOCK_S = 30.0
+
+
+class RedisRegistry:
+    """Implements :class:`daybreak_server.ports.registry.Registry`."""
+
+    def __init__(
+        self,
+        where: str | Endpoint,
+        *,
+        prefix: str = "daybreak",
+        timeout_s: float = 5.0,
+        on_call: OnCall | None = None,
+    ) -> None:
+        self._where = Endpoint.of(where)
+        self._timeout_s = timeout_s
+        self._client = connect_async(self._where, timeout_s=timeout_s)
+        self._scripts = AsyncScripts(self._client, RegistryLibrary(), on_call=on_call)
+        self._keys = RegistryKeys(prefix=prefix)
+        self._waiting: redis.asyncio.Redis | None = None
+        """A client for calls that block, each on a connection of its own."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._scripts.close()
+        await self._client.aclose()
+        if self._waiting is not None:
+            await self._waiting.aclose()
+
+    async def view(self) -> RegistryView:
+        """Everything, without a change."""
+        return codec.view_of(await self._call("view"))
+
+    async def tick(self) -> RegistryView:
+        """Advance the lease clock, end the leases that are over, and return everything."""
+        return codec.view_of(await self._call("tick", LEASE_STEP_MS, GRACE_MS))
+
+    async def wait(self, *, after: int, timeout_s: float) -> int:
+        """Wait until the version is higher than ``after``, for ``timeout_s`` at the most. Returns the version."""
+        if self._waiting is None:
+            self._waiting = connect_async(self._where, timeout_s=_BLOCK_S + self._timeout_s)
+        block_ms = max(1, round(min(timeout_s, _BLOCK_S) * 1000))
+        with translated():
+            reply: Any = await self._waiting.xread(
+                {self._keys.single("changes"): f"{after}-0"}, block=block_ms
+            )
+        if not reply:
+            return after
+        return int(text(reply[0][1][-1][0]).partition("-")[0])
+
+    async def add_model(self, model: ModelRecord) -> bool:
+        """Register a model. Returns whether its alias was free."""
+        return bool(await self._call("add_model", model.alias, codec.model_json(model)))
+
+    async def mark_deleted(self, alias: str) -> ModelRecord | None:
+        """Mark a model as deleted. Returns it; ``None`` if there is none."""
+        stored = await self._call("mark_deleted", alias)
+        return codec.model_of(stored) if stored is not None else None
+
+    async def remove_model(self, alias: str) -> None:
+        """Remove a model that is marked as deleted."""
+        await self._call("remove_model", alias)
+
+    async def add_worker(self, worker: WorkerRecord, *, incarnation: str, lease_s: float) -> None:
+        """Register a worker. :raises WorkerTakenError:"""
+        outcome, where = await self._call(
+            "add_worker",
+            worker.id,
+            incarnation,
+            worker.url,
+            codec.fixed_json(worker),
+            codec.state_json(worker),
+            round(lease_s * 1000),
+        )
+        _check(worker.id, text(outcome), text(where))
+
+    async def renew_worker(
+        self, worker: WorkerRecord, *, incarnation: str, lease_s: float
+    ) -> tuple[Replica, ...]:
+        """Take in a heartbeat. Returns the replicas that the worker should run.
+
+        :raises UnknownWorkerError: WorkerTakenError:
+        """
+        outcome, found = await self._call(
+            "renew_worker",
+            worker.id,
+            incarnation,
+            codec.state_json(worker),
+            codec.summary_json(worker),
+            round(lease_s * 1000),
+        )
+        _check(worker.id, text(outcome), text(found))
+        plan = codec.plan_of(found)
+        return tuple(replica for replica in plan.placement.replicas if replica.worker == worker.id)
+
+    async def remove_worker(self, worker: str, *, incarnation: str) -> bool:
+        """Remove a worker that ends. Returns whether it was this incarnation's."""
+        return bool(await self._call("remove_worker", worker, incarnation))
+
+    async def publish_demand(self, gateway: str, requests: Mapping[str, int], *, ttl_s: float) -> None:
+        """Say how many requests this gateway has, by alias."""
+        lines = "".join(f"\n{alias} {number}" for alias, number in sorted(requests.items()) if number > 0)
+        await self._call("publish_demand", gateway, lines, round(ttl_s * 1000))
+
+    async def hold_placement(self, holder: str, *, priority: int, ttl_s: float) -> bool:
+        """Take or renew the lease ``placement``. Returns whether ``holder`` has it."""
+        return bool(await self._call("hold_placement", holder, priority, round(ttl_s * 1000)))
+
+    async def publish_plan(self, holder: str, plan: Plan) -> bool:
+        """Replace the plan. Returns whether ``holder`` still had the lease."""
+        return bool(await self._call("publish_plan", holder, codec.plan_json(plan), plan.workers_wanted))
+
+    async def release_placement(self, holder: str) -> None:
+        """Give the lease back, if ``holder`` has it."""
+        await self._call("release_placement", holder)
+
+    async def _call(self, operation: str, *args: Arg) -> Any:
+        """Each operation has the same result if it is repeated, so a call whose reply was lost is sent again."""
+        call = Call(NAME, self._keys, (operation, *args))  # type: ignore[arg-type]  # it needs `base` only
+        return await self._scripts.call(call, idempotent=True)
+
+
+def _check(worker: str, outcome: str, where: str) -> None:
+    if outcome == "taken":
+        raise WorkerTakenError(
+            f"A worker {worker} is alive at {where}. Give this one another name with --worker-id, or stop that one."
+        )
+    if outcome == "unknown":
+        raise UnknownWorkerError(f"There is no worker {worker}. Register it.")
