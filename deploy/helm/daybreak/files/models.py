@@ -20,7 +20,9 @@ def call(path, body=None):
     data = None if body is None else json.dumps(body).encode()
     while True:
         try:
-            with urllib.request.urlopen(urllib.request.Request(URL + path, data, HEADERS), timeout=30) as answer:
+            with urllib.request.urlopen(
+                urllib.request.Request(URL + path, data, HEADERS), timeout=30
+            ) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as exc:
             if exc.code < 500:
@@ -34,7 +36,9 @@ def call(path, body=None):
 def differences(model, found):
     """The values of a model that the registered one does not have."""
     beside = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "dtype", "quantization")
-    wanted = {"source" if name == "model_name" else name: value for name, value in model.items() if name != "alias"}
+    wanted = {
+        "source" if name == "model_name" else name: value for name, value in model.items() if name != "alias"
+    }
     args = {**wanted.pop("args", {}), **{name: wanted.pop(name) for name in beside if name in wanted}}
     has = {**found, **(found.get("args") or {})}
     return {name: value for name, value in {**wanted, **args}.items() if has.get(name) != value}

@@ -60,7 +60,12 @@ native="${{0%/*}}/../lib/native"
 exec "$native/{loader}" --library-path "$native" --argv0 "$0" "$native/python" -I "$@"
 """
 _COMMAND = """#!/bin/sh
-exec "${0%/*}/python" -c 'import sys; from daybreak_server.cli.main import run; sys.argv[0] = "daybreakd"; sys.exit(run())' "$@"
+exec "${0%/*}/python" -c '
+import sys
+from daybreak_server.cli.main import run
+sys.argv[0] = "daybreakd"
+sys.exit(run())
+' "$@"
 """
 
 
