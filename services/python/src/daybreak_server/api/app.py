@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from daybreak_server.api.background.orphan_files import OrphanFileSweeper
 from daybreak_server.api.background.ticker import Ticker, report_ages
@@ -28,7 +28,9 @@ from daybreak_server.api.task_api.routes import files, logs, ops, pools, serve, 
 
 __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
-ROUTE_MODULES = (submit, tasks, files, streams, logs, pools, serve, ops)
+from daybreak_server.api.model_api import quick
+
+ROUTE_MODULES = (submit, tasks, files, streams, logs, pools, serve, ops, quick)
 """The modules of routes; each has a ``router(ctx)``."""
 
 
@@ -54,8 +56,9 @@ def build_app(services: Services) -> FastAPI:
     app.add_middleware(
         RequestMiddleware, metrics=ctx.metrics, origin_check=origin_check, render=problem_response
     )
-    for module in ROUTE_MODULES:
-        app.include_router(add_head_routes(module.router(ctx)))
+    routers = [add_head_routes(module.router(ctx)) for module in ROUTE_MODULES]
+    for router in routers:
+        app.include_router(router)
     openapi.install(app, ctx.catalog)
     add_head_routes(app.router)
     app.fast_paths = {
@@ -74,7 +77,7 @@ def build_app(services: Services) -> FastAPI:
         origin_check=origin_check,
         render=problem_response,
     )
-    app.is_model_request = openai_routes.is_model_request(_own_segments(app))
+    app.is_model_request = openai_routes.is_model_request(_own_segments(routers))
     app.models = RequestMiddleware(
         FastPath(
             openai_routes.OTHER,
@@ -89,9 +92,9 @@ def build_app(services: Services) -> FastAPI:
     return app
 
 
-def _own_segments(app: FastAPI) -> frozenset[str]:
+def _own_segments(routers: Iterable[APIRouter]) -> frozenset[str]:
     """The first segments of the API's own paths below ``/v1/``."""
-    paths = (getattr(route, "path", "") for route in app.routes)
+    paths = (getattr(route, "path", "") for router in routers for route in router.routes)
     return frozenset(path[4:].partition("/")[0] for path in paths if path.startswith("/v1/"))
 
 

@@ -28,7 +28,13 @@ class Models:
     def start_worker(self, worker: str, **options: Any) -> WorkerProcess:
         folder = self._folder / f"{worker}-{len(self.workers)}"
         self.workers.append(WorkerProcess(folder, self.api.url, worker=worker, **options))
-        return self.workers[-1]
+        started = self.workers[-1]
+        wait_until(lambda: worker in self.worker_ids() or started.process.poll() is not None, 60, worker)
+        return started
+
+    def worker_ids(self) -> list[str]:
+        view = self.api.context.registry_cache.latest
+        return [worker.id for worker in view.workers] if view is not None else []
 
     def register(self, alias: str, **fields: Any) -> dict[str, Any]:
         body = {

@@ -123,9 +123,9 @@ def test_a_model_that_no_worker_has_room_for_says_why(start_models):
     assert error["wake"]["phase"] == "placing"
     assert "No worker is registered" in error["message"]
     models.start_worker("w1")
-    models.wait_for("big", "registered")
-    response = models.ask("big", headers={"Daybreak-Deadline-S": "1.5"})
-    assert "1000000.0 GB" in response.json()["error"]["message"]
+    wait_until(lambda: "needs 1000000.0 GB" in models.show("big")["reason"], 30, "the reason to change")
+    response = models.ask("big", headers={"Daybreak-Deadline-S": "0.5"})
+    assert "needs 1000000.0 GB" in response.json()["error"]["message"]
 
 
 def test_errors_have_the_shape_of_openai(start_models):

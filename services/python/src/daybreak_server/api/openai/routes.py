@@ -86,6 +86,8 @@ class OpenAIFace:
             if pool is None:
                 raise model_not_found(name)
             return await answer_by(pool.proxy)
+        if model.record.deleted:
+            raise model_not_found(name)
         answering = self._answering(model)
         if answering is model:
             return await answer_by(model.proxy)

@@ -107,6 +107,8 @@ class ModelRouters:
             if model is None:
                 model = self._models[alias] = self._served(record)
             model.record = record
+            if record.deleted:
+                model.router.close(model_not_found(alias))
             model.router.update(PoolView(name=alias, groups=tuple(groups.get(alias, ()))))
             model.show_state()
 
@@ -186,18 +188,25 @@ class ModelRouters:
 
 
 def groups_by_model(workers: tuple[WorkerRecord, ...]) -> Mapping[str, list[GroupRecord]]:
-    """The workers with ready replicas, as groups, by the alias of the model."""
+    """The workers that have replicas, as groups, by the alias of the model.
+
+    A worker without a ready replica of a model counts as one that drains: it gets no requests for it, but may still
+    answer some.
+    """
     groups: dict[str, list[GroupRecord]] = defaultdict(list)
     for worker in workers:
-        ready = [replica for replica in worker.replicas if replica.state is ReplicaState.READY]
         free = min((gpu.memory_free_bytes for gpu in worker.gpus), default=worker.memory_free_bytes)
-        for alias in sorted({replica.alias for replica in ready}):
-            mine = [replica for replica in ready if replica.alias == alias]
+        for alias in sorted({replica.alias for replica in worker.replicas}):
+            mine = [
+                replica
+                for replica in worker.replicas
+                if replica.alias == alias and replica.state is ReplicaState.READY
+            ]
             groups[alias].append(
                 GroupRecord(
                     id=GroupId(worker.id),
                     state=GroupState.BUSY,
-                    drain=worker.draining,
+                    drain=worker.draining or not mine,
                     endpoint=worker.url,
                     models=(alias,),
                     capacity=sum(replica.capacity for replica in mine),

@@ -79,7 +79,8 @@ class PoolRouter:
         self._on_groups = on_groups
         self._slots: set[Slot] = set()
         self._turn = 0
-        self._closing = False
+        self._closing: Exception | None = None
+        """Why all requests are refused, if they are."""
         self._arranged_for: tuple[RoutingPolicy, Sequence[Candidate]] = (policy, ())
         """The policy and the groups by which the line knows who waits for one certain group."""
 
@@ -130,10 +131,10 @@ class PoolRouter:
 
         ``deadline`` is a time of the event loop's clock.
 
-        :raises LineFullError: WaitedTooLongError: ClosingError:
+        :raises LineFullError: WaitedTooLongError: ClosingError: or the error that ``close`` got.
         """
-        if self._closing:
-            raise ClosingError
+        if self._closing is not None:
+            raise self._closing
         return self.acquire_now(ticket) or self._begin(ticket, await self._wait(ticket, deadline))
 
     def answered(self, slot: Slot) -> None:
@@ -177,10 +178,10 @@ class PoolRouter:
             self._grant()
             self.on_demand()
 
-    def close(self) -> None:
-        """Refuse all requests that wait and all new ones."""
-        self._closing = True
-        self._line.refuse_all(ClosingError())
+    def close(self, error: Exception | None = None) -> None:
+        """Refuse all requests that wait and all new ones, with this error or else :class:`ClosingError`."""
+        self._closing = error or ClosingError()
+        self._line.refuse_all(self._closing)
 
     def _count_end(self, slot: Slot) -> bool:
         if slot not in self._slots:
