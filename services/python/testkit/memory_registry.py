@@ -58,17 +58,20 @@ class MemoryRegistry:
         self._ticked_ms = now
         if late:
             self._grace = self._clock + GRACE_MS
+        changed = False
         for worker in [name for name, held in self._workers.items() if self._is_over(held.lease_end)]:
             del self._workers[worker]
-            self._change()
+            changed = True
         for gateway, said in list(self._requests.items()):
             if self._is_over(said.lease_end):
                 del self._requests[gateway]
-                self._change()
+                changed = True
             else:
                 self._note_asked(said.by_alias)
         for alias in self._asked_ms.keys() - self._models.keys():
             del self._asked_ms[alias]
+        if changed:
+            self._change()
         return self._snapshot()
 
     async def wait(self, *, after: int, timeout_s: float) -> int:
