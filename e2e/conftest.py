@@ -19,7 +19,7 @@ from e2e.skips import ALLOWED
 from testkit.kubernetes.deployment import Deployment
 from testkit.kubernetes.image_watch import MissingImageError
 from testkit.kubernetes.release import CHART
-from testkit.kubernetes.values import REDIS, Images
+from testkit.kubernetes.values import ENGINE, REDIS, Images
 from testkit.log import elapsed_s, log
 
 OUT = Path(__file__).parents[1] / "build" / "e2e"
@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--redis-image", default=REDIS, help="The image of Redis. The backup tests need one with a shell."
     )
+    parser.addoption("--engine-image", default=ENGINE, help="The image of llama.cpp with a small model.")
     parser.addoption("--next-image", help="A second image of Daybreak to upgrade to.")
     parser.addoption("--previous-image", help="The image of an older commit to upgrade from.")
     parser.addoption("--previous-chart", type=Path, help="The folder of that commit's chart.")
@@ -57,7 +58,12 @@ def install_daybreak(request: pytest.FixtureRequest) -> Callable[..., AbstractCo
     """
     config = request.config
     option = config.getoption
-    images = Images(daybreak=option("--image"), s3=option("--s3-image"), redis=option("--redis-image"))
+    images = Images(
+        daybreak=option("--image"),
+        s3=option("--s3-image"),
+        redis=option("--redis-image"),
+        engine=option("--engine-image"),
+    )
 
     @contextmanager
     def install(

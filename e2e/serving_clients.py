@@ -1,4 +1,4 @@
-"""Clients of a pool that answers requests."""
+"""Clients of pools and models that answer requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GROUP_HEADER = "Daybreak-Group"
 
 
 def answered_by(answer: httpx2.Response) -> str:
-    """The id of the group that answered."""
+    """The id of the group, or of the worker, that answered."""
     return str(answer.headers[GROUP_HEADER])
 
 
@@ -42,15 +42,18 @@ def open_streams(
 
 
 class Load:
-    """Clients that send one request after the other, each with a short answer, until the context ends."""
+    """Clients that send one request after the other, each with a short answer, until the context ends.
 
-    def __init__(self, url: str, *, clients: int, latency_s: float, deadline_s: float) -> None:
+    ``wish``: the body of each request.
+    """
+
+    def __init__(self, url: str, wish: Mapping[str, Any], *, clients: int, deadline_s: float) -> None:
         self.statuses: Counter[int | str] = Counter()
         """How often each status came. An answer that breaks off after it has begun counts as ``cut off``."""
         self.groups: Counter[str] = Counter()
-        """How often each group answered."""
+        """How often each group, or each worker, answered."""
         self._url = url
-        self._latency_s = latency_s
+        self._wish = wish
         self._deadline_s = deadline_s
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
@@ -66,11 +69,10 @@ class Load:
             thread.join()
 
     def _run(self) -> None:
-        wish = {"latency_s": self._latency_s}
         with httpx2.Client(timeout=2 * self._deadline_s) as client:
             while not self._stopped.is_set():
                 request = client.build_request(
-                    "POST", self._url, json=wish, headers={"Daybreak-Deadline-S": str(self._deadline_s)}
+                    "POST", self._url, json=self._wish, headers={"Daybreak-Deadline-S": str(self._deadline_s)}
                 )
                 answer = client.send(request, stream=True)
                 try:

@@ -117,7 +117,7 @@ def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
     deployment: Deployment, serve_url: str
 ) -> None:
     """One of two groups loses its pod with SIGKILL: its requests go to the other one, and a new one takes its place."""
-    with Load(serve_url, clients=4, latency_s=0.3, deadline_s=DEADLINE_S) as load:
+    with Load(serve_url, {"latency_s": 0.3}, clients=4, deadline_s=DEADLINE_S) as load:
         wait_until(lambda: len(set(load.groups)) == 2, timeout_s=WAKE_S, what="answers of two groups")
         victim, other = deployment.client.pool(POOL).groups
         (pod,) = victim.hosts or []

@@ -129,6 +129,7 @@ class WorkerProcess:
         self.engine_log.touch()
         self.log = folder / f"{worker}.log"
         variables = settings.pop("variables", {})
+        program = settings.pop("program", None) or Path(sys.executable).with_name("daybreakd")
         engines = {
             "test": {"command": engine_command(self.engine_log), "stop_s": 3, **settings.pop("engine", {})}
         }
@@ -142,7 +143,7 @@ class WorkerProcess:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("daybreakd")), "worker"],
+                [str(program), "worker"],
                 cwd=ROOT,
                 env=child_environment(environ),
                 stdout=subprocess.DEVNULL,
@@ -155,6 +156,11 @@ class WorkerProcess:
     def ask(self, alias: str, **body: Any) -> httpx2.Response:
         with self.client() as client:
             return client.post("/v1/chat/completions", json={"model": alias, **body})
+
+    def ready_status(self) -> int:
+        """The status of ``/ready``."""
+        with self.client() as client:
+            return client.get("/ready").status_code
 
     def events(self, kind: str) -> list[str]:
         """What the engines have noted: the second word of the lines of a kind."""

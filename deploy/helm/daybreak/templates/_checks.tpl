@@ -35,6 +35,9 @@
 {{- include "daybreak.checks.settings" (list "settings" .Values.settings (include "daybreak.settings.elsewhere" . | fromYaml)) -}}
 {{- $ofPools := include "daybreak.poolSettings.elsewhere" "poolDefaults" | fromYaml -}}
 {{- include "daybreak.checks.settings" (list "poolDefaults.settings" .Values.poolDefaults.settings $ofPools) -}}
+{{- $ofWorkers := include "daybreak.workerSettings.elsewhere" "workerDefaults" | fromYaml -}}
+{{- include "daybreak.checks.settings" (list "workerDefaults.settings" .Values.workerDefaults.settings $ofWorkers) -}}
+{{- include "daybreak.checks.workers" . -}}
 {{- $root := . -}}
 {{- range $name, $own := .Values.pools -}}
 {{- $where := printf "pools.%s" $name -}}
@@ -53,6 +56,36 @@
 {{- if and (gt (float64 $pool.resources.gpus) 1.0) (ne (float64 $pool.resources.gpus) (floor $pool.resources.gpus)) -}}
 {{- fail (printf "\n\npools.%s: resources.gpus (%v) must be a fraction of one GPU or a whole number of GPUs." $name $pool.resources.gpus) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Settings of workers that gateways decide, or that a value sets. Call with the workers' path in the values. */}}
+{{- define "daybreak.workerSettings.elsewhere" -}}
+token: write workersToken.existingSecret.
+drain_s: write {{ . }}.drainSeconds, from which the pod's grace period follows.
+allowed_networks: gateways use it. Write settings.workers.allowed_networks.
+heartbeat_s: gateways use it. Write settings.workers.heartbeat_s.
+lease_s: gateways use it. Write settings.workers.lease_s.
+idle_s: gateways use it. Write settings.workers.idle_s.
+{{- end -}}
+
+{{- define "daybreak.checks.workers" -}}
+{{- $scaled := list -}}
+{{- range $name, $own := .Values.workers -}}
+{{- $where := printf "workers.%s" $name -}}
+{{- $elsewhere := include "daybreak.workerSettings.elsewhere" $where | fromYaml -}}
+{{- include "daybreak.checks.settings" (list (printf "%s.settings" $where) (get ($own | default dict) "settings") $elsewhere) -}}
+{{- $worker := fromYaml (include "daybreak.worker" (list $ $name)) -}}
+{{- if not $worker.image -}}
+{{- fail (printf "\n\n%s.image is not set: write the image of the engine, such as vllm/vllm-openai:v0.11.0." $where) -}}
+{{- end -}}
+{{- if gt (int $worker.minReplicas) (int $worker.maxReplicas) -}}
+{{- fail (printf "\n\n%s: minReplicas (%v) is greater than maxReplicas (%v)." $where $worker.minReplicas $worker.maxReplicas) -}}
+{{- end -}}
+{{- if eq (include "daybreak.workerScaled" (list $ $name)) "true" -}}{{- $scaled = append $scaled $name -}}{{- end -}}
+{{- end -}}
+{{- if gt (len $scaled) 1 -}}
+{{- fail (printf "\n\nworkers: KEDA can scale only one of %s, because the models' need is one number. Set replicas of the others." (join ", " $scaled)) -}}
 {{- end -}}
 {{- end -}}
 
@@ -84,6 +117,9 @@ tracing.enabled: write tracing.enabled.
 tracing.endpoint: write tracing.endpoint, which policies use too.
 tracing.sample_ratio: write tracing.sampleRatio.
 tracing.headers_file: write tracing.existingSecret.
+workers.token: write workersToken.existingSecret.
+workers.drain_s: write workerDefaults.drainSeconds.
+admin.token: write adminToken.existingSecret.
 {{- end -}}
 
 {{/* Settings of a pool that the operator sets in its pods. Call with the pool's path in the values. */}}

@@ -52,6 +52,18 @@ app.kubernetes.io/part-of: daybreak
 {{- .Values.rayToken.existingSecret | default (printf "%s-ray-token" (include "daybreak.fullname" .)) -}}
 {{- end -}}
 
+{{/* The Secret with the token of gateways and workers, or empty. */}}
+{{- define "daybreak.workersTokenSecret" -}}
+{{- $made := ternary (printf "%s-workers-token" (include "daybreak.fullname" .)) "" (not (empty .Values.workers)) -}}
+{{- .Values.workersToken.existingSecret | default $made -}}
+{{- end -}}
+
+{{/* The Secret with the token of administrators, or empty. */}}
+{{- define "daybreak.adminTokenSecret" -}}
+{{- $made := ternary (printf "%s-admin-token" (include "daybreak.fullname" .)) "" (not (empty .Values.models)) -}}
+{{- .Values.adminToken.existingSecret | default $made -}}
+{{- end -}}
+
 {{- define "daybreak.serviceAccount" -}}
 {{- $root := index . 0 -}}{{- $component := index . 1 -}}
 {{- $of := index $root.Values.serviceAccounts $component -}}

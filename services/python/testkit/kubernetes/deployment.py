@@ -35,7 +35,11 @@ class Deployment:
     def __init__(self, images: Images, *, namespace: str | None = None, chart: Path = CHART) -> None:
         self.images = images
         self.kube = Kube(namespace or f"daybreak-e2e-{secrets.token_hex(3)}")
-        options = {images.s3: "--s3-image", images.redis: "--redis-image"}
+        options = {
+            images.s3: "--s3-image",
+            images.redis: "--redis-image",
+            images.engine: "--engine-image",
+        }
         self._image_watch = ImageWatch(self.kube.pods, {images.daybreak, *options}, options=options)
         self.release = Release(self.kube.namespace, chart=chart, watch=self._image_watch)
         self.credentials = s3.Credentials()

@@ -17,13 +17,18 @@ REDIS = "docker.io/library/redis:7.0-bookworm"
 """The chart's default, and the image in docs/upgrading.md."""
 
 
+ENGINE = "daybreak-llama:dev"
+"""What `make engine-image` builds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """The images of Daybreak, the S3 server and Redis, as the nodes know them."""
+    """The images of Daybreak, the S3 server, Redis and the engine of workers, as the nodes know them."""
 
     daybreak: str
     s3: str
     redis: str = REDIS
+    engine: str = ENGINE
 
 
 def values(images: Images) -> dict[str, Any]:

@@ -88,9 +88,11 @@ def test_a_worker_waits_for_a_gateway_that_starts_later(tmp_path: Path) -> None:
     gateway.stop()
     worker = WorkerProcess(tmp_path / "worker", gateway.url)
     wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker tries")
+    assert worker.ready_status() == 503
     later = WorkerGateway(port=gateway.port)
     try:
         wait_until(lambda: "w1" in later.workers, 60, "the registration")
+        wait_until(lambda: worker.ready_status() == 200, 60, "the worker knows it")
     finally:
         worker.close()
         later.stop()
@@ -179,6 +181,7 @@ def test_requests_end_before_a_model_or_the_worker_stops(gateway: WorkerGateway,
             assert of_m.read().endswith(b"data: [DONE]\n\n")
             worker.terminate()
             wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
+            assert worker.ready_status() == 503
             assert worker.ask("n").headers["daybreak-refused"] == "draining"
             assert of_n.read().endswith(b"data: [DONE]\n\n")
     assert worker.process.wait(60) == 0

@@ -1,4 +1,4 @@
-"""The HTTP face of a worker: ``/health``, ``/v1/models``, and ``/v1/…`` for its models."""
+"""The HTTP face of a worker: ``/health``, ``/ready``, ``/v1/models``, and ``/v1/…`` for its models."""
 
 from __future__ import annotations
 
@@ -47,6 +47,10 @@ class WorkerApp:
                 for model in self._supervisor.report()
             ]
             return JSONResponse({"status": "ok", **self._health(), "models": models})
+        if path == "/ready" and request.method in ("GET", "HEAD"):
+            health = self._health()
+            ready = health["registered"] and not health["draining"]
+            return JSONResponse(health, 200 if ready else 503)
         if not path.startswith("/v1/"):
             return error_response(404, "not_found", "There is no such path. Models are asked at /v1/….")
         if not self._is_authorized(request):

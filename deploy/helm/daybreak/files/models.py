@@ -1,0 +1,64 @@
+"""Run after each install and upgrade: registers the models of the chart's values.
+
+A model that exists as the values say is fine. One that differs is an error: only an administrator may delete it.
+"""
+
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+
+URL = os.environ["DAYBREAK_URL"] + "/v1/models/"
+HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["ADMIN_TOKEN"]}
+PAUSE_S = 2.0
+
+
+def call(path, body=None):
+    """One request. Returns its status and its JSON; repeats it until a gateway is ready."""
+    data = None if body is None else json.dumps(body).encode()
+    while True:
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(URL + path, data, HEADERS), timeout=30
+            ) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as exc:
+            if exc.code < 500:
+                return exc.code, exc.read().decode(errors="replace")
+            print("the gateway answers", exc.code, flush=True)
+        except OSError as exc:
+            print("waiting for the gateway:", exc, flush=True)
+        time.sleep(PAUSE_S)
+
+
+def differences(model, found):
+    """The values of a model that the registered one does not have."""
+    beside = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "dtype", "quantization")
+    wanted = {
+        "source" if name == "model_name" else name: value for name, value in model.items() if name != "alias"
+    }
+    args = {**wanted.pop("args", {}), **{name: wanted.pop(name) for name in beside if name in wanted}}
+    has = {**found, **(found.get("args") or {})}
+    return {name: value for name, value in {**wanted, **args}.items() if has.get(name) != value}
+
+
+failed = False
+for model in json.loads(os.environ["MODELS"]):
+    status, answer = call("register", model)
+    if status == 409:
+        status, answer = call(model["alias"])
+        different = differences(model, answer) if status == 200 else answer
+        if status == 200 and not different:
+            print(model["alias"], "is registered already", flush=True)
+            continue
+        print(model["alias"], "is registered already, but without", different, flush=True)
+        print("delete it first: daybreak models delete", model["alias"], flush=True)
+        failed = True
+    elif status >= 300:
+        print(model["alias"], "is refused:", status, answer, flush=True)
+        failed = True
+    else:
+        print(model["alias"], "is registered", flush=True)
+sys.exit(failed)

@@ -1,0 +1,168 @@
+"""Workers outside Ray start for a model's requests, from no pods and back, with a real llama.cpp server.
+
+The engine's image contains nothing of Daybreak. The tests follow one another, so that each finds the worker as the one
+before has left it. Each also runs alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import httpx2
+import pytest
+
+from e2e.serving_clients import Load, answered_by
+from testkit.kubernetes.deployment import GATEWAY_PORT, NAME, WAKE_S, Deployment
+from testkit.kubernetes.values import small
+from testkit.kubernetes.waiting import wait_until
+from testkit.log import log
+
+pytestmark = pytest.mark.core
+
+ALIAS = "smollm"
+PODS = "daybreak.dev/workers=llama"
+MODEL = {
+    "alias": ALIAS,
+    "source": "/opt/models/smollm2.gguf",
+    "engine": "llama.cpp",
+    "memory_bytes": 400 << 20,
+    "min_replicas": 0,
+    "idle_s": 10,
+}
+DEADLINE_S = float(WAKE_S)
+ZERO_S = 90
+PARTS = 24
+
+
+def question(**options: Any) -> dict[str, Any]:
+    """A request for an answer of a certain length."""
+    messages = [{"role": "user", "content": "Count from one to one hundred in words."}]
+    return {"model": ALIAS, "messages": messages, "max_tokens": PARTS, "temperature": 0, **options}
+
+
+@pytest.fixture(scope="module")
+def gateway_url(deployment: Deployment) -> str:
+    """Adds a worker and a model to the shared installation, where they stay. :returns: the URL of the gateway.
+
+    The shared values do not have them, because an earlier chart, from which a test upgrades, would refuse them.
+    """
+    workers = {
+        "image": deployment.images.engine,
+        "maxReplicas": 1,
+        "resources": small("256Mi", limit="1Gi"),
+        "settings": {"engines": {"llama.cpp": {"stop_s": 2}}},
+        "scaling": {"cooldownPeriod": 5},
+    }
+    also = {**deployment.values, "workers": {"llama": workers}, "models": [MODEL]}
+    deployment.release.upgrade(also)
+    return deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT).url
+
+
+def model(gateway_url: str) -> dict[str, Any]:
+    """What the gateway says about the model."""
+    found: dict[str, Any] = (
+        httpx2.get(f"{gateway_url}/v1/models/{ALIAS}", timeout=30).raise_for_status().json()
+    )
+    return found
+
+
+def ask(gateway_url: str, body: dict[str, Any], *, deadline_s: float = DEADLINE_S) -> httpx2.Response:
+    return httpx2.post(
+        f"{gateway_url}/v1/chat/completions",
+        json=body,
+        headers={"Daybreak-Deadline-S": str(deadline_s)},
+        timeout=deadline_s + 30,
+    )
+
+
+def wait_for_zero(deployment: Deployment, gateway_url: str) -> None:
+    """Wait until no worker is left, and the model has no replica."""
+    wait_until(lambda: not deployment.kube.pods(PODS), timeout_s=ZERO_S, what="no pods of workers")
+    wait_until(
+        lambda: model(gateway_url)["state"] == "registered", timeout_s=30, what="a model without replicas"
+    )
+
+
+def test_a_request_to_a_model_without_workers_is_held_until_one_has_started(
+    deployment: Deployment, gateway_url: str
+) -> None:
+    """KEDA starts a pod, the worker in it registers and loads the model, and the request gets its answer.
+
+    Before, a request whose deadline ends during the wake gets 503 with the phase. The job of the chart has registered
+    the model, and would do so again.
+    """
+    wait_for_zero(deployment, gateway_url)
+    again = httpx2.post(f"{gateway_url}/v1/models/register", json={**MODEL, "source": "/other"}, timeout=30)
+    assert again.status_code == 409, again.text
+    late = ask(gateway_url, question(), deadline_s=1)
+    assert late.status_code == 503, late.text
+    log(f"  503, Retry-After: {late.headers['Retry-After']}, {late.json()['error']['message']}")
+    assert int(late.headers["Retry-After"]) >= 1
+    began = time.monotonic()
+    answer = ask(gateway_url, question())
+    assert answer.status_code == 200, answer.text
+    content = answer.json()["choices"][0]["message"]["content"]
+    log(f"  {content!r} after {time.monotonic() - began:.1f} s")
+    assert content.strip()
+    (pod,) = deployment.kube.pods(PODS)
+    assert (answered_by(answer), answer.headers["Daybreak-Model"]) == (pod.metadata.name, ALIAS)
+    found = model(gateway_url)
+    assert (found["state"], found["workers"]) == ("ready", [pod.metadata.name])
+
+
+def test_an_answer_is_streamed(gateway_url: str) -> None:
+    """The first part arrives before the model has written the last one."""
+    arrived: list[float] = []
+    parts: list[str] = []
+    last = ""
+    body = question(stream=True)
+    headers = {"Daybreak-Deadline-S": str(DEADLINE_S)}
+    with httpx2.stream(
+        "POST", f"{gateway_url}/v1/chat/completions", json=body, headers=headers, timeout=DEADLINE_S
+    ) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                arrived.append(time.monotonic())
+                parts += [choice["delta"].get("content") or "" for choice in json.loads(line[6:])["choices"]]
+            last = line or last
+    assert last == "data: [DONE]"
+    assert sum(map(bool, parts)) > PARTS / 2
+    assert arrived[-1] - arrived[0] > 0.1, "all parts arrived at once"
+
+
+def test_no_request_fails_when_the_pod_of_a_worker_is_deleted_or_killed(
+    deployment: Deployment, gateway_url: str
+) -> None:
+    """A deleted pod finishes its answers. A killed one breaks them off before they begin, so the next pod gets them."""
+    url = f"{gateway_url}/v1/chat/completions"
+    with Load(url, question(), clients=2, deadline_s=DEADLINE_S) as load:
+
+        def next_worker(*before: str) -> str:
+            """The worker that answers now, besides those before."""
+            wait_until(lambda: set(load.groups) - set(before), timeout_s=WAKE_S, what="answers of a worker")
+            (name,) = set(load.groups) - set(before)
+            return name
+
+        first = next_worker()
+        log(f"  deleting {first}")
+        deployment.kube.delete_pod(first)
+        second = next_worker(first)
+        log(f"  killing {second}")
+        deployment.kube.delete_pod(second, force=True)
+        third = next_worker(first, second)
+    log(f"  answers: {dict(load.statuses)}, by {dict(load.groups)}")
+    assert set(load.statuses) == {200}
+    assert set(load.groups) == {first, second, third}
+
+
+def test_without_requests_the_model_stops_and_then_its_worker(
+    deployment: Deployment, gateway_url: str
+) -> None:
+    """The replica stops after the model's ``idle_s``, and KEDA then removes the pod."""
+    wait_for_zero(deployment, gateway_url)
+    workers = httpx2.get(f"{gateway_url}/v1/workers", timeout=30).raise_for_status().json()["workers"]
+    assert workers == []
