@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -199,7 +200,7 @@ def parse_size(text: str) -> int:
     if match is None:
         raise UsageError(f"--memory {text!r} is not a size such as 16GB, 14.5GiB or 16000000000")
     unit = 1024.0 if match[3] else 1000.0
-    return round(float(match[1]) * unit ** float(_PREFIXES.index(match[2].lower())))
+    return round(float(match[1]) * math.pow(unit, _PREFIXES.index(match[2].lower())))
 
 
 @contextmanager
