@@ -20,7 +20,7 @@ WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup demo up test test-quick check format faults faults-long mutants bench figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup demo demo-serve llama up test test-quick check format faults faults-long mutants bench figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
 
 ##@ Everyday
 
@@ -47,6 +47,9 @@ setup: $(VENV)/.installed  ## Create .venv from the lock file
 demo: setup  ## Start all parts, turn a prompt into an MP4, and stop
 	@$(BIN)/daybreakd demo
 
+demo-serve: setup  ## Start a chat model on two workers from zero, kill one, and stop (installs llama.cpp: 130 MB, once)
+	@$(BIN)/daybreakd demo-serve --llama build/llama
+
 up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000; OBSERVE=1 also runs Prometheus)
 	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up $(if $(OBSERVE),--observe)
 
@@ -55,6 +58,9 @@ test-quick: setup  ## Run all tests except those that start whole systems or nee
 
 test: setup  ## Run all tests that need no GPU (WORKERS=4, PYTEST="-k cancel")
 	@$(BIN)/python -m pytest -m "not gpu" $(PARALLEL) $(PYTEST)
+
+llama: setup  ## Install llama.cpp and a small model into build/llama, for the tests that need a real model (130 MB)
+	@$(BIN)/python -m daybreak_server.local.llama_cpp.install build/llama
 
 check: setup  ## Check format, lint, types, import contracts, sizes, generated files and words
 	$(BIN)/ruff format --check .
@@ -92,12 +98,14 @@ clean:  ## Remove what make created (.venv, data, builds)
 faults: setup  ## Run the fault tests: kill processes, cut connections, fill disks; no task may be lost (minutes)
 	@$(VERIFICATION) -m verification.faults all
 	@$(VERIFICATION) -m verification.faults.serving
+	@$(VERIFICATION) -m verification.faults.workers
 	@$(VERIFICATION) -m verification.faults.environment
 	@$(VERIFICATION) -m verification.faults.system
 
 faults-long: setup  ## Run the fault tests as often as docs/reliability.md promises (hours)
 	@$(VERIFICATION) -m verification.faults long
 	@$(VERIFICATION) -m verification.faults.serving --long
+	@$(VERIFICATION) -m verification.faults.workers --long
 	@$(VERIFICATION) -m verification.faults.environment --long
 	@$(VERIFICATION) -m verification.faults.system --long
 

@@ -21,6 +21,7 @@ from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
 from daybreak_server.ports.measurements import Measurements
+from daybreak_server.ports.registry import Registry
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.ports.upstreams import Upstreams
 from daybreak_server.settings.tree import PoolSettings, Settings
@@ -39,6 +40,7 @@ def app() -> FastAPI:
         measurements=cast("Measurements", None),
         blobs=cast("Blobs", None),
         demand=cast("DemandStore", None),
+        registry=cast("Registry", None),
         upstreams=cast("Upstreams", None),
     )
     return build_app(services)

@@ -1,11 +1,14 @@
-"""A tiny model server with OpenAI's chat API, which misbehaves as its options and requests ask.
+"""A tiny model server with OpenAI's API (chat, text completions, embeddings), which misbehaves as its options and
+requests ask.
 
 Options: ``--load-s`` before it is healthy · ``--broken FILE`` exits with code 3 while the file exists · ``--daemon``
 leaves a process of another session, without a parent and without environment · ``--deaf`` ignores SIGTERM ·
 ``--grow`` says something at each health check.
 
 Fields of a request: ``tokens`` in the answer, ``pause`` seconds before each, ``crash`` = ``before`` or ``within`` the
-answer, ``stream``. The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID``, ``end ID``,
+answer, ``status`` of an error, ``stream``.
+
+The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID``, ``end ID``,
 ``gone ID``, where ID is the request's ``X-Request-Id``.
 """
 
@@ -63,10 +66,20 @@ class Engine:
         tokens, pause = int(wanted.get("tokens", 1)), float(wanted.get("pause", 0))
         if wanted.get("crash") == "before":
             os._exit(9)
+        if status := wanted.get("status"):
+            error = {
+                "message": "The engine refuses this.",
+                "type": "engine_error",
+                "param": None,
+                "code": None,
+            }
+            await _send(send, status, {"error": error})
+            return
+        chat = not scope["path"].endswith(("/v1/completions", "/v1/embeddings"))
         if not wanted.get("stream"):
             for _ in range(tokens):
                 await _pause(pause, gone)
-            choices = [{"index": 0, "message": {"role": "assistant", "content": "word " * tokens}}]
+            text = "word " * tokens
             seen = {
                 "pid": os.getpid(),
                 "path": scope["path"],
@@ -75,20 +88,27 @@ class Engine:
                 "size": size,
                 "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             }
-            await _send(
-                send,
-                200,
-                {"object": "chat.completion", "model": self.options.alias, "choices": choices, "seen": seen},
-            )
+            if scope["path"].endswith("/v1/embeddings"):
+                answer = _embeddings(wanted["input"])
+            elif chat:
+                answer = _chat({"message": {"role": "assistant", "content": text}})
+            else:
+                answer = {"object": "text_completion", "choices": [{"index": 0, "text": text}]}
+            about = {
+                "id": "1",
+                "created": 1,
+                "model": self.options.alias,
+                "usage": {"completion_tokens": tokens},
+            }
+            await _send(send, 200, {**about, **answer, "seen": seen})
             return
         start = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": start})
         for number in range(tokens):
             await _pause(pause, gone)
-            chunk = {
-                "object": "chat.completion.chunk",
-                "choices": [{"index": 0, "delta": {"content": "x" * int(wanted.get("size", 1))}}],
-            }
+            text = "x" * int(wanted.get("size", 1))
+            content = {"delta": {"content": text}} if chat else {"text": text}
+            chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, **content}]}
             await send(
                 {
                     "type": "http.response.body",
@@ -101,6 +121,19 @@ class Engine:
                 await asyncio.sleep(0.2)  # let the first token reach the client
                 os._exit(9)
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+
+def _chat(choice: dict[str, Any]) -> dict[str, Any]:
+    return {"object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop", **choice}]}
+
+
+def _embeddings(texts: list[str]) -> dict[str, Any]:
+    """Vectors of two numbers: the length of the text, and of its first word."""
+    vectors = [[float(len(text)), float(len(text.split()[0]))] for text in texts]
+    data = [
+        {"object": "embedding", "index": index, "embedding": found} for index, found in enumerate(vectors)
+    ]
+    return {"object": "list", "data": data}
 
 
 class _GoneError(Exception):

@@ -36,9 +36,7 @@ NEEDS = (
     _need("FUSE", r"\bFUSE\b|/dev/fuse", "apt-get install libfuse2, and /dev/fuse"),
     _need("a C compiler", r"C compiler", "apt-get install gcc"),
     _need("a GPU", r"no CUDA device", "make gpu on a machine that has one"),
-    _need(
-        "llama.cpp", r"llama\.cpp server", "python -m venv build/llama, then pip install (see DEVELOPMENT.md)"
-    ),
+    _need("llama.cpp", r"llama\.cpp server", "make llama"),
     _need("competitors", r"benchmarks\.competitors", "python -m verification.benchmarks.competitors"),
     _need("the tiny model", r"make train-tiny", "make train-tiny"),
 )

@@ -55,7 +55,7 @@ def try_request(url: str) -> Any:
 
 
 class System:
-    """A running `daybreakd up` or `daybreakd dev`."""
+    """A running `daybreakd up`, `daybreakd dev` or `daybreakd gateway --embedded`."""
 
     def __init__(self, command: str, folder: Path, **variables: str) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class System:
         environment |= {"DAYBREAK_DATA_DIR": str(folder), "DAYBREAK_HTTP__PORT": "0", **variables}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("daybreakd")), command],
+                [str(Path(sys.executable).with_name("daybreakd")), *command.split()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -13,6 +13,7 @@ from daybreak.wire.models import (
     ModelList,
     ModelState,
     RegisterModelRequest,
+    ServingHealth,
     Worker,
     WorkerList,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "Progress",
     "QueuePosition",
     "RegisterModelRequest",
+    "ServingHealth",
     "SubmitRequest",
     "Task",
     "TaskError",

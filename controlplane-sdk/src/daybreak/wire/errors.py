@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     QUEUE_FULL = "queue_full"
     STORE_UNAVAILABLE = "store_unavailable"
     SHUTTING_DOWN = "shutting_down"
+    NAME_NOT_RESOLVED = "name_not_resolved"
     NOT_READY = "not_ready"
     GROUP_FAILED = "group_failed"
     DEADLINE_PASSED = "deadline_passed"
@@ -74,7 +75,7 @@ _STATUS_AND_TITLE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.METHOD_NOT_ALLOWED: (405, "The path does not support this method"),
     ErrorCode.NOT_ACCEPTABLE: (406, "The client accepts none of the types that this path serves"),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: (415, "The type of the body is not supported"),
-    ErrorCode.CONFLICT: (409, "The task's state does not allow this request"),
+    ErrorCode.CONFLICT: (409, "The object's state does not allow this request"),
     ErrorCode.TOO_LARGE: (413, "The request is too large"),
     ErrorCode.BAD_RANGE: (416, "The range lies outside the file"),
     ErrorCode.HOST_NOT_ALLOWED: (421, "The server does not serve this host name"),
@@ -85,6 +86,7 @@ _STATUS_AND_TITLE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.QUEUE_FULL: (503, "The queue is full"),
     ErrorCode.STORE_UNAVAILABLE: (503, "The store cannot be reached"),
     ErrorCode.SHUTTING_DOWN: (503, "The server is shutting down"),
+    ErrorCode.NAME_NOT_RESOLVED: (503, "A host name has no address"),
     ErrorCode.NOT_READY: (503, "No group could take the request in time"),
     ErrorCode.GROUP_FAILED: (502, "A group failed while it had the request"),
     ErrorCode.DEADLINE_PASSED: (504, "The deadline of the request has passed"),

@@ -133,7 +133,8 @@ class Worker(ResponseModel):
     """A worker that holds its lease."""
 
     id: WorkerId
-    url: str
+    url: str | None = None
+    """Where gateways reach it; for administrators only."""
     version: str
     engines: list[str]
     draining: bool
@@ -141,6 +142,18 @@ class Worker(ResponseModel):
     memory_bytes: int
     memory_free_bytes: int
     models: list[WorkerModel]
+
+
+class ServingHealth(ResponseModel):
+    """``GET /health``: whether models can be served."""
+
+    status: Literal["ok"] = "ok"
+    manager: str | None = None
+    """The process that decides which worker runs which model; without one, no model starts or moves."""
+    workers: int
+    """Workers that hold their lease."""
+    models: dict[ModelState, int]
+    """How many models are in each state; states without a model are absent."""
 
 
 class WorkerList(ResponseModel):

@@ -10,6 +10,8 @@ The modules, from the inside out:
 * ``checker``      pure: finds the broken promises in a history; ``checks`` holds its rules
 * ``schedule``     pure: makes the faults and the clients' calls from a seed; ``mixed`` runs them
 * ``scenarios``    one promise each, with its figures
+* ``wish``         what a request to a serving pool or a model asks for, and the exact bytes of its answer
+* ``serving``      faults of serving pools; ``workers``: of models on workers
 * ``environment``  faults of the network, disk, memory, clocks and S3
 * ``system``       faults in a whole ``daybreakd up`` with Ray
 

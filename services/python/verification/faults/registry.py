@@ -15,7 +15,12 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.options import ClusterOptions
 from verification.results import Row
 
-PACKAGES = ("verification.faults.scenarios", "verification.faults.environment", "verification.faults.serving")
+PACKAGES = (
+    "verification.faults.scenarios",
+    "verification.faults.environment",
+    "verification.faults.serving",
+    "verification.faults.workers",
+)
 """Importing these packages registers the scenarios."""
 
 

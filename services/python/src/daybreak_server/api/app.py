@@ -16,6 +16,7 @@ from daybreak_server.api.http import exception_handlers
 from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
 from daybreak_server.api.http.origin_check import OriginCheck
+from daybreak_server.api.model_api import models, overview, workers
 from daybreak_server.api.openai import routes as openai_routes
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.path_prefix import PathPrefixes
@@ -28,9 +29,7 @@ from daybreak_server.api.task_api.routes import files, logs, ops, pools, serve, 
 
 __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
-from daybreak_server.api.model_api import quick
-
-ROUTE_MODULES = (submit, tasks, files, streams, logs, pools, serve, ops, quick)
+ROUTE_MODULES = (submit, tasks, files, streams, logs, pools, serve, models, workers, overview, ops)
 """The modules of routes; each has a ``router(ctx)``."""
 
 
@@ -50,6 +49,7 @@ def build_app(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.context = ctx
+    app.state.admin_token = services.settings.admin.token
     app.prefixes = PathPrefixes(services.settings.http)
     exception_handlers.install(app, problem_response)
     origin_check = OriginCheck(services.settings.http)

@@ -109,6 +109,27 @@ def demo(context: typer.Context, config: Config = None) -> None:
     finish(Program("daybreak_server.local.demo", "run_demo"), settings_of(context, config))
 
 
+@app.command("demo-serve")
+def demo_serve(
+    context: typer.Context,
+    config: Config = None,
+    llama: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where llama.cpp is or will be installed (130 MB)  [llama in `data_dir`]",
+        ),
+    ] = None,
+) -> None:
+    """Serve a small chat model with two workers, break one, then stop.
+
+    Installs llama.cpp and SmolLM2-135M once. Starts a gateway and two workers, asks a model that runs
+    nowhere, balances requests, kills a worker, shows each step, and stops everything it started.
+    """
+    program = Program("daybreak_server.local.demo_serve.demo", "run_demo", {"llama": llama})
+    finish(program, settings_of(context, config), workloads=False)
+
+
 @app.command()
 def serve(
     context: typer.Context,
@@ -129,14 +150,23 @@ def serve(
 
 
 @app.command()
-def gateway(context: typer.Context, config: Config = None) -> None:
+def gateway(
+    context: typer.Context,
+    config: Config = None,
+    embedded: Annotated[
+        bool,
+        typer.Option("--embedded", help="Run an embedded Valkey beside it, with its data in `data_dir`."),
+    ] = False,
+) -> None:
     """Serve the HTTP API alone, without Ray.
 
-    It accepts and shows tasks even while no worker runs.
+    It accepts and shows tasks even while no worker runs. With workers (`daybreakd worker`), it serves models.
     """
     settings = settings_of(context, config)
+    if embedded:
+        finish(Program("daybreak_server.local.gateway", "run_gateway"), settings)
     if settings.redis.url is None:
-        fail(("`gateway` needs a Redis: set DAYBREAK_REDIS__URL, or run `daybreakd dev`",), code=2)
+        fail(("`gateway` needs a Redis: set DAYBREAK_REDIS__URL, or add --embedded",), code=2)
     finish(Program("daybreak_server.entrypoints.gateway", "run_gateway"), settings)
 
 

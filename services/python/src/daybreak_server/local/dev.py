@@ -14,9 +14,9 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.entrypoints.gateway import Gateway, serve
 from daybreak_server.local.console import say
-from daybreak_server.local.embedded_valkey import EmbeddedValkey
+from daybreak_server.local.embedded_valkey import with_redis
 from daybreak_server.local.instance import Instance, InstanceError, free_port, is_free
-from daybreak_server.local.supervisor import ProcessFailedError, Supervisor
+from daybreak_server.local.supervisor import ProcessFailedError
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.ports.blobs import BlobError
 from daybreak_server.settings.address_format import reachable, url_of
@@ -127,17 +127,8 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
         }
     )
     with contextlib.ExitStack() as stack:
-        pids = {"dev": os.getpid()}
-        if settings.redis.url is None:
-            valkey = EmbeddedValkey(instance)
-            supervisor = Supervisor([valkey.process_spec()], say=say)
-            supervisor.start()
-            stack.callback(supervisor.stop)
-            supervisor.wait_ready(stopping=lambda: False)
-            supervisor.mark_started()
-            pids |= supervisor.pids()
-            redis = settings.redis.model_copy(update={"url": valkey.url})
-            settings = settings.model_copy(update={"redis": redis})
+        settings, valkey = stack.enter_context(with_redis(settings, instance))
+        pids = {"dev": os.getpid(), **valkey}
         groups = ThreadGroups(settings)
         stack.callback(groups.stop)
         url = url_of(reachable(settings.http.host), settings.http.port)

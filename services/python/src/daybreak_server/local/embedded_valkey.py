@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import platform
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import redis
 
+from daybreak_server.local.console import say
 from daybreak_server.local.instance import Instance, InstanceError, sticky_port, write_atomically
-from daybreak_server.local.supervisor import ProcessSpec
+from daybreak_server.local.supervisor import ProcessSpec, Supervisor
+from daybreak_server.settings.tree import Settings
 
 HOST = "127.0.0.1"
 _CONFIG = """\
@@ -106,6 +110,28 @@ class EmbeddedValkey:
         if not file.exists():
             write_atomically(file, secrets.token_hex(24))
         return file.read_text(encoding="utf-8").strip()
+
+
+@contextmanager
+def with_redis(settings: Settings, instance: Instance) -> Iterator[tuple[Settings, dict[str, int]]]:
+    """Run an embedded Valkey, unless the settings name a Redis. Yields settings with a URL, and the process by name.
+
+    :raises InstanceError: if it is not installed.
+    :raises ProcessFailedError: if it does not start.
+    """
+    if settings.redis.url is not None:
+        yield settings, {}
+        return
+    valkey = EmbeddedValkey(instance)
+    supervisor = Supervisor([valkey.process_spec()], say=say)
+    supervisor.start()
+    try:
+        supervisor.wait_ready(stopping=lambda: False)
+        supervisor.mark_started()
+        redis_settings = settings.redis.model_copy(update={"url": valkey.url})
+        yield settings.model_copy(update={"redis": redis_settings}), supervisor.pids()
+    finally:
+        supervisor.stop()
 
 
 def _url(port: int | str, password: str) -> str:

@@ -26,7 +26,7 @@ class RedisSettings(Section):
     url: RedisUrl = Field(
         None,
         description="Address of the server: `redis://host:6379/0`, `rediss://…` (TLS) or `unix:///path?db=0`. If "
-        "unset, `up` and `dev` start an embedded Valkey; all other commands need an address. Allowed options "
+        "unset, `up`, `dev` and `gateway --embedded` start an embedded Valkey; all other commands need an address. Allowed options "
         "after `?`: `" + "`, `".join(redis_url.OPTIONS) + "`.",
     )
     password_file: str | None = Field(

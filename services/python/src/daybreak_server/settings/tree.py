@@ -308,7 +308,8 @@ class Settings(Section):
     """Settings that belong to no section."""
 
     data_dir: Folder = Field(
-        Path(".daybreak"), description="Folder in which `up` and `dev` keep their data, logs and tokens."
+        Path(".daybreak"),
+        description="Folder in which `up`, `dev` and `gateway --embedded` keep their data, logs and tokens.",
     )
     model_cache: Folder = Field(
         Path(".daybreak/models"),

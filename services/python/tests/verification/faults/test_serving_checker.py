@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verification.faults.serving.checker import MAX_TRIES, check
-from verification.faults.serving.wish import Wish, parse
+from verification.faults.wish import Wish, parse
 
 Line = dict[str, Any]
 Plot = Callable[["Tale"], None]
@@ -111,6 +111,21 @@ def run_again_after_a_death(tale: Tale) -> None:
     tale.answered()
 
 
+def cut_by_the_death_of_its_engine(tale: Tale) -> None:
+    tale.run("begin")
+    tale.killed("engine")
+    tale.sent("cut", size=50)
+
+
+def run_again_after_the_death_of_a_worker(tale: Tale) -> None:
+    for pid in (tale.pid + 1, tale.pid + 2):
+        tale.line("component", "started", name=f"worker-{tale.number}", pid=pid)
+    tale.run("begin", pid=tale.pid + 1)
+    tale.killed("worker", pid=tale.pid + 2)
+    tale.whole_run()
+    tale.answered()
+
+
 def sent_again_after_the_death_of_a_gateway(tale: Tale) -> None:
     tale.run("begin", pid=tale.pid + 1)
     tale.killed("gateway")
@@ -133,6 +148,8 @@ GOOD: list[Plot] = [
     cut_in_the_middle_of_the_head,
     run_again_after_a_death,
     run_again_after_the_death_of_a_follower,
+    cut_by_the_death_of_its_engine,
+    run_again_after_the_death_of_a_worker,
     sent_again_after_the_death_of_a_gateway,
     sent_again_after_a_gateway_said_that_it_closes,
 ]
@@ -182,6 +199,22 @@ def run_again_after_the_death_of_a_stranger(tale: Tale) -> None:
     tale.line("fault", "kill-follower", name=f"online-{tale.number}x.1", pid=tale.pid + 2)
     tale.whole_run()
     tale.answered()
+
+
+def cut_by_the_death_of_another_worker(tale: Tale) -> None:
+    tale.line("component", "started", name=f"worker-{tale.number}", pid=tale.pid)
+    tale.line("component", "started", name=f"worker-{tale.number}x", pid=tale.pid + 1)
+    tale.run("begin")
+    tale.killed("worker", pid=tale.pid + 1)
+    tale.sent("cut", size=50)
+
+
+def cut_although_its_worker_was_only_stopped(tale: Tale) -> None:
+    tale.line("component", "started", name=f"worker-{tale.number}", pid=tale.pid)
+    tale.line("component", "started", name=f"worker-{tale.number}", pid=tale.pid + 1)
+    tale.run("begin")
+    tale.line("fault", "preempt-worker", name=f"worker-{tale.number}", pid=tale.pid + 1)
+    tale.sent("cut", size=50)
 
 
 def cut_by_the_death_of_another_group(tale: Tale) -> None:
@@ -264,6 +297,8 @@ BAD: dict[Plot, str] = {
     cut_although_nothing_died: "unexplained",
     cut_long_before_its_group_died: "unexplained",
     cut_by_the_death_of_another_group: "unexplained",
+    cut_by_the_death_of_another_worker: "unexplained",
+    cut_although_its_worker_was_only_stopped: "unexplained",
     run_again_after_the_death_of_a_stranger: "abandoned",
     broken_although_no_gateway_died: "unexplained",
     complete_but_short: "truncated",
@@ -328,6 +363,12 @@ def test_a_run_that_belongs_to_no_request_is_found() -> None:
     lines = history_of([(plain, 0.0)])
     stray = {"op": "ran", "kind": "begin", "request": 9, "send": 1, "pid": 1, "at": 1.0, "t": 1.0}
     assert [found.kind for found in check([*lines, stray]).violations] == ["stray"]
+
+
+def test_an_engine_that_outlives_its_worker_is_found() -> None:
+    lines = history_of([(plain, 0.0)])
+    lines.insert(-1, {"op": "orphan", "kind": "left", "name": "worker-1", "pid": 100, "t": 1.0})
+    assert [found.kind for found in check(lines).violations] == ["orphan"]
 
 
 @pytest.mark.parametrize(("silent_after", "kinds"), [(80, []), (40, ["left"]), (2, ["left"])])

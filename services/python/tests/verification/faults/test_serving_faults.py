@@ -14,7 +14,7 @@ from verification.faults.options import ClusterOptions
 from verification.faults.registry import ScenarioContext, ViolatedError
 from verification.faults.serving.http_client import Client, Received
 from verification.faults.serving.trial import decide, trial
-from verification.faults.serving.wish import Wish
+from verification.faults.wish import Wish
 
 HEAD = b"HTTP/1.1 200 OK\r\nAnswered-By: 7\r\n"
 

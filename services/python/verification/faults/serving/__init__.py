@@ -1,6 +1,5 @@
 """Faults of serving pools: groups, gateways and the store restart, die and freeze while clients send requests.
 
-* ``wish``         what a request asks for, and the exact bytes of its answer
 * ``workload``     answers wishes, and logs each run in a file that survives the process
 * ``http_client``  a client that sees when the first byte came, and whether the answer has its end
 * ``load``         the clients: they follow the rules of docs/08-serving.md, and write the history

@@ -10,6 +10,7 @@ function that yields the violations of one promise:
 * ``alive_stays``    a request goes from one group to another only if the first one was killed
 * ``bounded``        a request that breaks groups is not sent to more of them than ``router.max_tries``
 * ``accounted``      each answer comes from a group that ran the request; each end belongs to a beginning
+* ``no_orphans``     no engine outlives its worker
 * ``stays``          where no group was killed or stopped, each one works to the end of the run
 """
 
@@ -140,6 +141,12 @@ def accounted(seen: ServingObservations) -> Iterator[Violation]:
                 yield _violation("phantom", request, f"process {send.pid} answered, but did not finish it")
 
 
+def no_orphans(seen: ServingObservations) -> Iterator[Violation]:
+    """Whatever ends a worker ends its engines."""
+    for pid, worker in seen.orphans.items():
+        yield _violation("orphan", None, f"process {pid}, an engine of {worker}, outlived it")
+
+
 def stays(seen: ServingObservations) -> Iterator[Violation]:
     """Each group that worked in the first half of the run works in its last quarter as well."""
     if not seen.must_stay or not seen.requests:
@@ -163,6 +170,7 @@ RULES: tuple[Rule, ...] = (
     alive_stays,
     bounded,
     accounted,
+    no_orphans,
     stays,
 )
 

@@ -15,7 +15,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -24,8 +24,8 @@ from urllib.parse import urlsplit
 from testkit.waiting import wait_until
 from verification.faults.cluster import FaultCluster
 from verification.faults.serving.http_client import Client, Received
-from verification.faults.serving.wish import Wish
 from verification.faults.serving.workload import PID_HEADER
+from verification.faults.wish import Wish
 
 DEADLINE_S = 30.0
 _RETRY_PAUSE_S = 0.05
@@ -39,15 +39,17 @@ class ServingLoad:
         self,
         cluster: FaultCluster,
         *,
-        pool: str,
+        path: str,
         clients: int,
         wish: Chooser,
         seed: int,
         deadline_s: float = DEADLINE_S,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._cluster = cluster
         self._history = cluster.history
-        self._path = f"/v1/pools/{pool}/serve/"
+        self._path = path
+        self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._clients = clients
         self._wish = wish
         self._seed = seed
@@ -114,7 +116,7 @@ class ServingLoad:
             received = await connections[gateway].post(
                 self._path,
                 wish.body(number, send),
-                headers={"Daybreak-Deadline-S": f"{left_s:.3f}", "Content-Type": "application/json"},
+                headers={"Daybreak-Deadline-S": f"{left_s:.3f}", **self._headers},
                 timeout_s=left_s,
             )
             kind = _kind(received)
@@ -170,7 +172,7 @@ def _connection(url: str) -> Client:
 
 
 def record_runs(cluster: FaultCluster) -> None:
-    """Copy the logs of the groups into the history, with their times on its clock."""
+    """Copy the logs of the groups or engines into the history, with their times on its clock."""
     for path in sorted(runs_folder(cluster.folder).glob("*.jsonl")):
         for text in path.read_text().splitlines(keepends=True):
             if text.endswith("\n"):

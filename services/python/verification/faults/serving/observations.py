@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from verification.faults.history import Line
-from verification.faults.serving.wish import Wish
+from verification.faults.wish import Wish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +79,16 @@ class ServingObservations:
     requests: dict[int, Request] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     replicas: dict[int, str] = field(default_factory=dict)
-    """The replica of each process: ``online-1`` for each rank of that group, ``gateway-0``."""
+    """The replica of each process: ``online-1`` for each rank of that group, ``gateway-0``, ``worker-1`` for a worker
+    and each of its engines."""
     ended_pids: dict[int, float] = field(default_factory=dict)
     """Processes of the cluster that ended, and when."""
     settled: bool = False
     """Whether the clients have ended, and the logs of the groups are in the history."""
     strays: list[Line] = field(default_factory=list)
     """Lines that belong to no request."""
+    orphans: dict[int, str] = field(default_factory=dict)
+    """Engines that outlived their worker, by process, and the worker."""
     must_stay: bool = False
     """Whether no group may lose its place, because none was killed or stopped."""
     line_counts: Counter[str] = field(default_factory=Counter)
@@ -95,14 +98,20 @@ class ServingObservations:
         return [fault.at for fault in self.faults if fault.kind == "kill-gateway" and fault.name == name]
 
     def group_kills(self, leader: int) -> Sequence[float]:
-        """When a rank of the group with this leader was killed. Each process that starts again has another id."""
+        """When a rank of the group with this leader was killed, or this engine or its worker. Each process that starts
+        again has another id.
+        """
         group = self.replicas.get(leader)
         return [
             fault.at
             for fault in self.faults
-            if (fault.kind == "kill-leader" and fault.pid == leader)
-            or (fault.kind == "kill-follower" and group is not None and self.replicas.get(fault.pid) == group)
+            if (fault.kind in ("kill-leader", "kill-engine") and fault.pid == leader)
+            or (fault.kind in _KILLS_ALL and group is not None and self.replicas.get(fault.pid) == group)
         ]
+
+
+_KILLS_ALL = ("kill-follower", "kill-worker")
+"""Faults that end everything in the replica of their process."""
 
 
 def gather(lines: Iterable[Line]) -> ServingObservations:
@@ -132,6 +141,8 @@ def gather(lines: Iterable[Line]) -> ServingObservations:
                 seen.replicas[line["pid"]] = line["name"]
             case "component" if line["kind"] == "ended":
                 seen.ended_pids[line["pid"]] = line["t"]
+            case "orphan":
+                seen.orphans[line["pid"]] = line["name"]
             case "expect":
                 seen.must_stay = line["kind"] == "stay"
             case "load":

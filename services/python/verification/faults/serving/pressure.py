@@ -13,7 +13,7 @@ import time
 
 from verification.faults.registry import ScenarioContext, ViolatedError, scenario
 from verification.faults.serving.trial import Trial, decide, failed_row, trial
-from verification.faults.serving.wish import Wish
+from verification.faults.wish import Wish
 from verification.results import Row
 
 LEASE_S = 8.0

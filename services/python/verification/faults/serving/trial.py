@@ -6,6 +6,7 @@ import contextlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from testkit.waiting import wait_until
@@ -17,8 +18,8 @@ from verification.faults.replicas import Target
 from verification.faults.serving.checker import check
 from verification.faults.serving.load import DEADLINE_S, Chooser, ServingLoad
 from verification.faults.serving.observations import ServingObservations, gather
-from verification.faults.serving.wish import Wish
 from verification.faults.serving.workload import WORKLOAD
+from verification.faults.wish import Wish
 from verification.results import Row
 
 POOL = "online"
@@ -83,7 +84,12 @@ def trial(
     with (
         context.cluster(pools=(serving,), **options) as cluster,
         ServingLoad(
-            cluster, pool=POOL, clients=clients, wish=wish, seed=context.seed, deadline_s=deadline_s
+            cluster,
+            path=f"/v1/pools/{POOL}/serve/",
+            clients=clients,
+            wish=wish,
+            seed=context.seed,
+            deadline_s=deadline_s,
         ) as load,
     ):
         load.wait_for(clients)
@@ -93,7 +99,11 @@ def trial(
 def decide(trial: Trial) -> ServingObservations:
     """Stop the clients and check the history. :raises ViolatedError: if a promise was broken."""
     trial.load.stop()
-    path = trial.cluster.history.path
+    return judge(trial.cluster.history.path)
+
+
+def judge(path: Path) -> ServingObservations:
+    """Check a history. :raises ViolatedError: if a promise was broken."""
     verdict = check(read(path))
     if not verdict.ok:
         raise ViolatedError(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from daybreak_server.workloads.base import Group, NoInput, WorkloadSpec
 from daybreak_server.workloads.serving import Request, Response
-from verification.faults.serving.wish import Wish, parse
+from verification.faults.wish import Wish, parse
 
 _POLL_S = 0.02
 WORKLOAD = "verification.faults.serving.workload:SPEC"

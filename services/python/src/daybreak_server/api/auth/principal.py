@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -33,7 +34,8 @@ class Principal:
         return "admin" in self.scopes
 
 
-_LOCAL = Principal(scopes=frozenset({"tasks", "admin"}))
+_ANYONE = Principal()
+_ADMIN = Principal(scopes=frozenset({"tasks", "admin"}))
 
 
 @lru_cache(maxsize=1024)
@@ -54,24 +56,43 @@ def is_local(connection: HTTPConnection) -> bool:
     return is_loopback(client[0])
 
 
+def bearer_token(connection: HTTPConnection) -> bytes | None:
+    """What the client has sent as ``Authorization: Bearer …``."""
+    for name, value in connection.scope["headers"]:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            return (token.strip() or None) if scheme.lower() == b"bearer" else None
+    return None
+
+
+def has_token(connection: HTTPConnection, *tokens: str | None) -> bool:
+    """Whether the client has sent one of the tokens. How long this takes says nothing about them."""
+    sent = bearer_token(connection)
+    if sent is None:
+        return False
+    equal = [hmac.compare_digest(sent, token.encode()) for token in tokens if token]
+    return any(equal)
+
+
 async def principal(connection: HTTPConnection) -> Principal:
     """The principal of a request. Without API keys every caller is the tenant ``default``, and a local client may
-    name another tenant with the header ``Daybreak-Tenant``.
+    name another tenant with the header ``Daybreak-Tenant``. Local clients are administrators, and so are those that
+    send ``admin.token``. Any other key is ignored: OpenAI's clients always send one.
 
     :raises ApiError: ``bad_header`` if a local client's ``Daybreak-Tenant`` is malformed.
     """
     if not is_local(connection):
-        return Principal()
+        return _ADMIN if has_token(connection, connection.app.state.admin_token) else _ANYONE
     tenant = _requested_tenant(connection)
     if tenant is None:
-        return _LOCAL
+        return _ADMIN
     if not _TENANT.fullmatch(tenant):
         raise ApiError(
             ErrorCode.BAD_HEADER,
             "The header Daybreak-Tenant is not valid. Send 1 to 64 characters of A-Z a-z 0-9 . _ -, beginning with "
             "a letter or digit.",
         )
-    return replace(_LOCAL, tenant=tenant)
+    return replace(_ADMIN, tenant=tenant)
 
 
 def _requested_tenant(connection: HTTPConnection) -> str | None:

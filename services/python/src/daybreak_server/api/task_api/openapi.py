@@ -29,10 +29,10 @@ Errors are `application/problem+json` with a stable `code`. A WebSocket at `/v1/
 the same objects as `/v1/tasks/{id}/events`. It closes with 1000 after the last event, and with 4404 if there \
 is no such task.
 """
-_METHODS = ("get", "post", "delete")
+_METHODS = ("get", "post", "put", "delete")
 _EXTRA: tuple[type[BaseModel], ...] = (SubmitRequest, BatchRequest, Problem, Event)
 _ON_ALL_ROUTES = (ErrorCode.INTERNAL.value, ErrorCode.HOST_NOT_ALLOWED.value)
-_MODIFYING = ("post", "delete")
+_MODIFYING = ("post", "put", "delete")
 _TASK_LINKS = {
     "show": {"operationId": "get_task", "parameters": {"id": "$response.body#/id"}},
     "follow": {"operationId": "follow", "parameters": {"id": "$response.body#/id"}},

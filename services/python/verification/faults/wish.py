@@ -1,6 +1,6 @@
 """What a request asks for, and the exact bytes of its answer.
 
-The workload, the clients and the checker share this, so that the checker knows every byte of a complete answer. Each
+Workloads, engines, clients and the checker share this, so that the checker knows every byte of a complete answer. Each
 part names its request: the answer to another request never looks right.
 """
 

@@ -1,0 +1,51 @@
+"""Who may change workers and models.
+
+A worker gets clients' requests, and a model is a command line on the workers' machines. So whoever changes them must be
+on this machine, or send ``workers.token`` or ``admin.token``. Everyone may see which models there are.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.auth.principal import bearer_token, has_token, is_local
+from daybreak_server.api.errors import ApiError
+from daybreak_server.settings.tree import Settings
+
+
+class Access:
+    """The rules, with the tokens of the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._tokens = (settings.workers.token, settings.admin.token)
+
+    def allows(self, request: Request) -> bool:
+        """Whether the caller may change workers and models, and see where workers are and what models load."""
+        return is_local(request) or has_token(request, *self._tokens)
+
+    def require(self, request: Request) -> None:
+        """Refuse the request if :meth:`allows` does not allow it.
+
+        :raises ApiError: ``no_key`` without a token, ``forbidden`` with a wrong one.
+        """
+        if self.allows(request):
+            return
+        if not any(self._tokens):
+            raise ApiError(
+                ErrorCode.NO_KEY,
+                "This server has no token for workers and models, so only clients on its own machine may change them. "
+                "Set workers.token or admin.token on the server, and send it as Authorization: Bearer ….",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        if bearer_token(request) is None:
+            raise ApiError(
+                ErrorCode.NO_KEY,
+                "Workers and models are changed with a token. Send the server's workers.token or admin.token as "
+                "Authorization: Bearer ….",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        raise ApiError(
+            ErrorCode.FORBIDDEN,
+            "The token in the header Authorization is neither the server's workers.token nor its admin.token.",
+        )

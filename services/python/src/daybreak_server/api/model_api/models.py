@@ -1,0 +1,163 @@
+"""Routes of models: register, list, show, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from daybreak.wire import ErrorCode, FieldError, ModelDeleted, RegisterModelRequest
+from daybreak_server.api import path_prefix
+from daybreak_server.api.auth.principal import Caller
+from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import (
+    MAX_FIELD_CHARS,
+    MAX_FIELD_ERRORS,
+    ApiError,
+    from_validation,
+    invalid,
+    invalid_field,
+)
+from daybreak_server.api.http.exception_handlers import error_response
+from daybreak_server.api.http.request_body import read_json
+from daybreak_server.api.http.responses import json_response
+from daybreak_server.api.model_api import openapi_specs, views
+from daybreak_server.api.model_api.access import Access
+from daybreak_server.api.model_api.records import registered_model
+from daybreak_server.api.openai.errors import openai_response
+from daybreak_server.api.routing.model_routers import model_not_found
+from daybreak_server.domain.kinds import PoolKind
+from daybreak_server.domain.models import ModelRecord
+
+MAX_MODEL_BYTES = 64 << 10
+"""The maximum size of a registration: all gateways read all models."""
+_FIELDS = frozenset({*RegisterModelRequest.model_fields, "model_name"})
+
+
+def router(ctx: Dependencies) -> APIRouter:
+    """The routes, bound to their dependencies."""
+    routes = APIRouter(tags=["models"])
+    services = ctx.services
+    access = Access(services.settings)
+    max_bytes = min(MAX_MODEL_BYTES, services.settings.http.max_body_bytes)
+    pools = frozenset(entry.name for entry in ctx.catalog)
+    answering = tuple(sorted(entry.name for entry in ctx.catalog if entry.spec.kind == PoolKind.ONLINE))
+
+    @routes.post("/v1/models/register", **openapi_specs.REGISTER_MODEL)
+    async def register(request: Request) -> Response:
+        """Register a model. Its first request starts it, unless `min_replicas` asks for more."""
+        access.require(request)
+        asked = parse_registration(await read_json(request, max_bytes=max_bytes))
+        view = await ctx.registry_cache.refresh()
+        _check_name(asked.alias, view.models, pools)
+        _check_fallback(asked, view.models, pools)
+        record = registered_model(asked, now_ms=services.now_ms(), idle_s=services.settings.workers.idle_s)
+        if not await services.registry.add_model(record):
+            raise _taken(asked.alias)
+        view = await ctx.registry_cache.refresh()
+        shown = views.model(view, asked.alias, trusted=True)
+        if shown is None:
+            raise model_not_found(asked.alias)  # it has been deleted meanwhile
+        location = f"{path_prefix.current()}/v1/models/{asked.alias}"
+        return json_response(shown, status=201, headers={"Location": location})
+
+    @routes.get("/v1/models", **openapi_specs.MODELS)
+    async def models(request: Request, caller: Caller) -> Response:
+        """All models, in the shape of OpenAI's list. Pools that answer requests are models too."""
+        trusted = caller.admin or access.allows(request)
+        return json_response(views.model_list(await ctx.registry_cache.get(), answering, trusted=trusted))
+
+    @routes.get("/v1/models/{alias:path}", **openapi_specs.MODEL)
+    async def model(request: Request, alias: str, caller: Caller) -> Response:
+        """One model: its state, its replicas and how far a wake has come. Errors have OpenAI's shape."""
+        view = await ctx.registry_cache.get()
+        shown = views.model(view, alias, trusted=caller.admin or access.allows(request))
+        if shown is None and alias in answering:
+            shown = views.pool(alias)
+        if shown is None:
+            return error_response(request, model_not_found(alias), openai_response)
+        return json_response(shown)
+
+    @routes.delete("/v1/models/{alias:path}", **openapi_specs.DELETE_MODEL)
+    async def delete(request: Request, alias: str) -> Response:
+        """Delete a model. Its replicas finish their requests; until then its state is `draining`."""
+        access.require(request)
+        if await services.registry.mark_deleted(alias) is None:
+            raise model_not_found(alias)
+        await ctx.registry_cache.refresh()
+        return json_response(ModelDeleted(id=alias))
+
+    return routes
+
+
+def parse_registration(data: dict[str, Any]) -> RegisterModelRequest:
+    """The body of a registration. :raises ApiError: ``invalid_input``, which says where unknown fields belong."""
+    unknown = [name for name in data if name not in _FIELDS]
+    if unknown:
+        raise invalid(
+            [
+                FieldError(
+                    field=name[:MAX_FIELD_CHARS] or "body",
+                    message="There is no such field. If it is an option of the engine, put it into args: "
+                    f'{{"args": {{"{name[:MAX_FIELD_CHARS]}": …}}}}.',
+                )
+                for name in unknown[:MAX_FIELD_ERRORS]
+            ]
+        )
+    if "source" in data and "model_name" in data:
+        raise invalid_field("model_name", "model_name is another name of source. Send one of them.")
+    try:
+        return RegisterModelRequest.model_validate(data)
+    except ValidationError as exc:
+        raise from_validation(exc) from exc
+
+
+def _check_name(alias: str, models: Mapping[str, ModelRecord], pools: frozenset[str]) -> None:
+    if alias in pools:
+        raise ApiError(
+            ErrorCode.CONFLICT,
+            f"There is a pool {alias}, and a request's model may name either. Use another alias.",
+        )
+    existing = models.get(alias)
+    if existing is not None and existing.deleted:
+        raise ApiError(
+            ErrorCode.CONFLICT,
+            f"The model {alias} has been deleted, and its replicas still finish their requests. Register it again "
+            "when GET /v1/models no longer lists it.",
+        )
+    if existing is not None:
+        raise _taken(alias)
+
+
+def _check_fallback(
+    asked: RegisterModelRequest, models: Mapping[str, ModelRecord], pools: frozenset[str]
+) -> None:
+    """A fallback may be registered later, but may not have a fallback itself: it should answer soon."""
+    if asked.fallback is None:
+        return
+    if asked.fallback in pools:
+        raise invalid_field("fallback", f"fallback names the pool {asked.fallback}. Name a model.")
+    other = models.get(asked.fallback)
+    if other is not None and other.fallback is not None:
+        raise invalid_field(
+            "fallback",
+            f"The model {other.alias} has itself the fallback {other.fallback}. Name a model without one.",
+        )
+    for model in models.values():
+        if model.fallback == asked.alias:
+            raise invalid_field(
+                "fallback",
+                f"The model {asked.alias} is the fallback of {model.alias}, so it may not have one itself. "
+                "Leave fallback out.",
+            )
+
+
+def _taken(alias: str) -> ApiError:
+    return ApiError(
+        ErrorCode.CONFLICT,
+        f"There is a model {alias}. Use another alias, or delete that one first: DELETE /v1/models/{alias}.",
+    )

@@ -1,0 +1,123 @@
+"""Turns records of the registry into what clients see. Only ``trusted`` callers see where workers are, what models
+load, and what engines print.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from daybreak.wire import (
+    Model,
+    ModelList,
+    ModelState,
+    ServingHealth,
+    Wake,
+    Worker,
+    WorkerGpu,
+    WorkerList,
+    WorkerModel,
+    WorkerModelState,
+)
+from daybreak_server.api.routing.model_routers import view_of, wake_of
+from daybreak_server.api.serializers import to_datetime
+from daybreak_server.domain.models import ReplicaReport, WorkerRecord
+from daybreak_server.domain.placement import HOST
+from daybreak_server.ports.registry import RegistryView
+
+OWNER = "daybreak"
+_WAKING = frozenset({ModelState.PLACING, ModelState.STARTING})
+
+
+def model(registry: RegistryView, alias: str, *, trusted: bool) -> Model | None:
+    """A model as clients see it; ``None`` if it is not registered."""
+    record, shown = registry.models.get(alias), view_of(registry, alias)
+    if record is None or shown is None:
+        return None
+    state = ModelState(shown.state.value)
+    wake = None
+    if state in _WAKING:
+        known = registry.plan.wakes.get(alias)
+        since = to_datetime(known.since_ms) if known is not None else None
+        wake = Wake.model_validate({**wake_of(registry, alias, shown), "since": since})
+    return Model(
+        id=alias,
+        created=record.created_ms // 1000,
+        owned_by=OWNER,
+        state=state,
+        reason=shown.reason or None,
+        source=record.source if trusted else None,
+        engine=record.engine,
+        args=dict(record.args) if trusted else None,
+        memory_bytes=record.memory_bytes,
+        gpus=record.gpus,
+        replicas=record.replicas,
+        min_replicas=record.min_replicas,
+        target_load=record.target_load,
+        idle_s=record.idle_s,
+        fallback=record.fallback,
+        wanted=shown.wanted,
+        ready=shown.ready,
+        workers=list(shown.workers),
+        wake=wake,
+    )
+
+
+def pool(name: str) -> Model:
+    """A pool that answers requests, in the list of models."""
+    return Model(id=name, created=0, owned_by=OWNER, pool=name)
+
+
+def model_list(registry: RegistryView, pools: Iterable[str], *, trusted: bool) -> ModelList:
+    """All models by alias, and then the pools."""
+    models = (model(registry, alias, trusted=trusted) for alias in sorted(registry.models))
+    return ModelList(data=[*(found for found in models if found is not None), *map(pool, pools)])
+
+
+def worker(record: WorkerRecord, *, trusted: bool) -> Worker:
+    """A worker as clients see it."""
+    return Worker(
+        id=record.id,
+        url=record.url if trusted else None,
+        version=record.version,
+        engines=sorted(record.engines),
+        draining=record.draining,
+        gpus=[
+            WorkerGpu(
+                index=gpu.index,
+                name=gpu.name,
+                memory_bytes=gpu.memory_bytes,
+                memory_free_bytes=gpu.memory_free_bytes,
+            )
+            for gpu in record.gpus
+        ],
+        memory_bytes=record.memory_bytes,
+        memory_free_bytes=record.memory_free_bytes,
+        models=[_replica(report, trusted=trusted) for report in record.replicas],
+    )
+
+
+def worker_list(registry: RegistryView, *, trusted: bool) -> WorkerList:
+    """All workers that hold their lease."""
+    return WorkerList(
+        workers=[worker(record, trusted=trusted) for record in registry.workers], manager=registry.manager
+    )
+
+
+def health(registry: RegistryView) -> ServingHealth:
+    """Whether models can be served."""
+    shown = (view_of(registry, alias) for alias in registry.models)
+    counts = Counter(ModelState(view.state.value) for view in shown if view is not None)
+    return ServingHealth(manager=registry.manager, workers=len(registry.workers), models=dict(counts))
+
+
+def _replica(report: ReplicaReport, *, trusted: bool) -> WorkerModel:
+    return WorkerModel(
+        alias=report.alias,
+        state=WorkerModelState(report.state.value),
+        gpus=[index for index in report.devices if index != HOST],
+        reason=report.reason or None,
+        last_lines=list(report.last_lines) if trusted else [],
+        requests=report.requests,
+        capacity=report.capacity,
+    )

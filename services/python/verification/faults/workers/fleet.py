@@ -1,0 +1,192 @@
+"""The workers of a fault cluster: real ``daybreakd worker`` processes, replaced when they end, as systemd would.
+
+The model needs more than half of the machine's memory for each replica, so that each worker has exactly one: the death
+of a worker always hits a replica, and only its own return brings it back. No replica uses that memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import psutil
+
+from testkit.waiting import wait_until
+from testkit.workers import WorkerProcess
+from verification.faults.cluster import FaultCluster
+from verification.faults.replicas import Target
+from verification.faults.serving.load import runs_folder
+
+MODEL = "model"
+READY_S = 60.0
+_ENGINE_END_S = 15.0
+"""How long the engines of a dead worker may take to end: its guardian gives them 5 s, and then kills them."""
+
+
+class Fleet:
+    """The workers and their model, in a context manager."""
+
+    def __init__(self, cluster: FaultCluster, *, workers: int) -> None:
+        self._cluster = cluster
+        self._names = tuple(f"worker-{number}" for number in range(1, workers + 1))
+        self._processes: dict[str, WorkerProcess] = {}
+        self._started: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            for name in self._names:
+                self._start(name)
+            self._register()
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop all workers, and record engines that outlive them."""
+        for worker in self._processes.values():
+            worker.terminate()
+        for worker in self._processes.values():
+            worker.close()
+        self._record_orphans(dict(self.engines()))
+
+    def wait_ready(self) -> None:
+        """Wait until every worker has a ready replica."""
+        wait_until(self._is_ready, READY_S, f"{len(self._names)} replicas; see {self._cluster.folder}")
+
+    def manager(self) -> str | None:
+        """Who plans, as a gateway says."""
+        shown = self._get("/v1/workers")
+        return None if shown is None else shown["manager"]
+
+    def manager_gateway(self) -> Target:
+        """The gateway that plans."""
+
+        def holder() -> Target | None:
+            numbers = re.findall(r"\d+", self.manager() or "")
+            gateways = self._cluster.at_work("gateway")
+            return next((gateway for gateway in gateways if str(gateway.pid) in numbers), None)
+
+        return wait_until(holder, READY_S, "a gateway to plan")
+
+    def kill_worker(self, number: int) -> None:
+        """Kill a worker with SIGKILL, wait until its engines are gone, and start it again."""
+        name = self._names[number % len(self._names)]
+        worker = self._processes[name]
+        engines = {pid: at for pid, at in self.engines() if at == name}
+        self._note_fault("kill-worker", name, worker.process.pid)
+        worker.kill()
+        self._record_orphans(engines)
+        self._start(name)
+
+    def kill_engine(self, number: int) -> None:
+        """Kill the engine of a worker. The worker restarts it."""
+        name = self._names[number % len(self._names)]
+        pid = next(pid for pid, worker in self.engines() if worker == name)
+        self._note_fault("kill-engine", name, pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not _lives(pid), READY_S, f"the end of engine {pid}")
+
+    def restart_worker(self, number: int) -> None:
+        """Stop a worker by SIGTERM, so that its requests end, and start it again."""
+        name = self._names[number % len(self._names)]
+        worker = self._processes[name]
+        engines = {pid: at for pid, at in self.engines() if at == name}
+        self._note_fault("preempt-worker", name, worker.process.pid)
+        worker.terminate()
+        code = worker.process.wait(READY_S)
+        if code:
+            raise RuntimeError(f"{name} ended with code {code}; see {worker.log}")
+        self._record_orphans(engines)
+        self._start(name)
+
+    def engines(self) -> Iterator[tuple[int, str]]:
+        """The engines that live: process and worker. Each has a log of its runs, which is named after both."""
+        for file in runs_folder(self._cluster.folder).glob("*.jsonl"):
+            worker, _, pid = file.stem.rpartition(".")
+            if _lives(int(pid)):
+                yield int(pid), worker
+
+    def record_engines(self) -> None:
+        """Write into the history which engine belonged to which worker."""
+        for file in runs_folder(self._cluster.folder).glob("*.jsonl"):
+            worker, _, pid = file.stem.rpartition(".")
+            self._cluster.history.note("component", kind="started", name=worker, pid=int(pid))
+
+    def _start(self, name: str) -> None:
+        index = self._names.index(name)
+        self._started[name] = self._started.get(name, 0) + 1
+        command = (
+            f"{sys.executable} -m verification.faults.workers_engine --host {{host}} --port {{port}} "
+            f"--runs {runs_folder(self._cluster.folder)} --worker {name}"
+        )
+        settings: dict[str, Any] = {"drain_s": 20, "lease_s": 10}
+        previous = self._processes.get(name)
+        worker = WorkerProcess(
+            self._cluster.folder / "workers",
+            self._cluster.urls[index % len(self._cluster.urls)],
+            worker=name,
+            port=previous.port if previous else None,
+            engines={"wishes": {"command": command, "capacity": 16, "stop_s": 3}},
+            **settings,
+        )
+        self._processes[name] = worker
+        self._cluster.history.note("component", kind="started", name=name, pid=worker.process.pid)
+
+    def _register(self) -> None:
+        model = {
+            "alias": MODEL,
+            "source": "none",
+            "engine": "wishes",
+            "memory_bytes": int(psutil.virtual_memory().total * 0.6),
+            "replicas": len(self._names),
+            "min_replicas": len(self._names),
+        }
+        response = httpx2.post(f"{self._cluster.urls[0]}/v1/models/register", json=model, timeout=30)
+        response.raise_for_status()
+
+    def _is_ready(self) -> bool:
+        shown = self._get(f"/v1/models/{MODEL}")
+        return shown is not None and sorted(shown.get("workers") or ()) == list(self._names)
+
+    def _get(self, path: str) -> Any:
+        """The answer of the first gateway that answers."""
+        for url in self._cluster.urls:
+            with contextlib.suppress(httpx2.HTTPError):
+                response = httpx2.get(url + path, timeout=10)
+                if response.status_code == 200:
+                    return response.json()
+        return None
+
+    def _note_fault(self, kind: str, name: str, pid: int) -> None:
+        self._cluster.history.note("fault", kind=kind, name=name, pid=pid)
+
+    def _record_orphans(self, engines: dict[int, str]) -> None:
+        """Wait until these engines have ended. Those that do not are orphans, which are recorded and killed."""
+        end = time.monotonic() + _ENGINE_END_S
+        while any(map(_lives, engines)) and time.monotonic() < end:
+            time.sleep(0.02)
+        for pid, name in engines.items():
+            if _lives(pid):
+                self._cluster.history.note("orphan", kind="left", name=name, pid=pid)
+                os.kill(pid, signal.SIGKILL)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
