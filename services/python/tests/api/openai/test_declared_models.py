@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 SCRIPT = Path(__file__).parents[5] / "deploy" / "helm" / "daybreak" / "files" / "models.py"
-MODEL = {"alias": "small", "model_name": "org/small", "engine": "test", "max_model_len": 64, "memory_bytes": 5}
+MODEL = {
+    "alias": "small",
+    "model_name": "org/small",
+    "engine": "test",
+    "max_model_len": 64,
+    "memory_bytes": 5,
+}
 
 
 def register(url: str, *models: dict[str, Any], token: str = "unused") -> subprocess.CompletedProcess[str]:
-    environ = {"DAYBREAK_URL": url, "MODELS": json.dumps(models), "ADMIN_TOKEN": token}
+    environ = {"DAYBREAK_URL": url, "MODELS": json.dumps(models), "DAYBREAK_WORKERS__TOKEN": token}
     return subprocess.run(
         [sys.executable, SCRIPT], env=environ, text=True, capture_output=True, check=False, timeout=60
     )
