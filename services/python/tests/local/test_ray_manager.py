@@ -80,7 +80,8 @@ wait_until(lambda: health().get("leads"), 60, "it to lead again")
 again = health()
 ensure_manager(settings())
 same = health()
-output = {"deployed_again": deployed_again, "first": first, "again": again, "same": same["pid"] == again["pid"], "wanted": wanted()}
+output = {"deployed_again": deployed_again, "first": first, "again": again, "wanted": wanted()}
+output["same"] = same["pid"] == again["pid"]
 ensure_manager(settings(workers={"idle_s": 7}))
 wait_until(lambda: health().get("settings", again["settings"]) != again["settings"], 120, "another actor")
 wait_until(lambda: health().get("leads"), 60, "the other one to lead")
