@@ -1,0 +1,47 @@
+"""The knobs of a batcher. Each of them may be changed while it runs, and holds from the next batch on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """When an idle executor starts a batch."""
+
+    EAGER = "eager"
+    """At once. Batches form only from what arrives while the executor is busy."""
+    TIMED = "timed"
+    """When a batch is full, or an item has waited for ``timeout_s``."""
+    ADAPTIVE = "adaptive"
+    """At once, with no more items than the executor has been measured to work on faster than on fewer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a batch may be.
+
+    :raises ValueError: if a value is out of range. The message names it.
+    """
+
+    mode: Mode = Mode.EAGER
+    max_batch_size: int = 32
+    """Items in a batch."""
+    max_batch_tokens: int = 16_384
+    """Tokens in a batch with its padding: its number of items times its longest item. A longer item is alone."""
+    timeout_s: float = 0.005
+    """How long the first item of a batch waits for others in the mode ``timed``."""
+    similar: float = 2.0
+    """Items are batched together if their lengths lie between two powers of this number. Above 1."""
+    max_waiting: int = 4096
+    """Items that may wait."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ("max_batch_size", "max_batch_tokens", "max_waiting"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not self.timeout_s >= 0:
+            raise ValueError(f"timeout_s is {self.timeout_s}; it must not be negative.")
+        if not self.similar > 1:
+            raise ValueError(f"similar is {self.similar}; it must be above 1.")
