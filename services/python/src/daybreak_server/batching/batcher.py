@@ -102,6 +102,11 @@ class Batcher(Generic[K]):
             for item in self._waiting.values():
                 self._enqueue(item)
 
+    def check_room(self, count: int) -> None:
+        """Check that so many items may be added. :raises FullError: if not."""
+        if len(self._waiting) + count > self._rules.max_waiting:
+            raise FullError(f"{len(self._waiting)} of at most {self._rules.max_waiting} items wait already.")
+
     def add(self, item: Item[K]) -> None:
         """Let an item wait.
 
@@ -112,8 +117,7 @@ class Batcher(Generic[K]):
             raise ValueError(f"An item has {item.tokens} tokens; it must have at least 1.")
         if item.key in self._waiting:
             raise ValueError(f"The item {item.key!r} waits already.")
-        if len(self._waiting) >= self._rules.max_waiting:
-            raise FullError(f"{len(self._waiting)} items wait.")
+        self.check_room(1)
         self._waiting[item.key] = item
         self._enqueue(item)
         if item.deadline < math.inf:
