@@ -91,11 +91,13 @@ clean:  ## Remove what make created (.venv, data, builds)
 
 faults: setup  ## Run the fault tests: kill processes, cut connections, fill disks; no task may be lost (minutes)
 	@$(VERIFICATION) -m verification.faults all
+	@$(VERIFICATION) -m verification.faults.serving
 	@$(VERIFICATION) -m verification.faults.environment
 	@$(VERIFICATION) -m verification.faults.system
 
 faults-long: setup  ## Run the fault tests as often as docs/reliability.md promises (hours)
 	@$(VERIFICATION) -m verification.faults long
+	@$(VERIFICATION) -m verification.faults.serving --long
 	@$(VERIFICATION) -m verification.faults.environment --long
 	@$(VERIFICATION) -m verification.faults.system --long
 
@@ -111,7 +113,7 @@ ray-next: setup  ## Run the tests that start Ray with the newest release of Ray 
 ##@ Measure
 
 bench: setup  ## Run the benchmarks, also of baselines and competitors, and write the tables in docs (QUICK=--quick)
-	@for name in queue http observability streams competitors video simulate; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
+	@for name in queue http routing observability streams competitors video simulate; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
 	@$(BIN)/python tools/figures.py
 
 figures: setup  ## Write the measurements saved in docs/figures into the tables in docs
@@ -150,7 +152,7 @@ chart: setup  ## Regenerate the files in deploy/, then lint and test the chart (
 	@$(BIN)/python tools/crd.py && $(BIN)/python tools/chart.py && $(BIN)/python tools/manifests.py
 	@$(BIN)/python -m pytest services/python/tests/deploy $(PYTEST)
 
-e2e: setup  ## Run the most important end-to-end tests on the cluster in KUBECONFIG (at most 12 minutes)
+e2e: setup  ## Run the most important end-to-end tests on the cluster in KUBECONFIG (at most 15 minutes)
 	@$(BIN)/python -m e2e --core --image $(IMAGE) $(PYTEST)
 
 # The upgrade test upgrades to this image. It may be another build, or the same build under another name, which

@@ -23,7 +23,7 @@ from testkit.kubernetes.values import REDIS, Images
 from testkit.log import elapsed_s, log
 
 OUT = Path(__file__).parents[1] / "build" / "e2e"
-CORE_S = 720
+CORE_S = 900
 """The time limit of the core, from the first import to the end of its namespace. Enforced in CI."""
 _deployments = pytest.StashKey[list[Deployment]]()
 _skipped = pytest.StashKey[list[str]]()

@@ -1,76 +1,137 @@
-"""A pool that answers requests scales by them, from no pods and back."""
+"""A pool that answers requests scales by them, from no pods and back, and loses none of them on the way.
+
+The tests follow one another, so that each finds the pool as the one before has left it: later ones need not wait for
+a wake from zero. Each also runs alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from typing import Any
 
 import httpx2
 import pytest
 
 from daybreak.wire.pools import NOT_WAKING
+from e2e.serving_clients import Load, answered_by, open_streams
 from testkit.kubernetes.deployment import GATEWAY_PORT, NAME, WAKE_S, Deployment
 from testkit.kubernetes.values import pool
 from testkit.kubernetes.waiting import wait_until
 from testkit.log import log
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.core
 
 POOL = "chat"
 CHAT = {
     **pool("echo-serve", ranks=1, hosts=1, idle={"mode": "cluster", "afterSeconds": 5}),
     "kind": "online",
     "targetLoad": 2,
+    "drainSeconds": 120,
     "settings": {"capacity": 2},
 }
-"""Two requests at once in each of at most two groups."""
-SLOW_S = 45
-"""Longer than the HorizontalPodAutoscaler takes to see that a second group is needed, and the group to start."""
+"""Two requests at once in each of at most two groups. A group that drains may take long to finish them."""
+ENDLESS = {"chunks": 100_000, "chunk_s": 0.25}
+PARTS = 30
+LONG = {"chunks": PARTS, "chunk_s": 1.0}
+"""An answer that takes longer than the HorizontalPodAutoscaler and the operator until a group drains."""
+DEADLINE_S = float(WAKE_S)
 
 
-@pytest.fixture
-def serve_url(deployment: Deployment) -> Iterator[str]:
-    """Adds the pool to the shared installation. :returns: the URL below which it answers.
+@pytest.fixture(scope="module")
+def serve_url(deployment: Deployment) -> str:
+    """Adds the pool to the shared installation, where it stays. :returns: the URL below which it answers.
 
     The shared values do not have it, because an earlier chart, from which a test upgrades, would refuse them.
     """
     also = {**deployment.values, "pools": {**deployment.values["pools"], POOL: CHAT}}
     deployment.release.upgrade(also)
     gateway = deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT)
-    yield f"{gateway.url}/v1/pools/{POOL}/serve/"
-    deployment.release.upgrade(deployment.values)
+    return f"{gateway.url}/v1/pools/{POOL}/serve/"
+
+
+def refused_before_the_wake_ends(serve_url: str) -> dict[str, Any]:
+    """Send a request that cannot wait for a wake. :returns: the problem with which the gateway answers."""
+    late = httpx2.post(serve_url, headers={"Daybreak-Deadline-S": "2"}, timeout=30)
+    problem: dict[str, Any] = late.json()
+    assert (late.status_code, problem["code"]) == (503, "not_ready"), late.text
+    assert problem["wake"]["phase"] not in NOT_WAKING
+    log(f"  503, Retry-After: {late.headers['Retry-After']}, {problem['wake']}")
+    assert int(late.headers["Retry-After"]) >= 1
+    return problem
 
 
 def test_requests_that_arrive_at_zero_are_answered_after_the_wake(
     deployment: Deployment, serve_url: str
 ) -> None:
-    """Four requests wake a pool without pods: the target load of 2 asks for 2 groups. Then it returns to no pods.
+    """Four requests wake a pool without pods, and the target load of 2 asks for 2 groups, which share the requests.
 
     Before, a request whose deadline ends during the wake gets 503 with the phase.
     """
     deployment.wait_for_zero(POOL, head=False)
-    late = httpx2.post(serve_url, headers={"Daybreak-Deadline-S": "2"}, timeout=30)
-    problem = late.json()
-    assert (late.status_code, problem["code"]) == (503, "not_ready"), late.text
-    assert problem["wake"]["phase"] not in NOT_WAKING
-    assert int(late.headers["Retry-After"]) >= 1
+    refused_before_the_wake_ends(serve_url)
+    with open_streams(serve_url, 4, ENDLESS, deadline_s=DEADLINE_S) as answers:
+        assert [answer.status_code for answer in answers] == [200] * 4
+        log(f"  answered by {sorted(map(answered_by, answers))}")
+        assert len(set(map(answered_by, answers))) == 2, "each group holds two of the requests"
+        assert deployment.client.pool(POOL).requests == 4
+        assert deployment.replicas_wanted(POOL) == 2
+        ports = [httpx2.URL(group.endpoint or "").port or 0 for group in deployment.client.pool(POOL).groups]
+        assert all(20100 <= port <= 20199 for port in ports), "the NetworkPolicies allow no other ports"
+    whole = httpx2.post(serve_url, json={"latency_s": 0.1}, timeout=WAKE_S)
+    assert (whole.status_code, whole.text) == (200, "part 0\n")
 
-    with ThreadPoolExecutor(4) as clients:
-        headers = {"Daybreak-Deadline-S": str(WAKE_S + 2 * SLOW_S)}
-        waiting = [
-            clients.submit(
-                httpx2.post,
-                serve_url,
-                json={"latency_s": SLOW_S},
-                headers=headers,
-                timeout=WAKE_S + 3 * SLOW_S,
-            )
-            for _ in range(4)
-        ]
-        wait_until(lambda: deployment.client.pool(POOL).requests == 4, timeout_s=30, what="four requests")
-        wait_until(lambda: deployment.replicas_wanted(POOL) == 2, timeout_s=WAKE_S, what="two groups wanted")
-        answers = [request.result() for request in waiting]
-    log(f"  answered by {sorted(answer.headers['daybreak-group'] for answer in answers)}")
-    assert [answer.status_code for answer in answers] == [200] * 4
+
+def test_a_group_drains_while_it_answers_and_finishes_its_request(
+    deployment: Deployment, serve_url: str
+) -> None:
+    """Half of the requests end, so one of two groups is to go. Each of them answers a request at that time.
+
+    The group that goes begins to drain, finishes its answer, and only then its pod is removed.
+    """
+    with open_streams(serve_url, 4, ENDLESS, deadline_s=DEADLINE_S) as warm:
+        assert len(set(map(answered_by, warm))) == 2
+    with open_streams(serve_url, 4, LONG, deadline_s=DEADLINE_S) as answers:
+        by_group: dict[str, list[httpx2.Response]] = defaultdict(list)
+        for answer in answers:
+            by_group[answered_by(answer)].append(answer)
+        assert [len(held) for held in by_group.values()] == [2, 2]
+        for _, ended in by_group.values():
+            ended.close()
+        remaining = {group: held[0] for group, held in by_group.items()}
+        draining = wait_until(
+            lambda: deployment.groups(POOL, "draining"), timeout_s=PARTS, what="a group that drains"
+        )
+        log(f"  {draining} drains")
+        assert len(deployment.kube.workers(POOL)) == 2
+        (group,) = draining
+        bodies = {name: answer.read() for name, answer in remaining.items()}
+    assert group in bodies
+    assert {body.count(b"\n") for body in bodies.values()} == {PARTS}, "both answers are whole"
+    wait_until(
+        lambda: len(deployment.kube.workers(POOL)) == 1, timeout_s=60, what="the removal of the drained group"
+    )
+    assert group not in deployment.groups(POOL)
+
+
+def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
+    deployment: Deployment, serve_url: str
+) -> None:
+    """One of two groups loses its pod with SIGKILL: its requests go to the other one, and a new one takes its place."""
+    with Load(serve_url, clients=4, latency_s=0.3, deadline_s=DEADLINE_S) as load:
+        wait_until(lambda: len(set(load.groups)) == 2, timeout_s=WAKE_S, what="answers of two groups")
+        victim, other = deployment.client.pool(POOL).groups
+        (pod,) = victim.hosts or []
+        log(f"  killing {pod} of the group {victim.id}; {other.id} stays")
+        deployment.kube.delete_pod(pod, force=True)
+        wait_until(
+            lambda: set(load.groups) - {victim.id, other.id}, timeout_s=WAKE_S, what="answers of a new group"
+        )
+    log(f"  answers: {dict(load.statuses)}, by {dict(load.groups)}")
+    assert not set(load.statuses) - {200, "cut off"}
+
+
+def test_without_requests_the_pool_returns_to_zero(deployment: Deployment, serve_url: str) -> None:
+    """No pod is left. The next request that cannot wait learns the phase of the new wake, and how long it may take."""
     deployment.wait_for_zero(POOL, head=False)
     assert deployment.client.pool(POOL).requests == 0
+    assert refused_before_the_wake_ends(serve_url)["wake"]["eta_s"] > 0

@@ -29,9 +29,13 @@ PROBLEM_FIELDS = (
     ("`status`", "the HTTP status"),
     ("`detail`", "what is wrong with this request, and what to do"),
     ("`errors`", "the invalid fields of an input: a `field` such as `input.frames`, and a `message`"),
-    ("`limit`", "the quota that is exhausted (`quota_exceeded`)"),
+    (
+        "`limit`",
+        "the limit that is reached, for example `body_bytes` (`too_large`) or `waiting` (`queue_full`)",
+    ),
     ("`retry_after_s`", "after how many seconds the request may be repeated, as in `Retry-After`"),
     ("`request_id`", "the id of the request, which is also in the server's log"),
+    ("`wake`", "the phase of the pool's wake, with an estimate, while the pool is waking (`not_ready`)"),
 )
 """The fields of :class:`daybreak.wire.errors.Problem`, and what they mean."""
 
@@ -52,8 +56,11 @@ def errors() -> str:
         tables.errors(),
         "",
         "- Responses with status 429 and 503 have a `Retry-After` header: the same request may succeed later.",
-        "- Status 500 means that the server has a bug. To find the traceback, search the server's log for the",
-        "  `request_id` of the response.",
+        "- The code `internal` means that the server has a bug. To find the traceback, search the server's log for",
+        "  the `request_id` of the response.",
+        "- [Requests to groups](wire.md#requests-to-groups-v1poolsnameservepath) can also get errors from the group",
+        "  itself, for example 500 after an error of its workload. These have only `status`, `code` and `detail`, or",
+        "  what the workload returns. Their codes are not in the table.",
         "- The server does not check API keys or quotas yet. Until it does, it does not send `no_key`, `bad_key`,",
         "  `forbidden` or `quota_exceeded`.",
     ]

@@ -387,7 +387,9 @@ def test_pools_show_groups_and_input(command: Any, scripted: Any, make: Any) -> 
     pool = {"name": "video", "workload": "video", "queued": 2, "groups": groups, "input_schema": schema}
     pool["wake"] = {"phase": "ready", "last": {"model_s": 1.2}}
     scripted.answers = [make.answer({"data": [pool]})]
-    assert command("pools")[1] == "video\tvideo\t2\t0\t1 busy, 1 idle, 1 loading, 1 starting\tready\n"
+    assert (
+        command("pools")[1] == "video\tvideo\tjobs\t2\t0\t-\t1 busy, 1 idle, 1 loading, 1 starting\tready\n"
+    )
     scripted.answers = [make.answer(pool)]
     out = command("pools", "video")[1]
     assert "g-1  busy  2 ranks  video_01, video_02\n" in out

@@ -15,7 +15,7 @@ from daybreak.core.trace_json import to_json
 from daybreak.wire import Event, Task
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
-USAGE = {"gpu_seconds": 12.0, "wasted_gpu_seconds": 6.0}
+USAGE = {"gpu_seconds": 18.0, "wasted_gpu_seconds": 6.0}
 
 
 def _task(**fields: Any) -> Task:

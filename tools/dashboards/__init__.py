@@ -12,6 +12,7 @@ from dashboards.model import Dashboard
 from dashboards.overview import OVERVIEW
 from dashboards.pool import POOL
 from dashboards.ray import RAY
+from dashboards.serving import SERVING
 from dashboards.wake import WAKE
 
-ALL: tuple[Dashboard, ...] = (OVERVIEW, POOL, WAKE, API, COST, RAY)
+ALL: tuple[Dashboard, ...] = (OVERVIEW, POOL, SERVING, WAKE, API, COST, RAY)

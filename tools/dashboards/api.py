@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards.model import Dashboard, Kind, Panel, Row, Unit, quantiles, query
-from daybreak_server.observability.alerts import FAILED_REQUESTS, REQUESTS
+from daybreak_server.observability.alerts import API_REQUESTS, FAILED_REQUESTS
 
 _OBJECTIVE = 0.001
 """The share of requests that may fail: 0.1 %, the default of ``monitoring.alerts.availability``."""
@@ -11,7 +11,7 @@ _OBJECTIVE = 0.001
 
 def _burn(window: str) -> str:
     return (
-        f"(sum(rate({FAILED_REQUESTS}[{window}])) or vector(0)) / (sum(rate({REQUESTS}[{window}])) > 0) "
+        f"(sum(rate({FAILED_REQUESTS}[{window}])) or vector(0)) / (sum(rate({API_REQUESTS}[{window}])) > 0) "
         f"/ {_OBJECTIVE}"
     )
 
@@ -50,7 +50,7 @@ _API = Row(
         Panel(
             title="Burn rate of the error budget",
             shows="How fast failed requests use up an error budget of 0.1 %, the default. At 1, it lasts exactly "
-            "its 30 days. Probes, and `queue_full`, do not count.",
+            "its 30 days. Probes, requests to groups, and `queue_full` do not count.",
             bad="Above 14.4 in both 5 min and 1 h, or above 6 in both 30 min and 6 h: an alert fires.",
             unit=Unit.COUNT,
             runbook="daybreakapierrorbudgetfast",

@@ -174,8 +174,10 @@ def query(expression: str, legend: str = "", *, no_data: str = "") -> Query:
     return Query(expression=" ".join(expression.split()), legend=legend, no_data=no_data)
 
 
-def quantiles(histogram: str, by: str, *, stored: bool = False, no_data: str = "") -> tuple[Query, ...]:
-    """The median and the 95th percentile of a histogram, by a label.
+def quantiles(
+    histogram: str, by: str, *, stored: bool = False, no_data: str = "", at: tuple[float, ...] = (0.5, 0.95)
+) -> tuple[Query, ...]:
+    """Quantiles of a histogram, by a label: by default the median and the 95th percentile.
 
     :param histogram: its name with a selector, such as ``daybreak_x_seconds{POOL}``.
     :param by: the label, or several of them with commas.
@@ -192,8 +194,8 @@ def quantiles(histogram: str, by: str, *, stored: bool = False, no_data: str = "
     return tuple(
         query(
             f"histogram_quantile({quantile}, sum by ({by}, le) ({rate}))",
-            " ".join(f"{{{{{label}}}}}" for label in by.split(", ")) + f" p{int(quantile * 100)}",
+            " ".join(f"{{{{{label}}}}}" for label in by.split(", ")) + f" p{round(quantile * 100)}",
             no_data=no_data,
         )
-        for quantile in (0.5, 0.95)
+        for quantile in at
     )

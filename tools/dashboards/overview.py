@@ -14,7 +14,7 @@ from dashboards.model import (
     Unit,
     query,
 )
-from daybreak_server.observability.alerts import FAILED_REQUESTS, REQUESTS
+from daybreak_server.observability.alerts import API_REQUESTS, FAILED_REQUESTS, REQUESTS
 from daybreak_server.observability.promql import grown
 
 _WASTED = "sum by (namespace, pool) ({})".format(
@@ -26,7 +26,14 @@ OVERVIEW = Dashboard(
     uid="daybreak-overview",
     title="Daybreak / Overview",
     description="Is it healthy, what waits, and what does it cost now? Start here.",
-    deeper=("daybreak-pool", "daybreak-wake", "daybreak-api", "daybreak-cost", "daybreak-ray"),
+    deeper=(
+        "daybreak-pool",
+        "daybreak-serving",
+        "daybreak-wake",
+        "daybreak-api",
+        "daybreak-cost",
+        "daybreak-ray",
+    ),
     rows=(
         Row(
             title="Is it healthy?",
@@ -56,7 +63,7 @@ OVERVIEW = Dashboard(
                     title="API availability",
                     pictured=True,
                     shows="Share of the clients' requests that did not fail with a 5xx status, over the last hour. "
-                    "`queue_full` is no failure. Without requests it is 100 %.",
+                    "`queue_full` is no failure, and requests to groups do not count. Without requests it is 100 %.",
                     bad="Below 99.9 %, the default of the objective that the error budget is made of.",
                     deeper="daybreak-api",
                     unit=Unit.RATIO,
@@ -69,7 +76,7 @@ OVERVIEW = Dashboard(
                     queries=(
                         query(
                             f"(1 - (sum(rate({FAILED_REQUESTS}[1h])) or vector(0)) / "
-                            f"(sum(rate({REQUESTS}[1h])) > 0)) or vector(1)",
+                            f"(sum(rate({API_REQUESTS}[1h])) > 0)) or vector(1)",
                             "available",
                         ),
                     ),

@@ -132,6 +132,7 @@ _REQUESTS = Row(
             bad="More than `maxGroups` × `targetLoad` for long: further requests wait.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
+            deeper="daybreak-serving",
             width=12,
             queries=(query("max by (namespace, pool) (daybreak_pool_requests{POOL})", "{{pool}}"),),
         ),
@@ -141,6 +142,7 @@ _REQUESTS = Row(
             bad="Above 0 while no group is ready or wanted: KEDA does not scale.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
+            deeper="daybreak-serving",
             width=12,
             queries=(
                 query("max by (namespace, pool) (daybreak_groups_needed{POOL})", "{{pool}} needed"),
@@ -327,7 +329,7 @@ _GROUPS = Row(
         ),
         Panel(
             title="From bell to claim",
-            shows="Median and 95th percentile of the time from the wake-up token of a waiting group to its claim.",
+            shows="Median and 95th percentile of the time from the wake-up of a waiting group to its claim.",
             bad="Above 100 ms: Redis is slow, or the leader's host is overloaded.",
             unit=Unit.SECONDS,
             queries=quantiles("daybreak_rank_claim_seconds{POOL}", "pool"),

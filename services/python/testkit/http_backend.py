@@ -1,9 +1,10 @@
 """A process that answers HTTP as a group does, and misbehaves as the query of each request asks.
 
 ``latency`` seconds before the answer · ``chunks`` parts of ``size`` bytes, ``pause`` seconds apart · ``status`` ·
-``refuse=busy|draining`` · ``crash=before|within`` the answer · ``refuse_first=N`` refuses the first N requests as busy.
-Without any of these, the answer describes the request. The log has a line for each request: ``begin``, ``end``,
-``gone`` (the client went away), ``refused`` or ``part`` (of more than a byte), then the request's id.
+``early``: answers without reading the body · ``refuse=busy|draining|broken`` · ``crash=before|within`` the answer ·
+``refuse_first=N`` refuses the first N requests as busy. Without any of these, the answer describes the request. The log
+has a line for each request: ``begin``, ``end``, ``gone`` (the client went away), ``refused`` or ``part`` (of more than
+a byte), then the request's id.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ async def _app(scope: Any, receive: Any, send: Any, *, log: Any) -> None:
         return
     note("begin")
     digest, size = sha256(), 0
-    while True:
+    while "early" not in query:
         message = await receive()
         digest.update(message.get("body", b""))
         size += len(message.get("body", b""))
@@ -115,7 +116,7 @@ async def _answer(
     note: Any,
 ) -> None:
     status = int(query.get("status", 200))
-    gone = asyncio.create_task(receive())
+    gone = asyncio.create_task(_leaves(receive))
     try:
         await _pause(float(query.get("latency", 0)), gone)
         if query.get("crash") == "before":
@@ -144,6 +145,11 @@ async def _answer(
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         gone.cancel()
+
+
+async def _leaves(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _pause(seconds: float, gone: asyncio.Task[Any]) -> None:

@@ -1,5 +1,5 @@
 """A real run in which everything happens that a dashboard shows: a wake, tasks that succeed, fail, are cancelled and
-retried, a rank that dies, a group that drains, streams, and requests that are refused.
+retried, a rank that dies, a group that drains, streams, requests to a group, and requests that are refused.
 
 It is ``daybreakd up`` with a Redis of the test's own, watched by Prometheus and Alertmanager.
 """
@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import http.client
 import json
+import socket
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +38,14 @@ MEMORY_LIMIT = 64 * 1024 * 1024
 """Of Redis."""
 PARKED = "parked"
 """A pool without groups: its tasks wait."""
+ANSWERS = "answers"
+"""A pool whose one group answers :data:`CAPACITY` requests at once, while :data:`LINE` wait."""
+CAPACITY, LINE = 4, 20
 _SETTINGS = {
+    "POOLS__ANSWERS__WORKLOAD": "echo-serve",
+    "POOLS__ANSWERS__CAPACITY": str(CAPACITY),
+    "POOLS__ANSWERS__CPUS_PER_RANK": "0.25",
+    "ROUTER__MAX_WAITING": str(LINE),
     "POOLS__ECHO__WORKLOAD": "echo",
     "POOLS__ECHO__RANKS": "2",
     "POOLS__ECHO__GROUPS": "2",
@@ -104,6 +115,45 @@ class ObservedRun:
         )
         with urllib.request.urlopen(outgoing, timeout=30) as response:
             return json.load(response)
+
+    def ask(self, *, deadline_s: float = 30.0, **wish: Any) -> int:
+        """Send a request to the group of :data:`ANSWERS` and read its answer. :returns: the status; 0: it broke off."""
+        outgoing = urllib.request.Request(
+            f"{self.system.url}/v1/pools/{ANSWERS}/serve/",
+            data=json.dumps(wish).encode(),
+            headers={"content-type": "application/json", "Daybreak-Deadline-S": str(deadline_s)},
+        )
+        try:
+            with urllib.request.urlopen(outgoing, timeout=deadline_s + 30) as response:
+                response.read()
+                return int(response.status)
+        except urllib.error.HTTPError as exc:
+            return exc.code
+        except (OSError, http.client.HTTPException):
+            return 0
+
+    def ask_often(self, times: int, *, deadline_s: float = 30.0, **wish: Any) -> list[int]:
+        """Send this many requests at once. :returns: their statuses."""
+        with ThreadPoolExecutor(times) as threads:
+            return list(threads.map(lambda _: self.ask(deadline_s=deadline_s, **wish), range(times)))
+
+    def open_request(self, url: str, **wish: Any) -> socket.socket:
+        """Send a request whose answer nobody reads. It ends when the socket is closed."""
+        to, body = urllib.parse.urlsplit(url), json.dumps(wish).encode()
+        head = f"POST {to.path or '/'} HTTP/1.1\r\nhost: {to.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
+        assert to.hostname is not None
+        connection = socket.create_connection((to.hostname, to.port or 80))
+        connection.sendall(head.encode() + body)
+        return connection
+
+    def answering_group(self) -> str:
+        """Wait for the group of :data:`ANSWERS`. :returns: its endpoint."""
+
+        def look() -> str | None:
+            groups = request(f"{self.system.url}/v1/pools/{ANSWERS}")["groups"]
+            return next((group["endpoint"] for group in groups if group["state"] in {"idle", "busy"}), None)
+
+        return wait_until(look, 180, f"the group of {ANSWERS}")
 
     def refused(self, method: str, path: str, body: dict[str, Any] | None = None) -> int:
         """The status of a request that must fail."""
@@ -188,6 +238,7 @@ class ObservedRun:
             ("failures, retries, and a rank that dies", self._failures_and_retries),
             ("cancels", self._cancels),
             ("streams and refused requests", self._streams_and_refusals),
+            ("requests to a group", self._requests),
             ("tasks of two tenants", self._tenants_that_wait),
             ("a group drains", self._a_drain),
         ):
@@ -225,6 +276,18 @@ class ObservedRun:
         assert self.read_stream(number, after="9999999999999-0")[0] == "reset"
         assert self.refused("GET", "/v1/tasks/echo_01JD0000000000000000000000") == 404
         assert self.refused("POST", "/v1/tasks", {"pool": POOL, "input": {"steps": -1}}) == 422
+
+    def _requests(self) -> None:
+        self.answering_group()
+        for _ in range(4):
+            assert set(self.ask_often(6, latency_s=0.3)) == {200}
+        assert self.ask(chunks=5, chunk_s=0.1, tokens=20) == 200
+        assert self.ask(chunks=2, fault="error", fault_at=2) == 0
+        assert set(self.ask_often(CAPACITY + LINE + 6, latency_s=0.2)) == {200, 503}
+        with contextlib.ExitStack() as others:
+            for _ in range(CAPACITY):
+                others.enter_context(self.open_request(self.answering_group(), latency_s=30.0))
+            assert self.ask(deadline_s=2.0) == 503
 
     def _tenants_that_wait(self) -> None:
         ids = [

@@ -1,4 +1,4 @@
-"""``daybreak pools``: the pools, their queues and their groups."""
+"""``daybreak pools``: the pools, their queues or requests, and their groups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pools(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the pools: their queued and running tasks, their groups, and how far a wake has come.
+    """Show the pools: their tasks or requests, their groups, and how far a wake has come.
 
     Examples:
 
@@ -42,7 +42,8 @@ def pools(
             _print_pool(output, shown[0])
         else:
             output.table(
-                ("pool", "workload", "queued", "running", "groups", "wake"), [_row(pool) for pool in shown]
+                ("pool", "workload", "kind", "queued", "running", "requests", "groups", "wake"),
+                [_row(pool) for pool in shown],
             )
             for pool in shown:
                 if pool.condition is not None and pool.condition.message:
@@ -51,7 +52,9 @@ def pools(
 
 def _row(pool: Pool) -> tuple[str, ...]:
     wake = pool.wake.phase if pool.wake.phase in NOT_WAKING else phase_words(pool.wake.phase)
-    return (pool.name, pool.workload, str(pool.queued + pool.delayed), str(pool.running), _groups(pool), wake)
+    tasks, running = str(pool.queued + pool.delayed), str(pool.running)
+    requests = "-" if pool.requests is None else str(pool.requests)
+    return (pool.name, pool.workload, pool.kind, tasks, running, requests, _groups(pool), wake)
 
 
 def _wake_words(name: str) -> str:
@@ -64,7 +67,10 @@ def _groups(pool: Pool) -> str:
 
 
 def _activity(group: PoolGroup) -> tuple[str, ...]:
-    """The tasks of a group, or the phase of its start."""
+    """The tasks or requests of a group, or the phase of its start."""
+    if group.load is not None and group.phase is None:
+        held = group.load.in_flight + group.load.waiting
+        return (f"{held} requests" if group.capacity is None else f"{held} of {group.capacity} requests",)
     if group.tasks:
         return (", ".join(group.tasks),)
     parts = [phase_words(group.phase)] if group.phase else []
@@ -72,14 +78,21 @@ def _activity(group: PoolGroup) -> tuple[str, ...]:
     return (": ".join(parts),) if parts else ()
 
 
+def _work(pool: Pool) -> str:
+    """What the pool has to do."""
+    if pool.requests is None:
+        return f"{pool.queued} queued, {pool.delayed} delayed, {pool.running} running"
+    waiting = "" if pool.requests_waiting is None else f", {pool.requests_waiting} of them in the line"
+    needed = "" if pool.groups_needed is None else f"; they need {pool.groups_needed} group(s)"
+    return f"{pool.requests} requests{waiting}{needed}"
+
+
 def _print_pool(output: Output, pool: Pool) -> None:
-    output.line(
-        f"{pool.name} ({pool.workload}): {pool.queued} queued, {pool.delayed} delayed, {pool.running} running"
-    )
+    output.line(f"{pool.name} ({pool.workload}, {pool.kind}): {_work(pool)}")
     if pool.oldest_wait_s is not None:
         output.line(f"the oldest queued task has waited {seconds(pool.oldest_wait_s)}")
-    if pool.requests is not None:
-        output.line(f"requests: {pool.requests}")
+    if pool.routing is not None:
+        output.line(f"routing policy: {pool.routing}")
     output.line(f"groups: {_groups(pool)}; {pool.groups_wanted} wanted, at most {pool.groups_max}")
     if pool.condition is not None and pool.condition.message:
         output.line(f"problem: {pool.condition.message}")

@@ -77,8 +77,9 @@ class PoolCondition(ResponseModel):
 class Pool(ResponseModel):
     """A pool as ``GET /v1/pools/{name}`` returns it.
 
-    The groups of kind ``jobs`` run tasks, and those of kind ``online`` answer requests. ``requests``, which is present
-    only for ``online``, counts those that wait and those that are being answered.
+    The groups of kind ``jobs`` run tasks, and those of kind ``online`` answer requests. Only ``online`` pools have
+    ``requests`` (those that wait and those that are being answered), ``requests_waiting`` (those of them that no group
+    has), ``groups_needed`` (how many groups the requests need) and ``routing`` (how a group is chosen for a request).
     """
 
     name: str
@@ -90,6 +91,9 @@ class Pool(ResponseModel):
     running: int = 0
     oldest_wait_s: float | None = None
     requests: int | None = None
+    requests_waiting: int | None = None
+    groups_needed: int | None = None
+    routing: str | None = None
     groups: list[PoolGroup] = Field(default_factory=list)
     groups_wanted: int = 0
     groups_max: int = 0

@@ -89,9 +89,11 @@ tracing.headers_file: write tracing.existingSecret.
 {{/* Settings of a pool that the operator sets in its pods. Call with the pool's path in the values. */}}
 {{- define "daybreak.poolSettings.elsewhere" -}}
 workload: write {{ ternary "pools.<pool>" . (eq . "poolDefaults") }}.workload.
+kind: write {{ . }}.kind, which triggers and policies use too.
 model: write {{ . }}.model.
 ranks: write {{ . }}.ranks.
 target_load: write {{ . }}.targetLoad.
+ports: groups listen on ports that the policies open.
 groups: write {{ . }}.maxGroups and {{ . }}.minWarm.
 drain_s: write {{ . }}.drainSeconds.
 device: it follows from {{ . }}.resources.gpus.

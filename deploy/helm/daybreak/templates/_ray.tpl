@@ -4,8 +4,8 @@
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}
 {{- $pool := fromYaml (include "daybreak.pool" .) -}}
 annotations:
-  # Groups read their settings when they start, so a change of settings replaces them.
-  daybreak.dev/settings: {{ printf "%s\n%s" (include "daybreak.commonSettings" $root) (include "daybreak.poolSettings" .) | sha256sum }}
+  # Groups read their settings when they start, so a change of those that they use replaces them.
+  daybreak.dev/settings: {{ printf "%s\n%s" (include "daybreak.commonSettings" $root) (include "daybreak.groupSettings" .) | sha256sum }}
 spec:
   rayVersion: {{ $root.Values.ray.version | quote }}
   authOptions:

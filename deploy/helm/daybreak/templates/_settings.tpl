@@ -15,6 +15,12 @@
 {{- toYaml (mergeOverwrite $settings (deepCopy ($pool.settings | default dict))) -}}
 {{- end -}}
 
+{{/* The same, without what only gateways use. A change of these settings restarts the gateways, but replaces no group. */}}
+{{- define "daybreak.groupSettings" -}}
+{{- $settings := fromYaml (include "daybreak.poolSettings" .) -}}
+{{- toYaml (omit $settings "routing" "max_queued" "retention_s") -}}
+{{- end -}}
+
 {{- define "daybreak.commonSettings" -}}
 {{- $s3 := dict -}}
 {{- with .Values.artifacts.s3.endpointUrl -}}{{- $_ := set $s3 "endpoint_url" . -}}{{- end -}}

@@ -23,7 +23,7 @@ from .conftest import in_new_process
 if TYPE_CHECKING:
     from .conftest import Daybreakd
 
-COMMANDS = ["up", "dev", "demo", "serve", "gateway", "settings", "doctor", "models"]
+COMMANDS = ["up", "dev", "demo", "serve", "gateway", "settings", "routing", "doctor", "models"]
 REPOSITORY = Path(__file__).parents[4]
 
 

@@ -21,6 +21,8 @@ COMMANDS = [
     for command in app.registered_commands
     if command.callback is not None
 ]
+ARGUMENTS = {"routing": ["answers"]}
+"""What a command needs besides settings."""
 WRONG = {
     "a password that is not escaped": ({"DAYBREAK_REDIS__URL": f"redis://:{SECRET}/x@h:6379/0"}, "%2F"),
     "an option of redis-py": (
@@ -46,7 +48,7 @@ def test_invalid_settings_end_every_command_with_code_2(
 ) -> None:
     """The fixture ``daybreakd`` raises every exception except an exit, so a traceback would fail the test."""
     environ, words = WRONG[wrong]
-    result = daybreakd(command, **environ)
+    result = daybreakd(command, *ARGUMENTS.get(command, ()), **environ)
     assert result.code == 2, result.out + result.err
     assert words in result.err
     assert SECRET not in result.out + result.err

@@ -112,6 +112,7 @@ SET_BY_OTHER_VALUES: list[tuple[str, object, str]] = [
 ]
 SET_BY_VALUES_OF_A_POOL: list[tuple[str, object, str]] = [
     ("workload", "echo", "workload"),
+    ("kind", "online", "kind"),
     ("model", "/model", "model"),
     ("ranks", 2, "ranks"),
     ("target_load", 2, "targetLoad"),
@@ -139,6 +140,7 @@ def _at(path: str, value: object) -> Object:
             (f"pools.video.settings.{key}", value, f"pools.video.{name}")
             for key, value, name in SET_BY_VALUES_OF_A_POOL
         ),
+        ("pools.video.settings.ports", "9000-9010", "the policies open"),
         ("poolDefaults.settings.ranks", 2, "poolDefaults.ranks"),
         ("poolDefaults.settings.workload", "echo", "pools.<pool>.workload"),
     ],

@@ -12,6 +12,7 @@ import yaml
 from deploy_chart import CHART, VALUES, Object, Rendered, render
 
 from daybreak_server.adapters.redis.key_names import Keys
+from daybreak_server.cli.doctor.cluster import judge_triggers
 from daybreak_server.operator.crd import names
 from daybreak_server.operator.crd.resource import GeneratorPool
 from daybreak_server.operator.planner import render as manifests
@@ -116,6 +117,8 @@ def test_keda_scales_a_pool_that_answers_requests_by_its_demand_too() -> None:
     first, second = rendered.object("ScaledObject", "echo-serve")["spec"]["triggers"]
     assert {**first, "metadata": {**first["metadata"], "listName": online.single("wanted")}} == second
     assert second["metadata"]["listLength"] == "1"
+    checks = list(judge_triggers(["echo-serve"], rendered.all("ScaledObject")))
+    assert [(check.level, check.found) for check in checks] == [("ok", f"reads {online.single('wanted')}")]
 
 
 def test_the_target_load_is_that_of_the_generator_pool_alone() -> None:
@@ -229,6 +232,7 @@ def test_the_operator_has_only_the_permissions_that_it_needs() -> None:
     assert not {"create", "update", "patch", "delete"} & verbs["daybreak.dev", "generatorpools"]
     (secrets,) = [rule for rule in role["rules"] if "secrets" in rule["resources"]]
     assert secrets["resourceNames"] == ["daybreak-ray-token"]
+    assert verbs["keda.sh", "scaledobjects"] == {"list"}
 
 
 def test_the_install_page_has_the_resource_requests_of_a_default_installation() -> None:
@@ -279,6 +283,8 @@ def revisions(rendered: Rendered) -> dict[str, str]:
         ({"settings": {"http": {"heartbeat_s": 5}}}, set()),
         ({"poolDefaults": {"maxGroups": 9, "scaling": {"cooldownPeriod": 1}}}, set()),
         ({"pools": {"video": {"settings": {"checkpoint_s": 5}}}}, {"video"}),
+        ({"pools": {"video": {"settings": {"max_queued": 5, "retention_s": 60}}}}, set()),
+        ({"settings": {"router": {"policy": "round_robin"}}}, set()),
         ({"pools": {"video": {"ranks": 2}}}, {"video"}),
         ({"image": {"tag": "next"}}, {"video", "echo"}),
         ({"artifacts": {"url": "s3://elsewhere/results"}}, {"video", "echo"}),
@@ -289,6 +295,18 @@ def test_only_changes_that_affect_a_rank_replace_groups(also: Object, replaced: 
     """A replacement costs every group of a pool its warm model."""
     before, after = revisions(render()), revisions(render(also=also))
     assert {name for name in before if before[name] != after[name]} == replaced
+
+
+def test_another_routing_policy_replaces_no_group_of_a_pool_that_answers_requests() -> None:
+    """Gateways choose the group of a request, and restart when their settings change. The capacity is the group's."""
+    values = CHART / "ci" / "online-values.yaml"
+
+    def with_settings(**settings: object) -> dict[str, str]:
+        return revisions(render(values, also={"pools": {"echo-serve": {"settings": settings}}}))
+
+    before = revisions(render(values))
+    assert with_settings(routing="session") == before
+    assert with_settings(capacity=9)["echo-serve"] != before["echo-serve"]
 
 
 def test_the_collector_of_the_traces_replaces_groups_but_the_ratio_does_not() -> None:

@@ -61,15 +61,30 @@ def test_a_status_without_a_body_has_none(status: int, body: Any) -> None:
     assert b"content-length" not in headers(part)
 
 
-def test_the_head_comes_with_the_first_bytes_and_empty_parts_are_left_out() -> None:
-    first, second = parts(iter([b"", b"a", b"", bytearray(b"b")]))
-    assert (first.data, second) == (b"a", Part(b"b"))
-    assert headers(first) == {b"content-type": b"application/octet-stream"}
+def test_every_part_counts_and_all_up_to_the_first_with_bytes_have_the_head() -> None:
+    found = parts(iter([b"", b"a", b"", bytearray(b"b")]))
+    assert [part.data for part in found] == [b"", b"a", b"", b"b"]
+    assert headers(found[0]) == headers(found[1]) == {b"content-type": b"application/octet-stream"}
+    assert found[2:] == [Part(b""), Part(b"b")]
 
 
-def test_an_empty_stream_is_an_empty_answer() -> None:
-    (part,) = parts(iter([]))
+@pytest.mark.parametrize("body", [[], [b""]])
+def test_an_empty_stream_is_an_empty_answer(body: list[bytes]) -> None:
+    (part,) = parts(iter(body))
     assert part.data == b""
+    assert part.head is not None
+
+
+def test_a_workload_cannot_say_that_its_request_was_not_run() -> None:
+    """A gateway would send the request to one group after the other."""
+    (part,) = parts(Response(status=503, headers={"Daybreak-Refused": "busy"}, body=b"1"))
+    assert headers(part) == {b"content-length": b"1"}
+
+
+def test_a_header_is_sent_once_whatever_its_case() -> None:
+    (part,) = parts(Response(headers={"Content-Length": "1", "content-length": "2"}, body=iter([b"ab"])))
+    assert part.head is not None
+    assert part.head.headers == ((b"content-length", b"2"),)
 
 
 def test_the_iterator_is_closed_when_the_answer_is_not_wanted_any_more() -> None:
@@ -104,6 +119,7 @@ def test_the_iterator_is_closed_when_the_answer_is_not_wanted_any_more() -> None
         (Response(headers={"a\r\nb": "1"}), "characters that HTTP does not allow"),
         (Response(headers={"": "1"}), "characters that HTTP does not allow"),
         (Response(headers={"a": "€"}), "Latin-1"),
+        (Response(headers={"content-length": "ten"}, body=iter([b"x" * 10])), "a number of bytes"),
         (Response(headers={"a": 1}), "Latin-1"),  # type: ignore[dict-item]
         (Response(headers=[("a", "b")]), "Response.headers"),  # type: ignore[arg-type]
     ],

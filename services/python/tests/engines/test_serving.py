@@ -11,6 +11,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from daybreak_server.domain import private_inputs
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.engines.gang.rank_lifecycle import Rank
@@ -46,6 +47,15 @@ class Endless:
             type(self).closed += 1
 
 
+class Careless:
+    """Quotes in an error what nobody else may read."""
+
+    load = warm_up = lambda *_: None
+
+    def serve(self, request: Request) -> bytes:
+        raise ValueError(f"{request.headers['authorization']} {request.headers['cookie']} {request.query}")
+
+
 class WithoutServe:
     """Cannot answer requests."""
 
@@ -55,6 +65,9 @@ class WithoutServe:
 
 ENDLESS: WorkloadSpec[NoInput] = WorkloadSpec(
     name="endless", kind="online", implementation=f"{__name__}:Endless"
+)
+CARELESS: WorkloadSpec[NoInput] = WorkloadSpec(
+    name="careless", kind="online", implementation=f"{__name__}:Careless"
 )
 WITHOUT_SERVE: WorkloadSpec[NoInput] = WorkloadSpec(
     name="without", kind="online", implementation=f"{__name__}:WithoutServe"
@@ -315,6 +328,28 @@ def test_a_request_that_asks_whether_it_is_cancelled_does_not_stall(
 ) -> None:
     _, _, url = serving(on_broken=pytest.fail, lease={"stall_s": 1.0})
     assert client.post(url, json={"latency_s": 2.5}).status_code == 200
+
+
+def test_the_log_knows_the_credentials_of_a_request_as_private(
+    serving: Callable[..., Any], client: httpx.Client
+) -> None:
+    _, _, url = serving(workload=f"{__name__}:CARELESS")
+    secret = {"Authorization": "Bearer of-nobody", "Cookie": "name=of-nobody"}
+    assert client.get(f"{url}/?key=of-nobody", headers=secret).status_code == 500
+    texts = {text for known in private_inputs.known() for text in known.texts}
+    assert texts >= {*secret.values(), "key=of-nobody"}
+
+
+def test_empty_parts_show_progress_and_can_be_cancelled(
+    serving: Callable[..., Any], client: httpx.Client
+) -> None:
+    """A workload that computes for long before its first byte can yield them."""
+    pool, _, url = serving(on_broken=pytest.fail, lease={"stall_s": 1.0})
+    assert client.post(url, json={"blanks": 25, "chunk_s": 0.1, "chunks": 1}).text == "part 1\n"
+    endless = {"blanks": 1000, "chunk_s": 0.1, "chunks": 1}
+    late = client.post(url, json=endless, headers={"Daybreak-Deadline-S": "0.3"})
+    assert late.status_code == 504
+    wait_until(lambda: in_flight(pool) == 0, 20, "the end of the cancelled request")
 
 
 def test_a_group_answers_while_redis_is_down(

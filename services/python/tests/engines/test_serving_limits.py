@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import pytest
 
-from daybreak_server.engines.serving import http_app
+from daybreak_server.engines.serving import http_app, worker_threads
 from daybreak_server.engines.serving.http_server import HttpServer, ServerNotStartedError
 from daybreak_server.observability import catalogue
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
@@ -73,6 +74,34 @@ def test_an_upload_that_is_cut_off_frees_its_place(
     wait_until(lambda: client.post(url, json={}).status_code == 200, 10, "a free place")
 
 
+def test_an_answer_whose_length_is_wrong_is_cut_off_and_frees_its_place(
+    serving: Callable[..., Any], client: httpx2.Client
+) -> None:
+    """Nobody takes the rest of it, so it must not wait for a reader: the wait counts as progress, and never ends."""
+    pool, _, url = serving(capacity=1)
+    for length in (50_000, 10**9):
+        wish = {"chunks": 100, "size": 100_000, "headers": {"content-length": str(length)}}
+        with pytest.raises(httpx2.RemoteProtocolError):
+            client.post(url, json=wish)
+        wait_until(lambda: client.post(url, json={}).status_code == 200, 10, "a free place")
+    (group,) = pool.view().groups
+    assert group.loads == 1
+
+
+def test_a_request_for_which_no_thread_can_start_frees_its_place(
+    serving: Callable[..., Any], client: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, url = serving(capacity=1)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as changed:
+        changed.setattr(worker_threads.threading.Thread, "start", refuse)
+        assert client.post(url, json={}).status_code == 500
+    assert client.post(url, json={}).status_code == 200
+
+
 def test_a_request_for_the_group_that_had_this_address_before_is_refused(
     serving: Callable[..., Any], client: httpx2.Client
 ) -> None:
@@ -114,8 +143,11 @@ def test_every_end_of_a_request_is_counted_and_answers_are_timed(
     client.post(url, json={}, headers={"Daybreak-Deadline-S": "0"})
     client.post(url, json={}, headers={"Daybreak-Deadline-S": "x"})
     with client.stream("POST", url, json={"chunks": 2000, "chunk_s": 0.05}) as response:
-        assert next(response.iter_raw())
+        parts = response.iter_raw()  # an iterator that is dropped closes the response
+        assert next(parts)
         assert client.post(url, json={}).status_code == 503
+        wait_until(lambda: value("in_flight_requests") == 1, 10, "the request that the group holds")
+    wait_until(lambda: value("in_flight_requests") == 0, 10, "a group without requests")
     wait_until(lambda: value("requests_total", outcome="gone") == 1, 10, "the end of the last request")
     counted = {
         o: value("requests_total", outcome=o) for o in ("answered", "failed", "deadline", "invalid", "busy")
@@ -123,3 +155,21 @@ def test_every_end_of_a_request_is_counted_and_answers_are_timed(
     assert counted == {"answered": 2, "failed": 1, "deadline": 1, "invalid": 1, "busy": 1}
     assert value("request_seconds_count") == 2
     assert value("first_byte_seconds_count") == 3
+
+
+def test_tokens_that_a_workload_reports_are_counted(
+    serving: Callable[..., Any], client: httpx2.Client
+) -> None:
+    meter = PrometheusMeter(catalogue.exported_by(Exporter.RANK))
+
+    def tokens() -> dict[str, float | None]:
+        name = "daybreak_rank_tokens_total"
+        return {
+            kind: meter.registry.get_sample_value(name, {"pool": "echo", "kind": kind})
+            for kind in ("input", "output")
+        }
+
+    _, _, url = serving(meter=meter)
+    assert tokens() == {"input": 0, "output": 0}
+    assert client.post(url, json={"chunks": 3, "tokens": 7}).status_code == 200
+    assert tokens() == {"input": 7, "output": 21}

@@ -52,6 +52,14 @@ def test_ranks_answer_together_by_collectives(group: Callable[..., Any]) -> None
     assert (record.ranks, record.capacity, len(record.pids)) == (2, 2, 2)
 
 
+def test_ranks_whose_answer_is_dropped_may_yield_empty_parts(group: Callable[..., Any]) -> None:
+    pool, _, url = group()
+    for blanks in (0, 2):
+        wish = {"all_ranks": True, "leader_only": True, "chunks": 3, "blanks": blanks}
+        assert post(url, **wish).text == "3\n" * 3
+    assert group_of(pool).loads == 1
+
+
 def test_a_client_that_disconnects_stops_all_ranks_at_the_same_part(group: Callable[..., Any]) -> None:
     """Later collectives of the warm group match again."""
     pool, ranks, url = group()
@@ -143,3 +151,25 @@ def test_a_follower_that_must_leave_takes_its_group_along_after_the_answer(group
         ranks.ask_to_leave(1)
         assert list(lines) == ["3"] * 49
     wait_until(lambda: not pool.view().groups, 30, "a group that has left")
+
+
+@pytest.mark.parametrize("all_ranks", [False, True])
+def test_a_rank_that_dies_before_the_answer_leaves_the_request_to_another_group(
+    group: Callable[..., Any], all_ranks: bool
+) -> None:
+    """The error of the leader's collective is only an echo of the death."""
+    pool, ranks, url = group()
+    answers: list[httpx.Response] = []
+    client = threading.Thread(target=lambda: answers.append(post(url, latency_s=3.0, all_ranks=all_ranks)))
+    client.start()
+
+    def runs() -> bool:
+        load = group_of(pool).load
+        return load is not None and load.in_flight == 1
+
+    wait_until(runs, 20, "the request to run")
+    ranks.kill(1)
+    client.join(60)
+    assert answers[0].status_code == 503
+    assert answers[0].headers["daybreak-refused"] == "broken"
+    assert ranks.all_gone()[0] == EXIT_BROKEN

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,30 @@ def test_a_hung_group_is_replaced(systems: Callable[..., System]) -> None:
     system.ready(60)
     task = system.submit(message="h", steps=3, fail_at=2, fail_kind="hang", fail_attempts=1)
     assert system.wait(task)["strikes"] == 1
+
+
+def test_the_policy_of_a_pool_changes_without_the_url_of_the_embedded_store(
+    systems: Callable[..., System], tmp_path: Path
+) -> None:
+    """`daybreakd routing` finds the store of the instance that has its data in the same folder."""
+    pool = {"DAYBREAK_POOLS__ANSWERS__WORKLOAD": "echo-serve"}
+    system = systems("dev", **pool)
+    system.ready(60)
+
+    def routing(folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("daybreakd")), "routing", "answers", "round_robin"],
+            env=os.environ | pool | {"DAYBREAK_DATA_DIR": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    changed = routing(system.folder)
+    assert changed.stdout == "answers: round_robin, set with `daybreakd routing`\n", changed.stderr
+    missed = routing(tmp_path / "elsewhere")
+    assert (missed.returncode, "no instance has run in" in missed.stderr) == (2, True)
 
 
 def test_sigterm_ends_every_process(dev: System) -> None:

@@ -39,6 +39,9 @@ class Rank:
 
 rank = Rank.remote()
 ray.get(rank.work.remote())
+# Ray drops a gauge that was not set for two report intervals, which its agent takes as 20 s. By then a gauge is only
+# exported if the meter sets it again.
+time.sleep(25)
 wanted = sys.argv[3:]
 text, until = "", time.monotonic() + 60
 while time.monotonic() < until and not all(name in text for name in wanted):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from testkit.observed import MEMORY_LIMIT, PARKED, ObservedRun
+from testkit.observed import ANSWERS, CAPACITY, LINE, MEMORY_LIMIT, PARKED, ObservedRun
 
 During = Callable[[], object]
 
@@ -66,6 +66,28 @@ def tasks_are_cancelled_late(run: ObservedRun) -> Iterator[During]:
         run.system.wait(number, "cancelled")
 
     yield work_in_vain
+
+
+@fault("DaybreakRequestsRefused", "DaybreakRequestsLate")
+def clients_send_more_than_the_group_can_answer(run: ObservedRun) -> Iterator[During]:
+    """The line is full, and those in it wait for longer than their deadline."""
+    yield lambda: run.ask_often(CAPACITY + LINE + 10, deadline_s=1.0, latency_s=0.8)
+
+
+@fault("DaybreakRequestsFail")
+def answers_break_off(run: ObservedRun) -> Iterator[During]:
+    yield lambda: run.ask_often(4, chunks=2, fault="error", fault_at=2)
+
+
+@fault("DaybreakLineStuck", "DaybreakRouterRetries")
+def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
+    """The gateway has sent the group nothing, so it seems to have room, and refuses each request."""
+    with contextlib.ExitStack() as requests:
+        for _ in range(CAPACITY):
+            requests.enter_context(run.open_request(run.answering_group(), latency_s=600.0))
+        for _ in range(3):
+            requests.enter_context(run.open_request(f"{run.system.url}/v1/pools/{ANSWERS}/serve/"))
+        yield nothing
 
 
 @fault("DaybreakStreamResets")

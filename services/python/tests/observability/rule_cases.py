@@ -22,6 +22,7 @@ class Case:
 
 _POOL = 'pool="video"'
 _REQUESTS = 'daybreak_http_requests_total{route="/v1/tasks"'
+_TO_GROUPS = 'daybreak_http_requests_total{route="/v1/pools/{name}/serve/{path:path}"'
 _GOOD = f'{_REQUESTS}, status="200", code="none"}}'
 _UNAVAILABLE = f'{_REQUESTS}, status="503", code="store_unavailable"}}'
 CASES: dict[str, Case] = {
@@ -185,6 +186,19 @@ MORE_CASES: list[tuple[str, str, Case]] = [
             },
             fires=14,
             quiet=(5, 8, 20),
+        ),
+    ),
+    (
+        "DaybreakApiErrorBudgetFast",
+        "a workload answers with 500, and groups are full, among few other requests",
+        Case(
+            series={
+                _GOOD: "0+1x200",
+                f'{_TO_GROUPS}, status="500", code="none"}}': "0x60 0+50x100",
+                f'{_TO_GROUPS}, status="503", code="not_ready"}}': "0x60 0+50x100",
+            },
+            fires=None,
+            quiet=(60, 66, 75, 120),
         ),
     ),
     (

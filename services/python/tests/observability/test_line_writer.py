@@ -119,6 +119,83 @@ say('forked'); os.waitpid(child, 0)
     assert [number for number in found if number != 9000] == list(range(2000))
 
 
+LATER = """
+import asyncio
+from daybreak_server.domain import log_context
+from daybreak_server.observability.task_log import log_submit
+log_to_stderr(LogSettings(format="json"))
+def submits(begin, end):
+    with log_context.bound(request_id="r"):
+        for number in range(begin, end):
+            log_submit(f"line_{number:06d}.", tenant="t")
+"""
+
+
+def test_lines_of_submits_wait_for_each_other_and_keep_the_order() -> None:
+    """Those before any other line, those of a full batch, and the last ones of an idle process."""
+    process = start(f"""{LATER}
+async def main():
+    submits(0, 5); lines(5, 6); submits(6, 400); lines(400, 401); submits(401, 403)
+    await asyncio.to_thread(say, "idle")
+asyncio.run(main())
+""")
+    wait_for(process, "idle")
+    assert process.stderr is not None
+    log = os.read(process.stderr.fileno(), 65536 * 4)
+    while numbers(log) != list(range(403)):
+        log += os.read(process.stderr.fileno(), 65536 * 4)
+    _, rest = process.communicate(b"\n", timeout=60)
+    assert rest == b""
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise RuntimeError"])
+def test_a_process_that_ends_writes_the_lines_of_its_last_submits_and_a_child_does_not(end: str) -> None:
+    """However it ends, as long as Python still runs."""
+    process = start(f"""{LATER}
+import warnings
+warnings.simplefilter("ignore")
+async def main():
+    submits(0, 10)
+    child = os.fork()
+    if not child:
+        logging.shutdown()
+        os._exit(0)
+    os.waitpid(child, 0)
+    {end}
+asyncio.run(main())
+""")
+    _, log = process.communicate(timeout=60)
+    assert numbers(b"\n".join(line for line in log.splitlines() if line.startswith(b"{"))) == list(range(10))
+
+
+def test_without_an_event_loop_the_line_of_a_submit_is_written_at_once() -> None:
+    process = start(f"{LATER}submits(0, 3); say('written')")
+    wait_for(process, "written")
+    assert process.stderr is not None
+    assert numbers(os.read(process.stderr.fileno(), 65536)) == [0, 1, 2]
+    process.communicate(b"\n", timeout=60)
+
+
+def test_lines_that_waited_for_others_are_counted_one_by_one_when_they_are_lost() -> None:
+    reader, writer = os.pipe()
+    write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, buffer_bytes=10_000)
+    for _ in range(5000):
+        write.later(lambda: b"x" * 99 + b"\n")
+    os.set_blocking(reader, False)
+    log = b""
+    until = time.monotonic() + 60
+    while b"lost" not in log:
+        assert time.monotonic() < until
+        try:
+            log += os.read(reader, 65536)
+        except BlockingIOError:
+            write.flush(0.01)
+    written = log.count(b"x" * 99 + b"\n")
+    assert b"%d lost" % (5000 - written) in log
+    os.close(reader)
+    os.close(writer)
+
+
 @pytest.fixture(params=["pipe", "terminal", "socket"])
 def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """A descriptor to read, and one to write."""

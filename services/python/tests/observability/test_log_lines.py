@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from daybreak_server.domain.ids import new_task_id
+from daybreak_server.observability.log_lines import json_line, submit_line, timestamp
+from daybreak_server.observability.task_log import TASKS
 from testkit.waiting import wait_until
 
 SETUP = """
@@ -139,6 +142,27 @@ log.info("after the task")
     of_the_rank = {"pool": "video", "rank": 0}
     of_the_task = {**of_the_rank, "task": "video_1", "attempt": 2}
     assert found == [of_the_task, of_the_task, {}, {**of_the_rank, "task": "video_2"}, of_the_rank]
+
+
+@pytest.mark.parametrize("trace", ["", "4bf92f3577b34da6a3ce929d0e0e4736"])
+@pytest.mark.parametrize("text", ["plain", 'a"b\\c', "ü\n", "\ud800"])
+def test_the_line_of_a_submit_is_what_it_would_be_without_haste(text: str, trace: str) -> None:
+    """Whatever the tenant and the client's request id are."""
+    task = new_task_id("video-hd")
+    fields = {"message": f"task {task} submitted", "change": "submitted", "request_id": text, "task": task}
+    line = {
+        "timestamp": timestamp(1.5),
+        "level": "info",
+        "logger": TASKS,
+        **fields,
+        "pool": "video-hd",
+        "tenant": text,
+    }
+    expected = json_line(line | ({"trace_id": trace} if trace else {}))
+    made = submit_line(1.5, task, text, trace, text)
+    assert json.loads(made) == json.loads(expected)
+    assert made.endswith(b"}\n")
+    assert made.count(b"\n") == 1
 
 
 # ── a process that Ray has started ────────────────────────────────────────────────────────────────────────

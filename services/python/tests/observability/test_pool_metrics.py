@@ -33,3 +33,23 @@ def test_held_gpus_are_the_ranks_of_the_groups_by_state() -> None:
         for state in ("starting", "loading", "idle", "busy", "draining", "lost")
     }
     assert held == {"starting": 0, "loading": 0, "idle": 2, "busy": 8, "draining": 2, "lost": 0}
+
+
+def test_the_capacity_of_a_pool_is_that_of_the_groups_that_take_requests() -> None:
+    metrics = PoolMetrics()
+
+    def serving(name: str, state: GroupState, capacity: int, *, drain: bool = False) -> GroupRecord:
+        return GroupRecord(
+            id=GroupId(name), state=state, capacity=capacity, drain=drain, endpoint=f"http://{name}:1"
+        )
+
+    groups = (
+        serving("idle", GroupState.IDLE, 1),
+        serving("busy", GroupState.BUSY, 2),
+        serving("loading", GroupState.LOADING, 4),
+        serving("draining", GroupState.DRAINING, 8),
+        serving("marked", GroupState.BUSY, 16, drain=True),
+        GroupRecord(id=GroupId("jobs"), state=GroupState.IDLE, capacity=32),
+    )
+    metrics.update(PoolView(name="chat", groups=groups))
+    assert read(metrics, "daybreak_pool_capacity_requests", pool="chat") == 3

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daybreak_server.domain import private_inputs
-from daybreak_server.domain.private_inputs import INPUT_CHARS, RECENT, RECENT_CHARS, PrivateInput
+from daybreak_server.domain.private_inputs import INPUT_CHARS, RECENT, RECENT_CHARS, PrivateInput, _Texts
 from daybreak_server.observability.redaction import LONGEST, REPLACEMENT, WINDOW, Redactor
 
 PROMPT = 'a "red" circle\nthat moves left, in the style of Žižek'
@@ -109,6 +109,20 @@ def test_what_is_remembered_is_bounded() -> None:
         private_inputs.keep({"prompt": f"prompt number {number} of a batch"})
     assert len(set(private_inputs.known()) - others) == RECENT
     assert private_inputs.known() is private_inputs.known()
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=3),
+        st.one_of(
+            st.text(), st.text().map(lambda text: text * 1000), st.integers(), st.none(), st.lists(st.text())
+        ),
+        max_size=80,
+    )
+)
+def test_a_mapping_of_single_values_has_the_texts_that_any_value_has(value: dict[str, object]) -> None:
+    """Most inputs take a shorter way."""
+    assert PrivateInput.of(value).texts == tuple(_Texts().of(value))
 
 
 @pytest.mark.usefixtures("no_inputs")

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rule_cases
+import serving_rule_cases
 import yaml
 from queries import of_annotations, of_panels
-from rule_cases import CASES, MORE_CASES, Case
+from rule_cases import Case
 
 from daybreak_server.observability import prometheus_rules
 from daybreak_server.observability.prometheus_rules import Place, rule_groups
 from daybreak_server.observability.promql import grown
+
+CASES = {**rule_cases.CASES, **serving_rule_cases.CASES}
+MORE_CASES = [*rule_cases.MORE_CASES, *serving_rule_cases.MORE_CASES]
 
 
 def promtool(*arguments: str | Path) -> str:
@@ -91,7 +96,7 @@ def test_a_total_is_complete_although_its_gateways_were_replaced(tmp_path: Path)
 
 def unit_test(name: str, case: Case) -> dict[str, Any]:
     series = [
-        {"series": series.replace("{", '{namespace="n", ').replace(", }", "}"), "values": values}
+        {"series": series.replace("{", '{namespace="n", ', 1).replace(", }", "}"), "values": values}
         for series, values in case.series.items()
     ]
     expected = [(minute, 0) for minute in case.quiet]

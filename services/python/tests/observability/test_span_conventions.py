@@ -1,4 +1,4 @@
-"""Spans follow OpenTelemetry's semantic conventions for messaging, as the installed registry has them."""
+"""Spans follow OpenTelemetry's semantic conventions for messaging and HTTP, as the installed registry has them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes.http_attributes import HttpRequestMethodValues
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import MessagingOperationTypeValues
 from opentelemetry.trace import SpanKind
 
@@ -34,6 +35,7 @@ from daybreak_server.domain.tasks import (
 )
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability import span_steps
+from daybreak_server.observability.router_metrics import RETRY_REASONS
 from daybreak_server.observability.tracing import OpenTelemetryTracing
 
 GROUP = GroupRecord(id=GroupId("g-1"), state=GroupState.BUSY, ranks=2)
@@ -106,6 +108,20 @@ def spans() -> list[ReadableSpan]:
         attempt.phase("upload")
         attempt.ended(outcome)
         attempt.settled(None if outcome is None else State.SUCCEEDED, began_ns=now)
+    for method, path in (("POST", "/v1/pools/chat/serve/a"), ("BREW", "/v1/pools/chat/serve/pot")):
+        request = tracing.request(
+            None, method=method, scheme="http", path=path, pool="chat", tenant="default"
+        )
+        request.waited(began_ns=time.time_ns() - 10**9, granted=True)
+        for reason in RETRY_REASONS:
+            request.sent("g-1", "http://10.0.0.1:20100")
+            request.not_answered(reason)
+        request.sent("g-2", "http://10.0.0.2:20100")
+        request.first_byte(200)
+        request.ended("answered" if method == "POST" else "cut_off")
+    refused = tracing.request(context, method="GET", scheme="https", path="/p", pool="chat", tenant="default")
+    refused.waited(began_ns=time.time_ns(), granted=False)
+    refused.ended("not_ready", status=503)
     tracing.close(5)
     return list(exporter.get_finished_spans())
 
@@ -130,6 +146,8 @@ def test_messaging_spans_have_the_names_kinds_and_attributes_of_the_conventions(
     for span in spans:
         attributes = dict(span.attributes or {})
         operation = attributes.get("messaging.operation.name")
+        if "http.request.method" in attributes:
+            continue
         if operation is None:
             assert span.kind is SpanKind.INTERNAL
             continue
@@ -142,6 +160,35 @@ def test_messaging_spans_have_the_names_kinds_and_attributes_of_the_conventions(
         assert ("error.type" in attributes) == (not span.status.is_unset)
         assert "messaging.message.id" in attributes or "error.type" in attributes
     assert seen == set(KINDS)
+
+
+def test_requests_and_tries_are_named_as_the_conventions_for_http_ask(spans: list[ReadableSpan]) -> None:
+    """A server span has the route, and a client span its target. Names have no path of a client."""
+    methods = {value.value for value in HttpRequestMethodValues}
+    of_http = [span for span in spans if "http.request.method" in (span.attributes or {})]
+    requests = [span for span in of_http if span.kind is SpanKind.SERVER]
+    tries = [span for span in of_http if span.kind is SpanKind.CLIENT]
+    assert (len(requests), len(tries)) == (3, 10)
+    assert len(of_http) == 13
+    for span in of_http:
+        attributes = dict(span.attributes or {})
+        method = attributes["http.request.method"]
+        assert method in methods
+        name = "HTTP" if method == "_OTHER" else method
+        if span.kind is SpanKind.SERVER:
+            assert span.name == f"{name} {attributes['http.route']}"
+            assert {"url.path", "url.scheme"} <= set(attributes)
+        else:
+            assert span.name == name
+            assert {"url.full", "server.address", "server.port"} <= set(attributes)
+        assert ("error.type" in attributes) == (not span.status.is_unset)
+    resends = [(span.attributes or {}).get("http.request.resend_count") for span in tries]
+    assert resends == [None, 1, 2, 3, 4] * 2
+    outcomes = [
+        ((span.attributes or {}).get("daybreak.outcome"), (span.attributes or {}).get("error.type"))
+        for span in requests
+    ]
+    assert outcomes == [("answered", None), ("cut_off", "cut_off"), ("not_ready", "not_ready")]
 
 
 def test_spans_name_the_version_of_the_conventions(spans: list[ReadableSpan]) -> None:

@@ -178,6 +178,7 @@ def test_a_bug_in_the_tracing_costs_no_task(
         raise RuntimeError("a bug in the tracing")
 
     monkeypatch.setattr("opentelemetry.sdk.trace.Tracer.start_span", broken)
+    monkeypatch.setattr("opentelemetry.sdk.trace.id_generator.RandomIdGenerator.generate_span_id", broken)
     settings = traced_settings()
     client = gateway(settings)
     rank = wiring.build_rank(settings, "echo", on_broken=print)

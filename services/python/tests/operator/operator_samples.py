@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
@@ -147,3 +148,8 @@ def only_action(observation: Observed, kind: type[A]) -> A:
     """The only planned action of a kind."""
     (action,) = actions_of(observation, kind)
     return action
+
+
+def settled(observation: Observed) -> Observed:
+    """``observation`` after the status has been written."""
+    return replace(observation, pool=observation.pool.model_copy(update={"status": plan(observation).status}))

@@ -17,17 +17,17 @@ from operator_samples import (
     only_action,
     pool,
     ray_cluster,
+    settled,
 )
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupState
-from daybreak_server.operator.crd.resource import Application, Drain, PoolStatus, WakeStatus
+from daybreak_server.operator.crd.resource import Drain, PoolStatus, WakeStatus
 from daybreak_server.operator.planner.actions import (
     CordonHosts,
     CreateCluster,
     EmitEvent,
     MarkDrain,
-    PutApplication,
     Resume,
     ScaleApplication,
     ScaleDown,
@@ -37,14 +37,9 @@ from daybreak_server.operator.planner.actions import (
 )
 from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.plan import plan
-from daybreak_server.ports.cluster import ClusterView, KubeWarning, ServeView, WaitingReason
+from daybreak_server.ports.cluster import ClusterView, KubeWarning, WaitingReason
 
 REDIS_DOWN = Cause(reason="RedisUnreachable", message="Connection refused")
-
-
-def settled(observation: Observed) -> Observed:
-    """``observation`` after the status has been written."""
-    return replace(observation, pool=observation.pool.model_copy(update={"status": plan(observation).status}))
 
 
 def test_a_new_pool_gets_a_raycluster_with_a_warm_head_and_no_workers() -> None:
@@ -235,37 +230,6 @@ def test_a_paused_pool_changes_only_its_status() -> None:
     observation = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
     assert {type(action) for action in plan(observation).actions} == {WriteStatus, EmitEvent}
     assert plan(observation).status.phase == "Paused"
-
-
-def test_a_missing_application_is_deployed_and_a_failed_one_gets_a_new_attempt() -> None:
-    """A head without fault tolerance restarts empty, and Serve does not retry a failed application."""
-    video = pool(replicas=1)
-    rc = ray_cluster(video, 1)
-    missing = observed(video, rc, pods=[head(rc)], serve={rc.name: ServeView()})
-    assert only_action(missing, PutApplication).config["applications"][1]["args"]["attempt"] == 0
-    failed = ServeView(status="DEPLOY_FAILED", attempt=0, target=2, message="it raised")
-    tried = pool(replicas=1, status=PoolStatus(application=Application(since=NOW - 31)))
-    observation = observed(tried, rc, pods=[head(rc)], serve={rc.name: failed})
-    assert only_action(observation, PutApplication).config["applications"][1]["args"]["attempt"] == 1
-    assert plan(observation).status.application.attempt == 1
-    at_work = observed(
-        tried, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("g", "a0")], serve={rc.name: failed}
-    )
-    assert actions_of(at_work, PutApplication) == []
-
-
-def test_attempts_are_counted_per_revision() -> None:
-    """A new template does not back off for earlier failures, and a template that returns is not deployed again."""
-    earlier = Application(attempt=5, since=NOW - 10)
-    before = PoolStatus(application=earlier, revision="another")
-    video = pool(replicas=1, status=before)
-    assert plan(observed(video)).status.application == Application()
-    rc = ray_cluster(video, 1)
-    back = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
-    as_it_is = replace(back, serve={rc.name: replace(back.serve[rc.name], attempt=0)})
-    assert (actions_of(as_it_is, PutApplication), plan(as_it_is).status.application) == ([], Application())
-    same = pool(replicas=1, status=before.model_copy(update={"revision": rc.revision}))
-    assert plan(observed(same, rc, pods=[head(rc)])).status.application == earlier
 
 
 def test_min_warm_and_its_schedule_are_a_floor() -> None:

@@ -325,3 +325,26 @@ def test_pydantic_errors_do_not_show_refused_values() -> None:
     with pytest.raises(ValidationError) as caught:
         Settings.model_validate({"redis": {"url": f"http://:{SECRET}@h", "sentinel_password": [SECRET]}})
     assert not re.search(SECRET, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("router", "message"),
+    [
+        ({"max_body_bytes": (256 << 20) + 1}, "the most that a group reads"),
+        ({"buffer_bytes": 1000, "max_buffered_bytes": 999}, "too small for one body"),
+        ({"max_body_bytes": 1000, "max_buffered_bytes": 999}, "too small for one body"),
+        ({"policy": "fastest"}, "least_loaded"),
+        ({"timeout_s": 0}, "greater than 0"),
+        ({"max_waiting": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_settings_of_the_router_that_refuse_every_request_are_refused(
+    router: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Settings.model_validate({"router": router})
+
+
+def test_a_buffer_that_no_body_can_fill_is_no_contradiction() -> None:
+    router = {"buffer_bytes": 1 << 30, "max_body_bytes": 1000, "max_buffered_bytes": 1000}
+    assert Settings.model_validate({"router": router}).router.max_body_bytes == 1000

@@ -10,7 +10,7 @@ from daybreak_server.adapters.redis.limits import WANTED_MAX
 from daybreak_server.adapters.redis.lua import group
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import GroupId
-from daybreak_server.domain.policy import GRACE_MS, LEASE_STEP_MS
+from daybreak_server.domain.policy import GRACE_MS, LEASE_STEP_MS, METER_MS
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport, WakePhase
 from testkit.store_driver import Driver
 from testkit.valkey import Server
@@ -172,8 +172,11 @@ def test_an_earlier_version_can_read_the_report(online: Driver) -> None:
 # ── groups ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_busy_group_without_tasks_is_not_metered_as_idle(online: Driver) -> None:
-    busy = GroupRecord(id=GroupId("b"), state=GroupState.BUSY, endpoint="http://h:1")
+def test_the_time_in_which_a_group_answers_requests_is_used_gpu_time(online: Driver) -> None:
+    online.tick()
+    busy = GroupRecord(id=GroupId("b"), state=GroupState.BUSY, endpoint="http://h:1", ranks=2)
     online.run(group.encode(online.keys, busy, ttl_s=60))
     online.pass_time(20_000)
-    assert online.totals().total("idle_ms") == 0
+    totals = online.totals()
+    assert totals.idle_gpu_seconds == 0
+    assert totals.used_gpu_seconds == pytest.approx(40.0, abs=2 * METER_MS / 1000)

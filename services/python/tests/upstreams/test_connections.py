@@ -138,6 +138,20 @@ async def test_a_request_is_written_as_it_is():
             True,
             id="chunked",
         ),
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nx-late: 1\r\n\r\n"],
+            200,
+            b"ab",
+            True,
+            id="trailers",
+        ),
+        pytest.param(
+            [OK.replace(b"content", b"x-hop: 1\r\nconnection: Keep-Alive, X-Hop, content-length\r\ncontent")],
+            200,
+            b"ok",
+            True,
+            id="headers of the connection",
+        ),
         pytest.param([b"HTTP/1.1 100 Continue\r\n\r\n", OK], 200, b"ok", True, id="interim answer"),
         pytest.param([bytes([byte]) for byte in OK], 200, b"ok", True, id="byte by byte"),
         pytest.param(

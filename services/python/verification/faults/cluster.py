@@ -307,6 +307,8 @@ class FaultCluster:
                 for rank in range(replica.pool.ranks if replica.pool else 1)
             }
             self._replica_of.update(dict.fromkeys(replica.pids.values(), replica))
+            for rank, pid in replica.pids.items():
+                self.history.note("component", kind="started", name=replica.name, rank=rank, pid=pid)
 
     def _component(self, replica: Replica, rank: int) -> Component:
         name = f"{replica.name}.{rank}" if replica.pool else replica.name

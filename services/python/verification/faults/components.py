@@ -23,6 +23,7 @@ from daybreak_server import wiring
 from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.api.app import build_app
 from daybreak_server.api.server import ApiServer
+from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.engines.rank.watchdog import Watchdog
@@ -87,7 +88,7 @@ def preload() -> None:
         name, _, kind = script.name.partition(".")
         if kind == "lua" and not name.startswith("_"):
             library.get(name)
-    pools = {"echo": {"workload": "echo", "device": "cpu"}}
+    pools = {name: {"workload": name, "device": "cpu"} for name in ("echo", "echo-serve")}
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.model_validate(
             {"data_dir": folder, "redis": {"url": "redis://127.0.0.1:1"}, "pools": pools}
@@ -134,7 +135,28 @@ def _gateway(component: Component, failpoints: Failpoints) -> None:
 
 def _rank(component: Component, failpoints: Failpoints) -> None:
     settings = Settings.model_validate_json(component.settings)
+    rank = _build_rank(component, settings, failpoints)
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    rank.start()
+    while not stopping.wait(0.5):
+        if rank.unhealthy_reason() is not None:  # as Serve's health check does
+            os._exit(EXIT_UNHEALTHY)
+    rank.stop(timeout_s=5.0 + settings.pools[component.pool].drain_s)
+    os._exit(0)
+
+
+def _build_rank(component: Component, settings: Settings, failpoints: Failpoints) -> Rank:
     spec = wiring.workload_spec(settings.pools[component.pool])
+    if spec.kind == PoolKind.ONLINE:
+        return wiring.build_rank(
+            settings,
+            component.pool,
+            rank=component.rank,
+            on_broken=lambda why: os._exit(EXIT_BROKEN),
+            rendezvous=FolderRendezvousStore(Path(component.rendezvous)),
+            label=component.name,
+        )
 
     def workload() -> Any:
         return FailingWorkload(registry.implementation(spec), failpoints)
@@ -148,15 +170,7 @@ def _rank(component: Component, failpoints: Failpoints) -> None:
         label=component.name,
         watchdog=(lambda: _watchdog(settings, component)) if component.has_watchdog else None,
     )
-    rank = Rank(spec, wiring.gang_config(settings, component.pool), deps, rank=component.rank)
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    rank.start()
-    while not stopping.wait(0.5):
-        if rank.unhealthy_reason() is not None:  # as Serve's health check does
-            os._exit(EXIT_UNHEALTHY)
-    rank.stop(timeout_s=5.0)
-    os._exit(0)
+    return Rank(spec, wiring.gang_config(settings, component.pool), deps, rank=component.rank)
 
 
 class _KillableWatchdog(Watchdog):

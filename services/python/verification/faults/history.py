@@ -25,7 +25,8 @@ class History:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: TextIO = path.open("w")
         self._lock = threading.Lock()
-        self._began = time.monotonic()
+        self.began = time.monotonic()
+        """The time at which it began, in monotonic seconds."""
         self._calls = 0
         self.counts: dict[str, int] = {}
         """Lines by operation and kind: ``submit.ok``, ``fault.kill-leader``, …"""
@@ -34,7 +35,7 @@ class History:
     @property
     def elapsed_s(self) -> float:
         """Seconds since the history began."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self.began
 
     @property
     def lines(self) -> int:
@@ -71,7 +72,7 @@ class History:
             self._file.close()
 
     def _write(self, line: Line) -> None:
-        line["t"] = round(time.monotonic() - self._began, 6)
+        line["t"] = round(time.monotonic() - self.began, 6)
         name = f"{line['op']}.{line['kind']}"
         self.counts[name] = self.counts.get(name, 0) + 1
         self._file.write(json.dumps(line, separators=(",", ":"), default=str) + "\n")

@@ -12,12 +12,17 @@ from daybreak_server.settings.tree import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
-    """A pool that runs the echo workload, and the groups that serve it."""
+    """A pool, and the groups that serve it."""
 
     name: str = "solo"
+    workload: str = "echo"
     ranks: int = 1
     """More than one needs torch: the ranks are a gloo group."""
     groups: int = 3
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """More settings of the pool, merged over those of the cluster."""
+    log_runs: bool = False
+    """Whether the workload gets the option ``runs``: the folder of that name in the cluster's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +73,13 @@ class ClusterOptions:
             "data_dir": str(folder / "data"),
             "redis": {"url": redis_url, "timeout_s": self.redis_timeout_s},
             "artifacts": {"url": self.blobs_url or (folder / "blobs").as_uri()},
-            "pools": {pool.name: self._pool(pool) for pool in self.pools},
+            "pools": {pool.name: self._pool(pool, folder) for pool in self.pools},
         }
         return Settings.model_validate(_merged(tree, self.settings))
 
-    def _pool(self, pool: PoolOptions) -> dict[str, Any]:
-        return {
-            "workload": "echo",
+    def _pool(self, pool: PoolOptions, folder: Path) -> dict[str, Any]:
+        tree = {
+            "workload": pool.workload,
             "ranks": pool.ranks,
             "groups": pool.groups,
             "device": "cpu",
@@ -82,7 +87,9 @@ class ClusterOptions:
             "progress_s": self.progress_s,
             "drain_s": self.drain_s,
             "lease": {"lease_s": self.lease_s, "stall_s": self.stall_s},
+            "options": {"runs": str(folder / "runs")} if pool.log_runs else {},
         }
+        return _merged(tree, pool.settings)
 
 
 def _merged(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

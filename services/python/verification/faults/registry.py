@@ -15,7 +15,7 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.options import ClusterOptions
 from verification.results import Row
 
-PACKAGES = ("verification.faults.scenarios", "verification.faults.environment")
+PACKAGES = ("verification.faults.scenarios", "verification.faults.environment", "verification.faults.serving")
 """Importing these packages registers the scenarios."""
 
 

@@ -36,6 +36,69 @@ ROUTER: tuple[Mutant, ...] = (
         tests=f"{_ROUTER_TESTS}::test_a_request_is_not_given_to_a_group_that_broke_it",
     ),
     mutant(
+        "router-broken-for-ever",
+        "a request never goes back to the only group, although only its connection broke",
+        (
+            f"{_ROUTING}/pool_router.py",
+            "others or [group for group in groups if ticket.broke[group.id] <= now]",
+            "others",
+        ),
+        tests=f"{_FAILURES}::"
+        "test_a_request_whose_connection_breaks_goes_to_the_same_group_if_there_is_no_other",
+    ),
+    mutant(
+        "router-broken-at-once",
+        "all tries of a request are spent in the moment in which a connection breaks",
+        (f"{_ROUTING}/pool_router.py", "if ticket.broke[group.id] <= now]", "if now]"),
+        tests=f"{_ROUTER_TESTS}::test_a_request_goes_back_to_the_group_that_broke_it_if_there_is_no_other",
+    ),
+    mutant(
+        "router-broken-first",
+        "a request goes back to the group that broke it although another one is only full",
+        (
+            f"{_ROUTING}/pool_router.py",
+            "groups = others or [",
+            "groups = [g for g in others if g.free] or [",
+        ),
+        tests=f"{_ROUTER_TESTS}::test_a_request_waits_for_a_full_group_rather_than_for_one_that_broke_it",
+    ),
+    mutant(
+        "router-breaks-do-not-count",
+        "a request that breaks each connection is sent until its deadline",
+        (f"{_ROUTING}/pool_router.py", "        ticket.breaks += 1\n", ""),
+        tests=f"{_FAILURES}::test_a_request_that_breaks_each_connection_is_given_up_long_before_its_deadline",
+    ),
+    mutant(
+        "router-poison-by-refusal",
+        "a request that breaks groups in which another rank dies is sent to all of them",
+        (f"{_ROUTING}/proxy.py", "if refusal_of(answer) == BROKEN:", "if False:"),
+        tests=f"{_FAILURES}::test_a_request_that_breaks_the_groups_that_run_it_is_given_up",
+    ),
+    mutant(
+        "router-busy-is-dead",
+        "a group that is full for a moment counts as one that leaves",
+        (f"{_ROUTING}/proxy.py", "leaves = refusal != BUSY", "leaves = True"),
+        tests=f"{_FAILURES}::test_requests_that_a_group_refuses_go_to_another_one",
+    ),
+    mutant(
+        "router-closing-keeps-waiting",
+        "requests that wait in a gateway that shuts down learn of it only at their deadline",
+        (f"{_ROUTING}/pool_router.py", "        self._line.refuse_all(ClosingError())\n", ""),
+        tests=f"{_FAILURES}::test_a_gateway_that_shuts_down_sends_waiting_clients_to_another_one",
+    ),
+    mutant(
+        "router-deadline-stays-here",
+        "a group does not learn how much time is left",
+        (f"{_ROUTING}/proxy.py", 'b"%.3f" % left_s', 'b"%.3f" % 1e6'),
+        tests=f"{_PROXY}::test_a_request_reaches_a_group_and_its_answer_the_client",
+    ),
+    mutant(
+        "gateway-closes-idle-connections",
+        "a gateway closes a connection at the moment in which a proxy uses it again",
+        (f"{SERVER}/api/server.py", "timeout_keep_alive=KEEP_ALIVE_S", "timeout_keep_alive=5"),
+        tests=f"{TESTS}/api/test_idle_connections.py",
+    ),
+    mutant(
         "router-ignores-drain",
         "a group that is marked to drain gets requests",
         (f"{_ROUTING}/group_table.py", "known.drain = record.drain", "known.drain = False"),
@@ -70,14 +133,14 @@ ROUTER: tuple[Mutant, ...] = (
     mutant(
         "router-poison",
         "a request that breaks groups is sent to all of them",
-        (f"{_ROUTING}/proxy.py", "if len(ticket.broke) >= self._settings.max_tries:", "if False:"),
+        (f"{_ROUTING}/proxy.py", "if ticket.breaks >= self._settings.max_tries:", "if False:"),
         tests=f"{_FAILURES}::test_a_group_that_dies_before_it_answers_is_replaced_by_another_one",
     ),
     mutant(
         "router-cut-off-looks-complete",
         "an answer that a group breaks off looks complete to the client",
         (
-            f"{_ROUTING}/proxy.py",
+            f"{_ROUTING}/forwarded_answer.py",
             '            log.warning("pool %s: group %s broke off',
             '            await send({"type": "http.response.body", "body": b""})\n'
             '            log.warning("pool %s: group %s broke off',
@@ -105,10 +168,28 @@ ROUTER: tuple[Mutant, ...] = (
         "sessions move to other groups whenever any group leaves",
         (
             f"{_ROUTING}/policies.py",
-            "chosen = max(groups, key=lambda group: group.weight(key))",
-            "chosen = groups[key % len(groups)]",
+            "        key = key_of(request.session)\n        return max(groups, key=lambda group: group.weight(key))",
+            "        return groups[key_of(request.session) % len(groups)]",
         ),
         tests=f"{TESTS}/api/routing/test_policies.py::test_only_the_sessions_of_a_group_that_leaves_move",
+    ),
+    mutant(
+        "router-line-out-of-date",
+        "requests that waited for one group wait for it although they may go to others",
+        (f"{_ROUTING}/pool_router.py", "            self._line.regroup()\n", "            pass\n"),
+        tests=f"{_ROUTER_TESTS}::test_a_change_of_policy_gives_other_groups_to_those_that_waited_for_one",
+    ),
+    mutant(
+        "router-slow-bodies-not-counted",
+        "bodies that still arrive may fill the memory",
+        (f"{_ROUTING}/request_body.py", "            self._in_memory.add(len(part))\n", "            pass\n"),
+        tests=f"{_PROXY}::test_bodies_that_still_arrive_count_as_kept_in_memory",
+    ),
+    mutant(
+        "client-trailers",
+        "trailers of an answer become headers",
+        (_CONNECTION, "if answer is None or answer.begun:  # a trailer", "if answer is None:"),
+        tests=f"{_CLIENT_TESTS}::test_answers_of_all_forms",
     ),
     mutant(
         "client-truncated",

@@ -18,6 +18,23 @@ SERVING: tuple[Mutant, ...] = (
         tests=_EXCHANGE,
     ),
     mutant(
+        "death-of-a-rank-is-an-error",
+        "a request is answered with 500 because another rank died",
+        (f"{_ENGINE}/request_run.py", "if failure is not None and failure.code == RANK_LOST:", "if False:"),
+        tests=f"{TESTS}/engines/test_request_run.py",
+    ),
+    mutant(
+        "death-of-a-rank-is-a-refusal",
+        "a request during which a rank dies does not count as a try",
+        (
+            f"{_ENGINE}/leader.py",
+            "                exchange.stop(Stop.BROKEN)\n",
+            "                exchange.stop(Stop.LEAVING)\n",
+        ),
+        tests=f"{TESTS}/engines/test_serving_ranks.py::"
+        "test_a_rank_that_dies_before_the_answer_leaves_the_request_to_another_group",
+    ),
+    mutant(
         "draining-takes-requests",
         "a group that drains takes new requests, which are lost when it ends",
         (f"{_ENGINE}/admission.py", "if self._draining:", "if self._draining and self._held:"),
@@ -67,6 +84,32 @@ SERVING: tuple[Mutant, ...] = (
             "            raise\n",
         ),
         tests=f"{_LIMITS}::test_a_body_that_is_too_large_is_refused_and_frees_its_place",
+    ),
+    mutant(
+        "answer-that-breaks-keeps-its-place",
+        "an answer of the wrong length occupies the group until its deadline",
+        (
+            f"{_ENGINE}/http_app.py",
+            "            exchange.stop(Stop.GONE)  # nobody sends the rest of the answer\n",
+            "",
+        ),
+        tests=f"{_LIMITS}::test_an_answer_whose_length_is_wrong_is_cut_off_and_frees_its_place",
+    ),
+    mutant(
+        "empty-parts-are-swallowed",
+        "a workload that yields empty parts while it computes counts as stalled",
+        (
+            f"{_ENGINE}/answer_parts.py",
+            "            yield Part(data, head)\n",
+            "            if data:\n                yield Part(data, head)\n",
+        ),
+        tests=f"{_SERVING}::test_empty_parts_show_progress_and_can_be_cancelled",
+    ),
+    mutant(
+        "credentials-in-the-log",
+        "the log quotes the credentials of a request",
+        (f"{_ENGINE}/request_run.py", "        if secrets:\n", "        if False:\n"),
+        tests=f"{_SERVING}::test_the_log_knows_the_credentials_of_a_request_as_private",
     ),
     mutant(
         "header-injection",

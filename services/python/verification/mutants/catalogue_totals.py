@@ -66,8 +66,8 @@ TOTALS: tuple[Mutant, ...] = (
         "a GPU-second of a cancelled or failed task is used and also wasted",
         (
             f"{SERVER}/domain/pool_totals.py",
-            '(self.total("used_ms") - without_result) / 1000',
-            'self.total("used_ms") / 1000',
+            '(self.total("used_ms") + self.total("serving_ms") - without_result) / 1000',
+            '(self.total("used_ms") + self.total("serving_ms")) / 1000',
         ),
         tests=f"{_TESTS}::test_each_gpu_second_is_used_or_wasted_by_one_cause",
     ),

@@ -84,6 +84,7 @@ class Dependencies:
                 demand=services.demand,
                 settings=settings.router,
                 meter=metrics.meter,
+                tracing=services.tracing,
                 now_ms=services.now_ms,
             ),
         )

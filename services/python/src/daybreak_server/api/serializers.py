@@ -14,6 +14,7 @@ from daybreak_server.api import path_prefix
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import NOT_WAKING, WAKE_PHASES, GroupRecord, PoolView, WakePhase
+from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, State, TaskRecord
 
 GROUPS_SHOWN = 500
@@ -212,8 +213,14 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
     )
 
 
-def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
-    """A pool as clients see it. Only admins see the tasks of its groups, which may be other tenants'."""
+def pool(
+    entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool, default_routing: RoutingPolicy
+) -> Pool:
+    """A pool as clients see it. Only admins see the tasks of its groups, which may be other tenants'.
+
+    ``default_routing``: of pools for which neither an administrator nor the settings choose a policy.
+    """
+    online = entry.spec.kind == PoolKind.ONLINE
     groups = [group(record, admin=admin) for record in view.groups[:GROUPS_SHOWN]]
     return Pool(
         name=entry.name,
@@ -223,7 +230,10 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
         delayed=view.delayed,
         running=view.running,
         oldest_wait_s=_rounded(view.oldest_wait_s),
-        requests=view.demand if entry.spec.kind == PoolKind.ONLINE else None,
+        requests=view.demand if online else None,
+        requests_waiting=max(0, view.demand - _held(view)) if online else None,
+        groups_needed=view.wanted if online else None,
+        routing=(view.routing or entry.settings.routing or default_routing).value if online else None,
         groups=groups,
         groups_wanted=entry.settings.groups if view.report is None else view.report.wanted,
         groups_max=entry.settings.groups,
@@ -231,6 +241,12 @@ def pool(entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool) -> Pool:
         condition=_condition(view),
         input_schema=entry.input_schema,
     )
+
+
+def _held(view: PoolView) -> int:
+    """The requests that the groups have, as they last reported."""
+    loads = [group.load for group in view.groups if group.load is not None and group.state.ready]
+    return sum(load.in_flight + load.waiting for load in loads)
 
 
 def _condition(view: PoolView) -> PoolCondition | None:

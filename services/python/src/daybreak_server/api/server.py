@@ -8,9 +8,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from daybreak_server.api.app import begin_shutdown
+from daybreak_server.api.http.gathered_writes import GatheringProtocol
 
 GRACE_S = 10
 """Seconds that responses other than streams may take to finish at shutdown."""
+KEEP_ALIVE_S = 75
+"""How long an idle connection stays open: longer than a proxy keeps it (nginx and AWS: 60 s). If the server closed it
+first, a request that the proxy sends at that moment would fail with 502."""
 
 
 class ApiServer(uvicorn.Server):
@@ -23,6 +27,7 @@ class ApiServer(uvicorn.Server):
                 app,
                 host=host,
                 port=port,
+                http=GatheringProtocol,
                 log_level=log_level,
                 log_config=None,  # its loggers go through the handlers of `observability.logging`
                 access_log=False,
@@ -30,6 +35,7 @@ class ApiServer(uvicorn.Server):
                 ws_max_size=64 * 1024,
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
 

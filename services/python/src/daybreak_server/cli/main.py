@@ -198,7 +198,8 @@ def routing(
 ) -> None:
     """Show or change how a pool's requests are spread over its groups.
 
-    All gateways follow within about a second. Needs DAYBREAK_REDIS__URL.
+    All gateways follow within about a second. On one machine, run it with the settings of `daybreakd up`.
+    Elsewhere it needs DAYBREAK_REDIS__URL.
     """
     from daybreak_server.cli.routing import change
 

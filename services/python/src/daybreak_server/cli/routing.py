@@ -8,6 +8,7 @@ from daybreak_server import wiring
 from daybreak_server.cli.run import fail
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.routing import RoutingPolicy
+from daybreak_server.local.embedded_valkey import url_in
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.tree import Settings
 
@@ -23,7 +24,7 @@ def change(settings: Settings, pool: str, policy: str | None) -> str:
     if policy not in (None, DEFAULT, *RoutingPolicy):
         fail((f"there is no policy {policy!r}; use one of: {', '.join(RoutingPolicy)}, {DEFAULT}",), code=2)
     if settings.redis.url is None:
-        fail(("`routing` changes the policy in Redis: set DAYBREAK_REDIS__URL",), code=2)
+        settings = _with_embedded(settings)
     try:
         stored = asyncio.run(_change(settings, pool, policy))
     except StoreError as exc:
@@ -32,6 +33,20 @@ def change(settings: Settings, pool: str, policy: str | None) -> str:
         return f"{pool}: {stored.value}, set with `daybreakd routing`"
     configured = settings.pools[pool].routing or settings.router.policy
     return f"{pool}: {configured.value}, from the settings"
+
+
+def _with_embedded(settings: Settings) -> Settings:
+    """The settings with the URL of the Valkey that ``up`` or ``dev`` has started in the same ``data_dir``."""
+    url = url_in(settings.data_dir)
+    if url is None:
+        fail(
+            (
+                f"`routing` changes the policy in Redis, and no instance has run in {settings.data_dir}: set "
+                "DAYBREAK_REDIS__URL, or DAYBREAK_DATA_DIR to the folder of `daybreakd up`",
+            ),
+            code=2,
+        )
+    return settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": url})})
 
 
 async def _change(settings: Settings, pool: str, policy: str | None) -> RoutingPolicy | None:

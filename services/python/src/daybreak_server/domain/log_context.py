@@ -40,7 +40,9 @@ class bound:  # noqa: N801 - it reads like a function, and is half as expensive 
         self._fields = fields
 
     def __enter__(self) -> None:
-        self._before = _FIELDS.set({**_FIELDS.get(), **_known(self._fields)})
+        fields = _known(self._fields) if "" in self._fields.values() else self._fields
+        before = _FIELDS.get()
+        self._before = _FIELDS.set({**before, **fields} if before else fields)
 
     def __exit__(self, *_: object) -> None:
         _FIELDS.reset(self._before)

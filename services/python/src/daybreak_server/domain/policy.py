@@ -124,3 +124,6 @@ TENANTS_MAX = 50
 
 METER_MS = 5_000
 """How often a tick adds up the time of groups that are idle or starting, on the lease clock."""
+
+REQUEST_BODY_MAX_BYTES = 256 << 20
+"""The largest body of a request that a group reads. Gateways have a smaller limit of their own."""

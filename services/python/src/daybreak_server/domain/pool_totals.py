@@ -159,16 +159,17 @@ class PoolTotals:
 
     @property
     def used_gpu_seconds(self) -> float:
-        """GPU-seconds that led to a result: those billed as used, without tasks that ended without one.
+        """GPU-seconds that led to a result: those billed as used, without tasks that ended without one, and those of
+        groups while they answered requests.
 
         What a task used before a checkpoint, in an attempt that did not end it, is pending until the task ends.
         """
         without_result = sum(self.total(f"wasted:{cause}") for cause in WASTES) + self.total("pending_ms")
-        return (self.total("used_ms") - without_result) / 1000
+        return (self.total("used_ms") + self.total("serving_ms") - without_result) / 1000
 
     @property
     def idle_gpu_seconds(self) -> float:
-        """GPU-seconds of groups that held no task."""
+        """GPU-seconds of groups that held no task and no request."""
         return self.total("idle_ms") / 1000
 
     def _histogram(self, name: str, bounds: Sequence[int], *, unit: int) -> HistogramTotals:

@@ -51,6 +51,14 @@ def server_program() -> Path:
     )
 
 
+def url_in(data_dir: Path) -> str | None:
+    """The URL of the server of the instance with this folder; ``None`` if none was ever started there."""
+    port, password = data_dir / "valkey" / "port", data_dir / "valkey" / "password"
+    if not (port.exists() and password.exists()):
+        return None
+    return _url(port.read_text(encoding="utf-8").strip(), password.read_text(encoding="utf-8").strip())
+
+
 class EmbeddedValkey:
     """The server of one instance. Its folder, port and password stay the same across restarts."""
 
@@ -61,7 +69,7 @@ class EmbeddedValkey:
         self._folder.mkdir(exist_ok=True, mode=0o700)
         self.port = sticky_port(self._folder / "port", host=HOST)
         password = self._secret()
-        self.url = f"redis://:{password}@{HOST}:{self.port}/0"
+        self.url = _url(self.port, password)
         self._config = self._folder / "valkey.conf"
         write_atomically(
             self._config,
@@ -98,6 +106,10 @@ class EmbeddedValkey:
         if not file.exists():
             write_atomically(file, secrets.token_hex(24))
         return file.read_text(encoding="utf-8").strip()
+
+
+def _url(port: int | str, password: str) -> str:
+    return f"redis://:{password}@{HOST}:{port}/0"
 
 
 def _quoted(path: Path) -> str:

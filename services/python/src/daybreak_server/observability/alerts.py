@@ -48,6 +48,7 @@ class Thresholds:
     redis_memory_ratio: float = 0.8
     availability: float = 0.999
     failed_requests: float = 10
+    late_ratio: float = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,15 +95,18 @@ _USED = _gpu("daybreak_gpu_used_seconds_total")
 _CLAIMED = f"sum by (namespace, pool) ({grown('daybreak_task_claims_total', '2m', 'met')})"
 _WAKES = _pool_max("daybreak_wake_elapsed_seconds")
 REQUESTS = 'daybreak_http_requests_total{HERE,route!~"/healthz|/readyz|/metrics"}'
-"""The requests of clients: the objective does not count those of kubelets and of Prometheus."""
-FAILED_REQUESTS = REQUESTS.replace("}", ',status=~"5..",code!="queue_full"}')
+"""The requests of clients, without those of kubelets and of Prometheus."""
+API_REQUESTS = REQUESTS.replace("/metrics", "/metrics|/v1/pools/.*/serve/.*")
+"""Those that the API answers itself, which its objective counts. Requests to groups have alerts of their own, and the
+status of an answer is the workload's."""
+FAILED_REQUESTS = API_REQUESTS.replace("}", ',status=~"5..",code!="queue_full"}')
 """Those that failed. ``queue_full`` is no failure: a full queue must refuse tasks."""
 
 
 def _burns(window: str, rate: str) -> str:
     """Whether failures of the API use up its error budget ``rate`` times as fast as the objective allows."""
     failed = f"sum by (namespace) (rate({FAILED_REQUESTS}[{window}]))"
-    every = f"sum by (namespace) (rate({REQUESTS}[{window}]))"
+    every = f"sum by (namespace) (rate({API_REQUESTS}[{window}]))"
     return f"{failed} / {every} > {rate} * (1 - ${{availability}})"
 
 
@@ -116,6 +120,30 @@ def _budget(*pairs: tuple[str, str, str]) -> str:
         f"(sum by (namespace) (increase({FAILED_REQUESTS}[{long}])) > ${{failed_requests}}))"
         for rate, long, short in pairs
     )
+
+
+def _ended(outcomes: str, window: str) -> str:
+    """Requests to groups that ended within ``window`` in one of these ways, by pool."""
+    matcher = f',outcome=~"{outcomes}"' if outcomes else ""
+    return f"sum by (namespace, pool) (increase(daybreak_router_requests_total{{HERE{matcher}}}[{window}]))"
+
+
+def _retried(reasons: str, window: str) -> str:
+    """Requests that were sent to another group within ``window``, by pool."""
+    return (
+        "sum by (namespace, pool) "
+        f'(increase(daybreak_router_retries_total{{HERE,reason=~"{reasons}"}}[{window}]))'
+    )
+
+
+def _router(gauge: str) -> str:
+    return f"sum by (namespace, pool) (daybreak_router_{gauge}{{HERE}})"
+
+
+_LATE = _ended("not_ready|deadline_passed", "5m")
+_BROKEN = f"({_ended('cut_off|group_failed|internal', '5m')} + {_retried('no_answer', '5m')})"
+_AGAIN = _retried("busy|unreachable|no_answer", "5m")
+_ANSWERS_BEGUN = "sum by (namespace, pool) (increase(daybreak_router_first_byte_seconds_count{HERE}[3m]))"
 
 
 ALERTS: tuple[Alert, ...] = (
@@ -168,6 +196,58 @@ ALERTS: tuple[Alert, ...] = (
         summary="The oldest task of pool {pool} has waited for {{ $value | humanizeDuration }}.",
         when="for 5 min, the oldest task has been waiting longer than `monitoring.alerts.oldestWaitSeconds`",
         dashboard="daybreak-pool",
+    ),
+    Alert(
+        name="DaybreakRequestsRefused",
+        severity=Severity.CRITICAL,
+        expression=f"{_ended('queue_full', '5m')} > ${{failed_requests}}",
+        for_="3m",
+        summary="Pool {pool} refused {{ $value | humanize }} requests within 5 minutes, because its line is full.",
+        when="for 3 min, more than `monitoring.alerts.failedRequests` requests were refused within 5 min, because the "
+        "line of their pool was full",
+        dashboard="daybreak-serving",
+    ),
+    Alert(
+        name="DaybreakRequestsLate",
+        severity=Severity.CRITICAL,
+        expression=f"({_LATE} / {_ended('', '5m')} > ${{late_ratio}}) and ({_LATE} > ${{failed_requests}}) "
+        "unless (max by (namespace, pool) (max_over_time(daybreak_wake_elapsed_seconds{HERE}[5m])) > 0)",
+        for_="5m",
+        summary="{{ $value | humanizePercentage }} of the requests to pool {pool} missed their deadline.",
+        when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests, and more than "
+        "`monitoring.alerts.failedRequests` within 5 min, were not answered before their deadline; not during a wake",
+        dashboard="daybreak-serving",
+    ),
+    Alert(
+        name="DaybreakLineStuck",
+        severity=Severity.CRITICAL,
+        expression=f"({_router('waiting_requests')} > 0) and "
+        f"({_router('in_flight_requests')} < on (namespace, pool) {_pool_max('daybreak_pool_capacity_requests')}) "
+        f"unless ({_ANSWERS_BEGUN} > 0)",
+        for_="3m",
+        summary="{{ $value | humanize }} requests to pool {pool} wait, and none is answered. Groups have room.",
+        when="for 3 min, requests have waited and no answer has begun, although ready groups had room",
+        dashboard="daybreak-serving",
+    ),
+    Alert(
+        name="DaybreakRequestsFail",
+        severity=Severity.WARNING,
+        expression=f"({_BROKEN} / {_ended('', '5m')} > 0.01) and ({_BROKEN} > ${{failed_requests}})",
+        for_="10m",
+        summary="{{ $value | humanizePercentage }} of the requests to pool {pool} broke a group or lost their answer.",
+        when="for 10 min, groups broke, or answers broke off, in more than 1 % of a pool's requests, and in more than "
+        "`monitoring.alerts.failedRequests` within 5 min",
+        dashboard="daybreak-serving",
+    ),
+    Alert(
+        name="DaybreakRouterRetries",
+        severity=Severity.WARNING,
+        expression=f"({_AGAIN} / ({_AGAIN} + {_ended('', '5m')}) > 0.5) and ({_AGAIN} > ${{failed_requests}})",
+        for_="10m",
+        summary="{{ $value | humanizePercentage }} of what is sent to groups of pool {pool} is refused or fails.",
+        when="for 10 min, groups have refused or not answered more than half of what gateways sent them, and more than "
+        "`monitoring.alerts.failedRequests` requests within 5 min",
+        dashboard="daybreak-serving",
     ),
     Alert(
         name="DaybreakWakeSlow",

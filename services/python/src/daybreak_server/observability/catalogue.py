@@ -91,7 +91,7 @@ STREAM_EVENTS = _api("daybreak_stream_events_total", MetricType.COUNTER, "Events
 STREAM_RESETS = _api(
     "daybreak_stream_resets_total",
     MetricType.COUNTER,
-    "Subscribers that missed events, because they read too slowly, or the events were trimmed before they came back.",
+    "Subscribers that missed events: they read too slowly, or reconnected after the events had been trimmed.",
 )
 STREAM_LAG = _api(
     "daybreak_stream_lag_seconds",
@@ -167,7 +167,7 @@ RANK_LOAD = _rank(
 RANK_CLAIM = _rank(
     "claim_seconds",
     MetricType.HISTOGRAM,
-    "Time from a wake-up token to the claim that it led to.",
+    "Time from a wake-up to the claim that it led to.",
     buckets=(0.00025, 0.0005, *_CALL_BUCKETS),
 )
 RANK_SCRIPT = _rank(
@@ -184,7 +184,7 @@ RANK_HEARTBEAT_AGE = _rank(
 RANK_LEASE_AGE = _rank(
     "lease_age_seconds",
     MetricType.GAUGE,
-    "Time since the lease of the running task was renewed; 0: none runs.",
+    "Time since the lease of the running task was renewed; 0 if no task runs.",
 )
 
 # ── the operator ──────────────────────────────────────────────────────────────────────────────────────────

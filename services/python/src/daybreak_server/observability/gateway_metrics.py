@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from daybreak_server.observability import catalogue
 from daybreak_server.observability.pool_metrics import PoolMetrics
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
-from daybreak_server.ports.metrics import Exporter, Meter
+from daybreak_server.ports.metrics import CounterSeries, Exporter, HistogramSeries, Meter
 
 
 class GatewayMetrics:
@@ -25,18 +25,32 @@ class GatewayMetrics:
         self.registry.register(self.pools)
         self.meter = meter or PrometheusMeter(catalogue.exported_by(Exporter.GATEWAY), self.registry)
         self._last_tick: dict[str, float] = {}
+        # The series of what happens most often, because to look one up takes longer than to count.
+        self._requests: dict[tuple[str, str, int, str], tuple[CounterSeries, HistogramSeries]] = {}
+        self._scripts: dict[str, HistogramSeries] = {}
         self._events = self.meter.counter(catalogue.STREAM_EVENTS)
         self._resets = self.meter.counter(catalogue.STREAM_RESETS)
         self.meter.gauge(catalogue.BUILD_INFO, version("daybreak-server")).set(1)
 
     def observe_request(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
         """Count a request whose response began after ``seconds``. ``code``: of its error, or ``none``."""
-        self.meter.counter(catalogue.HTTP_REQUESTS, route, method, str(status), code).inc()
-        self.meter.histogram(catalogue.HTTP_REQUEST, route, method).observe(seconds)
+        key = (route, method, status, code)
+        series = self._requests.get(key)
+        if series is None:
+            series = self._requests[key] = (
+                self.meter.counter(catalogue.HTTP_REQUESTS, route, method, str(status), code),
+                self.meter.histogram(catalogue.HTTP_REQUEST, route, method),
+            )
+        counter, histogram = series
+        counter.inc()
+        histogram.observe(seconds)
 
     def observe_script(self, script: str, seconds: float, succeeded: bool) -> None:
         """Count a call of a Redis script."""
-        self.meter.histogram(catalogue.REDIS_SCRIPT, script).observe(seconds)
+        histogram = self._scripts.get(script)
+        if histogram is None:
+            histogram = self._scripts[script] = self.meter.histogram(catalogue.REDIS_SCRIPT, script)
+        histogram.observe(seconds)
         if not succeeded:
             self.meter.counter(catalogue.REDIS_SCRIPT_ERRORS, script).inc()
 

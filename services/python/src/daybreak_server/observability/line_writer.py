@@ -6,6 +6,8 @@ waiting. Otherwise it goes into a buffer, and a thread writes the buffer as fast
 lines, later ones follow them into it, so the order stays. If the buffer is full, lines are lost, and a line says how
 many.
 
+- A line that is not urgent may wait for others (:meth:`LineWriter.later`): a gateway writes one for each submit, and
+  to make and write fifty at once costs a third. Any other line is written after them, so the order stays.
 - A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
   or a terminal is opened once more, by way of ``/proc``. Where that is impossible, and for sockets, ``poll`` is asked
   before each write. A write to a file may wait for the disk.
@@ -15,6 +17,7 @@ many.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -29,6 +32,9 @@ from collections.abc import Callable
 BUFFER_BYTES = 4 * 1024 * 1024
 """How much waits for the reader at most; some 20,000 lines."""
 EXIT_S = 1.0
+LATER_S = 0.02
+"""How long a line waits for others at most."""
+LATER_MAX = 64
 _PART = select.PIPE_BUF
 """What a pipe takes as a whole, if it takes anything."""
 _POLL_S = 0.5
@@ -54,28 +60,67 @@ class LineWriter:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
+        self._later: deque[Callable[[], bytes]] = deque()
         self._buffer: deque[bytes] = deque()
         self._waiting = self._dropped = 0
         self._thread: threading.Thread | None = None
 
     def __call__(self, line: bytes) -> None:
         """Write a line, which is given without its end, or keep it until it can be written. Never raises or waits."""
-        line += b"\n"
         with self._lock:
-            if not self._buffer and (rest := self._write(line)) == b"":
-                return
-            if not self._buffer:
-                line = rest
-            elif self._dropped or self._waiting + len(line) > self._max:
-                self._dropped += 1
-                return
-            self._buffer.append(line)
-            self._waiting += len(line)
-            if self._thread is None:
-                self._start()
+            if self._later:
+                self.write_later()
+            self._put(line + b"\n")
+
+    def later(self, make: Callable[[], bytes]) -> None:
+        """Write the line that ``make`` returns, soon and together with others, but before any other line.
+
+        ``make`` must not raise. It returns the line with its end. Without an event loop, the line is written at once.
+        """
+        self._later.append(make)
+        waiting = len(self._later)
+        if waiting == 1:
+            try:
+                asyncio.get_running_loop().call_later(LATER_S, self.write_later)
+            except RuntimeError:
+                self.write_later()
+        elif waiting >= LATER_MAX:
+            self.write_later()
+
+    def write_later(self) -> None:
+        """Write the lines that wait for others. Never waits."""
+        with self._lock:
+            lines: list[bytes] = []
+            size = 0
+            while self._later:
+                # One by one, because a signal handler that logs would otherwise write the same lines.
+                line = self._later.popleft()()
+                if size + len(line) > _PART:
+                    self._put(b"".join(lines), len(lines))
+                    lines, size = [], 0
+                lines.append(line)
+                size += len(line)
+            self._put(b"".join(lines), len(lines))
+
+    def _put(self, data: bytes, lines: int = 1) -> None:
+        """Write whole lines, or keep them. The caller holds the lock."""
+        if not data:
+            return
+        if not self._buffer and (rest := self._write(data)) == b"":
+            return
+        if not self._buffer:
+            data = rest
+        elif self._dropped or self._waiting + len(data) > self._max:
+            self._dropped += lines
+            return
+        self._buffer.append(data)
+        self._waiting += len(data)
+        if self._thread is None:
+            self._start()
 
     def flush(self, timeout_s: float = EXIT_S) -> None:
         """Wait until the buffer is written, up to ``timeout_s``."""
+        self.write_later()
         until = time.monotonic() + timeout_s
         while self._buffer and (left := until - time.monotonic()) > 0:
             self._can_write(left)

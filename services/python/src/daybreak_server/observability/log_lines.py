@@ -137,8 +137,13 @@ class _Assemble:
 
 def timestamp(at: float) -> str:
     """A time in seconds since 1970 as RFC 3339 in UTC, with milliseconds."""
-    whole = int(at)
-    return f"{_second(whole)}.{int((at - whole) * 1000):03d}Z"
+    return _millisecond(int(at * 1000))
+
+
+@lru_cache(maxsize=4)
+def _millisecond(at: int) -> str:
+    """A time as text. Cached, as the second is, because a busy process writes several lines in one of them."""
+    return f"{_second(at // 1000)}.{at % 1000:03d}Z"
 
 
 @lru_cache(maxsize=2)
@@ -149,10 +154,36 @@ def _second(at: int) -> str:
 
 def json_line(line: Mapping[str, Any]) -> bytes:
     """The line as JSON, whatever its values are."""
+    return _json(line)
+
+
+def _json(value: Mapping[str, Any] | str) -> bytes:
     try:
-        return to_json(line, fallback=str, inf_nan_mode="null")
+        return to_json(value, fallback=str, inf_nan_mode="null")
     except PydanticSerializationError:  # half of a surrogate pair
-        return json.dumps(dict(line), default=str).encode()
+        return json.dumps(value if isinstance(value, str) else dict(value), default=str).encode()
+
+
+def submit_line(at: float, task: str, tenant: str, trace_id: str, request_id: str) -> bytes:
+    """The JSON line about a submit at ``at``, with its end: what :func:`json_line` makes of it, but faster.
+
+    ``trace_id`` may be empty. Neither it nor the id of a task has a character that JSON escapes.
+    """
+    shown_id = request_id if request_id.isalnum() else _escaped(request_id)
+    trace = f',"trace_id":"{trace_id}"' if trace_id else ""
+    return (
+        f'{{"timestamp":"{_millisecond(int(at * 1000))}"{_OF_SUBMITS}{task} submitted","change":"submitted",'
+        f'"request_id":"{shown_id}","task":"{task}","pool":"{task.rpartition("_")[0]}",'
+        f'"tenant":"{_escaped(tenant)}"{trace}}}\n'
+    ).encode()
+
+
+_OF_SUBMITS = f',"level":"info","logger":"{TASKS}","message":"task '
+
+
+@lru_cache(maxsize=256)
+def _escaped(text: str) -> str:
+    return _json(text).decode()[1:-1]
 
 
 def text_line(line: Mapping[str, Any]) -> bytes:

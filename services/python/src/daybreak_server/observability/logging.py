@@ -14,9 +14,11 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.private_inputs import PrivateInput
 from daybreak_server.observability.container_log import CONTAINER_STDERR, LINE_BYTES, ContainerHandler
 from daybreak_server.observability.line_writer import LineHandler, LineWriter
@@ -25,6 +27,7 @@ from daybreak_server.observability.log_lines import (
     json_formatter,
     json_line,
     shortened,
+    submit_line,
     text_formatter,
     text_line,
     timestamp,
@@ -170,7 +173,11 @@ def _write_task_lines(
         for encode, write_line in targets:
             write_line(encode(line))
 
-    write_lines_with(write)
+    def write_submit(task: TaskId, tenant: str, trace_id: str, request_id: str) -> None:
+        writer.later(partial(submit_line, time.time(), task, tenant, trace_id, request_id))
+
+    is_fast = as_json and not writes and log.level in ("debug", "info")
+    write_lines_with(write, submits=write_submit if is_fast else None)
 
 
 def _short_json_line(line: Mapping[str, Any]) -> bytes:

@@ -80,13 +80,15 @@ TASK_TRANSITIONS = _pool_counter(
 )
 TASK_CLAIMS = _pool_counter(
     "daybreak_task_claims_total",
-    "Claims by what met: `waiting_group` if the group was idle when the task came, otherwise `backlog`.",
+    "Claims, by what waited: `waiting_group` if a group was idle when the task came, otherwise `backlog`.",
     "met",
 )
 TASK_RETRIES = _pool_counter(
     "daybreak_task_retries_total", "Attempts that were followed by another one, by reason.", "reason"
 )
-TASK_STRIKES = _pool_counter("daybreak_task_strikes_total", "Strikes, the last of a task included.", "reason")
+TASK_STRIKES = _pool_counter(
+    "daybreak_task_strikes_total", "Strikes, including the last one of a task.", "reason"
+)
 TASK_RELEASES = _pool_counter(
     "daybreak_task_releases_total", "Tasks returned to the queue without a strike, by reason.", "reason"
 )
@@ -111,7 +113,8 @@ TASK_CANCEL_STEPS = _pool_histogram(
 
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
-    "GPU-seconds (seconds × ranks) of tasks that succeeded, without what their retries lost, by the lease clock.",
+    "GPU-seconds (seconds × ranks) of tasks that succeeded, without what their retries lost, and of groups that answer "
+    "requests, by the lease clock.",
 )
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
@@ -124,13 +127,15 @@ GPU_IDLE = _pool_counter(
 )
 TENANT_GPU = _pool_counter(
     "daybreak_tenant_gpu_seconds_total",
-    "GPU-seconds as billed to a tenant: used, also by tasks without a result, or lost by retries.",
+    "GPU-seconds billed to a tenant: used (even by tasks without a result), or lost by retries.",
     "tenant",
     "kind",
 )
 TENANT_QUEUED = _pool_gauge("daybreak_tenant_queued_tasks", "Due tasks of a tenant that wait.", "tenant")
 TENANT_WEIGHT = _pool_gauge(
-    "daybreak_tenant_weight_ratio", "The weight of a tenant whose tasks wait, in the fair queue.", "tenant"
+    "daybreak_tenant_weight_ratio",
+    "Weight of a tenant in the fair queue, while it has waiting tasks.",
+    "tenant",
 )
 FAIRNESS_ERROR = _pool_gauge(
     "daybreak_fairness_error_seconds",
@@ -153,9 +158,13 @@ POOL_REQUESTS = _pool_gauge(
     "daybreak_pool_requests",
     "Requests of a pool of kind `online` that wait in a gateway or that a group answers.",
 )
+POOL_CAPACITY = _pool_gauge(
+    "daybreak_pool_capacity_requests",
+    "Requests that the ready groups of a pool of kind `online` can hold at once; groups that drain do not count.",
+)
 GROUPS_NEEDED = _pool_gauge(
     "daybreak_groups_needed",
-    "Groups that these requests need, by the pool's target load: the number that KEDA reads.",
+    "Groups that the requests of a pool of kind `online` need, by its target load: the number that KEDA reads.",
 )
 GROUPS_LOST = _pool_counter(
     "daybreak_groups_lost_total", "Groups that died, hung, or stopped refreshing their registration."

@@ -127,6 +127,7 @@ def _of_view(view: PoolView, now_ms: int) -> Iterator[Sample]:
         yield pool_catalogue.POOL_TASKS, (view.name, state.value), count
     yield pool_catalogue.POOL_LIVE_TASKS, (view.name,), view.live
     yield pool_catalogue.POOL_REQUESTS, (view.name,), view.demand
+    yield pool_catalogue.POOL_CAPACITY, (view.name,), sum(map(_capacity, view.groups))
     yield pool_catalogue.GROUPS_NEEDED, (view.name,), view.wanted
     counts = CountBy(map(_state_of, view.groups))
     for group_state in GroupState:
@@ -141,6 +142,11 @@ def _of_view(view: PoolView, now_ms: int) -> Iterator[Sample]:
 
 def _state_of(group: GroupRecord) -> GroupState:
     return GroupState.DRAINING if group.drain and group.state.ready else group.state
+
+
+def _capacity(group: GroupRecord) -> int:
+    """How many requests the group holds at once, if it takes any."""
+    return (group.capacity or 0) if group.endpoint is not None and group.accepts_tasks else 0
 
 
 def _wake(view: PoolView, now_ms: int) -> Iterator[Sample]:

@@ -1,18 +1,23 @@
-"""The meter of processes that answer ``/metrics`` themselves: series of ``prometheus_client``."""
+"""The meter of processes that answer ``/metrics`` themselves.
+
+It counts by itself, and ``prometheus_client`` only renders what :meth:`PrometheusMeter.collect` shows it. Each request
+of a gateway is counted, and the series of ``prometheus_client`` take three times as long: they have a lock for each
+bucket. Here one lock makes all series safe for any thread. It is held for an addition, or to copy the numbers of a
+series.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from daybreak_server.ports.metrics import (
     CounterSeries,
@@ -23,16 +28,62 @@ from daybreak_server.ports.metrics import (
 )
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+_Labels = tuple[str, ...]
 
 
-class PrometheusMeter:
+class _Number:
+    """A series of a counter or a gauge."""
+
+    __slots__ = ("_lock", "value")
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock
+        self.value = 0.0
+
+    def inc(self, amount: float = 1) -> None:
+        with self._lock:
+            self.value += amount
+
+    def dec(self, amount: float = 1) -> None:
+        with self._lock:
+            self.value -= amount
+
+    def set(self, value: float) -> None:
+        with self._lock:
+            self.value = value
+
+
+class _Histogram:
+    """A series of a histogram."""
+
+    __slots__ = ("_bounds", "_lock", "counts", "sum")
+
+    def __init__(self, lock: threading.RLock, bounds: tuple[float, ...]) -> None:
+        self._lock = lock
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        """How many observations each bucket has, without those of the buckets before it."""
+        self.sum = 0.0
+
+    def observe(self, amount: float) -> None:
+        place = bisect_left(self._bounds, amount)
+        with self._lock:
+            self.counts[place] += 1
+            self.sum += amount
+
+
+class PrometheusMeter(Collector):
     """Implements :class:`~daybreak_server.ports.metrics.Meter`. Exports each of ``metrics`` from the start."""
 
     def __init__(self, metrics: Iterable[Metric], registry: CollectorRegistry | None = None) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # They would add an unused series for each counter.
         self.registry = registry or CollectorRegistry()
-        self._collectors = {metric.name: self._register(metric) for metric in metrics}
-        self._series: dict[tuple[str, ...], Counter | Gauge | Histogram] = {}
+        self._lock = threading.RLock()  # a signal handler may count, too
+        self._metrics = tuple(metrics)
+        self._series: dict[str, dict[_Labels, _Number | _Histogram]] = {m.name: {} for m in self._metrics}
+        for metric in self._metrics:
+            if not metric.labels:
+                self._labelled(metric, ())
+        self.registry.register(self)
 
     def counter(self, metric: Metric, *labels: str) -> CounterSeries:
         """A series of a counter."""
@@ -48,27 +99,47 @@ class PrometheusMeter:
 
     def remove(self, metric: Metric, *labels: str) -> None:
         """Stop exporting a series, if it exists."""
-        self._series.pop((metric.name, *labels), None)
-        with contextlib.suppress(KeyError):
-            self._collectors[metric.name].remove(*labels)
+        with self._lock:
+            self._series[metric.name].pop(labels, None)
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _labelled(self, metric: Metric, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
-        if not labels:
-            return self._collectors[metric.name]
-        key = (metric.name, *labels)
-        series = self._series.get(key)
-        if series is None:  # Cached, because looking up labels takes longer than counting.
-            series = self._series[key] = self._collectors[metric.name].labels(*labels)
-        return series
+    def collect(self) -> Iterator[Family]:
+        """The families of all metrics, for ``prometheus_client``."""
+        for metric in self._metrics:
+            with self._lock:
+                series = list(self._series[metric.name].items())
+            yield self._family(metric, series)
 
-    def _register(self, metric: Metric) -> Counter | Gauge | Histogram:
+    def _family(self, metric: Metric, series: Iterable[tuple[_Labels, _Number | _Histogram]]) -> Family:
         if metric.type is MetricType.HISTOGRAM:
-            return Histogram(
-                metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self.registry
+            histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+            bounds = [*map(floatToGoString, metric.buckets), "+Inf"]
+            for labels, found in series:
+                assert isinstance(found, _Histogram)
+                with self._lock:
+                    counts, total = list(found.counts), found.sum
+                histogram.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), total)
+            return histogram
+        kind = CounterMetricFamily if metric.type is MetricType.COUNTER else GaugeMetricFamily
+        family = kind(metric.name, metric.help, labels=metric.labels)
+        for labels, found in series:
+            assert isinstance(found, _Number)
+            family.add_metric(labels, found.value)
+        return family
+
+    def _labelled(self, metric: Metric, labels: _Labels) -> _Number | _Histogram:
+        found = self._series[metric.name].get(labels)
+        return found if found is not None else self._add(metric, labels)
+
+    def _add(self, metric: Metric, labels: _Labels) -> _Number | _Histogram:
+        if len(labels) != len(metric.labels):
+            raise ValueError(
+                f"{metric.name} has the labels {metric.labels}, but the values {labels} were given."
             )
-        kind = Counter if metric.type is MetricType.COUNTER else Gauge
-        return kind(metric.name, metric.help, metric.labels, registry=self.registry)
+        is_histogram = metric.type is MetricType.HISTOGRAM
+        made = _Histogram(self._lock, metric.buckets) if is_histogram else _Number(self._lock)
+        with self._lock:
+            return self._series[metric.name].setdefault(labels, made)

@@ -12,7 +12,6 @@ _BUCKETS = (
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0),
 )
 """From a lookup to a long generation."""
-_NO_PANEL = "the panels of serving pools show what gateways measure; this tells apart what groups add"
 
 RANK_REQUESTS = Metric(
     name="daybreak_rank_requests_total",
@@ -20,7 +19,13 @@ RANK_REQUESTS = Metric(
     help="Requests that a group has answered or refused, by outcome.",
     labels=("pool", "outcome"),
     exporters=(Exporter.RANK,),
-    why_unused=_NO_PANEL,
+)
+RANK_IN_FLIGHT = Metric(
+    name="daybreak_rank_in_flight_requests",
+    type=MetricType.GAUGE,
+    help="Requests that a group holds, those that wait in the group included.",
+    labels=("pool",),
+    exporters=(Exporter.RANK,),
 )
 RANK_REQUEST = Metric(
     name="daybreak_rank_request_seconds",
@@ -29,7 +34,6 @@ RANK_REQUEST = Metric(
     labels=("pool",),
     exporters=(Exporter.RANK,),
     buckets=_BUCKETS,
-    why_unused=_NO_PANEL,
 )
 RANK_FIRST_BYTE = Metric(
     name="daybreak_rank_first_byte_seconds",
@@ -38,7 +42,13 @@ RANK_FIRST_BYTE = Metric(
     labels=("pool",),
     exporters=(Exporter.RANK,),
     buckets=_BUCKETS,
-    why_unused=_NO_PANEL,
+)
+RANK_TOKENS = Metric(
+    name="daybreak_rank_tokens_total",
+    type=MetricType.COUNTER,
+    help="Tokens that the workload of a group reports, by kind: `input` and `output`. 0 if it reports none.",
+    labels=("pool", "kind"),
+    exporters=(Exporter.RANK,),
 )
 
-ALL: tuple[Metric, ...] = (RANK_REQUESTS, RANK_REQUEST, RANK_FIRST_BYTE)
+ALL: tuple[Metric, ...] = (RANK_REQUESTS, RANK_IN_FLIGHT, RANK_REQUEST, RANK_FIRST_BYTE, RANK_TOKENS)

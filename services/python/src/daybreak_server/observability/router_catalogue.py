@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType
 
-_LATER = "The dashboard of serving pools does not exist yet."
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -16,7 +15,6 @@ def _router(name: str, type_: MetricType, text: str, *labels: str, buckets: tupl
         labels=("pool", *labels),
         exporters=(Exporter.GATEWAY, Exporter.API_ENTRYPOINT),
         buckets=buckets,
-        why_unused=_LATER,
     )
 
 
@@ -30,6 +28,11 @@ ROUTER_REQUESTS = _router(
 ROUTER_WAITING = _router(
     "waiting_requests", MetricType.GAUGE, "Requests that wait in this gateway for a free group."
 )
+ROUTER_OLDEST_WAIT = _router(
+    "oldest_wait_seconds",
+    MetricType.GAUGE,
+    "How long the oldest request in the line of this gateway has waited; 0 if none waits.",
+)
 ROUTER_IN_FLIGHT = _router(
     "in_flight_requests", MetricType.GAUGE, "Requests that this gateway has handed to groups."
 )
@@ -37,7 +40,7 @@ ROUTER_GROUPS = _router("ready_groups", MetricType.GAUGE, "Groups to which this 
 ROUTER_RETRIES = _router(
     "retries_total",
     MetricType.COUNTER,
-    "Requests sent to another group, by what the first one did: it was `busy`, `leaves` (it drains or is replaced), "
+    "Tries that ended without an answer, by what the group did: it was `busy`, `leaves` (it drains or is replaced), "
     "was `unreachable`, or gave `no_answer` (it broke).",
     "reason",
 )

@@ -5,6 +5,13 @@ from __future__ import annotations
 from daybreak_server.observability import router_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter
 
+OUTCOMES = (
+    *("answered", "cut_off", "client_gone", "cancelled", "internal"),
+    *("queue_full", "not_ready", "deadline_passed", "group_failed", "shutting_down"),
+)
+"""The outcomes of requests that alerts and panels know. Codes of other errors appear when they first occur."""
+RETRY_REASONS = ("busy", "leaves", "unreachable", "no_answer")
+
 
 class RouterMetrics:
     """The series of one pool."""
@@ -13,10 +20,15 @@ class RouterMetrics:
         self._meter = meter
         self._pool = pool
         self._waiting = meter.gauge(catalogue.ROUTER_WAITING, pool)
+        self._oldest_wait = meter.gauge(catalogue.ROUTER_OLDEST_WAIT, pool)
         self._in_flight = meter.gauge(catalogue.ROUTER_IN_FLIGHT, pool)
         self._groups = meter.gauge(catalogue.ROUTER_GROUPS, pool)
         self._wait = meter.histogram(catalogue.ROUTER_WAIT, pool)
         self._first_byte = meter.histogram(catalogue.ROUTER_FIRST_BYTE, pool)
+        for outcome in OUTCOMES:  # a rate needs a value before the first event
+            meter.counter(catalogue.ROUTER_REQUESTS, pool, outcome).inc(0)
+        for reason in RETRY_REASONS:
+            meter.counter(catalogue.ROUTER_RETRIES, pool, reason).inc(0)
 
     def ended(self, outcome: str) -> None:
         """Count a request that has ended."""
@@ -34,8 +46,9 @@ class RouterMetrics:
         """Record how long a client waited for the first byte."""
         self._first_byte.observe(seconds)
 
-    def set_state(self, *, waiting: int, in_flight: int, groups: int) -> None:
+    def set_state(self, *, waiting: int, oldest_wait_s: float, in_flight: int, groups: int) -> None:
         """Set the present numbers."""
         self._waiting.set(waiting)
+        self._oldest_wait.set(oldest_wait_s)
         self._in_flight.set(in_flight)
         self._groups.set(groups)

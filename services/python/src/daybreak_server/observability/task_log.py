@@ -4,8 +4,8 @@ A line is written at most once. It is missing if the process dies between the ch
 answer is lost. The events of the task are the complete record.
 
 A gateway accepts thousands of tasks a second, and a line by way of the standard library costs a tenth of a submit. So
-:func:`write_lines_with` lets ``observability/logging.py`` write these lines directly. By default they are ordinary
-records of the logger :data:`TASKS`.
+:func:`write_lines_with` lets ``observability/logging.py`` write these lines directly, and those of submits a moment
+later, many at once. By default they are ordinary records of the logger :data:`TASKS`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ TASKS = "daybreak.tasks"
 """The logger of these lines. Their messages contain no text from a workload; the field ``error`` may."""
 WriteLine = Callable[[bool, dict[str, object]], None]
 """Gets whether the line is a warning, and its fields; ``message`` is one of them. Must not raise."""
+WriteSubmit = Callable[[TaskId, str, str, str], object]
+"""Gets the task, its tenant, the id of its trace (empty without one), and that of the request. Must not raise."""
 
 _log = logging.getLogger(TASKS)
 _own_log = logging.getLogger(__name__)
@@ -33,12 +35,16 @@ def _write_record(is_warning: bool, line: dict[str, object]) -> None:
 
 
 _write: WriteLine = _write_record
+_write_submit: WriteSubmit | None = None
 
 
-def write_lines_with(write: WriteLine | None) -> None:
-    """Write lines with this function from now on; ``None``: as records of :data:`TASKS`."""
-    global _write  # noqa: PLW0603 - the process has one log
-    _write = write or _write_record
+def write_lines_with(write: WriteLine | None, *, submits: WriteSubmit | None = None) -> None:
+    """Write lines with ``write`` from now on; ``None``: as records of :data:`TASKS`.
+
+    :param submits: Writes the lines of :func:`log_submit`; ``None``: ``write`` does.
+    """
+    global _write, _write_submit
+    _write, _write_submit = write or _write_record, submits
 
 
 def log_task(kind: ChangeKind, task: TaskId, **details: str | int | float | None) -> None:
@@ -73,6 +79,18 @@ def _log_line(kind: ChangeKind, task: TaskId, details: Mapping[str, str | int | 
         if value is not None and value != "":
             line[name] = value
     _write(is_warning, line)
+
+
+def log_submit(task: TaskId, *, tenant: str, trace_id: str = "") -> None:
+    """Log that a task is stored, perhaps a moment later. Never raises. ``trace_id``: empty if there is no trace."""
+    try:
+        fields = log_context.current()
+        if _write_submit is None or len(fields) != 1 or "request_id" not in fields:
+            log_task(ChangeKind.SUBMITTED, task, tenant=tenant, trace_id=trace_id)
+        else:
+            _write_submit(task, tenant, trace_id, str(fields["request_id"]))
+    except Exception as exc:
+        _log_once(type(exc))  # type: ignore[arg-type]  # a class is hashable
 
 
 def log_change(change: TaskChange) -> None:

@@ -1,4 +1,4 @@
-"""Traces with OpenTelemetry. Only this module and ``span_export`` import it, and only if tracing is on.
+"""Traces with OpenTelemetry. Only this module and those of spans import it, and only if tracing is on.
 
 A task has one trace, whichever processes work on it:
 
@@ -11,95 +11,70 @@ A task has one trace, whichever processes work on it:
   it. Below it are the phases of the work with their steps as events, and ``settle``. An attempt on another group finds
   the same context in its claim, so it continues the same trace.
 
-Names and attributes follow the semantic conventions for messaging (``SCHEMA``); our own attributes begin with
-``daybreak.``. No span has a prompt, an error's message, or anything else from a task's input or output.
+A request to a serving pool has a trace too: see ``request_spans``.
+
+Names and attributes follow the semantic conventions for messaging (``span_conventions``). No span has a prompt, an
+error's message, or anything else from a task's input or output.
 
 Every public method catches its own errors: a bug here costs spans, not tasks.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar, cast
+from collections.abc import Mapping
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging
 from opentelemetry.semconv.attributes import service_attributes as service
-from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.semconv.schemas import Schemas
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    Tracer,
-    TraceState,
-)
+from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, Tracer
 
 from daybreak_server.domain.ids import made_at_ms, pool_of
 from daybreak_server.domain.pools import WAKE_PHASES, GroupRecord
-from daybreak_server.domain.tasks import Claim, Failed, Outcome, Released, State, Stopped, TaskRecord
+from daybreak_server.domain.tasks import Claim, Failed, Outcome, Released, State, Stopped
 from daybreak_server.domain.tracing import TraceContext
+from daybreak_server.observability.harmless import harmless, nothing
+from daybreak_server.observability.request_spans import RequestSpans
+from daybreak_server.observability.span_conventions import (
+    ATTEMPT,
+    FIRST_STEP,
+    GROUP,
+    LAST_STEP,
+    LEASE_LOST,
+    OUTCOME,
+    RANKS,
+    RESUMED,
+    SCHEMA,
+    STATE,
+    STEPS,
+    TENANT,
+    destination,
+    operation,
+    span_context,
+)
 from daybreak_server.observability.span_export import span_processor, within
 from daybreak_server.observability.span_steps import Phases, PhaseSteps
+from daybreak_server.observability.spans import fail
+from daybreak_server.observability.submit_span import SpanSink, SubmitSpan
 from daybreak_server.ports.tracing import (
     CLOSE_S,
     NO_ATTEMPT_TRACE,
+    UNRECORDED_SUBMIT,
     AttemptTrace,
+    RequestTrace,
     SubmitTrace,
+    UnrecordedRequest,
     UnrecordedSubmit,
 )
 from daybreak_server.settings.tree import TracingSettings
-
-SYSTEM = "daybreak"
-SCHEMA = Schemas.V1_44_0.value
-TENANT, GROUP, RANKS, ATTEMPT = "daybreak.tenant", "daybreak.group", "daybreak.ranks", "daybreak.attempt"
-OUTCOME, STATE, REPEATED = "daybreak.outcome", "daybreak.state", "daybreak.repeated"
-RESUMED = "daybreak.resumed_from_step"
-FIRST_STEP, LAST_STEP, STEPS = "daybreak.first_step", "daybreak.last_step", "daybreak.steps"
-LEASE_LOST = "lease_lost"
-
-_log = logging.getLogger(__name__)
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-_warned = threading.Event()
-
-
-def _harmless(default: Callable[..., Any]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """If the method raises, return ``default`` of the same arguments. The first error of the process is logged."""
-
-    def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
-        @functools.wraps(method)
-        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            try:
-                return method(*args, **kwargs)
-            except Exception:
-                if not _warned.is_set():
-                    _warned.set()
-                    _log.warning("a trace is incomplete, because of a bug in the tracing", exc_info=True)
-                return cast("_R", default(*args, **kwargs))
-
-        return call
-
-    return decorate
-
-
-def _nothing(*_args: object, **_kwargs: object) -> None:
-    return None
 
 
 def open_tracing(settings: TracingSettings, *, service_name: str, version: str) -> OpenTelemetryTracing:
@@ -128,18 +103,31 @@ class OpenTelemetryTracing:
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("daybreak", version, schema_url=SCHEMA)
+        self._sink = SpanSink(processor, resource, InstrumentationScope("daybreak", version, SCHEMA))
         self._sample_ratio = sample_ratio
 
-    @_harmless(lambda _self, caller: UnrecordedSubmit(caller))
     def submit(self, caller: TraceContext | None) -> SubmitTrace:
         """Begin the trace of a submit, and decide whether it is sampled."""
         if caller is None:
-            if random.random() >= self._sample_ratio:
-                return UnrecordedSubmit(None)
-            return SubmitSpan(self._tracer, None)
-        return SubmitSpan(self._tracer, caller) if caller.sampled else UnrecordedSubmit(caller)
+            return UNRECORDED_SUBMIT if random.random() >= self._sample_ratio else self._begin(None)
+        return self._begin(caller) if caller.sampled else UnrecordedSubmit(caller)
 
-    @_harmless(lambda *_args, **_kwargs: NO_ATTEMPT_TRACE)
+    @harmless(lambda _self, caller: UnrecordedSubmit(caller))
+    def _begin(self, caller: TraceContext | None) -> SubmitTrace:
+        return SubmitSpan(self._sink, caller)
+
+    @harmless(lambda _self, caller, **_kwargs: UnrecordedRequest(caller))
+    def request(
+        self, caller: TraceContext | None, *, method: str, scheme: str, path: str, pool: str, tenant: str
+    ) -> RequestTrace:
+        """Begin the trace of a request to a serving pool, and decide whether it is sampled."""
+        if not (caller.sampled if caller is not None else random.random() < self._sample_ratio):
+            return UnrecordedRequest(caller)
+        return RequestSpans(
+            self._tracer, caller, method=method, scheme=scheme, path=path, pool=pool, tenant=tenant
+        )
+
+    @harmless(lambda *_args, **_kwargs: NO_ATTEMPT_TRACE)
     def attempt(
         self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]
     ) -> AttemptTrace:
@@ -151,47 +139,15 @@ class OpenTelemetryTracing:
         spans.record_wait(asked_ns=asked_ns, ready_ns=ready_ns, wake=wake)
         return spans
 
-    @_harmless(_nothing)
+    @harmless(nothing)
     def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Send what has been recorded."""
         within(timeout_s, self._provider.force_flush)
 
-    @_harmless(_nothing)
+    @harmless(nothing)
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Send what has been recorded, and stop."""
         within(timeout_s, self._provider.shutdown)
-
-
-class SubmitSpan:
-    """The span ``send <pool>``."""
-
-    def __init__(self, tracer: Tracer, caller: TraceContext | None) -> None:
-        parent = trace.set_span_in_context(NonRecordingSpan(_span_context(caller))) if caller else Context()
-        # The pool is known only once the body is read and valid. A request that is refused before sends nothing.
-        self._span = tracer.start_span("send", parent, SpanKind.PRODUCER)
-        self.context: TraceContext | None = _trace_context(self._span, caller)
-
-    @_harmless(_nothing)
-    def stored(self, record: TaskRecord, *, repeated: bool) -> None:
-        """End the span of a submit that the store answered."""
-        self._describe(record.pool)
-        self._span.set_attributes({messaging.MESSAGING_MESSAGE_ID: record.id, TENANT: record.tenant})
-        if repeated:  # the task carries the context of the submit that made it
-            self._span.set_attribute(REPEATED, True)
-            if record.trace_context is not None:
-                self._span.add_link(_span_context(record.trace_context))
-        self._span.end()
-
-    @_harmless(_nothing)
-    def refused(self, pool: str, *, error: str) -> None:
-        """End the span of a submit that the store did not take."""
-        self._describe(pool)
-        _fail(self._span, error)
-        self._span.end()
-
-    def _describe(self, pool: str) -> None:
-        self._span.update_name(f"send {pool}")
-        self._span.set_attributes(_operation(pool, "send"))
 
 
 class AttemptSpans:
@@ -201,7 +157,7 @@ class AttemptSpans:
         self._tracer = tracer
         self._task = claim.lease.task
         self._pool = pool_of(self._task) or ""
-        self._sent = _span_context(context)
+        self._sent = span_context(context)
         self._parent = trace.set_span_in_context(NonRecordingSpan(self._sent))
         self._attempt = claim.attempt
         self._queued_ms = claim.queued_ms if claim.queued_ms is not None else made_at_ms(self._task)
@@ -234,7 +190,7 @@ class AttemptSpans:
             f"queue {self._pool}",
             self._parent,
             SpanKind.INTERNAL,
-            _destination(self._pool) | {messaging.MESSAGING_MESSAGE_ID: self._task, ATTEMPT: self._attempt},
+            destination(self._pool) | {messaging.MESSAGING_MESSAGE_ID: self._task, ATTEMPT: self._attempt},
             start_time=queued_ns,
         )
         if ready_ns > queued_ns:
@@ -257,21 +213,21 @@ class AttemptSpans:
                 self._tracer.start_span(f"wake {phase}", parent, SpanKind.INTERNAL, start_time=begin).end(end)
                 end = begin
 
-    @_harmless(_nothing)
+    @harmless(nothing)
     def phase(self, phase: str) -> None:
         """Enter a phase."""
         with self._lock:
             if self._phases is not None:
                 self._record(self._phases.enter(phase, time.time_ns()))
 
-    @_harmless(_nothing)
+    @harmless(nothing)
     def step(self, phase: str, step: int, steps: int) -> None:
         """Take a step that has ended."""
         with self._lock:
             if self._phases is not None:
                 self._record(self._phases.step(phase, step, steps, time.time_ns()))
 
-    @_harmless(_nothing)
+    @harmless(nothing)
     def ended(self, outcome: Outcome | None) -> None:
         """End the span of the attempt."""
         with self._lock:
@@ -282,9 +238,9 @@ class AttemptSpans:
             self._phases = None
             match outcome:
                 case None:
-                    _fail(self._span, LEASE_LOST)
+                    fail(self._span, LEASE_LOST)
                 case Failed(code=code, reason=reason):
-                    _fail(self._span, code)
+                    fail(self._span, code)
                     self._span.set_attribute(OUTCOME, reason)
                 case Released():
                     self._span.set_attribute(OUTCOME, "released")
@@ -294,7 +250,7 @@ class AttemptSpans:
                     self._span.set_attribute(OUTCOME, "finished")
             self._span.end(now)
 
-    @_harmless(_nothing)
+    @harmless(nothing)
     def settled(self, state: State | None, *, began_ns: int) -> None:
         """Record the call that settled the attempt."""
         span = self._tracer.start_span(
@@ -306,7 +262,7 @@ class AttemptSpans:
             began_ns,
         )
         if state is None:
-            _fail(span, LEASE_LOST)
+            fail(span, LEASE_LOST)
         else:
             span.set_attribute(STATE, state.value)
         span.end()
@@ -322,33 +278,5 @@ class AttemptSpans:
             span.add_event("step", {FIRST_STEP: event.first, LAST_STEP: event.last}, event.at_ns)
         span.end(phase.end_ns)
 
-    def _message(self, operation: str) -> dict[str, str]:
-        return _operation(self._pool, operation) | {messaging.MESSAGING_MESSAGE_ID: self._task}
-
-
-def _destination(pool: str) -> dict[str, str]:
-    return {messaging.MESSAGING_SYSTEM: SYSTEM, messaging.MESSAGING_DESTINATION_NAME: pool}
-
-
-def _operation(pool: str, operation: str) -> dict[str, str]:
-    return _destination(pool) | {
-        messaging.MESSAGING_OPERATION_NAME: operation,
-        messaging.MESSAGING_OPERATION_TYPE: operation,
-    }
-
-
-def _fail(span: Span, error: str) -> None:
-    span.set_attribute(ERROR_TYPE, error)
-    span.set_status(Status(StatusCode.ERROR))
-
-
-def _trace_context(span: Span, caller: TraceContext | None) -> TraceContext:
-    found = span.get_span_context()
-    parent = f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags & 1:02x}"
-    return TraceContext(traceparent=parent, tracestate=caller.tracestate if caller is not None else "")
-
-
-def _span_context(context: TraceContext) -> SpanContext:
-    _, trace_id, span_id, flags = context.traceparent.split("-")
-    state = TraceState.from_header([context.tracestate]) if context.tracestate else None
-    return SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16) & 1), state)
+    def _message(self, name: str) -> dict[str, str]:
+        return operation(self._pool, name) | {messaging.MESSAGING_MESSAGE_ID: self._task}

@@ -1,4 +1,4 @@
-"""How the server records traces: the trace of a submit, and the trace of each attempt.
+"""How the server records traces: of a submit, of each attempt, and of each request to a serving pool.
 
 Without tracing, :data:`NO_TRACING` takes the place of a tracer: a caller's trace context is stored and returned as it
 is, and nothing is recorded. No method here raises or blocks, so tracing can neither fail nor delay any work.
@@ -50,6 +50,29 @@ class AttemptTrace(Protocol):
         """
 
 
+class RequestTrace(Protocol):
+    """The trace of one request to a serving pool, from its arrival to the end of its answer."""
+
+    @property
+    def context(self) -> TraceContext | None:
+        """The context that the client gets back; ``None`` if the request belongs to no trace."""
+
+    def waited(self, *, began_ns: int, granted: bool) -> None:
+        """The request was in the line since ``began_ns`` (nanoseconds since 1970). ``granted``: it got a group."""
+
+    def sent(self, group: str, endpoint: str) -> TraceContext | None:
+        """The request is sent to a group. Returns the context that the group gets."""
+
+    def not_answered(self, reason: str) -> None:
+        """The group gave no answer, for one of the reasons of ``daybreak_router_retries_total``."""
+
+    def first_byte(self, status: int) -> None:
+        """The answer of the group has begun."""
+
+    def ended(self, outcome: str, *, status: int | None = None) -> None:
+        """The request has ended. ``status``: of the answer that the gateway gives itself."""
+
+
 class Tracing(Protocol):
     """Records traces and exports them in the background."""
 
@@ -64,6 +87,11 @@ class Tracing(Protocol):
         ``asked_ns``: when the claim was sent. ``ready_ns``: when the group became ready, after the phases of ``wake``
         (in seconds). Times are nanoseconds since 1970.
         """
+
+    def request(
+        self, caller: TraceContext | None, *, method: str, scheme: str, path: str, pool: str, tenant: str
+    ) -> RequestTrace:
+        """Begin the trace of a request to a serving pool. ``path``: without the query."""
 
     def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Export what has been recorded; wait at most ``timeout_s``."""
@@ -103,18 +131,53 @@ class UnrecordedSubmit:
         """Do nothing."""
 
 
+class UnrecordedRequest:
+    """A request that is not recorded. Its context is passed on."""
+
+    __slots__ = ("context",)
+
+    def __init__(self, context: TraceContext | None) -> None:
+        self.context = context
+
+    def waited(self, *, began_ns: int, granted: bool) -> None:
+        """Do nothing."""
+
+    def sent(self, group: str, endpoint: str) -> TraceContext | None:
+        """The caller's context."""
+        return self.context
+
+    def not_answered(self, reason: str) -> None:
+        """Do nothing."""
+
+    def first_byte(self, status: int) -> None:
+        """Do nothing."""
+
+    def ended(self, outcome: str, *, status: int | None = None) -> None:
+        """Do nothing."""
+
+
+UNRECORDED_SUBMIT = UnrecordedSubmit(None)
+"""Without a context. Most submits get this one, because to make one for each would cost more."""
+
+
 class NoTracing:
     """Records nothing. A caller's context is passed on as it is."""
 
     def submit(self, caller: TraceContext | None) -> SubmitTrace:
         """Pass on the caller's context."""
-        return UnrecordedSubmit(caller)
+        return UNRECORDED_SUBMIT if caller is None else UnrecordedSubmit(caller)
 
     def attempt(
         self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]
     ) -> AttemptTrace:
         """Record nothing."""
         return NO_ATTEMPT_TRACE
+
+    def request(
+        self, caller: TraceContext | None, *, method: str, scheme: str, path: str, pool: str, tenant: str
+    ) -> RequestTrace:
+        """Pass on the caller's context."""
+        return UnrecordedRequest(caller)
 
     def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Do nothing."""

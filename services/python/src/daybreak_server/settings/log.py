@@ -14,12 +14,12 @@ class LogSettings(Section):
 
     format: Literal["auto", "json", "text"] = Field(
         "auto",
-        description="Format of the lines. `auto` selects `json` in a pod whose standard error is no terminal, or else "
-        "`text`, with colours on a terminal.",
+        description="Format of the lines. `auto` selects `json` in a pod whose standard error is not a terminal, or "
+        "else `text`, with colours on a terminal.",
     )
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
-        description="Least severe level that is logged. Below `debug`, libraries log only warnings and errors.",
+        description="Least severe level that is logged. Unless it is `debug`, libraries log only warnings and errors.",
     )
     container: Literal["auto", "always", "never"] = Field(
         "auto",

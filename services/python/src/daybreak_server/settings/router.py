@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from daybreak_server.domain.routing import RoutingPolicy
+from daybreak_server.settings.rules import fitting
 from daybreak_server.settings.rules.numbers import Bytes, Count, Duration
-from daybreak_server.settings.section import Section
+from daybreak_server.settings.section import Section, checked
 
 
 class RouterSettings(Section):
@@ -20,8 +23,8 @@ class RouterSettings(Section):
     )
     timeout_s: Duration = Field(
         600.0,
-        description="How long a request may take, from its arrival to the end of its answer, if it has no "
-        "`Daybreak-Deadline-S`.",
+        description="How long a request may take, from its arrival to the end of its answer. The header "
+        "`Daybreak-Deadline-S` of a request can only shorten this.",
     )
     max_wait_s: Duration = Field(
         300.0, description="How long a request may wait until a group is ready and free, in seconds."
@@ -43,9 +46,13 @@ class RouterSettings(Section):
     )
     max_tries: Count = Field(
         3,
-        description="To how many groups a request is sent if each breaks before it answers. Groups that refuse a "
-        "request do not count.",
+        description="How often a request is sent if its group breaks each time before it answers. Groups that refuse "
+        "a request do not count.",
     )
     prefix_bytes: Count = Field(
         1024, description="How much of the beginning of a body the policy `prefix` compares."
     )
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        return checked(self, fitting.of_router(self))

@@ -14,7 +14,7 @@ from daybreak_server.settings.section import Section, checked
 
 
 class TracingSettings(Section):
-    """Traces of tasks, sent to an OpenTelemetry collector by OTLP over HTTP."""
+    """Traces of tasks and of requests to serving pools, sent to an OpenTelemetry collector by OTLP over HTTP."""
 
     enabled: bool = Field(
         False,
@@ -25,8 +25,9 @@ class TracingSettings(Section):
     )
     sample_ratio: Ratio = Field(
         0.02,
-        description="Share of the tasks whose trace is recorded, from 0 to 1. It is decided at the submit. If the "
-        "request has a `traceparent`, the caller's decision is kept.",
+        description="Share of the tasks, and of the requests to serving pools, whose trace is recorded, from 0 to 1. "
+        "It is decided when the submit or the request arrives. If that has a `traceparent`, the caller's decision is "
+        "kept.",
     )
     headers_file: Path | None = Field(
         None,

@@ -96,7 +96,9 @@ class HttpSettings(Section):
     )
     port: Port = Field(8000, description="Port to listen on. 0 selects any free port.")
     max_body_bytes: Bytes = Field(
-        1 << 20, description="Maximum size of a request body. A larger body gets the error `too_large`."
+        1 << 20,
+        description="Maximum size of a request body. A larger body gets the error `too_large`. The limit of requests "
+        "to groups is `router.max_body_bytes`.",
     )
     max_streams: Count = Field(
         10_000, description="Maximum number of open SSE and WebSocket streams in one process."
@@ -199,14 +201,15 @@ class PoolSettings(Section):
     )
     target_load: Share | None = Field(
         None,
-        description="Requests per group at which a pool of kind `online` is to run: it needs as many groups as its "
-        "requests, in progress and waiting, divided by this. If unset, `capacity`. On Kubernetes, `targetLoad` of the "
-        "GeneratorPool overrides it.",
+        description="How many requests each group of a pool of kind `online` should have. The pool needs as many "
+        "groups as its requests, in progress and waiting, divided by this number. If unset, `capacity`. On Kubernetes, "
+        "`targetLoad` of the GeneratorPool overrides it.",
     )
     ports: PortRange | None = Field(
         None,
-        description="Ports at which the leaders of a pool of kind `online` listen, such as `20100-20199`: the first "
-        "free one of its host. A firewall can then let gateways through. If unset, any free port.",
+        description="Range of ports for the leaders of a pool of kind `online`, such as `20100-20199`. Each leader "
+        "listens on the first port of the range that is free on its host. A firewall can then let gateways through. If "
+        "unset, any free port.",
     )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(
@@ -252,8 +255,8 @@ class MetricsSettings(Section):
 
     tenants_max: Count = Field(
         policy.TENANTS_MAX,
-        description="Most tenants of a pool with series of their own; further ones are counted together, as `other`. "
-        "A lower number takes no series away.",
+        description="Maximum number of tenants of a pool that have series of their own. All others are counted "
+        "together, as `other`. A lower number removes no series that exists.",
     )
 
 

@@ -6,15 +6,15 @@
 Threads. In a group of one rank, as many requests run at once as the pool's capacity, each on a thread of its own; with
 a capacity of 1, ``serve`` is never called while another call runs. In a group of several ranks, one request runs at a
 time, and every rank calls ``serve`` with the same request, so ``serve`` may use collectives. Clients get the leader's
-answer; those of the other ranks are dropped. All ranks must produce the same number of parts, because they agree after
-each part whether to continue.
+answer; those of the other ranks are dropped, so they may yield ``b""``. All ranks must produce the same number of
+parts, because they agree after each part whether to continue.
 
 Errors. Raise :class:`RequestError` to answer with a status of your choice. After any other exception the answer is 500.
 If part of the answer has been sent, the connection is closed instead, so that no client takes it for a whole answer.
 
 Cancelling. When the client has gone or the deadline has passed, the iterator is closed after its present part:
-``GeneratorExit`` is raised at the ``yield``. Code that computes for long without a ``yield`` can ask
-:attr:`Request.cancelled`.
+``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so it can be yielded at any time to
+let this happen. Code that computes for long without a ``yield`` can ask :attr:`Request.cancelled`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,17 @@ class RequestError(WorkloadError):
     def __init__(self, status: int, message: str, *, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.status = status
+
+
+class CountTokens(Protocol):
+    """The type of :attr:`Request.count_tokens`."""
+
+    def __call__(self, *, input: int = 0, output: int = 0) -> None:
+        """Count tokens."""
+
+
+def _count_nothing(*, input: int = 0, output: int = 0) -> None:
+    return None
 
 
 def never() -> bool:
@@ -60,6 +71,11 @@ class Request:
     """Whether nobody waits for the answer any more. A call also shows that the work advances, so a request that
     computes for longer than ``lease.stall_s`` without a part must call it. In a group of several ranks it is always
     false, because the ranks may only stop together: yield instead."""
+
+    count_tokens: CountTokens = _count_nothing
+    """Report how many tokens the workload has read or produced for this request since the last call:
+    ``request.count_tokens(input=12)``, ``request.count_tokens(output=1)``. They are only counted, as a metric. Calls on
+    ranks other than the leader count nothing."""
 
     def json(self) -> Any:
         """The body as JSON. :raises RequestError: 400 if it is not."""

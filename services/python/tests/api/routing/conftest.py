@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from api_support import Api
 
 from daybreak_server.adapters.redis.queue import RedisQueue
 from testkit.http_backend import Backend
+from verification.faults.environment.proxy import TcpProxy
 
 POOL = "answers"
 
@@ -54,6 +56,19 @@ def groups(valkey: Server, tmp_path: Path) -> Iterator[Groups]:
     found = Groups(valkey.url, tmp_path)
     yield found
     found.close()
+
+
+@pytest.fixture
+def cuttable() -> Iterator[Callable[[Backend], TcpProxy]]:
+    """Puts a proxy that can break connections between gateways and a backend that is not registered yet."""
+    with ExitStack() as stack:
+
+        def put(backend: Backend) -> TcpProxy:
+            proxy = stack.enter_context(TcpProxy(("127.0.0.1", backend.port)))
+            backend.endpoint = f"http://127.0.0.1:{proxy.port}"
+            return proxy
+
+        yield put
 
 
 @pytest.fixture

@@ -41,6 +41,38 @@ def test_a_group_that_dies_before_it_answers_is_replaced_by_another_one(start_ga
     assert responses[0].json()["code"] == "group_failed"
 
 
+def test_a_request_whose_connection_breaks_goes_to_the_same_group_if_there_is_no_other(
+    start_gateway, groups, cuttable
+):
+    api = start_gateway()
+    (backend,) = groups.start(1)
+    proxy = cuttable(backend)
+    groups.register(backend)
+    ready(api, 1)
+    with ThreadPoolExecutor(1) as clients:
+        deadline = {"Daybreak-Deadline-S": "20"}
+        response = clients.submit(httpx2.get, f"{api.url}{SERVE}/?latency=1", headers=deadline, timeout=60)
+        wait_until(lambda: backend.lines("begin"), 60, "the request to reach the group")
+        proxy.cut()
+        assert response.result().status_code == 200, response.result().text
+    assert len(backend.lines("begin")) == 2
+
+
+def test_a_request_that_breaks_each_connection_is_given_up_long_before_its_deadline(
+    start_gateway, groups, cuttable
+):
+    api = start_gateway(max_tries=2)
+    (backend,) = groups.start(1)
+    proxy = cuttable(backend)
+    groups.register(backend)
+    ready(api, 1)
+    proxy.lose_replies(2, match=b"poison")
+    response = httpx2.get(f"{api.url}{SERVE}/poison", timeout=60)
+    assert (response.status_code, response.json()["code"]) == (502, "group_failed")
+    assert len(backend.lines("begin")) == 2
+    assert api.client.get(f"{SERVE}/").status_code == 200
+
+
 def test_after_the_first_byte_a_request_is_not_sent_again(start_gateway, groups):
     api = start_gateway()
     groups.register(*groups.start(2))
@@ -85,6 +117,15 @@ def test_requests_that_a_group_refuses_go_to_another_one(start_gateway, groups):
     assert 'daybreak_router_requests_total{outcome="answered",pool="answers"} 1.0' in shown
     assert 'daybreak_router_ready_groups{pool="answers"} 2.0' in shown
     assert 'daybreak_router_first_byte_seconds_count{pool="answers"} 1.0' in shown
+
+
+def test_a_request_that_breaks_the_groups_that_run_it_is_given_up(start_gateway, groups):
+    api = start_gateway(max_tries=2)
+    groups.register(*groups.start(3))
+    ready(api, 3)
+    response = api.client.post(f"{SERVE}/?refuse=broken", headers={"Daybreak-Deadline-S": "20"})
+    assert (response.status_code, response.json()["code"]) == (502, "group_failed")
+    assert sum(len(backend.lines("refused")) for backend in groups.backends) == 2
 
 
 def test_a_body_that_can_be_sent_only_once_is_not_lost_to_a_group_that_refuses(start_gateway, groups):

@@ -108,3 +108,22 @@ def test_capacity_counts_own_requests_and_keeps_them_over_views():
     table.update(view(record("g-a", capacity=2)))
     assert table.ready[0] is group
     assert not group.free
+
+
+def test_a_group_with_another_endpoint_keeps_its_count_of_requests():
+    table = table_of(record("g-a", capacity=1))
+    (group,) = table.ready
+    table.sent(group)
+    table.update(view(record("g-a", capacity=1, endpoint="http://elsewhere:2")))
+    assert [(known.endpoint, known.own) for known in table.ready] == [("http://elsewhere:2", 1)]
+    table.ended(group)
+    assert [known.own for known in table.ready] == [0]
+
+
+def test_the_list_of_groups_is_another_object_only_if_they_have_changed():
+    table = table_of(record("g-a"), record("g-b"))
+    before = table.ready
+    table.update(view(record("g-a", load=Load(in_flight=5)), record("g-b")))
+    assert table.ready is before
+    table.update(view(record("g-a")))
+    assert table.ready is not before

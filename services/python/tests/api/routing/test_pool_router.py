@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from daybreak_server.api.routing.candidates import RoutingRequest
-from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
+from daybreak_server.api.routing.pool_router import (
+    BROKEN_PAUSE_S,
+    ClosingError,
+    PoolRouter,
+    Slot,
+    WaitedTooLongError,
+)
 from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
@@ -94,8 +101,7 @@ async def test_a_request_that_had_a_group_waits_at_the_front_and_is_never_refuse
     again = ticket()
     slot = await router.acquire(again, deadline=later())
     (new,) = await wait_for(router)
-    again.broke.add("g-a")
-    slot.release()
+    router.broke(slot, again)
     assert (await new).group.id == "g-a"
     (newer,) = await wait_for(router)
     first = asyncio.create_task(router.acquire(again, deadline=later()))
@@ -138,13 +144,39 @@ async def test_a_request_is_not_given_to_a_group_that_broke_it():
     router = make()
     router.update(view("g-a"))
     broken = ticket()
-    broken.broke.add("g-a")
+    router.broke(await router.acquire(broken, deadline=later()), broken)
     task = asyncio.create_task(router.acquire(broken, deadline=later()))
     while not router.waiting:
         await asyncio.sleep(0)
     assert router.acquire_now(ticket()) is not None
     router.update(view("g-a", "g-b"))
     assert (await task).group.id == "g-b"
+
+
+async def test_a_request_goes_back_to_the_group_that_broke_it_if_there_is_no_other():
+    router = make()
+    router.update(view("g-a"))
+    broken = ticket()
+    for pause_s in (BROKEN_PAUSE_S, 2 * BROKEN_PAUSE_S):
+        router.broke(await router.acquire(broken, deadline=later()), broken)
+        broke_at = asyncio.get_running_loop().time()
+        assert router.acquire_now(broken) is None
+        assert broken.broke == {"g-a": pytest.approx(broke_at + pause_s, abs=0.2)}
+    assert (await router.acquire(broken, deadline=later())).group.id == "g-a"
+    assert asyncio.get_running_loop().time() >= broken.broke["g-a"]
+
+
+async def test_a_request_waits_for_a_full_group_rather_than_for_one_that_broke_it():
+    router = make()
+    router.update(view("g-a", "g-b"))
+    broken = ticket()
+    slot = await router.acquire(broken, deadline=later())
+    other = await router.acquire(ticket(), deadline=later())
+    router.broke(slot, broken)
+    broken.broke[slot.group.id] = 0.0  # its pause is over
+    assert router.acquire_now(broken) is None
+    other.release()
+    assert (await router.acquire(broken, deadline=later())).group is other.group
 
 
 async def test_a_full_group_gets_the_request_again_after_a_pause():
@@ -180,58 +212,155 @@ async def test_slots_of_a_group_whose_lease_ends_are_lost():
     assert {slot.group.id: slot.lost for slot in slots} == {"g-a": True, "g-b": False}
 
 
+async def test_a_group_that_refuses_connections_is_tried_again_after_one_pause():
+    """However many requests find it so: a later pause must not be ended by that of an earlier request."""
+    router = make()
+    router.update(view("g-a", capacity=2))
+    slots = [await router.acquire(ticket(), deadline=later()) for _ in range(2)]
+    pauses: list[float] = []
+    router._later = lambda seconds, *_: pauses.append(seconds)  # type: ignore[method-assign]
+    assert [router.unreachable(slot) for slot in slots] == [True, False]
+    assert pauses == [1.0]
+
+
+async def test_requests_that_wait_for_one_full_group_cost_nothing_while_others_come_and_go():
+    router = make(policy=RoutingPolicy.SESSION, max_waiting=2000, max_waiting_per_tenant=2000)
+    router.update(view("g-a", "g-b"))
+    full = await router.acquire(ticket(session=b"x"), deadline=later())
+    (other,) = [group for group in router.groups if group is not full.group]
+    tasks = await wait_for(router, 1000, session=b"x")
+    looks = 0
+    only_group = router._only_group
+
+    def counted(waiting: Ticket):
+        nonlocal looks
+        looks += 1
+        return only_group(waiting)
+
+    router._only_group = counted  # type: ignore[method-assign]
+    for _ in range(10):
+        slot = await router.acquire(ticket(), deadline=later())
+        assert slot.group is other
+        slot.release()
+    assert looks <= 1000  # each is looked at once at most
+    full.release()
+    assert (await tasks[0]).group is full.group
+    assert not tasks[1].done()
+    router.update(view(other.id))  # now all go to the other group
+    assert (await tasks[1]).group is other
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_change_of_policy_gives_other_groups_to_those_that_waited_for_one():
+    router = make(policy=RoutingPolicy.SESSION)
+    router.update(view("g-a", "g-b"))
+    full = await router.acquire(ticket(session=b"x"), deadline=later())
+    (waiting,) = await wait_for(router, session=b"x")
+    (await router.acquire(ticket(), deadline=later())).release()  # the line is looked at beside a free group
+    assert not waiting.done()
+    router.update(replace(view("g-a", "g-b"), routing=RoutingPolicy.LEAST_LOADED))
+    assert (await waiting).group is not full.group
+
+
+class Life:
+    """Requests, slots and groups of one router, to which anything may happen in any order."""
+
+    def __init__(self, policy: RoutingPolicy) -> None:
+        self.router = make(policy=policy)
+        self.slots: list[Slot] = []
+        self.waiting: dict[asyncio.Task[Slot], Ticket] = {}
+        self._tickets: dict[Slot, Ticket] = {}
+        self._names: list[str] = []
+        self._stored: RoutingPolicy | None = None
+
+    def step(self, kind: str, number: int) -> None:
+        match kind:
+            case "come":
+                self._wait(ticket(str(number % 3), session=(b"x", b"x", b"y", b"z", None, None)[number]))
+            case "leave" if self.waiting:
+                list(self.waiting)[number % len(self.waiting)].cancel()
+            case "policy":
+                self._stored = list(RoutingPolicy)[number]
+                self._update()
+            case "groups":
+                self._names = [f"g-{n}" for n in range(number)]
+                self._update()
+            case "end" | "full" | "break" if self.slots:
+                self._end(kind, self.slots.pop(number % len(self.slots)))
+
+    async def settle(self) -> None:
+        for _ in range(4):
+            await asyncio.sleep(0)
+        for task in [task for task in self.waiting if task.done()]:
+            waiter = self.waiting.pop(task)
+            if not task.cancelled():
+                self.slots.append(task.result())
+                self._tickets[task.result()] = waiter
+
+    def check(self) -> None:
+        router = self.router
+        assert (router.in_flight, router.waiting) == (len(self.slots), len(self.waiting))
+        for group in router.groups:
+            assert group.own == sum(slot.group is group for slot in self.slots) <= 1
+        for waiter in self.waiting.values():
+            assert router._choose(waiter) is None, "a request waits beside a group that it may have"
+
+    async def end(self) -> None:
+        for task in self.waiting:
+            task.cancel()
+        for slot in self.slots:
+            slot.release()
+        await self.settle()
+        for slot in self.slots:
+            slot.release()
+
+    def _end(self, kind: str, slot: Slot) -> None:
+        if kind == "full":
+            self.router.refused(slot, leaves=False)
+            return
+        if kind == "break":
+            self.router.broke(slot, self._tickets[slot])
+            self._wait(self._tickets[slot])
+        else:
+            slot.release()
+
+    def _wait(self, waiter: Ticket) -> None:
+        self.waiting[asyncio.create_task(self.router.acquire(waiter, deadline=later()))] = waiter
+
+    def _update(self) -> None:
+        self.router.update(replace(view(*self._names, capacity=1), routing=self._stored))
+
+
+@pytest.mark.parametrize("policy", list(RoutingPolicy))
 @given(
     st.lists(
         st.one_of(
-            st.tuples(st.just("come"), st.integers(0, 2)),
-            st.tuples(st.just("end"), st.integers(0, 30)),
-            st.tuples(st.just("leave"), st.integers(0, 30)),
-            st.tuples(st.just("full"), st.integers(0, 30)),
+            st.tuples(st.just("come"), st.integers(0, 5)),
+            st.tuples(st.sampled_from(["end", "leave", "full", "break"]), st.integers(0, 3)),
+            st.tuples(st.just("policy"), st.integers(0, 5)),
             st.tuples(st.just("groups"), st.integers(0, 3)),
         ),
-        max_size=60,
+        min_size=5,
+        max_size=40,
     )
 )
-def test_no_request_and_no_slot_is_ever_lost(steps):
+def test_no_request_and_no_slot_is_ever_lost(policy, steps):
     """Whatever happens in whatever order: counts are exact, capacities hold, and nobody waits beside a free group."""
 
     async def run() -> None:
-        router = make()
-        slots: list[Slot] = []
-        waiting: list[asyncio.Task[Slot]] = []
-
-        async def settle() -> None:
-            for _ in range(4):
-                await asyncio.sleep(0)
-            for task in [task for task in waiting if task.done()]:
-                waiting.remove(task)
-                if not task.cancelled():
-                    slots.append(task.result())
-
-        for step, number in steps:
-            if step == "come":
-                waiting.append(asyncio.create_task(router.acquire(ticket(str(number)), deadline=later())))
-            elif step == "end" and slots:
-                slots.pop(number % len(slots)).release()
-            elif step == "full" and slots:
-                router.refused(slots.pop(number % len(slots)), leaves=False)
-            elif step == "leave" and waiting:
-                waiting[number % len(waiting)].cancel()
-            elif step == "groups":
-                router.update(view(*[f"g-{n}" for n in range(number)], capacity=2))
+        life = Life(policy)
+        life.step("groups", 2)
+        for number in (0, 1, 4, 0, 2, 4):
+            life.step("come", number)
+        await life.settle()
+        for kind, number in steps:
+            life.step(kind, number)
             if number % 2:  # otherwise the next step comes at the same moment
-                await settle()
-        await settle()
-        assert (router.in_flight, router.waiting) == (len(slots), len(waiting))
-        for group in router.groups:
-            assert group.own == sum(slot.group is group for slot in slots) <= 2
-        assert not waiting or router.acquire_now(ticket()) is None
-        for slot in slots:
-            slot.release()
-        for task in waiting:
-            task.cancel()
-        await settle()
-        for slot in slots:
-            slot.release()
+                await life.settle()
+                life.check()
+        await life.settle()
+        life.check()
+        await life.end()
 
     asyncio.run(run())

@@ -11,8 +11,10 @@ import pytest
 from routing_support import SERVE, metrics, ready, rss_bytes, still
 from typer.testing import CliRunner
 
+from daybreak.wire import ErrorCode
 from daybreak_server.cli.main import app
 from daybreak_server.domain.routing import RoutingPolicy
+from daybreak_server.observability.router_metrics import OUTCOMES, RETRY_REASONS
 from testkit.waiting import wait_until
 
 
@@ -25,7 +27,7 @@ def test_a_request_reaches_a_group_and_its_answer_the_client(start_gateway, grou
     assert (seen["method"], seen["path"], seen["query"]) == ("POST", "/a/b%2Fc", "x=1&y=%20")
     assert seen["sha256"] == hashlib.sha256(b"hello").hexdigest()
     assert seen["headers"]["x-own"] == "1"
-    assert float(seen["headers"]["daybreak-deadline-s"]) > 500
+    assert 500 < float(seen["headers"]["daybreak-deadline-s"]) <= 600
     assert response.headers["daybreak-group"] == groups.backends[0].id
     assert response.headers["x-request-id"] == seen["headers"]["x-request-id"]
     assert len(response.headers.get_list("date")) == 1
@@ -41,6 +43,16 @@ def test_any_method_and_status_passes_unchanged(start_gateway, groups):
     assert (head.status_code, head.content) == (200, b"")
     assert int(head.headers["content-length"]) > 0
     assert api.client.get(f"{SERVE}/x").status_code == 200
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PURGE"])
+def test_methods_that_are_not_for_groups_are_refused(start_gateway, method):
+    api = start_gateway()
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as client:
+        client.sendall(f"{method} {SERVE}/x HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        response = client.recv(1000).lower()
+    assert response.startswith(b"http/1.1 405 ")
+    assert b"allow: get, head, post, put, patch, delete, options" in response
 
 
 def test_an_answer_streams_as_the_group_produces_it(start_gateway, groups):
@@ -66,6 +78,20 @@ def test_a_body_larger_than_the_buffer_is_passed_on_as_it_arrives(start_gateway,
         assert api.client.post(f"{SERVE}/", content=content).json()["code"] == "too_large"
 
 
+def oldest_wait_s(api):
+    name = 'daybreak_router_oldest_wait_seconds{pool="answers"}'
+    return float(next(line for line in metrics(api).splitlines() if line.startswith(name)).rpartition(" ")[2])
+
+
+def test_every_known_outcome_and_reason_begins_with_0(start_gateway):
+    """Prometheus sees no increase in the first value of a series, so an alert would miss the first failures."""
+    shown = metrics(start_gateway())
+    for outcome in (*OUTCOMES, *(code.value for code in (ErrorCode.QUEUE_FULL, ErrorCode.INTERNAL))):
+        assert f'daybreak_router_requests_total{{outcome="{outcome}",pool="answers"}} 0.0' in shown
+    for reason in RETRY_REASONS:
+        assert f'daybreak_router_retries_total{{pool="answers",reason="{reason}"}} 0.0' in shown
+
+
 def test_requests_wait_at_zero_until_a_group_is_ready(start_gateway, groups):
     api = start_gateway()
     router = api.context.serving_pools.get("answers").router
@@ -73,11 +99,14 @@ def test_requests_wait_at_zero_until_a_group_is_ready(start_gateway, groups):
         waiting = [clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60) for _ in range(8)]
         wait_until(lambda: router.waiting == 8, 60, "8 requests to wait")
         assert 'daybreak_router_waiting_requests{pool="answers"} 8.0' in metrics(api)
+        first, second = oldest_wait_s(api), oldest_wait_s(api)
+        assert 0 < first < second
         groups.register(*groups.start(1, capacity=2))
         answers = [response.result() for response in waiting]
     assert [response.status_code for response in answers] == [200] * 8
     assert router.demand == 0
     assert 'daybreak_router_wait_seconds_count{pool="answers"} 8.0' in metrics(api)
+    assert oldest_wait_s(api) == 0
 
 
 def test_a_request_whose_deadline_ends_at_zero_gets_the_phase(start_gateway, groups):
@@ -119,6 +148,40 @@ def test_a_client_that_goes_away_ends_the_work_of_the_group(start_gateway, group
     wait_until(lambda: router.demand == 0, 60, "the slot to be free")
 
 
+def test_a_client_that_goes_away_while_it_still_sends_ends_the_work_of_a_group_that_answers(
+    start_gateway, groups
+):
+    api = start_gateway(buffer_bytes=1000)
+    (backend,) = groups.start(1)
+    groups.register(backend)
+    ready(api, 1)
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as client:
+        head = f"POST {SERVE}/?early=1&chunks=1000&pause=0.2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000"
+        client.sendall(f"{head}\r\n\r\n".encode() + b"x" * 2000)
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    wait_until(lambda: backend.lines("gone"), 60, "the group to see that the client has gone")
+
+
+def test_bodies_that_still_arrive_count_as_kept_in_memory(start_gateway, groups):
+    api = start_gateway(max_buffered_bytes=10, buffer_bytes=10)
+    groups.register(*groups.start(1))
+    ready(api, 1)
+
+    def code() -> str | None:
+        return api.client.post(f"{SERVE}/", content=b"x" * 5).json().get("code")
+
+    assert code() is None
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2]))) as client:
+        client.sendall(
+            f"POST {SERVE}/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n12345678".encode()
+        )
+        in_memory = api.context.serving_pools._in_memory
+        wait_until(lambda: in_memory.count == 8, 60, "the bytes of the slow body to be counted")
+        assert code() == "queue_full"
+    wait_until(lambda: in_memory.count == 0, 60, "the bytes of the slow body to be gone")
+    assert code() is None
+
+
 def test_a_client_that_goes_away_leaves_the_line(start_gateway, groups):
     api = start_gateway()
     router = api.context.serving_pools.get("answers").router
@@ -147,7 +210,7 @@ def test_a_slow_client_slows_down_its_group(start_gateway, groups):
 
 
 def test_limits_are_told_apart(start_gateway, groups):
-    api = start_gateway(max_waiting=2, max_waiting_per_tenant=1, max_buffered_bytes=10)
+    api = start_gateway(max_waiting=2, max_waiting_per_tenant=1, max_buffered_bytes=10, buffer_bytes=10)
     router = api.context.serving_pools.get("answers").router
     with ThreadPoolExecutor(1) as clients:
         first = clients.submit(httpx2.get, f"{api.url}{SERVE}/", timeout=60)

@@ -14,30 +14,25 @@ from verification.benchmarks.competitors.contenders import ENVIRONMENTS, HERE, C
 
 def make(contender: Contender) -> None:
     """Create its environment unless it exists. :raises subprocess.CalledProcessError: if that fails."""
-    if contender.environment is None or contender.installed:
+    if contender.environment is not None:
+        requirements = HERE / "requirements" / f"{contender.environment}.txt"
+        install(contender.name, ENVIRONMENTS / contender.environment, requirements)
+
+
+def install(name: str, folder: Path, requirements: Path) -> None:
+    """Create an environment in ``folder`` unless it exists. :raises subprocess.CalledProcessError: if that fails."""
+    python = folder / "bin" / "python"
+    if python.exists():
         return
-    folder = ENVIRONMENTS / contender.environment
-    requirements = HERE / "requirements" / f"{contender.environment}.txt"
     uv = Path(sys.executable).parent / "uv"
-    print(f"Installing {contender.name} into {folder} …", file=sys.stderr)
+    print(f"Installing {name} into {folder} …", file=sys.stderr)
     try:
         if uv.exists():
             _run([str(uv), "venv", "-q", "-p", sys.executable, str(folder)])
-            _run(
-                [
-                    str(uv),
-                    "pip",
-                    "install",
-                    "-q",
-                    "-p",
-                    str(folder / "bin" / "python"),
-                    "-r",
-                    str(requirements),
-                ]
-            )
+            _run([str(uv), "pip", "install", "-q", "-p", str(python), "-r", str(requirements)])
         else:
             _run([sys.executable, "-m", "venv", str(folder)])
-            _run([str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(requirements)])
+            _run([str(python), "-m", "pip", "install", "-q", "-r", str(requirements)])
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # else the next run would use an incomplete environment
         raise
@@ -45,14 +40,18 @@ def make(contender: Contender) -> None:
 
 def versions(contender: Contender) -> dict[str, str]:
     """The installed versions of its packages."""
+    return versions_of(contender.programs, contender.packages)
+
+
+def versions_of(programs: Path, packages: Sequence[str]) -> dict[str, str]:
+    """The versions of packages in the environment with this folder of programs."""
     code = (
         "import json, sys; from importlib.metadata import version; "
         "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
     )
     result = subprocess.run(
-        [str(contender.programs / "python"), "-c", code, *contender.packages],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        [str(programs / "python"), "-c", code, *packages], check=True, capture_output=True, text=True
+    )
     installed: dict[str, str] = json.loads(result.stdout)
     return installed
 

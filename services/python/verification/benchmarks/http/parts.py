@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,7 @@ def process(
     log: Path,
     ready: Callable[[int], bool],
     start_s: float = START_S,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Run a process on ``cores`` until the block ends. :raises RuntimeError: with its log, if it is not ready soon."""
     with log.open("ab") as file:
@@ -86,6 +87,7 @@ def process(
             stdout=file,
             stderr=file,
             cwd=HOME,
+            env=env,
             preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
     try:

@@ -8,32 +8,32 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-import redis
-
 from daybreak_server.local.instance import free_port
 from daybreak_server.settings.tracing import TracingSettings
-from verification.benchmarks.http import load, parts
+from verification.benchmarks.http import parts
 from verification.benchmarks.http.parts import Cores, Running
-from verification.benchmarks.http.plan import plain
-from verification.benchmarks.observability import steps
-from verification.benchmarks.observability.modes import MODES, cpu_s
+from verification.benchmarks.observability import steps, submits
+from verification.benchmarks.observability.modes import MODES
 from verification.results import FOLDER, Report, Row
 
 MOST = 1.03
+SEED = 1
 EVERY_TRACE = ", every trace sampled"
 ABOUT = (
     "*On*: metrics, the log at level `info` as JSON, and tracing with its default `tracing.sample_ratio` of {ratio:g} "
     "and a collector that accepts everything. *Off*, the baseline: no metrics (also in Redis, whose scripts count "
-    "nothing), only errors in the log, no tracing. *Submit*: CPU time of the gateway and of Redis for each "
-    "`POST /v1/tasks`, the export of spans included, at 16 requests at once. *Step*: CPU time of a group of one rank, "
-    "whose metrics Ray exports, and of Redis, for each step. A round with everything on forms a pair with one with "
-    "everything off, just before or after it. The baseline is the median of its rounds; the figure is the baseline "
-    "plus the median difference of the pairs, which is what a busy machine disturbs least. *Every trace sampled* shows "
-    "the cost at a ratio of 1."
+    "nothing), only errors in the log, no tracing. *Every trace sampled* shows the cost at a ratio of 1. *Submit*: CPU "
+    "time of the gateway and of Redis for each `POST /v1/tasks`, the export of spans included, at 16 requests at once. "
+    "All processes are started {starts} times. Each time, a gateway of each mode and a second one of the baseline, the "
+    "*control*, take turns of {turn:g} s in random order, {rounds} rounds in all. The difference of a start is the "
+    "median of the differences within its rounds. The figure is the baseline plus the median of the starts; *min to "
+    "max* is over the starts, which for six of them is a confidence interval of 97 %. *Step*: CPU time of a group of "
+    "one rank, whose metrics Ray exports, and of Redis, for each step. The figure is the baseline plus the median "
+    "difference within a round; *min to max* is over the rounds."
 )
 
 
@@ -48,36 +48,25 @@ def main(arguments: list[str] | None = None) -> int:
     report = Report(
         "observability",
         title="Cost of metrics, traces and logs",
-        about=ABOUT.format(ratio=TracingSettings().sample_ratio),
+        about=ABOUT.format(
+            ratio=TracingSettings().sample_ratio,
+            starts=submits.STARTS,
+            rounds=submits.ROUNDS,
+            turn=submits.TURN_S,
+        ),
+        seed=SEED,
     )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-observability-")))
         cores = Cores.here()
         available = parts.everywhere()
         stack.callback(os.sched_setaffinity, 0, available)
-        stores = {
-            mode: stack.enter_context(
-                parts.valkey(folder / f"valkey-{mode}", fsync="everysec", cores=cores.clients)
-            )
-            for mode in MODES
-        }
         collector = stack.enter_context(_process(folder, "collector", cores=cores.clients))
         url = f"http://127.0.0.1:{collector.port}"
-        gateways = {
-            mode: stack.enter_context(
-                _process(folder, "gateway", _url(store), str(folder), mode, url, cores=cores.server)
-            )
-            for mode, store in stores.items()
-        }
         os.sched_setaffinity(0, cores.clients)
-        rounds, seconds = (4, 0.1) if given.quick else (200, 0.1)
-        report.rows += _submits(gateways, stores, rounds=rounds, seconds=seconds)
-        for mode, gateway in gateways.items():
-            gateway.process.terminate()
-            gateway.process.wait(60)
-            with redis.Redis(port=stores[mode].port) as client:
-                client.flushall()  # the groups must not work on the tasks that were submitted here
+        report.rows += _submits(folder, cores, url, quick=given.quick)
         os.sched_setaffinity(0, available)
+        stores = {mode: stack.enter_context(_store(folder, mode, cores)) for mode in MODES}
         _start_ray(stack)
 
         def group(options: tuple[str, ...], workload: str) -> AbstractContextManager[Running]:
@@ -85,12 +74,11 @@ def main(arguments: list[str] | None = None) -> int:
 
         for subject in steps.SUBJECTS:
             say(subject.what)
-            took = steps.measure(
-                folder, stores, group, subject=subject, rounds=1 if given.quick else subject.rounds
-            )
+            rounds = 1 if given.quick else subject.rounds
+            took = steps.measure(folder, stores, group, subject=subject, rounds=rounds, seed=SEED)
             for mode in subject.modes[1:]:
                 what = subject.what + EVERY_TRACE * (mode == "all")
-                report.add(_row(what, took[mode], took["off"], promised=subject.promised))
+                report.add(_step_row(what, took[mode], took["off"], promised=subject.promised))
     print(report.table())
     if given.out or not given.quick:
         print(f"\n{report.save(given.out or FOLDER)}", file=sys.stderr)
@@ -100,10 +88,6 @@ def main(arguments: list[str] | None = None) -> int:
 def say(what: str) -> None:
     """Show what is being measured."""
     print(what, file=sys.__stderr__, flush=True)
-
-
-def _url(store: Running) -> str:
-    return f"redis://127.0.0.1:{store.port}"
 
 
 def _process(
@@ -125,45 +109,52 @@ def _start_ray(stack: ExitStack) -> None:
     stack.callback(os.environ.pop, "RAY_ADDRESS")
 
 
-def _submits(
-    gateways: dict[str, Running], stores: dict[str, Running], *, rounds: int, seconds: float
-) -> list[Row]:
-    say(f"Submit: {rounds} rounds of {seconds:g} s for each mode")
-    took: dict[str, list[float]] = {mode: [] for mode in gateways}
-    for gateway in gateways.values():
-        load.run(gateway.port, plain, concurrency=16, seconds=1)
-    for number in range(rounds):
-        order = list(gateways.items())
-        for mode, gateway in order if number % 2 else reversed(order):
-            pids = (gateway.process.pid, stores[mode].process.pid)
-            used, sent = cpu_s(*pids), 0
+def _store(folder: Path, name: str, cores: Cores) -> AbstractContextManager[Running]:
+    return parts.valkey(folder / f"valkey-{name}", fsync="everysec", cores=cores.clients)
 
-            def request(number: int) -> bytes:
-                nonlocal sent
-                sent += 1
-                return plain(number)
 
-            load.run(gateway.port, request, concurrency=16, seconds=seconds)
-            took[mode].append((cpu_s(*pids) - used) / sent * 1e6)
+def _submits(folder: Path, cores: Cores, url: str, *, quick: bool) -> list[Row]:
+    @contextlib.contextmanager
+    def gateway(name: str, mode: str) -> Iterator[tuple[Running, Running]]:
+        with _store(folder, name, cores) as store:
+            options = (f"redis://127.0.0.1:{store.port}", str(folder), mode, url)
+            with _process(folder, "gateway", *options, cores=cores.server) as running:
+                yield running, store
+
+    starts, rounds = (2, 4) if quick else (submits.STARTS, submits.ROUNDS)
+    say(f"Submit: {starts} starts with {rounds} rounds each")
+    costs = submits.measure(gateway, starts=starts, rounds=rounds, seed=SEED)
     return [
-        _row("Submit", took["on"], took["off"], promised=True),
-        _row(f"Submit{EVERY_TRACE}", took["all"], took["off"], promised=False),
+        _submit_row("Submit", costs["on"], promised=True),
+        _submit_row(f"Submit{EVERY_TRACE}", costs["all"]),
+        _submit_row("Submit, the control", costs["control"]),
     ]
 
 
-def _row(what: str, on: Sequence[float], off: Sequence[float], *, promised: bool) -> Row:
+def _submit_row(what: str, cost: submits.Cost, *, promised: bool = False) -> Row:
+    extra = statistics.median(cost.extra)
+    return _row(
+        what, extra, (min(cost.extra), max(cost.extra)), statistics.median(cost.base), promised=promised
+    )
+
+
+def _step_row(what: str, on: Sequence[float], off: Sequence[float], *, promised: bool) -> Row:
     base = statistics.median(off)
-    value = base + statistics.median(with_it - without for with_it, without in zip(on, off, strict=True))
-    say(f"{what}: {value:.2f} µs, {base:.2f} µs without; {value / base - 1:+.1%}")
+    extra = statistics.median(with_it - without for with_it, without in zip(on, off, strict=True))
+    return _row(what, extra, (min(on) - base, max(on) - base), base, promised=promised)
+
+
+def _row(what: str, extra: float, spread: tuple[float, float], base: float, *, promised: bool) -> Row:
+    say(f"{what}: {base:.2f} µs and {extra:+.2f} ({spread[0]:+.2f} to {spread[1]:+.2f}), {extra / base:+.1%}")
     return Row(
         f"{what}: CPU time",
-        round(value, 2),
+        round(base + extra, 2),
         "µs",
         baseline=round(base, 2),
         baseline_what="off",
         target=f"≤ {MOST:g} × the baseline" if promised else "",
-        held=value <= MOST * base if promised else None,
-        spread=(round(min(on), 2), round(max(on), 2)),
+        held=base + extra <= MOST * base if promised else None,
+        spread=(round(base + spread[0], 2), round(base + spread[1], 2)),
     )
 
 

@@ -1,11 +1,12 @@
 """CPU time of a group and its Redis for each step of its tasks, in each mode.
 
-For each mode, a group of one rank has a pool and a Redis of its own. The groups run the same tasks in turn, and while
-one works, the others only wait for their next task. The share of sampled tasks is the ratio of the mode.
+For each mode, a group of one rank has a pool and a Redis of its own. The groups run the same tasks in random order, and
+while one works, the others only wait for their next task. The share of sampled tasks is the ratio of the mode.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -101,9 +102,10 @@ class _Group:
 
 
 def measure(
-    folder: Path, stores: dict[str, Running], serve: Serve, *, subject: Subject, rounds: int
+    folder: Path, stores: dict[str, Running], serve: Serve, *, subject: Subject, rounds: int, seed: int
 ) -> dict[str, list[float]]:
     """The CPU microseconds for each step, by mode, of every round."""
+    order = random.Random(seed)
     took: dict[str, list[float]] = {mode: [] for mode in subject.modes}
     with ExitStack() as stack:
         groups = {
@@ -114,10 +116,9 @@ def measure(
             group.run()
         for _ in range(rounds):
             tasks: dict[str, list[float]] = {mode: [] for mode in groups}
-            for number in range(subject.tasks):
-                order = list(groups.items())
-                for mode, group in order if number % 2 else reversed(order):
-                    tasks[mode].append(group.run())
+            for _ in range(subject.tasks):
+                for mode in order.sample(subject.modes, len(subject.modes)):
+                    tasks[mode].append(groups[mode].run())
             for mode, figures in tasks.items():
                 took[mode].append(statistics.mean(figures))
     return took

@@ -41,6 +41,8 @@ HOP_BY_HOP = frozenset(
     }
 )
 """Headers that concern one connection and are not passed on."""
+_END_TO_END = frozenset({b"close", b"content-length", b"content-type"})
+"""What a header ``Connection`` cannot take out of an answer."""
 
 
 class Answer:
@@ -141,6 +143,8 @@ class Connection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._head_bytes = 0
         self._reusable = False
+        self._named: frozenset[bytes] = frozenset()
+        """Headers of the answer that its header ``Connection`` says concern the connection."""
         self._surplus = False
         """Whether more than one answer has come for a request."""
         self._reading = True
@@ -158,6 +162,7 @@ class Connection(asyncio.Protocol):
         self._answer = answer = Answer(self, head_only=request.method == b"HEAD")
         self._reusable = False
         self._head_bytes = 0
+        self._named = frozenset()
         self.used += 1
         head = _encode_head(request, self._host)
         self._write(head + request.body if request.rest is None else head)
@@ -294,13 +299,15 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
         answer = self._answer
-        if answer is None or answer.complete:
+        if answer is None or answer.begun:  # a trailer
             return
         name = name.lower()
         if name == b"content-length" or (name == b"transfer-encoding" and value.lower() == b"chunked"):
             answer.ends_with_connection = False
         if name not in HOP_BY_HOP:
             answer.headers.append((name, value))
+        elif name == b"connection":
+            self._named |= {token.strip() for token in value.lower().split(b",")} - _END_TO_END
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
@@ -315,6 +322,8 @@ class Connection(asyncio.Protocol):
             answer.notify()
             return
         answer.status = status
+        if self._named:
+            answer.headers = [header for header in answer.headers if header[0] not in self._named]
         answer.begun = True
         self._reusable = self._parser.should_keep_alive()
         if answer.head_only:  # the parser would wait for the body that the headers describe

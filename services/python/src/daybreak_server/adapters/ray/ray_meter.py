@@ -1,12 +1,15 @@
 """The meter of ranks and of ``APIEntrypoint``: Ray collects their metrics and exports them from each node.
 
 Ray prefixes the names with ``ray_`` and adds labels of its own (worker, node, session). It drops the series of a
-process that has ended.
+process that has ended. It also drops a gauge that was not set for two of its report intervals, so the meter sets each
+gauge again every second: a gauge keeps its last value, as in Prometheus' own client.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +24,8 @@ from daybreak_server.ports.metrics import (
 )
 
 _log = logging.getLogger(__name__)
+REPEAT_S = 1.0
+"""How often a gauge is set again. Ray's shortest report interval is 1 s, and it drops a gauge after two of them."""
 
 
 def _ignore(_value: float, tags: dict[str, str]) -> None:
@@ -28,30 +33,18 @@ def _ignore(_value: float, tags: dict[str, str]) -> None:
 
 
 class _Series:
-    """One series. Ray's gauges know only ``set``, so the value is kept here. Never raises."""
+    """One series of a counter or a histogram. Never raises."""
 
     def __init__(self, instrument: Any, tags: dict[str, str]) -> None:
         self._instrument = instrument
         self._tags = tags
-        self._value = 0.0
 
     def inc(self, amount: float = 1) -> None:
-        """Add to a counter or gauge."""
-        if isinstance(self._instrument, ray_metrics.Gauge):
-            self.set(self._value + amount)
-        elif amount > 0:
+        """Add to a counter."""
+        if amount > 0:
             self._record(self._instrument.inc, amount)
         else:  # `inc` refuses 0. Without the private method, the series begins with its first event.
             self._record(getattr(self._instrument, "_record", _ignore), 0)
-
-    def dec(self, amount: float = 1) -> None:
-        """Subtract from a gauge."""
-        self.set(self._value - amount)
-
-    def set(self, value: float) -> None:
-        """Set a gauge."""
-        self._value = value
-        self._record(self._instrument.set, value)
 
     def observe(self, amount: float) -> None:
         """Count an observation."""
@@ -64,12 +57,47 @@ class _Series:
             _log.debug("Ray did not take a measurement", exc_info=True)
 
 
+class _Gauge(_Series):
+    """One series of a gauge. Ray's gauges know only ``set``, so the value is kept here. Never raises."""
+
+    def __init__(self, instrument: Any, tags: dict[str, str]) -> None:
+        super().__init__(instrument, tags)
+        self._value: float | None = None
+        self._lock = threading.Lock()  # `repeat` runs in a thread of its own
+
+    def inc(self, amount: float = 1) -> None:
+        """Add to the value."""
+        with self._lock:
+            self._set((self._value or 0.0) + amount)
+
+    def dec(self, amount: float = 1) -> None:
+        """Subtract from the value."""
+        self.inc(-amount)
+
+    def set(self, value: float) -> None:
+        """Set the value."""
+        with self._lock:
+            self._set(value)
+
+    def repeat(self) -> None:
+        """Set the value again, if there is one."""
+        with self._lock:
+            if self._value is not None:
+                self._set(self._value)
+
+    def _set(self, value: float) -> None:
+        self._value = value
+        self._record(self._instrument.set, value)
+
+
 class RayMeter:
     """Implements :class:`~daybreak_server.ports.metrics.Meter` in a process of a Ray cluster."""
 
     def __init__(self) -> None:
         self._instruments: dict[str, Any] = {}
         self._series: dict[tuple[str, ...], _Series] = {}
+        self._gauges: dict[tuple[str, ...], _Gauge] = {}
+        self._repeating = False
 
     def counter(self, metric: Metric, *labels: str) -> CounterSeries:
         """A series of a counter."""
@@ -77,25 +105,50 @@ class RayMeter:
 
     def gauge(self, metric: Metric, *labels: str) -> GaugeSeries:
         """A series of a gauge."""
-        return self._labelled(metric, labels)
+        key = (metric.name, *labels)
+        gauge = self._gauges.get(key)
+        if gauge is None:
+            gauge = self._gauges[key] = _Gauge(self._instrument(metric), _tags(metric, labels))
+            self._begin_repeating()
+        return gauge
 
     def histogram(self, metric: Metric, *labels: str) -> HistogramSeries:
         """A series of a histogram."""
         return self._labelled(metric, labels)
 
     def remove(self, metric: Metric, *labels: str) -> None:
-        """Forget a series. Ray exports its last value until the process ends."""
-        self._series.pop((metric.name, *labels), None)
+        """Forget a series. Ray drops a gauge soon, and exports the last value of another until the process ends."""
+        key = (metric.name, *labels)
+        self._series.pop(key, None)
+        self._gauges.pop(key, None)
 
     def _labelled(self, metric: Metric, labels: tuple[str, ...]) -> _Series:
         key = (metric.name, *labels)
         series = self._series.get(key)
         if series is None:
-            instrument = self._instruments.get(metric.name)
-            if instrument is None:
-                instrument = self._instruments[metric.name] = _instrument(metric)
-            series = self._series[key] = _Series(instrument, dict(zip(metric.labels, labels, strict=True)))
+            series = self._series[key] = _Series(self._instrument(metric), _tags(metric, labels))
         return series
+
+    def _instrument(self, metric: Metric) -> Any:
+        instrument = self._instruments.get(metric.name)
+        if instrument is None:
+            instrument = self._instruments[metric.name] = _instrument(metric)
+        return instrument
+
+    def _begin_repeating(self) -> None:
+        if not self._repeating:
+            self._repeating = True
+            threading.Thread(target=self._repeat, name="repeat-gauges", daemon=True).start()
+
+    def _repeat(self) -> None:
+        while True:
+            time.sleep(REPEAT_S)
+            for gauge in list(self._gauges.values()):
+                gauge.repeat()
+
+
+def _tags(metric: Metric, labels: tuple[str, ...]) -> dict[str, str]:
+    return dict(zip(metric.labels, labels, strict=True))
 
 
 def _instrument(metric: Metric) -> Any:

@@ -167,6 +167,9 @@ class PoolViewCache:
         self._store = store
         self._now_ms = now_ms
         self._views: dict[str, tuple[int, PoolView]] = {}
+        self._reads = 0
+        self._shown: dict[str, int] = {}
+        """For each pool, which read the latest view is from."""
         self._locks: dict[str, asyncio.Lock] = {}
         self._subscribers: dict[str, list[Callable[[PoolView], None]]] = {}
 
@@ -184,7 +187,12 @@ class PoolViewCache:
 
     async def refresh(self, pool: str) -> PoolView:
         """Read the view from the store now. :raises StoreUnavailableError:"""
+        self._reads += 1
+        read = self._reads
         view = await self._store.pool(pool)
+        if read < self._shown.get(pool, 0):
+            return view  # a later read has been answered sooner: groups must not leave and return
+        self._shown[pool] = read
         self._views[pool] = (self._now_ms(), view)
         for on_view in self._subscribers.get(pool, ()):
             on_view(view)

@@ -7,13 +7,16 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
+from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.upstreams import UpstreamAnswer
 
 REFUSED_HEADER = b"daybreak-refused"
-"""A group sets it in the answer to a request that it has not run, with the reason."""
+"""A group sets it in the answer to a request that another group may answer, with the reason."""
 BUSY = b"busy"
 """The reason of a group that is full. It will take requests again, unlike one that is ``draining``, or one that has
 taken over the address of an ``other`` group."""
+BROKEN = b"broken"
+"""The reason of a group that broke. It has begun to run the request, unlike all others."""
 GROUP_HEADER = b"daybreak-group"
 """In a request, the group that it is meant for. In an answer, the group that answered."""
 _NOT_FORWARDED = frozenset(
@@ -36,6 +39,7 @@ _NOT_FORWARDED = frozenset(
         b"daybreak-tenant",
     }
 )
+_TRACE_HEADERS = frozenset({b"traceparent", b"tracestate"})
 SET_BY_GATEWAY = frozenset({b"date", b"x-request-id"})
 """Headers of answers that the gateway sets itself."""
 Header = tuple[bytes, bytes]
@@ -54,6 +58,17 @@ def forwarded_headers(headers: list[Header], *, request_id: str | None) -> list[
     return passed
 
 
+def trace_headers(headers: list[Header], context: TraceContext | None) -> list[Header]:
+    """The headers with this trace context in place of the caller's. Without a context, they stay as they are."""
+    if context is None:
+        return headers
+    found = [header for header in headers if header[0] not in _TRACE_HEADERS]
+    found.append((b"traceparent", context.traceparent.encode()))
+    if context.tracestate:
+        found.append((b"tracestate", context.tracestate.encode()))
+    return found
+
+
 def target_of(scope: Scope, pool: str) -> bytes:
     """The path and query below the pool's route, percent-encoded as the client sent them."""
     query: bytes = scope["query_string"]
@@ -66,7 +81,7 @@ def target_of(scope: Scope, pool: str) -> bytes:
 
 
 def refusal_of(answer: UpstreamAnswer) -> bytes | None:
-    """Why the group has refused to run the request; ``None`` if it has run it."""
+    """Why the group has refused the request; ``None`` if this is its answer."""
     if answer.status != 503:
         return None
     for name, value in answer.headers:

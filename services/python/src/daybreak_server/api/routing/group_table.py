@@ -8,8 +8,8 @@ requests it has sent, which group refuses connections, and which one is full or 
 * The drain mark is the store's. A group that itself says that it leaves is out until the next views tell.
 * A group that refused a connection is tried again after a pause, because it may only have been unreachable for a
   moment.
-* A group that refused a request because it is full is blocked for a moment. The end of one of our requests on it, or a
-  new report, ends that.
+* A group that refused a request because it is full is blocked for a moment. The end of one of our requests on it, or
+  the end of the pause, ends that.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class _Known:
 
 
 class GroupTable:
-    """The groups of one pool. :attr:`ready` has those that may get requests, in the order of their ids."""
+    """The groups of one pool. :attr:`ready` has those that may get requests, in the order of their ids. It is another
+    object if and only if they have changed."""
 
     def __init__(self) -> None:
         self.ready: Sequence[Candidate] = ()
@@ -66,10 +67,8 @@ class GroupTable:
             del self._known[group_id]
         for group_id, record in records.items():
             known = self._known.get(group_id)
-            if known is None or known.group.endpoint != record.endpoint:
-                own = known.group.own if known is not None else 0
-                candidate = Candidate(id=group_id, endpoint=record.endpoint or "", own=own)
-                known = self._known[group_id] = _Known(candidate)
+            if known is None:
+                known = self._known[group_id] = _Known(Candidate(id=group_id, endpoint=""))
             self._refresh(known, record)
         self._list_ready()
         return set(ended)
@@ -133,6 +132,7 @@ class GroupTable:
 
     def _refresh(self, known: _Known, record: GroupRecord) -> None:
         group, load = known.group, record.load
+        group.endpoint = record.endpoint or ""
         group.capacity = record.capacity
         group.free_memory_bytes = load.free_memory_bytes if load is not None else None
         # The report is up to two seconds old. It may count any of our requests of this time, so all others are theirs.
@@ -144,7 +144,9 @@ class GroupTable:
 
     def _list_ready(self) -> None:
         known = sorted(self._known.values(), key=lambda known: known.group.id)
-        self.ready = tuple(k.group for k in known if not (k.drain or k.left_for_views or k.unreachable))
+        ready = tuple(k.group for k in known if not (k.drain or k.left_for_views or k.unreachable))
+        if len(ready) != len(self.ready) or any(a is not b for a, b in zip(ready, self.ready, strict=True)):
+            self.ready = ready
 
 
 def _serves(record: GroupRecord) -> bool:

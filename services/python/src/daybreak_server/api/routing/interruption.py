@@ -2,6 +2,10 @@
 
 The server tells whether the client has gone only to a caller that waits for it, which takes an asyncio task. Most
 requests end sooner than a client can lose its patience, so the task starts only after ``WATCH_AFTER_S``.
+
+All blocks of a request share one timer, which first starts that task and then waits for the deadline. The blocks
+themselves are what is left of ``asyncio.timeout`` without its timer: entering three of those took as long as the choice
+of a group.
 """
 
 from __future__ import annotations
@@ -16,67 +20,102 @@ WATCH_AFTER_S = 0.1
 
 
 class Interruptible:
-    """A block that ends with ``TimeoutError`` at the deadline, or early by :meth:`interrupt`.
+    """A block that ends with ``TimeoutError`` after :meth:`interrupt`."""
 
-    ``deadline`` is a time of the event loop's clock.
-    """
+    __slots__ = ("_cancelling", "_interrupted", "_loop", "_task")
 
-    def __init__(self, deadline: float) -> None:
-        self._timeout = asyncio.timeout_at(deadline)
-        self._active = False
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._task: asyncio.Task[object] | None = None
+        """The task that runs the block; ``None`` outside of it."""
+        self._cancelling = 0
+        self._interrupted = False
 
     async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        self._active = True
+        self._task = asyncio.current_task(self._loop)
+        assert self._task is not None
+        self._cancelling = self._task.cancelling()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._active = False
-        await self._timeout.__aexit__(kind, error, trace)
+        task, self._task = self._task, None
+        if (
+            self._interrupted
+            and task is not None
+            and task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        ):
+            raise TimeoutError from error
 
     def interrupt(self) -> None:
-        """End the block as soon as possible."""
-        if self._active and not self._timeout.expired():
-            self._active = False
-            self._timeout.reschedule(0.0)
+        """End the block as soon as possible. Does nothing outside of it, or the second time."""
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
 
 
 class ClientWatch:
-    """Watches whether the client is still connected, once its whole request has been read."""
+    """Ends the blocks of one request at its deadline, or as soon as its client has gone.
 
-    def __init__(self, receive: Receive) -> None:
+    ``deadline`` is a time of the event loop's clock. Call :meth:`stop` at the end.
+    """
+
+    def __init__(self, receive: Receive, *, deadline: float) -> None:
         self.gone = False
         self._receive = receive
+        self._deadline = deadline
         self._current: Interruptible | None = None
+        self._over = False
+        """Whether the deadline has passed, or the client has gone."""
+        self._may_watch = False
+        self._is_time = False
+        """Whether ``WATCH_AFTER_S`` have passed."""
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        watch_at = self._loop.time() + WATCH_AFTER_S
+        if watch_at < deadline:
+            self._timer = self._loop.call_at(watch_at, self._tick)
+        else:
+            self._timer = self._loop.call_at(deadline, self._end)
 
     def start(self) -> None:
-        """Begin to watch, a moment from now."""
-        if self._timer is None and self._task is None:
-            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._watch)
+        """Watch the client from now on: its whole request has been read."""
+        self._may_watch = True
+        if self._is_time:
+            self._watch()
 
-    def until(self, deadline: float) -> Interruptible:
-        """A block that ends early if the client goes."""
-        self._current = Interruptible(deadline)
-        return self._current
+    def block(self) -> Interruptible:
+        """A block of this request."""
+        self._current = current = Interruptible(self._loop)
+        if self._over:
+            self._loop.call_soon(current.interrupt)
+        return current
 
     def stop(self) -> None:
         """Stop watching."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
+    def _tick(self) -> None:
+        self._is_time = True
+        self._timer = self._loop.call_at(self._deadline, self._end)
+        if self._may_watch:
+            self._watch()
+
     def _watch(self) -> None:
-        self._timer = None
-        self._task = asyncio.create_task(self._wait())
+        if self._task is None:
+            self._task = self._loop.create_task(self._wait())
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.gone = True
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
         if self._current is not None:
             self._current.interrupt()

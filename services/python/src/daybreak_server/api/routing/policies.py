@@ -2,7 +2,7 @@
 
 Each policy is a pure function of the groups, the request and ``turn``, a number that the router increases with each
 choice. It returns a group that is free, or ``None`` if the request should wait. With the same arguments it makes the
-same choice. The groups are those that are ready and have not refused or broken this request; they may be full.
+same choice. The groups are those that are ready and may get this request; they may be full.
 """
 
 from __future__ import annotations
@@ -26,8 +26,19 @@ class Policy(Protocol):
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
         """A free group, or ``None``."""
 
+    def only_group(self, groups: Sequence[Candidate], request: RoutingRequest) -> Candidate | None:
+        """The one group that may get the request, for which it waits if that is full; ``None`` if others may."""
 
-class LeastLoaded:
+
+class _AnyGroup:
+    """A policy by which each request may go to any group."""
+
+    def only_group(self, groups: Sequence[Candidate], request: RoutingRequest) -> Candidate | None:
+        """See the protocol."""
+        return None
+
+
+class LeastLoaded(_AnyGroup):
     """The group with the smallest share of its capacity in use. Equal groups take turns."""
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
@@ -39,7 +50,7 @@ class LeastLoaded:
         return min(free[start:] + free[:start] if start else free, key=_relative_load)
 
 
-class RoundRobin:
+class RoundRobin(_AnyGroup):
     """One group after the other; full ones are skipped."""
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
@@ -52,7 +63,7 @@ class RoundRobin:
         return None
 
 
-class PowerOfTwo:
+class PowerOfTwo(_AnyGroup):
     """The less loaded of two groups that the turn picks at random.
 
     With many gateways this avoids that all choose the same group between two reports of its load.
@@ -69,7 +80,7 @@ class PowerOfTwo:
         return min(free[first], free[second], key=_relative_load)
 
 
-class GpuMemory:
+class GpuMemory(_AnyGroup):
     """The group with the most free memory for each request that it would then have.
 
     Groups that do not report their memory come last, the least loaded first.
@@ -92,14 +103,18 @@ class Session:
         """See the protocol."""
         if request.session is None:
             return _LEAST_LOADED.choose(groups, request, turn)
-        if not groups:
+        chosen = self.only_group(groups, request)
+        return chosen if chosen is not None and chosen.free else None
+
+    def only_group(self, groups: Sequence[Candidate], request: RoutingRequest) -> Candidate | None:
+        """See the protocol."""
+        if request.session is None or not groups:
             return None
         key = key_of(request.session)
-        chosen = max(groups, key=lambda group: group.weight(key))
-        return chosen if chosen.free else None
+        return max(groups, key=lambda group: group.weight(key))
 
 
-class Prefix:
+class Prefix(_AnyGroup):
     """The same group for bodies that begin with the same bytes, which may be in its cache.
 
     A group that has more than ``BOUND`` times the mean load is passed over, so no group is overloaded by a prefix that

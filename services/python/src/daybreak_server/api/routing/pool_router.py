@@ -1,8 +1,9 @@
 """Decides for one pool which group gets which request, and when.
 
 A request gets a :class:`Slot`: the right to send one request to one group. If no group is free, the request joins the
-line. The line moves on events, never by polling: a slot is given back, the store's view changes, or the pause after a
-refusal ends. A group is given to a waiting request in the event that made it free, so no later request overtakes it.
+line. The line moves on events, never by polling: a slot is given back, the store's view changes, or a pause after a
+refusal or a failure ends. A group is given to a waiting request in the event that made it free, so no later request
+overtakes it.
 
 All of this runs on one event loop and awaits nothing between a choice and the count of its request, so the counts are
 exact without locks.
@@ -20,6 +21,10 @@ from daybreak_server.api.routing.policies import POLICIES
 from daybreak_server.api.routing.waiting_line import Ticket, WaitingLine
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.routing import RoutingPolicy
+
+BROKEN_PAUSE_S = 0.5
+"""How long a request waits until a group that broke while it had it may get it again; each further time, twice as
+long."""
 
 
 def _nothing() -> None:
@@ -75,6 +80,8 @@ class PoolRouter:
         self._slots: set[Slot] = set()
         self._turn = 0
         self._closing = False
+        self._arranged_for: tuple[RoutingPolicy, Sequence[Candidate]] = (policy, ())
+        """The policy and the groups by which the line knows who waits for one certain group."""
 
     @property
     def in_flight(self) -> int:
@@ -85,6 +92,11 @@ class PoolRouter:
     def waiting(self) -> int:
         """Requests in the line."""
         return len(self._line)
+
+    @property
+    def oldest_wait_s(self) -> float:
+        """For how long the oldest request in the line has waited; 0 if none waits."""
+        return self._line.oldest_wait_s(asyncio.get_running_loop().time()) if len(self._line) else 0.0
 
     @property
     def demand(self) -> int:
@@ -141,9 +153,23 @@ class PoolRouter:
     def unreachable(self, slot: Slot) -> bool:
         """The group does not accept connections. Releases the slot. Returns whether this is new."""
         was_ready = any(group is slot.group for group in self._table.ready)
-        self._later(self._table.unreachable(slot.group), self._table.reachable, slot.group)
+        pause_s = self._table.unreachable(slot.group)
+        if was_ready:  # otherwise its pause has begun already
+            self._later(pause_s, self._table.reachable, slot.group)
         slot.release()
         return was_ready
+
+    def broke(self, slot: Slot, ticket: Ticket) -> None:
+        """The group broke before it answered the request of this ticket. Releases the slot.
+
+        The request goes to another group. If there is none, the same group may get it again after a pause: as long as
+        it has its lease, only the connection may have broken.
+        """
+        pause_s = BROKEN_PAUSE_S * 2**ticket.breaks
+        ticket.breaks += 1
+        ticket.broke[slot.group.id] = asyncio.get_running_loop().time() + pause_s
+        asyncio.get_running_loop().call_later(pause_s, self._grant)
+        slot.release()
 
     def end(self, slot: Slot) -> None:
         """Count the end of an answer. Called by the slot."""
@@ -189,22 +215,36 @@ class PoolRouter:
             self.on_demand()
 
     def _grant(self) -> None:
-        if len(self._line):
-            self._line.grant(self._choose, self._any_free)
+        if not len(self._line):
+            return
+        policy, groups = self._arranged_for
+        if policy is not self.policy or groups is not self._table.ready:
+            self._arranged_for = (self.policy, self._table.ready)
+            self._line.regroup()
+        self._line.grant(choose=self._choose, any_free=self._any_free, only_group=self._only_group)
 
     def _any_free(self) -> bool:
         return any(group.free for group in self._table.ready)
 
     def _choose(self, ticket: Ticket) -> Candidate | None:
         """Choose a group and count the request as sent to it."""
-        groups = self._table.ready
-        if ticket.broke:
-            groups = [group for group in groups if group.id not in ticket.broke]
-        group = POLICIES[self.policy].choose(groups, ticket.request, self._turn)
+        group = POLICIES[self.policy].choose(self._groups_for(ticket), ticket.request, self._turn)
         if group is not None:
             self._turn += 1
             self._table.sent(group)
         return group
+
+    def _only_group(self, ticket: Ticket) -> Candidate | None:
+        return POLICIES[self.policy].only_group(self._groups_for(ticket), ticket.request)
+
+    def _groups_for(self, ticket: Ticket) -> Sequence[Candidate]:
+        """The groups that may get the request. If all of them broke while they had it: those whose pause has ended."""
+        groups = self._table.ready
+        if ticket.broke:
+            now = asyncio.get_running_loop().time()
+            others = [group for group in groups if group.id not in ticket.broke]
+            groups = others or [group for group in groups if ticket.broke[group.id] <= now]
+        return groups
 
     def _later(self, seconds: float, change: Callable[[Candidate], None], group: Candidate) -> None:
         def do() -> None:

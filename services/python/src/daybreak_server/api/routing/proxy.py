@@ -3,8 +3,9 @@
 1. The beginning of the body is read, which is nearly always all of it.
 2. The router gives the request a slot: at once, or after it has waited in the line.
 3. The request is sent to the slot's group. If the group refuses it, cannot be reached, or breaks before the first byte
-   of an answer, steps 2 and 3 follow for another group. After the first byte there is no second try.
-4. The answer is passed on part by part (:class:`ForwardedAnswer`), no faster than the client reads.
+   of an answer, steps 2 and 3 follow for another group, or for the same one if there is no other. After the first byte
+   there is no second try.
+4. The answer is passed on part by part (:class:`~.forwarded_answer.ForwardedAnswer`), no faster than the client reads.
 
 The deadline of the request bounds all steps together. If the client goes away, its request is cancelled, and the closed
 connection tells the group.
@@ -15,30 +16,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError, request_id_of
+from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
+from daybreak_server.api.routing.failures import CLIENT_GONE, deadline_passed, full, group_failed, outcome_of
+from daybreak_server.api.routing.forwarded_answer import ForwardedAnswer
 from daybreak_server.api.routing.forwarding import (
+    BROKEN,
     BUSY,
     GROUP_HEADER,
-    SET_BY_GATEWAY,
     forwarded_headers,
     refusal_of,
     target_of,
+    trace_headers,
 )
 from daybreak_server.api.routing.interruption import ClientWatch
 from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
-from daybreak_server.api.routing.request_body import ClientGoneError, ForwardedBody
+from daybreak_server.api.routing.request_body import (
+    BufferedBytes,
+    BuffersFullError,
+    ClientGoneError,
+    ForwardedBody,
+)
 from daybreak_server.api.routing.waiting_line import LineFullError, Ticket
 from daybreak_server.observability.router_metrics import RouterMetrics
+from daybreak_server.ports.tracing import RequestTrace, Tracing
 from daybreak_server.ports.upstreams import (
     AnswerCutOffError,
     NoAnswerError,
@@ -54,8 +65,6 @@ log = logging.getLogger("daybreak.api.routing")
 
 DEADLINE_HEADER = b"daybreak-deadline-s"
 SESSION_HEADER = b"daybreak-session"
-CLIENT_GONE = 499
-"""The status in metrics of a request whose client did not wait for the answer."""
 MAX_STALE = 3
 """How many idle connections that turn out to be closed are replaced before it counts as a failure of the group."""
 
@@ -70,6 +79,7 @@ class _Incoming:
     body: ForwardedBody
     watch: ClientWatch
     deadline: float
+    trace: RequestTrace
 
 
 class Proxy:
@@ -83,60 +93,85 @@ class Proxy:
         upstreams: Upstreams,
         settings: RouterSettings,
         metrics: RouterMetrics,
+        tracing: Tracing,
         now_ms: Callable[[], int],
+        in_memory: BufferedBytes,
     ) -> None:
         self.router = router
         self._metrics = metrics
+        self._tracing = tracing
         self._pool = pool
         self._upstreams = upstreams
         self._settings = settings
         self._now_ms = now_ms
-        self._buffered_bytes = 0
+        self._in_memory = in_memory
         self._last_broken = ""
 
     async def answer(self, request: Request, *, tenant: str) -> Response:
         """The response to a request. :raises ApiError: if there is none."""
-        watch = ClientWatch(request.receive)
+        began = asyncio.get_running_loop().time()
+        watch: ClientWatch | None = None
+        trace = self._tracing.request(
+            trace_context(request),
+            method=request.scope["method"],
+            scheme=request.scope["scheme"],
+            path=request.scope["path"],
+            pool=self._pool,
+            tenant=tenant,
+        )
         try:
-            return await self._answer(request, watch, tenant=tenant)
+            deadline = began + self._seconds_left(request)
+            watch = ClientWatch(request.receive, deadline=deadline)
+            incoming = self._incoming(request, watch, trace, tenant=tenant, deadline=deadline)
+            return await self._answer(incoming, began=began)
         except BaseException as exc:
-            watch.stop()
-            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch.gone):
+            if watch is not None:
+                watch.stop()
+            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch and watch.gone):
                 self._metrics.ended("client_gone")
+                trace.ended("client_gone", status=CLIENT_GONE)
                 return Response(status_code=CLIENT_GONE)
-            error = _deadline_passed() if isinstance(exc, TimeoutError) else exc
-            self._metrics.ended(error.code if isinstance(error, ApiError) else "cancelled")
+            error = deadline_passed() if isinstance(exc, TimeoutError) else exc
+            self._metrics.ended(outcome_of(error))
+            trace.ended(outcome_of(error), status=error.status if isinstance(error, ApiError) else None)
+            if isinstance(error, ApiError) and trace.context is not None:
+                error.headers["traceparent"] = trace.context.traceparent
             raise error from exc.__cause__
 
-    async def _answer(self, request: Request, watch: ClientWatch, *, tenant: str) -> Response:
-        began = asyncio.get_running_loop().time()
-        deadline = began + self._seconds_left(request)
-        body = ForwardedBody(request, max_bytes=self._settings.max_body_bytes)
-        async with watch.until(deadline):
-            await body.read_beginning(self._settings.buffer_bytes)
-        if body.complete:
-            watch.start()
-        if self._buffered_bytes + len(body.buffered) > self._settings.max_buffered_bytes:
-            raise _full("buffered_bytes")
-        self._buffered_bytes += len(body.buffered)
-        incoming = _Incoming(
+    def _incoming(
+        self, request: Request, watch: ClientWatch, trace: RequestTrace, *, tenant: str, deadline: float
+    ) -> _Incoming:
+        return _Incoming(
             request=request,
             tenant=tenant,
             headers=forwarded_headers(request.scope["headers"], request_id=request_id_of(request.scope)),
-            body=body,
+            body=ForwardedBody(request, max_bytes=self._settings.max_body_bytes, in_memory=self._in_memory),
             watch=watch,
             deadline=deadline,
+            trace=trace,
         )
+
+    async def _answer(self, incoming: _Incoming, *, began: float) -> Response:
+        body, watch, trace = incoming.body, incoming.watch, incoming.trace
         try:
+            async with watch.block():
+                await body.read_beginning(self._settings.buffer_bytes)
+            if body.complete:
+                watch.start()
             answer, slot = await self._send(incoming)
+        except BuffersFullError as exc:
+            raise full("buffered_bytes") from exc
         finally:
-            self._buffered_bytes -= len(body.buffered)
-        if body.complete:
-            watch.start()
+            body.drop()
+        watch.start()  # also if the group answered before the body was complete: nobody reads the rest of it
         self._metrics.first_byte(asyncio.get_running_loop().time() - began)
-        return ForwardedAnswer(
-            answer, slot, watch, deadline=deadline, pool=self._pool, ended=self._metrics.ended
-        )
+        trace.first_byte(answer.status)
+
+        def ended(outcome: str) -> None:
+            self._metrics.ended(outcome)
+            trace.ended(outcome)
+
+        return ForwardedAnswer(answer, slot, watch, pool=self._pool, ended=ended, context=trace.context)
 
     def _seconds_left(self, request: Request) -> float:
         for name, value in request.scope["headers"]:
@@ -167,20 +202,22 @@ class Proxy:
             except UnreachableError as exc:
                 if self.router.unreachable(slot):
                     log.warning("pool %s: group %s is out: %s", self._pool, slot.group.id, exc)
-                self._metrics.retried("unreachable")
+                self._retried("unreachable", incoming)
                 continue
             except NoAnswerError as exc:
-                slot.release()
                 stale += exc.stale
-                if not exc.stale or stale > MAX_STALE:
+                if exc.stale and stale <= MAX_STALE:
+                    slot.release()
+                else:
                     self._warn_once(slot, exc)
-                    ticket.broke.add(slot.group.id)
+                    self.router.broke(slot, ticket)
+                incoming.trace.not_answered("no_answer")
                 self._check_retry(ticket, body, exc)
                 self._metrics.retried("no_answer")
                 continue
             except AnswerCutOffError as exc:
                 slot.release()
-                raise _group_failed(slot, exc) from exc
+                raise group_failed(slot.group.id, exc) from exc
             except BaseException:
                 slot.release()
                 raise
@@ -191,7 +228,7 @@ class Proxy:
             answer.close()
             leaves = refusal != BUSY
             self.router.refused(slot, leaves=leaves)
-            self._metrics.retried("leaves" if leaves else "busy")
+            self._retried("leaves" if leaves else "busy", incoming)
             if body.passed_on:
                 raise ApiError(
                     ErrorCode.NOT_READY,
@@ -202,22 +239,25 @@ class Proxy:
 
     async def _wait(self, ticket: Ticket, incoming: _Incoming) -> Slot:
         watch, deadline = incoming.watch, incoming.deadline
-        began = asyncio.get_running_loop().time()
+        began, began_ns, granted = asyncio.get_running_loop().time(), time.time_ns(), False
         try:
-            async with watch.until(deadline):
-                return await self.router.acquire(ticket, deadline=deadline)
+            async with watch.block():
+                slot = await self.router.acquire(ticket, deadline=deadline)
+            granted = True
+            return slot
         except (WaitedTooLongError, TimeoutError) as exc:
             if watch.gone:
                 raise ClientGoneError from exc
             raise self._not_ready() from exc
         except LineFullError as exc:
-            raise _full(exc.limit) from exc
+            raise full(exc.limit) from exc
         except ClosingError as exc:
             raise ApiError(
                 ErrorCode.SHUTTING_DOWN, "The server is shutting down. Send the request to another one."
             ) from exc
         finally:
             self._metrics.waited(asyncio.get_running_loop().time() - began)
+            incoming.trace.waited(began_ns=began_ns, granted=granted)
 
     async def _attempt(self, slot: Slot, incoming: _Incoming) -> UpstreamAnswer:
         """Send the request once, and wait for the head of the answer.
@@ -225,12 +265,13 @@ class Proxy:
         :raises UpstreamError: TimeoutError: ClientGoneError:
         """
         request, body, watch = incoming.request, incoming.body, incoming.watch
+        context = incoming.trace.sent(slot.group.id, slot.group.endpoint)
         left_s = max(0.0, incoming.deadline - asyncio.get_running_loop().time())
         upstream_request = UpstreamRequest(
             method=request.scope["method"].encode(),
             target=target_of(request.scope, self._pool),
             headers=[
-                *incoming.headers,
+                *trace_headers(incoming.headers, context),
                 (DEADLINE_HEADER, b"%.3f" % left_s),
                 (GROUP_HEADER, slot.group.id.encode()),
             ],
@@ -238,15 +279,23 @@ class Proxy:
             rest=body.rest,
             length=body.length,
         )
-        block = watch.until(incoming.deadline)
+        block = watch.block()
         slot.on_lost = block.interrupt
         try:
             async with block:
-                return await self._upstreams.send(slot.group.endpoint, upstream_request)
+                answer = await self._upstreams.send(slot.group.endpoint, upstream_request)
         except TimeoutError as exc:
             if slot.lost and not watch.gone:
                 raise NoAnswerError("its lease has ended") from exc
             raise
+        if refusal_of(answer) == BROKEN:
+            answer.close()
+            raise NoAnswerError("it broke while it had the request")
+        return answer
+
+    def _retried(self, reason: str, incoming: _Incoming) -> None:
+        self._metrics.retried(reason)
+        incoming.trace.not_answered(reason)
 
     def _check_retry(self, ticket: Ticket, body: ForwardedBody, cause: UpstreamError) -> None:
         """Check whether the request may be sent again. :raises ApiError: if not."""
@@ -255,10 +304,10 @@ class Proxy:
                 ErrorCode.GROUP_FAILED,
                 "The group failed before it answered, and the body is too large to be sent again from memory. Retry.",
             ) from cause
-        if len(ticket.broke) >= self._settings.max_tries:
+        if ticket.breaks >= self._settings.max_tries:
             raise ApiError(
                 ErrorCode.GROUP_FAILED,
-                f"{len(ticket.broke)} groups failed while they had this request, so it is not sent to another one.",
+                f"A group failed while it had this request, {ticket.breaks} times in all, so it is not sent again.",
             ) from cause
 
     def _warn_once(self, slot: Slot, cause: UpstreamError) -> None:
@@ -294,81 +343,8 @@ class Proxy:
         )
 
 
-class ForwardedAnswer(Response):
-    """The answer of a group, passed on as it arrives."""
-
-    def __init__(
-        self,
-        answer: UpstreamAnswer,
-        slot: Slot,
-        watch: ClientWatch,
-        *,
-        deadline: float,
-        pool: str,
-        ended: Callable[[str], None],
-    ) -> None:
-        self.status_code = answer.status
-        self.background = None
-        self.body = b""
-        self.raw_headers = [header for header in answer.headers if header[0] not in SET_BY_GATEWAY]
-        self.raw_headers.append((GROUP_HEADER, slot.group.id.encode()))
-        self._answer = answer
-        self._slot = slot
-        self._watch = watch
-        self._deadline = deadline
-        self._pool = pool
-        self._ended = ended
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. If it breaks off, return without its end, and the server closes the connection."""
-        outcome = "cut_off"
-        try:
-            async with self._watch.until(self._deadline):
-                await self._send_all(send)
-            outcome = "answered"
-        except AnswerCutOffError as exc:
-            log.warning("pool %s: group %s broke off its answer: %s", self._pool, self._slot.group.id, exc)
-        except TimeoutError:
-            outcome = "client_gone" if self._watch.gone else ErrorCode.DEADLINE_PASSED
-        finally:
-            self._ended(outcome)
-            self._watch.stop()
-            self._answer.close()
-            self._slot.release()
-
-    async def _send_all(self, send: Send) -> None:
-        part = await self._answer.read() if self._answer.available else None
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if part is None:
-            part = await self._answer.read()
-        while True:
-            more = not self._answer.ended
-            await send({"type": "http.response.body", "body": part, "more_body": more})
-            if not more:
-                return
-            part = await self._answer.read()
-
-
 def _number(value: bytes) -> float:
     try:
         return float(value)
     except ValueError:
         return math.nan
-
-
-def _full(limit: str) -> ApiError:
-    return ApiError(
-        ErrorCode.QUEUE_FULL, "Too many requests are waiting for a group. Retry later.", limit=limit
-    )
-
-
-def _deadline_passed() -> ApiError:
-    return ApiError(
-        ErrorCode.DEADLINE_PASSED, "The deadline passed before the answer began. Allow more time."
-    )
-
-
-def _group_failed(slot: Slot, cause: UpstreamError) -> ApiError:
-    return ApiError(
-        ErrorCode.GROUP_FAILED, f"The answer of the group {slot.group.id} cannot be passed on: {cause}."
-    )

@@ -17,16 +17,40 @@ class ClientGoneError(Exception):
     """The client has closed its connection, so nobody waits for the answer."""
 
 
+class BuffersFullError(Exception):
+    """The bodies that the gateway keeps in memory have reached their limit."""
+
+
+class BufferedBytes:
+    """Counts the bytes of all bodies that are kept in memory, also of those that still arrive."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.count = 0
+        self._max_bytes = max_bytes
+
+    def add(self, size: int) -> None:
+        """Count more bytes. :raises BuffersFullError:"""
+        if self.count + size > self._max_bytes:
+            raise BuffersFullError
+        self.count += size
+
+    def remove(self, size: int) -> None:
+        """Count fewer bytes."""
+        self.count -= size
+
+
 class ForwardedBody:
     """A body. ``buffered`` is its beginning, or all of it if ``complete``."""
 
-    def __init__(self, request: Request, *, max_bytes: int) -> None:
+    def __init__(self, request: Request, *, max_bytes: int, in_memory: BufferedBytes) -> None:
         self.buffered = b""
         self.complete = False
         self.passed_on = False
         """Whether a part was passed on that is no longer in memory."""
         self._receive = request.receive
         self._max_bytes = max_bytes
+        self._in_memory = in_memory
+        self._kept = 0
         self._size = 0
         declared = header(request, b"content-length")
         self.length: int | None = int(declared) if declared and declared.isdecimal() else None
@@ -38,14 +62,22 @@ class ForwardedBody:
         """Read until the end of the body, or until more than ``buffer_bytes`` are in memory.
 
         :raises ApiError: ``too_large``
-        :raises ClientGoneError:
+        :raises ClientGoneError: BuffersFullError:
         """
         parts: list[bytes] = []
         while not self.complete and self._size <= buffer_bytes:
-            parts.append(await self._next())
+            part = await self._next()
+            self._in_memory.add(len(part))
+            self._kept += len(part)
+            parts.append(part)
         self.buffered = parts[0] if len(parts) == 1 else b"".join(parts)
         if self.complete:
             self.length = self._size
+
+    def drop(self) -> None:
+        """Stop counting the body as kept in memory, because it will not be sent again."""
+        self._in_memory.remove(self._kept)
+        self._kept = 0
 
     @property
     def rest(self) -> AsyncIterator[bytes] | None:

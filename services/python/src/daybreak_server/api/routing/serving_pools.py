@@ -13,11 +13,13 @@ from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.routing.demand import DemandPublisher
 from daybreak_server.api.routing.pool_router import PoolRouter
 from daybreak_server.api.routing.proxy import Proxy
+from daybreak_server.api.routing.request_body import BufferedBytes
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.observability.router_metrics import RouterMetrics
 from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.metrics import Meter
+from daybreak_server.ports.tracing import Tracing
 from daybreak_server.ports.upstreams import Upstreams
 from daybreak_server.settings.router import RouterSettings
 
@@ -40,7 +42,12 @@ class ServingPool:
     def show_state(self) -> None:
         """Bring the gauges up to date. Requests do not do it, because it would cost each of them more than counting."""
         router = self.router
-        self.metrics.set_state(waiting=router.waiting, in_flight=router.in_flight, groups=len(router.groups))
+        self.metrics.set_state(
+            waiting=router.waiting,
+            oldest_wait_s=router.oldest_wait_s,
+            in_flight=router.in_flight,
+            groups=len(router.groups),
+        )
 
 
 class ServingPools:
@@ -55,6 +62,7 @@ class ServingPools:
         demand: DemandStore,
         settings: RouterSettings,
         meter: Meter,
+        tracing: Tracing,
         now_ms: Callable[[], int],
     ) -> None:
         self._catalog = catalog
@@ -62,7 +70,9 @@ class ServingPools:
         self._demand = demand
         self._settings = settings
         self._meter = meter
+        self._tracing = tracing
         self._now_ms = now_ms
+        self._in_memory = BufferedBytes(settings.max_buffered_bytes)
         self._gateway = f"{socket.gethostname()}-{token_hex(6)}"
         online = (entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE)
         self._pools: Mapping[str, ServingPool] = {entry.name: self._serving(entry) for entry in online}
@@ -118,7 +128,9 @@ class ServingPools:
             upstreams=self._upstreams,
             settings=settings,
             metrics=metrics,
+            tracing=self._tracing,
             now_ms=self._now_ms,
+            in_memory=self._in_memory,
         )
         return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher, metrics=metrics)
 

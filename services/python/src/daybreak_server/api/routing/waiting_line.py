@@ -1,10 +1,15 @@
-"""Requests that wait until a group is free: in the order of their arrival, bounded in number and by tenant."""
+"""Requests that wait until a group is free: in the order of their arrival, bounded in number and by tenant.
+
+Each free group costs the same however many requests wait. Requests that may go to any group wait in one lane. A request
+that must wait for one certain group moves to the lane of that group when its turn comes, so it is not looked at again
+until that group is free. If the groups change, all move back to the first lane.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from daybreak_server.api.routing.candidates import Candidate, RoutingRequest
@@ -24,8 +29,11 @@ class Ticket:
 
     tenant: str
     request: RoutingRequest
-    broke: set[str] = field(default_factory=set)
-    """Groups that broke while they had this request. It is not sent to them again."""
+    broke: dict[str, float] = field(default_factory=dict)
+    """Groups that broke while they had this request, and when such a group may get it again, on the clock of the event
+    loop, if there is no other group."""
+    breaks: int = 0
+    """How often a group broke while it had this request."""
     tried: bool = False
     """Whether it has had a group before. It then waits at the front of the line."""
 
@@ -36,6 +44,34 @@ class Waiter:
 
     ticket: Ticket
     granted: asyncio.Future[Candidate]
+    place: tuple[bool, int]
+    """Its place in the line. The smallest is first."""
+    lane: _Lane
+    since: float
+    """When it joined, by the clock of the event loop."""
+
+
+class _Lane:
+    """Waiters of which the first is at the front: those that have had a group, then the others."""
+
+    def __init__(self, waiters: Iterable[Waiter] = ()) -> None:
+        self._again: dict[Waiter, None] = {}
+        self._first: dict[Waiter, None] = {}
+        for waiter in waiters:
+            self.add(waiter)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter([*self._again, *self._first])
+
+    def add(self, waiter: Waiter) -> None:
+        (self._again if waiter.ticket.tried else self._first)[waiter] = None
+        waiter.lane = self
+
+    def remove(self, waiter: Waiter) -> None:
+        del (self._again if waiter.ticket.tried else self._first)[waiter]
+
+    def front(self) -> Waiter | None:
+        return next(iter(self._again or self._first), None)
 
 
 class WaitingLine:
@@ -44,15 +80,19 @@ class WaitingLine:
     def __init__(self, *, max_waiting: int, max_waiting_per_tenant: int) -> None:
         self._max_waiting = max_waiting
         self._max_waiting_per_tenant = max_waiting_per_tenant
-        self._again: dict[Waiter, None] = {}
-        self._first: dict[Waiter, None] = {}
+        self._any = _Lane()
+        self._of_group: dict[str, tuple[Candidate, _Lane]] = {}
+        self._waiting: dict[Waiter, None] = {}
+        self._joined = 0
         self._tenants: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._again) + len(self._first)
+        return len(self._waiting)
 
-    def __iter__(self) -> Iterator[Waiter]:
-        return iter([*self._again, *self._first])
+    def oldest_wait_s(self, now: float) -> float:
+        """How long the oldest request has waited at the loop's time ``now``; 0 if none waits."""
+        oldest = next(iter(self._waiting), None)
+        return now - oldest.since if oldest is not None else 0.0
 
     def join(self, ticket: Ticket) -> Waiter:
         """Join the line: at its end, or before all that have had no group yet if this one has.
@@ -64,39 +104,84 @@ class WaitingLine:
                 raise LineFullError("waiting")
             if self._tenants[ticket.tenant] >= self._max_waiting_per_tenant:
                 raise LineFullError("waiting_per_tenant")
-        waiter = Waiter(ticket=ticket, granted=asyncio.get_running_loop().create_future())
-        (self._again if ticket.tried else self._first)[waiter] = None
+        self._joined += 1
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(
+            ticket=ticket,
+            granted=loop.create_future(),
+            place=(not ticket.tried, self._joined),
+            lane=self._any,
+            since=loop.time(),
+        )
+        self._any.add(waiter)
+        self._waiting[waiter] = None
         self._tenants[ticket.tenant] += 1
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Leave the line, wherever in it."""
-        part = self._again if waiter.ticket.tried else self._first
-        if waiter in part:
-            del part[waiter]
+        """Leave the line, wherever in it. Does nothing the second time."""
+        if waiter in self._waiting:
+            del self._waiting[waiter]
+            waiter.lane.remove(waiter)
             tenant = waiter.ticket.tenant
             self._tenants[tenant] -= 1
             if not self._tenants[tenant]:
                 del self._tenants[tenant]
 
-    def grant(self, choose: Callable[[Ticket], Candidate | None], any_free: Callable[[], bool]) -> None:
+    def regroup(self) -> None:
+        """Forget which requests wait for one certain group, because the groups or the policy have changed."""
+        if self._of_group:
+            self._of_group.clear()
+            self._any = _Lane(sorted(self._waiting, key=lambda waiter: waiter.place))
+
+    def grant(
+        self,
+        *,
+        choose: Callable[[Ticket], Candidate | None],
+        any_free: Callable[[], bool],
+        only_group: Callable[[Ticket], Candidate | None],
+    ) -> None:
         """Give groups to those that wait, first come first served.
 
         A request that must wait for one certain group does not hold up those behind it.
+
+        :param choose: Returns a free group for a request, which then counts as sent to it, or ``None``.
+        :param any_free: Whether any group is free.
+        :param only_group: The one group that a request waits for; ``None`` if it may go to others.
         """
-        for waiter in self:
-            if waiter.granted.done():
-                continue
-            if not any_free():
-                return
-            group = choose(waiter.ticket)
-            if group is not None:
-                self.leave(waiter)
-                waiter.granted.set_result(group)
+        passed: list[Waiter] = []
+        try:
+            while any_free() and (waiter := self._next()) is not None:
+                if waiter.granted.done():  # its client has left, or it has waited for too long
+                    self.leave(waiter)
+                    continue
+                group = choose(waiter.ticket)
+                if group is not None:
+                    self.leave(waiter)
+                    waiter.granted.set_result(group)
+                    continue
+                waiter.lane.remove(waiter)
+                passed.append(waiter)
+                only = only_group(waiter.ticket)
+                if only is not None and not only.free:
+                    passed.pop()
+                    self._of_group.setdefault(only.id, (only, _Lane()))[1].add(waiter)
+        finally:
+            if passed:
+                self._any = _Lane(sorted([*passed, *self._any], key=lambda waiter: waiter.place))
+
+    def _next(self) -> Waiter | None:
+        """The first of those that have a chance: in the lane for any group, or in that of a group that is free."""
+        fronts = [lane.front() for group, lane in self._of_group.values() if group.free]
+        return min(
+            (waiter for waiter in (self._any.front(), *fronts) if waiter is not None),
+            key=lambda waiter: waiter.place,
+            default=None,
+        )
 
     def refuse_all(self, error: Exception) -> None:
         """End the waiting of all with this error."""
-        for waiter in self:
+        for waiter in list(self._waiting):
             self.leave(waiter)
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from daybreak_server.api import path_prefix
 from daybreak_server.api.auth.principal import Principal, principal
 from daybreak_server.api.errors import ErrorRenderer
-from daybreak_server.api.http.exception_handlers import error_response
+from daybreak_server.api.http.exception_handlers import METHODS, error_response
 from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.settings.tree import HttpSettings
 
@@ -61,7 +61,7 @@ class App(FastAPI):
 
     fast_paths: Mapping[tuple[str, str], ASGIApp] = {}
     serving: ASGIApp | None = None
-    """The fast path of all methods and paths for which ``is_served`` is true."""
+    """The fast path of the usual methods of all paths for which ``is_served`` is true."""
     is_served: Callable[[str], bool] = staticmethod(lambda path: False)
     prefixes = PathPrefixes(HttpSettings())
 
@@ -82,4 +82,6 @@ class App(FastAPI):
 
     def _fast_path(self, scope: Scope, path: str) -> ASGIApp | None:
         found = self.fast_paths.get((scope["method"], path))
-        return self.serving if found is None and self.is_served(path) else found
+        if found is None and scope["method"] in METHODS and self.is_served(path):
+            return self.serving
+        return found

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daybreak_server.adapters.ray import fast_start
-from daybreak_server.cli.doctor import cluster, redis
+from daybreak_server.cli.doctor import cluster, redis, serving
 from daybreak_server.cli.doctor.check import Check, error, ok, version, warning
 from daybreak_server.domain.names import environment_variable
 from daybreak_server.settings.address_format import host_port
@@ -32,7 +32,17 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 def examine(settings: Settings) -> list[Check]:
     """Run all checks, in the order in which to fix problems."""
     checks: list[Check] = []
-    machine = (_packages, redis.examine, _pools, _artifacts, _port, _disk, _processors, _gpus)
+    machine = (
+        _packages,
+        redis.examine,
+        _pools,
+        serving.examine,
+        _artifacts,
+        _port,
+        _disk,
+        _processors,
+        _gpus,
+    )
     for check in (*machine, cluster.examine):
         checks += check(settings)
     return checks

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from daybreak_server.cli.doctor.check import Check, error, ok, version, warning
+from daybreak_server.cli.doctor.serving import online_pools
 from daybreak_server.ports.cluster import ClusterError, ClusterRefusedError
 from daybreak_server.settings.tree import Settings, names_kubernetes
 
@@ -26,9 +28,10 @@ NEEDED = {
     ),
 }
 """API group → what serves it, what its absence means, and what to do."""
+POOL_KIND = "GeneratorPool"
 
 
-def examine(_settings: Settings) -> Iterator[Check]:
+def examine(settings: Settings) -> Iterator[Check]:
     """Check what Daybreak needs of a cluster. Checks nothing outside a pod if KUBECONFIG is not set."""
     if not names_kubernetes():
         return
@@ -53,6 +56,48 @@ def examine(_settings: Settings) -> Iterator[Check]:
         yield error("kubernetes", str(exc), "check that KUBECONFIG is right and that the cluster is up")
     else:
         yield from judge(found)
+        online = online_pools(settings)
+        if online and "keda.sh" in found:
+            yield from _triggers(online)
+
+
+def _triggers(online: Iterable[str]) -> Iterator[Check]:
+    from daybreak_server.adapters.kube.discovery import scaled_objects
+
+    try:
+        objects = scaled_objects()
+    except ClusterError as exc:
+        yield warning(
+            "KEDA triggers",
+            f"not checked: {exc}",
+            "run `helm upgrade`: the operator's Role lets it read them",
+        )
+    else:
+        yield from judge_triggers(online, objects)
+
+
+def judge_triggers(online: Iterable[str], objects: Iterable[Mapping[str, Any]]) -> Iterator[Check]:
+    """Check that KEDA scales each pool of kind ``online`` by the groups that its requests need."""
+    triggers = {
+        item["spec"]["scaleTargetRef"]["name"]: item["spec"].get("triggers", [])
+        for item in objects
+        if item["spec"]["scaleTargetRef"].get("kind") == POOL_KIND
+    }
+    for pool in online:
+        what = f"KEDA trigger of {pool}"
+        lists = [str(trigger.get("metadata", {}).get("listName", "")) for trigger in triggers.get(pool, [])]
+        wanted = next((name for name in lists if name.endswith(f":{{{pool}}}:wanted")), None)
+        if pool not in triggers:
+            meaning = "no ScaledObject scales it, so requests that arrive at zero wait until their deadline"
+            yield warning(what, meaning, "set keda.enabled, and run `helm upgrade`")
+        elif wanted is None:
+            read = ", ".join(filter(None, lists)) or "no list"
+            meaning = f"its ScaledObject reads {read}, so KEDA does not see requests"
+            yield error(
+                what, meaning, "set pools.<name>.kind to online in the chart's values, and run `helm upgrade`"
+            )
+        else:
+            yield ok(what, f"reads {wanted}")
 
 
 def judge(groups: frozenset[str]) -> Iterator[Check]:

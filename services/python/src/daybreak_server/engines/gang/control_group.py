@@ -40,6 +40,9 @@ from daybreak_server.engines.gang.verdict import Report, Status, Verdict
 from daybreak_server.engines.rank.error_causes import code_of_lost
 from daybreak_server.engines.rank.errors import GroupBrokenError
 
+RANK_LOST = "rank_lost"
+"""The code of the failure of a group in which a rank died without a report."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankInfo:
@@ -123,6 +126,7 @@ class Followers:
             try:
                 channel.send(kind, payload, **fields)
             except ChannelClosedError as exc:
+                self._lose(f"rank {rank} is gone: {exc}")
                 raise GroupBrokenError(f"rank {rank} is gone: {exc}") from exc
 
     def collect(self, own_report: Report) -> Sequence[Report]:
@@ -199,7 +203,7 @@ class Followers:
                 code = code_of_lost(message.fields["reason"])
                 self._lose(f"rank {rank} cannot continue: {message.fields['message']}", code=code)
 
-    def _lose(self, message: str, *, code: str = "rank_lost") -> None:
+    def _lose(self, message: str, *, code: str = RANK_LOST) -> None:
         with self._lock:
             if not self._closed and self._lost is None:
                 self._lost = Report(point=0, status=Status.UNRECOVERABLE, code=code, message=message)

@@ -1,6 +1,7 @@
 """How many requests a group holds, and why it refuses more.
 
-A request that is refused here was not run, not even in part, so its sender can try it on another group.
+A request that is refused here was not run, not even in part, so its sender can try it on another group. Only one that
+is refused as ``broken`` has begun to run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ class Refusal(StrEnum):
     """The group holds as many requests as its capacity."""
     DRAINING = "draining"
     """The group takes no more requests."""
+    BROKEN = "broken"
+    """The group broke while it ran the request."""
     OTHER = "other"
     """The request is for another group, which had this address before."""
 

@@ -3,6 +3,9 @@
 The workload is other people's code, so everything is checked here, before the client gets anything. The head waits for
 the first bytes of the body: an error before them still becomes a clean answer, and the group can be left out by a
 router that tries another one.
+
+An empty part sends nothing, but it is a part: the ranks agree after it, and it shows that the work advances. So a
+workload can yield ``b""`` while it computes, and ranks whose answer is dropped may yield only that.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from daybreak_server.workloads.serving import Request, RequestError, Response, S
 
 PROBLEM_TYPE = "application/problem+json"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade"})
-"""Headers of the connection, which the HTTP server sets."""
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "daybreak-refused"})
+"""Headers that the HTTP server and the engine set: those of the connection, and the one that says that the request was
+not run. A gateway would send a request that ran to another group, again and again."""
 _WITHOUT_BODY = (204, 304)
 _CHUNKED_TYPE = ("content-type", "application/octet-stream")
 
@@ -35,14 +40,14 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Bytes of an answer's body. The first part also has the head."""
+    """Bytes of an answer's body. All parts up to the first one with bytes also have the head, which is sent once."""
 
     data: bytes
     head: Head | None = None
 
 
 def parts_of(workload: ServingWorkload, request: Request) -> Iterator[Part]:
-    """Run ``serve`` and yield its answer; the first part has the head.
+    """Run ``serve`` and yield its answer: a part for each one of the body, and at least one.
 
     :raises PermanentError: ``invalid_response`` if the workload returns something that cannot be sent.
     """
@@ -69,15 +74,22 @@ def parts_of(workload: ServingWorkload, request: Request) -> Iterator[Part]:
 
 
 def _stream(response: Response, body: Iterator[Any]) -> Iterator[Part]:
+    head = _head(response.status, response.headers)
+    parts = map(_bytes, body)
+    empty = True
     try:
-        first = next((data for data in map(_bytes, body) if data), b"")
+        for data in parts:
+            empty = False
+            yield Part(data, head)
+            if data:
+                break
     except RequestError as exc:
         yield _refused(exc)
         return
-    yield Part(first, _head(response.status, response.headers))
-    for data in map(_bytes, body):
-        if data:
-            yield Part(data)
+    if empty:
+        yield Part(b"", head)
+    for data in parts:
+        yield Part(data)
 
 
 def _whole(response: Response, body: bytes) -> Part:
@@ -109,8 +121,11 @@ def _head(status: Any, headers: Any) -> Head:
         _refuse(f"Response.status must be a number from 200 to 599, not {status!r}")
     if not isinstance(headers, Mapping):
         _refuse(f"Response.headers must map names to values, not {headers!r}")
-    encoded = tuple(_header(name, value) for name, value in headers.items())
-    return Head(status, tuple(pair for pair in encoded if pair[0].decode() not in _OWN_HEADERS))
+    encoded = dict(_header(name, value) for name, value in headers.items())
+    length = encoded.get(b"content-length", b"0")
+    if not _LENGTH.fullmatch(length):
+        _refuse(f"the header 'Content-Length' must be a number of bytes, not {length!r}")
+    return Head(status, tuple(pair for pair in encoded.items() if pair[0].decode() not in _OWN_HEADERS))
 
 
 def _header(name: Any, value: Any) -> tuple[bytes, bytes]:

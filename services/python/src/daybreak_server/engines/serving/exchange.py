@@ -40,6 +40,8 @@ class Stop(StrEnum):
     DEADLINE = "deadline"
     STALLED = "stalled"
     """The workload has shown no progress for longer than the limit, so the group ends."""
+    BROKEN = "broken"
+    """The group broke while it ran the request. Another group may answer it."""
     LEAVING = "leaving"
     """The group leaves, and its time to finish requests is over."""
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
+from daybreak_server.domain import policy
 from daybreak_server.engines.serving.admission import Admission, Refusal
 from daybreak_server.engines.serving.answer_parts import Part, problem, problem_headers
 from daybreak_server.engines.serving.exchange import Exchange, Stop
@@ -35,11 +36,11 @@ GROUP_HEADER = "daybreak-group"
 """The id of the group that the request is for. An address may belong to another group by the time it is used."""
 SLOW_CLIENT_S = 60.0
 """A client that sends or takes nothing for this long is disconnected."""
-MAX_BODY_BYTES = 256 << 20
-"""The largest body that a group reads. Gateways have smaller limits of their own."""
+MAX_BODY_BYTES = policy.REQUEST_BODY_MAX_BYTES
 _REFUSED = {
     Refusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
     Refusal.DRAINING: "This group takes no more requests. Try another group.",
+    Refusal.BROKEN: "This group broke before the request was answered. Try another group.",
     Refusal.OTHER: "The group that the request is for has left, and another one has its address. Try another group.",
 }
 Message = MutableMapping[str, Any]
@@ -138,6 +139,7 @@ class ServingApp:
             headers=headers,
             body=body,
             deadline=deadline,
+            count_tokens=self._metrics.count_tokens,
         )
 
     async def _answer(self, request: Request, receive: Receive, send: Send, began: float) -> RequestOutcome:
@@ -146,10 +148,14 @@ class ServingApp:
         self._exchanges.add(exchange)
         watcher = asyncio.create_task(_watch(receive, exchange))
         try:
-            self._accept(exchange)
+            try:
+                self._accept(exchange)
+            except BaseException:
+                exchange.abandon()  # no thread has it
+                raise
             return await self._stream(exchange, send, began)
-        except _ClientGoneError:
-            exchange.stop(Stop.GONE)
+        except BaseException:
+            exchange.stop(Stop.GONE)  # nobody sends the rest of the answer
             raise
         finally:
             watcher.cancel()
@@ -214,6 +220,8 @@ def _why_none(exchange: Exchange) -> _ProblemError | None:
             return _expired()
         case Stop.LEAVING:
             return _refused(Refusal.DRAINING)
+        case Stop.BROKEN:
+            return _refused(Refusal.BROKEN)
         case _:
             return None
 

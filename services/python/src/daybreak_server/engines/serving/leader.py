@@ -93,9 +93,9 @@ class ServingLeader:
             self._answer, threads_max=config.capacity if config.ranks == 1 else 1
         )
         self._admission = Admission(config.capacity)
-        metrics = RequestMetrics(deps.metrics.meter, pool=config.pool)
+        self._metrics = RequestMetrics(deps.metrics.meter, pool=config.pool)
         self._app = ServingApp(
-            self._admission, self._threads.submit, group=lease_renewer.record.id, metrics=metrics
+            self._admission, self._threads.submit, group=lease_renewer.record.id, metrics=self._metrics
         )
         self._server = HttpServer(self._app, host=host, ports=config.ports)
         self._server.start()
@@ -142,6 +142,10 @@ class ServingLeader:
                 return
             self._broken = failed
         _log.error("the group is broken: %s: %s", failed.code, failed.message)
+        self._admission.draining = True
+        for exchange in self._app.exchanges:
+            if exchange.began:  # the others are stopped as when the group leaves
+                exchange.stop(Stop.BROKEN)
         self.release_task()
 
     def release_task(self) -> None:
@@ -189,6 +193,7 @@ class ServingLeader:
             self._control_group.order("ping")
             self._pinged_at = time.monotonic()
         self._free_memory_bytes = _free_memory_bytes(config.device)
+        self._metrics.set_held(self._admission.held)
 
     def _check_progress(self) -> None:
         """Beat the heartbeat; break the group if a request has stalled."""

@@ -26,7 +26,16 @@ class RequestOutcome(StrEnum):
     BUSY = Refusal.BUSY.value
     DRAINING = Refusal.DRAINING.value
     """Refused, or stopped because the group left."""
+    BROKEN = Refusal.BROKEN.value
+    """The group broke while it ran the request."""
     OTHER = Refusal.OTHER.value
+
+
+class TokenKind(StrEnum):
+    """What a token of a request is."""
+
+    INPUT = "input"
+    OUTPUT = "output"
 
 
 class RequestMetrics:
@@ -42,6 +51,20 @@ class RequestMetrics:
         """Export all outcomes from the start: a rate needs a value before the first event."""
         for outcome in RequestOutcome:
             self._meter.counter(catalogue.RANK_REQUESTS, self._pool, outcome).inc(0)
+        for kind in TokenKind:
+            self._meter.counter(catalogue.RANK_TOKENS, self._pool, kind).inc(0)
+
+    @harmless
+    def count_tokens(self, *, input: int = 0, output: int = 0) -> None:
+        """The workload has read and produced so many tokens."""
+        for kind, count in ((TokenKind.INPUT, input), (TokenKind.OUTPUT, output)):
+            if count > 0:
+                self._meter.counter(catalogue.RANK_TOKENS, self._pool, kind).inc(count)
+
+    @harmless
+    def set_held(self, requests: int) -> None:
+        """The group holds this many requests now."""
+        self._meter.gauge(catalogue.RANK_IN_FLIGHT, self._pool).set(requests)
 
     @harmless
     def first_byte(self, began: float) -> None:

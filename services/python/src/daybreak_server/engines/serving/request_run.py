@@ -7,8 +7,9 @@ agrees with itself, which costs microseconds.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +17,21 @@ from daybreak_server.domain import private_inputs
 from daybreak_server.domain.log_context import bound
 from daybreak_server.domain.tasks import Control
 from daybreak_server.engines.gang.channel import Message
-from daybreak_server.engines.gang.control_group import ControlGroup, LeaderConnection
+from daybreak_server.engines.gang.control_group import RANK_LOST, ControlGroup, LeaderConnection
 from daybreak_server.engines.gang.lockstep import drive
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict, decide, worst
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.serving.answer_parts import Part, parts_of
-from daybreak_server.engines.serving.exchange import Exchange
+from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.workloads.serving import Request, ServingWorkload, never
 
 ORDER = "serve"
 """The kind of the leader's order to run a request. Its payload is the body."""
 _READABLE_BYTES = 64 * 1024
 """The log quotes no text of a JSON body up to this size. Of a larger one, it does not quote the beginning."""
+
+_CREDENTIALS = ("authorization", "cookie", "x-api-key", "api-key")
+"""Headers whose values the log does not quote."""
 
 
 class RequestRun:
@@ -50,9 +54,10 @@ class RequestRun:
         if self._lockstep:
             request = replace(request, cancelled=never)
         reports: Sequence[Report] = ()
+        unsent: Part | None = None
 
         def agree(own_report: Report, part: Part | None) -> Verdict:
-            nonlocal reports
+            nonlocal reports, unsent
             reports = [own_report]
             reports = self._control_group.collect(own_report)
             exchange.beat()
@@ -60,7 +65,9 @@ class RequestRun:
             verdict = decide(reports, Control.CANCEL if stopped else Control(0))
             self._control_group.announce(verdict)
             if verdict is Verdict.CONTINUE and part is not None:
-                exchange.send(part)
+                if part.data:
+                    exchange.send(part)
+                unsent = None if part.data or part.head is None else part
             return verdict
 
         try:
@@ -69,9 +76,16 @@ class RequestRun:
             with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
                 verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
         except GroupBrokenError as exc:
-            exchange.fail(worst(reports) or _lost(str(exc)))
+            failure = self._control_group.failure(now=True)
+            if failure is not None and failure.code == RANK_LOST:  # the request may not be to blame
+                exchange.stop(Stop.BROKEN)
+                exchange.abandon()
+            else:
+                exchange.fail(worst(reports) or failure or _lost(str(exc)))
             raise
         if verdict is Verdict.FINISH:
+            if unsent is not None:
+                exchange.send(unsent)  # an answer without any bytes still has a head
             exchange.finish()
         elif verdict is Verdict.STOP:
             exchange.abandon()
@@ -94,10 +108,19 @@ def follow(order: Message, workload: ServingWorkload, leader: LeaderConnection) 
         return drive(parts_of(workload, request), agree, check=_checked, what="request")
 
 
-def _private(request: Request) -> private_inputs.running:
+@contextlib.contextmanager
+def _private(request: Request) -> Iterator[None]:
+    """Keep the body, the query and the credentials of the request out of the log."""
     body = request.body
     known = body if len(body) <= _READABLE_BYTES else body[: private_inputs.INPUT_CHARS]
-    return private_inputs.running(known.decode("utf-8", "replace"), "")
+    secrets = {name: request.headers[name] for name in _CREDENTIALS if name in request.headers}
+    if request.query:
+        secrets["query"] = request.query
+    with contextlib.ExitStack() as stack:
+        if secrets:
+            stack.enter_context(private_inputs.running(secrets, ""))
+        stack.enter_context(private_inputs.running(known.decode("utf-8", "replace"), ""))
+        yield
 
 
 def _checked(part: Part) -> Part:
@@ -105,7 +128,7 @@ def _checked(part: Part) -> Part:
 
 
 def _lost(message: str) -> Report:
-    return Report(point=0, status=Status.UNRECOVERABLE, code="rank_lost", message=message)
+    return Report(point=0, status=Status.UNRECOVERABLE, code=RANK_LOST, message=message)
 
 
 def _fields(request: Request) -> dict[str, Any]:

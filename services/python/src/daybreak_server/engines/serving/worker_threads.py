@@ -34,9 +34,9 @@ class WorkerThreads(Generic[T]):
             if self._free > 0:
                 self._free -= 1
             elif self._threads < self._threads_max:
-                self._threads += 1
-                name = f"request-{self._threads}"
+                name = f"request-{self._threads + 1}"
                 threading.Thread(target=self._run_here, name=name, daemon=True).start()
+                self._threads += 1  # only now: the system may refuse another thread
             else:
                 self._free -= 1  # the next thread that is done takes it
         self._items.put(item)

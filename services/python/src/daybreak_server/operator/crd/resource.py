@@ -204,6 +204,11 @@ class Application(_Model):
 
     attempt: int = 0
     since: Instant | None = None
+    revision: str = Field(
+        "",
+        description="The revision that the attempt belongs to, if it is not the current one: the head of the current "
+        "one has yet to report its attempt.",
+    )
 
 
 class PoolStatus(_Model):

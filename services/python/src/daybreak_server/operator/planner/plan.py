@@ -234,12 +234,16 @@ def _plan_cluster(
 
 def _application(before: PoolStatus, current: ClusterState | None, revision: str) -> Application:
     """Which try at deploying the Serve application comes next. Each revision has its own count, so no revision backs
-    off because another one failed. If the pool goes back to a revision, it keeps the application of that RayCluster."""
-    if before.revision in {"", revision}:
-        return before.application
+    off because another one failed. If the pool goes back to a revision, it keeps the application of that RayCluster:
+    while Serve does not answer there, it is unknown which attempt that is, and the count stays the other revision's."""
+    counted = before.application.revision or before.revision
+    if counted in {"", revision}:
+        return before.application.model_copy(update={"revision": ""})
     if current is None:
         return Application()
-    return before.application if current.serve is None else _as_deployed(current)
+    if current.serve is None:
+        return before.application.model_copy(update={"revision": counted})
+    return _as_deployed(current)
 
 
 def _as_deployed(state: ClusterState) -> Application:

@@ -8,7 +8,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from daybreak_server.domain.policy import REQUEST_BODY_MAX_BYTES
+
 if TYPE_CHECKING:
+    from daybreak_server.settings.router import RouterSettings
     from daybreak_server.settings.tree import (
         PoolSettings,
         RedisSettings,
@@ -77,6 +80,17 @@ def _is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # a package that contains it is missing
         return False
+
+
+def of_router(router: RouterSettings) -> Iterator[str]:
+    """Limits on bodies of requests of which one makes another impossible to reach."""
+    if router.max_body_bytes > REQUEST_BODY_MAX_BYTES:
+        yield f"max_body_bytes is larger than {REQUEST_BODY_MAX_BYTES}, the most that a group reads; lower it"
+    kept = min(router.buffer_bytes, router.max_body_bytes)
+    if kept > router.max_buffered_bytes:
+        yield (
+            f"max_buffered_bytes is too small for one body of buffer_bytes ({kept}); raise it, or lower buffer_bytes"
+        )
 
 
 def of_pool(pool: PoolSettings) -> Iterator[str]:

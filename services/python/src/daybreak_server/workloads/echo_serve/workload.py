@@ -30,6 +30,7 @@ class Wish(BaseModel):
     latency_s: float = Field(0.0, ge=0, description="Seconds before the first byte.")
     chunks: int = Field(0, ge=0, description="Parts of the body. 0: the body is sent at once.")
     chunk_s: float = Field(0.0, ge=0, description="Seconds between two parts.")
+    blanks: int = Field(0, ge=0, description="Empty parts before the others.")
     size: int = Field(0, ge=0, le=1 << 30, description="Bytes of the body, or of each part; 0: a short text.")
     status: int = Field(200, description="Status of the answer.")
     fault: Literal["", "error", "refuse", "crash", "hang", "nonsense"] = Field(
@@ -40,10 +41,15 @@ class Wish(BaseModel):
         0, ge=0, description="The part before which the fault happens; 0: before the first byte."
     )
     fault_rank: int | None = Field(None, ge=0, description="Only on this rank; absent: on all.")
+    tokens: int = Field(
+        0, ge=0, description="Tokens to report for the request, and for each part of its answer."
+    )
     patient: bool = Field(False, description="Do not ask whether the request is cancelled.")
     all_ranks: bool = Field(
         False, description="Run a collective of all ranks before each part; the body is its sums."
     )
+    leader_only: bool = Field(False, description="Ranks other than the leader yield empty parts.")
+    headers: dict[str, str] = Field(default_factory=dict, description="Further headers of the answer.")
 
 
 class EchoServe:
@@ -78,6 +84,8 @@ class EchoServe:
             wish = Wish.model_validate(request.json())
         except ValidationError as exc:
             raise RequestError(422, str(exc), code="invalid_wish") from exc
+        headers |= wish.headers
+        request.count_tokens(input=wish.tokens, output=0 if wish.chunks else wish.tokens)
         self._pause(wish.latency_s, request, wish)
         self._fault(wish, 0)
         if wish.fault == "nonsense" and not wish.fault_at:
@@ -86,14 +94,19 @@ class EchoServe:
         return Response(status=wish.status, headers=headers, body=body)
 
     def _stream(self, wish: Wish, request: Request) -> Iterator[bytes]:
+        for _ in range(wish.blanks):
+            yield b""
+            time.sleep(wish.chunk_s)
         for number in range(1, wish.chunks + 1):
             self._fault(wish, number)
+            request.count_tokens(output=wish.tokens)
             yield self._part(wish, number)
             self._pause(wish.chunk_s, request, wish)
 
     def _part(self, wish: Wish, number: int) -> bytes:
         if wish.all_ranks:
-            return f"{self._sum_of_ranks()}\n".encode()
+            sums = f"{self._sum_of_ranks()}\n".encode()
+            return b"" if wish.leader_only and self._group.rank else sums
         return b"x" * wish.size if wish.size else f"part {number}\n".encode()
 
     def _sum_of_ranks(self) -> int:

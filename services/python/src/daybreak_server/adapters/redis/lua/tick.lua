@@ -24,20 +24,20 @@ local function advance_lease_clock()
   return lease_clock, lease_clock >= meta('grace')
 end
 
--- Adds up the time of groups that hold no task, and of groups that start. Attempts are billed when they end; this
--- time has no such end, so it is sampled.
+-- Adds up the time of groups that hold no task, of groups that start, and of groups that answer requests. Attempts are
+-- billed when they end; this time has no such end, so it is sampled.
 local function meter_groups(lease_clock)
   local metered = tonumber(call('HGET', K_totals, 'metered') or nil)
   local passed = lease_clock - (metered or lease_clock)
   if metered and passed < TOTALS.METER_MS then return end
   call('HSET', K_totals, 'metered', int(lease_clock))
   for _, group in ipairs(call('ZRANGE', K_groups, 0, GROUPS_MAX - 1)) do
-    local stored = call('HMGET', k_group(group), 'state', 'task', 'ranks')
+    local stored = call('HMGET', k_group(group), 'state', 'task', 'ranks', 'endpoint')
     local state, time = stored[1], passed * tonumber(stored[3] or '1')
     if state == 'starting' or state == 'loading' then
       add_total('cold_ms', time)
-    elseif state and state ~= 'lost' and state ~= 'busy' and not stored[2] then
-      add_total('idle_ms', time)
+    elseif state and state ~= 'lost' and not stored[2] then
+      add_total(state == 'busy' and stored[4] and 'serving_ms' or 'idle_ms', time)
     end
   end
 end

@@ -20,7 +20,13 @@ def router(ctx: Dependencies) -> APIRouter:
 
     async def shown(entry: PoolEntry, caller: Principal) -> Pool:
         view = await ctx.pool_views.get(entry.name)
-        return serializers.pool(entry, view, ctx.services.now_ms(), admin=caller.admin)
+        return serializers.pool(
+            entry,
+            view,
+            ctx.services.now_ms(),
+            admin=caller.admin,
+            default_routing=ctx.services.settings.router.policy,
+        )
 
     @routes.get("/v1/pools", **openapi_specs.POOLS)
     async def pools(caller: Caller) -> Response:

@@ -25,7 +25,7 @@ from daybreak_server.api.task_api.problem_json import problem
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.task_changes import ChangeKind
 from daybreak_server.domain.tasks import NewTask
-from daybreak_server.observability.task_log import log_task
+from daybreak_server.observability.task_log import log_submit, log_task
 from daybreak_server.ports.store_errors import ConflictError, StoreError
 from daybreak_server.ports.tasks import Submitted
 from daybreak_server.ports.tracing import SubmitTrace
@@ -121,15 +121,14 @@ async def _store_task(ctx: Dependencies, task: NewTask, trace: SubmitTrace) -> R
 def _log_submitted(ctx: Dependencies, submitted: Submitted) -> None:
     if submitted.repeated:
         return
-    record, with_input = submitted.record, ctx.services.settings.log.inputs
-    trace = record.trace_context
-    log_task(
-        ChangeKind.SUBMITTED,
-        record.id,
-        tenant=record.tenant,
-        trace_id=trace.trace_id if trace is not None else None,
-        input=record.input_json if with_input else None,
-    )
+    record = submitted.record
+    trace_id = record.trace_context.trace_id if record.trace_context is not None else ""
+    if ctx.services.settings.log.inputs:
+        log_task(
+            ChangeKind.SUBMITTED, record.id, tenant=record.tenant, trace_id=trace_id, input=record.input_json
+        )
+    else:
+        log_submit(record.id, tenant=record.tenant, trace_id=trace_id)
 
 
 async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal) -> Json:

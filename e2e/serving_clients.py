@@ -1,0 +1,83 @@
+"""Clients of a pool that answers requests."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+
+GROUP_HEADER = "Daybreak-Group"
+
+
+def answered_by(answer: httpx2.Response) -> str:
+    """The id of the group that answered."""
+    return str(answer.headers[GROUP_HEADER])
+
+
+@contextmanager
+def open_streams(
+    url: str, count: int, wish: Mapping[str, Any], *, deadline_s: float
+) -> Iterator[list[httpx2.Response]]:
+    """Send ``count`` requests at once, and wait until each of their answers has begun. They end with the context.
+
+    ``wish``: the body, which says how the workload ``echo-serve`` answers.
+    """
+    with httpx2.Client(timeout=deadline_s, headers={"Daybreak-Deadline-S": str(deadline_s)}) as client:
+
+        def begin(_: int) -> httpx2.Response:
+            return client.send(client.build_request("POST", url, json=wish), stream=True)
+
+        with ThreadPoolExecutor(count) as threads:
+            answers = list(threads.map(begin, range(count)))
+        try:
+            yield answers
+        finally:
+            for answer in answers:
+                answer.close()
+
+
+class Load:
+    """Clients that send one request after the other, each with a short answer, until the context ends."""
+
+    def __init__(self, url: str, *, clients: int, latency_s: float, deadline_s: float) -> None:
+        self.statuses: Counter[int | str] = Counter()
+        """How often each status came. An answer that breaks off after it has begun counts as ``cut off``."""
+        self.groups: Counter[str] = Counter()
+        """How often each group answered."""
+        self._url = url
+        self._latency_s = latency_s
+        self._deadline_s = deadline_s
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        wish = {"latency_s": self._latency_s}
+        with httpx2.Client(timeout=2 * self._deadline_s) as client:
+            while not self._stopped.is_set():
+                request = client.build_request(
+                    "POST", self._url, json=wish, headers={"Daybreak-Deadline-S": str(self._deadline_s)}
+                )
+                answer = client.send(request, stream=True)
+                try:
+                    answer.read()
+                    self.statuses[answer.status_code] += 1
+                    self.groups[answer.headers.get(GROUP_HEADER, "")] += 1
+                except httpx2.TransportError:
+                    self.statuses["cut off"] += 1
+                finally:
+                    answer.close()

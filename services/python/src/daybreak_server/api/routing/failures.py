@@ -1,0 +1,36 @@
+"""How a request ends that gets no answer from a group: the error that its client sees, and its outcome."""
+
+from __future__ import annotations
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.errors import ApiError
+from daybreak_server.ports.upstreams import UpstreamError
+
+CLIENT_GONE = 499
+"""The status in metrics of a request whose client did not wait for the answer."""
+
+
+def outcome_of(error: BaseException) -> str:
+    """The outcome in metrics and traces."""
+    if isinstance(error, ApiError):
+        return error.code
+    return ErrorCode.INTERNAL if isinstance(error, Exception) else "cancelled"
+
+
+def full(limit: str) -> ApiError:
+    """The line has reached this limit."""
+    return ApiError(
+        ErrorCode.QUEUE_FULL, "Too many requests are waiting for a group. Retry later.", limit=limit
+    )
+
+
+def deadline_passed() -> ApiError:
+    """The deadline of the request has passed."""
+    return ApiError(
+        ErrorCode.DEADLINE_PASSED, "The deadline passed before the answer began. Allow more time."
+    )
+
+
+def group_failed(group: str, cause: UpstreamError) -> ApiError:
+    """The group has begun an answer that is not valid."""
+    return ApiError(ErrorCode.GROUP_FAILED, f"The answer of the group {group} cannot be passed on: {cause}.")

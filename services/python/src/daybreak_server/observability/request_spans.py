@@ -1,0 +1,141 @@
+"""The spans of one request to a serving pool.
+
+``<method> <route>`` is the request, from its arrival to the last byte of its answer, with the event ``first_byte``.
+Its children follow each other: ``wait <pool>`` for each time in the line, and ``<method>`` for each try, which ends
+with the answer or with the reason for the next try. The group gets the context of its try, so its own spans belong to
+the trace.
+
+Names and attributes follow the semantic conventions for HTTP; our own attributes begin with ``daybreak.``. No span has
+a query, a header or a part of a body.
+"""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import urlsplit
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.semconv.attributes import (
+    http_attributes as http,
+)
+from opentelemetry.semconv.attributes import (
+    server_attributes as server,
+)
+from opentelemetry.semconv.attributes import (
+    url_attributes as url,
+)
+from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Tracer
+
+from daybreak_server.domain.tracing import TraceContext
+from daybreak_server.observability.harmless import harmless, nothing
+from daybreak_server.observability.span_conventions import GROUP, OUTCOME, TENANT, span_context
+from daybreak_server.observability.spans import fail, trace_context
+
+ROUTE = "/v1/pools/{name}/serve/{path}"
+POOL = "daybreak.pool"
+FIRST_BYTE = "first_byte"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_OTHER = "_OTHER"
+_NO_FAILURES = frozenset({"answered", "client_gone"})
+
+
+class RequestSpans:
+    """Implements :class:`daybreak_server.ports.tracing.RequestTrace`."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        caller: TraceContext | None,
+        *,
+        method: str,
+        scheme: str,
+        path: str,
+        pool: str,
+        tenant: str,
+    ) -> None:
+        self._tracer = tracer
+        self._pool = pool
+        self._method = method if method in _METHODS else _OTHER
+        self._name = self._method if self._method != _OTHER else "HTTP"
+        parent = trace.set_span_in_context(NonRecordingSpan(span_context(caller))) if caller else Context()
+        self._span = tracer.start_span(
+            f"{self._name} {ROUTE}",
+            parent,
+            SpanKind.SERVER,
+            {
+                http.HTTP_REQUEST_METHOD: self._method,
+                http.HTTP_ROUTE: ROUTE,
+                url.URL_SCHEME: scheme,
+                url.URL_PATH: path,
+                POOL: pool,
+                TENANT: tenant,
+            },
+        )
+        self.context: TraceContext | None = trace_context(self._span, caller)
+        self._inside = trace.set_span_in_context(self._span)
+        self._try: Span | None = None
+        self._tries = 0
+
+    @harmless(nothing)
+    def waited(self, *, began_ns: int, granted: bool) -> None:
+        """Record the time in the line."""
+        span = self._tracer.start_span(
+            f"wait {self._pool}", self._inside, SpanKind.INTERNAL, {POOL: self._pool}, start_time=began_ns
+        )
+        if not granted:
+            span.set_attribute(OUTCOME, "no_group")
+        span.end()
+
+    @harmless(lambda self, *_args, **_kwargs: self.context)
+    def sent(self, group: str, endpoint: str) -> TraceContext | None:
+        """Begin a try."""
+        address = urlsplit(endpoint)
+        attributes: dict[str, str | int] = {
+            http.HTTP_REQUEST_METHOD: self._method,
+            server.SERVER_ADDRESS: address.hostname or "",
+            server.SERVER_PORT: address.port or 80,
+            url.URL_FULL: endpoint,
+            GROUP: group,
+        }
+        if self._tries:
+            attributes[http.HTTP_REQUEST_RESEND_COUNT] = self._tries
+        self._tries += 1
+        self._try = self._tracer.start_span(self._name, self._inside, SpanKind.CLIENT, attributes)
+        return trace_context(self._try, self.context)
+
+    @harmless(nothing)
+    def not_answered(self, reason: str) -> None:
+        """End a try."""
+        if self._try is not None:
+            fail(self._try, reason)
+            self._try.end()
+            self._try = None
+
+    @harmless(nothing)
+    def first_byte(self, status: int) -> None:
+        """Note that the answer has begun."""
+        self._span.add_event(FIRST_BYTE)
+        self._span.set_attribute(http.HTTP_RESPONSE_STATUS_CODE, status)
+        if self._try is not None:
+            self._try.set_attribute(http.HTTP_RESPONSE_STATUS_CODE, status)
+            if status >= 400:
+                fail(self._try, str(status))
+        if status >= 500:
+            fail(self._span, str(status))
+
+    @harmless(nothing)
+    def ended(self, outcome: str, *, status: int | None = None) -> None:
+        """End the request and the try that answered it."""
+        self._span.set_attribute(OUTCOME, outcome)
+        if status is not None:
+            self._span.set_attribute(http.HTTP_RESPONSE_STATUS_CODE, status)
+        failed = outcome not in _NO_FAILURES
+        if failed and (status is None or status >= 500):
+            fail(self._span, outcome)
+        if self._try is not None:
+            if failed:
+                fail(self._try, outcome)
+            self._try.end()
+            self._try = None
+        self._span.end(time.time_ns())

@@ -1,0 +1,71 @@
+"""Parts of a response that are written in one turn of the event loop reach the kernel together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from daybreak_server.api.http.gathered_writes import MAX_BYTES, GatheringTransport
+
+
+class Kernel(asyncio.Transport):
+    """Notes what it is asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.calls.append(bytes(data))
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+
+async def _gathering() -> tuple[GatheringTransport, list[Any]]:
+    kernel = Kernel()
+    return GatheringTransport(kernel, asyncio.get_running_loop()), kernel.calls
+
+
+async def test_a_head_and_a_body_are_one_write() -> None:
+    transport, calls = await _gathering()
+    transport.write(b"head")
+    transport.write(b"body")
+    assert calls == []
+    await asyncio.sleep(0)
+    assert calls == [b"headbody"]
+
+
+async def test_parts_of_different_turns_are_sent_as_they_come() -> None:
+    transport, calls = await _gathering()
+    for part in (b"1", b"2"):
+        transport.write(part)
+        await asyncio.sleep(0)
+    assert calls == [b"1", b"2"]
+
+
+async def test_what_is_written_before_a_close_is_sent() -> None:
+    transport, calls = await _gathering()
+    transport.write(b"last")
+    transport.close()
+    await asyncio.sleep(0)
+    assert calls == [b"last", "close"]
+
+
+async def test_an_aborted_connection_sends_nothing() -> None:
+    transport, calls = await _gathering()
+    transport.write(b"lost")
+    transport.abort()
+    await asyncio.sleep(0)
+    assert calls == ["abort"]
+
+
+async def test_much_is_written_at_once_so_that_the_transport_can_pause_its_writer() -> None:
+    transport, calls = await _gathering()
+    transport.write(b"x" * MAX_BYTES)
+    assert calls == []
+    transport.write(b"y")
+    assert calls == [b"x" * MAX_BYTES + b"y"]

@@ -1,0 +1,84 @@
+"""The attempts at deploying the Serve application, which are counted per revision of the template."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from operator_samples import (
+    NOW,
+    actions_of,
+    busy,
+    group,
+    head,
+    hosts,
+    observed,
+    only_action,
+    pool,
+    ray_cluster,
+    settled,
+)
+
+from daybreak_server.operator.crd.resource import Application, PoolStatus
+from daybreak_server.operator.planner.actions import PutApplication
+from daybreak_server.operator.planner.plan import plan
+from daybreak_server.ports.cluster import ServeView
+
+
+def test_a_missing_application_is_deployed_and_a_failed_one_gets_a_new_attempt() -> None:
+    """A head without fault tolerance restarts empty, and Serve does not retry a failed application."""
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 1)
+    missing = observed(video, rc, pods=[head(rc)], serve={rc.name: ServeView()})
+    assert only_action(missing, PutApplication).config["applications"][1]["args"]["attempt"] == 0
+    failed = ServeView(status="DEPLOY_FAILED", attempt=0, target=2, message="it raised")
+    tried = pool(replicas=1, status=PoolStatus(application=Application(since=NOW - 31)))
+    observation = observed(tried, rc, pods=[head(rc)], serve={rc.name: failed})
+    assert only_action(observation, PutApplication).config["applications"][1]["args"]["attempt"] == 1
+    assert plan(observation).status.application.attempt == 1
+    at_work = observed(
+        tried, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("g", "a0")], serve={rc.name: failed}
+    )
+    assert actions_of(at_work, PutApplication) == []
+
+
+def test_attempts_are_counted_per_revision() -> None:
+    """A new template does not back off for earlier failures, and a template that returns is not deployed again."""
+    earlier = Application(attempt=5, since=NOW - 10)
+    before = PoolStatus(application=earlier, revision="another")
+    video = pool(replicas=1, status=before)
+    assert plan(observed(video)).status.application == Application()
+    rc = ray_cluster(video, 1)
+    back = observed(video, rc, pods=[head(rc), *hosts(rc, "a")], groups=[group("g", "a0")])
+    as_it_is = replace(back, serve={rc.name: replace(back.serve[rc.name], attempt=0)})
+    assert (actions_of(as_it_is, PutApplication), plan(as_it_is).status.application) == ([], Application())
+    same = pool(replicas=1, status=before.model_copy(update={"revision": rc.revision}))
+    assert plan(observed(same, rc, pods=[head(rc)])).status.application == earlier
+
+
+def test_a_template_that_returns_keeps_its_application_although_its_head_is_silent_for_a_while() -> None:
+    """The attempt of the abandoned template is never taken for its own: deploying it would stop all of its groups."""
+    before = PoolStatus(application=Application(attempt=5, since=NOW - 10), revision="another")
+    video = pool(replicas=1, status=before)
+    rc = ray_cluster(video, 1)
+    pods, groups = [head(rc), *hosts(rc, "a")], [group("g", "a0")]
+    silent = settled(observed(video, rc, pods=pods, groups=groups, serve={}))
+    assert silent.pool.status.revision == rc.revision
+    view = ServeView(status="RUNNING", attempt=2, target=2, running=2)
+    answers = replace(silent, serve={rc.name: view})
+    assert (actions_of(answers, PutApplication), plan(answers).status.application) == (
+        [],
+        Application(attempt=2),
+    )
+    failing = settled(replace(answers, serve={rc.name: replace(view, status="DEPLOY_FAILED")}))
+    assert failing.pool.status.application == Application(attempt=2, since=NOW)
+
+
+def test_a_template_that_is_tried_again_continues_to_count_its_attempts() -> None:
+    """The pool returned to an earlier template for a moment, too short for the head of that one to answer."""
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 1)
+    earlier = Application(attempt=5, since=NOW - 10, revision=rc.revision)
+    again = pool(replicas=1, status=PoolStatus(application=earlier, revision="another"))
+    assert plan(observed(again, rc, pods=[head(rc)])).status.application == Application(
+        attempt=5, since=NOW - 10
+    )

@@ -1,0 +1,366 @@
+"""The checker of serving pools passes every history that keeps the promises, and finds each broken one.
+
+A *plot* is what happens to one request: the lines that clients, groups and the cluster write about it. Good plots may
+be combined at will. A bad plot breaks one promise, and the checker must name its request, whatever happens around it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verification.faults.serving.checker import MAX_TRIES, check
+from verification.faults.serving.wish import Wish, parse
+
+Line = dict[str, Any]
+Plot = Callable[["Tale"], None]
+WISH = Wish(parts=3, size=50)
+
+
+class Tale:
+    """The lines about one request. Each call advances the time by a tenth of a second."""
+
+    def __init__(self, number: int, began: float = 0.0) -> None:
+        self.number = number
+        self.pid = number * 100
+        self.now = began
+        self.lines: list[Line] = []
+        self.ran: list[Line] = []
+        self.line("request", "begin", wish=asdict(WISH), deadline_s=30.0)
+
+    def line(self, op: str, kind: str, **fields: Any) -> None:
+        self.now += 0.1
+        self.lines.append({"op": op, "kind": kind, "request": self.number, **fields, "t": self.now})
+
+    def run(self, kind: str, *, pid: int = 0, send: int = 1) -> None:
+        self.now += 0.1
+        line = {"op": "ran", "kind": kind, "request": self.number, "send": send, "pid": pid or self.pid}
+        self.ran.append({**line, "at": self.now, "t": 1e6})
+
+    def whole_run(self, *, pid: int = 0, send: int = 1) -> None:
+        self.run("begin", pid=pid, send=send)
+        self.run("end", pid=pid, send=send)
+
+    def sent(self, kind: str, *, send: int = 1, size: int = 0, **changes: Any) -> None:
+        """A send that ends now, with the first ``size`` bytes of the answer."""
+        answer = WISH.answer(self.number)[:size]
+        fields = {
+            "send": send,
+            "gateway": f"gateway-{self.number}",
+            "began": self.now - 0.05,
+            "first": self.now if size else None,
+            "status": 200 if size else 0,
+            "pid": self.pid if size else 0,
+            "size": size,
+            "crc": zlib.crc32(answer),
+            "error": "",
+        }
+        self.line("send", kind, **{**fields, **changes})
+
+    def answered(self, *, send: int = 1, **changes: Any) -> None:
+        self.sent("complete", send=send, size=len(WISH.answer(self.number)), **changes)
+
+    def killed(self, what: str = "leader", *, pid: int = 0) -> None:
+        name = f"gateway-{self.number}" if what == "gateway" else f"online-{self.number}.0"
+        self.line("fault", f"kill-{what}", name=name, pid=pid or self.pid)
+
+
+def plain(tale: Tale) -> None:
+    tale.whole_run()
+    tale.answered()
+
+
+def cut_by_the_death_of_its_group(tale: Tale) -> None:
+    tale.run("begin")
+    tale.killed()
+    tale.sent("cut", size=50)
+
+
+def cut_by_the_death_of_its_gateway(tale: Tale) -> None:
+    tale.run("begin")
+    tale.killed("gateway")
+    tale.sent("cut", size=70)
+    tale.run("stop")
+
+
+def cut_in_the_middle_of_the_head(tale: Tale) -> None:
+    tale.run("begin")
+    tale.killed("gateway")
+    tale.sent("cut", first=tale.now)
+
+
+def run_again_after_the_death_of_a_follower(tale: Tale) -> None:
+    for pid in (tale.pid + 1, tale.pid + 2):
+        tale.line("component", "started", name=f"online-{tale.number}", pid=pid)
+    tale.run("begin", pid=tale.pid + 1)
+    tale.line("fault", "kill-follower", name=f"online-{tale.number}.1", pid=tale.pid + 2)
+    tale.whole_run()
+    tale.answered()
+
+
+def run_again_after_a_death(tale: Tale) -> None:
+    tale.run("begin", pid=tale.pid + 1)
+    tale.killed(pid=tale.pid + 1)
+    tale.whole_run()
+    tale.answered()
+
+
+def sent_again_after_the_death_of_a_gateway(tale: Tale) -> None:
+    tale.run("begin", pid=tale.pid + 1)
+    tale.killed("gateway")
+    tale.sent("broken")
+    tale.whole_run(send=2)
+    tale.answered(send=2, gateway="gateway-other")
+
+
+def sent_again_after_a_gateway_said_that_it_closes(tale: Tale) -> None:
+    tale.line("fault", "preempt-gateway", name=f"gateway-{tale.number}", pid=tale.pid)
+    tale.sent("closing", first=tale.now, status=503)
+    tale.whole_run(send=2)
+    tale.answered(send=2)
+
+
+GOOD: list[Plot] = [
+    plain,
+    cut_by_the_death_of_its_group,
+    cut_by_the_death_of_its_gateway,
+    cut_in_the_middle_of_the_head,
+    run_again_after_a_death,
+    run_again_after_the_death_of_a_follower,
+    sent_again_after_the_death_of_a_gateway,
+    sent_again_after_a_gateway_said_that_it_closes,
+]
+
+
+def never_sent(tale: Tale) -> None:
+    pass
+
+
+def error_of_the_gateway(tale: Tale) -> None:
+    tale.run("begin")
+    tale.killed()
+    tale.sent("complete", size=10, status=502, pid=0)
+
+
+def not_ready_although_time_is_left(tale: Tale) -> None:
+    tale.sent("complete", size=10, status=503, pid=0)
+
+
+def broken_to_the_end(tale: Tale) -> None:
+    tale.killed("gateway")
+    tale.sent("broken")
+
+
+def too_late(tale: Tale) -> None:
+    tale.whole_run()
+    tale.now += 31
+    tale.answered()
+
+
+def cut_although_nothing_died(tale: Tale) -> None:
+    tale.whole_run()
+    tale.sent("cut", size=50)
+
+
+def cut_long_before_its_group_died(tale: Tale) -> None:
+    tale.run("begin")
+    tale.sent("cut", size=50)
+    tale.now += 10
+    tale.killed()
+
+
+def run_again_after_the_death_of_a_stranger(tale: Tale) -> None:
+    tale.line("component", "started", name=f"online-{tale.number}", pid=tale.pid + 1)
+    tale.line("component", "started", name=f"online-{tale.number}x", pid=tale.pid + 2)
+    tale.run("begin", pid=tale.pid + 1)
+    tale.line("fault", "kill-follower", name=f"online-{tale.number}x.1", pid=tale.pid + 2)
+    tale.whole_run()
+    tale.answered()
+
+
+def cut_by_the_death_of_another_group(tale: Tale) -> None:
+    tale.run("begin")
+    tale.killed(pid=tale.pid + 1)
+    tale.sent("cut", size=50)
+
+
+def broken_although_no_gateway_died(tale: Tale) -> None:
+    tale.sent("broken")
+    tale.whole_run(send=2)
+    tale.answered(send=2)
+
+
+def complete_but_short(tale: Tale) -> None:
+    tale.run("begin")
+    tale.killed()
+    tale.sent("complete", size=100)
+
+
+def the_answer_of_another_request(tale: Tale) -> None:
+    tale.whole_run()
+    tale.answered(crc=zlib.crc32(WISH.answer(tale.number + 1)))
+
+
+def cut_with_wrong_bytes(tale: Tale) -> None:
+    tale.run("begin")
+    tale.killed()
+    tale.sent("cut", size=50, crc=1)
+
+
+def run_on_another_group_after_the_first_byte(tale: Tale) -> None:
+    tale.run("begin")
+    tale.killed()
+    tale.whole_run(pid=tale.pid + 1)
+    tale.sent("cut", size=50, first=tale.now - 0.5)
+
+
+def sent_again_after_the_first_byte(tale: Tale) -> None:
+    cut_by_the_death_of_its_group(tale)
+    tale.whole_run(send=2, pid=tale.pid + 1)
+    tale.answered(send=2, pid=tale.pid + 1)
+
+
+def taken_from_a_group_that_lives(tale: Tale) -> None:
+    tale.whole_run(pid=tale.pid + 1)
+    tale.whole_run()
+    tale.answered()
+
+
+def run_twice_on_a_group_that_lives(tale: Tale) -> None:
+    tale.whole_run()
+    tale.whole_run()
+    tale.answered()
+
+
+def broke_too_many_groups(tale: Tale) -> None:
+    for pid in range(tale.pid + 1, tale.pid + 1 + MAX_TRIES):
+        tale.run("begin", pid=pid)
+        tale.killed(pid=pid)
+    tale.whole_run()
+    tale.answered()
+
+
+def answered_by_nobody(tale: Tale) -> None:
+    tale.answered()
+
+
+def answered_without_an_end(tale: Tale) -> None:
+    tale.run("begin")
+    tale.answered()
+
+
+BAD: dict[Plot, str] = {
+    never_sent: "failed",
+    error_of_the_gateway: "failed",
+    not_ready_although_time_is_left: "failed",
+    broken_to_the_end: "failed",
+    too_late: "late",
+    cut_although_nothing_died: "unexplained",
+    cut_long_before_its_group_died: "unexplained",
+    cut_by_the_death_of_another_group: "unexplained",
+    run_again_after_the_death_of_a_stranger: "abandoned",
+    broken_although_no_gateway_died: "unexplained",
+    complete_but_short: "truncated",
+    the_answer_of_another_request: "wrong",
+    cut_with_wrong_bytes: "wrong",
+    run_on_another_group_after_the_first_byte: "twice",
+    sent_again_after_the_first_byte: "twice",
+    taken_from_a_group_that_lives: "abandoned",
+    run_twice_on_a_group_that_lives: "abandoned",
+    broke_too_many_groups: "tries",
+    answered_by_nobody: "phantom",
+    answered_without_an_end: "phantom",
+}
+
+
+def history_of(plots: list[tuple[Plot, float]], *, settled: bool = True) -> list[Line]:
+    """The history of these requests, each of which begins at its time."""
+    tales = []
+    for number, (plot, began) in enumerate(plots, 1):
+        tale = Tale(number, began)
+        plot(tale)
+        tales.append(tale)
+    lines = sorted((line for tale in tales for line in tale.lines), key=lambda line: line["t"])
+    ran = [line for tale in tales for line in tale.ran]
+    end = [{"op": "load", "kind": "end", "requests": len(tales), "t": 1e6}]
+    return [{"op": "run", "kind": "begin", "t": 0.0}, *lines, *ran, *(end if settled else [])]
+
+
+plots = st.lists(st.tuples(st.sampled_from(GOOD), st.floats(0, 5)), max_size=12)
+
+
+@given(plots)
+def test_whatever_keeps_the_promises_passes(good: list[tuple[Plot, float]]) -> None:
+    verdict = check(history_of(good))
+    assert verdict.ok, verdict.text()
+
+
+@given(plots, st.sampled_from(list(BAD)), st.floats(0, 5), st.integers(0, 12))
+def test_every_broken_promise_is_found(
+    good: list[tuple[Plot, float]], bad: Plot, began: float, place: int
+) -> None:
+    mixed = [*good[:place], (bad, began), *good[place:]]
+    number = mixed.index((bad, began)) + 1
+    violations = check(history_of(mixed)).violations
+    assert (BAD[bad], f"request {number}") in {(found.kind, found.task) for found in violations}
+    assert {found.task for found in violations} == {f"request {number}"}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_each_broken_promise_is_found_alone(bad: Plot) -> None:
+    kinds = {found.kind for found in check(history_of([(bad, 0.0)])).violations}
+    assert BAD[bad] in kinds
+
+
+def test_a_history_that_ends_before_its_clients_does_not_pass() -> None:
+    assert [found.kind for found in check(history_of([(plain, 0.0)], settled=False)).violations] == [
+        "unsettled"
+    ]
+
+
+def test_a_run_that_belongs_to_no_request_is_found() -> None:
+    lines = history_of([(plain, 0.0)])
+    stray = {"op": "ran", "kind": "begin", "request": 9, "send": 1, "pid": 1, "at": 1.0, "t": 1.0}
+    assert [found.kind for found in check([*lines, stray]).violations] == ["stray"]
+
+
+@pytest.mark.parametrize(("silent_after", "kinds"), [(80, []), (40, ["left"]), (2, ["left"])])
+def test_a_living_group_that_gets_no_more_requests_is_found(silent_after: int, kinds: list[str]) -> None:
+    """Two groups take turns in 80 requests, until one of them gets no more."""
+
+    def on(pid: int) -> Plot:
+        def plot(tale: Tale) -> None:
+            tale.whole_run(pid=pid)
+            tale.answered(pid=pid)
+
+        return plot
+
+    pids = [1 + number % 2 if number < silent_after else 1 for number in range(80)]
+    lines = history_of([(on(pid), float(number)) for number, pid in enumerate(pids)])
+    lines.insert(1, {"op": "expect", "kind": "stay", "t": 0.0})
+    assert [found.kind for found in check(lines).violations] == kinds
+
+
+def test_a_group_that_ends_although_nothing_stopped_it_is_found() -> None:
+    lines = history_of([(plain, 0.0)])
+    lines[1:1] = [
+        {"op": "expect", "kind": "stay", "t": 0.0},
+        {"op": "component", "kind": "ended", "name": "online-1", "pid": 100, "status": 9, "t": 0.1},
+    ]
+    assert [found.kind for found in check(lines).violations] == ["left"]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(0, 9), st.integers(40, 3000))
+def test_a_wish_survives_its_body_and_no_two_requests_have_the_same_answer(
+    number: int, send: int, parts: int, size: int
+) -> None:
+    wish = Wish(parts=parts, size=size, latency_s=0.5, part_s=0.25)
+    assert parse(wish.body(number, send)) == (number, send, wish)
+    assert len(wish.answer(number)) == size * max(1, parts)
+    assert wish.answer(number) != wish.answer(number + 1)

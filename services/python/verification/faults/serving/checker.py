@@ -1,0 +1,175 @@
+"""Decides from a history of requests alone which promises of a serving pool were broken. Pure.
+
+The history has what clients sent and got, what groups ran, and the faults that were injected. Each rule is a pure
+function that yields the violations of one promise:
+
+* ``answered``       each request is answered within its deadline, unless its answer had begun when it broke off
+* ``cut_by_a_fault`` an answer that had begun breaks off only if its group or its gateway was killed
+* ``whole``          an answer that looks complete is complete, and the beginning of one that was cut off is right
+* ``never_again``    no request runs or is sent again after the first byte of its answer
+* ``alive_stays``    a request goes from one group to another only if the first one was killed
+* ``bounded``        a request that breaks groups is not sent to more of them than ``router.max_tries``
+* ``accounted``      each answer comes from a group that ran the request; each end belongs to a beginning
+* ``stays``          where no group was killed or stopped, each one works to the end of the run
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+
+from verification.faults.checker import Verdict
+from verification.faults.checks.observations import Violation
+from verification.faults.history import Line
+from verification.faults.serving.observations import Request, Send, ServingObservations, gather
+
+MAX_TRIES = 3
+"""The setting ``router.max_tries`` of the clusters."""
+NOTICED_S = 5.0
+"""How long after the death of a process its clients may notice it. The kernel tells them at once."""
+Rule = Callable[[ServingObservations], Iterator[Violation]]
+
+
+def check(lines: Iterable[Line]) -> Verdict:
+    """Run every rule on the lines of a history."""
+    seen = gather(lines)
+    violations = tuple(violation for rule in RULES for violation in rule(seen))
+    return Verdict(violations=violations, counts=dict(seen.line_counts))
+
+
+def answered(seen: ServingObservations) -> Iterator[Violation]:
+    """Each request gets a complete answer within its deadline, or one that had begun."""
+    if not seen.settled:
+        yield _violation("unsettled", None, "the history ends before the clients")
+    for request in seen.requests.values():
+        last = request.last
+        if last is None:
+            yield _violation("failed", request, "it was never sent")
+        elif last.kind == "cut" and last.status in (0, 200):  # 0: in the middle of the head
+            continue
+        elif last.kind != "complete" or last.status != 200:
+            yield _violation("failed", request, _outcome(last))
+        elif last.ended > request.began + request.deadline_s:
+            yield _violation("late", request, f"answered {last.ended - request.began:.3f} s after it began")
+
+
+def cut_by_a_fault(seen: ServingObservations) -> Iterator[Violation]:
+    """Only the death of its gateway or of its group cuts an answer off, or breaks a connection to a gateway."""
+    for request in seen.requests.values():
+        for send in request.sends:
+            if send.kind == "complete":
+                continue
+            deaths = seen.gateway_kills(send.gateway)
+            if send.kind == "cut":
+                deaths = [*deaths, *seen.group_kills(send.pid)]
+            if send.kind == "closing":
+                deaths = [
+                    fault.at
+                    for fault in seen.faults
+                    if fault.kind == "preempt-gateway" and fault.name == send.gateway
+                ]
+            if not any(send.began - NOTICED_S <= at <= send.ended + NOTICED_S for at in deaths):
+                yield _violation("unexplained", request, f"no fault explains this: {_outcome(send)}")
+
+
+def whole(seen: ServingObservations) -> Iterator[Violation]:
+    """An answer has exactly the bytes that were asked for, and a part of one has the first of them."""
+    for request in seen.requests.values():
+        for send in request.sends:
+            if send.status != 200:
+                continue
+            expected = request.wish.answer(request.number)
+            if send.kind == "complete" and send.size < len(expected):
+                yield _violation("truncated", request, f"{send.size} of {len(expected)} bytes look complete")
+            elif zlib.crc32(expected[: send.size]) != send.crc or send.size > len(expected):
+                yield _violation("wrong", request, f"the {send.size} bytes are not those of its answer")
+
+
+def never_again(seen: ServingObservations) -> Iterator[Violation]:
+    """Nobody sends or runs a request after the first byte of its answer."""
+    for request in seen.requests.values():
+        begun = [send.first for send in request.sends if send.first is not None and send.status == 200]
+        if not begun:
+            continue
+        first = min(begun)
+        for send in request.sends:
+            if send.began > first:
+                yield _violation("twice", request, "a client sent it again after the first byte")
+        for run in request.runs:
+            if run.began > first:
+                yield _violation(
+                    "twice", request, f"process {run.pid} ran it after the first byte of its answer"
+                )
+
+
+def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
+    """A gateway gives up on a group only if it was killed: busy is not dead."""
+    for request in seen.requests.values():
+        for run, following in pairwise(request.runs):
+            if run.send != following.send:
+                continue  # the gateway was killed, and the client sent it again
+            kills = seen.group_kills(run.pid)
+            if not any(run.began - NOTICED_S <= at <= following.began + NOTICED_S for at in kills):
+                yield _violation(
+                    "abandoned", request, f"process {run.pid} lived, but {following.pid} ran it as well"
+                )
+
+
+def bounded(seen: ServingObservations) -> Iterator[Violation]:
+    """One send is run at most ``MAX_TRIES`` times."""
+    for request in seen.requests.values():
+        for send in request.sends:
+            runs = sum(run.send == send.number for run in request.runs)
+            if runs > MAX_TRIES:
+                yield _violation("tries", request, f"{runs} groups ran one send of it")
+
+
+def accounted(seen: ServingObservations) -> Iterator[Violation]:
+    """What clients got and what groups ran fits together."""
+    for line in seen.strays:
+        yield _violation("stray", None, f"no request, or no beginning, belongs to {line}")
+    for request in seen.requests.values():
+        for send in request.sends:
+            if send.status != 200:
+                continue
+            runs = [run for run in request.runs if run.pid == send.pid and run.send == send.number]
+            if not runs:
+                yield _violation("phantom", request, f"process {send.pid} answered, but did not run it")
+            elif send.kind == "complete" and all(run.how != "end" for run in runs):
+                yield _violation("phantom", request, f"process {send.pid} answered, but did not finish it")
+
+
+def stays(seen: ServingObservations) -> Iterator[Violation]:
+    """Each group that worked in the first half of the run works in its last quarter as well."""
+    if not seen.must_stay or not seen.requests:
+        return
+    for pid, at in seen.ended_pids.items():
+        yield _violation("left", None, f"process {pid} ended at {at:.1f} s, although nothing stopped it")
+    began = min(request.began for request in seen.requests.values())
+    ended = max((send.ended for request in seen.requests.values() for send in request.sends), default=began)
+    runs = [run for request in seen.requests.values() for run in request.runs]
+    early = {run.pid for run in runs if run.began <= began + (ended - began) / 2}
+    late = {run.pid for run in runs if run.began >= ended - (ended - began) / 4}
+    for pid in sorted(early - late - seen.ended_pids.keys()):
+        yield _violation("left", None, f"process {pid} lives, but gets no more requests")
+
+
+RULES: tuple[Rule, ...] = (
+    answered,
+    cut_by_a_fault,
+    whole,
+    never_again,
+    alive_stays,
+    bounded,
+    accounted,
+    stays,
+)
+
+
+def _violation(kind: str, request: Request | None, what: str) -> Violation:
+    return Violation(kind=kind, task=None if request is None else f"request {request.number}", what=what)
+
+
+def _outcome(send: Send) -> str:
+    return f"send {send.number} to {send.gateway} ended as {send.kind}, status {send.status}: {send.error}"

@@ -1,0 +1,160 @@
+"""A history of requests, sorted by request, as the checker reads it. All times are in seconds of the history."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from verification.faults.history import Line
+from verification.faults.serving.wish import Wish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """One time that a client sent a request to a gateway, and what it got."""
+
+    number: int
+    """1 for the first time that the request was sent."""
+    kind: str
+    """``complete``, ``cut``, ``broken``, ``late`` or ``closing``; see :mod:`verification.faults.serving.load`."""
+    gateway: str
+    began: float
+    ended: float
+    first: float | None
+    """When the first byte of the answer came; ``None``: none came."""
+    status: int
+    pid: int
+    """The process that says that it answered; 0: none."""
+    size: int
+    crc: int
+    error: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One time that a group ran a request. ``send`` is the number of the client's send that it belongs to."""
+
+    send: int
+    pid: int
+    began: float
+    ended: float | None = None
+    how: str = ""
+    """``end``, ``stop`` (nobody waited for the rest), or empty if the process died."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """All that is known of one request."""
+
+    number: int
+    began: float
+    wish: Wish
+    deadline_s: float
+    sends: list[Send] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    """In the order of their beginnings."""
+
+    @property
+    def last(self) -> Send | None:
+        """The send that decides the outcome."""
+        return self.sends[-1] if self.sends else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A fault that was injected: ``kill-leader``, ``preempt-gateway``, …"""
+
+    kind: str
+    name: str
+    pid: int
+    at: float
+
+
+@dataclass(slots=True)
+class ServingObservations:
+    """The contents of a history."""
+
+    requests: dict[int, Request] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    replicas: dict[int, str] = field(default_factory=dict)
+    """The replica of each process: ``online-1`` for each rank of that group, ``gateway-0``."""
+    ended_pids: dict[int, float] = field(default_factory=dict)
+    """Processes of the cluster that ended, and when."""
+    settled: bool = False
+    """Whether the clients have ended, and the logs of the groups are in the history."""
+    strays: list[Line] = field(default_factory=list)
+    """Lines that belong to no request."""
+    must_stay: bool = False
+    """Whether no group may lose its place, because none was killed or stopped."""
+    line_counts: Counter[str] = field(default_factory=Counter)
+
+    def gateway_kills(self, name: str) -> Sequence[float]:
+        """When the gateway with this name was killed."""
+        return [fault.at for fault in self.faults if fault.kind == "kill-gateway" and fault.name == name]
+
+    def group_kills(self, leader: int) -> Sequence[float]:
+        """When a rank of the group with this leader was killed. Each process that starts again has another id."""
+        group = self.replicas.get(leader)
+        return [
+            fault.at
+            for fault in self.faults
+            if (fault.kind == "kill-leader" and fault.pid == leader)
+            or (fault.kind == "kill-follower" and group is not None and self.replicas.get(fault.pid) == group)
+        ]
+
+
+def gather(lines: Iterable[Line]) -> ServingObservations:
+    """Sort the lines of a history. The logs of groups come after the lines of clients."""
+    seen = ServingObservations()
+    for line in lines:
+        seen.line_counts[f"{line['op']}.{line['kind']}"] += 1
+        match line["op"]:
+            case "request":
+                seen.requests[line["request"]] = Request(
+                    number=line["request"],
+                    began=line["t"],
+                    wish=Wish(**line["wish"]),
+                    deadline_s=line["deadline_s"],
+                )
+            case "send" | "ran":
+                request = seen.requests.get(line["request"])
+                if request is None:
+                    seen.strays.append(line)
+                elif line["op"] == "send":
+                    request.sends.append(_send(line))
+                else:
+                    _ran(request, line, seen.strays)
+            case "fault":
+                seen.faults.append(Fault(kind=line["kind"], name=line["name"], pid=line["pid"], at=line["t"]))
+            case "component" if line["kind"] == "started":
+                seen.replicas[line["pid"]] = line["name"]
+            case "component" if line["kind"] == "ended":
+                seen.ended_pids[line["pid"]] = line["t"]
+            case "expect":
+                seen.must_stay = line["kind"] == "stay"
+            case "load":
+                seen.settled = True
+    for request in seen.requests.values():
+        request.runs.sort(key=lambda run: run.began)
+    return seen
+
+
+def _send(line: Line) -> Send:
+    same: dict[str, Any] = {
+        name: line[name] for name in ("gateway", "began", "first", "status", "pid", "size", "crc", "error")
+    }
+    return Send(number=line["send"], kind=line["kind"], ended=line["t"], **same)
+
+
+def _ran(request: Request, line: Line, strays: list[Line]) -> None:
+    """Add the beginning or the end of a run. The lines of one process are in the order of their times."""
+    if line["kind"] == "begin":
+        request.runs.append(Run(send=line["send"], pid=line["pid"], began=line["at"]))
+        return
+    for run in reversed(request.runs):
+        if run.pid == line["pid"] and run.send == line["send"] and run.ended is None:
+            run.ended, run.how = line["at"], line["kind"]
+            return
+    strays.append(line)
