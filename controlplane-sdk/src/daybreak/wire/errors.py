@@ -26,6 +26,7 @@ class ErrorCode(StrEnum):
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     NOT_FOUND = "not_found"
     NO_SUCH_POOL = "no_such_pool"
+    MODEL_NOT_FOUND = "model_not_found"
     NO_SUCH_ARTIFACT = "no_such_artifact"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     NOT_ACCEPTABLE = "not_acceptable"
@@ -68,6 +69,7 @@ _STATUS_AND_TITLE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.ORIGIN_NOT_ALLOWED: (403, "Web pages from this origin may not send this request"),
     ErrorCode.NOT_FOUND: (404, "The object does not exist"),
     ErrorCode.NO_SUCH_POOL: (404, "The pool does not exist"),
+    ErrorCode.MODEL_NOT_FOUND: (404, "The model does not exist"),
     ErrorCode.NO_SUCH_ARTIFACT: (404, "The task has no such artifact"),
     ErrorCode.METHOD_NOT_ALLOWED: (405, "The path does not support this method"),
     ErrorCode.NOT_ACCEPTABLE: (406, "The client accepts none of the types that this path serves"),

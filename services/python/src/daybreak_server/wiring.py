@@ -135,6 +135,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         housekeeper=store,
         measurements=store,
         demand=store,
+        batching=store,
         upstreams=HttpUpstreams(),
         metrics=metrics,
         blobs=build_blobs(settings),

@@ -179,6 +179,7 @@ class Serving:
             housekeeper=store,
             measurements=store,
             demand=store,
+            batching=store,
             upstreams=HttpUpstreams(),
             blobs=self.blobs,
             metrics=metrics,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Mode(StrEnum):
@@ -15,6 +17,10 @@ class Mode(StrEnum):
     """When a batch is full, or an item has waited for ``timeout_s``."""
     ADAPTIVE = "adaptive"
     """At once, with no more items than the executor has been measured to work on faster than on fewer."""
+
+
+KNOBS = ("mode", "max_batch_size", "max_batch_tokens", "batch_timeout_ms", "similar", "max_waiting")
+"""The names of the setting ``batching`` of a pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +51,27 @@ class Rules:
             raise ValueError(f"timeout_s is {self.timeout_s}; it must not be negative.")
         if not self.similar > 1:
             raise ValueError(f"similar is {self.similar}; it must be above 1.")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Rules:
+        """The rules of the setting ``batching`` of a pool. What is absent has its default.
+
+        :raises ValueError: if a value is out of range.
+        """
+        values = dict(settings)
+        if "mode" in values:
+            values["mode"] = Mode(values["mode"])
+        if "batch_timeout_ms" in values:
+            values["timeout_s"] = values.pop("batch_timeout_ms") / 1000
+        return cls(**values)
+
+    def settings(self) -> dict[str, Any]:
+        """The rules as the setting ``batching`` of a pool, with all values."""
+        return {
+            "mode": self.mode.value,
+            "max_batch_size": self.max_batch_size,
+            "max_batch_tokens": self.max_batch_tokens,
+            "batch_timeout_ms": self.timeout_s * 1000,
+            "similar": self.similar,
+            "max_waiting": self.max_waiting,
+        }

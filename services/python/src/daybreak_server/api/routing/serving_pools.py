@@ -72,7 +72,8 @@ class ServingPools:
         self._meter = meter
         self._tracing = tracing
         self._now_ms = now_ms
-        self._in_memory = BufferedBytes(settings.max_buffered_bytes)
+        self.in_memory = BufferedBytes(settings.max_buffered_bytes)
+        """Counts the bytes of all bodies of requests that this gateway keeps."""
         self._gateway = f"{socket.gethostname()}-{token_hex(6)}"
         online = (entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE)
         self._pools: Mapping[str, ServingPool] = {entry.name: self._serving(entry) for entry in online}
@@ -130,7 +131,7 @@ class ServingPools:
             metrics=metrics,
             tracing=self._tracing,
             now_ms=self._now_ms,
-            in_memory=self._in_memory,
+            in_memory=self.in_memory,
         )
         return ServingPool(name=entry.name, router=router, proxy=proxy, publisher=publisher, metrics=metrics)
 

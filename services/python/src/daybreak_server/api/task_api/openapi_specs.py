@@ -46,7 +46,7 @@ _TRACE = [
 ]
 
 
-def _route(
+def route_spec(
     name: str,
     *codes: Code,
     ok: Mapping[int, tuple[str, type[BaseModel] | None]],
@@ -54,6 +54,7 @@ def _route(
     media: dict[str, Any] | None = None,
     idempotent: bool = False,
 ) -> dict[str, Any]:
+    """The description of a route, as arguments of FastAPI. ``ok``: the statuses and models of answers."""
     responses: dict[int | str, dict[str, Any]] = {}
     for status, (description, model) in ok.items():
         responses[status] = {"description": description}
@@ -82,16 +83,16 @@ _ACCEPTED = {
 }
 _BINARY = {"type": "string", "format": "binary"}
 
-SUBMIT = _route("submit", *_SUBMIT, ok=_ACCEPTED, body=SubmitRequest, idempotent=True)
-GENERATE = _route("generate", *_SUBMIT, ok=_ACCEPTED, body={"type": "object"}, idempotent=True)
-BATCH = _route(
+SUBMIT = route_spec("submit", *_SUBMIT, ok=_ACCEPTED, body=SubmitRequest, idempotent=True)
+GENERATE = route_spec("generate", *_SUBMIT, ok=_ACCEPTED, body={"type": "object"}, idempotent=True)
+BATCH = route_spec(
     "submit_batch",
     *_BODY,
     ok={207: ("A result for each task, in order.", BatchResult)},
     body=BatchRequest,
     idempotent=True,
 )
-REPLAY = _route(
+REPLAY = route_spec(
     "replay",
     *_TASK,
     Code.CONFLICT,
@@ -101,7 +102,7 @@ REPLAY = _route(
     ok=_ACCEPTED,
     idempotent=True,
 )
-ESTIMATE = _route(
+ESTIMATE = route_spec(
     "estimate",
     *_BODY,
     Code.NO_SUCH_POOL,
@@ -109,8 +110,8 @@ ESTIMATE = _route(
     ok={200: ("The estimate. Figures that are not known yet are absent.", Estimate)},
     body=SubmitRequest,
 )
-SHOW = _route("get_task", *_TASK, ok={200: ("The task.", Task)})
-LIST = _route(
+SHOW = route_spec("get_task", *_TASK, ok={200: ("The task.", Task)})
+LIST = route_spec(
     "list_tasks",
     Code.BAD_HEADER,
     Code.BAD_CURSOR,
@@ -119,7 +120,7 @@ LIST = _route(
     *_STORE,
     ok={200: ("A page of tasks.", TaskList)},
 )
-CANCEL = _route(
+CANCEL = route_spec(
     "cancel",
     *_TASK,
     ok={
@@ -127,10 +128,10 @@ CANCEL = _route(
         200: ("The task had already ended and is not changed.", Task),
     },
 )
-DELETE = _route(
+DELETE = route_spec(
     "delete_task", *_TASK, Code.CONFLICT, ok={204: ("The task is deleted, with its events and files.", None)}
 )
-ARTIFACT = _route(
+ARTIFACT = route_spec(
     "get_artifact",
     *_TASK,
     Code.NO_SUCH_ARTIFACT,
@@ -143,14 +144,14 @@ ARTIFACT = _route(
     },
     media={"application/octet-stream": _BINARY},
 )
-PREVIEW = _route(
+PREVIEW = route_spec(
     "get_preview",
     *_TASK,
     Code.NO_SUCH_ARTIFACT,
     ok={200: ("The image.", None)},
     media={"image/webp": _BINARY},
 )
-EVENTS = _route(
+EVENTS = route_spec(
     "follow",
     *_TASK,
     Code.BAD_EVENT_ID,
@@ -163,7 +164,7 @@ EVENTS = _route(
     },
     media={"text/event-stream": {"type": "string"}},
 )
-LOGS = _route(
+LOGS = route_spec(
     "get_logs",
     *_TASK,
     Code.BAD_EVENT_ID,
@@ -179,9 +180,9 @@ LOGS = _route(
         204: ("With `follow`: the task has ended and `after` is its last event, so nothing follows.", None),
     },
 )
-POOLS = _route("list_pools", Code.BAD_HEADER, *_STORE, ok={200: ("All pools.", PoolList)})
-POOL = _route("get_pool", Code.BAD_HEADER, Code.NO_SUCH_POOL, *_STORE, ok={200: ("The pool.", Pool)})
-SERVE = _route(
+POOLS = route_spec("list_pools", Code.BAD_HEADER, *_STORE, ok={200: ("All pools.", PoolList)})
+POOL = route_spec("get_pool", Code.BAD_HEADER, Code.NO_SUCH_POOL, *_STORE, ok={200: ("The pool.", Pool)})
+SERVE = route_spec(
     "serve",
     Code.BAD_HEADER,
     Code.CONFLICT,
@@ -196,6 +197,6 @@ SERVE = _route(
     media={"*/*": {}},
 )
 _HEALTH = {"application/json": {"type": "object", "properties": {"status": {"type": "string"}}}}
-HEALTH = _route("alive", ok={200: ("Alive.", None)}, media=_HEALTH)
-READY = _route("ready", Code.SHUTTING_DOWN, *_STORE, ok={200: ("Ready.", None)}, media=_HEALTH)
-METRICS = _route("metrics", ok={200: ("Metrics.", None)}, media={"text/plain": {"type": "string"}})
+HEALTH = route_spec("alive", ok={200: ("Alive.", None)}, media=_HEALTH)
+READY = route_spec("ready", Code.SHUTTING_DOWN, *_STORE, ok={200: ("Ready.", None)}, media=_HEALTH)
+METRICS = route_spec("metrics", ok={200: ("Metrics.", None)}, media={"text/plain": {"type": "string"}})
