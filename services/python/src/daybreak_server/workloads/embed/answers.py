@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from daybreak_server.workloads.serving import Request, Response
 from daybreak_server.workloads.text.requests import (
+    CUT_HEADER,
     body_of,
     check_count,
     choice_of,
@@ -30,8 +31,6 @@ INPUT_TYPES = {
     "search_document": "document",
 }
 """The values of ``input_type``, with the words of Cohere and NVIDIA."""
-CUT_HEADER = "daybreak-cut"
-"""The numbers of the texts that were cut, from 0."""
 DECIMALS = 8
 
 

@@ -11,13 +11,17 @@ from typing import Any, NamedTuple
 
 from daybreak_server.workloads.base import Group, ModelMissingError
 from daybreak_server.workloads.embed.spec import EmbedOptions
-from daybreak_server.workloads.text.device import device_of, folder_of, padded, sentence_transformers
-from daybreak_server.workloads.text.tokens import TextTokenizer, Tokens
+from daybreak_server.workloads.text.device import (
+    device_of,
+    folder_of,
+    padded,
+    positions_of,
+    sentence_transformers,
+)
+from daybreak_server.workloads.text.tokens import MANY, TextTokenizer, Tokens
 
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage")}
 """What folders call the prompts of queries and documents."""
-MANY = 1 << 30
-"""More tokens than any model takes."""
 
 
 class EmbedInput(NamedTuple):
@@ -50,11 +54,10 @@ class EmbedModel:
         tokenizer = self._model.tokenizer
         self.prompts = {kind: self._prompt(kind, options) for kind in PROMPT_NAMES}
         config = getattr(self._transformer, "config", None)
-        positions = int(getattr(config, "max_position_embeddings", 0) or MANY)
         most = int(options.max_tokens or self._model.max_seq_length or MANY)
         self.tokenizer = TextTokenizer(
             tokenizer,
-            most=min(most, positions, int(tokenizer.model_max_length)),
+            most=min(most, positions_of(self._transformer), int(tokenizer.model_max_length)),
             cut=options.too_long == "cut",
             lower=bool(getattr(self._transformer, "do_lower_case", False)),
             vocabulary=getattr(config, "vocab_size", None),

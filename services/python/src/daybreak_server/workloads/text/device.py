@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daybreak_server.workloads.base import Group, ModelMissingError
-from daybreak_server.workloads.text.tokens import Tokens
+from daybreak_server.workloads.text.tokens import MANY, Tokens
 
 INSTALL = "pip install 'daybreak-server[embed]'"
 
@@ -29,7 +29,7 @@ def folder_of(model: str | None, group: Group) -> str:
         )
     if not model:
         raise ModelMissingError("the pool has no model; set `pools.<name>.model` to the folder of a model")
-    if not (Path(model) / "config.json").is_file():
+    if not any((Path(model) / name).is_file() for name in ("config.json", "modules.json")):
         raise ModelMissingError(f"the folder {model} has no config.json, so it is not the folder of a model")
     return model
 
@@ -44,6 +44,12 @@ def sentence_transformers() -> Any:
 
     logging.disable_progress_bar()
     return package
+
+
+def positions_of(transformer: Any) -> int:
+    """The most tokens that the position embeddings of a model allow."""
+    config = getattr(transformer, "config", None)
+    return int(getattr(config, "max_position_embeddings", 0) or MANY)
 
 
 def padded(inputs: Sequence[Tokens], *, pad: int, left: bool, device: str) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from typing import Any, NoReturn
 
 from daybreak_server.workloads.serving import Request, RequestError
 
+CUT_HEADER = "daybreak-cut"
+"""The numbers of the texts that were cut, from 0."""
+
 
 def wrong(field: str, message: str, *, code: str = "invalid_input") -> NoReturn:
     """Refuse a request. ``message`` begins with what is wrong. :raises RequestError: 422."""

@@ -14,6 +14,8 @@ from typing import Any
 from daybreak_server.workloads.text.requests import wrong
 
 PROBE = "a"
+MANY = 1 << 30
+"""More tokens than any model takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +84,39 @@ class TextTokenizer:
             found.append(self._fitting((*start, *ids, *self.after), name))
         return found
 
-    def pairs(self, pairs: Sequence[tuple[str, str]], fields: Sequence[str]) -> list[Tokens]:
+    def pairs(
+        self, pairs: Sequence[tuple[str, str]], fields: Sequence[str], *, cut: bool = False
+    ) -> list[Tokens]:
         """The tokens of pairs of texts, as a cross-encoder reads them. Only the second text is ever cut.
 
+        :param cut: whether this may be, also if the tokenizer was made to refuse.
         :raises RequestError: if a pair is too long.
         """
         found = []
         if self._lower:
             pairs = [(first.lower(), second.lower()) for first, second in pairs]
         for (ids, types, firsts), field in zip(self._encode_pairs(pairs), fields, strict=True):
-            cut = len(ids) > self.most
-            if cut:
-                rest = len(self._pair_end())
-                self._check_length(len(ids), field, can_cut=firsts + rest < self.most)
-                ids = (*ids[: self.most - rest], *ids[len(ids) - rest :])  # noqa: PLW2901
-                types = (*types[: self.most - rest], *types[len(types) - rest :])  # noqa: PLW2901
-            found.append(Tokens(ids, types if self._typed else (), cut))
+            typed = types if self._typed else ()
+            if len(ids) <= self.most:
+                found.append(Tokens(ids, typed))
+                continue
+            end = len(self.after)
+            self._check_length(len(ids), field, cut=cut, room=self.most - firsts - end)
+            kept = [*range(self.most - end), *range(len(ids) - end, len(ids))]
+            found.append(Tokens(tuple(ids[at] for at in kept), tuple(typed[at] for at in kept if typed), True))
         return found
 
     def plain(self, text: str) -> tuple[int, ...]:
         """The tokens of a text without special tokens."""
         return self._encode([text], special=False)[0]
 
-    def framed(self, before: Sequence[int], text: str, after: Sequence[int], field: str) -> Tokens:
+    def framed(
+        self, before: Sequence[int], text: str, after: Sequence[int], field: str, *, cut: bool = False
+    ) -> Tokens:
         """The tokens of a text between fixed ones. The text is cut at its end. :raises RequestError: if it is too long."""
         ids, room = self.plain(text), self.most - len(before) - len(after)
         if len(ids) > room:
-            self._check_length(len(ids) + self.most - room, field, can_cut=room > 0)
+            self._check_length(len(ids) + self.most - room, field, cut=cut, room=room)
         return Tokens((*before, *ids[: max(0, room)], *after), (), len(ids) > room)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
@@ -119,11 +127,12 @@ class TextTokenizer:
         if len(ids) <= self.most:
             return Tokens(ids)
         kept = self.most - len(self.after)
-        self._check_length(len(ids), field, can_cut=kept > len(self.before))
+        self._check_length(len(ids), field, room=kept - len(self.before))
         return Tokens((*ids[:kept], *self.after), (), True)
 
-    def _check_length(self, count: int, field: str, *, can_cut: bool) -> None:
-        if not self._cut or not can_cut:
+    def _check_length(self, count: int, field: str, *, cut: bool = False, room: int) -> None:
+        """Refuse a text that is too long, unless it may be cut and ``room`` for some of its tokens is left."""
+        if not (self._cut or cut) or room < 1:
             wrong(
                 field,
                 f"{field} has {count} tokens; this model takes at most {self.most}. Send a shorter text.",
@@ -166,10 +175,6 @@ class TextTokenizer:
             if whole[at : at + len(inner)] == inner:
                 return whole[:at], whole[at + len(inner) :]
         return (), ()
-
-    def _pair_end(self) -> tuple[int, ...]:
-        """The special tokens after a pair: those after a text."""
-        return self.after
 
 
 def _second_at(sequences: Sequence[int | None]) -> int:
