@@ -161,14 +161,14 @@ def tiny_llm_encoder(folder: Path) -> Path:
     return folder
 
 
-def tiny_cross_encoder(folder: Path) -> Path:
-    """A BERT with one score for a pair."""
+def tiny_cross_encoder(folder: Path, *, scores: int = 1) -> Path:
+    """A BERT with one score for a pair, or with several."""
     import torch
     from transformers import BertForSequenceClassification
 
     torch.manual_seed(2)
     folder.mkdir(parents=True)
-    BertForSequenceClassification(_bert_config(num_labels=1)).eval().save_pretrained(folder)
+    BertForSequenceClassification(_bert_config(num_labels=scores)).eval().save_pretrained(folder)
     _bert_tokenizer(folder)
     return folder
 

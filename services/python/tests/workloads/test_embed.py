@@ -123,43 +123,36 @@ def test_the_answer_has_the_fields_of_openai(whole: Any) -> None:
     assert answer["usage"] == {"prompt_tokens": 5, "total_tokens": 5}  # with [CLS] and [SEP]
 
 
-@pytest.mark.parametrize(
-    ("body", "param", "code"),
-    [
-        ({}, "input", "invalid_input"),
-        ({"input": ""}, "input.0", "empty_input"),
-        ({"input": []}, "input", "empty_input"),
-        ({"input": ["a", ""]}, "input.1", "empty_input"),
-        ({"input": ["a", 1]}, "input.1", "invalid_input"),
-        ({"input": {"a": 1}}, "input", "invalid_input"),
-        ({"input": [[1, 2], "a"]}, "input.1", "invalid_input"),
-        ({"input": [[1], []]}, "input.1", "empty_input"),
-        ({"input": [1, 10_000]}, "input.0", "invalid_token"),
-        ({"input": [[1], [-1]]}, "input.1", "invalid_token"),
-        ({"input": [[1, True]]}, "input.0", "invalid_token"),
-        ({"input": ["a"] * 9}, "input", "too_many"),
-        ({"input": "the cat " * POSITIONS}, "input.0", "too_long"),
-        ({"input": "a", "input_type": "other"}, "input_type", "invalid_input"),
-        ({"input": "a", "encoding_format": "int8"}, "encoding_format", "invalid_input"),
-        ({"input": "a", "dimensions": 33}, "dimensions", "invalid_input"),
-        ({"input": "a", "dimensions": 0}, "dimensions", "invalid_input"),
-    ],
-)
-def test_a_wrong_request_is_422_in_the_shape_of_openai(
-    small: Any, body: dict[str, Any], param: str, code: str
-) -> None:
-    response = small.client.post("/v1/embeddings", json=body)
-    assert response.status_code == 422, response.text
-    assert response.headers["content-type"] == "application/json"
-    error = response.json()["error"]
-    assert (error["param"], error["code"], error["type"]) == (param, code, "invalid_request_error")
-    assert error["message"].startswith(param.partition(".")[0])
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "input", "invalid_input"),
+    ({"input": ""}, "input.0", "empty_input"),
+    ({"input": []}, "input", "empty_input"),
+    ({"input": ["a", ""]}, "input.1", "empty_input"),
+    ({"input": ["a", 1]}, "input.1", "invalid_input"),
+    ({"input": {"a": 1}}, "input", "invalid_input"),
+    ({"input": [[1, 2], "a"]}, "input.1", "invalid_input"),
+    ({"input": [[1], []]}, "input.1", "empty_input"),
+    ({"input": [1, 10_000]}, "input.0", "invalid_token"),
+    ({"input": [[1], [-1]]}, "input.1", "invalid_token"),
+    ({"input": [[1, True]]}, "input.0", "invalid_token"),
+    ({"input": ["a"] * 9}, "input", "too_many"),
+    ({"input": "the cat " * POSITIONS}, "input.0", "too_long"),
+    ({"input": "a", "input_type": "other"}, "input_type", "invalid_input"),
+    ({"input": "a", "encoding_format": "int8"}, "encoding_format", "invalid_input"),
+    ({"input": "a", "dimensions": 33}, "dimensions", "invalid_input"),
+    ({"input": "a", "dimensions": 0}, "dimensions", "invalid_input"),
+]
 
 
-@pytest.fixture
-def small(start_whole: Start, encoder: Path) -> Any:
-    """A pool that takes at most 8 texts in a request."""
-    return start_whole(pool_of(encoder, max_inputs=8))
+def test_a_wrong_request_is_422_in_the_shape_of_openai(start_whole: Start, encoder: Path) -> None:
+    small = start_whole(pool_of(encoder, max_inputs=8))
+    for body, param, code in WRONG:
+        response = small.client.post("/v1/embeddings", json=body)
+        assert response.status_code == 422, (body, response.text)
+        assert response.headers["content-type"] == "application/json"
+        error = response.json()["error"]
+        assert (error["param"], error["code"], error["type"]) == (param, code, "invalid_request_error"), body
+        assert error["message"].startswith(param.partition(".")[0])
 
 
 def test_a_body_that_is_no_json_is_400(whole: Any) -> None:

@@ -24,6 +24,9 @@ from daybreak_server.workloads.text.device import (
 from daybreak_server.workloads.text.tokens import MANY, TextTokenizer, Tokens
 
 PLACES = re.compile(r"\{(instruction|query|document)\}")
+CAUSAL = "ForCausalLM"
+KINDS = ("ForSequenceClassification", CAUSAL)
+"""How the names of architectures end that can rank."""
 
 
 class Score(NamedTuple):
@@ -135,8 +138,15 @@ class RerankModel:
 
 
 def _is_language_model(options: RerankOptions, folder: str) -> bool:
-    if options.kind != "auto":
-        return options.kind == "language-model"
+    """Whether the model is one. :raises ModelMissingError: if it is neither that nor a cross-encoder."""
     path = Path(folder) / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return any(str(name).endswith("ForCausalLM") for name in config.get("architectures") or ())
+    names = [str(name) for name in config.get("architectures") or ()]
+    if options.kind == "auto" and names and not any(name.endswith(KINDS) for name in names):
+        # It would be loaded with a random head, and answer nonsense.
+        raise ModelMissingError(
+            f"the model in {folder} is a {names[0]}, which has no score for pairs; use a cross-encoder or a language model"
+        )
+    if options.kind != "auto":
+        return options.kind == "language-model"
+    return any(name.endswith(CAUSAL) for name in names)
