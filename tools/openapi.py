@@ -39,6 +39,7 @@ def app() -> FastAPI:
         measurements=cast("Measurements", None),
         blobs=cast("Blobs", None),
         demand=cast("DemandStore", None),
+        batching=cast("DemandStore", None),
         upstreams=cast("Upstreams", None),
     )
     return build_app(services)

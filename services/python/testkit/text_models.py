@@ -1,4 +1,4 @@
-"""Models of texts for tests: tiny ones with random weights, written to a folder, and the real MiniLM if it is installed.
+"""Models of texts for tests: tiny ones with random weights, and the real MiniLM if it is installed.
 
 The tiny ones have the real architectures and a tokenizer of whole words, so each is a second's work. Their answers mean
 nothing, but they must be the same as those of transformers.
@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-WORDS = (
+_SENTENCE = (
     "the a cat dog bird sat ran flew on under over mat tree house river quickly slowly and or not who what where is "
     "red blue green old young big small yes no query document relevant : . , ?"
-).split()
+)
+WORDS = _SENTENCE.split()
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 POSITIONS = 64
 NEEDS = "sentence-transformers is not installed: pip install 'daybreak-server[embed]'"

@@ -142,7 +142,7 @@ def test_a_call_is_accepted_as_a_whole_or_not_at_all(start: Start) -> None:
 
 
 def test_a_closed_executor_answers_everybody(start: Start) -> None:
-    """Nobody waits for ever."""
+    """Nobody waits forever."""
     executor, _ = start(mode=Mode.TIMED, timeout_s=60)
     with ThreadPoolExecutor(2) as callers:
         waiting = callers.submit(executor.compute, [1], [5])

@@ -59,7 +59,9 @@ def start_whole(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Whole]
     """Starts a gateway with these pools, and a group of each (as threads of this process)."""
     with ExitStack() as stack:
 
-        def start(pools: dict[str, Any], *, meter: Meter | None = None, groups: bool = True, **changes: Any) -> Whole:
+        def start(
+            pools: dict[str, Any], *, meter: Meter | None = None, groups: bool = True, **changes: Any
+        ) -> Whole:
             lease = {"lease_s": 6.0, "stall_s": 20.0}
             pools = {name: {"drain_s": 0.0, "lease": lease, **pool} for name, pool in pools.items()}
             tree = make_settings(**changes).model_dump(mode="json", exclude_unset=True)

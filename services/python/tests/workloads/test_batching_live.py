@@ -123,7 +123,9 @@ def test_what_was_changed_is_shown_and_holds_for_the_next_group(start_whole: Sta
         ({"size": None}, "size"),
     ],
 )
-def test_an_invalid_value_is_422_and_changes_nothing(gateway: Any, changes: dict[str, Any], field: str) -> None:
+def test_an_invalid_value_is_422_and_changes_nothing(
+    gateway: Any, changes: dict[str, Any], field: str
+) -> None:
     problem = patch(gateway, 422, **{"max_batch_size": 9, **changes})
     assert (problem["code"], problem["errors"][0]["field"]) == ("invalid_input", field)
     assert gateway.client.get("/v1/pools/vectors/batching").json()["changed"] == {}
@@ -167,7 +169,9 @@ def test_answers_from_the_cache_are_the_same(start_whole: Start, encoder: Path) 
     whole = start_whole(pool_of(encoder, options={"cache_mb": 1}))
     first = whole.post("/v1/embeddings", input=["a cat", "a dog"])
     second = whole.post("/v1/embeddings", input=["a dog", "a cat"])
-    assert [each["embedding"] for each in second["data"]] == [each["embedding"] for each in first["data"]][::-1]
+    assert [each["embedding"] for each in second["data"]] == [each["embedding"] for each in first["data"]][
+        ::-1
+    ]
     assert second["usage"] == first["usage"]
     short = whole.post("/v1/embeddings", input=["a dog"], dimensions=4)["data"][0]["embedding"]
     assert len(short) == 4

@@ -99,8 +99,8 @@ def test_token_ids_give_the_vectors_of_their_text(whole: Any, encoder: Path) -> 
         lists = whole.post("/v1/embeddings", input=ids, input_type=kind)
         assert np.abs(vectors(lists) - vectors(texts)).max() < 1e-6
         assert lists["usage"] == texts["usage"]
-    one = whole.post("/v1/embeddings", input=ids[1])
-    assert np.abs(vectors(one)[0] - vectors(lists)[1]).max() < 1e-6
+    alone = whole.post("/v1/embeddings", input=ids[1])
+    assert np.abs(vectors(alone)[0] - vectors(lists)[1]).max() < 1e-6
 
 
 def test_base64_has_the_same_numbers(whole: Any) -> None:
@@ -202,7 +202,11 @@ def test_the_body_names_the_pool_or_its_model_and_else_the_default_is_chosen(
         "second": {"workload": "embed", "model": str(second), "options": {"model_name": "org/two"}},
     }
     whole = start_whole(pools, http={"default_pools": {"embed": "second"}})
-    for named, model in (({"model": "first"}, "one"), ({"model": "one"}, "one"), ({"model": "org/two"}, "org/two")):
+    for named, model in (
+        ({"model": "first"}, "one"),
+        ({"model": "one"}, "one"),
+        ({"model": "org/two"}, "org/two"),
+    ):
         assert whole.post("/v1/embeddings", input="a cat", **named)["model"] == model
     assert whole.post("/v1/embeddings", input="a cat")["model"] == "org/two"
     assert whole.debug("one")["model"] == "one"

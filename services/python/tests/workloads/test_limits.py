@@ -140,7 +140,9 @@ def test_a_batch_that_is_too_much_for_the_memory_is_computed_in_halves(whole: An
     gate.fails = 2
     answer = whole.post("/v1/embeddings", input=["a cat", "a dog", "a bird", "a tree", "a mat"])
     gate.fails = 0
-    alone = [whole.post("/v1/embeddings", input=text) for text in ("a cat", "a dog", "a bird", "a tree", "a mat")]
+    alone = [
+        whole.post("/v1/embeddings", input=text) for text in ("a cat", "a dog", "a bird", "a tree", "a mat")
+    ]
     for each, expected in zip(answer["data"], alone, strict=True):
         assert each["embedding"] == pytest.approx(expected["data"][0]["embedding"], abs=1e-4)
 

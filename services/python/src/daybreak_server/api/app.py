@@ -16,7 +16,8 @@ from daybreak_server.api.http import exception_handlers
 from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
 from daybreak_server.api.http.origin_check import OriginCheck
-from daybreak_server.api.online import batching_routes, routes as online_routes
+from daybreak_server.api.online import batching_routes
+from daybreak_server.api.online import routes as online_routes
 from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.api.services import Services
 from daybreak_server.api.streaming.queue_positions import QueuePositions

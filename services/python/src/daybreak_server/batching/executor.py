@@ -170,7 +170,7 @@ class BatchExecutor(Generic[P, R]):
             if batch is None:
                 return
             began = time.monotonic()
-            with self._changed:  # items whose callers left meanwhile are not computed
+            with self._changed:  # items whose callers have left are not computed
                 entries = [found for item in batch if (found := self._inputs.pop(item.key, None)) is not None]
             if not entries:
                 continue

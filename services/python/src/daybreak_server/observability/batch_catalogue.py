@@ -1,6 +1,4 @@
-"""The metrics of groups that compute requests in batches; :mod:`~daybreak_server.observability.catalogue` lists them with
-the rest.
-"""
+"""The metrics of groups that compute in batches; :mod:`~daybreak_server.observability.catalogue` lists them too."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Every metric that Daybreak exports, declared once.
 
 Those of the pools are in ``pool_catalogue.py``, those of requests in ``request_catalogue.py``, and those of batches in
-``batch_catalogue.py``. The processes take their metrics from all of them, ``tools/reference.py`` writes the tables of docs/metrics.md from them, and
+``batch_catalogue.py``. The processes take their metrics from all of them, ``tools/reference.py`` writes the tables of
+docs/metrics.md from them, and
 ``tools/metrics.py`` checks names and uses: a metric is used by a panel or an alert, or says in ``why_unused`` why not.
 
 Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded: pools, states and

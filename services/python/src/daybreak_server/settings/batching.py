@@ -1,4 +1,4 @@
-"""The knobs of the batches of a pool whose workload batches requests. All of them can be changed while the pool runs."""
+"""The knobs of the batches of a pool whose workload batches requests. All can be changed while the pool runs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class BatchingSettings(Section):
 
     mode: Mode = Field(
         _DEFAULTS.mode,
-        description="When an idle device starts a batch: `eager` (at once, so that batches form only while it is busy), "
+        description="When an idle device starts a batch: `eager` (at once, so batches form only while it is busy), "
         "`timed` (when a batch is full, or its first item has waited for `batch_timeout_ms`) or `adaptive` (like "
         "`eager`, with the batch size up to which larger batches were measured to be faster).",
     )
     max_batch_size: Count = Field(_DEFAULTS.max_batch_size, description="Maximum number of items in a batch.")
     max_batch_tokens: Count = Field(
         _DEFAULTS.max_batch_tokens,
-        description="Maximum number of tokens in a batch with its padding: the number of its items, times the length of "
-        "the longest. A longer item has a batch of its own.",
+        description="Maximum number of tokens in a batch with its padding: the number of its items, times the length "
+        "of the longest. A longer item has a batch of its own.",
     )
     batch_timeout_ms: DurationOrNone = Field(
         _DEFAULTS.timeout_s * 1000,
@@ -39,7 +39,8 @@ class BatchingSettings(Section):
     )
     max_waiting: Count = Field(
         _DEFAULTS.max_waiting,
-        description="Maximum number of items that wait in one group. A request with more than the free places gets 429.",
+        description="Maximum number of items that wait in one group. A request with more items than free places gets "
+        "429.",
     )
 
     def values(self) -> dict[str, Any]:

@@ -15,9 +15,10 @@ _PREFIX = "batching."
 FIELDS = [_PREFIX + name for name in KNOBS]
 
 
-def encode(changes: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """The fields to set, and those to remove."""
-    stored = {_PREFIX + name: json.dumps(value) for name, value in changes.items() if value is not None}
+def encode(changes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The fields to set, as name, value, name, value, …, and those to remove."""
+    present = {_PREFIX + name: json.dumps(value) for name, value in changes.items() if value is not None}
+    stored = [part for pair in present.items() for part in pair]
     return stored, [_PREFIX + name for name, value in changes.items() if value is None]
 
 

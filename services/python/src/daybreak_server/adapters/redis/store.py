@@ -227,7 +227,7 @@ class RedisStore:
         key = self._keys(pool).single("meta")
         stored, removed = batching.encode(changes)
         if stored:
-            await self._scripts.perform(lambda: self._client.hset(key, mapping=stored), idempotent=True)
+            await self._scripts.perform(lambda: self._client.hset(key, items=stored), idempotent=True)
         if removed:
             await self._scripts.perform(lambda: self._client.hdel(key, *removed), idempotent=True)
 

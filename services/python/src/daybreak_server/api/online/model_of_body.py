@@ -31,7 +31,7 @@ async def model_of_body(
     except TimeoutError as exc:
         raise deadline_passed() from exc
     finally:
-        body.drop()  # whoever reads it again counts it again
+        body.drop()  # the proxy counts it again when it reads it
     return _model(body.buffered), Request(request.scope, _replayed(body.buffered, request))
 
 

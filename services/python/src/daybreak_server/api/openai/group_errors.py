@@ -1,4 +1,4 @@
-"""Gives an error of a group OpenAI's shape. Groups answer with ``application/problem+json``, whoever asks."""
+"""Gives an error of a group OpenAI's shape. Groups answer all clients with ``application/problem+json``."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ class WithOpenAIErrors(Response):
 
 
 def _is_problem(start: Message) -> bool:
-    headers = dict(start["headers"])
-    return start["status"] >= 400 and headers.get(b"content-type", b"").startswith(MEDIA_TYPE.encode())
+    status: int = start["status"]
+    content_type: bytes = dict(start["headers"]).get(b"content-type", b"")
+    return status >= 400 and content_type.startswith(MEDIA_TYPE.encode())
 
 
 async def _send_error(start: Message, body: bytes, send: Send) -> None:

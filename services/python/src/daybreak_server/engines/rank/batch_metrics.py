@@ -11,7 +11,7 @@ MISS = "miss"
 
 
 class BatchMetrics:
-    """The metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``. A :class:`~daybreak_server.workloads.batch_meter.BatchMeter`."""
+    """The metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``: what a workload's ``BatchMeter`` becomes."""
 
     def __init__(self, meter: Meter, *, pool: str) -> None:
         self._meter = meter

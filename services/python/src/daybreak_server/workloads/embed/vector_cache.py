@@ -1,6 +1,7 @@
 """A cache of vectors, by the exact tokens of a text and whether it is a query or a document.
 
-A group has one model and one cache, so vectors of different models never meet. The key has the tokens of the prompt too.
+A group has one model and one cache, so vectors of different models never meet. The tokens of the prompt belong to the
+key too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The requests that ``rerank`` understands, and their answers.
 
-``POST /v1/rerank``, ``/v2/rerank``  Cohere's and Jina's: ``query``, ``documents``, ``top_n`` → ``results``, the best first
-``POST /rerank``                     of Text Embeddings Inference: ``query``, ``texts`` → a bare list, the best first
-``POST /reranker/api``               ``{"questions": […], "texts": […]}`` → a bare list of scores, in the order of the pairs
+``POST /v1/rerank``, ``/v2/rerank``  Cohere's and Jina's: ``query``, ``documents``, ``top_n`` → ``results``, best first
+``POST /rerank``                     of Text Embeddings Inference: ``query``, ``texts`` → a bare list, best first
+``POST /reranker/api``               ``{"questions": […], "texts": […]}`` → a bare list of scores, in order
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from daybreak_server.workloads.serving import Request, Response
 from daybreak_server.workloads.text.requests import (
     CUT_HEADER,
     body_of,
-    check_count,
     flag_of,
     number_of,
     text_of,
@@ -81,10 +80,9 @@ def read_plain(request: Request, *, most: int) -> Wanted:
     if len(questions) != len(texts):
         wrong(
             "questions",
-            f"questions has {len(questions)} entries and texts has {len(texts)}. Send one question for each text, or one "
-            "for all.",
+            f"questions has {len(questions)} entries and texts has {len(texts)}. Send one question for each text, or "
+            "one for all.",
         )
-    check_count(len(texts), "texts", most=most)
     return Wanted(
         face="plain",
         pairs=list(zip(questions, texts, strict=True)),

@@ -30,7 +30,7 @@ KINDS = ("ForSequenceClassification", CAUSAL)
 
 
 class Score(NamedTuple):
-    """The score of a pair. ``raw`` has no bounds; ``relevance`` lies between 0 and 1, unless the model says otherwise."""
+    """The score of a pair. ``relevance`` lies between 0 and 1, unless the folder of the model says otherwise."""
 
     raw: float
     relevance: float
@@ -145,7 +145,8 @@ def _is_language_model(options: RerankOptions, folder: str) -> bool:
     if options.kind == "auto" and names and not any(name.endswith(KINDS) for name in names):
         # It would be loaded with a random head, and answer nonsense.
         raise ModelMissingError(
-            f"the model in {folder} is a {names[0]}, which has no score for pairs; use a cross-encoder or a language model"
+            f"the model in {folder} is a {names[0]}, which has no score for pairs; use a cross-encoder or a language "
+            "model"
         )
     if options.kind != "auto":
         return options.kind == "language-model"

@@ -44,7 +44,7 @@ class TextTokenizer:
         self._lower = lower
         self._cut = cut
         self._lock = threading.Lock()
-        self._slow = tokenizer if not getattr(tokenizer, "is_fast", False) else None
+        self._slow: Any = tokenizer if not getattr(tokenizer, "is_fast", False) else None
         self._fast: Any = None
         if self._slow is None:
             from tokenizers import Tokenizer
@@ -58,7 +58,10 @@ class TextTokenizer:
         self.before, self.after = self._special()
 
     def texts(self, texts: Sequence[str], field: str, *, prefix: str = "") -> list[Tokens]:
-        """The tokens of texts, each behind ``prefix``, with special tokens. :raises RequestError: if one is too long."""
+        """The tokens of texts, each behind ``prefix``, with special tokens.
+
+        :raises RequestError: if one is too long.
+        """
         encoded = self._encode([prefix + text for text in texts], special=True)
         return [self._fitting(ids, self._name(field, number)) for number, ids in enumerate(encoded)]
 
@@ -103,7 +106,9 @@ class TextTokenizer:
             end = len(self.after)
             self._check_length(len(ids), field, cut=cut, room=self.most - firsts - end)
             kept = [*range(self.most - end), *range(len(ids) - end, len(ids))]
-            found.append(Tokens(tuple(ids[at] for at in kept), tuple(typed[at] for at in kept if typed), True))
+            found.append(
+                Tokens(tuple(ids[at] for at in kept), tuple(typed[at] for at in kept if typed), True)
+            )
         return found
 
     def plain(self, text: str) -> tuple[int, ...]:
@@ -113,7 +118,10 @@ class TextTokenizer:
     def framed(
         self, before: Sequence[int], text: str, after: Sequence[int], field: str, *, cut: bool = False
     ) -> Tokens:
-        """The tokens of a text between fixed ones. The text is cut at its end. :raises RequestError: if it is too long."""
+        """The tokens of a text between fixed ones. The text is cut at its end.
+
+        :raises RequestError: if it is too long.
+        """
         ids, room = self.plain(text), self.most - len(before) - len(after)
         if len(ids) > room:
             self._check_length(len(ids) + self.most - room, field, cut=cut, room=room)
