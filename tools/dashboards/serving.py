@@ -264,7 +264,7 @@ _GROUPS = Row(
     ),
 )
 
-_NO_BATCHES = "the pools of a run on one machine neither embed nor rerank"
+NO_BATCHES = "the pools of a run on one machine neither embed nor rerank"
 _BATCHES = Row(
     title="Batches, of pools that embed or rerank",
     panels=(
@@ -280,9 +280,9 @@ _BATCHES = Row(
                     "sum by (pool) (rate(daybreak_rank_batch_items_sum{POOL}[$__rate_interval])) / sum by (pool) "
                     "(rate(daybreak_rank_batch_items_count{POOL}[$__rate_interval]))",
                     "{{pool}} mean",
-                    no_data=_NO_BATCHES,
+                    no_data=NO_BATCHES,
                 ),
-                *quantiles("daybreak_rank_batch_items{POOL}", "pool", no_data=_NO_BATCHES, at=(0.95,)),
+                *quantiles("daybreak_rank_batch_items{POOL}", "pool", no_data=NO_BATCHES, at=(0.95,)),
             ),
         ),
         Panel(
@@ -291,7 +291,7 @@ _BATCHES = Row(
             bad="A step upwards while batches have as many items as before: longer texts, or a device that others use.",
             unit=Unit.SECONDS,
             width=12,
-            queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool", no_data=_NO_BATCHES),
+            queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool", no_data=NO_BATCHES),
         ),
         Panel(
             title="Items that wait for a batch",
@@ -303,7 +303,7 @@ _BATCHES = Row(
                 query(
                     "max by (namespace, pool, pod) (daybreak_rank_batch_waiting{POOL})",
                     "{{pool}} {{pod}}",
-                    no_data=_NO_BATCHES,
+                    no_data=NO_BATCHES,
                 ),
             ),
         ),
@@ -318,7 +318,7 @@ _BATCHES = Row(
                     "sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL, outcome='hit'}[$__rate_interval])) "
                     "/ sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL}[$__rate_interval]))",
                     "{{pool}}",
-                    no_data=_NO_BATCHES,
+                    no_data=NO_BATCHES,
                 ),
             ),
         ),
@@ -332,7 +332,7 @@ _BATCHES = Row(
                 query(
                     "max by (namespace, pool, pod) (daybreak_rank_cache_bytes{POOL})",
                     "{{pool}} {{pod}}",
-                    no_data=_NO_BATCHES,
+                    no_data=NO_BATCHES,
                 ),
             ),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from api_support import Api, Serving, make_settings
 
 from daybreak_server import wiring
 from daybreak_server.domain.causes import Cause
-from daybreak_server.domain.pools import GroupState
 from daybreak_server.ports.metrics import Meter
 from daybreak_server.settings.tree import Settings
 
@@ -35,8 +34,25 @@ class Whole:
 
     api: Api
     settings: Settings
-    broken: dict[str, list[Cause]]
-    """Why the group of a pool broke."""
+    stack: ExitStack
+    meter: Meter | None = None
+    broken: dict[str, list[Cause]] = field(default_factory=dict)
+    """Why the groups of a pool broke."""
+
+    def start_group(self, pool: str) -> None:
+        """Start a group as threads of this process, and wait until the gateway knows it."""
+        broken = self.broken.setdefault(pool, [])
+        rank = wiring.build_rank(self.settings, pool, on_broken=broken.append, meter=self.meter)
+        rank.start()
+        self.stack.callback(rank.stop, timeout_s=5)
+        router = self.api.context.serving_pools.get(pool).router
+
+        def ready() -> bool:
+            assert not broken, broken
+            record = rank.record
+            return record is not None and any(group.id == record.id for group in router.groups)
+
+        wait_until(ready, 120, f"a group of {pool}")
 
     @property
     def client(self) -> httpx2.Client:
@@ -56,11 +72,11 @@ class Whole:
 
 @pytest.fixture
 def start_whole(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Whole]]:
-    """Starts a gateway with these pools, and a group of each (as threads of this process)."""
+    """Starts a gateway with these pools, and groups of each (as threads of this process)."""
     with ExitStack() as stack:
 
         def start(
-            pools: dict[str, Any], *, meter: Meter | None = None, groups: bool = True, **changes: Any
+            pools: dict[str, Any], *, meter: Meter | None = None, groups: int = 1, **changes: Any
         ) -> Whole:
             lease = {"lease_s": 6.0, "stall_s": 20.0}
             pools = {name: {"drain_s": 0.0, "lease": lease, **pool} for name, pool in pools.items()}
@@ -68,21 +84,11 @@ def start_whole(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Whole]
             settings = Settings.model_validate(
                 {**tree, "pools": pools, "data_dir": str(tmp_path), "redis": {"url": valkey.url}}
             )
-            causes: dict[str, list[Cause]] = {}
             api = stack.enter_context(Serving(valkey, tmp_path, 0, settings))
-            for name in pools if groups else ():
-                broken = causes.setdefault(name, [])
-                rank = wiring.build_rank(settings, name, on_broken=broken.append, meter=meter)
-                rank.start()
-                stack.callback(rank.stop, timeout_s=5)
-
-                def ready(name: str = name, rank: Any = rank, broken: list[Cause] = broken) -> bool:
-                    assert not broken, broken
-                    router = api.context.serving_pools.get(name).router
-                    loaded = rank.record is not None and rank.record.state is GroupState.IDLE
-                    return loaded and any(group.id == rank.record.id for group in router.groups)
-
-                wait_until(ready, 120, f"a group of {name}")
-            return Whole(api, settings, causes)
+            whole = Whole(api, settings, stack, meter)
+            for name in pools:
+                for _ in range(groups):
+                    whole.start_group(name)
+            return whole
 
         yield start

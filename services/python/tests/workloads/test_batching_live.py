@@ -190,4 +190,4 @@ def test_a_reranker_batches_too(start_whole: Start, tmp_path: Path) -> None:
 @pytest.fixture
 def gateway(start_whole: Start, encoder: Path) -> Any:
     """A gateway without groups."""
-    return start_whole({**pool_of(encoder), "plain": {"workload": "echo-serve"}}, groups=False)
+    return start_whole({**pool_of(encoder), "plain": {"workload": "echo-serve"}}, groups=0)

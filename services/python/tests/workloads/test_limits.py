@@ -157,3 +157,25 @@ def test_a_model_that_hangs_breaks_its_group(start_whole: Start, encoder: Path, 
     assert response.status_code == 500
     (cause,) = wait_until(lambda: whole.broken["vectors"], 30, "the group to break")
     assert "no progress in a request" in cause.message
+
+
+def test_requests_are_spread_over_the_groups_of_a_pool(start_whole: Start, encoder: Path, gate: Gate) -> None:
+    whole = start_whole(pool_of(encoder, capacity=1), groups=2)
+    gate.open.clear()
+    with ThreadPoolExecutor(2) as pool:
+        held = [pool.submit(whole.post, "/v1/embeddings", input="a cat") for _ in range(2)]
+        wait_until(lambda: gate.batches == [1, 1], 30, "a batch in each group")
+        gate.open.set()
+        assert all(len(each.result(60)["data"]) == 1 for each in held)
+
+
+def test_a_request_waits_for_the_first_group_of_its_pool(
+    start_whole: Start, encoder: Path, gate: Gate
+) -> None:
+    whole = start_whole(pool_of(encoder), groups=0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(whole.post, "/v1/embeddings", input="a cat", model="tiny")
+        router = whole.api.context.serving_pools.get("vectors").router
+        wait_until(lambda: router.waiting == 1, 30, "the request to wait")
+        whole.start_group("vectors")
+        assert len(waiting.result(60)["data"]) == 1
