@@ -20,7 +20,7 @@ WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup models demo up test test-quick check format faults faults-long mutants bench figures gpu image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup models demo demo-embed up test test-quick check format faults faults-long mutants bench figures gpu image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
 
 ##@ Everyday
 
@@ -49,6 +49,9 @@ models: setup  ## Install the real models that tests, demo and benchmarks of emb
 
 demo: setup  ## Start all parts, turn a prompt into an MP4, and stop
 	@$(BIN)/daybreakd demo
+
+demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest to a question, and stop
+	@$(BIN)/python examples/embed_demo.py
 
 up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000; OBSERVE=1 also runs Prometheus)
 	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up $(if $(OBSERVE),--observe)

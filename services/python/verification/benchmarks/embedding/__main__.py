@@ -29,16 +29,17 @@ SHAPES: dict[str, dict[str, Any]] = {
     "`adaptive`": {"mode": "adaptive", "max_batch_size": 32},
     "`timed`, 10 ms": {"mode": "timed", "max_batch_size": 32, "batch_timeout_ms": 10},
 }
-_WORDS = (
+_SENTENCE = (
     "how do I bake a good loaf of bread at home without a mixer when there is little time and only some old flour left "
     "in the house of my neighbours who went to the sea last week"
-).split()
+)
+_WORDS = _SENTENCE.split()
 TEXTS = [" ".join(_WORDS[start : start + 3 + start % 12]) for start in range(24)]
 ABOUT = (
-    "`daybreakd up` on one machine, with one group of one rank and one thread for MiniLM (22 million parameters, float32). "
-    f"{CALLERS} callers send one text of 3 to 14 words each, one after the other, through the gateway. `PATCH` changes the "
-    "batches between the runs, which take turns, and nothing restarts. The clients, the gateway, Redis and the group share the "
-    "machine."
+    "`daybreakd up` on one machine, with one group of one rank and one thread for MiniLM (22 million parameters, "
+    f"float32). {CALLERS} callers send one text of 3 to 14 words each, one after the other, through the gateway. "
+    "`PATCH` changes the batches between the runs, which take turns, and nothing restarts. The clients, the gateway, "
+    "Redis and the group share the machine."
 )
 
 
