@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from daybreak_server.adapters.blobs import open_blobs
 from daybreak_server.adapters.http.upstreams import HttpUpstreams
+from daybreak_server.adapters.redis.client import OnCall
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
@@ -103,6 +104,14 @@ def build_store(settings: Settings) -> RedisStore:
     return RedisStore(redis_endpoint(settings), prefix=redis.prefix, timeout_s=redis.timeout_s)
 
 
+def build_registry(settings: Settings, *, on_call: OnCall | None = None) -> RedisRegistry:
+    """The registry of workers and models."""
+    redis = settings.redis
+    return RedisRegistry(
+        redis_endpoint(settings), prefix=redis.prefix, timeout_s=redis.timeout_s, on_call=on_call
+    )
+
+
 def build_services(settings: Settings, *, meter: Meter | None = None) -> Services:
     """The services behind the HTTP app. ``meter``: where the process's metrics go; by default to ``/metrics``."""
     from daybreak_server.api.services import Services
@@ -121,7 +130,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         on_change=log_change,
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
-    registry = RedisRegistry(endpoint, prefix=prefix, timeout_s=timeout_s, on_call=metrics.observe_script)
+    registry = build_registry(settings, on_call=metrics.observe_script)
     tracing = build_tracing(settings, service="daybreak-gateway")
 
     async def close() -> None:
@@ -138,6 +147,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         measurements=store,
         demand=store,
         registry=registry,
+        batching=store,
         upstreams=HttpUpstreams(),
         metrics=metrics,
         blobs=build_blobs(settings),

@@ -36,6 +36,7 @@ from daybreak_server.domain.names import API_APPLICATION, deployment_name
 from daybreak_server.domain.pools import WakePhase
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.engines.rank.error_causes import cause_of
+from daybreak_server.entrypoints.ray_manager import ensure_manager
 from daybreak_server.observability.logging import log_from_ray_worker
 from daybreak_server.settings.address_format import url_of
 from daybreak_server.settings.tree import PoolSettings, Settings, load_settings
@@ -160,6 +161,7 @@ class APIEntrypoint:
 
     def __serve_build_asgi_app__(self) -> Any:
         """Build the app; Serve calls this on the replica."""
+        ensure_manager(self._settings)
         app = wiring.build_app(self._settings, meter=RayMeter())
         tune_gc()
         return app

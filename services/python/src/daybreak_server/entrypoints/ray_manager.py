@@ -1,0 +1,95 @@
+"""The manager as a detached Ray actor: ``ray.get_actor("manager", namespace="serve").health.remote()``.
+
+It leads as long as it lives, because its priority is higher than that of gateways. All its state is in the registry.
+So Ray may restart it at any time, and while it is gone a gateway does its work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import threading
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from daybreak_server import wiring
+from daybreak_server.manager.manager import Manager
+from daybreak_server.observability.logging import log_from_ray_worker
+from daybreak_server.settings.tree import Settings
+
+_log = logging.getLogger(__name__)
+
+NAME = "manager"
+NAMESPACE = "serve"
+HOLDER = "ray/manager"
+"""Its name in the registry. There is one such actor, so a restarted one continues the lease of its predecessor."""
+PRIORITY = 1
+_HEALTH_S = 10.0
+
+
+class ManagerActor:
+    """Runs a :class:`~daybreak_server.manager.manager.Manager` on a thread of its own, so that ``health`` answers."""
+
+    def __init__(self, settings: str) -> None:
+        parsed = Settings.model_validate_json(settings)
+        log_from_ray_worker(parsed.log)
+        self._settings = parsed
+        self._made_from = fingerprint(settings)
+        self._manager: Manager | None = None
+        threading.Thread(target=lambda: asyncio.run(self._run()), name="manager", daemon=True).start()
+
+    async def _run(self) -> None:
+        registry = wiring.build_registry(self._settings)
+        self._manager = Manager(registry, holder=HOLDER, priority=PRIORITY)
+        await self._manager.run()
+
+    def health(self) -> dict[str, Any]:
+        """Whether it leads, and what it has seen last."""
+        state = self._manager.health() if self._manager is not None else {}
+        return {**state, "settings": self._made_from, "pid": os.getpid()}
+
+
+def fingerprint(settings: str) -> str:
+    """A short text that differs between different settings."""
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def ensure_manager(settings: Settings) -> None:
+    """Start the actor unless it runs. One with other settings is replaced. Failures are logged, because a gateway does
+    the same work.
+    """
+    text = settings.model_dump_json()
+    try:
+        _replace_outdated(fingerprint(text))
+        ray.remote(ManagerActor).options(
+            name=NAME,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=8,
+        ).remote(text)
+    except (RayError, ValueError, TimeoutError) as exc:
+        _log.warning("cannot start the manager on Ray: %s; a gateway does its work", exc)
+
+
+def _replace_outdated(wanted: str) -> None:
+    try:
+        actor = ray.get_actor(NAME, namespace=NAMESPACE)
+    except ValueError:
+        return  # there is none
+    try:
+        if ray.get(actor.health.remote(), timeout=_HEALTH_S)["settings"] == wanted:
+            return
+    except (RayActorError, ray.exceptions.GetTimeoutError):
+        return  # Ray restarts it
+    _log.info("the manager on Ray has other settings, and is replaced")
+    with suppress(RayError):
+        ray.kill(actor)

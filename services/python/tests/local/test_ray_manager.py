@@ -1,0 +1,130 @@
+"""The API and the manager on Ray: a new deployment of the API loses nothing. The manager leads, comes back when it is
+killed, and is replaced when the settings change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testkit.valkey import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+PROGRAM = """
+import asyncio, contextlib, json, os, signal, sys, urllib.request
+from pathlib import Path
+import ray
+from ray import serve
+ray.init(address="local", num_cpus=1, object_store_memory=80_000_000, include_dashboard=False, namespace="serve",
+         _temp_dir=sys.argv[1], log_to_driver=False, configure_logging=False)
+from daybreak_server.adapters.redis.registry.store import RedisRegistry
+from daybreak_server.entrypoints.ray_manager import ensure_manager
+from daybreak_server.entrypoints.ray_serve import api_app
+from daybreak_server.manager.manager import Manager
+from daybreak_server.settings.tree import Settings
+from testkit.free_ports import free_port
+from testkit.waiting import wait_until
+
+def settings(**more):
+    return Settings.model_validate({"redis": {"url": sys.argv[3]}, "pools": {"echo": {"workload": "echo"}}, **more})
+
+def health():
+    try:
+        return ray.get(ray.get_actor("manager").health.remote(), timeout=60)
+    except (ray.exceptions.RayActorError, ValueError):
+        return {}
+
+async def change(act):
+    registry = RedisRegistry(sys.argv[3])
+    try:
+        return await act(registry)
+    finally:
+        await registry.close()
+
+def answer(path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+def answers():
+    with contextlib.suppress(OSError):
+        return answer("/v1/models")
+
+def deploy():
+    serve.run(api_app(settings()), name="api", route_prefix="/")
+    return wait_until(answers, 60, "the API")
+
+port = free_port()
+url = f"http://127.0.0.1:{port}"
+serve.start(http_options={"host": "127.0.0.1", "port": port})
+deploy()
+wait_until(lambda: health().get("leads"), 60, "the actor to lead")
+first = health()
+answer("/v1/models/register", {"alias": "small", "source": "s", "engine": "e", "min_replicas": 1})
+serve.delete("api")
+deployed_again = deploy()
+wanted = lambda: dict(asyncio.run(change(lambda registry: registry.view())).plan.wanted)
+wait_until(lambda: wanted() == {"small": 1}, 60, "the model to be wanted")
+os.kill(first["pid"], signal.SIGKILL)
+wait_until(lambda: health().get("pid", first["pid"]) != first["pid"], 120, "the actor to come back")
+wait_until(lambda: health().get("leads"), 60, "it to lead again")
+again = health()
+ensure_manager(settings())
+same = health()
+output = {"deployed_again": deployed_again, "first": first, "again": again, "wanted": wanted()}
+output["same"] = same["pid"] == again["pid"]
+ensure_manager(settings(workers={"idle_s": 7}))
+wait_until(lambda: health().get("settings", again["settings"]) != again["settings"], 120, "another actor")
+wait_until(lambda: health().get("leads"), 60, "the other one to lead")
+output["replaced"] = health()["pid"] != again["pid"]
+ray.kill(ray.get_actor("manager"))
+gateway = lambda registry: Manager(registry, holder="gateway").round()
+def taken_over():
+    asyncio.run(change(gateway))
+    return asyncio.run(change(lambda registry: registry.view())).manager
+wait_until(lambda: taken_over() == "gateway", 60, "a gateway to take over")
+ensure_manager(settings())
+wait_until(lambda: taken_over() == "ray/manager", 120, "the actor to take over again")
+Path(sys.argv[2]).write_text(json.dumps(output))  # Ray may write to the standard output
+ray.shutdown()
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Make a folder with a short path, because Ray creates its sockets below it."""
+    folder_path = Path(tempfile.mkdtemp(prefix="dbr-"))
+    yield folder_path
+    shutil.rmtree(folder_path, ignore_errors=True)
+
+
+def test_the_api_and_the_manager_are_replaced_without_a_loss(folder: Path, valkey: Server) -> None:
+    output = folder / "output.json"
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
+    environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder / "r"), str(output), valkey.url],
+        env=environ,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(output.read_text())
+    assert [model["id"] for model in seen["deployed_again"]["data"]] == ["small"]
+    assert (seen["first"]["holder"], seen["first"]["leads"]) == ("ray/manager", True)
+    assert seen["again"]["pid"] != seen["first"]["pid"]
+    assert seen["again"]["models"] == 1
+    assert seen["wanted"] == {"small": 1}
+    assert seen["same"], "the same settings keep the actor"
+    assert seen["replaced"], "other settings replace it"
