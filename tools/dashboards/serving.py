@@ -330,9 +330,9 @@ _MODELS = Row(
         ),
         Panel(
             title="Workers and the manager",
-            shows="Workers that hold their lease, how many the models need (KEDA's value), and 1 while a manager places "
-            "models.",
-            bad="`needed` above `active`: KEDA does not scale, or a fixed number of workers is too small. `manager` at 0: "
+            shows="Workers that hold their lease, how many the models need (KEDA's value), and 1 while a manager "
+            "places models.",
+            bad="`needed` above `active`: KEDA does not scale, or there are too few fixed workers. `manager` at 0: "
             "nobody places models.",
             unit=Unit.COUNT,
             colors={"active": GOOD, "draining": BUSY, "needed": LATE, "manager": NONE},

@@ -143,23 +143,11 @@ def _router(gauge: str) -> str:
 _LATE = _ended("not_ready|deadline_passed", "5m")
 _BROKEN = f"({_ended('cut_off|group_failed|internal', '5m')} + {_retried('no_answer', '5m')})"
 _AGAIN = _retried("busy|unreachable|no_answer", "5m")
-_MODEL_WAKES = "max by (namespace, model) (daybreak_model_wake_elapsed_seconds{HERE})"
 _POOLS_OF_WAKING_MODELS = (
     "label_replace(max by (namespace, model) (max_over_time(daybreak_model_wake_elapsed_seconds{HERE}[5m])) > 0, "
     '"pool", "$1", "model", "(.+)")'
 )
 """To the router, a model is a pool."""
-_REPLICAS_FAILED = (
-    'max by (namespace, model) (max_over_time(daybreak_model_replicas{HERE,state="failed"}[10m])) > 0'
-)
-"""The window is longer than the pause before another try, so a replica that fails at each try always counts."""
-_UNPLACED = "max by (namespace, model) (daybreak_model_unplaced_replicas{HERE}) > 0"
-
-
-def _not_ready(reason: str, which: str) -> str:
-    return f'label_replace(({_MODEL_WAKES} > ${{wake_seconds}}) {which}, "reason", "{reason}", "", "")'
-
-
 _ANSWERS_BEGUN = "sum by (namespace, pool) (increase(daybreak_router_first_byte_seconds_count{HERE}[3m]))"
 
 
@@ -277,45 +265,6 @@ ALERTS: tuple[Alert, ...] = (
         dashboard="daybreak-wake",
     ),
     Alert(
-        name="DaybreakModelNotReady",
-        severity=Severity.CRITICAL,
-        expression=" or ".join(
-            (
-                _not_ready("a replica failed", f"and ({_REPLICAS_FAILED})"),
-                _not_ready("no worker has room", f"and ({_UNPLACED}) unless ({_REPLICAS_FAILED})"),
-                _not_ready("it still starts", f"unless ({_UNPLACED}) unless ({_REPLICAS_FAILED})"),
-            )
-        ),
-        for_="1m",
-        summary="The model {{ $labels.model }} has been wanted for {{ $value | humanizeDuration }} without a ready "
-        "replica: {{ $labels.reason }}.",
-        when="a model has been wanted for longer than `monitoring.alerts.wakeSeconds` without a ready replica. The label "
-        "`reason` says whether a replica failed, no worker has room, or it still starts",
-        dashboard="daybreak-serving",
-        about_pool=False,
-    ),
-    Alert(
-        name="DaybreakReplicasFail",
-        severity=Severity.WARNING,
-        expression=_REPLICAS_FAILED,
-        for_="15m",
-        summary="{{ $value | humanize }} replicas of the model {{ $labels.model }} fail again and again.",
-        when="for 15 min, a replica of a model has failed at least once in 10 min",
-        dashboard="daybreak-serving",
-        about_pool=False,
-    ),
-    Alert(
-        name="DaybreakManagerAbsent",
-        severity=Severity.CRITICAL,
-        expression="(max by (namespace) (avg_over_time(daybreak_manager_up{HERE}[1m])) < 0.5) and "
-        "(sum by (namespace) (max by (namespace, state) (daybreak_models{HERE})) > 0)",
-        for_="1m",
-        summary="No manager places models: none starts, stops or moves.",
-        when="models are registered, and for 1 min no manager has held the lease `placement` for most of the time",
-        dashboard="daybreak-serving",
-        about_pool=False,
-    ),
-    Alert(
         name="DaybreakGroupsRestart",
         severity=Severity.WARNING,
         expression=f"{grown('daybreak_groups_lost_total', '30m')} >= 2",
@@ -427,7 +376,8 @@ ALERTS: tuple[Alert, ...] = (
         about_pool=False,
     ),
 )
-"""The alerts whose metrics gateways and ranks export. The operator's are in ``alerts_kubernetes``."""
+"""The alerts whose metrics gateways and ranks export. Those about models on workers are in ``alerts_models``, and the
+operator's in ``alerts_kubernetes``."""
 
 
 def threshold_names() -> tuple[str, ...]:
