@@ -1,4 +1,4 @@
-"""The dashboard of serving pools and models: requests, the line, the groups that answer, their cost, and workers."""
+"""The dashboard of serving pools: their requests, the line, the groups that answer, and what they cost."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dashboards.model import (
     quantiles,
     query,
 )
+from dashboards.serving_models import MODELS
 from daybreak_server.observability.promql import grown
 
 _OUTCOMES = {
@@ -264,83 +265,76 @@ _GROUPS = Row(
     ),
 )
 
-_REPLICA_STATES = {"ready": GOOD, "starting": LATE, "failed": BAD, "draining": BUSY}
-_MODEL_STATES = {"ready": GOOD, "starting": LATE, "placing": "#c2410c", "failed": BAD, "draining": BUSY}
-
-
-def _of_model(metric: str) -> str:
-    return f"max by (namespace, model) (daybreak_model_{metric}{{HERE}})"
-
-
-_MODELS = Row(
-    title="Models on workers",
+NO_BATCHES = "the pools of a run on one machine neither embed nor rerank"
+_BATCHES = Row(
+    title="Batches, of pools that embed or rerank",
     panels=(
         Panel(
-            title="Models by state",
-            shows="Models that workers serve, by state. `registered`: no replica is wanted. `placing`: no worker has "
-            "room. Their requests are above, with the alias as the pool.",
-            bad="`placing` or `failed` for longer than a few minutes.",
+            title="Items in a batch",
+            shows="Mean and 95th percentile of the number of texts that a group computes together.",
+            bad="Near 1 while items wait: `max_batch_size` or `max_batch_tokens` is too small, or the lengths differ "
+            "too much (`similar`).",
             unit=Unit.COUNT,
-            kind=Kind.AREAS,
-            colors={**_MODEL_STATES, "registered": NONE},
-            runbook="daybreakmodelnotready",
-            queries=(query("max by (namespace, state) (daybreak_models{HERE})", "{{state}}"),),
-        ),
-        Panel(
-            title="Wanted without a ready replica",
-            shows="How long each model has been wanted without a ready replica; 0 if it has one, or if it is not "
-            "wanted.",
-            bad="Longer than its *Last wake*: see *Replicas that are missing* and *Replicas by state*.",
-            unit=Unit.SECONDS,
-            runbook="daybreakmodelnotready",
-            queries=(query(_of_model("wake_elapsed_seconds"), "{{model}}"),),
-        ),
-        Panel(
-            title="Last wake",
-            shows="How long the last wake of each model took, from the first request to the first ready replica.",
-            bad="Longer than the deadlines of clients: keep a replica with `min_replicas`, or name a `fallback`.",
-            unit=Unit.SECONDS,
-            runbook="daybreakmodelnotready",
-            queries=(query(_of_model("wake_last_seconds"), "{{model}}"),),
-        ),
-        Panel(
-            title="Replicas by state",
-            shows="Replicas that workers report, by model and state.",
-            bad="`failed`: its engine does not start, and the worker tries again at growing intervals.",
-            unit=Unit.COUNT,
-            colors={f".* {state}": color for state, color in _REPLICA_STATES.items()},
-            runbook="daybreakreplicasfail",
+            width=12,
             queries=(
                 query(
-                    "max by (namespace, model, state) (daybreak_model_replicas{HERE})", "{{model}} {{state}}"
+                    "sum by (pool) (rate(daybreak_rank_batch_items_sum{POOL}[$__rate_interval])) / sum by (pool) "
+                    "(rate(daybreak_rank_batch_items_count{POOL}[$__rate_interval]))",
+                    "{{pool}} mean",
+                    no_data=NO_BATCHES,
+                ),
+                *quantiles("daybreak_rank_batch_items{POOL}", "pool", no_data=NO_BATCHES, at=(0.95,)),
+            ),
+        ),
+        Panel(
+            title="Duration of a batch",
+            shows="Median and 95th percentile of the time that a group computes a batch.",
+            bad="A step upwards while batches have as many items as before: longer texts, or a device that others use.",
+            unit=Unit.SECONDS,
+            width=12,
+            queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool", no_data=NO_BATCHES),
+        ),
+        Panel(
+            title="Items that wait for a batch",
+            shows="Texts that each group has accepted and not begun, after its last batch.",
+            bad="A number that stays above that of a few batches: more groups are needed, or a lower `capacity`.",
+            unit=Unit.COUNT,
+            width=12,
+            queries=(
+                query(
+                    "max by (namespace, pool, pod) (daybreak_rank_batch_waiting{POOL})",
+                    "{{pool}} {{pod}}",
+                    no_data=NO_BATCHES,
                 ),
             ),
         ),
         Panel(
-            title="Replicas that are missing",
-            shows="Replicas that each model should have, and those of them for which no worker has room.",
-            bad="`without room` above 0 for minutes: add a worker, or see the reason in `daybreak models show`.",
-            unit=Unit.COUNT,
-            colors={".* without room": BAD, ".* wanted": FINE},
-            runbook="daybreakmodelnotready",
+            title="Found in the cache",
+            shows="Share of the texts whose vector was in the cache of their group. Nothing without a cache.",
+            bad="Near 0: the cache costs memory for nothing, so turn it off (`cache_mb`).",
+            unit=Unit.RATIO,
+            width=6,
             queries=(
-                query(_of_model("wanted_replicas"), "{{model}} wanted"),
-                query(_of_model("unplaced_replicas"), "{{model}} without room"),
+                query(
+                    "sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL, outcome='hit'}[$__rate_interval])) "
+                    "/ sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL}[$__rate_interval]))",
+                    "{{pool}}",
+                    no_data=NO_BATCHES,
+                ),
             ),
         ),
         Panel(
-            title="Workers and the manager",
-            shows="Workers that hold their lease, how many the models need (KEDA's value), and 1 while a manager "
-            "places models.",
-            bad="`needed` above `active`: KEDA does not scale, or there are too few fixed workers. `manager` at 0: "
-            "nobody places models.",
-            unit=Unit.COUNT,
-            colors={"active": GOOD, "draining": BUSY, "needed": LATE, "manager": NONE},
-            runbook="daybreakmanagerabsent",
+            title="Memory of the caches",
+            shows="Memory that the cache of each group uses.",
+            bad="At its limit (`cache_mb`) while few texts are found: other texts come than those it keeps.",
+            unit=Unit.BYTES,
+            width=6,
             queries=(
-                query("max by (namespace, state) (daybreak_workers{HERE})", "{{state}}"),
-                query("max by (namespace) (daybreak_workers_wanted{HERE})", "needed"),
-                query("max by (namespace) (daybreak_manager_up{HERE})", "manager"),
+                query(
+                    "max by (namespace, pool, pod) (daybreak_rank_cache_bytes{POOL})",
+                    "{{pool}} {{pod}}",
+                    no_data=NO_BATCHES,
+                ),
             ),
         ),
     ),
@@ -352,5 +346,5 @@ SERVING = Dashboard(
     description="Requests to serving pools and models: how they end, how long they wait, how busy the groups are, and "
     "whether models have replicas.",
     deeper=("daybreak-pool", "daybreak-wake", "daybreak-cost"),
-    rows=(_REQUESTS, _LINE, _GROUPS, _MODELS),
+    rows=(_REQUESTS, _LINE, _GROUPS, _BATCHES, MODELS),
 )

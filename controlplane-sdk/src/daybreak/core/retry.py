@@ -6,7 +6,7 @@ So :func:`request_with_retries` retries after any temporary error (no connection
 
 A ``DELETE`` needs care: if the response was lost, the same request gets 404 when it is sent again. So
 ``request_with_retries`` remembers whether an earlier attempt may have reached the server. Only then does 404 mean
-"deleted".
+"deleted". In the same way, 409 may mean that an earlier attempt has created what the request creates.
 
 Event streams and downloads have retry loops of their own (:mod:`daybreak.core.follow`,
 :mod:`daybreak.core.download`), because a broken stream is not repeated but continued: each attempt asks for another
@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 from daybreak.core.effects import HttpRequest, Operation, Reply, Send, Sleep
 from daybreak.errors import (
     ApiError,
+    ConflictError,
     DaybreakError,
     NotFoundError,
     QuotaError,
@@ -90,6 +91,8 @@ class ApiRequest(Generic[T]):
     repeat: Repeat = Repeat.SAME_ANSWER
     result_if_deleted: T | None = None
     """The result if :attr:`Repeat.NOT_FOUND` shows that an earlier attempt has succeeded."""
+    if_created: ApiRequest[T | None] | None = None
+    """Asks, after a 409, whether an earlier attempt has created the object. The result is the object, or ``None``."""
 
 
 def changed_nothing(error: DaybreakError) -> bool:
@@ -112,6 +115,13 @@ def request_with_retries(api_request: ApiRequest[T], retry: Retry) -> Operation[
             if deleted and api_request.result_if_deleted is not None:
                 return api_request.result_if_deleted
             raise
+        except ConflictError as error:
+            if not may_have_acted or api_request.if_created is None:
+                raise
+            created = yield from request_with_retries(api_request.if_created, retry)
+            if created is None:
+                raise error from None
+            return created
         except (TransportError, QuotaError, UnavailableError) as error:
             failures += 1
             may_have_acted = may_have_acted or not changed_nothing(error)

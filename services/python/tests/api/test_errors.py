@@ -87,6 +87,7 @@ REACHED_ELSEWHERE = {
     ErrorCode.NOT_READY: "routing/test_proxy",
     ErrorCode.DEADLINE_PASSED: "routing/test_proxy",
     ErrorCode.GROUP_FAILED: "routing/test_failures",
+    ErrorCode.MODEL_NOT_FOUND: "workloads/test_embed",
 }
 
 

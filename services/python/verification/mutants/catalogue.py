@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from verification.mutants.catalogue_demand import DEMAND
 from verification.mutants.catalogue_edges import EDGES
+from verification.mutants.catalogue_embedding import EMBEDDING
 from verification.mutants.catalogue_group import GROUP
 from verification.mutants.catalogue_router import ROUTER
 from verification.mutants.catalogue_serving import SERVING
@@ -12,4 +13,7 @@ from verification.mutants.catalogue_totals import TOTALS
 from verification.mutants.catalogue_worker import WORKER
 from verification.mutants.mutant import Mutant
 
-CATALOGUE: tuple[Mutant, ...] = (*STORE, *TOTALS, *GROUP, *SERVING, *DEMAND, *ROUTER, *WORKER, *EDGES)
+CATALOGUE: tuple[Mutant, ...] = (
+    *(*STORE, *TOTALS, *GROUP, *SERVING, *DEMAND, *ROUTER),
+    *(*WORKER, *EMBEDDING, *EDGES),
+)

@@ -17,6 +17,8 @@ from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
 from daybreak_server.api.http.origin_check import OriginCheck
 from daybreak_server.api.model_api import models, overview, workers
+from daybreak_server.api.online import batching_routes
+from daybreak_server.api.online import routes as online_routes
 from daybreak_server.api.openai import routes as openai_routes
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.path_prefix import PathPrefixes
@@ -29,7 +31,10 @@ from daybreak_server.api.task_api.routes import files, logs, ops, pools, serve, 
 
 __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
-ROUTE_MODULES = (submit, tasks, files, streams, logs, pools, serve, models, workers, overview, ops)
+ROUTE_MODULES = (
+    *(submit, tasks, files, streams, logs, pools, serve),
+    *(batching_routes, online_routes, models, workers, overview, ops),
+)
 """The modules of routes; each has a ``router(ctx)``."""
 
 
@@ -70,6 +75,13 @@ def build_app(services: Services) -> FastAPI:
         )
         for path, handler in submit.fast_paths(ctx).items()
     }
+    for route, handler in online_routes.handlers(ctx).items():
+        app.fast_paths[route.method, route.path] = RequestMiddleware(
+            FastPath(route.path, handler, render=route.render),
+            metrics=ctx.metrics,
+            origin_check=origin_check,
+            render=route.render,
+        )
     app.is_served = lambda path: serve.pool_of_path(path) is not None
     app.serving = RequestMiddleware(
         FastPath(serve.PATH, serve.handler(ctx), render=problem_response),

@@ -23,6 +23,7 @@ from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.names import API_APPLICATION, POOL_NAME, REGISTRY, VARIABLES
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.settings import sources
+from daybreak_server.settings.batching import BatchingSettings
 from daybreak_server.settings.log import LogSettings
 from daybreak_server.settings.router import RouterSettings
 from daybreak_server.settings.rules import fitting
@@ -54,6 +55,8 @@ from daybreak_server.settings.workers import EngineSettings, WorkerSettings
 
 __all__ = [
     "ArtifactSettings",
+    "BatchingSettings",
+    "DefaultPools",
     "EngineSettings",
     "HttpSettings",
     "LeaseSettings",
@@ -97,6 +100,21 @@ PoolName = Annotated[str, StringConstraints(pattern=POOL_NAME), AfterValidator(_
 TenantName = str
 
 
+class DefaultPools(Section):
+    """The pools of requests whose path and body name none."""
+
+    embed: str | None = Field(
+        None,
+        description="Pool of `/v1/embeddings`, `/embedding/api` and `/debug`. If unset, the only pool of the workload "
+        "`embed`.",
+    )
+    rerank: str | None = Field(
+        None,
+        description="Pool of `/v1/rerank`, `/v2/rerank`, `/rerank` and `/reranker/api`. If unset, the only pool of the "
+        "workload `rerank`.",
+    )
+
+
 class HttpSettings(Section):
     """The HTTP server."""
 
@@ -134,6 +152,7 @@ class HttpSettings(Section):
         description="Origins of other sites whose pages may call the API from a browser: `https://app.example.com`, or "
         "`*` for all sites.",
     )
+    default_pools: DefaultPools = DefaultPools()
     root_path: RootPath = Field(
         "",
         description="Path below which a proxy serves the API, such as `/daybreak`. All links start with it.",
@@ -225,6 +244,9 @@ class PoolSettings(Section):
         "listens on the first port of the range that is free on its host. A firewall can then let gateways through. If "
         "unset, any free port.",
     )
+    batching: BatchingSettings | None = Field(
+        None, description="How the groups form batches, if the pool's workload is `embed` or `rerank`."
+    )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -242,8 +264,9 @@ class PoolSettings(Section):
 
     @property
     def workload_options(self) -> dict[str, Any]:
-        """The options that the workload gets: those of the settings, with the model if one is set."""
-        return self.options | ({"model": self.model} if self.model else {})
+        """The options that the workload gets: those of the settings, with `model` and `batching` if they are set."""
+        found = self.options | ({"model": self.model} if self.model else {})
+        return found | ({"batching": self.batching.values()} if self.batching is not None else {})
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

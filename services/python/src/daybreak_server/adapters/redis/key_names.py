@@ -37,7 +37,7 @@ SINGLE = {
     "meta": Key(
         "hash",
         "the pool's numbers: sequence number, virtual time, lease clock, average run time; and the routing policy that "
-        "`daybreakd routing` has set",
+        "`daybreakd routing` has set, and what `PATCH /v1/pools/{name}/batching` has changed",
     ),
     "totals": Key(
         "hash", "counts for metrics that only grow: waits, run times, retries, wasted GPU-milliseconds"
