@@ -256,7 +256,7 @@ def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[...
         for o in i.values()
         if o["tags"][0] not in ELSEWHERE
     }
-    assert operations >= rest
+    assert operations >= rest - {"set_batching"}  # only a pool that batches has it
 
 
 def test_every_curl_line_of_the_page_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
