@@ -25,9 +25,9 @@ from daybreak_server.api.app import ROUTE_MODULES
 from daybreak_server.domain import policy
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import TABLE
-from daybreak_server.observability import catalogue, prometheus_rules
+from daybreak_server.observability import catalogue, model_catalogue, prometheus_rules
 from daybreak_server.observability.alerts import Severity
-from daybreak_server.ports.metrics import Exporter, Source
+from daybreak_server.ports.metrics import Exporter, Metric, Source
 
 RETRY_LATER = frozenset({429, 503})
 """Statuses that carry ``Retry-After``."""
@@ -178,7 +178,18 @@ def _answers(route: BaseRoute) -> tuple[str, str]:
 
 
 def metrics_of(exporter: Exporter, source: Source) -> str:
-    """The metrics of one kind of process, from ``observability/catalogue.py``."""
+    """The metrics of one kind of process, from ``observability/catalogue.py``, without those of models."""
+    return _metrics(
+        metric for metric in catalogue.exported_by(exporter, source) if metric not in model_catalogue.ALL
+    )
+
+
+def metrics_of_models() -> str:
+    """The metrics of models on workers, from ``observability/model_catalogue.py``."""
+    return _metrics(model_catalogue.ALL)
+
+
+def _metrics(metrics: Iterable[Metric]) -> str:
     rows = (
         (
             f"`{metric.name}`",
@@ -186,7 +197,7 @@ def metrics_of(exporter: Exporter, source: Source) -> str:
             ", ".join(f"`{label}`" for label in metric.labels) or "–",
             metric.help,
         )
-        for metric in catalogue.exported_by(exporter, source)
+        for metric in metrics
     )
     return markdown(("metric", "type", "labels", "what it is"), rows)
 
@@ -225,6 +236,7 @@ BLOCKS = {
     "fragments": fragments,
     "keys": keys,
     "metrics-gateway": partial(metrics_of, Exporter.GATEWAY, Source.PROCESS),
+    "metrics-models": metrics_of_models,
     "metrics-operator": partial(metrics_of, Exporter.OPERATOR, Source.PROCESS),
     "metrics-pools": partial(metrics_of, Exporter.GATEWAY, Source.REDIS),
     "metrics-rank": partial(metrics_of, Exporter.RANK, Source.PROCESS),
