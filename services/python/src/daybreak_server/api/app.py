@@ -12,6 +12,7 @@ from daybreak_server.api.background.orphan_files import OrphanFileSweeper
 from daybreak_server.api.background.ticker import Ticker, report_ages
 from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import ErrorRenderer
 from daybreak_server.api.http import exception_handlers
 from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
@@ -66,40 +67,28 @@ def build_app(services: Services) -> FastAPI:
         app.include_router(router)
     openapi.install(app, ctx.catalog)
     add_head_routes(app.router)
+
+    def counted(fast_path: FastPath, render: ErrorRenderer) -> RequestMiddleware:
+        return RequestMiddleware(fast_path, metrics=ctx.metrics, origin_check=origin_check, render=render)
+
     app.fast_paths = {
-        ("POST", path): RequestMiddleware(
-            FastPath(path, handler, render=problem_response),
-            metrics=ctx.metrics,
-            origin_check=origin_check,
-            render=problem_response,
-        )
+        ("POST", path): counted(FastPath(path, handler, render=problem_response), problem_response)
         for path, handler in submit.fast_paths(ctx).items()
     }
     for route, handler in online_routes.handlers(ctx).items():
-        app.fast_paths[route.method, route.path] = RequestMiddleware(
-            FastPath(route.path, handler, render=route.render),
-            metrics=ctx.metrics,
-            origin_check=origin_check,
-            render=route.render,
-        )
+        fast_path = FastPath(route.path, handler, render=route.render)
+        app.fast_paths[route.method, route.path] = counted(fast_path, route.render)
     app.is_served = lambda path: serve.pool_of_path(path) is not None
-    app.serving = RequestMiddleware(
-        FastPath(serve.PATH, serve.handler(ctx), render=problem_response),
-        metrics=ctx.metrics,
-        origin_check=origin_check,
-        render=problem_response,
-    )
+    app.serving = counted(FastPath(serve.PATH, serve.handler(ctx), render=problem_response), problem_response)
     app.is_model_request = openai_routes.is_model_request(_own_segments(routers))
-    app.models = RequestMiddleware(
+    app.models = counted(
         FastPath(
             openai_routes.OTHER,
             openai_routes.OpenAIFace(ctx).answer,
             render=openai_response,
             route_of=openai_routes.route_of,
         ),
-        metrics=ctx.metrics,
-        origin_check=origin_check,
-        render=openai_response,
+        openai_response,
     )
     return app
 
