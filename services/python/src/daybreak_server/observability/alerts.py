@@ -97,10 +97,10 @@ _WAKES = _pool_max("daybreak_wake_elapsed_seconds")
 REQUESTS = 'daybreak_http_requests_total{HERE,route!~"/healthz|/readyz|/metrics"}'
 """The requests of clients, without those of kubelets and of Prometheus."""
 API_REQUESTS = REQUESTS.replace("/metrics", "/metrics|/v1/pools/.*/serve/.*")
-"""Those that the API answers itself, which its objective counts. Requests to groups have alerts of their own, and the
-status of an answer is the workload's."""
+"""The requests that the API answers itself. Only these count towards its objective: requests to groups have their own
+alerts, and the workload chooses the status of their answers."""
 FAILED_REQUESTS = API_REQUESTS.replace("}", ',status=~"5..",code!="queue_full"}')
-"""Those that failed. ``queue_full`` is no failure: a full queue must refuse tasks."""
+"""Failed requests to the API. ``queue_full`` is no failure: a full queue must refuse tasks."""
 
 
 def _burns(window: str, rate: str) -> str:
@@ -202,9 +202,9 @@ ALERTS: tuple[Alert, ...] = (
         severity=Severity.CRITICAL,
         expression=f"{_ended('queue_full', '5m')} > ${{failed_requests}}",
         for_="3m",
-        summary="Pool {pool} refused {{ $value | humanize }} requests within 5 minutes, because its line is full.",
-        when="for 3 min, more than `monitoring.alerts.failedRequests` requests were refused within 5 min, because the "
-        "line of their pool was full",
+        summary="Pool {pool} refused {{ $value | humanize }} requests within 5 minutes, because too many wait.",
+        when="for 3 min, more than `monitoring.alerts.failedRequests` requests were refused within 5 min, because too "
+        "many waited already",
         dashboard="daybreak-serving",
     ),
     Alert(

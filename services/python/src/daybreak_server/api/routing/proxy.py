@@ -163,7 +163,7 @@ class Proxy:
             raise full("buffered_bytes") from exc
         finally:
             body.drop()
-        watch.start()  # also if the group answered before the body was complete: nobody reads the rest of it
+        watch.start()  # even if the group answered before the body was complete: nobody reads the rest of it
         self._metrics.first_byte(asyncio.get_running_loop().time() - began)
         trace.first_byte(answer.status)
 
