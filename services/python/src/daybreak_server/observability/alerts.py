@@ -214,8 +214,8 @@ ALERTS: tuple[Alert, ...] = (
         "unless (max by (namespace, pool) (max_over_time(daybreak_wake_elapsed_seconds{HERE}[5m])) > 0)",
         for_="5m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} missed their deadline.",
-        when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests, and more than "
-        "`monitoring.alerts.failedRequests` within 5 min, were not answered before their deadline; not during a wake",
+        when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests have missed their deadline, which "
+        "are more than `monitoring.alerts.failedRequests` within 5 min; not during a wake",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -235,8 +235,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"({_BROKEN} / {_ended('', '5m')} > 0.01) and ({_BROKEN} > ${{failed_requests}})",
         for_="10m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} broke a group or lost their answer.",
-        when="for 10 min, groups broke, or answers broke off, in more than 1 % of a pool's requests, and in more than "
-        "`monitoring.alerts.failedRequests` within 5 min",
+        when="for 10 min, more than 1 % of a pool's requests have broken a group or lost their answer, which are more "
+        "than `monitoring.alerts.failedRequests` within 5 min",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -245,8 +245,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"({_AGAIN} / ({_AGAIN} + {_ended('', '5m')}) > 0.5) and ({_AGAIN} > ${{failed_requests}})",
         for_="10m",
         summary="{{ $value | humanizePercentage }} of what is sent to groups of pool {pool} is refused or fails.",
-        when="for 10 min, groups have refused or not answered more than half of what gateways sent them, and more than "
-        "`monitoring.alerts.failedRequests` requests within 5 min",
+        when="for 10 min, groups have refused or not answered more than half of the requests that gateways sent them, "
+        "which are more than `monitoring.alerts.failedRequests` within 5 min",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -353,8 +353,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("14.4", "1h", "5m"), ("6", "6h", "30m")),
         for_="2m",
         summary="The API fails so often that its error budget of 30 days is gone within days.",
-        when="failed requests use up the API's error budget 14.4 times (1 h) or 6 times (6 h) too fast, and there "
-        "were more than `monitoring.alerts.failedRequests`",
+        when="requests fail 14.4 times (over 1 h) or 6 times (over 6 h) as often as the API's objective allows, and "
+        "more than `monitoring.alerts.failedRequests` of them failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),
@@ -364,8 +364,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("3", "1d", "2h"), ("1", "3d", "6h")),
         for_="15m",
         summary="The API fails more often than its error budget allows.",
-        when="failed requests use up the API's error budget 3 times (1 day) or 1 time (3 days) too fast, and there "
-        "were more than `monitoring.alerts.failedRequests`",
+        when="requests fail 3 times as often as the API's objective allows (over 1 day), or more often than it allows "
+        "(over 3 days), and more than `monitoring.alerts.failedRequests` of them failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),

@@ -76,7 +76,7 @@ SINGLE = {
     ),
     "gone": Key(
         "zset",
-        f"lost groups, by the time until which the pool still shows them: for {GONE_MS // 60_000} minutes on the lease "
+        f"lost groups, by the time at which the pool stops showing them, {GONE_MS // 60_000} minutes later on the lease "
         "clock",
     ),
     "cordoned": Key(
@@ -97,8 +97,8 @@ SINGLE = {
     ),
     "wanted": Key(
         "zset",
-        "a member for each group that the requests of `demand` need, by the time since which they need it; KEDA reads "
-        "its `ZCARD`",
+        "a member for each group that the requests of `demand` need, by the time at which they began to need it; KEDA "
+        "reads its `ZCARD`",
     ),
     "wakeup": Key("list", "wake-ups for idle leaders (BLPOP)"),
     "dead": Key("zset", "failed tasks (dead letters), by the time of their failure"),

@@ -48,7 +48,7 @@ class MetricsReader:
                 log.debug("the metrics of the pools are those of the last reading: %s", exc)
             except Exception:
                 log.exception("the metrics of the pools cannot be read")
-            finally:  # also after a failure: scrapes that waited for the lock do not try again
+            finally:  # even after a failure, so that scrapes that waited for the lock do not try again
                 self._read_at = loop.time()
                 self.metrics.pools.update_server(stats, up=up)
 

@@ -66,7 +66,7 @@ log = logging.getLogger("daybreak.api.routing")
 DEADLINE_HEADER = b"daybreak-deadline-s"
 SESSION_HEADER = b"daybreak-session"
 MAX_STALE = 3
-"""How many idle connections that turn out to be closed are replaced before it counts as a failure of the group."""
+"""A request may meet this many idle connections that turn out to be closed. Any more count as failures of the group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
