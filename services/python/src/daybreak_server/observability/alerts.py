@@ -214,8 +214,8 @@ ALERTS: tuple[Alert, ...] = (
         "unless (max by (namespace, pool) (max_over_time(daybreak_wake_elapsed_seconds{HERE}[5m])) > 0)",
         for_="5m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} missed their deadline.",
-        when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests have missed their deadline, which "
-        "are more than `monitoring.alerts.failedRequests` within 5 min; not during a wake",
+        when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests have missed their deadline, "
+        "which are more than `monitoring.alerts.failedRequests` within 5 min; not during a wake",
         dashboard="daybreak-serving",
     ),
     Alert(

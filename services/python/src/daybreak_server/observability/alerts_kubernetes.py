@@ -67,7 +67,7 @@ KUBERNETES_ALERTS: tuple[Alert, ...] = (
         expression="min by (namespace, pool) (daybreak_operator_pool_healthy{HERE}) == 0",
         for_="15m",
         summary="Pool {pool} has a problem; its condition Healthy names the cause.",
-        when="a pool has had a problem for 15 min, which is longer than adding a node or pulling an image usually takes",
+        when="a pool has had a problem for 15 min, which is longer than a new node or an image pull usually takes",
         dashboard="daybreak-wake",
         needs=Needs.OPERATOR,
         needs_kubernetes=_OPERATOR,

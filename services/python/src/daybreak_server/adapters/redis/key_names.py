@@ -76,8 +76,8 @@ SINGLE = {
     ),
     "gone": Key(
         "zset",
-        f"lost groups, by the time at which the pool stops showing them, {GONE_MS // 60_000} minutes later on the lease "
-        "clock",
+        f"lost groups, by the time at which the pool stops showing them, {GONE_MS // 60_000} minutes later on the "
+        "lease clock",
     ),
     "cordoned": Key(
         "zset", "hosts that are about to be removed; a group that registers on such a host is marked to drain"
