@@ -180,7 +180,7 @@ class MemoryRegistry:
         present = self._present_holder()
         demand = {}
         for alias, asked_ms in self._asked_ms.items():
-            requests = sum(said.by_alias.get(alias, 0) for said in self._requests.values())
+            requests = sum(entry.by_alias.get(alias, 0) for entry in self._requests.values())
             idle_s = 0.0 if requests else max(0, self._clock - asked_ms) / 1000
             demand[alias] = Demand(requests=requests, idle_s=idle_s)
         return RegistryView(

@@ -17,8 +17,8 @@ from daybreak_server.ports.metrics import CounterSeries, Exporter, HistogramSeri
 class GatewayMetrics:
     """What the parts of the HTTP server measure.
 
-    ``meter`` takes their values; by default, it is the registry of ``/metrics``. The metrics of pools and models are always at
-    ``/metrics``, even in a process whose own metrics Ray exports.
+    ``meter`` takes their values; by default, it is the registry of ``/metrics``. The metrics of pools and models are
+    always at ``/metrics``, even in a process whose own metrics Ray exports.
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
