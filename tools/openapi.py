@@ -41,6 +41,7 @@ def app() -> FastAPI:
         blobs=cast("Blobs", None),
         demand=cast("DemandStore", None),
         registry=cast("Registry", None),
+        batching=cast("DemandStore", None),
         upstreams=cast("Upstreams", None),
     )
     return build_app(services)

@@ -26,9 +26,9 @@ from daybreak_server.api.app import ROUTE_MODULES
 from daybreak_server.domain import policy
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import TABLE
-from daybreak_server.observability import catalogue, prometheus_rules
+from daybreak_server.observability import catalogue, model_catalogue, prometheus_rules
 from daybreak_server.observability.alerts import Severity
-from daybreak_server.ports.metrics import Exporter, Source
+from daybreak_server.ports.metrics import Exporter, Metric, Source
 
 RETRY_LATER = frozenset({429, 503})
 """Statuses that carry ``Retry-After``."""
@@ -166,8 +166,9 @@ def routes() -> str:
 def _routes(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, ...]]:
     for route in routes:
         path, methods = getattr(route, "path", ""), getattr(route, "methods", None)
-        if ":path}" in path or methods == {"HEAD"}:
+        if (":path}" in path and not getattr(route, "include_in_schema", False)) or methods == {"HEAD"}:
             continue
+        path = path.replace(":path}", "}")
         method = "WebSocket" if methods is None else ", ".join(sorted(methods - {"HEAD"}))
         yield method, f"`{path}`", _first_sentence(_doc(route)), *_answers(route)
 
@@ -188,7 +189,18 @@ def _answers(route: BaseRoute) -> tuple[str, str]:
 
 
 def metrics_of(exporter: Exporter, source: Source) -> str:
-    """The metrics of one kind of process, from ``observability/catalogue.py``."""
+    """The metrics of one kind of process, from ``observability/catalogue.py``, without those of models."""
+    return _metrics(
+        metric for metric in catalogue.exported_by(exporter, source) if metric not in model_catalogue.ALL
+    )
+
+
+def metrics_of_models() -> str:
+    """The metrics of models on workers, from ``observability/model_catalogue.py``."""
+    return _metrics(model_catalogue.ALL)
+
+
+def _metrics(metrics: Iterable[Metric]) -> str:
     rows = (
         (
             f"`{metric.name}`",
@@ -196,7 +208,7 @@ def metrics_of(exporter: Exporter, source: Source) -> str:
             ", ".join(f"`{label}`" for label in metric.labels) or "–",
             metric.help,
         )
-        for metric in catalogue.exported_by(exporter, source)
+        for metric in metrics
     )
     return markdown(("metric", "type", "labels", "what it is"), rows)
 
@@ -236,6 +248,7 @@ BLOCKS = {
     "keys": keys,
     "registry-keys": registry_keys,
     "metrics-gateway": partial(metrics_of, Exporter.GATEWAY, Source.PROCESS),
+    "metrics-models": metrics_of_models,
     "metrics-operator": partial(metrics_of, Exporter.OPERATOR, Source.PROCESS),
     "metrics-pools": partial(metrics_of, Exporter.GATEWAY, Source.REDIS),
     "metrics-rank": partial(metrics_of, Exporter.RANK, Source.PROCESS),

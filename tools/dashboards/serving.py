@@ -18,6 +18,7 @@ from dashboards.model import (
     quantiles,
     query,
 )
+from dashboards.serving_models import MODELS
 from daybreak_server.observability.promql import grown
 
 _OUTCOMES = {
@@ -264,10 +265,86 @@ _GROUPS = Row(
     ),
 )
 
+NO_BATCHES = "the pools of a run on one machine neither embed nor rerank"
+_BATCHES = Row(
+    title="Batches, of pools that embed or rerank",
+    panels=(
+        Panel(
+            title="Items in a batch",
+            shows="Mean and 95th percentile of the number of texts that a group computes together.",
+            bad="Near 1 while items wait: `max_batch_size` or `max_batch_tokens` is too small, or the lengths differ "
+            "too much (`similar`).",
+            unit=Unit.COUNT,
+            width=12,
+            queries=(
+                query(
+                    "sum by (pool) (rate(daybreak_rank_batch_items_sum{POOL}[$__rate_interval])) / sum by (pool) "
+                    "(rate(daybreak_rank_batch_items_count{POOL}[$__rate_interval]))",
+                    "{{pool}} mean",
+                    no_data=NO_BATCHES,
+                ),
+                *quantiles("daybreak_rank_batch_items{POOL}", "pool", no_data=NO_BATCHES, at=(0.95,)),
+            ),
+        ),
+        Panel(
+            title="Duration of a batch",
+            shows="Median and 95th percentile of the time that a group computes a batch.",
+            bad="A step upwards while batches have as many items as before: longer texts, or a device that others use.",
+            unit=Unit.SECONDS,
+            width=12,
+            queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool", no_data=NO_BATCHES),
+        ),
+        Panel(
+            title="Items that wait for a batch",
+            shows="Texts that each group has accepted and not begun, after its last batch.",
+            bad="A number that stays above that of a few batches: more groups are needed, or a lower `capacity`.",
+            unit=Unit.COUNT,
+            width=12,
+            queries=(
+                query(
+                    "max by (namespace, pool, pod) (daybreak_rank_batch_waiting{POOL})",
+                    "{{pool}} {{pod}}",
+                    no_data=NO_BATCHES,
+                ),
+            ),
+        ),
+        Panel(
+            title="Found in the cache",
+            shows="Share of the texts whose vector was in the cache of their group. Nothing without a cache.",
+            bad="Near 0: the cache costs memory for nothing, so turn it off (`cache_mb`).",
+            unit=Unit.RATIO,
+            width=6,
+            queries=(
+                query(
+                    "sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL, outcome='hit'}[$__rate_interval])) "
+                    "/ sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL}[$__rate_interval]))",
+                    "{{pool}}",
+                    no_data=NO_BATCHES,
+                ),
+            ),
+        ),
+        Panel(
+            title="Memory of the caches",
+            shows="Memory that the cache of each group uses.",
+            bad="At its limit (`cache_mb`) while few texts are found: other texts come than those it keeps.",
+            unit=Unit.BYTES,
+            width=6,
+            queries=(
+                query(
+                    "max by (namespace, pool, pod) (daybreak_rank_cache_bytes{POOL})",
+                    "{{pool}} {{pod}}",
+                    no_data=NO_BATCHES,
+                ),
+            ),
+        ),
+    ),
+)
+
 SERVING = Dashboard(
     uid="daybreak-serving",
     title="Daybreak / Serving",
-    description="Requests to serving pools: how they end, how long they wait, and how busy the groups are.",
+    description="Requests to serving pools and models: how they end, how long they wait, how busy the groups are, and "
+    "whether models have replicas.",
     deeper=("daybreak-pool", "daybreak-wake", "daybreak-cost"),
-    rows=(_REQUESTS, _LINE, _GROUPS),
+    rows=(_REQUESTS, _LINE, _GROUPS, _BATCHES, MODELS),
 )

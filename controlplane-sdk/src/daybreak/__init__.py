@@ -24,6 +24,7 @@ from daybreak.errors import (
     DaybreakError,
     DownloadError,
     InvalidInputError,
+    ModelFailedError,
     NotFoundError,
     ProtocolError,
     QuotaError,
@@ -37,7 +38,20 @@ from daybreak.errors import (
     WaitTimeoutError,
 )
 from daybreak.version import VERSION
-from daybreak.wire import Artifact, Event, EventType, LogLine, Pool, Priority, SubmitRequest, Task, TaskState
+from daybreak.wire import (
+    Artifact,
+    Event,
+    EventType,
+    LogLine,
+    Model,
+    ModelState,
+    Pool,
+    Priority,
+    SubmitRequest,
+    Task,
+    TaskState,
+    Worker,
+)
 
 if TYPE_CHECKING:
     from daybreak.aio import AsyncClient
@@ -61,6 +75,9 @@ __all__ = [
     "EventType",
     "InvalidInputError",
     "LogLine",
+    "Model",
+    "ModelFailedError",
+    "ModelState",
     "NotFoundError",
     "Pool",
     "Preview",
@@ -80,6 +97,7 @@ __all__ = [
     "UnavailableError",
     "UnreachableError",
     "WaitTimeoutError",
+    "Worker",
     "__version__",
 ]
 

@@ -18,6 +18,7 @@
   ├── ``TaskFailedError``          ``wait``: the task ended without a result; ``task`` is the task
   │     ├── ``TaskCancelledError``
   │     └── ``TaskExpiredError``
+  ├── ``ModelFailedError``         ``models.wait``: no worker could start the model; ``model`` is the model
   ├── ``WaitTimeoutError``         ``wait``: the time is up; the task continues
   ├── ``DownloadError``            the artifact does not exist, or arrived damaged
   └── ``RelayGapError``            ``daybreak.relay``: the consumer group missed events; iterate again to continue
@@ -28,7 +29,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from daybreak.wire import FieldError, Problem, Task
+    from daybreak.wire import FieldError, Model, Problem, Task
 
 
 class DaybreakError(Exception):
@@ -88,11 +89,11 @@ class AuthError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """The task, pool or artifact does not exist, or belongs to another tenant."""
+    """The task, pool, model or artifact does not exist, or belongs to another tenant."""
 
 
 class ConflictError(ApiError):
-    """The task's state does not allow the request, or the Idempotency-Key was used with another body."""
+    """The object's state does not allow the request, or the Idempotency-Key was used with another body."""
 
 
 class InvalidInputError(ApiError):
@@ -138,6 +139,14 @@ class TaskCancelledError(TaskFailedError):
 
 class TaskExpiredError(TaskFailedError):
     """A deadline of the task passed."""
+
+
+class ModelFailedError(DaybreakError):
+    """No worker could start the model. Workers try again by themselves."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(f"the model {model.id} cannot start: {model.reason or 'no reason is known'}")
+        self.model = model
 
 
 class WaitTimeoutError(DaybreakError, TimeoutError):

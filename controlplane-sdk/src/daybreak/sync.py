@@ -35,6 +35,7 @@ from daybreak.core.logs import logs
 from daybreak.core.retry import ApiRequest, Retry, request_with_retries
 from daybreak.core.routes import Preview, TaskRef
 from daybreak.errors import DaybreakError
+from daybreak.models import Models, Workers
 from daybreak.transport import (
     HTTP_ERRORS,
     build_request,
@@ -79,6 +80,11 @@ class Client:
         options = http_options(self._config, dict(headers or {}))
         with translate_setup_errors():
             self._http = httpx2.Client(**options, transport=transport)
+
+        self.models = Models(self._run_operation, self._iterate, self._retry)
+        """The models that workers serve."""
+        self.workers = Workers(self._run_operation, self._retry)
+        """The workers."""
 
     @property
     def url(self) -> str:
@@ -185,7 +191,7 @@ class Client:
         """Download an artifact to ``path``: a file, an existing folder, or a path that ends with ``/`` (a new folder).
 
         Without ``path`` the file gets the artifact's name, in the working directory. Links are followed; a device or
-        a FIFO is written to. An interrupted download resumes, also in another process. The file appears only when it
+        a FIFO is written to. An interrupted download resumes, even in another process. The file appears only when it
         is complete and its SHA-256 is right.
         """
         return self._run_operation(download(task, name, path, retry=self._retry))

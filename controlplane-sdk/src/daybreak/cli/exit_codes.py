@@ -48,13 +48,13 @@ class Exit(IntEnum):
 
 MEANING = {
     Exit.OK: "success; if the command waits for a task: the task succeeded",
-    Exit.TASK_FAILED: "the task failed",
+    Exit.TASK_FAILED: "the task failed, or the model cannot start",
     Exit.USAGE: "wrong usage, or input that the server rejects",
-    Exit.NOT_FOUND: "no such task, pool or artifact",
+    Exit.NOT_FOUND: "no such task, pool, model or artifact",
     Exit.UNREACHABLE: "the server cannot be reached, or the connection broke",
     Exit.UNAVAILABLE: "the server cannot accept the request now, a limit is reached, or the server has a bug",
     Exit.KEY: "the API key is missing or wrong, or does not allow the request",
-    Exit.CONFLICT: "the task's state does not allow the request",
+    Exit.CONFLICT: "the object's state does not allow the request, or its name is taken",
     Exit.TASK_CANCELLED: "the task was cancelled",
     Exit.TASK_EXPIRED: "the task expired",
     Exit.FILE: "a file could not be written or read, or arrived damaged",
@@ -110,6 +110,7 @@ _HINTS: tuple[tuple[type[Exception], str | None, str], ...] = (
     ),
     (AuthError, None, "Set DAYBREAK_API_KEY."),
     (NotFoundError, "no_such_pool", "`daybreak pools` lists the pools."),
+    (NotFoundError, "model_not_found", "`daybreak models list` lists the models."),
     (NotFoundError, "no_such_artifact", "`daybreak tasks show ID` lists the files."),
     (
         NotFoundError,

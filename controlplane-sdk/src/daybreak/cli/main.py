@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from daybreak.cli import tasks
+from daybreak.cli import models, tasks
 from daybreak.cli.commands import CommandGroup
 from daybreak.cli.exit_codes import exit_help
 from daybreak.cli.generate import generate, submit
 from daybreak.cli.pools import pools
 from daybreak.cli.session import Session
 from daybreak.cli.trace import trace
+from daybreak.cli.workers import workers
 from daybreak.version import VERSION
 
 app = typer.Typer(
@@ -29,6 +30,8 @@ app.command()(submit)
 app.add_typer(tasks.app, name="tasks")
 app.command()(trace)
 app.command()(pools)
+app.add_typer(models.app, name="models")
+app.command()(workers)
 
 
 def _version(requested: bool) -> None:
@@ -52,7 +55,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Submit GPU jobs, follow every step, download the result.
+    """Submit GPU jobs, follow every step, download the result. Serve models from zero.
 
     Examples:
 
@@ -61,6 +64,8 @@ def main(
     $ daybreak tasks list --state running
 
     $ daybreak pools video
+
+    $ daybreak models register small Qwen/Qwen3-0.6B
     """
     context.obj = Session(url=url)
 

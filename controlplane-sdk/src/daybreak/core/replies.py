@@ -82,7 +82,31 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float | No
     return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
 
 
+class _OpenAIError(BaseModel):
+    message: str
+    code: ErrorCode
+
+
+class _OpenAIBody(BaseModel):
+    """An error in the shape of OpenAI, which routes of OpenAI's API have."""
+
+    error: _OpenAIError
+
+
 def _problem(reply: Reply) -> Problem:
+    try:
+        error = _OpenAIBody.model_validate_json(reply.body).error
+    except ValidationError:
+        pass
+    else:
+        return Problem(
+            type=TYPE_PREFIX + error.code.value,
+            title=error.code.title,
+            status=reply.status,
+            code=error.code.value,
+            detail=error.message,
+            request_id=reply.headers.get("x-request-id"),
+        )
     if reply.headers.get("content-type", "").split(";")[0].strip() == MEDIA_TYPE:
         try:
             return Problem.model_validate_json(reply.body)

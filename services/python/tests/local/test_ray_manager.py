@@ -1,4 +1,6 @@
-"""The manager on Ray: it leads, comes back when it is killed, and is replaced when the settings change."""
+"""The API and the manager on Ray: a new deployment of the API loses nothing. The manager leads, comes back when it is
+killed, and is replaced when the settings change.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,18 @@ from testkit.valkey import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PROGRAM = """
-import asyncio, json, os, signal, sys, time
+import asyncio, contextlib, json, os, signal, sys, urllib.request
 from pathlib import Path
 import ray
+from ray import serve
 ray.init(address="local", num_cpus=1, object_store_memory=80_000_000, include_dashboard=False, namespace="serve",
          _temp_dir=sys.argv[1], log_to_driver=False, configure_logging=False)
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
-from daybreak_server.domain.models import ModelRecord
 from daybreak_server.entrypoints.ray_manager import ensure_manager
+from daybreak_server.entrypoints.ray_serve import api_app
 from daybreak_server.manager.manager import Manager
 from daybreak_server.settings.tree import Settings
+from testkit.free_ports import free_port
 from testkit.waiting import wait_until
 
 def settings(**more):
@@ -45,11 +49,29 @@ async def change(act):
     finally:
         await registry.close()
 
-ensure_manager(settings())
+def answer(path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+def answers():
+    with contextlib.suppress(OSError):
+        return answer("/v1/models")
+
+def deploy():
+    serve.run(api_app(settings()), name="api", route_prefix="/")
+    return wait_until(answers, 60, "the API")
+
+port = free_port()
+url = f"http://127.0.0.1:{port}"
+serve.start(http_options={"host": "127.0.0.1", "port": port})
+deploy()
 wait_until(lambda: health().get("leads"), 60, "the actor to lead")
 first = health()
-small = ModelRecord(alias="small", source="s", engine="e", min_replicas=1)
-asyncio.run(change(lambda registry: registry.add_model(small)))
+answer("/v1/models/register", {"alias": "small", "source": "s", "engine": "e", "min_replicas": 1})
+serve.delete("api")
+deployed_again = deploy()
 wanted = lambda: dict(asyncio.run(change(lambda registry: registry.view())).plan.wanted)
 wait_until(lambda: wanted() == {"small": 1}, 60, "the model to be wanted")
 os.kill(first["pid"], signal.SIGKILL)
@@ -58,7 +80,8 @@ wait_until(lambda: health().get("leads"), 60, "it to lead again")
 again = health()
 ensure_manager(settings())
 same = health()
-output = {"first": first, "again": again, "same": same["pid"] == again["pid"], "wanted": wanted()}
+output = {"deployed_again": deployed_again, "first": first, "again": again, "wanted": wanted()}
+output["same"] = same["pid"] == again["pid"]
 ensure_manager(settings(workers={"idle_s": 7}))
 wait_until(lambda: health().get("settings", again["settings"]) != again["settings"], 120, "another actor")
 wait_until(lambda: health().get("leads"), 60, "the other one to lead")
@@ -84,7 +107,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(folder_path, ignore_errors=True)
 
 
-def test_the_actor_leads_and_is_replaced_without_a_loss(folder: Path, valkey: Server) -> None:
+def test_the_api_and_the_manager_are_replaced_without_a_loss(folder: Path, valkey: Server) -> None:
     output = folder / "output.json"
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("DAYBREAK_", "RAY_"))}
     environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -98,6 +121,7 @@ def test_the_actor_leads_and_is_replaced_without_a_loss(folder: Path, valkey: Se
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(output.read_text())
+    assert [model["id"] for model in seen["deployed_again"]["data"]] == ["small"]
     assert (seen["first"]["holder"], seen["first"]["leads"]) == ("ray/manager", True)
     assert seen["again"]["pid"] != seen["first"]["pid"]
     assert seen["again"]["models"] == 1

@@ -15,9 +15,10 @@ import pytest_asyncio
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.domain.models import ReplicaState
 from daybreak_server.manager import manager as module
-from daybreak_server.manager.manager import Manager
+from daybreak_server.manager.manager import TTL_S, Manager
 from daybreak_server.ports.registry import Plan, Registry, RegistryView
 from daybreak_server.ports.store_errors import StoreError
+from testkit.memory_registry import MemoryRegistry
 from testkit.registry_driver import RegistryDriver, model, plan_with, report, worker
 from testkit.valkey import Server, start_valkey
 from testkit.waiting import wait_until_async
@@ -211,6 +212,19 @@ async def added(registry: Registry, alias: str) -> bool:
     with suppress(StoreError):
         return await registry.add_model(model(alias, min_replicas=1))
     return False
+
+
+async def test_a_manager_that_cannot_plan_gives_its_lease_back() -> None:
+    """So that another one may try, and that the metrics show that nobody plans."""
+    registry = MemoryRegistry()
+    assert await registry.add_model(model("bad", target_load=0.0, min_replicas=1))
+    manager = Manager(registry, holder="a")
+    with pytest.raises(ZeroDivisionError):
+        await manager.round()
+    assert (await registry.view()).manager == "a"
+    async with running(manager), asyncio.timeout(TTL_S / 2):  # before the lease would end by itself
+        while (await registry.view()).manager is not None:
+            await asyncio.sleep(0.01)
 
 
 async def test_an_error_of_a_round_does_not_end_the_manager(

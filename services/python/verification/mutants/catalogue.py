@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from verification.mutants.catalogue_demand import DEMAND
 from verification.mutants.catalogue_edges import EDGES
+from verification.mutants.catalogue_embedding import EMBEDDING
 from verification.mutants.catalogue_group import GROUP
 from verification.mutants.catalogue_registry import REGISTRY
 from verification.mutants.catalogue_router import ROUTER
@@ -14,13 +15,6 @@ from verification.mutants.catalogue_worker import WORKER
 from verification.mutants.mutant import Mutant
 
 CATALOGUE: tuple[Mutant, ...] = (
-    *STORE,
-    *TOTALS,
-    *GROUP,
-    *SERVING,
-    *DEMAND,
-    *ROUTER,
-    *WORKER,
-    *REGISTRY,
-    *EDGES,
+    *(*STORE, *TOTALS, *GROUP, *SERVING, *DEMAND, *ROUTER),
+    *(*WORKER, *REGISTRY, *EMBEDDING, *EDGES),
 )

@@ -100,8 +100,8 @@ REGISTRY: tuple[Mutant, ...] = (
         "a manager that ends keeps its lease, and nobody plans until it is over",
         (
             f"{_MANAGER}/manager.py",
-            "            if self._leads:\n                await self._give_back()",
-            "            pass",
+            "        finally:\n            await self._give_back()",
+            "        finally:\n            pass",
         ),
         tests=f"{TESTS}/manager/test_manager.py::test_a_manager_that_ends_gives_the_lease_back",
     ),

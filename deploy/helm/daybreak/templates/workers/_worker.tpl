@@ -38,16 +38,11 @@ daybreak.dev/workers: {{ index . 1 }}
 {{- add $settings.drain_s $stop 20 -}}
 {{- end -}}
 
-{{/* The environment of a gateway that has workers or administrators. */}}
-{{- define "daybreak.gatewayTokens" -}}
+{{/* The environment of a gateway that has workers or models. */}}
+{{- define "daybreak.workersTokenEnv" -}}
 {{- with include "daybreak.workersTokenSecret" . }}
 - name: DAYBREAK_WORKERS__TOKEN
   valueFrom:
     secretKeyRef: {name: {{ . }}, key: {{ $.Values.workersToken.key }}}
-{{- end }}
-{{- with include "daybreak.adminTokenSecret" . }}
-- name: DAYBREAK_ADMIN__TOKEN
-  valueFrom:
-    secretKeyRef: {name: {{ . }}, key: {{ $.Values.adminToken.key }}}
 {{- end }}
 {{- end -}}

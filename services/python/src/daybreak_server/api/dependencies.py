@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass, replace
 from secrets import token_hex
@@ -124,7 +125,7 @@ def _routing(
     services: Services, catalog: Catalog, pool_views: PoolViewCache, metrics: GatewayMetrics
 ) -> dict[str, Any]:
     """What passes requests on: to the groups of serving pools, and to the workers of models."""
-    settings, gateway = services.settings, f"{socket.gethostname()}-{token_hex(6)}"
+    settings, gateway = services.settings, f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
     in_memory = BufferedBytes(settings.router.max_buffered_bytes)
 
     def keep_connections() -> None:
@@ -156,6 +157,7 @@ def _routing(
     )
     cache = RegistryCache(services.registry)
     cache.subscribe(models.update)
+    cache.subscribe(metrics.models.update)
     return {
         "serving_pools": pools,
         "registry_cache": cache,

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
+from daybreak_server.ports.batching import BatchingStore
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.events import EventLog
@@ -40,6 +41,7 @@ class Services:
     blobs: Blobs
     demand: DemandStore
     registry: Registry
+    batching: BatchingStore
     upstreams: Upstreams
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     tracing: Tracing = NO_TRACING

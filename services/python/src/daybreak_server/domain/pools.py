@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId, TaskId
@@ -142,6 +143,8 @@ class PoolView:
     """Hosts that are about to be removed. A group that registers on such a host is marked to drain."""
     routing: RoutingPolicy | None = None
     """How groups are chosen for requests, if an administrator has set it while the pool runs."""
+    batching: Mapping[str, Any] = field(default_factory=dict)
+    """What an administrator has changed of the setting ``batching`` while the pool runs."""
     demand: int = 0
     """Requests that gateways hold or have handed to groups. Only pools of kind ``online`` have any."""
     wanted: int = 0

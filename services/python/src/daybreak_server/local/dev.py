@@ -24,7 +24,7 @@ from daybreak_server.settings.tree import PoolSettings, Settings
 
 _log = logging.getLogger(__name__)
 _HEAVY = frozenset({"video"})
-"""Workloads that need torch."""
+"""Workloads that `dev` does not run. Torch is imported only if a pool embeds or reranks."""
 _RESTART_DELAY_S = 1.0
 
 

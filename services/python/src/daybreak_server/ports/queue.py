@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupRecord
@@ -49,6 +49,9 @@ class WorkQueue(Protocol):
 
     def register(self, record: GroupRecord, *, ttl_s: float) -> GroupRecord:
         """Register a group or refresh its registration. The returned record has the group's drain mark."""
+
+    def batching(self) -> Mapping[str, Any]:
+        """What an administrator has changed of the pool's setting ``batching``."""
 
     def deregister(self, record: GroupRecord, *, died: bool = False) -> None:
         """Remove a group. Tasks that it still holds are released. ``died``: metrics count it as lost."""

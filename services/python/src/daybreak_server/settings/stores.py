@@ -26,8 +26,8 @@ class RedisSettings(Section):
     url: RedisUrl = Field(
         None,
         description="Address of the server: `redis://host:6379/0`, `rediss://…` (TLS) or `unix:///path?db=0`. If "
-        "unset, `up`, `dev` and `gateway --embedded` start an embedded Valkey; all other commands need an address. Allowed options "
-        "after `?`: `" + "`, `".join(redis_url.OPTIONS) + "`.",
+        "unset, `up`, `dev` and `gateway --embedded` start an embedded Valkey; all other commands need an address. "
+        "Allowed options after `?`: `" + "`, `".join(redis_url.OPTIONS) + "`.",
     )
     password_file: str | None = Field(
         None,

@@ -24,6 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from daybreak_server.domain.kinds import PoolKind
+from daybreak_server.workloads.batch_meter import NO_BATCH_METER, BatchMeter
 
 P = TypeVar("P", bound=BaseModel)
 
@@ -71,6 +72,8 @@ class Group:
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
     """The pool's ``options`` from the settings, and ``model``: a folder, or absent for the built-in model."""
+    batch_meter: BatchMeter = NO_BATCH_METER
+    """Takes the measurements of a workload that computes requests in batches."""
 
     @property
     def leader(self) -> bool:
@@ -134,8 +137,8 @@ class Context(Protocol):
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.
 
         The file is called ``name`` (default: the name of ``path``). The name keeps letters and digits of any script
-        and the extension; other characters become ``-``. A number distinguishes names that a file system could take
-        for the same.
+        and the extension; other characters become ``-``. If a file system could confuse the name with an earlier one,
+        for example because it ignores case, the name gets a number.
         """
 
 
@@ -182,6 +185,8 @@ class WorkloadSpec(Generic[P]):
     capacity: int = 1
     """How many requests ``serve`` may answer at once in a group of one rank, if the pool's settings do not say it.
     Kind ``online`` only."""
+    batches: bool = False
+    """Whether the workload has ``set_batching``, so that the pool's ``batching`` can be set, also while it runs."""
     limits: Callable[[Mapping[str, Any]], Any] = _no_limits
     cost: Callable[[P], float] = _unit_cost
 

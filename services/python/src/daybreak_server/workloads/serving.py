@@ -32,9 +32,20 @@ class RequestError(WorkloadError):
 
     code = "request_refused"
 
-    def __init__(self, status: int, message: str, *, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        field: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """``field``: the part of the body that is wrong. ``retry_after_s``: when the client should send it again."""
         super().__init__(message, code=code)
         self.status = status
+        self.field = field
+        self.retry_after_s = retry_after_s
 
 
 class CountTokens(Protocol):
@@ -105,6 +116,10 @@ class ServingWorkload(Protocol):
 
     It may have an attribute ``models``: the names of the models that it serves, as clients call them. It is read once,
     after ``warm_up``.
+
+    A workload that batches requests may have a method ``set_batching(settings)``. It gets what an administrator has
+    changed while the group runs: a mapping with the names of the pool's setting ``batching``, without those that are as
+    the settings say. It is called when they change, and must not raise.
     """
 
     def load(self, group: Group) -> None:

@@ -175,7 +175,7 @@ def test_bodies_that_still_arrive_count_as_kept_in_memory(start_gateway, groups)
         client.sendall(
             f"POST {SERVE}/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n12345678".encode()
         )
-        in_memory = api.context.serving_pools._in_memory
+        in_memory = api.context.in_memory_bodies
         wait_until(lambda: in_memory.count == 8, 60, "the bytes of the slow body to be counted")
         assert code() == "queue_full"
     wait_until(lambda: in_memory.count == 0, 60, "the bytes of the slow body to be gone")

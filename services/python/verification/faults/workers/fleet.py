@@ -38,7 +38,6 @@ class Fleet:
         self._cluster = cluster
         self._names = tuple(f"worker-{number}" for number in range(1, workers + 1))
         self._processes: dict[str, WorkerProcess] = {}
-        self._started: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -69,7 +68,7 @@ class Fleet:
     def manager(self) -> str | None:
         """Who plans, as a gateway says."""
         shown = self._get("/v1/workers")
-        return None if shown is None else shown["manager"]
+        return None if shown is None else shown.get("manager")
 
     def manager_gateway(self) -> Target:
         """The gateway that plans."""
@@ -94,7 +93,11 @@ class Fleet:
     def kill_engine(self, number: int) -> None:
         """Kill the engine of a worker. The worker restarts it."""
         name = self._names[number % len(self._names)]
-        pid = next(pid for pid, worker in self.engines() if worker == name)
+        pid = wait_until(
+            lambda: next((pid for pid, worker in self.engines() if worker == name), 0),
+            READY_S,
+            f"an engine of {name}",
+        )
         self._note_fault("kill-engine", name, pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -128,12 +131,10 @@ class Fleet:
 
     def _start(self, name: str) -> None:
         index = self._names.index(name)
-        self._started[name] = self._started.get(name, 0) + 1
         command = (
             f"{sys.executable} -m verification.faults.workers_engine --host {{host}} --port {{port}} "
             f"--runs {runs_folder(self._cluster.folder)} --worker {name}"
         )
-        settings: dict[str, Any] = {"drain_s": 20, "lease_s": 10}
         previous = self._processes.get(name)
         worker = WorkerProcess(
             self._cluster.folder / "workers",
@@ -141,7 +142,7 @@ class Fleet:
             worker=name,
             port=previous.port if previous else None,
             engines={"wishes": {"command": command, "capacity": 16, "stop_s": 3}},
-            **settings,
+            drain_s=20,
         )
         self._processes[name] = worker
         self._cluster.history.note("component", kind="started", name=name, pid=worker.process.pid)
@@ -160,7 +161,12 @@ class Fleet:
 
     def _is_ready(self) -> bool:
         shown = self._get(f"/v1/models/{MODEL}")
-        return shown is not None and sorted(shown.get("workers") or ()) == list(self._names)
+        live = {worker for _, worker in self.engines()}  # what the gateway shows may be a heartbeat old
+        return (
+            shown is not None
+            and sorted(shown.get("workers") or ()) == list(self._names)
+            and live == set(self._names)
+        )
 
     def _get(self, path: str) -> Any:
         """The answer of the first gateway that answers."""

@@ -6,8 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from daybreak_server.adapters.redis import changes
+from daybreak_server.adapters.redis import batching, changes
 from daybreak_server.adapters.redis.client import OnCall, Scripts, connect, translated
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -154,6 +155,12 @@ class RedisQueue:
             self._scripts.call(groups.encode(self._keys, record, ttl_s=ttl_s), idempotent=True)
         )
         return replace(record, drain=bool(drain))
+
+    def batching(self) -> Mapping[str, Any]:
+        """What an administrator has changed of the pool's setting ``batching``."""
+        with translated():
+            stored = self._client.hmget(self._keys.single("meta"), batching.FIELDS)
+        return batching.decode(dict(zip(batching.FIELDS, stored, strict=True)))
 
     def deregister(self, record: GroupRecord, *, died: bool = False) -> None:
         """Remove a group. Tasks that it still holds are released. ``died``: metrics count it as lost."""

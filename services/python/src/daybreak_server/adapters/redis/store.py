@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import cast
+from typing import Any, cast
 
-from daybreak_server.adapters.redis import changes
+from daybreak_server.adapters.redis import batching, changes
 from daybreak_server.adapters.redis.client import AsyncScripts, OnCall, connect_async
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -221,6 +221,15 @@ class RedisStore:
             await self._scripts.perform(
                 lambda: self._client.hset(key, "routing", policy.value), idempotent=True
             )
+
+    async def set_batching(self, pool: str, changes: Mapping[str, Any]) -> None:
+        """Change values of the pool's setting ``batching``; ``None``: as the settings say. See the port."""
+        key = self._keys(pool).single("meta")
+        stored, removed = batching.encode(changes)
+        if stored:
+            await self._scripts.perform(lambda: self._client.hset(key, items=stored), idempotent=True)
+        if removed:
+            await self._scripts.perform(lambda: self._client.hdel(key, *removed), idempotent=True)
 
     async def confirm_deleted(self, pool: str, prefixes: Sequence[str]) -> None:
         """Confirm that the files below these prefixes are deleted."""

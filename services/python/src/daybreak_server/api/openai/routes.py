@@ -7,7 +7,8 @@ its fallback answers, and the header ``Daybreak-Model`` of the answer says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,18 +20,21 @@ from daybreak_server.api.auth.principal import Principal
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError, from_http
 from daybreak_server.api.http.request_body import header, too_large
+from daybreak_server.api.openai.group_errors import WithOpenAIErrors
 from daybreak_server.api.openai.model_name import model_in, with_model
 from daybreak_server.api.routing.failures import CLIENT_GONE, full
 from daybreak_server.api.routing.forwarding import path_and_query
 from daybreak_server.api.routing.model_routers import ServedModel, model_not_found
 from daybreak_server.api.routing.proxy import Proxy
 from daybreak_server.api.routing.request_body import BuffersFullError, ClientGoneError, ForwardedBody
+from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.router import RouterSettings
 
 ROUTES = (
     *("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"),
     *("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/speech", "/v1/moderations"),
-    *("/v1/images/generations", "/v1/images/edits", "/v1/images/variations", "/v1/rerank", "/v1/score"),
+    *("/v1/images/generations", "/v1/images/edits", "/v1/images/variations", "/v1/score"),
+    *("/v1/rerank", "/v2/rerank", "/rerank", "/embedding/api", "/reranker/api", "/debug"),
 )
 """The routes with a name of their own in metrics and traces. Others are :data:`OTHER`."""
 OTHER = "/v1/{path}"
@@ -47,53 +51,87 @@ class OpenAIFace:
 
     async def answer(self, request: Request, caller: Principal) -> Response:
         """The response to a request. :raises ApiError: if there is none."""
-        body = ForwardedBody(
-            request, max_bytes=self._settings.max_body_bytes, in_memory=self._ctx.in_memory_bodies
-        )
+
+        async def answer_named(name: str | None, body: ForwardedBody) -> Response:
+            model = await self.model(name)
+            if model is not None:
+                return await self.answer_by(model, request, caller, body)
+            if name is None:
+                raise _no_model(request)
+            pool = self._ctx.serving_pools.find(name)
+            if pool is None:
+                raise model_not_found(name)
+            return WithOpenAIErrors(await self.answer_by_proxy(pool.proxy, request, caller, body))
+
+        return await self.read_name(request, answer_named)
+
+    async def read_name(
+        self, request: Request, answer: Callable[[str | None, ForwardedBody], Awaitable[Response]]
+    ) -> Response:
+        """Read the name of the model, and the beginning of the body. ``answer`` gets both.
+
+        :raises ApiError: if the body cannot be read.
+        """
+        body = self.new_body(request)
         try:
-            async with asyncio.timeout(self._settings.timeout_s):
-                name = await self._name(request, body)
-            return await self._send(request, caller, body, name)
+            try:
+                async with asyncio.timeout(self._settings.timeout_s):
+                    name = await self._name(request, body)
+            except TimeoutError as exc:
+                raise ApiError(
+                    ErrorCode.DEADLINE_PASSED,
+                    "The body did not arrive in time. Send it faster, or send less.",
+                ) from exc
+            return await answer(name, body)
         except BuffersFullError as exc:
             raise full("buffered_bytes") from exc
         except ClientGoneError:
             return Response(status_code=CLIENT_GONE)
-        except TimeoutError as exc:
-            raise ApiError(
-                ErrorCode.DEADLINE_PASSED, "The body did not arrive in time. Send it faster, or send less."
-            ) from exc
         finally:
             body.drop()
 
-    async def _send(self, request: Request, caller: Principal, body: ForwardedBody, name: str) -> Response:
-        path = request.scope["path"]
+    def new_body(self, request: Request) -> ForwardedBody:
+        """The body of a request, of which nothing has been read."""
+        return ForwardedBody(
+            request, max_bytes=self._settings.max_body_bytes, in_memory=self._ctx.in_memory_bodies
+        )
 
-        async def answer_by(proxy: Proxy) -> Response:
-            return await proxy.answer(
-                request,
-                tenant=caller.tenant,
-                route=route_of(path),
-                target=path_and_query(request.scope),
-                body=body,
-            )
-
+    async def model(self, name: str | None) -> ServedModel | None:
+        """The registered model of that name. :raises ApiError: ``model_not_found`` if it has been deleted."""
+        if name is None:
+            return None
+        if self._ctx.registry_cache.latest is None:
+            with suppress(
+                StoreError
+            ):  # this gateway has just started; without the store, its pools still answer
+                await self._ctx.registry_cache.refresh()
         model = self._ctx.model_routers.find(name)
-        if model is None and self._ctx.registry_cache.latest is None:
-            await self._ctx.registry_cache.refresh()  # this gateway has just started
-            model = self._ctx.model_routers.find(name)
-        if model is None:
-            pool = self._ctx.serving_pools.find(name)
-            if pool is None:
-                raise model_not_found(name)
-            return await answer_by(pool.proxy)
-        if model.record.deleted:
+        if model is not None and model.record.deleted:
             raise model_not_found(name)
+        return model
+
+    async def answer_by(
+        self, model: ServedModel, request: Request, caller: Principal, body: ForwardedBody
+    ) -> Response:
+        """The answer of a worker of the model, or of its fallback."""
         answering = self._answering(model)
         if answering is model:
-            return await answer_by(model.proxy)
+            return await self.answer_by_proxy(model.proxy, request, caller, body)
         await self._rename(request, body, answering.record.alias)
-        with self._ctx.model_demand.answered_elsewhere(name):
-            return await answer_by(answering.proxy)
+        with self._ctx.model_demand.answered_elsewhere(model.record.alias):
+            return await self.answer_by_proxy(answering.proxy, request, caller, body)
+
+    async def answer_by_proxy(
+        self, proxy: Proxy, request: Request, caller: Principal, body: ForwardedBody
+    ) -> Response:
+        """The answer of a group or worker to the request as it is."""
+        return await proxy.answer(
+            request,
+            tenant=caller.tenant,
+            route=route_of(request.scope["path"]),
+            target=path_and_query(request.scope),
+            body=body,
+        )
 
     def _answering(self, model: ServedModel) -> ServedModel:
         """The model itself if it is ready, or else the first ready one of its fallbacks.
@@ -111,11 +149,8 @@ class OpenAIFace:
             chain.append(following)
         return next((found for found in chain if found.ready), chain[0] if chain else model)
 
-    async def _name(self, request: Request, body: ForwardedBody) -> str:
-        """The name of the model. Reads as much of the body as it takes to find it.
-
-        :raises ApiError: if the request names none.
-        """
+    async def _name(self, request: Request, body: ForwardedBody) -> str | None:
+        """The name of the model, if the request has one. Reads as much of the body as it takes to find it."""
         await body.read_beginning(self._settings.buffer_bytes)
         named = header(request, _MODEL)
         if named:
@@ -125,9 +160,7 @@ class OpenAIFace:
         if found is None and not body.complete:
             await body.read_beginning(self._settings.max_body_bytes)
             found = model_in(body.buffered, content_type, complete=True)
-        if not found:
-            raise _no_model(request)
-        return found
+        return found or None
 
     async def _rename(self, request: Request, body: ForwardedBody, alias: str) -> None:
         """Let the body name the model that answers, because engines refuse other names."""

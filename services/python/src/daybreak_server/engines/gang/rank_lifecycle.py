@@ -44,6 +44,7 @@ from daybreak_server.engines.gang.control_group import (
 from daybreak_server.engines.gang.engine import JOBS, Engine, Leader
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rendezvous import Listener, join, this_rank
+from daybreak_server.engines.rank.batch_metrics import BatchMetrics
 from daybreak_server.engines.rank.config import GroupConfig
 from daybreak_server.engines.rank.error_causes import cause_of, cause_of_failed, cause_of_fetch
 from daybreak_server.engines.rank.errors import GroupBrokenError
@@ -338,6 +339,7 @@ class Rank:
                     local_rank=self._deps.local_rank,
                     device=config.device,
                     options={**config.options, **self._model_option(lease_renewer)},
+                    batch_meter=BatchMetrics(self._deps.metrics.meter, pool=config.pool),
                 )
             )
         with self._phase(WakePhase.WARM_UP, lease_renewer):

@@ -147,6 +147,8 @@ class LeaseRenewer:
         self._thread = threading.Thread(target=inherited(self._run), name="lease-renewer", daemon=True)
         self.drain = False
         """Whether the store has marked the group to drain."""
+        self.batching: Mapping[str, Any] = {}
+        """What an administrator has changed of the pool's setting ``batching``. Read with each report."""
 
     def start(self) -> None:
         """Start the thread, and the watchdog."""
@@ -219,6 +221,8 @@ class LeaseRenewer:
         self._refreshed_at = time.monotonic()
         try:
             registered = self._queue.register(self._record, ttl_s=self.ttl_s)
+            if self._changes is not None:
+                self.batching = self._queue.batching()
         except StoreError as exc:
             self._log_unreachable(exc)
             return

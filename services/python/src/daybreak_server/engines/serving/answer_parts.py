@@ -11,6 +11,7 @@ workload can yield ``b""`` while it computes, and ranks whose answer is dropped 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -102,13 +103,20 @@ def _whole(response: Response, body: bytes) -> Part:
 
 def _refused(error: RequestError) -> Part:
     status = error.status if isinstance(error.status, int) and 400 <= error.status <= 599 else 500
-    body = problem(status, short_name(error.code), storable(error))
-    return Part(body, Head(status, problem_headers(body)))
+    field = None if error.field is None else storable(error.field)
+    body = problem(status, short_name(error.code), storable(error), field=field)
+    headers = problem_headers(body)
+    if error.retry_after_s is not None:
+        headers += ((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()),)
+    return Part(body, Head(status, headers))
 
 
-def problem(status: int, code: str, detail: str) -> bytes:
-    """The body of an error, as ``application/problem+json``."""
-    return json.dumps({"status": status, "code": code, "detail": detail}, separators=(",", ":")).encode()
+def problem(status: int, code: str, detail: str, *, field: str | None = None) -> bytes:
+    """The body of an error, as ``application/problem+json``. ``field``: the part of the request that is wrong."""
+    shown: dict[str, Any] = {"status": status, "code": code, "detail": detail}
+    if field is not None:
+        shown["errors"] = [{"field": field, "message": detail}]
+    return json.dumps(shown, separators=(",", ":")).encode()
 
 
 def problem_headers(body: bytes) -> tuple[tuple[bytes, bytes], ...]:

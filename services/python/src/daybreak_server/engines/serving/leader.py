@@ -7,6 +7,7 @@ the same time. The loop on the work thread never runs a request. Four times a se
 * beats the heartbeat, which the lease renewer and the watchdog read;
 * breaks the group if a request has shown no progress for ``stall_s``, because its thread may never return;
 * refuses new requests while the store marks the group to drain, and stops those that still run after ``drain_s``;
+* passes on what an administrator has changed of the pool's batches;
 * measures the free memory, which the lease renewer reports with the load once a second.
 
 A group at capacity refuses further requests and is otherwise well. Only an error that leaves the process unusable, a
@@ -84,6 +85,7 @@ class ServingLeader:
         self._drain_since: float | None = None
         self._pinged_at = time.monotonic()
         self._free_memory_bytes: int | None = None
+        self._batching: Mapping[str, Any] = {}
         self._set_device = _device_setter(config.device)
         self._on_device = threading.local()
         self._run = RequestRun(
@@ -194,6 +196,21 @@ class ServingLeader:
             self._pinged_at = time.monotonic()
         self._free_memory_bytes = _free_memory_bytes(config.device)
         self._metrics.set_held(self._admission.held)
+        self._pass_on_batching()
+
+    def _pass_on_batching(self) -> None:
+        """Tell the workload what an administrator has changed of its batches."""
+        changes = self._lease_renewer.batching
+        if changes == self._batching:
+            return
+        self._batching = changes
+        set_batching = getattr(self._deps.workload, "set_batching", None)
+        if set_batching is None:
+            return
+        try:
+            set_batching(changes)
+        except Exception:
+            _log.exception("the workload cannot take the change of `batching`")
 
     def _check_progress(self) -> None:
         """Beat the heartbeat; break the group if a request has stalled."""

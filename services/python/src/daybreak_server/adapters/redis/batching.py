@@ -1,0 +1,27 @@
+"""What an administrator has changed of a pool's setting ``batching``: a field of the hash ``meta`` for each value.
+
+So two changes of different values at the same time do not undo each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from daybreak_server.batching.rules import KNOBS
+
+_PREFIX = "batching."
+FIELDS = [_PREFIX + name for name in KNOBS]
+
+
+def encode(changes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The fields to set, as name, value, name, value, …, and those to remove."""
+    present = {_PREFIX + name: json.dumps(value) for name, value in changes.items() if value is not None}
+    stored = [part for pair in present.items() for part in pair]
+    return stored, [_PREFIX + name for name, value in changes.items() if value is None]
+
+
+def decode(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The changed values, from fields of the hash."""
+    return {name: json.loads(stored) for name in KNOBS if (stored := meta.get(_PREFIX + name)) is not None}

@@ -1,0 +1,98 @@
+"""Measures up to which size larger batches pay.
+
+On a device with idle units a batch of two takes hardly longer than one item. On a busy CPU it takes twice as long or,
+with padding and a full cache, longer still. So the size is measured: sizes are powers of two, and each has a rate in
+items per second, as an exponentially weighted mean. The limit is the size with the best rate. It doubles as long as
+that pays. Rates may change with time, so now and then a batch has the next smaller or larger size. What that is
+expected to cost is at most a hundredth of the time since the last such batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SAMPLES = 3
+"""Batches of a size before its rate is believed."""
+EXPLORATION = 0.01
+"""The share of the time that may be lost to batches of a size that is not the best."""
+GAIN = 1.02
+"""A larger size must be faster than a smaller one by this factor: it makes the first item wait longer."""
+_WEIGHT = 0.2
+_RARE_WEIGHT = 0.5
+"""Of a measurement of a size that was not measured for ``_RARE_S`` times as long as its batch takes."""
+_RARE_S = 20
+
+
+@dataclass(slots=True)
+class _Rate:
+    items_per_s: float = 0.0
+    samples: int = 0
+    measured_at: float = 0.0
+    """In seconds of work."""
+
+    def add(self, items_per_s: float, *, now: float, seconds: float) -> None:
+        rare = now - self.measured_at > _RARE_S * seconds
+        self.samples += 1
+        self.measured_at = now
+        weight = max(_RARE_WEIGHT if rare else _WEIGHT, 1 / self.samples)
+        self.items_per_s += weight * (items_per_s - self.items_per_s)
+
+
+@dataclass(slots=True)
+class _Bucket:
+    rates: dict[int, _Rate] = field(default_factory=dict)
+    explored_smaller: bool = False
+    """Whether the last size that was tried out was the smaller one."""
+    explored_at: float = 0.0
+    """When that was, in seconds of work."""
+    seconds: float = 0.0
+    """Seconds of work."""
+
+    def rate(self, size: int) -> float | None:
+        """The rate of a size, if it is known well enough."""
+        rate = self.rates.get(size)
+        return rate.items_per_s if rate is not None and rate.samples >= SAMPLES else None
+
+    def best(self) -> int:
+        """The size that is best as far as is known; each smaller one is clearly slower."""
+        best = 1
+        for size in sorted(self.rates):
+            rate, best_rate = self.rate(size), self.rate(best)
+            if rate is not None and best_rate is not None and rate > GAIN * best_rate:
+                best = size
+        return best
+
+    def loss(self, size: int, best: int) -> float:
+        """The seconds by which a batch of ``size`` items takes longer than they would in batches of the best size."""
+        rate, best_rate = self.rate(size), self.rate(best)
+        return 0.0 if rate is None or best_rate is None else max(0.0, size / rate - size / best_rate)
+
+
+class SizeLimits:
+    """The limit of the batch size for each length bucket."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, _Bucket] = {}
+
+    def ran(self, bucket: int, size: int, seconds: float) -> None:
+        """Record that a batch of so many items took so long."""
+        if seconds > 0:
+            known = self._buckets.setdefault(bucket, _Bucket())
+            known.seconds += seconds
+            rate = known.rates.setdefault(1 << (size.bit_length() - 1), _Rate())
+            rate.add(size / seconds, now=known.seconds, seconds=seconds)
+
+    def next_size(self, bucket: int, most: int) -> int:
+        """How many items the next batch may have, at most ``most``."""
+        known = self._buckets.setdefault(bucket, _Bucket())
+        best = known.best()
+        if known.rate(best) is None:
+            return min(best, most)
+        if known.rate(best * 2) is None:  # climb as long as each step pays
+            return min(best * 2, most)
+        other = best * 2 if known.explored_smaller else max(1, best // 2)
+        if known.loss(other, best) <= EXPLORATION * (known.seconds - known.explored_at):
+            known.explored_smaller = not known.explored_smaller
+            known.explored_at = known.seconds
+            return min(other, most)
+        return min(best, most)

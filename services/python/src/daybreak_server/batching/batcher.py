@@ -1,0 +1,232 @@
+"""Chooses the items of the next batch.
+
+Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a device pads
+them to the longest. It begins with the item that has waited longest among those of the best priority. Items of the
+same bucket join it in the order of priority and arrival, until it has ``max_batch_size`` items or
+``max_batch_tokens`` tokens.
+
+Cancelled and expired items leave the queues before they cost anything. No operation is linear in the number of items
+that wait. A decision is linear in the number of buckets and priorities that have items, and in the size of its batch.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeAlias, TypeVar
+
+from daybreak_server.batching.adaptive import SizeLimits
+from daybreak_server.batching.rules import Mode, Rules
+
+K = TypeVar("K", bound=Hashable)
+
+
+class FullError(Exception):
+    """As many items wait as may wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item(Generic[K]):
+    """One unit of work. Times are seconds of any one clock."""
+
+    key: K
+    tokens: int
+    """Its length; at least 1."""
+    arrived: float
+    priority: int = 0
+    """Lower numbers go first."""
+    deadline: float = math.inf
+    """When nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision(Generic[K]):
+    """What an idle executor does next."""
+
+    batch: tuple[Item[K], ...] = ()
+    """The items to work on now; none if it waits."""
+    expired: tuple[Item[K], ...] = ()
+    """Items that have left because their deadline has passed."""
+    wake_at: float | None = None
+    """When to ask again if nothing is added before; ``None``: not before."""
+
+
+Queue: TypeAlias = "OrderedDict[K, Item[K]]"
+"""Items in the order in which they were added. Any of them can leave in constant time."""
+
+
+@dataclass(slots=True)
+class _Bucket(Generic[K]):
+    """The items of similar length: a queue for each priority that has items."""
+
+    queues: dict[int, Queue[K]] = field(default_factory=dict)
+    count: int = 0
+
+
+class Batcher(Generic[K]):
+    """The items that wait for one executor. Add them in the order of their arrival."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._waiting: Queue[K] = OrderedDict()
+        self._buckets: dict[int, _Bucket[K]] = {}
+        self._deadlines: list[tuple[float, int, Item[K]]] = []
+        self._added = 0
+        self._limits = SizeLimits()
+        self.sizes: Counter[int] = Counter()
+        """How many batches had so many items."""
+
+    def __len__(self) -> int:
+        """How many items wait."""
+        return len(self._waiting)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the item waits."""
+        return key in self._waiting
+
+    @property
+    def rules(self) -> Rules:
+        """The rules of the next batch."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        resort = rules.similar != self._rules.similar
+        self._rules = rules
+        if resort:
+            self._limits = SizeLimits()
+            self._buckets = {}
+            for item in self._waiting.values():
+                self._enqueue(item)
+
+    def check_room(self, count: int) -> None:
+        """Check that so many items may be added. :raises FullError: if not."""
+        if len(self._waiting) + count > self._rules.max_waiting:
+            raise FullError(f"{len(self._waiting)} of at most {self._rules.max_waiting} items wait already.")
+
+    def add(self, item: Item[K]) -> None:
+        """Let an item wait.
+
+        :raises FullError: if too many wait already.
+        :raises ValueError: if an item with its key waits, or its length is not positive.
+        """
+        if item.tokens < 1:
+            raise ValueError(f"An item has {item.tokens} tokens; it must have at least 1.")
+        if item.key in self._waiting:
+            raise ValueError(f"The item {item.key!r} waits already.")
+        self.check_room(1)
+        self._waiting[item.key] = item
+        self._enqueue(item)
+        if item.deadline < math.inf:
+            self._added += 1
+            heapq.heappush(self._deadlines, (item.deadline, self._added, item))
+
+    def cancel(self, key: K) -> bool:
+        """Take an item out. Whether it waited."""
+        item = self._waiting.get(key)
+        if item is None:
+            return False
+        self._leave(item)
+        return True
+
+    def next(self, now: float) -> Decision[K]:
+        """What an executor that is idle now does next."""
+        expired = tuple(self._expire(now))
+        seed = self._seed(now)
+        if seed is None:
+            return Decision(expired=expired, wake_at=self._wake_at())
+        batch = tuple(self._chosen(seed))
+        for item in batch:
+            self._leave(item)
+        self.sizes[len(batch)] += 1
+        return Decision(batch=batch, expired=expired)
+
+    def ran(self, batch: tuple[Item[K], ...], seconds: float) -> None:
+        """Tell how long the executor worked on a batch. The mode ``adaptive`` learns from it."""
+        self._limits.ran(self._bucket_of(batch[0]), len(batch), seconds)
+
+    def _bucket_of(self, item: Item[K]) -> int:
+        return math.floor(math.log(item.tokens, self._rules.similar) + 1e-9)
+
+    def _enqueue(self, item: Item[K]) -> None:
+        bucket = self._buckets.setdefault(self._bucket_of(item), _Bucket())
+        bucket.queues.setdefault(item.priority, OrderedDict())[item.key] = item
+        bucket.count += 1
+
+    def _leave(self, item: Item[K]) -> None:
+        del self._waiting[item.key]
+        number = self._bucket_of(item)
+        bucket = self._buckets[number]
+        bucket.count -= 1
+        del bucket.queues[item.priority][item.key]
+        if not bucket.queues[item.priority]:
+            del bucket.queues[item.priority]
+        if not bucket.count:
+            del self._buckets[number]
+
+    def _expire(self, now: float) -> Iterator[Item[K]]:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            item = heapq.heappop(self._deadlines)[2]
+            if self._waiting.get(item.key) is item:
+                self._leave(item)
+                yield item
+        if (
+            len(self._deadlines) > 2 * len(self._waiting) + 64
+        ):  # most of them have left: do not keep their deadlines
+            self._deadlines = [
+                entry for entry in self._deadlines if self._waiting.get(entry[2].key) is entry[2]
+            ]
+            heapq.heapify(self._deadlines)
+
+    def _seed(self, now: float) -> Item[K] | None:
+        """The first item of the batch that starts now; ``None`` if none does."""
+        timed = self._rules.mode is Mode.TIMED
+        best: Item[K] | None = None
+        for number, bucket in self._buckets.items():
+            full = not timed or self._full(number, bucket)
+            for queue in bucket.queues.values():
+                front = next(iter(queue.values()))
+                starts = full or front.arrived + self._rules.timeout_s <= now
+                if starts and (best is None or _rank(front) < _rank(best)):
+                    best = front
+        return best
+
+    def _full(self, number: int, bucket: _Bucket[K]) -> bool:
+        """Whether one more item might not fit into a batch of this bucket."""
+        longest = math.ceil(self._rules.similar ** (number + 1))
+        return bucket.count >= self._rules.max_batch_size or (
+            (bucket.count + 1) * longest > self._rules.max_batch_tokens
+        )
+
+    def _chosen(self, seed: Item[K]) -> Iterator[Item[K]]:
+        """The items of the batch that begins with ``seed``."""
+        number = self._bucket_of(seed)
+        queues = self._buckets[number].queues
+        limit = self._rules.max_batch_size
+        if self._rules.mode is Mode.ADAPTIVE:
+            limit = self._limits.next_size(number, limit)
+        yield seed
+        count, longest = 1, seed.tokens
+        for priority in sorted(queues):
+            for item in queues[priority].values():
+                if item is seed:
+                    continue
+                longest = max(longest, item.tokens)
+                if count >= limit or (count + 1) * longest > self._rules.max_batch_tokens:
+                    return
+                count += 1
+                yield item
+
+    def _wake_at(self) -> float | None:
+        """When a batch starts or an item expires, if nothing is added before."""
+        times = [entry[0] for entry in self._deadlines[:1]]
+        if self._waiting:  # items wait beside an idle executor only in the mode `timed`
+            times.append(next(iter(self._waiting.values())).arrived + self._rules.timeout_s)
+        return min(times, default=None)
+
+
+def _rank(item: Item[K]) -> tuple[int, float]:
+    return item.priority, item.arrived

@@ -1,0 +1,214 @@
+"""Runs the batches of many callers, on a thread of its own.
+
+Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its own
+items. If a batch raises, its halves run again, and so on, so that only the callers whose items raise get the error:
+one text that breaks a model, or is too much for its memory beside others, costs the others one repeat.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from daybreak_server.batching.batcher import Batcher, Item
+from daybreak_server.batching.rules import Rules
+
+P = TypeVar("P")
+R = TypeVar("R")
+CANCEL_CHECK_S = 0.1
+"""How often a waiting caller looks whether its own client has gone."""
+
+
+class ExpiredError(Exception):
+    """The deadline passed before all items were computed."""
+
+
+class CancelledError(Exception):
+    """Nobody waits for the results any more."""
+
+
+class ClosedError(Exception):
+    """The executor has been closed."""
+
+
+class _Call(Generic[R]):
+    """The items that one caller waits for."""
+
+    def __init__(self, count: int) -> None:
+        self.results: list[R | None] = [None] * count
+        self.missing = count
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+    def put(self, position: int, result: R) -> None:
+        self.results[position] = result
+        self.missing -= 1
+        if not self.missing:
+            self.done.set()
+
+    def fail(self, error: BaseException) -> None:
+        self.error = self.error or error
+        self.done.set()
+
+
+class BatchExecutor(Generic[P, R]):
+    """Computes inputs in batches. ``run`` gets the inputs of a batch and returns a result for each, in their order.
+
+    ``run`` is called on one thread only. ``observe`` gets the size and the seconds of each batch.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[P]], Sequence[R]],
+        rules: Rules,
+        *,
+        observe: Callable[[int, float], None] = lambda size, seconds: None,
+    ) -> None:
+        self._run_batch = run
+        self._observe = observe
+        self._batcher: Batcher[int] = Batcher(rules)
+        self._inputs: dict[int, tuple[P, _Call[R], int]] = {}
+        self._keys = itertools.count()
+        self._changed = threading.Condition()
+        self._closed = False
+        threading.Thread(target=self._work, name="batches", daemon=True).start()
+
+    @property
+    def rules(self) -> Rules:
+        """The rules of the next batch. They may be set at any time."""
+        return self._batcher.rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        with self._changed:
+            self._batcher.rules = rules
+            self._changed.notify()
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        return len(self._batcher)
+
+    def sizes(self) -> dict[int, int]:
+        """How many batches had so many items, by size."""
+        with self._changed:
+            return dict(sorted(self._batcher.sizes.items()))
+
+    def compute(
+        self,
+        inputs: Sequence[P],
+        lengths: Sequence[int],
+        *,
+        priority: int = 0,
+        deadline: float = math.inf,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> list[R]:
+        """The results of the inputs, in their order. Waits until all are there.
+
+        :param lengths: tokens of each input.
+        :param deadline: the time of ``time.monotonic()`` after which nobody waits.
+        :param cancelled: is asked ten times a second whether the caller's client has gone.
+        :raises FullError: if not all of them may wait. None of them does then.
+        :raises ExpiredError: CancelledError: ClosedError: what ``run`` raised for one of them alone.
+        """
+        if not inputs:
+            return []
+        call: _Call[R] = _Call(len(inputs))
+        keys = self._add(inputs, lengths, call, priority, deadline)
+        try:
+            while not call.done.wait(CANCEL_CHECK_S):
+                if cancelled():
+                    raise CancelledError("The client has gone.")
+        finally:
+            if call.missing:
+                self._forget(keys)
+        if call.error is not None:
+            raise call.error
+        return call.results  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """End the thread after its present batch. Callers that wait get :class:`ClosedError`."""
+        with self._changed:
+            self._closed = True
+            calls = [call for _, call, _ in self._inputs.values()]
+            self._changed.notify()
+        for call in calls:
+            call.fail(ClosedError("The executor has been closed."))
+
+    def _add(
+        self, inputs: Sequence[P], lengths: Sequence[int], call: _Call[R], priority: int, deadline: float
+    ) -> list[int]:
+        now = time.monotonic()
+        keys: list[int] = []
+        with self._changed:
+            if self._closed:
+                raise ClosedError("The executor has been closed.")
+            self._batcher.check_room(len(inputs))
+            for position, (given, tokens) in enumerate(zip(inputs, lengths, strict=True)):
+                key = next(self._keys)
+                self._batcher.add(
+                    Item(key=key, tokens=tokens, arrived=now, priority=priority, deadline=deadline)
+                )
+                self._inputs[key] = given, call, position
+                keys.append(key)
+            self._changed.notify()
+        return keys
+
+    def _forget(self, keys: list[int]) -> None:
+        with self._changed:
+            for key in keys:
+                self._batcher.cancel(key)
+                self._inputs.pop(key, None)
+
+    def _work(self) -> None:
+        while True:
+            batch = self._next_batch()
+            if batch is None:
+                return
+            began = time.monotonic()
+            with self._changed:  # items whose callers have left are not computed
+                entries = [found for item in batch if (found := self._inputs.pop(item.key, None)) is not None]
+            if not entries:
+                continue
+            clean = self._compute(entries)
+            seconds = time.monotonic() - began
+            if clean:  # a repeat says nothing about the speed of a size
+                with self._changed:
+                    self._batcher.ran(batch, seconds)
+            self._observe(len(batch), seconds)
+
+    def _next_batch(self) -> tuple[Item[int], ...] | None:
+        with self._changed:
+            while not self._closed:
+                now = time.monotonic()
+                decision = self._batcher.next(now)
+                for item in decision.expired:
+                    entry = self._inputs.pop(item.key, None)
+                    if entry is not None:
+                        entry[1].fail(ExpiredError("The deadline passed before the result was there."))
+                if decision.batch:
+                    return decision.batch
+                self._changed.wait(None if decision.wake_at is None else max(0.0, decision.wake_at - now))
+        return None
+
+    def _compute(self, entries: list[tuple[P, _Call[R], int]]) -> bool:
+        """Compute a batch and hand out its results. Whether it did not raise."""
+        try:
+            results = self._run_batch([given for given, _, _ in entries])
+            if len(results) != len(entries):
+                raise RuntimeError(f"{len(results)} results for a batch of {len(entries)}")
+        except BaseException as exc:
+            if len(entries) == 1:
+                entries[0][1].fail(exc)
+            else:
+                half = len(entries) // 2
+                for part in (entries[:half], entries[half:]):
+                    self._compute([entry for entry in part if entry[1].error is None])
+            return False
+        for (_, call, position), result in zip(entries, results, strict=True):
+            call.put(position, result)
+        return True

@@ -1,0 +1,36 @@
+"""What a rank measures of a workload that computes requests in batches. None of the calls ever raises."""
+
+from __future__ import annotations
+
+from daybreak_server.engines.rank.rank_metrics import harmless
+from daybreak_server.observability import batch_catalogue as catalogue
+from daybreak_server.ports.metrics import Meter
+
+HIT = "hit"
+MISS = "miss"
+
+
+class BatchMetrics:
+    """The metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``: what a workload's ``BatchMeter`` becomes."""
+
+    def __init__(self, meter: Meter, *, pool: str) -> None:
+        self._meter = meter
+        self._pool = pool
+
+    @harmless
+    def batch(self, items: int, seconds: float) -> None:
+        """A batch of so many items took so long."""
+        self._meter.histogram(catalogue.RANK_BATCH_SIZE, self._pool).observe(items)
+        self._meter.histogram(catalogue.RANK_BATCH, self._pool).observe(seconds)
+
+    @harmless
+    def waiting(self, items: int) -> None:
+        """So many items wait for a batch now."""
+        self._meter.gauge(catalogue.RANK_BATCH_WAITING, self._pool).set(items)
+
+    @harmless
+    def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
+        """So many items were found in the cache or not, and the cache has this size now."""
+        for outcome, count in ((HIT, hits), (MISS, misses)):
+            self._meter.counter(catalogue.RANK_CACHE_LOOKUPS, self._pool, outcome).inc(count)
+        self._meter.gauge(catalogue.RANK_CACHE_BYTES, self._pool).set(size_bytes)

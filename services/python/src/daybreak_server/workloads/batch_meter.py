@@ -1,0 +1,34 @@
+"""What a workload reports of its batches. The calls are cheap, may come from any thread, and never raise."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class BatchMeter(Protocol):
+    """Takes the measurements, which become the metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``."""
+
+    def batch(self, items: int, seconds: float) -> None:
+        """A batch of so many items took so long."""
+
+    def waiting(self, items: int) -> None:
+        """So many items wait for a batch now."""
+
+    def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
+        """So many items were found in the cache or not, and the cache has this size now."""
+
+
+class NoBatchMeter:
+    """Measures nothing."""
+
+    def batch(self, items: int, seconds: float) -> None:
+        """Do nothing."""
+
+    def waiting(self, items: int) -> None:
+        """Do nothing."""
+
+    def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
+        """Do nothing."""
+
+
+NO_BATCH_METER = NoBatchMeter()

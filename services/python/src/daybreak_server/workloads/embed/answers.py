@@ -1,0 +1,139 @@
+"""The requests that ``embed`` understands, and their answers.
+
+``POST /v1/embeddings``  OpenAI's: a text, a list of texts, a list of token ids, or a list of such lists
+``POST /embedding/api``  ``{"input": […], "is_query": true}`` → a bare list of vectors
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from daybreak_server.workloads.serving import Request, Response
+from daybreak_server.workloads.text.requests import (
+    CUT_HEADER,
+    body_of,
+    check_count,
+    choice_of,
+    flag_of,
+    number_of,
+    texts_of,
+    wrong,
+)
+
+INPUT_TYPES = {
+    "query": "query",
+    "document": "document",
+    "passage": "document",
+    "search_query": "query",
+    "search_document": "document",
+}
+"""The values of ``input_type``, with the words of Cohere and NVIDIA."""
+DECIMALS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a request asks for: texts, or lists of token ids."""
+
+    face: Literal["openai", "plain"]
+    kind: str
+    texts: Sequence[str] = ()
+    ids: Sequence[Sequence[Any]] = ()
+    dimensions: int | None = None
+    base64: bool = False
+
+
+def read_openai(request: Request, *, most: int, dimensions: int) -> Wanted:
+    """The request of ``/v1/embeddings``. :raises RequestError:"""
+    body = body_of(request)
+    texts, ids = _inputs(body.get("input"), most)
+    wanted = number_of(body, "dimensions")
+    if wanted is not None and wanted > dimensions:
+        wrong("dimensions", f"dimensions is {wanted}; vectors of this model have {dimensions}.")
+    return Wanted(
+        face="openai",
+        kind=choice_of(body, "input_type", INPUT_TYPES, default="document"),
+        texts=texts,
+        ids=ids,
+        dimensions=wanted,
+        base64=choice_of(body, "encoding_format", {"float": False, "base64": True}, default="float"),
+    )
+
+
+def read_plain(request: Request, *, most: int) -> Wanted:
+    """The request of ``/embedding/api``. :raises RequestError:"""
+    body = body_of(request)
+    given = body.get("input")
+    texts = texts_of([given] if isinstance(given, str) else given, "input", most=most)
+    kind = "query" if flag_of(body, "is_query", default=False) else "document"
+    return Wanted(face="plain", kind=kind, texts=texts)
+
+
+def answer(
+    wanted: Wanted, vectors: Sequence[Any], *, model: str, tokens: int, cut: Sequence[int]
+) -> Response:
+    """The answer. ``vectors``: numpy arrays, in the order of the request. ``cut``: the numbers of cut texts."""
+    vectors = [_shortened(vector, wanted.dimensions) for vector in vectors]
+    value: Any
+    if wanted.face == "plain":
+        value = [_floats(vector) for vector in vectors]
+    else:
+        encode = _base64 if wanted.base64 else _floats
+        data: list[dict[str, Any]] = [
+            {"object": "embedding", "index": number, "embedding": encode(vector)}
+            for number, vector in enumerate(vectors)
+        ]
+        for number in cut:
+            data[number]["cut"] = True
+        value = {
+            "object": "list",
+            "data": data,
+            "model": model,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    response = Response.of_json(value)
+    if not cut:
+        return response
+    numbers = ",".join(map(str, cut[:500]))
+    return Response(headers={**response.headers, CUT_HEADER: numbers}, body=response.body)
+
+
+def _inputs(given: Any, most: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """Texts or lists of ids, of which there is only one kind."""
+    if given is None:
+        wrong("input", "input is missing. Send a text, or a list of texts.")
+    if isinstance(given, str):
+        given = [given]
+    if not isinstance(given, list):
+        wrong("input", "input must be a text, a list of texts, or lists of token ids.")
+    if given and all(isinstance(each, int) and not isinstance(each, bool) for each in given):
+        return (), [given]
+    if given and isinstance(given[0], list):
+        check_count(len(given), "input", most=most)
+        for number, each in enumerate(given):
+            if not isinstance(each, list):
+                wrong(f"input.{number}", f"input.{number} must be a list of token ids, as the others.")
+        return (), given
+    return texts_of(given, "input", most=most), ()
+
+
+def _shortened(vector: Any, dimensions: int | None) -> Any:
+    """The first numbers of a vector, at length 1 again."""
+    if dimensions is None or dimensions == len(vector):
+        return vector
+    import numpy as np
+
+    kept = vector[:dimensions]
+    return kept / max(float(np.linalg.norm(kept)), 1e-12)
+
+
+def _floats(vector: Any) -> list[float]:
+    found: list[float] = vector.astype("float64").round(DECIMALS).tolist()
+    return found
+
+
+def _base64(vector: Any) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -1,0 +1,38 @@
+"""The spec of ``embed``, and its options. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from daybreak_server.workloads.base import NoInput, WorkloadSpec
+from daybreak_server.workloads.text.options import TextOptions, parse
+
+Kind = Literal["query", "document"]
+"""What a text is: a question, or what is searched."""
+
+
+class EmbedOptions(TextOptions):
+    """The options of a pool of the workload ``embed``."""
+
+    prompts: dict[Kind, str] = Field(default_factory=dict)
+    """What comes before a query or a document; if one is unset, the model's own prompt of that name."""
+    cache_mb: float = Field(0.0, ge=0, le=1 << 20)
+    """The size of the cache of vectors in MB; 0: none."""
+
+
+def options_of(options: Mapping[str, Any]) -> EmbedOptions:
+    """The options. :raises pydantic.ValidationError: with a line for each wrong one."""
+    return parse(EmbedOptions, options)
+
+
+SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
+    name="embed",
+    kind="online",
+    implementation="daybreak_server.workloads.embed.workload:Embed",
+    capacity=64,
+    batches=True,
+    limits=options_of,
+)

@@ -1,0 +1,102 @@
+"""``embed``: vectors of texts, over HTTP. See :mod:`~daybreak_server.workloads.embed.answers` for the requests.
+
+Each request is tokenised on its own thread. Texts that the cache does not have go into the batches of the group
+(:mod:`~daybreak_server.workloads.text.batches`), where the texts of all callers meet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from daybreak_server.workloads.base import Group
+from daybreak_server.workloads.embed.answers import Wanted, answer, read_openai, read_plain
+from daybreak_server.workloads.embed.model import EmbedInput, EmbedModel
+from daybreak_server.workloads.embed.spec import options_of
+from daybreak_server.workloads.embed.vector_cache import VectorCache
+from daybreak_server.workloads.serving import Request, Response
+from daybreak_server.workloads.text.batches import TextBatches, process_shown
+from daybreak_server.workloads.text.paths import Paths
+
+
+class Embed:
+    """Implements :class:`daybreak_server.workloads.serving.ServingWorkload`."""
+
+    def load(self, group: Group) -> None:
+        """Load the model. :raises ModelMissingError: if there is none that this workload can run."""
+        self._began = time.monotonic()
+        self._options = options_of(group.options)
+        self._model = EmbedModel(self._options, group)
+        self.models = (self._options.name,)
+        max_bytes = int(self._options.cache_mb * 1_000_000)
+        self._cache = VectorCache(max_bytes, group.batch_meter) if max_bytes else None
+        self._batches: TextBatches[EmbedInput, Any] = TextBatches(
+            self._model.encode, self._options.batching, group=group
+        )
+        self._paths = Paths(
+            {
+                ("POST", "/v1/embeddings"): self._openai,
+                ("POST", "/embedding/api"): self._plain,
+                ("GET", "/debug"): self._debug,
+                ("GET", "/health"): lambda request: Response.of_json({"status": "ok"}),
+            }
+        )
+
+    def warm_up(self) -> None:
+        """Encode a text."""
+        tokens = self._model.tokenizer.texts(["Good morning."], "input")[0]
+        self._model.encode([EmbedInput(tokens, 0)])
+
+    def serve(self, request: Request) -> Response:
+        """Answer one request."""
+        return self._paths.answer(request)
+
+    def set_batching(self, settings: Mapping[str, Any]) -> None:
+        """Change how batches form, from the next one on."""
+        self._batches.set_batching(settings)
+
+    def _openai(self, request: Request) -> Response:
+        most = self._options.max_inputs
+        return self._answer(request, read_openai(request, most=most, dimensions=self._model.dimensions))
+
+    def _plain(self, request: Request) -> Response:
+        return self._answer(request, read_plain(request, most=self._options.max_inputs))
+
+    def _answer(self, request: Request, wanted: Wanted) -> Response:
+        tokenizer, prompt = self._model.tokenizer, self._model.prompts[wanted.kind]
+        if wanted.ids:
+            tokens = tokenizer.ids(wanted.ids, "input", prefix=prompt)
+        else:
+            tokens = tokenizer.texts(wanted.texts, "input", prefix=prompt)
+        length = self._model.prompt_length(wanted.kind)
+        vectors = self._vectors(request, wanted.kind, [EmbedInput(each, length) for each in tokens])
+        count = sum(len(each.ids) for each in tokens)
+        request.count_tokens(input=count)
+        cut = [number for number, each in enumerate(tokens) if each.cut]
+        return answer(wanted, vectors, model=self._options.name, tokens=count, cut=cut)
+
+    def _vectors(self, request: Request, kind: str, inputs: list[EmbedInput]) -> list[Any]:
+        cache = self._cache
+        if cache is None:
+            return self._batches.compute(request, inputs, [len(each.tokens.ids) for each in inputs])
+        keys = [cache.key(kind, each.tokens.ids) for each in inputs]
+        vectors = cache.get_each(keys)
+        missing = {key: number for number, key in enumerate(keys) if vectors[number] is None}
+        chosen = [inputs[number] for number in missing.values()]
+        computed = self._batches.compute(request, chosen, [len(each.tokens.ids) for each in chosen])
+        found = dict(zip(missing, computed, strict=True))
+        for key, vector in found.items():
+            cache.put(key, vector)
+        return [found[key] if vector is None else vector for key, vector in zip(keys, vectors, strict=True)]
+
+    def _debug(self, request: Request) -> Response:
+        shown = {
+            "model": self._options.name,
+            "max_tokens": self._model.tokenizer.most,
+            **process_shown(self._began, self._model.device),
+            **self._batches.shown(),
+        }
+        if self._cache is not None:
+            shown["cache"] = self._cache.shown()
+        return Response.of_json(shown)

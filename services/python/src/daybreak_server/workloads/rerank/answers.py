@@ -1,0 +1,141 @@
+"""The requests that ``rerank`` understands, and their answers.
+
+``POST /v1/rerank``, ``/v2/rerank``  Cohere's and Jina's: ``query``, ``documents``, ``top_n`` → ``results``, best first
+``POST /rerank``                     of Text Embeddings Inference: ``query``, ``texts`` → a bare list, best first
+``POST /reranker/api``               ``{"questions": […], "texts": […]}`` → a bare list of scores, in order
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from daybreak_server.workloads.rerank.model import Score
+from daybreak_server.workloads.serving import Request, Response
+from daybreak_server.workloads.text.requests import (
+    CUT_HEADER,
+    body_of,
+    flag_of,
+    number_of,
+    text_of,
+    texts_of,
+    wrong,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a request asks for. ``fields``: what errors call each pair."""
+
+    face: Literal["cohere", "tei", "plain"]
+    pairs: Sequence[tuple[str, str]]
+    fields: Sequence[str]
+    top: int | None = None
+    with_texts: bool = False
+    raw: bool = False
+    cut: bool = False
+    """Whether the request itself allows that texts are cut."""
+
+
+def read_cohere(request: Request, *, most: int) -> Wanted:
+    """The request of ``/v1/rerank`` and ``/v2/rerank``. :raises RequestError:"""
+    body = body_of(request)
+    query, given = text_of(body, "query"), body.get("documents")
+    if isinstance(given, list):
+        given = [each.get("text") if isinstance(each, dict) else each for each in given]
+    documents = texts_of(given, "documents", most=most)
+    return Wanted(
+        face="cohere",
+        pairs=[(query, document) for document in documents],
+        fields=[f"documents.{number}" for number in range(len(documents))],
+        top=number_of(body, "top_n"),
+        with_texts=flag_of(body, "return_documents", default=False),
+    )
+
+
+def read_tei(request: Request, *, most: int) -> Wanted:
+    """The request of ``/rerank``. :raises RequestError:"""
+    body = body_of(request)
+    query, texts = text_of(body, "query"), texts_of(body.get("texts"), "texts", most=most)
+    return Wanted(
+        face="tei",
+        pairs=[(query, text) for text in texts],
+        fields=[f"texts.{number}" for number in range(len(texts))],
+        with_texts=flag_of(body, "return_text", default=False),
+        raw=flag_of(body, "raw_scores", default=False),
+        cut=flag_of(body, "truncate", default=False),
+    )
+
+
+def read_plain(request: Request, *, most: int) -> Wanted:
+    """The request of ``/reranker/api``. One question belongs to all texts. :raises RequestError:"""
+    body = body_of(request)
+    given = body.get("questions")
+    texts = texts_of(body.get("texts"), "texts", most=most)
+    questions = texts_of([given] if isinstance(given, str) else given, "questions", most=most)
+    if len(questions) == 1:
+        questions = questions * len(texts)
+    if len(questions) != len(texts):
+        wrong(
+            "questions",
+            f"questions has {len(questions)} entries and texts has {len(texts)}. Send one question for each text, or "
+            "one for all.",
+        )
+    return Wanted(
+        face="plain",
+        pairs=list(zip(questions, texts, strict=True)),
+        fields=[f"texts.{number}" for number in range(len(texts))],
+    )
+
+
+def answer(
+    wanted: Wanted, scores: Sequence[Score], *, model: str, tokens: int, cut: Sequence[int]
+) -> Response:
+    """The answer. ``scores``: in the order of the pairs. ``cut``: the numbers of cut pairs."""
+    found = [score.raw if wanted.raw else score.relevance for score in scores]
+    response = Response.of_json(_VALUES[wanted.face](wanted, found, model, tokens, frozenset(cut)))
+    if not cut:
+        return response
+    numbers = ",".join(map(str, cut[:500]))
+    return Response(headers={**response.headers, CUT_HEADER: numbers}, body=response.body)
+
+
+def _ranked(wanted: Wanted, scores: Sequence[float]) -> list[int]:
+    """The numbers of the pairs, the best first. Of equal ones, the first is first."""
+    return sorted(range(len(scores)), key=lambda number: (-scores[number], number))[: wanted.top]
+
+
+def _cohere(wanted: Wanted, scores: Sequence[float], model: str, tokens: int, cut: frozenset[int]) -> Any:
+    results = []
+    for number in _ranked(wanted, scores):
+        result: dict[str, Any] = {"index": number, "relevance_score": scores[number]}
+        if wanted.with_texts:
+            result["document"] = {"text": wanted.pairs[number][1]}
+        if number in cut:
+            result["cut"] = True
+        results.append(result)
+    return {
+        "id": str(uuid.uuid4()),
+        "model": model,
+        "results": results,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "meta": {"billed_units": {"search_units": 1}, "tokens": {"input_tokens": tokens}},
+    }
+
+
+def _tei(wanted: Wanted, scores: Sequence[float], model: str, tokens: int, cut: frozenset[int]) -> Any:
+    return [
+        {"index": number, "score": scores[number]}
+        | ({"text": wanted.pairs[number][1]} if wanted.with_texts else {})
+        | ({"cut": True} if number in cut else {})
+        for number in _ranked(wanted, scores)
+    ]
+
+
+def _plain(wanted: Wanted, scores: Sequence[float], model: str, tokens: int, cut: frozenset[int]) -> Any:
+    return list(scores)
+
+
+_VALUES = {"cohere": _cohere, "tei": _tei, "plain": _plain}

@@ -1,0 +1,78 @@
+"""``rerank``: scores of queries and texts, over HTTP. See :mod:`~daybreak_server.workloads.rerank.answers` for the
+requests.
+
+Each request is tokenised on its own thread. Its pairs then go into the batches of the group
+(:mod:`~daybreak_server.workloads.text.batches`), where the pairs of all callers meet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from daybreak_server.workloads.base import Group
+from daybreak_server.workloads.rerank.answers import Wanted, answer, read_cohere, read_plain, read_tei
+from daybreak_server.workloads.rerank.model import RerankModel, Score
+from daybreak_server.workloads.rerank.spec import options_of
+from daybreak_server.workloads.serving import Request, Response
+from daybreak_server.workloads.text.batches import TextBatches, process_shown
+from daybreak_server.workloads.text.paths import Paths
+from daybreak_server.workloads.text.tokens import Tokens
+
+
+class Rerank:
+    """Implements :class:`daybreak_server.workloads.serving.ServingWorkload`."""
+
+    def load(self, group: Group) -> None:
+        """Load the model. :raises ModelMissingError: if there is none that this workload can run."""
+        self._began = time.monotonic()
+        self._options = options_of(group.options)
+        self._model = RerankModel(self._options, group)
+        self.models = (self._options.name,)
+        self._batches: TextBatches[Tokens, Score] = TextBatches(
+            self._model.score, self._options.batching, group=group
+        )
+        self._paths = Paths(
+            {
+                ("POST", "/v1/rerank"): self._answering(read_cohere),
+                ("POST", "/v2/rerank"): self._answering(read_cohere),
+                ("POST", "/rerank"): self._answering(read_tei),
+                ("POST", "/reranker/api"): self._answering(read_plain),
+                ("GET", "/debug"): self._debug,
+                ("GET", "/health"): lambda request: Response.of_json({"status": "ok"}),
+            }
+        )
+
+    def warm_up(self) -> None:
+        """Score a pair."""
+        self._model.score(self._model.tokens([("a", "a")], ["warm-up"]))
+
+    def serve(self, request: Request) -> Response:
+        """Answer one request."""
+        return self._paths.answer(request)
+
+    def set_batching(self, settings: Mapping[str, object]) -> None:
+        """Change how batches form, from the next one on."""
+        self._batches.set_batching(settings)
+
+    def _answering(self, read: Callable[..., Wanted]) -> Callable[[Request], Response]:
+        def answered(request: Request) -> Response:
+            wanted = read(request, most=self._options.max_inputs)
+            tokens = self._model.tokens(wanted.pairs, wanted.fields, cut=wanted.cut)
+            scores = self._batches.compute(request, tokens, [len(each.ids) for each in tokens])
+            count = sum(len(each.ids) for each in tokens)
+            request.count_tokens(input=count)
+            cut = [number for number, each in enumerate(tokens) if each.cut]
+            return answer(wanted, scores, model=self._options.name, tokens=count, cut=cut)
+
+        return answered
+
+    def _debug(self, request: Request) -> Response:
+        return Response.of_json(
+            {
+                "model": self._options.name,
+                "max_tokens": self._model.tokenizer.most,
+                **process_shown(self._began, self._model.device),
+                **self._batches.shown(),
+            }
+        )

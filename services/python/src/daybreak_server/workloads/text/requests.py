@@ -1,0 +1,91 @@
+"""Reads the fields of requests, and refuses those that are wrong with an error that names the field.
+
+Checks by hand and not by a pydantic model: a request may have a hundred thousand token ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from daybreak_server.workloads.serving import Request, RequestError
+
+CUT_HEADER = "daybreak-cut"
+"""The numbers of the texts that were cut, from 0."""
+
+
+def wrong(field: str, message: str, *, code: str = "invalid_input") -> NoReturn:
+    """Refuse a request. ``message`` begins with what is wrong. :raises RequestError: 422."""
+    raise RequestError(422, message, code=code, field=field)
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    """The body, which must be a JSON object. :raises RequestError:"""
+    body = request.json()
+    if not isinstance(body, dict):
+        wrong("body", "The body must be a JSON object.")
+    return body
+
+
+def text_of(body: Mapping[str, Any], field: str) -> str:
+    """A text that is not empty. :raises RequestError:"""
+    value = body.get(field)
+    if not isinstance(value, str):
+        wrong(field, f"{field} must be a text." if field in body else f"{field} is missing. Send a text.")
+    if not value:
+        wrong(field, f"{field} is empty. Send a text.", code="empty_input")
+    return value
+
+
+def texts_of(value: Any, field: str, *, most: int) -> list[str]:
+    """Texts, none of which is empty. :raises RequestError:"""
+    if not isinstance(value, list):
+        wrong(field, f"{field} must be a list of texts.")
+    check_count(len(value), field, most=most)
+    for number, text in enumerate(value):
+        if not isinstance(text, str):
+            wrong(f"{field}.{number}", f"{field}.{number} must be a text, as the others.")
+        if not text:
+            wrong(f"{field}.{number}", f"{field}.{number} is empty. Leave it out.", code="empty_input")
+    return value
+
+
+def check_count(count: int, field: str, *, most: int) -> None:
+    """Check a number of texts. :raises RequestError: if it is 0, or more than ``most``."""
+    if not count:
+        wrong(field, f"{field} is empty. Send at least one text.", code="empty_input")
+    if count > most:
+        wrong(
+            field,
+            f"{field} has {count} texts; at most {most} are allowed. Send several requests.",
+            code="too_many",
+        )
+
+
+def flag_of(body: Mapping[str, Any], field: str, *, default: bool) -> bool:
+    """A field that is true or false. :raises RequestError:"""
+    value = body.get(field)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        wrong(field, f"{field} must be true or false.")
+    return value
+
+
+def number_of(body: Mapping[str, Any], field: str) -> int | None:
+    """A whole number of at least 1, or ``None`` without it. :raises RequestError:"""
+    value = body.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        wrong(field, f"{field} must be a whole number of at least 1.")
+    return value
+
+
+def choice_of(body: Mapping[str, Any], field: str, choices: Mapping[str, Any], *, default: str) -> Any:
+    """What a word stands for. :raises RequestError:"""
+    value = body.get(field)
+    value = default if value is None else value
+    if not isinstance(value, str) or value not in choices:
+        wrong(field, f"{field} must be one of: {', '.join(choices)}.")
+    return choices[value]

@@ -1,0 +1,1 @@
+"""How much batching gains when many callers embed one text at a time."""
