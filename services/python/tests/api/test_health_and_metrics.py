@@ -308,3 +308,12 @@ def test_the_committed_openapi_document_is_up_to_date(
     monkeypatch.setattr(tool, "PATH", stale)
     assert tool.main() == 1
     assert '-  "version": "0"' in capsys.readouterr().out
+
+
+def test_every_schema_that_the_openapi_document_refers_to_is_in_it(api: Api) -> None:
+    """A generator of clients would fail on a missing one."""
+    document = api.client.get("/openapi.json")
+    referred = set(re.findall(r'"#/components/schemas/([^"]+)"', document.text))
+    assert "RegisterModelRequest" in referred
+    assert referred <= set(document.json()["components"]["schemas"])
+    assert "x-problems" not in document.text
