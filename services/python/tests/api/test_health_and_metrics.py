@@ -35,6 +35,13 @@ def test_a_server_is_alive_and_ready(api: Api) -> None:
     assert (root.status_code, root.headers["location"]) == (307, "/docs")
 
 
+def add_worker(api: Api) -> None:
+    body = {"id": "w1", "incarnation": "a", "url": "http://127.0.0.1:7000", "version": "1", "engines": []}
+    body |= {"gpus": [], "memory_bytes": 1, "memory_free_bytes": 1}
+    api.client.post("/v1/workers", json=body).raise_for_status()
+    wait_until(lambda: api.client.get("/v1/workers/w1").is_success, 30, "the worker is listed")
+
+
 def test_head_matches_get_on_every_route(api: Api, worker: Worker) -> None:
     """HEAD has the status and headers of GET without the body, and opens no event stream.
 
@@ -47,9 +54,12 @@ def test_head_matches_get_on_every_route(api: Api, worker: Worker) -> None:
     document = api.client.get("/openapi.json").json()
     routes = [path for path, item in document["paths"].items() if "get" in item]
     assert len(routes) >= 10
+    api.client.post("/v1/models/register", json={"alias": "small", "source": "x"}).raise_for_status()
+    add_worker(api)
     statuses = {}
     for route in [*routes, "/docs", "/openapi.json", "/"]:
-        path = route.format(id=task, name="echo" if "pools" in route else "echo.txt")
+        name = "echo" if "pools" in route else "echo.txt"
+        path = route.format(id="w1" if "workers" in route else task, name=name, alias="small")
         head = api.client.head(path, follow_redirects=False)
         full = api.client.get(path, follow_redirects=False)
         assert (head.status_code, head.content) == (full.status_code, b""), path

@@ -180,8 +180,7 @@ def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
     _set_examples(paths["/v1/tasks"]["post"], by_pool)
     _set_examples(paths["/v1/estimate"]["post"], by_pool)
     _set_examples(paths["/v1/tasks:batch"]["post"], {"all": {"value": {"tasks": list(tasks.values())}}})
-    model = {"alias": "small", "source": "Qwen/Qwen3-0.6B", "max_model_len": 4096}
-    _set_examples(paths["/v1/models/register"]["post"], {"small": {"value": model}})
+    _add_model_examples(paths)
     try:
         video = catalog.default()
     except ApiError:
@@ -199,6 +198,23 @@ def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
     _set_parameters(
         paths["/v1/pools/{name}/serve/{path}"]["post"], name=(serving or names)[0], path="v1/things"
     )
+
+
+def _add_model_examples(paths: dict[str, Any]) -> None:
+    """Examples of a model, and of a worker that registers itself."""
+    model = {"alias": "small", "source": "Qwen/Qwen3-0.6B", "max_model_len": 4096}
+    state = {"incarnation": "6f1c", "gpus": [], "memory_bytes": 64 << 30, "memory_free_bytes": 60 << 30}
+    worker = {"id": "gpu-1", "url": "http://127.0.0.1:7000", "version": "0.1.0", "engines": ["vllm"], **state}
+    bodies = {
+        ("/v1/models/register", "post"): model,
+        ("/v1/workers", "post"): worker,
+        ("/v1/workers/{id}", "put"): {**state, "draining": False, "models": []},
+    }
+    for (path, method), body in bodies.items():
+        _set_examples(paths[path][method], {"example": {"value": body}})
+    for path, names in (("/v1/models/{alias}", {"alias": "small"}), ("/v1/workers/{id}", {"id": "gpu-1"})):
+        for operation in paths[path].values():
+            _set_parameters(operation, **names)
 
 
 def _set_parameters(operation: dict[str, Any], **examples: str) -> None:
