@@ -36,9 +36,9 @@ def test_a_server_is_alive_and_ready(api: Api) -> None:
 
 
 ELSEWHERE = {"embeddings and reranking"}
-"""The tag of the operations that need a pool that embeds, and which have tests of their own."""
+"""Tags of the operations whose bodies need a pool of their own, and which have tests of their own."""
 NOT_HERE = {"/debug", "/v1/pools/{name}/batching"}
-"""Routes that find nothing here, because no pool answers requests."""
+"""Routes that find nothing here, because there are no pools that answer requests."""
 
 
 def add_worker(api: Api) -> None:
