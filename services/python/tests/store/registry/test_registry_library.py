@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+import pytest
 
 from daybreak_server.adapters.redis.registry.keys import FAMILIES, SINGLE
 from daybreak_server.adapters.redis.registry.library import NAME, RegistryLibrary, lua_text
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.adapters.redis.store import RedisStore
+from testkit.free_ports import free_port
 from testkit.registry_driver import RegistryDriver, model, report, worker
-from testkit.valkey import Server
+from testkit.valkey import Server, binary
+from testkit.waiting import wait_until
 
 
 async def use(url: str) -> None:
@@ -48,6 +53,29 @@ async def test_a_user_who_may_not_load_functions_runs_scripts(server: Server) ->
             assert client.function_list() == []
         finally:
             client.acl_deluser("guest")
+
+
+@pytest.mark.parametrize("flavour", ["valkey", "redis"])
+async def test_a_node_of_a_cluster_serves_the_registry(tmp_path: Path, flavour: str) -> None:
+    """All keys are in one slot, so one node has them. It refuses a script or a read that leaves its slot."""
+    program = binary(flavour)
+    if program is None:
+        pytest.skip("no redis-server on PATH (Debian: apt-get install redis-server)")
+    node = Server(tmp_path, program, cluster_enabled="yes", cluster_port=str(free_port()))
+    node.start()
+    try:
+        with node.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            wait_until(lambda: client.cluster("INFO")["cluster_state"] == "ok", 60, "the cluster")
+        await use(node.url)
+        registry = RedisRegistry(node.url)
+        try:
+            version = (await registry.view()).version
+            assert await registry.wait(after=version - 1, timeout_s=60) == version
+        finally:
+            await registry.close()
+    finally:
+        node.stop()
 
 
 async def test_heartbeats_are_taken_in_by_a_full_server(driver: RegistryDriver) -> None:
