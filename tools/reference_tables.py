@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from starlette.routing import BaseRoute
 from daybreak.wire.errors import ErrorCode
 from daybreak_server.adapters import redis
 from daybreak_server.adapters.redis import limits
-from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Key
+from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Family, Key
+from daybreak_server.adapters.redis.registry import keys as registry
 from daybreak_server.adapters.redis.scripts import FRAGMENTS, SCRIPTS, lua_source
 from daybreak_server.api.app import ROUTE_MODULES
 from daybreak_server.domain import policy
@@ -46,9 +47,18 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def keys() -> str:
     """The Redis keys of a pool, from ``adapters/redis/key_names.py``: first the families, then the single keys."""
+    return _keys(FAMILIES, SINGLE)
+
+
+def registry_keys() -> str:
+    """The Redis keys of the registry of workers and models, from ``adapters/redis/registry/keys.py``."""
+    return _keys(registry.FAMILIES, registry.SINGLE)
+
+
+def _keys(families: Mapping[str, Family], single: Mapping[str, Key]) -> str:
     named = [
-        *((f"{family.before}<{family.member}>{family.after}", family.key) for family in FAMILIES.values()),
-        *SINGLE.items(),
+        *((f"{family.before}<{family.member}>{family.after}", family.key) for family in families.values()),
+        *single.items(),
     ]
     return markdown(("key", "type", "holds", "TTL"), (_key(name, key) for name, key in named))
 
@@ -156,8 +166,9 @@ def routes() -> str:
 def _routes(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, ...]]:
     for route in routes:
         path, methods = getattr(route, "path", ""), getattr(route, "methods", None)
-        if ":path}" in path or methods == {"HEAD"}:
+        if (":path}" in path and not getattr(route, "include_in_schema", False)) or methods == {"HEAD"}:
             continue
+        path = path.replace(":path}", "}")
         method = "WebSocket" if methods is None else ", ".join(sorted(methods - {"HEAD"}))
         yield method, f"`{path}`", _first_sentence(_doc(route)), *_answers(route)
 
@@ -235,6 +246,7 @@ BLOCKS = {
     "dashboards": dashboards,
     "fragments": fragments,
     "keys": keys,
+    "registry-keys": registry_keys,
     "metrics-gateway": partial(metrics_of, Exporter.GATEWAY, Source.PROCESS),
     "metrics-models": metrics_of_models,
     "metrics-operator": partial(metrics_of, Exporter.OPERATOR, Source.PROCESS),

@@ -18,7 +18,7 @@ class _Worker:
     record: WorkerRecord
     incarnation: str
     lease_end: int
-    summary: object = None
+    summary: object
 
 
 @dataclass(slots=True)
@@ -61,12 +61,12 @@ class MemoryRegistry:
         for worker in [name for name, held in self._workers.items() if self._is_over(held.lease_end)]:
             del self._workers[worker]
             self._change()
-        for gateway, said in list(self._requests.items()):
-            if self._is_over(said.lease_end):
+        for gateway, entry in list(self._requests.items()):
+            if self._is_over(entry.lease_end):
                 del self._requests[gateway]
                 self._change()
             else:
-                self._note_asked(said.by_alias)
+                self._note_asked(entry.by_alias)
         for alias in self._asked_ms.keys() - self._models.keys():
             del self._asked_ms[alias]
         return self._snapshot()
@@ -113,7 +113,9 @@ class MemoryRegistry:
             and not self._is_over(known.lease_end)
         ):
             raise _taken(worker.id, known.record.url)
-        self._workers[worker.id] = _Worker(worker, incarnation, self._clock + round(lease_s * 1000))
+        self._workers[worker.id] = _Worker(
+            worker, incarnation, self._clock + round(lease_s * 1000), _summary(worker)
+        )
         self._change()
 
     async def renew_worker(
@@ -143,12 +145,12 @@ class MemoryRegistry:
         return True
 
     async def publish_demand(self, gateway: str, requests: Mapping[str, int], *, ttl_s: float) -> None:
-        asked = {alias: number for alias, number in requests.items() if number > 0}
+        requested = {alias: number for alias, number in requests.items() if number > 0}
         before = self._requests.pop(gateway, None)
-        if asked:
-            self._requests[gateway] = _Requests(asked, self._clock + round(ttl_s * 1000))
-            self._note_asked(asked)
-        if asked != ({} if before is None else before.by_alias):
+        if requested:
+            self._requests[gateway] = _Requests(requested, self._clock + round(ttl_s * 1000))
+            self._note_asked(requested)
+        if requested != ({} if before is None else before.by_alias):
             self._change()
 
     async def hold_placement(self, holder: str, *, priority: int, ttl_s: float) -> bool:
@@ -178,8 +180,8 @@ class MemoryRegistry:
         present = self._present_holder()
         demand = {}
         for alias, asked_ms in self._asked_ms.items():
-            requests = sum(said.by_alias.get(alias, 0) for said in self._requests.values())
-            idle_s = 0.0 if requests else max(0, now - asked_ms) / 1000
+            requests = sum(entry.by_alias.get(alias, 0) for entry in self._requests.values())
+            idle_s = 0.0 if requests else max(0, self._clock - asked_ms) / 1000
             demand[alias] = Demand(requests=requests, idle_s=idle_s)
         return RegistryView(
             now_ms=now,
@@ -200,7 +202,7 @@ class MemoryRegistry:
 
     def _note_asked(self, requests: Mapping[str, int]) -> None:
         for alias in requests:
-            self._asked_ms[alias] = self._now_ms()
+            self._asked_ms[alias] = self._clock
 
     def _change(self) -> None:
         self._version += 1

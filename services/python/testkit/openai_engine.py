@@ -80,14 +80,6 @@ class Engine:
             for _ in range(tokens):
                 await _pause(pause, gone)
             text = "word " * tokens
-            seen = {
-                "pid": os.getpid(),
-                "path": scope["path"],
-                "query": scope["query_string"].decode(),
-                "headers": headers,
-                "size": size,
-                "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            }
             if scope["path"].endswith("/v1/embeddings"):
                 answer = _embeddings(wanted["input"])
             elif chat:
@@ -100,7 +92,7 @@ class Engine:
                 "model": self.options.alias,
                 "usage": {"completion_tokens": tokens},
             }
-            await _send(send, 200, {**about, **answer, "seen": seen})
+            await _send(send, 200, {**about, **answer, "seen": _seen(scope, headers, size)})
             return
         start = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": start})
@@ -121,6 +113,18 @@ class Engine:
                 await asyncio.sleep(0.2)  # let the first token reach the client
                 os._exit(9)
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+
+def _seen(scope: Any, headers: dict[str, str], size: int) -> dict[str, Any]:
+    """What the engine sees of a request."""
+    return {
+        "pid": os.getpid(),
+        "path": scope["path"],
+        "query": scope["query_string"].decode(),
+        "headers": headers,
+        "size": size,
+        "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
 
 
 def _chat(choice: dict[str, Any]) -> dict[str, Any]:

@@ -78,5 +78,5 @@ def test_a_real_model_is_started_asked_and_balanced(client: openai.OpenAI) -> No
     assert _dot(cat, kitten) > _dot(cat, invoice)
 
 
-def _dot(one: list[float], other: list[float]) -> float:
-    return sum(a * b for a, b in zip(one, other, strict=True))
+def _dot(first: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(first, other, strict=True))

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verification.faults.serving.checker import MAX_TRIES, check
-from verification.faults.wish import Wish, parse
+from verification.faults.wish import Wish
 
 Line = dict[str, Any]
 Plot = Callable[["Tale"], None]
@@ -395,13 +395,3 @@ def test_a_group_that_ends_although_nothing_stopped_it_is_found() -> None:
         {"op": "component", "kind": "ended", "name": "online-1", "pid": 100, "status": 9, "t": 0.1},
     ]
     assert [found.kind for found in check(lines).violations] == ["left"]
-
-
-@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(0, 9), st.integers(40, 3000))
-def test_a_wish_survives_its_body_and_no_two_requests_have_the_same_answer(
-    number: int, send: int, parts: int, size: int
-) -> None:
-    wish = Wish(parts=parts, size=size, latency_s=0.5, part_s=0.25)
-    assert parse(wish.body(number, send)) == (number, send, wish)
-    assert len(wish.answer(number)) == size * max(1, parts)
-    assert wish.answer(number) != wish.answer(number + 1)
