@@ -7,15 +7,16 @@ import json
 import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.domain.models import ModelRecord
-from testkit.system import request
+from daybreak_server.ports.registry import RegistryView
 from testkit.waiting import wait_until
 from testkit.workers import WorkerProcess, model
 
 MODEL = "small"
+T = TypeVar("T")
 
 
 class ObservedModels:
@@ -37,35 +38,29 @@ class ObservedModels:
         answer = self._send("POST", "/v1/chat/completions", {"model": MODEL, "messages": []})
         assert answer["model"] == MODEL
 
-    def want_what_cannot_start(self) -> list[str]:
-        """Register a model whose engine fails and one that fits nowhere. :returns: their aliases."""
+    def want_what_cannot_start(self) -> None:
+        """Register a model whose engine fails and one that fits nowhere, and wait until the manager wants both."""
         self._register("broken", args={"broken": str(self._broken)}, min_replicas=1)
         self._register("huge", memory_bytes=10**15, min_replicas=1)
-        return ["broken", "huge"]
+        wait_until(lambda: {"broken", "huge"} <= self._view().plan.wanted.keys(), 60, "both to be wanted")
 
-    def register_unplannable(self, alias: str) -> None:
-        """Register, past the API, a model that no manager can plan, because it divides by the target load."""
-        record = ModelRecord(alias=alias, source="s", engine="test", target_load=0.0)
+    def stop_managers(self) -> None:
+        """Register, past the API, a model that no manager can plan, because its ``idle_s`` is not a number."""
+        record = ModelRecord(alias="bad", source="s", engine="test", idle_s=None)  # type: ignore[arg-type]
         self._change(lambda registry: registry.add_model(record))
 
-    def delete_unplannable(self, alias: str) -> None:
-        """Delete such a model."""
-        self._change(lambda registry: registry.mark_deleted(alias))
-        self._wait_gone(alias)
-
-    def delete(self, alias: str) -> None:
-        """Delete a model, and wait until it is gone."""
-        self._send("DELETE", f"/v1/models/{alias}")
-        self._wait_gone(alias)
+    def restore(self) -> None:
+        """Delete all models but :data:`MODEL`, and wait until they are gone."""
+        self._change(lambda registry: registry.mark_deleted("bad"))
+        for alias in ("broken", "huge"):
+            self._send("DELETE", f"/v1/models/{alias}")
+        wait_until(lambda: set(self._view().models) == {MODEL}, 60, "the end of the models")
 
     def _register(self, alias: str, **changes: Any) -> None:
         self._send("POST", "/v1/models/register", model(alias, **{"memory_bytes": 1_000_000, **changes}))
 
-    def _wait_gone(self, alias: str) -> None:
-        wait_until(lambda: alias not in self._aliases(), 60, f"the end of the model {alias}")
-
-    def _aliases(self) -> set[str]:
-        return {shown["id"] for shown in request(f"{self._gateway}/v1/models")["data"]}
+    def _view(self) -> RegistryView:
+        return self._change(RedisRegistry.view)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         outgoing = urllib.request.Request(
@@ -77,12 +72,12 @@ class ObservedModels:
         with urllib.request.urlopen(outgoing, timeout=60) as response:
             return json.loads(response.read() or b"null")
 
-    def _change(self, act: Callable[[RedisRegistry], Awaitable[object]]) -> None:
-        async def change() -> None:
+    def _change(self, act: Callable[[RedisRegistry], Awaitable[T]]) -> T:
+        async def change() -> T:
             registry = RedisRegistry(self._redis)
             try:
-                await act(registry)
+                return await act(registry)
             finally:
                 await registry.close()
 
-        asyncio.run(change())
+        return asyncio.run(change())

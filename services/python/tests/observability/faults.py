@@ -91,9 +91,11 @@ def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
         yield nothing
 
 
-@fault("DaybreakModelNotReady", "DaybreakReplicasFail")
-def a_model_fails_and_another_one_fits_nowhere(run: ObservedRun) -> Iterator[During]:
-    wanted = run.models.want_what_cannot_start()
+@fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent")
+def models_cannot_start_and_nobody_plans(run: ObservedRun) -> Iterator[During]:
+    """One model fails, another one fits nowhere, and then a third one stops every manager."""
+    run.models.want_what_cannot_start()
+    run.models.stop_managers()
     yield nothing
     received = run.watch.notifications.received
 
@@ -103,15 +105,7 @@ def a_model_fails_and_another_one_fits_nowhere(run: ObservedRun) -> Iterator[Dur
 
     both = {("broken", "a replica failed"), ("huge", "no worker has room")}
     wait_until(lambda: both <= reasons(), 60, "an alert for each reason")
-    for alias in wanted:
-        run.models.delete(alias)
-
-
-@fault("DaybreakManagerAbsent")
-def a_model_stops_every_manager(run: ObservedRun) -> Iterator[During]:
-    run.models.register_unplannable("bad")
-    yield nothing
-    run.models.delete_unplannable("bad")
+    run.models.restore()
 
 
 @fault("DaybreakStreamResets")

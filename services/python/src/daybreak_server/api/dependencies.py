@@ -156,8 +156,8 @@ def _routing(
         on_groups=keep_connections,
     )
     cache = RegistryCache(services.registry)
-    cache.subscribe(models.update)
     cache.subscribe(metrics.models.update)
+    cache.subscribe(models.update)
     return {
         "serving_pools": pools,
         "registry_cache": cache,
