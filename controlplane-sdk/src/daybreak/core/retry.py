@@ -75,9 +75,7 @@ class Retry:
 class Repeat(Enum):
     """What the server answers when the same request is sent twice."""
 
-    SAME_ANSWER = (
-        "the same as the first time: the request only reads, has an idempotency key, or asks for a final state, such as *cancelled*"
-    )
+    SAME_ANSWER = "the same as the first time: the request only reads, has an idempotency key, or asks for a final state"
     NOT_FOUND = "404, because the first request has deleted the object"
 
 
