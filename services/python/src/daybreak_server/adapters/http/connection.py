@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to a group, over which one request after the other is sent.
 
 Written for this purpose because the router must know what general clients hide: whether the connection was new,
-whether a byte of an answer has come, and how much of an answer is in memory. It also costs a fraction of their time
-for each request. ``httptools`` parses.
+whether a byte of an answer has come, and how much of an answer is in memory. A request also takes a fraction of the
+time that it takes in such a client. ``httptools`` is the parser.
 
 The life of an exchange: :meth:`Connection.start` writes the request. The parser's callbacks fill the
 :class:`Answer`: first the head, then parts of the body. While more than ``HIGH_WATER`` bytes of parts wait for the
@@ -25,7 +25,7 @@ from daybreak_server.ports.upstreams import AnswerCutOffError, NoAnswerError, Up
 CONTINUE_S = 1.0
 """How long to wait for permission to send a body that cannot be sent twice. Servers need not support this."""
 HIGH_WATER = 64 * 1024
-"""Bytes of an answer in memory at which the connection stops reading; it reads on below half of them."""
+"""The connection stops reading when it has this many bytes of an answer in memory, and resumes below half of them."""
 MAX_HEAD_BYTES = 128 * 1024
 HOP_BY_HOP = frozenset(
     {
@@ -42,7 +42,7 @@ HOP_BY_HOP = frozenset(
 )
 """Headers that concern one connection and are not passed on."""
 _END_TO_END = frozenset({b"close", b"content-length", b"content-type"})
-"""What a header ``Connection`` cannot take out of an answer."""
+"""Names in a header ``Connection`` that do not remove a header from the answer."""
 
 
 class Answer:
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._reusable = False
         self._named: frozenset[bytes] = frozenset()
-        """Headers of the answer that its header ``Connection`` says concern the connection."""
+        """The headers that the answer's header ``Connection`` names. They concern one connection only."""
         self._surplus = False
         """Whether more than one answer has come for a request."""
         self._reading = True

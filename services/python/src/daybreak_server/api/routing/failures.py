@@ -1,4 +1,4 @@
-"""How a request ends that gets no answer from a group: the error that its client sees, and its outcome."""
+"""What happens if a request gets no answer from a group: the error that its client sees, and the outcome in metrics."""
 
 from __future__ import annotations
 

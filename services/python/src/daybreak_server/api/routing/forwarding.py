@@ -13,8 +13,8 @@ from daybreak_server.ports.upstreams import UpstreamAnswer
 REFUSED_HEADER = b"daybreak-refused"
 """A group sets it in the answer to a request that another group may answer, with the reason."""
 BUSY = b"busy"
-"""The reason of a group that is full. It will take requests again, unlike one that is ``draining``, or one that has
-taken over the address of an ``other`` group."""
+"""The reason of a group that is full. It will take requests again. A group with the reason ``draining``, or with
+``other`` (it now has the address of the group that was meant), will not."""
 BROKEN = b"broken"
 """The reason of a group that broke. It has begun to run the request, unlike all others."""
 BROKE_HEADER = b"daybreak-broke"

@@ -5,11 +5,12 @@ requests it has sent, which group refuses connections, and which one is full or 
 
 * An ended lease, a drain mark or a refused connection takes a group out. Nothing else does: a group that is slow or
   full stays in.
-* The drain mark is the store's. A group that itself says that it leaves is out until the next views tell.
+* The store keeps the drain mark. A group that reports to this gateway that it leaves is taken out at once, and the next
+  views decide whether it stays out.
 * A group that refused a connection is tried again after a pause, because it may only have been unreachable for a
   moment.
-* A group that refused a request because it is full is blocked for a moment. The end of one of our requests on it, or
-  the end of the pause, ends that.
+* A group that refused a request because it is full is blocked for a moment: until one of our requests on it ends, or
+  until a pause ends.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ UNREACHABLE_PAUSE_S = 1.0
 """The first pause after a refused connection; each further one in a row is twice as long."""
 MAX_UNREACHABLE_PAUSE_S = 8.0
 LEFT_FOR_VIEWS = 3
-"""A group knows that it leaves before the store's view shows it. Then the store decides, because a drain mark can be
-removed."""
+"""A group knows that it leaves before the store's view shows it, so its own report counts for this many views. After
+that, the store decides, because a drain mark can be removed."""
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class _Known:
     drain: bool = False
     """Whether the store has a drain mark, which can be removed."""
     left_for_views: int = 0
-    """For how many further views the group's own word holds that it leaves."""
+    """The number of further views for which the group's own report that it leaves still counts."""
     unreachable: bool = False
 
 
@@ -135,7 +136,8 @@ class GroupTable:
         group.endpoint = record.endpoint or ""
         group.capacity = record.capacity
         group.free_memory_bytes = load.free_memory_bytes if load is not None else None
-        # The report is up to two seconds old. It may count any of our requests of this time, so all others are theirs.
+        # The report is up to two seconds old, and may include all requests that this gateway has had in that time.
+        # Only what exceeds these certainly belongs to other gateways.
         reported = load.in_flight + load.waiting if load is not None else 0
         group.others = max(0, reported - max(known.peak, known.last_peak))
         known.last_peak, known.peak = known.peak, group.own

@@ -1,11 +1,11 @@
 """Ends what a request waits for: at its deadline, when its client has gone, or when its group is lost.
 
-The server tells whether the client has gone only to a caller that waits for it, which takes an asyncio task. Most
-requests end sooner than a client can lose its patience, so the task starts only after ``WATCH_AFTER_S``.
+To learn that the client has gone, an asyncio task must wait for it. Most requests end before a client would give up, so
+the task starts only after ``WATCH_AFTER_S``.
 
-All blocks of a request share one timer, which first starts that task and then waits for the deadline. The blocks
-themselves are what is left of ``asyncio.timeout`` without its timer: entering three of those took as long as the choice
-of a group.
+All blocks of a request share one timer, which first starts that task and then waits for the deadline. A block works
+like ``asyncio.timeout``, but has no timer of its own: entering three blocks of ``asyncio.timeout`` took as long as
+choosing a group.
 """
 
 from __future__ import annotations

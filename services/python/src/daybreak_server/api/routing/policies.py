@@ -27,11 +27,11 @@ class Policy(Protocol):
         """A free group, or ``None``."""
 
     def only_group(self, groups: Sequence[Candidate], request: RoutingRequest) -> Candidate | None:
-        """The one group that may get the request, for which it waits if that is full; ``None`` if others may."""
+        """The only group that may get the request, which waits while it is full; ``None`` if others may get it too."""
 
 
 class _AnyGroup:
-    """A policy by which each request may go to any group."""
+    """Base class of the policies under which a request may go to any group."""
 
     def only_group(self, groups: Sequence[Candidate], request: RoutingRequest) -> Candidate | None:
         """See the protocol."""
@@ -66,7 +66,7 @@ class RoundRobin(_AnyGroup):
 class PowerOfTwo(_AnyGroup):
     """The less loaded of two groups that the turn picks at random.
 
-    With many gateways this avoids that all choose the same group between two reports of its load.
+    This keeps many gateways from all choosing the same group between two reports of its load.
     """
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:

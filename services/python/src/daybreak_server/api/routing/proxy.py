@@ -355,7 +355,7 @@ class Proxy:
             ) from cause
 
     def _warn_once(self, slot: Slot, cause: UpstreamError) -> None:
-        """Log that a group broke; not once more for each request that it had."""
+        """Log that a group broke: once, and not for each request that it had."""
         if slot.group.id != self._last_broken:
             self._last_broken = slot.group.id
             log.warning("pool %s: group %s gave no answer: %s", self._pool, slot.group.id, cause)

@@ -39,7 +39,7 @@ class ServingPool:
         self.show_state()
 
     def show_state(self) -> None:
-        """Bring the gauges up to date. Requests do not do it, because it would cost each of them more than counting."""
+        """Bring the gauges up to date. Doing this in each request would take longer than counting the request."""
         router = self.router
         self.metrics.set_state(
             waiting=router.waiting,

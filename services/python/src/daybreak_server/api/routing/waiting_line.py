@@ -1,6 +1,6 @@
 """Requests that wait until a group is free: in the order of their arrival, bounded in number and by tenant.
 
-Each free group costs the same however many requests wait. Requests that may go to any group wait in one lane. A request
+The work for each free group does not grow with the line. Requests that may go to any group wait in one lane. A request
 that must wait for one certain group moves to the lane of that group when its turn comes, so it is not looked at again
 until that group is free. If the groups change, all move back to the first lane.
 """
@@ -119,7 +119,7 @@ class WaitingLine:
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Leave the line, wherever in it. Does nothing the second time."""
+        """Leave the line, from any place. Does nothing the second time."""
         if waiter in self._waiting:
             del self._waiting[waiter]
             waiter.lane.remove(waiter)

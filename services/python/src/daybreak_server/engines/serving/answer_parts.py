@@ -1,8 +1,8 @@
 """Turns what a workload's ``serve`` returns into parts that can be sent: a head with the first bytes, then more bytes.
 
 The workload is other people's code, so everything is checked here, before the client gets anything. The head waits for
-the first bytes of the body: an error before them still becomes a clean answer, and the group can be left out by a
-router that tries another one.
+the first bytes of the body. So if an error occurs before them, the client can still get a complete error response, or
+the router can try another group.
 
 An empty part sends nothing, but it is a part: the ranks agree after it, and it shows that the work advances. So a
 workload can yield ``b""`` while it computes, and ranks whose answer is dropped may yield only that.
@@ -25,8 +25,9 @@ PROBLEM_TYPE = "application/problem+json"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "daybreak-refused"})
-"""Headers that the HTTP server and the engine set: those of the connection, and the one that says that the request was
-not run. A gateway would send a request that ran to another group, again and again."""
+"""Headers that a workload cannot set, because the HTTP server and the engine set them. If a workload could set
+``daybreak-refused``, a gateway would take its request for one that was not run, and send it to one group after the
+other."""
 _WITHOUT_BODY = (204, 304)
 _CHUNKED_TYPE = ("content-type", "application/octet-stream")
 
@@ -48,7 +49,7 @@ class Part:
 
 
 def parts_of(workload: ServingWorkload, request: Request) -> Iterator[Part]:
-    """Run ``serve`` and yield its answer: a part for each one of the body, and at least one.
+    """Run ``serve`` and yield its answer: one part for each part of the body, and at least one.
 
     :raises PermanentError: ``invalid_response`` if the workload returns something that cannot be sent.
     """

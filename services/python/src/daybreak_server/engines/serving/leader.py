@@ -267,7 +267,7 @@ def _failed(report: Report) -> Failed:
 
 
 def _device_setter(device: str) -> Callable[[], None]:
-    """What gives another thread the CUDA device of this one. Each thread of a process has a device of its own."""
+    """A function that gives another thread this thread's CUDA device. Each thread of a process has its own device."""
     if device != "cuda" or "torch" not in sys.modules:
         return lambda: None
     cuda = sys.modules["torch"].cuda
