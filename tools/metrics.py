@@ -28,6 +28,7 @@ METERS = {
     SERVER / "observability/pool_catalogue.py",
     SERVER / "observability/router_catalogue.py",
     SERVER / "observability/request_catalogue.py",
+    SERVER / "observability/model_catalogue.py",
     SERVER / "observability/batch_catalogue.py",
     SERVER / "observability/prometheus_meter.py",
     SERVER / "observability/pool_metrics.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ from starlette.routing import BaseRoute
 from daybreak.wire.errors import ErrorCode
 from daybreak_server.adapters import redis
 from daybreak_server.adapters.redis import limits
-from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Key
+from daybreak_server.adapters.redis.key_names import FAMILIES, SINGLE, Family, Key
+from daybreak_server.adapters.redis.registry import keys as registry
 from daybreak_server.adapters.redis.scripts import FRAGMENTS, SCRIPTS, lua_source
 from daybreak_server.api.app import ROUTE_MODULES
 from daybreak_server.domain import policy
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import TABLE
-from daybreak_server.observability import catalogue, prometheus_rules
+from daybreak_server.observability import catalogue, model_catalogue, prometheus_rules
 from daybreak_server.observability.alerts import Severity
-from daybreak_server.ports.metrics import Exporter, Source
+from daybreak_server.ports.metrics import Exporter, Metric, Source
 
 RETRY_LATER = frozenset({429, 503})
 """Statuses that carry ``Retry-After``."""
@@ -46,9 +47,18 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def keys() -> str:
     """The Redis keys of a pool, from ``adapters/redis/key_names.py``: first the families, then the single keys."""
+    return _keys(FAMILIES, SINGLE)
+
+
+def registry_keys() -> str:
+    """The Redis keys of the registry of workers and models, from ``adapters/redis/registry/keys.py``."""
+    return _keys(registry.FAMILIES, registry.SINGLE)
+
+
+def _keys(families: Mapping[str, Family], single: Mapping[str, Key]) -> str:
     named = [
-        *((f"{family.before}<{family.member}>{family.after}", family.key) for family in FAMILIES.values()),
-        *SINGLE.items(),
+        *((f"{family.before}<{family.member}>{family.after}", family.key) for family in families.values()),
+        *single.items(),
     ]
     return markdown(("key", "type", "holds", "TTL"), (_key(name, key) for name, key in named))
 
@@ -178,7 +188,18 @@ def _answers(route: BaseRoute) -> tuple[str, str]:
 
 
 def metrics_of(exporter: Exporter, source: Source) -> str:
-    """The metrics of one kind of process, from ``observability/catalogue.py``."""
+    """The metrics of one kind of process, from ``observability/catalogue.py``, without those of models."""
+    return _metrics(
+        metric for metric in catalogue.exported_by(exporter, source) if metric not in model_catalogue.ALL
+    )
+
+
+def metrics_of_models() -> str:
+    """The metrics of models on workers, from ``observability/model_catalogue.py``."""
+    return _metrics(model_catalogue.ALL)
+
+
+def _metrics(metrics: Iterable[Metric]) -> str:
     rows = (
         (
             f"`{metric.name}`",
@@ -186,7 +207,7 @@ def metrics_of(exporter: Exporter, source: Source) -> str:
             ", ".join(f"`{label}`" for label in metric.labels) or "–",
             metric.help,
         )
-        for metric in catalogue.exported_by(exporter, source)
+        for metric in metrics
     )
     return markdown(("metric", "type", "labels", "what it is"), rows)
 
@@ -224,7 +245,9 @@ BLOCKS = {
     "dashboards": dashboards,
     "fragments": fragments,
     "keys": keys,
+    "registry-keys": registry_keys,
     "metrics-gateway": partial(metrics_of, Exporter.GATEWAY, Source.PROCESS),
+    "metrics-models": metrics_of_models,
     "metrics-operator": partial(metrics_of, Exporter.OPERATOR, Source.PROCESS),
     "metrics-pools": partial(metrics_of, Exporter.GATEWAY, Source.REDIS),
     "metrics-rank": partial(metrics_of, Exporter.RANK, Source.PROCESS),

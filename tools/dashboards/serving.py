@@ -18,6 +18,7 @@ from dashboards.model import (
     quantiles,
     query,
 )
+from dashboards.serving_models import MODELS
 from daybreak_server.observability.promql import grown
 
 _OUTCOMES = {
@@ -342,7 +343,8 @@ _BATCHES = Row(
 SERVING = Dashboard(
     uid="daybreak-serving",
     title="Daybreak / Serving",
-    description="Requests to serving pools: how they end, how long they wait, and how busy the groups are.",
+    description="Requests to serving pools and models: how they end, how long they wait, how busy the groups are, and "
+    "whether models have replicas.",
     deeper=("daybreak-pool", "daybreak-wake", "daybreak-cost"),
-    rows=(_REQUESTS, _LINE, _GROUPS, _BATCHES),
+    rows=(_REQUESTS, _LINE, _GROUPS, _BATCHES, MODELS),
 )

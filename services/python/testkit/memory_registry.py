@@ -18,7 +18,7 @@ class _Worker:
     record: WorkerRecord
     incarnation: str
     lease_end: int
-    summary: object = None
+    summary: object
 
 
 @dataclass(slots=True)
@@ -113,7 +113,9 @@ class MemoryRegistry:
             and not self._is_over(known.lease_end)
         ):
             raise _taken(worker.id, known.record.url)
-        self._workers[worker.id] = _Worker(worker, incarnation, self._clock + round(lease_s * 1000))
+        self._workers[worker.id] = _Worker(
+            worker, incarnation, self._clock + round(lease_s * 1000), _summary(worker)
+        )
         self._change()
 
     async def renew_worker(
@@ -179,7 +181,7 @@ class MemoryRegistry:
         demand = {}
         for alias, asked_ms in self._asked_ms.items():
             requests = sum(said.by_alias.get(alias, 0) for said in self._requests.values())
-            idle_s = 0.0 if requests else max(0, now - asked_ms) / 1000
+            idle_s = 0.0 if requests else max(0, self._clock - asked_ms) / 1000
             demand[alias] = Demand(requests=requests, idle_s=idle_s)
         return RegistryView(
             now_ms=now,
@@ -200,7 +202,7 @@ class MemoryRegistry:
 
     def _note_asked(self, requests: Mapping[str, int]) -> None:
         for alias in requests:
-            self._asked_ms[alias] = self._now_ms()
+            self._asked_ms[alias] = self._clock
 
     def _change(self) -> None:
         self._version += 1

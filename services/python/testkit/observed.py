@@ -1,5 +1,6 @@
 """A real run in which everything happens that a dashboard shows: a wake, tasks that succeed, fail, are cancelled and
-retried, a rank that dies, a group that drains, streams, requests to a group, and requests that are refused.
+retried, a rank that dies, a group that drains, streams, requests to a group and to a model, and requests that are
+refused.
 
 It is ``daybreakd up`` with a Redis of the test's own, watched by Prometheus and Alertmanager.
 """
@@ -29,6 +30,7 @@ from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import EventDraft, Finished
 from daybreak_server.local import observe
 from testkit import valkey
+from testkit.observed_models import ObservedModels
 from testkit.prometheus import Watch
 from testkit.system import System, request, try_request
 from testkit.waiting import wait_until
@@ -79,9 +81,17 @@ class ObservedRun:
             RAY_metrics_report_interval_ms=_REPORT_MS,
             **variables,
         )
+        self._models: ObservedModels | None = None
         self.watch = Watch(folder / "watch")
         self.marks: list[tuple[float, str]] = []
         """What happened when, in seconds since the watch began: marks on pictures."""
+
+    @property
+    def models(self) -> ObservedModels:
+        """The models on a worker, which starts now if it has not."""
+        if self._models is None:
+            self._models = ObservedModels(self.folder, gateway=self.system.url, redis=self.redis.url)
+        return self._models
 
     @property
     def ray_targets(self) -> Path:
@@ -96,6 +106,8 @@ class ObservedRun:
         self.system.wait(early)
 
     def close(self) -> None:
+        if self._models is not None:
+            self._models.close()
         self.watch.stop()
         self.system.end()
         self.redis.kill()
@@ -239,6 +251,7 @@ class ObservedRun:
             ("cancels", self._cancels),
             ("streams and refused requests", self._streams_and_refusals),
             ("requests to a group", self._requests),
+            ("a request to a model on a worker", self.models.ask),
             ("tasks of two tenants", self._tenants_that_wait),
             ("a group drains", self._a_drain),
         ):

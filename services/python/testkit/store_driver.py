@@ -23,9 +23,11 @@ from daybreak_server.adapters.redis.lua import (
     submit,
     tick,
 )
+from daybreak_server.adapters.redis.registry.keys import RegistryKeys
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain import policy
 from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.names import REGISTRY
 from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView, TickReport
 from daybreak_server.domain.tasks import (
@@ -43,6 +45,7 @@ from daybreak_server.domain.tasks import (
 )
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tasks import Submitted
+from testkit.registry_driver import check_registry_keys
 
 CLOCK_KEY = "clock:test"
 TEST_CLOCK = f"local function now_ms() return tonumber(redis.call('GET', P .. '{CLOCK_KEY}')) end\n"
@@ -214,8 +217,10 @@ def check_keys(client: redis.Redis, *, prefix: str = "daybreak") -> None:
     """Assert that every key is known, has the documented type and TTL, and is not orphaned."""
     names = sorted(key.decode() for key in client.scan_iter(count=1000))
     pools = {name.split("}")[0].partition("{")[2] for name in names}
-    for pool in pools:
+    for pool in pools - {REGISTRY}:
         _check_pool(client, Keys(prefix=prefix, pool=pool), [name for name in names if f"{{{pool}}}" in name])
+    registry = RegistryKeys(prefix=prefix)
+    check_registry_keys(client, registry, [name for name in names if name.startswith(registry.base)])
 
 
 def _check_pool(client: redis.Redis, keys: Keys, names: list[str]) -> None:

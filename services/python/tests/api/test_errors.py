@@ -17,7 +17,7 @@ from daybreak.wire.errors import TYPE_PREFIX
 from testkit.valkey import Server
 
 JSON = {"Content-Type": "application/json"}
-API_KEY_CODES = {ErrorCode.NO_KEY, ErrorCode.BAD_KEY, ErrorCode.FORBIDDEN, ErrorCode.QUOTA_EXCEEDED}
+API_KEY_CODES = {ErrorCode.BAD_KEY, ErrorCode.QUOTA_EXCEEDED}
 """Codes that exist for API keys, which are not implemented yet."""
 
 
@@ -84,6 +84,9 @@ REACHED_ELSEWHERE = {
     ErrorCode.QUEUE_FULL: "below",
     ErrorCode.STORE_UNAVAILABLE: "below",
     ErrorCode.INTERNAL: "below",
+    ErrorCode.NO_KEY: "model_api/test_access",
+    ErrorCode.FORBIDDEN: "model_api/test_access",
+    ErrorCode.NAME_NOT_RESOLVED: "model_api/test_workers",
     ErrorCode.NOT_READY: "routing/test_proxy",
     ErrorCode.DEADLINE_PASSED: "routing/test_proxy",
     ErrorCode.GROUP_FAILED: "routing/test_failures",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import psutil
 
 from testkit.observed import ANSWERS, CAPACITY, LINE, MEMORY_LIMIT, PARKED, ObservedRun
+from testkit.waiting import wait_until
 
 During = Callable[[], object]
 
@@ -88,6 +89,29 @@ def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
         for _ in range(3):
             requests.enter_context(run.open_request(f"{run.system.url}/v1/pools/{ANSWERS}/serve/"))
         yield nothing
+
+
+@fault("DaybreakModelNotReady", "DaybreakReplicasFail")
+def a_model_fails_and_another_one_fits_nowhere(run: ObservedRun) -> Iterator[During]:
+    wanted = run.models.want_what_cannot_start()
+    yield nothing
+    received = run.watch.notifications.received
+
+    def reasons() -> set[tuple[str, str]]:
+        labels = [alert["labels"] for alert in received]
+        return {(each["model"], each["reason"]) for each in labels if "reason" in each}
+
+    both = {("broken", "a replica failed"), ("huge", "no worker has room")}
+    wait_until(lambda: both <= reasons(), 60, "an alert for each reason")
+    for alias in wanted:
+        run.models.delete(alias)
+
+
+@fault("DaybreakManagerAbsent")
+def a_model_stops_every_manager(run: ObservedRun) -> Iterator[During]:
+    run.models.register_unplannable("bad")
+    yield nothing
+    run.models.delete_unplannable("bad")
 
 
 @fault("DaybreakStreamResets")

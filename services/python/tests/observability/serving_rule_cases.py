@@ -102,6 +102,20 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakRequestsLate",
+        "requests do not wait for a model that starts on a worker",
+        Case(
+            series={
+                _ANSWERED: "0x10 0+60x60",
+                f'{_ROUTER}, outcome="not_ready"}}': "0x5 0+20x14 280x60",
+                'daybreak_model_wake_elapsed_seconds{model="video"}': "0x5 0+60x14 0x60",
+                'daybreak_model_wake_elapsed_seconds{model="another"}': "0x80",
+            },
+            fires=None,
+            quiet=(6, 9, 11, 14, 16, 20, 30),
+        ),
+    ),
+    (
+        "DaybreakRequestsLate",
         "a few of many requests have deadlines that are too short",
         Case(
             series={

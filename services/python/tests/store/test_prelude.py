@@ -17,7 +17,8 @@ from testkit.valkey import Server
 
 LUA = {
     path.name: path.read_text(encoding="utf-8")
-    for path in (files("daybreak_server.adapters.redis") / "lua").iterdir()
+    for folder in ("lua", "registry")
+    for path in (files("daybreak_server.adapters.redis") / folder).iterdir()
     if path.name.endswith(".lua")
 }
 ARITHMETIC = {"0.5", "16", "1000", "1e15", "1e-9", "4294967296"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
@@ -12,6 +12,7 @@ from daybreak_server.api.background.orphan_files import OrphanFileSweeper
 from daybreak_server.api.background.ticker import Ticker, report_ages
 from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import ErrorRenderer
 from daybreak_server.api.http import exception_handlers
 from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
@@ -25,7 +26,7 @@ from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.api.services import Services
 from daybreak_server.api.streaming.queue_positions import QueuePositions
 from daybreak_server.api.task_api import openapi
-from daybreak_server.api.task_api.fast_path import App, FastPath
+from daybreak_server.api.task_api.fast_path import App, FastPath, Handler
 from daybreak_server.api.task_api.problem_json import problem_response
 from daybreak_server.api.task_api.routes import files, logs, ops, pools, serve, streams, submit, tasks
 
@@ -66,42 +67,34 @@ def build_app(services: Services) -> FastAPI:
         app.include_router(router)
     openapi.install(app, ctx.catalog)
     add_head_routes(app.router)
-    app.fast_paths = {
-        ("POST", path): RequestMiddleware(
-            FastPath(path, handler, render=problem_response),
-            metrics=ctx.metrics,
-            origin_check=origin_check,
-            render=problem_response,
-        )
-        for path, handler in submit.fast_paths(ctx).items()
-    }
-    for route, handler in online_routes.handlers(ctx).items():
-        app.fast_paths[route.method, route.path] = RequestMiddleware(
-            FastPath(route.path, handler, render=route.render),
-            metrics=ctx.metrics,
-            origin_check=origin_check,
-            render=route.render,
-        )
-    app.is_served = lambda path: serve.pool_of_path(path) is not None
-    app.serving = RequestMiddleware(
-        FastPath(serve.PATH, serve.handler(ctx), render=problem_response),
-        metrics=ctx.metrics,
-        origin_check=origin_check,
-        render=problem_response,
-    )
-    app.is_model_request = openai_routes.is_model_request(_own_segments(routers))
-    app.models = RequestMiddleware(
-        FastPath(
-            openai_routes.OTHER,
-            openai_routes.OpenAIFace(ctx).answer,
-            render=openai_response,
-            route_of=openai_routes.route_of,
-        ),
-        metrics=ctx.metrics,
-        origin_check=origin_check,
-        render=openai_response,
-    )
+    _add_fast_paths(app, ctx, origin_check, own=_own_segments(routers))
     return app
+
+
+def _add_fast_paths(app: App, ctx: Dependencies, origin_check: OriginCheck, *, own: frozenset[str]) -> None:
+    """Serve the busiest routes and everything that is passed on without FastAPI's routing."""
+
+    def fast(
+        path: str,
+        handler: Handler,
+        render: ErrorRenderer = problem_response,
+        route_of: Callable[[str], str] | None = None,
+    ) -> RequestMiddleware:
+        served = FastPath(path, handler, render=render, route_of=route_of)
+        return RequestMiddleware(served, metrics=ctx.metrics, origin_check=origin_check, render=render)
+
+    app.fast_paths = {
+        **{("POST", path): fast(path, handler) for path, handler in submit.fast_paths(ctx).items()},
+        **{
+            (route.method, route.path): fast(route.path, handler, route.render)
+            for route, handler in online_routes.handlers(ctx).items()
+        },
+    }
+    app.is_served = lambda path: serve.pool_of_path(path) is not None
+    app.serving = fast(serve.PATH, serve.handler(ctx))
+    app.is_model_request = openai_routes.is_model_request(own)
+    face = openai_routes.OpenAIFace(ctx)
+    app.models = fast(openai_routes.OTHER, face.answer, openai_response, openai_routes.route_of)
 
 
 def _own_segments(routers: Iterable[APIRouter]) -> frozenset[str]:

@@ -157,6 +157,7 @@ def _routing(
     )
     cache = RegistryCache(services.registry)
     cache.subscribe(models.update)
+    cache.subscribe(metrics.models.update)
     return {
         "serving_pools": pools,
         "registry_cache": cache,

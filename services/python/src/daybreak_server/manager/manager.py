@@ -71,10 +71,10 @@ class Manager:
                 except Exception:
                     failures += 1
                     _log.exception("a round of the manager failed")
+                    await self._give_back()  # another one may succeed, and the metrics show that nobody plans
                     await asyncio.sleep(_MAX_BACKOFF_S)
         finally:
-            if self._leads:
-                await self._give_back()
+            await self._give_back()
 
     async def round(self) -> int:
         """Look at the registry once, and change the plan if this manager leads. Returns the version it has seen."""
@@ -94,6 +94,9 @@ class Manager:
         return view.version
 
     async def _give_back(self) -> None:
+        if not self._leads:
+            return
+        self._leads = False
         try:
             async with asyncio.timeout(1.0):
                 await self._registry.release_placement(self._holder)

@@ -143,6 +143,11 @@ def _router(gauge: str) -> str:
 _LATE = _ended("not_ready|deadline_passed", "5m")
 _BROKEN = f"({_ended('cut_off|group_failed|internal', '5m')} + {_retried('no_answer', '5m')})"
 _AGAIN = _retried("busy|unreachable|no_answer", "5m")
+_POOLS_OF_WAKING_MODELS = (
+    "label_replace(max by (namespace, model) (max_over_time(daybreak_model_wake_elapsed_seconds{HERE}[5m])) > 0, "
+    '"pool", "$1", "model", "(.+)")'
+)
+"""To the router, a model is a pool."""
 _ANSWERS_BEGUN = "sum by (namespace, pool) (increase(daybreak_router_first_byte_seconds_count{HERE}[3m]))"
 
 
@@ -211,7 +216,8 @@ ALERTS: tuple[Alert, ...] = (
         name="DaybreakRequestsLate",
         severity=Severity.CRITICAL,
         expression=f"({_LATE} / {_ended('', '5m')} > ${{late_ratio}}) and ({_LATE} > ${{failed_requests}}) "
-        "unless (max by (namespace, pool) (max_over_time(daybreak_wake_elapsed_seconds{HERE}[5m])) > 0)",
+        "unless (max by (namespace, pool) (max_over_time(daybreak_wake_elapsed_seconds{HERE}[5m])) > 0) "
+        f"unless on (namespace, pool) {_POOLS_OF_WAKING_MODELS}",
         for_="5m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} missed their deadline.",
         when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests, and more than "
@@ -370,7 +376,8 @@ ALERTS: tuple[Alert, ...] = (
         about_pool=False,
     ),
 )
-"""The alerts whose metrics gateways and ranks export. The operator's are in ``alerts_kubernetes``."""
+"""The alerts whose metrics gateways and ranks export. Those about models on workers are in ``alerts_models``, and the
+operator's in ``alerts_kubernetes``."""
 
 
 def threshold_names() -> tuple[str, ...]:

@@ -1,17 +1,25 @@
 """Every metric that Daybreak exports, declared once.
 
-Those of the pools are in ``pool_catalogue.py``, those of requests in ``request_catalogue.py``, and those of batches in
-``batch_catalogue.py``. The processes take their metrics from all of them, ``tools/reference.py`` writes the tables of
-docs/metrics.md from them, and
-``tools/metrics.py`` checks names and uses: a metric is used by a panel or an alert, or says in ``why_unused`` why not.
+Those of the pools are in ``pool_catalogue.py``, those of requests in ``router_catalogue.py`` and
+``request_catalogue.py``, those of batches in ``batch_catalogue.py``, and those of models in ``model_catalogue.py``. The
+processes take their metrics from all of them, ``tools/reference.py`` writes the tables of docs/metrics.md from them,
+and ``tools/metrics.py`` checks names and uses: a metric is used by a panel or an alert, or says in ``why_unused`` why
+not.
 
 Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded: pools, states and
-reasons, never ids of tasks; tenants up to ``metrics.tenants_max``, the others together as ``other``.
+reasons, never ids of tasks; tenants up to ``metrics.tenants_max`` and models up to ``model_metrics.MODELS_MAX``, the
+others together as ``other``.
 """
 
 from __future__ import annotations
 
-from daybreak_server.observability import batch_catalogue, pool_catalogue, request_catalogue, router_catalogue
+from daybreak_server.observability import (
+    batch_catalogue,
+    model_catalogue,
+    pool_catalogue,
+    request_catalogue,
+    router_catalogue,
+)
 from daybreak_server.observability.pool_catalogue import API
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
 
@@ -246,6 +254,7 @@ ALL: tuple[Metric, ...] = (
     *(value for value in list(globals().values()) if isinstance(value, Metric)),
     *router_catalogue.ALL,
     *request_catalogue.ALL,
+    *model_catalogue.ALL,
     *batch_catalogue.ALL,
 )
 

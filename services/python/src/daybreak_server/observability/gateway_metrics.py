@@ -1,4 +1,4 @@
-"""The metrics of the HTTP server: its own, and those of the pools at ``/metrics``."""
+"""The metrics of the HTTP server: its own, and those of pools and models at ``/metrics``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, generate_latest
 
 from daybreak_server.observability import catalogue
+from daybreak_server.observability.model_metrics import ModelMetrics
 from daybreak_server.observability.pool_metrics import PoolMetrics
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.ports.metrics import CounterSeries, Exporter, HistogramSeries, Meter
@@ -16,13 +17,15 @@ from daybreak_server.ports.metrics import CounterSeries, Exporter, HistogramSeri
 class GatewayMetrics:
     """What the parts of the HTTP server count. ``meter``: where to; by default the registry of ``/metrics``.
 
-    The metrics of the pools are always at ``/metrics``, also where Ray exports those of the process.
+    The metrics of pools and models are always at ``/metrics``, also where Ray exports those of the process.
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
         self.registry = CollectorRegistry()
         self.pools = PoolMetrics()
         self.registry.register(self.pools)
+        self.models = ModelMetrics()
+        self.registry.register(self.models)
         self.meter = meter or PrometheusMeter(catalogue.exported_by(Exporter.GATEWAY), self.registry)
         self._last_tick: dict[str, float] = {}
         # The series of what happens most often, because to look one up takes longer than to count.

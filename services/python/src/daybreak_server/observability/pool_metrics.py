@@ -65,13 +65,7 @@ class PoolMetrics(Collector):
 
     def collect(self) -> Iterable[Family]:
         """The metrics; the registry calls this."""
-        families: dict[str, Family] = {}
-        for metric, labels, value in self._samples():
-            family = families.get(metric.name)
-            if family is None:
-                family = families[metric.name] = _family(metric)
-            _add(family, labels, value)
-        return families.values()
+        return families(self._samples())
 
     def _samples(self) -> Iterator[Sample]:
         now_ms = time.time_ns() // 1_000_000
@@ -94,13 +88,24 @@ class PoolMetrics(Collector):
                 yield sample
 
 
+def families(samples: Iterable[Sample]) -> Iterable[Family]:
+    """The families of these samples."""
+    made: dict[str, Family] = {}
+    for metric, labels, value in samples:
+        family = made.get(metric.name)
+        if family is None:
+            family = made[metric.name] = _family(metric)
+        _add(family, labels, value)
+    return made.values()
+
+
 def _family(metric: Metric) -> Family:
-    families: dict[MetricType, type[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]] = {
+    kinds: dict[MetricType, type[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]] = {
         MetricType.COUNTER: CounterMetricFamily,
         MetricType.GAUGE: GaugeMetricFamily,
         MetricType.HISTOGRAM: HistogramMetricFamily,
     }
-    return families[metric.type](metric.name, metric.help, labels=metric.labels)
+    return kinds[metric.type](metric.name, metric.help, labels=metric.labels)
 
 
 def _add(family: Family, labels: tuple[str, ...], value: float | HistogramTotals) -> None:

@@ -55,7 +55,8 @@ class RegistryView:
     now_ms: int
     """The clock of the store."""
     version: int = 0
-    """Grows with each change of models, workers' states or the plan. Loads alone do not change it."""
+    """Grows with each change of models, workers' states, demand, the plan or its manager. The loads of workers alone do
+    not change it."""
     models: Mapping[str, ModelRecord] = field(default_factory=dict)
     """By alias."""
     workers: tuple[WorkerRecord, ...] = ()

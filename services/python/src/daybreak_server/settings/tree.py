@@ -24,6 +24,7 @@ from daybreak_server.domain.names import API_APPLICATION, POOL_NAME, REGISTRY, V
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.settings import sources
 from daybreak_server.settings.batching import BatchingSettings
+from daybreak_server.settings.http import DefaultPools, HttpSettings
 from daybreak_server.settings.log import LogSettings
 from daybreak_server.settings.router import RouterSettings
 from daybreak_server.settings.rules import fitting
@@ -33,9 +34,7 @@ from daybreak_server.settings.rules.addresses import (
     ModelPlace,
     absolute_folder,
 )
-from daybreak_server.settings.rules.http import Hosts, Networks, Origins, RootPath
 from daybreak_server.settings.rules.numbers import (
-    Bytes,
     Count,
     Duration,
     DurationOrNone,
@@ -98,70 +97,6 @@ def _pool_name(name: str) -> str:
 
 PoolName = Annotated[str, StringConstraints(pattern=POOL_NAME), AfterValidator(_pool_name)]
 TenantName = str
-
-
-class DefaultPools(Section):
-    """The pools of requests whose path and body name none."""
-
-    embed: str | None = Field(
-        None,
-        description="Pool of `/v1/embeddings`, `/embedding/api` and `/debug`. If unset, the only pool of the workload "
-        "`embed`.",
-    )
-    rerank: str | None = Field(
-        None,
-        description="Pool of `/v1/rerank`, `/v2/rerank`, `/rerank` and `/reranker/api`. If unset, the only pool of the "
-        "workload `rerank`.",
-    )
-
-
-class HttpSettings(Section):
-    """The HTTP server."""
-
-    host: ListeningHost = Field(
-        "127.0.0.1", description="Address to listen on. `0.0.0.0` listens on all networks."
-    )
-    port: Port = Field(8000, description="Port to listen on. 0 selects any free port.")
-    max_body_bytes: Bytes = Field(
-        1 << 20,
-        description="Maximum size of a request body. A larger body gets the error `too_large`. The limit of requests "
-        "to groups is `router.max_body_bytes`.",
-    )
-    max_streams: Count = Field(
-        10_000, description="Maximum number of open SSE and WebSocket streams in one process."
-    )
-    max_streams_per_tenant: Count = Field(
-        10_000, description="Maximum number of open streams of one tenant in one process."
-    )
-    heartbeat_s: Duration = Field(
-        15.0, description="Seconds between the heartbeats (SSE comments) on an idle stream."
-    )
-    drain_s: Duration = Field(
-        30.0,
-        description="How long a server that stops waits for answers that have begun, in seconds. Event streams end at "
-        "once, because their clients continue elsewhere.",
-    )
-    allowed_hosts: Hosts = Field(
-        (),
-        description="Names that the `Host` header may have, in addition to IP addresses, `localhost` and the name of "
-        "the machine: `daybreak.example.com,*.internal`, or `*` for any name. If the list is empty, requests from this "
-        "machine may use no other name, and requests from other machines may use any.",
-    )
-    allowed_origins: Origins = Field(
-        (),
-        description="Origins of other sites whose pages may call the API from a browser: `https://app.example.com`, or "
-        "`*` for all sites.",
-    )
-    default_pools: DefaultPools = DefaultPools()
-    root_path: RootPath = Field(
-        "",
-        description="Path below which a proxy serves the API, such as `/daybreak`. All links start with it.",
-    )
-    trusted_proxies: Networks = Field(
-        (),
-        description="Networks of trusted proxies, such as `10.0.0.0/8`. If such a proxy sends `X-Forwarded-Prefix`, "
-        "this prefix replaces `root_path`.",
-    )
 
 
 class LeaseSettings(Section):

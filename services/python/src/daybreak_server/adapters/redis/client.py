@@ -24,7 +24,7 @@ from daybreak_server.adapters.redis import changes
 from daybreak_server.adapters.redis.changes import without_changes
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.multiplexer import Multiplexer
-from daybreak_server.adapters.redis.scripts import Arg, Call, Library, Script
+from daybreak_server.adapters.redis.scripts import Arg, Call, FunctionLibrary, Script
 from daybreak_server.domain.task_changes import OnChange
 from daybreak_server.ports.store_errors import (
     StoreError,
@@ -126,7 +126,7 @@ class Scripts:
     def __init__(
         self,
         client: redis.Redis,
-        library: Library,
+        library: FunctionLibrary,
         *,
         on_call: OnCall | None = None,
         on_change: OnChange = changes.ignore,
@@ -201,7 +201,7 @@ class AsyncScripts:
     def __init__(
         self,
         client: redis.asyncio.Redis,
-        library: Library,
+        library: FunctionLibrary,
         *,
         wait_replicas: int = 0,
         on_call: OnCall | None = None,

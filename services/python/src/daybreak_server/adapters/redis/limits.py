@@ -66,3 +66,11 @@ WANTED_MAX = 1_000
 FAILURE_FIRST_MS = 5_000
 """How long failures of further ranks are ignored. The ranks of a group end one after the other, and only the first one
 knows the cause."""
+
+# ── the registry of workers and models ────────────────────────────────────────────────────────────────────
+
+WORKERS_LOST_MAX = 100
+"""Workers whose leases one tick of the registry ends."""
+
+CHANGES_MAX = 100
+"""Entries of the registry's stream of changes; Redis trims it near this length. Readers need only the newest."""

@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Protocol
 
 from daybreak_server.adapters.redis.arguments import lua_arguments
 from daybreak_server.adapters.redis.changes import MARK
-from daybreak_server.adapters.redis.key_names import Keys, lua_names
+from daybreak_server.adapters.redis.key_names import lua_names
 from daybreak_server.adapters.redis.prelude import lua_numbers, lua_tables
 
 Arg = str | bytes | int | float
@@ -86,13 +87,32 @@ class Script:
     text: str
 
 
+class KeyPrefix(Protocol):
+    """The keys that a call may touch. All of them begin with ``base``."""
+
+    @property
+    def base(self) -> str:
+        """The common prefix, with the hash tag. Scripts receive it as ``KEYS[1]``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a script: its name, the pool's keys, and the arguments."""
+    """One call of a script: its name, the keys of a pool or of the registry, and the arguments."""
 
     script: str
-    keys: Keys
+    keys: KeyPrefix
     args: Sequence[Arg]
+
+
+class FunctionLibrary(Protocol):
+    """What a client needs to call functions, to load them if the server lacks them, and to run one by ``EVAL``."""
+
+    def get(self, name: str) -> Script:
+        """The script ``name``."""
+
+    @property
+    def text(self) -> str:
+        """The library's text, for ``FUNCTION LOAD``."""
 
 
 def lua_source(name: str) -> str:
@@ -102,7 +122,7 @@ def lua_source(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """All scripts. ``clock`` names the fragment that defines ``now_ms()``.
+    """All scripts of a pool. ``clock`` names the fragment that defines ``now_ms()``.
 
     Production uses ``_clock.lua``, the server's clock. Tests of deadlines pass the text of another clock; production
     scripts contain no way to set the time.

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daybreak_server.adapters.ray import fast_start
-from daybreak_server.cli.doctor import cluster, redis, serving
+from daybreak_server.cli.doctor import cluster, redis, serving, workers
 from daybreak_server.cli.doctor.check import Check, error, ok, version, warning
 from daybreak_server.domain.names import environment_variable
 from daybreak_server.settings.address_format import host_port
@@ -37,6 +37,7 @@ def examine(settings: Settings) -> list[Check]:
         redis.examine,
         _pools,
         serving.examine,
+        workers.examine,
         _artifacts,
         _port,
         _disk,

@@ -88,7 +88,7 @@ def _groups(view: PoolView) -> Iterator[Check]:
     what, ready = f"connections to {view.name}", _ready(view)[:GROUPS_MAX]
     if not ready:
         return
-    tried = [(group, _connect(group.endpoint or "")) for group in ready]
+    tried = [(group, connect(group.endpoint or "")) for group in ready]
     problems = [(group, problem) for group, problem in tried if problem is not None]
     if not problems:
         yield ok(what, f"{len(ready)} can be reached from here")
@@ -102,10 +102,12 @@ def _groups(view: PoolView) -> Iterator[Check]:
     )
 
 
-def _connect(endpoint: str) -> str | None:
+def connect(endpoint: str) -> str | None:
+    """Connect to the host and port of a URL. Returns what is wrong; ``None`` if it worked."""
     address = urlsplit(endpoint)
     try:
-        socket.create_connection((address.hostname or "", address.port or 80), timeout=TIMEOUT_S).close()
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), timeout=TIMEOUT_S).close()
     except OSError as exc:
         return str(exc)
     return None
@@ -115,7 +117,7 @@ def _gateway(settings: Settings, pool: str) -> Iterator[Check]:
     """If a gateway listens at the address of the settings, whether its router serves the pool."""
     host, port = reachable(settings.http.host), settings.http.port
     url = url_of(host, port)
-    if not port or _connect(url) is not None:
+    if not port or connect(url) is not None:
         return
     what, address = f"router of {pool}", host_port(host, port)
     advice = "restart it with these settings, or correct DAYBREAK_HTTP__HOST and DAYBREAK_HTTP__PORT"

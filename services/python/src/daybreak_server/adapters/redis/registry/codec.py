@@ -1,4 +1,4 @@
-"""The JSON in which the registry keeps its records. Readers ignore fields that they do not know."""
+"""The JSON in which the registry keeps its records. Readers ignore what only a newer version knows."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from daybreak_server.domain.placement import Placement, Replica
 from daybreak_server.ports.registry import Plan, RegistryView, Wake
 
 _FIXED = ("url", "engines", "version")
+_STATES = {state.value: state for state in ReplicaState}
+_STATE_UNKNOWN = ReplicaState.STARTING
+"""The state of a replica whose state only a newer version knows: it exists, and it gets no requests."""
 _T = TypeVar("_T")
 
 
@@ -87,13 +90,14 @@ def plan_of(stored: Any) -> Plan:
     data = json.loads(text(stored) or "{}")
     replicas = (
         Replica(alias=alias, worker=worker, devices=tuple(devices))
-        for alias, worker, devices in data.get("replicas", ())
+        for alias, worker, devices, *_ in data.get("replicas", ())
     )
     return Plan(
         placement=Placement(replicas=tuple(replicas), unplaced=data.get("unplaced", {})),
         wanted=data.get("wanted", {}),
         wakes={
-            alias: Wake(since_ms=since, last_s=last) for alias, (since, last) in data.get("wakes", {}).items()
+            alias: Wake(since_ms=since, last_s=last)
+            for alias, (since, last, *_) in data.get("wakes", {}).items()
         },
         workers_wanted=data.get("workers_wanted", 0),
     )
@@ -131,7 +135,7 @@ def _report(data: Mapping[str, Any]) -> ReplicaReport:
         ReplicaReport,
         {
             **data,
-            "state": ReplicaState(data["state"]),
+            "state": _STATES.get(data["state"], _STATE_UNKNOWN),
             "devices": tuple(data["devices"]),
             "last_lines": tuple(data.get("last_lines", ())),
         },

@@ -15,7 +15,10 @@ SINGLE = {
         "hash",
         "the end of each gateway's lease on its entry, and the requests that it has for each model, a line each",
     ),
-    "asked": Key("hash", "when each model was last asked for, in ms"),
+    "asked": Key(
+        "hash",
+        "when each model was last asked for, on the lease clock, so that an outage makes no model idle",
+    ),
     "plan": Key("string", "which worker should run which model, as JSON; the manager writes it"),
     "lease": Key("hash", "which process is the manager, with its priority and the end of its lease"),
     "wanted": Key("zset", "a member for each worker that the models need; KEDA reads its `ZCARD`"),
@@ -44,3 +47,20 @@ class RegistryKeys:
         if name not in SINGLE:
             raise KeyError(name)
         return self.base + name
+
+    def of(self, family: str, member: str) -> str:
+        """The key of ``member`` in ``family`` of :data:`FAMILIES`."""
+        before, after, *_ = FAMILIES[family]
+        return f"{self.base}{before}{member}{after}"
+
+    def parse(self, key: str) -> tuple[str, str] | None:
+        """The inverse: ``(name, "")`` or ``(family, member)``; ``None`` for an unknown key."""
+        if not key.startswith(self.base):
+            return None
+        rest = key.removeprefix(self.base)
+        if rest in SINGLE:
+            return rest, ""
+        for family, (before, after, *_) in FAMILIES.items():
+            if rest.startswith(before) and rest.endswith(after):
+                return family, rest[len(before) : len(rest) - len(after)]
+        return None

@@ -2,7 +2,9 @@
 --
 -- `changes` is a stream whose ids are the versions, so that readers can wait for the next version. Leases end on a lease
 -- clock, which `tick` advances by a bounded step, so that an outage of Redis or of all gateways ends no lease.
-local P, NOW, changed
+--
+-- The constants, `P` (the prefix of all keys) and the clock are defined by `library.py`.
+local NOW, changed
 
 local function call(...) return redis.call(...) end
 local function key(name) return P .. name end
@@ -11,11 +13,9 @@ local function meta(name) return tonumber(call('HGET', key('meta'), name) or '0'
 
 local function lease_clock() return meta('lease_clock') end
 
--- Whether a lease that ends at `lease_end` is over. During the grace after an outage, none is.
-local function is_over(lease_end)
-  local clock = lease_clock()
-  return clock >= meta('grace') and tonumber(lease_end) <= clock
-end
+-- Whether leases may end now: not during the grace after an outage, so that their holders can renew them first.
+local function leases_end() return lease_clock() >= meta('grace') end
+local function is_over(lease_end) return leases_end() and tonumber(lease_end) <= lease_clock() end
 
 local function worker_key(id) return P .. 'w:' .. id end
 
@@ -31,10 +31,11 @@ local function requests_of(entry)
   return found
 end
 
--- Notes that the models of an entry are asked for now.
+-- Notes that the models of an entry are asked for now, on the lease clock: an outage makes no model idle.
 local function note_asked(entry)
+  local now = int(lease_clock())
   for _, pair in ipairs(requests_of(entry)) do
-    if pair[2] > 0 then call('HSET', key('asked'), pair[1], int(NOW)) end
+    if pair[2] > 0 then call('HSET', key('asked'), pair[1], now) end
   end
 end
 
@@ -45,8 +46,10 @@ local function holder_of_placement()
 end
 
 local function snapshot(version)
-  local workers = {}
-  for _, id in ipairs(call('ZRANGE', key('workers'), 0, -1)) do
+  -- A tick removes a limited number of workers, so there may be some whose leases are over.
+  local clock, workers = lease_clock(), {}
+  local after = leases_end() and '(' .. int(clock) or '-inf'
+  for _, id in ipairs(call('ZRANGE', key('workers'), after, '+inf', 'BYSCORE')) do
     local stored = call('HMGET', worker_key(id), 'fixed', 'state')
     if stored[1] then
       workers[#workers + 1] = id
@@ -62,7 +65,7 @@ local function snapshot(version)
   for i = 1, #asked, 2 do
     demand[#demand + 1] = asked[i]
     demand[#demand + 1] = int(sums[asked[i]] or 0)
-    demand[#demand + 1] = int(math.max(0, NOW - tonumber(asked[i + 1])))
+    demand[#demand + 1] = int(math.max(0, clock - tonumber(asked[i + 1])))
   end
   return { int(NOW), int(version), call('HGETALL', key('models')), workers, demand,
     call('GET', key('plan')) or '', holder_of_placement() or '' }
@@ -72,16 +75,16 @@ local ops = {}
 
 function ops.view() return snapshot(meta('version')), 'view' end
 
-function ops.tick(step_ms, grace_ms)
-  step_ms, grace_ms = tonumber(step_ms), tonumber(grace_ms)
+function ops.tick()
   local ticked = tonumber(call('HGET', key('meta'), 'ticked_ms') or NOW)
   local silence = NOW - ticked
-  local late = silence > step_ms and lease_clock() >= meta('grace')
-  local clock = lease_clock() + math.max(0, math.min(silence, step_ms))
+  local late = silence > LEASE_STEP_MS and lease_clock() >= meta('grace')
+  local clock = lease_clock() + math.max(0, math.min(silence, LEASE_STEP_MS))
   call('HSET', key('meta'), 'lease_clock', int(clock), 'ticked_ms', int(NOW))
-  if late then call('HSET', key('meta'), 'grace', int(clock + grace_ms)) end
-  for _, id in ipairs(call('ZRANGE', key('workers'), '-inf', int(clock), 'BYSCORE', 'LIMIT', 0, 100)) do
-    if is_over(clock) then remove_worker(id) end
+  if late then call('HSET', key('meta'), 'grace', int(clock + GRACE_MS)) end
+  if leases_end() then
+    local lost = call('ZRANGE', key('workers'), '-inf', int(clock), 'BYSCORE', 'LIMIT', 0, WORKERS_LOST_MAX)
+    for _, id in ipairs(lost) do remove_worker(id) end
   end
   local entries = call('HGETALL', key('demand'))
   for i = 1, #entries, 2 do
@@ -127,13 +130,14 @@ function ops.remove_model(alias)
   return 1
 end
 
-function ops.add_worker(id, incarnation, url, fixed, state, lease_ms)
+function ops.add_worker(id, incarnation, url, fixed, state, summary, lease_ms)
   local stored = call('HMGET', worker_key(id), 'incarnation', 'url')
   local lease_end = call('ZSCORE', key('workers'), id)
   if stored[1] and stored[1] ~= incarnation and stored[2] ~= url and lease_end and not is_over(lease_end) then
     return { 'taken', stored[2] }
   end
-  call('HSET', worker_key(id), 'incarnation', incarnation, 'url', url, 'fixed', fixed, 'state', state)
+  call('HSET', worker_key(id), 'incarnation', incarnation, 'url', url, 'fixed', fixed, 'state', state,
+    'summary', summary)
   call('ZADD', key('workers'), int(lease_clock() + tonumber(lease_ms)), id)
   changed = true
   return { 'ok', '' }
@@ -188,7 +192,7 @@ end
 function ops.publish_plan(holder, json, workers_wanted)
   if holder_of_placement() ~= holder then return 0 end
   call('SET', key('plan'), json)
-  local before, wanted = call('ZCARD', key('wanted')), tonumber(workers_wanted)
+  local before, wanted = call('ZCARD', key('wanted')), math.min(WANTED_MAX, tonumber(workers_wanted))
   for n = before + 1, wanted do call('ZADD', key('wanted'), int(NOW), int(n)) end
   for n = wanted + 1, before do call('ZREM', key('wanted'), int(n)) end
   changed = true
@@ -196,14 +200,14 @@ function ops.publish_plan(holder, json, workers_wanted)
 end
 
 local function run(prefix, args)
-  local time = redis.call('TIME')
-  P, NOW, changed = prefix, time[1] * 1000 + math.floor(time[2] / 1000), false
+  P, changed = prefix, false
+  NOW = now_ms()
   local reply, kind = ops[args[1]](unpack(args, 2))
   local version = meta('version')
   if changed then
     version = version + 1
     call('HSET', key('meta'), 'version', int(version))
-    call('XADD', key('changes'), 'MAXLEN', '~', '100', int(version) .. '-0', 'op', args[1])
+    call('XADD', key('changes'), 'MAXLEN', '~', CHANGES_MAX, int(version) .. '-0', 'op', args[1])
   end
   if kind == 'view' then return snapshot(version) end
   return reply

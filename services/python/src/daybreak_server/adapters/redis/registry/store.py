@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +17,8 @@ from daybreak_server.adapters.redis.registry.library import NAME, RegistryLibrar
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.domain.models import ModelRecord, WorkerRecord
 from daybreak_server.domain.placement import Replica
-from daybreak_server.domain.policy import GRACE_MS, LEASE_STEP_MS
 from daybreak_server.ports.registry import Plan, RegistryView, UnknownWorkerError, WorkerTakenError
+from daybreak_server.ports.store_errors import StoreUnavailableError
 
 _BLOCK_S = 30.0
 
@@ -32,11 +33,12 @@ class RedisRegistry:
         prefix: str = "daybreak",
         timeout_s: float = 5.0,
         on_call: OnCall | None = None,
+        library: RegistryLibrary | None = None,
     ) -> None:
         self._where = Endpoint.of(where)
         self._timeout_s = timeout_s
         self._client = connect_async(self._where, timeout_s=timeout_s)
-        self._scripts = AsyncScripts(self._client, RegistryLibrary(), on_call=on_call)
+        self._scripts = AsyncScripts(self._client, library or RegistryLibrary(), on_call=on_call)
         self._keys = RegistryKeys(prefix=prefix)
         self._waiting: redis.asyncio.Redis | None = None
         """A client for calls that block, each on a connection of its own."""
@@ -54,17 +56,22 @@ class RedisRegistry:
 
     async def tick(self) -> RegistryView:
         """Advance the lease clock, end the leases that are over, and return everything."""
-        return codec.view_of(await self._call("tick", LEASE_STEP_MS, GRACE_MS))
+        return codec.view_of(await self._call("tick"))
 
     async def wait(self, *, after: int, timeout_s: float) -> int:
         """Wait until the version is higher than ``after``, for ``timeout_s`` at the most. Returns the version."""
         if self._waiting is None:
             self._waiting = connect_async(self._where, timeout_s=_BLOCK_S + self._timeout_s)
-        block_ms = max(1, round(min(timeout_s, _BLOCK_S) * 1000))
-        with translated():
-            reply: Any = await self._waiting.xread(
-                {self._keys.single("changes"): f"{after}-0"}, block=block_ms
-            )
+        block_s = min(timeout_s, _BLOCK_S)
+        read = self._waiting.xread(
+            {self._keys.single("changes"): f"{after}-0"}, block=max(1, round(block_s * 1000))
+        )
+        try:
+            with translated():
+                # The timeout of the connection is that of the longest wait. This one may be shorter than a lease.
+                reply: Any = await asyncio.wait_for(read, block_s + self._timeout_s)
+        except TimeoutError as exc:
+            raise StoreUnavailableError("Redis did not answer in time") from exc
         if not reply:
             return after
         return int(text(reply[0][1][-1][0]).partition("-")[0])
@@ -91,6 +98,7 @@ class RedisRegistry:
             worker.url,
             codec.fixed_json(worker),
             codec.state_json(worker),
+            codec.summary_json(worker),
             round(lease_s * 1000),
         )
         _check(worker.id, text(outcome), text(where))
@@ -137,8 +145,7 @@ class RedisRegistry:
 
     async def _call(self, operation: str, *args: Arg) -> Any:
         """Each operation has the same result if it is repeated, so a call whose reply was lost is sent again."""
-        call = Call(NAME, self._keys, (operation, *args))  # type: ignore[arg-type]  # it needs `base` only
-        return await self._scripts.call(call, idempotent=True)
+        return await self._scripts.call(Call(NAME, self._keys, (operation, *args)), idempotent=True)
 
 
 def _check(worker: str, outcome: str, where: str) -> None:

@@ -1,0 +1,139 @@
+"""Checks of ``daybreakd doctor`` for external workers and their models: registry, manager, workers and each model."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+
+from daybreak_server import wiring
+from daybreak_server.cli.doctor.check import Check, error, ok, warning
+from daybreak_server.cli.doctor.serving import connect
+from daybreak_server.domain import models
+from daybreak_server.domain.models import ModelState, ModelView, WorkerRecord
+from daybreak_server.ports.registry import RegistryView
+from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.settings.tree import Settings
+
+WORKERS_MAX = 50
+"""How many workers are tried."""
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Check workers and models, if there are any."""
+    view = None
+    if settings.redis.url is not None:
+        try:
+            view = asyncio.run(_view(settings))
+        except StoreError as exc:
+            yield error("models", f"the registry cannot be read: {exc}", "correct what `redis` reports")
+            return
+        if not view.models and not view.workers:
+            return
+        yield from _manager(view)
+        yield from _workers(view)
+        yield from _models(view)
+    if settings.workers.token is None and _reached_from_outside(settings.http.host):
+        yield _token(settings)
+
+
+async def _view(settings: Settings) -> RegistryView:
+    registry = wiring.build_registry(settings)
+    try:
+        return await registry.view()
+    finally:
+        await registry.close()
+
+
+def _manager(view: RegistryView) -> Iterator[Check]:
+    if view.manager is not None:
+        yield ok("manager", f"{view.manager} places models")
+    elif view.models:
+        yield error(
+            "manager",
+            "none places models, so none starts, stops or moves",
+            "start a gateway with these settings. If one runs, its log says why it cannot plan",
+        )
+
+
+def _workers(view: RegistryView) -> Iterator[Check]:
+    what, workers = "workers", view.workers
+    if not workers:
+        needed = view.plan.workers_wanted
+        if needed:
+            advice = "start one: `daybreakd worker --manager-url http://GATEWAY:8000`"
+            yield warning(what, f"none is registered, and the models need {needed}", advice)
+        else:
+            yield ok(what, "none is registered, and none is needed")
+        return
+    draining = sum(worker.draining for worker in workers)
+    tried = [(worker, connect(worker.url)) for worker in workers[:WORKERS_MAX]]
+    unreachable = [(worker, problem) for worker, problem in tried if problem is not None]
+    if unreachable:
+        yield _unreachable(unreachable, len(tried))
+    else:
+        of_them = f", {draining} of them draining" if draining else ""
+        yield ok(what, f"{len(workers)} registered{of_them}, can be reached from here")
+
+
+def _unreachable(unreachable: list[tuple[WorkerRecord, str]], tried: int) -> Check:
+    worker, problem = unreachable[0]
+    return error(
+        "workers",
+        f"{len(unreachable)} of {tried} cannot be reached from here: {worker.id} at {worker.url}: {problem}",
+        "gateways need a connection to each worker: check firewalls and network policies, or give the worker the "
+        "address at which gateways reach it (`--public-url`)",
+    )
+
+
+def _models(view: RegistryView) -> Iterator[Check]:
+    shown = {alias: _shown(view, alias) for alias in sorted(view.models)}
+    wrong = {alias: _problem(view, alias, model) for alias, model in shown.items()}
+    yield from filter(None, wrong.values())
+    good = Counter(model.state.value for alias, model in shown.items() if wrong[alias] is None)
+    if good:
+        yield ok("models", ", ".join(f"{number} {state}" for state, number in sorted(good.items())))
+
+
+def _shown(view: RegistryView, alias: str) -> ModelView:
+    plan = view.plan
+    return models.view(
+        view.models[alias], wanted=plan.wanted.get(alias, 0), placement=plan.placement, workers=view.workers
+    )
+
+
+def _problem(view: RegistryView, alias: str, model: ModelView) -> Check | None:
+    """What is wrong with a model; ``None`` if nothing is."""
+    what, unplaced = f"model {alias}", view.plan.placement.unplaced.get(alias)
+    if model.state is ModelState.FAILED:
+        return warning(
+            what,
+            f"failed. {model.reason}",
+            f"`daybreak models show {alias}` and the worker's log have the output of its engine. The worker tries "
+            "again by itself; to change the model, delete and register it",
+        )
+    if unplaced is not None and model.state is not ModelState.DRAINING:
+        return warning(
+            what,
+            f"{model.wanted} wanted, {model.ready} ready. {unplaced}",
+            "add a worker that fits, or register the model with fewer replicas or less memory",
+        )
+    return None
+
+
+def _token(settings: Settings) -> Check:
+    return warning(
+        "workers.token",
+        f"not set, while the gateway listens on {settings.http.host}: any machine that reaches it may register as a "
+        "worker and get requests",
+        "set DAYBREAK_WORKERS__TOKEN to the same secret for gateways and workers",
+    )
+
+
+def _reached_from_outside(host: str) -> bool:
+    """Whether other machines may reach a gateway that listens there."""
+    try:
+        return not ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host != "localhost"

@@ -1,0 +1,93 @@
+"""Who may change workers and models, and what others see of them."""
+
+from __future__ import annotations
+
+import pytest
+from model_api_support import REMOTE, bearer, heartbeat, registration
+
+from testkit.waiting import wait_until
+
+CHANGES = [
+    ("POST", "/v1/workers", registration()),
+    ("PUT", "/v1/workers/w1", heartbeat()),
+    ("DELETE", "/v1/workers/w1?incarnation=a", None),
+    ("POST", "/v1/models/register", {"alias": "other", "source": "x"}),
+    ("DELETE", "/v1/models/small", None),
+]
+TOKENS = {"workers": {"token": "wörkers-secret"}, "admin": {"token": "admin-secret"}}
+
+
+def code(response):
+    return response.status_code, response.json()["code"]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+def test_changes_from_elsewhere_need_a_token(start_face, method, path, body):
+    face = start_face(**TOKENS)
+
+    def send(headers):
+        return face.client.request(method, path, json=body, headers=headers)
+
+    response = send(REMOTE)
+    assert code(response) == (401, "no_key")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert code(send({**REMOTE, "Authorization": "Basic d29ya2Vycw=="})) == (401, "no_key")
+    assert code(send(bearer("wrong"))) == (403, "forbidden")
+    assert face.view().models == {}
+    assert face.view().workers == ()
+
+
+@pytest.mark.parametrize("token", ["wörkers-secret", "admin-secret"])
+def test_either_token_allows_every_change(start_face, token):
+    face = start_face(**TOKENS)
+    headers = bearer(token)
+    face.add_worker(headers=headers)
+    face.add_model(headers=headers)
+    for method, path, body in [*CHANGES[1:3], CHANGES[4]]:
+        response = face.client.request(method, path, json=body, headers=headers)
+        assert response.status_code in (200, 204), response.text
+
+
+def test_a_server_without_tokens_is_changed_from_its_own_machine_only(face):
+    for method, path, body in CHANGES:
+        for headers in (REMOTE, bearer("None")):
+            response = face.client.request(method, path, json=body, headers=headers)
+            assert code(response) == (401, "no_key")
+            assert "workers.token" in response.json()["detail"]
+    face.add_worker()
+    face.add_model()
+
+
+def test_everyone_sees_the_models_but_only_administrators_their_sources_and_where_workers_are(start_face):
+    face = start_face(**TOKENS)
+    face.add_worker()
+    face.add_model(args={"max_model_len": 10})
+    failed = {"alias": "small", "state": "failed", "reason": "exit 3", "last_lines": ["a key"], "capacity": 1}
+    assert face.beat(failed).status_code == 200
+    face.wait_for("failed")
+    wait_until(lambda: face.client.get("/v1/workers").json()["workers"][0]["models"], 30, "the report")
+    paths = ["/v1/models", "/v1/models/small", "/v1/workers", "/workers", "/v1/workers/w1"]
+    public = {path: face.client.get(path, headers=bearer("any-key")).text for path in paths}
+    for text in public.values():
+        assert not any(secret in text for secret in ("org/small", "max_model_len", "127.0.0.1", "a key"))
+    assert face.client.get("/v1/models", headers=REMOTE).json()["data"][0]["state"] == "failed"
+    for headers in ({}, bearer("admin-secret")):
+        seen = {path: face.client.get(path, headers=headers).text for path in paths}
+        assert "org/small" in seen["/v1/models"]
+        assert "max_model_len" in seen["/v1/models/small"]
+        assert "http://127.0.0.1:7000" in seen["/v1/workers/w1"]
+        assert "a key" in seen["/v1/workers"] == seen["/workers"]
+
+
+def test_the_token_of_administrators_shows_what_only_they_see_of_pools_too(start_face, start_worker):
+    face = start_face(**TOKENS)
+    start_worker().register()
+
+    def pids(headers):
+        groups = face.client.get("/v1/pools/echo", headers=headers).json()["groups"]
+        return groups[0].get("pids") if groups else []
+
+    wait_until(lambda: pids({}), 30, "the group")
+    assert pids(bearer("admin-secret")) == [1]
+    assert pids(bearer("wörkers-secret")) is None
+    assert pids(REMOTE) is None

@@ -1,0 +1,161 @@
+"""Routes of models: register, list, show, delete."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from daybreak_server.ports.registry import Wake
+
+
+def ready(alias="small"):
+    return {"alias": alias, "state": "ready", "capacity": 4}
+
+
+def test_a_registered_model_is_shown_with_its_defaults(face):
+    before = int(time.time())
+    shown = face.add_model("org/small:v1", source="Qwen/Qwen3", memory_bytes=5)
+    assert before <= shown.pop("created") <= time.time() + 1
+    assert shown == {
+        "id": "org/small:v1",
+        "object": "model",
+        "owned_by": "daybreak",
+        "state": "registered",
+        "reason": "The first request starts it.",
+        "source": "Qwen/Qwen3",
+        "engine": "test",
+        "args": {},
+        "memory_bytes": 5,
+        "gpus": 1,
+        "replicas": 1,
+        "min_replicas": 0,
+        "target_load": 8.0,
+        "idle_s": 300.0,
+        "wanted": 0,
+        "ready": 0,
+        "workers": [],
+    }
+    for alias in ("org/small:v1", "org%2Fsmall%3Av1"):
+        response = face.client.get(f"/v1/models/{alias}")
+        assert {**response.json(), "created": None} == {**shown, "created": None}
+        assert face.client.head(f"/v1/models/{alias}").status_code == 200
+
+
+def test_common_options_may_stand_beside_args(face):
+    body = {"alias": "big", "model_name": "org/big", "args": {"seed": 1}, "max_model_len": 4096}
+    response = face.client.post("/v1/models/register", json={**body, "tensor_parallel_size": 2, "idle_s": 5})
+    assert response.status_code == 201, response.text
+    assert response.headers["location"] == "/v1/models/big"
+    shown = response.json()
+    assert shown["args"] == {"seed": 1, "max_model_len": 4096, "tensor_parallel_size": 2}
+    assert (shown["source"], shown["engine"], shown["gpus"], shown["idle_s"]) == ("org/big", "vllm", 2, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        ({"enforce_eager": True}, "enforce_eager", '{"args": {"enforce_eager": …}}'),
+        ({"model_name": "x"}, "model_name", "another name of source"),
+        ({"source": None}, "source", ""),
+        ({"alias": "two words"}, "alias", ""),
+        ({"replicas": 0}, "replicas", ""),
+        ({"min_replicas": 2}, "body", "raise replicas"),
+        ({"fallback": "small"}, "body", "is the model itself"),
+        ({"fallback": "echo"}, "fallback", "names the pool echo"),
+        ({"args": {"dtype": "auto"}, "dtype": "auto"}, "body", "given twice"),
+        ({"args": []}, "args", ""),
+    ],
+)
+def test_wrong_fields_are_named(face, fields, field, says):
+    problem = face.add_model(**fields, status=422)
+    assert (problem["code"], problem["errors"][0]["field"]) == ("invalid_input", field)
+    assert says in problem["detail"]
+
+
+def test_a_large_registration_is_refused(face):
+    problem = face.add_model(args={"x": "y" * 70_000}, status=413)
+    assert problem["limit"] == "body_bytes"
+
+
+def test_a_name_is_taken_by_models_pools_and_models_that_drain(face):
+    face.add_model()
+    face.add_worker()
+    assert "DELETE /v1/models/small" in face.add_model(status=409)["detail"]
+    assert "pool echo" in face.add_model("echo", status=409)["detail"]
+    face.beat(ready())
+    face.client.delete("/v1/models/small")
+    problem = face.add_model(status=409)
+    assert problem["code"] == "conflict"
+    assert "has been deleted" in problem["detail"]
+
+
+def test_a_fallback_may_come_later_but_has_none_itself(face):
+    face.add_model("big", fallback="small")
+    face.add_model("tiny")
+    assert "fallback of big" in face.add_model("small", fallback="tiny", status=422)["detail"]
+    face.add_model("small")
+    assert "has itself the fallback small" in face.add_model("huge", fallback="big", status=422)["detail"]
+    assert face.add_model("other", fallback="small")["fallback"] == "small"
+
+
+def test_pools_that_answer_requests_are_listed_after_the_models(start_face):
+    face = start_face(pools={"zoo": {"workload": "echo-serve"}, "echo": {"workload": "echo"}})
+    face.add_model("b")
+    face.add_model("a")
+    found = face.client.get("/v1/models").json()
+    assert found["object"] == "list"
+    assert [model["id"] for model in found["data"]] == ["a", "b", "zoo"]
+    pool = {"id": "zoo", "object": "model", "created": 0, "owned_by": "daybreak", "pool": "zoo"}
+    assert found["data"][-1] == pool == face.model("zoo")
+    assert face.client.get("/v1/models/echo").status_code == 404
+
+
+def test_an_unknown_model_is_404_in_the_shape_that_the_request_expects(face):
+    response = face.client.get("/v1/models/org/none")
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/json")
+    error = response.json()["error"]
+    assert (error["code"], error["param"], error["type"]) == (
+        "model_not_found",
+        "model",
+        "invalid_request_error",
+    )
+    assert "org/none" in error["message"]
+    response = face.client.delete("/v1/models/org/none")
+    assert (response.status_code, response.json()["code"]) == (404, "model_not_found")
+
+
+def test_a_deleted_model_drains_until_no_replica_is_left(start_face):
+    face = start_face(workers={"lease_s": 30})
+    face.add_worker()
+    face.add_model()
+    face.plan(("small", "w1"))
+    face.beat(ready())
+    face.wait_for("ready")
+    response = face.client.delete("/v1/models/small")
+    assert response.json() == {"id": "small", "object": "model", "deleted": True}
+    assert face.model()["state"] == "draining"
+    assert face.client.delete("/v1/models/small").status_code == 200
+
+
+def test_a_model_that_starts_says_how_far_it_is(face):
+    face.add_model()
+    now_ms = face.view().now_ms
+    face.plan(
+        wanted={"small": 1},
+        unplaced={"small": "No worker is registered."},
+        wakes={"small": Wake(since_ms=now_ms - 5000, last_s=3600)},
+    )
+    shown = face.wait_for("placing")
+    assert shown["reason"] == "No worker is registered."
+    assert shown["wanted"] == 1
+    wake = shown["wake"]
+    assert (wake["phase"], wake["message"]) == ("placing", "No worker is registered.")
+    assert 3000 < wake["eta_s"] <= 3595
+    assert wake["since"].endswith("Z")
+    face.add_worker()
+    face.plan(("small", "w1"), wanted={"small": 1}, wakes={"small": Wake(since_ms=now_ms - 5000, last_s=0.1)})
+    wake = face.wait_for("starting")["wake"]
+    assert (wake["phase"], wake["eta_s"]) == ("starting", 0.0)
+    face.beat(ready())
+    assert "wake" not in face.wait_for("ready")
