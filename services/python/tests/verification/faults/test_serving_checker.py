@@ -365,6 +365,22 @@ def test_a_run_that_belongs_to_no_request_is_found() -> None:
     assert [found.kind for found in check([*lines, stray]).violations] == ["stray"]
 
 
+@pytest.mark.parametrize(("answers", "kinds"), [(False, []), (True, ["unexplained"])])
+def test_a_gateway_that_restarts_slowly_explains_refused_connections_until_it_answers(
+    answers: bool, kinds: list[str]
+) -> None:
+    def refused(tale: Tale) -> None:
+        tale.killed("gateway")
+        tale.now += 20
+        tale.sent("broken", gateway="gateway-1")
+        tale.whole_run(send=2)
+        tale.answered(send=2, gateway="gateway-2")
+
+    other: Plot = lambda tale: (tale.whole_run(), tale.answered(gateway="gateway-1"))  # noqa: E731
+    history = history_of([(refused, 0.0), (other if answers else plain, 15.0)])
+    assert [found.kind for found in check(history).violations] == kinds
+
+
 def test_an_engine_that_outlives_its_worker_is_found() -> None:
     lines = history_of([(plain, 0.0)])
     lines.insert(-1, {"op": "orphan", "kind": "left", "name": "worker-1", "pid": 100, "t": 1.0})
