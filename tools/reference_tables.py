@@ -166,8 +166,9 @@ def routes() -> str:
 def _routes(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, ...]]:
     for route in routes:
         path, methods = getattr(route, "path", ""), getattr(route, "methods", None)
-        if ":path}" in path or methods == {"HEAD"}:
+        if (":path}" in path and not getattr(route, "include_in_schema", False)) or methods == {"HEAD"}:
             continue
+        path = path.replace(":path}", "}")
         method = "WebSocket" if methods is None else ", ".join(sorted(methods - {"HEAD"}))
         yield method, f"`{path}`", _first_sentence(_doc(route)), *_answers(route)
 

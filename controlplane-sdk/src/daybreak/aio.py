@@ -191,7 +191,7 @@ class AsyncClient:
         """Download an artifact to ``path``: a file, an existing folder, or a path that ends with ``/`` (a new folder).
 
         Without ``path`` the file gets the artifact's name, in the working directory. Links are followed; a device or
-        a FIFO is written to. An interrupted download resumes, also in another process. The file appears only when it
+        a FIFO is written to. An interrupted download resumes, even in another process. The file appears only when it
         is complete and its SHA-256 is right.
         """
         return await self._run_operation(download(task, name, path, retry=self._retry))

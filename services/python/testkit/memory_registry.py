@@ -58,17 +58,20 @@ class MemoryRegistry:
         self._ticked_ms = now
         if late:
             self._grace = self._clock + GRACE_MS
+        changed = False
         for worker in [name for name, held in self._workers.items() if self._is_over(held.lease_end)]:
             del self._workers[worker]
-            self._change()
-        for gateway, said in list(self._requests.items()):
-            if self._is_over(said.lease_end):
+            changed = True
+        for gateway, entry in list(self._requests.items()):
+            if self._is_over(entry.lease_end):
                 del self._requests[gateway]
-                self._change()
+                changed = True
             else:
-                self._note_asked(said.by_alias)
+                self._note_asked(entry.by_alias)
         for alias in self._asked_ms.keys() - self._models.keys():
             del self._asked_ms[alias]
+        if changed:
+            self._change()
         return self._snapshot()
 
     async def wait(self, *, after: int, timeout_s: float) -> int:
@@ -145,12 +148,12 @@ class MemoryRegistry:
         return True
 
     async def publish_demand(self, gateway: str, requests: Mapping[str, int], *, ttl_s: float) -> None:
-        asked = {alias: number for alias, number in requests.items() if number > 0}
+        requested = {alias: number for alias, number in requests.items() if number > 0}
         before = self._requests.pop(gateway, None)
-        if asked:
-            self._requests[gateway] = _Requests(asked, self._clock + round(ttl_s * 1000))
-            self._note_asked(asked)
-        if asked != ({} if before is None else before.by_alias):
+        if requested:
+            self._requests[gateway] = _Requests(requested, self._clock + round(ttl_s * 1000))
+            self._note_asked(requested)
+        if requested != ({} if before is None else before.by_alias):
             self._change()
 
     async def hold_placement(self, holder: str, *, priority: int, ttl_s: float) -> bool:
@@ -180,7 +183,7 @@ class MemoryRegistry:
         present = self._present_holder()
         demand = {}
         for alias, asked_ms in self._asked_ms.items():
-            requests = sum(said.by_alias.get(alias, 0) for said in self._requests.values())
+            requests = sum(entry.by_alias.get(alias, 0) for entry in self._requests.values())
             idle_s = 0.0 if requests else max(0, self._clock - asked_ms) / 1000
             demand[alias] = Demand(requests=requests, idle_s=idle_s)
         return RegistryView(

@@ -59,7 +59,7 @@ class ObservedModels:
         self._wait_gone(alias)
 
     def _register(self, alias: str, **changes: Any) -> None:
-        self._send("POST", "/v1/models/register", model(alias, **changes))
+        self._send("POST", "/v1/models/register", model(alias, **{"memory_bytes": 1_000_000, **changes}))
 
     def _wait_gone(self, alias: str) -> None:
         wait_until(lambda: alias not in self._aliases(), 60, f"the end of the model {alias}")

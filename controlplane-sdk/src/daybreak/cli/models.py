@@ -7,10 +7,10 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
 
 import typer
 
+from daybreak.cli import model_options as options
 from daybreak.cli.exit_codes import Exit, UsageError, report_errors
 from daybreak.cli.generate import parse_values
 from daybreak.cli.options import JsonOption
@@ -25,7 +25,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Register, list, show and delete the models that workers serve.",
 )
-Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The name of the model.", show_default=False)]
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
 _PREFIXES = ("", "k", "m", "g", "t")
 _NO_STATE = "pool"
@@ -34,65 +33,19 @@ _NO_STATE = "pool"
 @app.command()
 def register(
     context: typer.Context,
-    alias: Annotated[
-        str, typer.Argument(metavar="ALIAS", help="The name by which clients ask for it.", show_default=False)
-    ],
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="What the engine loads: a name of a model hub, or a folder or file on the workers.",
-            show_default=False,
-        ),
-    ],
+    alias: options.NewAlias,
+    source: options.SourceArgument,
     *,
-    engine: Annotated[
-        str | None, typer.Option(help="The engine, as the workers name it.", show_default="vllm")
-    ] = None,
-    arg: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="An option of the engine: max_model_len=4096 becomes --max-model-len 4096. You can repeat it.",
-        ),
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Memory of one replica, such as 16GB or 14.5GiB. Without it, a replica gets its GPU for itself.",
-        ),
-    ] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of one replica.", show_default="1")] = None,
-    replicas: Annotated[
-        int | None, typer.Option(min=1, help="Replicas at most.", show_default="--min-replicas, or 1")
-    ] = None,
-    min_replicas: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Replicas at least. With 0, the first request starts the model.", show_default="0"
-        ),
-    ] = None,
-    target_load: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N", help="Requests that one replica should have. More start another.", show_default="8"
-        ),
-    ] = None,
-    idle: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="How long a replica above --min-replicas stays without requests.",
-            show_default="the server's",
-        ),
-    ] = None,
-    fallback: Annotated[
-        str | None, typer.Option(metavar="ALIAS", help="The model that answers while this one is not ready.")
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until a replica is ready. Needs --min-replicas.")
-    ] = False,
+    engine: options.EngineOption = None,
+    arg: options.ArgOption = None,
+    memory: options.MemoryOption = None,
+    gpus: options.GpusOption = None,
+    replicas: options.ReplicasOption = None,
+    min_replicas: options.MinReplicasOption = None,
+    target_load: options.TargetLoadOption = None,
+    idle: options.IdleOption = None,
+    fallback: options.FallbackOption = None,
+    wait: options.WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Register a model. Workers that have its engine can serve it at once, or from its first request.
@@ -158,7 +111,7 @@ def list_models(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(context: typer.Context, alias: Alias, as_json: JsonOption = False) -> None:
+def show(context: typer.Context, alias: options.Alias, as_json: JsonOption = False) -> None:
     """Show a model: its state and the reason, its replicas, its options, and the last lines of an engine that failed.
 
     Example:
@@ -178,7 +131,7 @@ def show(context: typer.Context, alias: Alias, as_json: JsonOption = False) -> N
 
 
 @app.command()
-def delete(context: typer.Context, alias: Alias, as_json: JsonOption = False) -> None:
+def delete(context: typer.Context, alias: options.Alias, as_json: JsonOption = False) -> None:
     """Delete a model. Its replicas take no more requests, finish those that they have, and stop.
 
     Example:

@@ -180,7 +180,7 @@ def download(
             "-o",
             "--out",
             metavar="DIR",
-            help="A folder. For a single NAME also a file, or - for stdout.",
+            help="A folder. For a single NAME, it may also be a file, or - for stdout.",
             show_default="out/ID",
         ),
     ] = None,

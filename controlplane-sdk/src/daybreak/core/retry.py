@@ -1,6 +1,6 @@
 """When to retry a request, and after how long.
 
-Every request of this client may be sent twice: it only reads, carries an idempotency key, or asks for an end state.
+Every request of this client may be sent twice: it only reads, carries an idempotency key, or asks for a final state.
 So :func:`request_with_retries` retries after any temporary error (no connection, a broken connection, 429, 502, 503,
 504) with exponential backoff and jitter, and never earlier than the server's ``Retry-After``.
 
@@ -77,7 +77,8 @@ class Repeat(Enum):
     """What the server answers when the same request is sent twice."""
 
     SAME_ANSWER = (
-        "the same as the first time: the request reads, has an idempotency key, or asks for an end state"
+        "the same as the first time: the request only reads, has an idempotency key, or asks for a final state, "
+        "such as *cancelled*"
     )
     NOT_FOUND = "404, because the first request has deleted the object"
 

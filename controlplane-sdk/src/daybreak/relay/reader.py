@@ -128,7 +128,7 @@ class Relay:
         return self
 
     async def __anext__(self) -> Delivery:
-        """The next event. Waits for it, also while Redis is unavailable.
+        """The next event. Waits for it, even while Redis is unavailable.
 
         :raises RelayGapError: once, if events were trimmed that the group had not seen. Iterate again to continue.
         """

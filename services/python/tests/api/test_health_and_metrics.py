@@ -35,10 +35,17 @@ def test_a_server_is_alive_and_ready(api: Api) -> None:
     assert (root.status_code, root.headers["location"]) == (307, "/docs")
 
 
-ELSEWHERE = {"embeddings and reranking", "models", "workers"}
-"""Tags of the operations whose bodies need a model or a worker, and which have tests of their own."""
-NOT_HERE = {"/debug", "/v1/models/{alias}", "/v1/workers/{id}", "/v1/pools/{name}/batching"}
-"""Routes that find nothing here, because there are no models, no workers and no pools that answer requests."""
+ELSEWHERE = {"embeddings and reranking"}
+"""Tags of the operations whose bodies need a pool of their own, and which have tests of their own."""
+NOT_HERE = {"/debug", "/v1/pools/{name}/batching"}
+"""Routes that find nothing here, because there are no pools that answer requests."""
+
+
+def add_worker(api: Api) -> None:
+    body = {"id": "w1", "incarnation": "a", "url": "http://127.0.0.1:7000", "version": "1", "engines": []}
+    body |= {"gpus": [], "memory_bytes": 1, "memory_free_bytes": 1}
+    api.client.post("/v1/workers", json=body).raise_for_status()
+    wait_until(lambda: api.client.get("/v1/workers/w1").is_success, 30, "the worker is listed")
 
 
 def test_head_matches_get_on_every_route(api: Api, worker: Worker) -> None:
@@ -53,9 +60,12 @@ def test_head_matches_get_on_every_route(api: Api, worker: Worker) -> None:
     document = api.client.get("/openapi.json").json()
     routes = [path for path, item in document["paths"].items() if "get" in item]
     assert len(routes) >= 10
+    api.client.post("/v1/models/register", json={"alias": "small", "source": "x"}).raise_for_status()
+    add_worker(api)
     statuses = {}
     for route in [*routes, "/docs", "/openapi.json", "/"]:
-        path = route.format(id=task, name="echo" if "pools" in route else "echo.txt", alias="none")
+        name = "echo" if "pools" in route else "echo.txt"
+        path = route.format(id="w1" if "workers" in route else task, name=name, alias="small")
         head = api.client.head(path, follow_redirects=False)
         full = api.client.get(path, follow_redirects=False)
         assert (head.status_code, head.content) == (full.status_code, b""), path
@@ -321,3 +331,12 @@ def test_the_committed_openapi_document_is_up_to_date(
     monkeypatch.setattr(tool, "PATH", stale)
     assert tool.main() == 1
     assert '-  "version": "0"' in capsys.readouterr().out
+
+
+def test_every_schema_that_the_openapi_document_refers_to_is_in_it(api: Api) -> None:
+    """A generator of clients would fail on a missing one."""
+    document = api.client.get("/openapi.json")
+    referred = set(re.findall(r'"#/components/schemas/([^"]+)"', document.text))
+    assert "RegisterModelRequest" in referred
+    assert referred <= set(document.json()["components"]["schemas"])
+    assert "x-problems" not in document.text

@@ -10,6 +10,7 @@ import yaml
 from deploy_chart import CHART, NAMESPACE, Object, RefusedError, Rendered, render
 from deploy_network import Place, allowed
 
+from daybreak_server.adapters.redis.registry.keys import RegistryKeys
 from daybreak_server.settings.tree import Settings, load_settings
 
 pytestmark = pytest.mark.usefixtures("helm")
@@ -99,7 +100,7 @@ def test_keda_scales_workers_by_what_the_models_need() -> None:
     }
     assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (0, 2)
     (trigger,) = scaled["triggers"]
-    assert trigger["metadata"]["listName"] == "daybreak:{registry}:wanted"
+    assert trigger["metadata"]["listName"] == RegistryKeys(prefix="daybreak").single("wanted")
     assert (trigger["metadata"]["listLength"], trigger["metadata"]["activationListLength"]) == ("1", "0")
     pool = rendered.object("ScaledObject", "video")["spec"]["triggers"][0]
     assert {**pool["metadata"], "listName": trigger["metadata"]["listName"]} == trigger["metadata"]
@@ -160,6 +161,7 @@ def test_values_of_workers_that_do_not_fit_are_refused() -> None:
         ({"workers": {"a_b": {"image": "i:1"}}}, "a_b"),
         ({"workers": {"a": {"image": "i:1", "gpus": 1}}}, "gpus"),
         ({"models": [{"source": "x"}]}, "alias"),
+        ({"pools": {"registry": {}}}, "under a name other than registry"),
     ]
     for also, message in refused:
         with pytest.raises(RefusedError, match=message):

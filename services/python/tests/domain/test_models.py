@@ -123,7 +123,7 @@ def test_a_view_lists_the_workers_of_ready_replicas() -> None:
 
 
 def test_wanted_models_are_placed_on_workers() -> None:
-    """From the demand to what each worker is told."""
+    """From the demand to the replicas that each worker should run."""
     count = wanted(MODEL, 5, 0)
     workers = [worker("w1"), worker("w2"), worker("w3", draining=True)]
     placement = place([wanted_model(MODEL, count)], map(placeable, workers))

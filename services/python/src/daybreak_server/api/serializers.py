@@ -218,7 +218,7 @@ def pool(
 ) -> Pool:
     """A pool as clients see it. Only admins see the tasks of its groups, which may be other tenants'.
 
-    ``default_routing``: of pools for which neither an administrator nor the settings choose a policy.
+    ``default_routing``: the policy of pools for which neither an administrator nor the settings choose one.
     """
     online = entry.spec.kind == PoolKind.ONLINE
     groups = [group(record, admin=admin) for record in view.groups[:GROUPS_SHOWN]]

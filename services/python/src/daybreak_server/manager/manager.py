@@ -60,6 +60,8 @@ class Manager:
             while True:
                 try:
                     version = await self.round()
+                    if failures:
+                        _log.warning("the manager can reach the registry again")
                     failures = 0
                     await asyncio.sleep(MIN_PAUSE_S)
                     await self._registry.wait(after=version, timeout_s=EVERY_S)

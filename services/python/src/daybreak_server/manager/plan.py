@@ -16,25 +16,20 @@ from daybreak_server.domain.models import (
     wanted_model,
     wanted_replicas,
 )
-from daybreak_server.domain.placement import place
+from daybreak_server.domain.placement import Placement, place
 from daybreak_server.ports.registry import Plan, RegistryView, Wake
 
 
 def plan(view: RegistryView) -> Plan:
     """The plan for the registry as it is."""
-    placed = Counter(replica.alias for replica in view.plan.placement.replicas)
-    wanted = {
-        alias: replicas
-        for alias, model in view.models.items()
-        if (replicas := wanted_replicas(model, view.demand.get(alias, Demand()), placed=placed[alias]))
-    }
-    placement = place(
-        [wanted_model(view.models[alias], replicas) for alias, replicas in wanted.items()],
-        [placeable(worker) for worker in view.workers],
-        view.plan.placement.replicas,
-    )
-    now_placed = Counter(replica.alias for replica in placement.replicas)
-    lacking = sum(replicas - now_placed[alias] for alias, replicas in wanted.items())
+    wanted = _wanted(view, view.plan.placement)
+    placement = _place(view, wanted, view.plan.placement)
+    still_wanted = _wanted(view, placement)
+    if still_wanted != wanted:
+        # Some replicas were wanted only because they were loaded. They are lost, and nothing has room for them.
+        wanted, placement = still_wanted, _place(view, still_wanted, placement)
+    placed = _counts(placement)
+    lacking = sum(replicas - placed[alias] for alias, replicas in wanted.items())
     return Plan(
         placement=placement,
         wanted=wanted,
@@ -44,9 +39,32 @@ def plan(view: RegistryView) -> Plan:
 
 
 def removable(view: RegistryView) -> list[str]:
-    """The deleted models of which no worker has a replica any more."""
-    reported = {replica.alias for worker in view.workers for replica in worker.replicas}
-    return [alias for alias, model in view.models.items() if model.deleted and alias not in reported]
+    """The deleted models of which no worker has a replica any more, or should start one by the plan in the view."""
+    held = {replica.alias for worker in view.workers for replica in worker.replicas}
+    held.update(replica.alias for replica in view.plan.placement.replicas)
+    return [alias for alias, model in view.models.items() if model.deleted and alias not in held]
+
+
+def _counts(placement: Placement) -> Counter[str]:
+    return Counter(replica.alias for replica in placement.replicas)
+
+
+def _wanted(view: RegistryView, present: Placement) -> dict[str, int]:
+    """How many replicas each model should have. Models that should have none are absent."""
+    placed = _counts(present)
+    replicas = {
+        alias: wanted_replicas(model, view.demand.get(alias, Demand()), placed=placed[alias])
+        for alias, model in view.models.items()
+    }
+    return {alias: count for alias, count in replicas.items() if count}
+
+
+def _place(view: RegistryView, wanted: dict[str, int], present: Placement) -> Placement:
+    return place(
+        [wanted_model(view.models[alias], replicas) for alias, replicas in wanted.items()],
+        [placeable(worker) for worker in view.workers],
+        present.replicas,
+    )
 
 
 def _wakes(view: RegistryView, wanted: dict[str, int]) -> dict[str, Wake]:

@@ -97,10 +97,10 @@ _WAKES = _pool_max("daybreak_wake_elapsed_seconds")
 REQUESTS = 'daybreak_http_requests_total{HERE,route!~"/healthz|/readyz|/metrics"}'
 """The requests of clients, without those of kubelets and of Prometheus."""
 API_REQUESTS = REQUESTS.replace("/metrics", "/metrics|/v1/pools/.*/serve/.*")
-"""Those that the API answers itself, which its objective counts. Requests to groups have alerts of their own, and the
-status of an answer is the workload's."""
+"""The requests that the API answers itself. Only these count towards its objective: requests to groups have their own
+alerts, and the workload chooses the status of their answers."""
 FAILED_REQUESTS = API_REQUESTS.replace("}", ',status=~"5..",code!="queue_full"}')
-"""Those that failed. ``queue_full`` is no failure: a full queue must refuse tasks."""
+"""Failed requests to the API. ``queue_full`` is no failure: a full queue must refuse tasks."""
 
 
 def _burns(window: str, rate: str) -> str:
@@ -207,9 +207,9 @@ ALERTS: tuple[Alert, ...] = (
         severity=Severity.CRITICAL,
         expression=f"{_ended('queue_full', '5m')} > ${{failed_requests}}",
         for_="3m",
-        summary="Pool {pool} refused {{ $value | humanize }} requests within 5 minutes, because its line is full.",
-        when="for 3 min, more than `monitoring.alerts.failedRequests` requests were refused within 5 min, because the "
-        "line of their pool was full",
+        summary="Pool {pool} refused {{ $value | humanize }} requests within 5 minutes, because too many wait.",
+        when="for 3 min, more than `monitoring.alerts.failedRequests` requests were refused within 5 min, because too "
+        "many waited already",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -220,8 +220,8 @@ ALERTS: tuple[Alert, ...] = (
         f"unless on (namespace, pool) {_POOLS_OF_WAKING_MODELS}",
         for_="5m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} missed their deadline.",
-        when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests, and more than "
-        "`monitoring.alerts.failedRequests` within 5 min, were not answered before their deadline; not during a wake",
+        when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests have missed their deadline, "
+        "which are more than `monitoring.alerts.failedRequests` within 5 min; not during a wake",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -241,8 +241,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"({_BROKEN} / {_ended('', '5m')} > 0.01) and ({_BROKEN} > ${{failed_requests}})",
         for_="10m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} broke a group or lost their answer.",
-        when="for 10 min, groups broke, or answers broke off, in more than 1 % of a pool's requests, and in more than "
-        "`monitoring.alerts.failedRequests` within 5 min",
+        when="for 10 min, more than 1 % of a pool's requests have broken a group or lost their answer, which are more "
+        "than `monitoring.alerts.failedRequests` within 5 min",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -251,8 +251,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"({_AGAIN} / ({_AGAIN} + {_ended('', '5m')}) > 0.5) and ({_AGAIN} > ${{failed_requests}})",
         for_="10m",
         summary="{{ $value | humanizePercentage }} of what is sent to groups of pool {pool} is refused or fails.",
-        when="for 10 min, groups have refused or not answered more than half of what gateways sent them, and more than "
-        "`monitoring.alerts.failedRequests` requests within 5 min",
+        when="for 10 min, groups have refused or not answered more than half of the requests that gateways sent them, "
+        "which are more than `monitoring.alerts.failedRequests` within 5 min",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -359,8 +359,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("14.4", "1h", "5m"), ("6", "6h", "30m")),
         for_="2m",
         summary="The API fails so often that its error budget of 30 days is gone within days.",
-        when="failed requests use up the API's error budget 14.4 times (1 h) or 6 times (6 h) too fast, and there "
-        "were more than `monitoring.alerts.failedRequests`",
+        when="requests fail 14.4 times (over 1 h) or 6 times (over 6 h) as often as the API's objective allows, and "
+        "more than `monitoring.alerts.failedRequests` of them failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),
@@ -370,8 +370,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("3", "1d", "2h"), ("1", "3d", "6h")),
         for_="15m",
         summary="The API fails more often than its error budget allows.",
-        when="failed requests use up the API's error budget 3 times (1 day) or 1 time (3 days) too fast, and there "
-        "were more than `monitoring.alerts.failedRequests`",
+        when="requests fail 3 times as often as the API's objective allows (over 1 day), or more often than it allows "
+        "(over 3 days), and more than `monitoring.alerts.failedRequests` of them failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),

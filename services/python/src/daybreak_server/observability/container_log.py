@@ -13,9 +13,9 @@ import select
 from pathlib import Path
 
 CONTAINER_STDERR = Path("/proc/1/fd/2")
-"""The standard error of the first process of a container, which is that of the container."""
+"""The standard error of the container's first process: the container's log."""
 LINE_BYTES = select.PIPE_BUF
-"""The longest line, with its end. The kernel writes it as a whole, so the lines of several ranks do not mix."""
+"""The longest line, newline included. The kernel writes it as a whole, so the lines of several ranks do not mix."""
 
 
 class ContainerHandler(logging.Handler):
@@ -23,7 +23,7 @@ class ContainerHandler(logging.Handler):
 
     It never waits: if the container runtime reads too slowly, lines are dropped, and the next line says how many.
 
-    :raises OSError: if it cannot be opened.
+    :raises OSError: if the standard error cannot be opened.
     """
 
     def __init__(self, path: Path = CONTAINER_STDERR) -> None:
@@ -39,7 +39,7 @@ class ContainerHandler(logging.Handler):
             self.handleError(record)
 
     def write(self, line: bytes) -> None:
-        """Write a line, which is given without its end, or count it as dropped."""
+        """Write a line, or count it as dropped. ``line`` has no newline at its end."""
         if self._dropped:
             note = {"level": "warning", "logger": __name__, "message": f"{self._dropped} lines were dropped"}
             if not self._write(json.dumps(note).encode()):

@@ -15,9 +15,10 @@ from daybreak_server.ports.metrics import CounterSeries, Exporter, HistogramSeri
 
 
 class GatewayMetrics:
-    """What the parts of the HTTP server count. ``meter``: where to; by default the registry of ``/metrics``.
+    """What the parts of the HTTP server measure.
 
-    The metrics of pools and models are always at ``/metrics``, also where Ray exports those of the process.
+    ``meter`` takes their values; by default, it is the registry of ``/metrics``. The metrics of pools and models are
+    always at ``/metrics``, even in a process whose own metrics Ray exports.
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
@@ -28,7 +29,7 @@ class GatewayMetrics:
         self.registry.register(self.models)
         self.meter = meter or PrometheusMeter(catalogue.exported_by(Exporter.GATEWAY), self.registry)
         self._last_tick: dict[str, float] = {}
-        # The series of what happens most often, because to look one up takes longer than to count.
+        # The series that change most often. They are kept here, because a lookup takes longer than the count itself.
         self._requests: dict[tuple[str, str, int, str], tuple[CounterSeries, HistogramSeries]] = {}
         self._scripts: dict[str, HistogramSeries] = {}
         self._events = self.meter.counter(catalogue.STREAM_EVENTS)
@@ -36,7 +37,7 @@ class GatewayMetrics:
         self.meter.gauge(catalogue.BUILD_INFO, version("daybreak-server")).set(1)
 
     def observe_request(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
-        """Count a request whose response began after ``seconds``. ``code``: of its error, or ``none``."""
+        """Count a request whose response began after ``seconds``. ``code`` is its error code, or ``none``."""
         key = (route, method, status, code)
         series = self._requests.get(key)
         if series is None:
@@ -66,7 +67,7 @@ class GatewayMetrics:
         self.meter.gauge(catalogue.STREAM_SUBSCRIBERS, kind).dec()
 
     def count_relayed(self, subscribers: int) -> None:
-        """Count an event that was sent to so many streams."""
+        """Count an event that was sent to ``subscribers`` streams."""
         self._events.inc(subscribers)
 
     def count_reset(self) -> None:
@@ -74,7 +75,7 @@ class GatewayMetrics:
         self._resets.inc()
 
     def observe_lag(self, pool: str, event_ms: int) -> None:
-        """Record how long after its entry in Redis (Unix time in ms) an event was read."""
+        """Record the delay of an event that was read just now. ``event_ms``: when it entered Redis, Unix time in ms."""
         self.meter.histogram(catalogue.STREAM_LAG, pool).observe(max(0.0, time.time() - event_ms / 1000))
 
     def record_tick(self, pool: str, *, succeeded: bool) -> None:
@@ -87,7 +88,7 @@ class GatewayMetrics:
         self.update_ages()
 
     def begin_ticks(self, pool: str) -> None:
-        """Measure from now on how long ago the last tick was, so that a pool that never ticks is seen too."""
+        """Start measuring the time since the last tick. Without this, a pool that never ticks would not show up."""
         self._last_tick.setdefault(pool, time.monotonic())
         self.update_ages()
 

@@ -15,7 +15,7 @@ _warned = threading.Event()
 
 
 def harmless(default: Callable[..., Any]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """If the method raises, return ``default`` of the same arguments. The first error of the process is logged."""
+    """If the method raises, call ``default`` with the same arguments instead. The process logs only its first error."""
 
     def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(method)

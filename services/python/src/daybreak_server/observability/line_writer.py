@@ -6,13 +6,13 @@ waiting. Otherwise it goes into a buffer, and a thread writes the buffer as fast
 lines, later ones follow them into it, so the order stays. If the buffer is full, lines are lost, and a line says how
 many.
 
-- A line that is not urgent may wait for others (:meth:`LineWriter.later`): a gateway writes one for each submit, and
-  to make and write fifty at once costs a third. Any other line is written after them, so the order stays.
+- A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes one for each submit, and
+  fifty lines made and written together cost a third as much. Any other line is written after them, so the order stays.
 - A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
-  or a terminal is opened once more, by way of ``/proc``. Where that is impossible, and for sockets, ``poll`` is asked
-  before each write. A write to a file may wait for the disk.
+  or a terminal is opened a second time, through ``/proc``. For sockets, and where that is impossible, the writer calls
+  ``poll`` before each write. A write to a file may wait for the disk.
 - A process that ends waits up to :data:`EXIT_S` for its buffer to be read.
-- After a fork, the child begins with an empty buffer: what is in it is the parent's to write.
+- After a fork, the child begins with an empty buffer, because the parent writes the lines that were in it.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from collections import deque
 from collections.abc import Callable
 
 BUFFER_BYTES = 4 * 1024 * 1024
-"""How much waits for the reader at most; some 20,000 lines."""
+"""The most that may wait for the reader: some 20,000 lines."""
 EXIT_S = 1.0
 LATER_S = 0.02
-"""How long a line waits for others at most."""
+"""The longest time that a line waits for others."""
 LATER_MAX = 64
 _PART = select.PIPE_BUF
-"""What a pipe takes as a whole, if it takes anything."""
+"""A pipe that accepts anything accepts this many bytes as a whole."""
 _POLL_S = 0.5
 _AT_ONCE = 64
-"""How many lines the thread writes while others wait for it."""
+"""How many lines the thread writes before it releases the lock, for which other threads may wait."""
 
 
 class LineWriter:
@@ -66,7 +66,7 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def __call__(self, line: bytes) -> None:
-        """Write a line, which is given without its end, or keep it until it can be written. Never raises or waits."""
+        """Write a line (without its newline), or keep it until it can be written. Never raises or waits."""
         with self._lock:
             if self._later:
                 self.write_later()
@@ -170,7 +170,7 @@ class LineWriter:
                     return
 
     def _can_write(self, timeout_s: float) -> bool:
-        poll = select.poll()  # of its own, because two threads must not use one at the same time
+        poll = select.poll()  # a new one, because two threads must not use one at the same time
         poll.register(self._fd, select.POLLOUT)
         return bool(poll.poll(timeout_s * 1000))
 

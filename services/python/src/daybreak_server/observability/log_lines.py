@@ -1,6 +1,6 @@
 """Makes lines of the log: JSON for a collector, or text for people.
 
-A line has these fields, of which those that do not apply are left out:
+A line has these fields, except those that do not apply:
 
 - ``timestamp`` (UTC), ``level``, ``logger``, ``message``;
 - those of :data:`FIELDS`, from the fields that are bound where the line is logged (``domain/log_context.py``) and from
@@ -35,7 +35,7 @@ FIELDS = (
 _PLAIN = re.compile(r"[\w.:/+-]+")
 """Text that needs no quotes."""
 _OURS = "daybreak"
-"""Our own loggers, whose messages have no text from an input but what an exception quotes."""
+"""Our own loggers. Their messages contain text from an input only if an exception quotes it."""
 _SHORTENED_CHARS = (2000, 800, 300, 80)
 
 Line = MutableMapping[str, Any]
@@ -110,7 +110,7 @@ class _Assemble:
         record: logging.LogRecord = event["_record"]
         attributes = record.__dict__
         fields = {name: attributes[name] for name in FIELDS if name in attributes}
-        if record.name != TASKS:  # those of a change are complete
+        if record.name != TASKS:  # a line about a change already has all its fields
             bound = log_context.about(fields["task"]) if "task" in fields else log_context.current()
             fields = {**bound, **fields}
         task = fields.get("task", "")
@@ -142,13 +142,13 @@ def timestamp(at: float) -> str:
 
 @lru_cache(maxsize=4)
 def _millisecond(at: int) -> str:
-    """A time as text. Cached, as the second is, because a busy process writes several lines in one of them."""
+    """A time as text. Cached, because a busy process writes several lines in the same millisecond."""
     return f"{_second(at // 1000)}.{at % 1000:03d}Z"
 
 
 @lru_cache(maxsize=2)
 def _second(at: int) -> str:
-    """A second as text. Cached, because that would take longer than the rest of a line."""
+    """A second as text. Cached, because formatting it takes longer than making the rest of the line."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
@@ -165,7 +165,7 @@ def _json(value: Mapping[str, Any] | str) -> bytes:
 
 
 def submit_line(at: float, task: str, tenant: str, trace_id: str, request_id: str) -> bytes:
-    """The JSON line about a submit at ``at``, with its end: what :func:`json_line` makes of it, but faster.
+    """The JSON line about a submit at ``at``, newline included: the same as from :func:`json_line`, but made faster.
 
     ``trace_id`` may be empty. Neither it nor the id of a task has a character that JSON escapes.
     """

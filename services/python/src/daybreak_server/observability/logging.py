@@ -50,8 +50,8 @@ def log_to_stderr(log: LogSettings | None = None) -> None:
 
 
 def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR) -> None:
-    """The same in a process that Ray has started, whose standard error is a file. Where ``log.container`` says so, each
-    line goes to the container's standard error too.
+    """Do the same in a process that Ray has started, whose standard error is a file. If ``log.container`` allows it,
+    also write each line to the container's standard error.
 
     Serve replaces ``sys.stderr`` by a stream that logs what is written to it. So this uses the stream behind it.
     """

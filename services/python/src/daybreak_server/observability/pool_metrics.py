@@ -1,11 +1,11 @@
-"""The metrics of pools and of the Redis server, from what was read of them last.
+"""The metrics of pools and of the Redis server, as they were last read from Redis.
 
-Every gateway reads the same numbers from Redis, so every gateway exports the same values: queries take the maximum
-over instances and never sum. A group, a gateway or a worker may die without a total going back.
+Every gateway reads the same numbers from Redis, so every gateway exports the same values. Queries therefore take the
+maximum over instances and never sum. No total decreases when a group, a gateway or a worker dies.
 
-A gateway that no longer reaches Redis must not decide a maximum forever. So it leaves out the present state once its
-last reading is :data:`STATE_S` old. Totals only grow, so an old one does no harm to a maximum, and they fill the gap of
-a short outage. After :data:`TOTALS_S` they are left out too, because Redis may have lost its totals since.
+A gateway that no longer reaches Redis must not determine the maximum forever. So it stops exporting gauges once its
+last reading is :data:`STATE_S` old. It exports totals longer, to bridge a short outage: they only grow, so an old total
+cannot raise the maximum. After :data:`TOTALS_S` it leaves out totals too, because Redis may have lost its data since.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from daybreak_server.ports.metrics import Metric, MetricType
 STATE_S = 60.0
 TOTALS_S = 3600.0
 _WAKE_TOTAL = "total"
-"""The key of the whole wake among its phases, where an operator measured it."""
+"""The key of the whole wake's duration, beside the keys of its phases. Only an operator stores it."""
 Sample = tuple[Metric, tuple[str, ...], float | HistogramTotals]
 """A metric, the values of its labels, and a value."""
 
 
 class PoolMetrics(Collector):
-    """The metrics of the pools and of the Redis server. ``clock``: in seconds."""
+    """The metrics of the pools and of the Redis server. ``clock`` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -58,7 +58,7 @@ class PoolMetrics(Collector):
         self._totals[totals.name] = (self._clock(), totals)
 
     def update_server(self, stats: ServerStats | None, *, up: bool) -> None:
-        """Export whether the Redis server answers, and what it says of itself, if anything."""
+        """Export whether the Redis server answers, and the figures that it reports about itself, if any."""
         self._up = up
         if stats is not None:
             self._server = (self._clock(), stats)

@@ -23,7 +23,7 @@ def grown(metric: str, window: str, *labels: str, matchers: str = "HERE") -> str
     separately, so after a rollout it knows only what happened since the oldest gateway started. Therefore this takes
     the difference between the highest and the lowest value of all gateways. Whole numbers stay whole.
 
-    A total that falls is counted too high once: after a restore of an older backup of Redis, for the length of
+    A total falls only if an older backup of Redis is restored. The result is then too high for the length of
     ``window``.
     """
     by = ", ".join(("namespace", "pool", *labels))

@@ -8,10 +8,10 @@ A shorter text of an input, of at least :data:`SHORTEST` characters, may be an o
 quoted (``input_value='cat'``), and as a whole word only in an error of its own task. Otherwise a tenant could blot out
 any word of the log.
 
-The work is bounded, because a gateway writes its log on its event loop: of a longer line, :data:`LONGEST` characters
-stay, and ``domain/private_inputs.py`` bounds the inputs. A window of an input covers a block of half its length that
-begins at a multiple of this length. So it is enough to look up these blocks of an input in the line, and the windows
-around the few blocks that it has.
+The work is bounded, because a gateway writes its log on its event loop: lines are cut to :data:`LONGEST` characters,
+and ``domain/private_inputs.py`` bounds the inputs. An input is divided into blocks, each half as long as a window.
+Every window of the input contains a whole block. So it is enough to look for the blocks in the line, and then to
+compare the windows around the few blocks that the line contains.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Pattern:
 
 
 class Redactor:
-    """Makes texts safe to log. ``inputs``: gets the known inputs, the same object until they change."""
+    """Makes texts safe to log. ``inputs`` returns the known inputs, as the same object until they change."""
 
     def __init__(self, inputs: Callable[[], Sequence[PrivateInput]] = private_inputs.known) -> None:
         self._inputs = inputs
@@ -114,7 +114,7 @@ def _blocks(text: str) -> range:
 
 
 def _windows(line: str, patterns: Iterable[_Pattern]) -> set[str]:
-    """The windows of the inputs that the line has."""
+    """The windows of the inputs that occur in the line."""
     blocks = {line[at : at + _BLOCK] for at in range(len(line) - _BLOCK + 1)}
     windows = {line[at : at + WINDOW] for at in range(len(line) - WINDOW + 1)}
     found: set[str] = set()

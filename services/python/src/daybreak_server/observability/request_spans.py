@@ -1,9 +1,9 @@
 """The spans of one request to a serving pool.
 
 ``<method> <route>`` is the request, from its arrival to the last byte of its answer, with the event ``first_byte``.
-Its children follow each other: ``wait <pool>`` for each time in the line, and ``<method>`` for each try, which ends
-with the answer or with the reason for the next try. The group gets the context of its try, so its own spans belong to
-the trace.
+Its children follow each other: ``wait <pool>`` for each time that the request waits in line, and ``<method>`` for each
+try, which ends with the answer or with the reason for the next try. The group gets the context of its try, so its own
+spans belong to the trace.
 
 Names and attributes follow the semantic conventions for HTTP; our own attributes begin with ``daybreak.``. No span has
 a query, a header or a part of a body.
@@ -79,7 +79,7 @@ class RequestSpans:
 
     @harmless(nothing)
     def waited(self, *, began_ns: int, granted: bool) -> None:
-        """Record the time in the line."""
+        """Record the time that the request waited in line."""
         span = self._tracer.start_span(
             f"wait {self._pool}", self._inside, SpanKind.INTERNAL, {POOL: self._pool}, start_time=began_ns
         )

@@ -31,7 +31,7 @@ ROUTER_WAITING = _router(
 ROUTER_OLDEST_WAIT = _router(
     "oldest_wait_seconds",
     MetricType.GAUGE,
-    "How long the oldest request in the line of this gateway has waited; 0 if none waits.",
+    "How long the oldest request that waits in this gateway has waited; 0 if none waits.",
 )
 ROUTER_IN_FLIGHT = _router(
     "in_flight_requests", MetricType.GAUGE, "Requests that this gateway has handed to groups."

@@ -25,7 +25,7 @@ EXPORT_TIMEOUT_S = 5.0
 QUEUE_MAX = 2048
 BATCH_MAX = 512
 DELAY_S = 1.0
-"""How long a span waits for others at most."""
+"""The longest time that a span waits for others."""
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")

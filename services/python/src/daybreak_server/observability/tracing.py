@@ -4,8 +4,8 @@ A task has one trace, whichever processes work on it:
 
 * The gateway makes the span ``send <pool>`` and stores its context with the task. The span is the caller's child if the
   request has a ``traceparent``. The gateway decides whether the trace is sampled: it keeps the caller's decision;
-  without one, the ratio of the settings decides. A task that is not sampled gets no context of its own, because to
-  make and store one would cost more than all else that tracing adds to its submit.
+  without one, the ratio of the settings decides. A task that is not sampled gets no new context, because making and
+  storing one would cost more than everything else that tracing adds to its submit.
 * The leader that claims the task continues the trace from the claim: ``queue`` (from the submit to the first claim,
   with the phases of the wake), ``receive``, and for each attempt ``process``, which is a child of ``send`` and links to
   it. Below it are the phases of the work with their steps as events, and ``settle``. An attempt on another group finds
@@ -99,7 +99,7 @@ class OpenTelemetryTracing:
             },
             schema_url=SCHEMA,
         )
-        # Whether a trace is sampled is decided here before a span begins, which costs less than a span that is not.
+        # This class decides whether a trace is sampled before it begins a span: a span that is then dropped costs more.
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("daybreak", version, schema_url=SCHEMA)

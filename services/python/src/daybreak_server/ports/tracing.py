@@ -25,7 +25,7 @@ class SubmitTrace(Protocol):
         """The context that the task carries; ``None`` if the task belongs to no trace."""
 
     def stored(self, record: TaskRecord, *, repeated: bool) -> None:
-        """The store has the task. ``repeated``: it had it before, by its idempotency key."""
+        """The store has the task. ``repeated``: an earlier submit with the same idempotency key had stored it."""
 
     def refused(self, pool: str, *, error: str) -> None:
         """The store did not take the task. ``error``: the code of the error."""
@@ -58,7 +58,7 @@ class RequestTrace(Protocol):
         """The context that the client gets back; ``None`` if the request belongs to no trace."""
 
     def waited(self, *, began_ns: int, granted: bool) -> None:
-        """The request was in the line since ``began_ns`` (nanoseconds since 1970). ``granted``: it got a group."""
+        """The request has waited in line since ``began_ns`` (nanoseconds since 1970). ``granted``: it got a group."""
 
     def sent(self, group: str, endpoint: str) -> TraceContext | None:
         """The request is sent to a group. Returns the context that the group gets."""
@@ -70,7 +70,7 @@ class RequestTrace(Protocol):
         """The answer of the group has begun."""
 
     def ended(self, outcome: str, *, status: int | None = None) -> None:
-        """The request has ended. ``status``: of the answer that the gateway gives itself."""
+        """The request has ended. ``status``: that of the answer, if the gateway itself answers."""
 
 
 class Tracing(Protocol):
@@ -166,7 +166,7 @@ class UnrecordedRequest:
 
 
 UNRECORDED_SUBMIT = UnrecordedSubmit(None)
-"""Without a context. Most submits get this one, because to make one for each would cost more."""
+"""Has no context. Most submits share this object, because a new one for each would cost more."""
 
 
 class NoTracing:

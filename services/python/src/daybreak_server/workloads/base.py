@@ -137,8 +137,8 @@ class Context(Protocol):
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.
 
         The file is called ``name`` (default: the name of ``path``). The name keeps letters and digits of any script
-        and the extension; other characters become ``-``. A number distinguishes names that a file system could take
-        for the same.
+        and the extension; other characters become ``-``. If a file system could confuse the name with an earlier one,
+        for example because it ignores case, the name gets a number.
         """
 
 

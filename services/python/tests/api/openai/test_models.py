@@ -1,4 +1,4 @@
-"""Models from zero: registered, placed, started, asked, balanced, and stopped when idle."""
+"""Models from zero: registered, placed, started, answers, balanced, and stopped when idle."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def test_the_requests_of_a_killed_worker_go_to_another(start_models):
     models.register("small", replicas=2, min_replicas=2)
     models.wait_for("small", "ready", ready=2)
     with ThreadPoolExecutor(6) as pool:
-        asked = [pool.submit(models.ask, "small", tokens=10, pause=0.1) for _ in range(6)]
+        answers = [pool.submit(models.ask, "small", tokens=10, pause=0.1) for _ in range(6)]
         wait_until(lambda: len(first.events("begin")) + len(second.events("begin")) == 6, 30, "all to begin")
         first.kill()
-        answers = [future.result() for future in asked]
+        answers = [future.result() for future in answers]
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.headers["daybreak-group"] for answer in answers} == {"w2"}
 
@@ -93,7 +93,7 @@ def test_an_engine_that_breaks_before_its_answer_costs_no_request(start_models):
     models.register("small", replicas=2, min_replicas=2)
     models.wait_for("small", "ready", ready=2)
     response = models.ask("small", crash="before")
-    assert response.status_code == 502  # each engine that gets it breaks, so it is not sent for ever
+    assert response.status_code == 502  # each engine that gets it breaks, so it is not sent forever
     assert response.json()["error"]["code"] == "group_failed"
     assert models.ask("small").status_code == 200
 
@@ -146,10 +146,10 @@ def test_a_deleted_model_drains_and_its_name_is_free_again(start_models):
     models.register("small", min_replicas=1)
     models.wait_for("small", "ready")
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(models.ask, "small", tokens=10, pause=0.1)
+        answers = pool.submit(models.ask, "small", tokens=10, pause=0.1)
         wait_until(lambda: models.workers[0].events("begin"), 30, "the request to begin")
         assert models.api.client.delete("/v1/models/small").json()["deleted"] is True
-        assert asked.result().status_code == 200
+        assert answers.result().status_code == 200
     wait_until(lambda: models.api.client.get("/v1/models/small").status_code == 404, 30, "it to be gone")
     models.register("small")
 

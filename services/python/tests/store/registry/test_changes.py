@@ -1,4 +1,4 @@
-"""Whoever waits for a change sees it at once, and loads are no changes."""
+"""A caller that waits for a change sees it at once, and loads are no changes."""
 
 from __future__ import annotations
 

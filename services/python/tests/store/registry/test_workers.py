@@ -94,7 +94,7 @@ async def test_a_registration_may_be_repeated(driver: RegistryDriver) -> None:
 
 
 async def test_a_heartbeat_changes_neither_the_url_nor_the_engines(driver: RegistryDriver) -> None:
-    """Whoever sends heartbeats has not been checked as whoever registered."""
+    """The sender of a heartbeat has not been checked as the sender of a registration was."""
     await register(driver, url="http://here:1")
     await renew(driver, url="http://elsewhere:1", engines=frozenset({"other"}), draining=True)
     (present,) = (await driver.registry.view()).workers

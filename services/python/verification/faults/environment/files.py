@@ -210,7 +210,7 @@ def _folder_fault(cluster: FaultCluster, what: str, fault: Any) -> list[Row]:
     return [
         Row(f"blob folder {what}: tasks that did not succeed once it was writable again", len(bad), "tasks", target="0",
             held=not bad,
-            note=f"of {len(tasks)}; the end of the error that they show: {min(messages).rpartition('/')[2]}"),
+            note=f"of {len(tasks)}; their error ends with: {min(messages).rpartition('/')[2]}"),
         Row(f"blob folder {what} for {FAULT_S:g} s: most strikes of a task", strikes,
             "strikes", target="≤ 1: a group that cannot store files takes no other task", held=strikes <= 1),
         Row(f"blob folder {what}: artifacts that cannot be read or differ from their SHA-256", len(unreadable), "files",

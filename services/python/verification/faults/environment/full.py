@@ -156,7 +156,7 @@ def memory_full(context: ScenarioContext) -> list[Row]:
                 target="0", held=not broken, note=f"of {len(running)}"),
             Row("memory full: longest silence in a running task's stream", max(quiet), "s", target="≤ 1.5 s",
                 held=max(quiet) <= 1.5, note=f"{sum(map(len, watchers.seen.values()))} events by SSE"),
-            Row("memory full: earlier tasks, of those not yet deleted, that did not succeed", len(bad), "tasks",
+            Row("memory full: earlier tasks, not yet deleted, that did not succeed", len(bad), "tasks",
                 target="0", held=not bad, note=f"of {len(filled)}"),
             Row("memory full: time from the first refused submit until one is accepted, because ended tasks are "
                 "deleted", recovery_s, "s", note="retention is 4 s in this test"),

@@ -12,9 +12,9 @@ from daybreak_server.adapters.http.connection import Answer, Connection
 from daybreak_server.ports.upstreams import UnreachableError, UpstreamRequest
 
 CONNECT_TIMEOUT_S = 3.0
-"""A node that has gone does not answer at all."""
+"""How long a group may take to accept a connection. A node that has gone does not answer at all."""
 KEEP_ALIVE_S = 60.0
-"""How long an idle connection is used again. Groups keep theirs open for longer."""
+"""A connection that has been idle for longer is not used again. Groups keep idle connections open for longer."""
 MAX_IDLE = 256
 """Idle connections to one group."""
 

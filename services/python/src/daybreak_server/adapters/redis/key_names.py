@@ -76,8 +76,8 @@ SINGLE = {
     ),
     "gone": Key(
         "zset",
-        f"lost groups, by the time until which the pool still shows them: for {GONE_MS // 60_000} minutes on the lease "
-        "clock",
+        f"lost groups, by the time at which the pool stops showing them, {GONE_MS // 60_000} minutes later on the "
+        "lease clock",
     ),
     "cordoned": Key(
         "zset", "hosts that are about to be removed; a group that registers on such a host is marked to drain"
@@ -97,8 +97,8 @@ SINGLE = {
     ),
     "wanted": Key(
         "zset",
-        "a member for each group that the requests of `demand` need, by the time since which they need it; KEDA reads "
-        "its `ZCARD`",
+        "a member for each group that the requests of `demand` need, by the time at which they began to need it; KEDA "
+        "reads its `ZCARD`",
     ),
     "wakeup": Key("list", "wake-ups for idle leaders (BLPOP)"),
     "dead": Key("zset", "failed tasks (dead letters), by the time of their failure"),

@@ -29,11 +29,11 @@ RULES = (
 )
 """The constants of ``domain/policy.py`` that the scripts use."""
 BUCKETS = ("WAIT_BUCKETS_MS", "RUN_BUCKETS_MS", "CANCEL_BUCKETS_MS", "CANCEL_STEP_BUCKETS")
-"""Those for metrics that are tuples of numbers, and become arrays."""
+"""Constants for metrics that are tuples of numbers. They become arrays."""
 SETS = ("RETRY_REASONS", "RELEASE_REASONS")
-"""Those for metrics that are tuples of words, and become sets."""
+"""Constants for metrics that are tuples of words. They become sets."""
 NUMBERS = ("TENANTS_MAX", "METER_MS")
-"""Those for metrics that are numbers."""
+"""Constants for metrics that are numbers."""
 TEXTS = {
     "OTHER": OTHER,
     "DELETED": DELETED,

@@ -1,4 +1,4 @@
-"""Reads what ``/metrics`` shows of the pools and of Redis, when somebody asks for it."""
+"""Reads the metrics of the pools and of Redis when a client requests ``/metrics``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 log = logging.getLogger("daybreak.api.metrics")
 
 FRESH_S = 1.0
-"""Readings this young are not repeated, however often ``/metrics`` is read."""
+"""A reading is reused for this long, however often ``/metrics`` is requested."""
 TIMEOUT_S = 3.0
 """Prometheus gives up after 10 s by default; until then the last known values are worth more than none."""
 
@@ -31,7 +31,7 @@ class MetricsReader:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
     _refused: bool = field(default=False, init=False)
-    """Whether the server has refused to say how it is, so that the log has one line about it."""
+    """Whether the server has refused INFO. The log then has one line about it."""
 
     async def refresh(self) -> None:
         """Read all pools and the server, unless that was done a moment ago. Never raises."""
@@ -48,12 +48,12 @@ class MetricsReader:
                 log.debug("the metrics of the pools are those of the last reading: %s", exc)
             except Exception:
                 log.exception("the metrics of the pools cannot be read")
-            finally:  # also after a failure: scrapes that waited for the lock do not try again
+            finally:  # even after a failure, so that scrapes that waited for the lock do not try again
                 self._read_at = loop.time()
                 self.metrics.pools.update_server(stats, up=up)
 
     async def _read_server(self) -> ServerStats | None:
-        """The state of the server; ``None`` if it does not allow INFO, as some managed servers."""
+        """The state of the server; ``None`` if it does not allow INFO, as on some managed servers."""
         try:
             return await self.measurements.server_stats()
         except StoreUnavailableError:

@@ -36,7 +36,7 @@ _JITTER = random.Random()
 
 
 async def report_ages(metrics: GatewayMetrics) -> None:
-    """Report how long ago each pool's last tick was, also while a tick hangs. Runs until cancelled."""
+    """Report how long ago each pool's last tick was, even while a tick hangs. Runs until cancelled."""
     while True:
         metrics.update_ages()
         await asyncio.sleep(AGES_S)

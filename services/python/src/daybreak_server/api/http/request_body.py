@@ -1,4 +1,4 @@
-"""Reads request bodies and headers. A body is a JSON object whose size is bounded, also after decompression."""
+"""Reads request bodies and headers. A body is a JSON object whose size is bounded, even after decompression."""
 
 from __future__ import annotations
 

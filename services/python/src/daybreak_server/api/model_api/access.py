@@ -1,7 +1,7 @@
 """Who may change workers and models.
 
-A worker gets clients' requests, and a model is a command line on the workers' machines. So whoever changes them must be
-on this machine, or send ``workers.token`` or ``admin.token``. Everyone may see which models there are.
+A worker gets clients' requests, and a model is a command line on the workers' machines. A client that changes them must
+be on this machine, or send ``workers.token`` or ``admin.token``. Everyone may see which models there are.
 """
 
 from __future__ import annotations

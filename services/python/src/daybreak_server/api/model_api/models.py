@@ -51,18 +51,20 @@ def router(ctx: Dependencies) -> APIRouter:
     async def register(request: Request) -> Response:
         """Register a model. Its first request starts it, unless `min_replicas` asks for more."""
         access.require(request)
-        asked = parse_registration(await read_json(request, max_bytes=max_bytes))
+        requested = parse_registration(await read_json(request, max_bytes=max_bytes))
         view = await ctx.registry_cache.refresh()
-        _check_name(asked.alias, view.models, pools)
-        _check_fallback(asked, view.models, pools)
-        record = registered_model(asked, now_ms=services.now_ms(), idle_s=services.settings.workers.idle_s)
+        _check_name(requested.alias, view.models, pools)
+        _check_fallback(requested, view.models, pools)
+        record = registered_model(
+            requested, now_ms=services.now_ms(), idle_s=services.settings.workers.idle_s
+        )
         if not await services.registry.add_model(record):
-            raise _taken(asked.alias)
+            raise _taken(requested.alias)
         view = await ctx.registry_cache.refresh()
-        shown = views.model(view, asked.alias, trusted=True)
+        shown = views.model(view, requested.alias, trusted=True)
         if shown is None:
-            raise model_not_found(asked.alias)  # it has been deleted meanwhile
-        location = f"{path_prefix.current()}/v1/models/{asked.alias}"
+            raise model_not_found(requested.alias)  # another request has just deleted it
+        location = f"{path_prefix.current()}/v1/models/{requested.alias}"
         return json_response(shown, status=201, headers={"Location": location})
 
     @routes.get("/v1/models", **openapi_specs.MODELS)
@@ -134,24 +136,24 @@ def _check_name(alias: str, models: Mapping[str, ModelRecord], pools: frozenset[
 
 
 def _check_fallback(
-    asked: RegisterModelRequest, models: Mapping[str, ModelRecord], pools: frozenset[str]
+    requested: RegisterModelRequest, models: Mapping[str, ModelRecord], pools: frozenset[str]
 ) -> None:
     """A fallback may be registered later, but may not have a fallback itself: it should answer soon."""
-    if asked.fallback is None:
+    if requested.fallback is None:
         return
-    if asked.fallback in pools:
-        raise invalid_field("fallback", f"fallback names the pool {asked.fallback}. Name a model.")
-    other = models.get(asked.fallback)
+    if requested.fallback in pools:
+        raise invalid_field("fallback", f"fallback names the pool {requested.fallback}. Name a model.")
+    other = models.get(requested.fallback)
     if other is not None and other.fallback is not None:
         raise invalid_field(
             "fallback",
             f"The model {other.alias} has itself the fallback {other.fallback}. Name a model without one.",
         )
     for model in models.values():
-        if model.fallback == asked.alias:
+        if model.fallback == requested.alias:
             raise invalid_field(
                 "fallback",
-                f"The model {asked.alias} is the fallback of {model.alias}, so it may not have one itself. "
+                f"The model {requested.alias} is the fallback of {model.alias}, so it may not have one itself. "
                 "Leave fallback out.",
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -74,15 +75,8 @@ def router(ctx: Dependencies) -> APIRouter:
             raise not_found(str(exc) or f"There is no worker {id[:MAX_FIELD_CHARS]!r}. Register it.") from exc
         except WorkerTakenError as exc:
             raise ApiError(ErrorCode.CONFLICT, str(exc)) from exc
-        models = assigned_models(replicas, await _models_of(replicas))
+        models = assigned_models(replicas, await _models_of(ctx, replicas))
         return json_response(WorkerAssignments(heartbeat_s=settings.heartbeat_s, models=models))
-
-    async def _models_of(replicas: tuple[Replica, ...]) -> dict[str, ModelRecord]:
-        """The registered models. The plan may know one that the latest view does not have yet."""
-        view = await ctx.registry_cache.get()
-        if any(replica.alias not in view.models for replica in replicas):
-            view = await ctx.registry_cache.refresh()
-        return dict(view.models)
 
     @routes.delete("/v1/workers/{id}", **openapi_specs.REMOVE_WORKER)
     async def remove(
@@ -96,6 +90,14 @@ def router(ctx: Dependencies) -> APIRouter:
         return Response(status_code=204)
 
     return routes
+
+
+async def _models_of(ctx: Dependencies, replicas: tuple[Replica, ...]) -> Mapping[str, ModelRecord]:
+    """The registered models. The plan may know one that the latest view does not have yet."""
+    view = await ctx.registry_cache.get()
+    if any(replica.alias not in view.models for replica in replicas):
+        view = await ctx.registry_cache.refresh()
+    return view.models
 
 
 async def _checked_url(text: str, request: Request, settings: WorkerSettings) -> WorkerUrl:

@@ -23,8 +23,8 @@ from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.routing import RoutingPolicy
 
 BROKEN_PAUSE_S = 0.5
-"""How long a request waits until a group that broke while it had it may get it again; each further time, twice as
-long."""
+"""If a group breaks while it has a request, the request waits this long before the same group may get it again. The
+pause doubles with each further time."""
 
 
 def _nothing() -> None:
@@ -82,7 +82,7 @@ class PoolRouter:
         self._closing: Exception | None = None
         """Why all requests are refused, if they are."""
         self._arranged_for: tuple[RoutingPolicy, Sequence[Candidate]] = (policy, ())
-        """The policy and the groups by which the line knows who waits for one certain group."""
+        """The policy and the groups for which the line last worked out which requests wait for one certain group."""
 
     @property
     def in_flight(self) -> int:
@@ -91,12 +91,12 @@ class PoolRouter:
 
     @property
     def waiting(self) -> int:
-        """Requests in the line."""
+        """The number of requests that wait in line."""
         return len(self._line)
 
     @property
     def oldest_wait_s(self) -> float:
-        """For how long the oldest request in the line has waited; 0 if none waits."""
+        """How long the oldest request in the line has waited; 0 if none waits."""
         return self._line.oldest_wait_s(asyncio.get_running_loop().time()) if len(self._line) else 0.0
 
     @property

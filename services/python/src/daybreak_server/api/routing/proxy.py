@@ -66,7 +66,7 @@ log = logging.getLogger("daybreak.api.routing")
 DEADLINE_HEADER = b"daybreak-deadline-s"
 SESSION_HEADER = b"daybreak-session"
 MAX_STALE = 3
-"""How many idle connections that turn out to be closed are replaced before it counts as a failure of the group."""
+"""A request may meet this many idle connections that turn out to be closed. Any more count as failures of the group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +199,7 @@ class Proxy:
             raise full("buffered_bytes") from exc
         finally:
             body.drop()
-        watch.start()  # also if the group answered before the body was complete: nobody reads the rest of it
+        watch.start()  # even if the group answered before the body was complete: nobody reads the rest of it
         self._metrics.first_byte(asyncio.get_running_loop().time() - began)
         trace.first_byte(answer.status)
 

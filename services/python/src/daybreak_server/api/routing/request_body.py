@@ -22,7 +22,7 @@ class BuffersFullError(Exception):
 
 
 class BufferedBytes:
-    """Counts the bytes of all bodies that are kept in memory, also of those that still arrive."""
+    """Counts the bytes of all bodies that are kept in memory, including those that are still arriving."""
 
     def __init__(self, max_bytes: int) -> None:
         self.count = 0

@@ -52,7 +52,7 @@ class Waiter:
 
 
 class _Lane:
-    """Waiters of which the first is at the front: those that have had a group, then the others."""
+    """Waiting requests in their order: first those that have had a group, then the others."""
 
     def __init__(self, waiters: Iterable[Waiter] = ()) -> None:
         self._again: dict[Waiter, None] = {}
@@ -95,9 +95,9 @@ class WaitingLine:
         return now - oldest.since if oldest is not None else 0.0
 
     def join(self, ticket: Ticket) -> Waiter:
-        """Join the line: at its end, or before all that have had no group yet if this one has.
+        """Join the line: at its end, or, if this request has had a group, before all requests that have had none.
 
-        :raises LineFullError: but not for a request that has had a group.
+        :raises LineFullError: when the line is full. A request that has had a group may join nevertheless.
         """
         if not ticket.tried:
             if len(self) >= self._max_waiting:

@@ -14,7 +14,16 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from daybreak.wire import BatchRequest, ErrorCode, Event, Problem, SubmitRequest
+from daybreak.wire import (
+    BatchRequest,
+    ErrorCode,
+    Event,
+    Problem,
+    RegisterModelRequest,
+    SubmitRequest,
+    WorkerHeartbeat,
+    WorkerRegistration,
+)
 from daybreak.wire.errors import MEDIA_TYPE, TYPE_PREFIX
 from daybreak_server.api import path_prefix
 from daybreak_server.api.errors import ApiError
@@ -29,10 +38,18 @@ Errors are `application/problem+json` with a stable `code`. A WebSocket at `/v1/
 the same objects as `/v1/tasks/{id}/events`. It closes with 1000 after the last event, and with 4404 if there \
 is no such task.
 """
-_METHODS = ("get", "post", "put", "delete")
-_EXTRA: tuple[type[BaseModel], ...] = (SubmitRequest, BatchRequest, Problem, Event)
+_METHODS = ("get", "post", "put", "patch", "delete")
+_EXTRA: tuple[type[BaseModel], ...] = (
+    SubmitRequest,
+    BatchRequest,
+    Problem,
+    Event,
+    RegisterModelRequest,
+    WorkerRegistration,
+    WorkerHeartbeat,
+)
 _ON_ALL_ROUTES = (ErrorCode.INTERNAL.value, ErrorCode.HOST_NOT_ALLOWED.value)
-_MODIFYING = ("post", "put", "delete")
+_MODIFYING = ("post", "put", "patch", "delete")
 _TASK_LINKS = {
     "show": {"operationId": "get_task", "parameters": {"id": "$response.body#/id"}},
     "follow": {"operationId": "follow", "parameters": {"id": "$response.body#/id"}},
@@ -163,6 +180,7 @@ def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
     _set_examples(paths["/v1/tasks"]["post"], by_pool)
     _set_examples(paths["/v1/estimate"]["post"], by_pool)
     _set_examples(paths["/v1/tasks:batch"]["post"], {"all": {"value": {"tasks": list(tasks.values())}}})
+    _add_model_examples(paths)
     try:
         video = catalog.default()
     except ApiError:
@@ -180,6 +198,23 @@ def _add_examples(document: dict[str, Any], catalog: Catalog) -> None:
     _set_parameters(
         paths["/v1/pools/{name}/serve/{path}"]["post"], name=(serving or names)[0], path="v1/things"
     )
+
+
+def _add_model_examples(paths: dict[str, Any]) -> None:
+    """Examples of a model, and of a worker that registers itself."""
+    model = {"alias": "small", "source": "Qwen/Qwen3-0.6B", "max_model_len": 4096}
+    state = {"incarnation": "6f1c", "gpus": [], "memory_bytes": 64 << 30, "memory_free_bytes": 60 << 30}
+    worker = {"id": "gpu-1", "url": "http://127.0.0.1:7000", "version": "0.1.0", "engines": ["vllm"], **state}
+    bodies = {
+        ("/v1/models/register", "post"): model,
+        ("/v1/workers", "post"): worker,
+        ("/v1/workers/{id}", "put"): {**state, "draining": False, "models": []},
+    }
+    for (path, method), body in bodies.items():
+        _set_examples(paths[path][method], {"example": {"value": body}})
+    for path, names in (("/v1/models/{alias}", {"alias": "small"}), ("/v1/workers/{id}", {"id": "gpu-1"})):
+        for operation in paths[path].values():
+            _set_parameters(operation, **names)
 
 
 def _set_parameters(operation: dict[str, Any], **examples: str) -> None:

@@ -98,7 +98,7 @@ def _groups(view: PoolView) -> Iterator[Check]:
         what,
         f"{len(problems)} of {len(ready)} cannot be reached from here: {group.id} at {group.endpoint}: {problem}",
         "gateways need a connection to each group: check network policies and firewalls between them "
-        "(on Kubernetes, only what a gateway's pod says of this counts)",
+        "(on Kubernetes, only the result from a gateway's pod counts)",
     )
 
 

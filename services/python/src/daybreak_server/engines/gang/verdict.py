@@ -9,7 +9,7 @@ At each point of agreement a rank reports that it stepped, is done, or failed. T
 2. The store says that the lease is stale: another attempt has the task. ``ABANDON``: write nothing, and remove this
    attempt's files.
 3. Every rank failed in the same way: ``FAIL``. The group stays warm. The task gets a strike; a permanent error ends it.
-4. The task was cancelled or is past its deadline: ``STOP``, also if every rank is done.
+4. The task was cancelled or is past its deadline: ``STOP``, even if every rank is done.
 5. Every rank is done: ``FINISH``.
 6. The group drains or leaves: ``RELEASE``. Otherwise ``CONTINUE`` with the next step.
 """

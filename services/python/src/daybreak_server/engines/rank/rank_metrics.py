@@ -1,6 +1,6 @@
-"""What a rank measures of its work: steps, phases, attempts, and the age of its heartbeat and lease.
+"""What a rank measures about its work: steps, phases, attempts, and the age of its heartbeat and lease.
 
-The calls are on the work's own path, so each costs a few microseconds, and none of them ever raises.
+The work itself makes these calls, so each takes only a few microseconds, and none of them ever raises.
 """
 
 from __future__ import annotations
@@ -95,22 +95,22 @@ class RankMetrics:
 
     @harmless
     def loaded(self, phase: str, seconds: float) -> None:
-        """A phase of the group's start took so long."""
+        """A phase of the group's start took ``seconds``."""
         self._meter.histogram(catalogue.RANK_LOAD, self._pool, phase).observe(seconds)
 
     @harmless
     def claimed(self, seconds: float) -> None:
-        """A wake-up token led to a claim after so long."""
+        """A wake-up led to a claim after ``seconds``."""
         self._meter.histogram(catalogue.RANK_CLAIM, self._pool).observe(seconds)
 
     @harmless
     def script_called(self, script: str, seconds: float, _succeeded: bool) -> None:
-        """A call of a Redis script took so long."""
+        """A call of a Redis script took ``seconds``."""
         self._meter.histogram(catalogue.RANK_SCRIPT, self._pool, script).observe(seconds)
 
     @harmless
     def ages(self, heartbeat_s: float, *, lease_s: float | None) -> None:
-        """How long ago the work advanced, and the lease of the running task was renewed."""
+        """The work last advanced ``heartbeat_s`` ago, and the lease of the running task was renewed ``lease_s`` ago."""
         self._meter.gauge(catalogue.RANK_HEARTBEAT_AGE, self._pool, str(self._rank)).set(heartbeat_s)
         if self._rank == 0:
             self._meter.gauge(catalogue.RANK_LEASE_AGE, self._pool).set(lease_s or 0.0)

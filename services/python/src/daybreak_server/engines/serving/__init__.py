@@ -5,7 +5,7 @@ From the inside out:
 * ``answer_parts``   turns what ``serve`` returns into a checked head and parts of a body
 * ``exchange``       one request and its answer, between the thread that works and the loop that speaks HTTP
 * ``admission``      how many requests a group holds, and why it refuses more
-* ``request_metrics`` what a leader measures of its requests
+* ``request_metrics`` what a leader measures about its requests
 * ``http_app``       the ASGI app of a leader: admits, reads, refuses, streams
 * ``http_server``    runs the app on a free port of the leader's host
 * ``request_run``    runs one request on all ranks, with a point of agreement after each part

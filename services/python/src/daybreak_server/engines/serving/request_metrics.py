@@ -1,4 +1,4 @@
-"""What a leader measures of its requests. The calls are on the way of each request, and none of them ever raises."""
+"""What a leader measures about its requests. Every request makes these calls, so none of them ever raises."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class RequestMetrics:
 
     @harmless
     def count_tokens(self, *, input: int = 0, output: int = 0) -> None:
-        """The workload has read and produced so many tokens."""
+        """The workload has read ``input`` tokens and produced ``output`` tokens."""
         for kind, count in ((TokenKind.INPUT, input), (TokenKind.OUTPUT, output)):
             if count > 0:
                 self._meter.counter(catalogue.RANK_TOKENS, self._pool, kind).inc(count)

@@ -39,8 +39,8 @@ from daybreak_server.ports.store_errors import StoreError, StoreRefusedError
 _log = logging.getLogger(__name__)
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 REPORT_TTL_MARGIN_S = 90.0
-"""A published report outlives the step after the next by this much, because deploying to a slow head delays the next
-report."""
+"""A published report is kept until the step after the next one is due, and this long in addition: deploying to a slow
+head delays the next report."""
 SERVE_STATES_S = 5.0
 """The timeout for a head that is slow to answer."""
 

@@ -49,7 +49,7 @@ class ClusterState:
 
     @property
     def still_named(self) -> tuple[str, ...]:
-        """Pods named for deletion that KubeRay has not deleted yet: they must stay in the list."""
+        """Pods in ``workers_to_delete`` that KubeRay has not deleted yet. They must stay in that list."""
         existing = {pod.name for pod in self.workers if not pod.terminating}
         return tuple(name for name in self.cluster.workers_to_delete if name in existing)
 
@@ -60,7 +60,7 @@ class ClusterState:
 
     @property
     def ready_groups(self) -> int:
-        """The number of groups that can take tasks or work on one, on hosts that stay."""
+        """The number of groups that can take tasks or requests, or are working, without those on hosts that will go."""
         return sum(is_ready(group) for placement in self.placements for group in placement.groups)
 
     @property

@@ -127,8 +127,8 @@ def _no_scaler(observed: Observed) -> Iterator[Cause]:
         yield Cause(
             reason="NotAsked",
             message="Tasks or requests wait, but KEDA does not scale the pool: it does not see them, or it does not "
-            "run. Check the pool's ScaledObject and KEDA's operator. `kubectl scale` of the GeneratorPool scales by "
-            "hand.",
+            "run. Check the pool's ScaledObject and KEDA's operator. To scale by hand, run `kubectl scale` on the "
+            "GeneratorPool.",
         )
 
 
@@ -161,7 +161,8 @@ def _cluster_state(state: ClusterState, observed: Observed) -> Iterator[Cause]:
         yield Cause(
             reason="KubeRaySilent",
             message="KubeRay creates no pods for the RayCluster and reports no error: its operator does not run, or "
-            "does not watch this namespace. The pool continues by itself once it does. Tasks wait until then.",
+            "does not watch this namespace. Once you have corrected that, the pool continues by itself. Tasks wait "
+            "until then.",
         )
     if state.cluster.hosts > 1 and any(pod.replica == pod.name for pod in state.workers):
         yield Cause(

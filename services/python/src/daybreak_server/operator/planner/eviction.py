@@ -11,11 +11,13 @@ from daybreak_server.operator.planner.placement import GroupPlacement, is_busy, 
 FORM_S = 120.0
 """Hosts that run without a group may be about to form one. They may be evicted once they have run this long."""
 RELEASE_S = 15.0
-"""A group releases its task at its drain deadline. This much later the operator assumes that it cannot."""
+"""A group releases its task at its drain deadline. If it still has the task after this long, the operator assumes that
+it cannot release it."""
 
 MARK_S = 30.0
-"""A drain record older than this whose group has no mark yet gets a new time. A record is not renewed on every call,
-because the status is written before the mark: an operator that always dies in between would never set the mark."""
+"""If a group has no drain mark this long after its drain record, the record gets a new time. It does not get one on
+every call, because the operator writes a new time to the status before it sets the mark: an operator that always dies
+in between would never set the mark."""
 
 Drains = Mapping[str, Drain]
 
@@ -36,9 +38,9 @@ def choose(
 def may_evict(placement: GroupPlacement, *, now: float, drains: Drains) -> bool:
     """Whether its hosts may go now: no group on them is busy, unless its drain deadline has passed.
 
-    The same plan marks an idle group before it names the hosts. The precondition then finds either that the group has
-    drained, or that it took a task just before the mark. A group that answers requests must have drained before the
-    plan, because it only learns of the mark when it next refreshes its registration, and until then takes requests.
+    The same plan marks an idle group before it names the hosts. The precondition for naming them then finds that the
+    group has drained, or that it took a task just before the mark. A group that answers requests must have drained
+    before the plan, because it takes requests until it sees the mark, when it next refreshes its registration.
     """
     if placement.groups:
         return all(_may_leave(group) or overdue(group, now=now, drains=drains) for group in placement.groups)

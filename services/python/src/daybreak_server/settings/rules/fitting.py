@@ -83,7 +83,7 @@ def _is_installed(module: str) -> bool:
 
 
 def of_router(router: RouterSettings) -> Iterator[str]:
-    """Limits on bodies of requests of which one makes another impossible to reach."""
+    """Limits on the bodies of requests that can never be reached, because another limit is lower."""
     if router.max_body_bytes > REQUEST_BODY_MAX_BYTES:
         yield f"max_body_bytes is larger than {REQUEST_BODY_MAX_BYTES}, the most that a group reads; lower it"
     kept = min(router.buffer_bytes, router.max_body_bytes)

@@ -14,7 +14,9 @@ from pydantic import AfterValidator, BeforeValidator
 EVERY: Final = "*"
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-_OWN_PATHS = frozenset({"v1", "generate", "docs", "openapi.json", "healthz", "readyz", "metrics"})
+_OWN_PATHS = frozenset(
+    {"v1", "generate", "docs", "openapi.json", "health", "healthz", "readyz", "metrics", "workers"}
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 

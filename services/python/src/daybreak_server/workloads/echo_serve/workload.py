@@ -1,4 +1,4 @@
-"""``echo-serve``: answers each request as the request itself asks for, and fails in every way that a test needs.
+"""``echo-serve``: answers each request in the way that its body describes, and can fail in every way that a test needs.
 
 The JSON body of a request is a :class:`Wish`. A request without a body is answered with its method, path, query and
 headers. Every answer has the headers ``echo-pid``, the process of the leader, and ``echo-count``, the number of
@@ -69,7 +69,7 @@ class EchoServe:
         """Do nothing."""
 
     def serve(self, request: Request) -> Response:
-        """Answer as the body asks for."""
+        """Answer in the way that the body describes."""
         headers = {"echo-pid": str(os.getpid()), "echo-count": str(next(self._numbers))}
         if not request.body:
             shown = {

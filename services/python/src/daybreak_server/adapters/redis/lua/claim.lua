@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Claims the next task for each group. If the answer to an earlier claim was lost, Redis has a task under the group's
--- name of which the group does not know. The script first releases that task.
+-- Claims the next task for each group. If the answer to an earlier claim was lost, the group has a task that it does not
+-- know about. The script first releases that task.
 -- ARGV: the terms, then a claimant for each group. Answers one item for each group.
 local function run(ARGV)
   local terms, first = read.terms(ARGV, 1), width.terms + 1

@@ -1,8 +1,8 @@
 """Loads a diffusers model directly onto its device, in its dtype, without accelerate.
 
 ``from_pretrained`` requires accelerate for models that keep some modules in float32, as Wan's transformer does
-(diffusers 0.42.1), and it goes through host memory. Here the model is created without storage, and each tensor of the
-safetensors files takes its place. So an expert of 28 GB needs its size only once.
+(diffusers 0.42.1), and it goes through host memory. Here the model is created without storage, and the tensors of the
+safetensors files become its parameters. So an expert of 28 GB is in memory only once.
 """
 
 from __future__ import annotations

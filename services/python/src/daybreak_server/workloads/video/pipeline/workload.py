@@ -5,8 +5,8 @@ loop; only the leader has the text encoder, the VAE and the MP4 encoder, and sha
 
 Rules that keep the ranks of a group together when you change ``run``:
 
-* Every rank yields the same number of times. Work of the leader alone (text encoder, VAE, encoder, previews) ends at a
-  yield before the next collective, so that the other ranks learn of a failure at the point of agreement.
+* Every rank yields the same number of times. Work that only the leader does (text encoder, VAE, MP4 encoder, previews)
+  ends at a yield before the next collective, because the other ranks learn of the leader's failure at a yield.
 * Every rank checks the input before the first collective.
 * ``step`` counts denoise steps in every phase, so a checkpoint taken while decoding has the last step.
 """
@@ -104,7 +104,8 @@ class VideoWorkload:
         import torch
 
         for name, value in CPU_ENVIRONMENT.items():
-            # MKL has no other switch. The program that starts ranks should set it too, because MKL reads it once.
+            # MKL has no other switch. MKL reads these variables only once, so the program that starts ranks should
+            # set them too.
             os.environ.setdefault(name, value)  # noqa: TID251 - torch reads it
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(self.options.threads or threads_for(cores, self.group.size))

@@ -1,8 +1,8 @@
 """Checks a model folder without torch: ``daybreakd models verify FOLDER``.
 
 A model that was copied only in part, or cloned without Git LFS, would fail hours later on a GPU. This check finds such
-a fault in a second, because it reads only JSON files and safetensors headers. It does not find a flipped bit in the
-weights: the download tool must verify the checksum of 60 GB.
+a fault in a second, because it reads only JSON files and safetensors headers. It does not read the 60 GB of weights, so
+it does not find a flipped bit in them: the download tool must verify their checksums.
 """
 
 from __future__ import annotations
