@@ -7,68 +7,13 @@ be combined at will. A bad plot breaks one promise, and the checker must name it
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testkit.serving_tale import WISH, Plot, Tale, history_of
 from verification.faults.serving.checker import MAX_TRIES, check
-from verification.faults.wish import Wish
-
-Line = dict[str, Any]
-Plot = Callable[["Tale"], None]
-WISH = Wish(parts=3, size=50)
-
-
-class Tale:
-    """The lines about one request. Each call advances the time by a tenth of a second."""
-
-    def __init__(self, number: int, began: float = 0.0) -> None:
-        self.number = number
-        self.pid = number * 100
-        self.now = began
-        self.lines: list[Line] = []
-        self.ran: list[Line] = []
-        self.line("request", "begin", wish=asdict(WISH), deadline_s=30.0)
-
-    def line(self, op: str, kind: str, **fields: Any) -> None:
-        self.now += 0.1
-        self.lines.append({"op": op, "kind": kind, "request": self.number, **fields, "t": self.now})
-
-    def run(self, kind: str, *, pid: int = 0, send: int = 1) -> None:
-        self.now += 0.1
-        line = {"op": "ran", "kind": kind, "request": self.number, "send": send, "pid": pid or self.pid}
-        self.ran.append({**line, "at": self.now, "t": 1e6})
-
-    def whole_run(self, *, pid: int = 0, send: int = 1) -> None:
-        self.run("begin", pid=pid, send=send)
-        self.run("end", pid=pid, send=send)
-
-    def sent(self, kind: str, *, send: int = 1, size: int = 0, **changes: Any) -> None:
-        """A send that ends now, with the first ``size`` bytes of the answer."""
-        answer = WISH.answer(self.number)[:size]
-        fields = {
-            "send": send,
-            "gateway": f"gateway-{self.number}",
-            "began": self.now - 0.05,
-            "first": self.now if size else None,
-            "status": 200 if size else 0,
-            "pid": self.pid if size else 0,
-            "size": size,
-            "crc": zlib.crc32(answer),
-            "error": "",
-        }
-        self.line("send", kind, **{**fields, **changes})
-
-    def answered(self, *, send: int = 1, **changes: Any) -> None:
-        self.sent("complete", send=send, size=len(WISH.answer(self.number)), **changes)
-
-    def killed(self, what: str = "leader", *, pid: int = 0) -> None:
-        name = f"gateway-{self.number}" if what == "gateway" else f"online-{self.number}.0"
-        self.line("fault", f"kill-{what}", name=name, pid=pid or self.pid)
 
 
 def plain(tale: Tale) -> None:
@@ -314,19 +259,6 @@ BAD: dict[Plot, str] = {
 }
 
 
-def history_of(plots: list[tuple[Plot, float]], *, settled: bool = True) -> list[Line]:
-    """The history of these requests, each of which begins at its time."""
-    tales = []
-    for number, (plot, began) in enumerate(plots, 1):
-        tale = Tale(number, began)
-        plot(tale)
-        tales.append(tale)
-    lines = sorted((line for tale in tales for line in tale.lines), key=lambda line: line["t"])
-    ran = [line for tale in tales for line in tale.ran]
-    end = [{"op": "load", "kind": "end", "requests": len(tales), "t": 1e6}]
-    return [{"op": "run", "kind": "begin", "t": 0.0}, *lines, *ran, *(end if settled else [])]
-
-
 plots = st.lists(st.tuples(st.sampled_from(GOOD), st.floats(0, 5)), max_size=12)
 
 
@@ -363,6 +295,22 @@ def test_a_run_that_belongs_to_no_request_is_found() -> None:
     lines = history_of([(plain, 0.0)])
     stray = {"op": "ran", "kind": "begin", "request": 9, "send": 1, "pid": 1, "at": 1.0, "t": 1.0}
     assert [found.kind for found in check([*lines, stray]).violations] == ["stray"]
+
+
+@pytest.mark.parametrize(("answers", "kinds"), [(False, []), (True, ["unexplained"])])
+def test_a_gateway_that_restarts_slowly_explains_refused_connections_until_it_answers(
+    answers: bool, kinds: list[str]
+) -> None:
+    def refused(tale: Tale) -> None:
+        tale.killed("gateway")
+        tale.now += 20
+        tale.sent("broken", gateway="gateway-1")
+        tale.whole_run(send=2)
+        tale.answered(send=2, gateway="gateway-2")
+
+    other: Plot = lambda tale: (tale.whole_run(), tale.answered(gateway="gateway-1"))  # noqa: E731
+    history = history_of([(refused, 0.0), (other if answers else plain, 15.0)])
+    assert [found.kind for found in check(history).violations] == kinds
 
 
 def test_an_engine_that_outlives_its_worker_is_found() -> None:

@@ -70,8 +70,19 @@ def cut_by_a_fault(seen: ServingObservations) -> Iterator[Violation]:
                     for fault in seen.faults
                     if fault.kind == "preempt-gateway" and fault.name == send.gateway
                 ]
-            if not any(send.began - NOTICED_S <= at <= send.ended + NOTICED_S for at in deaths):
+            if any(send.began - NOTICED_S <= at <= send.ended + NOTICED_S for at in deaths):
+                continue
+            if send.kind != "broken" or not _is_still_down(seen, send, deaths):
                 yield _violation("unexplained", request, f"no fault explains this: {_outcome(send)}")
+
+
+def _is_still_down(seen: ServingObservations, send: Send, deaths: Iterable[float]) -> bool:
+    """Whether the gateway was killed and has answered nobody since. On a busy machine its restart takes long."""
+    return any(
+        at <= send.began
+        and not any(at + NOTICED_S < first < send.began for first in seen.answers(send.gateway))
+        for at in deaths
+    )
 
 
 def whole(seen: ServingObservations) -> Iterator[Violation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +96,13 @@ class ServingObservations:
     def gateway_kills(self, name: str) -> Sequence[float]:
         """When the gateway with this name was killed."""
         return [fault.at for fault in self.faults if fault.kind == "kill-gateway" and fault.name == name]
+
+    def answers(self, gateway: str) -> Iterator[float]:
+        """When the answers of a gateway began."""
+        for request in self.requests.values():
+            for send in request.sends:
+                if send.gateway == gateway and send.first is not None:
+                    yield send.first
 
     def group_kills(self, leader: int) -> Sequence[float]:
         """When a rank of the group with this leader was killed, or this engine or its worker. Each process that starts

@@ -26,7 +26,8 @@ from verification.faults.replicas import Target
 from verification.faults.serving.load import runs_folder
 
 MODEL = "model"
-READY_S = 60.0
+READY_S = 180.0
+"""How long a busy machine may take to start what was killed. Requests have their own deadline."""
 _ENGINE_END_S = 15.0
 """How long the engines of a dead worker may take to end: its guardian gives them 5 s, and then kills them."""
 
