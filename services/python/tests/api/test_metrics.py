@@ -20,7 +20,7 @@ from daybreak_server.api.services import wall_ms
 from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.tasks import EventDraft
-from daybreak_server.observability import catalogue, pool_catalogue, router_catalogue
+from daybreak_server.observability import catalogue, model_catalogue, pool_catalogue, router_catalogue
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.observability.pool_metrics import STATE_S, TOTALS_S, PoolMetrics
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
@@ -36,6 +36,7 @@ NEEDS_MORE = {
     "daybreak_files_deleted_total",  # a deletion
     "daybreak_tenant_weight_ratio",  # a tenant that has used time and waits
     *(metric.name for metric in router_catalogue.ALL),  # a pool that answers requests
+    *(metric.name for metric in model_catalogue.ALL if "model" in metric.labels),  # a model
 }
 """Metrics without series until something happens that these tests do not make happen."""
 

@@ -21,7 +21,7 @@ COMMANDS = [
     for command in app.registered_commands
     if command.callback is not None
 ]
-ARGUMENTS = {"routing": ["answers"]}
+ARGUMENTS = {"routing": ["answers"], "worker": ["--manager-url", "http://127.0.0.1:1"]}
 """What a command needs besides settings."""
 WRONG = {
     "a password that is not escaped": ({"DAYBREAK_REDIS__URL": f"redis://:{SECRET}/x@h:6379/0"}, "%2F"),

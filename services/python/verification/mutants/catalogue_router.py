@@ -71,7 +71,7 @@ ROUTER: tuple[Mutant, ...] = (
     mutant(
         "router-poison-by-refusal",
         "a request that breaks groups in which another rank dies is sent to all of them",
-        (f"{_ROUTING}/proxy.py", "if refusal_of(answer) == BROKEN:", "if False:"),
+        (f"{_ROUTING}/proxy.py", "if refusal_of(answer) == BROKEN or is_broken_worker(answer):", "if False:"),
         tests=f"{_FAILURES}::test_a_request_that_breaks_the_groups_that_run_it_is_given_up",
     ),
     mutant(
@@ -83,7 +83,7 @@ ROUTER: tuple[Mutant, ...] = (
     mutant(
         "router-closing-keeps-waiting",
         "requests that wait in a gateway that shuts down learn of it only at their deadline",
-        (f"{_ROUTING}/pool_router.py", "        self._line.refuse_all(ClosingError())\n", ""),
+        (f"{_ROUTING}/pool_router.py", "        self._line.refuse_all(self._closing)\n", ""),
         tests=f"{_FAILURES}::test_a_gateway_that_shuts_down_sends_waiting_clients_to_another_one",
     ),
     mutant(

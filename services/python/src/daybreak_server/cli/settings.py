@@ -140,7 +140,8 @@ def _sections(
             rows.append(_row(path, field, values.get(name), unchanged.get(name)))
         elif inner[1]:
             for key, entry in values.get(name, {}).items():
-                first, *more = _sections(inner[0], (*path, key), entry, _defaults(inner[0]) if entry else {})
+                usual = (unchanged.get(name) or {}).get(key) or (_defaults(inner[0]) if entry else {})
+                first, *more = _sections(inner[0], (*path, key), entry, usual)
                 below += (replace(first, title=f"{first.title} {field.description or ''}"), *more)
         else:
             below += _sections(inner[0], path, values.get(name, {}), unchanged.get(name, {}))
