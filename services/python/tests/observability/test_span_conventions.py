@@ -38,6 +38,7 @@ from daybreak_server.observability import span_steps
 from daybreak_server.observability.router_metrics import RETRY_REASONS
 from daybreak_server.observability.tracing import OpenTelemetryTracing
 
+ROUTE = "/v1/pools/{name}/serve/{path}"
 GROUP = GroupRecord(id=GroupId("g-1"), state=GroupState.BUSY, ranks=2)
 OUTCOMES: tuple[Outcome | None, ...] = (
     Finished(artifacts=()),
@@ -110,7 +111,7 @@ def spans() -> list[ReadableSpan]:
         attempt.settled(None if outcome is None else State.SUCCEEDED, began_ns=now)
     for method, path in (("POST", "/v1/pools/chat/serve/a"), ("BREW", "/v1/pools/chat/serve/pot")):
         request = tracing.request(
-            None, method=method, scheme="http", path=path, pool="chat", tenant="default"
+            None, method=method, route=ROUTE, scheme="http", path=path, pool="chat", tenant="default"
         )
         request.waited(began_ns=time.time_ns() - 10**9, granted=True)
         for reason in RETRY_REASONS:
@@ -119,7 +120,9 @@ def spans() -> list[ReadableSpan]:
         request.sent("g-2", "http://10.0.0.2:20100")
         request.first_byte(200)
         request.ended("answered" if method == "POST" else "cut_off")
-    refused = tracing.request(context, method="GET", scheme="https", path="/p", pool="chat", tenant="default")
+    refused = tracing.request(
+        context, method="GET", route=ROUTE, scheme="https", path="/p", pool="chat", tenant="default"
+    )
     refused.waited(began_ns=time.time_ns(), granted=False)
     refused.ended("not_ready", status=503)
     tracing.close(5)
