@@ -226,7 +226,10 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
     for name, value in (model.args or {}).items():
         yield "option", f"{name}={value}"
     memory = "of unknown size" if model.memory_bytes is None else size(model.memory_bytes)
-    yield "a replica", f"{memory}, {model.gpus} GPU(s), {model.target_load:g} requests"
+    yield (
+        "a replica",
+        f"{memory}, {model.gpus} GPU{'' if model.gpus == 1 else 's'}, {model.target_load:g} requests",
+    )
     if model.idle_s is not None:
         yield "stops after", f"{seconds(model.idle_s)} without requests"
     if model.fallback is not None:

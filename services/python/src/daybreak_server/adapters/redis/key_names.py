@@ -6,8 +6,9 @@ two pools.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from daybreak_server.adapters.redis.limits import EV_MAX, EVENTS_MAX
 from daybreak_server.domain.policy import GONE_MS, LEDGER_S
@@ -172,26 +173,32 @@ FAMILIES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keys:
-    """The keys of one pool."""
+class TaggedKeys:
+    """Keys with one hash tag. A subclass says which keys there are, and its tag."""
 
     prefix: str
-    pool: str
+    singles: ClassVar[Mapping[str, Key]]
+    families: ClassVar[Mapping[str, Family]]
+
+    @property
+    def tag(self) -> str:
+        """The hash tag."""
+        raise NotImplementedError
 
     @property
     def base(self) -> str:
-        """The prefix of every key of the pool: ``daybreak:{video}:``. Scripts receive it as ``KEYS[1]``."""
-        return f"{self.prefix}:{{{self.pool}}}:"
+        """The prefix of every key: ``daybreak:{video}:``. Scripts receive it as ``KEYS[1]``."""
+        return f"{self.prefix}:{{{self.tag}}}:"
 
     def single(self, name: str) -> str:
-        """The key ``name`` of :data:`SINGLE`."""
-        if name not in SINGLE:
+        """The key ``name`` of those that there are once."""
+        if name not in self.singles:
             raise KeyError(name)
         return self.base + name
 
     def of(self, family: str, member: str) -> str:
-        """The key of ``member`` in ``family`` of :data:`FAMILIES`."""
-        before, after, *_ = FAMILIES[family]
+        """The key of ``member`` in ``family``."""
+        before, after, *_ = self.families[family]
         return f"{self.base}{before}{member}{after}"
 
     def parse(self, key: str) -> tuple[str, str] | None:
@@ -199,13 +206,27 @@ class Keys:
         if not key.startswith(self.base):
             return None
         rest = key.removeprefix(self.base)
-        if rest in SINGLE:
+        if rest in self.singles:
             return rest, ""
-        for family in sorted(FAMILIES, key=lambda name: -len(FAMILIES[name].after)):
-            before, after, *_ = FAMILIES[family]
+        for family in sorted(self.families, key=lambda name: -len(self.families[name].after)):
+            before, after, *_ = self.families[family]
             if rest.startswith(before) and rest.endswith(after):
                 return family, rest[len(before) : len(rest) - len(after)]
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys(TaggedKeys):
+    """The keys of one pool."""
+
+    pool: str
+    singles = SINGLE
+    families = FAMILIES
+
+    @property
+    def tag(self) -> str:
+        """The name of the pool."""
+        return self.pool
 
 
 def lua_names() -> str:

@@ -39,7 +39,6 @@ ROUTES = (
 """The routes with a name of their own in metrics and traces. Others are :data:`OTHER`."""
 OTHER = "/v1/{path}"
 _MODEL = MODEL_HEADER.lower().encode()
-_MAX_FALLBACKS = 8
 
 
 class OpenAIFace:
@@ -101,9 +100,8 @@ class OpenAIFace:
         if name is None:
             return None
         if self._ctx.registry_cache.latest is None:
-            with suppress(
-                StoreError
-            ):  # this gateway has just started; without the store, its pools still answer
+            # This gateway has just started. Without the store, its pools still answer.
+            with suppress(StoreError):
                 await self._ctx.registry_cache.refresh()
         model = self._ctx.model_routers.find(name)
         if model is not None and model.record.deleted:
@@ -134,20 +132,14 @@ class OpenAIFace:
         )
 
     def _answering(self, model: ServedModel) -> ServedModel:
-        """The model itself if it is ready, or else the first ready one of its fallbacks.
+        """The model itself, or its fallback while no replica of it is ready.
 
-        If none is ready, the request waits for the first fallback, which is meant to start sooner.
+        If the fallback is not ready either, the request waits for it, because it is meant to start sooner.
         """
         if model.ready or model.record.fallback is None:
             return model
-        chain: list[ServedModel] = []
-        following: ServedModel | None = model
-        while following is not None and following.record.fallback is not None and len(chain) < _MAX_FALLBACKS:
-            following = self._ctx.model_routers.find(following.record.fallback)
-            if following is None or following in chain or following is model:
-                break
-            chain.append(following)
-        return next((found for found in chain if found.ready), chain[0] if chain else model)
+        fallback = self._ctx.model_routers.find(model.record.fallback)
+        return model if fallback is None or fallback.record.deleted else fallback
 
     async def _name(self, request: Request, body: ForwardedBody) -> str | None:
         """The name of the model, if the request has one. Reads as much of the body as it takes to find it."""

@@ -46,16 +46,6 @@ class ServedModel:
         """Whether a replica answers requests."""
         return bool(self.router.groups)
 
-    def show_state(self) -> None:
-        """Bring the gauges up to date."""
-        router = self.router
-        self.metrics.set_state(
-            waiting=router.waiting,
-            oldest_wait_s=router.oldest_wait_s,
-            in_flight=router.in_flight,
-            groups=len(router.groups),
-        )
-
 
 class ModelRouters:
     """All models of this gateway. ``token``: what workers demand, if anything."""
@@ -110,12 +100,12 @@ class ModelRouters:
             if record.deleted:
                 model.router.close(model_not_found(alias))
             model.router.update(PoolView(name=alias, groups=tuple(groups.get(alias, ()))))
-            model.show_state()
+            model.router.show(model.metrics)
 
     def show_state(self) -> None:
         """Bring all gauges up to date, for a scrape."""
         for model in self:
-            model.show_state()
+            model.router.show(model.metrics)
 
     def begin_close(self) -> None:
         """Refuse requests that wait, so that their clients can go to another gateway."""

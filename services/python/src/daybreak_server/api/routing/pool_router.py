@@ -21,6 +21,7 @@ from daybreak_server.api.routing.policies import POLICIES
 from daybreak_server.api.routing.waiting_line import Ticket, WaitingLine
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.routing import RoutingPolicy
+from daybreak_server.observability.router_metrics import RouterMetrics
 
 BROKEN_PAUSE_S = 0.5
 """If a group breaks while it has a request, the request waits this long before the same group may get it again. The
@@ -108,6 +109,15 @@ class PoolRouter:
     def groups(self) -> Sequence[Candidate]:
         """The groups that may get requests, now or when they have room."""
         return self._table.ready
+
+    def show(self, metrics: RouterMetrics) -> None:
+        """Bring the gauges up to date. Doing this in each request would take longer than counting the request."""
+        metrics.set_state(
+            waiting=self.waiting,
+            oldest_wait_s=self.oldest_wait_s,
+            in_flight=self.in_flight,
+            groups=len(self.groups),
+        )
 
     def update(self, view: PoolView) -> None:
         """Take in a new view of the pool."""

@@ -36,17 +36,7 @@ class ServingPool:
     def update(self, view: PoolView) -> None:
         """Take in a new view of the pool."""
         self.router.update(view)
-        self.show_state()
-
-    def show_state(self) -> None:
-        """Bring the gauges up to date. Doing this in each request would take longer than counting the request."""
-        router = self.router
-        self.metrics.set_state(
-            waiting=router.waiting,
-            oldest_wait_s=router.oldest_wait_s,
-            in_flight=router.in_flight,
-            groups=len(router.groups),
-        )
+        self.router.show(self.metrics)
 
 
 class ServingPools:
@@ -104,7 +94,7 @@ class ServingPools:
     def show_state(self) -> None:
         """Bring all gauges up to date, for a scrape."""
         for pool in self:
-            pool.show_state()
+            pool.router.show(pool.metrics)
 
     def begin_close(self) -> None:
         """Refuse requests that wait, so that their clients can go to another gateway."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from daybreak_server.adapters.redis.key_names import Family, Key
+from daybreak_server.adapters.redis.key_names import Family, Key, TaggedKeys
 from daybreak_server.domain.names import REGISTRY
 
 SINGLE = {
@@ -32,35 +32,13 @@ FAMILIES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryKeys:
+class RegistryKeys(TaggedKeys):
     """The keys of the registry."""
 
-    prefix: str
+    singles = SINGLE
+    families = FAMILIES
 
     @property
-    def base(self) -> str:
-        """The prefix of every key. Scripts receive it as ``KEYS[1]``."""
-        return f"{self.prefix}:{{{REGISTRY}}}:"
-
-    def single(self, name: str) -> str:
-        """The key ``name`` of :data:`SINGLE`."""
-        if name not in SINGLE:
-            raise KeyError(name)
-        return self.base + name
-
-    def of(self, family: str, member: str) -> str:
-        """The key of ``member`` in ``family`` of :data:`FAMILIES`."""
-        before, after, *_ = FAMILIES[family]
-        return f"{self.base}{before}{member}{after}"
-
-    def parse(self, key: str) -> tuple[str, str] | None:
-        """The inverse: ``(name, "")`` or ``(family, member)``; ``None`` for an unknown key."""
-        if not key.startswith(self.base):
-            return None
-        rest = key.removeprefix(self.base)
-        if rest in SINGLE:
-            return rest, ""
-        for family, (before, after, *_) in FAMILIES.items():
-            if rest.startswith(before) and rest.endswith(after):
-                return family, rest[len(before) : len(rest) - len(after)]
-        return None
+    def tag(self) -> str:
+        """The name that no pool may have."""
+        return REGISTRY
