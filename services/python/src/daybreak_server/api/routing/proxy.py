@@ -39,7 +39,7 @@ from daybreak_server.api.routing.forwarding import (
     target_of,
     trace_headers,
 )
-from daybreak_server.api.routing.interruption import ClientWatch
+from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
 from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
 from daybreak_server.api.routing.request_body import (
     BufferedBytes,
@@ -69,7 +69,7 @@ MAX_STALE = 3
 """How many idle connections that turn out to be closed are replaced before it counts as a failure of the group."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, because that is slower to make
 class _Incoming:
     """A request that is to be answered. ``headers`` are those that are passed on."""
 
@@ -106,6 +106,7 @@ class Proxy:
         self._now_ms = now_ms
         self._in_memory = in_memory
         self._last_broken = ""
+        self._watch_timer = WatchTimer()
 
     async def answer(self, request: Request, *, tenant: str) -> Response:
         """The response to a request. :raises ApiError: if there is none."""
@@ -121,7 +122,7 @@ class Proxy:
         )
         try:
             deadline = began + self._seconds_left(request)
-            watch = ClientWatch(request.receive, deadline=deadline)
+            watch = ClientWatch(request.receive, deadline=deadline, timer=self._watch_timer)
             incoming = self._incoming(request, watch, trace, tenant=tenant, deadline=deadline)
             return await self._answer(incoming, began=began)
         except BaseException as exc:
