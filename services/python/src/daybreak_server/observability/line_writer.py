@@ -37,6 +37,8 @@ LATER_S = 0.02
 LATER_MAX = 64
 _PART = select.PIPE_BUF
 """A pipe that accepts anything accepts this many bytes as a whole."""
+_FILE_PART = 64 * 1024
+"""A file takes any number of bytes as a whole. The limit bounds the time of a write."""
 _POLL_S = 0.5
 _AT_ONCE = 64
 """How many lines the thread writes before it releases the lock, for which other threads may wait."""
@@ -50,6 +52,7 @@ class LineWriter:
 
     def __init__(self, fd: int, *, lost: Callable[[int], bytes], buffer_bytes: int = BUFFER_BYTES) -> None:
         self._fd, self._may_block = _open(fd)
+        self._part = _FILE_PART if _is_file(self._fd) else _PART
         if self._fd != fd:
             # Not when the process ends: then the buffer is still to be written.
             weakref.finalize(self, os.close, self._fd).atexit = False
@@ -95,7 +98,7 @@ class LineWriter:
             while self._later:
                 # One by one, because a signal handler that logs would otherwise write the same lines.
                 line = self._later.popleft()()
-                if size + len(line) > _PART:
+                if size + len(line) > self._part:
                     self._put(b"".join(lines), len(lines))
                     lines, size = [], 0
                 lines.append(line)
@@ -132,7 +135,7 @@ class LineWriter:
             while data:
                 if self._may_block and not self._can_write(0):
                     return data
-                data = data[os.write(self._fd, data[:_PART]) :]
+                data = data[os.write(self._fd, data[: self._part]) :]
         except BlockingIOError:
             return data
         except OSError:  # standard error is closed, or its reader is gone: nothing could report it
@@ -203,6 +206,13 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 def _open(fd: int) -> tuple[int, bool]:

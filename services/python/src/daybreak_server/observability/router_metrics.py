@@ -25,14 +25,18 @@ class RouterMetrics:
         self._groups = meter.gauge(catalogue.ROUTER_GROUPS, pool)
         self._wait = meter.histogram(catalogue.ROUTER_WAIT, pool)
         self._first_byte = meter.histogram(catalogue.ROUTER_FIRST_BYTE, pool)
-        for outcome in OUTCOMES:  # a rate needs a value before the first event
-            meter.counter(catalogue.ROUTER_REQUESTS, pool, outcome).inc(0)
+        self._requests = {o: meter.counter(catalogue.ROUTER_REQUESTS, pool, o) for o in OUTCOMES}
+        for series in self._requests.values():  # a rate needs a value before the first event
+            series.inc(0)
         for reason in RETRY_REASONS:
             meter.counter(catalogue.ROUTER_RETRIES, pool, reason).inc(0)
 
     def ended(self, outcome: str) -> None:
         """Count a request that has ended."""
-        self._meter.counter(catalogue.ROUTER_REQUESTS, self._pool, outcome).inc()
+        series = self._requests.get(outcome)
+        if series is None:
+            series = self._meter.counter(catalogue.ROUTER_REQUESTS, self._pool, outcome)
+        series.inc()
 
     def retried(self, reason: str) -> None:
         """Count a request that goes to another group."""

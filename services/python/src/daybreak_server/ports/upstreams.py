@@ -43,7 +43,7 @@ class AnswerCutOffError(UpstreamError):
     """The answer has begun, but its rest is missing or not valid HTTP."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, because that is slower to make
 class UpstreamRequest:
     """A request to a group."""
 

@@ -23,7 +23,7 @@ from daybreak.wire.workers import MODEL_HEADER
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.request_body import header
 from daybreak_server.api.routing.forwarding import GROUP_HEADER, Header, forwarded_headers
-from daybreak_server.api.routing.interruption import ClientWatch
+from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
 from daybreak_server.api.routing.request_body import (
     BufferedBytes,
     BuffersFullError,
@@ -82,13 +82,14 @@ class Proxy:
         self._timeout_s = settings.timeout_s
         self._token = settings.token
         self._in_memory = BufferedBytes(MAX_BUFFERED_BYTES)
+        self._watch_timer = WatchTimer()
 
     async def answer(self, request: Request) -> Response:
         """The response to a request."""
         watch: ClientWatch | None = None
         try:
             deadline = asyncio.get_running_loop().time() + self._seconds_left(request)
-            watch = ClientWatch(request.receive, deadline=deadline)
+            watch = ClientWatch(request.receive, deadline=deadline, timer=self._watch_timer)
             return await self._answer(request, watch)
         except BaseException as exc:
             if watch is not None:

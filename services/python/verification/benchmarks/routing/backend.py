@@ -4,7 +4,8 @@ One process listens on all ports, so that it stands for several servers. It pars
 does nothing per request that it could do before, so that it is not what limits a router.
 
 ``POST /v1/chat/completions`` is answered after the latency. The answer says how long the request was here (``took
-NANOSECONDS``), so that the client can tell what everything else took. With ``"stream": true`` the answer is a stream of
+NANOSECONDS``), so that the client can tell what everything else took. The latency is exact to some microseconds
+(:class:`Alarm`). With ``"stream": true`` the answer is a stream of
 ``max_tokens`` tokens with a fixed pause between them, each with the time at which it was sent (``sent NANOSECONDS``, on
 ``CLOCK_MONOTONIC``, which all processes share). ``PUT /pace?latency_ms=L&pause_ms=P`` sets both.
 """
@@ -12,9 +13,15 @@ NANOSECONDS``), so that the client can tell what everything else took. With ``"s
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import heapq
+import itertools
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -75,9 +82,48 @@ class Pace:
     pause_s: float = 0.0
 
 
+class Alarm:
+    """Calls functions at a time, to some microseconds.
+
+    The timers of event loops end on whole milliseconds. All answers of a millisecond would leave at once, and their
+    clients would then ask at once: bursts that no router could have prevented, and that grow from round to round.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = self._libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._due: list[tuple[int, int, Callable[[int], None], int]] = []
+        self._numbers = itertools.count()
+        loop.add_reader(self._fd, self._ring)
+
+    def at(self, due_ns: int, call: Callable[[int], None], argument: int) -> None:
+        """Call ``call(argument)`` at ``due_ns`` of the monotonic clock."""
+        heapq.heappush(self._due, (due_ns, next(self._numbers), call, argument))
+        if self._due[0][0] == due_ns:
+            self._set()
+
+    def _set(self) -> None:
+        seconds, ns = divmod(self._due[0][0], 10**9)
+        value = (ctypes.c_long * 4)(0, 0, seconds, ns)
+        if self._libc.timerfd_settime(self._fd, 1, ctypes.byref(value), None):  # 1: the time is absolute
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
+
+    def _ring(self) -> None:
+        with suppress(BlockingIOError):  # it has been set again
+            os.read(self._fd, 8)
+        while self._due and self._due[0][0] <= time.monotonic_ns():
+            _, _, call, argument = heapq.heappop(self._due)
+            call(argument)
+        if self._due:
+            self._set()
+
+
 class _Connection(asyncio.Protocol):
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, alarm: Alarm) -> None:
         self._pace = pace
+        self._alarm = alarm
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
@@ -112,11 +158,13 @@ class _Connection(asyncio.Protocol):
             tokens = request.get("max_completion_tokens") or request["max_tokens"]  # one router renames it
             self._token(int(tokens), self._loop.time() + self._pace.latency_s)
         elif self._pace.latency_s:
-            self._loop.call_later(self._pace.latency_s, self._answer, self._came_ns)
+            self._alarm.at(self._came_ns + int(self._pace.latency_s * 1e9), self._answer, self._came_ns)
         else:
             self._answer(self._came_ns)
 
     def _answer(self, came_ns: int) -> None:
+        if self._transport.is_closing():
+            return
         body = b"%b%d%b" % (_ANSWER[0], time.monotonic_ns() - came_ns, _ANSWER[1])
         self._transport.write(_JSON_HEAD % (len(body), body))
 
@@ -140,8 +188,9 @@ class _Connection(asyncio.Protocol):
 
 async def _serve(ports: list[int]) -> None:
     pace, loop = Pace(), asyncio.get_running_loop()
+    alarm = Alarm(loop)
     for port in ports:
-        await loop.create_server(lambda: _Connection(pace), "127.0.0.1", port, backlog=1024)
+        await loop.create_server(lambda: _Connection(pace, alarm), "127.0.0.1", port, backlog=1024)
     await asyncio.Event().wait()
 
 

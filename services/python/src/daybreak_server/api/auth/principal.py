@@ -51,8 +51,11 @@ def is_loopback(host: str) -> bool:
 def is_local(connection: HTTPConnection) -> bool:
     """Whether the client runs on this machine and is not a proxy that forwards another client's request."""
     client = connection.scope.get("client")
-    if client is None or any(name in _FORWARDED for name, _ in connection.scope["headers"]):
+    if client is None:
         return False
+    for name, _ in connection.scope["headers"]:
+        if name in _FORWARDED:
+            return False
     return is_loopback(client[0])
 
 

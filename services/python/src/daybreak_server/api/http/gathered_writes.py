@@ -4,6 +4,9 @@ uvicorn writes them one after the other, and uvloop hands each write to the kern
 second call costs as much as a tenth of all that the gateway does for it, and the client wakes up twice. Here the parts
 that are written in the same turn of the event loop are joined, and written at the end of the turn. Parts of a stream
 come one a turn, so each is sent as it comes.
+
+uvicorn also starts a timer after each response and cancels it at the next request. Here a connection has one timer,
+which looks at its end whether the connection has been idle all the time.
 """
 
 from __future__ import annotations
@@ -73,6 +76,46 @@ class GatheringTransport(asyncio.Transport):
 
 class GatheringProtocol(HttpToolsProtocol):
     """uvicorn's protocol, on a transport that joins writes."""
+
+    _idle_since: float | None = None
+    """When the last response was complete, on the clock of the event loop; ``None`` while there is a request."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what belongs to the connection."""
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
+    def on_response_complete(self) -> None:
+        """Do what uvicorn does, except for the timer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._close_idle_after(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle for long enough."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._close_idle_after(left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _close_idle_after(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to answer requests."""

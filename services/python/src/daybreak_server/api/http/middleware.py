@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
+from random import getrandbits
 from typing import Any
 
 from starlette.responses import Response
@@ -87,7 +87,10 @@ class RequestMiddleware:
     def _early_response(self, scope: Scope) -> Response | ApiError | None:
         """The response to a request that does not reach the app: its headers are too large, it is refused, or it is
         a CORS preflight."""
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        size = 0
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+        if size > MAX_HEADER_BYTES:
             return ApiError(
                 ErrorCode.TOO_LARGE,
                 f"The request's headers are larger than the limit of {MAX_HEADER_BYTES:,} bytes. Send fewer.",
@@ -120,4 +123,4 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
-    return secrets.token_hex(8)
+    return f"{getrandbits(64):016x}"

@@ -38,7 +38,7 @@ _EXPOSED = b"Location, Retry-After, X-Request-Id, Idempotent-Repeat, ETag, Conte
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, because that is slower to make
 class _Addressing:
     """The headers of a request that say which page sent it and which server it is meant for."""
 
@@ -49,17 +49,20 @@ class _Addressing:
 
     @classmethod
     def of(cls, scope: Scope) -> _Addressing:
-        found: dict[bytes, list[str]] = {}
+        found = cls((), (), None, None)
         for name, value in scope["headers"]:
-            if name in _HEADERS:
-                found.setdefault(name, []).append(value.decode("latin-1").strip())
-        forwarded = ",".join(found.get(b"x-forwarded-host", ()))
-        return cls(
-            hosts=tuple(found.get(b"host", ())),
-            forwarded_hosts=tuple(part.strip() for part in forwarded.split(",") if part.strip()),
-            origin=found.get(b"origin", [None])[0],
-            site=found.get(b"sec-fetch-site", [None])[0],
-        )
+            if name not in _HEADERS:
+                continue
+            text = value.decode("latin-1").strip()
+            if name == b"host":
+                found.hosts += (text,)
+            elif name == b"x-forwarded-host":
+                found.forwarded_hosts += tuple(part.strip() for part in text.split(",") if part.strip())
+            elif name == b"origin":
+                found.origin = text if found.origin is None else found.origin
+            else:
+                found.site = text if found.site is None else found.site
+        return found
 
 
 _HEADERS = frozenset({b"host", b"x-forwarded-host", b"origin", b"sec-fetch-site"})

@@ -71,12 +71,18 @@ def header(request: Request, name: bytes) -> str | None:
 
 def trace_context(request: Request) -> TraceContext | None:
     """The trace that the request belongs to; ``None`` without valid trace headers."""
+    headers = request.scope["headers"]
+    for name, _ in headers:
+        if name == b"traceparent":
+            break
+    else:
+        return None
     found: dict[bytes, list[str]] = {}
-    for name, value in request.scope["headers"]:
+    for name, value in headers:
         if name in _TRACE_HEADERS:
             found.setdefault(name, []).append(value.decode("latin-1"))
     parent, state = _TRACE_HEADERS
-    return TraceContext.parse(found[parent], found.get(state, ())) if parent in found else None
+    return TraceContext.parse(found[parent], found.get(state, ()))
 
 
 def too_large(max_bytes: int) -> ApiError:

@@ -55,7 +55,7 @@ class Candidate:
         return _mixed(self.point ^ key)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, because that is slower to make
 class RoutingRequest:
     """What policies may know of a request."""
 

@@ -35,11 +35,13 @@ class DemandPublisher:
         self._target_load = target_load
         self._demand = demand
         self._published = 0
+        self._wanted = 0
+        """The groups that the published demand wants."""
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
         """Call this after each change of the demand. It costs next to nothing unless it alters the groups wanted."""
-        if self._groups(self._demand()) != self._groups(self._published):
+        if self._groups(self._demand()) != self._wanted:
             self._changed.set()
 
     async def run(self) -> None:
@@ -68,7 +70,7 @@ class DemandPublisher:
         except Exception:
             log.exception("pool %s: publishing its demand failed", self._pool)
             return False
-        self._published = requests
+        self._published, self._wanted = requests, self._groups(requests)
         return True
 
     def _groups(self, requests: int) -> int:

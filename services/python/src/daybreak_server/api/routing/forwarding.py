@@ -51,12 +51,14 @@ Header = tuple[bytes, bytes]
 
 def forwarded_headers(headers: list[Header], *, request_id: str | None) -> list[Header]:
     """The headers of a request that its group gets. Names are in lower case, as ASGI has them."""
-    named = {b.strip().lower() for name, value in headers if name == b"connection" for b in value.split(b",")}
-    passed = [
-        header
-        for header in headers
-        if header[0] not in _NOT_FORWARDED and (not named or header[0] not in named)
-    ]
+    passed, named = [], set[bytes]()
+    for header in headers:
+        if header[0] not in _NOT_FORWARDED:
+            passed.append(header)
+        elif header[0] == b"connection":
+            named.update(token.strip().lower() for token in header[1].split(b","))
+    if named:
+        passed = [header for header in passed if header[0] not in named]
     if request_id is not None:
         passed.append((b"x-request-id", request_id.encode("latin-1")))
     return passed

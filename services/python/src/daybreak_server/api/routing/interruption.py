@@ -3,14 +3,16 @@
 To learn that the client has gone, an asyncio task must wait for it. Most requests end before a client would give up, so
 the task starts only after ``WATCH_AFTER_S``.
 
-All blocks of a request share one timer, which first starts that task and then waits for the deadline. A block works
-like ``asyncio.timeout``, but has no timer of its own: entering three blocks of ``asyncio.timeout`` took as long as
-choosing a group.
+A timer of the event loop for each request would cost as much as choosing a group. So all requests share the one of
+:class:`WatchTimer` until that task starts, and only those that take longer get one of their own, for the deadline. A
+block works like ``asyncio.timeout``, but has no timer of its own: entering three blocks of ``asyncio.timeout`` took as
+long as choosing a group.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from types import TracebackType
 from typing import Self
 
@@ -56,15 +58,48 @@ class Interruptible:
             self._task.cancel()
 
 
+class WatchTimer:
+    """Tells each watch when ``WATCH_AFTER_S`` have passed, unless it has stopped.
+
+    All have the same time to wait, so the first one is always the next.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[ClientWatch] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop whose timer runs."""
+
+    def add(self, watch: ClientWatch, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell this watch."""
+        self._waiting.append(watch)
+        if self._loop is not loop:
+            self._start(watch, loop)
+
+    def _start(self, watch: ClientWatch, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        loop.call_at(watch.watch_at, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, now = None, loop.time()
+        while self._waiting:
+            watch = self._waiting[0]
+            if not watch.stopped and watch.watch_at > now:
+                self._start(watch, loop)
+                return
+            self._waiting.popleft()
+            watch.is_time()
+
+
 class ClientWatch:
     """Ends the blocks of one request at its deadline, or as soon as its client has gone.
 
     ``deadline`` is a time of the event loop's clock. Call :meth:`stop` at the end.
     """
 
-    def __init__(self, receive: Receive, *, deadline: float) -> None:
+    def __init__(self, receive: Receive, *, deadline: float, timer: WatchTimer) -> None:
         self.gone = False
-        self._receive = receive
+        self.stopped = False
+        self._receive: Receive | None = receive
         self._deadline = deadline
         self._current: Interruptible | None = None
         self._over = False
@@ -74,11 +109,13 @@ class ClientWatch:
         """Whether ``WATCH_AFTER_S`` have passed."""
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        watch_at = self._loop.time() + WATCH_AFTER_S
-        if watch_at < deadline:
-            self._timer = self._loop.call_at(watch_at, self._tick)
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self.watch_at = self._loop.time() + WATCH_AFTER_S
+        """When the client is watched."""
+        if self.watch_at < deadline:
+            timer.add(self, self._loop)
         else:
-            self._timer = self._loop.call_at(deadline, self._end)
+            self._deadline_timer = self._loop.call_at(deadline, self._end)
 
     def start(self) -> None:
         """Watch the client from now on: its whole request has been read."""
@@ -95,13 +132,19 @@ class ClientWatch:
 
     def stop(self) -> None:
         """Stop watching."""
-        self._timer.cancel()
+        self.stopped = True
+        self._receive = self._current = None  # the timer still holds the watch
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
-    def _tick(self) -> None:
+    def is_time(self) -> None:
+        """``WATCH_AFTER_S`` have passed. Called by the timer."""
+        if self.stopped:
+            return
         self._is_time = True
-        self._timer = self._loop.call_at(self._deadline, self._end)
+        self._deadline_timer = self._loop.call_at(self._deadline, self._end)
         if self._may_watch:
             self._watch()
 
@@ -110,7 +153,10 @@ class ClientWatch:
             self._task = self._loop.create_task(self._wait())
 
     async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+        receive = self._receive
+        if receive is None:
+            return
+        while (await receive())["type"] != "http.disconnect":
             pass
         self.gone = True
         self._end()

@@ -39,7 +39,7 @@ from daybreak_server.api.routing.forwarding import (
     refusal_of,
     trace_headers,
 )
-from daybreak_server.api.routing.interruption import ClientWatch
+from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
 from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
 from daybreak_server.api.routing.request_body import (
     BufferedBytes,
@@ -69,7 +69,7 @@ MAX_STALE = 3
 """A request may meet this many idle connections that turn out to be closed. Any more count as failures of the group."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, because that is slower to make
 class _Incoming:
     """A request that is to be answered. ``headers`` are those that are passed on."""
 
@@ -120,6 +120,7 @@ class Proxy:
         self._withheld = frozenset(withheld)
         self._answer_headers = tuple(answer_headers)
         self._last_broken = ""
+        self._watch_timer = WatchTimer()
 
     async def answer(
         self,
@@ -150,7 +151,7 @@ class Proxy:
         )
         try:
             deadline = began + self._seconds_left(request)
-            watch = ClientWatch(request.receive, deadline=deadline)
+            watch = ClientWatch(request.receive, deadline=deadline, timer=self._watch_timer)
             incoming = _Incoming(
                 request=request,
                 tenant=tenant,
