@@ -27,7 +27,7 @@ def encode(
 ) -> Call:
     """:raises ValueError: for a field that a leader may not set, or data that JSON cannot hold (NaN)."""
     if unknown := set(fields) - FIELDS:
-        raise ValueError(f"a worker may not set the fields {sorted(unknown)}, only {sorted(FIELDS)}")
+        raise ValueError(f"a leader may not set the fields {sorted(unknown)}, only {sorted(FIELDS)}")
     args: list[Arg] = list(
         Report(
             task=lease.task,
