@@ -296,7 +296,9 @@ class ObservedRun:
             assert set(self.ask_often(6, latency_s=0.3)) == {200}
         assert self.ask(chunks=5, chunk_s=0.1, tokens=20) == 200
         assert self.ask(chunks=2, fault="error", fault_at=2) == 0
-        assert set(self.ask_often(CAPACITY + LINE + 6, latency_s=0.2)) == {200, 503}
+        # All must be sent before the first ones end, also on a busy machine.
+        statuses = set(self.ask_often(CAPACITY + LINE + 6, latency_s=1.0))
+        assert statuses == {200, 503}, statuses
         with contextlib.ExitStack() as others:
             for _ in range(CAPACITY):
                 others.enter_context(self.open_request(self.answering_group(), latency_s=30.0))

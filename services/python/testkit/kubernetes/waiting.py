@@ -1,4 +1,4 @@
-"""Wait for a cluster. Each check is a request to its API server, so the pauses are longer."""
+"""Wait for a cluster. Each check is a request to its API server, so pauses are longer than in ``testkit.waiting``."""
 
 from __future__ import annotations
 

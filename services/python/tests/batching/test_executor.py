@@ -160,3 +160,13 @@ def test_too_few_results_are_an_error(start: Start) -> None:
     with pytest.raises(RuntimeError, match="0 results for a batch of 1"):
         executor.compute([1], [5])
     executor.close()
+
+
+def test_a_call_whose_items_all_raise_gets_one_error_and_the_executor_goes_on(start: Start) -> None:
+    """The items that are left after the first error are dropped, and no empty batch is run: a model may refuse one."""
+    executor, run = start(max_batch_size=8)
+    with ThreadPoolExecutor(1) as callers:
+        with pytest.raises(ValueError, match="is negative"):
+            callers.submit(executor.compute, [-1, -2, -3, -4], [5] * 4).result(30)
+        assert callers.submit(executor.compute, [4], [5]).result(30) == [8]
+    assert all(run.batches)

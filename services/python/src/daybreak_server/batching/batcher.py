@@ -6,7 +6,8 @@ same bucket join it in the order of priority and arrival, until it has ``max_bat
 ``max_batch_tokens`` tokens.
 
 Cancelled and expired items leave the queues before they cost anything. No operation is linear in the number of items
-that wait. A decision is linear in the number of buckets and priorities that have items, and in the size of its batch.
+that wait, except a change of the buckets. A decision is linear in the number of buckets and priorities that have
+items, and in the size of its batch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class FullError(Exception):
-    """As many items wait as may wait."""
+    """More items would wait than ``max_waiting``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Decision(Generic[K]):
     expired: tuple[Item[K], ...] = ()
     """Items that have left because their deadline has passed."""
     wake_at: float | None = None
-    """When to ask again if nothing is added before; ``None``: not before."""
+    """When to ask again if no item is added until then. ``None``: only after an item has been added."""
 
 
 Queue: TypeAlias = "OrderedDict[K, Item[K]]"
@@ -77,7 +78,7 @@ class Batcher(Generic[K]):
         self._added = 0
         self._limits = SizeLimits()
         self.sizes: Counter[int] = Counter()
-        """How many batches had so many items."""
+        """The number of batches, by how many items they had."""
 
     def __len__(self) -> int:
         """How many items wait."""

@@ -207,7 +207,9 @@ class BatchExecutor(Generic[P, R]):
             else:
                 half = len(entries) // 2
                 for part in (entries[:half], entries[half:]):
-                    self._compute([entry for entry in part if entry[1].error is None])
+                    # Callers that have got an error wait for nothing more. A model need not take an empty batch.
+                    if wanted := [entry for entry in part if entry[1].error is None]:
+                        self._compute(wanted)
             return False
         for (_, call, position), result in zip(entries, results, strict=True):
             call.put(position, result)

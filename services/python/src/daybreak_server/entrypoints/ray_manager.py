@@ -1,7 +1,8 @@
 """The manager as a detached Ray actor: ``ray.get_actor("manager", namespace="serve").health.remote()``.
 
-It leads as long as it lives, because its priority is higher than that of gateways. All its state is in the registry.
-So Ray may restart it at any time, and while it is gone a gateway does its work.
+The manager decides which workers run which models. Gateways have one too, but only the holder of the lease
+``placement`` decides. The actor has a higher priority, so it takes the lease even from a gateway. All its state is in
+the registry. So Ray may restart it at any time, and while it is gone a gateway does its work.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 NAME = "manager"
 NAMESPACE = "serve"
 HOLDER = "ray/manager"
-"""Its name in the registry. There is one such actor, so a restarted one continues the lease of its predecessor."""
+"""The holder of the lease. The name never changes, so a restarted actor need not wait until its old lease ends."""
 PRIORITY = 1
 _HEALTH_S = 10.0
 
@@ -60,8 +61,9 @@ def fingerprint(settings: str) -> str:
 
 
 def ensure_manager(settings: Settings) -> None:
-    """Start the actor unless it runs. One with other settings is replaced. Failures are logged, because a gateway does
-    the same work.
+    """Start the actor unless it runs. One that answers and has other settings is replaced.
+
+    Failures are only logged, not raised, because a gateway does the same work.
     """
     text = settings.model_dump_json()
     try:
@@ -89,7 +91,7 @@ def _replace_outdated(wanted: str) -> None:
         if ray.get(actor.health.remote(), timeout=_HEALTH_S)["settings"] == wanted:
             return
     except (RayActorError, ray.exceptions.GetTimeoutError):
-        return  # Ray restarts it
+        return  # it does not answer, probably because Ray restarts it; the next call compares the settings
     _log.info("the manager on Ray has other settings, and is replaced")
     with suppress(RayError):
         ray.kill(actor)

@@ -34,7 +34,9 @@ MODEL_REPLICAS = _gauge(
 )
 MODEL_WANTED = _gauge("model_wanted_replicas", "Replicas that a model should have now.", "model")
 MODEL_UNPLACED = _gauge(
-    "model_unplaced_replicas", "Wanted replicas for which no worker has room or the engine.", "model"
+    "model_unplaced_replicas",
+    "Wanted replicas that are not placed, because no worker has both the engine and room.",
+    "model",
 )
 MODEL_WAKE_ELAPSED = _gauge(
     "model_wake_elapsed_seconds",

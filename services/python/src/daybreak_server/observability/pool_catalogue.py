@@ -113,8 +113,8 @@ TASK_CANCEL_STEPS = _pool_histogram(
 
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
-    "GPU-seconds (seconds × ranks) of tasks that succeeded, without what their retries lost, and of groups that answer "
-    "requests, by the lease clock.",
+    "GPU-seconds (seconds × ranks) with a result: of tasks that succeeded, except what their retries lost, and of "
+    "groups while they hold a request. Measured on the lease clock.",
 )
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",

@@ -1,4 +1,4 @@
-"""What a cluster serves, and how KEDA scales its pools, for ``daybreakd doctor``."""
+"""Which APIs a Kubernetes cluster has, and how KEDA scales its pools, for ``daybreakd doctor``."""
 
 from __future__ import annotations
 

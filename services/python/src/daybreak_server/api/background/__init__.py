@@ -1,1 +1,1 @@
-"""What a gateway does besides responding: ticks the queue, deletes files, tunes garbage collection."""
+"""What a gateway does besides responding: ticks the queue, deletes unused files, tunes Python's garbage collection."""

@@ -22,7 +22,10 @@ def error_response(
     headers: Mapping[str, str] | None = None,
     **more: object,
 ) -> Response:
-    """A response with one error. ``field``: the field of the request that is wrong; ``more`` stands beside it."""
+    """A response with one error.
+
+    ``field``: the field of the request that is wrong. ``more``: further members of the object ``error`` in the body.
+    """
     kind = _KINDS.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
     if code == ErrorCode.MODEL_NOT_FOUND:
         field = "model"

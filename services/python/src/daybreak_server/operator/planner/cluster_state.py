@@ -60,7 +60,7 @@ class ClusterState:
 
     @property
     def ready_groups(self) -> int:
-        """The number of groups that can take tasks or requests, or are working, without those on hosts that will go."""
+        """How many groups have started and not ended, except those whose hosts will all be removed."""
         return sum(is_ready(group) for placement in self.placements for group in placement.groups)
 
     @property

@@ -14,7 +14,7 @@ from daybreak_server.domain.tasks import CheckpointRef, EventDraft, Lease
 __all__ = ["FIELDS", "decode", "encode"]
 
 FIELDS = frozenset({"phase", "fraction", "step", "steps", "eta_s", "resumed_from_step"})
-"""The fields of a record that a worker may set."""
+"""The fields of a record that a leader may set."""
 
 
 def encode(
@@ -25,9 +25,9 @@ def encode(
     checkpoint: CheckpointRef | None,
     fields: Mapping[str, str | int | float],
 ) -> Call:
-    """:raises ValueError: for a field that a worker may not set, or data that JSON cannot hold (NaN)."""
+    """:raises ValueError: for a field that a leader may not set, or data that JSON cannot hold (NaN)."""
     if unknown := set(fields) - FIELDS:
-        raise ValueError(f"a worker may not set the fields {sorted(unknown)}, only {sorted(FIELDS)}")
+        raise ValueError(f"a leader may not set the fields {sorted(unknown)}, only {sorted(FIELDS)}")
     args: list[Arg] = list(
         Report(
             task=lease.task,

@@ -1,11 +1,12 @@
 """The denoise loop of Wan 2.2 as a generator, with one yield per step and the same numbers as ``WanPipeline``.
 
-The loop is UniPC (Zhao et al. 2023) over flow matching with classifier-free guidance (Ho & Salimans 2022). A model has
-either two experts, one for the timesteps above a boundary and one for those below it (T2V-A14B), or a timestep for each
-token (TI2V-5B, which may continue from a first image).
+The loop is UniPC (Zhao et al. 2023) over flow matching with classifier-free guidance (Ho & Salimans 2022). There are
+two families. T2V-A14B has two transformers (*experts*): one for the timesteps above a boundary, and one for those below
+it. TI2V-5B has one transformer, in which each token has its own timestep, so that a video may continue from a first
+image.
 
-The stock ``__call__`` cannot be used, because it can neither stop between steps without decoding garbage, nor resume,
-nor share the two passes of guidance among ranks.
+The stock ``__call__`` cannot be used. If it is interrupted, it still decodes the unfinished latents. It cannot resume,
+and it cannot share the two passes of guidance among ranks.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ class Denoiser:
         return latents if first_frame is None else (1 - self._mask) * first_frame + self._mask * latents
 
     def snapshot(self) -> Snapshot:
-        """The current state. This is cheap: it shares tensors, because no step writes into an earlier one."""
+        """The current state. Its tensors are not copied. They never change, because each step makes new ones."""
         scheduler = self.scheduler
         return Snapshot(
             step=self.step,

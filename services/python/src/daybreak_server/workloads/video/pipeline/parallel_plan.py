@@ -4,8 +4,9 @@
   almost twice as fast (TensorRT-LLM measured 1.89×).
 * Ulysses (Jacobs et al. 2023) comes next. Each rank has a part of the tokens and, for attention, a part of the heads,
   exchanged by all-to-all. The result equals the serial one bit for bit.
-* Ring attention (Liu et al. 2023) takes what the heads cannot divide. It needs a GPU kernel that returns the
-  log-sum-exp, and it adds in another order.
+* Ring attention (Liu et al. 2023) takes the factor that is left, because the degree of Ulysses must divide the number
+  of heads. It needs a GPU kernel that returns the log-sum-exp. It sums in another order, so its result may differ from
+  the serial one in the last bits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Exchange = Literal["even", "uneven", "whole"]
 
 
 class PlanError(PermanentError):
-    """No plan fits the group. The message says which sizes of groups do."""
+    """No plan fits the group, or the plan in the pool's options does not fit. The message says what to change."""
 
     code = "no_parallel_plan"
 
@@ -100,7 +101,10 @@ def _plan(world: int, heads: int, guidance: bool, device: str) -> ParallelPlan |
 def choose(
     options: PlanOptions | None, *, world: int, heads: int, guidance: bool, device: str
 ) -> ParallelPlan:
-    """The plan in the pool's options, if there is one and it fits; else that of :func:`plan`."""
+    """The plan in the pool's options, or that of :func:`plan` if they have none.
+
+    :raises PlanError: if it does not fit the group, the model or the device.
+    """
     if options is None:
         return plan(world, heads, guidance, device)
     result = ParallelPlan(cfg=options.cfg, ulysses=options.ulysses, ring=options.ring)
