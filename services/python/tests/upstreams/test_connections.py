@@ -231,6 +231,22 @@ async def test_an_answer_that_is_cut_off_never_looks_complete(output):
             await whole(answer)
 
 
+async def test_a_server_killed_between_the_head_and_the_body_has_not_answered():
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
+    async with serving(always(head, then_close=True)) as (upstreams, url, _):
+        with pytest.raises(NoAnswerError) as caught:
+            await upstreams.send(url, request())
+        assert not caught.value.stale
+
+
+async def test_a_stream_has_begun_with_its_head():
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with serving(always(head)) as (upstreams, url, _):
+        answer = await upstreams.send(url, request())
+        assert (answer.status, answer.available) == (200, False)
+        answer.close()
+
+
 @pytest.mark.parametrize(
     "output", [b"SMTP ready\r\n\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"x" * 2 * MAX_HEAD_BYTES]
 )
@@ -260,7 +276,7 @@ async def test_cancelling_and_closing_end_the_connection():
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"POST"):
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n1")
         answering.set()
         assert await reader.read() == b""
         gone.set()

@@ -7,8 +7,11 @@ The errors say what a caller must know before it sends the request to another gr
 
     UpstreamError
     ├─ UnreachableError     no connection: the group has seen nothing of the request
-    ├─ NoAnswerError        the connection ended before the first byte of an answer
+    ├─ NoAnswerError        the connection ended before an answer had begun
     └─ AnswerCutOffError    the answer has begun and will not be complete, or is not valid HTTP
+
+A stream begins with its head. An answer whose head has a ``Content-Length`` begins with the first byte of its body:
+servers write head and body one after the other, and one that is killed in between has answered nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ class UpstreamRequest:
 
 
 class UpstreamAnswer(Protocol):
-    """An answer whose headers have arrived."""
+    """An answer that has begun."""
 
     @property
     def status(self) -> int:
@@ -89,7 +92,7 @@ class Upstreams(Protocol):
     """Keeps connections to groups open, and sends requests over them."""
 
     async def send(self, endpoint: str, request: UpstreamRequest) -> UpstreamAnswer:
-        """Send a request to ``http://host:port`` or ``https://host:port`` and wait for the headers of the answer.
+        """Send a request to ``http://host:port`` or ``https://host:port`` and wait until its answer has begun.
 
         Cancelling the call closes the connection. :raises UpstreamError:
         """

@@ -55,6 +55,11 @@ class Answer:
         """Whether the head has arrived."""
         self.permitted = False
         """Whether the group has asked for the body (100 Continue)."""
+        self.sized = False
+        """Whether the head says how long the body is."""
+        self.usable = False
+        """Whether the caller gets it: a stream at its head, but an answer of a known length only with the beginning of its
+        body. A server writes the two one after the other, and may be killed in between."""
         self.complete = False
         self.error: AnswerCutOffError | NoAnswerError | None = None
         self.head_only = head_only
@@ -169,13 +174,13 @@ class Connection(asyncio.Protocol):
         return answer
 
     async def finish(self, request: UpstreamRequest, answer: Answer) -> None:
-        """Write a body that can only be sent once, and wait for the head of the answer.
+        """Write a body that can only be sent once, and wait until the answer is usable.
 
         :raises NoAnswerError: AnswerCutOffError:
         """
         if request.rest is not None:
             await self._send_body(request, request.rest, answer)
-        while not answer.begun:
+        while not answer.usable:
             if answer.error is not None:
                 raise answer.error
             await answer.wait()
@@ -263,7 +268,7 @@ class Connection(asyncio.Protocol):
         if answer is None or answer.complete:
             return
         reason = str(exc or "the group closed the connection")
-        if not answer.begun:
+        if not answer.usable:
             answer.error = NoAnswerError(reason, stale=self.used > 1 and not self._head_bytes)
         elif answer.ends_with_connection and exc is None:
             answer.complete = True
@@ -304,6 +309,7 @@ class Connection(asyncio.Protocol):
         name = name.lower()
         if name == b"content-length" or (name == b"transfer-encoding" and value.lower() == b"chunked"):
             answer.ends_with_connection = False
+            answer.sized = name == b"content-length"
         if name not in HOP_BY_HOP:
             answer.headers.append((name, value))
         elif name == b"connection":
@@ -317,18 +323,18 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:  # an interim answer
             answer.headers.clear()
-            answer.ends_with_connection = True
+            answer.ends_with_connection, answer.sized = True, False
             answer.permitted = status == 100
             answer.notify()
             return
         answer.status = status
         if self._named:
             answer.headers = [header for header in answer.headers if header[0] not in self._named]
-        answer.begun = True
+        answer.begun, answer.usable = True, not answer.sized
         self._reusable = self._parser.should_keep_alive()
         if answer.head_only:  # the parser would wait for the body that the headers describe
             self._reusable = False
-            answer.complete = True
+            answer.complete = answer.usable = True
         answer.notify()
         self.resume_writing()
 
@@ -337,6 +343,7 @@ class Connection(asyncio.Protocol):
         answer = self._answer
         if answer is None or answer.complete:
             return
+        answer.usable = True
         if answer.add(body) and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
@@ -346,7 +353,7 @@ class Connection(asyncio.Protocol):
         """The answer is complete, or an interim answer is."""
         answer = self._answer
         if answer is not None and answer.begun:
-            answer.complete = True
+            answer.complete = answer.usable = True
             answer.notify()
 
 
