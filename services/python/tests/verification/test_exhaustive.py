@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from daybreak_server.domain.tasks import State
 from daybreak_server.domain.transitions import TABLE, Event, Facts, row
 from verification.exhaustive.flaws import FLAWS, STUCK
+from verification.exhaustive.leaders import World
 from verification.exhaustive.machine import LEASE, Move, Store
 from verification.exhaustive.search import Found, endless, explore
 from verification.exhaustive.server_walks import LETTERS, TICK_MS, ServerWalk, walks
-from verification.exhaustive.workers import World
 
 pytestmark = pytest.mark.timeout(900)  # on an idle core, the whole search takes about ten seconds
 WALKS = 250
@@ -34,7 +34,7 @@ WALKS = 250
 
 @pytest.fixture(scope="module")
 def two_tasks() -> tuple[World, Found]:
-    """Two workers, two tasks, to the end of the state space."""
+    """Two leaders, two tasks, to the end of the state space."""
     world = World(tasks=2)
     began = time.perf_counter()
     search = explore(world)
@@ -47,7 +47,7 @@ def two_tasks() -> tuple[World, Found]:
 
 @pytest.fixture(scope="module")
 def one_task() -> tuple[World, Found]:
-    """Two workers, one task, and claims that reach the store after their group has stopped waiting for them."""
+    """Two leaders, one task, and claims that reach the store after their group has stopped waiting for them."""
     world = World(tasks=1, delayed=True)
     return world, explore(world)
 
@@ -65,7 +65,7 @@ def _assert_right(search: Found) -> None:
     assert search.wrong is None, "\n".join([str(search.wrong), *search.trace])
 
 
-def test_two_workers_and_two_tasks(two_tasks: tuple[World, Found]) -> None:
+def test_two_leaders_and_two_tasks(two_tasks: tuple[World, Found]) -> None:
     """In every state, no task is lost, and each has at most one holder, one end and one dead letter.
 
     A zombie's steps change nothing.

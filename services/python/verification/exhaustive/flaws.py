@@ -31,7 +31,7 @@ class RenewWithoutFence(Store):
 
 
 class SettleAfterTheEnd(Store):
-    """A worker may settle a task that has ended."""
+    """A leader may settle a task that has ended."""
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> Any:
         t = self.tasks[i]
@@ -95,7 +95,7 @@ class ReportRenewsNothing(Store):
 
 
 class StrikeNotCounted(Store):
-    """A task that kills its worker is retried forever."""
+    """A task that kills its leader is retried forever."""
 
     def count(self, t: Task) -> None:
         pass
@@ -152,7 +152,7 @@ class CancelEndsAtOnce(Store):
 
 
 class CancelNotReported(Store):
-    """Marks the cancel, but never reports it to the worker."""
+    """Marks the cancel, but never reports it to the leader."""
 
     def report(self, i: int, token: int) -> str:
         result = super().report(i, token)
@@ -209,7 +209,7 @@ class RepeatClaimsAgain(Store):
 
 
 class StaleIsSuccess(Store):
-    """A worker that lost its task receives a success."""
+    """A leader that lost its task receives a success."""
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> Any:
         result = super().settle(i, token, outcome, then)

@@ -21,7 +21,7 @@ FAILURES = 1
 AHEAD = 2
 """Ticks until a task with a start in the future is due."""
 NOBODY, ORPHAN = 3, 2
-"""Owners other than a worker: no owner, and a group whose process is gone."""
+"""Owners other than a leader: no owner, and a group whose process is gone."""
 SILENT, SPARED = 1, 2
 """Two bits. ``SILENT``: no tick has run since the wall clock leapt. ``SPARED``: the previous tick expired no lease
 because of such a leap."""

@@ -67,20 +67,20 @@ def wrong_script(was: Sequence[Task], store: Store) -> str | None:
 
 
 def wrong_answer(script: tuple[Any, ...], old: Sequence[Task], store: Store, answer: Any) -> str | None:
-    """The first violation in a reply to a worker or its effect, or ``None``."""
+    """The first violation in a reply to a leader or its effect, or ``None``."""
     i, number = script[1], script[2]
     was, now = old[i], store.tasks[i]
     current, repeated = number == was.token, script[0] == "settle" and number == was.done
     result = answer if script[0] == "report" else answer[0]
     if (result == STALE) == (current or repeated):
-        return f"a worker wrongly received {result!r}"
+        return f"a leader wrongly received {result!r}"
     alone = script[0] == "report" or script[4] == NOBODY
     if not current and alone and (now.state, now.ticks, now.attempt) != (was.state, was.ticks, was.attempt):
-        return f"a worker without the token changed task {i}"
+        return f"a leader without the token changed task {i}"
     if result == "S" and current and now.won != number:
-        return "a worker received the success of another attempt"
+        return "a leader received the success of another attempt"
     if current and script[0] == "report" and result != ("stop" if was.cancel or was.late else "continue"):
-        return f"a worker wrongly received {result!r}"
+        return f"a leader wrongly received {result!r}"
     return None
 
 

@@ -7,8 +7,8 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from verification.exhaustive.leaders import ATTEMPT, OUTCOMES, STATE, TOKEN, Label, State, World
 from verification.exhaustive.machine import ENDED, Task
-from verification.exhaustive.workers import ATTEMPT, OUTCOMES, STATE, TOKEN, Label, State, World
 
 
 @dataclass(slots=True)
@@ -99,8 +99,8 @@ def endless(found: Found) -> str | None:
 
     Progress is a change of a task's state or attempt, and the search has shown that nothing undoes it. So a run that
     never ends is, from some point on, in one cycle of steps without progress. We assume fairness: each of the following
-    happens at last, if it stays possible: a tick; a claim by an idle worker; the end of an attempt by the worker that
-    holds it; one call by a worker that has lost its task. For each cycle we look for one of them that is possible in
+    happens at last, if it stays possible: a tick; a claim by an idle leader; the end of an attempt by the leader that
+    holds it; one call by a leader that has lost its task. For each cycle we look for one of them that is possible in
     all its states and always leaves it.
     """
     for group in _cycles(found):
@@ -132,8 +132,8 @@ def _fairness(state: State, label: Label) -> str | None:
     if label[0] in ("tick", "claim"):
         return str(label[0])
     if label[0] in (*OUTCOMES, "report", "repeat"):
-        worker, task = label[1], label[2]
-        _, _, token = state.workers[worker]
+        leader, task = label[1], label[2]
+        _, _, token = state.leaders[leader]
         if token != state.tasks[task][TOKEN]:
             return "a zombie receives a reply"
         return None if label[0] == "report" else f"the end of task {task}"

@@ -14,6 +14,7 @@ from daybreak_server.domain.policy import GROUP_FAILURES_MAX, RELEASES_MAX
 from daybreak_server.domain.tasks import Claim, Control, Lease, NewTask, Outcome, Released
 from testkit.store_cases import DONE, FATAL, OOPS, new
 from testkit.store_driver import Driver
+from verification.exhaustive.leaders import IDLE, OLD, Label, Leader, State, canonical, settled, swaps
 from verification.exhaustive.machine import (
     AHEAD,
     ENDED,
@@ -30,7 +31,6 @@ from verification.exhaustive.machine import (
     start,
 )
 from verification.exhaustive.search import Found
-from verification.exhaustive.workers import IDLE, OLD, Label, State, Worker, canonical, settled, swaps
 
 TICK_MS = 2_000
 """The most by which one tick advances the lease clock; longer than the backoff after a first strike."""
@@ -58,11 +58,11 @@ Walk = list[tuple[Label, int]]
 
 
 def kind_of(state: State, label: Label) -> Label:
-    """The kind of a step: its name, its worker, all fields of its task, and the states of the other tasks."""
+    """The kind of a step: its name, its leader, all fields of its task, and the states of the other tasks."""
     clients = label[0] in ("submit", "cancel")
     named = label[1] if clients else label[2] if len(label) > 2 else None
     tasks = tuple([_seen(Task(values), whole=i == named) for i, values in enumerate(state.tasks)])
-    doing, _, number = IDLE if clients or len(label) == 1 else state.workers[label[1]]
+    doing, _, number = IDLE if clients or len(label) == 1 else state.leaders[label[1]]
     return label[0], named, doing, number == OLD, tasks
 
 
@@ -132,7 +132,7 @@ class ServerWalk:
     driver: Driver
     tasks: list[Task]
     new: list[NewTask] = field(default_factory=list)
-    workers: list[Worker] = field(default_factory=lambda: [IDLE, IDLE])
+    leaders: list[Leader] = field(default_factory=lambda: [IDLE, IDLE])
     groups: list[int] = field(default_factory=lambda: [0, 0])
     leases: dict[tuple[int, int], Lease] = field(default_factory=dict)
     later: tuple[str, int] | None = None
@@ -148,9 +148,9 @@ class ServerWalk:
         return cls(driver, [Task(values) for values in start(tasks)])
 
     def state(self) -> State:
-        """The state of the small store and the workers."""
+        """The state of the small store and the leaders."""
         tasks = tuple([settled(frozen(task)) for task in self.tasks])
-        return State(tasks, (self.workers[0], self.workers[1]), self.later, self.quiet)
+        return State(tasks, (self.leaders[0], self.leaders[1]), self.later, self.quiet)
 
     def take(self, label: Label, expected: State) -> None:
         """Take one step on both sides. They must agree with each other and with the search."""
@@ -198,7 +198,7 @@ class ServerWalk:
         self.driver.now += LEAP_MS
         self.quiet = store.leap(self.quiet)
 
-    # ── workers ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── leaders ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _killed(self, store: Store, label: Label) -> None:
         w = label[1]
@@ -213,7 +213,7 @@ class ServerWalk:
         self._gone(w)
 
     def _gone(self, w: int) -> None:
-        self.workers[w] = IDLE
+        self.leaders[w] = IDLE
         if self.later == ("claim", w):
             self.later = None
 
@@ -224,7 +224,7 @@ class ServerWalk:
             return
         token = self._next(w, self.driver.claim(self._group(w)), store.claim(w))
         if what == "claim":
-            self.workers[w] = ("works", *token) if token else IDLE
+            self.leaders[w] = ("works", *token) if token else IDLE
 
     def _late(self, store: Store, label: Label) -> None:
         self.later = None
@@ -232,33 +232,33 @@ class ServerWalk:
 
     def _report(self, store: Store, label: Label) -> None:
         w = label[1]
-        _, i, number = self.workers[w]
+        _, i, number = self.leaders[w]
         result = store.report(i, number)
         lease = self.leases[i, number]
         got = self.driver.renew(lease) if len(self.story) % 2 else self.driver.report(lease, step=1)
         assert (got is Control.STALE) == (result == STALE), self.story
         assert (got is Control.CONTINUE) == (result == "continue"), self.story
         if result == STALE:
-            self.workers[w] = IDLE
+            self.leaders[w] = IDLE
 
     def _give(self, _: Store, label: Label) -> None:
-        self.workers[label[1]] = IDLE
+        self.leaders[label[1]] = IDLE
 
     def _repeat(self, store: Store, label: Label) -> None:
         w = label[1]
-        _, i, number = self.workers[w]
+        _, i, number = self.leaders[w]
         token = self._settle(store, w, i, number, "finish", w)
-        self.workers[w] = ("works", *token) if token else IDLE
+        self.leaders[w] = ("works", *token) if token else IDLE
 
     def _outcome(self, store: Store, label: Label) -> None:
         what, w = label[:2]
-        _, i, number = self.workers[w]
+        _, i, number = self.leaders[w]
         outcome, claims, _ = what.partition(" and claim")
         token = self._settle(store, w, i, number, outcome, w if claims else NOBODY)
         if what.endswith("reply lost"):
-            self.workers[w] = ("again", i, number)
+            self.leaders[w] = ("again", i, number)
         else:
-            self.workers[w] = ("works", *token) if token else IDLE
+            self.leaders[w] = ("works", *token) if token else IDLE
 
     def _settle(self, store: Store, w: int, i: int, number: int, outcome: str, then: int) -> Any:
         result, token = store.settle(i, number, outcome, then)

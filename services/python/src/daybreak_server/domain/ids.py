@@ -12,7 +12,7 @@ from daybreak_server.domain.names import POOL_NAME
 TaskId = NewType("TaskId", str)
 GroupId = NewType("GroupId", str)
 Token = NewType("Token", str)
-"""``<attempt number>.<nonce>``: fences every write of a worker. The number only increases."""
+"""``<attempt number>.<nonce>``: fences every write of a leader. The number only increases."""
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]

@@ -63,7 +63,7 @@ GONE_MS = 300_000
 # ── files and accounts ────────────────────────────────────────────────────────────────────────────────────
 
 ZOMBIE_MS = 30_000
-"""How long the files of a silent attempt are kept, because its worker may still be writing them."""
+"""How long the files of a silent attempt are kept, because its leader may still be writing them."""
 
 CLEANUP_RETRY_MS = 60_000
 """A tick reports a due deletion again after this time, unless a gateway has confirmed it."""
@@ -114,7 +114,7 @@ CANCEL_STEP_BUCKETS = (0, 1, 2, 5, 10, 100)
 """Upper bounds of the same in steps; only append to it."""
 
 RETRY_REASONS = ("error", "stalled", "lease_lost", "released")
-"""The reasons of retries and strikes. A worker's unknown reason counts as ``error``."""
+"""The reasons of retries and strikes. A leader's unknown reason counts as ``error``."""
 
 RELEASE_REASONS = ("drain", "stopped", "claim_lost", "restarted", "left", "other")
 """The reasons of releases. An unknown one counts as ``other``."""

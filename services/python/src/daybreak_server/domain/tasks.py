@@ -49,7 +49,7 @@ class Priority(IntEnum):
 
 
 class Control(IntFlag):
-    """Instructions to a worker, as bits in every reply of the store. Several bits may be set."""
+    """Instructions to a leader, as bits in every reply of the store. Several bits may be set."""
 
     CONTINUE = 0
     CANCEL = 1
@@ -192,7 +192,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventDraft:
-    """An event that a worker appends to its task's stream."""
+    """An event that a leader appends to its task's stream."""
 
     type: str
     data: Mapping[str, Any]
@@ -258,7 +258,7 @@ Outcome = Finished | Failed | Released | Stopped
 class Settled:
     """The result of a settle: the new state of the task, and the next claim if one was requested and found.
 
-    ``stale`` means that the token was not the current one: nothing changed, and the worker must abandon the task and
+    ``stale`` means that the token was not the current one: nothing changed, and the leader must abandon the task and
     its files. A repeated settle has the same result as the first, and ``repeated`` says so.
     """
 

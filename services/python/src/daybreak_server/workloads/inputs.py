@@ -84,7 +84,7 @@ def refuse_unusable(spec: WorkloadSpec[Any]) -> None:
     for path in _secrets(params, "", set()):
         raise UnusableSpecError(
             f"workload {spec.name}: the field {path} of Params is a secret, but inputs are stored and shown to clients;"
-            " give secrets to the workers by the environment or a file, and refer to them by name in the input"
+            " give secrets to the ranks by the environment or a file, and refer to them by name in the input"
         )
     try:
         params.model_json_schema()

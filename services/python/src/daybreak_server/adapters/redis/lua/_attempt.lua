@@ -72,7 +72,7 @@ local function bill(r, ended)
   end
 end
 
--- Detaches the attempt from the task. `zombie`: the worker did not end the attempt, and may still be writing files.
+-- Detaches the attempt from the task. `zombie`: the leader did not end the attempt, and may still be writing files.
 -- The fields that describe the attempt (group, ranks, claimed, charge) stay until the next claim overwrites them.
 local function detach(r, ended, zombie, published)
   bill(r, ended)
@@ -220,7 +220,7 @@ local function release_unknown(name, why, known)
   end
 end
 
--- The control bits that every reply to a worker carries.
+-- The control bits that every reply to a leader carries.
 local function control(r)
   local bits = 0
   if r.cancel_at then bits = bits + CANCEL end

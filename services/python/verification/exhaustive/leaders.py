@@ -1,8 +1,8 @@
-"""Two workers, a client and time around the small store: every step that any of them may take next.
+"""Two leaders, a client and time around the small store: every step that any of them may take next.
 
-A worker knows only the replies that it received. It has one of three states: ``idle``; ``works``, when it believes that
-it holds a token; or ``again``, when its settle was not answered and it will repeat it. A paused or disconnected worker
-takes no step while the others do, so zombies need no rule of their own. A killed worker returns as a group with a new
+A leader knows only the replies that it received. It has one of three states: ``idle``; ``works``, when it believes that
+it holds a token; or ``again``, when its settle was not answered and it will repeat it. A paused or disconnected leader
+takes no step while the others do, so zombies need no rule of their own. A killed leader returns as a group with a new
 name, and the tasks of its old group belong to an orphan.
 """
 
@@ -22,12 +22,12 @@ OLD = -1
 
 Values = tuple[Any, ...]
 Tasks = tuple[Values, ...]
-Worker = tuple[str, int, int]
-"""A worker's state, and the task and attempt that it believes it holds."""
+Leader = tuple[str, int, int]
+"""A leader's state, and the task and attempt that it believes it holds."""
 Later = tuple[str, int] | None
-"""A call in flight whose reply no worker awaits: a group's ``claim``, or the second half of a split script."""
+"""A call in flight whose reply no leader awaits: a group's ``claim``, or the second half of a split script."""
 Label = tuple[Any, ...]
-IDLE: Worker = ("idle", 0, 0)
+IDLE: Leader = ("idle", 0, 0)
 STATE, ATTEMPT, TOKEN, DONE, OWNER = (
     Task.__slots__.index(name) for name in ("state", "attempt", "token", "done", "owner")
 )
@@ -37,7 +37,7 @@ class State(NamedTuple):
     """The whole world at one moment."""
 
     tasks: Tasks
-    workers: tuple[Worker, Worker]
+    leaders: tuple[Leader, Leader]
     later: Later = None
     quiet: int = 0
     """The bits ``SILENT`` and ``SPARED``."""
@@ -64,7 +64,7 @@ class World:
 
     @property
     def start(self) -> State:
-        """Nothing has been submitted, and both workers are idle."""
+        """Nothing has been submitted, and both leaders are idle."""
         return State(start(self.tasks), (IDLE, IDLE))
 
     def run(self, tasks: Tasks, script: Label) -> Ran:
@@ -86,43 +86,43 @@ class World:
 
     def steps(self, state: State) -> Iterator[tuple[Label, State, str | None]]:
         """Every possible next step: its label, the state that follows, and the violation if there is one."""
-        for label, script, workers, later in self._choices(state):
+        for label, script, leaders, later in self._choices(state):
             ran = self.run(state.tasks, script)
-            workers_after = workers(ran.answer) if callable(workers) else workers
+            leaders_after = leaders(ran.answer) if callable(leaders) else leaders
             quiet = ran.answer if script[0] in ("tick", "leap") else state.quiet
-            after = canonical(State(ran.tasks, workers_after, ran.torn or later, quiet))
+            after = canonical(State(ran.tasks, leaders_after, ran.torn or later, quiet))
             yield label, after, ran.wrong or _two_holders(after)
 
     def _choices(self, state: State) -> Iterator[tuple[Label, Label, Any, Later]]:
-        tasks, workers, later, quiet = state
+        tasks, leaders, later, quiet = state
         for i, task in enumerate(tasks):
             if i and tasks[i - 1][STATE] == "-":
                 break  # by symmetry, the first submitted task is task 0
-            yield ("submit", i, False), ("submit", i, False), workers, later
+            yield ("submit", i, False), ("submit", i, False), leaders, later
             if task[STATE] == "-":
-                yield ("submit", i, True), ("submit", i, True), workers, later
+                yield ("submit", i, True), ("submit", i, True), leaders, later
             else:
-                yield ("cancel", i), ("cancel", i), workers, later
-        yield ("tick",), ("tick", quiet), workers, later
-        yield ("leap",), ("leap", quiet), workers, later
+                yield ("cancel", i), ("cancel", i), leaders, later
+        yield ("tick",), ("tick", quiet), leaders, later
+        yield ("leap",), ("leap", quiet), leaders, later
         if later is not None:
-            yield (f"late {later[0]}", later[1]), later, workers, None
+            yield (f"late {later[0]}", later[1]), later, leaders, None
             if later[0] != "claim":
-                yield ("torn off", later[1]), ("nothing",), workers, None
-        for w, worker in enumerate(workers):
-            yield from self._worker_choices(state, w, worker)
+                yield ("torn off", later[1]), ("nothing",), leaders, None
+        for w, leader in enumerate(leaders):
+            yield from self._leader_choices(state, w, leader)
 
-    def _worker_choices(
-        self, state: State, w: int, worker: Worker
+    def _leader_choices(
+        self, state: State, w: int, leader: Leader
     ) -> Iterator[tuple[Label, Label, Any, Later]]:
-        doing, i, number = worker
+        doing, i, number = leader
         later = state.later
-        other = state.workers[1 - w]
+        other = state.leaders[1 - w]
 
-        def becomes(become: Worker) -> tuple[Worker, Worker]:
+        def becomes(become: Leader) -> tuple[Leader, Leader]:
             return (become, other) if w == 0 else (other, become)
 
-        def begins(answer: Any) -> tuple[Worker, Worker]:
+        def begins(answer: Any) -> tuple[Leader, Leader]:
             token = answer[1] if answer and isinstance(answer[0], str) else answer
             return becomes(("works", *token) if token else IDLE)
 
@@ -131,15 +131,15 @@ class World:
         yield ("restart", w), ("restart", w), becomes(IDLE), mine
         if doing == "idle":
             yield ("claim", w), ("claim", w), begins, later
-            yield ("claim, reply lost", w), ("claim", w), state.workers, later
+            yield ("claim, reply lost", w), ("claim", w), state.leaders, later
             if self.delayed and later is None:
-                yield ("claim, delayed", w), ("nothing",), state.workers, ("claim", w)
+                yield ("claim, delayed", w), ("nothing",), state.leaders, ("claim", w)
         elif doing == "again":
             yield ("repeat", w, i), ("settle", i, number, "finish", w), begins, later
             yield ("give up", w), ("nothing",), becomes(IDLE), later
         else:
             report = ("report", i, number)
-            yield ("report", w, i), report, lambda got: becomes(IDLE if got == STALE else worker), later
+            yield ("report", w, i), report, lambda got: becomes(IDLE if got == STALE else leader), later
             for outcome in OUTCOMES:
                 alone, both = ("settle", i, number, outcome, NOBODY), ("settle", i, number, outcome, w)
                 yield (outcome, w, i), alone, becomes(IDLE), later
@@ -150,9 +150,9 @@ class World:
 
 
 def _two_holders(state: State) -> str | None:
-    first, second = state.workers
+    first, second = state.leaders
     if first == second and first[0] == "works" and first[2] == state.tasks[first[1]][TOKEN]:
-        return f"two workers hold the token of task {first[1]}"
+        return f"two leaders hold the token of task {first[1]}"
     return None
 
 
@@ -163,7 +163,7 @@ def canonical(state: State) -> State:
     """The representative of all states that behave in the same way.
 
     The number of an attempt that the store has forgotten makes no difference. The answer to a repeated settle depends
-    on its token alone. Nothing uses the counters of an ended task. The two workers are interchangeable.
+    on its token alone. Nothing uses the counters of an ended task. The two leaders are interchangeable.
     """
     tasks, (first, second), later, quiet = state
     first, second = _remembered(first, tasks), _remembered(second, tasks)
@@ -179,24 +179,24 @@ def canonical(state: State) -> State:
 
 
 def swaps(state: State) -> bool:
-    """Whether the canonical state swaps the workers."""
+    """Whether the canonical state swaps the leaders."""
     tasks, (first, second), later, _ = state
     return _swaps(_remembered(first, tasks), _remembered(second, tasks), tasks, later)
 
 
-def _swaps(first: Worker, second: Worker, tasks: Tasks, later: Later) -> bool:
+def _swaps(first: Leader, second: Leader, tasks: Tasks, later: Later) -> bool:
     if first != second:
         return second < first
-    for task in tasks:  # equal workers: order them by what the store knows about their groups
+    for task in tasks:  # equal leaders: order them by what the store knows about their groups
         if task[OWNER] in (0, 1):
             return bool(task[OWNER])
     return later == ("claim", 1)
 
 
-def _remembered(worker: Worker, tasks: Tasks) -> Worker:
-    doing, i, number = worker
+def _remembered(leader: Leader, tasks: Tasks) -> Leader:
+    doing, i, number = leader
     if doing == "idle" or number == tasks[i][TOKEN] or (doing == "again" and number == tasks[i][DONE]):
-        return worker
+        return leader
     return "works", i, OLD
 
 
