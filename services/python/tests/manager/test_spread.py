@@ -177,7 +177,7 @@ def test_a_worker_that_is_lost_during_a_move_is_replaced(lost: str) -> None:
     world.change(stays)
     assert world.step() == {stays.id: 2}
     if lost == "a":
-        assert new in world.view.plan.placement.replicas, "the new one goes on loading"
+        assert new in world.view.plan.placement.replicas, "the new one continues to load"
     assert not world.view.plan.spread.moves
 
 

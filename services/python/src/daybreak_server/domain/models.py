@@ -107,7 +107,7 @@ class WorkerRecord:
     """Of its machine."""
     memory_free_bytes: int = 0
     seen_ms: int = field(default=0, compare=False)
-    """When it was last heard of, on the clock of the store; 0 if that is not known."""
+    """When it last registered or sent a heartbeat, on the clock of the store; 0 if that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,7 @@ class Spread:
         """End the moves whose new replica is ready, or takes the place of one that was lost.
 
         :param placed: The placement without the replicas of moves.
-        :returns: the replicas that run now, for ``place``, and the moves that go on.
+        :returns: the replicas that run now, for ``place``, and the moves that continue.
         """
         here = {worker.id for worker in workers if not worker.draining}
         current, going_on = list(placed), dict(self.moves)
