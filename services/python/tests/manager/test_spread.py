@@ -88,8 +88,10 @@ def test_a_worker_that_came_back_gets_a_replica_of_a_worker_that_has_two() -> No
         assert world.step(600_000, {world.new: ReplicaState.STARTING}) == {"a": 2, "b": 1}
     assert world.step() == {"a": 1, "b": 1}
     before = world.view.plan
-    world.step(10 * SPREAD_AFTER_MS)
-    assert world.view.plan == before
+    world.change(*world.view.workers, worker("c"))
+    for _ in range(2):
+        world.step(10 * SPREAD_AFTER_MS)
+        assert world.view.plan == before, "a spread that is even stays as it is"
 
 
 def test_the_worker_must_have_been_back_without_interruption() -> None:
@@ -132,12 +134,14 @@ def test_the_replica_that_answers_stays_and_the_one_that_fails_moves() -> None:
     world = World(
         model(replicas=2, min_replicas=2), workers=[worker("a", devices=gpus), worker("b", devices=gpus)]
     )
-    good, bad = (Replica(alias="chat", worker="a", devices=(index,)) for index in (1, 0))
-    placement = replace(world.view.plan.placement, replicas=(bad, good))
+    good, bad = (Replica(alias="chat", worker="a", devices=(index,)) for index in (0, 1))
+    placement = replace(world.view.plan.placement, replicas=(good, bad))
     world.view = replace(world.view, plan=replace(world.view.plan, placement=placement))
     states = {bad: ReplicaState.FAILED}
     world.step(0, states)
     world.step(SPREAD_AFTER_MS, states)
+    assert world.new is not None
+    assert world.step(0, {**states, world.new: ReplicaState.STARTING}) == {"a": 2, "b": 1}
     world.step(0, states)
     assert set(world.view.plan.placement.replicas) == {good, Replica(alias="chat", worker="b", devices=(0,))}
 
@@ -179,6 +183,35 @@ def test_a_worker_that_is_lost_during_a_move_is_replaced(lost: str) -> None:
     if lost == "a":
         assert new in world.view.plan.placement.replicas, "the new one continues to load"
     assert not world.view.plan.spread.moves
+
+
+def test_a_new_replica_that_is_needed_stays_where_it_loads() -> None:
+    """The best place for it may be another one by now."""
+    gpus = {0: 80 * GB, 1: 80 * GB}
+    other = model("other", min_replicas=1)
+    world = World(
+        model(replicas=2, min_replicas=2),
+        other,
+        workers=[worker("a"), worker("b", devices=gpus)],
+        placed=["a", "a"],
+    )
+    beside = Replica(alias="other", worker="b", devices=(1,))
+    placement = world.view.plan.placement
+    placement = replace(placement, replicas=(*placement.replicas, beside))
+    world.view = replace(world.view, plan=replace(world.view.plan, placement=placement))
+    world.step()
+    world.step(SPREAD_AFTER_MS)
+    new = world.new
+    assert new is not None
+    world.change(world.view.workers[1])
+    free = next(index for index in gpus if (index,) != new.devices)
+    small = replace(beside, devices=(free,))
+    placement = replace(
+        world.view.plan.placement, replicas=(*world.view.plan.placement.replicas[:2], small, new)
+    )
+    world.view = replace(world.view, plan=replace(world.view.plan, placement=placement))
+    world.step(0, {new: ReplicaState.STARTING})
+    assert new in world.view.plan.placement.replicas
 
 
 def test_demand_takes_the_new_replica_as_one_more() -> None:
