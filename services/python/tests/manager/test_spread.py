@@ -290,8 +290,7 @@ def test_moves_end_with_an_even_spread_and_never_cost_a_ready_replica(
     world: World, data: st.DataObject
 ) -> None:
     world.step()
-    world.step(0)
-    for _ in range(60):
+    for _ in range(15):
         before = world.view.plan
         starts = {
             move.replica: data.draw(
@@ -315,6 +314,6 @@ def test_moves_end_with_an_even_spread_and_never_cost_a_ready_replica(
         assert again.placement == after.placement or any(starts), "a second look changes nothing"
     while any(move.replica for move in world.view.plan.spread.moves.values()):
         world.step()
-    for _ in range(40):
+    for _ in range(20):
         world.step(SPREAD_AFTER_MS << 5)
     assert not world.view.plan.spread.moves, "all moves have ended"
