@@ -94,16 +94,18 @@ class Spread:
         :returns: the placement with the new replicas of moves, and the moves.
         """
         machines = [placeable(worker) for worker in workers]
-        replicas, moves = list(placement.replicas), {}
+        replicas = list(placement.replicas)
+        moves: dict[str, SpreadMove] = {}
         for model in sorted(models, key=lambda model: model.alias):
             if not _is_uneven(replicas, model.alias):
                 continue
             move = self.moves.get(model.alias)
-            if move is not None and move.replica is not None:
-                if _has_failed(move.replica, workers):
+            new = move.replica if move is not None else None
+            if move is not None and new is not None:
+                if _has_failed(new, workers):
                     move = SpreadMove(since_ms=now_ms, failures=move.failures + 1)
-                elif _has_none(replicas, move.replica) and fits(models, machines, replicas, move.replica):
-                    replicas.append(move.replica)
+                elif _has_none(replicas, new) and fits(models, machines, replicas, new):
+                    replicas.append(new)
                     moves[model.alias] = move
                     continue
                 else:
