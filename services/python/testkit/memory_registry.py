@@ -117,7 +117,10 @@ class MemoryRegistry:
         ):
             raise _taken(worker.id, known.record.url)
         self._workers[worker.id] = _Worker(
-            worker, incarnation, self._clock + round(lease_s * 1000), _summary(worker)
+            replace(worker, seen_ms=self._now_ms()),
+            incarnation,
+            self._clock + round(lease_s * 1000),
+            _summary(worker),
         )
         self._change()
 
@@ -130,7 +133,9 @@ class MemoryRegistry:
         if known.incarnation != incarnation:
             raise _taken(worker.id, known.record.url)
         fixed = known.record
-        known.record = replace(worker, url=fixed.url, engines=fixed.engines, version=fixed.version)
+        known.record = replace(
+            worker, url=fixed.url, engines=fixed.engines, version=fixed.version, seen_ms=self._now_ms()
+        )
         known.lease_end = self._clock + round(lease_s * 1000)
         summary = _summary(worker)
         if known.summary != summary:

@@ -16,6 +16,9 @@ from daybreak.wire import Worker, WorkerModelState
 def workers(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show the workers: their GPUs or memory, their engines, and the models that they run.
 
+    `requests/limit` says how many requests a worker answers now, and how many its ready replicas take at once (the
+    `capacity` of their engines).
+
     Examples:
 
     $ daybreak workers
@@ -30,7 +33,7 @@ def workers(context: typer.Context, as_json: JsonOption = False) -> None:
                 output.json(worker.to_json())
             return
         output.table(
-            ("worker", "state", "devices", "free", "engines", "models", "requests", "url"),
+            ("worker", "state", "devices", "free", "engines", "models", "requests/limit", "url"),
             [_row(worker) for worker in found],
         )
         for worker in found:

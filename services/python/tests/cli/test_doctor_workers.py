@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.cli.doctor import workers
 from daybreak_server.cli.doctor.check import Check
+from daybreak_server.cli.doctor.checks import examine
 from daybreak_server.domain.models import ModelRecord, ReplicaReport, ReplicaState, WorkerRecord
 from daybreak_server.domain.placement import HOST
 from daybreak_server.manager.manager import Manager
@@ -91,11 +94,42 @@ def test_models_that_are_well_are_counted_by_state(tmp_path: Path, valkey: Serve
 
     change(valkey, act)
     found = report(settings(tmp_path, valkey.url))
+    seen = found.pop("worker gpu-1")
+    assert seen.level == "ok"
+    assert re.fullmatch(rf"alive, last seen \d+ s ago, at http://127.0.0.1:{port}, engines: vllm", seen.found)
     assert {what: (check.level, check.found) for what, check in found.items()} == {
         "manager": ("ok", "gateway-a places models"),
         "workers": ("ok", "1 registered, can be reached from here"),
+        "model chat": ("ok", "ready, 1 of 1 wanted replicas are ready"),
+        "model quiet": ("ok", "registered. The first request starts it."),
         "models": ("ok", "1 ready, 1 registered"),
     }
+
+
+def test_a_worker_without_an_engine_is_a_warning(tmp_path: Path, valkey: Server, port: int) -> None:
+    change(valkey, lambda registry: add_worker(registry, replace(worker(port), engines=frozenset())))
+    found = report(settings(tmp_path, valkey.url))["worker gpu-1"]
+    assert (found.level, "engines: none" in found.found, "PATH" in found.advice) == ("warning", True, True)
+
+
+def test_a_gateway_that_only_fronts_workers_needs_no_ray(
+    tmp_path: Path, valkey: Server, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daybreak_server.cli.doctor.checks.version", lambda package: None)
+    base = {"data_dir": tmp_path, "redis": {"url": valkey.url, "timeout_s": 30}, "http": {"port": 0}}
+    bare = Settings.model_validate(base)
+
+    def checked(found: Settings) -> dict[str, str]:
+        return {check.what: check.level for check in examine(found)}
+
+    before = checked(bare)
+    assert (before["ray"], before["torch"]) == ("error", "error")
+    change(valkey, lambda registry: add_worker(registry, worker(port)))
+    after = checked(bare)
+    assert (after["worker gpu-1"], after["pools"]) == ("ok", "ok")
+    assert not {"ray", "torch", "pool video", "gpus"} & after.keys()
+    named = checked(Settings.model_validate({**base, "pools": {"echo": {"workload": "echo"}}}))
+    assert named["ray"] == "error", "its groups run on Ray"
 
 
 def test_a_model_that_failed_is_shown_with_its_reason(tmp_path: Path, valkey: Server, port: int) -> None:

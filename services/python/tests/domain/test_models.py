@@ -18,6 +18,7 @@ from daybreak_server.domain.models import (
     WorkerRecord,
     assignments,
     placeable,
+    public_reason,
     view,
     wanted_model,
     wanted_replicas,
@@ -128,3 +129,27 @@ def test_wanted_models_are_placed_on_workers() -> None:
     workers = [worker("w1"), worker("w2"), worker("w3", draining=True)]
     placement = place([wanted_model(MODEL, count)], map(placeable, workers))
     assert [len(assignments(placement, name)) for name in ("w1", "w2", "w3")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("engine", "args", "share"),
+    [
+        ("vllm", {}, 0.9),
+        ("vllm", {"gpu_memory_utilization": 0.4}, 0.4),
+        ("vllm", {"gpu-memory-utilization": "0.4"}, 0.4),
+        ("sglang", {"mem_fraction_static": 0.7}, 0.7),
+        ("mine", {"gpu_memory_utilization": 0.5}, 0.5),
+        ("vllm", {"gpu_memory_utilization": "much"}, 0.9),
+        ("vllm", {"gpu_memory_utilization": 7}, 1.0),
+        ("llama.cpp", {}, 0.0),
+    ],
+)
+def test_the_part_of_a_gpu_that_an_engine_takes_is_known(
+    engine: str, args: dict[str, object], share: float
+) -> None:
+    assert wanted_model(replace(MODEL, engine=engine, args=args), 1).gpu_share == share
+
+
+def test_clients_do_not_see_in_a_reason_what_a_model_loads() -> None:
+    assert public_reason(MODEL, "OSError: no /models/chat, /models/chat-2") == "OSError: no chat, chat-2"
+    assert public_reason(replace(MODEL, source="s"), "It has ended.") == "It has ended."

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybreak_server.domain.placement import HOST, Placement, Replica, WantedModel, Worker, place
+from daybreak_server.domain.placement import (
+    HOST,
+    Placement,
+    Replica,
+    WantedModel,
+    Worker,
+    fits,
+    free_place,
+    place,
+)
 
 GB = 10**9
 ENGINES = ("vllm", "llama.cpp")
@@ -232,3 +241,28 @@ def test_more_replicas_leave_the_present_ones_alone() -> None:
     before = place([model("chat", 10)], machines)
     after = place([dataclasses.replace(model("chat", 10), replicas=2)], machines, before.replicas)
     assert set(before.replicas) < set(after.replicas)
+
+
+def test_an_engine_that_takes_a_part_of_its_gpus_has_it_whatever_its_model_needs() -> None:
+    """vLLM takes 90% of a GPU for a model of 22 GB. A second replica beside it would find no memory and die."""
+    chat = dataclasses.replace(model("chat", 22, replicas=2), gpu_share=0.9)
+    waits = place([chat], [gpus("a", 80)])
+    assert waits.replicas == (at("chat", "a", 0),)
+    assert "90% of each GPU" in waits.unplaced["chat"]
+    assert "gpu_memory_utilization" in waits.unplaced["chat"]
+    halves = dataclasses.replace(chat, gpu_share=0.5)
+    assert place([halves], [gpus("a", 80)]).replicas == (at("chat", "a", 0), at("chat", "a", 0))
+    host = Worker(id="cpu", engines=frozenset({"vllm"}), devices={HOST: 64 * GB})
+    assert len(place([chat], [host]).replicas) == 2, "the part is one of GPUs"
+
+
+def test_a_place_for_a_move_is_free_and_on_a_worker_without_the_model() -> None:
+    chat, large = model("chat", 10, replicas=2), model("large", 75)
+    placed = [at("chat", "a", 0), at("chat", "a", 0)]
+    both = [gpus("a", 80, 80), gpus("b", 80)]
+    assert free_place([chat], both, placed, chat) == at("chat", "b", 0)
+    assert free_place([chat], both[:1], placed, chat) is None
+    crowded = [*placed, at("large", "b", 0)]
+    assert free_place([chat, large], both, crowded, chat) is None
+    assert not fits([chat, large], both, crowded, at("chat", "b", 0))
+    assert fits([chat, large], both, placed, at("chat", "b", 0))

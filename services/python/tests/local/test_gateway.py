@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from daybreak_server.settings.tree import child_environment
 from testkit.system import System, request
 from testkit.workers import WorkerProcess
 
@@ -29,6 +31,12 @@ def test_it_serves_models_of_workers_and_keeps_them_across_a_restart(
         question = {"model": "small", "messages": [{"role": "user", "content": "hello"}], "tokens": 2}
         answer = request(f"{gateway.url}/v1/chat/completions", question)
         assert answer["choices"][0]["message"]["content"] == "word word "
+        report = doctor(gateway)
+        assert report["worker w1"]["level"] == report["model small"]["level"] == "ok"
+        assert "alive, last seen" in report["worker w1"]["found"]
+        assert report["model small"]["found"].startswith("ready, 1 of 1")
+        assert report["pools"]["found"] == "none is named in the settings, so Ray and torch are not needed"
+        assert not {"ray", "torch", "pool video"} & report.keys()
     finally:
         worker.close()
     gateway.end()
@@ -38,6 +46,19 @@ def test_it_serves_models_of_workers_and_keeps_them_across_a_restart(
         assert [found["id"] for found in request(f"{again.url}/v1/models")["data"]] == ["small"]
     finally:
         again.end()  # before the fixture looks for processes of the first one, which had the same folder
+
+
+def doctor(gateway: System) -> dict[str, dict[str, str]]:
+    """What `daybreakd doctor` says in another terminal beside the gateway, by subject."""
+    result = subprocess.run(
+        [Path(sys.executable).with_name("daybreakd"), "doctor", "--json"],
+        env=child_environment({"DAYBREAK_DATA_DIR": str(gateway.folder)}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return {check["what"]: check for check in json.loads(result.stdout)}
 
 
 def test_without_a_redis_it_says_what_to_do() -> None:

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.domain.models import ReplicaState
+from daybreak_server.domain.spread import SPREAD_AFTER_MS
 from daybreak_server.manager import manager as module
 from daybreak_server.manager.manager import TTL_S, Manager
 from daybreak_server.ports.registry import Plan, Registry, RegistryView
@@ -105,6 +106,36 @@ async def test_another_manager_continues_when_the_lease_of_the_first_ends(driver
     seen = await view(driver)
     assert (seen.manager, dict(seen.plan.wanted)) == ("b", {"chat": 1, "other": 1})
     assert seen.plan.wakes["chat"] == before.plan.wakes["chat"]
+
+
+async def test_a_worker_that_comes_back_gets_a_replica_of_one_that_has_two(driver: RegistryDriver) -> None:
+    """Another manager finishes the move that the first one has begun."""
+    registry = driver.registry
+
+    async def report_ready(id: str, replicas: int) -> int:
+        """A heartbeat of a worker whose replicas answer. Returns how many it should run."""
+        ready = worker(id, replicas=[report()] * replicas)
+        return len(await registry.renew_worker(ready, incarnation="i", lease_s=600))
+
+    first, second = Manager(registry, holder="a"), Manager(registry, holder="b")
+    await registry.add_model(model(replicas=2, min_replicas=2))
+    await registry.add_worker(worker("w1"), incarnation="i", lease_s=600)
+    await first.round()
+    assert await report_ready("w1", 0) == 2
+    await report_ready("w1", 2)
+    await registry.add_worker(worker("w2"), incarnation="i", lease_s=600)
+    await first.round()
+    assert await report_ready("w2", 0) == 0
+    await driver.pass_time(SPREAD_AFTER_MS)
+    await first.round()
+    assert (await report_ready("w1", 2), await report_ready("w2", 0)) == (2, 1)
+    await driver.pass_time(5000)  # the lease of the first one ends
+    await second.round()
+    assert second.health()["leads"]
+    assert await report_ready("w1", 2) == 2, "the new replica is not ready"
+    await report_ready("w2", 1)
+    await second.round()
+    assert (await report_ready("w1", 2), await report_ready("w2", 1)) == (1, 1)
 
 
 async def test_the_manager_on_ray_leads_whenever_it_lives(driver: RegistryDriver) -> None:

@@ -119,22 +119,47 @@ def test_a_worker_whose_port_is_taken_ends_before_it_registers(
     assert gateway.registrations == []
 
 
-def test_an_engine_that_fails_is_restarted_and_shows_its_last_lines(
+def test_an_engine_that_fails_is_restarted_and_says_why_until_it_is_ready(
     gateway: WorkerGateway, start_worker: Start, tmp_path: Path
 ) -> None:
+    """After three failures in a row it is `failed` also while it starts, so that clients see the reason."""
     broken = tmp_path / "broken"
     broken.touch()
-    gateway.want("w1", model("m", args={"broken": str(broken)}))
+    gateway.want("w1", model("m", args={"broken": str(broken), "load_s": 3}))
     worker = start_worker()
     failed = gateway.wait_for("w1", "m", "failed").models[0]
-    assert failed.reason is not None
-    assert failed.reason.startswith("The engine test exited with code 3")
+    why = "The engine test exited with code 3: CUDA out of memory, as it were. It starts again 1 s later."
+    assert failed.reason == why
     assert failed.last_lines == ["loading org/m as m", "CUDA out of memory, as it were"]
     assert "    CUDA out of memory, as it were" in worker.log.read_text()
-    wait_until(lambda: "(failure 2 in a row)" in str(gateway.last("w1").models[0].reason), 60, "a second try")
+    wait_until(lambda: "(failure 3 in a row)" in reason(gateway), 60, "the third failure")
+    known = len(gateway.heartbeats["w1"]) - 1
     broken.unlink()
+    wait_until(lambda: "is being started again" in reason(gateway), 60, "the fourth start")
+    assert "exited with code 3 (failure 3 in a row): CUDA out of memory, as it were." in reason(gateway)
+    assert gateway.last("w1").models[0].last_lines == failed.last_lines
     ready = gateway.wait_for("w1", "m", "ready").models[0]
     assert (ready.reason, ready.last_lines) == (None, [])
+    states = [heartbeat.models[0].state for heartbeat in gateway.heartbeats["w1"][known:]]
+    assert set(states) == {"failed", "ready"}
+
+
+def reason(gateway: WorkerGateway) -> str:
+    """Why the model of the worker is in its state, as it last said."""
+    return str(gateway.last("w1").models[0].reason)
+
+
+def test_the_reason_shows_no_line_of_an_engine_that_had_requests(
+    gateway: WorkerGateway, start_worker: Start
+) -> None:
+    """Such a line may have what a client has written, and other clients see the reason."""
+    gateway.want("w1", model("m"))
+    worker = start_worker()
+    gateway.wait_for("w1", "m", "ready")
+    worker.ask("m", crash="before")
+    failed = gateway.wait_for("w1", "m", "failed").models[0]
+    assert failed.reason == "The engine test exited with code 9. It starts again 1 s later."
+    assert failed.last_lines, "administrators see it"
 
 
 def test_an_engine_that_does_not_become_ready_in_time_is_restarted(

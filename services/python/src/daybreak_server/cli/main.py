@@ -304,7 +304,7 @@ def doctor(
 ) -> None:
     """Find what is wrong on this machine, and say how to fix it.
 
-    Checks packages, Redis, pools and models, artifact storage, port, disk, CPUs, GPUs and Kubernetes.
+    Checks packages, Redis, pools, workers and models, artifact storage, port, disk, CPUs, GPUs and Kubernetes.
     Exit code 1 if there is an error (✗); a warning (!) does not change it.
     """
     from daybreak_server.cli.doctor.checks import as_lines, broken, examine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -105,6 +106,8 @@ class WorkerRecord:
     memory_bytes: int = 0
     """Of its machine."""
     memory_free_bytes: int = 0
+    seen_ms: int = field(default=0, compare=False)
+    """When it last registered or sent a heartbeat, on the clock of the store; 0 if that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +131,11 @@ class ModelView:
     ready: int = 0
     workers: tuple[str, ...] = ()
     """The workers of its ready replicas, sorted; a worker with two replicas is listed twice."""
+
+
+def public_reason(model: ModelRecord, reason: str) -> str:
+    """A reason for clients, who do not see what a model loads. A line of an engine may name it."""
+    return re.sub(rf"(?<!\w){re.escape(model.source)}(?!\w)", lambda _: model.alias, reason)
 
 
 def wanted_replicas(model: ModelRecord, demand: Demand, *, placed: int) -> int:
@@ -154,7 +162,28 @@ def wanted_model(model: ModelRecord, replicas: int) -> WantedModel:
         replicas=replicas,
         memory_bytes=model.memory_bytes,
         devices=model.gpus,
+        gpu_share=_gpu_share(model),
     )
+
+
+_GPU_SHARES = {
+    "vllm": ("gpu_memory_utilization", 0.9),
+    "sglang": ("mem_fraction_static", 0.9),
+}
+"""The option by which an engine takes a part of its GPUs for itself, and that part without the option."""
+
+
+def _gpu_share(model: ModelRecord) -> float:
+    """The part of each GPU that the engine takes. Any engine may have these options, as engines of users wrap vLLM."""
+    args = {name.replace("-", "_"): value for name, value in model.args.items()}
+    _, share = _GPU_SHARES.get(model.engine, ("", 0.0))
+    for name, _ in _GPU_SHARES.values():
+        if name in args:
+            try:
+                share = float(str(args[name]))
+            except ValueError:
+                continue  # the engine will say that it is wrong
+    return min(max(share, 0.0), 1.0)
 
 
 def placeable(worker: WorkerRecord) -> Worker:

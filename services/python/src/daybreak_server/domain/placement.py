@@ -10,7 +10,7 @@ large gaps stay whole. If a replica fits nowhere, one other replica is moved, if
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 HOST = -1
@@ -41,6 +41,8 @@ class WantedModel:
     """Of one replica, in all its devices. ``None`` if unknown; such a replica gets its devices for itself."""
     devices: int = 1
     """GPUs of one replica. It has an equal share of its memory on each. On a worker without GPUs this is ignored."""
+    gpu_share: float = 0.0
+    """The part of each of its GPUs that the engine takes at least, however small the model is: from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -85,6 +87,29 @@ def place(
             unplaced.append(model)
     reasons = {model.alias: plan.why_not(model) for model in unplaced}
     return Placement(replicas=tuple(sorted(plan.replicas)), unplaced=reasons)
+
+
+def free_place(
+    models: Iterable[WantedModel], workers: Iterable[Worker], placed: Iterable[Replica], model: WantedModel
+) -> Replica | None:
+    """Where a replica fits beside those that are placed, on a worker that has none of its model."""
+    plan = _of_placed(models, workers, placed)
+    taken = {replica.worker for replica in plan.replicas if replica.alias == model.alias}
+    return plan.best_place(model, without=taken)
+
+
+def fits(
+    models: Iterable[WantedModel], workers: Iterable[Worker], placed: Iterable[Replica], new: Replica
+) -> bool:
+    """Whether a replica may run where it is, beside those that are placed."""
+    return _of_placed(models, workers, placed).allows(new)
+
+
+def _of_placed(models: Iterable[WantedModel], workers: Iterable[Worker], placed: Iterable[Replica]) -> _Plan:
+    plan = _Plan({model.alias: model for model in models}, sorted(workers, key=lambda worker: worker.id))
+    for replica in sorted(placed):
+        plan.add(replica)
+    return plan
 
 
 def _in_turn(models: Iterable[WantedModel], placed: Counter[str]) -> Iterator[WantedModel]:
@@ -144,12 +169,12 @@ class _Plan:
             beside = Counter(replica.worker for replica in mine)
             self.remove(max(mine, key=lambda replica: (beside[replica.worker], replica)))
 
-    def best_place(self, model: WantedModel) -> Replica | None:
-        """Where the next replica of a model goes; ``None`` if it fits nowhere."""
+    def best_place(self, model: WantedModel, *, without: Collection[str] = ()) -> Replica | None:
+        """Where the next replica of a model goes, not on the workers ``without``; ``None`` if it fits nowhere."""
         mine = Counter(replica.worker for replica in self.replicas if replica.alias == model.alias)
         choices = []
         for worker in self._workers.values():
-            devices = self._devices(model, worker)
+            devices = None if worker.id in without else self._devices(model, worker)
             if devices is not None:
                 left = sum(self._free[worker.id, index] for index in devices)
                 choices.append((mine[worker.id], left, worker.id, devices))
@@ -188,14 +213,22 @@ class _Plan:
         if all(count > len(worker.devices) for count, worker in zip(counts, staying, strict=True)):
             most = max(len(worker.devices) for worker in staying)
             return f"A replica needs {model.devices} GPUs on one worker; the worker with the most has {most}."
-        free, worker_id = max(
-            (self._free[worker.id, index], worker.id) for worker in staying for index in worker.devices
+        return self._short_of_memory(model, staying)
+
+    def _short_of_memory(self, model: WantedModel, staying: list[Worker]) -> str:
+        free, worker_id, index = max(
+            (self._free[worker.id, index], worker.id, index) for worker in staying for index in worker.devices
         )
         if model.memory_bytes is None:
             return (
                 "Its memory is unknown, so it needs a device for itself, and none is free. Set memory_bytes."
             )
         need = -(-model.memory_bytes // model.devices)
+        if self._share(model, self._workers[worker_id], index) > need:
+            return (
+                f"The engine takes {model.gpu_share:.0%} of each GPU, whatever the model needs, and no GPU has that "
+                "left. Set gpu_memory_utilization to a smaller value, or add a worker."
+            )
         where = f" on each of {model.devices} GPUs" if model.devices > 1 else ""
         return (
             f"A replica needs {_gigabytes(need)}{where}; the most that is free on one device is {_gigabytes(free)}, "
@@ -231,9 +264,11 @@ class _Plan:
 
     def _share(self, model: WantedModel, worker: Worker, index: int) -> int:
         """Bytes of a device that a replica takes. One of unknown size takes all of it."""
+        size = worker.devices[index]
         if model.memory_bytes is None:
-            return worker.devices[index]
-        return -(-model.memory_bytes // _device_count(model, worker))
+            return size
+        need = -(-model.memory_bytes // _device_count(model, worker))
+        return need if index == HOST else max(need, int(size * model.gpu_share))
 
     @staticmethod
     def _size(model: WantedModel) -> int:

@@ -9,7 +9,7 @@ import time
 from daybreak_server.entrypoints.gateway import Gateway, serve
 from daybreak_server.local.console import say
 from daybreak_server.local.embedded_valkey import with_redis
-from daybreak_server.local.instance import Instance, InstanceError, free_port, is_free
+from daybreak_server.local.instance import GATEWAY_MODE, Instance, InstanceError, free_port, is_free
 from daybreak_server.local.supervisor import ProcessFailedError
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.settings.address_format import reachable, url_of
@@ -45,7 +45,7 @@ def _run(settings: Settings, instance: Instance, started: float) -> int:
 
         def ready() -> None:
             pids = {"gateway": os.getpid(), **valkey}
-            instance.write_state({"mode": "gateway", "ready": True, "url": url, "pids": pids})
+            instance.write_state({"mode": GATEWAY_MODE, "ready": True, "url": url, "pids": pids})
             say(f"ready in {time.monotonic() - started:.1f} s: {url}")
 
         return serve(Gateway(complete, on_started=ready))

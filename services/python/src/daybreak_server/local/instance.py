@@ -24,6 +24,8 @@ from daybreak_server.local import reaper
 from daybreak_server.settings.tree import Settings, child_environment
 
 STATE_FILE = "up.json"
+GATEWAY_MODE = "gateway"
+"""The ``mode`` in the state file of ``daybreakd gateway --embedded``."""
 FORBIDDEN_PORT = 6379
 """The default port of Redis, which the instance never uses: another Redis on this machine may need it."""
 _MAX_RAY_FOLDER = 40
@@ -121,6 +123,15 @@ class Instance:
 def instance_tag(folder: Path) -> str:
     """The tag of an instance's processes: a hash of its folder's path, so that a later run finds the same tag."""
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+
+
+def running_state(folder: Path) -> dict[str, Any]:
+    """What the instance that runs in a folder says in its state file; empty if none is ready there."""
+    try:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ a manager that is killed and replaced changes nothing.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from daybreak_server.domain.models import (
     Demand,
@@ -16,24 +17,28 @@ from daybreak_server.domain.models import (
     wanted_model,
     wanted_replicas,
 )
-from daybreak_server.domain.placement import Placement, place
+from daybreak_server.domain.placement import Placement, Replica, WantedModel, place
 from daybreak_server.ports.registry import Plan, RegistryView, Wake
 
 
 def plan(view: RegistryView) -> Plan:
     """The plan for the registry as it is."""
-    wanted = _wanted(view, view.plan.placement)
-    placement = _place(view, wanted, view.plan.placement)
+    present = view.plan.spread.without_extra(view.plan.placement)
+    wanted = _wanted(view, present)
+    current, moves = view.plan.spread.settle(wanted, present.replicas, view.workers)
+    placement = _place(view, wanted, current)
     still_wanted = _wanted(view, placement)
     if still_wanted != wanted:
         # Some replicas were wanted only because they were loaded. They are lost, and nothing has room for them.
-        wanted, placement = still_wanted, _place(view, still_wanted, placement)
+        wanted, placement = still_wanted, _place(view, still_wanted, placement.replicas)
     placed = _counts(placement)
     lacking = sum(replicas - placed[alias] for alias, replicas in wanted.items())
+    placement, moves = moves.advance(_models(view, wanted), placement, view.workers, now_ms=view.now_ms)
     return Plan(
         placement=placement,
         wanted=wanted,
         wakes=_wakes(view, wanted),
+        spread=moves,
         workers_wanted=len({replica.worker for replica in placement.replicas}) + lacking,
     )
 
@@ -59,12 +64,12 @@ def _wanted(view: RegistryView, present: Placement) -> dict[str, int]:
     return {alias: count for alias, count in replicas.items() if count}
 
 
-def _place(view: RegistryView, wanted: dict[str, int], present: Placement) -> Placement:
-    return place(
-        [wanted_model(view.models[alias], replicas) for alias, replicas in wanted.items()],
-        [placeable(worker) for worker in view.workers],
-        present.replicas,
-    )
+def _models(view: RegistryView, wanted: dict[str, int]) -> list[WantedModel]:
+    return [wanted_model(view.models[alias], replicas) for alias, replicas in wanted.items()]
+
+
+def _place(view: RegistryView, wanted: dict[str, int], present: Iterable[Replica]) -> Placement:
+    return place(_models(view, wanted), [placeable(worker) for worker in view.workers], present)
 
 
 def _wakes(view: RegistryView, wanted: dict[str, int]) -> dict[str, Wake]:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from daybreak_server.domain.models import Demand, ModelRecord, WorkerRecord
 from daybreak_server.domain.placement import Placement, Replica
+from daybreak_server.domain.spread import Spread
 
 
 class UnknownWorkerError(Exception):
@@ -44,6 +45,8 @@ class Plan:
     wanted: Mapping[str, int] = field(default_factory=dict)
     """How many replicas each model should have, by alias. Models that should have none are absent."""
     wakes: Mapping[str, Wake] = field(default_factory=dict)
+    spread: Spread = field(default_factory=Spread)
+    """Moves of replicas to workers that have none of their model. Their new replicas are in ``placement``."""
     workers_wanted: int = 0
     """How many workers the models need: those that have replicas, and one for each replica that fits nowhere."""
 

@@ -8,7 +8,8 @@
        └── after a pause ─┘
 
 Only the end of the process takes a ready replica out: a slow engine is busy, not dead. The pause grows with failures in
-a row, and starts from the beginning once the engine has been ready for ``STABLE_S``. The process listens on a new port
+a row, and starts from the beginning once the engine has been ready for ``STABLE_S``. After ``FAILED_AFTER`` failures in
+a row, the state stays ``failed`` during further starts, until one of them succeeds. The process listens on a new port
 of this machine's loopback at each start.
 """
 
@@ -23,13 +24,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from daybreak.wire import AssignedModel, WorkerModel, WorkerModelState
 from daybreak_server.ports.upstreams import UpstreamError, UpstreamRequest, Upstreams
+from daybreak_server.settings.tree import foreign_environment
 from daybreak_server.settings.workers import EngineSettings
 from daybreak_server.worker.commands import CommandError, command_of
 from daybreak_server.worker.engine_process import EngineProcess, exit_reason, new_lines
+from daybreak_server.worker.last_error import last_error
 
 _log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 STABLE_S = 60.0
+FAILED_AFTER = 3
 _PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _HEALTH_PAUSE_S = 0.1
 _MAX_HEALTH_PAUSE_S = 1.0
@@ -73,7 +77,10 @@ class Engine:
         self._start = start
         self._changed = changed
         self._failures = 0
+        self._failure = ""
+        """What is known of the last failure, as a sentence."""
         self._lines = new_lines()
+        self._lines_of_failure: list[str] = []
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -120,19 +127,25 @@ class Engine:
 
     def report(self) -> WorkerModel:
         """What the gateway gets to know."""
-        ready = self.state is WorkerModelState.READY
+        lines = list(self._lines)[-_SHOWN_LINES:]
+        if self.state is WorkerModelState.READY:
+            lines = []
+        elif self.state is WorkerModelState.FAILED:
+            lines = self._lines_of_failure
         return WorkerModel(
             alias=self.model.alias,
             state=self.state,
             gpus=self.model.gpus,
             reason=self.reason,
-            last_lines=[] if ready else list(self._lines)[-_SHOWN_LINES:],
+            last_lines=lines,
             requests=self.requests,
             capacity=self.capacity,
         )
 
     async def _run_once(self, stopping: asyncio.Task[bool]) -> None:
-        self._set(WorkerModelState.STARTING, None)
+        again = f"{self._failure} It is being started again." if self._failures else None
+        gives_up = self._failures >= FAILED_AFTER
+        self._set(WorkerModelState.FAILED if gives_up else WorkerModelState.STARTING, again)
         self._lines.clear()
         loop = asyncio.get_running_loop()
         port = free_port()
@@ -173,7 +186,9 @@ class Engine:
             if ready_at is not None and loop.time() - ready_at > STABLE_S:
                 self._failures = 0
             late = f"was not ready after {self._settings.start_s:g} s, so it was stopped"
-            self._fail(exit_reason(code) if on_time else late)
+            self._fail(
+                exit_reason(code) if on_time else late, self._last_error(on_time, ready_at is not None)
+            )
 
     async def _health(self, endpoint: str) -> None:
         """Return once the engine says that it is ready."""
@@ -191,15 +206,20 @@ class Engine:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _MAX_HEALTH_PAUSE_S)
 
-    def _fail(self, why: str) -> None:
+    def _last_error(self, has_ended: bool, was_ready: bool) -> str:
+        """The line that says why the process ended. Clients see it, so not if it may be about one of their requests."""
+        if was_ready:
+            return ""
+        return last_error(self._lines, env=foreign_environment(self._env), only_errors=not has_ended)
+
+    def _fail(self, why: str, error: str = "") -> None:
         self._failures += 1
         pause_s = self._pause_s()
         count = f" (failure {self._failures} in a row)" if self._failures > 1 else ""
-        self._set(
-            WorkerModelState.FAILED,
-            f"The engine {self.model.engine} {why}{count}. It starts again {pause_s:g} s later.",
-        )
-        tail = "".join(f"\n    {line}" for line in list(self._lines)[-_SHOWN_LINES:])
+        self._failure = f"The engine {self.model.engine} {why}{count}{': ' if error else ''}{error}."
+        self._lines_of_failure = list(self._lines)[-_SHOWN_LINES:]
+        self._set(WorkerModelState.FAILED, f"{self._failure} It starts again {pause_s:g} s later.")
+        tail = "".join(f"\n    {line}" for line in self._lines_of_failure)
         _log.warning(
             "model %s: %s The end of its output:%s", self.model.alias, self.reason, tail or " (none)"
         )

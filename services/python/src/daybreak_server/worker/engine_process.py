@@ -17,7 +17,8 @@ from daybreak_server.settings.tree import foreign_environment
 from daybreak_server.worker import guardian, process_tree
 
 _output = logging.getLogger("daybreak.engine")
-LAST_LINES = 30
+LAST_LINES = 200
+"""Enough for the tracebacks of vLLM's processes, the first of which has the cause."""
 _LINE_BYTES = 1000
 _READ_BYTES = 1 << 16
 _DRAIN_S = 2.0

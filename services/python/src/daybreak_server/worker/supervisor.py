@@ -70,7 +70,7 @@ class Supervisor:
         if self._draining:
             return
         missing = list(wanted)
-        for engine in self._active():
+        for engine in sorted(self._active(), key=_first_to_keep):
             same = next((model for model in missing if _same(model, engine.model)), None)
             if same is None:
                 self._leave(engine)
@@ -202,6 +202,11 @@ class Supervisor:
 def is_installed(engine: EngineSettings) -> bool:
     """Whether the program of an engine can be found."""
     return shutil.which(words_of(engine.command)[0]) is not None
+
+
+def _first_to_keep(engine: Engine) -> tuple[bool, int]:
+    """Of two equal replicas of which one leaves, the one stays that answers, or that has more requests."""
+    return engine.state is not WorkerModelState.READY, -engine.requests
 
 
 def _same(model: AssignedModel, other: AssignedModel) -> bool:

@@ -128,6 +128,26 @@ def test_a_model_that_no_worker_has_room_for_says_why(start_models):
     assert "needs 1000000.0 GB" in response.json()["error"]["message"]
 
 
+def test_a_model_whose_engine_keeps_dying_says_why(start_models, tmp_path):
+    """It stays `failed` between its failures, until it is ready."""
+    broken = tmp_path / "broken"
+    broken.touch()
+    models = start_models(max_wait_s=0.5)
+    models.start_worker("w1")
+    models.register("bad", args={"broken": str(broken)}, min_replicas=1)
+    wait_until(lambda: "(failure 3 in a row)" in str(models.show("bad")["reason"]), 60, "the third failure")
+    response = models.ask("bad")
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"]) == (503, "not_ready", "server_error")
+    assert (
+        "It is failed: Worker w1 could not start it: The engine test exited with code 3" in error["message"]
+    )
+    assert "in a row): CUDA out of memory, as it were." in error["message"]
+    assert error["wake"]["phase"] == "failed"
+    broken.unlink()
+    models.wait_for("bad", "ready")
+
+
 def test_errors_have_the_shape_of_openai(start_models):
     models = start_models()
     client = models.api.client

@@ -6,6 +6,8 @@ import json
 
 from daybreak_server.adapters.redis.registry import codec
 from daybreak_server.domain.models import ReplicaState
+from daybreak_server.domain.placement import Replica
+from daybreak_server.domain.spread import Spread, SpreadMove
 from daybreak_server.ports.registry import Plan, Wake
 from testkit.registry_driver import RegistryDriver, model, plan_with, report, worker
 
@@ -97,6 +99,13 @@ def test_a_plan_with_more_about_a_wake_can_be_read() -> None:
     data = json.loads(codec.plan_json(plan))
     data["wakes"]["chat"].append("newer")
     assert codec.plan_of(json.dumps(data)) == plan
+
+
+def test_moves_of_replicas_are_kept_as_they_were_planned() -> None:
+    new = Replica(alias="chat", worker="w2", devices=(0, 1))
+    begun, possible = SpreadMove(since_ms=1, failures=2, replica=new), SpreadMove(since_ms=5)
+    plan = Plan(spread=Spread(moves={"chat": begun, "other": possible}))
+    assert codec.plan_of(codec.plan_json(plan)) == plan
 
 
 def newer(record: bytes | str) -> bytes:

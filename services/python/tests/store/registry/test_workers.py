@@ -192,3 +192,14 @@ async def test_a_view_shows_no_lost_worker_however_many_there_are(driver: Regist
     assert await driver.workers() == []
     await driver.registry.tick()
     assert driver.client.zcard(driver.keys.single("workers")) == 0
+
+
+async def test_a_worker_was_last_seen_at_its_last_heartbeat(driver: RegistryDriver) -> None:
+    await driver.registry.add_worker(worker(), incarnation="i", lease_s=15)
+    registered = driver.now
+    await driver.pass_time(2000)
+    (found,) = (await driver.registry.view()).workers
+    assert found.seen_ms == registered
+    await driver.registry.renew_worker(worker(), incarnation="i", lease_s=15)
+    (found,) = (await driver.registry.view()).workers
+    assert found.seen_ms == registered + 2000

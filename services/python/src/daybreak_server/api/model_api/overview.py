@@ -40,7 +40,9 @@ def router(ctx: Dependencies) -> APIRouter:
                 f"There is no worker {id[:MAX_FIELD_CHARS]!r}, or its heartbeats have stopped. "
                 "GET /v1/workers lists all workers."
             )
-        return json_response(views.worker(record, trusted=caller.admin or access.allows(request)))
+        return json_response(
+            views.worker(record, view.models, trusted=caller.admin or access.allows(request))
+        )
 
     @routes.get("/health", **openapi_specs.SERVING_HEALTH)
     async def health() -> Response:

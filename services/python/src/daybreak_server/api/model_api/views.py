@@ -1,11 +1,11 @@
 """Turns records of the registry into what clients see. Only ``trusted`` callers see where workers are, what models
-load, and what engines print.
+load, and what engines print. Everyone sees the line of an engine that says why it could not start.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from daybreak.wire import (
     Model,
@@ -21,7 +21,7 @@ from daybreak.wire import (
 )
 from daybreak_server.api.routing.model_routers import view_of, wake_of
 from daybreak_server.api.serializers import to_datetime
-from daybreak_server.domain.models import ReplicaReport, WorkerRecord
+from daybreak_server.domain.models import ModelRecord, ReplicaReport, WorkerRecord, public_reason
 from daybreak_server.domain.placement import HOST
 from daybreak_server.ports.registry import RegistryView
 
@@ -35,6 +35,7 @@ def model(registry: RegistryView, alias: str, *, trusted: bool) -> Model | None:
     if record is None or shown is None:
         return None
     state = ModelState(shown.state.value)
+    reason = shown.reason if trusted else public_reason(record, shown.reason)
     wake = None
     if state in _WAKING:
         known = registry.plan.wakes.get(alias)
@@ -45,7 +46,7 @@ def model(registry: RegistryView, alias: str, *, trusted: bool) -> Model | None:
         created=record.created_ms // 1000,
         owned_by=OWNER,
         state=state,
-        reason=shown.reason or None,
+        reason=reason or None,
         source=record.source if trusted else None,
         engine=record.engine,
         args=dict(record.args) if trusted else None,
@@ -74,7 +75,7 @@ def model_list(registry: RegistryView, pools: Iterable[str], *, trusted: bool) -
     return ModelList(data=[*(found for found in models if found is not None), *map(pool, pools)])
 
 
-def worker(record: WorkerRecord, *, trusted: bool) -> Worker:
+def worker(record: WorkerRecord, models: Mapping[str, ModelRecord], *, trusted: bool) -> Worker:
     """A worker as clients see it."""
     return Worker(
         id=record.id,
@@ -93,14 +94,15 @@ def worker(record: WorkerRecord, *, trusted: bool) -> Worker:
         ],
         memory_bytes=record.memory_bytes,
         memory_free_bytes=record.memory_free_bytes,
-        models=[_replica(report, trusted=trusted) for report in record.replicas],
+        models=[_replica(report, models.get(report.alias), trusted=trusted) for report in record.replicas],
     )
 
 
 def worker_list(registry: RegistryView, *, trusted: bool) -> WorkerList:
     """All workers that hold their lease."""
     return WorkerList(
-        workers=[worker(record, trusted=trusted) for record in registry.workers], manager=registry.manager
+        workers=[worker(record, registry.models, trusted=trusted) for record in registry.workers],
+        manager=registry.manager,
     )
 
 
@@ -111,12 +113,15 @@ def health(registry: RegistryView) -> ServingHealth:
     return ServingHealth(manager=registry.manager, workers=len(registry.workers), models=dict(counts))
 
 
-def _replica(report: ReplicaReport, *, trusted: bool) -> WorkerModel:
+def _replica(report: ReplicaReport, record: ModelRecord | None, *, trusted: bool) -> WorkerModel:
+    reason = report.reason
+    if not trusted:
+        reason = public_reason(record, reason) if record is not None else ""
     return WorkerModel(
         alias=report.alias,
         state=WorkerModelState(report.state.value),
         gpus=[index for index in report.devices if index != HOST],
-        reason=report.reason or None,
+        reason=reason or None,
         last_lines=list(report.last_lines) if trusted else [],
         requests=report.requests,
         capacity=report.capacity,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daybreak.wire import ErrorCode
 from daybreak.wire.workers import MODEL_HEADER
@@ -19,7 +19,15 @@ from daybreak_server.api.routing.pool_router import PoolRouter
 from daybreak_server.api.routing.proxy import Proxy
 from daybreak_server.api.routing.request_body import BufferedBytes
 from daybreak_server.domain.ids import GroupId
-from daybreak_server.domain.models import ModelRecord, ModelState, ModelView, ReplicaState, WorkerRecord, view
+from daybreak_server.domain.models import (
+    ModelRecord,
+    ModelState,
+    ModelView,
+    ReplicaState,
+    WorkerRecord,
+    public_reason,
+    view,
+)
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView
 from daybreak_server.domain.serving_load import Load
 from daybreak_server.observability.router_metrics import RouterMetrics
@@ -161,9 +169,11 @@ class ModelRouters:
                 f"All replicas of the model {alias} are busy. Retry later, or allow more time.",
                 retry_after_s=1.0,
             )
+        record = self._view.models.get(alias) if self._view is not None else None
         shown = view_of(self._view, alias) if self._view is not None else None
-        if self._view is None or shown is None:
+        if self._view is None or record is None or shown is None:
             return model_not_found(alias)
+        shown = replace(shown, reason=public_reason(record, shown.reason))
         wake = wake_of(self._view, alias, shown)
         eta_s = wake.get("eta_s")
         reason = f": {shown.reason}" if shown.reason else "."

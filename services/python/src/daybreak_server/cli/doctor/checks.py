@@ -11,13 +11,15 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from daybreak_server.adapters.ray import fast_start
 from daybreak_server.cli.doctor import cluster, redis, serving, workers
 from daybreak_server.cli.doctor.check import Check, error, ok, version, warning
 from daybreak_server.domain.names import environment_variable
+from daybreak_server.local.instance import running_state
 from daybreak_server.settings.address_format import host_port
 from daybreak_server.settings.sources import masked
 from daybreak_server.settings.tree import PoolSettings, Settings
@@ -26,24 +28,19 @@ GIB = 1 << 30
 OLDEST = {"ray": (2, 60), "torch": (2, 11)}
 """Package → oldest version that has the functions that Daybreak calls."""
 
+Examine = Callable[[Settings], Iterator[Check]]
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 
 
 def examine(settings: Settings) -> list[Check]:
     """Run all checks, in the order in which to fix problems."""
     checks: list[Check] = []
-    machine = (
-        _packages,
-        redis.examine,
-        _pools,
-        serving.examine,
-        workers.examine,
-        _artifacts,
-        _port,
-        _disk,
-        _processors,
-        _gpus,
-    )
+    machine: tuple[Examine, ...] = (_packages, redis.examine, _pools, serving.examine, workers.examine)
+    groups: tuple[Examine, ...] = (_processors, _gpus)
+    if workers.fronts_workers_only(settings):
+        checks.append(ok("pools", "none is named in the settings, so Ray and torch are not needed"))
+        machine, groups = (redis.examine, workers.examine), ()
+    machine += (_artifacts, _port, _disk, *groups)
     for check in (*machine, cluster.examine):
         checks += check(settings)
     return checks
@@ -194,7 +191,11 @@ def _port(settings: Settings) -> Iterator[Check]:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as exc:
-        if exc.errno == errno.EADDRINUSE:
+        if exc.errno == errno.EADDRINUSE and _is_own(settings):
+            yield ok(
+                "port", f"{host_port(host, port)} is that of the Daybreak that runs in {settings.data_dir}"
+            )
+        elif exc.errno == errno.EADDRINUSE:
             yield warning(
                 "port",
                 f"{host_port(host, port)} is in use, perhaps by a running Daybreak",
@@ -205,6 +206,12 @@ def _port(settings: Settings) -> Iterator[Check]:
             yield error("port", f"cannot listen on {host_port(host, port)}: {exc}", advice)
     else:
         yield ok("port", f"{host_port(host, port)} is free" if port else f"{host}, any free port")
+
+
+def _is_own(settings: Settings) -> bool:
+    """Whether the instance that runs in the folder of the settings listens on their port."""
+    url = running_state(settings.data_dir).get("url")
+    return isinstance(url, str) and urlsplit(url).port == settings.http.port
 
 
 def _disk(settings: Settings) -> Iterator[Check]:

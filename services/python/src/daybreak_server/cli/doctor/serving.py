@@ -43,14 +43,14 @@ def examine(settings: Settings) -> Iterator[Check]:
     if not names:
         return
     if settings.redis.url is not None:
-        for view in asyncio.run(_views(settings, names)):
+        for view in asyncio.run(pool_views(settings, names)):
             yield _policy(settings, view)
             yield from _groups(view)
     for name in names:
         yield from _gateway(settings, name)
 
 
-async def _views(settings: Settings, names: Sequence[str]) -> list[PoolView]:
+async def pool_views(settings: Settings, names: Sequence[str]) -> list[PoolView]:
     """The pools as Redis has them; none if it does not answer, which is a check of its own."""
     from daybreak_server import wiring
 

@@ -9,26 +9,29 @@ from collections.abc import Iterator
 
 from daybreak_server import wiring
 from daybreak_server.cli.doctor.check import Check, error, ok, warning
-from daybreak_server.cli.doctor.serving import connect
+from daybreak_server.cli.doctor.serving import connect, pool_views
 from daybreak_server.domain import models
 from daybreak_server.domain.models import ModelState, ModelView, WorkerRecord
+from daybreak_server.local.embedded_valkey import url_in
+from daybreak_server.local.instance import GATEWAY_MODE, running_state
 from daybreak_server.ports.registry import RegistryView
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.tree import Settings
 
 WORKERS_MAX = 50
-"""How many workers are tried."""
+"""How many workers are tried, and shown with a line each."""
+MODELS_MAX = 50
+"""How many models without a problem are shown with a line each."""
 
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Check workers and models, if there are any."""
-    view = None
-    if settings.redis.url is not None:
-        try:
-            view = asyncio.run(_view(settings))
-        except StoreError as exc:
-            yield error("models", f"the registry cannot be read: {exc}", "correct what `redis` reports")
-            return
+    try:
+        view = registry_view(settings)
+    except StoreError as exc:
+        yield error("models", f"the registry cannot be read: {exc}", "correct what `redis` reports")
+        return
+    if view is not None:
         if not view.models and not view.workers:
             return
         yield from _manager(view)
@@ -36,6 +39,44 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield from _models(view)
     if settings.workers.token is None and _reached_from_outside(settings.http.host):
         yield _token(settings)
+
+
+def fronts_workers_only(settings: Settings) -> bool:
+    """Whether the gateways of these settings serve models of workers and nothing else, so that nothing needs Ray.
+
+    The settings name no pool, and either a gateway with an embedded store runs here, or Redis has workers or models and
+    no group of the default pool.
+    """
+    if "pools" in settings.model_fields_set:
+        return False
+    if _embedded_url(settings) is not None:
+        return running_state(settings.data_dir).get("mode") == GATEWAY_MODE
+    try:
+        view = registry_view(settings)
+        if view is None or not (view.models or view.workers):
+            return False
+        return not any(pool.groups for pool in asyncio.run(pool_views(settings, list(settings.pools))))
+    except StoreError:
+        return False  # `redis` says why
+
+
+def registry_view(settings: Settings) -> RegistryView | None:
+    """The registry in the Redis of the settings, or in the embedded one that runs in their folder; ``None`` without.
+
+    :raises StoreError:
+    """
+    if settings.redis.url is None:
+        url = _embedded_url(settings)
+        if url is None:
+            return None
+        settings = settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": url})})
+    return asyncio.run(_view(settings))
+
+
+def _embedded_url(settings: Settings) -> str | None:
+    """The URL of the embedded store, if the settings name no other one, and if it runs."""
+    url = url_in(settings.data_dir) if settings.redis.url is None else None
+    return url if url is not None and connect(url) is None else None
 
 
 async def _view(settings: Settings) -> RegistryView:
@@ -75,6 +116,20 @@ def _workers(view: RegistryView) -> Iterator[Check]:
     else:
         of_them = f", {draining} of them draining" if draining else ""
         yield ok(what, f"{len(workers)} registered{of_them}, can be reached from here")
+    for worker in workers[:WORKERS_MAX]:
+        yield _worker(view, worker)
+
+
+def _worker(view: RegistryView, worker: WorkerRecord) -> Check:
+    what, engines = f"worker {worker.id}", ", ".join(sorted(worker.engines))
+    seen = f"last seen {max(0, view.now_ms - worker.seen_ms) / 1000:.0f} s ago, " if worker.seen_ms else ""
+    state = "draining" if worker.draining else "alive"
+    found = f"{state}, {seen}at {worker.url}, engines: {engines or 'none'}"
+    if engines:
+        return ok(what, found)
+    return warning(
+        what, found, "put the program of an engine (`vllm`) on the PATH of the worker, and restart the worker"
+    )
 
 
 def _unreachable(unreachable: list[tuple[WorkerRecord, str]], tried: int) -> Check:
@@ -91,9 +146,19 @@ def _models(view: RegistryView) -> Iterator[Check]:
     shown = {alias: _shown(view, alias) for alias in sorted(view.models)}
     wrong = {alias: _problem(view, alias, model) for alias, model in shown.items()}
     yield from filter(None, wrong.values())
+    for alias in [alias for alias in shown if wrong[alias] is None][:MODELS_MAX]:
+        reason = f". {shown[alias].reason}" if shown[alias].reason else ""
+        yield ok(f"model {alias}", f"{_counted(shown[alias])}{reason}")
     good = Counter(model.state.value for alias, model in shown.items() if wrong[alias] is None)
     if good:
         yield ok("models", ", ".join(f"{number} {state}" for state, number in sorted(good.items())))
+
+
+def _counted(model: ModelView) -> str:
+    """``ready, 1 of 2 wanted replicas``."""
+    if not model.wanted:
+        return model.state.value
+    return f"{model.state.value}, {model.ready} of {model.wanted} wanted replicas are ready"
 
 
 def _shown(view: RegistryView, alias: str) -> ModelView:

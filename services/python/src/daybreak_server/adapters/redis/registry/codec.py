@@ -17,6 +17,7 @@ from daybreak_server.domain.models import (
     WorkerRecord,
 )
 from daybreak_server.domain.placement import Placement, Replica
+from daybreak_server.domain.spread import Spread, SpreadMove
 from daybreak_server.ports.registry import Plan, RegistryView, Wake
 
 _FIXED = ("url", "engines", "version")
@@ -49,7 +50,7 @@ def fixed_json(worker: WorkerRecord) -> str:
 
 def state_json(worker: WorkerRecord) -> str:
     """What a worker says with each heartbeat."""
-    state = {name: value for name, value in asdict(worker).items() if name not in {*_FIXED, "id"}}
+    state = {name: value for name, value in asdict(worker).items() if name not in {*_FIXED, "id", "seen_ms"}}
     return dump(state)
 
 
@@ -62,9 +63,9 @@ def summary_json(worker: WorkerRecord) -> str:
     return dump([worker.draining, sorted(worker.devices.items()), replicas])
 
 
-def worker_of(worker_id: str, fixed: str, state: str) -> WorkerRecord:
+def worker_of(worker_id: str, fixed: str, state: str, *, seen_ms: int) -> WorkerRecord:
     """A worker from its two parts."""
-    data = {**json.loads(state), **json.loads(fixed), "id": worker_id}
+    data = {**json.loads(state), **json.loads(fixed), "id": worker_id, "seen_ms": seen_ms}
     data["engines"] = frozenset(data["engines"])
     data["devices"] = {int(index): size for index, size in data["devices"].items()}
     data["gpus"] = tuple(_known(Gpu, gpu) for gpu in data.get("gpus", ()))
@@ -77,6 +78,7 @@ def plan_json(plan: Plan) -> str:
     return dump(
         {
             "replicas": [[r.alias, r.worker, list(r.devices)] for r in plan.placement.replicas],
+            "spread": {alias: _move_json(move) for alias, move in plan.spread.moves.items()},
             "unplaced": dict(plan.placement.unplaced),
             "wanted": dict(plan.wanted),
             "wakes": {alias: [wake.since_ms, wake.last_s] for alias, wake in plan.wakes.items()},
@@ -99,8 +101,20 @@ def plan_of(stored: Any) -> Plan:
             alias: Wake(since_ms=since, last_s=last)
             for alias, (since, last, *_) in data.get("wakes", {}).items()
         },
+        spread=Spread(moves={alias: _move_of(alias, move) for alias, move in data.get("spread", {}).items()}),
         workers_wanted=data.get("workers_wanted", 0),
     )
+
+
+def _move_json(move: SpreadMove) -> list[Any]:
+    new = move.replica
+    return [move.since_ms, move.failures, *([new.worker, *new.devices] if new is not None else [])]
+
+
+def _move_of(alias: str, stored: Sequence[Any]) -> SpreadMove:
+    since_ms, failures, *new = stored
+    replica = Replica(alias=alias, worker=new[0], devices=tuple(new[1:])) if new else None
+    return SpreadMove(since_ms=since_ms, failures=failures, replica=replica)
 
 
 def view_of(reply: Sequence[Any]) -> RegistryView:
@@ -113,8 +127,8 @@ def view_of(reply: Sequence[Any]) -> RegistryView:
         workers=tuple(
             sorted(
                 (
-                    worker_of(text(name), text(fixed), text(state))
-                    for name, fixed, state in _groups(workers, 3)
+                    worker_of(text(name), text(fixed), text(state), seen_ms=int(seen))
+                    for name, fixed, state, seen in _groups(workers, 4)
                 ),
                 key=lambda worker: worker.id,
             )

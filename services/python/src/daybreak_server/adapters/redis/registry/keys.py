@@ -26,7 +26,13 @@ SINGLE = {
 }
 FAMILIES = {
     "worker": Family(
-        "w:", "", "id", Key("hash", "a worker as it registered (`fixed`) and as it last reported (`state`)")
+        "w:",
+        "",
+        "id",
+        Key(
+            "hash",
+            "a worker as it registered (`fixed`), as it last reported (`state`), and when that was (`seen`)",
+        ),
     )
 }
 

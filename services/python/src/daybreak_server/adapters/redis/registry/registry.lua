@@ -50,11 +50,12 @@ local function snapshot(version)
   local clock, workers = lease_clock(), {}
   local after = leases_end() and '(' .. int(clock) or '-inf'
   for _, id in ipairs(call('ZRANGE', key('workers'), after, '+inf', 'BYSCORE')) do
-    local stored = call('HMGET', worker_key(id), 'fixed', 'state')
+    local stored = call('HMGET', worker_key(id), 'fixed', 'state', 'seen')
     if stored[1] then
       workers[#workers + 1] = id
       workers[#workers + 1] = stored[1]
       workers[#workers + 1] = stored[2]
+      workers[#workers + 1] = stored[3] or '0'
     end
   end
   local sums, demand = {}, {}
@@ -137,7 +138,7 @@ function ops.add_worker(id, incarnation, url, fixed, state, summary, lease_ms)
     return { 'taken', stored[2] }
   end
   call('HSET', worker_key(id), 'incarnation', incarnation, 'url', url, 'fixed', fixed, 'state', state,
-    'summary', summary)
+    'summary', summary, 'seen', int(NOW))
   call('ZADD', key('workers'), int(lease_clock() + tonumber(lease_ms)), id)
   changed = true
   return { 'ok', '' }
@@ -147,7 +148,7 @@ function ops.renew_worker(id, incarnation, state, summary, lease_ms)
   local stored = call('HMGET', worker_key(id), 'incarnation', 'url', 'summary')
   if not stored[1] or not call('ZSCORE', key('workers'), id) then return { 'unknown', '' } end
   if stored[1] ~= incarnation then return { 'taken', stored[2] } end
-  call('HSET', worker_key(id), 'state', state, 'summary', summary)
+  call('HSET', worker_key(id), 'state', state, 'summary', summary, 'seen', int(NOW))
   call('ZADD', key('workers'), int(lease_clock() + tonumber(lease_ms)), id)
   changed = stored[3] ~= summary
   return { 'ok', call('GET', key('plan')) or '' }
