@@ -101,10 +101,9 @@ clean:  ## Remove what make created (.venv, data, builds)
 
 ##@ Verify
 
-# The first part, `all`, has scenarios that measure times. The other parts have none whose result depends on them.
 FAULTS ?= all serving workers environment system
 faults: setup  ## Run the fault tests: kill processes, cut connections, fill disks; no task may be lost (minutes)
-	@for part in $(FAULTS); do case $$part in all) run="faults all";; *) run=faults.$$part;; esac; \
+	@for part in $(FAULTS); do [ $$part = all ] && run="faults all" || run=faults.$$part; \
 		($(VERIFICATION) -m verification.$$run) || exit 1; done
 
 faults-long: setup  ## Run the fault tests as often as docs/reliability.md promises (hours)
