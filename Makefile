@@ -20,7 +20,7 @@ WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup models demo demo-embed demo-serve llama up test test-quick check format faults faults-long mutants bench figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup models demo demo-embed demo-serve llama up test test-quick check check-types check-others format faults faults-long mutants bench figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
 
 ##@ Everyday
 
@@ -69,9 +69,14 @@ llama: setup  ## Install llama.cpp and a small model into build/llama, for the t
 	@$(BIN)/python -m daybreak_server.local.llama_cpp.install build/llama
 
 check: setup  ## Check format, lint, types, import contracts, sizes, generated files and words
+	@$(MAKE) --no-print-directory -j2 check-types check-others
+
+check-types: setup  # takes as long as all others together
+	$(BIN)/mypy services/python/src/daybreak_server controlplane-sdk/src/daybreak services/python/verification services/python/testkit e2e
+
+check-others: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy services/python/src/daybreak_server controlplane-sdk/src/daybreak services/python/verification services/python/testkit e2e
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
 	$(BIN)/python tools/portable_lock.py --check requirements.lock
