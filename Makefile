@@ -20,7 +20,7 @@ WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup models demo demo-embed demo-serve llama up test test-quick check format faults faults-long mutants bench figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup models demo demo-embed demo-serve llama up test test-quick check check-types check-others format faults faults-long mutants bench figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
 
 ##@ Everyday
 
@@ -69,9 +69,14 @@ llama: setup  ## Install llama.cpp and a small model into build/llama, for the t
 	@$(BIN)/python -m daybreak_server.local.llama_cpp.install build/llama
 
 check: setup  ## Check format, lint, types, import contracts, sizes, generated files and words
+	@$(MAKE) --no-print-directory -j2 check-types check-others
+
+check-types: setup  # takes as long as all others together
+	$(BIN)/mypy services/python/src/daybreak_server controlplane-sdk/src/daybreak services/python/verification services/python/testkit e2e
+
+check-others: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy services/python/src/daybreak_server controlplane-sdk/src/daybreak services/python/verification services/python/testkit e2e
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
 	$(BIN)/python tools/portable_lock.py --check requirements.lock
@@ -101,12 +106,10 @@ clean:  ## Remove what make created (.venv, data, builds)
 
 ##@ Verify
 
+FAULTS ?= all serving workers environment system
 faults: setup  ## Run the fault tests: kill processes, cut connections, fill disks; no task may be lost (minutes)
-	@$(VERIFICATION) -m verification.faults all
-	@$(VERIFICATION) -m verification.faults.serving
-	@$(VERIFICATION) -m verification.faults.workers
-	@$(VERIFICATION) -m verification.faults.environment
-	@$(VERIFICATION) -m verification.faults.system
+	@for part in $(FAULTS); do [ $$part = all ] && run="faults all" || run=faults.$$part; \
+		($(VERIFICATION) -m verification.$$run) || exit 1; done
 
 faults-long: setup  ## Run the fault tests as often as docs/reliability.md promises (hours)
 	@$(VERIFICATION) -m verification.faults long

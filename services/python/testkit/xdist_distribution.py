@@ -1,12 +1,13 @@
 """A pytest plugin that decides how xdist distributes tests to its workers.
 
 The tests of a file run in order on one worker, because they share servers and some depend on earlier tests. Files that
-share an expensive fixture go to the same worker, which starts it once. Files that start whole systems run first, so
-that no worker runs one of them alone at the end.
+share an expensive fixture go to the same worker, which starts it once. The longest files run first, and then those
+that start whole systems, so that no worker runs one of them alone at the end.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,14 @@ SHARED = {
 }
 """Files that share an expensive session fixture → the fixture."""
 
+LONGEST = (
+    "observability/test_live.py",
+    "video/test_tiny_obeys.py",
+    "verification/test_exhaustive.py",
+    "verification/benchmarks/test_queue.py",
+)
+"""The files that would otherwise end last, longest first. The first one takes eight minutes, mostly waiting."""
+
 
 def scheduling_unit(nodeid: str) -> str:
     """The unit that a test is distributed with: its file, or the shared fixture of its file."""
@@ -26,9 +35,16 @@ def scheduling_unit(nodeid: str) -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run files with slow tests first. The sort is stable, so every worker has the same order."""
+    """Run long and slow files first. The sort is stable, so every worker has the same order."""
     slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("tiny")}
-    items.sort(key=lambda item: item.path not in slow)
+    ranks = {path: _rank(path, slow=path in slow) for path in {item.path for item in items}}
+    items.sort(key=lambda item: ranks[item.path])
+
+
+def _rank(path: Path, *, slow: bool) -> int:
+    """The place of a file in the order: smaller runs earlier."""
+    long = [number for number, name in enumerate(LONGEST) if path.match(name)]
+    return long[0] if long else len(LONGEST) + (not slow)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 return 2
             print(f"The tests pass without a bug ({time.perf_counter() - began:.1f} s).", flush=True)
-        trials = _run_all(trees, chosen, verbose=options.verbose)
+        waiting_first = sorted(chosen, key=lambda mutant: not mutant.waits)
+        trials = _run_all(trees, waiting_first, verbose=options.verbose)
+        trials.sort(key=lambda trial: chosen.index(trial.mutant))
     seconds = time.perf_counter() - began
     survivors = [trial for trial in trials if trial.caught_by is None]
     print(f"{len(trials) - len(survivors)} of {len(trials)} planted bugs caught in {seconds:.0f} s")
@@ -75,7 +77,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only", action="append", metavar="NAME", help="plant only bugs with NAME in their name (repeatable)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=3, help="copies of the source that work at once (default 3)"
+        "--jobs", type=int, default=4, help="copies of the source that work at once (default 4)"
     )
     parser.add_argument(
         "--share",

@@ -132,5 +132,6 @@ EDGES: tuple[Mutant, ...] = (
             "                continue\n",
         ),
         tests=f"{TESTS}/local/test_ray_start.py::test_a_node_accepts_work_before_its_agents_have_started",
+        waits=True,
     ),
 )

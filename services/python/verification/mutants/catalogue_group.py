@@ -156,6 +156,7 @@ GROUP: tuple[Mutant, ...] = (
         "the watchdog renews the lease of a stalled leader",
         (f"{SERVER}/engines/rank/watchdog_process.py", "_MARGIN_S = 3.0", "_MARGIN_S = 3e9"),
         tests=f"{_WATCHDOG}::test_a_step_that_holds_the_lock_forever_is_a_strike_and_its_process_is_killed",
+        waits=True,
     ),
     mutant(
         "artifact-of-a-growing-file",

@@ -56,6 +56,7 @@ REGISTRY: tuple[Mutant, ...] = (
         "a replica that becomes ready is seen only with the next tick",
         (_LUA, "changed = stored[3] ~= summary", "changed = false"),
         tests=f"{_STORE}/test_changes.py::test_a_wait_ends_at_once_with_a_change",
+        waits=True,
     ),
     mutant(
         "wait-outlasts-lease",

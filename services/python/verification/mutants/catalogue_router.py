@@ -73,6 +73,7 @@ ROUTER: tuple[Mutant, ...] = (
         "a request that breaks groups in which another rank dies is sent to all of them",
         (f"{_ROUTING}/proxy.py", "if refusal_of(answer) == BROKEN or is_broken_worker(answer):", "if False:"),
         tests=f"{_FAILURES}::test_a_request_that_breaks_the_groups_that_run_it_is_given_up",
+        waits=True,
     ),
     mutant(
         "router-busy-is-dead",
@@ -135,6 +136,7 @@ ROUTER: tuple[Mutant, ...] = (
         "a request that breaks groups is sent to all of them",
         (f"{_ROUTING}/proxy.py", "if ticket.breaks >= self._settings.max_tries:", "if False:"),
         tests=f"{_FAILURES}::test_a_group_that_dies_before_it_answers_is_replaced_by_another_one",
+        waits=True,
     ),
     mutant(
         "router-cut-off-looks-complete",
@@ -184,6 +186,7 @@ ROUTER: tuple[Mutant, ...] = (
         "bodies that still arrive may fill the memory",
         (f"{_ROUTING}/request_body.py", "            self._in_memory.add(len(part))\n", "            pass\n"),
         tests=f"{_PROXY}::test_bodies_that_still_arrive_count_as_kept_in_memory",
+        waits=True,
     ),
     mutant(
         "client-trailers",

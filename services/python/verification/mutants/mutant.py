@@ -41,6 +41,8 @@ class Mutant:
     about: str
     edits: tuple[Edit, ...]
     tests: tuple[str, ...]
+    waits: bool = False
+    """A test that catches it waits up to a minute for what does not come, so the bug is planted before others."""
 
     def check(self, root: Path) -> None:
         """:raises MisplacedError: when the tree at ``root`` has no place for the bug."""
@@ -48,8 +50,9 @@ class Mutant:
             edit.applied((root / edit.file).read_text(encoding="utf-8"))
 
 
-def mutant(name: str, about: str, *edits: tuple[str, str, str], tests: tuple[str, ...] | str) -> Mutant:
+def mutant(
+    name: str, about: str, *edits: tuple[str, str, str], tests: tuple[str, ...] | str, waits: bool = False
+) -> Mutant:
     """A :class:`Mutant` from plain tuples of file, old and new."""
-    return Mutant(
-        name, about, tuple(Edit(*edit) for edit in edits), (tests,) if isinstance(tests, str) else tests
-    )
+    chosen = (tests,) if isinstance(tests, str) else tests
+    return Mutant(name, about, tuple(Edit(*edit) for edit in edits), chosen, waits)
