@@ -265,7 +265,6 @@ _GROUPS = Row(
     ),
 )
 
-NO_BATCHES = "the pools of a run on one machine neither embed nor rerank"
 _BATCHES = Row(
     title="Batches, of pools that embed or rerank",
     panels=(
@@ -281,9 +280,8 @@ _BATCHES = Row(
                     "sum by (pool) (rate(daybreak_rank_batch_items_sum{POOL}[$__rate_interval])) / sum by (pool) "
                     "(rate(daybreak_rank_batch_items_count{POOL}[$__rate_interval]))",
                     "{{pool}} mean",
-                    no_data=NO_BATCHES,
                 ),
-                *quantiles("daybreak_rank_batch_items{POOL}", "pool", no_data=NO_BATCHES, at=(0.95,)),
+                *quantiles("daybreak_rank_batch_items{POOL}", "pool", at=(0.95,)),
             ),
         ),
         Panel(
@@ -292,7 +290,7 @@ _BATCHES = Row(
             bad="A step upwards while batches have as many items as before: longer texts, or a device that others use.",
             unit=Unit.SECONDS,
             width=12,
-            queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool", no_data=NO_BATCHES),
+            queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool"),
         ),
         Panel(
             title="Items that wait for a batch",
@@ -304,7 +302,6 @@ _BATCHES = Row(
                 query(
                     "max by (namespace, pool, pod) (daybreak_rank_batch_waiting{POOL})",
                     "{{pool}} {{pod}}",
-                    no_data=NO_BATCHES,
                 ),
             ),
         ),
@@ -319,7 +316,6 @@ _BATCHES = Row(
                     "sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL, outcome='hit'}[$__rate_interval])) "
                     "/ sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL}[$__rate_interval]))",
                     "{{pool}}",
-                    no_data=NO_BATCHES,
                 ),
             ),
         ),
@@ -333,7 +329,6 @@ _BATCHES = Row(
                 query(
                     "max by (namespace, pool, pod) (daybreak_rank_cache_bytes{POOL})",
                     "{{pool}} {{pod}}",
-                    no_data=NO_BATCHES,
                 ),
             ),
         ),
