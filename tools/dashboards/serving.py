@@ -293,10 +293,44 @@ _BATCHES = Row(
             queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool"),
         ),
         Panel(
+            title="Wait for a batch",
+            shows="Median and 90th percentile of how long the first text of a batch waited for it. Texts of bulk work, "
+            "which fill what callers leave, do not count.",
+            bad="Longer than a few batches take: more groups are needed. Near `batch_timeout_ms` in the mode `timed`: "
+            "too few requests come to fill a batch, so a shorter timeout answers sooner.",
+            unit=Unit.SECONDS,
+            runbook="daybreakbatcheswait",
+            width=12,
+            queries=quantiles("daybreak_rank_batch_wait_seconds{POOL}", "pool", at=(0.5, 0.9)),
+        ),
+        Panel(
+            title="Failed batches, and refused requests",
+            shows="Batches per second that raised an error, and requests per second that groups refused with 429, "
+            "because more than `max_waiting` texts would wait.",
+            bad="Any `failed`: its batch is computed again in halves, until the text that fails is alone. `refused` "
+            "that stays above 0: more groups are needed.",
+            unit=Unit.PER_SECOND,
+            colors={".* failed": BAD, ".* refused": LATE},
+            runbook="daybreakbatchesfail",
+            width=12,
+            queries=(
+                query(
+                    "sum by (pool) (rate(daybreak_rank_batch_failures_total{POOL}[$__rate_interval]))",
+                    "{{pool}} failed",
+                ),
+                query(
+                    "sum by (pool) (rate(daybreak_rank_batch_refused_total{POOL}[$__rate_interval]))",
+                    "{{pool}} refused",
+                ),
+            ),
+        ),
+        Panel(
             title="Items that wait for a batch",
             shows="Texts that each group has accepted and not begun, after its last batch.",
-            bad="A number that stays above that of a few batches: more groups are needed, or a lower `capacity`.",
+            bad="A number that stays above that of a few batches: more groups are needed, or a lower `capacity`. At "
+            "`max_waiting`, the group refuses requests.",
             unit=Unit.COUNT,
+            runbook="daybreakitemsrefused",
             width=12,
             queries=(
                 query(

@@ -19,6 +19,7 @@ from daybreak_server.ports.metrics import Exporter
 from daybreak_server.workloads.base import Group
 from daybreak_server.workloads.serving import Request, RequestError
 from testkit.batch_echo import BatchEcho
+from testkit.waiting import wait_until
 
 
 class Running:
@@ -75,6 +76,22 @@ def test_a_batch_fails_and_a_line_is_full_as_the_request_wishes(running: Running
     with pytest.raises(RequestError) as refused:
         running.ask(texts=["a"] * 9)
     assert (refused.value.status, refused.value.code) == (422, "too_many")
+
+
+def test_failures_and_refusals_begin_with_0_and_are_counted(running: Running) -> None:
+    failed, refused = "daybreak_rank_batch_failures_total", "daybreak_rank_batch_refused_total"
+    counted = 'pool="batches"'
+    assert f"{failed}{{{counted}}} 0.0" in running.shown()
+    assert f"{refused}{{{counted}}} 0.0" in running.shown()
+    with pytest.raises(ValueError, match="its batch fails"):
+        running.ask(texts=["a"], fails=True)
+    wait_until(lambda: f"{failed}{{{counted}}} 1.0" in running.shown(), 30, "the failure to be counted")
+    with ThreadPoolExecutor(8) as threads:
+        calls = [threads.submit(running.ask, texts=["text"] * 8, batch_s=0.2) for _ in range(8)]
+        errors = [error for call in calls if (error := call.exception(60)) is not None]
+    assert {type(error) for error in errors} == {RequestError}
+    assert {error.status for error in errors if isinstance(error, RequestError)} == {429}
+    assert f"{refused}{{{counted}}} {len(errors)}.0" in running.shown()
 
 
 def test_it_imports_no_torch() -> None:
