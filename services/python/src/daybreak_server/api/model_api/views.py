@@ -5,13 +5,14 @@ load, and what engines print.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from daybreak.wire import (
     Model,
     ModelList,
     ModelState,
     ServingHealth,
+    ServingPoolHealth,
     Wake,
     Worker,
     WorkerGpu,
@@ -104,11 +105,13 @@ def worker_list(registry: RegistryView, *, trusted: bool) -> WorkerList:
     )
 
 
-def health(registry: RegistryView) -> ServingHealth:
-    """Whether models can be served."""
+def health(registry: RegistryView, pools: Mapping[str, ServingPoolHealth]) -> ServingHealth:
+    """Whether models can be served, and what serving pools have."""
     shown = (view_of(registry, alias) for alias in registry.models)
     counts = Counter(ModelState(view.state.value) for view in shown if view is not None)
-    return ServingHealth(manager=registry.manager, workers=len(registry.workers), models=dict(counts))
+    return ServingHealth(
+        manager=registry.manager, workers=len(registry.workers), models=dict(counts), pools=dict(pools)
+    )
 
 
 def _replica(report: ReplicaReport, *, trusted: bool) -> WorkerModel:
