@@ -77,6 +77,20 @@ def test_long_texts_are_refused(make: Make) -> None:
             tokenizer.texts(["a cat", LONG], "input")
 
 
+def test_two_tokens_between_the_texts_of_a_pair_count_in_its_length(tmp_path: Path) -> None:
+    """As of PhoBERT, which has no fast tokenizer: ``<s> first </s></s> second </s>``."""
+    from transformers import PhobertTokenizer
+
+    vocabulary, merges = tmp_path / "vocab.txt", tmp_path / "bpe.codes"
+    vocabulary.write_text("a 1\nb 1\nc 1\n")
+    merges.touch()
+    tokenizer = TextTokenizer(PhobertTokenizer(str(vocabulary), str(merges)), most=8, cut=True)
+    (pair,) = tokenizer.pairs([("a b a", "c a b")], ["texts.0"])
+    assert (pair.ids, pair.cut) == (tokenizer.plain("<s> a b a </s> </s> c </s>"), True)
+    with pytest.raises(RequestError, match="takes at most 8"):  # the first text leaves no room
+        tokenizer.pairs([("a b a b", "c a b")], ["texts.0"])
+
+
 def test_texts_are_changed_to_lower_case(make: Make) -> None:
     slow, fast = make(lower=True)
     assert (
