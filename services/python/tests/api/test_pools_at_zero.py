@@ -110,6 +110,34 @@ def test_a_question_wakes_no_pool(api: Api) -> None:
     )
 
 
+def test_debug_describes_a_pool_whose_last_group_drains(api: Api, valkey: Server, backend: Backend) -> None:
+    """It would otherwise wait for another group, which would be started for it."""
+    with contextlib.closing(RedisQueue(valkey.url, pool="answers")) as queue:
+        record = queue.register(backend.record(drain=True), ttl_s=60)
+        wait_until(lambda: get(api, "/v1/pools/answers")["groups"], 30, "the group")
+        shown = get(api, "/debug?model=answers")
+        assert (shown["pool"], shown["groups_ready"]) == ("answers", 0)
+        assert get(api, "/v1/pools/answers")["requests"] == 0
+        queue.deregister(record)
+
+
+@pytest.mark.parametrize("how", ["draining", "dead"])
+def test_debug_describes_a_pool_whose_last_group_has_just_left(
+    api: Api, valkey: Server, backend: Backend, how: str
+) -> None:
+    """The store still shows the group, and the gateway sends it the question."""
+    with contextlib.closing(RedisQueue(valkey.url, pool="answers")) as queue:
+        record = queue.register(backend.record(), ttl_s=60)
+        wait_until(lambda: get(api, "/health")["pools"]["answers"]["groups_ready"] == 1, 30, "the group")
+        if how == "dead":
+            backend.kill()
+        shown = get(api, f"/debug?model=answers&refuse={how}")
+        assert shown["pool"] == "answers"
+        assert "starts one" in shown["message"]
+        assert get(api, "/v1/pools/answers")["requests"] == 0
+        queue.deregister(record)
+
+
 def test_a_name_that_does_not_exist_is_404(api: Api) -> None:
     response = api.client.get("/debug?model=none")
     assert (response.status_code, response.json()["code"]) == (404, "model_not_found")

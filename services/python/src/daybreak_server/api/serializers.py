@@ -258,7 +258,7 @@ def pool_health(entry: PoolEntry, view: PoolView, now_ms: int) -> ServingPoolHea
     return ServingPoolHealth(
         workload=entry.spec.name,
         model=entry.model_name,
-        groups_ready=sum(group.state.ready for group in view.groups),
+        groups_ready=sum(group.state.accepts_tasks and not group.drain for group in view.groups),
         groups_max=settings.groups,
         gpus_per_group=None if settings.device == "cpu" else settings.ranks * settings.gpus_per_rank,
         wake=_wake_history(view, now_ms),

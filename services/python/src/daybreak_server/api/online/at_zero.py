@@ -1,4 +1,4 @@
-"""What a gateway says of a serving pool that has no ready group, without sending it a request, which would start one.
+"""What a gateway says of a serving pool whose groups take no requests, without sending one, which would start a group.
 
 The answer is made from the view of the pool in the store, as that of ``GET /v1/pools`` is. Only requests that wait for
 a group, or that a group has, are demand. So the question leaves a pool at zero.
@@ -18,7 +18,7 @@ from daybreak_server.settings.batching import BatchingSettings
 def debug_at_zero(entry: PoolEntry, view: PoolView, now_ms: int) -> dict[str, Any]:
     """What ``GET /debug`` shows of a pool that has no ready group."""
     health = serializers.pool_health(entry, view, now_ms)
-    shown = {"pool": entry.name, **health.model_dump(mode="json", exclude_none=True)}
+    shown = {"pool": entry.name, **health.model_dump(mode="json", exclude_none=True), "groups_ready": 0}
     if entry.spec.batches:
         shown["batching"] = batching_values(entry, view.batching)
     message = (
