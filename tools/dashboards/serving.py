@@ -275,6 +275,7 @@ _BATCHES = Row(
             "too much (`similar`).",
             unit=Unit.COUNT,
             width=12,
+            pictured=True,
             queries=(
                 query(
                     "sum by (pool) (rate(daybreak_rank_batch_items_sum{POOL}[$__rate_interval])) / sum by (pool) "
@@ -301,6 +302,7 @@ _BATCHES = Row(
             unit=Unit.SECONDS,
             runbook="daybreakbatcheswait",
             width=12,
+            pictured=True,
             queries=quantiles("daybreak_rank_batch_wait_seconds{POOL}", "pool", at=(0.5, 0.9)),
         ),
         Panel(
