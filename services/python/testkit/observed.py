@@ -321,11 +321,16 @@ class ObservedRun:
             assert self.ask(deadline_s=2.0) == 503
 
     def _batches(self) -> None:
-        """Callers whose texts share batches, and texts that the cache has. Rates need several rounds."""
+        """Texts that share batches, texts that the cache has, a batch that fails, and requests that are refused."""
         self.answering_group(BATCHES)
-        for _ in range(8):
+        for _ in range(8):  # rates need several rounds
             assert set(self.ask_often(2 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.3)) == {200}
             assert self.ask(pool=BATCHES, texts=["a cat", "a dog"], cached=True) == 200
+        assert set(self.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
+        # The first of these requests leaves no place for the others. All must be sent before it ends.
+        many = ["a text"] * (ITEMS - BATCH)
+        statuses = set(self.ask_often(4, pool=BATCHES, texts=many, batch_s=0.5))
+        assert statuses == {200, 429}, statuses
 
     def _tenants_that_wait(self) -> None:
         ids = [
