@@ -265,7 +265,6 @@ _GROUPS = Row(
     ),
 )
 
-NO_BATCHES = "the pools of a run on one machine neither embed nor rerank"
 _BATCHES = Row(
     title="Batches, of pools that embed or rerank",
     panels=(
@@ -276,14 +275,14 @@ _BATCHES = Row(
             "too much (`similar`).",
             unit=Unit.COUNT,
             width=12,
+            pictured=True,
             queries=(
                 query(
                     "sum by (pool) (rate(daybreak_rank_batch_items_sum{POOL}[$__rate_interval])) / sum by (pool) "
                     "(rate(daybreak_rank_batch_items_count{POOL}[$__rate_interval]))",
                     "{{pool}} mean",
-                    no_data=NO_BATCHES,
                 ),
-                *quantiles("daybreak_rank_batch_items{POOL}", "pool", no_data=NO_BATCHES, at=(0.95,)),
+                *quantiles("daybreak_rank_batch_items{POOL}", "pool", at=(0.95,)),
             ),
         ),
         Panel(
@@ -292,19 +291,53 @@ _BATCHES = Row(
             bad="A step upwards while batches have as many items as before: longer texts, or a device that others use.",
             unit=Unit.SECONDS,
             width=12,
-            queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool", no_data=NO_BATCHES),
+            queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool"),
+        ),
+        Panel(
+            title="Wait for a batch",
+            shows="Median and 90th percentile of how long the first text of a batch waited for it. Texts of bulk work, "
+            "which fill what callers leave, do not count.",
+            bad="Longer than a few batches take: more groups are needed. Near `batch_timeout_ms` in the mode `timed`: "
+            "too few requests come to fill a batch, so a shorter timeout answers sooner.",
+            unit=Unit.SECONDS,
+            runbook="daybreakbatcheswait",
+            width=12,
+            pictured=True,
+            queries=quantiles("daybreak_rank_batch_wait_seconds{POOL}", "pool", at=(0.5, 0.9)),
+        ),
+        Panel(
+            title="Failed batches, and refused requests",
+            shows="Batches per second that raised an error, and requests per second that groups refused with 429, "
+            "because more than `max_waiting` texts would wait.",
+            bad="Any `failed`: its batch is computed again in halves, until the text that fails is alone. `refused` "
+            "that stays above 0: more groups are needed.",
+            unit=Unit.PER_SECOND,
+            colors={".* failed": BAD, ".* refused": LATE},
+            runbook="daybreakbatchesfail",
+            width=12,
+            queries=(
+                query(
+                    "sum by (pool) (rate(daybreak_rank_batch_failures_total{POOL}[$__rate_interval]))",
+                    "{{pool}} failed",
+                ),
+                query(
+                    "sum by (pool) (rate(daybreak_rank_batch_refused_total{POOL}[$__rate_interval]))",
+                    "{{pool}} refused",
+                ),
+            ),
         ),
         Panel(
             title="Items that wait for a batch",
             shows="Texts that each group has accepted and not begun, after its last batch.",
-            bad="A number that stays above that of a few batches: more groups are needed, or a lower `capacity`.",
+            bad="A number that stays above that of a few batches: more groups are needed, or a lower `capacity`. At "
+            "`max_waiting`, the group refuses requests.",
             unit=Unit.COUNT,
+            runbook="daybreakitemsrefused",
             width=12,
             queries=(
                 query(
                     "max by (namespace, pool, pod) (daybreak_rank_batch_waiting{POOL})",
                     "{{pool}} {{pod}}",
-                    no_data=NO_BATCHES,
                 ),
             ),
         ),
@@ -319,7 +352,6 @@ _BATCHES = Row(
                     "sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL, outcome='hit'}[$__rate_interval])) "
                     "/ sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL}[$__rate_interval]))",
                     "{{pool}}",
-                    no_data=NO_BATCHES,
                 ),
             ),
         ),
@@ -333,7 +365,6 @@ _BATCHES = Row(
                 query(
                     "max by (namespace, pool, pod) (daybreak_rank_cache_bytes{POOL})",
                     "{{pool}} {{pod}}",
-                    no_data=NO_BATCHES,
                 ),
             ),
         ),

@@ -1,6 +1,6 @@
 """A real run in which everything happens that a dashboard shows: a wake, tasks that succeed, fail, are cancelled and
-retried, a rank that dies, a group that drains, streams, requests to a group and to a model, and requests that are
-refused.
+retried, a rank that dies, a group that drains, streams, requests to a group and to a model, batches, and requests that
+are refused.
 
 It is ``daybreakd up`` with a Redis of the test's own, watched by Prometheus and Alertmanager.
 """
@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import http.client
 import json
+import os
 import socket
 import time
 import urllib.error
@@ -43,7 +44,14 @@ PARKED = "parked"
 ANSWERS = "answers"
 """A pool whose one group answers :data:`CAPACITY` requests at once, while :data:`LINE` wait."""
 CAPACITY, LINE = 4, 20
+BATCHES = "batches"
+"""A pool whose one group computes batches of :data:`BATCH` items, while :data:`ITEMS` wait (``testkit.batch_echo``)."""
+BATCH, ITEMS = 4, 40
 _SETTINGS = {
+    "POOLS__BATCHES__WORKLOAD": "testkit.batch_echo:SPEC",
+    "POOLS__BATCHES__BATCHING__MAX_BATCH_SIZE": str(BATCH),
+    "POOLS__BATCHES__BATCHING__MAX_WAITING": str(ITEMS),
+    "POOLS__BATCHES__CPUS_PER_RANK": "0.25",
     "POOLS__ANSWERS__WORKLOAD": "echo-serve",
     "POOLS__ANSWERS__CAPACITY": str(CAPACITY),
     "POOLS__ANSWERS__CPUS_PER_RANK": "0.25",
@@ -62,6 +70,8 @@ _SETTINGS = {
     "REDIS__TIMEOUT_S": "0.5",
 }
 _REPORT_MS = "1000"
+_MODULES = Path(__file__).parents[1]
+"""The folder of ``testkit``, whose workloads the groups import."""
 
 
 class ObservedRun:
@@ -79,6 +89,7 @@ class ObservedRun:
             folder / "d",
             HOME=str(folder),
             RAY_metrics_report_interval_ms=_REPORT_MS,
+            PYTHONPATH=os.pathsep.join(filter(None, (str(_MODULES), os.environ.get("PYTHONPATH", "")))),
             **variables,
         )
         self._models: ObservedModels | None = None
@@ -128,10 +139,10 @@ class ObservedRun:
         with urllib.request.urlopen(outgoing, timeout=30) as response:
             return json.load(response)
 
-    def ask(self, *, deadline_s: float = 30.0, **wish: Any) -> int:
-        """Send a request to the group of :data:`ANSWERS` and read its answer. :returns: the status; 0: it broke off."""
+    def ask(self, *, pool: str = ANSWERS, deadline_s: float = 30.0, **wish: Any) -> int:
+        """Send a request to the group of a pool and read its answer. :returns: the status; 0: it broke off."""
         outgoing = urllib.request.Request(
-            f"{self.system.url}/v1/pools/{ANSWERS}/serve/",
+            f"{self.system.url}/v1/pools/{pool}/serve/",
             data=json.dumps(wish).encode(),
             headers={"content-type": "application/json", "Daybreak-Deadline-S": str(deadline_s)},
         )
@@ -144,10 +155,14 @@ class ObservedRun:
         except (OSError, http.client.HTTPException):
             return 0
 
-    def ask_often(self, times: int, *, deadline_s: float = 30.0, **wish: Any) -> list[int]:
+    def ask_often(
+        self, times: int, *, pool: str = ANSWERS, deadline_s: float = 30.0, **wish: Any
+    ) -> list[int]:
         """Send this many requests at once. :returns: their statuses."""
         with ThreadPoolExecutor(times) as threads:
-            return list(threads.map(lambda _: self.ask(deadline_s=deadline_s, **wish), range(times)))
+            return list(
+                threads.map(lambda _: self.ask(pool=pool, deadline_s=deadline_s, **wish), range(times))
+            )
 
     def open_request(self, url: str, **wish: Any) -> socket.socket:
         """Send a request whose answer nobody reads. It ends when the socket is closed."""
@@ -158,14 +173,14 @@ class ObservedRun:
         connection.sendall(head.encode() + body)
         return connection
 
-    def answering_group(self) -> str:
-        """Wait for the group of :data:`ANSWERS`. :returns: its endpoint."""
+    def answering_group(self, pool: str = ANSWERS) -> str:
+        """Wait for the group of a pool that answers requests. :returns: its endpoint."""
 
         def look() -> str | None:
-            groups = request(f"{self.system.url}/v1/pools/{ANSWERS}")["groups"]
+            groups = request(f"{self.system.url}/v1/pools/{pool}")["groups"]
             return next((group["endpoint"] for group in groups if group["state"] in {"idle", "busy"}), None)
 
-        return wait_until(look, 180, f"the group of {ANSWERS}")
+        return wait_until(look, 180, f"the group of {pool}")
 
     def refused(self, method: str, path: str, body: dict[str, Any] | None = None) -> int:
         """The status of a request that must fail."""
@@ -251,6 +266,7 @@ class ObservedRun:
             ("cancels", self._cancels),
             ("streams and refused requests", self._streams_and_refusals),
             ("requests to a group", self._requests),
+            ("batches", self._batches),
             ("a request to a model on a worker", self.models.ask),
             ("tasks of two tenants", self._tenants_that_wait),
             ("a group drains", self._a_drain),
@@ -303,6 +319,18 @@ class ObservedRun:
             for _ in range(CAPACITY):
                 others.enter_context(self.open_request(self.answering_group(), latency_s=30.0))
             assert self.ask(deadline_s=2.0) == 503
+
+    def _batches(self) -> None:
+        """Texts that share batches, texts that the cache has, a batch that fails, and requests that are refused."""
+        self.answering_group(BATCHES)
+        for _ in range(8):  # rates need several rounds
+            assert set(self.ask_often(2 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.3)) == {200}
+            assert self.ask(pool=BATCHES, texts=["a cat", "a dog"], cached=True) == 200
+        assert set(self.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
+        # The first of these requests leaves no place for the others. All must be sent before it ends.
+        many = ["a text"] * (ITEMS - BATCH)
+        statuses = set(self.ask_often(4, pool=BATCHES, texts=many, batch_s=0.5))
+        assert statuses == {200, 429}, statuses
 
     def _tenants_that_wait(self) -> None:
         ids = [

@@ -35,6 +35,7 @@ THRESHOLDS = replace(
     waste_gpu_seconds=2,
     stream_resets=2,
     failed_requests=2,
+    batch_wait_seconds=0.5,
 )
 
 

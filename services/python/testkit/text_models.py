@@ -43,7 +43,8 @@ def sentence(number: int, words: int) -> str:
     return " ".join(WORDS[(number * 7 + at * (3 + number % 5)) % (len(WORDS) - 4)] for at in range(words))
 
 
-def _bert_tokenizer(folder: Path) -> None:
+def word_tokenizer(folder: Path) -> None:
+    """Write a fast tokenizer of whole words, which frames texts and pairs as BERT does."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -144,7 +145,7 @@ def tiny_encoder(folder: Path, *, prompts: dict[str, str] | None = None, seed: i
     torch.manual_seed(seed)
     folder.mkdir(parents=True)
     BertModel(_bert_config()).eval().save_pretrained(folder)
-    _bert_tokenizer(folder)
+    word_tokenizer(folder)
     _modules(folder, "mean", 32, prompts or {})
     return folder
 
@@ -170,7 +171,7 @@ def tiny_cross_encoder(folder: Path, *, scores: int = 1) -> Path:
     torch.manual_seed(2)
     folder.mkdir(parents=True)
     BertForSequenceClassification(_bert_config(num_labels=scores)).eval().save_pretrained(folder)
-    _bert_tokenizer(folder)
+    word_tokenizer(folder)
     return folder
 
 

@@ -14,6 +14,7 @@ from daybreak.wire.models import (
     ModelState,
     RegisterModelRequest,
     ServingHealth,
+    ServingPoolHealth,
     Worker,
     WorkerList,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "QueuePosition",
     "RegisterModelRequest",
     "ServingHealth",
+    "ServingPoolHealth",
     "SubmitRequest",
     "Task",
     "TaskError",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AliasChoices, Field, StringConstraints, model_validator
 
 from daybreak.wire.base import RequestModel, ResponseModel
+from daybreak.wire.pools import WakeHistory
 from daybreak.wire.wake import Wake
 from daybreak.wire.workers import Alias, WorkerGpu, WorkerId, WorkerModel
 
@@ -144,8 +145,22 @@ class Worker(ResponseModel):
     models: list[WorkerModel]
 
 
+class ServingPoolHealth(ResponseModel):
+    """A pool of the kind ``online``, as ``GET /health`` shows it. To ask starts no group of it."""
+
+    workload: str
+    model: str | None = None
+    """What clients may call its model."""
+    groups_ready: int
+    groups_max: int
+    gpus_per_group: float | None = None
+    """What a group takes if its ranks run on GPUs, in GPUs; absent if they run on CPUs."""
+    wake: WakeHistory
+    """Its wake. At zero, ``eta_s`` is how long the last wake took, in seconds; absent before the first one."""
+
+
 class ServingHealth(ResponseModel):
-    """``GET /health``: whether models can be served."""
+    """``GET /health``: whether models can be served, and what serving pools have."""
 
     status: Literal["ok"] = "ok"
     manager: str | None = None
@@ -154,6 +169,8 @@ class ServingHealth(ResponseModel):
     """Workers that hold their lease."""
     models: dict[ModelState, int]
     """How many models are in each state; states without a model are absent."""
+    pools: dict[str, ServingPoolHealth] = Field(default_factory=dict)
+    """Each pool of the kind ``online``, by its name."""
 
 
 class WorkerList(ResponseModel):

@@ -11,7 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from daybreak_server.batching.batcher import FullError
-from daybreak_server.batching.executor import BatchExecutor, CancelledError, ClosedError, ExpiredError
+from daybreak_server.batching.executor import (
+    BatchExecutor,
+    BatchReport,
+    CancelledError,
+    ClosedError,
+    ExpiredError,
+)
 from daybreak_server.batching.rules import Mode, Rules
 
 
@@ -170,3 +176,29 @@ def test_a_call_whose_items_all_raise_gets_one_error_and_the_executor_goes_on(st
             callers.submit(executor.compute, [-1, -2, -3, -4], [5] * 4).result(30)
         assert callers.submit(executor.compute, [4], [5]).result(30) == [8]
     assert all(run.batches)
+
+
+def test_a_report_says_how_long_the_first_item_waited_and_whether_the_batch_failed() -> None:
+    run, reports = Doubler(), list[BatchReport]()
+    executor = BatchExecutor(run, Rules(), observe=reports.append)
+    run.go.clear()
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(executor.compute, [1], [1])
+        assert run.running.acquire(timeout=30)
+        began = time.monotonic()
+        bulk = threads.submit(executor.compute, [2], [8], priority=1)
+        until(lambda: executor.waiting == 1)
+        second = threads.submit(executor.compute, [3, -3], [1, 1])
+        until(lambda: executor.waiting == 3)
+        waited_s = time.monotonic() - began
+        run.go.set()
+        assert (first.result(30), bulk.result(30)) == ([2], [4])
+        with pytest.raises(ValueError, match="negative"):
+            second.result(30)
+    until(lambda: len(reports) == 3)
+    executor.close()
+    by_size = {(report.size, report.waited_s is None): report for report in reports}
+    assert by_size.keys() == {(1, False), (2, False), (1, True)}, "the bulk item has a batch of its own"
+    assert [report.failed for report in reports] == [False, True, False]
+    assert by_size[1, False].seconds >= waited_s, "the first batch runs while the others wait"
+    assert 0 < (by_size[2, False].waited_s or 0) <= by_size[1, False].seconds + 30

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from testkit.observed import ANSWERS, CAPACITY, LINE, MEMORY_LIMIT, PARKED, ObservedRun
+from testkit.observed import ANSWERS, BATCH, BATCHES, CAPACITY, ITEMS, LINE, MEMORY_LIMIT, PARKED, ObservedRun
 from testkit.waiting import wait_until
 
 During = Callable[[], object]
@@ -89,6 +89,32 @@ def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
         for _ in range(3):
             requests.enter_context(run.open_request(f"{run.system.url}/v1/pools/{ANSWERS}/serve/"))
         yield nothing
+
+
+@fault("DaybreakBatchesWait")
+def batches_are_slow(run: ObservedRun) -> Iterator[During]:
+    """Most items wait until several batches before theirs have ended."""
+    yield lambda: run.ask_often(4 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.8)
+
+
+@fault("DaybreakBatchesFail")
+def batches_fail(run: ObservedRun) -> Iterator[During]:
+    def ask() -> None:
+        assert set(run.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
+
+    yield ask
+
+
+@fault("DaybreakItemsRefused")
+def callers_send_more_than_may_wait(run: ObservedRun) -> Iterator[During]:
+    """Each request has most of the items that may wait, so the first one leaves no place for the others."""
+    texts = ["a text"] * (ITEMS - BATCH)
+
+    def ask() -> None:
+        statuses = run.ask_often(4, pool=BATCHES, texts=texts, batch_s=0.1)
+        assert set(statuses) <= {200, 429}, statuses
+
+    yield ask
 
 
 @fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from dashboards import ALL
 from dashboards.model import GPU, KUBERNETES, SCRAPE_INTERVAL
-from dashboards.serving import NO_BATCHES
 from queries import of_alerts, of_annotations, of_panels
 
 from daybreak_server.observability import catalogue, prometheus_rules
@@ -78,10 +77,9 @@ def test_no_query_adds_up_what_every_gateway_exports(query) -> None:
     assert [name for name in sums if declared(name).source is Source.REDIS] == []
 
 
-def test_only_the_hardware_of_gpus_and_batches_have_no_data_in_any_run() -> None:
-    """``test_live`` and the end-to-end tests prove all other queries, and ``test_batching_live`` measures batches."""
-    proven = ("", KUBERNETES, NO_BATCHES)
-    unproven = {(query.by, query.no_data) for query in of_panels() if query.no_data not in proven}
+def test_only_the_hardware_of_gpus_has_no_data_in_any_run() -> None:
+    """``test_live`` and the end-to-end tests prove all other queries."""
+    unproven = {(query.by, query.no_data) for query in of_panels() if query.no_data not in ("", KUBERNETES)}
     assert unproven == {("Daybreak / Ray / GPU", GPU), ("Daybreak / Ray / GPU memory", GPU)}
 
 

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import batch_rule_cases
 import model_rule_cases
 import pytest
 import rule_cases
@@ -19,8 +20,13 @@ from daybreak_server.observability import prometheus_rules
 from daybreak_server.observability.prometheus_rules import Place, rule_groups
 from daybreak_server.observability.promql import grown
 
-CASES = {**rule_cases.CASES, **serving_rule_cases.CASES, **model_rule_cases.CASES}
-MORE_CASES = [*rule_cases.MORE_CASES, *serving_rule_cases.MORE_CASES, *model_rule_cases.MORE_CASES]
+CASES = {**rule_cases.CASES, **serving_rule_cases.CASES, **batch_rule_cases.CASES, **model_rule_cases.CASES}
+MORE_CASES = [
+    *rule_cases.MORE_CASES,
+    *serving_rule_cases.MORE_CASES,
+    *batch_rule_cases.MORE_CASES,
+    *model_rule_cases.MORE_CASES,
+]
 
 
 def promtool(*arguments: str | Path) -> str:

@@ -9,7 +9,16 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from daybreak.wire import GroupLoad, Pool, PoolCondition, PoolGroup, Priority, WakeHistory, paths
+from daybreak.wire import (
+    GroupLoad,
+    Pool,
+    PoolCondition,
+    PoolGroup,
+    Priority,
+    ServingPoolHealth,
+    WakeHistory,
+    paths,
+)
 from daybreak_server.api import path_prefix
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.domain.kinds import PoolKind
@@ -243,6 +252,19 @@ def pool(
     )
 
 
+def pool_health(entry: PoolEntry, view: PoolView, now_ms: int) -> ServingPoolHealth:
+    """How many groups of a pool of the kind ``online`` are ready, and what it costs to start one."""
+    settings = entry.settings
+    return ServingPoolHealth(
+        workload=entry.spec.name,
+        model=entry.model_name,
+        groups_ready=sum(group.state.accepts_tasks and not group.drain for group in view.groups),
+        groups_max=settings.groups,
+        gpus_per_group=None if settings.device == "cpu" else settings.ranks * settings.gpus_per_rank,
+        wake=_wake_history(view, now_ms),
+    )
+
+
 def _held(view: PoolView) -> int:
     """The requests that the groups have, as they last reported."""
     loads = [group.load for group in view.groups if group.load is not None and group.state.ready]
@@ -260,6 +282,7 @@ def _condition(view: PoolView) -> PoolCondition | None:
 
 
 def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
+    """The wake of a pool, and how long its phases took the last time. For a pool at zero, ``eta_s`` is their sum."""
     waking = not has_ready_group(view) and view.wake_phase != WakePhase.ZERO
     total = wake_last(view).get("total_s")
     return WakeHistory(

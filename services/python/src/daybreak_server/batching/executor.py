@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from daybreak_server.batching.batcher import Batcher, Item
@@ -33,6 +34,21 @@ class CancelledError(Exception):
 
 class ClosedError(Exception):
     """The executor has been closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReport:
+    """What became of one batch."""
+
+    size: int
+    """Its items."""
+    seconds: float
+    """How long it took, with its repeats."""
+    waited_s: float | None
+    """How long the first of its items waited for it. ``None`` if all items have a lower priority than 0: nobody is
+    about to miss an answer if those wait."""
+    failed: bool
+    """Whether it raised an error, so that its halves ran again."""
 
 
 class _Call(Generic[R]):
@@ -58,7 +74,7 @@ class _Call(Generic[R]):
 class BatchExecutor(Generic[P, R]):
     """Computes inputs in batches. ``run`` gets the inputs of a batch and returns a result for each, in their order.
 
-    ``run`` is called on one thread only. ``observe`` gets the size and the seconds of each batch.
+    ``run`` is called on one thread only. ``observe`` gets a report of each batch.
     """
 
     def __init__(
@@ -66,7 +82,7 @@ class BatchExecutor(Generic[P, R]):
         run: Callable[[Sequence[P]], Sequence[R]],
         rules: Rules,
         *,
-        observe: Callable[[int, float], None] = lambda size, seconds: None,
+        observe: Callable[[BatchReport], None] = lambda report: None,
     ) -> None:
         self._run_batch = run
         self._observe = observe
@@ -179,7 +195,12 @@ class BatchExecutor(Generic[P, R]):
             if clean:  # a repeat says nothing about the speed of a size
                 with self._changed:
                     self._batcher.ran(batch, seconds)
-            self._observe(len(batch), seconds)
+            waits = [began - item.arrived for item in batch if item.priority <= 0]
+            self._observe(
+                BatchReport(
+                    size=len(batch), seconds=seconds, waited_s=max(waits, default=None), failed=not clean
+                )
+            )
 
     def _next_batch(self) -> tuple[Item[int], ...] | None:
         with self._changed:

@@ -49,6 +49,7 @@ class Thresholds:
     availability: float = 0.999
     failed_requests: float = 10
     late_ratio: float = 0.05
+    batch_wait_seconds: float = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

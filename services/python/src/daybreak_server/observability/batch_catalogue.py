@@ -20,6 +20,28 @@ RANK_BATCH = Metric(
     exporters=(Exporter.RANK,),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
+RANK_BATCH_WAIT = Metric(
+    name="daybreak_rank_batch_wait_seconds",
+    type=MetricType.HISTOGRAM,
+    help="Time that the first item of a batch waited for it, without items of bulk work.",
+    labels=("pool",),
+    exporters=(Exporter.RANK,),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+RANK_BATCH_FAILURES = Metric(
+    name="daybreak_rank_batch_failures_total",
+    type=MetricType.COUNTER,
+    help="Batches that raised an error, so that their halves were computed again.",
+    labels=("pool",),
+    exporters=(Exporter.RANK,),
+)
+RANK_BATCH_REFUSED = Metric(
+    name="daybreak_rank_batch_refused_total",
+    type=MetricType.COUNTER,
+    help="Requests that a group refused with 429, because too many items waited (`batching.max_waiting`).",
+    labels=("pool",),
+    exporters=(Exporter.RANK,),
+)
 RANK_BATCH_WAITING = Metric(
     name="daybreak_rank_batch_waiting",
     type=MetricType.GAUGE,
@@ -45,6 +67,9 @@ RANK_CACHE_BYTES = Metric(
 ALL: tuple[Metric, ...] = (
     RANK_BATCH_SIZE,
     RANK_BATCH,
+    RANK_BATCH_WAIT,
+    RANK_BATCH_FAILURES,
+    RANK_BATCH_REFUSED,
     RANK_BATCH_WAITING,
     RANK_CACHE_LOOKUPS,
     RANK_CACHE_BYTES,

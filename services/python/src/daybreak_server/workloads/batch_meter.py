@@ -8,8 +8,20 @@ from typing import Protocol
 class BatchMeter(Protocol):
     """Takes the measurements, which become the metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``."""
 
+    def begin(self) -> None:
+        """The workload is ready to count what may never happen: failures and refusals begin with 0."""
+
     def batch(self, items: int, seconds: float) -> None:
         """A batch of so many items took so long."""
+
+    def waited(self, seconds: float) -> None:
+        """An item that a caller waits for has waited so long for its batch: the longest wait of this batch."""
+
+    def failed(self) -> None:
+        """A batch has raised an error."""
+
+    def refused(self) -> None:
+        """A request was refused, because too many items wait."""
 
     def waiting(self, items: int) -> None:
         """So many items wait for a batch now."""
@@ -21,7 +33,19 @@ class BatchMeter(Protocol):
 class NoBatchMeter:
     """Measures nothing."""
 
+    def begin(self) -> None:
+        """Do nothing."""
+
     def batch(self, items: int, seconds: float) -> None:
+        """Do nothing."""
+
+    def waited(self, seconds: float) -> None:
+        """Do nothing."""
+
+    def failed(self) -> None:
+        """Do nothing."""
+
+    def refused(self) -> None:
         """Do nothing."""
 
     def waiting(self, items: int) -> None:

@@ -131,7 +131,7 @@ def test_workers_are_listed_with_their_devices_and_models(face):
 
 def test_health_counts_workers_and_the_states_of_models(face):
     def wait_for(workers, models):
-        expected = {"status": "ok", "manager": "test", "workers": workers, "models": models}
+        expected = {"status": "ok", "manager": "test", "workers": workers, "models": models, "pools": {}}
         wait_until(lambda: face.client.get("/health").json() == expected, 30, f"{expected}")
 
     wait_for(0, {})

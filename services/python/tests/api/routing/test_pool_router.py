@@ -13,6 +13,7 @@ from daybreak_server.api.routing.candidates import RoutingRequest
 from daybreak_server.api.routing.pool_router import (
     BROKEN_PAUSE_S,
     ClosingError,
+    NoGroupError,
     PoolRouter,
     Slot,
     WaitedTooLongError,
@@ -111,6 +112,24 @@ async def test_a_request_that_had_a_group_waits_at_the_front_and_is_never_refuse
     assert (await first).group.id == "g-b"
     assert not newer.done()
     newer.cancel()
+
+
+async def test_a_question_waits_for_a_busy_group_but_not_for_one_that_must_start():
+    router = make()
+    question = Ticket(tenant="default", request=RoutingRequest(), wakes=False)
+    with pytest.raises(NoGroupError):
+        await router.acquire(question, deadline=later())
+    router.update(view("g-a"))
+    slot = await router.acquire(ticket(), deadline=later())
+    (request,) = await wait_for(router)
+    task = asyncio.create_task(router.acquire(question, deadline=later()))
+    while router.waiting < 2:
+        await asyncio.sleep(0)
+    router.update(view())
+    with pytest.raises(NoGroupError):
+        await task
+    assert (router.waiting, request.done(), slot.lost) == (1, False, True)
+    request.cancel()
 
 
 async def test_the_line_is_bounded_in_number_and_by_tenant():

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -48,6 +49,14 @@ class PoolEntry:
     def takes_tasks(self) -> bool:
         """Whether clients submit tasks to the pool; the groups of other pools answer requests."""
         return self.spec.kind == PoolKind.JOBS
+
+    @property
+    def model_name(self) -> str | None:
+        """What clients may call the pool's model: the name that its options give it, or that of its folder."""
+        named = self.settings.options.get("model_name")
+        if isinstance(named, str):
+            return named
+        return PurePosixPath(self.settings.model.rstrip("/")).name if self.settings.model else None
 
     def parse(self, data: Mapping[str, Any], *, within: str = "input") -> BaseModel:
         """The validated input. :raises ApiError: ``invalid_input`` with paths below ``within``."""

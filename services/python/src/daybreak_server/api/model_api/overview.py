@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Caller
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import MAX_FIELD_CHARS, not_found
@@ -46,7 +47,14 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/health", **openapi_specs.SERVING_HEALTH)
     async def health() -> Response:
-        """How many workers there are, the states of the models, and which process places them."""
-        return json_response(views.health(await ctx.registry_cache.get()))
+        """Workers, the states of models, the process that places them, and serving pools. Starts no group."""
+        now_ms = ctx.services.now_ms()
+        pools = {
+            pool.name: serializers.pool_health(
+                ctx.catalog.get(pool.name), await ctx.pool_views.get(pool.name), now_ms
+            )
+            for pool in ctx.serving_pools
+        }
+        return json_response(views.health(await ctx.registry_cache.get(), pools))
 
     return routes

@@ -12,6 +12,7 @@ from daybreak.wire import (
     ModelList,
     ModelState,
     ServingHealth,
+    ServingPoolHealth,
     Wake,
     Worker,
     WorkerGpu,
@@ -106,11 +107,13 @@ def worker_list(registry: RegistryView, *, trusted: bool) -> WorkerList:
     )
 
 
-def health(registry: RegistryView) -> ServingHealth:
-    """Whether models can be served."""
+def health(registry: RegistryView, pools: Mapping[str, ServingPoolHealth]) -> ServingHealth:
+    """Whether models can be served, and what serving pools have."""
     shown = (view_of(registry, alias) for alias in registry.models)
     counts = Counter(ModelState(view.state.value) for view in shown if view is not None)
-    return ServingHealth(manager=registry.manager, workers=len(registry.workers), models=dict(counts))
+    return ServingHealth(
+        manager=registry.manager, workers=len(registry.workers), models=dict(counts), pools=dict(pools)
+    )
 
 
 def _replica(report: ReplicaReport, record: ModelRecord | None, *, trusted: bool) -> WorkerModel:

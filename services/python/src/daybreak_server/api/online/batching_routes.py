@@ -18,6 +18,7 @@ from daybreak_server.api.http.request_body import read_json
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.online import specs
+from daybreak_server.api.online.at_zero import batching_values
 from daybreak_server.settings.batching import BatchingSettings
 
 PATH = "/v1/pools/{name}/batching"
@@ -60,19 +61,15 @@ def router(ctx: Dependencies) -> APIRouter:
     return routes
 
 
-def _configured(entry: PoolEntry) -> dict[str, Any]:
-    return (entry.settings.batching or BatchingSettings()).values()
-
-
 def _checked(entry: PoolEntry, changes: Mapping[str, Any]) -> dict[str, Any]:
     """All values with these changes. :raises ApiError: ``invalid_input``"""
     present = {name: value for name, value in changes.items() if value is not None}
     unknown = {name: value for name, value in changes.items() if name not in BatchingSettings.model_fields}
     try:
-        return BatchingSettings.model_validate({**_configured(entry), **present, **unknown}).values()
+        return BatchingSettings.model_validate({**batching_values(entry, present), **unknown}).values()
     except ValidationError as exc:
         raise from_validation(exc) from exc
 
 
 def _shown(entry: PoolEntry, changed: Mapping[str, Any]) -> dict[str, Any]:
-    return {"pool": entry.name, "batching": {**_configured(entry), **changed}, "changed": dict(changed)}
+    return {"pool": entry.name, "batching": batching_values(entry, changed), "changed": dict(changed)}

@@ -6,12 +6,9 @@ that a request can also wake a pool that has no groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import PurePosixPath
-
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import MAX_FIELD_CHARS, ApiError
-from daybreak_server.api.intake.catalog import Catalog, PoolEntry
+from daybreak_server.api.intake.catalog import Catalog
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.settings.tree import DefaultPools
 
@@ -26,8 +23,8 @@ class ChosenPools:
         online = [entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE]
         self._pools: dict[str, str] = {}
         for entry in online:
-            for name in _model_names(entry):
-                self._pools.setdefault(name, entry.name)
+            if entry.model_name is not None:
+                self._pools.setdefault(entry.model_name, entry.name)
         self._pools |= {entry.name: entry.name for entry in online}
         self._defaults = {EMBED: defaults.embed, RERANK: defaults.rerank}
         self._of_workload = {
@@ -55,12 +52,3 @@ class ChosenPools:
         else:
             message = f"Several pools have the workload {role!r}: {', '.join(pools)}. Name one as `model`."
         raise ApiError(ErrorCode.NO_SUCH_POOL, message)
-
-
-def _model_names(entry: PoolEntry) -> Iterator[str]:
-    """The names of the pool's model: the one that its options give it, or the name of its folder."""
-    named = entry.settings.options.get("model_name")
-    if isinstance(named, str):
-        yield named
-    elif entry.settings.model:
-        yield PurePosixPath(entry.settings.model.rstrip("/")).name

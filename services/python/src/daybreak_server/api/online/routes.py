@@ -14,10 +14,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Caller, Principal
 from daybreak_server.api.dependencies import Dependencies
-from daybreak_server.api.errors import ErrorRenderer
+from daybreak_server.api.errors import ApiError, ErrorRenderer
+from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.online import specs
+from daybreak_server.api.online.at_zero import debug_at_zero
 from daybreak_server.api.online.chosen_pool import EMBED, RERANK, ChosenPools
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.openai.group_errors import WithOpenAIErrors
@@ -39,6 +42,14 @@ class OnlineRoute:
     summary: str
 
 
+DEBUG = OnlineRoute(
+    method="GET",
+    path="/debug",
+    role=EMBED,
+    render=problem_response,
+    spec=specs.DEBUG,
+    summary="Show the memory, the load and the batches of a group. Starts none: a pool at zero is described.",
+)
 ROUTES = (
     OnlineRoute(
         method="POST",
@@ -88,14 +99,7 @@ ROUTES = (
         spec=specs.RERANKER_API,
         summary="Score pairs of questions and texts: a bare list.",
     ),
-    OnlineRoute(
-        method="GET",
-        path="/debug",
-        role=EMBED,
-        render=problem_response,
-        spec=specs.DEBUG,
-        summary="Show the memory, the load and the batches of a group.",
-    ),
+    DEBUG,
 )
 
 
@@ -133,8 +137,22 @@ def _handler(route: OnlineRoute, ctx: Dependencies, pools: ChosenPools) -> Handl
             found = await face.answer_by_proxy(pool.proxy, request, caller, body)
             return WithOpenAIErrors(found) if route.render is openai_response else found
 
-        if route.method == "GET":
-            return await answer_named(request.query_params.get("model"), face.new_body(request))
         return await face.read_name(request, answer_named)
 
-    return answer
+    async def answer_debug(request: Request, caller: Principal) -> Response:
+        name = request.query_params.get("model")
+        model = await face.model(name)
+        if model is not None:
+            return await face.answer_by(model, request, caller, face.new_body(request))
+        entry = ctx.catalog.get(pools.of(route.role, name))
+        proxy = ctx.serving_pools.get(entry.name).proxy
+        view = await ctx.pool_views.get(entry.name)
+        if proxy.router.groups:
+            try:
+                return await face.answer_by_proxy(proxy, request, caller, face.new_body(request), wakes=False)
+            except ApiError as exc:
+                if exc.code is not ErrorCode.NOT_READY or proxy.router.groups:
+                    raise  # otherwise the last group has left while it had the question
+        return json_response(debug_at_zero(entry, view, ctx.services.now_ms()))
+
+    return answer_debug if route is DEBUG else answer

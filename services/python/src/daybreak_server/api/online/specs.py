@@ -79,7 +79,7 @@ RERANKER_API = _spec(
     "A score for each pair.",
     _object(["questions", "texts"], questions={"oneOf": [_TEXT, _TEXTS]}, texts=_TEXTS),
 )
-DEBUG = _spec("debug", "The state of one group of the pool.", None)
+DEBUG = _spec("debug", "The state of one group of the pool, or of the pool if no group is ready.", None)
 BATCHING = route_spec(
     "get_batching",
     Code.BAD_HEADER,

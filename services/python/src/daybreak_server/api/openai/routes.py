@@ -120,15 +120,16 @@ class OpenAIFace:
             return await self.answer_by_proxy(answering.proxy, request, caller, body)
 
     async def answer_by_proxy(
-        self, proxy: Proxy, request: Request, caller: Principal, body: ForwardedBody
+        self, proxy: Proxy, request: Request, caller: Principal, body: ForwardedBody, *, wakes: bool = True
     ) -> Response:
-        """The answer of a group or worker to the request as it is."""
+        """The answer of a group or worker to the request as it is. ``wakes``: as :meth:`.Proxy.answer` has it."""
         return await proxy.answer(
             request,
             tenant=caller.tenant,
             route=route_of(request.scope["path"]),
             target=path_and_query(request.scope),
             body=body,
+            wakes=wakes,
         )
 
     def _answering(self, model: ServedModel) -> ServedModel:

@@ -36,6 +36,10 @@ class WaitedTooLongError(Exception):
     """No group was free in time."""
 
 
+class NoGroupError(Exception):
+    """The pool has no group, and the request must not wake it."""
+
+
 class ClosingError(Exception):
     """This gateway shuts down."""
 
@@ -141,10 +145,12 @@ class PoolRouter:
 
         ``deadline`` is a time of the event loop's clock.
 
-        :raises LineFullError: WaitedTooLongError: ClosingError: or the error that ``close`` got.
+        :raises LineFullError: WaitedTooLongError: NoGroupError: ClosingError: or the error that ``close`` got.
         """
         if self._closing is not None:
             raise self._closing
+        if not (ticket.wakes or self._table.ready):
+            raise NoGroupError
         return self.acquire_now(ticket) or self._begin(ticket, await self._wait(ticket, deadline))
 
     def answered(self, slot: Slot) -> None:
@@ -228,6 +234,8 @@ class PoolRouter:
     def _grant(self) -> None:
         if not len(self._line):
             return
+        if not self._table.ready:
+            self._line.refuse_questions(NoGroupError())
         policy, groups = self._arranged_for
         if policy is not self.policy or groups is not self._table.ready:
             self._arranged_for = (self.policy, self._table.ready)

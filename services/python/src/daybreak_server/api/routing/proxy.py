@@ -40,7 +40,13 @@ from daybreak_server.api.routing.forwarding import (
     trace_headers,
 )
 from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
-from daybreak_server.api.routing.pool_router import ClosingError, PoolRouter, Slot, WaitedTooLongError
+from daybreak_server.api.routing.pool_router import (
+    ClosingError,
+    NoGroupError,
+    PoolRouter,
+    Slot,
+    WaitedTooLongError,
+)
 from daybreak_server.api.routing.request_body import (
     BufferedBytes,
     BuffersFullError,
@@ -81,6 +87,7 @@ class _Incoming:
     watch: ClientWatch
     deadline: float
     trace: RequestTrace
+    wakes: bool
 
 
 class Proxy:
@@ -130,12 +137,14 @@ class Proxy:
         route: str,
         target: bytes,
         body: ForwardedBody | None = None,
+        wakes: bool = True,
     ) -> Response:
         """The response to a request.
 
         :param route: The path of the route, for traces.
         :param target: The path and query that the group gets.
         :param body: The body, if its beginning has been read.
+        :param wakes: Whether the request may wait while the pool has no group, so that one is started.
         :raises ApiError: if there is no response.
         """
         began = asyncio.get_running_loop().time()
@@ -161,6 +170,7 @@ class Proxy:
                 watch=watch,
                 deadline=deadline,
                 trace=trace,
+                wakes=wakes,
             )
             return await self._answer(incoming, began=began)
         except BaseException as exc:
@@ -238,7 +248,8 @@ class Proxy:
     async def _send(self, incoming: _Incoming) -> tuple[UpstreamAnswer, Slot]:
         """Send the request to one group after the other, until one answers it."""
         body = incoming.body
-        ticket = Ticket(tenant=incoming.tenant, request=self._routing_request(incoming.request, body))
+        request = self._routing_request(incoming.request, body)
+        ticket = Ticket(tenant=incoming.tenant, request=request, wakes=incoming.wakes)
         stale = 0
         while True:
             slot = self.router.acquire_now(ticket) or await self._wait(ticket, incoming)
@@ -290,7 +301,7 @@ class Proxy:
                 slot = await self.router.acquire(ticket, deadline=deadline)
             granted = True
             return slot
-        except (WaitedTooLongError, TimeoutError) as exc:
+        except (WaitedTooLongError, NoGroupError, TimeoutError) as exc:
             if watch.gone:
                 raise ClientGoneError from exc
             raise self._not_ready() from exc

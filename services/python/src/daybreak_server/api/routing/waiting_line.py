@@ -36,6 +36,8 @@ class Ticket:
     """How often a group broke while it had this request."""
     tried: bool = False
     """Whether it has had a group before. It then waits at the front of the line."""
+    wakes: bool = True
+    """Whether it may wait while the pool has no group, so that one is started. A question about the groups may not."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -181,7 +183,14 @@ class WaitingLine:
 
     def refuse_all(self, error: Exception) -> None:
         """End the waiting of all with this error."""
-        for waiter in list(self._waiting):
+        self._refuse(list(self._waiting), error)
+
+    def refuse_questions(self, error: Exception) -> None:
+        """End the waiting of those that must not wake the pool."""
+        self._refuse([waiter for waiter in self._waiting if not waiter.ticket.wakes], error)
+
+    def _refuse(self, waiters: Iterable[Waiter], error: Exception) -> None:
+        for waiter in waiters:
             self.leave(waiter)
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)

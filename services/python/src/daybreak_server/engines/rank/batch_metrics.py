@@ -18,10 +18,31 @@ class BatchMetrics:
         self._pool = pool
 
     @harmless
+    def begin(self) -> None:
+        """Failures and refusals begin with 0, so that the rate of the first one is known."""
+        for metric in (catalogue.RANK_BATCH_FAILURES, catalogue.RANK_BATCH_REFUSED):
+            self._meter.counter(metric, self._pool).inc(0)
+
+    @harmless
     def batch(self, items: int, seconds: float) -> None:
         """A batch of so many items took so long."""
         self._meter.histogram(catalogue.RANK_BATCH_SIZE, self._pool).observe(items)
         self._meter.histogram(catalogue.RANK_BATCH, self._pool).observe(seconds)
+
+    @harmless
+    def waited(self, seconds: float) -> None:
+        """An item that a caller waits for has waited so long for its batch."""
+        self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
+
+    @harmless
+    def failed(self) -> None:
+        """A batch has raised an error."""
+        self._meter.counter(catalogue.RANK_BATCH_FAILURES, self._pool).inc(1)
+
+    @harmless
+    def refused(self) -> None:
+        """A request was refused, because too many items wait."""
+        self._meter.counter(catalogue.RANK_BATCH_REFUSED, self._pool).inc(1)
 
     @harmless
     def waiting(self, items: int) -> None:

@@ -16,7 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from daybreak_server.batching.batcher import FullError
-from daybreak_server.batching.executor import BatchExecutor, CancelledError, ClosedError, ExpiredError
+from daybreak_server.batching.executor import (
+    BatchExecutor,
+    BatchReport,
+    CancelledError,
+    ClosedError,
+    ExpiredError,
+)
 from daybreak_server.batching.rules import Rules
 from daybreak_server.workloads.base import Group
 from daybreak_server.workloads.serving import Request, RequestError
@@ -39,6 +45,7 @@ class TextBatches(Generic[P, R]):
         self._ended = 0
         self._running = False
         self._items_per_s = 0.0
+        self._meter.begin()
         self._executor: BatchExecutor[P, R] = BatchExecutor(
             self._run_batch, Rules.of(self._settings), observe=self._observe
         )
@@ -68,6 +75,7 @@ class TextBatches(Generic[P, R]):
                 cancelled=cancelled,
             )
         except FullError as exc:
+            self._meter.refused()
             waiting = self._executor.waiting
             retry_after_s = waiting / self._items_per_s if self._items_per_s else 1.0
             raise RequestError(
@@ -114,10 +122,14 @@ class TextBatches(Generic[P, R]):
             self._running = False
             self._ended += 1
 
-    def _observe(self, size: int, seconds: float) -> None:
-        rate = size / max(seconds, 1e-6)
+    def _observe(self, report: BatchReport) -> None:
+        rate = report.size / max(report.seconds, 1e-6)
         self._items_per_s += (_WEIGHT if self._items_per_s else 1.0) * (rate - self._items_per_s)
-        self._meter.batch(size, seconds)
+        self._meter.batch(report.size, report.seconds)
+        if report.waited_s is not None:
+            self._meter.waited(report.waited_s)
+        if report.failed:
+            self._meter.failed()
         self._meter.waiting(self._executor.waiting)
 
 

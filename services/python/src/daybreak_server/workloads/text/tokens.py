@@ -171,10 +171,14 @@ class TextTokenizer:
             ]
         with self._lock:
             found = self._slow([first for first, _ in pairs], [second for _, second in pairs])
-            firsts = self._slow([first for first, _ in pairs])["input_ids"]
+            seconds = self._slow([second for _, second in pairs], add_special_tokens=False)["input_ids"]
         ids = [tuple(row) for row in found["input_ids"]]
         types = found.get("token_type_ids", [() for _ in ids])
-        return [(row, tuple(kinds), len(first)) for row, kinds, first in zip(ids, types, firsts, strict=True)]
+        # Counted from the end, because tokenizers differ in the number of special tokens between the two texts.
+        return [
+            (row, tuple(kinds), len(row) - len(self.after) - len(second))
+            for row, kinds, second in zip(ids, types, seconds, strict=True)
+        ]
 
     def _special(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The special tokens before and after a text."""

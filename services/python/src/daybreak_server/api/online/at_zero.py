@@ -1,0 +1,32 @@
+"""What a gateway says of a serving pool whose groups take no requests, without sending one, which would start a group.
+
+The answer is made from the view of the pool in the store, as that of ``GET /v1/pools`` is. Only requests that wait for
+a group, or that a group has, are demand. So the question leaves a pool at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from daybreak_server.api import serializers
+from daybreak_server.api.intake.catalog import PoolEntry
+from daybreak_server.domain.pools import PoolView
+from daybreak_server.settings.batching import BatchingSettings
+
+
+def debug_at_zero(entry: PoolEntry, view: PoolView, now_ms: int) -> dict[str, Any]:
+    """What ``GET /debug`` shows of a pool that has no ready group."""
+    health = serializers.pool_health(entry, view, now_ms)
+    shown = {"pool": entry.name, **health.model_dump(mode="json", exclude_none=True), "groups_ready": 0}
+    if entry.spec.batches:
+        shown["batching"] = batching_values(entry, view.batching)
+    message = (
+        f"No group of the pool {entry.name} is ready. A request to it starts one; this question does not."
+    )
+    return {**shown, "message": message}
+
+
+def batching_values(entry: PoolEntry, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """All values of the setting ``batching`` of the pool, with what an administrator has changed."""
+    return {**(entry.settings.batching or BatchingSettings()).values(), **changed}
