@@ -17,6 +17,7 @@ from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError, from_store, from_validation, request_id_of
 from daybreak_server.api.http.request_body import idempotency_key, read_json, trace_context
 from daybreak_server.api.http.responses import json_response
+from daybreak_server.api.intake.bulk_artifacts import with_artifact_key
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.serializers import Json
 from daybreak_server.api.task_api import openapi_specs
@@ -93,9 +94,14 @@ def router(ctx: Dependencies) -> APIRouter:
 async def _submit_task(
     ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal
 ) -> Response:
+    data = await _with_artifact_key(ctx, data, caller)
     key, trace = idempotency_key(request), ctx.services.tracing.submit(trace_context(request))
     task = ctx.submission.make(data, tenant=caller.tenant, key=key, trace=trace.context)
     return await _store_task(ctx, task, trace)
+
+
+async def _with_artifact_key(ctx: Dependencies, data: dict[str, Any], caller: Principal) -> dict[str, Any]:
+    return await with_artifact_key(data, catalog=ctx.catalog, store=ctx.services.store, tenant=caller.tenant)
 
 
 async def _store_task(ctx: Dependencies, task: NewTask, trace: SubmitTrace) -> Response:
@@ -143,6 +149,7 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
     for index, body in enumerate(bodies):
         trace = traces[index] = ctx.services.tracing.submit(context)
         try:
+            body = await _with_artifact_key(ctx, body, caller)  # noqa: PLW2901 - the completed body
             task = ctx.submission.make(body, tenant=caller.tenant, trace=trace.context)
         except ApiError as exc:
             items[index] = _batch_error(exc, request_id)
