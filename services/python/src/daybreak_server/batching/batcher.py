@@ -30,7 +30,7 @@ K = TypeVar("K", bound=Hashable)
 INTERACTIVE = 0
 """The priority of items for which a client waits."""
 BULK = 100
-"""The priority of items of bulk work, and any higher number too. Whoever adds them bounds their number."""
+"""The priority of items of bulk work, and any higher number too. The code that adds them bounds their number."""
 
 
 class FullError(Exception):

@@ -102,14 +102,14 @@ class TextBatches(Generic[P, R]):
         """``cancelled``, but ``False`` without asking it while a batch runs and none has ended since it was asked."""
         ended = -1
 
-        def asked() -> bool:
+        def cancelled_now() -> bool:
             nonlocal ended
             if self._running and ended == self._ended:
                 return False
             ended = self._ended
             return cancelled()
 
-        return asked
+        return cancelled_now
 
     def set_batching(self, changes: Mapping[str, Any]) -> None:
         """Take the settings with these changes from the next batch on."""

@@ -4,8 +4,8 @@ A task names no URL and no folder. It names a *place* of the pool's setting ``bu
 artifact, whose key the API has looked up for the caller's tenant. Each place is opened as a blob store, so a path is a
 key: names without ``..``, never through a symbolic link.
 
-The file is copied before its first line is read. So the whole attempt sees one version of it, whatever happens to the
-file meanwhile, and its SHA-256 tells the next attempt whether it is still the same.
+The file is copied before its first line is read. So an attempt sees one version of it, even if the file changes, and
+the SHA-256 of the copy tells the next attempt whether it is still the same.
 """
 
 from __future__ import annotations
