@@ -11,9 +11,11 @@ from api_support import Api, Worker
 
 from daybreak_server.domain.tasks import Finished
 
+PLACES = {"places": {"corpora": "file:///data/corpora", "more": "s3://bucket/more"}}
 POOLS = {
-    "embed": {"workload": "embed"},
-    "rerank": {"workload": "rerank"},
+    "embed": {"workload": "embed", "bulk": PLACES},
+    "rerank": {"workload": "rerank", "bulk": PLACES},
+    "placeless": {"workload": "embed"},
     "answers": {"workload": "echo-serve"},
 }
 
@@ -83,3 +85,48 @@ def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, work
     for file, field in cases:
         problem = bulk_api.submit({"file": file}, pool="embed", status=422)
         assert [error["field"] for error in problem["errors"]] == [field], problem
+
+
+def test_an_unknown_place_is_refused_with_those_that_there_are(
+    bulk_api: Api, start_worker: Callable[..., Worker]
+) -> None:
+    """At once, where the client sees it: also in an estimate."""
+    unknown = {"file": {"place": "corpus", "path": "a.jsonl"}}
+    for pool, advice in (
+        ("embed", "Use one of: corpora, more."),
+        ("placeless", "name an artifact of a task"),
+    ):
+        for path in ("/v1/tasks", "/v1/estimate"):
+            answer = bulk_api.client.post(path, json={"pool": pool, "input": unknown})
+            assert answer.status_code == 422
+            (error,) = answer.json()["errors"]
+            assert error["field"] == "input.file.place"
+            assert advice in error["message"]
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_repeated_submit_returns_the_first_task_also_if_its_file_is_gone(
+    bulk_api: Api, worker: Worker, batch: bool
+) -> None:
+    """The client repeats a submit whose answer it has not seen. The artifact may have been deleted since."""
+
+    def submit(input: dict[str, Any], key: str) -> tuple[int, dict[str, Any]]:
+        body: dict[str, Any] = {"pool": "embed", "input": input}
+        path, sent = ("/v1/tasks:batch", {"tasks": [body]}) if batch else ("/v1/tasks", body)
+        answer = bulk_api.client.post(path, json=sent, headers={"Idempotency-Key": key})
+        if not batch:
+            return answer.status_code, answer.json()
+        (item,) = answer.json()["results"]
+        return item["status"], item.get("task") or item["error"]
+
+    source, _ = finished(bulk_api, worker)
+    body = {"file": {"task": source, "artifact": "texts.jsonl"}}
+    status, first = submit(body, "a")
+    assert status == 202
+    assert submit(body, "a") == (200, first)
+    assert bulk_api.client.delete(f"/v1/tasks/{source}").status_code == 204
+    assert submit(body, "a") == (200, first)
+    status, problem = submit({**body, "on_error": "fail"}, "a")
+    assert (status, problem["code"]) == (422, "idempotency_mismatch")
+    status, problem = submit(body, "b")
+    assert (status, problem["errors"][0]["field"]) == (422, "input.file.task")

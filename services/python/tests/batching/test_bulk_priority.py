@@ -46,9 +46,7 @@ def test_bulk_items_fill_the_places_that_a_request_leaves() -> None:
     assert [each.key for each in batcher.next(5.0).batch] == [3, 4, 5]
 
 
-ARRIVALS = st.lists(
-    st.tuples(st.booleans(), st.integers(1, 300), st.integers(0, 3)), min_size=1, max_size=60
-)
+ARRIVALS = st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.integers(0, 3)), min_size=1, max_size=60)
 
 
 @given(arrivals=ARRIVALS, mode=st.sampled_from([Mode.EAGER, Mode.ADAPTIVE]), size=st.integers(1, 8))

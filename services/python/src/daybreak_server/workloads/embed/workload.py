@@ -18,8 +18,10 @@ from daybreak_server.workloads.embed.spec import EmbedParams, options_of
 from daybreak_server.workloads.embed.vector_cache import VectorCache
 from daybreak_server.workloads.serving import Request, Response
 from daybreak_server.workloads.text.batches import TextBatches, process_shown
+from daybreak_server.workloads.text.device import folder_of
 from daybreak_server.workloads.text.lines import computed, text_in
 from daybreak_server.workloads.text.paths import Paths
+from daybreak_server.workloads.text.version import version_of
 
 
 class Embed:
@@ -31,6 +33,7 @@ class Embed:
         self._options = options_of(group.options)
         self._model = EmbedModel(self._options, group)
         self.models = (self._options.name,)
+        self.bulk_version = version_of(folder_of(self._options.model, group), self._options)
         max_bytes = int(self._options.cache_mb * 1_000_000)
         self._cache = VectorCache(max_bytes, group.batch_meter) if max_bytes else None
         self._batches: TextBatches[EmbedInput, Any] = TextBatches(

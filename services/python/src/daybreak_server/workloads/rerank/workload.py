@@ -18,9 +18,11 @@ from daybreak_server.workloads.rerank.model import RerankModel, Score
 from daybreak_server.workloads.rerank.spec import options_of
 from daybreak_server.workloads.serving import Request, Response
 from daybreak_server.workloads.text.batches import TextBatches, process_shown
+from daybreak_server.workloads.text.device import folder_of
 from daybreak_server.workloads.text.lines import computed, text_in
 from daybreak_server.workloads.text.paths import Paths
 from daybreak_server.workloads.text.tokens import Tokens
+from daybreak_server.workloads.text.version import version_of
 
 
 class Rerank:
@@ -32,6 +34,7 @@ class Rerank:
         self._options = options_of(group.options)
         self._model = RerankModel(self._options, group)
         self.models = (self._options.name,)
+        self.bulk_version = version_of(folder_of(self._options.model, group), self._options)
         self._batches: TextBatches[Tokens, Score] = TextBatches(
             self._model.score, self._options.batching, group=group
         )

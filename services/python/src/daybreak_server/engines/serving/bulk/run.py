@@ -20,6 +20,7 @@ from daybreak_server.engines.rank.artifacts import BLOB_STALL_S
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.serving.bulk.jsonl import Line, read_lines
 from daybreak_server.engines.serving.bulk.ledger import Ledger, fingerprint_of, resumed
+from daybreak_server.engines.serving.bulk.metrics import BulkMetrics
 from daybreak_server.engines.serving.bulk.output import Output, PartMismatchError
 from daybreak_server.engines.serving.bulk.source import Copy, Limits, Places, copy, located
 from daybreak_server.engines.serving.bulk.windows import Result, Window, Windows
@@ -46,6 +47,7 @@ class BulkRun:
         limits: Limits,
         heartbeat: Heartbeat,
         store_s: float,
+        metrics: BulkMetrics,
     ) -> None:
         self._workload = workload
         self._blobs = blobs
@@ -53,6 +55,7 @@ class BulkRun:
         self._limits = limits
         self._heartbeat = heartbeat
         self._store_s = store_s
+        self._metrics = metrics
 
     def load(self, group: Group) -> None:
         """Do nothing: the group has loaded the workload."""
@@ -68,7 +71,8 @@ class BulkRun:
             for _ in copy(blobs, key, file, self._limits):
                 yield Step(phase="input", fraction=0.0)
         models = ",".join(getattr(self._workload, "models", ()))
-        fingerprint = fingerprint_of(file.sha256, task.params.model_dump_json(), models)
+        version = str(getattr(self._workload, "bulk_version", ""))
+        fingerprint = fingerprint_of(file.sha256, task.params.model_dump_json(), models, version)
         ledger = resumed(ctx.resume, fingerprint)
         if ctx.resume and not ledger.line:
             ctx.log(
@@ -131,8 +135,7 @@ class BulkRun:
     def _snapshot_of(self, output: Output) -> Callable[[], bytes]:
         return lambda: output.store(timeout_s=self._store_s).dump()
 
-    @staticmethod
-    def _write(window: Window, output: Output, params: BulkParams) -> None:
+    def _write(self, window: Window, output: Output, params: BulkParams) -> None:
         texts, failed = [], 0
         for line, result in zip(window.lines, window.results, strict=True):
             if isinstance(result, LineError):
@@ -142,6 +145,7 @@ class BulkRun:
             texts.append(_shown(line, result))
         last = window.lines[-1]
         output.append(texts, line=last.number, offset=last.end, failed=failed)
+        self._metrics.lines(computed=len(texts) - failed, failed=failed)
 
 
 def _shown(line: Line, result: Result) -> bytes:

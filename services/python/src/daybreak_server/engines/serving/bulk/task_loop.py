@@ -31,6 +31,7 @@ from daybreak_server.engines.gang.task_leases import TaskLeases
 from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.rank.lease_renewer import HeldLease
 from daybreak_server.engines.rank.progress import PhaseEta
+from daybreak_server.engines.serving.bulk.metrics import BulkMetrics
 from daybreak_server.engines.serving.bulk.run import BulkRun
 from daybreak_server.engines.serving.bulk.source import Limits
 from daybreak_server.workloads.base import WorkloadSpec
@@ -94,6 +95,7 @@ class TaskThread:
             ),
             heartbeat=self._heartbeat,
             store_s=min(_STORE_S, config.stall_s / 4),
+            metrics=BulkMetrics(deps.metrics.meter, pool=config.pool),
         )
         self._loop = LeaderLoop(
             spec,

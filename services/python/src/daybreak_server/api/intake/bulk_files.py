@@ -1,7 +1,9 @@
-"""Looks up the artifact that a task over a file names, when the task is submitted.
+"""Checks the file that a task over a file names, when the task is submitted.
 
-A client names a task and an artifact. Only the API knows whose task that is, so it checks the tenant here and writes
-the artifact's key into the input, where the group finds it. Tasks never change their tenant or, once they have
+A *place* must be one of the pool's setting ``bulk.places``: the group would refuse any other.
+
+An *artifact* is named by its task and its name. Only the API knows whose task that is, so it checks the tenant here and
+writes the artifact's key into the input, where the group finds it. Tasks never change their tenant or, once they have
 succeeded, their artifacts, so the check holds for as long as the artifact exists. A client must not send a key.
 """
 
@@ -9,13 +11,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from daybreak_server.api.errors import ApiError, invalid_field
-from daybreak_server.api.intake.catalog import Catalog
+from daybreak_server.api.intake.catalog import Catalog, PoolEntry
 from daybreak_server.domain.tasks import State
 from daybreak_server.ports.tasks import TaskStore
-from daybreak_server.workloads.bulk import BulkParams
+from daybreak_server.workloads.bulk import BulkInput, BulkParams
 
 _FIELD = "input.file"
+
+
+def check_place(entry: PoolEntry, params: BaseModel) -> None:
+    """Check that the pool's settings have the place of the file. :raises ApiError: ``invalid_input`` otherwise."""
+    if not isinstance(params, BulkParams) or not isinstance(params.file, BulkInput):
+        return
+    places = entry.settings.bulk.places if entry.settings.bulk is not None else {}
+    if params.file.place in places:
+        return
+    known = (
+        f"Use one of: {', '.join(sorted(places))}."
+        if places
+        else "It has none, so name an artifact of a task."
+    )
+    raise invalid_field(
+        f"{_FIELD}.place", f"The pool {entry.name!r} has no place {params.file.place!r} for files. {known}"
+    )
 
 
 async def with_artifact_key(
