@@ -144,9 +144,15 @@ def test_a_group_that_is_marked_to_drain_releases_its_task(
     (group,) = pool.view().groups
     pool.call(pool.store.drain(pool.name, group.id))
     wait_until(lambda: pool.view().groups[0].state is GroupState.DRAINING, 30, "the drain")
-    paced.release(LINES)
-    released = pool.wait_for(task, lambda record: record.releases > 0, "the release")
+
+
+    def let_go(record: TaskRecord) -> bool:
+        paced.release()  # the group releases its task after a step
+        return record.releases > 0
+
+    released = pool.wait_for(task, let_go, "the release")
     assert (released.state, released.strikes, released.attempt) == (State.QUEUED, 0, 1)
+    paced.release(LINES)
     pool.call(pool.store.drain(pool.name, group.id, on=False))
     record = pool.wait(task)
     assert (record.attempt, record.strikes) == (2, 0)
