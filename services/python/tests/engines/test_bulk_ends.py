@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -42,9 +42,9 @@ def paced() -> Iterator[threading.Semaphore]:
         yield gate
 
 
-def begun(pool: Pool, tmp_path: Path, gate: threading.Semaphore) -> TaskId:
+def begun(pool: Pool, file: dict[str, str], gate: threading.Semaphore) -> TaskId:
     """A task that has a checkpoint and waits for its next batch."""
-    task = pool.submit(file=write(tmp_path, range(LINES)))
+    task = pool.submit(file=file)
     gate.release(40)
     pool.wait_step(task, 512)
 
@@ -112,7 +112,7 @@ def test_a_group_that_leaves_hands_its_task_to_the_next_one(
 ) -> None:
     """Without a strike. The next group continues behind the last line of the checkpoint, unless its model is new."""
     pool, rank, _ = bulk_serving(checkpoint_s=0.01, drain_s=30.0)
-    task = begun(pool, tmp_path, paced)
+    task = begun(pool, write(tmp_path, range(LINES)), paced)
     rank.ask_to_leave()
     wait_until(
         lambda: all(group.state is GroupState.DRAINING for group in pool.view().groups),
@@ -138,13 +138,12 @@ def test_a_group_that_leaves_hands_its_task_to_the_next_one(
 def test_a_group_that_is_marked_to_drain_releases_its_task(
     bulk_serving: Start, paced: threading.Semaphore, tmp_path: Path
 ) -> None:
-    """It takes none until the mark is removed, and then continues behind the last line of the checkpoint."""
-    pool, rank, _ = bulk_serving(checkpoint_s=0.01, drain_s=30.0)
-    task = begun(pool, tmp_path, paced)
+    """After `drain_s`. It takes none until the mark is removed, and then continues behind its checkpoint."""
+    pool, rank, _ = bulk_serving(checkpoint_s=0.01, drain_s=0.2)
+    task = begun(pool, write(tmp_path, range(LINES)), paced)
     (group,) = pool.view().groups
     pool.call(pool.store.drain(pool.name, group.id))
     wait_until(lambda: pool.view().groups[0].state is GroupState.DRAINING, 30, "the drain")
-
 
     def let_go(record: TaskRecord) -> bool:
         paced.release()  # the group releases its task after a step
@@ -181,22 +180,22 @@ class Killed:
 
 
 @pytest.fixture
-def killed(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Killed]]:
+def killed(valkey: Server, tmp_path: Path) -> Iterator[Callable[[], Killed]]:
     """Starts such a pool. Its groups crawl from line 1501 on while the file `hold` exists, and wait before they fetch
     the parts of earlier attempts while `hold.resume` exists."""
     made: list[Killed] = []
     (tmp_path / "files").mkdir()
 
-    def make(*, places: dict[str, str] | None = None, **sections: Any) -> Killed:
+    def make() -> Killed:
         settings = make_settings(
             valkey,
             tmp_path,
             workload="testkit.squares:SPEC",
-            bulk={"places": places or {"files": (tmp_path / "files").as_uri()}},
+            bulk={"places": {"files": (tmp_path / "files").as_uri()}},
             options={"hold": str(tmp_path / "hold")},
             checkpoint_s=0.01,
         )
-        made.append(Killed(Settings.model_validate({**settings.model_dump(), **sections}), tmp_path))
+        made.append(Killed(settings, tmp_path))
         return made[-1]
 
     yield make
@@ -204,7 +203,7 @@ def killed(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Killed]]:
         each.close()
 
 
-def test_killed_processes_cost_no_line_and_double_none(killed: Callable[..., Killed], tmp_path: Path) -> None:
+def test_killed_processes_cost_no_line_and_double_none(killed: Callable[[], Killed], tmp_path: Path) -> None:
     """The second kill meets a group that fetches the parts of the first. The file is that of a run without kills."""
     hold, resume = tmp_path / "hold", tmp_path / "hold.resume"
     hold.touch()
@@ -230,32 +229,45 @@ def test_killed_processes_cost_no_line_and_double_none(killed: Callable[..., Kil
     assert digest(record) == digest(undisturbed)
 
 
-def test_files_and_results_may_lie_on_s3(killed: Callable[..., Killed], tmp_path: Path) -> None:
-    """Also after a kill: the parts of the output are on S3 too."""
-    (tmp_path / "hold").touch()
-    with s3.s3_server() as (url, _):
-        bucket = f"s3://{s3.BUCKET}"
-        run = killed(
-            places={"corpora": f"{bucket}/corpora"},
-            artifacts={"url": f"{bucket}/artifacts", "s3": {"endpoint_url": url, "path_style": True}},
-        )
-        write(tmp_path, range(LINES))
+def test_files_and_results_may_lie_on_s3(
+    valkey: Server, leader: Callable[..., Rank], paced: threading.Semaphore, tmp_path: Path
+) -> None:
+    """Also if a second group continues: the parts of the output are on S3 too."""
+    (tmp_path / "files").mkdir()
+    write(tmp_path, range(LINES))
+    with s3.s3_server() as (url, _), contextlib.closing(on_s3(valkey, tmp_path, url)) as pool:
         client = s3.client(url)
         client.upload_file(str(tmp_path / "files" / "numbers.jsonl"), s3.BUCKET, "corpora/2026/numbers.jsonl")
         client.put_object(Bucket=s3.BUCKET, Key="secret.jsonl", Body=b"1\n")
         client.close()
-        first = run.start()
-        task = run.pool.submit(file={"place": "corpora", "path": "2026/numbers.jsonl"})
-        run.pool.wait_for(task, lambda _: "checkpoint" in run.pool.types(task), "a checkpoint")
-        first.kill(0)
-        (tmp_path / "hold").unlink()
-        run.start()
-        assert run.pool.wait(task).resumed_from_step is not None
-        assert output(run.pool, task) == squares(range(LINES))
+        rank = leader(pool)
+        task = begun(pool, {"place": "corpora", "path": "2026/numbers.jsonl"}, paced)
+        rank.ask_to_leave()
+        paced.release(LINES)
+        assert rank.wait_ended(30)
+        rank = leader(pool)
+        assert pool.wait(task).resumed_from_step is not None
+        assert output(pool, task) == squares(range(LINES))
         for path in ("none.jsonl", "../secret.jsonl"):
-            refused = run.pool.submit(file={"place": "corpora", "path": path})
-            assert run.pool.wait(refused, State.FAILED).error_code == "input_not_found"
-        run.close()
+            refused = pool.submit(file={"place": "corpora", "path": path})
+            assert pool.wait(refused, State.FAILED).error_code == "input_not_found"
+        rank.ask_to_leave()
+        assert rank.wait_ended(30)
+
+
+def on_s3(valkey: Server, folder: Path, url: str) -> Pool:
+    """A pool whose files, parts and artifacts are in one bucket."""
+    bucket = f"s3://{s3.BUCKET}"
+    settings = make_settings(
+        valkey,
+        folder,
+        workload="testkit.squares:SPEC",
+        bulk={"places": {"corpora": f"{bucket}/corpora"}},
+        checkpoint_s=0.01,
+        drain_s=30.0,
+    )
+    artifacts = {"url": f"{bucket}/artifacts", "s3": {"endpoint_url": url, "path_style": True}}
+    return Pool(Settings.model_validate({**settings.model_dump(), "artifacts": artifacts}))
 
 
 def digest(record: TaskRecord) -> str:
