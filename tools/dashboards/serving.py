@@ -327,6 +327,21 @@ _BATCHES = Row(
             ),
         ),
         Panel(
+            title="Lines of files",
+            shows="Lines per second that tasks over files have written, with a result or with an error in its place.",
+            bad="Many `failed`: the files do not have what the model reads; the outputs say why. Near 0 while a task "
+            "runs: requests take all batches, so more groups are needed.",
+            unit=Unit.PER_SECOND,
+            colors={".* failed": LATE},
+            width=12,
+            queries=(
+                query(
+                    "sum by (pool, outcome) (rate(daybreak_rank_task_lines_total{POOL}[$__rate_interval]))",
+                    "{{pool}} {{outcome}}",
+                ),
+            ),
+        ),
+        Panel(
             title="Items that wait for a batch",
             shows="Texts that each group has accepted and not begun, after its last batch.",
             bad="A number that stays above that of a few batches: more groups are needed, or a lower `capacity`. At "

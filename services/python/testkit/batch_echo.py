@@ -7,21 +7,24 @@ whether they fail. Vectors go through the cache of ``embed``, so every metric of
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from daybreak_server.workloads.base import Group, NoInput, WorkloadSpec
+from daybreak_server.workloads.base import Group, WorkloadSpec
+from daybreak_server.workloads.bulk import BulkParams, LineError
 from daybreak_server.workloads.embed.vector_cache import VectorCache
 from daybreak_server.workloads.serving import Request, RequestError, Response
 from daybreak_server.workloads.text.batches import TextBatches, process_shown
 from daybreak_server.workloads.text.paths import Paths
 
 CACHE_BYTES = 100_000
-SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
+SPEC: WorkloadSpec[BulkParams] = WorkloadSpec(
     name="batch-echo",
     kind="online",
+    Params=BulkParams,
     implementation="testkit.batch_echo:BatchEcho",
     capacity=64,
     batches=True,
@@ -68,6 +71,19 @@ class BatchEcho:
 
     def serve(self, request: Request) -> Response:
         return self._paths.answer(request)
+
+    def bulk(
+        self, params: BulkParams, values: Sequence[Any], *, cancelled: Callable[[], bool]
+    ) -> Sequence[Mapping[str, Any] | LineError]:
+        """The length of each text of a task; an error for what is no text."""
+        texts = [_Text(value, Wish(texts=(value,))) for value in values if isinstance(value, str)]
+        lengths = iter(
+            self._batches.compute_bulk(texts, [max(1, len(each.text)) for each in texts], cancelled=cancelled)
+        )
+        return [
+            {"length": next(lengths)} if isinstance(value, str) else LineError("Not a text.")
+            for value in values
+        ]
 
     def set_batching(self, settings: dict[str, object]) -> None:
         self._batches.set_batching(settings)

@@ -83,6 +83,9 @@ class ObservedRun:
         with contextlib.closing(self.redis.client()) as client:
             client.config_set("maxmemory", MEMORY_LIMIT)
         variables = {f"DAYBREAK_{name}": value for name, value in _SETTINGS.items()}
+        self.files = folder / "texts"
+        self.files.mkdir()
+        variables["DAYBREAK_POOLS__BATCHES__BULK__PLACES"] = json.dumps({"texts": self.files.as_uri()})
         variables["DAYBREAK_REDIS__URL"] = self.redis.url
         self.system = System(
             "up",
@@ -321,11 +324,15 @@ class ObservedRun:
             assert self.ask(deadline_s=2.0) == 503
 
     def _batches(self) -> None:
-        """Texts that share batches, texts that the cache has, a batch that fails, and requests that are refused."""
+        """Texts that share batches, texts that the cache has, files whose lines fill what callers leave, a batch that
+        fails, and requests that are refused. Rates need several rounds."""
         self.answering_group(BATCHES)
-        for _ in range(8):  # rates need several rounds
+        (self.files / "texts.jsonl").write_text('"a cat"\n' * 200 + "0\n")
+        file = {"place": "texts", "path": "texts.jsonl"}
+        for _ in range(8):
             assert set(self.ask_often(2 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.3)) == {200}
             assert self.ask(pool=BATCHES, texts=["a cat", "a dog"], cached=True) == 200
+            self.system.wait(self.submit(pool=BATCHES, file=file))
         assert set(self.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
         # The first of these requests leaves no place for the others. All must be sent before it ends.
         many = ["a text"] * (ITEMS - BATCH)

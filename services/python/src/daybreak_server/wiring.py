@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.settings.rules.port_range import ports_of
-from daybreak_server.settings.tree import PoolSettings, Settings
+from daybreak_server.settings.tree import ArtifactSettings, BulkSettings, PoolSettings, Settings
 from daybreak_server.workloads import registry
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 
@@ -190,6 +191,7 @@ def target_loads(settings: Settings) -> dict[str, float]:
 def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupConfig:
     """The configuration of a group of ``pool``. ``device``: what ``auto`` means on this machine."""
     options = settings.pools[pool]
+    bulk = options.bulk or BulkSettings()
     return GroupConfig(
         pool=pool,
         ranks=options.ranks,
@@ -205,7 +207,17 @@ def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupC
         drain_s=options.drain_s,
         capacity=options.capacity or workload_spec(options).capacity,
         ports=(0,) if options.ports is None else ports_of(options.ports),
+        bulk_max_bytes=bulk.max_bytes,
+        bulk_max_line_bytes=bulk.max_line_bytes,
+        bulk_max_lines=bulk.max_lines,
     )
+
+
+def bulk_places(settings: Settings, pool: str) -> dict[str, Callable[[], Blobs]]:
+    """What opens each place from which tasks of this pool may read files."""
+    bulk, s3 = settings.pools[pool].bulk, settings.artifacts.s3
+    urls = bulk.places if bulk is not None else {}
+    return {name: partial(open_blobs, ArtifactSettings(url=url, s3=s3)) for name, url in urls.items()}
 
 
 def scratch_folder(settings: Settings) -> Path:
@@ -240,6 +252,7 @@ def build_rank(
         queue=queue or (lambda: build_queue(settings, pool, metrics=metrics)),
         metrics=metrics,
         blobs=lambda: build_blobs(settings),
+        places=bulk_places(settings, pool),
         workload=lambda: _implementation(spec),
         on_broken=on_broken,
         rendezvous=rendezvous,

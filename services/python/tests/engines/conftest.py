@@ -15,6 +15,7 @@ from daybreak_server.domain.pools import GroupState
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.ports.metrics import Meter
 from testkit.pools import Pool, make_settings
+from testkit.squares import Squares
 from testkit.valkey import Server
 from testkit.waiting import wait_until
 
@@ -77,3 +78,19 @@ def client() -> Iterator[httpx2.Client]:
     """An HTTP client."""
     with httpx2.Client(timeout=30) as opened:
         yield opened
+
+
+@pytest.fixture
+def bulk_serving(
+    serving: Callable[..., tuple[Pool, Rank, str]], tmp_path: Path
+) -> Iterator[Callable[..., tuple[Pool, Rank, str]]]:
+    """Starts a group that squares numbers, of requests and of files in the folder `files`."""
+    (tmp_path / "files").mkdir(exist_ok=True)
+    Squares.reset()
+
+    def start(**options: Any) -> tuple[Pool, Rank, str]:
+        bulk = {"places": {"files": (tmp_path / "files").as_uri()}, **options.pop("bulk", {})}
+        return serving(workload="testkit.squares:SPEC", bulk=bulk, **options)
+
+    yield start
+    Squares.reset()

@@ -5,6 +5,10 @@ them to the longest. It begins with the item that has waited longest among those
 same bucket join it in the order of priority and arrival, until it has ``max_batch_size`` items or
 ``max_batch_tokens`` tokens.
 
+Items of bulk work have the priority ``BULK``. A batch begins with one of them only while no other item may start, so
+they delay another item by at most the batch that runs when it arrives; and they fill the places that others leave.
+They do not count against ``max_waiting``: otherwise bulk work would make the group refuse requests.
+
 Cancelled and expired items leave the queues before they cost anything. No operation is linear in the number of items
 that wait, except a change of the buckets. A decision is linear in the number of buckets and priorities that have
 items, and in the size of its batch.
@@ -23,6 +27,10 @@ from daybreak_server.batching.adaptive import SizeLimits
 from daybreak_server.batching.rules import Mode, Rules
 
 K = TypeVar("K", bound=Hashable)
+INTERACTIVE = 0
+"""The priority of items for which a client waits."""
+BULK = 100
+"""The priority of items of bulk work, and any higher number too. The code that adds them bounds their number."""
 
 
 class FullError(Exception):
@@ -37,7 +45,7 @@ class Item(Generic[K]):
     tokens: int
     """Its length; at least 1."""
     arrived: float
-    priority: int = 0
+    priority: int = INTERACTIVE
     """Lower numbers go first."""
     deadline: float = math.inf
     """When nobody waits for it any more."""
@@ -73,6 +81,7 @@ class Batcher(Generic[K]):
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._waiting: Queue[K] = OrderedDict()
+        self._bulk_waiting = 0
         self._buckets: dict[int, _Bucket[K]] = {}
         self._deadlines: list[tuple[float, int, Item[K]]] = []
         self._added = 0
@@ -81,8 +90,13 @@ class Batcher(Generic[K]):
         """The number of batches, by how many items they had."""
 
     def __len__(self) -> int:
-        """How many items wait."""
+        """How many items wait, those of bulk work included."""
         return len(self._waiting)
+
+    @property
+    def counted(self) -> int:
+        """How many items wait that count against ``max_waiting``: all but those of bulk work."""
+        return len(self._waiting) - self._bulk_waiting
 
     def __contains__(self, key: object) -> bool:
         """Whether the item waits."""
@@ -103,10 +117,10 @@ class Batcher(Generic[K]):
             for item in self._waiting.values():
                 self._enqueue(item)
 
-    def check_room(self, count: int) -> None:
-        """Check that so many items may be added. :raises FullError: if not."""
-        if len(self._waiting) + count > self._rules.max_waiting:
-            raise FullError(f"{len(self._waiting)} of at most {self._rules.max_waiting} items wait already.")
+    def check_room(self, count: int, *, priority: int = INTERACTIVE) -> None:
+        """Check that so many items may be added. :raises FullError: if not. Bulk work always has room."""
+        if priority < BULK and self.counted + count > self._rules.max_waiting:
+            raise FullError(f"{self.counted} of at most {self._rules.max_waiting} items wait already.")
 
     def add(self, item: Item[K]) -> None:
         """Let an item wait.
@@ -118,8 +132,9 @@ class Batcher(Generic[K]):
             raise ValueError(f"An item has {item.tokens} tokens; it must have at least 1.")
         if item.key in self._waiting:
             raise ValueError(f"The item {item.key!r} waits already.")
-        self.check_room(1)
+        self.check_room(1, priority=item.priority)
         self._waiting[item.key] = item
+        self._bulk_waiting += item.priority >= BULK
         self._enqueue(item)
         if item.deadline < math.inf:
             self._added += 1
@@ -159,6 +174,7 @@ class Batcher(Generic[K]):
 
     def _leave(self, item: Item[K]) -> None:
         del self._waiting[item.key]
+        self._bulk_waiting -= item.priority >= BULK
         number = self._bucket_of(item)
         bucket = self._buckets[number]
         bucket.count -= 1

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from daybreak_server.batching.batcher import Batcher, Item
+from daybreak_server.batching.batcher import INTERACTIVE, Batcher, Item
 from daybreak_server.batching.rules import Rules
 
 P = TypeVar("P")
@@ -106,8 +106,13 @@ class BatchExecutor(Generic[P, R]):
 
     @property
     def waiting(self) -> int:
-        """How many items wait."""
+        """How many items wait, those of bulk work included."""
         return len(self._batcher)
+
+    @property
+    def counted(self) -> int:
+        """How many items wait that count against ``max_waiting``: all but those of bulk work."""
+        return self._batcher.counted
 
     def sizes(self) -> dict[int, int]:
         """How many batches had so many items, by size."""
@@ -119,7 +124,7 @@ class BatchExecutor(Generic[P, R]):
         inputs: Sequence[P],
         lengths: Sequence[int],
         *,
-        priority: int = 0,
+        priority: int = INTERACTIVE,
         deadline: float = math.inf,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[R]:
@@ -163,7 +168,7 @@ class BatchExecutor(Generic[P, R]):
         with self._changed:
             if self._closed:
                 raise ClosedError("The executor has been closed.")
-            self._batcher.check_room(len(inputs))
+            self._batcher.check_room(len(inputs), priority=priority)
             for position, (given, tokens) in enumerate(zip(inputs, lengths, strict=True)):
                 key = next(self._keys)
                 self._batcher.add(

@@ -40,7 +40,7 @@ class Rules:
     similar: float = 2.0
     """Items are batched together if their lengths lie between two powers of this number. Above 1."""
     max_waiting: int = 4096
-    """Items that may wait."""
+    """Items that may wait, those of bulk work not counted."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -50,5 +50,20 @@ RANK_TOKENS = Metric(
     labels=("pool", "kind"),
     exporters=(Exporter.RANK,),
 )
+RANK_TASK_LINES = Metric(
+    name="daybreak_rank_task_lines_total",
+    type=MetricType.COUNTER,
+    help="Lines of files that tasks of a group that answers requests have written, by outcome: `computed` and "
+    "`failed` (an error in place of a result). Lines after the last checkpoint of a lost attempt count twice.",
+    labels=("pool", "outcome"),
+    exporters=(Exporter.RANK,),
+)
 
-ALL: tuple[Metric, ...] = (RANK_REQUESTS, RANK_IN_FLIGHT, RANK_REQUEST, RANK_FIRST_BYTE, RANK_TOKENS)
+ALL: tuple[Metric, ...] = (
+    RANK_REQUESTS,
+    RANK_IN_FLIGHT,
+    RANK_REQUEST,
+    RANK_FIRST_BYTE,
+    RANK_TOKENS,
+    RANK_TASK_LINES,
+)

@@ -41,6 +41,12 @@ class TaskStore(Protocol):
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
         """Accept tasks in order, each atomically: record, queue entry and event, or nothing."""
 
+    async def submitted(self, pool: str, tenant: str, *, key: str, body_hash: str) -> Submitted | None:
+        """What an earlier submit with this idempotency key created, or ``None``.
+
+        :raises IdempotencyMismatchError: if its body was another one.
+        """
+
     async def get(self, task: TaskId) -> TaskRecord | None:
         """The task, or ``None``."""
 

@@ -24,6 +24,7 @@ from daybreak_server.domain.names import API_APPLICATION, POOL_NAME, REGISTRY, V
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.settings import sources
 from daybreak_server.settings.batching import BatchingSettings
+from daybreak_server.settings.bulk import BulkSettings
 from daybreak_server.settings.http import DefaultPools, HttpSettings
 from daybreak_server.settings.log import LogSettings
 from daybreak_server.settings.router import RouterSettings
@@ -55,6 +56,7 @@ from daybreak_server.settings.workers import EngineSettings, WorkerSettings
 __all__ = [
     "ArtifactSettings",
     "BatchingSettings",
+    "BulkSettings",
     "DefaultPools",
     "EngineSettings",
     "HttpSettings",
@@ -182,6 +184,11 @@ class PoolSettings(Section):
     batching: BatchingSettings | None = Field(
         None, description="How the groups form batches, if the pool's workload is `embed` or `rerank`."
     )
+    bulk: BulkSettings | None = Field(
+        None,
+        description="Which files the tasks of a pool of the kind `online` may name, if its workload is `embed` or "
+        "`rerank`.",
+    )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -193,7 +200,7 @@ class PoolSettings(Section):
         """The settings here that are set and that only pools of kind ``online`` may have."""
         return tuple(
             name
-            for name in ("capacity", "routing", "target_load", "ports")
+            for name in ("capacity", "routing", "target_load", "ports", "bulk")
             if getattr(self, name) is not None
         )
 

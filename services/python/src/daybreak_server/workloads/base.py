@@ -190,6 +190,11 @@ class WorkloadSpec(Generic[P]):
     limits: Callable[[Mapping[str, Any]], Any] = _no_limits
     cost: Callable[[P], float] = _unit_cost
 
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether its pools take tasks. Those of the kind ``online`` do if their workload has an input for them."""
+        return self.kind == PoolKind.JOBS or self.Params is not NoInput
+
     def validate(self, data: Mapping[str, Any], options: Mapping[str, Any]) -> P:
         """Parse and check an input. :raises pydantic.ValidationError: with an entry for each wrong field."""
         return self.Params.model_validate(data, context={"limits": self.limits(options)})

@@ -103,6 +103,15 @@ class RedisStore:
                 results += [exc] * len(batch)
         return results
 
+    async def submitted(self, pool: str, tenant: str, *, key: str, body_hash: str) -> Submitted | None:
+        """What an earlier submit with this key created. :raises IdempotencyMismatchError: if its body was another."""
+        name = self._keys(pool).of("idem", submit.hash_of_key(tenant, key))
+        stored = await self._scripts.perform(lambda: self._client.get(name), idempotent=True)
+        if stored is None:
+            return None
+        record = await self.get(TaskId(submit.task_of_key(cast("bytes", stored), body_hash)))
+        return None if record is None else Submitted(record=record, repeated=True)
+
     async def get(self, task: TaskId) -> TaskRecord | None:
         """The task, or ``None``."""
         keys = self._keys_of(task)

@@ -59,6 +59,11 @@ class BoundedStore:
         async with self._bulkhead():
             return await self._store.submit(tasks)
 
+    async def submitted(self, pool: str, tenant: str, *, key: str, body_hash: str) -> Submitted | None:
+        """See the port."""
+        async with self._bulkhead():
+            return await self._store.submitted(pool, tenant, key=key, body_hash=body_hash)
+
     async def get(self, task: TaskId) -> TaskRecord | None:
         """See the port."""
         async with self._bulkhead():

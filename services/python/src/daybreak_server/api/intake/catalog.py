@@ -17,7 +17,6 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, from_validation, invalid_field, task_not_found
 from daybreak_server.api.intake.normalization import Normalizer
 from daybreak_server.domain.ids import TaskId, pool_of
-from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.settings.tree import PoolSettings, Settings
@@ -47,8 +46,8 @@ class PoolEntry:
 
     @property
     def takes_tasks(self) -> bool:
-        """Whether clients submit tasks to the pool; the groups of other pools answer requests."""
-        return self.spec.kind == PoolKind.JOBS
+        """Whether clients submit tasks to the pool; the groups of other pools only answer requests."""
+        return self.spec.takes_tasks
 
     @property
     def model_name(self) -> str | None:

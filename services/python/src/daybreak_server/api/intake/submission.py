@@ -14,6 +14,7 @@ from daybreak.wire import ErrorCode, SubmitRequest
 from daybreak.wire import Priority as WirePriority
 from daybreak_server.api.errors import ApiError, from_validation, invalid_field
 from daybreak_server.api.http.request_body import canonical
+from daybreak_server.api.intake.bulk_files import check_place
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.intake.normalization import Normalizer
 from daybreak_server.domain import private_inputs
@@ -63,6 +64,7 @@ class Submission:
         entry = self._catalog.for_tasks(request.pool)
         try:
             params = entry.parse(request.input)
+            check_place(entry, params)
         except ApiError:
             raise  # The client sees why its input is refused; the log does not.
         except Exception:  # a bug in a validator, whose traceback goes to the log
@@ -71,12 +73,27 @@ class Submission:
         private_inputs.keep(request.input)
         return request, entry, params
 
+    def body_hash(self, sent: dict[str, Any]) -> str:
+        """The digest by which a repeated submit is recognised. It does not depend on what the server fills in."""
+        return _hash(canonical(self._normalized(sent)))
+
     def make(
-        self, data: dict[str, Any], *, tenant: str, key: str | None = None, trace: TraceContext | None = None
+        self,
+        data: dict[str, Any],
+        *,
+        tenant: str,
+        key: str | None = None,
+        trace: TraceContext | None = None,
+        sent: dict[str, Any] | None = None,
     ) -> NewTask:
-        """A task from the body of a submit. :raises ApiError:"""
+        """A task from the body of a submit.
+
+        :param sent: The body as the client sent it, if the server has filled in fields since.
+        :raises ApiError:
+        """
+        filled_in = sent is not None and sent is not data
         data = self._normalized(data)
-        text = canonical(data)
+        body_hash = self.body_hash(sent) if sent is not None and filled_in else _hash(canonical(data))
         request, entry, params = self._parse(data)
         return self._task(
             entry,
@@ -91,7 +108,7 @@ class Submission:
             run_within_ms=_ms(request.run_within_s),
             max_strikes=request.max_strikes,
             idempotency_key=key,
-            body_hash=_hash(text),
+            body_hash=body_hash,
         )
 
     def replay(self, record: TaskRecord, *, key: str | None, trace: TraceContext | None = None) -> NewTask:
@@ -101,9 +118,11 @@ class Submission:
         """
         entry = self._catalog.get(record.pool)
         private_inputs.keep(record.input_json)
+        params = entry.parse_stored(record.input_json)
+        check_place(entry, params)
         return self._task(
             entry,
-            entry.parse_stored(record.input_json),
+            params,
             from_json(record.input_json),
             tenant=record.tenant,
             priority=record.priority,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ class LeaderDeps:
     """Whether this rank was asked to leave (its process ends, its node drains): then the task is released."""
     metrics: RankMetrics = field(default_factory=RankMetrics)
     tracing: Tracing = NO_TRACING
+    places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
+    """What opens each place from which tasks of a group that answers requests may read files."""
 
 
 class EventReporter:

@@ -40,11 +40,12 @@ from daybreak_server.domain.tasks import (
 from daybreak_server.domain.text import storable
 from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
+from daybreak_server.engines.gang.task_leases import TaskLeases
 from daybreak_server.engines.gang.verdict import Verdict, report_of
 from daybreak_server.engines.rank.artifacts import BLOB_STALL_S
 from daybreak_server.engines.rank.error_causes import describe
 from daybreak_server.engines.rank.errors import GroupBrokenError
-from daybreak_server.engines.rank.lease_renewer import IDLE_STATE, HeldLease, LeaseRenewer
+from daybreak_server.engines.rank.lease_renewer import IDLE_STATE, HeldLease
 from daybreak_server.engines.rank.rank_metrics import BROKEN
 from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
 from daybreak_server.observability.task_log import log_task
@@ -69,7 +70,7 @@ class LeaderLoop:
         *,
         deps: LeaderDeps,
         control_group: ControlGroup,
-        lease_renewer: LeaseRenewer,
+        lease_renewer: TaskLeases,
         stopping: threading.Event,
     ) -> None:
         self._spec = spec

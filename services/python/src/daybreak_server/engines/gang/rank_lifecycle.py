@@ -209,6 +209,7 @@ class Rank:
                 metrics=deps.metrics,
                 must_leave=self._stopping.is_set,
                 tracing=deps.tracing,
+                places=deps.places,
             )
             if self._watchdog is not None:
                 self._watchdog.wait_ready()

@@ -39,6 +39,10 @@ class GroupConfig:
     preview_ttl_s: float = 3600.0
     capacity: int = 1
     """How many requests a group that serves requests holds at once."""
+    bulk_max_bytes: int = 1 << 30
+    """The largest file that a task of such a group may name."""
+    bulk_max_line_bytes: int = 1 << 20
+    bulk_max_lines: int = 1_000_000
     ports: Sequence[int] = (0,)
     """Ports at which the leader of such a group may listen; 0 is any free port."""
 

@@ -8,13 +8,17 @@ the same time. The loop on the work thread never runs a request. Four times a se
 * breaks the group if a request has shown no progress for ``stall_s``, because its thread may never return;
 * refuses new requests while the store marks the group to drain, and stops those that still run after ``drain_s``;
 * passes on what an administrator has changed of the pool's batches;
+* breaks the group if its task has stalled;
 * measures the free memory, which the lease renewer reports with the load once a second.
+
+If the workload takes tasks, another thread claims one at a time and works it off beside the requests
+(:mod:`~daybreak_server.engines.serving.bulk.task_loop`).
 
 A group at capacity refuses further requests and is otherwise well. Only an error that leaves the process unusable, a
 lost rank or a stall breaks it; the error of one request does not.
 
 To leave, the group first reports that it drains. It refuses new requests, waits for those in flight (at most
-``drain_s``), stops the rest, closes the port and deregisters.
+``drain_s``), stops the rest, closes the port and deregisters. Its task is released after its present step.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from daybreak_server.engines.rank.error_causes import describe
 from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.engines.serving.admission import Admission
+from daybreak_server.engines.serving.bulk.task_loop import TaskThread
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.engines.serving.http_app import ServingApp
 from daybreak_server.engines.serving.http_server import HttpServer
@@ -51,6 +56,7 @@ _DRAIN_POLL_S = 0.05
 REPORT_S = 1.0
 """How often the load is reported."""
 _IDLE_LIMIT_S = 60.0
+_CLAIM_MARGIN_S = 1.0
 
 
 class NotServingError(TypeError):
@@ -100,6 +106,7 @@ class ServingLeader:
             self._admission, self._threads.submit, group=lease_renewer.record.id, metrics=self._metrics
         )
         self._server = HttpServer(self._app, host=host, ports=config.ports)
+        self._tasks = _task_thread(spec, deps, control_group, lease_renewer)
         self._server.start()
         lease_renewer.update(
             now=False,
@@ -115,13 +122,15 @@ class ServingLeader:
         return self._broken
 
     @property
-    def lease_age_s(self) -> None:
-        """``None``: a request has no lease."""
-        return None
+    def lease_age_s(self) -> float | None:
+        """Seconds since the lease of the group's task was renewed. ``None`` without a task: a request has no lease."""
+        return None if self._tasks is None else self._tasks.lease_age_s
 
     def run(self) -> bool:
         """Serve. Returns ``True`` if the group was asked to leave, ``False`` if it is broken."""
         self._lease_renewer.report(self._record_changes, every_s=REPORT_S)
+        if self._tasks is not None:
+            self._tasks.start()
         try:
             while self._broken is None and not self._must_leave():
                 self._look_after()
@@ -151,10 +160,12 @@ class ServingLeader:
         self.release_task()
 
     def release_task(self) -> None:
-        """Stop the requests that still run, and close the port."""
+        """Stop the requests that still run, close the port, and release the task."""
         self._admission.draining = True
         self._stop_requests(Stop.LEAVING)
         self._server.stop(wait=False)
+        if self._tasks is not None and not self._tasks.left:
+            self._tasks.release()
 
     # ── one request, on a thread of its own ──────────────────────────────────────────────────────────────
 
@@ -224,11 +235,24 @@ class ServingLeader:
                 exchange.stop(Stop.STALLED)
                 message = f"no progress in a request for {silent_s:.1f} s (the limit is {stall_s:g} s)"
                 self.break_group(Failed(code="stalled", message=message, reason="stalled"))
+        self._check_task()
+
+    def _check_task(self) -> None:
+        """Break the group if its task has stalled, or has left the process unusable."""
+        if self._tasks is None or self._broken is not None:
+            return
+        stall = self._tasks.stalled()
+        if stall is not None:
+            self._tasks.strike(Failed(code="stalled", message=stall, reason="stalled"))
+        if self._tasks.broken is not None:
+            self.break_group(self._tasks.broken)
 
     def _leave(self) -> None:
-        """Refuse new requests, and give those in flight the time to end."""
+        """Refuse new requests, and give those in flight the time to end. The task is released after its step."""
         config = self._deps.config
         self._admission.draining = True
+        if self._tasks is not None:
+            self._tasks.leave()
         self._lease_renewer.update(**self._record_changes())
         until = time.monotonic() + config.drain_s
         self._wait_empty(until)
@@ -238,9 +262,20 @@ class ServingLeader:
             )
             self._stop_requests(Stop.LEAVING)
             self._wait_empty(time.monotonic() + config.grace_s)
+        # A claim that waits for a task ends within `idle_s`. The thread must not claim once the group has deregistered.
+        self._wait_released(max(until, time.monotonic() + config.idle_s + _CLAIM_MARGIN_S))
+        if self._tasks is not None and not self._tasks.left and self._broken is None:
+            _log.warning("a step of the task runs longer than the time to leave: releasing the task")
+            self._tasks.release()
 
     def _wait_empty(self, until: float) -> None:
         while self._admission.held and self._broken is None and time.monotonic() < until:
+            self._check_progress()
+            time.sleep(_DRAIN_POLL_S)
+
+    def _wait_released(self, until: float) -> None:
+        tasks = self._tasks
+        while tasks and not tasks.left and self._broken is None and time.monotonic() < until:
             self._check_progress()
             time.sleep(_DRAIN_POLL_S)
 
@@ -256,6 +291,23 @@ class ServingLeader:
             "state": GroupState.DRAINING if self._admission.draining else state,
             "load": self._admission.load(waiting=waiting, free_memory_bytes=self._free_memory_bytes),
         }
+
+
+def _task_thread(
+    spec: WorkloadSpec[Any], deps: LeaderDeps, control_group: ControlGroup, lease_renewer: LeaseRenewer
+) -> TaskThread | None:
+    """What claims tasks, if the workload takes some."""
+    if not spec.takes_tasks:
+        return None
+    if deps.config.ranks > 1:
+        raise NotServingError(
+            f"a pool of workload {spec.name!r} takes tasks, so its groups have one rank, not {deps.config.ranks}"
+        )
+    if not callable(getattr(deps.workload, "bulk", None)):
+        raise NotServingError(
+            f"the class of workload {spec.name!r} has no method `bulk`, which tasks of the kind `online` need"
+        )
+    return TaskThread(spec, deps, control_group, lease_renewer)
 
 
 def _models(workload: Any) -> tuple[str, ...]:

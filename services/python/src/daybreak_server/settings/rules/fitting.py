@@ -107,6 +107,9 @@ def of_all(settings: Settings) -> Iterator[str]:
     if operator.liveness_port and operator.liveness_port == operator.metrics_port:
         yield "operator.liveness_port and operator.metrics_port are the same port; change one, or set it to 0"
     urls = [settings.artifacts.url, *(pool.model or "" for pool in settings.pools.values())]
+    urls += [
+        url for pool in settings.pools.values() if pool.bulk is not None for url in pool.bulk.places.values()
+    ]
     if not any(url.startswith("s3:") for url in urls):
         unused = [
             name
@@ -115,7 +118,7 @@ def of_all(settings: Settings) -> Iterator[str]:
         ]
         if unused:
             yield (
-                f"artifacts.s3.{unused[0]} is set, but artifacts.url is a folder and no pool's model is on S3; "
+                f"artifacts.s3.{unused[0]} is set, but artifacts.url is a folder and nothing of a pool is on S3; "
                 f"set artifacts.url to s3://bucket/prefix, or remove artifacts.s3.{unused[0]}"
             )
 

@@ -101,6 +101,12 @@ def answer(
     return Response(headers={**response.headers, CUT_HEADER: numbers}, body=response.body)
 
 
+def shown(vector: Any, *, dimensions: int | None, base64: bool) -> Any:
+    """A vector as JSON: its numbers, or their bytes in base64."""
+    vector = _shortened(vector, dimensions)
+    return _base64(vector) if base64 else _floats(vector)
+
+
 def _inputs(given: Any, most: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
     """Texts or lists of ids, of which there is only one kind."""
     if given is None:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from daybreak_server.workloads.base import NoInput, WorkloadSpec
+from daybreak_server.workloads.base import WorkloadSpec
+from daybreak_server.workloads.bulk import BulkParams
 from daybreak_server.workloads.text.options import TextOptions, parse
 
 Kind = Literal["query", "document"]
@@ -23,14 +24,25 @@ class EmbedOptions(TextOptions):
     """The size of the cache of vectors in MB; 0: none."""
 
 
+class EmbedParams(BulkParams):
+    """The input of a task: a file with a text, or an object with ``text``, on each line."""
+
+    input_type: Kind = Field("document", description="What the texts are: `query` or `document`.")
+    dimensions: int | None = Field(None, ge=1, description="Keep the first numbers of each vector only.")
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="A list of numbers, or their little-endian float32 bytes in base64."
+    )
+
+
 def options_of(options: Mapping[str, Any]) -> EmbedOptions:
     """The options. :raises pydantic.ValidationError: with a line for each wrong one."""
     return parse(EmbedOptions, options)
 
 
-SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
+SPEC: WorkloadSpec[EmbedParams] = WorkloadSpec(
     name="embed",
     kind="online",
+    Params=EmbedParams,
     implementation="daybreak_server.workloads.embed.workload:Embed",
     capacity=64,
     batches=True,

@@ -7,17 +7,21 @@ Each request is tokenised on its own thread. Texts that the cache does not have 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from daybreak_server.workloads.base import Group
-from daybreak_server.workloads.embed.answers import Wanted, answer, read_openai, read_plain
+from daybreak_server.workloads.base import Group, PermanentError
+from daybreak_server.workloads.bulk import LineError
+from daybreak_server.workloads.embed.answers import Wanted, answer, read_openai, read_plain, shown
 from daybreak_server.workloads.embed.model import EmbedInput, EmbedModel
-from daybreak_server.workloads.embed.spec import options_of
+from daybreak_server.workloads.embed.spec import EmbedParams, options_of
 from daybreak_server.workloads.embed.vector_cache import VectorCache
 from daybreak_server.workloads.serving import Request, Response
 from daybreak_server.workloads.text.batches import TextBatches, process_shown
+from daybreak_server.workloads.text.device import folder_of
+from daybreak_server.workloads.text.lines import computed, text_in
 from daybreak_server.workloads.text.paths import Paths
+from daybreak_server.workloads.text.version import version_of
 
 
 class Embed:
@@ -29,6 +33,7 @@ class Embed:
         self._options = options_of(group.options)
         self._model = EmbedModel(self._options, group)
         self.models = (self._options.name,)
+        self.bulk_version = version_of(folder_of(self._options.model, group), self._options)
         max_bytes = int(self._options.cache_mb * 1_000_000)
         self._cache = VectorCache(max_bytes, group.batch_meter) if max_bytes else None
         self._batches: TextBatches[EmbedInput, Any] = TextBatches(
@@ -51,6 +56,33 @@ class Embed:
     def serve(self, request: Request) -> Response:
         """Answer one request."""
         return self._paths.answer(request)
+
+    def bulk(
+        self, params: EmbedParams, values: Sequence[Any], *, cancelled: Callable[[], bool]
+    ) -> Sequence[Mapping[str, Any] | LineError]:
+        """The vector of each text of a task. Does not use the cache, which is for requests."""
+        if params.dimensions is not None and params.dimensions > self._model.dimensions:
+            message = (
+                f"dimensions is {params.dimensions}; vectors of this model have {self._model.dimensions}."
+            )
+            raise PermanentError(message, code="invalid_input")
+        tokenizer, prompt = self._model.tokenizer, self._model.prompts[params.input_type]
+        length = self._model.prompt_length(params.input_type)
+
+        def read(value: Any) -> EmbedInput:
+            return EmbedInput(tokenizer.texts([text_in(value, "text")], "text", prefix=prompt)[0], length)
+
+        def embedded(inputs: Sequence[EmbedInput]) -> Sequence[Mapping[str, Any]]:
+            lengths = [len(each.tokens.ids) for each in inputs]
+            vectors = self._batches.compute_bulk(inputs, lengths, cancelled=cancelled)
+            base64 = params.encoding_format == "base64"
+            return [
+                {"embedding": shown(vector, dimensions=params.dimensions, base64=base64)}
+                | ({"cut": True} if each.tokens.cut else {})
+                for each, vector in zip(inputs, vectors, strict=True)
+            ]
+
+        return computed(values, read, embedded)
 
     def set_batching(self, settings: Mapping[str, Any]) -> None:
         """Change how batches form, from the next one on."""

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from daybreak_server.workloads.base import NoInput, WorkloadSpec
+from daybreak_server.workloads.base import WorkloadSpec
+from daybreak_server.workloads.bulk import BulkParams
 from daybreak_server.workloads.text.options import TextOptions, parse
 
 QWEN_BEFORE = (
@@ -41,9 +42,10 @@ def options_of(options: Mapping[str, Any]) -> RerankOptions:
     return parse(RerankOptions, options)
 
 
-SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
+SPEC: WorkloadSpec[BulkParams] = WorkloadSpec(
     name="rerank",
     kind="online",
+    Params=BulkParams,
     implementation="daybreak_server.workloads.rerank.workload:Rerank",
     capacity=64,
     batches=True,

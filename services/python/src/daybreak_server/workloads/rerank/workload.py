@@ -8,16 +8,21 @@ Each request is tokenised on its own thread. Its pairs then go into the batches 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from daybreak_server.workloads.base import Group
+from daybreak_server.workloads.bulk import BulkParams, LineError
 from daybreak_server.workloads.rerank.answers import Wanted, answer, read_cohere, read_plain, read_tei
 from daybreak_server.workloads.rerank.model import RerankModel, Score
 from daybreak_server.workloads.rerank.spec import options_of
 from daybreak_server.workloads.serving import Request, Response
 from daybreak_server.workloads.text.batches import TextBatches, process_shown
+from daybreak_server.workloads.text.device import folder_of
+from daybreak_server.workloads.text.lines import computed, text_in
 from daybreak_server.workloads.text.paths import Paths
 from daybreak_server.workloads.text.tokens import Tokens
+from daybreak_server.workloads.text.version import version_of
 
 
 class Rerank:
@@ -29,6 +34,7 @@ class Rerank:
         self._options = options_of(group.options)
         self._model = RerankModel(self._options, group)
         self.models = (self._options.name,)
+        self.bulk_version = version_of(folder_of(self._options.model, group), self._options)
         self._batches: TextBatches[Tokens, Score] = TextBatches(
             self._model.score, self._options.batching, group=group
         )
@@ -50,6 +56,27 @@ class Rerank:
     def serve(self, request: Request) -> Response:
         """Answer one request."""
         return self._paths.answer(request)
+
+    def bulk(
+        self, params: BulkParams, values: Sequence[Any], *, cancelled: Callable[[], bool]
+    ) -> Sequence[Mapping[str, Any] | LineError]:
+        """The score of each pair of a task: an object with ``query`` and ``text`` on each line."""
+
+        def read(value: Any) -> Tokens:
+            if not isinstance(value, dict):
+                raise LineError("The line must be an object with `query` and `text`.", code="invalid_input")
+            pair = (text_in(value, "query"), text_in(value, "text"))
+            return self._model.tokens([pair], ["text"])[0]
+
+        def scored(inputs: Sequence[Tokens]) -> Sequence[Mapping[str, Any]]:
+            lengths = [len(each.ids) for each in inputs]
+            scores = self._batches.compute_bulk(inputs, lengths, cancelled=cancelled)
+            return [
+                {"relevance_score": score.relevance} | ({"cut": True} if each.cut else {})
+                for each, score in zip(inputs, scores, strict=True)
+            ]
+
+        return computed(values, read, scored)
 
     def set_batching(self, settings: Mapping[str, object]) -> None:
         """Change how batches form, from the next one on."""

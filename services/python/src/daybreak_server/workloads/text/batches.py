@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from daybreak_server.batching.batcher import FullError
+from daybreak_server.batching.batcher import BULK, FullError
 from daybreak_server.batching.executor import (
     BatchExecutor,
     BatchReport,
@@ -24,7 +24,7 @@ from daybreak_server.batching.executor import (
     ExpiredError,
 )
 from daybreak_server.batching.rules import Rules
-from daybreak_server.workloads.base import Group
+from daybreak_server.workloads.base import Group, RetryableError
 from daybreak_server.workloads.serving import Request, RequestError
 
 _log = logging.getLogger(__name__)
@@ -58,25 +58,16 @@ class TextBatches(Generic[P, R]):
                 f"The request has {len(inputs)} texts; at most {most} may wait here. Send several requests."
             )
             raise RequestError(422, message, code="too_many")
-        ended = -1
-
-        def cancelled() -> bool:
-            nonlocal ended
-            if self._running and ended == self._ended:
-                return False
-            ended = self._ended
-            return request.cancelled()
-
         try:
             return self._executor.compute(
                 inputs,
                 lengths,
                 deadline=math.inf if request.deadline is None else request.deadline,
-                cancelled=cancelled,
+                cancelled=self._asked_while_advancing(request.cancelled),
             )
         except FullError as exc:
             self._meter.refused()
-            waiting = self._executor.waiting
+            waiting = self._executor.counted
             retry_after_s = waiting / self._items_per_s if self._items_per_s else 1.0
             raise RequestError(
                 429,
@@ -90,6 +81,35 @@ class TextBatches(Generic[P, R]):
         except ClosedError as exc:
             message = "The group is leaving. Send the request again."
             raise RequestError(503, message, code="shutting_down", retry_after_s=1.0) from exc
+
+    def compute_bulk(
+        self, inputs: Sequence[P], lengths: Sequence[int], *, cancelled: Callable[[], bool]
+    ) -> list[R]:
+        """The results of inputs of a task, in their order. They yield to those of requests.
+
+        :param cancelled: whether nobody waits for the results any more. It is asked only while batches end, so a call
+            also shows that the work advances, even if requests take all batches.
+        :raises RetryableError: if nobody waits, or the group leaves. What the model raises for one input is raised too.
+        """
+        try:
+            return self._executor.compute(
+                inputs, lengths, priority=BULK, cancelled=self._asked_while_advancing(cancelled)
+            )
+        except (CancelledError, ClosedError) as exc:
+            raise RetryableError("The group stopped before all lines were computed.", code="stopped") from exc
+
+    def _asked_while_advancing(self, cancelled: Callable[[], bool]) -> Callable[[], bool]:
+        """``cancelled``, but ``False`` without asking it while a batch runs and none has ended since it was asked."""
+        ended = -1
+
+        def cancelled_now() -> bool:
+            nonlocal ended
+            if self._running and ended == self._ended:
+                return False
+            ended = self._ended
+            return cancelled()
+
+        return cancelled_now
 
     def set_batching(self, changes: Mapping[str, Any]) -> None:
         """Take the settings with these changes from the next batch on."""

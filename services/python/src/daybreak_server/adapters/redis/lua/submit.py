@@ -17,6 +17,8 @@ from daybreak_server.ports.tasks import Submitted
 TASKS_MAX = 32
 """The maximum number of tasks in one call, because the server does nothing else while a script runs."""
 
+_HASH_LENGTH = 32
+
 
 def encode(keys: Keys, tasks: Sequence[NewTask], *, max_queued: int) -> Call:
     """Accept ``tasks``, one after the other, as long as fewer than ``max_queued`` wait."""
@@ -31,10 +33,21 @@ def decode(reply: Any, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]
     return [_result(item, task) for item, task in zip(reply, tasks, strict=True)]
 
 
+def hash_of_key(tenant: str, key: str) -> str:
+    """The name under which the task of an idempotency key is stored."""
+    return hashlib.sha256(f"{tenant}\n{key}".encode()).hexdigest()[:_HASH_LENGTH]
+
+
+def task_of_key(stored: bytes, body_hash: str) -> str:
+    """The id of the task that is stored for a key. :raises IdempotencyMismatchError: if the body was another one."""
+    task, _, stored_body = stored.decode().partition(" ")
+    if stored_body != body_hash[:_HASH_LENGTH]:
+        raise _mismatch(task)
+    return task
+
+
 def _submission(task: NewTask) -> Submission:
-    key_hash = ""
-    if task.idempotency_key is not None:
-        key_hash = hashlib.sha256(f"{task.tenant}\n{task.idempotency_key}".encode()).hexdigest()[:32]
+    key_hash = "" if task.idempotency_key is None else hash_of_key(task.tenant, task.idempotency_key)
     return Submission(
         task=task.id,
         tenant=task.tenant,
@@ -48,7 +61,7 @@ def _submission(task: NewTask) -> Submission:
         max_strikes=task.max_strikes,
         retention_ms=round(task.retention_s * 1000),
         idempotency_hash=key_hash,
-        body_hash=task.body_hash[:32],
+        body_hash=task.body_hash[:_HASH_LENGTH],
         replay_of=task.replay_of or "",
         spec_version=task.spec_version,
         spec=codec.join_spec(task.metadata, task.trace_context, task.input_json),
@@ -64,11 +77,15 @@ def _result(item: Any, task: NewTask) -> Submitted | StoreError:
         case b"repeated":
             return Submitted(record=codec.task(item[1]), repeated=True)
         case b"mismatch":
-            return IdempotencyMismatchError(
-                f"the idempotency key was used for {codec.text(item[1])} with another body; use a new key"
-            )
+            return _mismatch(codec.text(item[1]))
         case _:
             return QueueFullError(f"the queue of pool {task.pool} is full; retry later")
+
+
+def _mismatch(task: str) -> IdempotencyMismatchError:
+    return IdempotencyMismatchError(
+        f"the idempotency key was used for {task} with another body; use a new key"
+    )
 
 
 def _record(item: Any, task: NewTask) -> TaskRecord:

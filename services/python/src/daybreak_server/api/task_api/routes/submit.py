@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,6 +16,7 @@ from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError, from_store, from_validation, request_id_of
 from daybreak_server.api.http.request_body import idempotency_key, read_json, trace_context
 from daybreak_server.api.http.responses import json_response
+from daybreak_server.api.intake.bulk_files import with_artifact_key
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.serializers import Json
 from daybreak_server.api.task_api import openapi_specs
@@ -26,7 +26,7 @@ from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.task_changes import ChangeKind
 from daybreak_server.domain.tasks import NewTask
 from daybreak_server.observability.task_log import log_submit, log_task
-from daybreak_server.ports.store_errors import ConflictError, StoreError
+from daybreak_server.ports.store_errors import ConflictError, IdempotencyMismatchError, StoreError
 from daybreak_server.ports.tasks import Submitted
 from daybreak_server.ports.tracing import SubmitTrace
 
@@ -94,8 +94,33 @@ async def _submit_task(
     ctx: Dependencies, request: Request, data: dict[str, Any], caller: Principal
 ) -> Response:
     key, trace = idempotency_key(request), ctx.services.tracing.submit(trace_context(request))
-    task = ctx.submission.make(data, tenant=caller.tenant, key=key, trace=trace.context)
-    return await _store_task(ctx, task, trace)
+    made = await _made(ctx, data, caller, key=key, trace=trace)
+    if isinstance(made, Submitted):
+        trace.stored(made.record, repeated=True)
+        return await _submitted_response(ctx, made)
+    return await _store_task(ctx, made, trace)
+
+
+async def _made(
+    ctx: Dependencies, data: dict[str, Any], caller: Principal, *, key: str | None, trace: SubmitTrace
+) -> NewTask | Submitted:
+    """The task of a submit.
+
+    If the file that it names is gone, it may be the repeat of a submit that was accepted while the file existed. Then
+    this is what that submit created.
+    """
+    store, tenant = ctx.services.store, caller.tenant
+    try:
+        filled = await with_artifact_key(data, catalog=ctx.catalog, store=store, tenant=tenant)
+    except ApiError:
+        if key is None:
+            raise
+        body_hash = ctx.submission.body_hash(data)
+        earlier = await store.submitted(data["pool"], tenant, key=key, body_hash=body_hash)
+        if earlier is None:
+            raise
+        return earlier
+    return ctx.submission.make(filled, tenant=tenant, key=key, trace=trace.context, sent=data)
 
 
 async def _store_task(ctx: Dependencies, task: NewTask, trace: SubmitTrace) -> Response:
@@ -109,6 +134,10 @@ async def _store_task(ctx: Dependencies, task: NewTask, trace: SubmitTrace) -> R
         raise
     trace.stored(submitted.record, repeated=submitted.repeated)
     _log_submitted(ctx, submitted)
+    return await _submitted_response(ctx, submitted)
+
+
+async def _submitted_response(ctx: Dependencies, submitted: Submitted) -> Response:
     shown = await ctx.task_json(submitted.record)
     headers = {"Location": shown["links"]["self"]}
     if submitted.record.trace_context is not None:
@@ -138,18 +167,28 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
         raise from_validation(exc) from exc
     key, context, request_id = idempotency_key(request), trace_context(request), request_id_of(request.scope)
     items: dict[int, Json] = {}
+
+    async def add(index: int, submitted: Submitted) -> None:
+        traces[index].stored(submitted.record, repeated=submitted.repeated)
+        _log_submitted(ctx, submitted)
+        shown = await ctx.task_json(submitted.record)
+        items[index] = {"status": 200 if submitted.repeated else 202, "task": shown}
+
     by_pool: dict[str, list[tuple[int, NewTask]]] = {}
     traces: dict[int, SubmitTrace] = {}
     for index, body in enumerate(bodies):
         trace = traces[index] = ctx.services.tracing.submit(context)
+        # A key from a header cannot contain NUL, so these keys cannot collide with one.
+        own_key = None if key is None else f"{key}\x00{index}"
         try:
-            task = ctx.submission.make(body, tenant=caller.tenant, trace=trace.context)
-        except ApiError as exc:
-            items[index] = _batch_error(exc, request_id)
-            continue
-        if key is not None:  # A key from a header cannot contain NUL, so these keys cannot collide with one.
-            task = replace(task, idempotency_key=f"{key}\x00{index}")
-        by_pool.setdefault(task.pool, []).append((index, task))
+            made = await _made(ctx, body, caller, key=own_key, trace=trace)
+        except (ApiError, IdempotencyMismatchError) as exc:
+            items[index] = _batch_error(exc if isinstance(exc, ApiError) else from_store(exc), request_id)
+        else:
+            if isinstance(made, Submitted):
+                await add(index, made)
+            else:
+                by_pool.setdefault(made.pool, []).append((index, made))
     for pool, tasks in by_pool.items():
         try:
             results = await _submit_to_pool(ctx, [task for _, task in tasks])
@@ -163,10 +202,7 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
                 traces[index].refused(pool, error=error.code.value)
                 items[index] = _batch_error(error, request_id)
             else:
-                traces[index].stored(result.record, repeated=result.repeated)
-                _log_submitted(ctx, result)
-                shown = await ctx.task_json(result.record)
-                items[index] = {"status": 200 if result.repeated else 202, "task": shown}
+                await add(index, result)
     return {"object": "batch", "results": [items[index] for index in range(len(bodies))]}
 
 

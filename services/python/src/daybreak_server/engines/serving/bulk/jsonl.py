@@ -1,0 +1,79 @@
+"""Reads a JSONL file line by line, with line numbers and limits.
+
+Each line of the file is one :class:`Line`, also one that is empty, too long or not JSON: its ``error`` says why it has
+no value. So the numbers of the output are those of the input. A last line needs no line break, and a file that ends
+with one has no empty line after it. Reading can begin behind any line, whose number and end are known.
+
+A line that is too long is passed over in pieces and never held in memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from daybreak_server.workloads.bulk import LineError
+
+_PIECE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line of the file. ``value`` is meaningless if there is an ``error``."""
+
+    number: int
+    """From 1."""
+    end: int
+    """The offset of the first byte behind it."""
+    size: int
+    """Bytes that its value was read from."""
+    value: Any = None
+    error: LineError | None = None
+
+
+def read_lines(file: BinaryIO, *, max_line_bytes: int, number: int = 0, offset: int = 0) -> Iterator[Line]:
+    """The lines behind line ``number``, which ends at ``offset``.
+
+    :param max_line_bytes: The longest line, without its line break.
+    """
+    file.seek(offset)
+    while data := file.readline(max_line_bytes + 2):  # with a line break of two bytes
+        number += 1
+        offset += len(data)
+        ended = data.endswith(b"\n")
+        text = data.removesuffix(b"\n").removesuffix(b"\r") if ended else data
+        if len(text) > max_line_bytes:
+            while not ended and (rest := file.readline(_PIECE)):
+                offset += len(rest)
+                ended = rest.endswith(b"\n")
+            error = LineError(f"The line is longer than {max_line_bytes} bytes.", code="line_too_long")
+            yield Line(number=number, end=offset, size=0, error=error)
+            continue
+        if number == 1:
+            text = text.removeprefix(codecs.BOM_UTF8)
+        yield _line(text, number, offset)
+
+
+def _line(text: bytes, number: int, end: int) -> Line:
+    try:
+        if not text.strip():
+            raise LineError("The line is empty.", code="empty_line")
+        value = json.loads(text.decode(), parse_constant=_refuse)
+    except LineError as exc:
+        return Line(number=number, end=end, size=0, error=exc)
+    except UnicodeDecodeError:
+        return Line(
+            number=number, end=end, size=0, error=LineError("The line is not UTF-8.", code="invalid_json")
+        )
+    except (ValueError, RecursionError) as exc:
+        reason = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
+        error = LineError(f"The line is not JSON: {reason}"[:300], code="invalid_json")
+        return Line(number=number, end=end, size=0, error=error)
+    return Line(number=number, end=end, size=len(text), value=value)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

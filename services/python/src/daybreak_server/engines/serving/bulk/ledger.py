@@ -1,0 +1,89 @@
+"""What the checkpoint of a task over a file says: which lines have their results in which stored parts of the output.
+
+A part is a piece of the output in the blob store. Its key has the token of the attempt that stored it, so no attempt
+overwrites the part of another. Only parts that the reported checkpoint names count. An attempt begins with these parts,
+in order, and continues behind their last line: so no line is lost, and none is there twice, whatever was computed or
+stored after the checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A piece of the output."""
+
+    key: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """How far the output reaches."""
+
+    fingerprint: str
+    """Of the file, the parameters and the model: see :func:`fingerprint_of`."""
+    line: int = 0
+    """The last line whose result is in the parts."""
+    offset: int = 0
+    """Where that line ends in the input."""
+    failed: int = 0
+    """How many of the lines have an error in place of a result."""
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all parts."""
+        return sum(part.size_bytes for part in self.parts)
+
+    def with_part(self, part: Part, *, line: int, offset: int, failed: int) -> Ledger:
+        """The ledger with one more part, which ends with this line."""
+        return replace(self, line=line, offset=offset, failed=failed, parts=(*self.parts, part))
+
+    def dump(self) -> bytes:
+        """The ledger as the bytes of a snapshot."""
+        value = {
+            "version": _VERSION,
+            "fingerprint": self.fingerprint,
+            "line": self.line,
+            "offset": self.offset,
+            "failed": self.failed,
+            "parts": [[part.key, part.size_bytes, part.sha256] for part in self.parts],
+        }
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def fingerprint_of(*facts: str) -> str:
+    """A digest of the facts on which the results depend."""
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()
+
+
+def resumed(snapshot: bytes | None, fingerprint: str) -> Ledger:
+    """The ledger of a snapshot. An empty one if there is none, if it cannot be read, or if it is of another input."""
+    fresh = Ledger(fingerprint=fingerprint)
+    if not snapshot:
+        return fresh
+    try:
+        value: Any = json.loads(snapshot)
+        if value["version"] != _VERSION or value["fingerprint"] != fingerprint:
+            return fresh
+        return Ledger(
+            fingerprint=fingerprint,
+            line=int(value["line"]),
+            offset=int(value["offset"]),
+            failed=int(value["failed"]),
+            parts=tuple(
+                Part(key=str(key), size_bytes=int(size), sha256=str(sha256))
+                for key, size, sha256 in value["parts"]
+            ),
+        )
+    except (ValueError, KeyError, TypeError):
+        return fresh

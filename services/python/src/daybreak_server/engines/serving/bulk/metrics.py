@@ -1,0 +1,40 @@
+"""What a leader measures about the lines of its tasks. The work makes these calls, so none of them ever raises."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from daybreak_server.engines.rank.rank_metrics import harmless
+from daybreak_server.observability import request_catalogue as catalogue
+from daybreak_server.ports.metrics import Meter, NoMeter
+
+
+class LineOutcome(StrEnum):
+    """What a line of the output has."""
+
+    COMPUTED = "computed"
+    """A result."""
+    FAILED = "failed"
+    """An error."""
+
+
+class BulkMetrics:
+    """The metrics ``daybreak_rank_task_lines…`` of one leader. Without a meter it measures nothing."""
+
+    def __init__(self, meter: Meter | None = None, *, pool: str = "") -> None:
+        self._meter = meter or NoMeter()
+        self._pool = pool
+        self._begin_counting()
+
+    @harmless
+    def _begin_counting(self) -> None:
+        """Export both outcomes from the start: a rate needs a value before the first line."""
+        for outcome in LineOutcome:
+            self._meter.counter(catalogue.RANK_TASK_LINES, self._pool, outcome).inc(0)
+
+    @harmless
+    def lines(self, *, computed: int, failed: int) -> None:
+        """So many lines were written to the output. Lines of earlier attempts do not count again."""
+        for outcome, count in ((LineOutcome.COMPUTED, computed), (LineOutcome.FAILED, failed)):
+            if count:
+                self._meter.counter(catalogue.RANK_TASK_LINES, self._pool, outcome).inc(count)

@@ -1,0 +1,168 @@
+"""Works off the file of one task, as the ``run`` of a workload.
+
+The phases are ``input`` (copying the file), ``resume`` (fetching the parts of earlier attempts) and ``lines``. The step
+number is the last line whose result is written. Every step has a snapshot: the ledger of the output, which first stores
+what has been written. Deadlines, cancelling, release and strikes are those of every task, because the loop of groups
+that run jobs drives this one too.
+
+The output has one line for each line of the file, in order: ``{"line": 17, …the result}``, with ``"id"`` if the line
+was an object with one, or ``{"line": 17, "error": {"code": …, "message": …}}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from daybreak_server.engines.rank.artifacts import BLOB_STALL_S
+from daybreak_server.engines.rank.heartbeat import Heartbeat
+from daybreak_server.engines.serving.bulk.jsonl import Line, read_lines
+from daybreak_server.engines.serving.bulk.ledger import Ledger, fingerprint_of, resumed
+from daybreak_server.engines.serving.bulk.metrics import BulkMetrics
+from daybreak_server.engines.serving.bulk.output import Output, PartMismatchError
+from daybreak_server.engines.serving.bulk.source import Copy, Limits, Places, copy, located
+from daybreak_server.engines.serving.bulk.windows import Result, Window, Windows
+from daybreak_server.ports.blobs import BlobError, Blobs
+from daybreak_server.workloads.base import Context, Group, PermanentError, RetryableError, Step, Task
+from daybreak_server.workloads.bulk import BulkParams, BulkWorkload, LineError
+
+OUTPUT = "output.jsonl"
+CONTENT_TYPE = "application/jsonl"
+
+
+class BulkRun:
+    """Implements :class:`daybreak_server.workloads.base.Workload` with the ``bulk`` of a workload that serves.
+
+    :param store_s: How long a snapshot may wait until its part is stored.
+    """
+
+    def __init__(
+        self,
+        workload: BulkWorkload[Any],
+        *,
+        blobs: Blobs,
+        places: Places,
+        limits: Limits,
+        heartbeat: Heartbeat,
+        store_s: float,
+        metrics: BulkMetrics,
+    ) -> None:
+        self._workload = workload
+        self._blobs = blobs
+        self._places = places
+        self._limits = limits
+        self._heartbeat = heartbeat
+        self._store_s = store_s
+        self._metrics = metrics
+
+    def load(self, group: Group) -> None:
+        """Do nothing: the group has loaded the workload."""
+
+    def warm_up(self) -> None:
+        """Do nothing."""
+
+    def run(self, task: Task[BulkParams], ctx: Context) -> Iterator[Step]:
+        """Work off the file of a task."""
+        file = Copy(ctx.workdir / "input.jsonl")
+        blobs, key = located(task.params.file, self._places, lambda: self._blobs)
+        with self._heartbeat.during("input", BLOB_STALL_S):
+            for _ in copy(blobs, key, file, self._limits):
+                yield Step(phase="input", fraction=0.0)
+        models = ",".join(getattr(self._workload, "models", ()))
+        version = str(getattr(self._workload, "bulk_version", ""))
+        fingerprint = fingerprint_of(file.sha256, task.params.model_dump_json(), models, version)
+        ledger = resumed(ctx.resume, fingerprint)
+        if ctx.resume and not ledger.line:
+            ctx.log(
+                "The checkpoint is of another file, other parameters or another model: starting at line 1.",
+                level="warning",
+            )
+        prefix = f"{task.id}/checkpoints/{task.attempt}-"
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(
+                contextlib.closing(Output(ctx.workdir / OUTPUT, ledger, self._blobs, prefix=prefix))
+            )
+            if ledger.line:
+                try:
+                    with self._heartbeat.during("resume", BLOB_STALL_S):
+                        for _ in output.restore():
+                            yield _step("resume", ledger.line, file, ledger.offset)
+                    ctx.resumed_from(ledger.line)
+                except BlobError as exc:
+                    raise RetryableError(
+                        f"The results so far cannot be read: {exc}", code="artifact_store"
+                    ) from exc
+                except PartMismatchError as exc:
+                    ctx.log(
+                        f"The results so far cannot be used, so the task starts at line 1: {exc}",
+                        level="warning",
+                    )
+                    ledger = Ledger(fingerprint=fingerprint)
+                    output.close()
+                    output = stack.enter_context(
+                        contextlib.closing(
+                            Output(ctx.workdir / OUTPUT, ledger, self._blobs, prefix=f"{prefix}again-")
+                        )
+                    )
+            yield from self._lines(task.params, file, ledger, output)
+            path = output.finish()
+        if output.failed:
+            ctx.log(
+                f"{output.failed} of {file.lines} lines have an error in place of a result.", level="warning"
+            )
+        ctx.artifact(path, name=OUTPUT, content_type=CONTENT_TYPE)
+
+    def _lines(self, params: BulkParams, file: Copy, ledger: Ledger, output: Output) -> Iterator[Step]:
+        snapshot = self._snapshot_of(output)
+        offset = ledger.offset
+        with (
+            file.path.open("rb") as source,
+            contextlib.closing(
+                Windows(lambda values, cancelled: self._workload.bulk(params, values, cancelled=cancelled))
+            ) as windows,
+        ):
+            lines = read_lines(
+                source, max_line_bytes=self._limits.max_line_bytes, number=ledger.line, offset=offset
+            )
+            for window in windows.results(lines):
+                if window is not None:
+                    self._write(window, output, params)
+                    offset = window.lines[-1].end
+                yield _step("lines", output.line, file, offset, snapshot)
+
+    def _snapshot_of(self, output: Output) -> Callable[[], bytes]:
+        return lambda: output.store(timeout_s=self._store_s).dump()
+
+    def _write(self, window: Window, output: Output, params: BulkParams) -> None:
+        texts, failed = [], 0
+        for line, result in zip(window.lines, window.results, strict=True):
+            if isinstance(result, LineError):
+                if params.on_error == "fail":
+                    raise PermanentError(f"Line {line.number}: {result}", code=result.code)
+                failed += 1
+            texts.append(_shown(line, result))
+        last = window.lines[-1]
+        output.append(texts, line=last.number, offset=last.end, failed=failed)
+        self._metrics.lines(computed=len(texts) - failed, failed=failed)
+
+
+def _shown(line: Line, result: Result) -> bytes:
+    shown: dict[str, Any] = {"line": line.number}
+    if isinstance(line.value, dict) and "id" in line.value:
+        shown["id"] = line.value["id"]
+    if isinstance(result, LineError):
+        shown["error"] = {"code": result.code, "message": str(result)}
+    else:
+        shown |= result
+    return json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+        "utf-8", "replace"
+    )
+
+
+def _step(
+    phase: str, line: int, file: Copy, offset: int, snapshot: Callable[[], bytes] | None = None
+) -> Step:
+    fraction = offset / file.size_bytes if file.size_bytes else 1.0
+    return Step(phase=phase, fraction=fraction, step=line, steps=file.lines, snapshot=snapshot)

@@ -1,0 +1,135 @@
+"""Computes the lines of a file in windows, the next ones while the results of the first are awaited.
+
+Two windows are computed at once. So the batches of the device do not run dry while one of them is read, tokenised or
+written. Their results come in the order of the file.
+
+While a window is awaited, ``results`` yields ``None`` now and then, but only if the workload has shown that batches
+end. The caller passes that on as a step. So a task that gets no batch for a while, because requests take all of them,
+is no stall; a model that hangs is one. And a request to cancel is seen without waiting for the window.
+
+An error of the model concerns a whole window at first. The window is then computed again in halves, and so on, until a
+line is alone with the error, which becomes its own. If that happens to every line of a window, it is not the lines'
+fault, and the attempt fails.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from daybreak_server.domain.log_context import inherited
+from daybreak_server.domain.text import storable
+from daybreak_server.engines.gang.verdict import Status, report_of
+from daybreak_server.engines.serving.bulk.jsonl import Line
+from daybreak_server.workloads.base import PermanentError, RetryableError
+from daybreak_server.workloads.bulk import LineError
+
+WINDOW_LINES = 128
+WINDOW_BYTES = 4 << 20
+AHEAD = 2
+"""Windows that are computed at once."""
+_WAIT_S = 0.25
+
+Result = Mapping[str, Any] | LineError
+Compute = Callable[[Sequence[Any], Callable[[], bool]], Sequence[Result]]
+"""Computes the values of some lines; the second argument is asked whether nobody needs them any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Lines that follow each other, with the result of each."""
+
+    lines: Sequence[Line]
+    results: Sequence[Result]
+
+
+def windows_of(
+    lines: Iterator[Line], *, most: int = WINDOW_LINES, most_bytes: int = WINDOW_BYTES
+) -> Iterator[list[Line]]:
+    """The lines in groups of at most ``most`` lines and about ``most_bytes``."""
+    window: list[Line] = []
+    size = 0
+    for line in lines:
+        window.append(line)
+        size += line.size
+        if len(window) == most or size >= most_bytes:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
+
+
+class Windows:
+    """See the module. Used by one thread, for one attempt. Close it at the end."""
+
+    def __init__(self, compute: Compute) -> None:
+        self._compute = compute
+        self._threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="bulk")
+        self._closed = threading.Event()
+        self._advanced = threading.Event()
+
+    def results(self, lines: Iterator[Line]) -> Iterator[Window | None]:
+        """The windows in order, and ``None`` where the work advances before the next one is ready.
+
+        :raises Exception: what ``compute`` raised, if it is not to be blamed on a line.
+        """
+        waiting: deque[tuple[list[Line], Future[Sequence[Result]]]] = deque()
+        source = windows_of(lines)
+        while True:
+            while len(waiting) < AHEAD and (window := next(source, None)) is not None:
+                waiting.append((window, self._threads.submit(inherited(self._window), window)))
+            if not waiting:
+                return
+            window, future = waiting[0]
+            if wait([future], timeout=_WAIT_S).done:
+                waiting.popleft()
+                yield Window(window, future.result())
+            elif self._advanced.is_set():
+                self._advanced.clear()
+                yield None
+
+    def close(self) -> None:
+        """Give up what is still computed. Does not wait: a model may hang."""
+        self._closed.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _cancelled(self) -> bool:
+        self._advanced.set()
+        return self._closed.is_set()
+
+    def _window(self, window: Sequence[Line]) -> Sequence[Result]:
+        computed = iter(self._values([line.value for line in window if line.error is None]))
+        return [next(computed) if line.error is None else line.error for line in window]
+
+    def _values(self, values: Sequence[Any]) -> Sequence[Result]:
+        blamed: list[Exception] = []
+        results = self._halved(values, blamed)
+        if len(blamed) == len(values) > 1:
+            raise RetryableError(
+                f"Each of {len(values)} lines failed: {storable(blamed[0])}", code="all_lines_failed"
+            ) from blamed[0]
+        return results
+
+    def _halved(self, values: Sequence[Any], blamed: list[Exception]) -> list[Result]:
+        if not values:
+            return []
+        try:
+            results = list(self._compute(values, self._cancelled))
+        except (PermanentError, RetryableError):
+            raise
+        except Exception as exc:
+            report = report_of(exc, point=0)
+            if report.status is Status.UNRECOVERABLE:
+                raise
+            if len(values) == 1:
+                blamed.append(exc)
+                return [LineError(report.message, code=report.code)]
+            half = len(values) // 2
+            return self._halved(values[:half], blamed) + self._halved(values[half:], blamed)
+        if len(results) != len(values):
+            raise PermanentError(f"The workload returned {len(results)} results for {len(values)} lines.")
+        return results

@@ -1,0 +1,85 @@
+"""The interface of a workload that also works off files of lines, in groups that answer requests.
+
+A task of such a pool names a JSONL file. The group reads it line by line and passes the values to
+:meth:`BulkWorkload.bulk`, some hundred at a time. The results become the lines of a JSONL file, the artifact of the
+task. Reading, checkpoints, the artifact and the lines that cannot be read are the engine's; the workload only turns
+values into results.
+
+The group computes them beside its requests, and these go first: a workload passes the values to its batches with the
+priority of bulk work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from daybreak_server.workloads.base import WorkloadError
+
+P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
+
+
+class LineError(WorkloadError):
+    """A line has no result. The message and ``code`` go into the output in its place, or fail the task."""
+
+    code = "invalid_line"
+
+
+class BulkInput(BaseModel):
+    """The file of a task: one that is in a place that the pool's settings name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    place: str = Field(min_length=1, max_length=63, description="A name in the pool's setting `bulk.places`.")
+    path: str = Field(min_length=1, max_length=900, description="The path of the file in that place.")
+
+
+class BulkArtifact(BaseModel):
+    """The file of a task: an artifact of an earlier task of the same tenant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str = Field(min_length=1, max_length=100, description="The id of a task that has succeeded.")
+    artifact: str = Field(min_length=1, max_length=180, description="The name of its artifact.")
+    key: str | None = Field(
+        None,
+        max_length=900,
+        description="Where the artifact is stored. The server fills it in; do not send it.",
+    )
+
+
+class BulkParams(BaseModel):
+    """What every task of this kind says. Workloads add fields of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: BulkInput | BulkArtifact = Field(description="The JSONL file.")
+    on_error: Literal["keep", "fail"] = Field(
+        "keep",
+        description="What becomes of a line without a result: `keep` writes its error into the output, `fail` fails "
+        "the task.",
+    )
+
+
+class BulkWorkload(Protocol[P_contra]):
+    """What a class needs beside ``serve`` so that its pool takes tasks. The ``Params`` of its spec are a
+    :class:`BulkParams`. Its groups have one rank.
+
+    The attribute ``bulk_version`` (optional, a text) says what the results depend on beside the input, such as the
+    model. If it changes, the next attempt computes all lines again, so no output has the results of two models.
+    """
+
+    def bulk(
+        self, params: P_contra, values: Sequence[Any], *, cancelled: Callable[[], bool]
+    ) -> Sequence[Mapping[str, Any] | LineError]:
+        """The result of each value, in order: a mapping that becomes JSON, or why there is none.
+
+        Called on several threads at once, beside ``serve``. What it raises concerns all values: the engine then tries
+        them in smaller parts.
+
+        :param values: JSON values, one for each line that is JSON.
+        :param cancelled: Whether nobody needs the results any more. A call also shows that the work advances, so call
+            it only when it does.
+        """

@@ -1,0 +1,47 @@
+"""Reads the lines of a task, and computes those that can be read. A line that cannot be has an error of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from daybreak_server.workloads.bulk import LineError
+from daybreak_server.workloads.serving import RequestError
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+def text_in(value: Any, field: str) -> str:
+    """The text of a line, or of a field of the object on it. :raises LineError: if there is none."""
+    text = value.get(field) if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise LineError(
+            f"The line must be a text, or an object with the text `{field}`.", code="invalid_input"
+        )
+    if not text:
+        raise LineError("The text is empty.", code="empty_input")
+    return text
+
+
+def computed(
+    values: Sequence[Any], read: Callable[[Any], P], compute: Callable[[Sequence[P]], Sequence[R]]
+) -> list[R | LineError]:
+    """The result of each value, in order.
+
+    :param read: Makes an input of the model from a value. What it raises as ``LineError`` or ``RequestError`` is the
+        line's error.
+    :param compute: The results of the inputs, in their order.
+    """
+    inputs: list[P] = []
+    errors: list[LineError | None] = []
+    for value in values:
+        try:
+            inputs.append(read(value))
+            errors.append(None)
+        except LineError as exc:
+            errors.append(exc)
+        except RequestError as exc:
+            errors.append(LineError(str(exc), code=exc.code))
+    results = iter(compute(inputs))
+    return [next(results) if error is None else error for error in errors]

@@ -1,0 +1,110 @@
+"""A model that squares numbers, and what tests of tasks over files share."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from daybreak_server.engines.serving.bulk.output import Output
+from daybreak_server.workloads.base import Group, WorkloadSpec
+from daybreak_server.workloads.bulk import BulkParams, LineError
+from daybreak_server.workloads.serving import Request, Response
+from daybreak_server.workloads.text.batches import TextBatches
+from testkit.pools import Pool
+
+POISON = 1_000_001
+HELD = 1500
+"""From this number on, batches take long while the file of the option `hold` exists. Steps still end, so checkpoints
+that are stored late are reported."""
+_CRAWL_S = 0.3
+
+
+class Squares:
+    """Squares numbers, in batches of requests and tasks. The tests hold its model, and see its batches."""
+
+    models = ("squares",)
+    bulk_version = "1"
+    go = threading.Event()
+    go.set()
+    batches: list[list[int]] = []  # noqa: RUF012 - the tests reset it
+    broken = False
+
+    @classmethod
+    def reset(cls) -> None:
+        """As at the start of a test."""
+        cls.go.set()
+        cls.batches.clear()
+        cls.broken = False
+        cls.bulk_version = "1"
+
+    def load(self, group: Group) -> None:
+        self._batches: TextBatches[int, int] = TextBatches(
+            self._model, {"max_batch_size": 16, **group.options.get("batching", {})}, group=group
+        )
+        self._hold = group.options.get("hold")
+        if self._hold:
+            Output.restore = _held(Output.restore, Path(self._hold).with_suffix(".resume"))  # type: ignore[method-assign]
+
+    def warm_up(self) -> None:
+        pass
+
+    def serve(self, request: Request) -> Response:
+        number = json.loads(request.body)
+        return Response.of_json(self._batches.compute(request, [number], [1])[0])
+
+    def bulk(
+        self, _params: BulkParams, values: Sequence[Any], *, cancelled: Callable[[], bool]
+    ) -> Sequence[Mapping[str, Any] | LineError]:
+        numbers = [value["n"] if isinstance(value, dict) else value for value in values]
+        good = [number for number in numbers if isinstance(number, int)]
+        squares = iter(self._batches.compute_bulk(good, [1] * len(good), cancelled=cancelled))
+        return [
+            {"square": next(squares)}
+            if isinstance(number, int)
+            else LineError("Not a number.", code="no_number")
+            for number in numbers
+        ]
+
+    def _model(self, numbers: Sequence[int]) -> Sequence[int]:
+        type(self).batches.append(list(numbers))
+        assert self.go.wait(60)
+        if self._hold and max(numbers) >= HELD and Path(self._hold).exists():
+            time.sleep(_CRAWL_S)  # in a process of its own, which the test kills here
+        if self.broken or POISON in numbers:
+            raise ValueError("the model cannot square this")
+        return [number**2 for number in numbers]
+
+
+def _held(restore: Callable[[Output], Iterator[None]], hold: Path) -> Callable[[Output], Iterator[None]]:
+    """``restore``, which first waits in its phase for the end of the file ``hold``. In a process of its own."""
+
+    def held(output: Output) -> Iterator[None]:
+        while hold.exists():
+            yield
+            time.sleep(0.02)
+        yield from restore(output)
+
+    return held
+
+
+SPEC: WorkloadSpec[BulkParams] = WorkloadSpec(
+    name="squares", kind="online", Params=BulkParams, implementation="testkit.squares:Squares", capacity=8
+)
+
+
+def write(folder: Path, lines: Sequence[Any], name: str = "numbers.jsonl") -> dict[str, str]:
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "files" / name).write_text(text)
+    return {"place": "files", "path": name}
+
+
+def output(pool: Pool, task: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in pool.output(task, "output.jsonl").splitlines()]
+
+
+def squares(numbers: Sequence[int]) -> list[dict[str, int]]:
+    return [{"line": line, "square": number**2} for line, number in enumerate(numbers, 1)]

@@ -1,0 +1,132 @@
+"""Pools that embed and rerank take tasks over files, and an artifact is looked up for its own tenant only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from api_support import Api, Worker
+
+from daybreak_server.domain.tasks import Finished
+
+PLACES = {"places": {"corpora": "file:///data/corpora", "more": "s3://bucket/more"}}
+POOLS = {
+    "embed": {"workload": "embed", "bulk": PLACES},
+    "rerank": {"workload": "rerank", "bulk": PLACES},
+    "placeless": {"workload": "embed"},
+    "answers": {"workload": "echo-serve"},
+}
+
+
+@pytest.fixture
+def bulk_api(start_api: Callable[..., Api]) -> Api:
+    return start_api(pools=POOLS)
+
+
+def finished(api: Api, worker: Worker, **headers: str) -> tuple[str, str]:
+    """A task that has succeeded with the artifact `texts.jsonl`, and the key of the artifact."""
+    task = api.submit(headers=headers)["id"]
+    claim = worker.claim()
+    ref = worker.upload(claim, "texts.jsonl", b'"a"\n', "application/jsonl")
+    worker.queue.settle(claim.lease, Finished(artifacts=(ref,)))
+    return task, ref.key
+
+
+def test_a_pool_that_embeds_takes_tasks_over_files(
+    bulk_api: Api, start_worker: Callable[..., Worker]
+) -> None:
+    """A pool that only answers requests takes none."""
+    task = bulk_api.submit(
+        {"file": {"place": "corpora", "path": "a.jsonl"}, "input_type": "query"}, pool="embed"
+    )
+    claim = start_worker("embed").claim()
+    assert claim.lease.task == task["id"]
+    assert json.loads(claim.input_json)["input_type"] == "query"
+    bulk_api.submit({"file": {"place": "corpora", "path": "a.jsonl"}}, pool="rerank")
+    refused = bulk_api.submit({"file": {"place": "corpora", "path": "a.jsonl"}}, pool="answers", status=422)
+    assert refused["code"] == "invalid_input"
+
+
+def test_an_artifact_of_ones_own_task_is_found(
+    bulk_api: Api, worker: Worker, start_worker: Callable[..., Worker]
+) -> None:
+    """The group gets its key, also if the task is submitted in a batch or replayed."""
+    source, key = finished(bulk_api, worker)
+    body = {"file": {"task": source, "artifact": "texts.jsonl"}}
+    group = start_worker("embed")
+    task = bulk_api.submit(body, pool="embed")["id"]
+    claim = group.claim()
+    assert json.loads(claim.input_json)["file"]["key"] == key
+    group.queue.settle(claim.lease, Finished(artifacts=()))
+    for path, sent in (
+        (f"/v1/tasks/{task}/replay", None),
+        ("/v1/tasks:batch", {"tasks": [{"pool": "embed", "input": body}]}),
+    ):
+        assert bulk_api.client.post(path, json=sent).status_code in (202, 207)
+        claim = group.claim()
+        assert json.loads(claim.input_json)["file"]["key"] == key
+        group.queue.settle(claim.lease, Finished(artifacts=()))
+
+
+def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, worker: Worker) -> None:
+    """Another tenant's task is as unknown as one that does not exist. Nobody can name a key."""
+    foreign, key = finished(bulk_api, worker, **{"Daybreak-Tenant": "heavy"})
+    own, _ = finished(bulk_api, worker)
+    waiting = bulk_api.submit()["id"]
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"task": foreign, "artifact": "texts.jsonl"}, "input.file.task"),
+        ({"task": "embed_01", "artifact": "texts.jsonl"}, "input.file.task"),
+        ({"task": waiting, "artifact": "texts.jsonl"}, "input.file.task"),
+        ({"task": own, "artifact": "other.jsonl"}, "input.file.artifact"),
+        ({"task": foreign, "artifact": "texts.jsonl", "key": key}, "input.file.key"),
+    ]
+    for file, field in cases:
+        problem = bulk_api.submit({"file": file}, pool="embed", status=422)
+        assert [error["field"] for error in problem["errors"]] == [field], problem
+
+
+def test_an_unknown_place_is_refused_with_those_that_there_are(
+    bulk_api: Api, start_worker: Callable[..., Worker]
+) -> None:
+    """At once, where the client sees it: also in an estimate."""
+    unknown = {"file": {"place": "corpus", "path": "a.jsonl"}}
+    for pool, advice in (
+        ("embed", "Use one of: corpora, more."),
+        ("placeless", "name an artifact of a task"),
+    ):
+        for path in ("/v1/tasks", "/v1/estimate"):
+            answer = bulk_api.client.post(path, json={"pool": pool, "input": unknown})
+            assert answer.status_code == 422
+            (error,) = answer.json()["errors"]
+            assert error["field"] == "input.file.place"
+            assert advice in error["message"]
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_repeated_submit_returns_the_first_task_also_if_its_file_is_gone(
+    bulk_api: Api, worker: Worker, batch: bool
+) -> None:
+    """The client repeats a submit whose answer it has not seen. The artifact may have been deleted since."""
+
+    def submit(input: dict[str, Any], key: str) -> tuple[int, dict[str, Any]]:
+        body: dict[str, Any] = {"pool": "embed", "input": input}
+        path, sent = ("/v1/tasks:batch", {"tasks": [body]}) if batch else ("/v1/tasks", body)
+        answer = bulk_api.client.post(path, json=sent, headers={"Idempotency-Key": key})
+        if not batch:
+            return answer.status_code, answer.json()
+        (item,) = answer.json()["results"]
+        return item["status"], item.get("task") or item["error"]
+
+    source, _ = finished(bulk_api, worker)
+    body = {"file": {"task": source, "artifact": "texts.jsonl"}}
+    status, first = submit(body, "a")
+    assert status == 202
+    assert submit(body, "a") == (200, first)
+    assert bulk_api.client.delete(f"/v1/tasks/{source}").status_code == 204
+    assert submit(body, "a") == (200, first)
+    status, problem = submit({**body, "on_error": "fail"}, "a")
+    assert (status, problem["code"]) == (422, "idempotency_mismatch")
+    status, problem = submit(body, "b")
+    assert (status, problem["errors"][0]["field"]) == (422, "input.file.task")
