@@ -58,8 +58,8 @@ class Answer:
         self.sized = False
         """Whether the head says how long the body is."""
         self.usable = False
-        """Whether the caller gets it: a stream at its head, but an answer of a known length only with the beginning of its
-        body. A server writes the two one after the other, and may be killed in between."""
+        """Whether the caller gets it: a stream at its head, but an answer of a known length only with the beginning of
+        its body. A server writes the two one after the other, and may be killed in between."""
         self.complete = False
         self.error: AnswerCutOffError | NoAnswerError | None = None
         self.head_only = head_only
