@@ -19,8 +19,8 @@ SHARED = {
 """Files that share an expensive session fixture → the fixture."""
 
 LONGEST = ("observability/test_live.py",)
-"""The files that would otherwise end last, longest first. This one takes eight minutes and mostly waits. Files that need
-the processor all the time are not among them: beside those that start whole systems, they would make these time out."""
+"""The files that would otherwise end last, longest first. This one takes eight minutes and mostly waits. Files that
+need the processor all the time are not among them: beside those that start whole systems, they make these time out."""
 
 
 def scheduling_unit(nodeid: str) -> str:
