@@ -5,8 +5,8 @@ Options: ``--load-s`` before it is healthy · ``--broken FILE`` exits with code 
 leaves a process of another session, without a parent and without environment · ``--deaf`` ignores SIGTERM ·
 ``--grow`` says something at each health check.
 
-Fields of a request: ``tokens`` in the answer, ``pause`` seconds before each, ``crash`` = ``before`` or ``within`` the
-answer, ``status`` of an error, ``stream``.
+Fields of a request: ``tokens`` in the answer, ``pause`` seconds before each, ``until`` the file exists that ends a
+stream, ``crash`` = ``before`` or ``within`` the answer, ``status`` of an error, ``stream``.
 
 The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID``, ``end ID``,
 ``gone ID``, where ID is the request's ``X-Request-Id``.
@@ -112,6 +112,8 @@ class Engine:
             if wanted.get("crash") == "within" and number == 0:
                 await asyncio.sleep(0.2)  # let the first token reach the client
                 os._exit(9)
+        while "until" in wanted and not os.path.exists(wanted["until"]):
+            await _pause(0.02, gone)
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
 

@@ -189,25 +189,29 @@ def test_a_model_that_cannot_be_started_says_why(
     assert worker.ask("m").headers["daybreak-refused"] == "failed"
 
 
-def test_requests_end_before_a_model_or_the_worker_stops(gateway: WorkerGateway, start_worker: Start) -> None:
+def test_requests_end_before_a_model_or_the_worker_stops(
+    gateway: WorkerGateway, start_worker: Start, tmp_path: Path
+) -> None:
     gateway.want("w1", model("m"), model("n"))
     worker = start_worker(engine={"stop_s": 0.1})  # an engine that is stopped too early cuts its answers off
     for alias in ("m", "n"):
         gateway.wait_for("w1", alias, "ready")
     with worker.client() as client:
-        body = {"stream": True, "tokens": 20, "pause": 0.1}
+        m, n = ({"stream": True, "model": alias, "until": str(tmp_path / alias)} for alias in ("m", "n"))
         with (
-            client.stream("POST", "/v1/chat/completions", json={**body, "model": "m"}) as of_m,
-            client.stream("POST", "/v1/chat/completions", json={**body, "model": "n"}) as of_n,
+            client.stream("POST", "/v1/chat/completions", json=m) as of_m,
+            client.stream("POST", "/v1/chat/completions", json=n) as of_n,
         ):
             gateway.want("w1", model("n"))
             gateway.wait_for("w1", "m", "draining")
             assert worker.ask("m").headers["daybreak-refused"] == "draining"
+            (tmp_path / "m").touch()
             assert of_m.read().endswith(b"data: [DONE]\n\n")
             worker.terminate()
             wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
             assert worker.ready_status() == 503
             assert worker.ask("n").headers["daybreak-refused"] == "draining"
+            (tmp_path / "n").touch()
             assert of_n.read().endswith(b"data: [DONE]\n\n")
     assert worker.process.wait(60) == 0
     assert gateway.workers == {}
