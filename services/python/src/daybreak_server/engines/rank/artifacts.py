@@ -6,7 +6,8 @@ stored the file and its reply was lost.
 
 Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work, one at a
 time. The record's pointer moves with a fenced report; only then is the file of the previous checkpoint deleted. The
-sweeper removes leftovers, so a failed deletion only delays that.
+gateways delete the files of lost attempts and of ended tasks (the sweeper), so a failed deletion here only leaves a file
+for longer.
 """
 
 from __future__ import annotations
