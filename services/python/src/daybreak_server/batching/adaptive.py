@@ -3,8 +3,8 @@
 On a device with idle units a batch of two takes hardly longer than one item. On a busy CPU it takes twice as long or,
 with padding and a full cache, longer still. So the size is measured: sizes are powers of two, and each has a rate in
 items per second, as an exponentially weighted mean. The limit is the size with the best rate. It doubles as long as
-that pays off. Rates may change with time, so now and then a batch has the next smaller or larger size. The time that it
-is expected to lose is at most a hundredth of the time since the last such batch.
+that pays off. Rates may change with time, so now and then a batch has the next smaller or larger size. The time that
+such a batch is expected to lose is at most a hundredth of the time since the last one.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ class _Plan:
         return Replica(alias=model.alias, worker=worker_id, devices=devices)
 
     def place_by_move(self, model: WantedModel) -> bool:
-        """Move the smallest replica of another model whose move makes room for this model; whether there was one."""
+        """Place this model by moving the smallest replica of another model that makes room. Returns whether it did."""
         others = [replica for replica in self.replicas if replica.alias != model.alias]
         for other in sorted(others, key=lambda replica: (self._size(self._models[replica.alias]), replica)):
             self.remove(other)

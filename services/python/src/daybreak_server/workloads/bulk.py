@@ -2,8 +2,8 @@
 
 A task of such a pool names a JSONL file. The group reads it line by line and passes the values to
 :meth:`BulkWorkload.bulk`, about a hundred at a time. The results become the lines of a JSONL file, the artifact of the
-task. The engine reads the file, handles lines that cannot be read, and stores checkpoints and the artifact; the workload
-only turns values into results.
+task. The engine reads the file, handles lines that cannot be read, and stores checkpoints and the artifact. The
+workload only turns values into results.
 
 The group computes the values beside its requests, and requests go first: a workload passes the values to its batches
 with the priority of bulk work.

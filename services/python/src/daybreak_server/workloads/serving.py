@@ -119,7 +119,7 @@ class ServingWorkload(Protocol):
 
     A workload that batches requests may have a method ``set_batching(settings)``. It gets an administrator's changes
     while the group runs: a mapping with the names of the pool's setting ``batching``, without those that are as the
-    settings say. It is called when the changes change, and must not raise.
+    settings say. It is called whenever they change, and must not raise.
     """
 
     def load(self, group: Group) -> None:

@@ -6,8 +6,7 @@ stored the file and its reply was lost.
 
 Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work, one at a
 time. The record's pointer moves with a fenced report; only then is the file of the previous checkpoint deleted. The
-gateways delete the files of lost attempts and of ended tasks (the sweeper), so a failed deletion here only leaves a file
-for longer.
+gateways delete what is left behind (the *sweeper*), so after a failed deletion a file only stays for longer.
 """
 
 from __future__ import annotations
