@@ -111,7 +111,7 @@ class ClientWatch:
         self._task: asyncio.Task[None] | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self.watch_at = self._loop.time() + WATCH_AFTER_S
-        """From when on the client may be watched."""
+        """The time from which the client may be watched."""
         if self.watch_at < deadline:
             timer.add(self, self._loop)
         else:
