@@ -72,7 +72,7 @@ def build_app(services: Services) -> FastAPI:
 
 
 def _add_fast_paths(app: App, ctx: Dependencies, origin_check: OriginCheck, *, own: frozenset[str]) -> None:
-    """Serve the busiest routes and everything that is passed on without FastAPI's routing."""
+    """Serve without FastAPI's routing: the busiest routes, and all requests that are passed on."""
 
     def fast(
         path: str,

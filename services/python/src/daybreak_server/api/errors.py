@@ -11,9 +11,9 @@ in :func:`to_api_error`, and nowhere else::
 
 An exception that is none of these is a bug: it becomes ``internal``, a 500.
 
-An ``ApiError`` does not determine the format of its response. That is the task of an :data:`ErrorRenderer`, which
-middleware and exception handlers receive as an argument. So far there is one, for ``/v1``
-(:mod:`~daybreak_server.api.task_api.problem_json`).
+An ``ApiError`` does not determine the format of its response. An :data:`ErrorRenderer` does, which middleware and
+exception handlers receive as an argument. There are two: :mod:`~daybreak_server.api.task_api.problem_json`, and
+:mod:`~daybreak_server.api.openai.errors` for the clients of OpenAI's API.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def request_id_of(scope: Scope) -> str | None:
 
 
 def record_code(scope: Scope, error: ApiError) -> None:
-    """Tell the middleware, which counts the request, with which error it is answered."""
+    """Record which error answers the request, for the middleware, which counts it."""
     scope.setdefault("state", {})["error_code"] = error.code.value
 
 

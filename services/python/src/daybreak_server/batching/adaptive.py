@@ -1,10 +1,10 @@
-"""Measures up to which size larger batches pay.
+"""Measures up to which size larger batches pay off.
 
 On a device with idle units a batch of two takes hardly longer than one item. On a busy CPU it takes twice as long or,
 with padding and a full cache, longer still. So the size is measured: sizes are powers of two, and each has a rate in
 items per second, as an exponentially weighted mean. The limit is the size with the best rate. It doubles as long as
-that pays. Rates may change with time, so now and then a batch has the next smaller or larger size. What that is
-expected to cost is at most a hundredth of the time since the last such batch.
+that pays off. Rates may change with time, so now and then a batch has the next smaller or larger size. The time that
+such a batch is expected to lose is at most a hundredth of the time since the last one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 SAMPLES = 3
-"""Batches of a size before its rate is believed."""
+"""How many batches of a size are measured before its rate counts."""
 EXPLORATION = 0.01
 """The share of the time that may be lost to batches of a size that is not the best."""
 GAIN = 1.02
 """A larger size must be faster than a smaller one by this factor: it makes the first item wait longer."""
 _WEIGHT = 0.2
 _RARE_WEIGHT = 0.5
-"""Of a measurement of a size that was not measured for ``_RARE_S`` times as long as its batch takes."""
+"""The weight of a batch if its size was last measured more than ``_RARE_S`` times the batch's duration ago."""
 _RARE_S = 20
 
 
@@ -75,7 +75,7 @@ class SizeLimits:
         self._buckets: dict[int, _Bucket] = {}
 
     def ran(self, bucket: int, size: int, seconds: float) -> None:
-        """Record that a batch of so many items took so long."""
+        """Record that a batch of ``size`` items took ``seconds``."""
         if seconds > 0:
             known = self._buckets.setdefault(bucket, _Bucket())
             known.seconds += seconds

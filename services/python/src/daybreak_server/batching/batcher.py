@@ -30,7 +30,7 @@ K = TypeVar("K", bound=Hashable)
 INTERACTIVE = 0
 """The priority of items for which a client waits."""
 BULK = 100
-"""The priority of items of bulk work, and any higher number too. The code that adds them bounds their number."""
+"""Items of bulk work have this priority or a higher number. The code that adds them limits how many wait."""
 
 
 class FullError(Exception):
@@ -118,7 +118,7 @@ class Batcher(Generic[K]):
                 self._enqueue(item)
 
     def check_room(self, count: int, *, priority: int = INTERACTIVE) -> None:
-        """Check that so many items may be added. :raises FullError: if not. Bulk work always has room."""
+        """Check that ``count`` items may be added; bulk work always may. :raises FullError: if they may not."""
         if priority < BULK and self.counted + count > self._rules.max_waiting:
             raise FullError(f"{self.counted} of at most {self._rules.max_waiting} items wait already.")
 
@@ -141,7 +141,7 @@ class Batcher(Generic[K]):
             heapq.heappush(self._deadlines, (item.deadline, self._added, item))
 
     def cancel(self, key: K) -> bool:
-        """Take an item out. Whether it waited."""
+        """Remove an item. Returns whether it waited."""
         item = self._waiting.get(key)
         if item is None:
             return False
@@ -161,7 +161,7 @@ class Batcher(Generic[K]):
         return Decision(batch=batch, expired=expired)
 
     def ran(self, batch: tuple[Item[K], ...], seconds: float) -> None:
-        """Tell how long the executor worked on a batch. The mode ``adaptive`` learns from it."""
+        """Record how long the executor worked on a batch. The mode ``adaptive`` learns from it."""
         self._limits.ran(self._bucket_of(batch[0]), len(batch), seconds)
 
     def _bucket_of(self, item: Item[K]) -> int:

@@ -2,7 +2,7 @@
 
 Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its own
 items. If a batch raises, its halves run again, and so on, so that only the callers whose items raise get the error:
-one text that breaks a model, or is too much for its memory beside others, costs the others one repeat.
+a text that breaks a model, or is too much for its memory beside others, costs the others only a few repeats.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class BatchReport:
     seconds: float
     """How long it took, with its repeats."""
     waited_s: float | None
-    """How long the first of its items waited for it. ``None`` if all items have a lower priority than 0: nobody is
-    about to miss an answer if those wait."""
+    """The longest time that one of its items waited for it. Items with a priority number above 0 do not count, because
+    no client waits for them; ``None`` if the batch has only such items."""
     failed: bool
     """Whether it raised an error, so that its halves ran again."""
 
@@ -115,7 +115,7 @@ class BatchExecutor(Generic[P, R]):
         return self._batcher.counted
 
     def sizes(self) -> dict[int, int]:
-        """How many batches had so many items, by size."""
+        """The number of batches, by how many items they had."""
         with self._changed:
             return dict(sorted(self._batcher.sizes.items()))
 
@@ -134,7 +134,10 @@ class BatchExecutor(Generic[P, R]):
         :param deadline: the time of ``time.monotonic()`` after which nobody waits.
         :param cancelled: is asked ten times a second whether the caller's client has gone.
         :raises FullError: if not all of them may wait. None of them does then.
-        :raises ExpiredError: CancelledError: ClosedError: what ``run`` raised for one of them alone.
+        :raises ExpiredError: if the deadline passed.
+        :raises CancelledError: if ``cancelled`` returned true.
+        :raises ClosedError: if the executor is closed.
+        :raises Exception: what ``run`` raised for one of the inputs alone.
         """
         if not inputs:
             return []
@@ -222,7 +225,7 @@ class BatchExecutor(Generic[P, R]):
         return None
 
     def _compute(self, entries: list[tuple[P, _Call[R], int]]) -> bool:
-        """Compute a batch and hand out its results. Whether it did not raise."""
+        """Compute a batch and hand out its results. Returns whether ``run`` raised no error."""
         try:
             results = self._run_batch([given for given, _, _ in entries])
             if len(results) != len(entries):

@@ -34,7 +34,8 @@ class Rules:
     max_batch_size: int = 32
     """Items in a batch."""
     max_batch_tokens: int = 16_384
-    """Tokens in a batch with its padding: its number of items times its longest item. A longer item is alone."""
+    """Tokens in a batch with its padding: its number of items times its longest item. A longer item gets a batch of
+    its own."""
     timeout_s: float = 0.005
     """How long the first item of a batch waits for others in the mode ``timed``."""
     similar: float = 2.0

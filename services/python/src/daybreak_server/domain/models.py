@@ -117,7 +117,7 @@ class Demand:
     requests: int = 0
     """Those that wait or are answered now."""
     idle_s: float = math.inf
-    """How long there has been none; 0 while there is one."""
+    """How long there has been no request; 0 while there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,7 @@ class ModelView:
 
 
 def public_reason(model: ModelRecord, reason: str) -> str:
-    """A reason for clients, who do not see what a model loads. A line of an engine may name it."""
+    """``reason`` for clients: with the model's alias in place of its source, which an engine's output may name."""
     return re.sub(rf"(?<!\w){re.escape(model.source)}(?!\w)", lambda _: model.alias, reason)
 
 
@@ -142,7 +142,7 @@ def wanted_replicas(model: ModelRecord, demand: Demand, *, placed: int) -> int:
     """How many replicas of a model should run.
 
     It rises with the demand at once. It falls to what the demand needs only when there has been no request for
-    its ``idle_s``, because to load a model again takes longer than to keep it.
+    its ``idle_s``, because loading a model again costs more than keeping it loaded.
 
     :param placed: how many replicas it has now.
     """
@@ -170,11 +170,11 @@ _GPU_SHARES = {
     "vllm": ("gpu_memory_utilization", 0.9),
     "sglang": ("mem_fraction_static", 0.9),
 }
-"""The option by which an engine takes a part of its GPUs for itself, and that part without the option."""
+"""By engine: the option that sets which part of its GPUs it reserves, and the default of that option."""
 
 
 def _gpu_share(model: ModelRecord) -> float:
-    """The part of each GPU that the engine takes. Any engine may have these options, as engines of users wrap vLLM."""
+    """The part of each GPU that the engine takes. Any engine may have these options, because a user's may wrap vLLM."""
     args = {name.replace("-", "_"): value for name, value in model.args.items()}
     _, share = _GPU_SHARES.get(model.engine, ("", 0.0))
     for name, _ in _GPU_SHARES.values():
@@ -182,7 +182,7 @@ def _gpu_share(model: ModelRecord) -> float:
             try:
                 share = float(str(args[name]))
             except ValueError:
-                continue  # the engine will say that it is wrong
+                continue  # the engine itself reports the invalid value
     return min(max(share, 0.0), 1.0)
 
 

@@ -38,9 +38,9 @@ class WantedModel:
     engine: str
     replicas: int
     memory_bytes: int | None = None
-    """Of one replica, in all its devices. ``None`` if unknown; such a replica gets its devices for itself."""
+    """Of one replica, on all its devices together. ``None`` if unknown; such a replica shares its devices with none."""
     devices: int = 1
-    """GPUs of one replica. It has an equal share of its memory on each. On a worker without GPUs this is ignored."""
+    """GPUs of one replica, which spreads its memory equally over them. On a worker without GPUs this is ignored."""
     gpu_share: float = 0.0
     """The part of each of its GPUs that the engine takes at least, however small the model is: from 0 to 1."""
 
@@ -161,7 +161,7 @@ class _Plan:
         self._change(replica, -1)
 
     def drop_surplus(self, model: WantedModel) -> None:
-        """Remove the replicas of a model that are no longer wanted, where it has several on one worker first."""
+        """Remove the replicas of a model that are no longer wanted, first from the workers that have most of them."""
         while True:
             mine = [replica for replica in self.replicas if replica.alias == model.alias]
             if len(mine) <= model.replicas:
@@ -170,7 +170,7 @@ class _Plan:
             self.remove(max(mine, key=lambda replica: (beside[replica.worker], replica)))
 
     def best_place(self, model: WantedModel, *, without: Collection[str] = ()) -> Replica | None:
-        """Where the next replica of a model goes, not on the workers ``without``; ``None`` if it fits nowhere."""
+        """Where the next replica of a model goes, excluding the workers ``without``; ``None`` if it fits nowhere."""
         mine = Counter(replica.worker for replica in self.replicas if replica.alias == model.alias)
         choices = []
         for worker in self._workers.values():
@@ -184,7 +184,7 @@ class _Plan:
         return Replica(alias=model.alias, worker=worker_id, devices=devices)
 
     def place_by_move(self, model: WantedModel) -> bool:
-        """Move one replica of another model, the smallest that is enough, so that this one fits. Whether it did."""
+        """Place this model by moving the smallest replica of another model that makes room. Returns whether it did."""
         others = [replica for replica in self.replicas if replica.alias != model.alias]
         for other in sorted(others, key=lambda replica: (self._size(self._models[replica.alias]), replica)):
             self.remove(other)
@@ -263,7 +263,7 @@ class _Plan:
             self._users[worker.id, index] += sign
 
     def _share(self, model: WantedModel, worker: Worker, index: int) -> int:
-        """Bytes of a device that a replica takes. One of unknown size takes all of it."""
+        """Bytes of a device that a replica takes. A replica of unknown size takes the whole device."""
         size = worker.devices[index]
         if model.memory_bytes is None:
             return size

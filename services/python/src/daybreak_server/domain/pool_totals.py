@@ -14,11 +14,11 @@ from daybreak_server.domain import policy
 from daybreak_server.domain.tasks import Priority, State
 
 NEW = "new"
-"""Stands for the state of a task before it is accepted, in transitions."""
+"""In transitions, the state of a task before it is accepted."""
 OTHER = "other"
 """The label of everything beyond a limit: tenants, priorities, reasons."""
 DELETED = "deleted"
-"""Has the GPU time of tenants that were deleted. It is part of the pool's totals only."""
+"""The label of the GPU time of tenants that were deleted. It is part of the pool's totals only."""
 WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}
 """Causes of waste: GPU time of tasks that ended in this state."""
 
@@ -159,10 +159,10 @@ class PoolTotals:
 
     @property
     def used_gpu_seconds(self) -> float:
-        """GPU-seconds that led to a result: those billed as used, without tasks that ended without one, and those of
-        groups while they answered requests.
+        """GPU-seconds that led to a result: those that groups spent on requests, and those billed for tasks, except
+        tasks that ended without a result.
 
-        What a task used before a checkpoint, in an attempt that did not end it, is pending until the task ends.
+        What a task used before a checkpoint, in an attempt that did not end the task, is pending until the task ends.
         """
         without_result = sum(self.total(f"wasted:{cause}") for cause in WASTES) + self.total("pending_ms")
         return (self.total("used_ms") + self.total("serving_ms") - without_result) / 1000

@@ -114,7 +114,7 @@ class PoolReport:
     wake_last: Mapping[str, float] = field(default_factory=dict)
     """The seconds of each phase of the last complete wake, and their ``total``; empty while a wake is in progress."""
     wake_passed: Mapping[str, float] = field(default_factory=dict)
-    """The seconds of the phases of the current wake that have passed; empty while none is in progress."""
+    """The seconds of each completed phase of the current wake; empty while no wake is in progress."""
     target_load: float | None = None
     """The requests that one group should have, as the GeneratorPool says; ``None`` if it says nothing."""
 
@@ -144,7 +144,7 @@ class PoolView:
     routing: RoutingPolicy | None = None
     """How groups are chosen for requests, if an administrator has set it while the pool runs."""
     batching: Mapping[str, Any] = field(default_factory=dict)
-    """What an administrator has changed of the setting ``batching`` while the pool runs."""
+    """An administrator's changes to the setting ``batching`` while the pool runs."""
     demand: int = 0
     """Requests that gateways hold or have handed to groups. Only pools of kind ``online`` have any."""
     wanted: int = 0

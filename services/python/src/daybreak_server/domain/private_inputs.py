@@ -4,8 +4,8 @@ Daybreak's own lines do not name an input, but the message of an exception may q
 texts of the inputs of the tasks that run here (:class:`running`), and of those that it saw last (:func:`keep`). The log
 replaces what comes from them (``observability/redaction.py``).
 
-Anybody may send an input, so what is remembered is bounded, and so is the work to remember it: of one input the first
-:data:`INPUT_CHARS`, of those seen last :data:`RECENT` inputs with :data:`RECENT_CHARS` in all.
+Anybody may send an input, so what is remembered is bounded, and so is the work to remember it: the first
+:data:`INPUT_CHARS` of each input, and at most :data:`RECENT` inputs that do not run, with :data:`RECENT_CHARS` in all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RECENT = 128
 """How many inputs are remembered after they were seen; a batch has up to 100."""
 RECENT_CHARS = 64 * 1024
 _TEXT_CHARS = 16
-"""What a text counts beside its own characters."""
+"""What each text counts in addition to its characters."""
 _MAX_DEPTH = 32
 _PLAIN_ITEMS = 64
 _SINGLE = (int, float, bool, type(None))
@@ -47,7 +47,7 @@ class PrivateInput:
 
     @property
     def chars(self) -> int:
-        """The length of the texts, each with what it counts itself."""
+        """The length of all texts, plus ``_TEXT_CHARS`` for each."""
         return sum(map(len, self.texts)) + _TEXT_CHARS * len(self.texts)
 
 
@@ -108,7 +108,7 @@ def keep(value: object, task: str = "") -> None:
 
 
 class running:  # noqa: N801 - it reads like a function
-    """Remember the input of a task inside a ``with`` block, and then like one that was seen."""
+    """Remember the input of a task inside a ``with`` block, and after the block as :func:`keep` does."""
 
     def __init__(self, value: object, task: str) -> None:
         self._input = PrivateInput.of(value, task)

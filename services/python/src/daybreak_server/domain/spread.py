@@ -2,7 +2,7 @@
 put two on one worker.
 
 While a worker is away, its replicas run elsewhere, often as second ones on one machine. This module brings them back,
-without taking anything from requests::
+without reducing the capacity for requests::
 
     worker a: chat chat          worker a: chat chat          worker a: chat
     worker b:             ──▶    worker b: chat (starts) ──▶  worker b: chat
@@ -12,7 +12,8 @@ A move needs free memory on the other worker. While it lasts, the model has one 
 without effect if that replica fails, if its memory is needed for a wanted replica, or if it is no longer useful. Each
 model has at most one move at a time, and each move makes the spread better, so replicas do not move back and forth.
 A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before it begins. So a worker that comes and
-goes gets nothing, and Kubernetes has removed a worker that nobody needs. After a failure the next try comes later.
+goes gets nothing, and by then Kubernetes has removed a worker that nobody needs. After each failure, the next try comes
+later.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def parse_worker_url(text: str) -> WorkerUrl:
 
 
 def parse_address(text: str) -> Address | None:
-    """An address, without IPv4's disguise as IPv6 and without a zone; ``None`` if the text is not one."""
+    """An address without a zone, and as IPv4 if it is IPv4-mapped IPv6; ``None`` if the text is not an address."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

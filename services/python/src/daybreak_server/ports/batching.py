@@ -1,4 +1,4 @@
-"""The setting ``batching`` of pools, as far as it is changed while they run."""
+"""Changes to the setting ``batching`` of pools that run."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class BatchingStore(Protocol):
     """Where gateways store changes. All methods raise :class:`StoreUnavailableError`."""
 
     async def set_batching(self, pool: str, changes: Mapping[str, Any]) -> None:
-        """Change values; ``None``: as the settings say. Each group takes them within about a second."""
+        """Change values; the value ``None`` restores that of the settings. Groups apply them within about a second."""

@@ -51,7 +51,7 @@ class WorkQueue(Protocol):
         """Register a group or refresh its registration. The returned record has the group's drain mark."""
 
     def batching(self) -> Mapping[str, Any]:
-        """What an administrator has changed of the pool's setting ``batching``."""
+        """An administrator's changes to the pool's setting ``batching``."""
 
     def deregister(self, record: GroupRecord, *, died: bool = False) -> None:
         """Remove a group. Tasks that it still holds are released. ``died``: metrics count it as lost."""

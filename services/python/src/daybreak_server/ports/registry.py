@@ -95,7 +95,7 @@ class Registry(Protocol):
         """Remove a model that is marked as deleted, once no replica of it is left."""
 
     async def add_worker(self, worker: WorkerRecord, *, incarnation: str, lease_s: float) -> None:
-        """Register a worker. An incarnation replaces an older one whose URL it has, and one whose lease has ended.
+        """Register a worker. An incarnation replaces an older one that has the same URL, or whose lease has ended.
 
         :raises WorkerTakenError:
         """
@@ -103,15 +103,16 @@ class Registry(Protocol):
     async def renew_worker(
         self, worker: WorkerRecord, *, incarnation: str, lease_s: float
     ) -> tuple[Replica, ...]:
-        """Take in a heartbeat. The URL and the engines stay as they were registered.
+        """Record a heartbeat. The URL and the engines stay as they were registered.
 
         Returns the replicas that the worker should run.
 
-        :raises UnknownWorkerError: WorkerTakenError: if another incarnation has taken its place.
+        :raises UnknownWorkerError: if the worker is not registered (any more).
+        :raises WorkerTakenError: if another incarnation has taken its place.
         """
 
     async def remove_worker(self, worker: str, *, incarnation: str) -> bool:
-        """Remove a worker that ends. Returns whether it was this incarnation's."""
+        """Remove a worker that ends. Returns whether this incarnation was the one that was registered."""
 
     async def publish_demand(self, gateway: str, requests: Mapping[str, int], *, ttl_s: float) -> None:
         """Say how many requests this gateway has, by alias; it replaces what the gateway said before."""

@@ -10,8 +10,8 @@ The errors say what a caller must know before it sends the request to another gr
     ├─ NoAnswerError        the connection ended before an answer had begun
     └─ AnswerCutOffError    the answer has begun and will not be complete, or is not valid HTTP
 
-A stream begins with its head. An answer whose head has a ``Content-Length`` begins with the first byte of its body:
-servers write head and body one after the other, and one that is killed in between has answered nothing.
+An answer without a ``Content-Length`` begins with its head. An answer with one begins with the first byte of its body:
+servers write head and body one after the other, and a server that is killed in between has answered nothing.
 """
 
 from __future__ import annotations

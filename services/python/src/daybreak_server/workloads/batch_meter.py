@@ -1,4 +1,4 @@
-"""What a workload reports of its batches. The calls are cheap, may come from any thread, and never raise."""
+"""What a workload reports about its batches. The calls are cheap, may come from any thread, and never raise."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class BatchMeter(Protocol):
         """The workload is ready to count what may never happen: failures and refusals begin with 0."""
 
     def batch(self, items: int, seconds: float) -> None:
-        """A batch of so many items took so long."""
+        """A batch of ``items`` items took ``seconds``."""
 
     def waited(self, seconds: float) -> None:
-        """An item that a caller waits for has waited so long for its batch: the longest wait of this batch."""
+        """An item that a caller waits for has waited ``seconds`` for its batch: the longest wait of this batch."""
 
     def failed(self) -> None:
         """A batch has raised an error."""
@@ -24,10 +24,10 @@ class BatchMeter(Protocol):
         """A request was refused, because too many items wait."""
 
     def waiting(self, items: int) -> None:
-        """So many items wait for a batch now."""
+        """``items`` items wait for a batch now."""
 
     def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
-        """So many items were found in the cache or not, and the cache has this size now."""
+        """``hits`` items were found in the cache and ``misses`` were not. The cache has ``size_bytes`` now."""
 
 
 class NoBatchMeter:

@@ -1,12 +1,12 @@
-"""The interface of a workload that also works off files of lines, in groups that answer requests.
+"""The interface of a workload that also computes files of lines, in groups that answer requests.
 
 A task of such a pool names a JSONL file. The group reads it line by line and passes the values to
-:meth:`BulkWorkload.bulk`, some hundred at a time. The results become the lines of a JSONL file, the artifact of the
-task. Reading, checkpoints, the artifact and the lines that cannot be read are the engine's; the workload only turns
-values into results.
+:meth:`BulkWorkload.bulk`, about a hundred at a time. The results become the lines of a JSONL file, the artifact of the
+task. The engine reads the file, handles lines that cannot be read, and stores checkpoints and the artifact. The
+workload only turns values into results.
 
-The group computes them beside its requests, and these go first: a workload passes the values to its batches with the
-priority of bulk work.
+The group computes the values beside its requests, and requests go first: a workload passes the values to its batches
+with the priority of bulk work.
 """
 
 from __future__ import annotations

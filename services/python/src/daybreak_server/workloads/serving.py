@@ -117,9 +117,9 @@ class ServingWorkload(Protocol):
     It may have an attribute ``models``: the names of the models that it serves, as clients call them. It is read once,
     after ``warm_up``.
 
-    A workload that batches requests may have a method ``set_batching(settings)``. It gets what an administrator has
-    changed while the group runs: a mapping with the names of the pool's setting ``batching``, without those that are as
-    the settings say. It is called when they change, and must not raise.
+    A workload that batches requests may have a method ``set_batching(settings)``. It gets an administrator's changes
+    while the group runs: a mapping with the names of the pool's setting ``batching``, without those that are as the
+    settings say. It is called whenever they change, and must not raise.
     """
 
     def load(self, group: Group) -> None:

@@ -2,11 +2,11 @@
 
 uvicorn writes them one after the other, and uvloop hands each write to the kernel at once. For a small response the
 second call costs as much as a tenth of all that the gateway does for it, and the client wakes up twice. Here the parts
-that are written in the same turn of the event loop are joined, and written at the end of the turn. Parts of a stream
-come one a turn, so each is sent as it comes.
+that are written in the same turn of the event loop are joined, and written at the end of the turn. The parts of a
+stream come in different turns, so each is sent as it comes.
 
-uvicorn also starts a timer after each response and cancels it at the next request. Here a connection has one timer,
-which looks at its end whether the connection has been idle all the time.
+uvicorn also starts a timer after each response and cancels it at the next request. Here a connection has one timer.
+When it fires, it checks whether the connection has been idle all the time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks the file that a task over a file names, when the task is submitted.
+"""Checks the file that a task of an ``online`` pool names, when the task is submitted.
 
 A *place* must be one of the pool's setting ``bulk.places``: the group would refuse any other.
 

@@ -199,7 +199,7 @@ class PoolViewCache:
         read = self._reads
         view = await self._store.pool(pool)
         if read < self._shown.get(pool, 0):
-            return view  # a later read has been answered sooner: groups must not leave and return
+            return view  # a later read was answered sooner; with this view, groups would seem to leave and return
         self._shown[pool] = read
         self._views[pool] = (self._now_ms(), view)
         for on_view in self._subscribers.get(pool, ()):

@@ -34,7 +34,7 @@ from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.models import ModelRecord
 
 MAX_MODEL_BYTES = 64 << 10
-"""The maximum size of a registration: all gateways read all models."""
+"""The maximum size of a registration. It is small, because every gateway reads all models."""
 _FIELDS = frozenset({*RegisterModelRequest.model_fields, "model_name"})
 
 

@@ -51,7 +51,7 @@ def reported_worker(worker: str, heartbeat: WorkerHeartbeat) -> WorkerRecord:
 
 
 def registered_model(model: RegisterModelRequest, *, now_ms: int, idle_s: float) -> ModelRecord:
-    """A model that is registered. ``idle_s``: if the request does not say."""
+    """A model that is registered. ``idle_s``: the default if the request has none."""
     args = model.engine_args
     parallel = args.get("tensor_parallel_size")
     gpus = model.gpus or (parallel if isinstance(parallel, int) and parallel > 0 else 1)

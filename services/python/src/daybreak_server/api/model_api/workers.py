@@ -101,9 +101,9 @@ async def _models_of(ctx: Dependencies, replicas: tuple[Replica, ...]) -> Mappin
 
 
 async def _checked_url(text: str, request: Request, settings: WorkerSettings) -> WorkerUrl:
-    """The URL of a worker, if it may be there.
+    """The URL of a worker, if a worker may have it.
 
-    :raises ApiError: ``invalid_input`` if not; ``name_not_resolved`` if that cannot be found out now.
+    :raises ApiError: ``invalid_input`` if not; ``name_not_resolved`` if its host cannot be resolved now.
     """
     try:
         url = parse_worker_url(text)

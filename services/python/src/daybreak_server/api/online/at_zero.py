@@ -1,7 +1,7 @@
-"""What a gateway says of a serving pool whose groups take no requests, without sending one, which would start a group.
+"""Describes a serving pool without a ready group, and sends it no request, because a request would start a group.
 
 The answer is made from the view of the pool in the store, as that of ``GET /v1/pools`` is. Only requests that wait for
-a group, or that a group has, are demand. So the question leaves a pool at zero.
+a group, or that a group has, are demand. So ``GET /debug`` leaves a pool at zero.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def debug_at_zero(entry: PoolEntry, view: PoolView, now_ms: int) -> dict[str, An
 
 
 def batching_values(entry: PoolEntry, changed: Mapping[str, Any]) -> dict[str, Any]:
-    """All values of the setting ``batching`` of the pool, with what an administrator has changed."""
+    """All values of the setting ``batching`` of the pool, with an administrator's changes."""
     return {**(entry.settings.batching or BatchingSettings()).values(), **changed}

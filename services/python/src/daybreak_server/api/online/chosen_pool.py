@@ -17,7 +17,7 @@ RERANK = "rerank"
 
 
 class ChosenPools:
-    """The pools by the names that clients may send as ``model``. The name of a pool goes before that of a model."""
+    """The pools by the names that clients may send as ``model``. A pool's name takes precedence over a model's."""
 
     def __init__(self, catalog: Catalog, defaults: DefaultPools) -> None:
         online = [entry for entry in catalog if entry.spec.kind == PoolKind.ONLINE]

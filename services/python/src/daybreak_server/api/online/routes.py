@@ -1,7 +1,7 @@
 """The routes that embed and rerank. Each is passed on to a group of the pool that :mod:`.chosen_pool` chooses.
 
 The workload of the group reads the body and makes the answer. So a request to ``/v1/embeddings`` is the same as one to
-``/v1/pools/{name}/serve/v1/embeddings``, but for the shape of errors: OpenAI's in the first case.
+``/v1/pools/{name}/serve/v1/embeddings``, except for the format of errors: OpenAI's in the first case.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _handler(route: OnlineRoute, ctx: Dependencies, pools: ChosenPools) -> Handl
                 return await face.answer_by_proxy(proxy, request, caller, face.new_body(request), wakes=False)
             except ApiError as exc:
                 if exc.code is not ErrorCode.NOT_READY or proxy.router.groups:
-                    raise  # otherwise the last group has left while it had the question
+                    raise  # otherwise the last group has left while it had the request
         return json_response(debug_at_zero(entry, view, ctx.services.now_ms()))
 
     return answer_debug if route is DEBUG else answer

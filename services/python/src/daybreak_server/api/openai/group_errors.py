@@ -1,4 +1,4 @@
-"""Gives an error of a group OpenAI's shape. Groups answer all clients with ``application/problem+json``."""
+"""Converts the errors of groups to OpenAI's format. Groups answer all clients with ``application/problem+json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REPLACED = (b"content-type", b"content-length")
 
 
 class WithOpenAIErrors(Response):
-    """The answer of a group, passed on as it arrives. Only an error is read as a whole, and made again."""
+    """The answer of a group, passed on as it arrives. Only an error is read as a whole and converted."""
 
     def __init__(self, answer: Response) -> None:
         self.status_code = answer.status_code

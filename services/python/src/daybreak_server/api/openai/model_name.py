@@ -13,7 +13,7 @@ _FORM_FIELD = re.compile(
 
 
 def model_in(body: bytes, content_type: str, *, complete: bool) -> str | None:
-    """The model that a body names; ``None`` if it names none, or not in this beginning of it."""
+    """The model that a body names; ``None`` if it names none. If not ``complete``, ``body`` is only the beginning."""
     if content_type.startswith("multipart/form-data"):
         found = _FORM_FIELD.search(body)
         return found[1].decode("utf-8", "replace").strip() if found else None
@@ -26,7 +26,7 @@ def model_in(body: bytes, content_type: str, *, complete: bool) -> str | None:
 
 
 def with_model(body: bytes, content_type: str, name: str) -> bytes:
-    """A whole body that names another model."""
+    """The whole body, with ``name`` in place of the model that it names."""
     if content_type.startswith("multipart/form-data"):
         found = _FORM_FIELD.search(body)
         return body if found is None else body[: found.start(1)] + name.encode() + body[found.end(1) :]

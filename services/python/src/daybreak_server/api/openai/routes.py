@@ -164,7 +164,7 @@ class OpenAIFace:
 
 
 def route_of(path: str) -> str:
-    """The route of a path, for metrics and traces, which need few different ones."""
+    """The route of a path, for metrics and traces, which need a small number of different values."""
     return path if path in ROUTES else OTHER
 
 

@@ -49,8 +49,8 @@ class Candidate:
         return not self.blocked and (self.capacity is None or self.own < self.capacity)
 
     def weight(self, key: int) -> int:
-        """The rank of this group for a key. Each key has an order of groups of its own, which is the same in all
-        gateways and changes for few keys when a group comes or goes.
+        """The rank of this group for a key. Each key has its own order of the groups, which is the same in all
+        gateways. When a group comes or goes, the first group changes for few keys only.
         """
         return _mixed(self.point ^ key)
 

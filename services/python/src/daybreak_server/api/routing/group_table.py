@@ -3,14 +3,14 @@
 The store's view comes once a second and says which groups exist. In between, this gateway knows better how many
 requests it has sent, which group refuses connections, and which one is full or leaves:
 
-* An ended lease, a drain mark or a refused connection takes a group out. Nothing else does: a group that is slow or
-  full stays in.
+* An ended lease, a drain mark, a refused connection or the group's own report that it leaves takes a group out. Nothing
+  else does: a group that is slow or full stays in.
 * The store keeps the drain mark. A group that reports to this gateway that it leaves is taken out at once, and the next
   views decide whether it stays out.
 * A group that refused a connection is tried again after a pause, because it may only have been unreachable for a
   moment.
-* A group that refused a request because it is full is blocked for a moment: until one of our requests on it ends, or
-  until a pause ends.
+* A group that refused a request because it is full is blocked for a moment: until one of this gateway's requests to it
+  ends, or until a pause ends.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class _Known:
 
 
 class GroupTable:
-    """The groups of one pool. :attr:`ready` has those that may get requests, in the order of their ids. It is another
-    object if and only if they have changed."""
+    """The groups of one pool. :attr:`ready` has those that may get requests, in the order of their ids. It becomes a
+    new object only when these groups change."""
 
     def __init__(self) -> None:
         self.ready: Sequence[Candidate] = ()

@@ -61,7 +61,7 @@ class Interruptible:
 class WatchTimer:
     """Tells each watch when ``WATCH_AFTER_S`` have passed, unless it has stopped.
 
-    All have the same time to wait, so the first one is always the next.
+    All watches wait equally long, so the one that was added first is always the next.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class WatchTimer:
         """The loop whose timer runs."""
 
     def add(self, watch: ClientWatch, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell this watch."""
+        """Tell this watch when its time has come."""
         self._waiting.append(watch)
         if self._loop is not loop:
             self._start(watch, loop)
@@ -111,7 +111,7 @@ class ClientWatch:
         self._task: asyncio.Task[None] | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self.watch_at = self._loop.time() + WATCH_AFTER_S
-        """When the client is watched."""
+        """The time from which the client may be watched."""
         if self.watch_at < deadline:
             timer.add(self, self._loop)
         else:
@@ -133,7 +133,7 @@ class ClientWatch:
     def stop(self) -> None:
         """Stop watching."""
         self.stopped = True
-        self._receive = self._current = None  # the timer still holds the watch
+        self._receive = self._current = None  # the timer still refers to this watch
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         if self._task is not None:

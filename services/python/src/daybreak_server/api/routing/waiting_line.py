@@ -37,7 +37,7 @@ class Ticket:
     tried: bool = False
     """Whether it has had a group before. It then waits at the front of the line."""
     wakes: bool = True
-    """Whether it may wait while the pool has no group, so that one is started. A question about the groups may not."""
+    """Whether it may wait while the pool has no group, so that one is started. A ``GET /debug`` may not."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

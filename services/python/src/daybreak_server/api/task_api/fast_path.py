@@ -4,7 +4,7 @@ A fast path is a handler that duplicates a route. Both serve the same method and
 errors included, but the fast path costs a fraction of the time. :class:`App` looks for a fast path first and falls back
 to the routes, so that other methods, other paths and WebSockets work as usual.
 
-Paths below a prefix can have one fast path together (``serving``), because they are passed on as they are.
+All paths below a prefix can share one fast path (``serving``), because their requests are passed on as they are.
 
 The fast path shares the route's code (``routes.submit`` defines both), uses the same ``RequestMiddleware`` and reports
 the route's path to the metrics.

@@ -70,7 +70,7 @@ class LeaderDeps:
     metrics: RankMetrics = field(default_factory=RankMetrics)
     tracing: Tracing = NO_TRACING
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
-    """What opens each place from which tasks of a group that answers requests may read files."""
+    """By name, the functions that open the places from which tasks of an ``online`` pool may read files."""
 
 
 class EventReporter:

@@ -1,7 +1,7 @@
 """The process group for the workload's data: ``torch.distributed`` (NCCL on GPUs, gloo on CPUs).
 
-The leader's store takes a free port, which the rendezvous sends to the followers. Only groups of several ranks import
-this module.
+The leader's ``TCPStore`` listens on a free port, which the rendezvous sends to the followers. Only groups of several
+ranks import this module.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _tcp_store: Any = vars(dist)["TCPStore"]  # torch does not export its type
 
 
 def open_store(host: str, *, size: int, timeout_s: float) -> Any:
-    """Open the leader's store, on a free port (``store.port``)."""
+    """Open the leader's ``TCPStore``, on a free port (``store.port``)."""
     return _tcp_store(
         host, 0, size, is_master=True, timeout=timedelta(seconds=timeout_s), wait_for_workers=False
     )
 
 
 def join_store(host: str, port: int, *, size: int, timeout_s: float) -> Any:
-    """Connect a follower to the leader's store."""
+    """Connect a follower to the leader's ``TCPStore``."""
     return _tcp_store(
         host, port, size, is_master=False, timeout=timedelta(seconds=timeout_s), wait_for_workers=False
     )

@@ -42,7 +42,7 @@ class RankDeps:
     watchdog: Callable[[], Watchdog] | None = None
     """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
-    """What opens each place from which tasks of a group that answers requests may read files."""
+    """By name, the functions that open the places from which tasks of an ``online`` pool may read files."""
     fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
     """Downloads the model, calling its argument with the bytes present and the total. ``None``: none is needed."""
     on_model_unavailable: Callable[[Cause], None] = _log.warning

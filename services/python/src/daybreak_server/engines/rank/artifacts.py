@@ -6,7 +6,7 @@ stored the file and its reply was lost.
 
 Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work, one at a
 time. The record's pointer moves with a fenced report; only then is the file of the previous checkpoint deleted. The
-sweeper removes leftovers, so a failed deletion only delays that.
+gateways delete what is left behind (the *sweeper*), so after a failed deletion a file only stays for longer.
 """
 
 from __future__ import annotations

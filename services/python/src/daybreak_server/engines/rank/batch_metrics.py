@@ -25,13 +25,13 @@ class BatchMetrics:
 
     @harmless
     def batch(self, items: int, seconds: float) -> None:
-        """A batch of so many items took so long."""
+        """A batch of ``items`` items took ``seconds``."""
         self._meter.histogram(catalogue.RANK_BATCH_SIZE, self._pool).observe(items)
         self._meter.histogram(catalogue.RANK_BATCH, self._pool).observe(seconds)
 
     @harmless
     def waited(self, seconds: float) -> None:
-        """An item that a caller waits for has waited so long for its batch."""
+        """An item that a caller waits for has waited ``seconds`` for its batch."""
         self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
 
     @harmless
@@ -46,12 +46,12 @@ class BatchMetrics:
 
     @harmless
     def waiting(self, items: int) -> None:
-        """So many items wait for a batch now."""
+        """``items`` items wait for a batch now."""
         self._meter.gauge(catalogue.RANK_BATCH_WAITING, self._pool).set(items)
 
     @harmless
     def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
-        """So many items were found in the cache or not, and the cache has this size now."""
+        """``hits`` items were found in the cache and ``misses`` were not. The cache has ``size_bytes`` now."""
         for outcome, count in ((HIT, hits), (MISS, misses)):
             self._meter.counter(catalogue.RANK_CACHE_LOOKUPS, self._pool, outcome).inc(count)
         self._meter.gauge(catalogue.RANK_CACHE_BYTES, self._pool).set(size_bytes)

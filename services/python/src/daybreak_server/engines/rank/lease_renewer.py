@@ -148,7 +148,7 @@ class LeaseRenewer:
         self.drain = False
         """Whether the store has marked the group to drain."""
         self.batching: Mapping[str, Any] = {}
-        """What an administrator has changed of the pool's setting ``batching``. Read with each report."""
+        """An administrator's changes to the pool's setting ``batching``. Read with each report."""
 
     def start(self) -> None:
         """Start the thread, and the watchdog."""

@@ -84,7 +84,7 @@ class Watchdog:
             time.sleep(0.01)
 
     def hold(self, lease: Lease, *, renewed_at: float) -> None:
-        """Watch this lease too. ``renewed_at``: the time of the oldest of the last renewals of the leader's leases."""
+        """Watch this lease too. ``renewed_at``: when the least recently renewed of the leader's leases was renewed."""
         self.shared.write(renewed_at=renewed_at)
         self.shared.hold(lease)
 

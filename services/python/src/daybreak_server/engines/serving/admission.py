@@ -1,7 +1,7 @@
 """How many requests a group holds, and why it refuses more.
 
-A request that is refused here was not run, not even in part, so its sender can try it on another group. Only one that
-is refused as ``broken`` has begun to run.
+A refused request has not begun to run, so its sender can try it on another group. The only exception is a request that
+is refused as ``broken``: it has begun to run.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """The leader of a group that answers requests: opens the HTTP server, and looks after the requests until it leaves.
 
 The requests run on threads of their own (:mod:`~daybreak_server.engines.serving.worker_threads`): as many as the
-group's capacity if it has one rank, and one thread if it has several, because their ranks can only do the same thing at
-the same time. The loop on the work thread never runs a request. Four times a second it
+group's capacity if it has one rank, and one thread if it has several, because all ranks must do the same thing at the
+same time. The loop on the work thread never runs a request. Four times a second it
 
 * beats the heartbeat, which the lease renewer and the watchdog read;
 * breaks the group if a request has shown no progress for ``stall_s``, because its thread may never return;
 * refuses new requests while the store marks the group to drain, and stops those that still run after ``drain_s``;
-* passes on what an administrator has changed of the pool's batches;
+* passes an administrator's changes to the pool's setting ``batching`` on to the workload;
 * breaks the group if its task has stalled;
 * measures the free memory, which the lease renewer reports with the load once a second.
 
-If the workload takes tasks, another thread claims one at a time and works it off beside the requests
+If the workload takes tasks, another thread claims one at a time and runs it beside the requests
 (:mod:`~daybreak_server.engines.serving.bulk.task_loop`).
 
 A group at capacity refuses further requests and is otherwise well. Only an error that leaves the process unusable, a
@@ -210,7 +210,7 @@ class ServingLeader:
         self._pass_on_batching()
 
     def _pass_on_batching(self) -> None:
-        """Tell the workload what an administrator has changed of its batches."""
+        """Pass an administrator's changes to the setting ``batching`` on to the workload."""
         changes = self._lease_renewer.batching
         if changes == self._batching:
             return

@@ -29,7 +29,7 @@ class WorkerThreads(Generic[T]):
         self._run_here = inherited(self._run)
 
     def submit(self, item: T) -> None:
-        """Have an item worked on. Returns at once."""
+        """Queue an item for ``work``. Returns at once."""
         with self._lock:
             if self._free > 0:
                 self._free -= 1

@@ -49,7 +49,7 @@ class VectorCache:
         return found
 
     def put(self, key: Key, vector: Any) -> None:
-        """Keep a vector (a numpy array). Those that were not used for longest leave."""
+        """Keep a vector (a numpy array). If there is no room for it, the least recently used vectors are dropped."""
         with self._lock:
             if key in self._vectors:
                 return

@@ -26,7 +26,7 @@ from daybreak_server.workloads.text.tokens import MANY, TextTokenizer, Tokens
 PLACES = re.compile(r"\{(instruction|query|document)\}")
 CAUSAL = "ForCausalLM"
 KINDS = ("ForSequenceClassification", CAUSAL)
-"""How the names of architectures end that can rank."""
+"""The endings of the names of architectures that can rank."""
 
 
 class Score(NamedTuple):
@@ -80,7 +80,7 @@ class RerankModel:
         """The tokens of pairs of a query and a document.
 
         :param fields: what errors call each pair.
-        :param cut: whether a document that is too long is cut, also if the options say that it is an error.
+        :param cut: whether a document that is too long is cut, even if the options say that it is an error.
         :raises RequestError: if a pair is too long.
         """
         if not self._is_language_model:
@@ -138,7 +138,7 @@ class RerankModel:
 
 
 def _is_language_model(options: RerankOptions, folder: str) -> bool:
-    """Whether the model is one. :raises ModelMissingError: if it is neither that nor a cross-encoder."""
+    """Whether the model is a language model. :raises ModelMissingError: if it is no cross-encoder either."""
     path = Path(folder) / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     names = [str(name) for name in config.get("architectures") or ()]

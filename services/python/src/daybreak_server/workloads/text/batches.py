@@ -1,7 +1,7 @@
-"""Runs the inputs of all requests of a group in batches, and answers what a request may meet on the way.
+"""Runs the inputs of all requests of a group in batches, and turns what may go wrong into error responses.
 
 A request waits on its own thread for its results (:class:`~daybreak_server.batching.executor.BatchExecutor`). While it
-waits, it asks several times a second whether its client has gone. Each such question shows the group's watchdog that
+waits, it asks several times a second whether its client has gone. Each such question shows the group's leader that
 the request advances. So it is asked only if that is true: if no batch runs, or one has ended since the last question.
 A model that hangs then makes the request stall, and the group restarts.
 """
@@ -112,7 +112,7 @@ class TextBatches(Generic[P, R]):
         return cancelled_now
 
     def set_batching(self, changes: Mapping[str, Any]) -> None:
-        """Take the settings with these changes from the next batch on."""
+        """Use the settings with these changes, from the next batch on."""
         try:
             self._executor.rules = Rules.of({**self._settings, **changes})
         except (TypeError, ValueError) as exc:  # the gateway has checked them, but may be of another version

@@ -1,4 +1,4 @@
-"""Reads the lines of a task, and computes those that can be read. A line that cannot be has an error of its own."""
+"""Reads the lines of a task, and computes those that can be read. Every other line gets an error of its own."""
 
 from __future__ import annotations
 

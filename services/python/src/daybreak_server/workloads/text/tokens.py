@@ -1,7 +1,7 @@
 """Turns texts into token ids, on the threads of requests: a batch then needs no tokenizer, and lengths are known.
 
-A fast tokenizer is used by its Rust object, with truncation and padding off. Calls of it from several threads do not
-disturb each other, unlike those of the Python wrapper, which sets both for each call.
+Of a fast tokenizer, the Rust object is used directly, with truncation and padding off. Several threads may call it at
+once, unlike the Python wrapper, which sets truncation and padding for each call.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TextTokenizer:
     :param most: tokens that the model takes.
     :param cut: whether longer texts are cut, rather than refused.
     :param lower: whether texts are changed to lower case first.
-    :param vocabulary: token ids of the model, if that are fewer than the tokenizer's.
+    :param vocabulary: number of token ids of the model, if it is smaller than the tokenizer's.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TextTokenizer:
         self.before, self.after = self._special()
 
     def texts(self, texts: Sequence[str], field: str, *, prefix: str = "") -> list[Tokens]:
-        """The tokens of texts, each behind ``prefix``, with special tokens.
+        """The tokens of texts, each after ``prefix``, with special tokens.
 
         :raises RequestError: if one is too long.
         """
@@ -66,7 +66,7 @@ class TextTokenizer:
         return [self._fitting(ids, self._name(field, number)) for number, ids in enumerate(encoded)]
 
     def ids(self, lists: Sequence[Sequence[Any]], field: str, *, prefix: str = "") -> list[Tokens]:
-        """Token ids that a client has sent, behind the tokens of ``prefix``, with special tokens.
+        """Token ids that a client has sent, after the tokens of ``prefix``, with special tokens.
 
         :raises RequestError: if one is not in the vocabulary, or a list is empty or too long.
         """
@@ -92,7 +92,7 @@ class TextTokenizer:
     ) -> list[Tokens]:
         """The tokens of pairs of texts, as a cross-encoder reads them. Only the second text is ever cut.
 
-        :param cut: whether this may be, also if the tokenizer was made to refuse.
+        :param cut: whether it may be cut, even if the tokenizer was made to refuse longer texts.
         :raises RequestError: if a pair is too long.
         """
         found = []

@@ -1,4 +1,4 @@
-"""Tells whether results of a model may stand beside those of another group: a digest of its files and its options.
+"""Tells whether the results of two groups may be mixed, by a digest of the model's files and of the options.
 
 The files of a model have gigabytes, so only samples of a large file are read. Training changes nearly all weights, so
 the samples of two models differ even where their names, sizes and headers are the same.

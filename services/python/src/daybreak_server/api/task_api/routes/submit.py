@@ -106,8 +106,8 @@ async def _made(
 ) -> NewTask | Submitted:
     """The task of a submit.
 
-    If the file that it names is gone, it may be the repeat of a submit that was accepted while the file existed. Then
-    this is what that submit created.
+    If the file that the task names is gone, the request may repeat a submit that was accepted while the file existed.
+    Then the result is the task which that submit created.
     """
     store, tenant = ctx.services.store, caller.tenant
     try:

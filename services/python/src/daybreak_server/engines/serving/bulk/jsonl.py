@@ -1,8 +1,8 @@
 """Reads a JSONL file line by line, with line numbers and limits.
 
 Each line of the file is one :class:`Line`, also one that is empty, too long or not JSON: its ``error`` says why it has
-no value. So the numbers of the output are those of the input. A last line needs no line break, and a file that ends
-with one has no empty line after it. Reading can begin behind any line, whose number and end are known.
+no value. So the numbers of the output are those of the input. The last line needs no line break, and a file that ends
+with one has no empty line after it. Reading can begin after any line whose number and end are known.
 
 A line that is too long is passed over in pieces and never held in memory.
 """
@@ -27,7 +27,7 @@ class Line:
     number: int
     """From 1."""
     end: int
-    """The offset of the first byte behind it."""
+    """The offset of the first byte after it."""
     size: int
     """Bytes that its value was read from."""
     value: Any = None
@@ -35,7 +35,7 @@ class Line:
 
 
 def read_lines(file: BinaryIO, *, max_line_bytes: int, number: int = 0, offset: int = 0) -> Iterator[Line]:
-    """The lines behind line ``number``, which ends at ``offset``.
+    """The lines after line ``number``, which ends at ``offset``.
 
     :param max_line_bytes: The longest line, without its line break.
     """

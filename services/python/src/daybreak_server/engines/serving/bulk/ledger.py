@@ -1,8 +1,8 @@
-"""What the checkpoint of a task over a file says: which lines have their results in which stored parts of the output.
+"""The checkpoint of a task that computes a file: the stored parts of the output, and up to which line they reach.
 
 A part is a piece of the output in the blob store. Its key has the token of the attempt that stored it, so no attempt
 overwrites the part of another. Only parts that the reported checkpoint names count. An attempt begins with these parts,
-in order, and continues behind their last line: so no line is lost, and none is there twice, whatever was computed or
+in order, and continues after their last line. So no line is lost and none appears twice, whatever was computed or
 stored after the checkpoint.
 """
 

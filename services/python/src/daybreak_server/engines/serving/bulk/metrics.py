@@ -34,7 +34,7 @@ class BulkMetrics:
 
     @harmless
     def lines(self, *, computed: int, failed: int) -> None:
-        """So many lines were written to the output. Lines of earlier attempts do not count again."""
+        """``computed`` results and ``failed`` errors were written. Lines of earlier attempts do not count again."""
         for outcome, count in ((LineOutcome.COMPUTED, computed), (LineOutcome.FAILED, failed)):
             if count:
                 self._meter.counter(catalogue.RANK_TASK_LINES, self._pool, outcome).inc(count)

@@ -1,7 +1,7 @@
 """The output of a task: a local file, whose parts are stored beside the work.
 
 ``append`` writes the results of lines to the file. ``store`` stores what has been written since the last part, on a
-thread of its own, and waits for that as long as it may: a slow blob store then delays checkpoints, not the work. The
+thread of its own, and waits for that at most ``timeout_s``: a slow blob store delays checkpoints, not the work. The
 :class:`~daybreak_server.engines.serving.bulk.ledger.Ledger` advances when a part is stored.
 
 The parts are below ``<task>/checkpoints/``, so they are deleted with the checkpoints when the task ends. The artifact
@@ -38,7 +38,7 @@ class Output:
     def __init__(self, path: Path, ledger: Ledger, blobs: Blobs, *, prefix: str) -> None:
         self.path = path
         self.ledger = ledger
-        """As far as parts are stored."""
+        """Reaches as far as parts are stored."""
         self._blobs = blobs
         self._prefix = prefix
         self._file = path.open("wb")
@@ -60,7 +60,7 @@ class Output:
     def restore(self) -> Iterator[None]:
         """Fetch the parts of the ledger. Yields after each piece.
 
-        :raises PartMismatchError: if one of them is not what the ledger says. Then begin with an empty ledger.
+        :raises PartMismatchError: if one of them is not what the ledger says. The caller begins with an empty ledger.
         :raises BlobError: if the blob store cannot be read.
         """
         for part in self.ledger.parts:

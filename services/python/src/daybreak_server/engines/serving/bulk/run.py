@@ -1,4 +1,4 @@
-"""Works off the file of one task, as the ``run`` of a workload.
+"""Computes the lines of the file of one task, as the ``run`` of a workload.
 
 The phases are ``input`` (copying the file), ``resume`` (fetching the parts of earlier attempts) and ``lines``. The step
 number is the last line whose result is written. Every step has a snapshot: the ledger of the output, which first stores
@@ -33,7 +33,7 @@ CONTENT_TYPE = "application/jsonl"
 
 
 class BulkRun:
-    """Implements :class:`daybreak_server.workloads.base.Workload` with the ``bulk`` of a workload that serves.
+    """Implements :class:`daybreak_server.workloads.base.Workload` with the method ``bulk`` of a serving workload.
 
     :param store_s: How long a snapshot may wait until its part is stored.
     """
@@ -64,7 +64,7 @@ class BulkRun:
         """Do nothing."""
 
     def run(self, task: Task[BulkParams], ctx: Context) -> Iterator[Step]:
-        """Work off the file of a task."""
+        """Compute the lines of a task's file."""
         file = Copy(ctx.workdir / "input.jsonl")
         blobs, key = located(task.params.file, self._places, lambda: self._blobs)
         with self._heartbeat.during("input", BLOB_STALL_S):

@@ -26,7 +26,7 @@ TOO_LARGE = "input_too_large"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a file may be."""
+    """The limits of a file."""
 
     max_bytes: int = 1 << 30
     max_line_bytes: int = 1 << 20
@@ -44,7 +44,7 @@ class Copy:
 
 
 Places = Mapping[str, Callable[[], Blobs]]
-"""What opens each place, by its name."""
+"""The functions that open the places, by the places' names."""
 
 
 def located(

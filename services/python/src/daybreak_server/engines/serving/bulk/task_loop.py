@@ -5,12 +5,13 @@ progress, checkpoints, artifacts, settlements and traces are the same code. Thre
 here:
 
 * The *workload* is a :class:`~daybreak_server.engines.serving.bulk.run.BulkRun`.
-* The *state* of the group in its record belongs to the loop of requests; this one only changes ``tasks``. The store
-  itself keeps a group busy that holds a task, so its task is live and its host is not removed as idle.
+* The *state* of the group in its record belongs to the loop of requests; this loop changes only ``tasks`` and
+  ``detail``. The store itself treats a group that holds a task as busy, so the task is live and the group's host is not
+  removed as idle.
 * The *heartbeat* is the task's own. The leader's loop asks :meth:`TaskThread.stalled` and breaks the group, as it does
   for a request that stalls.
 
-A group that leaves, or breaks for a reason that is not the task's, releases the task. The next group continues behind
+A group that leaves, or breaks for a reason that is not the task's, releases the task. The next group continues after
 the last line of the checkpoint.
 """
 

@@ -1,15 +1,15 @@
-"""Computes the lines of a file in windows, the next ones while the results of the first are awaited.
+"""Computes the lines of a file in windows: groups of consecutive lines.
 
-Two windows are computed at once. So the batches of the device do not run dry while one of them is read, tokenised or
-written. Their results come in the order of the file.
+Two windows are computed at once, so the device has work from one of them while the other is read, tokenised or
+written. The results come in the order of the file.
 
 While a window is awaited, ``results`` yields ``None`` now and then, but only if the workload has shown that batches
 end. The caller passes that on as a step. So a task that gets no batch for a while, because requests take all of them,
 is no stall; a model that hangs is one. And a request to cancel is seen without waiting for the window.
 
 An error of the model concerns a whole window at first. The window is then computed again in halves, and so on, until a
-line is alone with the error, which becomes its own. If that happens to every line of a window, it is not the lines'
-fault, and the attempt fails.
+line is alone; if that line fails, it gets the error as its result. If every line of a window fails, it is not the
+lines' fault, and the attempt fails.
 """
 
 from __future__ import annotations
