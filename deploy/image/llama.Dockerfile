@@ -3,7 +3,7 @@
 #
 #   docker build -t daybreak-llama:dev -f deploy/image/llama.Dockerfile .
 #
-# It contains nothing of Daybreak, as any image of an engine: the chart copies the worker into the pod.
+# Like the image of any engine, it does not contain Daybreak's worker: the chart copies the worker into the pod.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 COPY services/python/src/daybreak_server/local/llama_cpp /opt/llama

@@ -1,6 +1,7 @@
 """Run after each install and upgrade: registers the models of the chart's values.
 
-A model that exists as the values say is fine. One that differs is an error: only an administrator may delete it.
+If a model is already registered as the values say, the script does nothing. If it differs, the script
+fails, because it never deletes a model.
 """
 
 import json
@@ -19,7 +20,7 @@ PAUSE_S = 2.0
 
 
 def call(path, body=None):
-    """One request. Returns its status and its JSON; repeats it until a gateway is ready."""
+    """Send a request until a gateway answers it. Returns the status, and the JSON or the text of an error."""
     data = None if body is None else json.dumps(body).encode()
     while True:
         try:

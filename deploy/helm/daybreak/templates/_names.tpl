@@ -52,7 +52,7 @@ app.kubernetes.io/part-of: daybreak
 {{- .Values.rayToken.existingSecret | default (printf "%s-ray-token" (include "daybreak.fullname" .)) -}}
 {{- end -}}
 
-{{/* The Secret with the token of gateways, workers and those who register models, or empty. */}}
+{{/* The Secret with the token that gateways, workers and the job that registers models use, or empty. */}}
 {{- define "daybreak.workersTokenSecret" -}}
 {{- $made := ternary (printf "%s-workers-token" (include "daybreak.fullname" .)) "" (or (not (empty .Values.workers)) (not (empty .Values.models))) -}}
 {{- .Values.workersToken.existingSecret | default $made -}}

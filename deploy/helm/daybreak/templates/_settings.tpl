@@ -43,7 +43,8 @@
 {{- $settings := fromYaml (include "daybreak.commonSettings" .) -}}
 {{- $_ := set $settings "http" (dict "host" "0.0.0.0" "port" 8000) -}}
 {{- if .Values.tracing.enabled -}}
-{{- /* Who takes a submit decides whether it is sampled; groups do not use the ratio, so a change must not replace them. */ -}}
+{{- /* The gateway that accepts a submit decides whether to sample it. Groups do not use the ratio, so a change must not
+       replace them. */ -}}
 {{- $_ := set $settings.tracing "sample_ratio" .Values.tracing.sampleRatio -}}
 {{- end -}}
 {{- $pools := dict -}}

@@ -8,7 +8,7 @@
 {{- printf "%s-workers-%s" (include "daybreak.fullname" (index . 0)) (index . 1) -}}
 {{- end -}}
 
-{{/* Whether KEDA decides how many there are: "true" or "false". */}}
+{{/* Whether KEDA sets the number of these workers: "true" or "false". */}}
 {{- define "daybreak.workerScaled" -}}
 {{- $worker := fromYaml (include "daybreak.worker" .) -}}
 {{- and (eq (include "daybreak.keda" (index . 0)) "true") (kindIs "invalid" $worker.replicas) -}}
