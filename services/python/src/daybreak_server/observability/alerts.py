@@ -24,7 +24,7 @@ class Severity(StrEnum):
     WARNING = "warning"
     """Act within the working day."""
     INFO = "info"
-    """Know it."""
+    """For information."""
 
 
 class Needs(StrEnum):

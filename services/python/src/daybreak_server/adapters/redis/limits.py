@@ -9,8 +9,8 @@ from __future__ import annotations
 # ── the queue ─────────────────────────────────────────────────────────────────────────────────────────────
 
 RUNNING_BAND = 1 << 52
-"""Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks, which have a band of
-``PRIORITY_BAND`` for each priority."""
+"""Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks. Those have one
+band of scores for each priority, each ``PRIORITY_BAND`` wide."""
 
 WAKEUPS_MAX = 64
 """Entries of the wake-up list. Idle leaders beyond this number find their tasks when they poll."""
