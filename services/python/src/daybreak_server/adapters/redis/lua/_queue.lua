@@ -12,8 +12,8 @@ resets[#resets + 1] = function()
   head, second_share, second_name, wakeups, recheck = nil, nil, nil, 0, false
 end
 
--- Whether a tenant may have another weight than 1. If not, no weight is read. `tick` sets `equal_weights`. It is
--- missing if an earlier version stored the weights.
+-- Whether a tenant may have another weight than 1. If not, no weight is read. `tick` sets `equal_weights`. Until
+-- the first tick it is missing, so the weights that an earlier version stored are read.
 local function weights_differ() return number('equal_weights') ~= 1 end
 
 local function tenant(name)
