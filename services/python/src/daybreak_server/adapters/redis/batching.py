@@ -1,4 +1,4 @@
-"""The changes that an administrator has made to a pool's setting ``batching``.
+"""An administrator's changes to a pool's setting ``batching``.
 
 Each value is a field of its own in the hash ``meta``, so two changes of different values at the same time do not undo
 each other.

@@ -58,7 +58,7 @@ GROUPS_MAX = 500
 """Group records that one call reads."""
 
 MEASURED_TENANTS_MAX = 200
-"""Tenants whose queues `measure` examines. The tasks of further ones have the priority `other`."""
+"""Tenants whose queues `measure` examines. The tasks of further tenants count under the priority `other`."""
 
 WANTED_MAX = 1_000
 """Groups that the requests of a pool can ask for."""

@@ -157,7 +157,7 @@ class RedisQueue:
         return replace(record, drain=bool(drain))
 
     def batching(self) -> Mapping[str, Any]:
-        """What an administrator has changed of the pool's setting ``batching``."""
+        """An administrator's changes to the pool's setting ``batching``."""
         with translated():
             stored = self._client.hmget(self._keys.single("meta"), batching.FIELDS)
         return batching.decode(dict(zip(batching.FIELDS, stored, strict=True)))
