@@ -6,8 +6,9 @@ time that it takes in such a client. ``httptools`` is the parser.
 
 The life of an exchange: :meth:`Connection.start` writes the request. The parser's callbacks fill the
 :class:`Answer`: first the head, then parts of the body. While more than ``HIGH_WATER`` bytes of parts wait for the
-caller, the connection does not read, and TCP's window stops the group. The connection may be used again once
-:attr:`Connection.reusable` is true, which is never the case after a cancelled or broken exchange.
+caller, the connection does not read, and TCP's window stops the group. After the whole answer,
+:meth:`Connection.release` puts the connection back, unless it cannot be used again. A cancelled or broken exchange
+always closes it.
 """
 
 from __future__ import annotations

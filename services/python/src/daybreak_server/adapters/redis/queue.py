@@ -79,7 +79,7 @@ class RedisQueue:
         """Claim the next task in fair order. Returns ``None`` after ``wait_s``, or if the group drains.
 
         A task that the group still holds but does not know is released first. While the group drains, the call takes
-        half a second, so that a loop around it does not spin.
+        half a second (at most ``wait_s``), so that a loop around it does not spin.
         """
         deadline = time.monotonic() + wait_s
         woken_at: float | None = None
