@@ -1,7 +1,7 @@
 """A scripted fault for alerts that only Kubernetes can cause.
 
-A fault is a context: inside it something is wrong, after it everything is as before. It gives a function that the test
-calls again and again while it waits for the alerts: it is what clients do during the fault.
+A fault is a context: inside it something is wrong, and after it everything is as before. The context yields a function
+that does what clients do during the fault. The test calls the function again and again while it waits for the alerts.
 """
 
 from __future__ import annotations

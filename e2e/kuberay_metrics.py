@@ -1,4 +1,4 @@
-"""KubeRay's operator, exporting its metrics. Its Helm chart lets it, but its default is off."""
+"""KubeRay's operator, exporting its metrics. An option of its Helm chart does this, but is off by default."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def test_prometheus_evaluates_every_rule_of_the_chart(run: Observed) -> None:
 
 
 def test_every_query_that_needs_kubernetes_has_data(run: Observed) -> None:
-    """Of all panels; also what Ray exports, whose names and labels come from the chart's monitor."""
+    """All panels, also those of what Ray exports, whose names and labels come from the chart's monitor."""
     _make_a_failure(run)
     left = {
         f"{dashboard.title} / {panel.title}: {expression}": expression

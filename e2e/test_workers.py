@@ -138,7 +138,7 @@ def test_an_answer_is_streamed(gateway_url: str) -> None:
 def test_no_request_fails_when_the_pod_of_a_worker_is_deleted_or_killed(
     deployment: Deployment, gateway_url: str
 ) -> None:
-    """A deleted pod finishes its answers. A killed one breaks them off before they begin, so the next pod gets them."""
+    """A deleted pod finishes its answers. A killed one has not begun its answers, so the next pod gets them."""
     url = f"{gateway_url}/v1/chat/completions"
     with Load(url, question(), clients=2, deadline_s=DEADLINE_S) as load:
 

@@ -28,7 +28,7 @@ class _Plain(yaml.SafeDumper):
 
 
 def document() -> str:
-    """The manifest as text. By the hash in its annotation, the chart notices another definition before an upgrade."""
+    """The manifest as text. The chart compares the hash in its annotation before an upgrade."""
     manifest = definition()
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
     manifest["metadata"]["annotations"] = {"daybreak.dev/definition": digest}

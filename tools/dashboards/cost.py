@@ -9,7 +9,7 @@ _LABELS = {
     "daybreak_gpu_wasted_seconds_total": ("cause",),
     "daybreak_tenant_gpu_seconds_total": ("tenant", "kind"),
 }
-"""Labels besides the pool, which the difference between gateways must keep."""
+"""The labels besides the pool by which :func:`grown` must group a total."""
 
 
 def _sum(metric: str, window: str, by: str = "", matcher: str = "") -> str:

@@ -324,8 +324,8 @@ class ObservedRun:
             assert self.ask(deadline_s=2.0) == 503
 
     def _batches(self) -> None:
-        """Texts that share batches, texts that the cache has, files whose lines fill what callers leave, a batch that
-        fails, and requests that are refused. Rates need several rounds."""
+        """Texts that share batches, texts that the cache has, files whose lines fill the room that callers leave,
+        a batch that fails, and requests that are refused. Rates need several rounds."""
         self.answering_group(BATCHES)
         (self.files / "texts.jsonl").write_text('"a cat"\n' * 200 + "0\n")
         file = {"place": "texts", "path": "texts.jsonl"}

@@ -103,7 +103,7 @@ def worker(
 
 
 def plan_with(*placed: tuple[str, str], workers_wanted: int = 0) -> Plan:
-    """A plan in which each worker, the second of a pair, runs the model, the first."""
+    """A plan with a replica for each pair of a model and the worker that runs it."""
     replicas = tuple(Replica(alias=alias, worker=on, devices=(HOST,)) for alias, on in sorted(placed))
     return Plan(placement=Placement(replicas=replicas), workers_wanted=workers_wanted)
 

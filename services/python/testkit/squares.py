@@ -80,7 +80,7 @@ class Squares:
 
 
 def _held(restore: Callable[[Output], Iterator[None]], hold: Path) -> Callable[[Output], Iterator[None]]:
-    """``restore``, which first waits in its phase for the end of the file ``hold``. In a process of its own."""
+    """Return ``restore`` with a wait, in its phase, until the file ``hold`` is gone. For a process of its own."""
 
     def held(output: Output) -> Iterator[None]:
         while hold.exists():

@@ -1,7 +1,7 @@
 """Models of texts for tests: tiny ones with random weights, and the real MiniLM if it is installed.
 
-The tiny ones have the real architectures and a tokenizer of whole words, so each is a second's work. Their answers mean
-nothing, but they must be the same as those of transformers.
+The tiny ones have the real architectures and a tokenizer of whole words, so each takes a second to make. Their answers
+mean nothing, but they must be the same as those of transformers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def minilm() -> Path:
 
 
 def sentence(number: int, words: int) -> str:
-    """A text of so many words, which depends on the number."""
+    """A text of this many words. Another ``number`` gives other words."""
     return " ".join(WORDS[(number * 7 + at * (3 + number % 5)) % (len(WORDS) - 4)] for at in range(words))
 
 
@@ -69,7 +69,7 @@ def word_tokenizer(folder: Path) -> None:
 
 
 def _causal_tokenizer(folder: Path) -> None:
-    """Without special tokens around a text, and padded on the left, as those of language models."""
+    """Write a tokenizer like those of language models: no special tokens around a text, and padding on the left."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

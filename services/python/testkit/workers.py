@@ -163,7 +163,7 @@ class WorkerProcess:
             return client.get("/ready").status_code
 
     def events(self, kind: str) -> list[str]:
-        """What the engines have noted: the second word of the lines of a kind."""
+        """What the engines have logged: the second word of each line of a kind."""
         lines = self.engine_log.read_text().splitlines()
         return [line.split()[1] for line in lines if line.startswith(f"{kind} ")]
 

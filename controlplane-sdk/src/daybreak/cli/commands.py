@@ -21,7 +21,7 @@ _ParseError: type[Exception] = next(
 
 
 class CommandGroup(TyperGroup):
-    """The root group. It prints errors on one line. The exit codes for a closed pipe and a failed task differ."""
+    """The root group. It prints errors on one line. A closed pipe and a failed task have different exit codes."""
 
     def main(
         self,

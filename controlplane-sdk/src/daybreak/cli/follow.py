@@ -71,5 +71,5 @@ class TaskFollower:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file.write_bytes(preview.content)
-        except OSError as error:  # A full disk must not end the following of the task.
+        except OSError as error:  # A full disk must not keep the user from following the task.
             view.log(f"cannot save the preview of step {step}: {file}: {error.strerror or error}")

@@ -237,7 +237,7 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _print_last_lines(output: Output, client: Client, alias: str) -> None:
-    """The last lines of the engines of a model that do not run. Only administrators get them."""
+    """Print the last lines of those engines of a model that do not run. Only administrators get them."""
     for worker in client.workers.list():
         for replica in worker.models:
             if replica.alias == alias and replica.last_lines:

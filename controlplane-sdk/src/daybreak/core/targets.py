@@ -40,7 +40,7 @@ class Target:
 
 
 def target_of(path: str | os.PathLike[str] | None, name: str) -> Target:
-    """Where the artifact ``name`` goes. A ``path`` that is a folder, or ends with ``/``, is where its file is created.
+    """Where the artifact ``name`` goes. If ``path`` is a folder or ends with ``/``, the file is created in it.
 
     :raises DownloadError: if the artifact's name is not a file name.
     :raises OSError: if links form a loop.

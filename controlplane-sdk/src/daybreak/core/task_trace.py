@@ -120,7 +120,7 @@ class TaskTrace:
 def trace_of(task: Task, events: Iterable[Event], *, now: datetime | None = None) -> TaskTrace:
     """The trace of a task from its record and its events, in their order.
 
-    :param now: Where the trace of a task ends that has not ended; the current time by default.
+    :param now: Where the trace ends if the task has not ended; the current time by default.
     """
     folding = _Folding(task)
     for event in events:

@@ -60,7 +60,7 @@ class Delivery:
         return self._fields[3] if self._decoded is None else self._decoded.type.value
 
     def json(self) -> str:
-        """The event as the API sends it: one JSON object. This is several times faster than to dump :attr:`event`."""
+        """The event as the API sends it: one JSON object. This is several times faster than dumping :attr:`event`."""
         text = entries.event_json(self.id, self._fields) if self._decoded is None else None
         return self.event.model_dump_json(exclude_none=True) if text is None else text
 

@@ -1,7 +1,7 @@
 """Prometheus on this machine, which watches an installation on a cluster as the chart's monitors say.
 
-The monitors and rules come from the chart as it renders for the installation's values, on a cluster that has the
-Prometheus operator: ``helm template``, because the cluster of the tests may not have it.
+The monitors and rules come from the chart. ``helm template`` renders it with the installation's values, as for a
+cluster with the Prometheus operator, because the cluster of the tests may not have one.
 """
 
 from __future__ import annotations

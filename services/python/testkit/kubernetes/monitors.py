@@ -1,10 +1,11 @@
 """Prometheus' scrape configuration from ServiceMonitors and PodMonitors, as the Prometheus operator makes it.
 
-A wrong selector, port or label in a monitor gives the same wrong result here as there: the operator's rules are in its
-``pkg/prometheus/promcfg.go``. A monitor with a field that this module does not know is an error.
+A wrong selector, port or label in a monitor gives the same wrong result as with the Prometheus operator, whose rules
+are in its ``pkg/prometheus/promcfg.go``. A monitor with a field that this module does not know is an error.
 
 The targets come from the files of :mod:`~testkit.kubernetes.discovery`. They are scraped through the API server's
-proxy, so pods need not be reachable from this machine. The label ``instance`` is the pod's own address, as without it.
+proxy, so pods need not be reachable from this machine. The label ``instance`` is the pod's own address, as without
+the proxy.
 """
 
 from __future__ import annotations

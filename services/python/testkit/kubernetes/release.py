@@ -37,7 +37,7 @@ class Release:
         self._watch = watch
 
     def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
-        """Install and wait until everything is ready. An older chart replaces the definition of GeneratorPool."""
+        """Install and wait until everything is ready. An older chart brings its own definition of GeneratorPool."""
         force = _force_flags() if self._chart != CHART else []
         options = ["--wait", f"--timeout={timeout_s}s", *force]
         self._helm("install", NAME, str(self._chart), *options, values=values)

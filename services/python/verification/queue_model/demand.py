@@ -29,7 +29,7 @@ class ModelDemand:
         return len(self.needed_since)
 
     def update(self) -> None:
-        """Forget what gateways said whose lease is over, and want as many groups as the other requests need."""
+        """Forget the requests of gateways whose lease is over, and want the groups that the other requests need."""
         clock, grace = self._pool.lease_clock, self._pool.grace
         self.requests = {name: held for name, held in self.requests.items() if clock < max(held[1], grace)}
         if self.target_load is None:

@@ -199,7 +199,7 @@ class ModelPool:
         return known.drain
 
     def deregister(self, group: str, *, died: bool = False) -> None:
-        """Remove a group and release the tasks that it holds. If it died, it counts as lost, unless it did before."""
+        """Remove a group and release its tasks. If it died, it counts as lost, unless it was counted before."""
         self._release_unknown(group, "left")
         known = self.groups.pop(group, None)
         self.totals.counts["groups_lost"] += died and known is not None and not known.lost

@@ -46,7 +46,7 @@ class ModelTask:
     step: int = 0
     """The step that its group reported last."""
     cancel_step: int = 0
-    """The same when its cancel was requested."""
+    """That step when its cancel was requested."""
     due_ms: int | None = None
     start_by: int | None = None
     run_by: int | None = None

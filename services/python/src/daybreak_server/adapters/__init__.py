@@ -1,1 +1,1 @@
-"""What the outside really is: one package an outside system, each importing its one client library."""
+"""Adapters to outside systems: one package for each system, the only one that imports its client library."""

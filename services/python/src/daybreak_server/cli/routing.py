@@ -16,7 +16,7 @@ DEFAULT = "default"
 
 
 def change(settings: Settings, pool: str, policy: str | None) -> str:
-    """Set the policy, if one is given. Returns a line that says which one holds."""
+    """Set the policy, if one is given. Returns a line that says which policy is in force."""
     if pool not in settings.pools:
         fail((f"there is no pool {pool!r}; the settings have: {', '.join(settings.pools)}",), code=2)
     if wiring.workload_spec(settings.pools[pool]).kind != PoolKind.ONLINE:

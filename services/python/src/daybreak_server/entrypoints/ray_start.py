@@ -4,7 +4,7 @@ KubeRay calls ``ray start`` in its pods; in the image, that is this module. It r
 options and the same output, but leaves out what a pod does not need:
 
 - the modules of the other commands (``ray serve``, ``ray job``, ``ray list``), which take a second to import;
-- the log monitor, which sends the output of ranks to drivers: a pod has none;
+- the log monitor, which sends the output of ranks to drivers: a pod has no driver;
 - waits of the raylet for its agents (:mod:`~daybreak_server.adapters.ray.fast_start_node`) and for its own object store
   (:mod:`~daybreak_server.adapters.ray.fast_start_environment`).
 

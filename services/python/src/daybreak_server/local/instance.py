@@ -126,7 +126,7 @@ def instance_tag(folder: Path) -> str:
 
 
 def running_state(folder: Path) -> dict[str, Any]:
-    """What the instance that runs in a folder says in its state file; empty if none is ready there."""
+    """What the instance that runs in a folder says in its state file; empty if none accepts tasks there."""
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

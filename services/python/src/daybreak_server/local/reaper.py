@@ -3,7 +3,7 @@
 Every process that ``up`` starts, and every process that those start, inherits one environment variable with the
 instance's tag. So all of them can be found without a list, by reading ``/proc`` (or ``ps``).
 
-``up`` runs this file as a process of its own, which blocks on a pipe from ``up``. When ``up`` stops in order, it
+``up`` runs this file as a process of its own, which blocks on a pipe from ``up``. When ``up`` stops normally, it
 writes ``done`` into the pipe. When it is killed, the pipe closes without that word, and this process stops all others
 with the tag. The file imports the standard library only, because it runs with ``python -I -S``.
 """

@@ -5,7 +5,7 @@ settings name a Redis), and then Ray and the gateway at the same time. Tasks are
 answers: from then on ``up.json`` exists, with ``ready: false``. ``up`` is ready when every group is. ``observe`` adds
 Prometheus (:mod:`~daybreak_server.local.observe`).
 
-If a group cannot start, ``up`` exits with the reason. Once it is ready, it restarts whatever fails, until SIGINT,
+If a group cannot start, ``up`` exits with the reason. Once ``up`` is ready, it restarts whatever fails, until SIGINT,
 SIGTERM or SIGHUP. Then it stops the processes in reverse order, keeps the logs of Ray, and ends every process that
 is left.
 """

@@ -44,7 +44,7 @@ def plan(view: RegistryView) -> Plan:
 
 
 def removable(view: RegistryView) -> list[str]:
-    """The deleted models of which no worker has a replica any more, or should start one by the plan in the view."""
+    """The deleted models that have no replica any more, neither on a worker nor in the plan of the view."""
     held = {replica.alias for worker in view.workers for replica in worker.replicas}
     held.update(replica.alias for replica in view.plan.placement.replicas)
     return [alias for alias, model in view.models.items() if model.deleted and alias not in held]

@@ -24,7 +24,7 @@ class Severity(StrEnum):
     WARNING = "warning"
     """Act within the working day."""
     INFO = "info"
-    """Know it."""
+    """For information."""
 
 
 class Needs(StrEnum):
@@ -377,8 +377,8 @@ ALERTS: tuple[Alert, ...] = (
         about_pool=False,
     ),
 )
-"""The alerts whose metrics gateways and ranks export. Those about models on workers are in ``alerts_models``, and the
-operator's in ``alerts_kubernetes``."""
+"""The alerts whose metrics gateways and ranks export. Those about batches are in ``alerts_batches``, those about
+models on workers in ``alerts_models``, and those that only Kubernetes can cause in ``alerts_kubernetes``."""
 
 
 def threshold_names() -> tuple[str, ...]:

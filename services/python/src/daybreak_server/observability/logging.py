@@ -50,10 +50,10 @@ def log_to_stderr(log: LogSettings | None = None) -> None:
 
 
 def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR) -> None:
-    """Do the same in a process that Ray has started, whose standard error is a file. If ``log.container`` allows it,
-    also write each line to the container's standard error.
+    """Do what :func:`log_to_stderr` does, in a process that Ray has started, whose standard error is a file. If
+    ``log.container`` allows it, also write each line to the container's standard error.
 
-    Serve replaces ``sys.stderr`` by a stream that logs what is written to it. So this uses the stream behind it.
+    Serve replaces ``sys.stderr`` by a stream that logs what is written to it. So this uses the original stream.
     """
     stderr = sys.__stderr__ or sys.stderr
     writer = _line_writer(log, stderr)

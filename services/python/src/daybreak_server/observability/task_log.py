@@ -50,7 +50,7 @@ def write_lines_with(write: WriteLine | None, *, submits: WriteSubmit | None = N
 def log_task(kind: ChangeKind, task: TaskId, **details: str | int | float | None) -> None:
     """Log a change of a task. Never raises: an error is logged, once for each type.
 
-    :param details: Further fields, of those in ``logging.FIELDS``. Empty ones are left out.
+    :param details: Further fields, of those in ``log_lines.FIELDS``. Empty ones are left out.
     """
     try:
         _log_line(kind, task, details)

@@ -198,7 +198,7 @@ def _kind(root: type[BaseModel], path: list[str]) -> type[Any] | None:
 
 
 def _plain(annotation: Any) -> Any:
-    """An annotation without ``Annotated``, ``| None`` and the like. Any annotation of a single setting is ``str``."""
+    """An annotation without ``Annotated``, ``| None`` and the like. That of a single setting becomes ``str``."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _plain(get_args(annotation)[0])

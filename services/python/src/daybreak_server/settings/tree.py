@@ -308,7 +308,7 @@ class Settings(Section):
     @model_validator(mode="before")
     @classmethod
     def _dependent_defaults(cls, data: Any) -> Any:
-        """Fill in defaults that depend on other settings: folders in ``data_dir``, a workload named as its pool."""
+        """Fill in defaults that depend on other settings: folders in ``data_dir``, workloads named as their pool."""
         if not isinstance(data, Mapping):
             return data
         tree = dict(data)

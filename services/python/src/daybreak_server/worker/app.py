@@ -1,4 +1,4 @@
-"""The HTTP face of a worker: ``/health``, ``/ready``, ``/v1/models``, and ``/v1/…`` for its models."""
+"""The HTTP interface of a worker: ``/health``, ``/ready``, ``/v1/models``, and ``/v1/…`` for its models."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ class Engine:
             pause = min(pause * 1.5, _MAX_HEALTH_PAUSE_S)
 
     def _last_error(self, has_ended: bool, was_ready: bool) -> str:
-        """The line that says why the process ended. Clients see it, so not if it may be about one of their requests."""
+        """The line that says why the process ended. Clients see it; empty if it may be about one of their requests."""
         if was_ready:
             return ""
         return last_error(self._lines, env=foreign_environment(self._env), only_errors=not has_ended)

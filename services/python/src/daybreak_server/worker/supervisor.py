@@ -205,7 +205,7 @@ def is_installed(engine: EngineSettings) -> bool:
 
 
 def _first_to_keep(engine: Engine) -> tuple[bool, int]:
-    """Of two equal replicas of which one leaves, the one stays that answers, or that has more requests."""
+    """A sort key for equal replicas of which some must leave: ready ones stay first, then those with more requests."""
     return engine.state is not WorkerModelState.READY, -engine.requests
 
 

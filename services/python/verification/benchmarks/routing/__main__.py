@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _raise_priority() -> None:
-    """Go before other work. Linux compares priorities within a session only, and then the sessions (autogroup)."""
+    """Run before other work. Linux first compares sessions (autogroups), and then the processes of a session."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
         Path("/proc/self/autogroup").write_text(str(NICE))

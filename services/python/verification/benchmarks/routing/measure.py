@@ -30,7 +30,7 @@ class Effort:
     """Between the tokens of a stream: 64 streams offer 10,000 tokens a second."""
     requests: int = 200_000
     memory_s: float = 60.0
-    """A router that has not answered ``requests`` after this time answers no more."""
+    """After this time, a router gets no more requests, even if it has not answered ``requests`` of them."""
 
 
 FULL = Effort(rounds=3, seconds=2.5)
@@ -79,7 +79,7 @@ class Figures:
 
 
 def speed(bed: Bed, contenders: Sequence[Contender], effort: Effort, figures: Figures) -> None:
-    """Latency below saturation, then rate at saturation, then streams; all routers run at the same time, one works."""
+    """Latency below saturation, then rate at saturation, then streams; all routers run, one at a time works."""
     with ExitStack() as stack:
         routers = [Router(None, bed.direct)]
         for contender in contenders:

@@ -1,4 +1,4 @@
-"""A small HTTP client that sees what libraries hide: when the first byte came, and whether the answer has its end.
+"""A small HTTP client that sees what libraries hide: when the first byte came, and whether the answer is complete.
 
 It shares no code with the gateway's own client. An answer is complete only if its framing says so: as many bytes as
 ``Content-Length``, or the last chunk. An answer with neither would end with its connection; Daybreak sends none, so it

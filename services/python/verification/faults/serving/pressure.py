@@ -1,5 +1,5 @@
-"""Promises under pressure: full, slow and frozen groups stay in, streams that break off never look complete, and all
-faults at once.
+"""Promises under pressure: full, slow and frozen groups keep their place, streams that break off never look complete,
+and all faults at once.
 
 A frozen leader keeps its group only if it wakes before its lease ends. A lease is shorter than its setting by the time
 since the last refresh of the group's record and by the time since the last tick, each up to a second. So these

@@ -18,8 +18,8 @@ from verification.results import Row
 
 WORKERS = 3
 LEASE_S = 10.0
-"""The default. It is longer than any outage of a gateway or of the store here: a worker whose lease ends loses the
-requests whose answer has not begun to another one, and finishes them for nobody."""
+"""The default. It is longer than any outage of a gateway or of the store here. If the lease of a worker ended, the
+requests whose answers have not begun would go to another worker, and the first one would finish them for nobody."""
 _PATH = "/v1/chat/completions"
 
 

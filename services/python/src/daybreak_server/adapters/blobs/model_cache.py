@@ -1,8 +1,8 @@
 """A folder of this node that caches models from S3. Each model is downloaded once, completely or not at all.
 
-A model's folder is named by the names, sizes and tags of its files. So another version has another folder, and a folder
-that exists needs no check: while a model is downloaded, its folder is called ``<name>.partial``, and the last step
-renames it. The ranks of a node share a lock file: one rank downloads, the others wait.
+The name of a model's folder is made from the names, sizes and tags of its files. So each version has its own folder,
+and a folder that exists needs no check: while a model is downloaded, its folder is called ``<name>.partial``, and the
+last step renames it. The ranks of a node share a lock file: one rank downloads, the others wait.
 
 Files are downloaded in ranges, in several threads. ``<name>.ranges`` lists the ranges whose bytes are on the disk, so a
 download that was killed continues where it stopped.

@@ -1,13 +1,14 @@
 """One HTTP/1.1 connection to a group, over which one request after the other is sent.
 
-Written for this purpose because the router must know what general clients hide: whether the connection was new,
+The router has a client of its own because it must know what general clients hide: whether the connection was new,
 whether a byte of an answer has come, and how much of an answer is in memory. A request also takes a fraction of the
 time that it takes in such a client. ``httptools`` is the parser.
 
 The life of an exchange: :meth:`Connection.start` writes the request. The parser's callbacks fill the
 :class:`Answer`: first the head, then parts of the body. While more than ``HIGH_WATER`` bytes of parts wait for the
-caller, the connection does not read, and TCP's window stops the group. The connection may be used again once
-:attr:`Connection.reusable` is true, which is never the case after a cancelled or broken exchange.
+caller, the connection does not read, and TCP's window stops the group. After the whole answer,
+:meth:`Connection.release` puts the connection back, unless it cannot be used again. A cancelled or broken exchange
+always closes it.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class Answer:
         self.sized = False
         """Whether the head says how long the body is."""
         self.usable = False
-        """Whether the caller gets it: a stream at its head, but an answer of a known length only with the beginning of
-        its body. A server writes the two one after the other, and may be killed in between."""
+        """Whether the caller may have it: a stream once its head has arrived, but an answer of a known length only once
+        its body has begun. A server writes head and body one after the other, and may be killed in between."""
         self.complete = False
         self.error: AnswerCutOffError | NoAnswerError | None = None
         self.head_only = head_only
@@ -119,7 +120,7 @@ class Answer:
         return self._bytes > HIGH_WATER
 
     def _let_go(self) -> None:
-        """Give the connection back, or close it if the answer is not complete. It may then answer another request."""
+        """Put the connection back for the next request, or close it if the answer is not complete."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
             if self.complete:
@@ -297,7 +298,7 @@ class Connection(asyncio.Protocol):
     # ── the parser's callbacks ────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
-        """The head of an answer begins. After a complete answer this is one that nobody asked for."""
+        """The head of an answer begins. If the current answer is already complete, nobody asked for this one."""
         if self._answer is None or self._answer.complete:
             self._surplus = True
 

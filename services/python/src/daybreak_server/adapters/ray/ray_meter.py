@@ -117,7 +117,7 @@ class RayMeter:
         return self._labelled(metric, labels)
 
     def remove(self, metric: Metric, *labels: str) -> None:
-        """Forget a series. Ray drops a gauge soon, and exports the last value of another until the process ends."""
+        """Forget a series. Ray soon drops a gauge, but exports other series until the process ends."""
         key = (metric.name, *labels)
         self._series.pop(key, None)
         self._gauges.pop(key, None)

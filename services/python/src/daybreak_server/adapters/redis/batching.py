@@ -1,6 +1,7 @@
-"""What an administrator has changed of a pool's setting ``batching``: a field of the hash ``meta`` for each value.
+"""An administrator's changes to a pool's setting ``batching``.
 
-So two changes of different values at the same time do not undo each other.
+Each value is a field of its own in the hash ``meta``, so two changes of different values at the same time do not undo
+each other.
 """
 
 from __future__ import annotations

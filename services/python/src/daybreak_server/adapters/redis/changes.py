@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 def without_changes(reply: Any, on_change: OnChange) -> Any:
     """The script's own reply. Its changes go to ``on_change``.
 
-    An error there is not the caller's: Redis has made the changes, and a caller that saw an error would treat a settled
-    task as broken. So it is logged, once for each type.
+    An error of ``on_change`` must not reach the caller: Redis has made the changes, and a caller that saw an error
+    would treat a settled task as broken. So it is logged, once for each type.
     """
     if not isinstance(reply, list) or not reply or reply[0] != _MARK:
         return reply

@@ -85,7 +85,7 @@ def _unwrapped(exc: BaseException) -> BaseException:
 
 
 def is_library_missing(exc: Exception) -> bool:
-    """Whether the server lacks the library: the server is new, or this version of Daybreak is."""
+    """Whether the server lacks the library: the server or this version of Daybreak is new."""
     return "Function not found" in str(exc)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 # ── the queue ─────────────────────────────────────────────────────────────────────────────────────────────
 
 RUNNING_BAND = 1 << 52
-"""Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks, which have a band of
-``PRIORITY_BAND`` for each priority."""
+"""Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks. Those have one
+band of scores for each priority, each ``PRIORITY_BAND`` wide."""
 
 WAKEUPS_MAX = 64
 """Entries of the wake-up list. Idle leaders beyond this number find their tasks when they poll."""
@@ -58,7 +58,7 @@ GROUPS_MAX = 500
 """Group records that one call reads."""
 
 MEASURED_TENANTS_MAX = 200
-"""Tenants whose queues `measure` examines. The tasks of further ones have the priority `other`."""
+"""Tenants whose queues `measure` examines. The tasks of further tenants count under the priority `other`."""
 
 WANTED_MAX = 1_000
 """Groups that the requests of a pool can ask for."""

@@ -39,7 +39,7 @@ TEXTS = {
     "DELETED": DELETED,
     "NOTE": "Totals for metrics. This text is long so that Redis keeps the hash as a table: fast to add to.",
 }
-"""Words. Redis keeps a hash as a list, in which it searches, unless a value is longer than 64 bytes."""
+"""Words. Without a value longer than 64 bytes, such as ``NOTE``, Redis keeps a hash as a list, which is slower."""
 
 
 def lua_constants() -> str:

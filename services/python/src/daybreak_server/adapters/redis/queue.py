@@ -79,7 +79,7 @@ class RedisQueue:
         """Claim the next task in fair order. Returns ``None`` after ``wait_s``, or if the group drains.
 
         A task that the group still holds but does not know is released first. While the group drains, the call takes
-        half a second, so that a loop around it does not spin.
+        half a second (at most ``wait_s``), so that a loop around it does not spin.
         """
         deadline = time.monotonic() + wait_s
         woken_at: float | None = None
@@ -157,7 +157,7 @@ class RedisQueue:
         return replace(record, drain=bool(drain))
 
     def batching(self) -> Mapping[str, Any]:
-        """What an administrator has changed of the pool's setting ``batching``."""
+        """An administrator's changes to the pool's setting ``batching``."""
         with translated():
             stored = self._client.hmget(self._keys.single("meta"), batching.FIELDS)
         return batching.decode(dict(zip(batching.FIELDS, stored, strict=True)))

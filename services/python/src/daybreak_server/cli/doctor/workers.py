@@ -61,7 +61,7 @@ def fronts_workers_only(settings: Settings) -> bool:
 
 
 def registry_view(settings: Settings) -> RegistryView | None:
-    """The registry in the Redis of the settings, or in the embedded one that runs in their folder; ``None`` without.
+    """The registry in the Redis of the settings, or in the embedded one that runs in their folder, or ``None``.
 
     :raises StoreError:
     """

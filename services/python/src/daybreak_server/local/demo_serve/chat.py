@@ -20,7 +20,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One answer, or what came of it."""
+    """One answer, or the part of it that arrived."""
 
     model: str
     """The alias of the model that answered."""
@@ -28,7 +28,7 @@ class Answer:
     tokens: int
     seconds: float
     complete: bool = True
-    """Whether it has its end. One that broke off has not."""
+    """Whether all of it arrived. ``False`` if it broke off."""
 
 
 class Chat:

@@ -65,7 +65,7 @@ def install(folder: Path, *, say: Say) -> LlamaCpp:
 
     pip takes only wheels whose SHA-256 is in :data:`REQUIREMENTS`. A half-finished environment is never used.
 
-    :raises InstallError: if the wheels cannot be had, or do not run here.
+    :raises InstallError: if the wheels cannot be downloaded, or do not run here.
     """
     present = find(folder)
     if present is not None:

@@ -75,7 +75,7 @@ class ClusterState:
 
     @property
     def busy(self) -> bool:
-        """Whether a group works on a task here."""
+        """Whether a group here holds a task or a request."""
         return any(is_busy(group) for group in self.groups)
 
     @property

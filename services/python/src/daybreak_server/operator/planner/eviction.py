@@ -16,8 +16,8 @@ it cannot release it."""
 
 MARK_S = 30.0
 """If a group has no drain mark this long after its drain record, the record gets a new time. It does not get one on
-every call, because the operator writes a new time to the status before it sets the mark: an operator that always dies
-in between would never set the mark."""
+every call, because the operator writes a new time to the status before it sets the mark. If it wrote one on every call
+and always died right after that, it would never set the mark."""
 
 Drains = Mapping[str, Drain]
 
@@ -91,8 +91,8 @@ def _tier(placement: GroupPlacement, drains: Drains) -> int:
     6. Its group is busy, and the operator has already chosen it.
     7. Its group is busy.
 
-    A placement with several groups has the tier of the most costly one. In a tier, those with fewer requests come
-    first.
+    A placement with several groups has the tier of the most costly one. In a tier, placements with fewer requests
+    come first.
     """
     if not placement.groups:
         return 0 if any(replica.running_since is None for replica in placement.replicas) else 1

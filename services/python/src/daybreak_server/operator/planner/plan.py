@@ -233,9 +233,10 @@ def _plan_cluster(
 
 
 def _application(before: PoolStatus, current: ClusterState | None, revision: str) -> Application:
-    """Which try at deploying the Serve application comes next. Each revision has its own count, so no revision backs
-    off because another one failed. If the pool goes back to a revision, it keeps the application of that RayCluster:
-    while Serve does not answer there, it is unknown which attempt that is, and the count stays the other revision's."""
+    """The next attempt to deploy the Serve application. Each revision counts its own attempts, so no revision
+    backs off because another one failed. If the pool goes back to an earlier revision, the RayCluster of that revision
+    keeps its application. While Serve does not answer there, the attempt of that application is unknown, and the status
+    keeps the count of the other revision."""
     counted = before.application.revision or before.revision
     if counted in {"", revision}:
         return before.application.model_copy(update={"revision": ""})

@@ -62,7 +62,7 @@ def _up(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
 
 def _down(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
     """First let KubeRay create the replicas that are missing, because only existing pods can be named for deletion. If
-    ``replicas`` fell without a name just as KubeRay creates one, KubeRay would delete an arbitrary replica."""
+    ``replicas`` fell without a named pod just as KubeRay creates a replica, KubeRay would delete an arbitrary one."""
     current = state.cluster.replicas
     unmade = min(state.missing, current - wanted)
     victims = choose(state.placements, excess=current - wanted - unmade, drains=context.drains)

@@ -57,7 +57,7 @@ def _next_attempt(state: ClusterState, application: Application, now: float) -> 
 
 
 def _target(pool: GeneratorPool, state: ClusterState, target: int) -> tuple[Action, ...]:
-    """Raise the target at once. Lower it only once the victims are gone: before, Serve might stop any other rank."""
+    """Raise the target at once. Lower it only once the victims are gone: until then, Serve might stop other ranks."""
     view = state.serve
     if view is None or view.target == target:
         return ()

@@ -65,7 +65,7 @@ def of_s3(s3: S3Settings) -> Iterator[str]:
 
 
 def of_tracing(tracing: TracingSettings) -> Iterator[str]:
-    """Tracing that is on, although this installation lacks what it needs, or an address with a path that is added."""
+    """Tracing that is on without the packages that it needs, or an endpoint with the path that Daybreak adds."""
     if tracing.endpoint.rstrip("/").endswith("/v1/traces"):
         yield "endpoint ends in /v1/traces, which Daybreak adds; remove it"
     if tracing.enabled and not _is_installed("opentelemetry.exporter.otlp.proto.http"):

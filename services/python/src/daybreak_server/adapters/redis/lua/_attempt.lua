@@ -95,7 +95,7 @@ end
 
 -- The only way to a terminal state. The caller emits the event.
 local function finish(r, state)
-  -- The histogram of run times counts the tasks that succeeded.
+  -- Succeeded tasks need no count here: the histogram of run times counts them.
   if state ~= 'succeeded' then
     local used = tonumber(r.used_ms or '0')
     add_total('ended:' .. state .. ':' .. r.state, 1)

@@ -6,7 +6,8 @@ local function claim_reply(r)
     out[1] or '', out[2] or '', control(r), r.queued or r.created }
 end
 
--- The clock may have been set back while the task waited. A group that was idle before the task came is a match.
+-- Counts the wait of a task that is claimed, which is 0 if the clock has been set back since. If the group was idle
+-- before the task came, also counts a match.
 local function count_claim(r, g)
   local since = tonumber(r.queued or r.created)
   observe(histograms.waits[math.floor(r.order / PRIORITY_BAND)], math.max(0, NOW - since))

@@ -2,7 +2,7 @@
 -- A short task has only events of the first kind. An entry of the list is `id type attempt data`, separated by spaces.
 local emitting
 
--- Changes of state that the caller cannot conclude from the reply, which `reply_of` adds to it. The caller logs them.
+-- Changes of state that the caller cannot conclude from the reply. `reply_of` adds them to it; the caller logs them.
 local changes
 
 resets[#resets + 1] = function() emitting, changes = {}, {} end

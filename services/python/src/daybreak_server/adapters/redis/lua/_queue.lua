@@ -1,7 +1,8 @@
 -- Waiting tasks: the fair queue, delays, deadlines, and the wake-up list of idle leaders.
 
--- Tenants, by name: `share` (virtual time) and `weight`. `is_new`: the pool does not know the tenant yet. `waits` says whether the tenant has waiting tasks; nil if that
--- was not read yet. `list` is the head of their queue, if it was read; `whole` means that `list` is the whole queue.
+-- Tenants, by name: `share` (virtual time) and `weight`. `is_new`: the pool does not know the tenant yet. `waits` says
+-- whether the tenant has waiting tasks; nil if that was not read yet. `list` is the head of the tenant's queue, if it
+-- was read; `whole` means that `list` is the whole queue.
 local tenants, moved
 local head, second_share, second_name  -- the next tenant, and the one after it
 local wakeups, recheck  -- how many wake-ups to push; whether to make sure that there is one while tasks wait
@@ -11,8 +12,8 @@ resets[#resets + 1] = function()
   head, second_share, second_name, wakeups, recheck = nil, nil, nil, 0, false
 end
 
--- Whether a tenant may have another weight than 1. If not, no weight is read. `tick` sets the mark, so that it is missing
--- where an earlier version stored the weights.
+-- Whether a tenant may have another weight than 1. If not, no weight is read. `tick` sets `equal_weights`. Until
+-- the first tick it is missing, so the weights that an earlier version stored are read.
 local function weights_differ() return number('equal_weights') ~= 1 end
 
 local function tenant(name)
@@ -79,7 +80,7 @@ local function enqueue(r)
   zput(key, r.id, r.order)
   zput(K_live, r.id, int((math.floor(r.order / PRIORITY_BAND) + 1) * PRIORITY_BAND + NOW))
   set(r, 'state', 'queued')
-  -- When a task waits since, unless it is the time when it was accepted.
+  -- The time since which the task waits. It is stored only if the task was accepted at another time.
   if r.created ~= NOW_TEXT then set(r, 'queued', NOW_TEXT) end
   wakeups = wakeups + 1
 end

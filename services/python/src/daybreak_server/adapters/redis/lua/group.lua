@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Does one action. On a group: `register` (or refresh), `deregister`, `deregister_dead` (counts it as lost), `drain`,
--- `undrain`. On a host: `cordon`, `uncordon`. On the pool: `report_failure` stores why a rank ended, and `publish_report` the operator's report.
+-- `undrain`. On a host: `cordon`, `uncordon`. On the pool: `report_failure` stores why a rank ended, and
+-- `publish_report` the operator's report.
 -- ARGV: the action, then its arguments as arguments.py names them. Answers whether the group is marked to drain, -1 if
 -- there is no such group, and 0 for actions on hosts and the pool.
 

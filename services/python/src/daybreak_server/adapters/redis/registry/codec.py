@@ -23,7 +23,7 @@ from daybreak_server.ports.registry import Plan, RegistryView, Wake
 _FIXED = ("url", "engines", "version")
 _STATES = {state.value: state for state in ReplicaState}
 _STATE_UNKNOWN = ReplicaState.STARTING
-"""The state of a replica whose state only a newer version knows: it exists, and it gets no requests."""
+"""Stands in for a state that only a newer version knows: the replica exists, but gets no requests."""
 _T = TypeVar("_T")
 
 

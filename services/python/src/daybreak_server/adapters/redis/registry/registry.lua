@@ -31,7 +31,8 @@ local function requests_of(entry)
   return found
 end
 
--- Notes that the models of an entry are asked for now, on the lease clock: an outage makes no model idle.
+-- Notes that the models of an entry are asked for now. The time is on the lease clock, so that an outage makes no model
+-- idle.
 local function note_asked(entry)
   local now = int(lease_clock())
   for _, pair in ipairs(requests_of(entry)) do
