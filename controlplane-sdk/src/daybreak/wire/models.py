@@ -49,13 +49,13 @@ class RegisterModelRequest(RequestModel):
     dtype: str | None = None
     quantization: str | None = None
     memory_bytes: int | None = Field(None, ge=1)
-    """Of one replica. Without it, a replica gets its devices for itself."""
+    """Memory of one replica. Without it, a replica gets its devices for itself."""
     gpus: int | None = Field(None, ge=1, le=64)
-    """Of one replica; by default ``tensor_parallel_size``, or else 1."""
+    """GPUs of one replica; by default ``tensor_parallel_size``, or else 1."""
     replicas: int = Field(1, ge=1, le=1000)
-    """At most."""
+    """The most replicas that run at a time."""
     min_replicas: int = Field(0, ge=0, le=1000)
-    """At least, also without any request."""
+    """How many replicas run even without any request."""
     target_load: float = Field(8.0, gt=0)
     """The requests that one replica should have; more of them start another one, up to ``replicas``."""
     idle_s: float | None = Field(None, gt=0)
@@ -146,7 +146,7 @@ class Worker(ResponseModel):
 
 
 class ServingPoolHealth(ResponseModel):
-    """A pool of the kind ``online``, as ``GET /health`` shows it. To ask starts no group of it."""
+    """A pool of the kind ``online``, as ``GET /health`` shows it. The request starts no group of the pool."""
 
     workload: str
     model: str | None = None

@@ -48,9 +48,9 @@ class ModelRecord:
     engine: str
     args: Mapping[str, object] = field(default_factory=dict)
     memory_bytes: int | None = None
-    """Of one replica; ``None`` if unknown."""
+    """Memory of one replica; ``None`` if unknown."""
     gpus: int = 1
-    """Of one replica."""
+    """GPUs of one replica."""
     replicas: int = 1
     """At most."""
     min_replicas: int = 0
