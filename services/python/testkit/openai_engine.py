@@ -112,7 +112,7 @@ class Engine:
             if wanted.get("crash") == "within" and number == 0:
                 await asyncio.sleep(0.2)  # let the first token reach the client
                 os._exit(9)
-        while "until" in wanted and not os.path.exists(wanted["until"]):
+        while not _may_end(wanted):
             await _pause(0.02, gone)
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
@@ -144,6 +144,10 @@ def _embeddings(texts: list[str]) -> dict[str, Any]:
 
 class _GoneError(Exception):
     pass
+
+
+def _may_end(wanted: Any) -> bool:
+    return "until" not in wanted or os.path.exists(wanted["until"])
 
 
 async def _pause(seconds: float, gone: asyncio.Task[Any]) -> None:

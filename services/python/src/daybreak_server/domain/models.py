@@ -52,9 +52,9 @@ class ModelRecord:
     gpus: int = 1
     """GPUs of one replica."""
     replicas: int = 1
-    """At most."""
+    """The most replicas that run at a time."""
     min_replicas: int = 0
-    """At least, also without any request."""
+    """How many replicas run even without any request."""
     target_load: float = 8.0
     """The requests that one replica should have."""
     created_ms: int = 0

@@ -38,7 +38,7 @@ class WantedModel:
     engine: str
     replicas: int
     memory_bytes: int | None = None
-    """Memory of one replica, on all its devices together. ``None`` if unknown; such a replica shares its devices with none."""
+    """Memory of one replica, on all its devices together. If unknown, it gets its devices for itself."""
     devices: int = 1
     """GPUs of one replica, which spreads its memory equally over them. On a worker without GPUs this is ignored."""
     gpu_share: float = 0.0
