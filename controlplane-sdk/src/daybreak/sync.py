@@ -200,7 +200,8 @@ class Client:
         """Iterate over the task's events after the id ``after`` (default: all), each once and in order.
 
         The client reconnects when a connection breaks. The iteration ends after the terminal event. The events
-        ``wake``, ``position`` and ``reset`` describe the current state; they have no id and are sent once.
+        ``wake``, ``position`` and ``reset`` describe the present. They have no id, and those that a client misses are
+        not sent again.
         """
         return self._iterate(follow(task, after=after, retry=self._retry))
 

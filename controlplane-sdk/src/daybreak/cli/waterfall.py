@@ -26,7 +26,7 @@ STYLES = {
 WAKE_STYLE, FAILED_STYLE = "cyan", "red"
 _ENDED_WELL = frozenset({"succeeded", task_trace.RUNNING, "released"})
 MIN_BAR = 10
-"""Columns; a narrower terminal wraps the lines."""
+"""The least width of the bars, in columns. If the terminal has less room, the lines wrap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,8 @@ class LineReader:
     """Makes lines from events, and counts the lines that are missing between them."""
 
     def __init__(self, *, from_start: bool) -> None:
-        """``from_start``: whether the first line would be the task's first, if none were missing."""
+        """``from_start``: whether the events begin with the task's first one, so that lines missing before the first
+        line can be counted too."""
         self._attempt: int | None = 0 if from_start else None
         self._line = 0
 

@@ -41,7 +41,7 @@ TOTALS: tuple[Mutant, ...] = (
     ),
     mutant(
         "one-tenant-too-many",
-        "one more tenant than `tenants_max` has totals of its own",
+        "totals of their own are kept for one tenant more than `tenants_max` allows",
         (
             _TOTALS,
             "call('HLEN', K_tenant_totals) >= 2 * most",

@@ -32,7 +32,11 @@ class ModelTotals:
         self.observe(f"wait:{priority}", policy.WAIT_BUCKETS_MS, max(0, waited_ms))
 
     def moved(self, task: ModelTask, before: State, event: Event, *, now: int, why: str, reason: str) -> None:
-        """A task has another state. ``why``: of a release; ``reason``: of a strike."""
+        """A task has another state.
+
+        :param why: Why it was released, if it was.
+        :param reason: Why it got a strike, if it did.
+        """
         after = task.state
         self.counts["leases_lost"] += event is Event.LEASE_LOST
         if before is State.DELAYED and after is State.QUEUED:

@@ -1,4 +1,4 @@
-"""Changes of a task's state, as the process that made one sees it. Each becomes one line of the log."""
+"""Changes of tasks' states, as seen by the process that makes the change. Each becomes one line of the log."""
 
 from __future__ import annotations
 

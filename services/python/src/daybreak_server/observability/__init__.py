@@ -1,1 +1,1 @@
-"""Metrics and logging."""
+"""Metrics, logs, traces and alerts."""

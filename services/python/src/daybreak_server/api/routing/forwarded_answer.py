@@ -46,7 +46,8 @@ class ForwardedAnswer(Response):
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. If it breaks off, return without its end, and the server closes the connection."""
+        """Send the answer. If the group breaks it off, the last message of the body is never sent, so the server closes
+        the connection."""
         outcome = "cut_off"
         try:
             async with self._watch.block():

@@ -140,7 +140,10 @@ def _scaling_context(observed: Observed, *, serialize_growth: bool) -> ScalingCo
 
 
 def _wanted(observed: Observed, states: Sequence[ClusterState], requested: int) -> tuple[int, bool]:
-    """The number of groups wanted, and whether the last group stays only because there is work."""
+    """The number of groups wanted, and whether the last group stays only because there is work.
+
+    A pool goes to zero only when it has no work: a group that is ready stays while a task waits or runs.
+    """
     if requested or observed.store is None or not observed.store.has_work:
         return requested, False
     stays = any(
