@@ -176,6 +176,14 @@ class ObservedRun:
         connection.sendall(head.encode() + body)
         return connection
 
+    def _is_full(self, url: str) -> bool:
+        """Whether a group refuses a request."""
+        try:
+            with urllib.request.urlopen(url, data=b"{}", timeout=30):
+                return False
+        except urllib.error.HTTPError as exc:
+            return exc.code == 503
+
     def answering_group(self, pool: str = ANSWERS) -> str:
         """Wait for the group of a pool that answers requests. :returns: its endpoint."""
 
@@ -319,9 +327,12 @@ class ObservedRun:
         statuses = set(self.ask_often(CAPACITY + LINE + 6, latency_s=1.0))
         assert statuses == {200, 503}, statuses
         with contextlib.ExitStack() as others:
+            group = self.answering_group()
             for _ in range(CAPACITY):
-                others.enter_context(self.open_request(self.answering_group(), latency_s=30.0))
-            assert self.ask(deadline_s=2.0) == 503
+                others.enter_context(self.open_request(group, latency_s=30.0))
+            wait_until(lambda: self._is_full(group), 30, "the group to have read all requests")
+            status = self.ask(deadline_s=2.0)
+            assert status == 503, status
 
     def _batches(self) -> None:
         """Texts that share batches, texts that the cache has, files whose lines fill the room that callers leave,
