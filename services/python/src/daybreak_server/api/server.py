@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from daybreak_server.api.app import begin_shutdown
-from daybreak_server.api.http.gathered_writes import GatheringProtocol
+from daybreak_server.api.http.gathered_writes import protocol_on
 
 KEEP_ALIVE_S = 75
 """How long an idle connection stays open: longer than a proxy keeps it (nginx and AWS: 60 s). If the server closed it
@@ -31,7 +31,7 @@ class ApiServer(uvicorn.Server):
                 app,
                 host=host,
                 port=port,
-                http=GatheringProtocol,
+                http=protocol_on(),
                 log_level=log_level,
                 log_config=None,  # its loggers go through the handlers of `observability.logging`
                 access_log=False,

@@ -77,6 +77,21 @@ class GatheringTransport(asyncio.Transport):
 class GatheringProtocol(HttpToolsProtocol):
     """uvicorn's protocol, on a transport that joins writes."""
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to answer requests."""
+        super().connection_made(GatheringTransport(cast("asyncio.Transport", transport), self.loop))
+
+    def handle_websocket_upgrade(self) -> None:
+        """Give the transport itself to the protocol of WebSockets, which writes whole frames."""
+        if isinstance(self.transport, GatheringTransport):
+            self.transport.flush()
+            self.transport = self.transport.inner
+        super().handle_websocket_upgrade()
+
+
+class OneTimerProtocol(GatheringProtocol):
+    """The same, with one timer for each connection."""
+
     _idle_since: float | None = None
     """When the last response was complete, on the clock of the event loop; ``None`` while there is a request."""
 
@@ -117,13 +132,13 @@ class GatheringProtocol(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         self._idle_since = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to answer requests."""
-        super().connection_made(GatheringTransport(cast("asyncio.Transport", transport), self.loop))
 
-    def handle_websocket_upgrade(self) -> None:
-        """Give the transport itself to the protocol of WebSockets, which writes whole frames."""
-        if isinstance(self.transport, GatheringTransport):
-            self.transport.flush()
-            self.transport = self.transport.inner
-        super().handle_websocket_upgrade()
+_PRIVATE = ("_start_asgi_task", "_unset_keepalive_if_required")
+"""What :class:`OneTimerProtocol` needs of uvicorn's protocol and uvicorn does not promise."""
+
+
+def protocol_on(uvicorn_protocol: type = HttpToolsProtocol) -> type[GatheringProtocol]:
+    """The protocol for this version of uvicorn: with its own timers if it has changed what the others replace."""
+    return (
+        OneTimerProtocol if all(hasattr(uvicorn_protocol, name) for name in _PRIVATE) else GatheringProtocol
+    )
