@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from daybreak_server.workloads.text.batches import TextBatches
 from testkit.pools import Pool
 
 POISON = 1_000_001
+NAN = 1_000_002
+"""Its square is not a number, as the vectors of a model that overflows."""
 HELD = 1500
 """From this number on, batches take long while the file of the option `hold` exists. Steps still end, so checkpoints
 that are stored late are reported."""
@@ -61,7 +64,8 @@ class Squares:
     ) -> Sequence[Mapping[str, Any] | LineError]:
         numbers = [value["n"] if isinstance(value, dict) else value for value in values]
         good = [number for number in numbers if isinstance(number, int)]
-        squares = iter(self._batches.compute_bulk(good, [1] * len(good), cancelled=cancelled))
+        computed = self._batches.compute_bulk(good, [1] * len(good), cancelled=cancelled)
+        squares = iter([math.nan if square == NAN**2 else square for square in computed])
         return [
             {"square": next(squares)}
             if isinstance(number, int)

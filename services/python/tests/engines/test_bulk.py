@@ -16,7 +16,7 @@ from daybreak_server.observability.catalogue import exported_by
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.ports.metrics import Exporter
 from testkit.pools import Pool
-from testkit.squares import POISON, Squares, output, squares, write
+from testkit.squares import NAN, POISON, Squares, output, squares, write
 from testkit.waiting import wait_until
 
 Start = Callable[..., tuple[Pool, Rank, str]]
@@ -63,20 +63,21 @@ def test_requests_are_answered_beside_a_task_and_go_first(
 
 
 def test_lines_without_a_result_say_why_in_the_output(bulk_serving: Start, tmp_path: Path) -> None:
-    """A line that is no JSON, one that the workload refuses, and one that breaks the model for itself only."""
+    """A line that is not JSON, one that the workload refuses, one that breaks the model, and one whose result is not
+    JSON."""
     meter = PrometheusMeter(exported_by(Exporter.RANK))
     pool, _, _ = bulk_serving(meter=meter)
     lines: list[Any] = [*range(300)]
-    lines[3], lines[150], lines[200] = "{", {"n": None, "id": "x"}, POISON
+    lines[3], lines[150], lines[200], lines[250] = "{", {"n": None, "id": "x"}, POISON, NAN
     task = pool.submit(file=write(tmp_path, lines))
     pool.wait(task)
     found = output(pool, task)
     assert [line["line"] for line in found] == list(range(1, 301))
     errors = {line["line"]: line["error"]["code"] for line in found if "error" in line}
-    assert errors == {4: "invalid_json", 151: "no_number", 201: "workload_failed"}
+    assert errors == {4: "invalid_json", 151: "no_number", 201: "workload_failed", 251: "invalid_result"}
     assert found[150]["id"] == "x"
     shown = meter.render().decode()
-    for outcome, count in (("computed", 297), ("failed", 3)):
+    for outcome, count in (("computed", 296), ("failed", 4)):
         assert f'daybreak_rank_task_lines_total{{outcome="{outcome}",pool="echo"}} {count}.0' in shown
 
 
@@ -97,6 +98,9 @@ def test_a_model_that_fails_for_every_line_is_not_the_lines_fault(
     pool, _, _ = bulk_serving()
     Squares.broken = True
     task = pool.submit(file=write(tmp_path, range(20)), max_strikes=1)
+    assert pool.wait(task, State.FAILED).error_code == "all_lines_failed"
+    Squares.broken = False
+    task = pool.submit(file=write(tmp_path, [NAN] * 20), max_strikes=1)
     assert pool.wait(task, State.FAILED).error_code == "all_lines_failed"
 
 

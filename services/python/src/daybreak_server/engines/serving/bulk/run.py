@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from daybreak_server.engines.rank.artifacts import BLOB_STALL_S
@@ -136,16 +137,29 @@ class BulkRun:
         return lambda: output.store(timeout_s=self._store_s).dump()
 
     def _write(self, window: Window, output: Output, params: BulkParams) -> None:
-        texts, failed = [], 0
+        texts, failed, unfit = [], 0, 0
         for line, result in zip(window.lines, window.results, strict=True):
-            if isinstance(result, LineError):
+            text, error = _rendered(line, result)
+            unfit += error is not None and error is not result
+            if error is not None:
+                if unfit == len(window.lines) > 1:
+                    raise RetryableError(f"Each of {unfit} lines failed: {error}", code="all_lines_failed")
                 if params.on_error == "fail":
-                    raise PermanentError(f"Line {line.number}: {result}", code=result.code)
+                    raise PermanentError(f"Line {line.number}: {error}", code=error.code)
                 failed += 1
-            texts.append(_shown(line, result))
+            texts.append(text)
         last = window.lines[-1]
         output.append(texts, line=last.number, offset=last.end, failed=failed)
         self._metrics.lines(computed=len(texts) - failed, failed=failed)
+
+
+def _rendered(line: Line, result: Result) -> tuple[bytes, LineError | None]:
+    """The line of output, and the error that it shows, if it shows one. A result that is not JSON is such an error."""
+    try:
+        return _shown(line, result), result if isinstance(result, LineError) else None
+    except (TypeError, ValueError, RecursionError) as exc:
+        error = LineError(f"The result is not JSON: {exc}"[:300], code="invalid_result")
+        return _shown(replace(line, value=None), error), error  # without the `id`, which may be the reason
 
 
 def _shown(line: Line, result: Result) -> bytes:
