@@ -331,7 +331,7 @@ class ObservedRun:
             for _ in range(CAPACITY):
                 others.enter_context(self.open_request(group, latency_s=30.0))
             wait_until(lambda: self._is_full(group), 30, "the group to have read all requests")
-            status = self.ask(deadline_s=2.0)
+            status = self.ask(deadline_s=3.0)  # ends in the pause before the fourth try, and not within a try
             assert status == 503, status
 
     def _batches(self) -> None:
