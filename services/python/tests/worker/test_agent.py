@@ -193,7 +193,10 @@ def test_requests_end_before_a_model_or_the_worker_stops(
     gateway: WorkerGateway, start_worker: Start, tmp_path: Path
 ) -> None:
     gateway.want("w1", model("m"), model("n"))
-    worker = start_worker(engine={"stop_s": 0.1})  # an engine that is stopped too early cuts its answers off
+    worker = start_worker(engine={"stop_s": 0.1})
+    too_early_s = (
+        1.0  # an engine that is stopped before its requests have ended cuts its answers off in this time
+    )
     for alias in ("m", "n"):
         gateway.wait_for("w1", alias, "ready")
     with worker.client() as client:
@@ -205,12 +208,14 @@ def test_requests_end_before_a_model_or_the_worker_stops(
             gateway.want("w1", model("n"))
             gateway.wait_for("w1", "m", "draining")
             assert worker.ask("m").headers["daybreak-refused"] == "draining"
+            time.sleep(too_early_s)
             (tmp_path / "m").touch()
             assert of_m.read().endswith(b"data: [DONE]\n\n")
             worker.terminate()
             wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
             assert worker.ready_status() == 503
             assert worker.ask("n").headers["daybreak-refused"] == "draining"
+            time.sleep(too_early_s)
             (tmp_path / "n").touch()
             assert of_n.read().endswith(b"data: [DONE]\n\n")
     assert worker.process.wait(60) == 0
