@@ -1,0 +1,110 @@
+"""The store of sessions: as gateways use it (async), and as the leader of a group uses it (blocking and fenced)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.sessions import (
+    NewSession,
+    SessionClaim,
+    SessionCommit,
+    SessionEnd,
+    SessionEvent,
+    SessionId,
+    SessionLease,
+    SessionNews,
+    SessionRecord,
+)
+from daybreak_server.ports.store_errors import StoreError
+
+
+class SessionsFullError(StoreError):
+    """The pool takes no further session now. ``retry_after_s``: a measured estimate of when it will."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class SessionUnknownError(StoreError):
+    """There is no such session, or it is not this tenant's."""
+
+
+class SessionEndedError(StoreError):
+    """The session has ended, so it takes no audio."""
+
+
+class AudioGapError(StoreError):
+    """The audio begins behind what the journal has. ``received``: the position from which it must be sent."""
+
+    def __init__(self, message: str, *, received: int) -> None:
+        super().__init__(message)
+        self.received = received
+
+
+class SessionStore(Protocol):
+    """Sessions as gateways use them. All methods raise :class:`StoreUnavailableError`."""
+
+    async def open_session(self, new: NewSession) -> SessionRecord:
+        """Open a session. Repeated with the same id, it returns the session as it is.
+
+        :raises SessionsFullError: when the pool has no room, by its limits or by the measured lag of its groups.
+        """
+
+    async def session(self, session: SessionId, *, tenant: str) -> SessionRecord:
+        """The session. :raises SessionUnknownError: when there is none of this tenant."""
+
+    async def sessions(self, pool: str, *, tenant: str | None = None) -> Sequence[SessionRecord]:
+        """The sessions of a pool that have not ended, oldest first."""
+
+    async def append_audio(
+        self, session: SessionId, samples: bytes, *, at: int, end: bool = False
+    ) -> SessionRecord:
+        """Append audio that begins at position ``at``. What the journal already has is skipped, so it may be repeated.
+
+        ``end``: no more will come.
+
+        :raises SessionEndedError: when the session has ended.
+        :raises AudioGapError: when ``at`` lies behind what the journal has.
+        """
+
+    async def close_session(
+        self, session: SessionId, *, reason: SessionEnd = SessionEnd.CLOSED
+    ) -> SessionRecord:
+        """End a session at once. An ended one does not change."""
+
+    async def session_events(
+        self, session: SessionId, *, after: str = "0-0", limit: int = 1000
+    ) -> Sequence[SessionEvent]:
+        """The events that follow ``after``."""
+
+
+class SessionEvents(Protocol):
+    """Follows events of sessions. One object reads for all sessions of a process, over few connections."""
+
+    def follow_session(self, session: SessionId, *, after: str = "0-0") -> AsyncIterator[SessionEvent]:
+        """The events that follow ``after``, in order, as they arrive; ends after the event ``ended``."""
+
+
+class SessionWork(Protocol):
+    """The sessions of one pool as the leader of a group uses them. All calls block and may come from any thread."""
+
+    def claim_sessions(self, group: GroupId, *, room: int, wait_s: float) -> Sequence[SessionClaim]:
+        """Take up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one."""
+
+    def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
+        """What has come for these sessions behind the given positions. Waits up to ``wait_s`` for the first news."""
+
+    def renew_sessions(self, leases: Sequence[SessionLease], *, lag_ms: float) -> Sequence[SessionLease]:
+        """Extend the leases. Returns those that are stale. ``lag_ms``: the group's measured lag, for admission."""
+
+    def commit(self, commits: Sequence[SessionCommit]) -> Sequence[SessionLease]:
+        """Write what the model has done. Returns the leases that are stale; nothing was written for those."""
+
+    def release_sessions(self, leases: Sequence[SessionLease]) -> None:
+        """Give sessions up, so that another group takes them at once."""
+
+    def close(self) -> None:
+        """Close the connections. A waiting call ends soon."""

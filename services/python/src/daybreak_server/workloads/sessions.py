@@ -1,0 +1,113 @@
+"""The interface of a workload that serves streaming sessions, for pools of the kind ``sessions``.
+
+``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. The engine owns time, queues and journals: it
+decides which sessions share a batch (iteration by iteration), and calls :meth:`SessionModel.prefill` and
+:meth:`SessionModel.decode` from one thread. The model owns the caches of its sessions, in a fixed amount of memory.
+
+A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Tokens are
+greedy, and those of a batch equal those of each session alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from daybreak_server.workloads.base import Group, WorkloadError
+
+
+class SessionFailedError(WorkloadError):
+    """The model cannot continue this session; the others of the batch are not affected."""
+
+    code = "session_failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguagePair:
+    """What is spoken, and what is written: codes (``en``, ``de``) and names (``English``, ``German``)."""
+
+    source: str
+    target: str
+    source_name: str
+    target_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastTurn:
+    """A turn that another group computed: its audio and its tokens. ``complete``: no token follows."""
+
+    audio: bytes
+    tokens: tuple[int, ...]
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefill:
+    """The audio of one session's next turn."""
+
+    session: str
+    audio: bytes
+    """16-bit PCM at 16 kHz: a whole number of blocks, except at the end."""
+    last: bool = False
+    """The client has ended its audio; the model adds the silence that it needs to finish the last words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """What one step of the model gave one session."""
+
+    session: str
+    token: int | None
+    """The next token; ``None`` if the turn is over."""
+    text: str = ""
+    """What the token adds to the text."""
+    ends_segment: bool = False
+    """The token completes a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What the engine must know of a model."""
+
+    pairs: tuple[LanguagePair, ...]
+    block_samples: int
+    """Samples of one block of audio; a turn has ``latency_multiplier`` of them."""
+    window_turns: int
+    """How many of the newest turns a group must get to continue a session elsewhere."""
+    max_sessions: int
+    """How many sessions the fixed memory holds."""
+    max_turn_tokens: int
+    """The bound on the tokens of a turn with one block; greedy decoding may not end by itself."""
+
+
+class SessionModel(Protocol):
+    """A model that serves sessions. Each rank has one object. ``shape`` is read once, after ``warm_up``."""
+
+    shape: Shape
+
+    def load(self, group: Group) -> None:
+        """Load the model, and reserve the memory of all caches."""
+
+    def warm_up(self) -> None:
+        """Do once what would slow down the first turn."""
+
+    def open(self, session: str, pair: LanguagePair, past: Sequence[PastTurn] = ()) -> None:
+        """Reserve the session's memory, and feed it the turns that another group computed.
+
+        An incomplete last turn is continued by ``decode``.
+
+        :raises SessionFailedError: when that is impossible.
+        """
+
+    def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
+        """Hear the audio of one turn for each session, and give each its first token."""
+
+    def decode(self, sessions: Sequence[str]) -> Sequence[Token | SessionFailedError]:
+        """Give each session its next token."""
+
+    def close(self, session: str) -> None:
+        """Free the session's memory."""
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of caches in use, and reserved."""
