@@ -31,7 +31,18 @@ from daybreak_server.adapters.redis.prelude import lua_numbers, lua_tables
 
 Arg = str | bytes | int | float
 
-FRAGMENTS = ("unit_of_work", "totals", "history", "queue", "attempt", "claim", "estimate", "show", "demand")
+FRAGMENTS = (
+    "unit_of_work",
+    "totals",
+    "history",
+    "queue",
+    "attempt",
+    "claim",
+    "estimate",
+    "show",
+    "demand",
+    "sessions",
+)
 SCRIPTS = {
     "submit": "API",
     "claim": "leader",
@@ -49,6 +60,14 @@ SCRIPTS = {
     "group": "leader, operator",
     "publish_demand": "API, when the demand of a pool changes and each second",
     "delete": "API",
+    "session_open": "API",
+    "session_append": "API, for each piece of audio",
+    "session_close": "API",
+    "session_list": "API",
+    "session_claim": "leader of a sessions pool",
+    "session_renew": "leader of a sessions pool, each second",
+    "session_commit": "leader of a sessions pool, after an iteration",
+    "session_release": "leader of a sessions pool",
 }
 """The scripts by name, with their callers."""
 
