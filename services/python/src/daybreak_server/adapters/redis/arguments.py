@@ -261,6 +261,12 @@ class SessionClosing(NamedTuple):
     target_load: float | str
 
 
+class SessionPage(NamedTuple):
+    """The arguments of ``session_list``."""
+
+    limit: int
+
+
 class SessionClaiming(NamedTuple):
     """The arguments of ``session_claim``."""
 
@@ -338,6 +344,7 @@ LAYOUTS: tuple[type[NamedTuple], ...] = (
     SessionOpening,
     SessionAudio,
     SessionClosing,
+    SessionPage,
     SessionClaiming,
     SessionRenewal,
     SessionWrite,

@@ -305,11 +305,12 @@ def _is_of_sessions(name: str) -> bool:
 def lua_names() -> str:
     """Lua definitions of all keys (``K_live``, ``k_task(id)``) of the pool that ``name_keys`` was last called for.
 
-    Those of sessions are in the table ``S`` (``S.sessions``, ``S.session(id)``), because Lua allows a chunk 200 locals.
+    Those of sessions are in the table ``S`` (``S.sessions``, ``S.key.session(id)``), because Lua allows a chunk 200
+    locals. ``prelude.py`` defines the table.
     """
     singles = sorted(name for name in SINGLE if not _is_of_sessions(name))
     of_sessions = sorted(name for name in SINGLE if _is_of_sessions(name))
-    lines = ["local P", "local S = { key = {} }", f"local {', '.join(f'K_{name}' for name in singles)}"]
+    lines = ["local P", f"local {', '.join(f'K_{name}' for name in singles)}"]
     for family, (before, after, *_) in sorted(FAMILIES.items()):
         tail = f" .. '{after}'" if after else ""
         name = f"function S.key.{family}" if _is_of_sessions(family) else f"local function k_{family}"

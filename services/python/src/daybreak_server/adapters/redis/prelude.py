@@ -73,7 +73,8 @@ def lua_tables() -> str:
     )
     terminal = ", ".join(f"{state} = true" for state in State if state.terminal)
     totals = ", ".join(_of_totals())
-    return f"local TERMINAL = {{ {terminal} }}\nlocal TOTALS = {{ {totals} }}\n{of_sessions}"
+    tables = f"local TERMINAL = {{ {terminal} }}\nlocal TOTALS = {{ {totals} }}\nlocal S = {{ key = {{}} }}\n"
+    return tables + of_sessions
 
 
 def _limits() -> dict[str, int | float]:

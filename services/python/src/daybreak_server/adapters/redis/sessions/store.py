@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from daybreak_server.adapters.redis import codec as shared_codec
+from daybreak_server.adapters.redis.arguments import SessionPage
 from daybreak_server.adapters.redis.client import AsyncScripts, OnCall, connect_async
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -65,7 +66,7 @@ class RedisSessionStore:
 
     async def sessions(self, pool: str, *, tenant: str | None = None) -> Sequence[SessionRecord]:
         """The sessions of a pool that have not ended, oldest first; at most the oldest thousand of the pool."""
-        reply = await self._call(Call("session_list", self._keys(pool), (SESSION_LIST_MAX,)))
+        reply = await self._call(Call("session_list", self._keys(pool), SessionPage(limit=SESSION_LIST_MAX)))
         records = [codec.record(shown) for shown in reply]
         return [record for record in records if tenant is None or record.session.tenant == tenant]
 
