@@ -24,6 +24,7 @@ from daybreak_server.api.openai import routes as openai_routes
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.api.services import Services
+from daybreak_server.api.sessions import routes as session_routes
 from daybreak_server.api.streaming.queue_positions import QueuePositions
 from daybreak_server.api.task_api import openapi
 from daybreak_server.api.task_api.fast_path import App, FastPath, Handler
@@ -33,7 +34,7 @@ from daybreak_server.api.task_api.routes import files, logs, ops, pools, serve, 
 __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
 ROUTE_MODULES = (
-    *(submit, tasks, files, streams, logs, pools, serve),
+    *(submit, tasks, files, session_routes, streams, logs, pools, serve),
     *(batching_routes, online_routes, models, workers, overview, ops),
 )
 """The modules of routes; each has a ``router(ctx)``."""
