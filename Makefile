@@ -130,7 +130,7 @@ ray-next: setup  ## Run the tests that start Ray with the newest release of Ray 
 ##@ Measure
 
 bench: setup  ## Run the benchmarks, also of baselines and competitors, and write the tables in docs (QUICK=--quick)
-	@for name in queue http routing observability streams competitors video simulate; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
+	@for name in queue http routing observability streams competitors video shards; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
 	@$(BIN)/python tools/figures.py
 
 figures: setup  ## Write the measurements saved in docs/figures into the tables in docs

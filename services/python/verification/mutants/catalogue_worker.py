@@ -1,4 +1,4 @@
-"""Bugs in workers: orphans, restarts, registration, drains."""
+"""Bugs in workers: orphans, restarts, registration, drains, causes; and in the moves of replicas between them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 _WORKER = f"{SERVER}/worker"
 _ORPHANS = f"{TESTS}/worker/test_orphans.py"
 _AGENT = f"{TESTS}/worker/test_agent.py"
+_CAUSES = f"{TESTS}/worker/test_last_error.py"
+_MOVES = f"{TESTS}/manager/test_spread.py"
+_SPREAD = f"{SERVER}/domain/spread.py"
 
 WORKER: tuple[Mutant, ...] = (
     mutant(
@@ -64,5 +67,35 @@ WORKER: tuple[Mutant, ...] = (
         "an engine gets the token of the worker in its environment",
         (f"{SERVER}/settings/tree.py", "if not name.startswith(VARIABLES)}", "if name}"),
         tests=f"{_AGENT}::test_an_engine_does_not_get_the_settings_of_the_worker",
+    ),
+    mutant(
+        "last-line-for-cause",
+        "the cause of an engine that ended is its last line, even if that only points at another one",
+        (f"{_WORKER}/last_error.py", " and not _POINTER.search(line)", ""),
+        tests=f"{_CAUSES}::test_the_cause_is_found_before_what_only_points_at_it",
+    ),
+    mutant(
+        "cause-shows-secrets",
+        "the cause of an engine that ended shows the values of its secrets",
+        (f"{_WORKER}/last_error.py", "        line = line.replace(secret, HIDDEN)\n", "        pass\n"),
+        tests=f"{_CAUSES}::test_secrets_of_the_environment_and_passwords_in_urls_are_hidden",
+    ),
+    mutant(
+        "move-costs-a-replica",
+        "a ready replica moves away while another one is missing",
+        (_SPREAD, "ready - 1 < wanted", "ready < wanted"),
+        tests=f"{_MOVES}::test_no_ready_replica_leaves_while_another_one_is_missing",
+    ),
+    mutant(
+        "failed-move-tried-at-once",
+        "a move whose replica failed is tried again as soon as the first time",
+        (_SPREAD, "SPREAD_AFTER_MS << min(move.failures, _MAX_DOUBLINGS)", "SPREAD_AFTER_MS"),
+        tests=f"{_MOVES}::test_a_new_replica_that_fails_ends_the_move_and_the_next_try_comes_later",
+    ),
+    mutant(
+        "move-takes-needed-room",
+        "the new replica of a move keeps memory that a wanted replica needs",
+        (_SPREAD, " and fits(models, machines, replicas, new)", ""),
+        tests=f"{_MOVES}::test_a_model_that_needs_the_room_gets_it_at_once",
     ),
 )

@@ -124,7 +124,7 @@ class Turn:
     """One turn of the model: a stretch of audio, and the tokens that it wrote after hearing it.
 
     The journal keeps the turns of the model's window, with their audio. A group that takes a session over feeds them to
-    its model as they are, and then goes on. An incomplete turn is continued after its last token.
+    its model as they are, and then continues. An incomplete turn is continued after its last token.
     """
 
     start: int

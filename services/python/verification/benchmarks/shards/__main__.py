@@ -1,8 +1,8 @@
-"""``python -m verification.benchmarks.simulate [--quick] [--seed N]``: simulates 100 k tasks/s on 10 k groups.
+"""``python -m verification.benchmarks.shards [--quick] [--seed N]``: simulates 100 k tasks/s on 10 k groups.
 
 The number of shards varies, and one million clients follow the tasks. The service times come from
-`verification.benchmarks.queue` (docs/figures/queue.json). The program prints the table, and writes `simulate.json` and
-`simulate.svg`.
+`verification.benchmarks.queue` (docs/figures/queue.json). The program prints the table, and writes `shards.json` and
+`shards.svg`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from verification.benchmarks.simulate import table
-from verification.benchmarks.simulate.assumptions import Assumptions, event_out
-from verification.benchmarks.simulate.costs import Costs, NotMeasuredError, measured
-from verification.benchmarks.simulate.picture import Line, draw
-from verification.benchmarks.simulate.shard import Shard, ShardLoad, ShardResult
+from verification.benchmarks.shards import table
+from verification.benchmarks.shards.assumptions import Assumptions, event_out
+from verification.benchmarks.shards.costs import Costs, NotMeasuredError, measured
+from verification.benchmarks.shards.picture import Line, draw
+from verification.benchmarks.shards.shard import Shard, ShardLoad, ShardResult
 from verification.results import FOLDER
 
 SHARDS = (8, 12, 16, 20, 24, 32, 48, 64, 128)
@@ -27,7 +27,7 @@ PROMISE_S = 0.010
 
 def main(arguments: list[str] | None = None) -> int:
     """Simulate. :returns: 2 if the costs have not been measured."""
-    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.simulate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.shards", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter and fewer runs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--costs", type=Path, default=FOLDER, help="folder of queue.json")
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         lines,
         title="Submit to start, p99, at 100 k tasks/s on 10 k groups",
         limit_ms=PROMISE_S * 1e3,
-        path=args.out / "simulate.svg",
+        path=args.out / "shards.svg",
     )
     report = table.report(runs, costs=costs, source=source, seed=args.seed, promise_s=PROMISE_S)
     report.save(args.out)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from verification.benchmarks.simulate.costs import Costs
+from verification.benchmarks.shards.costs import Costs
 
 WAKEUP_MAX = 64
 

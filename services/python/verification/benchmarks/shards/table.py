@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from verification.benchmarks.simulate.assumptions import (
+from verification.benchmarks.shards.assumptions import (
     DAY_S,
     Assumptions,
     fan_out_bytes_s,
@@ -14,9 +14,9 @@ from verification.benchmarks.simulate.assumptions import (
     memory_bytes,
     pools_by_node,
 )
-from verification.benchmarks.simulate.check import predicted_handoff_s, predicted_tasks_s
-from verification.benchmarks.simulate.costs import Costs, shares
-from verification.benchmarks.simulate.shard import ShardResult
+from verification.benchmarks.shards.check import predicted_handoff_s, predicted_tasks_s
+from verification.benchmarks.shards.costs import Costs, shares
+from verification.benchmarks.shards.shard import ShardResult
 from verification.results import Report, Row
 
 ABOUT = (
@@ -32,7 +32,7 @@ Runs = Mapping[str, Sequence[tuple[int, ShardResult]]]
 def report(runs: Runs, *, costs: Costs, source: Report, seed: int, promise_s: float) -> Report:
     """All rows."""
     about = {"costs measured": f"{source.date} at {source.machine.get('commit', '?')}"}
-    new_report = Report("simulate", title="Past one machine", about=ABOUT, seed=seed, extra=about)
+    new_report = Report("shards", title="Past one machine", about=ABOUT, seed=seed, extra=about)
     rows = [*_check(costs), *_shard(costs, runs, promise_s), *_lags(runs, promise_s), *_limits(costs)]
     for row in rows:
         new_report.add(row)

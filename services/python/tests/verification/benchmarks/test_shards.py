@@ -9,10 +9,10 @@ import pytest
 from verification.benchmarks.queue import table
 from verification.benchmarks.queue.handoff import HandOff
 from verification.benchmarks.queue.rate import Rate
-from verification.benchmarks.simulate import __main__ as program
-from verification.benchmarks.simulate.assumptions import Assumptions, load, slot
-from verification.benchmarks.simulate.check import closed
-from verification.benchmarks.simulate.costs import Costs, measured
+from verification.benchmarks.shards import __main__ as program
+from verification.benchmarks.shards.assumptions import Assumptions, load, slot
+from verification.benchmarks.shards.check import closed
+from verification.benchmarks.shards.costs import Costs, measured
 from verification.results import load as load_report
 
 
@@ -61,8 +61,8 @@ def test_a_run_leaves_rows_and_a_picture(figures: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for out in (first, second):
         assert program.main(["--quick", "--costs", str(figures), "--out", str(out), "--seed", "7"]) == 0
-    assert (first / "simulate.svg").read_text().startswith("<svg")
-    assert load_report(first / "simulate.json").rows == load_report(second / "simulate.json").rows
+    assert (first / "shards.svg").read_text().startswith("<svg")
+    assert load_report(first / "shards.json").rows == load_report(second / "shards.json").rows
 
 
 def test_without_measured_costs_it_says_what_to_run(

@@ -17,11 +17,11 @@ from starlette.responses import Response
 from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Caller, Principal
 from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.embed_api import specs
+from daybreak_server.api.embed_api.at_zero import debug_at_zero
+from daybreak_server.api.embed_api.chosen_pool import EMBED, RERANK, ChosenPools
 from daybreak_server.api.errors import ApiError, ErrorRenderer
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.online import specs
-from daybreak_server.api.online.at_zero import debug_at_zero
-from daybreak_server.api.online.chosen_pool import EMBED, RERANK, ChosenPools
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.openai.group_errors import WithOpenAIErrors
 from daybreak_server.api.openai.routes import OpenAIFace
@@ -31,7 +31,7 @@ from daybreak_server.api.task_api.problem_json import problem_response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OnlineRoute:
+class EmbedRoute:
     """A route by its method and path. ``role``: the workload of its default pool."""
 
     method: str
@@ -42,7 +42,7 @@ class OnlineRoute:
     summary: str
 
 
-DEBUG = OnlineRoute(
+DEBUG = EmbedRoute(
     method="GET",
     path="/debug",
     role=EMBED,
@@ -51,7 +51,7 @@ DEBUG = OnlineRoute(
     summary="Show the memory, the load and the batches of a group. Starts none: a pool at zero is described.",
 )
 ROUTES = (
-    OnlineRoute(
+    EmbedRoute(
         method="POST",
         path="/v1/embeddings",
         role=EMBED,
@@ -59,7 +59,7 @@ ROUTES = (
         spec=specs.EMBEDDINGS,
         summary="Turn texts into vectors, as OpenAI does.",
     ),
-    OnlineRoute(
+    EmbedRoute(
         method="POST",
         path="/embedding/api",
         role=EMBED,
@@ -67,7 +67,7 @@ ROUTES = (
         spec=specs.EMBEDDING_API,
         summary="Turn texts into vectors: a bare list.",
     ),
-    OnlineRoute(
+    EmbedRoute(
         method="POST",
         path="/v1/rerank",
         role=RERANK,
@@ -75,7 +75,7 @@ ROUTES = (
         spec=specs.RERANK_V1,
         summary="Rank documents by a query, as Cohere and Jina do.",
     ),
-    OnlineRoute(
+    EmbedRoute(
         method="POST",
         path="/v2/rerank",
         role=RERANK,
@@ -83,7 +83,7 @@ ROUTES = (
         spec=specs.RERANK_V2,
         summary="Like `/v1/rerank`.",
     ),
-    OnlineRoute(
+    EmbedRoute(
         method="POST",
         path="/rerank",
         role=RERANK,
@@ -91,7 +91,7 @@ ROUTES = (
         spec=specs.RERANK_TEI,
         summary="Rank texts by a query, as Text Embeddings Inference does.",
     ),
-    OnlineRoute(
+    EmbedRoute(
         method="POST",
         path="/reranker/api",
         role=RERANK,
@@ -103,7 +103,7 @@ ROUTES = (
 )
 
 
-def handlers(ctx: Dependencies) -> dict[OnlineRoute, Handler]:
+def handlers(ctx: Dependencies) -> dict[EmbedRoute, Handler]:
     """The handler of each route, which the route and its fast path share."""
     pools = ChosenPools(ctx.catalog, ctx.services.settings.http.default_pools)
     return {route: _handler(route, ctx, pools) for route in ROUTES}
@@ -117,7 +117,7 @@ def router(ctx: Dependencies) -> APIRouter:
     return routes
 
 
-def _add(routes: APIRouter, route: OnlineRoute, handle: Handler) -> None:
+def _add(routes: APIRouter, route: EmbedRoute, handle: Handler) -> None:
     async def answer(request: Request, caller: Caller) -> Response:
         return await handle(request, caller)
 
@@ -125,7 +125,7 @@ def _add(routes: APIRouter, route: OnlineRoute, handle: Handler) -> None:
     routes.add_api_route(route.path, answer, methods=[route.method], **route.spec)
 
 
-def _handler(route: OnlineRoute, ctx: Dependencies, pools: ChosenPools) -> Handler:
+def _handler(route: EmbedRoute, ctx: Dependencies, pools: ChosenPools) -> Handler:
     face = OpenAIFace(ctx)
 
     async def answer(request: Request, caller: Principal) -> Response:

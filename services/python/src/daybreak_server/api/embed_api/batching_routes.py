@@ -13,12 +13,12 @@ from starlette.responses import Response
 from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Caller
 from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.embed_api import specs
+from daybreak_server.api.embed_api.at_zero import batching_values
 from daybreak_server.api.errors import ApiError, from_validation
 from daybreak_server.api.http.request_body import read_json
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.intake.catalog import PoolEntry
-from daybreak_server.api.online import specs
-from daybreak_server.api.online.at_zero import batching_values
 from daybreak_server.settings.batching import BatchingSettings
 
 PATH = "/v1/pools/{name}/batching"
