@@ -157,6 +157,10 @@ class MemorySessions:
             found.changed.clear()
             await found.changed.wait()
 
+    def all(self) -> list[SessionRecord]:
+        """All sessions, oldest first."""
+        return [found.record for found in self._sessions.values()]
+
     def audio(self, session: str) -> bytes:
         """All audio that has arrived."""
         return bytes(self._sessions[SessionId(session)].audio)

@@ -25,6 +25,7 @@ from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.api.services import Services
 from daybreak_server.api.sessions import routes as session_routes
+from daybreak_server.api.sessions.recordings import routes as recording_routes
 from daybreak_server.api.streaming.queue_positions import QueuePositions
 from daybreak_server.api.task_api import openapi
 from daybreak_server.api.task_api.fast_path import App, FastPath, Handler
@@ -89,6 +90,10 @@ def _add_fast_paths(app: App, ctx: Dependencies, origin_check: OriginCheck, *, o
         **{
             (route.method, route.path): fast(route.path, handler, route.render)
             for route, handler in embed_routes.handlers(ctx).items()
+        },
+        **{
+            ("POST", path): fast(path, handler, openai_response)
+            for path, handler in recording_routes.handlers(ctx).items()
         },
     }
     app.is_served = lambda path: serve.pool_of_path(path) is not None

@@ -1,4 +1,4 @@
-"""Audio of any accepted format becomes 16-bit PCM at 16 kHz: right in pitch and level, and the same however it is cut."""
+"""Audio of any accepted format becomes 16-bit PCM at 16 kHz: right in pitch and level, however it is cut."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import random
 import struct
 from array import array
+from itertools import pairwise
 
 import pytest
 from session_support import float32, pcm16, tone
@@ -25,7 +26,7 @@ def numbers(data: bytes) -> list[int]:
 def converted(data: bytes, form: AudioFormat, *, cuts: list[int] | None = None) -> bytes:
     converter = Converter(form)
     edges = [0, *(cuts or []), len(data)]
-    parts = [converter.feed(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [converter.feed(data[a:b]) for a, b in pairwise(edges)]
     return b"".join((*parts, converter.finish()))
 
 

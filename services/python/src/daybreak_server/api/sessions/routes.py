@@ -17,7 +17,9 @@ from daybreak_server.api.errors import from_validation
 from daybreak_server.api.http.request_body import idempotency_key, read_json
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.sessions import specs, views
+from daybreak_server.api.sessions.infinisst import scheduler, serving
 from daybreak_server.api.sessions.realtime import routes as realtime_routes
+from daybreak_server.api.sessions.recordings import routes as recording_routes
 from daybreak_server.api.sessions.service import SessionService
 from daybreak_server.api.sessions.sockets import Sockets
 from daybreak_server.api.sessions.stream import SessionStream
@@ -75,4 +77,7 @@ def router(ctx: Dependencies) -> APIRouter:
         await SessionStream(service, sockets, socket, id).serve()
 
     realtime_routes.add(routes, service, sockets)
+    recording_routes.add(routes, ctx)
+    serving.add(routes, service, sockets)
+    scheduler.add(routes, service)
     return routes
