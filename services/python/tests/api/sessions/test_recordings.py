@@ -64,6 +64,9 @@ def test_all_other_formats_of_the_answer(client):
     assert (verbose.language, verbose.duration, verbose.segments[0].end) == ("en", 3.0, 1.92)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:deprecated:DeprecationWarning"
+)  # OpenAI's client advises against translations
 def test_a_recording_is_translated_into_english_or_the_language_of_the_extension(speech, client):
     file = wav(noise(1))
     seen = []
@@ -73,6 +76,9 @@ def test_a_recording_is_translated_into_english_or_the_language_of_the_extension
     assert seen == ["en", "de"]
 
 
+@pytest.mark.filterwarnings(
+    "ignore:deprecated:DeprecationWarning"
+)  # OpenAI's client advises against translations
 def test_a_pair_that_the_model_lacks_is_refused_by_name(client):
     with pytest.raises(openai.UnprocessableEntityError, match="en -> French") as caught:
         client.audio.translations.create(

@@ -47,19 +47,19 @@ class Languages:
 
         :raises ApiError: ``invalid_input``, which names the pair and lists those that the model has.
         """
-        heard = _text(source) or self._default_source()
-        wanted = _text(target) or heard
+        spoken = _text(source) or self._default_source()
+        wanted = _text(target) or spoken
         if not self.pairs:
             return LanguagePair(
-                source=_known(heard, "source")[0],
+                source=_known(spoken, "source")[0],
                 target=_known(wanted, "target")[0],
-                source_name=_known(heard, "source")[1],
+                source_name=_known(spoken, "source")[1],
                 target_name=_known(wanted, "target")[1],
             )
         for pair in self.pairs:
-            if _is(heard, pair.source, pair.source_name) and _is(wanted, pair.target, pair.target_name):
+            if _is(spoken, pair.source, pair.source_name) and _is(wanted, pair.target, pair.target_name):
                 return pair
-        raise self._unknown(f"{heard[:_SHOWN]} -> {wanted[:_SHOWN]}")
+        raise self._unknown(f"{spoken[:_SHOWN]} -> {wanted[:_SHOWN]}")
 
     def parse(self, text: str) -> LanguagePair:
         """The pair of a text such as ``English -> Chinese`` or ``en-zh``. :raises ApiError: ``invalid_input``."""

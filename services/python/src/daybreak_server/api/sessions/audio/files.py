@@ -7,6 +7,7 @@ import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from daybreak.wire import ErrorCode
 from daybreak.wire.sessions import SAMPLE_RATES
@@ -59,7 +60,7 @@ class Recording:
 
 
 def _numbers(piece: bytes, size: int, *, floats: bool) -> list[float]:
-    values: array[float]
+    values: array[Any]
     if floats:
         values = array("f")
     elif size == 1:

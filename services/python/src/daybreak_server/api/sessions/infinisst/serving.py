@@ -56,6 +56,17 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
         position = await _position(service, record)
         return json_response({**shown(record), "queued": position > 0, "queue_position": position})
 
+    @routes.websocket("/wss/{session_id}")
+    async def stream(socket: WebSocket, session_id: str) -> None:
+        """Send samples to a session and receive its text."""
+        await InfiniSSTSocket(service, sockets, socket, session_id).serve()
+
+    _add_ends(routes, service, max_bytes)
+
+
+def _add_ends(routes: APIRouter, service: SessionService, max_bytes: int) -> None:
+    """Add the routes that end a session."""
+
     @routes.post("/delete_session", **specs.session_only("delete_session"))
     async def delete_session(request: Request, caller: Caller) -> Response:
         """End a session at once."""
@@ -81,11 +92,6 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
         return json_response(
             {"success": True, "status": "success", "message": message, "session_id": record.session.id}
         )
-
-    @routes.websocket("/wss/{session_id}")
-    async def stream(socket: WebSocket, session_id: str) -> None:
-        """Send samples to a session and receive its text."""
-        await InfiniSSTSocket(service, sockets, socket, session_id).serve()
 
 
 def shown(record: SessionRecord) -> dict[str, Any]:

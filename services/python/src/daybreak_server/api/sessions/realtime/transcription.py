@@ -115,8 +115,8 @@ class TranscriptionDialect(OpenAIDialect):
             self.connection.start(self._watch())
 
     async def _text(self, event: SessionEvent) -> None:
-        heard = int(event.data.get("audio_ms", 0)) * SAMPLE_RATE // 1000
-        while len(self._items) > 1 and heard > self._items[1].start:
+        rests_on = int(event.data.get("audio_ms", 0)) * SAMPLE_RATE // 1000
+        while len(self._items) > 1 and rests_on > self._items[1].start:
             await self._complete()
         item = self._items[0]
         item.text += event.data["text"]
@@ -132,8 +132,8 @@ class TranscriptionDialect(OpenAIDialect):
             except (StoreError, ApiError):
                 record = audio.record
             item = self._items[0]
-            heard = record.consumed >= (item.end or 0) + _HEARD_S * SAMPLE_RATE
-            if heard and parse_id(self.connection.seen) >= parse_id(record.last_event):
+            worked_off = record.consumed >= (item.end or 0) + _HEARD_S * SAMPLE_RATE
+            if worked_off and parse_id(self.connection.seen) >= parse_id(record.last_event):
                 await self._complete()
             else:
                 await asyncio.sleep(_POLL_S)
