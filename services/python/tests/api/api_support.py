@@ -159,7 +159,9 @@ class Worker:
 class Serving:
     """A server in its own thread, inside a `with` block."""
 
-    def __init__(self, valkey: Server, folder: Path, port: int, settings: Settings) -> None:
+    def __init__(
+        self, valkey: Server, folder: Path, port: int, settings: Settings, sessions: Any = None
+    ) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
         metrics = GatewayMetrics()
         store = RedisStore(
@@ -195,6 +197,8 @@ class Serving:
             session_events=session_events,
             blobs=self.blobs,
             metrics=metrics,
+            sessions=sessions,
+            session_events=sessions,
             close=close,
         )
         self.app = build_app(services)
