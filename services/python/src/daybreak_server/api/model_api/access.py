@@ -51,7 +51,8 @@ class Access:
             raise ApiError(
                 ErrorCode.NO_KEY,
                 "This server has no token for workers and models, so only clients on its own machine that send none "
-                "may change them. Set workers.token or admin.token on the server, and send it as Authorization: Bearer ….",
+                "may change them. Set workers.token or admin.token on the server, and send it as Authorization: "
+                "Bearer ….",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         if bearer_token(request) is None:
