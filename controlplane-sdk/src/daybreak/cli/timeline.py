@@ -43,8 +43,8 @@ SHORTEST_ETA_S = 0.05
 REASONS = {
     "error": "an error",
     "stalled": "a stalled step",
-    "lease_lost": "a lost worker",
-    "released": "a worker that was shut down",
+    "lease_lost": "a lost lease",
+    "released": "a group that was shut down",
 }
 
 

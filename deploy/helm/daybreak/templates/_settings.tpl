@@ -49,7 +49,15 @@
 {{- end -}}
 {{- $pools := dict -}}
 {{- range $name, $_ := .Values.pools -}}
-{{- $_ := set $pools $name (fromYaml (include "daybreak.poolSettings" (list $root $name))) -}}
+{{- $pool := fromYaml (include "daybreak.pool" (list $root $name)) -}}
+{{- /* Gateways show what a group costs and how many there may be, also while there is none. */ -}}
+{{- $shown := dict "groups" (int $pool.maxGroups) -}}
+{{- if gt (float64 $pool.resources.gpus) 0.0 -}}
+{{- $_ := set $shown "gpus_per_rank" $pool.resources.gpus -}}
+{{- else -}}
+{{- $_ := set $shown "device" "cpu" -}}
+{{- end -}}
+{{- $_ := set $pools $name (mergeOverwrite $shown (fromYaml (include "daybreak.poolSettings" (list $root $name)))) -}}
 {{- end -}}
 {{- $_ := set $settings "pools" $pools -}}
 {{- toYaml (mergeOverwrite $settings (deepCopy .Values.settings)) -}}

@@ -159,7 +159,9 @@ class Worker:
 class Serving:
     """A server in its own thread, inside a `with` block."""
 
-    def __init__(self, valkey: Server, folder: Path, port: int, settings: Settings) -> None:
+    def __init__(
+        self, valkey: Server, folder: Path, port: int, settings: Settings, sessions: Any = None
+    ) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
         metrics = GatewayMetrics()
         store = RedisStore(
@@ -171,12 +173,12 @@ class Serving:
         )
         events = RedisEvents(valkey.url)
         registry = RedisRegistry(valkey.url)
-        sessions = RedisSessionStore(valkey.url, limits=wiring.session_limits(settings))
-        session_events = RedisSessionEvents(valkey.url, sessions)
+        session_store = RedisSessionStore(valkey.url, limits=wiring.session_limits(settings))
+        session_events = RedisSessionEvents(valkey.url, session_store)
 
         async def close() -> None:
             await session_events.close()
-            await sessions.close()
+            await session_store.close()
             await registry.close()
             await store.close()
             await events.close()
@@ -191,8 +193,8 @@ class Serving:
             registry=registry,
             batching=store,
             upstreams=HttpUpstreams(),
-            sessions=sessions,
-            session_events=session_events,
+            sessions=sessions or session_store,
+            session_events=sessions or session_events,
             blobs=self.blobs,
             metrics=metrics,
             close=close,

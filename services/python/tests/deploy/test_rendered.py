@@ -81,6 +81,22 @@ def test_every_process_can_read_its_settings(values: Path, tmp_path: Path) -> No
 
 
 @every
+def test_gateways_know_what_a_group_costs_while_there_is_none(values: Path, tmp_path: Path) -> None:
+    rendered = render(values)
+    gateway = rendered.object("Deployment", "daybreak-gateway")["spec"]["template"]["spec"]["containers"][0]
+    settings = settings_of(rendered, gateway, tmp_path)
+    groups_max = {
+        item["spec"]["scaleTargetRef"]["name"]: item["spec"]["maxReplicaCount"]
+        for item in rendered.all("ScaledObject")
+        if item["spec"]["scaleTargetRef"]["kind"] == "GeneratorPool"
+    }
+    for name, pool in pools(rendered).items():
+        known, gpus = settings.pools[name], pool.spec.resources.gpus
+        assert (known.device, known.gpus_per_rank) == (("auto", gpus) if gpus else ("cpu", 1.0))
+        assert known.groups == groups_max.get(name, known.groups)
+
+
+@every
 def test_keda_scales_a_pool_by_its_live_tasks(values: Path) -> None:
     """The trigger reads the store's key of live tasks, its target is the pool, and only idle pools scale to zero."""
     rendered = render(values)

@@ -80,7 +80,10 @@ def test_the_wire_page_has_the_same_states_and_phases_as_the_domain() -> None:
     assert words_after("Group states:") == list(GroupState)
     assert words_after("Wake phases in order:") == list(pools.WAKE_PHASES)
     assert f'"state": "running",                    // {" ".join(TaskState)}\n' in WIRE
-    assert f"`{names.POOL_NAME.strip('^$')}`; `{names.API_APPLICATION}` is reserved" in WIRE
+    assert (
+        f"`{names.POOL_NAME.strip('^$')}`; `{names.API_APPLICATION}` and `{names.REGISTRY}` are reserved"
+        in WIRE
+    )
 
 
 def test_the_wire_page_describes_every_event_type() -> None:

@@ -6,7 +6,7 @@ from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
 _TEXT = f"{SERVER}/workloads/text"
 _EMBED = f"{SERVER}/workloads/embed"
-_ONLINE = f"{SERVER}/api/online"
+_EMBED_API = f"{SERVER}/api/embed_api"
 _EMBED_TESTS = f"{TESTS}/workloads/test_embed.py"
 _RERANK_TESTS = f"{TESTS}/workloads/test_rerank.py"
 _LIVE = f"{TESTS}/workloads/test_batching_live.py"
@@ -74,7 +74,7 @@ EMBEDDING: tuple[Mutant, ...] = (
     mutant(
         "batching-change-by-anyone",
         "any client may change the batches of a pool",
-        (f"{_ONLINE}/batching_routes.py", "if not caller.admin:", "if False:"),
+        (f"{_EMBED_API}/batching_routes.py", "if not caller.admin:", "if False:"),
         tests=f"{_LIVE}::test_only_administrators_change_batches_and_only_of_pools_that_batch",
     ),
 )

@@ -12,18 +12,20 @@ from daybreak_server.api.background.orphan_files import OrphanFileSweeper
 from daybreak_server.api.background.ticker import Ticker, report_ages
 from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.embed_api import batching_routes
+from daybreak_server.api.embed_api import routes as embed_routes
 from daybreak_server.api.errors import ErrorRenderer
 from daybreak_server.api.http import exception_handlers
 from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
 from daybreak_server.api.http.origin_check import OriginCheck
 from daybreak_server.api.model_api import models, overview, workers
-from daybreak_server.api.online import batching_routes
-from daybreak_server.api.online import routes as online_routes
 from daybreak_server.api.openai import routes as openai_routes
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.api.services import Services
+from daybreak_server.api.sessions import routes as session_routes
+from daybreak_server.api.sessions.recordings import routes as recording_routes
 from daybreak_server.api.streaming.queue_positions import QueuePositions
 from daybreak_server.api.task_api import openapi
 from daybreak_server.api.task_api.fast_path import App, FastPath, Handler
@@ -33,8 +35,8 @@ from daybreak_server.api.task_api.routes import files, logs, ops, pools, serve, 
 __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
 ROUTE_MODULES = (
-    *(submit, tasks, files, streams, logs, pools, serve),
-    *(batching_routes, online_routes, models, workers, overview, ops),
+    *(submit, tasks, files, session_routes, streams, logs, pools, serve),
+    *(batching_routes, embed_routes, models, workers, overview, ops),
 )
 """The modules of routes; each has a ``router(ctx)``."""
 
@@ -87,7 +89,11 @@ def _add_fast_paths(app: App, ctx: Dependencies, origin_check: OriginCheck, *, o
         **{("POST", path): fast(path, handler) for path, handler in submit.fast_paths(ctx).items()},
         **{
             (route.method, route.path): fast(route.path, handler, route.render)
-            for route, handler in online_routes.handlers(ctx).items()
+            for route, handler in embed_routes.handlers(ctx).items()
+        },
+        **{
+            ("POST", path): fast(path, handler, openai_response)
+            for path, handler in recording_routes.handlers(ctx).items()
         },
     }
     app.is_served = lambda path: serve.pool_of_path(path) is not None

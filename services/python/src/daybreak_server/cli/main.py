@@ -27,7 +27,7 @@ Config = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_HELP = """Run Daybreak: a durable queue, groups of GPU workers, every step streamed.
+_HELP = """Run Daybreak: a durable queue, groups of GPU processes, every step streamed.
 
 \b
   daybreakd dev                           light mode: echo workload, no Ray, no torch

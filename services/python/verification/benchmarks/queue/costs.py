@@ -1,6 +1,6 @@
 """Measures what one call of each operation costs the server: the CPU time of its main thread, from read to reply.
 
-`verification.benchmarks.simulate` uses these as its service times.
+`verification.benchmarks.shards` uses these as its service times.
 """
 
 from __future__ import annotations

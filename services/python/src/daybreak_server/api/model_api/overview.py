@@ -47,7 +47,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/health", **openapi_specs.SERVING_HEALTH)
     async def health() -> Response:
-        """Workers, the states of models, the process that places them, and serving pools. Starts no group."""
+        """Workers, the states of models, the manager that places them, and serving pools. Starts no group."""
         now_ms = ctx.services.now_ms()
         pools = {
             pool.name: serializers.pool_health(

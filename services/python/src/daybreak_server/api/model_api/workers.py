@@ -45,7 +45,7 @@ def router(ctx: Dependencies) -> APIRouter:
     @routes.post("/v1/workers", **openapi_specs.REGISTER_WORKER)
     async def register(request: Request) -> Response:
         """Register a worker. It then sends heartbeats, whose answers say which models to run."""
-        access.require(request)
+        access.require_of_worker(request)
         try:
             worker = WorkerRegistration.model_validate(await read_json(request, max_bytes=max_bytes))
         except ValidationError as exc:
@@ -61,7 +61,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.put("/v1/workers/{id}", **openapi_specs.HEARTBEAT)
     async def heartbeat(request: Request, id: str) -> Response:
-        """Take in a worker's load and the state of its models. The answer says which models it should run."""
+        """Store the load of a worker and the state of its models. The answer says which models it should run."""
         access.require(request)
         try:
             reported = WorkerHeartbeat.model_validate(await read_json(request, max_bytes=max_bytes))

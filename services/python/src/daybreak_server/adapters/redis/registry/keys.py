@@ -22,7 +22,9 @@ SINGLE = {
     "plan": Key("string", "which worker should run which model, as JSON; the manager writes it"),
     "lease": Key("hash", "which process is the manager, with its priority and the end of its lease"),
     "wanted": Key("zset", "a member for each worker that the models need; KEDA reads its `ZCARD`"),
-    "changes": Key("stream", "one entry for each of the last versions, for those that wait for the next"),
+    "changes": Key(
+        "stream", "one entry for each of the last versions; processes that wait for the next one read it"
+    ),
 }
 FAMILIES = {
     "worker": Family(
