@@ -55,7 +55,7 @@ class _Session:
     record: SessionRecord
     audio: bytearray = field(default_factory=bytearray)
     events: list[SessionEvent] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    waiters: list[asyncio.Event] = field(default_factory=list)
     words: int = 0
 
 
@@ -154,8 +154,8 @@ class MemorySessions:
                 after = event.id
                 if event.type is SessionEventType.ENDED:
                     return
-            found.changed.clear()
-            await found.changed.wait()
+            found.waiters.append(asyncio.Event())
+            await found.waiters[-1].wait()
 
     def all(self) -> list[SessionRecord]:
         """All sessions, oldest first."""
@@ -221,7 +221,8 @@ class MemorySessions:
         event = SessionEvent(id=f"{_now_ms()}-{self._ids}", type=kind, at_ms=_now_ms(), data=data)
         found.events.append(event)
         found.record = replace(found.record, last_event=event.id)
-        found.changed.set()
+        while found.waiters:
+            found.waiters.pop().set()
 
 
 def _ms(samples: int) -> int:
