@@ -18,6 +18,8 @@ from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
+from daybreak_server.adapters.redis.sessions.events import RedisSessionEvents
+from daybreak_server.adapters.redis.sessions.store import RedisSessionStore
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.api.app import build_app
 from daybreak_server.api.dependencies import Dependencies
@@ -171,8 +173,12 @@ class Serving:
         )
         events = RedisEvents(valkey.url)
         registry = RedisRegistry(valkey.url)
+        sessions = RedisSessionStore(valkey.url, limits=wiring.session_limits(settings))
+        session_events = RedisSessionEvents(valkey.url, sessions)
 
         async def close() -> None:
+            await session_events.close()
+            await sessions.close()
             await registry.close()
             await store.close()
             await events.close()
@@ -187,6 +193,8 @@ class Serving:
             registry=registry,
             batching=store,
             upstreams=HttpUpstreams(),
+            sessions=sessions,
+            session_events=session_events,
             blobs=self.blobs,
             metrics=metrics,
             sessions=sessions,

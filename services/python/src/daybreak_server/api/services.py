@@ -44,6 +44,8 @@ class Services:
     registry: Registry
     batching: BatchingStore
     upstreams: Upstreams
+    sessions: SessionStore
+    session_events: SessionEvents
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     tracing: Tracing = NO_TRACING
     sessions: SessionStore | None = None

@@ -41,6 +41,8 @@ class PastTurn:
     audio: bytes
     tokens: tuple[int, ...]
     complete: bool = True
+    last: bool = False
+    """The client had ended its audio with this turn, as in :class:`Prefill`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,107 @@
+"""How far sessions are behind their speakers, and what a group does about it.
+
+The *lag* of a session is the audio that waits for the model although it makes a whole turn. When the lag of a group's
+sessions grows past a limit, longer turns help: they cost less for each second of audio. So the latency multiplier
+doubles, as often as needed, and at its maximum the group is *full*: no new session may come. When the lag has been
+small for some time, the multiplier falls again, one step at a time. Both directions need some time, and the limit for
+falling is lower than the one for rising, so the multiplier does not swing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+
+def session_lag_s(
+    *, received_s: float, consumed_s: float, turn_s: float, elapsed_s: float = math.inf
+) -> float:
+    """How far a session is behind.
+
+    :param received_s: seconds of audio that have come.
+    :param consumed_s: seconds of audio of the turns that are over.
+    :param turn_s: seconds of audio of a turn. Less than that cannot be worked on, so it is no lag.
+    :param elapsed_s: seconds since the first audio came. A client that sends a file faster than it was spoken does not
+        make the session late.
+    """
+    return max(0.0, min(received_s, elapsed_s) - consumed_s - turn_s)
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The smallest value that at least ``share`` of all values do not exceed; 0 if there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return 0.0
+    return ordered[min(len(ordered), max(1, math.ceil(share * len(ordered)))) - 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LagRules:
+    """When the latency multiplier changes.
+
+    :raises ValueError: if a value is out of range. The message names it.
+    """
+
+    limit_s: float = 2.0
+    """A lag above this is too much."""
+    lowest: int = 1
+    """The multiplier that sessions have without need."""
+    highest: int = 4
+    raise_after_s: float = 1.0
+    """How long the lag must be too much before the multiplier doubles, and between two such steps."""
+    lower_after_s: float = 10.0
+    """How long the lag must be small before the multiplier falls, and between two such steps."""
+    small: float = 0.25
+    """The share of the limit below which a lag is small."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not 1 <= self.lowest <= self.highest:
+            raise ValueError(
+                f"latency_multiplier is {self.lowest}; it must be from 1 to max_latency_multiplier, {self.highest}."
+            )
+        if not self.limit_s > 0:
+            raise ValueError(f"limit_s is {self.limit_s}; it must be above 0.")
+        if not 0 < self.small < 1:
+            raise ValueError(f"small is {self.small}; it must be between 0 and 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LagState:
+    """The multiplier of a group, and since when its lag has been too much or small."""
+
+    multiplier: int = 1
+    high_since: float | None = None
+    low_since: float | None = None
+    full: bool = False
+    """The multiplier is at its maximum and the lag is still too much: admit no new session."""
+
+
+def observe(state: LagState, lag_s: float, now: float, rules: LagRules) -> LagState:
+    """The state after a lag (usually the 95th percentile over the sessions) was measured at a time."""
+    multiplier = min(max(state.multiplier, rules.lowest), rules.highest)
+    state = replace(state, multiplier=multiplier)
+    if lag_s > rules.limit_s:
+        return _high(replace(state, low_since=None), now, rules)
+    if lag_s < rules.small * rules.limit_s:
+        return _small(replace(state, high_since=None), now, rules)
+    return replace(state, high_since=None, low_since=None)
+
+
+def _high(state: LagState, now: float, rules: LagRules) -> LagState:
+    since = now if state.high_since is None else state.high_since
+    if now < since + rules.raise_after_s:
+        return replace(state, high_since=since)
+    if state.multiplier == rules.highest:
+        return replace(state, high_since=since, full=True)
+    return replace(state, multiplier=min(2 * state.multiplier, rules.highest), high_since=now)
+
+
+def _small(state: LagState, now: float, rules: LagRules) -> LagState:
+    since = now if state.low_since is None else state.low_since
+    if now < since + rules.lower_after_s:
+        return replace(state, low_since=since)
+    if state.full:  # admit sessions again first; shorten turns only if the lag stays small then
+        return replace(state, low_since=now, full=False)
+    return replace(state, multiplier=max(state.multiplier // 2, rules.lowest), low_since=now)

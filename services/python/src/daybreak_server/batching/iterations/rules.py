@@ -1,0 +1,93 @@
+"""The knobs of the scheduler. Each of them may be changed while it runs, and holds from the next batch on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+MOST = 32
+"""The largest ``max_batch_size``."""
+
+
+class Strategy(StrEnum):
+    """Which sessions share a batch."""
+
+    ITERATION = "iteration"
+    """Sessions join and leave between any two steps. A batch has one phase: prefill first, but decode never starves."""
+    MIXED = "mixed"
+    """As ``iteration``, but a batch has the sessions that have waited longest, of both phases."""
+    REQUEST = "request"
+    """A batch of turns runs until the last of them ends; only then does the next batch begin. Ray Serve's
+    ``@serve.batch`` works like this. It is here to be compared with."""
+    SINGLE = "single"
+    """One turn at a time, to its end."""
+
+
+KNOBS = (
+    "strategy",
+    "max_batch_size",
+    "max_decode_delay_ms",
+    "gather_size",
+    "gather_wait_ms",
+    "batch_timeout_ms",
+)
+"""The names of the rules in the settings of a pool."""
+_TIMES = ("max_decode_delay", "gather_wait", "batch_timeout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IterationRules:
+    """How batches are formed.
+
+    :raises ValueError: if a value is out of range. The message names it.
+    """
+
+    strategy: Strategy = Strategy.ITERATION
+    max_batch_size: int = MOST
+    """Sessions in a batch, at most 32."""
+    max_decode_delay_s: float = 0.1
+    """``iteration``: when decode has waited this long since its last batch, it goes before prefill."""
+    gather_size: int = 16
+    """``iteration``: while any session decodes, prefill waits until this many turns are ready, so that few large
+    batches replace many small ones. 1: it does not wait."""
+    gather_wait_s: float = 0.25
+    """``iteration``: how long the first of these turns waits for others, at most."""
+    batch_timeout_s: float = 0.1
+    """``request``: how long the first turn of a batch waits for others."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        object.__setattr__(self, "strategy", Strategy(self.strategy))
+        if not 1 <= self.max_batch_size <= MOST:
+            raise ValueError(f"max_batch_size is {self.max_batch_size}; it must be from 1 to {MOST}.")
+        if self.gather_size < 1:
+            raise ValueError(f"gather_size is {self.gather_size}; it must be at least 1.")
+        for name in _TIMES:
+            value = getattr(self, f"{name}_s")
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name}_ms is {value * 1000:g}; it must be finite and not negative.")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> IterationRules:
+        """The rules of the settings of a pool, with the names in ``KNOBS``. What is absent has its default.
+
+        :raises ValueError: if a value is out of range.
+        """
+        values = {name: value for name, value in settings.items() if not name.endswith("_ms")}
+        for name in _TIMES:
+            if f"{name}_ms" in settings:
+                values[f"{name}_s"] = settings[f"{name}_ms"] / 1000
+        return cls(**values)
+
+    def settings(self) -> dict[str, Any]:
+        """The rules as settings of a pool, with all values."""
+        return {
+            "strategy": self.strategy.value,
+            "max_batch_size": self.max_batch_size,
+            "max_decode_delay_ms": self.max_decode_delay_s * 1000,
+            "gather_size": self.gather_size,
+            "gather_wait_ms": self.gather_wait_s * 1000,
+            "batch_timeout_ms": self.batch_timeout_s * 1000,
+        }

@@ -1,0 +1,75 @@
+"""What the latest batches were: a record of each, in a ring of fixed size."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+KEPT = 4096
+"""How many records a trace keeps unless it is created with another number."""
+
+
+class Phase(StrEnum):
+    """What a batch does."""
+
+    PREFILL = "prefill"
+    """The model hears the audio of a turn, and gives its first token."""
+    DECODE = "decode"
+    """The model gives the next token."""
+    MIXED = "mixed"
+    """Some sessions prefill, others decode."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRecord(Generic[K]):
+    """A batch that has run."""
+
+    number: int
+    """Counts the batches of a scheduler, from 0."""
+    phase: Phase
+    prefill: tuple[K, ...]
+    decode: tuple[K, ...]
+    audio_s: float
+    """Seconds of audio that the model heard."""
+    tokens: int
+    """Tokens that the model wrote."""
+    waited_s: float
+    """The longest time that a session of the batch had waited."""
+    started: float
+    seconds: float
+    """How long the model took."""
+
+    @property
+    def size(self) -> int:
+        """The number of sessions."""
+        return len(self.prefill) + len(self.decode)
+
+
+class Trace(Generic[K]):
+    """The newest records, oldest first, and the number of batches of each phase and size."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._records: deque[BatchRecord[K]] = deque(maxlen=kept)
+        self.sizes: Counter[tuple[Phase, int]] = Counter()
+
+    def add(self, record: BatchRecord[K]) -> None:
+        """Append a record. The oldest one leaves if the ring is full."""
+        self._records.append(record)
+        self.sizes[record.phase, record.size] += 1
+
+    def __len__(self) -> int:
+        """How many records are kept."""
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[BatchRecord[K]]:
+        """All records that are kept, oldest first."""
+        return iter(self._records)
+
+    @property
+    def last(self) -> BatchRecord[K] | None:
+        """The newest record."""
+        return self._records[-1] if self._records else None

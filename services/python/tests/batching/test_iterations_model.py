@@ -1,0 +1,216 @@
+"""A model check of the scheduler: whatever happens in whatever order, it keeps its promises.
+
+The model is as plain as can be: two lists of who waits, and for each session the turns that wait behind its present
+one. It knows what a batch *may* be, not how it is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from daybreak_server.batching.iterations import (
+    Batch,
+    IterationRules,
+    Phase,
+    Scheduler,
+    Strategy,
+    WaitUntil,
+)
+
+SESSIONS = st.integers(0, 9)
+MILLISECONDS = st.integers(0, 400).map(lambda value: value / 1024)
+"""Times that floats add up exactly."""
+RULES = st.builds(
+    IterationRules,
+    strategy=st.sampled_from(Strategy),
+    max_batch_size=st.integers(1, 5),
+    max_decode_delay_s=MILLISECONDS,
+    gather_size=st.integers(1, 6),
+    gather_wait_s=MILLISECONDS,
+    batch_timeout_s=MILLISECONDS,
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """Drives a scheduler and the model side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler: Scheduler[int] = Scheduler(IterationRules())
+        self.now = 0.0
+        self.prefill: list[tuple[int, float]] = []
+        self.decode: list[tuple[int, float]] = []
+        self.later: dict[int, int] = {}
+        self.running: Batch[int] | None = None
+        self.in_flight: set[int] = set()
+        self.turns_ready = 0
+        self.turns_begun = 0
+        self.turns_dropped = 0
+        self.decode_unserved_since = 0.0
+        self.prefills_in_the_way = 0
+        """Batches without decode since decode has been overdue."""
+        self.decodes_in_the_way = 0
+        """Batches without prefill since prefill has been due."""
+
+    def waits(self, queue: list[tuple[int, float]]) -> set[int]:
+        return {session for session, _ in queue}
+
+    def busy(self, session: int) -> bool:
+        return session in self.waits(self.prefill) | self.waits(self.decode) | self.in_flight
+
+    @rule(seconds=MILLISECONDS)
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(rules=RULES)
+    def the_rules_change(self, rules: IterationRules) -> None:
+        self.scheduler.rules = rules
+        self.prefills_in_the_way = self.decodes_in_the_way = 0
+
+    @rule(session=SESSIONS)
+    def audio_comes(self, session: int) -> None:
+        self.turns_ready += 1
+        if self.busy(session):
+            self.later[session] = self.later.get(session, 0) + 1
+        else:
+            self.prefill.append((session, self.now))
+        self.scheduler.prefill_ready(session, self.now, seconds=0.5)
+
+    @rule(session=SESSIONS)
+    def another_groups_turn_is_continued(self, session: int) -> None:
+        if not self.busy(session):
+            self.wants_more(session)
+
+    @rule(session=SESSIONS)
+    def a_session_is_forgotten(self, session: int) -> None:
+        known = self.busy(session) or session in self.later
+        self.turns_dropped += self.later.pop(session, 0) + (session in self.waits(self.prefill))
+        self.prefill = [entry for entry in self.prefill if entry[0] != session]
+        self.decode = [entry for entry in self.decode if entry[0] != session]
+        self.in_flight.discard(session)
+        assert self.scheduler.forget(session) == known
+
+    @precondition(lambda self: self.running is None)
+    @rule()
+    def the_device_is_idle(self) -> None:
+        self.check(self.scheduler.next(self.now))
+
+    @precondition(lambda self: self.running is not None)
+    @rule(data=st.data(), seconds=MILLISECONDS)
+    def the_batch_has_run(self, data: st.DataObject, seconds: float) -> None:
+        self.now += seconds
+        self.finish(lambda session: data.draw(st.booleans()))
+
+    def wants_more(self, session: int) -> None:
+        if not self.decode:
+            self.decode_unserved_since = self.now
+        self.decode.append((session, self.now))
+        self.scheduler.decode_ready(session, self.now)
+
+    def finish(self, goes_on: Callable[[int], bool]) -> None:
+        batch, self.running = self.running, None
+        assert batch is not None
+        for session in batch.sessions:
+            if session in self.in_flight and goes_on(session):
+                self.in_flight.discard(session)
+                self.wants_more(session)
+        for session in batch.sessions:
+            if session in self.in_flight:
+                self.in_flight.discard(session)
+                if self.later.get(session):
+                    self.prefill.append((session, self.now))
+                    self.later[session] -= 1
+                    if not self.later[session]:
+                        del self.later[session]
+        if batch.decode:
+            self.decode_unserved_since = self.now
+        record = self.scheduler.ran(batch, self.now)
+        assert record.seconds == self.now - batch.started
+
+    def check(self, decision: Batch[int] | WaitUntil | None) -> None:
+        rules = self.scheduler.rules
+        if decision is None:
+            assert not self.prefill
+            assert not self.decode
+        elif isinstance(decision, WaitUntil):
+            assert rules.strategy is Strategy.REQUEST
+            assert not self.decode
+            assert len(self.prefill) < rules.max_batch_size
+            assert self.now < decision.at == self.prefill[0][1] + rules.batch_timeout_s
+        else:
+            self.check_batch(decision, rules)
+            self.take(decision)
+
+    def check_batch(self, batch: Batch[int], rules: IterationRules) -> None:
+        sessions = batch.sessions
+        assert 1 <= len(sessions) <= (1 if rules.strategy is Strategy.SINGLE else rules.max_batch_size)
+        assert len(set(sessions)) == len(sessions)
+        assert not self.in_flight & set(sessions)
+        waits = dict(self.prefill) | dict(self.decode)
+        assert batch.waited_s == self.now - min(waits[session] for session in sessions)
+        # Nobody is overtaken within a phase.
+        assert list(batch.prefill) == [session for session, _ in self.prefill[: len(batch.prefill)]]
+        if rules.strategy in (Strategy.ITERATION, Strategy.MIXED):
+            assert list(batch.decode) == [session for session, _ in self.decode[: len(batch.decode)]]
+        if rules.strategy is not Strategy.MIXED:
+            assert batch.phase is not Phase.MIXED
+        if rules.strategy is Strategy.ITERATION:
+            self.check_starvation(batch, rules)
+            queue = self.prefill if batch.prefill else self.decode
+            assert len(sessions) == min(len(queue), rules.max_batch_size)
+        elif rules.strategy is Strategy.MIXED:
+            assert len(sessions) == min(len(self.prefill) + len(self.decode), rules.max_batch_size)
+            left = [at for session, at in self.prefill + self.decode if session not in sessions]
+            assert max(waits[session] for session in sessions) <= min(left, default=math.inf)
+        elif self.decode:
+            assert not batch.prefill  # a turn that has begun ends before another begins
+
+    def check_starvation(self, batch: Batch[int], rules: IterationRules) -> None:
+        overdue = self.decode and self.now >= self.decode_unserved_since + rules.max_decode_delay_s
+        self.prefills_in_the_way = 0 if batch.decode or not overdue else self.prefills_in_the_way + 1
+        assert self.prefills_in_the_way <= 1
+        enough = min(rules.gather_size, rules.max_batch_size)
+        due = self.prefill and (
+            not self.decode
+            or len(self.prefill) >= enough
+            or self.now >= self.prefill[0][1] + rules.gather_wait_s
+        )
+        self.decodes_in_the_way = 0 if batch.prefill or not due else self.decodes_in_the_way + 1
+        assert self.decodes_in_the_way <= 1
+        if batch.prefill:
+            assert due
+        elif due:
+            assert overdue
+
+    def take(self, batch: Batch[int]) -> None:
+        self.running = batch
+        self.in_flight = set(batch.sessions)
+        self.turns_begun += len(batch.prefill)
+        self.prefill = self.prefill[len(batch.prefill) :]
+        self.decode = [entry for entry in self.decode if entry[0] not in batch.decode]
+
+    @invariant()
+    def it_knows_who_waits(self) -> None:
+        assert self.scheduler.waiting(Phase.PREFILL) == len(self.prefill)
+        assert self.scheduler.waiting(Phase.DECODE) == len(self.decode)
+        oldest = min((at for _, at in self.prefill + self.decode), default=self.now)
+        assert self.scheduler.oldest_wait_s(self.now) == self.now - oldest
+
+    def teardown(self) -> None:
+        """No turn is lost or begun twice: with time, all of them run, each once."""
+        for _ in range(1000):
+            if self.running is not None:
+                self.finish(lambda session: False)
+            self.now += 1.0
+            self.the_device_is_idle()
+            if self.running is None:
+                break
+        assert not self.later
+        assert self.turns_begun + self.turns_dropped == self.turns_ready
+
+
+TestScheduler = Machine.TestCase
