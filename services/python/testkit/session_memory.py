@@ -17,12 +17,15 @@ from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
     SAMPLE_BYTES,
     SAMPLE_RATE,
+    GroupSessions,
     NewSession,
     SessionEnd,
     SessionEvent,
     SessionEventType,
     SessionId,
     SessionRecord,
+    SessionsMeasured,
+    SessionsOverview,
     SessionState,
 )
 from daybreak_server.ports.sessions import (
@@ -144,6 +147,14 @@ class MemorySessions:
         """See the port."""
         self._check_up()
         return [e for e in self._sessions[session].events if _key(e.id) > _key(after)][:limit]
+
+    async def sessions_overview(self, pool: str) -> SessionsOverview:
+        """See the port."""
+        found = await self.sessions(pool)
+        waiting = sum(record.state is SessionState.WAITING for record in found)
+        measured = SessionsMeasured(lag_ms=12.0, room=self.room - len(found))
+        group = GroupSessions(group=GroupId("g-1"), sessions=len(found) - waiting, measured=measured)
+        return SessionsOverview(open=len(found), waiting=waiting, groups=(group,))
 
     async def follow_session(self, session: SessionId, *, after: str = "0-0") -> AsyncIterator[SessionEvent]:
         """See the port."""

@@ -160,7 +160,7 @@ class Serving:
     """A server in its own thread, inside a `with` block."""
 
     def __init__(
-        self, valkey: Server, folder: Path, port: int, settings: Settings, sessions: Any = None
+        self, valkey: Server, folder: Path, port: int, settings: Settings, in_memory: Any = None
     ) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
         metrics = GatewayMetrics()
@@ -193,12 +193,10 @@ class Serving:
             registry=registry,
             batching=store,
             upstreams=HttpUpstreams(),
-            sessions=sessions,
-            session_events=session_events,
+            sessions=in_memory or sessions,
+            session_events=in_memory or session_events,
             blobs=self.blobs,
             metrics=metrics,
-            sessions=sessions,
-            session_events=sessions,
             close=close,
         )
         self.app = build_app(services)

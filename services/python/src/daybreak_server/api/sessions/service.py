@@ -22,7 +22,7 @@ from daybreak_server.domain.sessions import (
     SessionId,
     SessionRecord,
 )
-from daybreak_server.ports.sessions import SessionEvents, SessionStore
+from daybreak_server.ports.sessions import SessionStore
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 PATIENCE_S = 30.0
@@ -42,18 +42,8 @@ class SessionService:
 
     @property
     def store(self) -> SessionStore:
-        """The store of sessions. :raises ApiError: ``store_unavailable`` if this process has none."""
-        store = self.ctx.services.sessions
-        if store is None:
-            raise ApiError(ErrorCode.STORE_UNAVAILABLE, "This server has no store of sessions.")
-        return store
-
-    @property
-    def _events(self) -> SessionEvents:
-        events = self.ctx.services.session_events
-        if events is None:
-            raise ApiError(ErrorCode.STORE_UNAVAILABLE, "This server has no store of sessions.")
-        return events
+        """The store of sessions."""
+        return self.ctx.services.sessions
 
     async def open(
         self,
@@ -138,7 +128,7 @@ class SessionService:
         delay_s = _BACKOFF_S[0]
         while True:
             began = clock()
-            stream = self._events.follow_session(session, after=after)
+            stream = self.ctx.services.session_events.follow_session(session, after=after)
             try:
                 async with aclosing(cast("AsyncGenerator[SessionEvent, None]", stream)) as events:
                     async for event in events:
