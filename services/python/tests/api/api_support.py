@@ -18,6 +18,8 @@ from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
+from daybreak_server.adapters.redis.sessions.events import RedisSessionEvents
+from daybreak_server.adapters.redis.sessions.store import RedisSessionStore
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.api.app import build_app
 from daybreak_server.api.dependencies import Dependencies
@@ -157,7 +159,9 @@ class Worker:
 class Serving:
     """A server in its own thread, inside a `with` block."""
 
-    def __init__(self, valkey: Server, folder: Path, port: int, settings: Settings) -> None:
+    def __init__(
+        self, valkey: Server, folder: Path, port: int, settings: Settings, sessions: Any = None
+    ) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
         metrics = GatewayMetrics()
         store = RedisStore(
@@ -169,8 +173,12 @@ class Serving:
         )
         events = RedisEvents(valkey.url)
         registry = RedisRegistry(valkey.url)
+        session_store = RedisSessionStore(valkey.url, limits=wiring.session_limits(settings))
+        session_events = RedisSessionEvents(valkey.url, session_store)
 
         async def close() -> None:
+            await session_events.close()
+            await session_store.close()
             await registry.close()
             await store.close()
             await events.close()
@@ -185,6 +193,8 @@ class Serving:
             registry=registry,
             batching=store,
             upstreams=HttpUpstreams(),
+            sessions=sessions or session_store,
+            session_events=sessions or session_events,
             blobs=self.blobs,
             metrics=metrics,
             close=close,

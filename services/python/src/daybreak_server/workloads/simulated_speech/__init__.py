@@ -1,0 +1,1 @@
+"""The workload ``simulated-speech``: streaming sessions without a model, for development and tests. No torch."""

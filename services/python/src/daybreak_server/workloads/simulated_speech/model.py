@@ -1,0 +1,178 @@
+"""A model of sessions that sleeps as long as a real one would compute, and writes words that its audio decides.
+
+It has no caches; the memory that it reports is a fixed number of bytes for each session.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from daybreak_server.workloads.base import Group
+from daybreak_server.workloads.sessions import (
+    LanguagePair,
+    PastTurn,
+    Prefill,
+    SessionFailedError,
+    Shape,
+    Token,
+)
+from daybreak_server.workloads.simulated_speech import words
+from daybreak_server.workloads.simulated_speech.spec import PAIRS, SimulatedSpeechOptions, options_of
+
+SESSION_BYTES = 65_536
+"""The memory that a session seems to need."""
+WINDOW_TURNS = 2
+SAMPLE_RATE = 16_000
+SAMPLE_BYTES = 2
+
+
+@dataclass(slots=True)
+class _Turn:
+    digest: bytes
+    words: int
+    """How many words it has."""
+    last: bool
+    place: int = 0
+    """How many of its words have been written."""
+    stop_checked: bool = True
+    """Whether it is decided that no full stop follows the last word."""
+
+
+@dataclass(slots=True)
+class _Session:
+    target: str
+    turn: _Turn | None = None
+    before: int = words.START
+    """The last token."""
+
+
+class SimulatedSpeech:
+    """Implements :class:`daybreak_server.workloads.sessions.SessionModel`."""
+
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
+        self._sessions: dict[str, _Session] = {}
+        self._use(SimulatedSpeechOptions())
+
+    def load(self, group: Group) -> None:
+        """Take the options."""
+        self._use(options_of(group.options))
+
+    def _use(self, options: SimulatedSpeechOptions) -> None:
+        self._options = options
+        samples = SAMPLE_RATE * options.block_ms // 1000
+        self._block_bytes = samples * SAMPLE_BYTES
+        self.shape = Shape(
+            pairs=PAIRS,
+            block_samples=samples,
+            window_turns=WINDOW_TURNS,
+            max_sessions=options.max_sessions,
+            max_turn_tokens=words.TOKENS_A_BLOCK * 2,
+        )
+
+    def warm_up(self) -> None:
+        """Do nothing."""
+
+    def open(self, session: str, pair: LanguagePair, past: Sequence[PastTurn] = ()) -> None:
+        """Begin a session, or continue it after the turns that another group computed.
+
+        :raises SessionFailedError: if there is no room, no such pair, or the past is not one of this model.
+        """
+        if session in self._sessions:
+            raise SessionFailedError(f"session {session} is open already")
+        if pair not in PAIRS:
+            raise SessionFailedError(
+                f"this model does not translate {pair.source_name} to {pair.target_name}"
+            )
+        if len(self._sessions) >= self._options.max_sessions:
+            raise SessionFailedError(f"all {self._options.max_sessions} sessions of this group are taken")
+        opened = _Session(target=pair.target)
+        for turn in past:
+            self._feed(opened, turn)
+        self._sessions[session] = opened
+
+    def _feed(self, session: _Session, past: PastTurn) -> None:
+        if session.turn is not None:
+            raise SessionFailedError("a turn of the past is not complete, and is not the last one")
+        turn = self._turn(past.audio, last=past.last)
+        for token in past.tokens:
+            if not 0 <= token <= len(words.WORDS[session.target]):
+                raise SessionFailedError(
+                    f"a turn of the past has the token {token}, which this model does not know"
+                )
+            session.before = token
+            turn.place += token != words.STOP
+            turn.stop_checked = token == words.STOP
+        session.turn = None if past.complete else turn
+
+    def _turn(self, audio: bytes, *, last: bool) -> _Turn:
+        if len(audio) % SAMPLE_BYTES or (len(audio) % self._block_bytes and not last) or not (audio or last):
+            raise SessionFailedError(
+                f"a turn has {len(audio)} bytes of audio, and needs a whole number of blocks of {self._block_bytes}"
+            )
+        turn = words.digest(audio)
+        return _Turn(digest=turn, words=words.length(turn, len(audio) / self._block_bytes), last=last)
+
+    def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
+        """Begin a turn of each session, and give each its first token."""
+        blocks = sum(math.ceil(len(item.audio) / self._block_bytes) for item in batch)
+        self._sleep((self._options.prefill_ms + blocks * self._options.prefill_item_ms) / 1000)
+        return [self._begin(item) for item in batch]
+
+    def decode(self, sessions: Sequence[str]) -> Sequence[Token | SessionFailedError]:
+        """Give each session its next token."""
+        self._sleep((self._options.decode_ms + len(sessions) * self._options.decode_item_ms) / 1000)
+        return [self._continue(name) for name in sessions]
+
+    def _begin(self, item: Prefill) -> Token | SessionFailedError:
+        session = self._sessions.get(item.session)
+        if session is None:
+            return SessionFailedError(f"session {item.session} is not open here")
+        if session.turn is not None:
+            return SessionFailedError(f"the present turn of session {item.session} has not ended")
+        try:
+            session.turn = self._turn(item.audio, last=item.last)
+        except SessionFailedError as exc:
+            return exc
+        return self._next(item.session, session, session.turn)
+
+    def _continue(self, name: str) -> Token | SessionFailedError:
+        session = self._sessions.get(name)
+        if session is None:
+            return SessionFailedError(f"session {name} is not open here")
+        if session.turn is None:
+            return SessionFailedError(f"no turn of session {name} is open")
+        return self._next(name, session, session.turn)
+
+    def _next(self, name: str, session: _Session, turn: _Turn) -> Token:
+        token = self._token(session, turn)
+        if token is None:
+            session.turn = None
+            return Token(session=name, token=None)
+        written = words.text(token, session.target, before=session.before)
+        session.before = token
+        return Token(session=name, token=token, text=written, ends_segment=token == words.STOP)
+
+    def _token(self, session: _Session, turn: _Turn) -> int | None:
+        before, target = session.before, session.target
+        if not turn.stop_checked:
+            turn.stop_checked = True
+            if words.ends_sentence(turn.digest, target, before=before, place=turn.place):
+                return words.STOP
+        if turn.place < turn.words:
+            token = words.choose(turn.digest, target, before=before, place=turn.place)
+            turn.place += 1
+            turn.stop_checked = False
+            return token
+        return words.STOP if turn.last and before > words.STOP else None
+
+    def close(self, session: str) -> None:
+        """Forget the session. Closing a session that is not open does nothing."""
+        self._sessions.pop(session, None)
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes in use, and reserved."""
+        return len(self._sessions) * SESSION_BYTES, self._options.max_sessions * SESSION_BYTES

@@ -1,0 +1,49 @@
+"""The spec of ``simulated-speech``, and its options. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from daybreak_server.workloads.base import NoInput, WorkloadSpec
+from daybreak_server.workloads.sessions import LanguagePair
+
+PAIRS = tuple(
+    LanguagePair(source="en", target=code, source_name="English", target_name=name)
+    for code, name in (("de", "German"), ("zh", "Chinese"), ("en", "English"))
+)
+
+
+class SimulatedSpeechOptions(BaseModel):
+    """The options of a pool of the workload ``simulated-speech``.
+
+    A step of ``n`` sessions takes ``…_ms + n * …_item_ms``. The defaults are those of the tiny speech model on one core
+    of a server.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    prefill_ms: float = Field(3.1, ge=0, le=60_000)
+    prefill_item_ms: float = Field(0.93, ge=0, le=60_000)
+    """For each block of audio."""
+    decode_ms: float = Field(1.2, ge=0, le=60_000)
+    decode_item_ms: float = Field(0.2, ge=0, le=60_000)
+    block_ms: int = Field(480, ge=20, le=10_000)
+    """The length of a block of audio."""
+    max_sessions: int = Field(512, ge=1, le=100_000)
+    """How many sessions a group holds."""
+
+
+def options_of(options: Mapping[str, Any]) -> SimulatedSpeechOptions:
+    """The options. :raises pydantic.ValidationError: with a line for each wrong one."""
+    return SimulatedSpeechOptions.model_validate(dict(options))
+
+
+SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
+    name="simulated-speech",
+    kind="sessions",
+    implementation="daybreak_server.workloads.simulated_speech.model:SimulatedSpeech",
+    limits=options_of,
+)
