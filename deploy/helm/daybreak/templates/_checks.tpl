@@ -48,7 +48,7 @@
 {{- fail (printf "\n\npools.%s: hostsPerGroup (%v) must divide ranks (%v): every host of a group runs the same number of ranks." $name $pool.hostsPerGroup $pool.ranks) -}}
 {{- end -}}
 {{- if and $pool.targetLoad (not (has $pool.kind (list "online" "sessions"))) -}}
-{{- fail (printf "\n\npools.%s: targetLoad (%v) is only for pools that answer requests or serve sessions: remove it, or set kind to online or sessions." $name $pool.targetLoad) -}}
+{{- fail (printf "\n\npools.%s: targetLoad (%v) is only for pools that answer requests or hold sessions: remove it, or set kind to online or sessions." $name $pool.targetLoad) -}}
 {{- end -}}
 {{- if gt (int $pool.minWarm) (int $pool.maxGroups) -}}
 {{- fail (printf "\n\npools.%s: minWarm (%v) is greater than maxGroups (%v)." $name $pool.minWarm $pool.maxGroups) -}}
