@@ -20,7 +20,7 @@ WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup models demo demo-embed demo-serve llama up test test-quick check check-types check-others format faults faults-long mutants bench figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup models demo demo-embed demo-serve llama up test test-quick check check-types check-others format faults faults-long mutants bench bench-embed figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
 
 ##@ Everyday
 
@@ -131,6 +131,10 @@ ray-next: setup  ## Run the tests that start Ray with the newest release of Ray 
 
 bench: setup  ## Run the benchmarks, also of baselines and competitors, and write the tables in docs (QUICK=--quick)
 	@for name in queue http routing observability streams competitors video shards; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
+	@$(BIN)/python tools/figures.py
+
+bench-embed: models  ## Measure embedding beside infinity, LitServe, mosec and Ray Serve, in 12 minutes (QUICK=--quick, OUT=DIR)
+	@$(VERIFICATION) -m verification.benchmarks.embedding $(QUICK) $(if $(OUT),--out $(abspath $(OUT)))
 	@$(BIN)/python tools/figures.py
 
 figures: setup  ## Write the measurements saved in docs/figures into the tables in docs

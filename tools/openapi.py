@@ -22,6 +22,7 @@ from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
 from daybreak_server.ports.measurements import Measurements
 from daybreak_server.ports.registry import Registry
+from daybreak_server.ports.sessions import SessionEvents, SessionStore
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.ports.upstreams import Upstreams
 from daybreak_server.settings.tree import PoolSettings, Settings
@@ -43,6 +44,8 @@ def app() -> FastAPI:
         registry=cast("Registry", None),
         batching=cast("DemandStore", None),
         upstreams=cast("Upstreams", None),
+        sessions=cast("SessionStore", None),
+        session_events=cast("SessionEvents", None),
     )
     return build_app(services)
 

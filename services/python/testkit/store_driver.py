@@ -46,6 +46,7 @@ from daybreak_server.domain.tasks import (
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tasks import Submitted
 from testkit.registry_driver import check_registry_keys
+from testkit.session_keys import JOURNAL, check_sessions
 
 CLOCK_KEY = "clock:test"
 TEST_CLOCK = f"local function now_ms() return tonumber(redis.call('GET', P .. '{CLOCK_KEY}')) end\n"
@@ -244,7 +245,9 @@ def _check_pool(client: redis.Redis, keys: Keys, names: list[str]) -> None:
         assert name_parts is not None
         documented = SINGLE[name_parts[0]] if name_parts[0] in SINGLE else FAMILIES[name_parts[0]].key
         assert kind.decode() == documented.type, f"{name} is a {kind.decode()}"
-        assert (ttl >= 0) == bool(documented.ttl), f"{name} has a TTL of {ttl}"
+        if name_parts[0] not in JOURNAL:
+            assert (ttl >= 0) == bool(documented.ttl), f"{name} has a TTL of {ttl}"
+    check_sessions(client, keys, members)
     _check_members(client, keys, members, tasks)
 
 

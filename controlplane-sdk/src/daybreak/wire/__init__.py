@@ -19,6 +19,16 @@ from daybreak.wire.models import (
     WorkerList,
 )
 from daybreak.wire.pools import GroupLoad, Pool, PoolCondition, PoolGroup, PoolList, WakeHistory
+from daybreak.wire.sessions import (
+    OpenSessionRequest,
+    Session,
+    SessionError,
+    SessionEvent,
+    SessionEventType,
+    SessionLinks,
+    SessionList,
+    SessionState,
+)
 from daybreak.wire.tasks import (
     IDEMPOTENCY_KEY,
     Artifact,
@@ -69,6 +79,7 @@ __all__ = [
     "ModelDeleted",
     "ModelList",
     "ModelState",
+    "OpenSessionRequest",
     "Pool",
     "PoolCondition",
     "PoolGroup",
@@ -80,6 +91,13 @@ __all__ = [
     "RegisterModelRequest",
     "ServingHealth",
     "ServingPoolHealth",
+    "Session",
+    "SessionError",
+    "SessionEvent",
+    "SessionEventType",
+    "SessionLinks",
+    "SessionList",
+    "SessionState",
     "SubmitRequest",
     "Task",
     "TaskError",

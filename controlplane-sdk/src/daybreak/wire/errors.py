@@ -35,10 +35,12 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "too_large"
     BAD_RANGE = "bad_range"
     INVALID_INPUT = "invalid_input"
+    INVALID_AUDIO = "invalid_audio"
     HOST_NOT_ALLOWED = "host_not_allowed"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
     QUOTA_EXCEEDED = "quota_exceeded"
     TOO_MANY_STREAMS = "too_many_streams"
+    SESSIONS_FULL = "sessions_full"
     QUEUE_FULL = "queue_full"
     STORE_UNAVAILABLE = "store_unavailable"
     SHUTTING_DOWN = "shutting_down"
@@ -80,9 +82,11 @@ _STATUS_AND_TITLE: dict[ErrorCode, tuple[int, str]] = {
     ErrorCode.BAD_RANGE: (416, "The range lies outside the file"),
     ErrorCode.HOST_NOT_ALLOWED: (421, "The server does not serve this host name"),
     ErrorCode.INVALID_INPUT: (422, "The input is not valid"),
+    ErrorCode.INVALID_AUDIO: (422, "The audio is not valid"),
     ErrorCode.IDEMPOTENCY_MISMATCH: (422, "The Idempotency-Key was already used with another body"),
     ErrorCode.QUOTA_EXCEEDED: (429, "A quota is exhausted"),
     ErrorCode.TOO_MANY_STREAMS: (429, "Too many streams are open"),
+    ErrorCode.SESSIONS_FULL: (429, "The pool takes no further session now"),
     ErrorCode.QUEUE_FULL: (503, "The queue is full"),
     ErrorCode.STORE_UNAVAILABLE: (503, "The store cannot be reached"),
     ErrorCode.SHUTTING_DOWN: (503, "The server is shutting down"),

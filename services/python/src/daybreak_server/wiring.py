@@ -20,6 +20,10 @@ from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
+from daybreak_server.adapters.redis.sessions.calls import SessionLimits
+from daybreak_server.adapters.redis.sessions.events import RedisSessionEvents
+from daybreak_server.adapters.redis.sessions.store import RedisSessionStore
+from daybreak_server.adapters.redis.sessions.work import RedisSessionWork
 from daybreak_server.adapters.redis.settle_batching import SharedQueue, shared_queue_factory
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
@@ -132,9 +136,19 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
     registry = build_registry(settings, on_call=metrics.observe_script)
+    sessions = RedisSessionStore(
+        endpoint,
+        limits=session_limits(settings),
+        prefix=prefix,
+        timeout_s=timeout_s,
+        on_call=metrics.observe_script,
+    )
+    session_events = RedisSessionEvents(endpoint, sessions, prefix=prefix, timeout_s=timeout_s)
     tracing = build_tracing(settings, service="daybreak-gateway")
 
     async def close() -> None:
+        await session_events.close()
+        await sessions.close()
         await events.close()
         await store.close()
         await registry.close()
@@ -150,6 +164,8 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         registry=registry,
         batching=store,
         upstreams=HttpUpstreams(),
+        sessions=sessions,
+        session_events=session_events,
         metrics=metrics,
         blobs=build_blobs(settings),
         tracing=tracing,
@@ -179,13 +195,42 @@ def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
 
 
 def target_loads(settings: Settings) -> dict[str, float]:
-    """For each pool of kind ``online``, the requests that one of its groups should have."""
+    """For each pool of kind ``online`` or ``sessions``, the requests or sessions that one of its groups should have."""
     specs = {name: workload_spec(pool) for name, pool in settings.pools.items()}
-    return {
-        name: pool.target_load or pool.capacity or specs[name].capacity
+    usual = {
+        name: pool.session_settings.max_batch_size
+        if specs[name].kind == PoolKind.SESSIONS
+        else pool.capacity or specs[name].capacity
         for name, pool in settings.pools.items()
-        if specs[name].kind == PoolKind.ONLINE
+        if specs[name].kind in (PoolKind.ONLINE, PoolKind.SESSIONS)
     }
+    return {name: settings.pools[name].target_load or load for name, load in usual.items()}
+
+
+def session_limits(settings: Settings) -> Callable[[str], SessionLimits]:
+    """The limits of the sessions of a pool, by its name."""
+    loads = target_loads(settings)
+    found = {
+        name: SessionLimits(
+            max_sessions=pool.session_settings.max_sessions,
+            timeout_s=pool.session_settings.session_timeout_s,
+            target_load=loads.get(name, 1.0),
+        )
+        for name, pool in settings.pools.items()
+    }
+    return lambda pool: found.get(pool, SessionLimits())
+
+
+def build_session_work(settings: Settings, pool: str, *, on_call: OnCall | None = None) -> RedisSessionWork:
+    """The sessions of a pool, for the leader of a group."""
+    return RedisSessionWork(
+        redis_endpoint(settings),
+        pool=pool,
+        prefix=settings.redis.prefix,
+        lease_s=settings.pools[pool].lease.lease_s,
+        timeout_s=settings.redis.timeout_s,
+        on_call=on_call,
+    )
 
 
 def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupConfig:

@@ -18,6 +18,8 @@ from daybreak_server.adapters.http.upstreams import HttpUpstreams
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
+from daybreak_server.adapters.redis.sessions.events import RedisSessionEvents
+from daybreak_server.adapters.redis.sessions.store import RedisSessionStore
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.api.app import build_app
 from daybreak_server.api.dependencies import Dependencies
@@ -157,7 +159,9 @@ class Worker:
 class Serving:
     """A server in its own thread, inside a `with` block."""
 
-    def __init__(self, valkey: Server, folder: Path, port: int, settings: Settings) -> None:
+    def __init__(
+        self, valkey: Server, folder: Path, port: int, settings: Settings, sessions: Any = None
+    ) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
         metrics = GatewayMetrics()
         store = RedisStore(
@@ -169,8 +173,12 @@ class Serving:
         )
         events = RedisEvents(valkey.url)
         registry = RedisRegistry(valkey.url)
+        sessions = RedisSessionStore(valkey.url, limits=wiring.session_limits(settings))
+        session_events = RedisSessionEvents(valkey.url, sessions)
 
         async def close() -> None:
+            await session_events.close()
+            await sessions.close()
             await registry.close()
             await store.close()
             await events.close()
@@ -185,8 +193,12 @@ class Serving:
             registry=registry,
             batching=store,
             upstreams=HttpUpstreams(),
+            sessions=sessions,
+            session_events=session_events,
             blobs=self.blobs,
             metrics=metrics,
+            sessions=sessions,
+            session_events=sessions,
             close=close,
         )
         self.app = build_app(services)

@@ -12,6 +12,7 @@ from daybreak_server.adapters.redis.arguments import lua_arguments
 from daybreak_server.adapters.redis.prelude import lua_constants
 from daybreak_server.domain import policy
 from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.sessions import SessionState
 from daybreak_server.domain.tasks import Control, Priority, State
 from testkit.valkey import Server
 
@@ -85,7 +86,7 @@ def test_every_constant_has_one_definition() -> None:
 
 def test_states_in_scripts_are_states_of_the_domain() -> None:
     """A script compares and writes states of the domain only, because a misspelled one would never match."""
-    known = {*State, *GroupState}
+    known = {*State, *GroupState, *SessionState}
     for file, text in LUA.items():
         compared = re.findall(r"(?:\.state|before\[1\]) *[=~]= *'(\w+)'", text)
         written = re.findall(r"(?:set\(r, 'state', |set_group\([^)]*, |finish\(r, )'(\w+)'\)", text)
@@ -94,12 +95,14 @@ def test_states_in_scripts_are_states_of_the_domain() -> None:
 
 def test_a_server_reads_every_constant_exactly(server: Server) -> None:
     """Lua reads each constant exactly as Python has it, so none is too large for Lua's numbers."""
-    numeric = [name for name in constant_names() if name not in {"TERMINAL", "TOTALS"}]
+    numeric = [name for name in constant_names() if name not in {"TERMINAL", "TOTALS", "S"}]
+    numeric += re.findall(r"^(S\.\w+) = ", lua_constants(), re.MULTILINE)
     formatted = ", ".join(f"string.format('%.17g', {name})" for name in numeric)
     with server.client() as client:
         values = client.eval(f"{lua_constants()}return {{ {formatted} }}", 0)
     bits = {bit.name: bit.value for bit in Control}
     expected = {**vars(limits), **vars(policy), **bits, "PRIORITIES": len(Priority)}
+    expected |= {f"S.{name.removeprefix('SESSION_')}": value for name, value in vars(limits).items()}
     assert {name: float(value) for name, value in zip(numeric, values, strict=True)} == {
         name: float(expected[name]) for name in numeric
     }

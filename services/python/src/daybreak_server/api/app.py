@@ -24,6 +24,8 @@ from daybreak_server.api.openai import routes as openai_routes
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.path_prefix import PathPrefixes
 from daybreak_server.api.services import Services
+from daybreak_server.api.sessions import routes as session_routes
+from daybreak_server.api.sessions.recordings import routes as recording_routes
 from daybreak_server.api.streaming.queue_positions import QueuePositions
 from daybreak_server.api.task_api import openapi
 from daybreak_server.api.task_api.fast_path import App, FastPath, Handler
@@ -33,7 +35,7 @@ from daybreak_server.api.task_api.routes import files, logs, ops, pools, serve, 
 __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
 ROUTE_MODULES = (
-    *(submit, tasks, files, streams, logs, pools, serve),
+    *(submit, tasks, files, session_routes, streams, logs, pools, serve),
     *(batching_routes, embed_routes, models, workers, overview, ops),
 )
 """The modules of routes; each has a ``router(ctx)``."""
@@ -88,6 +90,10 @@ def _add_fast_paths(app: App, ctx: Dependencies, origin_check: OriginCheck, *, o
         **{
             (route.method, route.path): fast(route.path, handler, route.render)
             for route, handler in embed_routes.handlers(ctx).items()
+        },
+        **{
+            ("POST", path): fast(path, handler, openai_response)
+            for path, handler in recording_routes.handlers(ctx).items()
         },
     }
     app.is_served = lambda path: serve.pool_of_path(path) is not None

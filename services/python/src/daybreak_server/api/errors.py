@@ -4,7 +4,8 @@ Routes raise :class:`ApiError`. The errors of the ports, of pydantic and of Star
 in :func:`to_api_error`, and nowhere else::
 
     ApiError                     a stable code with its status, and a sentence for this one case
-    ├─ StoreError                idempotency_mismatch, conflict, queue_full or store_unavailable
+    ├─ StoreError                idempotency_mismatch, conflict, queue_full or store_unavailable;
+    │                            sessions_full or not_found of sessions
     ├─ BlobError                 no_such_artifact or store_unavailable
     ├─ RequestValidationError    invalid_input, with the query parameters that are wrong
     └─ HTTPException             not_found, method_not_allowed or bad_header
@@ -31,6 +32,12 @@ from starlette.types import Scope
 from daybreak.wire import ErrorCode, FieldError
 from daybreak_server.api import path_prefix
 from daybreak_server.ports.blobs import BlobError, BlobNotFoundError
+from daybreak_server.ports.sessions import (
+    AudioGapError,
+    SessionEndedError,
+    SessionsFullError,
+    SessionUnknownError,
+)
 from daybreak_server.ports.store_errors import (
     ConflictError,
     IdempotencyMismatchError,
@@ -104,6 +111,12 @@ def task_not_found(task: str) -> ApiError:
     )
 
 
+def session_not_found(session: str = "") -> ApiError:
+    """The session does not exist or belongs to another tenant; the client cannot tell which."""
+    named = f" {session[:MAX_FIELD_CHARS]!r}" if session else ""
+    return not_found(f"There is no such session{named}. It is deleted a while after its end; open a new one.")
+
+
 def invalid(errors: Sequence[FieldError]) -> ApiError:
     """One or more invalid fields. The first one is also the detail, which begins with the field's name."""
     first = errors[0]
@@ -152,6 +165,26 @@ def from_store(exc: StoreError) -> ApiError:
                 "The task store rejects this server's user or password. An administrator must correct them. "
                 "Retry later.",
             )
+        case _:
+            return _from_sessions(exc)
+
+
+def _from_sessions(exc: StoreError) -> ApiError:
+    """An error that only sessions have, or else: the store cannot be reached."""
+    match exc:
+        case SessionsFullError():
+            wait_s = max(1.0, exc.retry_after_s)
+            detail = f"The pool takes no further session now. Retry in {wait_s:.0f} s."
+            return ApiError(ErrorCode.SESSIONS_FULL, detail, limit="sessions", retry_after_s=wait_s)
+        case AudioGapError():
+            detail = "Audio before this is missing. Connect again, and send from where the server says."
+            return ApiError(ErrorCode.CONFLICT, detail)
+        case SessionEndedError():
+            return ApiError(
+                ErrorCode.CONFLICT, "The session has ended, so it takes no audio. Open a new one."
+            )
+        case SessionUnknownError():
+            return session_not_found()
         case _:
             return ApiError(ErrorCode.STORE_UNAVAILABLE, "The task store cannot be reached. Retry.")
 

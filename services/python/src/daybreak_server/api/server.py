@@ -8,6 +8,7 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
+from daybreak.wire.sessions import MAX_FRAME_BYTES
 from daybreak_server.api.app import begin_shutdown
 from daybreak_server.api.http.gathered_writes import protocol_on
 
@@ -36,7 +37,7 @@ class ApiServer(uvicorn.Server):
                 log_config=None,  # its loggers go through the handlers of `observability.logging`
                 access_log=False,
                 server_header=False,
-                ws_max_size=64 * 1024,
+                ws_max_size=MAX_FRAME_BYTES,
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=math.ceil(drain_s),
                 timeout_keep_alive=KEEP_ALIVE_S,

@@ -14,6 +14,7 @@ from daybreak_server.ports.events import EventLog
 from daybreak_server.ports.housekeeping import Housekeeper
 from daybreak_server.ports.measurements import Measurements
 from daybreak_server.ports.registry import Registry
+from daybreak_server.ports.sessions import SessionEvents, SessionStore
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.ports.upstreams import Upstreams
@@ -43,7 +44,11 @@ class Services:
     registry: Registry
     batching: BatchingStore
     upstreams: Upstreams
+    sessions: SessionStore
+    session_events: SessionEvents
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     tracing: Tracing = NO_TRACING
+    sessions: SessionStore | None = None
+    session_events: SessionEvents | None = None
     close: Callable[[], Awaitable[None]] = _nothing_to_close
     now_ms: Callable[[], int] = wall_ms

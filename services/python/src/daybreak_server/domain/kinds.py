@@ -12,3 +12,5 @@ class PoolKind(StrEnum):
     """Groups pull tasks from the queue."""
     ONLINE = "online"
     """Groups answer requests."""
+    SESSIONS = "sessions"
+    """Groups serve streaming sessions."""

@@ -166,6 +166,9 @@ class SessionCommit:
     """What a group writes to a session in one step: events, and what the next owner needs to continue after them."""
 
     lease: SessionLease
+    number: int
+    """The place of this commit among those of the lease, from 1. A number that was written before changes nothing, so a
+    commit whose answer was lost is repeated as it was."""
     events: tuple[tuple[SessionEventType, Mapping[str, Any]], ...] = ()
     turn: Turn | None = None
     """The newest turn: replaces the one with the same ``start`` in the journal, or follows it."""
@@ -175,6 +178,39 @@ class SessionCommit:
     end: SessionEnd | None = None
     """Ends the session after the events; the event ``ended`` is written with them."""
     error: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsMeasured:
+    """What a group has measured of its sessions. Admission and the views of a pool use it."""
+
+    lag_ms: float = 0.0
+    """How far behind its sessions are: the 95th percentile."""
+    full: bool = False
+    """The group takes no further session, because its lag is above the limit and it cannot degrade further."""
+    latency_multiplier: int = 1
+    """The largest multiplier of its sessions."""
+    room: int = 0
+    """How many more sessions fit into its memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSessions:
+    """A group of a sessions pool: how many sessions it owns, and what it last measured."""
+
+    group: GroupId
+    sessions: int
+    measured: SessionsMeasured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsOverview:
+    """The sessions of a pool at one moment."""
+
+    open: int
+    waiting: int
+    """Those of them that no group owns."""
+    groups: tuple[GroupSessions, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,8 @@ from daybreak_server.domain.sessions import (
     SessionLease,
     SessionNews,
     SessionRecord,
+    SessionsMeasured,
+    SessionsOverview,
 )
 from daybreak_server.ports.store_errors import StoreError
 
@@ -44,6 +46,10 @@ class AudioGapError(StoreError):
         self.received = received
 
 
+class AudioBacklogError(StoreError):
+    """The session has more audio than its limit that no model has worked off. Nothing was appended; try again later."""
+
+
 class SessionStore(Protocol):
     """Sessions as gateways use them. All methods raise :class:`StoreUnavailableError`."""
 
@@ -67,7 +73,9 @@ class SessionStore(Protocol):
         ``end``: no more will come.
 
         :raises SessionEndedError: when the session has ended.
+        :raises SessionUnknownError: when there is no such session, or its retention is over.
         :raises AudioGapError: when ``at`` lies behind what the journal has.
+        :raises AudioBacklogError: when too much audio waits for a model.
         """
 
     async def close_session(
@@ -79,6 +87,9 @@ class SessionStore(Protocol):
         self, session: SessionId, *, after: str = "0-0", limit: int = 1000
     ) -> Sequence[SessionEvent]:
         """The events that follow ``after``."""
+
+    async def sessions_overview(self, pool: str) -> SessionsOverview:
+        """How many sessions the pool has, and what its groups have measured."""
 
 
 class SessionEvents(Protocol):
@@ -95,13 +106,21 @@ class SessionWork(Protocol):
         """Take up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one."""
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
-        """What has come for these sessions behind the given positions. Waits up to ``wait_s`` for the first news."""
+        """What has come for these sessions behind the given positions. Waits up to ``wait_s`` for the first news.
 
-    def renew_sessions(self, leases: Sequence[SessionLease], *, lag_ms: float) -> Sequence[SessionLease]:
-        """Extend the leases. Returns those that are stale. ``lag_ms``: the group's measured lag, for admission."""
+        For one thread at a time.
+        """
+
+    def renew_sessions(
+        self, group: GroupId, leases: Sequence[SessionLease], *, measured: SessionsMeasured
+    ) -> Sequence[SessionLease]:
+        """Extend the leases, and publish what the group has measured. Returns the leases that are stale."""
 
     def commit(self, commits: Sequence[SessionCommit]) -> Sequence[SessionLease]:
-        """Write what the model has done. Returns the leases that are stale; nothing was written for those."""
+        """Write what the model has done, in one call. Returns the stale leases; nothing was written for those.
+
+        After :class:`StoreUnavailableError`, repeat the same commits: their numbers keep them from counting twice.
+        """
 
     def release_sessions(self, leases: Sequence[SessionLease]) -> None:
         """Give sessions up, so that another group takes them at once."""

@@ -11,6 +11,11 @@ class StoreError(Exception):
       │     └── ``StoreRefusedError``  refuses our user or password: until an administrator corrects them
       ├── ``StoreFullError``           has no memory for new tasks: temporary, running tasks continue
       ├── ``QueueFullError``           the pool's limit on waiting tasks is reached: temporary
+      ├── ``SessionsFullError``        a sessions pool has no room: temporary (in ``ports/sessions.py``)
+      ├── ``AudioBacklogError``        a session's audio waits for a model: temporary
+      ├── ``AudioGapError``            audio was skipped: send it from the position that the error names
+      ├── ``SessionUnknownError``      there is no such session: permanent
+      ├── ``SessionEndedError``        the session has ended: permanent
       ├── ``IdempotencyMismatchError`` the key was used with another body: permanent
       ├── ``EventsTrimmedError``       the reader fell too far behind, and events are gone: begin at the tail
       └── ``ConflictError``            the task's state does not allow this: permanent

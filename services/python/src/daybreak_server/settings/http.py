@@ -23,6 +23,11 @@ class DefaultPools(Section):
         description="Pool of `/v1/rerank`, `/v2/rerank`, `/rerank` and `/reranker/api`. If unset, the only pool of the "
         "workload `rerank`.",
     )
+    sessions: str | None = Field(
+        None,
+        description="Pool of sessions whose request names none: `/v1/sessions`, `/v1/realtime`, `/init` and others. If "
+        "unset, the only pool of the kind `sessions`.",
+    )
 
 
 class HttpSettings(Section):
@@ -42,6 +47,9 @@ class HttpSettings(Section):
     )
     max_streams_per_tenant: Count = Field(
         10_000, description="Maximum number of open streams of one tenant in one process."
+    )
+    max_sessions_per_tenant: Count = Field(
+        1_000, description="Maximum number of open streaming sessions of one tenant in a pool."
     )
     heartbeat_s: Duration = Field(
         15.0, description="Seconds between the heartbeats (SSE comments) on an idle stream."

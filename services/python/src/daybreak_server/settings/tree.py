@@ -48,6 +48,7 @@ from daybreak_server.settings.rules.numbers import (
 )
 from daybreak_server.settings.rules.port_range import PortRange
 from daybreak_server.settings.section import Section, checked
+from daybreak_server.settings.sessions import SessionSettings
 from daybreak_server.settings.sources import SettingsError
 from daybreak_server.settings.stores import ArtifactSettings, RedisSettings, S3Settings
 from daybreak_server.settings.tracing import TracingSettings
@@ -171,9 +172,10 @@ class PoolSettings(Section):
     )
     target_load: Share | None = Field(
         None,
-        description="How many requests each group of a pool of kind `online` should have. The pool needs as many "
-        "groups as its requests, in progress and waiting, divided by this number. If unset, `capacity`. On Kubernetes, "
-        "`targetLoad` of the GeneratorPool overrides it.",
+        description="How many requests each group of a pool of kind `online`, or open sessions each group of a "
+        "pool of kind `sessions`, should have. The pool needs as many groups as its requests, in progress and waiting, "
+        "or its sessions, divided by this number. If unset, `capacity`. On Kubernetes, `targetLoad` of the "
+        "GeneratorPool overrides it.",
     )
     ports: PortRange | None = Field(
         None,
@@ -189,6 +191,9 @@ class PoolSettings(Section):
         description="Which files the tasks of a pool of the kind `online` may name, if its workload is `embed` or "
         "`rerank`.",
     )
+    sessions: SessionSettings | None = Field(
+        None, description="The streaming sessions of a pool of kind `sessions`. If unset, the defaults."
+    )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -196,11 +201,16 @@ class PoolSettings(Section):
     )
 
     @property
+    def session_settings(self) -> SessionSettings:
+        """The settings of streaming sessions; the defaults if none are set."""
+        return self.sessions or SessionSettings()
+
+    @property
     def online_only(self) -> tuple[str, ...]:
-        """The settings here that are set and that only pools of kind ``online`` may have."""
+        """The settings here that are set and that pools of kind ``jobs`` cannot have."""
         return tuple(
             name
-            for name in ("capacity", "routing", "target_load", "ports", "bulk")
+            for name in ("capacity", "routing", "target_load", "ports", "bulk", "sessions")
             if getattr(self, name) is not None
         )
 

@@ -16,7 +16,7 @@ retried; this includes ``SystemExit`` and ``KeyboardInterrupt``. Never catch ``G
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.workloads.batch_meter import NO_BATCH_METER, BatchMeter
+from daybreak_server.workloads.languages import LanguagePair
 
 P = TypeVar("P", bound=BaseModel)
 
@@ -163,6 +164,10 @@ def _no_limits(options: Mapping[str, Any]) -> Any:
     return None
 
 
+def _no_pairs(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
+    return ()
+
+
 def _unit_cost(params: Any) -> float:
     return 1.0
 
@@ -189,6 +194,9 @@ class WorkloadSpec(Generic[P]):
     """Whether the workload has ``set_batching``, so that the pool's ``batching`` can be set, also while it runs."""
     limits: Callable[[Mapping[str, Any]], Any] = _no_limits
     cost: Callable[[P], float] = _unit_cost
+    pairs: Callable[[Mapping[str, Any]], Sequence[LanguagePair]] = _no_pairs
+    """The language pairs of the pool's model, from the pool's options. Kind ``sessions`` only. The API refuses all
+    other pairs; if there are none here, it lets the groups decide."""
 
     @property
     def takes_tasks(self) -> bool:

@@ -22,11 +22,16 @@ class WrongKindError(UnknownWorkloadError):
     """This version does not serve the kind of the workload, or its pool has another kind."""
 
 
+_ONLINE_ONLY = (PoolKind.ONLINE,)
+_KINDS_OF = {"target_load": (PoolKind.ONLINE, PoolKind.SESSIONS), "sessions": (PoolKind.SESSIONS,)}
+"""The kinds of the pools that may have a setting which not all pools may have; ``_ONLINE_ONLY`` for the others."""
+
+
 def spec(name: str, *, kind: str | None = None, online_only: Collection[str] = ()) -> WorkloadSpec[Any]:
     """The workload with the name ``name`` (``video``), or at ``package.module:ATTRIBUTE``.
 
     :param kind: The kind of its pool, if the pool states one.
-    :param online_only: The settings of its pool that only a pool of kind ``online`` may have.
+    :param online_only: The settings of its pool that only a pool of kind ``online`` or ``sessions`` may have.
     :raises UnknownWorkloadError: when there is no such workload, or it cannot be used in this pool.
     """
     if ":" in name:
@@ -51,10 +56,11 @@ def spec(name: str, *, kind: str | None = None, online_only: Collection[str] = (
             f"workload {name!r} has the kind {loaded.kind!r}, but its pool has {kind!r}; correct the pool's kind, or "
             "leave it out"
         )
-    if online_only and loaded.kind != PoolKind.ONLINE:
+    refused = [setting for setting in online_only if loaded.kind not in _KINDS_OF.get(setting, _ONLINE_ONLY)]
+    if refused:
         raise WrongKindError(
-            f"workload {name!r} has the kind {loaded.kind!r}, so its pool cannot have {', '.join(online_only)}; leave "
-            "that out, it is for pools whose groups answer requests"
+            f"workload {name!r} has the kind {loaded.kind!r}, so its pool cannot have {', '.join(refused)}; leave "
+            f"that out, it is for pools of the kind {' or '.join(_KINDS_OF.get(refused[0], _ONLINE_ONLY))}"
         )
     return loaded
 

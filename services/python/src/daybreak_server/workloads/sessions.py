@@ -15,22 +15,23 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from daybreak_server.workloads.base import Group, WorkloadError
+from daybreak_server.workloads.languages import LanguagePair
+
+__all__ = [
+    "LanguagePair",
+    "PastTurn",
+    "Prefill",
+    "SessionFailedError",
+    "SessionModel",
+    "Shape",
+    "Token",
+]
 
 
 class SessionFailedError(WorkloadError):
     """The model cannot continue this session; the others of the batch are not affected."""
 
     code = "session_failed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LanguagePair:
-    """What is spoken, and what is written: codes (``en``, ``de``) and names (``English``, ``German``)."""
-
-    source: str
-    target: str
-    source_name: str
-    target_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,12 @@ def make(contender: Contender) -> None:
         install(contender.name, ENVIRONMENTS / contender.environment, requirements)
 
 
-def install(name: str, folder: Path, requirements: Path) -> None:
-    """Create an environment in ``folder`` unless it exists. :raises subprocess.CalledProcessError: if that fails."""
+def install(name: str, folder: Path, requirements: Path, more: Sequence[str] = ()) -> None:
+    """Create an environment in ``folder`` unless it exists.
+
+    :param more: requirements beside those in the file.
+    :raises subprocess.CalledProcessError: if that fails.
+    """
     python = folder / "bin" / "python"
     if python.exists():
         return
@@ -29,10 +33,10 @@ def install(name: str, folder: Path, requirements: Path) -> None:
     try:
         if uv.exists():
             _run([str(uv), "venv", "-q", "-p", sys.executable, str(folder)])
-            _run([str(uv), "pip", "install", "-q", "-p", str(python), "-r", str(requirements)])
+            _run([str(uv), "pip", "install", "-q", "-p", str(python), "-r", str(requirements), *more])
         else:
             _run([sys.executable, "-m", "venv", str(folder)])
-            _run([str(python), "-m", "pip", "install", "-q", "-r", str(requirements)])
+            _run([str(python), "-m", "pip", "install", "-q", "-r", str(requirements), *more])
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # else the next run would use an incomplete environment
         raise

@@ -1,1 +1,4 @@
-"""How much batching gains when many callers embed one text at a time."""
+"""Embedding for many callers: batches of several sizes, and Daybreak beside other servers.
+
+Standard library only: the apps of the other servers import this package in environments of their own.
+"""

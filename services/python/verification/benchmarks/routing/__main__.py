@@ -8,23 +8,19 @@ With ``--part`` the other rows of ``docs/figures/routing.json`` stay as they are
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from verification.benchmarks.competitors.environments import install, versions_of
-from verification.benchmarks.http.parts import Cores
+from verification.benchmarks.http.parts import Cores, raise_priority
 from verification.benchmarks.routing import measure, table
 from verification.benchmarks.routing.bed import bed
 from verification.benchmarks.routing.contenders import CONTENDERS, DAYBREAK, Contender
 from verification.results import FOLDER, load
 
 PARTS = ("speed", "memory")
-NICE = -15
-"""The priority of all that is measured, where it may be raised, so that other work does not take the router's core."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
     )  # exit normally, so that the started processes end too
-    _raise_priority()
+    raise_priority()
     chosen = _installed(
         [contender for contender in CONTENDERS if not args.only or contender.name in args.only]
     )
@@ -61,13 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
     if args.out or not args.quick:
         print(f"\n{report.save(out)}", file=sys.stderr)
     return 0
-
-
-def _raise_priority() -> None:
-    """Run before other work. Linux first compares sessions (autogroups), and then the processes of a session."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 def _installed(contenders: list[Contender]) -> list[Contender]:

@@ -226,6 +226,99 @@ class PublishedDemand(NamedTuple):
     target_load: float | str
 
 
+# ── streaming sessions ────────────────────────────────────────────────────────────────────────────────────
+
+
+class SessionOpening(NamedTuple):
+    """The arguments of ``session_open``."""
+
+    session: str
+    tenant: str
+    source: str
+    target: str
+    multiplier: int
+    options: str
+    client: str
+    max_sessions: int
+    timeout_ms: int
+    target_load: float | str
+
+
+class SessionAudio(NamedTuple):
+    """The arguments of ``session_append``. ``at`` is the position of the first of ``samples``."""
+
+    session: str
+    at: int
+    samples: bytes
+    ends: int
+
+
+class SessionClosing(NamedTuple):
+    """The arguments of ``session_close``."""
+
+    session: str
+    reason: str
+    target_load: float | str
+
+
+class SessionPage(NamedTuple):
+    """The arguments of ``session_list``."""
+
+    limit: int
+
+
+class SessionClaiming(NamedTuple):
+    """The arguments of ``session_claim``."""
+
+    group: str
+    nonce: str
+    lease_ms: int
+    room: int
+
+
+class SessionRenewal(NamedTuple):
+    """The arguments of ``session_renew``. Pairs of a session and a token follow."""
+
+    group: str
+    nonce: str
+    lease_ms: int
+    lag_ms: int
+    full: int
+    multiplier: int
+    room: int
+
+
+class SessionWrite(NamedTuple):
+    """One session's part of ``session_commit``. ``events`` runs of :class:`SessionDraft` follow it.
+
+    ``turn`` is the newest turn as the journal keeps it; ``turn_start`` is where it begins, and ``consumed`` where it
+    ends if it is complete.
+    """
+
+    session: str
+    token: str
+    number: int
+    turn: str
+    turn_start: int | str
+    consumed: int | str
+    keep_from: int | str
+    multiplier: int | str
+    ends: str
+    error: str
+    events: int
+
+
+class SessionDraft(NamedTuple):
+    """An event of a ``session_commit``. ``text`` is appended to the session's text; ``segment`` and ``segment_start``
+    are those of the segment that follows, if the event ends one."""
+
+    type: str
+    data: str
+    text: str = ""
+    segment: int | str = ""
+    segment_start: int | str = ""
+
+
 LAYOUTS: tuple[type[NamedTuple], ...] = (
     SubmitLimit,
     Submission,
@@ -248,6 +341,14 @@ LAYOUTS: tuple[type[NamedTuple], ...] = (
     RankFailure,
     OperatorReport,
     PublishedDemand,
+    SessionOpening,
+    SessionAudio,
+    SessionClosing,
+    SessionPage,
+    SessionClaiming,
+    SessionRenewal,
+    SessionWrite,
+    SessionDraft,
 )
 
 

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from daybreak_server.adapters.redis.limits import EV_MAX, EVENTS_MAX
+from daybreak_server.adapters.redis.limits import (
+    EV_MAX,
+    EVENTS_MAX,
+    SESSION_EVENTS_MAX,
+    SESSION_HISTORY_MAX,
+    SESSION_INBOX_MAX,
+)
 from daybreak_server.domain.policy import GONE_MS, LEDGER_S
 
 
@@ -102,6 +108,23 @@ SINGLE = {
         "reads its `ZCARD`",
     ),
     "wakeup": Key("list", "wake-ups for idle leaders (BLPOP)"),
+    "sessions": Key("zset", "streaming sessions that have not ended, by the time at which they were opened"),
+    "sessions_waiting": Key("zset", "those of them that no group owns, by the same time"),
+    "session_leases": Key(
+        "zset", "sessions that a group owns, by the end of their lease, on the lease clock"
+    ),
+    "session_timers": Key("zset", "sessions by the time at which they end unless audio comes"),
+    "session_wakeup": Key("list", "wake-ups for groups with room for a session (BLPOP)"),
+    "session_groups": Key(
+        "hash",
+        "what each group of a sessions pool last measured: lag, whether it is full, latency multiplier, room, and when "
+        "that stops to count, on the lease clock",
+    ),
+    "session_events": Key(
+        "stream",
+        "the newest events of all sessions, for the gateways that follow some of them; at most about "
+        f"{SESSION_EVENTS_MAX:,}",
+    ),
     "dead": Key("zset", "failed tasks (dead letters), by the time of their failure"),
     "expiring": Key("zset", "ended tasks by the end of their retention"),
     "garbage": Key("zset", "prefixes of files to delete, by the time from which they may be deleted"),
@@ -168,6 +191,52 @@ FAMILIES = {
             f"{LEDGER_S // 86_400} days",
         ),
     ),
+    "session": Family(
+        "s:",
+        "",
+        "id",
+        Key("hash", "a streaming session's record; kept for `session_timeout_s` after its end"),
+    ),
+    "session_audio": Family(
+        "s:",
+        ":audio",
+        "id",
+        Key(
+            "stream",
+            "a session's audio that its model still needs. The id of an entry is the position of its end, so a group "
+            "reads what follows the position that it has; deleted when the session ends",
+        ),
+    ),
+    "session_turns": Family(
+        "s:",
+        ":turns",
+        "id",
+        Key("list", "the turns of a session's window; deleted when the session ends"),
+    ),
+    "session_text": Family(
+        "s:", ":text", "id", Key("string", "all text of a session; kept as long as its record")
+    ),
+    "session_history": Family(
+        "s:",
+        ":events",
+        "id",
+        Key(
+            "stream",
+            f"a session's events, at most about {SESSION_HISTORY_MAX:,}; kept as long as its record",
+        ),
+    ),
+    "group_sessions": Family("sg:", "", "id", Key("set", "the sessions that a group owns")),
+    "session_inbox": Family(
+        "si:",
+        "",
+        "nonce",
+        Key(
+            "stream",
+            "which sessions of a group have new audio or were ended; a group waits for it with one connection. At "
+            f"most about {SESSION_INBOX_MAX:,} entries",
+            "a minute after the last renewal",
+        ),
+    ),
 }
 """The keys that a pool has many of, by family."""
 
@@ -229,13 +298,24 @@ class Keys(TaggedKeys):
         return self.pool
 
 
+def _is_of_sessions(name: str) -> bool:
+    return "session" in name
+
+
 def lua_names() -> str:
-    """Lua definitions of all keys (``K_live``, ``k_task(id)``) of the pool that ``name_keys`` was last called for."""
-    singles = sorted(SINGLE)
+    """Lua definitions of all keys (``K_live``, ``k_task(id)``) of the pool that ``name_keys`` was last called for.
+
+    Those of sessions are in the table ``S`` (``S.sessions``, ``S.key.session(id)``), because Lua allows a chunk 200
+    locals. ``prelude.py`` defines the table.
+    """
+    singles = sorted(name for name in SINGLE if not _is_of_sessions(name))
+    of_sessions = sorted(name for name in SINGLE if _is_of_sessions(name))
     lines = ["local P", f"local {', '.join(f'K_{name}' for name in singles)}"]
     for family, (before, after, *_) in sorted(FAMILIES.items()):
         tail = f" .. '{after}'" if after else ""
-        lines.append(f"local function k_{family}(x) return P .. '{before}' .. x{tail} end")
+        name = f"function S.key.{family}" if _is_of_sessions(family) else f"local function k_{family}"
+        lines.append(f"{name}(x) return P .. '{before}' .. x{tail} end")
     lines += ["local function name_keys(prefix)", "  if prefix == P then return end", "  P = prefix"]
     lines += [f"  K_{name} = P .. '{name}'" for name in singles]
+    lines += [f"  S.{name} = P .. '{name}'" for name in of_sessions]
     return "\n".join([*lines, "end"]) + "\n"

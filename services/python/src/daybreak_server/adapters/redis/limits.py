@@ -67,6 +67,38 @@ FAILURE_FIRST_MS = 5_000
 """How long failures of further ranks are ignored. The ranks of a group end one after the other, and only the first one
 knows the cause."""
 
+# ── streaming sessions ────────────────────────────────────────────────────────────────────────────────────
+
+SESSION_EVENTS_MAX = 20_000
+"""Entries of the stream that tells gateways of events; who is further behind reads the sessions' own histories."""
+
+SESSION_HISTORY_MAX = 20_000
+"""Events that a session keeps; Redis trims its history near this length."""
+
+SESSION_INBOX_MAX = 10_000
+"""Entries of a group's inbox. A group that is further behind looks at all its sessions."""
+
+SESSION_INBOX_MS = 60_000
+"""How long a group's inbox is kept without a renewal."""
+
+SESSION_CLAIM_MAX = 8
+"""Sessions that one claim takes, so that groups share what waits."""
+
+SESSION_BACKLOG_MAX = 16_000 * 600
+"""Samples that a session may have which no model has worked off."""
+
+SESSION_TEXT_MAX = 1_000_000
+"""Bytes of text that the event `ended` carries; of a longer text, the end."""
+
+SESSION_LENGTH_MS = 60_000
+"""The assumed length of a session until one has ended."""
+
+SESSION_HISTORY_WEIGHT = 0.1
+"""The weight of the newest session in a pool's exponentially weighted length of sessions."""
+
+SESSION_LIST_MAX = 1_000
+"""Sessions that one call lists."""
+
 # ── the registry of workers and models ────────────────────────────────────────────────────────────────────
 
 WORKERS_LOST_MAX = 100

@@ -34,6 +34,8 @@ SETS = ("RETRY_REASONS", "RELEASE_REASONS")
 """Constants for metrics that are tuples of words. They become sets."""
 NUMBERS = ("TENANTS_MAX", "METER_MS")
 """Constants for metrics that are numbers."""
+SESSIONS = "SESSION_"
+"""The limits of streaming sessions have this prefix. Only the scripts of sessions need them."""
 TEXTS = {
     "OTHER": OTHER,
     "DELETED": DELETED,
@@ -54,7 +56,7 @@ def lua_numbers(of: str | None = None, *, beyond: str = "") -> str:
     a number that only one script needs in that script.
     """
     numbers: dict[str, int | float] = {name: getattr(policy, name) for name in RULES}
-    numbers |= {name: value for name, value in vars(limits).items() if name.isupper()}
+    numbers |= {name: value for name, value in _limits().items() if not name.startswith(SESSIONS)}
     numbers |= {bit.name: bit.value for bit in Control if bit.name is not None}
     numbers["PRIORITIES"] = len(Priority)
     needed = numbers if of is None else set(re.findall(r"\w+", of)) - set(re.findall(r"\w+", beyond))
@@ -62,10 +64,21 @@ def lua_numbers(of: str | None = None, *, beyond: str = "") -> str:
 
 
 def lua_tables() -> str:
-    """Lua definitions: ``TERMINAL``, the set of terminal states, and ``TOTALS``, everything that the totals for metrics
-    need."""
+    """Lua definitions: ``TERMINAL``, the set of terminal states; ``TOTALS``, everything that the totals for metrics
+    need; and the limits of sessions, as fields of ``S``."""
+    of_sessions = "".join(
+        f"S.{name.removeprefix(SESSIONS)} = {value!r}\n"
+        for name, value in _limits().items()
+        if name.startswith(SESSIONS)
+    )
     terminal = ", ".join(f"{state} = true" for state in State if state.terminal)
-    return f"local TERMINAL = {{ {terminal} }}\nlocal TOTALS = {{ {', '.join(_of_totals())} }}\n"
+    totals = ", ".join(_of_totals())
+    tables = f"local TERMINAL = {{ {terminal} }}\nlocal TOTALS = {{ {totals} }}\nlocal S = {{ key = {{}} }}\n"
+    return tables + of_sessions
+
+
+def _limits() -> dict[str, int | float]:
+    return {name: value for name, value in vars(limits).items() if name.isupper()}
 
 
 def _of_totals() -> Iterator[str]:

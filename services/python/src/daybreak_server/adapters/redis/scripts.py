@@ -2,7 +2,7 @@
 
 The text of the library is, in this order:
 
-1. key names (``key_names.py``), constants (``prelude.py``) and readers of arguments (``arguments.py``), generated;
+1. constants (``prelude.py``), key names (``key_names.py``) and readers of arguments (``arguments.py``), generated;
 2. the clock and the fragments, the files whose names begin with an underscore, in the order of their dependencies;
 3. ``begin``, which resets the state of the fragments when a call begins;
 4. each script, in a block of its own, with the constants that only it needs: its first line gives its flags, and its
@@ -31,7 +31,18 @@ from daybreak_server.adapters.redis.prelude import lua_numbers, lua_tables
 
 Arg = str | bytes | int | float
 
-FRAGMENTS = ("unit_of_work", "totals", "history", "queue", "attempt", "claim", "estimate", "show", "demand")
+FRAGMENTS = (
+    "unit_of_work",
+    "totals",
+    "history",
+    "queue",
+    "attempt",
+    "claim",
+    "estimate",
+    "show",
+    "demand",
+    "sessions",
+)
 SCRIPTS = {
     "submit": "API",
     "claim": "leader",
@@ -49,6 +60,14 @@ SCRIPTS = {
     "group": "leader, operator",
     "publish_demand": "API, when the demand of a pool changes and each second",
     "delete": "API",
+    "session_open": "API",
+    "session_append": "API, for each piece of audio",
+    "session_close": "API",
+    "session_list": "API",
+    "session_claim": "leader of a sessions pool",
+    "session_renew": "leader of a sessions pool, each second",
+    "session_commit": "leader of a sessions pool, after an iteration",
+    "session_release": "leader of a sessions pool",
 }
 """The scripts by name, with their callers."""
 
@@ -153,7 +172,7 @@ def _read(file: str) -> str:
 def _library(clock: str) -> tuple[str, dict[str, Script]]:
     shared = "\n".join([clock, *(_read(f"_{name}.lua") for name in FRAGMENTS), _BEGIN])
     constants = lua_numbers(of=shared) + lua_tables()
-    base = "\n".join([lua_names(), constants, lua_arguments(), "local NOW, NOW_TEXT", shared])
+    base = "\n".join([constants, lua_names(), lua_arguments(), "local NOW, NOW_TEXT", shared])
     bodies = {name: _read(f"{name}.lua").partition("\n") for name in SCRIPTS}
     version = hashlib.sha256("\n".join([base, *map("".join, bodies.values())]).encode()).hexdigest()[:12]
     scripts, functions = {}, []

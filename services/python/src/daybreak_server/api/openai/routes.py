@@ -55,14 +55,20 @@ class OpenAIFace:
             model = await self.model(name)
             if model is not None:
                 return await self.answer_by(model, request, caller, body)
-            if name is None:
-                raise _no_model(request)
-            pool = self._ctx.serving_pools.find(name)
-            if pool is None:
-                raise model_not_found(name)
-            return WithOpenAIErrors(await self.answer_by_proxy(pool.proxy, request, caller, body))
+            return await self.answer_by_pool(name, request, caller, body)
 
         return await self.read_name(request, answer_named)
+
+    async def answer_by_pool(
+        self, name: str | None, request: Request, caller: Principal, body: ForwardedBody
+    ) -> Response:
+        """The answer of a group of the pool of that name. :raises ApiError: if there is no such pool."""
+        if name is None:
+            raise _no_model(request)
+        pool = self._ctx.serving_pools.find(name)
+        if pool is None:
+            raise model_not_found(name)
+        return WithOpenAIErrors(await self.answer_by_proxy(pool.proxy, request, caller, body))
 
     async def read_name(
         self, request: Request, answer: Callable[[str | None, ForwardedBody], Awaitable[Response]]

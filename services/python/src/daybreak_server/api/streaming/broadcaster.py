@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 
 from daybreak_server.api.cancellation import TaskReaper
 from daybreak_server.api.streaming import frames
@@ -197,6 +198,7 @@ class Broadcaster:
         self._events = events
         self._metrics = metrics
         self._feeds: dict[str, Feed] = {}
+        self._on_close: list[Callable[[], None]] = []
         self.closing = False
 
     def feed(self, pool: str) -> Feed:
@@ -205,9 +207,15 @@ class Broadcaster:
             self._feeds[pool] = Feed(pool, self._events, self._metrics)
         return self._feeds[pool]
 
+    def on_close(self, end_streams: Callable[[], None]) -> None:
+        """Also call ``end_streams`` when all streams must end."""
+        self._on_close.append(end_streams)
+
     def begin_close(self) -> None:
         """End all streams soon and accept no new ones, because the server is shutting down."""
         self.closing = True
+        for end_streams in self._on_close:
+            end_streams()
         for feed in self._feeds.values():
             feed.close()
 

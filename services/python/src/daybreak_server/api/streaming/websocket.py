@@ -26,7 +26,13 @@ RESTARTING = 1012
 TRY_AGAIN = 1013
 INTERNAL_ERROR = 1011
 
-_CODES = {400: BAD_REQUEST, 401: NOT_ALLOWED, 403: NOT_ALLOWED, 404: UNKNOWN, 429: TOO_MANY, 503: TRY_AGAIN}
+_CODES = {
+    **dict.fromkeys((400, 409, 413, 415, 422), BAD_REQUEST),
+    **dict.fromkeys((401, 403), NOT_ALLOWED),
+    404: UNKNOWN,
+    429: TOO_MANY,
+    503: TRY_AGAIN,
+}
 
 
 async def refuse(socket: WebSocket, exc: Exception) -> None:
@@ -35,7 +41,7 @@ async def refuse(socket: WebSocket, exc: Exception) -> None:
     if error is None:
         log.exception("the WebSocket %s failed", socket.url.path, exc_info=exc)
         error = ApiError(ErrorCode.INTERNAL, "")
-    await _close(socket, _CODES.get(error.code.status, INTERNAL_ERROR), error.code.value)
+    await close(socket, _CODES.get(error.code.status, INTERNAL_ERROR), error.code.value)
 
 
 async def serve(
@@ -57,14 +63,15 @@ async def _send_all(socket: WebSocket, subscription: Subscription) -> None:
                     await socket.send_text(frame.with_prefix(prefix).text)
     except StoreError as exc:
         log.info("a stream ended because its history cannot be read: %s", exc)
-        await _close(socket, TRY_AGAIN, ErrorCode.STORE_UNAVAILABLE.value)
+        await close(socket, TRY_AGAIN, ErrorCode.STORE_UNAVAILABLE.value)
     except (WebSocketDisconnect, OSError):
         return
     else:
-        await _close(socket, DONE if subscription.ended else RESTARTING)
+        await close(socket, DONE if subscription.ended else RESTARTING)
 
 
-async def _close(socket: WebSocket, code: int, reason: str | None = None) -> None:
+async def close(socket: WebSocket, code: int, reason: str | None = None) -> None:
+    """Close the socket, unless it is closed already."""
     if socket.application_state is WebSocketState.CONNECTED:
         with suppress(RuntimeError, OSError, WebSocketDisconnect):
             await socket.close(code, reason)

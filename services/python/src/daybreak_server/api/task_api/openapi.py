@@ -18,6 +18,7 @@ from daybreak.wire import (
     BatchRequest,
     ErrorCode,
     Event,
+    OpenSessionRequest,
     Problem,
     RegisterModelRequest,
     SubmitRequest,
@@ -45,6 +46,7 @@ _EXTRA: tuple[type[BaseModel], ...] = (
     Problem,
     Event,
     RegisterModelRequest,
+    OpenSessionRequest,
     WorkerRegistration,
     WorkerHeartbeat,
 )

@@ -1,5 +1,5 @@
 -- The demand of a pool of kind `online`: the requests that its gateways hold or have handed to groups, and the groups
--- that these requests need.
+-- that these requests need. The demand of a pool of kind `sessions` is its open sessions.
 --
 -- Each gateway has an entry in `demand`, under a lease: `requests end`, whose end is on the lease clock. A gateway that
 -- dies therefore stops asking for groups when its lease ends, and an outage of Redis ends no lease. `wanted` has the
@@ -37,7 +37,7 @@ end
 -- Updates `wanted`. `target_load`: empty for a pool of another kind, which has no demand.
 function want_groups(target_load)
   if target_load == '' then return call('DEL', K_demand, K_wanted) end
-  local requests = requests_held()
+  local requests = requests_held() + call('ZCARD', S.sessions)
   local before = call('ZCARD', K_wanted)
   if requests == 0 and before == 0 then return end
   local wanted = math.min(WANTED_MAX, math.ceil(requests / target_load_of(target_load)))
@@ -48,8 +48,8 @@ end
 
 -- The requests, the groups that they need, and for how many ms they have needed one (-1 if they need none).
 function demand_now()
-  local entries, requests = call('HVALS', K_demand), 0
-  if not entries[1] then return 0, 0, -1 end
+  local entries, requests = call('HVALS', K_demand), call('ZCARD', S.sessions)
+  if not entries[1] and requests == 0 then return 0, 0, -1 end
   for _, entry in ipairs(entries) do requests = requests + tonumber(string.match(entry, '^%d+')) end
   local since = call('ZSCORE', K_wanted, '1')
   return requests, call('ZCARD', K_wanted), since and math.max(0, NOW - since) or -1

@@ -26,6 +26,7 @@ end
 
 local function remove(group)
   release_unknown(group, 'left')
+  S.release_group(group, 'left')
   flush()
   call('DEL', k_group(group))
   call('ZREM', K_groups, group)
@@ -37,7 +38,10 @@ local function register(ARGV, at)
   local a, fields = read.registration(ARGV, at), {}
   local key = k_group(a.group)
   -- A group that is starting holds nothing, so whatever it held before is released.
-  if a.starting == '1' then release_unknown(a.group, 'restarted') end
+  if a.starting == '1' then
+    release_unknown(a.group, 'restarted')
+    S.release_group(a.group, 'restarted')
+  end
   flush()
   local before = call('HMGET', key, 'state', 'phase', 'task', 'ready_at')
   for i = at + width.registration, #ARGV, 2 do fields[ARGV[i]] = ARGV[i + 1] end

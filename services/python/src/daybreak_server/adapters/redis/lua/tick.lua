@@ -96,6 +96,7 @@ local function run(ARGV)
     zdrop(K_gone, group)
     call('DEL', k_group(group))
   end
+  if S.tick(lease_clock, leases_expire, limit) then more = 1 end
   want_groups(a.target_load)
 
   -- The caller deletes the files. If it dies first, a later tick reports them to another gateway.

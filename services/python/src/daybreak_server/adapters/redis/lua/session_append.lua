@@ -1,0 +1,30 @@
+#!lua
+-- Appends audio to a session. What the journal already has is skipped.
+-- Answers {`session`, the session}, {`gap`, the position from which audio must be sent}, {`backlog`} if too much is not
+-- worked off yet, {`ended`, why} or {`unknown`}.
+local function run(ARGV)
+  local a = read.session_audio(ARGV, 1)
+  local key, id = S.key.session(a.session), a.session
+  local stored = call('HMGET', key, 'state', 'received', 'consumed', 'input_ended', 'token', 'timeout', 'end')
+  if not stored[1] then return { 'unknown' } end
+  if stored[1] == 'ended' then return { 'ended', stored[7] } end
+  local received, at = tonumber(stored[2]), tonumber(a.at)
+  if at > received then return { 'gap', int(received) } end
+  local new = at + #a.samples / 2 - received
+  local ends = a.ends == '1' and not stored[4]
+  if stored[4] or new <= 0 and not ends then return { 'session', S.show(id) } end
+  if received + new - tonumber(stored[3]) > S.BACKLOG_MAX then return { 'backlog' } end
+  if new > 0 then
+    local samples = at == received and a.samples or string.sub(a.samples, (received - at) * 2 + 1)
+    received = received + new
+    call('XADD', S.key.session_audio(id), int(received) .. '-1', 'a', samples)
+  end
+  if ends then
+    call('XADD', S.key.session_audio(id), int(received) .. '-2', 'e', '1')
+    call('HSET', key, 'input_ended', '1')
+  end
+  call('HSET', key, 'received', int(received), 'touched', NOW_TEXT)
+  call('ZADD', S.session_timers, int(NOW + tonumber(stored[6])), id)
+  S.notify({ id = id, token = stored[5] }, 'a')
+  return { 'session', S.show(id) }
+end

@@ -1,0 +1,66 @@
+#!lua flags=allow-oom
+-- Writes what a group has done with its sessions: events, text, the newest turn, and what the window no longer needs.
+-- A commit whose number was written before changes nothing, so a call whose reply was lost may be repeated.
+-- Answers the sessions that the group has lost; nothing was written for these.
+
+-- The text of an event belongs to the segment in progress. An event that ends a segment says where the next one begins.
+local function write_event(id, e)
+  if e.text ~= '' then call('APPEND', S.key.session_text(id), e.text) end
+  if e.segment ~= '' then
+    call('HSET', S.key.session(id), 'segment', e.segment, 'segment_start', e.segment_start,
+      'segment_from', call('STRLEN', S.key.session_text(id)))
+  end
+  S.emit(id, e.type, e.data)
+end
+
+local function write_turn(c)
+  local key = S.key.session_turns(c.session)
+  local newest = call('LINDEX', key, -1)
+  if newest and string.match(newest, '^%d+') == c.turn_start then
+    call('LSET', key, -1, c.turn)
+  else
+    call('RPUSH', key, c.turn)
+  end
+  if c.consumed ~= '' then call('HSET', S.key.session(c.session), 'consumed', c.consumed) end
+end
+
+local function trim(c)
+  local turns, from = S.key.session_turns(c.session), tonumber(c.keep_from)
+  local oldest = call('LINDEX', turns, 0)
+  while oldest and tonumber(string.match(oldest, '^%d+')) < from do
+    call('LPOP', turns)
+    oldest = call('LINDEX', turns, 0)
+  end
+  -- Drops the entry that ends at this position, but not the mark of the input's end, which may follow it.
+  call('XTRIM', S.key.session_audio(c.session), 'MINID', c.keep_from .. '-2')
+end
+
+local function write(c, ARGV, at)
+  local key = S.key.session(c.session)
+  for i = 0, tonumber(c.events) - 1 do write_event(c.session, read.session_draft(ARGV, at + i * width.session_draft)) end
+  if c.turn ~= '' then write_turn(c) end
+  if c.keep_from ~= '' then trim(c) end
+  if c.multiplier ~= '' then call('HSET', key, 'multiplier', c.multiplier) end
+  call('HSET', key, 'commit', c.number)
+  local stored = call('HMGET', key, 'input_ended', 'timeout')
+  -- The client sends nothing more, so only work keeps the session from being idle.
+  if stored[1] then call('ZADD', S.session_timers, int(NOW + tonumber(stored[2])), c.session) end
+  if c.ends ~= '' then S.finish(S.load(c.session), c.ends, c.error) end
+end
+
+local function run(ARGV)
+  local at, lost = 1, {}
+  while ARGV[at] do
+    local c = read.session_write(ARGV, at)
+    at = at + width.session_write
+    local stored = call('HMGET', S.key.session(c.session), 'token', 'commit')
+    if stored[1] ~= c.token then
+      lost[#lost + 1] = c.session
+    elseif c.number == '0' or tonumber(c.number) > tonumber(stored[2] or '0') then
+      write(c, ARGV, at)
+    end
+    at = at + tonumber(c.events) * width.session_draft
+  end
+  flush()
+  return lost
+end

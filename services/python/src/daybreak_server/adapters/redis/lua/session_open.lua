@@ -1,0 +1,26 @@
+#!lua
+-- Opens a session, unless the pool is full. A repeated call returns the session as it is.
+-- Answers {`session`, the session} or {`full`, why (`limit`, `lag`), when to try again in ms, open sessions}.
+local function run(ARGV)
+  local a = read.session_opening(ARGV, 1)
+  local key = S.key.session(a.session)
+  if call('EXISTS', key) == 1 then return { 'session', S.show(a.session) } end
+  local open = call('ZCARD', S.sessions)
+  local why = open >= tonumber(a.max_sessions) and 'limit' or S.full() and 'lag'
+  if why then
+    add_total('sessions_refused:' .. why, 1)
+    flush()
+    return { 'full', why, int(S.retry_ms()), open }
+  end
+  call('HSET', key, 'tenant', a.tenant, 'source', a.source, 'target', a.target, 'asked', a.multiplier, 'options', a.options,
+    'client', a.client, 'timeout', a.timeout_ms, 'state', 'waiting', 'opened', NOW_TEXT, 'touched', NOW_TEXT,
+    'received', '0', 'consumed', '0', 'multiplier', a.multiplier)
+  call('ZADD', S.sessions, NOW_TEXT, a.session)
+  call('ZADD', S.sessions_waiting, NOW_TEXT, a.session)
+  call('ZADD', S.session_timers, int(NOW + tonumber(a.timeout_ms)), a.session)
+  S.wake(1)
+  add_total('sessions_opened', 1)
+  want_groups(a.target_load)
+  flush()
+  return { 'session', S.show(a.session) }
+end

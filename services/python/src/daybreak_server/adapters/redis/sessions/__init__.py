@@ -1,0 +1,1 @@
+"""Streaming sessions on Redis: the typed side of the scripts ``session_*.lua``."""

@@ -1,0 +1,97 @@
+"""Values of sessions as the scripts get and return them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from daybreak_server.adapters.redis.codec import mapping, text
+from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.ids import GroupId, pool_of
+from daybreak_server.domain.sessions import (
+    NewSession,
+    SessionEnd,
+    SessionEvent,
+    SessionEventType,
+    SessionId,
+    SessionRecord,
+    SessionsMeasured,
+    SessionState,
+    Turn,
+)
+
+
+def record(shown: Sequence[Any]) -> SessionRecord:
+    """A session from ``{id, fields}``."""
+    session, r = SessionId(text(shown[0])), mapping(shown[1])
+    group, error = r.get("group"), json.loads(r.get("error", "null"))
+    return SessionRecord(
+        session=NewSession(
+            id=session,
+            pool=pool_of(session) or "",
+            tenant=r["tenant"],
+            source=r["source"],
+            target=r["target"],
+            latency_multiplier=int(r["asked"]),
+            options=json.loads(r["options"]),
+            client=r["client"],
+        ),
+        state=SessionState(r["state"]),
+        group=None if group is None else GroupId(group),
+        attempt=int(r.get("attempt", 0)),
+        opened_ms=int(r["opened"]),
+        touched_ms=int(r["touched"]),
+        received=int(r["received"]),
+        consumed=int(r["consumed"]),
+        input_ended="input_ended" in r,
+        latency_multiplier=int(r["multiplier"]),
+        end=SessionEnd(r["end"]) if "end" in r else None,
+        error=None if error is None else Cause(reason=error["code"], message=error["message"]),
+        last_event=r.get("last_event", "0-0"),
+    )
+
+
+def error_json(error: Cause | None) -> str:
+    """An error as records and events have it; empty if there is none."""
+    return "" if error is None else compact({"code": error.reason, "message": error.message})
+
+
+def event(entry: Any, fields: Mapping[bytes, bytes]) -> SessionEvent:
+    """An event from an entry of a stream."""
+    entry_id = text(entry)
+    return SessionEvent(
+        id=entry_id,
+        type=SessionEventType(text(fields[b"type"])),
+        at_ms=int(entry_id.partition("-")[0]),
+        data=json.loads(fields[b"data"]),
+    )
+
+
+def turn_text(turn: Turn) -> str:
+    """A turn as the journal has it: ``start end complete token,token``."""
+    return f"{turn.start} {turn.end} {int(turn.complete)} {','.join(map(str, turn.tokens))}"
+
+
+def turn(stored: Any) -> Turn:
+    """The inverse of :func:`turn_text`."""
+    start, end, complete, tokens = text(stored).split(" ")
+    return Turn(
+        start=int(start),
+        end=int(end),
+        complete=complete == "1",
+        tokens=tuple(int(token) for token in tokens.split(",") if token),
+    )
+
+
+def measured(stored: Any) -> SessionsMeasured:
+    """What a group has published, from an entry of ``session_groups``."""
+    lag_ms, full, multiplier, room, _ends = text(stored).split(" ")
+    return SessionsMeasured(
+        lag_ms=float(lag_ms), full=full == "1", latency_multiplier=int(multiplier), room=int(room)
+    )
+
+
+def compact(value: Any) -> str:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,185 @@
+"""Follows the events of many sessions over one connection for each pool.
+
+A task reads the pool's stream `session_events`, and gives each event to those who follow its session. Who begins to
+follow reads the session's own history first. If the task may have missed events (an outage, or the stream was trimmed
+before they were read), all followers read the histories of their sessions again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from daybreak_server.adapters.redis.client import connect_async, translated
+from daybreak_server.adapters.redis.codec import text
+from daybreak_server.adapters.redis.endpoint import Endpoint
+from daybreak_server.adapters.redis.key_names import Keys
+from daybreak_server.adapters.redis.sessions import calls, codec
+from daybreak_server.domain.ids import pool_of
+from daybreak_server.domain.sessions import SessionEvent, SessionEventType, SessionId
+from daybreak_server.ports.sessions import SessionStore
+from daybreak_server.ports.store_errors import StoreUnavailableError
+
+log = logging.getLogger(__name__)
+
+BLOCK_S = 5.0
+_COUNT = 1000
+_BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+_QUEUE_MAX = 1000
+"""Events that a follower may leave unread; then it reads the history instead."""
+
+
+class _Follower:
+    """One follower's events, or ``None`` as a sign that it must read the history."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[SessionEvent | None] = asyncio.Queue()
+
+    def put(self, event: SessionEvent | None) -> None:
+        """Add an event. A follower that is too slow gets the sign instead of all its events."""
+        if event is None or self.queue.qsize() >= _QUEUE_MAX:
+            while not self.queue.empty():
+                self.queue.get_nowait()
+            event = None
+        self.queue.put_nowait(event)
+
+
+class RedisSessionEvents:
+    """The :class:`~daybreak_server.ports.sessions.SessionEvents`. ``store`` reads histories."""
+
+    def __init__(
+        self, where: str | Endpoint, store: SessionStore, *, prefix: str = "daybreak", timeout_s: float = 5.0
+    ) -> None:
+        self._where = where
+        self._store = store
+        self._prefix = prefix
+        self._timeout_s = timeout_s
+        self._readers: dict[str, _PoolReader] = {}
+
+    async def close(self) -> None:
+        """End all readers."""
+        await asyncio.gather(*(reader.stop() for reader in self._readers.values()))
+        self._readers.clear()
+
+    async def follow_session(self, session: SessionId, *, after: str = "0-0") -> AsyncIterator[SessionEvent]:
+        """The events that follow ``after``, in order, as they arrive; ends after the event ``ended``.
+
+        Survives outages of the store.
+        """
+        pool = pool_of(session)
+        if pool is None:
+            raise calls.unknown(session)
+        reader, follower = self._reader(pool), _Follower()
+        event: SessionEvent | None = None
+        try:
+            await reader.add(session, follower)
+            while True:
+                try:
+                    news = [event] if event is not None else await self._history(session, after)
+                except StoreUnavailableError:
+                    await asyncio.sleep(_BACKOFF_S[-1])
+                    continue
+                for found in news:
+                    if _order(found.id) > _order(after):
+                        after = found.id
+                        yield found
+                        if found.type is SessionEventType.ENDED:
+                            return
+                event = None if len(news) == _COUNT else await follower.queue.get()
+        finally:
+            if reader.remove(session, follower):
+                self._readers.pop(pool, None)
+                await reader.stop()
+
+    async def _history(self, session: SessionId, after: str) -> Sequence[SessionEvent]:
+        return await self._store.session_events(session, after=after, limit=_COUNT)
+
+    def _reader(self, pool: str) -> _PoolReader:
+        if pool not in self._readers:
+            key = Keys(prefix=self._prefix, pool=pool).single("session_events")
+            self._readers[pool] = _PoolReader(self._where, key, timeout_s=self._timeout_s)
+        return self._readers[pool]
+
+
+class _PoolReader:
+    """Reads one pool's stream while anyone follows one of its sessions."""
+
+    def __init__(self, where: str | Endpoint, key: str, *, timeout_s: float) -> None:
+        self._client = connect_async(where, timeout_s=BLOCK_S + timeout_s)
+        self._key = key
+        self._followers: dict[SessionId, set[_Follower]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._reading = asyncio.Event()
+
+    async def add(self, session: SessionId, follower: _Follower) -> None:
+        """Give ``follower`` the session's events from now on. Returns once none can be missed."""
+        self._followers.setdefault(session, set()).add(follower)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        await self._reading.wait()
+
+    def remove(self, session: SessionId, follower: _Follower) -> bool:
+        """The opposite. Returns whether nobody follows any session now."""
+        followers = self._followers.get(session, set())
+        followers.discard(follower)
+        if not followers:
+            self._followers.pop(session, None)
+        return not self._followers
+
+    async def stop(self) -> None:
+        """End the task and close the connection."""
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # redis-py swallows a cancel that comes together with a reply
+            await asyncio.wait([self._task], timeout=0.1)
+        await self._client.aclose()
+
+    async def _run(self) -> None:
+        failures, after = 0, ""
+        while True:
+            try:
+                with translated():
+                    after = after or await self._newest()
+                    self._reading.set()
+                    if failures:
+                        self._tell_all()
+                    failures = 0
+                    while True:
+                        after = await self._pass_on(after)
+            except StoreUnavailableError as exc:
+                if failures == 0:
+                    log.warning("the stream %s was interrupted; reconnecting: %s", self._key, exc)
+                self._reading.set()  # who begins to follow now reads the history, and sees the error there
+                await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+                failures += 1
+
+    async def _newest(self) -> str:
+        newest: Any = await self._client.xrevrange(self._key, count=1)
+        return text(newest[0][0]) if newest else "0-0"
+
+    async def _pass_on(self, after: str) -> str:
+        reply: Any = await self._client.xread({self._key: after}, count=_COUNT, block=round(BLOCK_S * 1000))
+        entries = reply[0][1] if reply else []
+        if (
+            len(entries) == _COUNT
+        ):  # the reader is behind, so entries that it has not read may have been trimmed
+            self._tell_all()
+            return await self._newest()
+        for entry, fields in entries:
+            followers = self._followers.get(SessionId(text(fields[b"session"])))
+            if followers:
+                event = codec.event(entry, fields)
+                for follower in followers:
+                    follower.put(event)
+        return text(entries[-1][0]) if entries else after
+
+    def _tell_all(self) -> None:
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.put(None)
+
+
+def _order(event_id: str) -> tuple[int, int]:
+    ms, _, seq = event_id.partition("-")
+    return int(ms), int(seq or 0)

@@ -1,0 +1,202 @@
+"""The sessions of one pool on Redis, as the leader of a group uses them. Blocking calls.
+
+A group waits for audio with one connection, however many sessions it has: scripts announce new audio in the group's
+inbox, a stream whose name is the nonce of the group's tokens. ``read_audio`` waits for its next entry, and then reads
+the audio of the sessions that it names. An inbox may lose entries (Redis trims it, or an outage outlasts it), so after
+an error, and every ``LOOK_S``, it looks at all sessions.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from daybreak_server.adapters.redis.client import OnCall, Scripts, connect, translated
+from daybreak_server.adapters.redis.codec import text
+from daybreak_server.adapters.redis.endpoint import Endpoint
+from daybreak_server.adapters.redis.key_names import Keys
+from daybreak_server.adapters.redis.limits import SESSION_INBOX_MAX
+from daybreak_server.adapters.redis.scripts import Library
+from daybreak_server.adapters.redis.sessions import calls
+from daybreak_server.domain import policy
+from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.sessions import (
+    SAMPLE_BYTES,
+    SessionClaim,
+    SessionCommit,
+    SessionId,
+    SessionLease,
+    SessionNews,
+    SessionsMeasured,
+)
+from daybreak_server.ports.store_errors import StoreUnavailableError
+
+LOOK_S = 5.0
+"""How often a group looks at all its sessions, in case its inbox lost an entry."""
+_BLOCK_S = 5.0
+"""The longest that one call blocks in Redis."""
+_DRAIN_PAUSE_S = 0.5
+
+
+@dataclass(slots=True)
+class _Named:
+    """The sessions that the inbox named."""
+
+    all: bool
+    audio: set[SessionId] = field(default_factory=set)
+    gone: set[SessionId] = field(default_factory=set)
+
+
+class RedisSessionWork:
+    """The :class:`~daybreak_server.ports.sessions.SessionWork` of one pool, for one group."""
+
+    def __init__(
+        self,
+        where: str | Endpoint,
+        *,
+        pool: str,
+        prefix: str = "daybreak",
+        lease_s: float = policy.LEASE_S,
+        timeout_s: float = 5.0,
+        library: Library | None = None,
+        on_call: OnCall | None = None,
+    ) -> None:
+        self._keys = Keys(prefix=prefix, pool=pool)
+        self._lease_s = lease_s
+        self._nonce = secrets.token_hex(8)
+        self._inbox = self._keys.of("session_inbox", self._nonce)
+        self._client = connect(where, timeout_s=timeout_s)
+        self._scripts = Scripts(self._client, library or Library(), on_call=on_call)
+        self._claimer = connect(where, timeout_s=_BLOCK_S + timeout_s)
+        self._reader = connect(where, timeout_s=_BLOCK_S + timeout_s)
+        self._closed = threading.Event()
+        self._read_to = "0-0"
+        self._look_at = 0.0
+
+    def claim_sessions(self, group: GroupId, *, room: int, wait_s: float) -> Sequence[SessionClaim]:
+        """Take up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one.
+
+        If the answer to a claim is lost, the group owns sessions that it does not know; their leases end.
+        """
+        deadline = time.monotonic() + wait_s
+        while not self._closed.is_set():
+            call = calls.claim(self._keys, group, nonce=self._nonce, lease_s=self._lease_s, room=room)
+            draining, items = self._scripts.call(call)
+            if items:
+                return self._with_audio([calls.claim_without_audio(item) for item in items])
+            remaining_s = deadline - time.monotonic()
+            if draining:
+                self._closed.wait(max(0.0, min(remaining_s, _DRAIN_PAUSE_S)))
+                return []
+            if remaining_s <= 0:
+                return []
+            with translated():
+                wakeup = self._keys.single("session_wakeup")
+                self._claimer.blpop([wakeup], timeout=max(0.01, min(remaining_s, _BLOCK_S)))
+        return []
+
+    def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
+        """What has come for these sessions behind the given positions. Waits up to ``wait_s`` for the first news."""
+        deadline = time.monotonic() + wait_s
+        positions = {lease.session: position for lease, position in received.items()}
+        while True:
+            try:
+                named = self._named(deadline)
+                gone = named.gone & positions.keys()
+                changed = positions.keys() if named.all else named.audio & positions.keys()
+                news = [SessionNews(session=session, stale=True) for session in sorted(gone)]
+                news += self._news_of({session: positions[session] for session in changed - gone})
+            except StoreUnavailableError:
+                self._look_at = 0.0
+                raise
+            if news or time.monotonic() >= deadline or self._closed.is_set():
+                return news
+
+    def renew_sessions(
+        self, group: GroupId, leases: Sequence[SessionLease], *, measured: SessionsMeasured
+    ) -> Sequence[SessionLease]:
+        """Extend the leases, and publish what the group has measured. Returns the leases that are stale."""
+        call = calls.renew(self._keys, group, leases, measured, nonce=self._nonce, lease_s=self._lease_s)
+        return calls.lost(self._scripts.call(call, idempotent=True), leases)
+
+    def commit(self, commits: Sequence[SessionCommit]) -> Sequence[SessionLease]:
+        """Write what the model has done, in one call. Returns the stale leases."""
+        reply = self._scripts.call(calls.commit(self._keys, commits), idempotent=True)
+        return calls.lost(reply, [commit.lease for commit in commits])
+
+    def release_sessions(self, leases: Sequence[SessionLease]) -> None:
+        """Give sessions up, so that another group takes them at once."""
+        if leases:
+            self._scripts.call(calls.release(self._keys, leases), idempotent=True)
+
+    def close(self) -> None:
+        """Close the connections. A waiting call ends soon."""
+        self._closed.set()
+        self._client.close()
+        self._claimer.close()
+        self._reader.close()
+
+    def _named(self, deadline: float) -> _Named:
+        """Wait for the inbox until ``deadline``, or until all sessions must be looked at."""
+        now = time.monotonic()
+        all_sessions = now >= self._look_at
+        if all_sessions:
+            self._look_at = now + LOOK_S
+        wait_s = min(deadline, self._look_at) - now
+        block = None if all_sessions or wait_s <= 0 else max(1, round(min(wait_s, _BLOCK_S) * 1000))
+        with translated():
+            reply: Any = self._reader.xread(
+                {self._inbox: self._read_to}, count=SESSION_INBOX_MAX, block=block
+            )
+        named = _Named(all=all_sessions)
+        for entry, fields in reply[0][1] if reply else ():
+            self._read_to = text(entry)
+            named.audio.add(SessionId(text(fields.get(b"a", b""))))
+            named.gone.add(SessionId(text(fields.get(b"x", b""))))
+        return named
+
+    def _news_of(self, positions: Mapping[SessionId, int]) -> list[SessionNews]:
+        news = []
+        for session, (audio, ended) in self._audio_from(positions).items():
+            if audio or ended:
+                news.append(SessionNews(session=session, audio=audio, input_ended=ended))
+        return news
+
+    def _with_audio(self, claims: Sequence[SessionClaim]) -> list[SessionClaim]:
+        found = self._audio_from({claim.lease.session: claim.audio_start for claim in claims})
+        complete = []
+        for claim in claims:
+            # More may have come since; it is read as news.
+            size = (claim.record.received - claim.audio_start) * SAMPLE_BYTES
+            complete.append(replace(claim, audio=found[claim.lease.session][0][:size]))
+        return complete
+
+    def _audio_from(self, positions: Mapping[SessionId, int]) -> dict[SessionId, tuple[bytes, bool]]:
+        """For each session, the audio from its position on, and whether that is all of it."""
+        if not positions:
+            return {}
+        with translated():
+            pipe = self._client.pipeline(transaction=False)
+            for session, position in positions.items():
+                pipe.xrange(self._keys.of("session_audio", session), min=f"({position}-1")
+            replies = pipe.execute()
+        return {
+            session: _join(entries, position)
+            for (session, position), entries in zip(positions.items(), replies, strict=True)
+        }
+
+
+def _join(entries: Sequence[Any], position: int) -> tuple[bytes, bool]:
+    pieces, ended = [], False
+    for entry, fields in entries:
+        if b"e" in fields:
+            ended = True
+            continue
+        samples, end = fields[b"a"], int(text(entry).partition("-")[0])
+        begin = end - len(samples) // SAMPLE_BYTES
+        pieces.append(samples[max(0, position - begin) * SAMPLE_BYTES :])
+    return b"".join(pieces), ended

@@ -1,0 +1,55 @@
+"""Reads a form of the type ``multipart/form-data`` whose body is in memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.errors import ApiError, invalid_field
+
+MAX_PARTS = 100
+_BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,200})"|([^;\s]{1,200}))', re.IGNORECASE)
+_PARAMETER = re.compile(rb'\b(name|filename)="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A field of a form. ``filename`` is ``None`` if it is no file."""
+
+    content: bytes
+    filename: str | None = None
+
+
+def read_form(body: bytes, content_type: str) -> Mapping[str, Part]:
+    """The fields of a form by their names; of several with one name, the last.
+
+    :raises ApiError: ``unsupported_media_type`` or ``invalid_input``
+    """
+    found = _BOUNDARY.search(content_type)
+    if not content_type.lower().startswith("multipart/form-data") or found is None:
+        raise ApiError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            "The body is not a form. Send multipart/form-data, as OpenAI's clients do.",
+        )
+    delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1", "replace")
+    # The first delimiter may begin the body, without the line break that is part of all others.
+    pieces = (b"\r\n" + body).split(delimiter, MAX_PARTS + 1)
+    if len(pieces) > MAX_PARTS + 1:
+        raise invalid_field("body", f"The form has more than {MAX_PARTS} fields.")
+    if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
+        raise invalid_field("body", "The form is cut off: its last boundary is missing.")
+    return dict(_part(piece) for piece in pieces[1:-1])
+
+
+def _part(piece: bytes) -> tuple[str, Part]:
+    head, separator, content = piece.partition(b"\r\n\r\n")
+    parameters = {
+        name.lower(): re.sub(rb"\\(.)", rb"\1", value).decode("utf-8", "replace")
+        for name, value in _PARAMETER.findall(head)
+    }
+    name = parameters.get(b"name")
+    if not separator or name is None:
+        raise invalid_field("body", "A field of the form has no name.")
+    return name, Part(content, parameters.get(b"filename"))

@@ -1,0 +1,1 @@
+"""Streaming sessions for clients: Daybreak's own routes, and those of OpenAI, vLLM and InfiniSST."""

@@ -1,0 +1,1 @@
+"""The HTTP API of InfiniSST: of its serving system, and of its scheduler."""

@@ -1,0 +1,84 @@
+"""Reads the fields of a request: from its query, and from its body if that is JSON or a form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+
+from daybreak_server.api.errors import from_validation, invalid_field
+from daybreak_server.api.http.request_body import header, read_bytes, read_json
+
+M = TypeVar("M", bound=BaseModel)
+_FORM = "application/x-www-form-urlencoded"
+
+
+class Fields(BaseModel):
+    """Fields of a request. Unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _absent_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+OptionalName = Annotated[str | None, BeforeValidator(_absent_if_empty), Field(max_length=200)]
+
+
+class Init(Fields):
+    """``POST /init``."""
+
+    agent_type: str = "InfiniSST"
+    language_pair: Name
+    client_id: OptionalName = None
+    latency_multiplier: Annotated[int, Field(ge=1, le=8)] = 2
+    evaluation_mode: bool = False
+    pool: OptionalName = None
+
+
+class SessionOnly(Fields):
+    """Requests that name a session."""
+
+    session_id: Name
+
+
+class LoadModel(Fields):
+    """``POST /load_model``."""
+
+    gpu_id: Annotated[int, Field(ge=0)]
+    language_pair: Name
+
+
+class Translate(Fields):
+    """``POST /translate``. ``max_new_tokens`` is accepted; the model bounds its turns itself."""
+
+    user_id: Annotated[str, Field(min_length=1, max_length=100)]
+    language_pair: Name
+    audio_data: list[float] = Field(default_factory=list)
+    is_final: bool = False
+    max_new_tokens: Annotated[int | None, Field(ge=1)] = None
+
+
+async def read_fields(request: Request, model: type[M], *, max_bytes: int) -> M:
+    """The fields. A field of the body takes precedence over one of the query.
+
+    :raises ApiError: ``invalid_input``, ``bad_json`` or ``too_large``
+    """
+    found: dict[str, Any] = dict(request.query_params)
+    content_type = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
+    if content_type == _FORM:
+        body = await read_bytes(request, max_bytes=max_bytes)
+        try:
+            found |= dict(parse_qsl(body.decode(), keep_blank_values=True))
+        except UnicodeDecodeError:
+            raise invalid_field("body", "The form is not valid UTF-8.") from None
+    elif content_type:
+        found |= await read_json(request, max_bytes=max_bytes)
+    try:
+        return model.model_validate(found)
+    except ValidationError as exc:
+        raise from_validation(exc) from exc

@@ -1,0 +1,157 @@
+"""The routes of InfiniSST's scheduler: chunks of audio in requests, one session for each user and pair.
+
+A user's session is found by the name of its client and its languages, so the requests of a user may reach different
+gateways. A user sends one chunk after the other: the requests of one user at one gateway wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from typing import Any
+from urllib.parse import unquote
+from weakref import WeakValueDictionary
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api import serializers
+from daybreak_server.api.auth.principal import Caller, Principal
+from daybreak_server.api.errors import ApiError, not_found
+from daybreak_server.api.http.responses import json_response
+from daybreak_server.api.sessions import specs
+from daybreak_server.api.sessions.audio.formats import AudioFormat, Encoding
+from daybreak_server.api.sessions.audio_input import AudioInput
+from daybreak_server.api.sessions.infinisst.fields import LoadModel, Translate, read_fields
+from daybreak_server.api.sessions.infinisst.serving import shown
+from daybreak_server.api.sessions.languages import label
+from daybreak_server.api.sessions.service import SessionService
+from daybreak_server.domain.sessions import SAMPLE_RATE, SessionRecord, SessionState
+
+_TURN_S = 2.0
+"""The longest turn of a model: less audio than this may stay without an answer until more comes."""
+_QUIET_S = 0.25
+"""A model that could begin a turn does so sooner than this."""
+_POLL_S = 0.05
+
+
+def add(routes: APIRouter, service: SessionService) -> None:
+    """Add the routes."""
+    settings = service.ctx.services.settings
+    users = UserSessions(service)
+
+    @routes.post("/load_model", **specs.LOAD_MODEL)
+    async def load_model(request: Request, caller: Caller) -> Response:
+        """Say whether the model of a pair is loaded. Groups load it when they start."""
+        wanted = await read_fields(request, LoadModel, max_bytes=settings.http.max_body_bytes)
+        entry = service.pools.get()
+        pair = service.pools.languages[entry.name].parse(wanted.language_pair)
+        view = await service.ctx.pool_views.get(entry.name)
+        health = serializers.pool_health(entry, view, service.ctx.services.now_ms())
+        status = "ready" if health.groups_ready else (health.wake.phase if health.wake else "zero")
+        answer = {"success": True, "gpu_id": wanted.gpu_id, "language_pair": label(pair), "pool": entry.name}
+        return json_response({**answer, "status": status})
+
+    @routes.post("/translate", **specs.TRANSLATE)
+    async def translate(request: Request, caller: Caller) -> Response:
+        """Translate a chunk of a user's audio, and return the text that it adds."""
+        sent = await read_fields(request, Translate, max_bytes=settings.router.max_body_bytes)
+        return json_response(await users.translate(caller, sent))
+
+    @routes.get("/session/{user}/{language}", **specs.user_session("user_session"))
+    async def user_session(user: str, language: str, caller: Caller) -> Response:
+        """The session of a user and pair."""
+        record = await users.find(caller, user, unquote(language))
+        text = await service.text(record.session.id)
+        return json_response({**shown(record), "user_id": user, "language_pair": language, "text": text})
+
+    @routes.post("/session/{user}/{language}/reset", **specs.user_session("reset_user_session"))
+    async def reset(user: str, language: str, caller: Caller) -> Response:
+        """End the session of a user and pair, so that the next request begins a new one."""
+        record = await users.find(caller, user, unquote(language))
+        await service.store.close_session(record.session.id)
+        return json_response({"success": True, "session_id": record.session.id, "user_id": user})
+
+
+class UserSessions:
+    """The sessions of users, each of one pair."""
+
+    def __init__(self, service: SessionService) -> None:
+        self._service = service
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def find(self, caller: Principal, user: str, language: str) -> SessionRecord:
+        """The open session. :raises ApiError: ``not_found``, or ``invalid_input`` for an unknown pair."""
+        entry = self._service.pools.get()
+        pair = self._service.pools.languages[entry.name].parse(language)
+        for record in await self._service.store.sessions(entry.name, tenant=caller.tenant):
+            new = record.session
+            if (new.client, new.source, new.target) == (_client(user), pair.source, pair.target):
+                return record
+        raise not_found(f"The user {user[:100]!r} has no open session for {label(pair)}.")
+
+    async def translate(self, caller: Principal, sent: Translate) -> dict[str, Any]:
+        """Write the audio, wait until the model has worked off its complete turns, and read the text."""
+        lock = self._locks.setdefault((caller.tenant, sent.user_id), asyncio.Lock())
+        async with lock:
+            return await self._translate(caller, sent)
+
+    async def _translate(self, caller: Principal, sent: Translate) -> dict[str, Any]:
+        record = await self._opened(caller, sent)
+        audio = AudioInput(self._service.store, record, AudioFormat(Encoding.FLOAT32))
+        before = await self._service.text(record.session.id)
+        await audio.append(array("f", sent.audio_data).tobytes())  # what is too large becomes inf
+        if sent.is_final:
+            await audio.end()
+        try:
+            async with asyncio.timeout(self._service.ctx.services.settings.router.timeout_s):
+                await _worked_off(audio)
+        except TimeoutError as exc:
+            raise ApiError(
+                ErrorCode.DEADLINE_PASSED,
+                "The model has not worked the audio off in time. The audio is kept; send the next chunk for its text.",
+            ) from exc
+        text = await self._service.text(record.session.id)
+        return {
+            "success": True,
+            "user_id": sent.user_id,
+            "language_pair": sent.language_pair,
+            "session_id": record.session.id,
+            "text": text[len(before) :],
+            "full_text": text,
+            "is_final": sent.is_final,
+        }
+
+    async def _opened(self, caller: Principal, sent: Translate) -> SessionRecord:
+        try:
+            return await self.find(caller, sent.user_id, sent.language_pair)
+        except ApiError as exc:
+            if exc.code is not ErrorCode.NOT_FOUND:
+                raise
+        entry = self._service.pools.get()
+        pair = self._service.pools.languages[entry.name].parse(sent.language_pair)
+        return await self._service.open(
+            caller, pool=entry.name, source=pair.source, target=pair.target, client=_client(sent.user_id)
+        )
+
+
+def _client(user: str) -> str:
+    return f"user:{user}"
+
+
+async def _worked_off(audio: AudioInput) -> None:
+    """Wait until the model works on none of the audio that it has, or the session has ended."""
+    clock = asyncio.get_running_loop().time
+    seen, quiet_since = "", clock()
+    while True:
+        record = await audio.refresh()
+        if record.state is SessionState.ENDED:
+            return
+        if record.last_event != seen:
+            seen, quiet_since = record.last_event, clock()
+        left = record.received - record.consumed
+        if not record.input_ended and left < _TURN_S * SAMPLE_RATE and clock() - quiet_since > _QUIET_S:
+            return
+        await asyncio.sleep(_POLL_S)

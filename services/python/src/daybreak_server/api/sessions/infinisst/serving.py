@@ -1,0 +1,117 @@
+"""The routes of InfiniSST's serving system that concern one session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from daybreak_server.api.auth.principal import Caller
+from daybreak_server.api.http.responses import json_response
+from daybreak_server.api.sessions import specs, views
+from daybreak_server.api.sessions.infinisst.fields import Init, SessionOnly, read_fields
+from daybreak_server.api.sessions.infinisst.socket import InfiniSSTSocket
+from daybreak_server.api.sessions.service import SessionService
+from daybreak_server.api.sessions.sockets import Sockets
+from daybreak_server.domain.sessions import SessionRecord, SessionState
+
+_STATUS = {SessionState.WAITING: "queued", SessionState.ACTIVE: "active", SessionState.ENDED: "ended"}
+
+
+def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
+    """Add the routes."""
+    max_bytes = service.ctx.services.settings.http.max_body_bytes
+
+    @routes.post("/init", **specs.INIT)
+    async def init(request: Request, caller: Caller) -> Response:
+        """Open a session, as InfiniSST's `/init` does."""
+        wanted = await read_fields(request, Init, max_bytes=max_bytes)
+        pair = service.pools.languages[service.pools.get(wanted.pool).name].parse(wanted.language_pair)
+        record = await service.open(
+            caller,
+            pool=wanted.pool,
+            source=pair.source,
+            target=pair.target,
+            latency_multiplier=wanted.latency_multiplier,
+            client=wanted.client_id or "",
+        )
+        return json_response(
+            {
+                "session_id": record.session.id,
+                "queued": record.state is SessionState.WAITING,
+                "queue_position": await _position(service, record),
+                "ray_based": True,
+                "evaluation_mode": wanted.evaluation_mode,
+                "latency_multiplier": record.latency_multiplier,
+            }
+        )
+
+    @routes.get("/queue_status/{session_id}", **specs.QUEUE_STATUS)
+    async def queue_status(session_id: str, caller: Caller) -> Response:
+        """Whether a session waits for a group, and at which place."""
+        record = await service.get(session_id, caller)
+        position = await _position(service, record)
+        return json_response({**shown(record), "queued": position > 0, "queue_position": position})
+
+    @routes.websocket("/wss/{session_id}")
+    async def stream(socket: WebSocket, session_id: str) -> None:
+        """Send samples to a session and receive its text."""
+        await InfiniSSTSocket(service, sockets, socket, session_id).serve()
+
+    _add_ends(routes, service, max_bytes)
+
+
+def _add_ends(routes: APIRouter, service: SessionService, max_bytes: int) -> None:
+    """Add the routes that end a session."""
+
+    @routes.post("/delete_session", **specs.session_only("delete_session"))
+    async def delete_session(request: Request, caller: Caller) -> Response:
+        """End a session at once."""
+        named = await read_fields(request, SessionOnly, max_bytes=max_bytes)
+        record = await service.close(named.session_id, caller)
+        return json_response({"success": True, **shown(record)})
+
+    @routes.post("/reset_translation", **specs.session_only("reset_translation"))
+    async def reset_translation(request: Request, caller: Caller) -> Response:
+        """End a session, and open another one of the same client and languages."""
+        named = await read_fields(request, SessionOnly, max_bytes=max_bytes)
+        old = (await service.close(named.session_id, caller)).session
+        record = await service.open(
+            caller,
+            pool=old.pool,
+            source=old.source,
+            target=old.target,
+            latency_multiplier=old.latency_multiplier,
+            client=old.client,
+            options=old.options,
+        )
+        message = "The session has ended. Its place is taken by the one named in session_id."
+        return json_response(
+            {"success": True, "status": "success", "message": message, "session_id": record.session.id}
+        )
+
+
+def shown(record: SessionRecord) -> dict[str, Any]:
+    """The fields of a session that several answers have."""
+    return {
+        "session_id": record.session.id,
+        "status": _STATUS[record.state],
+        "session_type": "ray",
+        "received_ms": views.milliseconds(record.received),
+        "consumed_ms": views.milliseconds(record.consumed),
+    }
+
+
+async def _position(service: SessionService, record: SessionRecord) -> int:
+    """The place among the sessions that wait for a group, from 1; 0 if it does not wait."""
+    if record.state is not SessionState.WAITING:
+        return 0
+    waiting = [
+        other.session.id
+        for other in await service.store.sessions(record.session.pool)
+        if other.state is SessionState.WAITING
+    ]
+    return waiting.index(record.session.id) + 1 if record.session.id in waiting else 0

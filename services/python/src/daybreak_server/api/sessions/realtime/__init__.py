@@ -1,0 +1,1 @@
+"""OpenAI's realtime API and vLLM's, over one WebSocket route."""

@@ -1,0 +1,235 @@
+"""A connection to ``/v1/realtime``: opens the session behind it, and passes audio in and events out.
+
+The dialect is chosen by the client's first ``session.update``. From then on, a :class:`Dialect` interprets the client's
+events and writes the server's. The connection knows no dialect: it has the operations that they share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic_core import from_json
+from starlette.websockets import WebSocket
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.auth.principal import Principal
+from daybreak_server.api.cancellation import cancel_and_wait
+from daybreak_server.api.errors import ApiError, invalid_field
+from daybreak_server.api.sessions.audio.formats import AudioFormat, Encoding, invalid_audio
+from daybreak_server.api.sessions.audio_input import AudioInput
+from daybreak_server.api.sessions.service import SessionService
+from daybreak_server.api.sessions.sockets import Sockets, receive
+from daybreak_server.domain.ids import ulid
+from daybreak_server.domain.sessions import SessionEvent, SessionEventType
+from daybreak_server.ports.sessions import SessionEndedError
+from daybreak_server.ports.store_errors import StoreError
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a client wants of its session."""
+
+    model: str | None
+    source: str | None
+    target: str | None
+    rate: int
+
+
+class Dialect(Protocol):
+    """How a client and the server talk."""
+
+    ends_connection: bool
+    """Whether the connection ends with its session; otherwise the client may begin another one."""
+
+    async def on_client(self, event: Json) -> None:
+        """Handle an event of the client. :raises ApiError: if it is wrong; the connection continues."""
+
+    async def on_session(self, event: SessionEvent) -> None:
+        """Handle an event of the session."""
+
+    async def send_error(self, error: ApiError, event: Json | None = None) -> None:
+        """Send an error. ``event``: the client's event that caused it."""
+
+
+class Connection:
+    """One WebSocket."""
+
+    def __init__(
+        self,
+        service: SessionService,
+        sockets: Sockets,
+        socket: WebSocket,
+        choose: Callable[[Connection, Json | None], Dialect],
+    ) -> None:
+        self.audio: AudioInput | None = None
+        self.wanted: Wanted | None = None
+        self.seen = "0-0"
+        """The id of the last event that has been handled."""
+        self.model = socket.query_params.get("model")
+        self.id = f"sess_{ulid()}"
+        self._service = service
+        self._sockets = sockets
+        self._socket = socket
+        self._choose = choose
+        self._chosen: Dialect | None = None
+        self._caller = Principal()
+        self._opened = asyncio.Event()
+        self._count = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Serve the connection until it or its session ends."""
+
+        async def send_error(error: ApiError) -> None:
+            await self._dialect().send_error(error)
+
+        await self._sockets.serve(self._socket, self._converse, send_error=send_error)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something until it or the connection ends."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def send(self, kind: str, **fields: Any) -> None:
+        """Send an event."""
+        self._count += 1
+        event = {"type": kind, "event_id": f"event_{self.id[5:]}_{self._count}", **fields}
+        await self._socket.send_text(json.dumps(event, ensure_ascii=False))
+
+    def configure(self, wanted: Wanted) -> None:
+        """What the session will be. :raises ApiError: if there is no such pool, pair or rate, or it has begun."""
+        AudioFormat.parse(Encoding.PCM16, wanted.rate)
+        pool = self._service.pools.get(wanted.model)
+        self._service.pools.languages[pool.name].find(wanted.source, wanted.target)
+        if self.audio is not None and wanted != self.wanted:
+            raise ApiError(
+                ErrorCode.CONFLICT,
+                "The session has begun, so its model, languages and rate cannot change. Connect again.",
+            )
+        self.wanted = wanted
+
+    async def append(self, event: Json) -> None:
+        """Write the audio of an event. The first one opens the session. :raises ApiError:"""
+        text = event.get("audio")
+        if not isinstance(text, str):
+            raise invalid_field("audio", "The field audio must be a text with base64.")
+        try:
+            samples = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise invalid_audio("The field audio is not valid base64.") from None
+        audio = await self.begin()
+        await audio.append(samples)
+
+    async def begin(self) -> AudioInput:
+        """The audio of the session, which is opened if it is not open yet. :raises ApiError:"""
+        if self.audio is None:
+            wanted = self.wanted
+            if wanted is None:
+                raise ApiError(ErrorCode.INVALID_INPUT, "Send session.update first: it names the model.")
+            record = await self._service.open(
+                self._caller,
+                pool=wanted.model,
+                source=wanted.source,
+                target=wanted.target,
+                client="realtime",
+            )
+            form = AudioFormat(Encoding.PCM16, wanted.rate)
+            self.audio = AudioInput(self._service.store, record, form)
+            self._opened.set()
+        return self.audio
+
+    async def _converse(self, caller: Principal) -> None:
+        self._caller = caller
+        await self._dialect().on_client({"type": "connect"})
+        try:
+            await self._sockets.both(self._read(), self._write())
+        finally:
+            await cancel_and_wait(*self._tasks)
+            if self.audio is not None:
+                # Nobody can continue a session of this interface, so it must not take up room until it is idle.
+                with suppress(StoreError):
+                    await self._service.store.close_session(self.audio.record.session.id)
+
+    async def _read(self) -> None:
+        while True:
+            frame = await receive(self._socket)
+            event: Json | None = None
+            try:
+                event = _parse(frame)
+                if self._chosen is None and event["type"] == "session.update":
+                    self._chosen = self._choose(self, event)
+                await self._dialect().on_client(event)
+            except ApiError as exc:
+                if exc.status >= 429:
+                    raise
+                await self._dialect().send_error(exc, event)
+            except SessionEndedError:
+                continue  # the end of the session is on its way
+
+    async def _write(self) -> None:
+        while True:
+            await self._opened.wait()
+            assert self.audio is not None
+            self.seen = "0-0"
+            session = self.audio.record.session.id
+            async with aclosing(self._service.follow(session)) as events:
+                async for event in events:
+                    if event.type is SessionEventType.ENDED:
+                        self.audio = None
+                        self._opened.clear()
+                    await self._dialect().on_session(event)
+                    self.seen = event.id
+            if self._dialect().ends_connection:
+                return
+
+    def _dialect(self) -> Dialect:
+        return self._chosen or self._choose(self, None)
+
+
+def _parse(frame: bytes | str) -> Json:
+    if isinstance(frame, bytes):
+        raise ApiError(
+            ErrorCode.INVALID_INPUT, "Send events as text frames with JSON. Audio is base64 in them."
+        )
+    try:
+        event = from_json(frame)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        raise ApiError(ErrorCode.INVALID_INPUT, "The event is not a JSON object with a type.")
+    return event
+
+
+def member(event: Json, *path: str) -> Any:
+    """A field inside objects; ``None`` if an object on the way is missing. :raises ApiError: if one is no object."""
+    found: Any = event
+    for index, name in enumerate(path):
+        if found is None:
+            return None
+        if not isinstance(found, Mapping):
+            raise invalid_field(".".join(path[:index]), f"{'.'.join(path[:index])} must be an object.")
+        found = found.get(name)
+    return found
+
+
+def text_of(event: Json, *path: str) -> str | None:
+    """A field that is a text or absent. :raises ApiError: if it is something else."""
+    found = member(event, *path)
+    if found is not None and not isinstance(found, str):
+        raise invalid_field(".".join(path), f"{'.'.join(path)} must be a text.")
+    return found
+
+
+def unknown_event(kind: str, known: str) -> ApiError:
+    """The client has sent an event that the dialect does not have."""
+    return ApiError(ErrorCode.INVALID_INPUT, f"There is no event {kind[:60]!r}. The events are: {known}.")

@@ -1,0 +1,92 @@
+"""What OpenAI's two dialects share: their errors, the first event, and the fields of a session."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from daybreak_server.api.errors import ApiError, invalid_field
+from daybreak_server.api.sessions.realtime.connection import Connection, Json, member, unknown_event
+from daybreak_server.domain.sessions import SessionEvent
+
+RATE = 24_000
+"""The rate of OpenAI's audio."""
+
+
+class OpenAIDialect:
+    """A dialect of OpenAI. On its own, it is the dialect before the first ``session.update``."""
+
+    ends_connection = True
+    kind = "transcription"
+    events = "session.update"
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.session: dict[str, Any] = {}
+
+    async def on_client(self, event: Json) -> None:
+        """See the protocol."""
+        if event["type"] == "connect":
+            # OpenAI's clients read `session`, and vLLM's read `id` and `created` beside it.
+            created = int(time.time())
+            await self.connection.send(
+                "session.created", session=self.shown(), id=self.connection.id, created=created
+            )
+        else:
+            raise unknown_event(event["type"], self.events)
+
+    async def on_session(self, event: SessionEvent) -> None:
+        """See the protocol. Before the first ``session.update`` there is no session."""
+
+    async def send_error(self, error: ApiError, event: Json | None = None) -> None:
+        """See the protocol."""
+        cause = event.get("event_id") if event else None
+        shown = {
+            "type": "server_error" if error.status >= 500 else "invalid_request_error",
+            "code": error.code.value,
+            "message": error.detail,
+            "param": error.errors[0].field if error.errors else None,
+            "event_id": cause if isinstance(cause, str) else None,
+        }
+        await self.connection.send("error", error=shown)
+
+    async def send_failure(self, event: SessionEvent) -> None:
+        """Send why a session ended before its input did."""
+        error = event.data.get("error") or {}
+        shown = {
+            "type": "server_error",
+            "code": str(error.get("code") or f"session_{event.data.get('reason')}"),
+            "message": str(error.get("message") or f"The session has ended: {event.data.get('reason')}."),
+            "param": None,
+            "event_id": None,
+        }
+        await self.connection.send("error", error=shown)
+
+    def shown(self) -> dict[str, Any]:
+        """The session as the client sees it."""
+        return {
+            "id": self.connection.id,
+            "object": f"realtime.{self.kind}_session",
+            "type": self.kind,
+            "model": self.connection.model or "",
+            "expires_at": None,
+            "audio": {"input": {"format": {"type": "audio/pcm", "rate": RATE}}},
+            **self.session,
+        }
+
+
+def rate_of(event: Json) -> int:
+    """The rate of the client's audio. :raises ApiError: if it is not PCM."""
+    path = ("session", "audio", "input", "format")
+    form = member(event, *path)
+    if form is None:
+        return RATE
+    kind = member(event, *path, "type") or "audio/pcm"
+    if kind != "audio/pcm":
+        raise invalid_field(".".join(path), f"The format {kind!r} is not supported. Use audio/pcm.")
+    rate = member(event, *path, "rate")
+    if rate is None:
+        return RATE
+    if not isinstance(rate, int) or isinstance(rate, bool):
+        raise invalid_field(".".join((*path, "rate")), "The rate must be a number such as 24000.")
+    return rate

@@ -1,0 +1,169 @@
+"""OpenAI's dialect of transcription sessions: items, each with its deltas and its whole text.
+
+With ``turn_detection``, which is the default, an item is a sentence as the model finds it. With ``null``, the client
+makes items: what it appends between two commits. Then the model must finish an item although no silence follows it,
+so each commit adds silence. An item is complete when the model has heard enough of that silence, and all events up to
+that point have been sent; or when text comes that rests on later audio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from daybreak_server.api.errors import ApiError
+from daybreak_server.api.sessions.realtime.connection import Connection, Json, Wanted, member, text_of
+from daybreak_server.api.sessions.realtime.openai_events import OpenAIDialect, rate_of
+from daybreak_server.api.sessions.views import milliseconds
+from daybreak_server.api.streaming.frames import parse_id
+from daybreak_server.domain.ids import ulid
+from daybreak_server.domain.sessions import SAMPLE_RATE, SessionEnd, SessionEvent, SessionEventType
+from daybreak_server.ports.store_errors import StoreError
+
+SILENCE_S = 2.5
+"""How much silence a commit adds: a turn of the model lasts up to 2 s, and it finishes its words within half a
+second."""
+_HEARD_S = 0.5
+_POLL_S = 0.1
+_TEXT = "conversation.item.input_audio_transcription"
+
+
+@dataclass(slots=True)
+class Item:
+    """A part of the audio and its text."""
+
+    id: str = field(default_factory=lambda: f"item_{ulid()}")
+    start: int = 0
+    """Positions in the journal."""
+    end: int | None = None
+    text: str = ""
+    announced: bool = False
+
+
+class TranscriptionDialect(OpenAIDialect):
+    """See the module."""
+
+    kind = "transcription"
+    events = "session.update, input_audio_buffer.append, input_audio_buffer.commit, input_audio_buffer.clear"
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._by_commits = False
+        self._items: deque[Item] = deque([Item()])
+        """The items that are not complete; the last one is the one that the client appends to."""
+        self._previous: str | None = None
+        self._watching = False
+
+    async def on_client(self, event: Json) -> None:
+        """See the protocol."""
+        match event["type"]:
+            case "session.update" | "transcription_session.update":
+                await self._update(event)
+            case "input_audio_buffer.append":
+                await self.connection.append(event)
+            case "input_audio_buffer.commit":
+                await self._commit()
+            case "input_audio_buffer.clear":
+                await self.connection.send("input_audio_buffer.cleared")
+            case _:
+                await super().on_client(event)
+
+    async def on_session(self, event: SessionEvent) -> None:
+        """See the protocol."""
+        match event.type:
+            case SessionEventType.TEXT:
+                await self._text(event)
+            case SessionEventType.SEGMENT if not self._by_commits:
+                self._items[0].end = int(event.data.get("end_ms", 0)) * SAMPLE_RATE // 1000
+                await self._complete()
+            case SessionEventType.ENDED:
+                if self._items[0].text:
+                    await self._complete()
+                if event.data.get("reason") != SessionEnd.FINISHED:
+                    await self.send_failure(event)
+
+    async def _update(self, event: Json) -> None:
+        path = ("session", "audio", "input")
+        source = text_of(event, *path, "transcription", "language")
+        self.connection.configure(
+            Wanted(
+                model=text_of(event, *path, "transcription", "model") or self.connection.model,
+                source=source,
+                target=text_of(event, "session", "target_language") or source,
+                rate=rate_of(event),
+            )
+        )
+        given = member(event, *path) or {}
+        self._by_commits = "turn_detection" in given and given["turn_detection"] is None
+        self.session = {**self.session, "audio": member(event, "session", "audio")}
+        await self.connection.send("session.updated", session=self.shown())
+
+    async def _commit(self) -> None:
+        audio = await self.connection.begin()
+        end = audio.record.received
+        await audio.silence(SILENCE_S)
+        if not self._by_commits:
+            return
+        item = self._items[-1]
+        item.end = end
+        self._items.append(Item(start=audio.record.received))
+        await self._announce(item)
+        if not self._watching:
+            self._watching = True
+            self.connection.start(self._watch())
+
+    async def _text(self, event: SessionEvent) -> None:
+        rests_on = int(event.data.get("audio_ms", 0)) * SAMPLE_RATE // 1000
+        while len(self._items) > 1 and rests_on > self._items[1].start:
+            await self._complete()
+        item = self._items[0]
+        item.text += event.data["text"]
+        await self.connection.send(
+            f"{_TEXT}.delta", item_id=item.id, content_index=0, delta=event.data["text"]
+        )
+
+    async def _watch(self) -> None:
+        """Complete committed items as soon as the model has heard them to their ends."""
+        while len(self._items) > 1 and (audio := self.connection.audio) is not None:
+            try:
+                record = await audio.refresh()
+            except (StoreError, ApiError):
+                record = audio.record
+            item = self._items[0]
+            worked_off = record.consumed >= (item.end or 0) + _HEARD_S * SAMPLE_RATE
+            if worked_off and parse_id(self.connection.seen) >= parse_id(record.last_event):
+                await self._complete()
+            else:
+                await asyncio.sleep(_POLL_S)
+        self._watching = False
+
+    async def _announce(self, item: Item) -> None:
+        item.announced = True
+        await self.connection.send(
+            "input_audio_buffer.committed", item_id=item.id, previous_item_id=self._previous
+        )
+        content = [{"type": "input_audio", "transcript": None}]
+        shown: dict[str, Any] = {
+            "id": item.id,
+            "object": "realtime.item",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": content,
+        }
+        await self.connection.send("conversation.item.added", previous_item_id=self._previous, item=shown)
+        self._previous = item.id
+
+    async def _complete(self) -> None:
+        item = self._items.popleft()
+        if not self._items:
+            self._items.append(Item(start=item.end or item.start))
+        if not item.announced:
+            await self._announce(item)
+        seconds = milliseconds(max(0, (item.end or item.start) - item.start)) / 1000
+        usage = {"type": "duration", "seconds": seconds}
+        await self.connection.send(
+            f"{_TEXT}.completed", item_id=item.id, content_index=0, transcript=item.text, usage=usage
+        )

@@ -1,0 +1,60 @@
+"""vLLM's dialect: ``transcription.delta`` and ``transcription.done``."""
+
+from __future__ import annotations
+
+from daybreak_server.api.errors import ApiError
+from daybreak_server.api.sessions.realtime.connection import Connection, Json, Wanted, text_of, unknown_event
+from daybreak_server.api.sessions.views import milliseconds
+from daybreak_server.domain.sessions import SAMPLE_RATE, SessionEnd, SessionEvent, SessionEventType
+
+_EVENTS = "session.update, input_audio_buffer.append, input_audio_buffer.commit"
+
+
+class VllmDialect:
+    """See the module. After ``transcription.done``, more audio begins another session."""
+
+    ends_connection = False
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._received = 0
+
+    async def on_client(self, event: Json) -> None:
+        """See the protocol."""
+        match event["type"]:
+            case "session.update":
+                source = text_of(event, "language")
+                self._connection.configure(
+                    Wanted(
+                        model=text_of(event, "model") or self._connection.model,
+                        source=source,
+                        target=text_of(event, "target_language") or source,
+                        rate=SAMPLE_RATE,
+                    )
+                )
+            case "input_audio_buffer.append":
+                await self._connection.append(event)
+            case "input_audio_buffer.commit":
+                audio = await self._connection.begin()
+                if event.get("final") is True:
+                    await audio.end()
+                    self._received = audio.record.received
+            case kind:
+                raise unknown_event(kind, _EVENTS)
+
+    async def on_session(self, event: SessionEvent) -> None:
+        """See the protocol."""
+        if event.type is SessionEventType.TEXT:
+            await self._connection.send("transcription.delta", delta=event.data["text"])
+        elif event.type is SessionEventType.ENDED:
+            if event.data.get("reason") != SessionEnd.FINISHED:
+                await self._send(f"The session has ended: {event.data.get('reason')}.", "session_ended")
+            usage = {"type": "duration", "seconds": milliseconds(self._received) / 1000}
+            await self._connection.send("transcription.done", text=event.data.get("text", ""), usage=usage)
+
+    async def send_error(self, error: ApiError, event: Json | None = None) -> None:
+        """See the protocol."""
+        await self._send(error.detail, error.code.value)
+
+    async def _send(self, message: str, code: str) -> None:
+        await self._connection.send("error", error=message, code=code)

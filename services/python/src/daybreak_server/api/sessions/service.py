@@ -1,0 +1,178 @@
+"""Opens, finds and ends sessions for all interfaces."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, cast
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.auth.principal import Principal
+from daybreak_server.api.dependencies import Dependencies
+from daybreak_server.api.errors import ApiError, session_not_found
+from daybreak_server.api.sessions.pools import SessionPools
+from daybreak_server.domain.ids import pool_of, ulid
+from daybreak_server.domain.sessions import (
+    NewSession,
+    SessionEnd,
+    SessionEvent,
+    SessionEventType,
+    SessionId,
+    SessionRecord,
+)
+from daybreak_server.ports.sessions import SessionEvents, SessionStore
+from daybreak_server.ports.store_errors import StoreUnavailableError
+
+PATIENCE_S = 30.0
+"""How long a connection stays open while the store does not answer."""
+_BACKOFF_S = (0.1, 2.0)
+_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class SessionService:
+    """Sessions as the routes use them."""
+
+    def __init__(self, ctx: Dependencies) -> None:
+        settings = ctx.services.settings.http
+        self.pools = SessionPools(ctx.catalog, default=settings.default_pools.sessions)
+        self.ctx = ctx
+        self._max_per_tenant = settings.max_sessions_per_tenant
+
+    @property
+    def store(self) -> SessionStore:
+        """The store of sessions. :raises ApiError: ``store_unavailable`` if this process has none."""
+        store = self.ctx.services.sessions
+        if store is None:
+            raise ApiError(ErrorCode.STORE_UNAVAILABLE, "This server has no store of sessions.")
+        return store
+
+    @property
+    def _events(self) -> SessionEvents:
+        events = self.ctx.services.session_events
+        if events is None:
+            raise ApiError(ErrorCode.STORE_UNAVAILABLE, "This server has no store of sessions.")
+        return events
+
+    async def open(
+        self,
+        caller: Principal,
+        *,
+        pool: str | None,
+        source: str | None,
+        target: str | None,
+        latency_multiplier: int = 1,
+        client: str = "",
+        options: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> SessionRecord:
+        """Open a session. With the same ``key``, a repeated call returns the same session.
+
+        :raises ApiError: ``no_such_pool``, ``invalid_input``, ``sessions_full`` or ``too_many_streams``
+        """
+        entry = self.pools.get(pool)
+        pair = self.pools.languages[entry.name].find(source, target)
+        new = NewSession(
+            id=_new_id(entry.name, caller.tenant, key),
+            pool=entry.name,
+            tenant=caller.tenant,
+            source=pair.source,
+            target=pair.target,
+            latency_multiplier=latency_multiplier,
+            options=dict(options or {}),
+            client=client,
+        )
+        await self._check_limit(entry.name, caller.tenant)
+        record = await self.store.open_session(new)
+        if (record.session.tenant, record.session.source, record.session.target) != (
+            new.tenant,
+            new.source,
+            new.target,
+        ):
+            raise ApiError(
+                ErrorCode.IDEMPOTENCY_MISMATCH,
+                "This Idempotency-Key was used with another body. Use a new key, or send the first body again.",
+            )
+        return record
+
+    async def get(self, session: str, caller: Principal) -> SessionRecord:
+        """The caller's session. :raises ApiError: ``not_found``, also for another tenant's."""
+        return await self.store.session(self._known(session), tenant=caller.tenant)
+
+    async def open_sessions(self, caller: Principal, pool: str | None) -> list[SessionRecord]:
+        """The caller's open sessions in a pool, or in all pools. :raises ApiError: ``no_such_pool``."""
+        names = [self.pools.get(pool).name] if pool else list(self.pools.entries)
+        found: list[SessionRecord] = []
+        for name in names:
+            found += await self.store.sessions(name, tenant=caller.tenant)
+        return found
+
+    async def close(
+        self, session: str, caller: Principal, *, reason: SessionEnd = SessionEnd.CLOSED
+    ) -> SessionRecord:
+        """End the caller's session. :raises ApiError: ``not_found``."""
+        record = await self.get(session, caller)
+        return await self.store.close_session(record.session.id, reason=reason)
+
+    async def text(self, session: SessionId) -> str:
+        """All text of a session so far."""
+        parts: list[str] = []
+        after = "0-0"
+        while True:
+            events = await self.store.session_events(session, after=after)
+            if not events:
+                return "".join(parts)
+            after = events[-1].id
+            parts += [
+                str(event.data.get("text", "")) for event in events if event.type is SessionEventType.TEXT
+            ]
+
+    async def follow(self, session: SessionId, *, after: str = "0-0") -> AsyncGenerator[SessionEvent, None]:
+        """The events that follow ``after``, up to the last. Failures of the store are retried for a while.
+
+        :raises StoreUnavailableError: when the store has not answered for ``PATIENCE_S``.
+        """
+        clock = asyncio.get_running_loop().time
+        failing_since: float | None = None
+        delay_s = _BACKOFF_S[0]
+        while True:
+            began = clock()
+            stream = self._events.follow_session(session, after=after)
+            try:
+                async with aclosing(cast("AsyncGenerator[SessionEvent, None]", stream)) as events:
+                    async for event in events:
+                        yield event
+                        after, failing_since, delay_s = event.id, None, _BACKOFF_S[0]
+                return
+            except StoreUnavailableError:
+                if failing_since is None or clock() - began > PATIENCE_S:
+                    failing_since = clock()
+                if clock() - failing_since > PATIENCE_S:
+                    raise
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, _BACKOFF_S[1])
+
+    def _known(self, session: str) -> SessionId:
+        if pool_of(session) not in self.pools.entries:
+            raise session_not_found(session)
+        return SessionId(session)
+
+    async def _check_limit(self, pool: str, tenant: str) -> None:
+        found = await self.store.sessions(pool, tenant=tenant)
+        if len(found) >= self._max_per_tenant:
+            raise ApiError(
+                ErrorCode.TOO_MANY_STREAMS,
+                f"The tenant {tenant!r} has {len(found):,} open sessions in the pool {pool}, the most it may "
+                "have. Close one, or retry later.",
+                limit="sessions_per_tenant",
+                retry_after_s=5.0,
+            )
+
+
+def _new_id(pool: str, tenant: str, key: str | None) -> SessionId:
+    """A new id. The same key gives the same id, so that the store recognizes the repeated request."""
+    if key is None:
+        return SessionId(f"{pool}_{ulid()}")
+    number = int.from_bytes(hashlib.sha256(f"{tenant}\0{pool}\0{key}".encode()).digest()[:16], "big")
+    return SessionId(f"{pool}_" + "".join(_LETTERS[number >> shift & 31] for shift in range(125, -1, -5)))

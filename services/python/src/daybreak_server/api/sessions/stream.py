@@ -1,0 +1,115 @@
+"""The stream of a session in Daybreak's own API: audio in binary frames, events in text frames.
+
+The gateway keeps nothing between two connections. The client says which event it has seen last, and the server says
+from which position on it needs audio; both are in the journal. So a client may continue at any gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from typing import Any
+
+from pydantic_core import from_json
+from starlette.websockets import WebSocket
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.auth.principal import Principal
+from daybreak_server.api.errors import ApiError
+from daybreak_server.api.sessions import views
+from daybreak_server.api.sessions.audio.formats import AudioFormat
+from daybreak_server.api.sessions.audio_input import AudioInput
+from daybreak_server.api.sessions.service import SessionService
+from daybreak_server.api.sessions.sockets import Sockets, receive
+from daybreak_server.api.streaming.frames import parse_id
+from daybreak_server.domain.sessions import SessionRecord, SessionState
+from daybreak_server.ports.sessions import SessionEndedError
+
+_ACK_S = 0.5
+
+
+class SessionStream:
+    """One connection to a session."""
+
+    def __init__(self, service: SessionService, sockets: Sockets, socket: WebSocket, session: str) -> None:
+        self._service = service
+        self._sockets = sockets
+        self._socket = socket
+        self._session = session
+        self._acked = 0.0
+
+    async def serve(self) -> None:
+        """Serve the connection until the session or the connection ends."""
+        await self._sockets.serve(self._socket, self._converse, send_error=self._send_error)
+
+    async def _converse(self, caller: Principal) -> None:
+        query = self._socket.query_params
+        form = AudioFormat.parse(query.get("encoding"), query.get("sample_rate"))
+        after = query.get("after") or "0-0"
+        seen = parse_id(after)
+        record = await self._service.get(self._session, caller)
+        audio = AudioInput(self._service.store, record, form)
+        shown = views.session(record, trusted=caller.admin).to_json()
+        await self._send({"type": "ready", "session": shown, "send_from": audio.send_from})
+        if record.state is SessionState.ENDED and seen >= parse_id(record.last_event):
+            return
+        await self._sockets.both(self._read(audio), self._write(record, after))
+
+    async def _write(self, record: SessionRecord, after: str) -> None:
+        session = record.session.id
+        async with aclosing(self._service.follow(session, after=after)) as events:
+            async for event in events:
+                await self._send(views.event(session, event))
+
+    async def _read(self, audio: AudioInput) -> None:
+        while True:
+            frame = await receive(self._socket)
+            try:
+                if isinstance(frame, bytes):
+                    await audio.append(frame)
+                    await self._acknowledge(audio)
+                else:
+                    await self._control(audio, frame)
+            except ApiError as exc:
+                await self._send_error(exc, fatal=False)
+            except SessionEndedError:
+                continue  # the event `ended` is on its way
+
+    async def _control(self, audio: AudioInput, text: str) -> None:
+        try:
+            command = from_json(text)
+        except ValueError:
+            command = None
+        kind = command.get("type") if isinstance(command, dict) else None
+        if kind == "end":
+            await audio.end()
+        elif kind == "close":
+            await self._service.store.close_session(audio.record.session.id)
+        else:
+            raise ApiError(
+                ErrorCode.INVALID_INPUT,
+                'A text frame must be {"type": "end"} or {"type": "close"}. Send audio in binary frames.',
+            )
+
+    async def _acknowledge(self, audio: AudioInput) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._acked < _ACK_S:
+            return
+        self._acked = now
+        received_ms = views.milliseconds(audio.record.received)
+        await self._send({"type": "received", "send_from": audio.needed_from, "received_ms": received_ms})
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self._socket.send_text(json.dumps(message, ensure_ascii=False))
+
+    async def _send_error(self, error: ApiError, *, fatal: bool = True) -> None:
+        shown: dict[str, Any] = {
+            "type": "error",
+            "code": error.code.value,
+            "message": error.detail,
+            "fatal": fatal,
+        }
+        if error.retry_after_s is not None:
+            shown["retry_after_s"] = error.retry_after_s
+        await self._send(shown)

@@ -1,0 +1,80 @@
+"""The settings of a pool of streaming sessions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from daybreak_server.batching.iterations.rules import KNOBS, MOST, IterationRules, Strategy
+from daybreak_server.settings.rules.numbers import Count, Duration, DurationOrNone
+from daybreak_server.settings.section import Section, checked
+
+_DEFAULTS = IterationRules()
+
+
+class SessionSettings(Section):
+    """Streaming sessions of a pool of kind `sessions`. The values from `strategy` on can be changed while it runs."""
+
+    max_sessions: Count = Field(
+        1000, description="Maximum number of open sessions of the pool. Further ones are refused."
+    )
+    session_timeout_s: Duration = Field(
+        300.0,
+        description="How long a session lives without audio, and how long Daybreak keeps its record after its end, in "
+        "seconds.",
+    )
+    strategy: Strategy = Field(
+        _DEFAULTS.strategy,
+        description="Which sessions share a batch: `iteration` (sessions join and leave between any two steps; a batch "
+        "has one phase), `mixed` (as `iteration`, but a batch may have both phases), `request` (turns run to their end "
+        "before others begin) or `single` (one turn at a time).",
+    )
+    max_batch_size: Annotated[int, Field(ge=1, le=MOST)] = Field(
+        _DEFAULTS.max_batch_size, description="Maximum number of sessions in a batch."
+    )
+    max_decode_delay_ms: DurationOrNone = Field(
+        _DEFAULTS.max_decode_delay_s * 1000,
+        description="Once decode has waited for this long, it goes before prefill, in milliseconds.",
+    )
+    gather_size: Count = Field(
+        _DEFAULTS.gather_size,
+        description="While any session decodes, prefill waits until this many turns are ready. 1: it does not wait.",
+    )
+    gather_wait_ms: DurationOrNone = Field(
+        _DEFAULTS.gather_wait_s * 1000,
+        description="How long the first of these turns waits at most, in milliseconds.",
+    )
+    batch_timeout_ms: DurationOrNone = Field(
+        _DEFAULTS.batch_timeout_s * 1000,
+        description="How long the first turn of a batch waits for others in the strategy `request`, in milliseconds.",
+    )
+    lag_limit_ms: Duration = Field(
+        2000.0,
+        description="When the sessions of a group are further behind than this, it works in longer turns, and at last "
+        "the pool refuses new sessions. In milliseconds.",
+    )
+    latency_multiplier: Count = Field(
+        1,
+        description="How many of the model's blocks of audio make a turn, unless the client or the lag asks for more.",
+    )
+    max_latency_multiplier: Count = Field(
+        4, description="The largest number of blocks in a turn when the group lags."
+    )
+
+    @property
+    def rules(self) -> IterationRules:
+        """How batches are formed."""
+        return IterationRules.of({name: getattr(self, name) for name in KNOBS})
+
+    def values(self) -> dict[str, Any]:
+        """The values as JSON."""
+        return self.model_dump(mode="json")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        problem = (
+            f"latency_multiplier ({self.latency_multiplier}) is larger than max_latency_multiplier "
+            f"({self.max_latency_multiplier}); lower it, or raise the maximum"
+        )
+        return checked(self, [problem] if self.latency_multiplier > self.max_latency_multiplier else [])

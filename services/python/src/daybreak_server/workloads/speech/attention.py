@@ -1,0 +1,205 @@
+"""Attention to the paged caches of the sessions of a batch. One interface, with an implementation for each device.
+
+A batch is *ragged*: each session brings any number of new positions, one in a decode step, many in a prefill. They are
+one flat list. ``plan`` prepares what all layers share; the plan is then called once for each layer, writes the new keys
+and values into the pages, and attends to what each position may see.
+
+- :class:`GatherAttention` gathers the pages of each session and calls torch's scaled dot-product attention.
+- :class:`FlexAttention` gives torch's FlexAttention the whole pool and a mask of blocks, which skips the pages of other
+  sessions. Compiled for a GPU it reads only the pages it needs. Without compilation it computes all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from daybreak_server.workloads.speech.layers import Attend, angles, rotate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The new positions of one session, and where its old ones are."""
+
+    pages: Sequence[int]
+    base: int
+    """The position at the beginning of the first page."""
+    visible: int
+    """The first position that may be seen."""
+    end: int
+    """The position after the last new one."""
+    count: int
+    """How many are new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The keys and values of all layers: [layers, pages + 1, page_size, kv_heads, head_dim]. The last page is spare."""
+
+    keys: Tensor
+    values: Tensor
+
+    @classmethod
+    def reserve(
+        cls,
+        *,
+        layers: int,
+        pages: int,
+        page_size: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: str,
+    ) -> Memory:
+        """Reserves the memory."""
+        shape = (layers, pages + 1, page_size, kv_heads, head_dim)
+        return cls(*(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2)))
+
+    @property
+    def page_size(self) -> int:
+        """Positions of a page."""
+        return self.keys.shape[2]
+
+    @property
+    def bytes_per_page(self) -> int:
+        """The memory of a page in all layers."""
+        return 2 * self.keys[:, 0].numel() * self.keys.element_size()
+
+
+Plan = Callable[[int], Attend]
+"""The number of a layer to its attention."""
+
+
+class PagedAttention(Protocol):
+    """See the module."""
+
+    def plan(self, spans: Sequence[Span]) -> Plan:
+        """Prepares a batch; the flat list has the new positions of the spans in this order."""
+
+
+def _new_positions(spans: Sequence[Span], memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+    """For each new position: itself, the page in which it lies, and its place there."""
+    positions, pages = [], []
+    for span in spans:
+        for position in range(span.end - span.count, span.end):
+            positions.append(position)
+            pages.append(span.pages[(position - span.base) // memory.page_size])
+    device = memory.keys.device
+    at = torch.tensor(positions, device=device)
+    bases = torch.tensor([span.base for span in spans for _ in range(span.count)], device=device)
+    return at, torch.tensor(pages, device=device), (at - bases) % memory.page_size
+
+
+class GatherAttention:
+    """Plain torch: queries padded to the longest span, keys to the most pages that any session can have.
+
+    The shape of a session's keys does not depend on the other sessions of the batch, so that rounding does not either.
+    """
+
+    def __init__(self, memory: Memory, *, rope_base: float, pages_each: int) -> None:
+        self._memory, self._rope_base, self._pages_each = memory, rope_base, pages_each
+
+    def plan(self, spans: Sequence[Span]) -> Plan:
+        """Prepares the table of pages and the mask."""
+        memory, longest = self._memory, max(span.count for span in spans)
+        device, size = memory.keys.device, memory.page_size
+        at, page, place = _new_positions(spans, memory)
+        by = angles(at, memory.keys.shape[-1], self._rope_base)
+        spare = memory.keys.shape[1] - 1
+        table = torch.tensor(
+            [[*span.pages, *([spare] * (self._pages_each - len(span.pages)))] for span in spans],
+            device=device,
+        )
+        first = torch.tensor([span.end - span.count for span in spans], device=device)
+        base, visible, end = (
+            torch.tensor([getattr(span, name) for span in spans], device=device)
+            for name in ("base", "visible", "end")
+        )
+        query = first[:, None] + torch.arange(longest, device=device)
+        key = base[:, None] + torch.arange(self._pages_each * size, device=device)
+        sees = (key[:, None] >= visible[:, None, None]) & (key[:, None] <= query[..., None])
+        mask, flat = sees[:, None], (query < end[:, None])
+        ragged = longest > 1
+
+        def padded(vectors: Tensor) -> Tensor:
+            if not ragged:
+                return vectors[:, :, None]
+            rows = vectors.new_zeros(len(spans), longest, *vectors.shape[1:])
+            rows[flat] = vectors
+            return rows.transpose(1, 2)
+
+        def layer(number: int) -> Attend:
+            keys, values = memory.keys[number], memory.values[number]
+
+            def attend(queries: Tensor, new_keys: Tensor, new_values: Tensor) -> Tensor:
+                keys[page, place] = rotate(new_keys, by)
+                values[page, place] = new_values
+                seen, carried = (part[table].flatten(1, 2).transpose(1, 2) for part in (keys, values))
+                output = functional.scaled_dot_product_attention(
+                    padded(rotate(queries, by)), seen, carried, attn_mask=mask, enable_gqa=True
+                ).transpose(1, 2)
+                return output[flat] if ragged else output[:, 0]
+
+            return attend
+
+        return layer
+
+
+class FlexAttention:
+    """torch's FlexAttention over the whole pool. ``compiled``: for a GPU; otherwise it is slow, and only for tests."""
+
+    def __init__(self, memory: Memory, *, rope_base: float, compiled: bool) -> None:
+        from torch.nn.attention import flex_attention as flex
+
+        self._memory, self._rope_base = memory, rope_base
+        self._attention: Any = (
+            torch.compile(flex.flex_attention, dynamic=True) if compiled else flex.flex_attention
+        )
+        self._block_mask: Any = flex.create_block_mask
+
+    def plan(self, spans: Sequence[Span]) -> Plan:
+        """Prepares the mask, from the session and the first position of each page."""
+        memory = self._memory
+        device, size = memory.keys.device, memory.page_size
+        at, page, place = _new_positions(spans, memory)
+        by = angles(at, memory.keys.shape[-1], self._rope_base)
+        pages = memory.keys.shape[1]
+        owner = torch.full((pages,), -1, device=device)
+        begins = torch.zeros(pages, dtype=torch.long, device=device)
+        for number, span in enumerate(spans):
+            held = torch.tensor(list(span.pages), device=device)
+            owner[held] = number
+            begins[held] = span.base + torch.arange(len(span.pages), device=device) * size
+        asks = torch.tensor(
+            [number for number, span in enumerate(spans) for _ in range(span.count)], device=device
+        )
+        visible = torch.tensor([span.visible for span in spans], device=device)[asks]
+
+        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            position = begins[key // size] + key % size
+            mine = owner[key // size] == asks[query]
+            return mine & (position >= visible[query]) & (position <= at[query])
+
+        mask = self._block_mask(sees, None, None, len(at), pages * size, device=str(device))
+
+        def layer(number: int) -> Attend:
+            keys, values = memory.keys[number], memory.values[number]
+
+            def attend(queries: Tensor, new_keys: Tensor, new_values: Tensor) -> Tensor:
+                keys[page, place] = rotate(new_keys, by)
+                values[page, place] = new_values
+                all_keys, all_values = (part.flatten(0, 1).transpose(0, 1)[None] for part in (keys, values))
+                asking = rotate(queries, by).transpose(0, 1)[None]
+                output: Tensor = self._attention(
+                    asking, all_keys, all_values, block_mask=mask, enable_gqa=True
+                )
+                return output[0].transpose(0, 1)
+
+            return attend
+
+        return layer

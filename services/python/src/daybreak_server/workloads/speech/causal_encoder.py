@@ -1,0 +1,94 @@
+"""Streams audio through the causal encoder, block by block, for the sessions of a batch.
+
+A session has a slot: the last samples and frames that the features and convolutions need, and the keys and values of
+the blocks that the next one sees, as a ring. Blocks are independent of the length of a turn, so sessions with
+different latencies share a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from daybreak_server.workloads.speech.encoder import FRAMES_BEFORE, SpeechEncoder
+from daybreak_server.workloads.speech.features import HOP, OVERLAP, log_mel
+from daybreak_server.workloads.speech.layers import Attend, angles, rotate
+
+
+class CausalEncoder:
+    """Implements :class:`~daybreak_server.workloads.speech.streaming.StreamingEncoder`."""
+
+    def __init__(self, encoder: SpeechEncoder, slots: int) -> None:
+        self._encoder, config = encoder, encoder.config
+        self.block_samples = config.block_frames * HOP
+        self.block_embeddings = config.block_embeddings
+        weight = encoder.conv_1.weight
+        self._device, self._dtype = weight.device, weight.dtype
+        ring = (config.layers, slots, config.left_blocks, config.block, config.heads, config.head_dim)
+        self._keys, self._values = (weight.new_zeros(ring) for _ in range(2))
+        self._samples = torch.zeros(slots, OVERLAP, device=self._device)
+        self._frames = weight.new_zeros(slots, FRAMES_BEFORE, config.bands)
+        self._blocks = torch.zeros(slots, dtype=torch.long, device=self._device)
+
+    @staticmethod
+    def slot_bytes(encoder: SpeechEncoder) -> int:
+        """The memory of one slot."""
+        config = encoder.config
+        states = 2 * config.layers * config.left_blocks * config.block * config.width
+        size = encoder.conv_1.weight.element_size()
+        return (states + FRAMES_BEFORE * config.bands) * size + OVERLAP * 4 + 8
+
+    def reset(self, slot: int) -> None:
+        """Prepares a slot for a new session."""
+        self._samples[slot] = 0
+        self._frames[slot] = 0
+        self._blocks[slot] = 0
+
+    @torch.inference_mode()
+    def hear(self, slots: Sequence[int], audio: Tensor) -> Tensor:
+        """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width]."""
+        encoder, config = self._encoder, self._encoder.config
+        at = torch.tensor(slots, device=self._device)
+        samples = torch.cat((self._samples[at], audio.to(self._device)), 1)
+        self._samples[at] = samples[:, -OVERLAP:]
+        mel = log_mel(samples).to(self._dtype)
+        frames = torch.cat((self._frames[at], mel), 1)
+        self._frames[at] = mel[:, -FRAMES_BEFORE:]
+        x, before = encoder.subsample(frames), self._blocks[at]
+        positions = before[:, None] * config.block + torch.arange(config.block, device=self._device)
+        by = angles(positions, config.head_dim)
+        full = torch.arange(config.left_blocks, device=self._device) < before[:, None]
+        seen = functional.pad(full.repeat_interleave(config.block, 1), (0, config.block), value=True)[
+            :, None, None
+        ]
+        for number, layer in enumerate(encoder.layers):
+            x = layer(x, self._attend(number, at, before % config.left_blocks, by, seen))
+        self._blocks[at] = before + 1
+        return encoder.adapt(encoder.norm(x))
+
+    def _attend(
+        self, number: int, at: Tensor, place: Tensor, by: tuple[Tensor, Tensor], seen: Tensor
+    ) -> Attend:
+        """The attention of one layer to the ring and to the block itself. The new block replaces the oldest."""
+
+        def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            keys = rotate(keys, by)
+            seen_keys, seen_values = (
+                self._with_ring(ring[number], at, place, new)
+                for ring, new in ((self._keys, keys), (self._values, values))
+            )
+            asking = rotate(queries, by).transpose(1, 2)
+            output = functional.scaled_dot_product_attention(asking, seen_keys, seen_values, attn_mask=seen)
+            return output.transpose(1, 2)
+
+        return attend
+
+    @staticmethod
+    def _with_ring(ring: Tensor, at: Tensor, place: Tensor, new: Tensor) -> Tensor:
+        """What the ring has, and the new block after it: [batch, heads, time, head_dim]. Stores the new block."""
+        both = torch.cat((ring[at].flatten(1, 2), new), 1).transpose(1, 2)
+        ring[at, place] = new
+        return both

@@ -1,0 +1,167 @@
+"""A folder with a speech translation model: its parts, as ``config.json`` names them.
+
+::
+
+    config.json          names the parts, the window, and the bound on the tokens of a turn
+    vocabulary.json      the tokens and languages
+    encoder.safetensors  the speech encoder with its adapter
+    language_model/      config.json and model.safetensors in the layout of Hugging Face: Llama or Qwen2
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from daybreak_server.workloads.base import ModelMissingError
+from daybreak_server.workloads.speech.encoder import EncoderConfig, SpeechEncoder
+from daybreak_server.workloads.speech.language_model import LanguageModel, LanguageModelConfig
+from daybreak_server.workloads.speech.vocabulary import WordVocabulary
+
+TINY: Final = Path(__file__).parent / "tiny"
+"""The tiny model of the package."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechFolder:
+    """The parts of a model, loaded."""
+
+    encoder: SpeechEncoder
+    language_model: LanguageModel
+    vocabulary: WordVocabulary
+    window: int
+    """Positions of past turns that the next turn sees."""
+    silence_blocks: int
+    """Blocks of silence that the model needs after the last audio."""
+    first_turn_tokens: int
+    """The bound on the tokens of a turn of one block."""
+    more_turn_tokens: int
+    """How many more tokens each further block may bring."""
+    past_blocks: int
+    """How many of the newest blocks decide what comes next."""
+
+
+def read_folder(folder: Path, *, dtype: torch.dtype, device: str) -> SpeechFolder:
+    """Loads the parts. :raises ModelMissingError: if a file is missing, or is not as it should be."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        encoder = SpeechEncoder(EncoderConfig(**config["encoder"]))
+        encoder.load_state_dict(load_file(folder / "encoder.safetensors"))
+        language_model = read_language_model(folder / "language_model")
+        vocabulary = WordVocabulary.read(folder / "vocabulary.json")
+        streaming = config["streaming"]
+        return SpeechFolder(
+            encoder=encoder.to(device, dtype).eval(),
+            language_model=language_model.to(device, dtype).eval(),
+            vocabulary=vocabulary,
+            **streaming,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as exc:
+        raise ModelMissingError(f"the speech model in {folder} cannot be loaded: {exc}") from exc
+
+
+FAMILIES: Final = {"llama": False, "qwen2": True}
+"""The model types that can be read, and whether their queries, keys and values have a bias."""
+
+
+def read_language_model(folder: Path) -> LanguageModel:
+    """Reads a language model in the layout of Hugging Face.
+
+    :raises ValueError: if it is of another family, or has a part that this implementation lacks.
+    """
+    content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    weights: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        weights |= load_file(file)
+    model = LanguageModel(language_model_config(content))
+    model.load_state_dict(from_hugging_face(weights, model.config))
+    return model
+
+
+def language_model_config(content: dict[str, Any]) -> LanguageModelConfig:
+    """The shape in a ``config.json`` of Hugging Face."""
+    family = content.get("model_type")
+    if family not in FAMILIES:
+        raise ValueError(f"the language model is a {family}; this workload reads {', '.join(FAMILIES)}")
+    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise ValueError(
+            f"the language model has scaled rotary positions ({rope}), which this workload cannot do"
+        )
+    other = [name for name in ("use_sliding_window", "attention_bias", "mlp_bias") if content.get(name)]
+    if other or content.get("hidden_act", "silu") != "silu":
+        raise ValueError(
+            f"this workload cannot do {', '.join(other) or 'the activation'} of the language model"
+        )
+    heads = content["num_attention_heads"]
+    return LanguageModelConfig(
+        vocabulary=content["vocab_size"],
+        width=content["hidden_size"],
+        heads=heads,
+        kv_heads=content.get("num_key_value_heads") or heads,
+        head_dim=content.get("head_dim") or content["hidden_size"] // heads,
+        inner=content["intermediate_size"],
+        layers=content["num_hidden_layers"],
+        rope_base=float(rope.get("rope_theta", content.get("rope_theta", 10_000.0))),
+        eps=content["rms_norm_eps"],
+        bias=FAMILIES[family],
+        tied=bool(content.get("tie_word_embeddings")),
+    )
+
+
+_NORMS: Final = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+_FUSED: Final = {
+    "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+    "out": ("self_attn.o_proj",),
+    "down": ("mlp.down_proj",),
+}
+
+
+def from_hugging_face(weights: dict[str, Tensor], config: LanguageModelConfig) -> dict[str, Tensor]:
+    """Weights by the names of Hugging Face to those of :class:`LanguageModel`, which fuses some of them."""
+    named = {
+        "embed.weight": weights["model.embed_tokens.weight"],
+        "norm.weight": weights["model.norm.weight"],
+        "head.weight": weights["model.embed_tokens.weight" if config.tied else "lm_head.weight"],
+    }
+    for number in range(config.layers):
+        ours, theirs = f"layers.{number}.", f"model.layers.{number}."
+        for norm, name in _NORMS.items():
+            named[f"{ours}{norm}.weight"] = weights[f"{theirs}{name}.weight"]
+        for fused, names in _FUSED.items():
+            named[f"{ours}{fused}.weight"] = torch.cat([weights[f"{theirs}{name}.weight"] for name in names])
+        if config.bias:
+            named[f"{ours}qkv.bias"] = torch.cat([weights[f"{theirs}{name}.bias"] for name in _FUSED["qkv"]])
+    return named
+
+
+def to_hugging_face(model: LanguageModel) -> dict[str, Tensor]:
+    """The inverse, for a model without biases whose output has a matrix of its own."""
+    weights, config = model.state_dict(), model.config
+    named = {
+        "model.embed_tokens.weight": weights["embed.weight"],
+        "model.norm.weight": weights["norm.weight"],
+        "lm_head.weight": weights["head.weight"],
+    }
+    q, k = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    sizes = {
+        "qkv": [q, k, k],
+        "gate_up": [config.inner, config.inner],
+        "out": [config.width],
+        "down": [config.width],
+    }
+    for number in range(config.layers):
+        ours, theirs = f"layers.{number}.", f"model.layers.{number}."
+        for norm, name in _NORMS.items():
+            named[f"{theirs}{name}.weight"] = weights[f"{ours}{norm}.weight"]
+        for fused, names in _FUSED.items():
+            parts = weights[f"{ours}{fused}.weight"].split(sizes[fused])
+            named |= {f"{theirs}{name}.weight": part for name, part in zip(names, parts, strict=True)}
+    return {name: part.clone().contiguous() for name, part in named.items()}

@@ -1,0 +1,295 @@
+"""``speech``: live translation of speech for many sessions at once, on caches of fixed memory.
+
+A turn of a session is one *prefill*: the encoder hears the turn's blocks of audio, and the language model reads their
+embeddings and the marker of the target language. Each *decode* step then feeds the last token and gets the next. The
+end of a turn is predicted, never fed. All sessions of a batch, at whatever point of their sessions, share each product
+of matrices; only attention looks at each session's own pages.
+
+Memory is reserved once. A session is admitted with the most memory that it can ever need, so memory cannot
+run out later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from daybreak_server.workloads.base import Group, ModelMissingError
+from daybreak_server.workloads.sessions import (
+    LanguagePair,
+    PastTurn,
+    Prefill,
+    SessionFailedError,
+    Shape,
+    Token,
+)
+from daybreak_server.workloads.speech.causal_encoder import CausalEncoder
+from daybreak_server.workloads.speech.folder import TINY, SpeechFolder, read_folder
+from daybreak_server.workloads.speech.paged_language_model import PAGE_SIZE, PagedLanguageModel
+from daybreak_server.workloads.speech.pages import PageTable, pages_at_most
+from daybreak_server.workloads.speech.spec import SpeechOptions, options_of
+from daybreak_server.workloads.text.device import device_of
+
+BYTES_PER_SAMPLE = 2
+
+
+@dataclass(slots=True)
+class _Session:
+    slot: int
+    table: PageTable
+    pair: LanguagePair
+    next: list[int] = field(default_factory=list)
+    """What the next decode step feeds: the last token. Empty: no turn is open."""
+    written: int = 0
+    """Tokens of the present turn."""
+    limit: int = 0
+    """The bound on them."""
+    has_text: bool = False
+
+
+class Speech:
+    """Implements :class:`daybreak_server.workloads.sessions.SessionModel`."""
+
+    shape: Shape
+
+    def load(self, group: Group) -> None:
+        """Load the model and reserve the caches. :raises ModelMissingError: if there is no model that can be run."""
+        if group.size != 1:
+            raise ModelMissingError(
+                f"this workload runs in groups of one rank, not {group.size}; set `ranks: 1`, and more groups for more "
+                "sessions"
+            )
+        self._options = options_of(group.options)
+        self._device = device_of(group)
+        folder = Path(self._options.model) if self._options.model else TINY
+        self._use(read_folder(folder, dtype=getattr(torch, self._options.dtype), device=self._device))
+
+    def _use(self, parts: SpeechFolder) -> None:
+        self._parts, self._vocabulary = parts, parts.vocabulary
+        most = self._options.max_turn_blocks
+        longest_turn = self._turn_positions(most)
+        each = self._bytes_each(parts, longest_turn)
+        sessions = int(self._options.cache_mb * 1_000_000 // each)
+        if sessions < 1:
+            raise ModelMissingError(
+                f"cache_mb is {self._options.cache_mb:g}, and one session needs {each / 1e6:.1f} MB; raise cache_mb"
+            )
+        self._encoder = CausalEncoder(parts.encoder, sessions)
+        self._lm = PagedLanguageModel(
+            parts.language_model,
+            sessions=sessions,
+            window=parts.window,
+            longest_turn=longest_turn,
+            attention=self._attention(self._options),
+        )
+        self._slots = list(range(sessions))[::-1]
+        self._sessions: dict[str, _Session] = {}
+        self._slot_bytes = CausalEncoder.slot_bytes(parts.encoder)
+        self._block_bytes = self._encoder.block_samples * BYTES_PER_SAMPLE
+        self.shape = Shape(
+            pairs=self._vocabulary.pairs,
+            block_samples=self._encoder.block_samples,
+            window_turns=parts.past_blocks,
+            max_sessions=sessions,
+            max_turn_tokens=parts.first_turn_tokens,
+        )
+
+    def _attention(self, options: SpeechOptions) -> str:
+        if options.attention == "auto":
+            return "flex" if self._device.startswith("cuda") else "gather"
+        return options.attention
+
+    def _turn_positions(self, blocks: int) -> int:
+        """The most positions of a turn of so many blocks, the silence after the last audio included."""
+        blocks += self._parts.silence_blocks
+        markers = max(len(self._vocabulary.marker(pair)) for pair in self._vocabulary.pairs)
+        return blocks * self._parts.encoder.config.block_embeddings + markers + self._limit(blocks)
+
+    def _limit(self, blocks: int) -> int:
+        return self._parts.first_turn_tokens + (blocks - 1) * self._parts.more_turn_tokens
+
+    def _bytes_each(self, parts: SpeechFolder, longest_turn: int) -> int:
+        config = parts.language_model.config
+        pages = pages_at_most(parts.window, longest_turn, PAGE_SIZE)
+        size = parts.language_model.embed.weight.element_size()
+        position = 2 * config.layers * config.kv_heads * config.head_dim * size
+        return pages * PAGE_SIZE * position + CausalEncoder.slot_bytes(parts.encoder)
+
+    def warm_up(self) -> None:
+        """Translate a second of silence, alone and for two sessions at once."""
+        names = [f"warm-up-{number}" for number in range(min(2, self.shape.max_sessions))]
+        audio = bytes(2 * self._block_bytes)
+        for name in names:
+            self.open(name, self.shape.pairs[0])
+        self.prefill([Prefill(session=name, audio=audio) for name in names])
+        self.decode(names)
+        for name in names:
+            self.close(name)
+
+    def open(self, session: str, pair: LanguagePair, past: Sequence[PastTurn] = ()) -> None:
+        """Reserve the session's memory, and feed it the newest turns that another group computed.
+
+        :raises SessionFailedError: if there is no memory, no such pair, or the past cannot be fed.
+        """
+        if session in self._sessions:
+            raise SessionFailedError(f"session {session} is open already")
+        if pair not in self.shape.pairs:
+            raise SessionFailedError(
+                f"this model does not translate {pair.source_name} to {pair.target_name}"
+            )
+        if not self._slots:
+            raise SessionFailedError(f"all {self.shape.max_sessions} sessions of this group are taken")
+        slot = self._slots.pop()
+        self._encoder.reset(slot)
+        self._sessions[session] = _Session(slot=slot, table=self._lm.table(), pair=pair)
+        try:
+            self._feed_past(self._sessions[session], past)
+        except SessionFailedError:
+            self.close(session)
+            raise
+
+    def _feed_past(self, session: _Session, past: Sequence[PastTurn]) -> None:
+        """Teacher forcing: each turn's audio, marker and tokens in one step."""
+        if not all(turn.complete for turn in past[:-1]):
+            raise SessionFailedError("a turn of the past is not complete, and is not the last one")
+        for turn in self._newest(past):
+            blocks = self._blocks(turn.audio, last=turn.last)
+            self._check_tokens(turn.tokens, self._limit(len(blocks)))
+            text = [*self._vocabulary.marker(session.pair), *turn.tokens]
+            fed = text if turn.complete else text[:-1]
+            session.next = [] if turn.complete else text[-1:]
+            session.limit, session.written = self._limit(len(blocks)), len(turn.tokens)
+            session.table.begin_turn()
+            self._lm.step(
+                [session.table], [torch.cat((*self._hear([session], [blocks]), self._lm.embed(fed)))]
+            )
+        session.has_text = any(turn.tokens for turn in past)
+
+    def _newest(self, past: Sequence[PastTurn]) -> Sequence[PastTurn]:
+        """The newest turns with as many blocks as decide what comes next."""
+        first, blocks = len(past), 0
+        while first and blocks < self._parts.past_blocks:
+            first -= 1
+            blocks += math.ceil(len(past[first].audio) / self._block_bytes)
+        return past[first:]
+
+    def _check_tokens(self, tokens: Sequence[int], limit: int) -> None:
+        known = self._parts.language_model.config.vocabulary
+        if len(tokens) > limit or not all(0 <= token < known for token in tokens):
+            raise SessionFailedError(
+                f"a turn of the past has {len(tokens)} tokens; it may have {limit}, each below {known}"
+            )
+
+    def _blocks(self, audio: bytes, *, last: bool) -> Tensor:
+        """The blocks of a turn, [blocks, samples], with the silence after the last one."""
+        if (
+            len(audio) % BYTES_PER_SAMPLE
+            or (len(audio) % self._block_bytes and not last)
+            or not (audio or last)
+        ):
+            raise SessionFailedError(
+                f"a turn has {len(audio)} bytes of audio, and needs a whole number of blocks of {self._block_bytes}"
+            )
+        count = math.ceil(len(audio) / self._block_bytes)
+        if count > self._options.max_turn_blocks:
+            raise SessionFailedError(
+                f"a turn has {count} blocks of audio, more than max_turn_blocks: {self._options.max_turn_blocks}"
+            )
+        count += self._parts.silence_blocks if last else 0
+        samples = np.zeros(count * self._encoder.block_samples, np.float32)
+        samples[: len(audio) // BYTES_PER_SAMPLE] = np.frombuffer(audio, "<i2").astype(np.float32) / 32768
+        return torch.from_numpy(samples.reshape(count, self._encoder.block_samples))
+
+    def _hear(self, sessions: Sequence[_Session], audio: Sequence[Tensor]) -> list[Tensor]:
+        """The speech embeddings of each session's blocks; the first blocks of all in a batch, then the second, …"""
+        embeddings: list[list[Tensor]] = [[] for _ in sessions]
+        for number in range(max(len(blocks) for blocks in audio)):
+            rows = [row for row, blocks in enumerate(audio) if number < len(blocks)]
+            batch = torch.stack([audio[row][number] for row in rows])
+            for row, block in zip(
+                rows, self._encoder.hear([sessions[row].slot for row in rows], batch), strict=True
+            ):
+                embeddings[row].append(block)
+        return [torch.cat(blocks) for blocks in embeddings]
+
+    def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
+        """Hear the audio of one turn for each session, and give each its first token."""
+        answers: dict[int, Token | SessionFailedError] = {}
+        rows: list[tuple[int, _Session, Tensor]] = []
+        for number, item in enumerate(batch):
+            try:
+                session = self._session(item.session)
+                if session.next:
+                    raise SessionFailedError(f"the present turn of session {item.session} has not ended")
+                rows.append((number, session, self._blocks(item.audio, last=item.last)))
+            except SessionFailedError as exc:
+                answers[number] = exc
+        if rows:
+            sessions = [session for _, session, _ in rows]
+            new = []
+            for session, speech in zip(
+                sessions, self._hear(sessions, [audio for *_, audio in rows]), strict=True
+            ):
+                session.table.begin_turn()
+                new.append(torch.cat((speech, self._lm.embed(self._vocabulary.marker(session.pair)))))
+            for _, session, audio in rows:
+                session.limit, session.written = self._limit(len(audio)), 0
+            best = self._lm.step([session.table for session in sessions], new).argmax(-1).tolist()
+            for (number, session, _), token in zip(rows, best, strict=True):
+                answers[number] = self._take(batch[number].session, session, token)
+        return [answers[number] for number in range(len(batch))]
+
+    def decode(self, sessions: Sequence[str]) -> Sequence[Token | SessionFailedError]:
+        """Give each session its next token."""
+        answers: dict[str, Token | SessionFailedError] = {}
+        rows: dict[str, _Session] = {}
+        for name in sessions:
+            try:
+                session = self._session(name)
+                if not session.next:
+                    raise SessionFailedError(f"no turn of session {name} is open")
+                rows[name] = session
+            except SessionFailedError as exc:
+                answers[name] = exc
+        if rows:
+            tables = [session.table for session in rows.values()]
+            fed = self._lm.embed([session.next[0] for session in rows.values()])
+            best = self._lm.step(tables, [row[None] for row in fed]).argmax(-1).tolist()
+            for (name, session), token in zip(rows.items(), best, strict=True):
+                answers[name] = self._take(name, session, token)
+        return [answers[name] for name in sessions]
+
+    def _take(self, name: str, session: _Session, token: int) -> Token:
+        """The answer for a token that the model chose: the text, or the end of the turn."""
+        if token in self._vocabulary.ends_turn or session.written >= session.limit:
+            session.next = []
+            return Token(session=name, token=None)
+        session.next, session.written = [token], session.written + 1
+        text = self._vocabulary.text(token, first=not session.has_text)
+        session.has_text = True
+        return Token(session=name, token=token, text=text, ends_segment=self._vocabulary.ends_segment(token))
+
+    def _session(self, name: str) -> _Session:
+        found = self._sessions.get(name)
+        if found is None:
+            raise SessionFailedError(f"session {name} is not open here")
+        return found
+
+    def close(self, session: str) -> None:
+        """Free the session's memory. Closing a session that is not open does nothing."""
+        closed = self._sessions.pop(session, None)
+        if closed is not None:
+            closed.table.free()
+            self._slots.append(closed.slot)
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of caches in use, and reserved."""
+        page, most = self._lm.memory.bytes_per_page, self.shape.max_sessions
+        used = self._lm.pool.used * page + len(self._sessions) * self._slot_bytes
+        return used, self._lm.pool.pages * page + most * self._slot_bytes

@@ -1,0 +1,88 @@
+"""Runs the language model for the sessions of a batch, on caches in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from daybreak_server.workloads.speech.attention import (
+    FlexAttention,
+    GatherAttention,
+    Memory,
+    PagedAttention,
+    Span,
+)
+from daybreak_server.workloads.speech.language_model import LanguageModel
+from daybreak_server.workloads.speech.pages import PagePool, PageTable, pages_at_most
+
+PAGE_SIZE = 16
+
+
+class PagedLanguageModel:
+    """The model, its memory, and one ragged step for prefill and decode."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        sessions: int,
+        window: int,
+        longest_turn: int,
+        attention: str = "gather",
+    ) -> None:
+        self._model, self._window, config = model, window, model.config
+        self.pages_each = pages_at_most(window, longest_turn, PAGE_SIZE)
+        weight = model.embed.weight
+        self.memory = Memory.reserve(
+            layers=config.layers,
+            pages=sessions * self.pages_each,
+            page_size=PAGE_SIZE,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            dtype=weight.dtype,
+            device=str(weight.device),
+        )
+        self.pool = PagePool(sessions * self.pages_each, PAGE_SIZE)
+        self._attention = self._of(attention)
+
+    def _of(self, name: str) -> PagedAttention:
+        base = self._model.config.rope_base
+        if name == "flex":
+            return FlexAttention(self.memory, rope_base=base, compiled=self.memory.keys.is_cuda)
+        return GatherAttention(self.memory, rope_base=base, pages_each=self.pages_each)
+
+    def table(self) -> PageTable:
+        """The table of a new session. It has no page yet."""
+        return PageTable(self.pool, self._window)
+
+    def embed(self, tokens: Sequence[int]) -> Tensor:
+        """The embeddings of tokens."""
+        return self._model.embed.weight[
+            torch.tensor(tokens, dtype=torch.long, device=self._model.embed.weight.device)
+        ]
+
+    @torch.inference_mode()
+    def step(self, tables: Sequence[PageTable], new: Sequence[Tensor]) -> Tensor:
+        """Feeds each session its new embeddings, [count, width]; returns the logits after the last, [batch, tokens].
+
+        :raises OutOfPagesError: if a session needs more pages than there are.
+        """
+        spans = []
+        for table, embeddings in zip(tables, new, strict=True):
+            table.extend(len(embeddings))
+            spans.append(
+                Span(
+                    pages=tuple(table.pages),
+                    base=table.base,
+                    visible=table.visible,
+                    end=table.end,
+                    count=len(embeddings),
+                )
+            )
+        plan, x = self._attention.plan(spans), torch.cat(list(new))
+        for number, layer in enumerate(self._model.layers):
+            x = layer(x, plan(number))
+        ends = torch.tensor([span.count for span in spans], device=x.device).cumsum(0) - 1
+        return self._model.logits(x[ends])

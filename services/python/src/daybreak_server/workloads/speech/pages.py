@@ -1,0 +1,79 @@
+"""Pages of cache memory, and the table of the pages of one session.
+
+The keys and values of a language model lie in one tensor of pages, reserved once. A session has a table of the pages
+that hold its positions, oldest first. When the window slides, whole turns leave it, and pages that hold no visible
+position return to the pool. Nothing grows with the length of a session except its position, a number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from daybreak_server.workloads.speech.window import first_visible
+
+
+class OutOfPagesError(RuntimeError):
+    """There is no free page. Admission by the worst case keeps this from happening."""
+
+
+class PagePool:
+    """The free pages, by number."""
+
+    def __init__(self, pages: int, page_size: int) -> None:
+        self.pages, self.page_size = pages, page_size
+        self._free = list(range(pages))[::-1]
+
+    @property
+    def used(self) -> int:
+        """Pages that sessions have."""
+        return self.pages - len(self._free)
+
+    def take(self, count: int) -> list[int]:
+        """Takes pages. :raises OutOfPagesError: and takes none, if there are not enough."""
+        if count > len(self._free):
+            raise OutOfPagesError(f"{count} pages are needed, and {len(self._free)} are free")
+        return [self._free.pop() for _ in range(count)]
+
+    def give_back(self, pages: Sequence[int]) -> None:
+        """Frees pages."""
+        self._free.extend(pages)
+
+
+class PageTable:
+    """The positions of one session: ``visible`` to ``end``, in pages of which the first one begins at ``base``."""
+
+    def __init__(self, pool: PagePool, window: int) -> None:
+        self._pool, self._window = pool, window
+        self.pages: deque[int] = deque()
+        self.base = self.visible = self.end = 0
+        self._turns: deque[int] = deque()
+
+    def begin_turn(self) -> None:
+        """Drops the oldest turns that the next one does not see, and frees their pages."""
+        gone = first_visible(list(self._turns), self._window)
+        self.visible += sum(self._turns.popleft() for _ in range(gone))
+        self._turns.append(0)
+        while self.pages and self.base + self._pool.page_size <= self.visible:
+            self._pool.give_back([self.pages.popleft()])
+            self.base += self._pool.page_size
+        if not self.pages:
+            self.base = self.visible
+
+    def extend(self, count: int) -> None:
+        """Makes room for new positions of the present turn. :raises OutOfPagesError: if there is none."""
+        missing = self.end + count - self.base - len(self.pages) * self._pool.page_size
+        if missing > 0:
+            self.pages.extend(self._pool.take(-(-missing // self._pool.page_size)))
+        self.end += count
+        self._turns[-1] += count
+
+    def free(self) -> None:
+        """Frees all pages."""
+        self._pool.give_back(self.pages)
+        self.pages.clear()
+
+
+def pages_at_most(window: int, longest_turn: int, page_size: int) -> int:
+    """The most pages that a session can have: the window and the longest turn, wherever the first page begins."""
+    return -(-(window + longest_turn + page_size - 1) // page_size)

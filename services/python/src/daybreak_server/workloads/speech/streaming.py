@@ -1,0 +1,40 @@
+"""What the session model needs of a speech encoder and of a vocabulary, whichever model they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from daybreak_server.workloads.sessions import LanguagePair
+
+
+class StreamingEncoder(Protocol):
+    """A speech encoder with a state of fixed size for each of its slots."""
+
+    block_samples: int
+    block_embeddings: int
+
+    def reset(self, slot: int) -> None:
+        """Prepares a slot for a new session."""
+
+    def hear(self, slots: Sequence[int], audio: Tensor) -> Tensor:
+        """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width]."""
+
+
+class Vocabulary(Protocol):
+    """The tokens of a language model."""
+
+    pairs: tuple[LanguagePair, ...]
+    ends_turn: frozenset[int]
+    """The tokens by which the model says that it writes nothing more in this turn."""
+
+    def marker(self, pair: LanguagePair) -> tuple[int, ...]:
+        """The tokens between the audio of a turn and its text, which name the target language."""
+
+    def text(self, token: int, *, first: bool) -> str:
+        """What a token adds to the text; ``first``: the session has no text yet."""
+
+    def ends_segment(self, token: int) -> bool:
+        """Whether a token completes a sentence."""

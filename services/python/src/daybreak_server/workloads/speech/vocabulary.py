@@ -1,0 +1,53 @@
+"""The vocabulary of the tiny model: a list of tokens in a JSON file, with the languages that it knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from daybreak_server.workloads.sessions import LanguagePair
+
+WORD_START = "▁"
+
+
+class WordVocabulary:
+    """Implements :class:`~daybreak_server.workloads.speech.streaming.Vocabulary`.
+
+    A token that begins with ``▁`` begins a word, as in SentencePiece.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.tokens: list[str] = content["tokens"]
+        numbers = {token: number for number, token in enumerate(self.tokens)}
+        self.ends_turn = frozenset({numbers[content["end_of_turn"]], numbers[content["padding"]]})
+        self._stops = frozenset(numbers[token] for token in content["stops"])
+        markers = content["markers"]
+        self.ends_turn |= {numbers[token] for token in markers.values()}
+        names = content["names"]
+        source = content["source"]
+        self.pairs = tuple(
+            LanguagePair(source=source, target=code, source_name=names[source], target_name=names[code])
+            for code in markers
+        )
+        self._markers = {pair: (numbers[markers[pair.target]],) for pair in self.pairs}
+
+    @classmethod
+    def read(cls, file: Path) -> WordVocabulary:
+        """Reads the file."""
+        return cls(json.loads(file.read_text(encoding="utf-8")))
+
+    def marker(self, pair: LanguagePair) -> tuple[int, ...]:
+        """The token of the target language."""
+        return self._markers[pair]
+
+    def text(self, token: int, *, first: bool) -> str:
+        """What a token adds to the text."""
+        written = self.tokens[token]
+        if written.startswith(WORD_START):
+            return written[1:] if first else f" {written[1:]}"
+        return written
+
+    def ends_segment(self, token: int) -> bool:
+        """Whether a token is a full stop."""
+        return token in self._stops

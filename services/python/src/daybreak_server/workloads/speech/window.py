@@ -1,0 +1,18 @@
+"""How the window of the language model slides: by whole turns. Training and serving use the same rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def first_visible(lengths: Sequence[int], window: int) -> int:
+    """The oldest of the past turns (by their lengths, oldest first) that the next turn sees.
+
+    At most ``window`` positions of past turns are visible. The answer depends on the newest turns alone, so a session
+    that continues elsewhere with its newest turns has the same window.
+    """
+    left, first = window, len(lengths)
+    while first and lengths[first - 1] <= left:
+        first -= 1
+        left -= lengths[first]
+    return first

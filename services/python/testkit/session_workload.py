@@ -1,0 +1,23 @@
+"""A workload of the kind ``sessions`` for the API's tests: it has language pairs, and no implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from daybreak_server.workloads.base import NoInput, WorkloadSpec
+from daybreak_server.workloads.languages import LanguagePair
+
+
+def pairs(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
+    """English to German, Chinese and English."""
+    targets = {"de": "German", "zh": "Chinese", "en": "English"}
+    return [
+        LanguagePair(source="en", target=code, source_name="English", target_name=name)
+        for code, name in targets.items()
+    ]
+
+
+SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
+    name="test-sessions", kind="sessions", implementation="testkit.session_workload:missing", pairs=pairs
+)

@@ -1,0 +1,199 @@
+"""InfiniSST's serving API and its scheduler's API, as their documents show them."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+from session_support import float32, noise, pcm16, tone
+
+from testkit.session_memory import MemorySessions, spoken
+
+PAIR = "English -> Chinese"
+
+
+def floats(audio: bytes) -> list[float]:
+    values = array("h")
+    values.frombytes(audio)
+    return [value / 32767 for value in values]
+
+
+def init(speech, status: int = 200, **fields):
+    body = {"agent_type": "InfiniSST", "language_pair": PAIR, "client_id": "user_001", **fields}
+    response = speech.client.post("/init", json=body)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def test_a_whole_session_as_the_documents_show_it(speech):
+    answer = init(speech)
+    session = answer["session_id"]
+    assert (answer["queued"], answer["queue_position"], answer["ray_based"]) == (False, 0, True)
+    assert answer["latency_multiplier"] == 2
+    status = speech.client.get(f"/queue_status/{session}").json()
+    assert (status["session_id"], status["status"], status["queued"]) == (session, "active", False)
+    audio = noise(3)
+    samples = float32(floats(audio))
+    with speech.socket(f"/wss/{session}") as socket:
+        assert socket.text() == "READY"
+        for first in range(0, len(samples), 4 * 15_360):
+            socket.send(samples[first : first + 4 * 15_360])
+        early = socket.text()
+        socket.send("EOF")
+        messages, code = socket.rest()
+    assert early + "".join(messages[:-1]) == spoken(audio)
+    assert (messages[-1], code) == ("PROCESSING_COMPLETE", 1000)
+    assert speech.show(session)["client"] == "user_001"
+    deleted = speech.client.post("/delete_session", json={"session_id": session}).json()
+    assert (deleted["success"], deleted["status"]) == (True, "ended")
+
+
+def test_int16_frames_and_other_rates_by_query(speech):
+    session = init(speech)["session_id"]
+    with speech.socket(f"/wss/{session}?encoding=pcm16&sample_rate=48000") as socket:
+        socket.text()
+        socket.send(pcm16(tone(1, rate=48_000)))
+        socket.send("EOF")
+        assert socket.rest()[0][-1] == "PROCESSING_COMPLETE"
+    assert speech.show(session)["received_ms"] == 1000
+
+
+def test_init_takes_its_fields_from_the_query_too(speech):
+    query = {
+        "agent_type": "InfiniSST",
+        "language_pair": "en-de",
+        "latency_multiplier": 4,
+        "evaluation_mode": "true",
+    }
+    answer = speech.client.post("/init", params=query).json()
+    assert (answer["latency_multiplier"], answer["evaluation_mode"]) == (4, True)
+    assert speech.show(answer["session_id"])["target"] == "de"
+
+
+@pytest.mark.parametrize("send", ["json", "data", "params"])
+def test_a_session_is_deleted_by_body_form_or_query(speech, send):
+    session = init(speech)["session_id"]
+    response = speech.client.post("/delete_session", **{send: {"session_id": session}})
+    assert response.json()["success"], response.text
+    assert speech.show(session)["end"] == "closed"
+
+
+def test_a_reset_opens_another_session_of_the_same_client(speech):
+    old = init(speech)["session_id"]
+    new = speech.client.post("/reset_translation", params={"session_id": old}).json()["session_id"]
+    assert speech.show(old)["end"] == "closed"
+    shown = speech.show(new)
+    assert (shown["client"], shown["target"], shown["latency_multiplier"]) == ("user_001", "zh", 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"language_pair": "English -> Klingon"}, "English -> Klingon"),
+        ({"language_pair": "Chinese"}, "language pair"),
+        ({"language_pair": ""}, "language_pair"),
+        ({"latency_multiplier": 0}, "latency_multiplier"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_init_names_the_field_that_is_wrong(speech, fields, message):
+    assert message in init(speech, status=422, **fields)["detail"]
+
+
+def test_unknown_sessions_are_404_and_4404(speech):
+    unknown = "speech_01JD0000000000000000000000"
+    assert speech.client.get(f"/queue_status/{unknown}").status_code == 404
+    assert speech.client.post("/delete_session", json={"session_id": unknown}).status_code == 404
+    with speech.socket(f"/wss/{unknown}") as socket:
+        messages, code = socket.rest()
+    assert (messages[0][:17], code) == ("ERROR: not_found:", 4404)
+
+
+def test_too_many_are_429_and_4429(start_speech):
+    speech = start_speech(store=MemorySessions(room=1), http={"max_streams_per_tenant": 1})
+    session = init(speech)["session_id"]
+    assert init(speech, status=429)["code"] == "sessions_full"
+    with speech.socket(f"/wss/{session}") as first:
+        first.text()
+        with speech.socket(f"/wss/{session}") as second:
+            assert second.rest()[1] == 4429
+
+
+def test_wrong_frames_are_answered_and_the_session_continues(speech):
+    session = init(speech)["session_id"]
+    with speech.socket(f"/wss/{session}") as socket:
+        socket.text()
+        for frame, message in ((float32([float("nan")]), "invalid_audio"), ("STOP", "STOP")):
+            socket.send(frame)
+            assert message in socket.text()
+        socket.send("PING")
+        assert socket.text() == "PONG"
+        socket.send("EOF")
+        assert socket.rest()[0] == ["PROCESSING_COMPLETE"]
+
+
+def test_a_session_that_waits_for_a_group_has_a_place(start_speech):
+    store = MemorySessions()
+    store.group = False
+    speech = start_speech(store=store)
+    sessions = [init(speech)["session_id"] for _ in range(2)]
+    shown = [speech.client.get(f"/queue_status/{session}").json() for session in sessions]
+    assert [(s["status"], s["queued"], s["queue_position"]) for s in shown] == [
+        ("queued", True, 1),
+        ("queued", True, 2),
+    ]
+
+
+def translate(speech, audio: bytes, status: int = 200, **fields):
+    body = {"user_id": "u1", "language_pair": PAIR, "audio_data": floats(audio), "is_final": False, **fields}
+    response = speech.client.post("/translate", json=body)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def test_chunks_in_requests_give_the_text_that_each_adds(speech):
+    audio = noise(2)
+    half = len(audio) // 2
+    first = translate(speech, audio[:half], max_new_tokens=20)
+    shown = speech.client.get("/session/u1/en-zh").json()
+    assert (shown["session_id"], shown["text"]) == (first["session_id"], first["text"])
+    second = translate(speech, audio[half:], is_final=True)
+    assert first["text"] + second["text"] == second["full_text"] == spoken(audio)
+    assert first["session_id"] == second["session_id"]
+    assert speech.client.get("/session/u1/en-zh").status_code == 404
+    assert translate(speech, audio[:half])["session_id"] != first["session_id"]
+
+
+def test_users_and_pairs_have_sessions_of_their_own_and_a_reset_ends_one(speech):
+    audio = noise(1)
+    ids = {
+        translate(speech, audio, **fields)["session_id"]
+        for fields in ({}, {"user_id": "u2"}, {"language_pair": "English -> German"})
+    }
+    assert len(ids) == 3
+    assert speech.client.post(f"/session/u1/{PAIR.replace('>', '%3E')}/reset").json()["success"]
+    assert speech.client.post("/session/u1/en-zh/reset").status_code == 404
+    assert speech.client.get("/session/u1/en-de").json()["status"] == "active"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "message"),
+    [
+        ({"audio_data": [1e39]}, "invalid_audio", "is inf"),
+        ({"audio_data": [100.0]}, "invalid_audio", "Sample 0"),
+        ({"audio_data": ["loud"]}, "invalid_input", "audio_data"),
+        ({"max_new_tokens": 0}, "invalid_input", "max_new_tokens"),
+        ({"language_pair": "en-fr"}, "invalid_input", "en -> fr"),
+    ],
+)
+def test_translate_names_what_is_wrong(speech, fields, code, message):
+    problem = translate(speech, b"", status=422, **fields)
+    assert problem["code"] == code
+    assert message in problem["detail"]
+
+
+def test_load_model_says_whether_a_group_has_the_model(speech):
+    answer = speech.client.post("/load_model", json={"gpu_id": 0, "language_pair": PAIR}).json()
+    assert (answer["success"], answer["pool"], answer["status"]) == (True, "speech", "zero")
+    wrong = speech.client.post("/load_model", json={"gpu_id": 0, "language_pair": "en-xx"})
+    assert wrong.status_code == 422

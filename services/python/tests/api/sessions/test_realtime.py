@@ -1,0 +1,227 @@
+"""The realtime dialects of OpenAI, with its official client, and of vLLM."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+import pytest
+from session_support import noise, pcm16, tone
+
+from testkit.session_memory import spoken
+from testkit.waiting import wait_until
+
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client uses websockets as before 17.1
+)
+TRANSCRIPTION = {
+    "type": "transcription",
+    "audio": {"input": {"transcription": {"model": "speech", "language": "en"}}},
+}
+
+
+def b64(audio: bytes) -> str:
+    return base64.b64encode(audio).decode()
+
+
+@contextmanager
+def connect(speech: Any, **query: Any) -> Iterator[Any]:
+    """OpenAI's own client."""
+    with (
+        openai.OpenAI(base_url=f"{speech.api.url}/v1", api_key="none", max_retries=0) as client,
+        client.realtime.connect(**{"model": "speech", **query}) as connection,
+    ):
+        yield connection
+
+
+def until(connection: Any, kind: str) -> tuple[list[Any], Any]:
+    """The events before the first one of a type, and that one."""
+    seen = []
+    while True:
+        event = connection.recv()
+        if event.type == kind:
+            return seen, event
+        seen.append(event)
+
+
+def session_of(speech: Any) -> Any:
+    return wait_until(lambda: speech.client.get("/v1/sessions").json()["data"], 30, "a session")[0]
+
+
+def test_openais_client_transcribes_24_khz_sentence_by_sentence(speech):
+    samples = tone(6, rate=24_000, hertz=300)
+    with connect(speech) as connection:
+        assert connection.recv().type == "session.created"
+        connection.session.update(session=TRANSCRIPTION)
+        updated = connection.recv()
+        assert updated.type == "session.updated"
+        for first in range(0, len(samples), 4800):
+            connection.input_audio_buffer.append(audio=b64(pcm16(samples[first : first + 4800])))
+        seen, done = until(connection, "conversation.item.input_audio_transcription.completed")
+        deltas = [e for e in seen if e.type.endswith("transcription.delta")]
+        assert "".join(d.delta for d in deltas) == done.transcript
+        assert {d.item_id for d in deltas} == {done.item_id}
+        kinds = [e.type for e in seen]
+        assert kinds[-2:] == ["input_audio_buffer.committed", "conversation.item.added"]
+        assert done.usage.seconds == pytest.approx(1.92)
+        session = session_of(speech)
+        assert (session["source"], session["target"]) == ("en", "en")
+        following, second = until(connection, "conversation.item.input_audio_transcription.completed")
+        assert second.item_id != done.item_id
+        committed = next(e for e in following if e.type == "input_audio_buffer.committed")
+        assert committed.previous_item_id == done.item_id
+    wait_until(lambda: speech.show(session["id"])["end"] == "closed", 30, "the session to be closed")
+
+
+def test_without_turn_detection_a_commit_ends_an_item(speech):
+    session = {**TRANSCRIPTION, "target_language": "de"}
+    session["audio"] = {"input": {**TRANSCRIPTION["audio"]["input"], "turn_detection": None}}
+    first, second = noise(1, seed=1), noise(1, seed=2)
+    with connect(speech) as connection:
+        connection.recv()
+        session["audio"]["input"]["format"] = {"type": "audio/pcm", "rate": 16_000}
+        connection.send({"type": "session.update", "session": session})
+        completed = []
+        for audio in (first, second):
+            connection.input_audio_buffer.append(audio=b64(audio))
+            connection.input_audio_buffer.commit()
+        for _ in range(2):
+            _, event = until(connection, "conversation.item.input_audio_transcription.completed")
+            completed.append(event)
+        found = session_of(speech)
+        assert found["target"] == "de"
+    silence = bytes(5 * 16_000)
+    whole = spoken(first + silence + second + silence)
+    texts = [event.transcript for event in completed]
+    assert whole.startswith("".join(texts))
+    assert all(len(text.split()) >= 3 for text in texts)
+    assert [event.usage.seconds for event in completed] == [1.0, 1.0]
+    assert completed[0].item_id != completed[1].item_id
+
+
+def test_a_translation_session_streams_deltas_and_closes(speech):
+    audio = noise(2)
+    with speech.socket("/v1/realtime/translations?model=speech") as socket:
+        assert socket.get()["type"] == "session.created"
+        form = {"input": {"format": {"type": "audio/pcm", "rate": 16_000}}, "output": {"language": "de"}}
+        socket.send({"type": "session.update", "session": {"audio": form}})
+        assert socket.get()["session"]["type"] == "translation"
+        socket.send({"type": "session.input_audio_buffer.append", "audio": b64(audio)})
+        socket.send({"type": "session.close"})
+        messages, code = socket.rest()
+    deltas = [m for m in messages if m["type"] == "session.output_transcript.delta"]
+    assert "".join(m["delta"] for m in deltas) == spoken(audio)
+    assert deltas[0]["elapsed_ms"] == 480
+    assert (messages[-1]["type"], code) == ("session.closed", 1000)
+
+
+def test_the_type_translation_chooses_the_dialect_on_the_common_route_too(speech):
+    with speech.socket("/v1/realtime?model=speech") as socket:
+        socket.get()
+        session = {"type": "translation", "audio": {"output": {"language": "Chinese"}}}
+        socket.send({"type": "session.update", "session": session})
+        assert socket.get()["session"]["object"] == "realtime.translation_session"
+
+
+def test_vllms_dialect_as_its_example_client_speaks_it(speech):
+    audio = noise(2)
+    with speech.socket("/v1/realtime") as socket:
+        created = socket.get()
+        assert (created["type"], created["id"][:5]) == ("session.created", "sess_")
+        socket.send({"type": "session.update", "model": "speech"})
+        for _ in range(2):
+            socket.send({"type": "input_audio_buffer.commit"})
+            for first in range(0, len(audio), 4096):
+                socket.send({"type": "input_audio_buffer.append", "audio": b64(audio[first : first + 4096])})
+            socket.send({"type": "input_audio_buffer.commit", "final": True})
+            text = ""
+            while (event := socket.get())["type"] == "transcription.delta":
+                text += event["delta"]
+            assert event["type"] == "transcription.done"
+            assert text == event["text"] == spoken(audio)
+            assert event["usage"]["seconds"] == 2.0
+
+
+def test_vllms_dialect_translates_with_an_extension(speech):
+    with speech.socket("/v1/realtime") as socket:
+        socket.get()
+        socket.send({"type": "session.update", "model": "speech", "target_language": "zh"})
+        socket.send({"type": "input_audio_buffer.append", "audio": b64(noise(1))})
+        socket.until("transcription.delta")
+        assert session_of(speech)["target"] == "zh"
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "message"),
+    [
+        (
+            {"type": "session.update", "session": {"type": "transcription", "audio": 7}},
+            "invalid_input",
+            "object",
+        ),
+        (
+            {"type": "session.update", "session": {"audio": {"input": {"transcription": {"model": "x"}}}}},
+            "no_such_pool",
+            "'x'",
+        ),
+        (
+            {"type": "session.update", "session": {**TRANSCRIPTION, "target_language": "fr"}},
+            "invalid_input",
+            "en -> fr",
+        ),
+        (
+            {"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/pcmu"}}}}},
+            "invalid_input",
+            "audio/pcm",
+        ),
+        (
+            {"type": "session.update", "session": {"audio": {"input": {"format": {"rate": 999}}}}},
+            "invalid_input",
+            "999",
+        ),
+        ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "invalid_input", "session.update"),
+        ({"type": "response.create"}, "invalid_input", "response.create"),
+        ({"kind": 1}, "invalid_input", "type"),
+        ("nonsense", "invalid_input", "JSON"),
+        (b"\0\0", "invalid_input", "base64"),
+    ],
+)
+def test_a_wrong_event_is_answered_with_an_error_and_the_connection_continues(speech, event, code, message):
+    with speech.socket("/v1/realtime?model=speech") as socket:
+        socket.get()
+        socket.send(event)
+        error = socket.get()
+        assert (error["type"], error["error"]["code"]) == ("error", code)
+        assert message in error["error"]["message"]
+        socket.send({"type": "session.update", "session": TRANSCRIPTION, "event_id": "mine"})
+        assert socket.get()["type"] == "session.updated"
+        socket.send({"type": "input_audio_buffer.append", "audio": "%%", "event_id": "mine-2"})
+        error = socket.get()["error"]
+        assert (error["code"], error["event_id"]) == ("invalid_audio", "mine-2")
+
+
+def test_languages_cannot_change_once_audio_has_come(speech):
+    with speech.socket("/v1/realtime") as socket:
+        socket.get()
+        socket.send({"type": "session.update", "model": "speech"})
+        socket.send({"type": "input_audio_buffer.append", "audio": b64(noise(1))})
+        socket.until("transcription.delta")
+        socket.send({"type": "session.update", "model": "speech", "target_language": "zh"})
+        error = socket.until("error")
+        assert (error["code"], error["error"][:11]) == ("conflict", "The session")
+
+
+def test_a_full_pool_closes_the_connection(start_speech):
+    from testkit.session_memory import MemorySessions
+
+    speech = start_speech(store=MemorySessions(room=0))
+    with speech.socket("/v1/realtime") as socket:
+        socket.get()
+        socket.send(json.dumps({"type": "session.update", "model": "speech"}))
+        socket.send({"type": "input_audio_buffer.append", "audio": ""})
+        messages, code = socket.rest()
+    assert (messages[-1]["code"], code) == ("sessions_full", 4429)

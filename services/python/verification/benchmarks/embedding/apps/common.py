@@ -1,0 +1,80 @@
+"""What the apps of the peers share: the model, the form of the answer, and a count of the batches.
+
+Only the standard library and sentence-transformers, because each app runs in the environment of its peer. The answer
+is OpenAI's without what no client reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+MODEL, COUNTS, MAX_BATCH, WAIT_MS = "BENCH_MODEL", "BENCH_COUNTS", "BENCH_MAX_BATCH", "BENCH_WAIT_MS"
+"""Environment variables: the folder of the model, the file of the counts, and the settings of the batches."""
+_WORDS, _WORD = 2, 8
+
+
+class BatchCount:
+    """Counts batches and their items in a file that is mapped into memory. One process writes."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("w+b") as file:
+            file.truncate(_WORDS * _WORD)
+            self._view = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
+
+    def add(self, items: int) -> None:
+        """Count a batch."""
+        self._view[0] += 1
+        self._view[1] += items
+
+
+def read_counts(path: Path) -> tuple[int, int]:
+    """The batches and items that were counted so far."""
+    data = path.read_bytes() if path.exists() else b""
+    if len(data) < _WORDS * _WORD:
+        return 0, 0
+    batches, items = memoryview(data).cast("q")
+    return batches, items
+
+
+def max_batch() -> int:
+    """The largest batch."""
+    return int(os.environ[MAX_BATCH])
+
+
+def wait_s() -> float:
+    """How long the first item of a batch waits for others."""
+    return float(os.environ[WAIT_MS]) / 1000
+
+
+class Encoder:
+    """The model, with the call that the documents of sentence-transformers show."""
+
+    def __init__(self) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(1)
+        self._model: Any = SentenceTransformer(os.environ[MODEL], device="cpu")
+        self._counts = BatchCount(Path(os.environ[COUNTS]))
+        self._most = max_batch()
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """A row for each text."""
+        self._counts.add(len(texts))
+        return self._model.encode(list(texts), batch_size=self._most, show_progress_bar=False)
+
+
+def text_of(body: dict[str, Any]) -> tuple[str, bool]:
+    """The text of a request, and whether its answer is in base64."""
+    return body["input"], body.get("encoding_format") == "base64"
+
+
+def answer(vector: Any, as_base64: bool) -> dict[str, Any]:
+    """The answer with one vector."""
+    shown = base64.b64encode(vector.tobytes()).decode() if as_base64 else vector.tolist()
+    return {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": shown}]}

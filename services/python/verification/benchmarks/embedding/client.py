@@ -1,0 +1,234 @@
+"""The client, the same for all: callers that send one text each, one after the other, over kept connections.
+
+Answers count if they come within a window that opens after a warm-up and closes while all callers still send. So
+neither the first batches nor the last ones, which are smaller, distort the rate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httptools
+import numpy as np
+import uvloop
+
+PATH = "/v1/embeddings"
+LEAST = 3
+"""A window stays open until each caller has had so many answers on average."""
+LONGEST = 4.0
+"""It stays open at most so many times as long, if each caller has had one answer on average."""
+LIMIT_S = 120.0
+"""A server that answers fewer requests in this time does not work."""
+
+
+@dataclass(slots=True)
+class Samples:
+    """What one run saw within its window."""
+
+    latencies_ms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    busy: float = 0.0
+    """Of one core, in this process."""
+
+    @property
+    def rate(self) -> float:
+        """Answers per second."""
+        return len(self.latencies_ms) / self.seconds
+
+    def quantile_ms(self, share: float) -> float:
+        """The latency that ``share`` of the answers do not exceed."""
+        ordered = sorted(self.latencies_ms)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class AnswerError(RuntimeError):
+    """An answer that is not a vector."""
+
+
+def render(text: str, *, encoding: str = "base64", model: str = "", path: str = PATH) -> bytes:
+    """The bytes of a request."""
+    body = {"input": text, "encoding_format": encoding, **({"model": model} if model else {})}
+    payload = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(payload)}\r\n\r\n"
+    )
+    return head.encode() + payload
+
+
+def vector_of(body: bytes) -> np.ndarray[Any, Any]:
+    """The vector of an answer. :raises AnswerError:"""
+    try:
+        shown = json.loads(body)["data"][0]["embedding"]
+    except (ValueError, KeyError, IndexError, TypeError) as exc:
+        raise AnswerError(f"unexpected answer: {body[:400]!r}") from exc
+    if isinstance(shown, str):
+        return np.frombuffer(base64.b64decode(shown), dtype="<f4")
+    return np.array(shown, dtype=np.float32)
+
+
+class _Caller(asyncio.Protocol):
+    """One connection. It sends its next request when the answer to the last one is complete."""
+
+    def __init__(self, load: _Load, requests: Iterator[bytes], *, pause_s: float, kept: array[float]) -> None:
+        self._load, self._requests, self._pause_s, self._kept = load, requests, pause_s, kept
+        self._parser = httptools.HttpResponseParser(self)
+        self._body = b""
+        self._began = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._load.closed(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        now = time.perf_counter()
+        status, body, self._body = self._parser.get_status_code(), self._body, b""
+        if status != 200 or b'"embedding"' not in body:
+            self._load.fail(AnswerError(f"status {status}: {body[:400]!r}"))
+        else:
+            self._kept.extend((now, now - self._began))
+            self._load.answered()
+        if self._load.over:
+            self._transport.close()
+        elif self._pause_s:
+            asyncio.get_running_loop().call_later(self._pause_s, self._send)
+        else:
+            self._send()
+
+    def _send(self) -> None:
+        if self._load.over or self._transport.is_closing():
+            self._transport.close()
+            return
+        self._began = time.perf_counter()
+        self._transport.write(next(self._requests))
+
+
+class _Load:
+    """One run: what its callers share."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self.count = 0
+        self.error: BaseException | None = None
+        self._open = 0
+        self._ended = asyncio.Event()
+
+    def answered(self) -> None:
+        """An answer has come."""
+        self.count += 1
+
+    def fail(self, error: BaseException) -> None:
+        """End the run."""
+        self.error, self.over = self.error or error, True
+
+    def closed(self, exc: Exception | None) -> None:
+        """A connection has ended."""
+        if not self.over:
+            self.fail(exc or ConnectionError("the server closed a connection"))
+        self._open -= 1
+        if not self._open:
+            self._ended.set()
+
+    async def run(
+        self, port: int, requests: Sequence[bytes], rare: Sequence[bytes], *, clients: int, plan: Window
+    ) -> Samples:
+        """The answers to ``clients`` callers; one more caller sends ``rare`` requests, which are not counted."""
+        loop = asyncio.get_running_loop()
+        kept, ignored = array("d"), array("d")
+        shared = itertools.cycle(requests)
+        self._open = clients + bool(rare)
+        callers = [lambda: _Caller(self, shared, pause_s=0.0, kept=kept)] * clients
+        if rare:
+            callers.append(lambda: _Caller(self, itertools.cycle(rare), pause_s=plan.rare_s, kept=ignored))
+        for make in callers:
+            await loop.create_connection(make, "127.0.0.1", port)
+        await self._passed(plan.warm_s, plan.warm_s)
+        began, before, cpu = time.perf_counter(), self.count, time.process_time()
+        await self._passed(plan.seconds, LONGEST * plan.seconds, least=before + LEAST * clients)
+        await self._passed(0.0, LIMIT_S, least=before + clients)
+        if self.count < before + clients:
+            self.fail(AnswerError(f"{self.count - before} answers within {LIMIT_S:g} s"))
+        ended, cpu = time.perf_counter(), time.process_time() - cpu
+        self.over = True
+        await self._ended.wait()
+        if self.error is not None:
+            raise self.error
+        pairs = zip(kept[::2], kept[1::2], strict=True)
+        inside = [1000 * latency for at, latency in pairs if began <= at <= ended]
+        return Samples(latencies_ms=inside, seconds=ended - began, busy=cpu / (ended - began))
+
+    async def _passed(self, seconds: float, longest: float, *, least: int = 0) -> None:
+        """Wait for ``seconds``, and then for ``least`` answers until ``longest`` have passed."""
+        began = time.perf_counter()
+        while not self.over and (passed := time.perf_counter() - began) < longest:
+            if passed >= seconds and self.count >= least:
+                return
+            await asyncio.sleep(min(0.05, max(0.001, seconds - passed)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """How long one run takes."""
+
+    seconds: float
+    warm_s: float = 0.5
+    rare_s: float = 0.3
+    """The pause between two rare requests."""
+
+
+def load(
+    port: int, requests: Sequence[bytes], *, clients: int, window: Window, rare: Sequence[bytes] = ()
+) -> Samples:
+    """Send the requests again and again. :raises AnswerError: on any other answer than a vector."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Load().run(port, requests, rare, clients=clients, plan=window))
+
+
+def vectors(port: int, requests: Sequence[bytes]) -> np.ndarray[Any, Any]:
+    """A row for each request. All are sent at once, so that they share batches. :raises AnswerError:"""
+
+    async def vector(request: bytes) -> np.ndarray[Any, Any]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answer = _Answer()
+        writer.write(request)
+        while not answer.complete:
+            data = await reader.read(1 << 16)
+            if not data:
+                raise AnswerError("the server closed a connection")
+            answer.parser.feed_data(data)
+        writer.close()
+        return vector_of(answer.body)
+
+    async def every() -> list[np.ndarray[Any, Any]]:
+        return await asyncio.gather(*(vector(request) for request in requests))
+
+    return np.stack(asyncio.run(every()))
+
+
+class _Answer:
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.body, self.complete = b"", False
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.complete = True

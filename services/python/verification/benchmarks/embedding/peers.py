@@ -1,0 +1,69 @@
+"""The part ``peers``: installs, tunes, starts, compares and measures all servers."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+from verification.benchmarks.competitors.environments import install, versions_of
+from verification.benchmarks.embedding import bed, measure, table
+from verification.benchmarks.embedding.contenders import CONTENDERS, DAYBREAK, Contender
+from verification.benchmarks.embedding.measure import Effort, Figures, show
+from verification.results import Report
+
+SETTLE_S = 8.0
+"""Processes that have just started use the CPU for some more time."""
+
+
+def installed(names: Sequence[str] | None = None) -> list[Contender]:
+    """Daybreak, and the peers with these names, installed. A peer that cannot be installed is left out.
+
+    They get the build of torch that Daybreak has, because the newest one may bring gigabytes for GPUs.
+    """
+    found = []
+    for contender in CONTENDERS:
+        if names and contender is not DAYBREAK and contender.name not in names:
+            continue
+        try:
+            if contender is not DAYBREAK:
+                torch = [f"torch=={version('torch')}"]
+                install(contender.name, contender.programs.parent, contender.requirements, torch)
+        except (subprocess.CalledProcessError, OSError) as exc:
+            show(f"{contender.name} cannot be installed and is left out: {exc}")
+        else:
+            found.append(contender)
+    return found
+
+
+def run(contenders: Sequence[Contender], effort: Effort, *, model: str, seed: int) -> tuple[Report, Figures]:
+    """Measure all of them. :raises RuntimeError: if their vectors differ."""
+    figures = Figures()
+    with tempfile.TemporaryDirectory(prefix="embed-") as folder, ExitStack() as stack:
+        measure.tune(contenders, effort, Path(folder), model, figures)
+        servers = measure.start(stack, contenders, Path(folder), model, figures)
+        measure.compare(servers, figures)
+        time.sleep(SETTLE_S / (1 if effort.tuned_s else 4))
+        before = {server.name: server.cpu_s() for server in servers}
+        time.sleep(2)
+        for server in servers:
+            figures.idle[server.name] = bed.added(before[server.name], server.cpu_s()) / 2
+        show("of a core without requests: " + ", ".join(f"{n} {s:.2f}" for n, s in figures.idle.items()))
+        measure.rounds(servers, effort, figures, seed=seed)
+        measure.outliers(servers, effort, figures, seed=seed)
+    report = table.report(figures, effort, _versions(contenders))
+    report.rows = table.rows(figures, effort)
+    return report, figures
+
+
+def _versions(contenders: Sequence[Contender]) -> dict[str, str]:
+    found = {"torch": version("torch"), "threads": "1"}
+    for contender in contenders:
+        if contender is not DAYBREAK:
+            package = contender.package
+            found[contender.name] = versions_of(contender.programs, [package])[package]
+    return found
