@@ -46,4 +46,5 @@ SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
     kind="sessions",
     implementation="daybreak_server.workloads.simulated_speech.model:SimulatedSpeech",
     limits=options_of,
+    pairs=lambda options: PAIRS,
 )
