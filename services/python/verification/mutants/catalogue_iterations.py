@@ -8,7 +8,6 @@ _SCHEDULER = f"{SERVER}/batching/iterations/scheduler.py"
 _LAG = f"{SERVER}/batching/iterations/lag.py"
 _MODEL = f"{SERVER}/workloads/simulated_speech/model.py"
 _RULES_TESTS = f"{TESTS}/batching/test_iterations.py"
-_MODEL_CHECK = f"{TESTS}/batching/test_iterations_model.py"
 _LAG_TESTS = f"{TESTS}/batching/test_lag.py"
 _SIMULATED_TESTS = f"{TESTS}/workloads/test_simulated_speech.py"
 
@@ -21,19 +20,19 @@ ITERATIONS: tuple[Mutant, ...] = (
             "return not self._decoded_last and now >= self._decode_since + self.rules.max_decode_delay_s",
             "return False",
         ),
-        tests=_MODEL_CHECK,
+        tests=f"{_RULES_TESTS}::test_decode_does_not_starve_under_endless_prefill",
     ),
     mutant(
         "iterations-prefill-starves",
         "overdue decode keeps new turns from the device forever",
         (_SCHEDULER, "return not self._decoded_last and now >=", "return now >="),
-        tests=_MODEL_CHECK,
+        tests=f"{_RULES_TESTS}::test_prefill_does_not_starve_under_a_tiny_decode_delay",
     ),
     mutant(
         "iterations-gathers-for-ever",
         "a new turn waits until enough others come, however long that takes",
         (_SCHEDULER, "< enough and now < self._prefill.head + self.rules.gather_wait_s", "< enough"),
-        tests=_MODEL_CHECK,
+        tests=f"{_RULES_TESTS}::test_prefill_gathers_for_a_limited_time",
     ),
     mutant(
         "iterations-two-turns-at-once",
@@ -43,19 +42,19 @@ ITERATIONS: tuple[Mutant, ...] = (
             " or session in self._in_flight:\n            self._later",
             ":\n            self._later",
         ),
-        tests=_MODEL_CHECK,
+        tests=f"{_RULES_TESTS}::test_a_session_has_one_turn_at_a_time",
     ),
     mutant(
         "iterations-turn-lost",
         "audio that comes during a turn is never translated",
         (_SCHEDULER, "                self._next_turn(session, now)\n", ""),
-        tests=_MODEL_CHECK,
+        tests=f"{_RULES_TESTS}::test_a_session_has_one_turn_at_a_time",
     ),
     mutant(
         "iterations-forgotten-turn-runs",
         "a session that was forgotten keeps its later turns",
         (_SCHEDULER, "        self._later.pop(session, None)\n", ""),
-        tests=_MODEL_CHECK,
+        tests=f"{_RULES_TESTS}::test_a_forgotten_session_leaves_its_queue_and_its_batch",
     ),
     mutant(
         "iterations-overtakes",
@@ -65,7 +64,7 @@ ITERATIONS: tuple[Mutant, ...] = (
             "itertools.islice(self.waiting, count)",
             "itertools.islice(reversed(self.waiting), count)",
         ),
-        tests=_MODEL_CHECK,
+        tests=f"{_RULES_TESTS}::test_sessions_join_and_leave_between_two_steps",
     ),
     mutant(
         "iterations-request-joins",
