@@ -51,7 +51,7 @@ def test_each_clip_is_translated(model: Speech, clip: Clip, target: str) -> None
 
 
 def test_a_sentence_is_written_while_it_is_spoken(model: Speech) -> None:
-    clip, pair = CLIPS[0], model.shape.pairs[1]
+    clip, pair = CLIPS[0], model.shape.pairs[0]
     turns = speak(model, clip.audio(), pair, blocks=1)
     with_text = [number for number, turn in enumerate(turns) if turn]
     assert len(with_text) >= 4
@@ -116,7 +116,7 @@ def test_three_minutes_in_one_session_stay_right_in_the_same_memory(model: Speec
 
 @pytest.mark.parametrize("kept", [0, 1, 3])
 def test_another_group_continues_in_the_middle_of_a_turn(model: Speech, kept: int) -> None:
-    other, pair = loaded(cache_mb=4), model.shape.pairs[1]
+    other, pair = loaded(cache_mb=4), model.shape.pairs[0]
     turns = turns_of(CLIPS[1].audio() + CLIPS[2].audio(), model)
     expected = [[token.token or 0 for token in turn] for turn in speak(model, b"".join(turns), pair)]
     cut = next(number for number in range(4, len(turns)) if len(expected[number]) > kept)

@@ -26,7 +26,8 @@ STREAMING: Final = {
     "more_turn_tokens": 12,
     "past_blocks": 40,
 }
-_NAMES = {"en": "English", "de": "German", "zh": "Chinese"}
+_NAMES = {"de": "German", "zh": "Chinese", "en": "English"}
+"""The first target is what clients get that name none."""
 
 
 def export(checkpoint: Path, folder: Path) -> None:
@@ -47,7 +48,7 @@ def export(checkpoint: Path, folder: Path) -> None:
             "end_of_turn": SPECIAL[1],
             "stops": STOPS,
             "source": "en",
-            "markers": {code: VOCABULARY[number] for code, number in LANGUAGES.items()},
+            "markers": {code: VOCABULARY[LANGUAGES[code]] for code in _NAMES},
             "names": _NAMES,
         },
     )
