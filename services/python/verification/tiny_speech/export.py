@@ -27,7 +27,6 @@ STREAMING: Final = {
     "past_blocks": 40,
 }
 _NAMES = {"de": "German", "zh": "Chinese", "en": "English"}
-"""The first target is what clients get that name none."""
 
 
 def export(checkpoint: Path, folder: Path) -> None:
