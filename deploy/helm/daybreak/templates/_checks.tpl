@@ -47,8 +47,8 @@
 {{- if mod (int $pool.ranks) (int $pool.hostsPerGroup) -}}
 {{- fail (printf "\n\npools.%s: hostsPerGroup (%v) must divide ranks (%v): every host of a group runs the same number of ranks." $name $pool.hostsPerGroup $pool.ranks) -}}
 {{- end -}}
-{{- if and $pool.targetLoad (ne $pool.kind "online") -}}
-{{- fail (printf "\n\npools.%s: targetLoad (%v) is only for pools that answer requests: remove it, or set kind to online." $name $pool.targetLoad) -}}
+{{- if and $pool.targetLoad (not (has $pool.kind (list "online" "sessions"))) -}}
+{{- fail (printf "\n\npools.%s: targetLoad (%v) is only for pools that answer requests or hold sessions: remove it, or set kind to online or sessions." $name $pool.targetLoad) -}}
 {{- end -}}
 {{- if gt (int $pool.minWarm) (int $pool.maxGroups) -}}
 {{- fail (printf "\n\npools.%s: minWarm (%v) is greater than maxGroups (%v)." $name $pool.minWarm $pool.maxGroups) -}}

@@ -252,6 +252,7 @@ def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupC
         drain_s=options.drain_s,
         capacity=options.capacity or workload_spec(options).capacity,
         ports=(0,) if options.ports is None else ports_of(options.ports),
+        sessions=options.session_settings.values(),
         bulk_max_bytes=bulk.max_bytes,
         bulk_max_line_bytes=bulk.max_line_bytes,
         bulk_max_lines=bulk.max_lines,
@@ -297,6 +298,7 @@ def build_rank(
         queue=queue or (lambda: build_queue(settings, pool, metrics=metrics)),
         metrics=metrics,
         blobs=lambda: build_blobs(settings),
+        session_work=lambda: build_session_work(settings, pool, on_call=metrics.script_called),
         places=bulk_places(settings, pool),
         workload=lambda: _implementation(spec),
         on_broken=on_broken,
@@ -323,9 +325,17 @@ def _build_serving_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: Rank
     return Rank(spec, config, deps, rank=rank, engine=serving_engine(deps.host))
 
 
+def _build_sessions_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, rank: int) -> Rank:
+    from daybreak_server.engines.sessions.engine import sessions_engine
+
+    assert deps.session_work is not None, "a rank that serves sessions needs their store"
+    return Rank(spec, config, deps, rank=rank, engine=sessions_engine(deps.session_work))
+
+
 BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GroupConfig, RankDeps, int], Rank]] = {
     PoolKind.JOBS: _build_gang_rank,
     PoolKind.ONLINE: _build_serving_rank,
+    PoolKind.SESSIONS: _build_sessions_rank,
 }
 """Kind of pool → what builds a rank of its groups."""
 

@@ -173,12 +173,12 @@ class Serving:
         )
         events = RedisEvents(valkey.url)
         registry = RedisRegistry(valkey.url)
-        sessions = RedisSessionStore(valkey.url, limits=wiring.session_limits(settings))
-        session_events = RedisSessionEvents(valkey.url, sessions)
+        session_store = RedisSessionStore(valkey.url, limits=wiring.session_limits(settings))
+        session_events = RedisSessionEvents(valkey.url, session_store)
 
         async def close() -> None:
             await session_events.close()
-            await sessions.close()
+            await session_store.close()
             await registry.close()
             await store.close()
             await events.close()
@@ -193,12 +193,10 @@ class Serving:
             registry=registry,
             batching=store,
             upstreams=HttpUpstreams(),
-            sessions=sessions,
-            session_events=session_events,
+            sessions=sessions or session_store,
+            session_events=sessions or session_events,
             blobs=self.blobs,
             metrics=metrics,
-            sessions=sessions,
-            session_events=sessions,
             close=close,
         )
         self.app = build_app(services)

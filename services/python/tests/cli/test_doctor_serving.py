@@ -181,7 +181,10 @@ def test_keda_must_read_the_demand_of_each_pool_that_answers_requests() -> None:
     (fine,) = cluster.judge_triggers(["chat"], [scaled_object(live, wanted)])
     assert (fine.level, fine.found) == ("ok", f"reads {wanted}")
     (blind,) = cluster.judge_triggers(["chat"], [scaled_object(live)])
-    assert (blind.level, f"reads {live}, so KEDA does not see requests" in blind.found) == ("error", True)
+    assert (blind.level, f"reads {live}, so KEDA sees neither requests nor sessions" in blind.found) == (
+        "error",
+        True,
+    )
     (other,) = cluster.judge_triggers(["chat"], [scaled_object(live, "daybreak:{other}:wanted")])
     assert other.level == "error"
     (missing,) = cluster.judge_triggers(["chat"], [scaled_object(live, wanted, pool="other")])

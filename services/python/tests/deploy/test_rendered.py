@@ -141,6 +141,19 @@ def test_keda_scales_a_pool_that_answers_requests_by_its_demand_too() -> None:
     assert [(check.level, check.found) for check in checks] == [("ok", f"reads {online.single('wanted')}")]
 
 
+def test_keda_scales_a_pool_of_sessions_by_its_open_sessions() -> None:
+    pool = {"workload": "simulated-speech", "kind": "sessions", "targetLoad": 16}
+    rendered = render(CHART / "ci" / "online-values.yaml", also={"pools": {"talks": pool}})
+    triggers = rendered.object("ScaledObject", "talks")["spec"]["triggers"]
+    keys = Keys(prefix="daybreak", pool="talks")
+    assert [trigger["metadata"]["listName"] for trigger in triggers] == [
+        keys.single("live"),
+        keys.single("wanted"),
+    ]
+    assert pools(rendered)["talks"].spec.target_load == 16
+    assert [check.level for check in judge_triggers(["talks"], rendered.all("ScaledObject"))] == ["ok"]
+
+
 def test_the_target_load_is_that_of_the_generator_pool_alone() -> None:
     """A change of it in the settings would replace groups, or gateways."""
     rendered = render(CHART / "ci" / "online-values.yaml")

@@ -53,6 +53,14 @@ def test_a_model_goes_where_it_fills_the_gap_best() -> None:
     assert placed.replicas == (at("small", "b", 0),)
 
 
+def test_a_machine_without_gpus_is_said_to_lack_memory_for_the_whole_model() -> None:
+    """The number of GPUs of a replica, and the share that vLLM takes of each, mean nothing there."""
+    wanted = dataclasses.replace(model("big", 30, devices=2), gpu_share=0.9)
+    host = Worker(id="cpu", engines=frozenset({"vllm"}), devices={HOST: 25 * GB})
+    reason = place([wanted], [host]).unplaced["big"]
+    assert reason == "A replica needs 30.0 GB; the most that is free on one device is 25.0 GB, on worker cpu."
+
+
 def test_every_model_gets_a_first_replica_before_one_gets_a_second() -> None:
     """A model with many replicas does not take all the room."""
     placed = place([model("many", 20, replicas=4), model("one", 10)], [gpus("a", 40)])

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_if_the_buffer_is_full_a_line_says_how_many_lines_were_lost() -> None:
     program = """
 import daybreak_server.observability.logging as setup
 from daybreak_server.observability.line_writer import LineWriter
-setup.LineWriter = lambda fd, lost: LineWriter(fd, lost=lost, buffer_bytes=100_000)
+setup.LineWriter = lambda fd, **options: LineWriter(fd, buffer_bytes=100_000, **options)
 log_to_stderr(LogSettings(format="text"))
 lines(0, 5000); say('written'); say('read'); lines(5000, 5010)
 """
@@ -176,11 +176,16 @@ def test_without_an_event_loop_the_line_of_a_submit_is_written_at_once() -> None
     process.communicate(b"\n", timeout=60)
 
 
+def made(facts: Iterable[tuple[float, tuple[str, ...]]]) -> bytes:
+    """Lines of the first fact alone."""
+    return b"".join(texts[0].encode() + b"\n" for _, texts in facts)
+
+
 def test_lines_that_waited_for_others_are_counted_one_by_one_when_they_are_lost() -> None:
     reader, writer = os.pipe()
-    write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, buffer_bytes=10_000)
+    write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, make=made, buffer_bytes=10_000)
     for _ in range(5000):
-        write.later(lambda: b"x" * 99 + b"\n")
+        write.later("x" * 99)
     os.set_blocking(reader, False)
     log = b""
     until = time.monotonic() + 60
@@ -213,7 +218,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 def test_no_kind_of_standard_error_blocks(ends: tuple[int, int]) -> None:
     """And a descriptor that is shared with other processes stays as it was."""
     reader, writer = ends
-    write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines)
+    write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, make=made)
     for number in range(3000):
         write(b"line_%06d." % number + b"x" * 100)
     assert os.get_blocking(writer)
@@ -227,7 +232,7 @@ def test_no_kind_of_standard_error_blocks(ends: tuple[int, int]) -> None:
 
 def test_a_standard_error_without_reader_is_no_error() -> None:
     reader, writer = os.pipe()
-    write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines)
+    write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, make=made)
     for _ in range(1000):
         write(b"x" * 200)
     os.close(reader)

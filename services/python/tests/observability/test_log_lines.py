@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from daybreak_server.domain.ids import new_task_id
-from daybreak_server.observability.log_lines import json_line, submit_line, timestamp
+from daybreak_server.observability.log_lines import json_line, submit_lines, timestamp
 from daybreak_server.observability.task_log import TASKS
 from testkit.waiting import wait_until
 
@@ -159,7 +159,7 @@ def test_the_line_of_a_submit_is_what_it_would_be_without_haste(text: str, trace
         "tenant": text,
     }
     expected = json_line(line | ({"trace_id": trace} if trace else {}))
-    made = submit_line(1.5, task, text, trace, text)
+    made = submit_lines([(1.5, (task, text, trace, text))])
     assert json.loads(made) == json.loads(expected)
     assert made.endswith(b"}\n")
     assert made.count(b"\n") == 1

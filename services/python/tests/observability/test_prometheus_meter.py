@@ -16,7 +16,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from daybreak_server.observability.prometheus_meter import PrometheusMeter
+from daybreak_server.observability.prometheus_meter import WAITING_MAX, PrometheusMeter
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType
 
 KINDS = {MetricType.COUNTER: Counter, MetricType.GAUGE: Gauge, MetricType.HISTOGRAM: Histogram}
@@ -121,3 +121,43 @@ def test_threads_that_count_together_lose_nothing() -> None:
     assert meter.registry.get_sample_value("daybreak_f_seconds_sum", {"pool": "video"}) == pytest.approx(
         79960
     )
+
+
+def test_a_counted_observation_is_in_both_series_when_they_are_read() -> None:
+    meter = PrometheusMeter(METRICS)
+    series = [
+        meter.counted(meter.counter(METRICS[1], "video", code), meter.histogram(METRICS[5], "video"))
+        for code in ("none", "failed")
+    ]
+    for number in range(WAITING_MAX + 3):
+        series[0].observe(number / 100)
+    series[1].observe(0.0025)
+    get = meter.registry.get_sample_value
+    assert get("daybreak_b_total", {"pool": "video", "code": "none"}) == WAITING_MAX + 3
+    assert get("daybreak_b_total", {"pool": "video", "code": "failed"}) == 1
+    assert get("daybreak_f_seconds_count", {"pool": "video"}) == WAITING_MAX + 4
+    assert get("daybreak_f_seconds_bucket", {"pool": "video", "le": "0.0025"}) == 2
+    assert get("daybreak_f_seconds_sum", {"pool": "video"}) == pytest.approx(
+        sum(range(WAITING_MAX + 3)) / 100 + 0.0025
+    )
+    series[1].observe(1)
+    assert get("daybreak_b_total", {"pool": "video", "code": "failed"}) == 2
+
+
+def test_threads_that_share_a_counted_series_lose_nothing() -> None:
+    meter = PrometheusMeter(METRICS)
+    series = meter.counted(meter.counter(METRICS[0]), meter.histogram(METRICS[4]))
+
+    def observe() -> None:
+        for _ in range(5000):
+            series.observe(1)
+
+    threads = [threading.Thread(target=observe) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        meter.render()
+    for thread in threads:
+        thread.join()
+    assert meter.registry.get_sample_value("daybreak_a_total") == 20_000
+    assert meter.registry.get_sample_value("daybreak_e_seconds_sum") == 20_000

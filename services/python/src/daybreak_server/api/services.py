@@ -48,7 +48,5 @@ class Services:
     session_events: SessionEvents
     metrics: GatewayMetrics = field(default_factory=GatewayMetrics)
     tracing: Tracing = NO_TRACING
-    sessions: SessionStore | None = None
-    session_events: SessionEvents | None = None
     close: Callable[[], Awaitable[None]] = _nothing_to_close
     now_ms: Callable[[], int] = wall_ms

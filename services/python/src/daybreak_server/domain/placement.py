@@ -223,13 +223,14 @@ class _Plan:
             return (
                 "Its memory is unknown, so it needs a device for itself, and none is free. Set memory_bytes."
             )
-        need = -(-model.memory_bytes // model.devices)
+        count = _device_count(model, self._workers[worker_id])
+        need = -(-model.memory_bytes // count)
         if self._share(model, self._workers[worker_id], index) > need:
             return (
                 f"The engine takes {model.gpu_share:.0%} of each GPU, whatever the model needs, and no GPU has that "
                 "left. Set gpu_memory_utilization to a smaller value, or add a worker."
             )
-        where = f" on each of {model.devices} GPUs" if model.devices > 1 else ""
+        where = f" on each of {count} GPUs" if count > 1 else ""
         return (
             f"A replica needs {_gigabytes(need)}{where}; the most that is free on one device is {_gigabytes(free)}, "
             f"on worker {worker_id}."

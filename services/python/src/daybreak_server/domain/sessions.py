@@ -132,6 +132,8 @@ class Turn:
     end: int
     tokens: tuple[int, ...] = ()
     complete: bool = True
+    last: bool = False
+    """No audio follows, because the client has ended it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from daybreak_server.observability import catalogue
 from daybreak_server.observability.model_metrics import ModelMetrics
 from daybreak_server.observability.pool_metrics import PoolMetrics
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
-from daybreak_server.ports.metrics import CounterSeries, Exporter, HistogramSeries, Meter
+from daybreak_server.ports.metrics import Exporter, HistogramSeries, Meter
 
 
 class GatewayMetrics:
@@ -30,7 +30,7 @@ class GatewayMetrics:
         self.meter = meter or PrometheusMeter(catalogue.exported_by(Exporter.GATEWAY), self.registry)
         self._last_tick: dict[str, float] = {}
         # The series that change most often. They are kept here, because a lookup takes longer than the count itself.
-        self._requests: dict[tuple[str, str, int, str], tuple[CounterSeries, HistogramSeries]] = {}
+        self._requests: dict[tuple[str, str, int, str], HistogramSeries] = {}
         self._scripts: dict[str, HistogramSeries] = {}
         self._events = self.meter.counter(catalogue.STREAM_EVENTS)
         self._resets = self.meter.counter(catalogue.STREAM_RESETS)
@@ -41,13 +41,11 @@ class GatewayMetrics:
         key = (route, method, status, code)
         series = self._requests.get(key)
         if series is None:
-            series = self._requests[key] = (
+            series = self._requests[key] = self.meter.counted(
                 self.meter.counter(catalogue.HTTP_REQUESTS, route, method, str(status), code),
                 self.meter.histogram(catalogue.HTTP_REQUEST, route, method),
             )
-        counter, histogram = series
-        counter.inc()
-        histogram.observe(seconds)
+        series.observe(seconds)
 
     def observe_script(self, script: str, seconds: float, succeeded: bool) -> None:
         """Count a call of a Redis script."""

@@ -7,7 +7,8 @@ lines, later ones follow them into it, so the order stays. If the buffer is full
 many.
 
 - A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes one for each submit, and
-  fifty lines made and written together cost a third as much. Any other line is written after them, so the order stays.
+  fifty lines made and written together cost a third as much. Until then, only the facts of a line are kept. Any other
+  line is written after them, so the order stays.
 - A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
   or a terminal is opened a second time, through ``/proc``. For sockets, and where that is impossible, the writer calls
   ``poll`` before each write. A write to a file may wait for the disk.
@@ -27,7 +28,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 BUFFER_BYTES = 4 * 1024 * 1024
 """The most that may wait for the reader: some 20,000 lines."""
@@ -40,6 +41,9 @@ _PART = select.PIPE_BUF
 _FILE_PART = 64 * 1024
 """A file takes any number of bytes as a whole. The limit bounds the time of a write."""
 _POLL_S = 0.5
+_now = time.time
+Facts = tuple[float, tuple[str, ...]]
+"""What a line is made of, later: the time of the event, in seconds since 1970, and texts."""
 _AT_ONCE = 64
 """How many lines the thread writes before it releases the lock, for which other threads may wait."""
 
@@ -48,22 +52,31 @@ class LineWriter:
     """Writes lines to the file descriptor ``fd``. Any thread may call it, also inside a signal handler.
 
     :param lost: Makes the line that says how many lines were lost.
+    :param make: Makes the lines of :meth:`later`, each with its end. Must not raise.
     """
 
-    def __init__(self, fd: int, *, lost: Callable[[int], bytes], buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(
+        self,
+        fd: int,
+        *,
+        lost: Callable[[int], bytes],
+        make: Callable[[Iterable[Facts]], bytes],
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
         self._fd, self._may_block = _open(fd)
         self._part = _FILE_PART if _is_file(self._fd) else _PART
         if self._fd != fd:
             # Not when the process ends: then the buffer is still to be written.
             weakref.finalize(self, os.close, self._fd).atexit = False
         self._lost = lost
+        self._make = make
         self._max = buffer_bytes
         self._begin()
         _writers.add(self)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._later: deque[Callable[[], bytes]] = deque()
+        self._later: deque[Facts] = deque()
         self._buffer: deque[bytes] = deque()
         self._waiting = self._dropped = 0
         self._thread: threading.Thread | None = None
@@ -75,13 +88,14 @@ class LineWriter:
                 self.write_later()
             self._put(line + b"\n")
 
-    def later(self, make: Callable[[], bytes]) -> None:
-        """Write the line that ``make`` returns, soon and together with others, but before any other line.
+    def later(self, *facts: str) -> None:
+        """Write the line that ``make`` makes of the facts, soon and together with others, but before any other line.
 
-        ``make`` must not raise. It returns the line with its end. Without an event loop, the line is written at once.
+        Without an event loop, the line is written at once.
         """
-        self._later.append(make)
-        waiting = len(self._later)
+        later = self._later
+        later.append((_now(), facts))
+        waiting = len(later)
         if waiting == 1:
             try:
                 asyncio.get_running_loop().call_later(LATER_S, self.write_later)
@@ -93,11 +107,17 @@ class LineWriter:
     def write_later(self) -> None:
         """Write the lines that wait for others. Never waits."""
         with self._lock:
-            lines: list[bytes] = []
-            size = 0
+            facts = []
             while self._later:
                 # One by one, because a signal handler that logs would otherwise write the same lines.
-                line = self._later.popleft()()
+                facts.append(self._later.popleft())
+            data = self._make(facts)
+            if len(data) <= self._part:
+                self._put(data, len(facts))
+                return
+            lines: list[bytes] = []
+            size = 0
+            for line in data.splitlines(keepends=True):
                 if size + len(line) > self._part:
                     self._put(b"".join(lines), len(lines))
                     lines, size = [], 0

@@ -14,11 +14,9 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.private_inputs import PrivateInput
 from daybreak_server.observability.container_log import CONTAINER_STDERR, LINE_BYTES, ContainerHandler
 from daybreak_server.observability.line_writer import LineHandler, LineWriter
@@ -27,7 +25,7 @@ from daybreak_server.observability.log_lines import (
     json_formatter,
     json_line,
     shortened,
-    submit_line,
+    submit_lines,
     text_formatter,
     text_line,
     timestamp,
@@ -117,7 +115,7 @@ def _line_writer(log: LogSettings, stream: TextIO) -> LineWriter:
         line = {"timestamp": timestamp(time.time()), "level": level, "logger": logger, "message": message}
         return encode(line)
 
-    return LineWriter(stream.fileno(), lost=lost)
+    return LineWriter(stream.fileno(), lost=lost, make=submit_lines)
 
 
 def _stderr_handler(log: LogSettings, stream: TextIO, writer: LineWriter) -> logging.Handler:
@@ -173,11 +171,8 @@ def _write_task_lines(
         for encode, write_line in targets:
             write_line(encode(line))
 
-    def write_submit(task: TaskId, tenant: str, trace_id: str, request_id: str) -> None:
-        writer.later(partial(submit_line, time.time(), task, tenant, trace_id, request_id))
-
     is_fast = as_json and not writes and log.level in ("debug", "info")
-    write_lines_with(write, submits=write_submit if is_fast else None)
+    write_lines_with(write, submits=writer.later if is_fast else None)
 
 
 def _short_json_line(line: Mapping[str, Any]) -> bytes:

@@ -85,10 +85,11 @@ def log_submit(task: TaskId, *, tenant: str, trace_id: str = "") -> None:
     """Log that a task is stored, perhaps a moment later. Never raises. ``trace_id``: empty if there is no trace."""
     try:
         fields = log_context.current()
-        if _write_submit is None or len(fields) != 1 or "request_id" not in fields:
+        request_id = fields.get("request_id")
+        if _write_submit is None or len(fields) != 1 or not isinstance(request_id, str):
             log_task(ChangeKind.SUBMITTED, task, tenant=tenant, trace_id=trace_id)
         else:
-            _write_submit(task, tenant, trace_id, str(fields["request_id"]))
+            _write_submit(task, tenant, trace_id, request_id)
     except Exception as exc:
         _log_once(type(exc))  # type: ignore[arg-type]  # a class is hashable
 

@@ -84,6 +84,21 @@ class HistogramSeries(Protocol):
         """Count one observation."""
 
 
+class CountedHistogram:
+    """A series of a histogram whose observations also count in a counter."""
+
+    __slots__ = ("_counter", "_histogram")
+
+    def __init__(self, counter: CounterSeries, histogram: HistogramSeries) -> None:
+        self._counter = counter
+        self._histogram = histogram
+
+    def observe(self, amount: float) -> None:
+        """Count one observation in both."""
+        self._counter.inc()
+        self._histogram.observe(amount)
+
+
 class Meter(Protocol):
     """Hands out series. The values of ``labels`` are in the order of the declaration."""
 
@@ -95,6 +110,9 @@ class Meter(Protocol):
 
     def histogram(self, metric: Metric, *labels: str) -> HistogramSeries:
         """A series of a histogram."""
+
+    def counted(self, counter: CounterSeries, histogram: HistogramSeries) -> HistogramSeries:
+        """A series whose observations count in two series of this meter: in the histogram, and as 1 in the counter."""
 
     def remove(self, metric: Metric, *labels: str) -> None:
         """Stop exporting a series, if it exists."""
@@ -128,6 +146,10 @@ class NoMeter:
         return self._series
 
     def histogram(self, metric: Metric, *labels: str) -> HistogramSeries:
+        """A series that ignores its values."""
+        return self._series
+
+    def counted(self, counter: CounterSeries, histogram: HistogramSeries) -> HistogramSeries:
         """A series that ignores its values."""
         return self._series
 

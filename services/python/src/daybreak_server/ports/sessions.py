@@ -125,5 +125,8 @@ class SessionWork(Protocol):
     def release_sessions(self, leases: Sequence[SessionLease]) -> None:
         """Give sessions up, so that another group takes them at once."""
 
+    def room_elsewhere(self, group: GroupId) -> int:
+        """How many sessions the other groups of the pool have room for, as far as they have said it."""
+
     def close(self) -> None:
         """Close the connections. A waiting call ends soon."""

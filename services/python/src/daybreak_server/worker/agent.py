@@ -149,4 +149,4 @@ class Agent:
 def _described(registration: WorkerRegistration) -> str:
     names = [gpu.name for gpu in registration.gpus]
     gpus = ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names)) or "no GPU"
-    return f"{gpus}; engines: {', '.join(registration.engines) or 'none is installed'}"
+    return f"{gpus}; engines: {', '.join(registration.engines) or 'none: no program of any is on PATH'}"

@@ -58,6 +58,18 @@ def test_a_server_without_tokens_is_changed_from_its_own_machine_only(face):
     face.add_model()
 
 
+@pytest.mark.parametrize("tokens", [TOKENS, {}])
+def test_a_worker_on_the_machine_of_the_gateway_is_refused_with_a_token_of_another_one(start_face, tokens):
+    """It would register, and answer every request with 401, because it expects its token from the gateway."""
+    face = start_face(**tokens)
+    wrong = {"Authorization": "Bearer other"}
+    response = face.client.post("/v1/workers", json=registration(), headers=wrong)
+    assert code(response) == ((403, "forbidden") if tokens else (401, "no_key"))
+    assert "workers.token" in response.json()["detail"]
+    assert face.view().workers == ()
+    face.add_model(headers=wrong)  # clients of OpenAI always send a key
+
+
 def test_everyone_sees_the_models_but_only_administrators_their_sources_and_where_workers_are(start_face):
     face = start_face(**TOKENS)
     face.add_worker()

@@ -16,6 +16,7 @@ from typing import Any
 from ray.util import metrics as ray_metrics
 
 from daybreak_server.ports.metrics import (
+    CountedHistogram,
     CounterSeries,
     GaugeSeries,
     HistogramSeries,
@@ -115,6 +116,10 @@ class RayMeter:
     def histogram(self, metric: Metric, *labels: str) -> HistogramSeries:
         """A series of a histogram."""
         return self._labelled(metric, labels)
+
+    def counted(self, counter: CounterSeries, histogram: HistogramSeries) -> HistogramSeries:
+        """A series whose observations count in both."""
+        return CountedHistogram(counter, histogram)
 
     def remove(self, metric: Metric, *labels: str) -> None:
         """Forget a series. Ray soon drops a gauge, but exports other series until the process ends."""

@@ -1,4 +1,4 @@
-"""An administrator's changes to a pool's setting ``batching``.
+"""An administrator's changes to a pool's setting ``batching``, or to ``sessions``.
 
 Each value is a field of its own in the hash ``meta``, so two changes of different values at the same time do not undo
 each other.
@@ -10,10 +10,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from daybreak_server.batching.rules import KNOBS
+from daybreak_server.batching import rules
+from daybreak_server.batching.iterations import lag
+from daybreak_server.batching.iterations import rules as iteration_rules
 
 _PREFIX = "batching."
-FIELDS = [_PREFIX + name for name in KNOBS]
+_NAMES = tuple(dict.fromkeys((*rules.KNOBS, *iteration_rules.KNOBS, *lag.KNOBS)))
+FIELDS = [_PREFIX + name for name in _NAMES]
 
 
 def encode(changes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -25,4 +28,4 @@ def encode(changes: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 def decode(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The changed values, from fields of the hash."""
-    return {name: json.loads(stored) for name in KNOBS if (stored := meta.get(_PREFIX + name)) is not None}
+    return {name: json.loads(stored) for name in _NAMES if (stored := meta.get(_PREFIX + name)) is not None}

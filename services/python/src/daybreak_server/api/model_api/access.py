@@ -6,6 +6,8 @@ be on this machine, or send ``workers.token`` or ``admin.token``. Everyone may s
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from starlette.requests import Request
 
 from daybreak.wire import ErrorCode
@@ -31,11 +33,26 @@ class Access:
         """
         if self.allows(request):
             return
+        self._refuse(request)
+
+    def require_of_worker(self, request: Request) -> None:
+        """Refuse a worker that :meth:`require` refuses, and one on this machine that sends a token that is not ours.
+
+        Such a worker expects its token from this gateway too, so it would answer every request with 401.
+
+        :raises ApiError: as :meth:`require` does.
+        """
+        if bearer_token(request) is not None and not has_token(request, *self._tokens):
+            self._refuse(request)
+        self.require(request)
+
+    def _refuse(self, request: Request) -> NoReturn:
         if not any(self._tokens):
             raise ApiError(
                 ErrorCode.NO_KEY,
-                "This server has no token for workers and models, so only clients on its own machine may change them. "
-                "Set workers.token or admin.token on the server, and send it as Authorization: Bearer ….",
+                "This server has no token for workers and models, so only clients on its own machine that send none "
+                "may change them. Set workers.token or admin.token on the server, and send it as Authorization: "
+                "Bearer ….",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         if bearer_token(request) is None:

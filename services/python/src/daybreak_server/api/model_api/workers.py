@@ -45,7 +45,7 @@ def router(ctx: Dependencies) -> APIRouter:
     @routes.post("/v1/workers", **openapi_specs.REGISTER_WORKER)
     async def register(request: Request) -> Response:
         """Register a worker. It then sends heartbeats, whose answers say which models to run."""
-        access.require(request)
+        access.require_of_worker(request)
         try:
             worker = WorkerRegistration.model_validate(await read_json(request, max_bytes=max_bytes))
         except ValidationError as exc:

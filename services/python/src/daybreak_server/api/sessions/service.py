@@ -42,18 +42,12 @@ class SessionService:
 
     @property
     def store(self) -> SessionStore:
-        """The store of sessions. :raises ApiError: ``store_unavailable`` if this process has none."""
-        store = self.ctx.services.sessions
-        if store is None:
-            raise ApiError(ErrorCode.STORE_UNAVAILABLE, "This server has no store of sessions.")
-        return store
+        """The store of sessions."""
+        return self.ctx.services.sessions
 
     @property
     def _events(self) -> SessionEvents:
-        events = self.ctx.services.session_events
-        if events is None:
-            raise ApiError(ErrorCode.STORE_UNAVAILABLE, "This server has no store of sessions.")
-        return events
+        return self.ctx.services.session_events
 
     async def open(
         self,

@@ -13,6 +13,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+KNOBS = ("lag_limit_ms", "latency_multiplier", "max_latency_multiplier")
+"""The names of these rules in the settings of a pool."""
+
 
 def session_lag_s(
     *, received_s: float, consumed_s: float, turn_s: float, elapsed_s: float = math.inf

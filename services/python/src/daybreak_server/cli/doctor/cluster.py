@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from daybreak_server.cli.doctor.check import Check, error, ok, version, warning
-from daybreak_server.cli.doctor.serving import online_pools
+from daybreak_server.cli.doctor.serving import demand_pools
 from daybreak_server.ports.cluster import ClusterError, ClusterRefusedError
 from daybreak_server.settings.tree import Settings, names_kubernetes
 
@@ -56,12 +56,12 @@ def examine(settings: Settings) -> Iterator[Check]:
         yield error("kubernetes", str(exc), "check that KUBECONFIG is right and that the cluster is up")
     else:
         yield from judge(found)
-        online = online_pools(settings)
-        if online and "keda.sh" in found:
-            yield from _triggers(online)
+        pools = demand_pools(settings)
+        if pools and "keda.sh" in found:
+            yield from _triggers(pools)
 
 
-def _triggers(online: Iterable[str]) -> Iterator[Check]:
+def _triggers(pools: Iterable[str]) -> Iterator[Check]:
     from daybreak_server.adapters.kube.discovery import scaled_objects
 
     try:
@@ -73,28 +73,30 @@ def _triggers(online: Iterable[str]) -> Iterator[Check]:
             "run `helm upgrade`: the operator's Role lets it read them",
         )
     else:
-        yield from judge_triggers(online, objects)
+        yield from judge_triggers(pools, objects)
 
 
-def judge_triggers(online: Iterable[str], objects: Iterable[Mapping[str, Any]]) -> Iterator[Check]:
-    """Check that KEDA scales each pool of kind ``online`` by the groups that its requests need."""
+def judge_triggers(pools: Iterable[str], objects: Iterable[Mapping[str, Any]]) -> Iterator[Check]:
+    """Check that KEDA scales each of these pools by the groups that its requests or its open sessions need."""
     triggers = {
         item["spec"]["scaleTargetRef"]["name"]: item["spec"].get("triggers", [])
         for item in objects
         if item["spec"]["scaleTargetRef"].get("kind") == POOL_KIND
     }
-    for pool in online:
+    for pool in pools:
         what = f"KEDA trigger of {pool}"
         lists = [str(trigger.get("metadata", {}).get("listName", "")) for trigger in triggers.get(pool, [])]
         wanted = next((name for name in lists if name.endswith(f":{{{pool}}}:wanted")), None)
         if pool not in triggers:
-            meaning = "no ScaledObject scales it, so requests that arrive at zero wait until their deadline"
+            meaning = "no ScaledObject scales it, so what arrives at zero waits for a group in vain"
             yield warning(what, meaning, "set keda.enabled, and run `helm upgrade`")
         elif wanted is None:
             read = ", ".join(filter(None, lists)) or "no list"
-            meaning = f"its ScaledObject reads {read}, so KEDA does not see requests"
+            meaning = f"its ScaledObject reads {read}, so KEDA sees neither requests nor sessions"
             yield error(
-                what, meaning, "set pools.<name>.kind to online in the chart's values, and run `helm upgrade`"
+                what,
+                meaning,
+                "set pools.<name>.kind to the kind of its workload in the chart's values, and run `helm upgrade`",
             )
         else:
             yield ok(what, f"reads {wanted}")

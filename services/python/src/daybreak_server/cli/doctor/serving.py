@@ -28,6 +28,13 @@ def online_pools(settings: Settings) -> list[str]:
     return [name for name, pool in settings.pools.items() if _kind(pool) == PoolKind.ONLINE]
 
 
+def demand_pools(settings: Settings) -> list[str]:
+    """The pools that KEDA scales by their requests or their open sessions."""
+    return [
+        name for name, pool in settings.pools.items() if _kind(pool) in (PoolKind.ONLINE, PoolKind.SESSIONS)
+    ]
+
+
 def _kind(pool: PoolSettings) -> PoolKind | None:
     from daybreak_server.workloads import registry
 

@@ -13,6 +13,7 @@ from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.queue import WorkQueue
+from daybreak_server.ports.sessions import SessionWork
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.workloads.base import Workload
 
@@ -47,6 +48,8 @@ class RankDeps:
     """Downloads the model, calling its argument with the bytes present and the total. ``None``: none is needed."""
     on_model_unavailable: Callable[[Cause], None] = _log.warning
     """Called with the reason each time that the download fails; it is retried."""
+    session_work: Callable[[], SessionWork] | None = None
+    """Opens the sessions of a pool of kind ``sessions``; called on the leader only."""
     metrics: RankMetrics = field(default_factory=RankMetrics)
     tracing: Tracing = NO_TRACING
     wake: Mapping[str, float] = field(default_factory=dict)

@@ -46,6 +46,9 @@ class GroupConfig:
     ports: Sequence[int] = (0,)
     """Ports at which the leader of such a group may listen; 0 is any free port."""
 
+    sessions: Mapping[str, Any] = field(default_factory=dict)
+    """The pool's setting ``sessions``, if its groups serve sessions."""
+
     @property
     def renew_s(self) -> float:
         """How often the lease is renewed."""

@@ -33,8 +33,8 @@ _SPEC_RULES = [
         "message": "resources.gpus must be a fraction of one GPU or a whole number of GPUs",
     },
     {
-        "rule": "!has(self.targetLoad) || !has(self.kind) || self.kind == 'online'",
-        "message": "remove targetLoad, or set kind to online: only pools of this kind answer requests",
+        "rule": "!has(self.targetLoad) || !has(self.kind) || self.kind in ['online', 'sessions']",
+        "message": "remove targetLoad, or set kind to online or sessions: only these pools have requests or sessions",
     },
 ]
 _WINDOW_RULES = [{"rule": "self.from != self.to", "message": "from and to of a window must differ"}]

@@ -69,17 +69,18 @@ def event(entry: Any, fields: Mapping[bytes, bytes]) -> SessionEvent:
 
 
 def turn_text(turn: Turn) -> str:
-    """A turn as the journal has it: ``start end complete token,token``."""
-    return f"{turn.start} {turn.end} {int(turn.complete)} {','.join(map(str, turn.tokens))}"
+    """A turn as the journal has it: ``start end complete last token,token``."""
+    return f"{turn.start} {turn.end} {int(turn.complete)} {int(turn.last)} {','.join(map(str, turn.tokens))}"
 
 
 def turn(stored: Any) -> Turn:
     """The inverse of :func:`turn_text`."""
-    start, end, complete, tokens = text(stored).split(" ")
+    start, end, complete, last, tokens = text(stored).split(" ")
     return Turn(
         start=int(start),
         end=int(end),
         complete=complete == "1",
+        last=last == "1",
         tokens=tuple(int(token) for token in tokens.split(",") if token),
     )
 

@@ -21,7 +21,7 @@ from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.limits import SESSION_INBOX_MAX
 from daybreak_server.adapters.redis.scripts import Library
-from daybreak_server.adapters.redis.sessions import calls
+from daybreak_server.adapters.redis.sessions import calls, codec
 from daybreak_server.domain import policy
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
@@ -132,6 +132,13 @@ class RedisSessionWork:
         """Give sessions up, so that another group takes them at once."""
         if leases:
             self._scripts.call(calls.release(self._keys, leases), idempotent=True)
+
+    def room_elsewhere(self, group: GroupId) -> int:
+        """How many sessions the other groups of the pool have room for, as far as they have said it."""
+        with translated():
+            published = self._client.hgetall(self._keys.single("session_groups"))
+        others = (codec.measured(stored) for other, stored in published.items() if text(other) != group)
+        return sum(measured.room for measured in others if not measured.full)
 
     def close(self) -> None:
         """Close the connections. A waiting call ends soon."""

@@ -1,0 +1,20 @@
+"""The engine of the kind ``sessions``: groups that serve streaming sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from daybreak_server.engines.gang.engine import Engine, Follower
+from daybreak_server.engines.sessions.leader import NotSessionsError, SessionsLeader
+from daybreak_server.ports.sessions import SessionWork
+
+
+def sessions_engine(open_work: Callable[[], SessionWork]) -> Engine:
+    """The loop of a group of one rank. ``open_work`` opens its side of the store."""
+    return Engine(leader=partial(SessionsLeader, open_work=open_work), follower=_no_follower)
+
+
+def _no_follower(*_args: Any, **_kwargs: Any) -> Follower:
+    raise NotSessionsError("a group that serves sessions has one rank; set ranks to 1")

@@ -1,0 +1,247 @@
+"""The leader of a group that serves streaming sessions: one rank, whose work thread runs the model.
+
+Each turn of the loop takes what has come (sessions, audio, lost leases), lets the scheduler choose a batch, and runs
+it. With nothing to do it waits for news, or until a batch is due. Once a second it measures the lag. Everything that
+needs the store happens on other threads (:mod:`~daybreak_server.engines.sessions.threads`).
+
+A group that is asked to drain or to leave claims nothing more. It serves its sessions on, and gives them up as soon as
+other groups have room for them, or after ``drain_s``. When the process dies, its watchdog deregisters the group, which
+gives up its sessions at once; without a watchdog their leases end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from daybreak_server.batching.iterations.rules import KNOBS, IterationRules
+from daybreak_server.domain.pools import GroupState
+from daybreak_server.domain.serving_load import Load
+from daybreak_server.domain.tasks import Failed
+from daybreak_server.engines.gang.attempt import LeaderDeps
+from daybreak_server.engines.gang.control_group import ControlGroup
+from daybreak_server.engines.rank.error_causes import describe
+from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
+from daybreak_server.engines.sessions.table import SessionTable
+from daybreak_server.engines.sessions.threads import Mailbox, StoreThreads
+from daybreak_server.ports.sessions import SessionWork
+from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.workloads.base import WorkloadSpec
+from daybreak_server.workloads.sessions import SessionModel
+
+_log = logging.getLogger(__name__)
+_IDLE_S = 0.5
+"""The longest wait for news, so that a request to leave is noticed."""
+_MEASURE_S = 1.0
+_IDLE_LIMIT_S = 60.0
+_PAUSE_S = 0.05
+_FLUSH_S = 5.0
+"""How long a group that ends tries to write what it has computed."""
+
+
+class NotSessionsError(TypeError):
+    """The group cannot serve sessions: its workload's class has no model for them, or it has several ranks."""
+
+
+class SessionsLeader:
+    """See the module."""
+
+    def __init__(
+        self,
+        spec: WorkloadSpec[Any],
+        /,
+        *,
+        deps: LeaderDeps,
+        control_group: ControlGroup,
+        lease_renewer: LeaseRenewer,
+        stopping: threading.Event,
+        open_work: Callable[[], SessionWork],
+    ) -> None:
+        config = deps.config
+        if config.ranks > 1:
+            raise NotSessionsError(
+                f"a group of pool {config.pool} has {config.ranks} ranks, and one that serves sessions must have 1; "
+                "set ranks to 1"
+            )
+        if not callable(getattr(deps.workload, "prefill", None)):
+            raise NotSessionsError(
+                f"the class of workload {spec.name!r} has no method `prefill`, which the kind `sessions` needs"
+            )
+        self._deps = deps
+        self._control_group = control_group
+        self._lease_renewer = lease_renewer
+        self._stopping = stopping
+        self._breaking = threading.Lock()
+        self._broken: Failed | None = None
+        self._release_now = threading.Event()
+        self._changes: Mapping[str, Any] = {}
+        self._drain_since: float | None = None
+        self._measured_at = 0.0
+        self._taken = 0
+        self._work = open_work()
+        self._mailbox = Mailbox()
+        self._threads = StoreThreads(
+            self._work, lease_renewer.record.id, mailbox=self._mailbox, stalled=deps.heartbeat.stalled
+        )
+        self.table = SessionTable(
+            cast("SessionModel", deps.workload),
+            rules=IterationRules.of(_only(config.sessions, KNOBS)),
+            write=self._threads.commit,
+        )
+        self._use(config.sessions)
+
+    @property
+    def broken(self) -> Failed | None:
+        """Why the group is broken, or ``None``."""
+        return self._broken
+
+    @property
+    def lease_age_s(self) -> float | None:
+        """``None``: the leases of sessions are renewed by another thread, and each in one call with all others."""
+        return None
+
+    def run(self) -> bool:
+        """Serve. Returns ``True`` if the group was asked to leave, ``False`` if it is broken."""
+        self._lease_renewer.report(self._record_changes, every_s=_MEASURE_S)
+        self._threads.start()
+        try:
+            while self._broken is None and not self._has_left():
+                self._serve()
+        except BaseException as exc:
+            _log.exception("the group cannot continue")
+            self.break_group(Failed(code="internal", message=describe(exc)))
+        if self._broken is None and not self._threads.flush(timeout_s=_FLUSH_S):
+            _log.warning("not all of the sessions' text could be written; the next group computes it again")
+        self._threads.stop()
+        return self._broken is None
+
+    def break_group(self, failed: Failed) -> None:
+        """Mark the group broken. Its sessions go to other groups once it is deregistered."""
+        with self._breaking:
+            if self._broken is not None:
+                return
+            self._broken = failed
+        _log.error("the group is broken: %s: %s", failed.code, failed.message)
+        self._mailbox.wake()
+
+    def release_task(self) -> None:
+        """Give up all sessions now, because the time to leave is over."""
+        self._release_now.set()
+        self._mailbox.wake()
+
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _leaving(self) -> bool:
+        return self._stopping.is_set() or self._control_group.wants_to_leave()
+
+    @property
+    def _draining(self) -> bool:
+        return self._leaving or self._lease_renewer.drain
+
+    def _has_left(self) -> bool:
+        return self._leaving and not len(self.table)
+
+    def _serve(self) -> None:
+        """One turn of the loop."""
+        started = time.monotonic()
+        self._deps.heartbeat.beat(
+            "sessions" if len(self.table) else "idle", limit_s=max(_IDLE_LIMIT_S, self._deps.config.stall_s)
+        )
+        self._look_after(started)
+        if self._threads.behind:  # nothing more may be computed before the store has what there is
+            time.sleep(_PAUSE_S)
+            self._receive(wait_s=0)
+            return
+        due_at = self.table.step(started)
+        self._receive(wait_s=0 if due_at is None else min(_IDLE_S, max(0.0, due_at - time.monotonic())))
+
+    def _receive(self, *, wait_s: float) -> None:
+        claims, news = self._mailbox.take(wait_s=wait_s)
+        if not claims and not news:
+            return
+        now = time.monotonic()
+        for claim in claims:
+            self._taken += 1
+            if self.table.room > 0:
+                self.table.take(claim, now)
+            else:
+                self._threads.release([claim.lease])
+        for item in news:
+            self.table.hear(item, now)
+        self._share()
+
+    def _share(self) -> None:
+        table = self.table
+        self._threads.share(
+            room=0 if self._draining or table.measured.full else table.room,
+            taken=self._taken,
+            positions=table.positions,
+            leases=table.leases,
+            measured=table.measured,
+        )
+
+    def _look_after(self, now: float) -> None:
+        """What is due once a second."""
+        if now < self._measured_at + _MEASURE_S:
+            return
+        self._measured_at = now
+        changes = self._lease_renewer.batching
+        if changes != self._changes:
+            self._changes = changes
+            self._use({**self._deps.config.sessions, **changes})
+        self.table.measure(now, wall_ms=time.time() * 1000)
+        if self._draining:
+            self.table.measured = replace(self.table.measured, room=0)
+            self._move(now)
+        else:
+            self._drain_since = None
+        self._share()
+
+    def _use(self, settings: Mapping[str, Any]) -> None:
+        """Form batches by these settings from now on."""
+        lag = self.table.lag_rules
+        try:
+            rules = IterationRules.of(_only(settings, KNOBS))
+            lag = replace(
+                lag,
+                limit_s=settings.get("lag_limit_ms", lag.limit_s * 1000) / 1000,
+                lowest=settings.get("latency_multiplier", lag.lowest),
+                highest=settings.get("max_latency_multiplier", lag.highest),
+            )
+        except ValueError as exc:
+            _log.error("the settings of sessions cannot be used, so the former ones stay: %s", exc)
+            return
+        self.table.scheduler.rules, self.table.lag_rules = rules, lag
+
+    def _move(self, now: float) -> None:
+        """Give up as many sessions as other groups have room for; all of them when the time to drain is over."""
+        self._drain_since = self._drain_since or now
+        over = self._release_now.is_set() or now >= self._drain_since + self._deps.config.drain_s
+        leases = self.table.leases
+        if not over and leases:
+            try:
+                leases = leases[: self._work.room_elsewhere(self._lease_renewer.record.id)]
+            except StoreError as exc:
+                _log.warning("cannot see whether other groups have room: %s", exc)
+                return
+        for lease in leases:
+            self.table.forget(lease.session)
+        self._threads.release(leases)
+
+    def _record_changes(self) -> Mapping[str, Any]:
+        used, reserved = cast("SessionModel", self._deps.workload).memory()
+        sessions = len(self.table)
+        busy = GroupState.BUSY if sessions else GroupState.IDLE
+        return {
+            "state": GroupState.DRAINING if self._draining else busy,
+            "load": Load(sessions=sessions, free_memory_bytes=max(0, reserved - used)),
+        }
+
+
+def _only(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: settings[name] for name in names if name in settings}

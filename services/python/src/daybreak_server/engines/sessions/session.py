@@ -1,0 +1,167 @@
+"""One session as the group that owns it knows it: the audio that waits, the turn in progress, the segment in progress.
+
+Audio comes in by :meth:`Session.hear`. When there is enough for a turn (or the client has ended its audio),
+:meth:`Session.ready` says how much, and :meth:`Session.begin` takes it. Each token of the model goes to
+:meth:`Session.write`, which returns what the journal must get. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.sessions import (
+    SAMPLE_BYTES,
+    SAMPLE_RATE,
+    SessionClaim,
+    SessionCommit,
+    SessionEnd,
+    SessionEventType,
+    Turn,
+)
+from daybreak_server.workloads.sessions import PastTurn, Prefill, Shape, Token
+
+Event = tuple[SessionEventType, Mapping[str, Any]]
+ENDLESS = 4
+"""A turn that has this many times the tokens of the model's own bound fails its session."""
+
+
+class EndlessTurnError(Exception):
+    """The model does not end a turn."""
+
+
+def _ms(position: int) -> int:
+    return position * 1000 // SAMPLE_RATE
+
+
+class Session:
+    """See the module."""
+
+    def __init__(self, claim: SessionClaim, shape: Shape) -> None:
+        record = claim.record
+        self.id = record.session.id
+        self.lease = claim.lease
+        self.least_multiplier = record.session.latency_multiplier
+        """The multiplier that the client wants."""
+        self.multiplier = record.latency_multiplier
+        self.opened_ms = record.opened_ms
+        self.received = record.received
+        self.input_ended = record.input_ended
+        self.announced: int | None = None
+        """The samples of the turn that waits for the model."""
+        self.turn: Turn | None = None
+        """The turn in progress."""
+        self._block = shape.block_samples
+        self._most_tokens = shape.max_turn_tokens * ENDLESS
+        self.position = claim.turns[-1].end if claim.turns else record.consumed
+        """Where the audio begins that no turn has."""
+        self.past = _past(claim)
+        self._pending = bytearray(claim.audio[(self.position - claim.audio_start) * SAMPLE_BYTES :])
+        self._starts = deque((turn.start for turn in claim.turns), maxlen=max(1, shape.window_turns))
+        if claim.turns and not claim.turns[-1].complete:
+            self.turn = claim.turns[-1]
+        self._number = 0
+        self._segment, self._segment_text = claim.segment, claim.segment_text
+        self._segment_start = claim.segment_start
+
+    @property
+    def consumed(self) -> int:
+        """The position up to which all turns are complete."""
+        return self.turn.start if self.turn is not None else self.position
+
+    @property
+    def turn_samples(self) -> int:
+        """The samples of a turn."""
+        return self._block * self.multiplier
+
+    def hear(self, audio: bytes, *, input_ended: bool) -> None:
+        """Add audio that follows what was received."""
+        self._pending += audio
+        self.received += len(audio) // SAMPLE_BYTES
+        self.input_ended = self.input_ended or input_ended
+
+    def ready(self) -> int | None:
+        """The samples of the next turn; ``None`` if none can begin, or one waits for the model or is in progress."""
+        if self.announced is not None or self.turn is not None:
+            return None
+        pending = len(self._pending) // SAMPLE_BYTES
+        if self.input_ended and pending <= self.turn_samples:
+            return pending
+        return self.turn_samples if pending >= self.turn_samples else None
+
+    def begin(self) -> Prefill:
+        """Take the audio of the announced turn."""
+        samples = self.announced
+        assert samples is not None, "no turn was announced"
+        audio = bytes(self._pending[: samples * SAMPLE_BYTES])
+        del self._pending[: samples * SAMPLE_BYTES]
+        start, self.position = self.position, self.position + samples
+        last = self.input_ended and not self._pending
+        self.turn = Turn(start=start, end=self.position, complete=False, last=last)
+        self._starts.append(start)
+        self.announced = None
+        return Prefill(session=self.id, audio=audio, last=last)
+
+    def write(self, token: Token) -> SessionCommit:
+        """The commit of the model's next token. :raises EndlessTurnError: when the turn has too many."""
+        turn = self.turn
+        assert turn is not None, "no turn is in progress"
+        if token.token is None:
+            return self._complete(replace(turn, complete=True))
+        self.turn = turn = replace(turn, tokens=(*turn.tokens, token.token))
+        if len(turn.tokens) > self._most_tokens * self.multiplier:
+            raise EndlessTurnError(f"the model has written {len(turn.tokens)} tokens in one turn")
+        return self._commit(tuple(self._events(token, turn)), turn=turn)
+
+    def degrade(self, multiplier: int, *, lag_ms: float) -> SessionCommit | None:
+        """Work in turns of another length from the next turn on. ``None`` if nothing changes."""
+        multiplier = max(multiplier, self.least_multiplier)
+        if multiplier == self.multiplier:
+            return None
+        self.multiplier = multiplier
+        data = {"latency_multiplier": multiplier, "lag_ms": round(lag_ms)}
+        return self._commit(((SessionEventType.DEGRADED, data),), latency_multiplier=multiplier)
+
+    def fail(self, cause: Cause) -> SessionCommit:
+        """The commit that ends the session because it cannot continue."""
+        return self._commit((), end=SessionEnd.FAILED, error=cause)
+
+    def _complete(self, turn: Turn) -> SessionCommit:
+        self.turn = None
+        end = SessionEnd.FINISHED if turn.last else None
+        return self._commit((), turn=turn, keep_from=self._starts[0], end=end)
+
+    def _events(self, token: Token, turn: Turn) -> list[Event]:
+        events: list[Event] = []
+        if token.text:
+            self._segment_text += token.text
+            data = {"text": token.text, "segment": self._segment, "audio_ms": _ms(turn.end)}
+            events.append((SessionEventType.TEXT, data))
+        if token.ends_segment:
+            segment = {
+                "segment": self._segment,
+                "text": self._segment_text.strip(),
+                "start_ms": _ms(self._segment_start),
+                "end_ms": _ms(turn.end),
+            }
+            events.append((SessionEventType.SEGMENT, segment))
+            self._segment, self._segment_text, self._segment_start = self._segment + 1, "", turn.end
+        return events
+
+    def _commit(self, events: Sequence[Event], **fields: Any) -> SessionCommit:
+        self._number += 1
+        return SessionCommit(lease=self.lease, number=self._number, events=tuple(events), **fields)
+
+
+def _past(claim: SessionClaim) -> tuple[PastTurn, ...]:
+    def audio(turn: Turn) -> bytes:
+        begin, end = ((position - claim.audio_start) * SAMPLE_BYTES for position in (turn.start, turn.end))
+        return claim.audio[begin:end]
+
+    return tuple(
+        PastTurn(audio=audio(turn), tokens=turn.tokens, complete=turn.complete, last=turn.last)
+        for turn in claim.turns
+    )

@@ -1,0 +1,232 @@
+"""The sessions of a group, the scheduler and the model. Only the work thread may touch it.
+
+A step of the model that raises is repeated once for each session of its batch alone. A session for which the model
+raises again, or for which it returns :class:`SessionFailedError`, fails; the others continue. If the model raises for
+every session of a larger batch, it is not the sessions that are broken: the error goes to the caller, and the sessions
+to another group.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from daybreak_server.batching.iterations.lag import LagRules, LagState, observe, percentile, session_lag_s
+from daybreak_server.batching.iterations.rules import IterationRules
+from daybreak_server.batching.iterations.scheduler import Batch, Scheduler, WaitUntil
+from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.sessions import (
+    SAMPLE_RATE,
+    SessionClaim,
+    SessionCommit,
+    SessionId,
+    SessionLease,
+    SessionNews,
+    SessionsMeasured,
+)
+from daybreak_server.domain.text import storable
+from daybreak_server.engines.sessions.session import EndlessTurnError, Session
+from daybreak_server.workloads.base import WorkloadError
+from daybreak_server.workloads.sessions import SessionFailedError, SessionModel, Token
+
+_log = logging.getLogger(__name__)
+K = TypeVar("K")
+Result = Token | WorkloadError
+LAG_SHARE = 0.95
+"""The lag of a group is this percentile of those of its sessions."""
+
+
+class SessionTable:
+    """See the module. ``write`` gets the commits of each step, in order."""
+
+    def __init__(
+        self, model: SessionModel, *, rules: IterationRules, write: Callable[[Sequence[SessionCommit]], None]
+    ) -> None:
+        self._model = model
+        self._write = write
+        self._pairs = {(pair.source, pair.target): pair for pair in model.shape.pairs}
+        self._sessions: dict[SessionId, Session] = {}
+        self.scheduler: Scheduler[SessionId] = Scheduler(rules)
+        self.lag_rules = LagRules()
+        self._lag = LagState()
+        self.measured = SessionsMeasured(room=model.shape.max_sessions)
+        """What was measured last."""
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def room(self) -> int:
+        """How many more sessions the model's memory holds."""
+        return self._model.shape.max_sessions - len(self._sessions)
+
+    @property
+    def leases(self) -> list[SessionLease]:
+        """The leases of all sessions."""
+        return [session.lease for session in self._sessions.values()]
+
+    @property
+    def positions(self) -> dict[SessionLease, int]:
+        """What was received of each session whose audio has not ended."""
+        return {
+            session.lease: session.received for session in self._sessions.values() if not session.input_ended
+        }
+
+    def take(self, claim: SessionClaim, now: float) -> None:
+        """Begin to serve a session, where another group has left it."""
+        session, languages = Session(claim, self._model.shape), claim.record.session
+        pair = self._pairs.get((languages.source, languages.target))
+        if pair is None:
+            known = ", ".join(f"{source} → {target}" for source, target in sorted(self._pairs))
+            message = (
+                f"the model does not translate {languages.source} to {languages.target}; it knows {known}"
+            )
+            self._write([session.fail(Cause(reason="unknown_languages", message=message))])
+            return
+        try:
+            self._model.open(session.id, pair, session.past)
+        except Exception as exc:
+            _log.exception("session %s cannot be opened", session.id)
+            self._model.close(session.id)
+            self._write([session.fail(_cause(exc))])
+            return
+        session.past = ()
+        self._sessions[session.id] = session
+        if session.turn is not None:
+            self.scheduler.decode_ready(session.id, now)
+        self._announce(session, now)
+        self._adjust([session])
+
+    def hear(self, news: SessionNews, now: float) -> None:
+        """Take what has come for a session."""
+        session = self._sessions.get(news.session)
+        if session is None:
+            return
+        if news.stale:
+            self.forget(news.session)
+            return
+        session.hear(news.audio, input_ended=news.input_ended)
+        self._announce(session, now)
+
+    def forget(self, session: SessionId) -> None:
+        """Drop a session that belongs to another group now, or has ended."""
+        if self._sessions.pop(session, None) is not None:
+            self.scheduler.forget(session)
+            self._model.close(session)
+
+    def step(self, now: float) -> float | None:
+        """Run the next batch, and return ``None``.
+
+        If there is none, return when to ask again: ``inf`` if not before there is news.
+        """
+        batch = self.scheduler.next(now)
+        if batch is None:
+            return float("inf")
+        if isinstance(batch, WaitUntil):
+            return batch.at
+        self._run(batch)
+        return None
+
+    def measure(self, now: float, *, wall_ms: float) -> None:
+        """Measure the lag, and change the length of turns if it is too long or has become short."""
+        lags = [self._lag_s(session, wall_ms) for session in self._sessions.values()]
+        lag_s, before = percentile(lags, LAG_SHARE), self._lag
+        self._lag = observe(before, lag_s, now, self.lag_rules)
+        if self._lag.multiplier != before.multiplier or self._lag.full != before.full:
+            _log.warning(
+                "the lag is %.2f s: latency multiplier %d, %s sessions",
+                lag_s,
+                self._lag.multiplier,
+                "refusing new" if self._lag.full else "accepting",
+            )
+        self.measured = SessionsMeasured(
+            lag_ms=lag_s * 1000,
+            full=self._lag.full,
+            latency_multiplier=self._lag.multiplier,
+            room=max(0, self.room),
+        )
+        self._adjust(self._sessions.values())
+
+    def _lag_s(self, session: Session, wall_ms: float) -> float:
+        return session_lag_s(
+            received_s=session.received / SAMPLE_RATE,
+            consumed_s=session.consumed / SAMPLE_RATE,
+            turn_s=session.turn_samples / SAMPLE_RATE,
+            elapsed_s=max(0.0, wall_ms - session.opened_ms) / 1000,
+        )
+
+    def _adjust(self, sessions: Iterable[Session]) -> None:
+        """Give the sessions the group's multiplier, from their next turns on."""
+        commits = [session.degrade(self._lag.multiplier, lag_ms=self.measured.lag_ms) for session in sessions]
+        if changed := [commit for commit in commits if commit is not None]:
+            self._write(changed)
+
+    def _announce(self, session: Session, now: float) -> None:
+        samples = session.ready()
+        if samples is not None:
+            session.announced = samples
+            self.scheduler.prefill_ready(session.id, now, seconds=samples / SAMPLE_RATE)
+
+    def _run(self, batch: Batch[SessionId]) -> None:
+        items = [self._sessions[session].begin() for session in batch.prefill]
+        results = {
+            **self._results(self._model.prefill, {SessionId(item.session): item for item in items}),
+            **self._results(self._model.decode, {session: str(session) for session in batch.decode}),
+        }
+        now = time.monotonic()
+        commits, going_on, ended = [], [], []
+        for session_id, result in results.items():
+            session = self._sessions[session_id]
+            commit = _outcome(session, result)
+            commits.append(commit)
+            if commit.end is not None:
+                ended.append(session_id)
+            elif session.turn is not None:
+                going_on.append(session_id)
+        self._write(commits)
+        for session_id in going_on:
+            self.scheduler.decode_ready(session_id, now)
+        tokens = sum(isinstance(result, Token) and result.token is not None for result in results.values())
+        self.scheduler.ran(batch, now, tokens=tokens)
+        for session_id in ended:
+            self.forget(session_id)
+        for session_id in set(results) - set(ended):
+            self._announce(self._sessions[session_id], now)
+
+    def _results(
+        self, step: Callable[[Sequence[K]], Sequence[Result]], items: Mapping[SessionId, K]
+    ) -> dict[SessionId, Result]:
+        if not items:
+            return {}
+        try:
+            return dict(zip(items, step(list(items.values())), strict=True))
+        except Exception:
+            _log.exception("a step of %d sessions has failed; repeating it for each alone", len(items))
+        results: dict[SessionId, Result] = {}
+        error: Exception | None = None
+        for session, item in items.items():
+            try:
+                results[session] = step([item])[0]
+            except Exception as exc:
+                error = exc
+                results[session] = SessionFailedError(_cause(exc).message)
+        failed = sum(isinstance(result, WorkloadError) for result in results.values())
+        if error is not None and failed == len(items) > 1:
+            raise error
+        return results
+
+
+def _outcome(session: Session, result: Result) -> SessionCommit:
+    if isinstance(result, WorkloadError):
+        return session.fail(_cause(result))
+    try:
+        return session.write(result)
+    except EndlessTurnError as exc:
+        return session.fail(_cause(exc))
+
+
+def _cause(exc: Exception) -> Cause:
+    code = exc.code if isinstance(exc, WorkloadError) else SessionFailedError.code
+    return Cause(reason=code, message=storable(exc) or type(exc).__name__)
