@@ -18,7 +18,7 @@ from daybreak.errors import DaybreakError
 from daybreak.sync import Client
 from daybreak_server.local.child_up import DemoError, Up, running
 from daybreak_server.local.console import say
-from daybreak_server.local.demo_speech.speaker import Heard, Speaker
+from daybreak_server.local.demo_speech.speaker import Arrived, Speaker
 from daybreak_server.settings.tree import Settings
 from daybreak_server.workloads.speech.clips import clips
 
@@ -86,17 +86,17 @@ def _wait_ready(client: Client, up: Up) -> None:
 def _show_languages(client: Client) -> None:
     sentences = clips()
     say(
-        f"\n1 · {len(sentences)} sentences, spoken once, heard by two sessions: English → German, English → Chinese"
+        f"\n1 · {len(sentences)} sentences, spoken once to two sessions: English → German, English → Chinese"
     )
     for clip in sentences:
         say(f"      “{clip.spoken}”")
     say("\n   time   lag")
     printing = threading.Lock()
 
-    def printer(language: str) -> Callable[[Heard, str], None]:
-        def show(heard: Heard, sentence: str) -> None:
+    def printer(language: str) -> Callable[[Arrived, str], None]:
+        def show(arrived: Arrived, sentence: str) -> None:
             with printing:
-                say(f"  {heard.at_s:5.2f} s  {heard.lag_s:4.2f} s  {language:<8} {sentence}")
+                say(f"  {arrived.at_s:5.2f} s  {arrived.lag_s:4.2f} s  {language:<8} {sentence}")
 
         return show
 
@@ -138,16 +138,16 @@ def _speak(speakers: Sequence[Speaker], *, stagger_s: float = 0.0) -> None:
 
 def _score(speakers: Sequence[Speaker]) -> str:
     pairs = [
-        (said, right)
+        (written, right)
         for speaker in speakers
-        for said, right in zip(speaker.sentences, speaker.expected, strict=False)
+        for written, right in zip(speaker.sentences, speaker.expected, strict=False)
     ]
     expected = sum(len(speaker.expected) for speaker in speakers)
-    return f"{sum(said == right for said, right in pairs)} of {expected} sentences exactly right"
+    return f"{sum(written == right for written, right in pairs)} of {expected} sentences exactly right"
 
 
 def _lags(speakers: Sequence[Speaker]) -> str:
-    lags = sorted(heard.lag_s for speaker in speakers for heard in speaker.heard)
+    lags = sorted(arrived.lag_s for speaker in speakers for arrived in speaker.arrived)
     if not lags:
         raise DemoError("the model wrote nothing; see the logs in demo-speech/logs of the data folder")
     p95 = lags[min(len(lags) - 1, int(0.95 * len(lags)))]

@@ -18,7 +18,7 @@ _PAUSE_S = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Arrived:
     """Text that arrived. Times are seconds since the user began to speak."""
 
     at_s: float
@@ -39,8 +39,8 @@ class Speaker:
     client: Client
     target: str
     clips: Sequence[Clip]
-    on_text: Callable[[Heard, str], None] = lambda _heard, _sentence: None
-    heard: list[Heard] = field(default_factory=list)
+    on_text: Callable[[Arrived, str], None] = lambda _heard, _sentence: None
+    arrived: list[Arrived] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
     """When each sentence had been spoken."""
@@ -76,14 +76,14 @@ class Speaker:
 
     def _read(self, event: SessionEvent, at_s: float) -> None:
         if event.type == "text":
-            heard = Heard(at_s, event.data["audio_ms"] / 1000, event.text)
-            self.heard.append(heard)
-            self.on_text(heard, self._sentence())
+            arrived = Arrived(at_s, event.data["audio_ms"] / 1000, event.text)
+            self.arrived.append(arrived)
+            self.on_text(arrived, self._sentence())
         elif event.type == "segment":
             self.sentences.append(event.data["text"])
-            self._begun = len(self.heard)
+            self._begun = len(self.arrived)
 
     _begun: int = 0
 
     def _sentence(self) -> str:
-        return "".join(heard.text for heard in self.heard[self._begun :]).strip()
+        return "".join(arrived.text for arrived in self.arrived[self._begun :]).strip()
