@@ -85,9 +85,7 @@ def _wait_ready(client: Client, up: Up) -> None:
 
 def _show_languages(client: Client) -> None:
     sentences = clips()
-    say(
-        f"\n1 · {len(sentences)} sentences, spoken once to two sessions: English → German, English → Chinese"
-    )
+    say(f"\n1 · {len(sentences)} sentences, spoken once to two sessions: English → German, English → Chinese")
     for clip in sentences:
         say(f"      “{clip.spoken}”")
     say("\n   time   lag")
