@@ -88,8 +88,18 @@ def test_answers_count_within_the_window_and_rare_requests_do_not() -> None:
     assert rare > 1
     assert 4 <= len(samples.latencies_ms) < len(seen) - rare
     assert samples.quantile_ms(0.5) <= samples.quantile_ms(0.95)
-    assert samples.seconds >= 0.2
     assert samples.rate == len(samples.latencies_ms) / samples.seconds
+
+
+def test_the_rate_does_not_depend_on_how_many_batches_lie_in_the_window() -> None:
+    """Batches of 32 answers every 150 ms are 213 answers per second, wherever the window begins and ends."""
+    answers = [(0.15 * batch, 0.15) for batch in range(40) for _ in range(32)]
+    for began in (0.31, 0.40, 0.44):
+        samples = client.samples_of(answers, began, began + 1.0)
+        assert samples.rate == pytest.approx(32 / 0.15)
+        assert samples.quantile_ms(0.95) == 150.0
+    assert client.samples_of(answers, 0.0, 0.15).rate == pytest.approx(32 / 0.15)
+    assert client.samples_of([(1.0, 0.2), (1.5, 0.2)], 0.5, 2.0).rate == 2.0
 
 
 def test_a_window_stays_open_until_each_caller_had_an_answer() -> None:
