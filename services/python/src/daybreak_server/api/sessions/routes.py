@@ -17,7 +17,7 @@ from daybreak_server.api.errors import from_validation
 from daybreak_server.api.http.request_body import idempotency_key, read_json
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.sessions import specs, views
-from daybreak_server.api.sessions.infinisst import scheduler, serving
+from daybreak_server.api.sessions.infinisst import operations, scheduler, serving
 from daybreak_server.api.sessions.realtime import routes as realtime_routes
 from daybreak_server.api.sessions.recordings import routes as recording_routes
 from daybreak_server.api.sessions.service import SessionService
@@ -80,4 +80,5 @@ def router(ctx: Dependencies) -> APIRouter:
     recording_routes.add(routes, ctx)
     serving.add(routes, service, sockets)
     scheduler.add(routes, service)
+    operations.add(routes, service)
     return routes

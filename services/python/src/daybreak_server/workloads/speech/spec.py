@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from daybreak_server.workloads.base import NoInput, WorkloadSpec
+from daybreak_server.workloads.languages import LanguagePair
 
 KIND: Final = "sessions"
 """The kind of its pools."""
@@ -35,9 +36,22 @@ def options_of(options: Mapping[str, Any]) -> SpeechOptions:
     return SpeechOptions.model_validate(dict(options))
 
 
+TINY_PAIRS = tuple(
+    LanguagePair(source="en", target=code, source_name="English", target_name=name)
+    for code, name in (("de", "German"), ("zh", "Chinese"), ("en", "English"))
+)
+"""The pairs of the model of the package."""
+
+
+def pairs_of(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
+    """The pairs that the API knows without loading a model: those of the package's. A folder's are known to groups."""
+    return TINY_PAIRS if options.get("model") is None else ()
+
+
 SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
     name="speech",
     kind=KIND,
     implementation="daybreak_server.workloads.speech.model:Speech",
     limits=options_of,
+    pairs=pairs_of,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,15 @@ class WordVocabulary:
         """The token of the target language."""
         return self._markers[pair]
 
-    def text(self, token: int, *, first: bool) -> str:
+    def opening(self, pair: LanguagePair) -> tuple[int, ...]:
+        """Nothing comes before the audio."""
+        return ()
+
+    def text(self, before: Sequence[int], token: int) -> str:
         """What a token adds to the text."""
         written = self.tokens[token]
         if written.startswith(WORD_START):
-            return written[1:] if first else f" {written[1:]}"
+            return f" {written[1:]}" if before else written[1:]
         return written
 
     def ends_segment(self, token: int) -> bool:
