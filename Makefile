@@ -20,7 +20,7 @@ WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup models demo demo-embed demo-serve llama up test test-quick check check-types check-others format faults faults-long mutants bench bench-embed figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny train-tiny-speech wheels demo-from-wheels lock clean
+.PHONY: help setup models demo demo-embed demo-serve demo-speech llama up test test-quick check check-types check-others format faults faults-long mutants bench bench-embed figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny train-tiny-speech wheels demo-from-wheels lock clean
 
 ##@ Everyday
 
@@ -55,6 +55,9 @@ demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest
 
 demo-serve: setup  ## Start a chat model on two workers from zero, kill one, and stop (installs llama.cpp: 130 MB, once)
 	@$(BIN)/daybreakd demo-serve --llama build/llama
+
+demo-speech: setup  ## Translate speech while it is spoken, into two languages and for eight users at once, and stop
+	@$(BIN)/daybreakd demo-speech
 
 up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000; OBSERVE=1 also runs Prometheus)
 	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up $(if $(OBSERVE),--observe)
