@@ -286,6 +286,7 @@ class SessionRenewal(NamedTuple):
     full: int
     multiplier: int
     room: int
+    batches: str
 
 
 class SessionWrite(NamedTuple):

@@ -61,6 +61,13 @@ class Trace(Generic[K]):
         self._records.append(record)
         self.sizes[record.phase, record.size] += 1
 
+    def by_phase(self) -> dict[str, dict[int, int]]:
+        """The number of all batches so far, by phase and size."""
+        found: dict[str, dict[int, int]] = {}
+        for (phase, size), batches in sorted(self.sizes.items()):
+            found.setdefault(phase.value, {})[size] = batches
+        return found
+
     def __len__(self) -> int:
         """How many records are kept."""
         return len(self._records)

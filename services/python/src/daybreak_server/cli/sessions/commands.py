@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from daybreak_server.cli.run import fail, write_out
 
+if TYPE_CHECKING:
+    from daybreak_server.local.evaluation.run import Options
+
+Test = Literal["health", "single", "concurrent", "stream"]
+
 sessions = typer.Typer(
     no_args_is_help=True,
-    help="Streaming sessions: read InfiniSST's configuration files.",
+    help="Streaming sessions: evaluate pools, and read InfiniSST's files.",
     rich_markup_mode=None,
 )
 
@@ -71,3 +76,73 @@ def _read(path: Path, *, show: bool) -> str:
         return meant.as_yaml().rstrip()
     pairs, notes = ", ".join(config.languages), "".join(f"\n  {note}" for note in meant.notes)
     return f"{path} is valid: {pairs}{notes}"
+
+
+@sessions.command()
+def evaluate(  # noqa: PLR0917 - typer passes them by name
+    url: Annotated[str | None, typer.Option(help="The server [DAYBREAK_URL, http://127.0.0.1:8000]")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="A pool of the kind `sessions` [the only one]", show_default=False)
+    ] = None,
+    target: Annotated[str, typer.Option("--to", help="Language of the text.")] = "de",
+    num_users: Annotated[int, typer.Option(min=1, max=1000, help="Users who speak at once.")] = 8,
+    test_duration: Annotated[
+        float, typer.Option(min=1, max=3600, metavar="S", help="Seconds of audio of each user.")
+    ] = 30.0,
+    basic_test_only: Annotated[bool, typer.Option("--basic-test-only", help="Skip the batch test.")] = False,
+    batch_test_only: Annotated[
+        bool, typer.Option("--batch-test-only", help="Only the batch test: sizes and timeouts.")
+    ] = False,
+    test: Annotated[Test | None, typer.Option(help="Only this test.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
+        "out/sessions-evaluation"
+    ),
+    charts: Annotated[bool, typer.Option("--charts/--no-charts", help="Draw charts (matplotlib).")] = True,
+) -> None:
+    """Measure how well, and how late, a pool translates for many users.
+
+    \b
+    Users speak in real time to a running server. Writes summary.json, README.md, user_test_charts.png and
+    batch_test_heatmaps.png. The batch test changes how the pool forms batches, and restores it at the end.
+      daybreakd sessions evaluate --num-users 16 --test-duration 60
+      daybreakd sessions evaluate --test stream
+    Exit code 1: a test failed. More: docs/evaluating-sessions.md
+    """
+    if sum((basic_test_only, batch_test_only, test is not None)) > 1:
+        fail(("use only one of --basic-test-only, --batch-test-only and --test",), code=2)
+    from daybreak_server.local.evaluation.run import USER_TESTS, Options
+
+    batches = {} if batch_test_only or not (basic_test_only or test) else {"batch_sizes": ()}
+    options = Options(
+        url=url,
+        pool=pool,
+        target=target,
+        users=num_users,
+        duration_s=test_duration,
+        tests=() if batch_test_only else USER_TESTS if test is None else (test,),
+        **batches,
+    )
+    _evaluate(options, out, charts=charts)
+
+
+def _evaluate(options: Options, out: Path, *, charts: bool) -> None:
+    import asyncio
+    from importlib.util import find_spec
+
+    from daybreak_server.local.console import say
+    from daybreak_server.local.evaluation import report
+    from daybreak_server.local.evaluation.run import evaluate
+    from daybreak_server.local.evaluation.server import EvaluationError
+
+    if charts and find_spec("matplotlib") is None:
+        hint = "pip install 'daybreak-server[evaluate]', or add --no-charts"
+        fail((f"matplotlib, which draws the charts, is not installed: {hint}",), code=1)
+    try:
+        evaluation = asyncio.run(evaluate(options, say))
+        for path in report.write(evaluation, out, charts=charts):
+            say(f"wrote {path}")
+    except EvaluationError as exc:
+        fail((str(exc),), code=1)
+    except OSError as exc:
+        fail((f"cannot write {out}: {exc}",), code=1)
+    raise typer.Exit(0 if evaluation.passed else 1)
