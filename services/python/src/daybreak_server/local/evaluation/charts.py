@@ -19,6 +19,7 @@ _HEATMAPS = {
     "mean_batch_size": "mean batch size",
     "sustained": "sessions sustained",
 }
+_BEHIND = {"facecolor": "black", "alpha": 0.4, "linewidth": 0}
 
 
 def draw(evaluation: Evaluation, folder: Path) -> list[Path]:
@@ -71,7 +72,7 @@ def _heatmaps(cells: list[dict[str, Any]]) -> Any:
         axis.set_yticks(range(len(sizes)), [str(size) for size in sizes])
         for row, line in enumerate(values):
             for column, value in enumerate(line):
-                axis.text(column, row, f"{value:.3g}", ha="center", va="center", color="white")
+                axis.text(column, row, f"{value:.3g}", ha="center", va="center", color="white", bbox=_BEHIND)
     return figure
 
 

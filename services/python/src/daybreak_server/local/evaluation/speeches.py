@@ -57,7 +57,8 @@ def with_reference(audio: bytes, reference: str) -> Speech:
 
 def _joined(available: Sequence[Clip], target: str, *, at_least_s: float, first: int) -> Speech:
     pause = bytes(int(_PAUSE_S * RATE) * SAMPLE_BYTES)
-    audio, segments, place = bytearray(), [], first
+    audio, place = b"", first
+    segments: list[Segment] = []
     while not segments or seconds(audio) < at_least_s:
         clip = available[place % len(available)]
         start = seconds(audio)
@@ -65,4 +66,4 @@ def _joined(available: Sequence[Clip], target: str, *, at_least_s: float, first:
         segments.append(Segment(start_s=start, end_s=seconds(audio), reference=clip.references[target]))
         audio += pause
         place += 1
-    return Speech(bytes(audio), tuple(segments))
+    return Speech(audio, tuple(segments))
