@@ -195,7 +195,7 @@ class SessionsMeasured:
     room: int = 0
     """How many more sessions fit into its memory."""
     batches: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    """How many batches the group has run: by phase (``prefill``, ``decode``, ``mixed``) and number of sessions."""
+    """How many batches of each size it has run since it started, by phase."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -287,6 +287,7 @@ class SessionRenewal(NamedTuple):
     multiplier: int
     room: int
     batches: str
+    """JSON without spaces."""
 
 
 class SessionWrite(NamedTuple):

@@ -61,13 +61,6 @@ class Trace(Generic[K]):
         self._records.append(record)
         self.sizes[record.phase, record.size] += 1
 
-    def by_phase(self) -> dict[str, dict[int, int]]:
-        """The number of all batches so far, by phase and size."""
-        found: dict[str, dict[int, int]] = {}
-        for (phase, size), batches in sorted(self.sizes.items()):
-            found.setdefault(phase.value, {})[size] = batches
-        return found
-
     def __len__(self) -> int:
         """How many records are kept."""
         return len(self._records)
@@ -75,6 +68,14 @@ class Trace(Generic[K]):
     def __iter__(self) -> Iterator[BatchRecord[K]]:
         """All records that are kept, oldest first."""
         return iter(self._records)
+
+    @property
+    def by_size(self) -> dict[str, dict[int, int]]:
+        """How many batches of each size there were, by phase."""
+        found: dict[str, dict[int, int]] = {}
+        for (phase, size), count in sorted(self.sizes.items()):
+            found.setdefault(phase.value, {})[size] = count
+        return found
 
     @property
     def last(self) -> BatchRecord[K] | None:

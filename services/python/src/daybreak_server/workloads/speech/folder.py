@@ -34,9 +34,6 @@ from daybreak_server.workloads.speech.streaming import StreamingEncoder, Vocabul
 from daybreak_server.workloads.speech.vocabulary import WordVocabulary
 from daybreak_server.workloads.speech.window_encoder import WindowEncoder
 
-TINY: Final = Path(__file__).parent / "tiny"
-"""The tiny model of the package."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechFolder:

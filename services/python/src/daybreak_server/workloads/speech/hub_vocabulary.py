@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.workloads.sessions import LanguagePair
+from daybreak_server.workloads.languages import LanguagePair
+from daybreak_server.workloads.speech.pairs import pairs_in
 
 _INCOMPLETE = "\ufffd"
 
@@ -23,11 +24,7 @@ class HubVocabulary:
         from transformers import AutoTokenizer
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        names, source = content["names"], content["source"]
-        self.pairs = tuple(
-            LanguagePair(source=source, target=code, source_name=names[source], target_name=names[code])
-            for code in content["targets"]
-        )
+        self.pairs = pairs_in(content)
         self.ends_turn = frozenset(self._number(token) for token in content["ends_turn"])
         self._stops = tuple(content.get("stops", ".!?。！？"))
         self._openings = {pair: self._ids(content.get("opening", ""), pair) for pair in self.pairs}

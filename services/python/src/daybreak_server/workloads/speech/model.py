@@ -30,10 +30,10 @@ from daybreak_server.workloads.sessions import (
     Shape,
     Token,
 )
-from daybreak_server.workloads.speech.folder import TINY, SpeechFolder, read_folder
+from daybreak_server.workloads.speech.folder import SpeechFolder, read_folder
 from daybreak_server.workloads.speech.paged_language_model import PAGE_SIZE, PagedLanguageModel
 from daybreak_server.workloads.speech.pages import PageTable, pages_at_most
-from daybreak_server.workloads.speech.spec import SpeechOptions, options_of
+from daybreak_server.workloads.speech.spec import TINY, SpeechOptions, options_of
 from daybreak_server.workloads.text.device import device_of
 
 BYTES_PER_SAMPLE = 2

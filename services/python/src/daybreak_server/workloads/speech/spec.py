@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from daybreak_server.workloads.base import NoInput, WorkloadSpec
 from daybreak_server.workloads.languages import LanguagePair
+from daybreak_server.workloads.speech.pairs import pairs_of
 
-KIND: Final = "sessions"
-"""The kind of its pools."""
+TINY: Final = Path(__file__).parent / "tiny"
+"""The tiny model of the package."""
 
 
 class SpeechOptions(BaseModel):
@@ -36,22 +38,15 @@ def options_of(options: Mapping[str, Any]) -> SpeechOptions:
     return SpeechOptions.model_validate(dict(options))
 
 
-TINY_PAIRS = tuple(
-    LanguagePair(source="en", target=code, source_name="English", target_name=name)
-    for code, name in (("de", "German"), ("zh", "Chinese"), ("en", "English"))
-)
-"""The pairs of the model of the package."""
-
-
-def pairs_of(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
-    """The pairs that the API knows without loading a model: those of the package's. A folder's are known to groups."""
-    return TINY_PAIRS if options.get("model") is None else ()
+def _pairs(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
+    model = options_of(options).model
+    return pairs_of(Path(model) if model else TINY)
 
 
 SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
     name="speech",
-    kind=KIND,
+    kind="sessions",
     implementation="daybreak_server.workloads.speech.model:Speech",
     limits=options_of,
-    pairs=pairs_of,
+    pairs=_pairs,
 )

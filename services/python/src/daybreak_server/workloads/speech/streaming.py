@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from daybreak_server.workloads.sessions import LanguagePair
+from daybreak_server.workloads.languages import LanguagePair
 
 
 class StreamingEncoder(Protocol):

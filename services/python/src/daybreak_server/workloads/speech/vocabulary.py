@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.workloads.sessions import LanguagePair
+from daybreak_server.workloads.languages import LanguagePair
+from daybreak_server.workloads.speech.pairs import pairs_in
 
 WORD_START = "▁"
 
@@ -25,12 +26,7 @@ class WordVocabulary:
         self._stops = frozenset(numbers[token] for token in content["stops"])
         markers = content["markers"]
         self.ends_turn |= {numbers[token] for token in markers.values()}
-        names = content["names"]
-        source = content["source"]
-        self.pairs = tuple(
-            LanguagePair(source=source, target=code, source_name=names[source], target_name=names[code])
-            for code in markers
-        )
+        self.pairs = pairs_in(content)
         self._markers = {pair: (numbers[markers[pair.target]],) for pair in self.pairs}
 
     @classmethod

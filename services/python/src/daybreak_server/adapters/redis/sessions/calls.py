@@ -163,7 +163,7 @@ def renew(
         full=int(measured.full),
         multiplier=measured.latency_multiplier,
         room=measured.room,
-        batches=codec.batch_counts(measured.batches),
+        batches=codec.compact(measured.batches),
     )
     return Call("session_renew", keys, (*renewal, *_pairs(leases)))
 

@@ -100,11 +100,6 @@ def measured(stored: Any) -> SessionsMeasured:
     )
 
 
-def batch_counts(batches: Mapping[str, Mapping[int, int]]) -> str:
-    """The numbers of batches by phase and size, without a space."""
-    return compact({phase: dict(sizes) for phase, sizes in batches.items()})
-
-
 def compact(value: Any) -> str:
     """JSON without spaces."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -153,7 +153,10 @@ def _group(group: GroupSessions) -> dict[str, Any]:
         "full": group.measured.full,
         "lag_ms": round(group.measured.lag_ms, 1),
         "latency_multiplier": group.measured.latency_multiplier,
-        "batches": {phase: dict(sizes) for phase, sizes in group.measured.batches.items()},
+        "batches": {
+            phase: {str(size): count for size, count in sizes.items()}
+            for phase, sizes in group.measured.batches.items()
+        },
     }
 
 
