@@ -94,6 +94,14 @@ def evaluate(  # noqa: PLR0917 - typer passes them by name
         bool, typer.Option("--batch-test-only", help="Only the batch test: sizes and timeouts.")
     ] = False,
     test: Annotated[Test | None, typer.Option(help="Only this test.")] = None,
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=32, help="A size for the batch test; repeatable  [1, 8, 32]"),
+    ] = None,
+    batch_timeout: Annotated[
+        list[float] | None,
+        typer.Option(min=0, metavar="MS", help="A timeout for the batch test; repeatable  [10, 100, 300]"),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path(
         "out/sessions-evaluation"
     ),
@@ -110,9 +118,9 @@ def evaluate(  # noqa: PLR0917 - typer passes them by name
     """
     if sum((basic_test_only, batch_test_only, test is not None)) > 1:
         fail(("use only one of --basic-test-only, --batch-test-only and --test",), code=2)
-    from daybreak_server.local.evaluation.run import USER_TESTS, Options
+    from daybreak_server.local.evaluation.run import BATCH_SIZES, BATCH_TIMEOUTS_MS, USER_TESTS, Options
 
-    batches = {} if batch_test_only or not (basic_test_only or test) else {"batch_sizes": ()}
+    batches = not (basic_test_only or test)
     options = Options(
         url=url,
         pool=pool,
@@ -120,7 +128,8 @@ def evaluate(  # noqa: PLR0917 - typer passes them by name
         users=num_users,
         duration_s=test_duration,
         tests=() if batch_test_only else USER_TESTS if test is None else (test,),
-        **batches,
+        batch_sizes=(batch_size or BATCH_SIZES) if batches else (),
+        batch_timeouts_ms=batch_timeout or BATCH_TIMEOUTS_MS,
     )
     _evaluate(options, out, charts=charts)
 

@@ -18,6 +18,8 @@ from daybreak_server.local.evaluation.server import EvaluationError, PoolUnderTe
 from daybreak_server.local.evaluation.speeches import Speech
 from daybreak_server.local.evaluation.user import Talk, talk, undisturbed
 
+BATCH_SIZES = (1, 8, 32)
+BATCH_TIMEOUTS_MS = (10.0, 100.0, 300.0)
 USER_TESTS = ("health", "single", "stream", "concurrent")
 _SETTLE_S = 2.5
 """Groups publish their batches, and follow changed settings, each second."""
@@ -36,9 +38,9 @@ class Options:
     users: int = 8
     duration_s: float = 30.0
     tests: Sequence[str] = USER_TESTS
-    batch_sizes: Sequence[int] = (1, 8, 32)
+    batch_sizes: Sequence[int] = BATCH_SIZES
     """Of the batch test; none: no batch test."""
-    batch_timeouts_ms: Sequence[float] = (10.0, 100.0, 300.0)
+    batch_timeouts_ms: Sequence[float] = BATCH_TIMEOUTS_MS
 
 
 @dataclass(slots=True)

@@ -13,6 +13,8 @@ from daybreak_server.local.evaluation.speeches import RATE, SAMPLE_BYTES, Speech
 from daybreak_server.local.evaluation.text_quality import words
 
 _CHUNK_S = 0.1
+_PATIENCE_S = 120.0
+"""How much longer than its audio a session may take."""
 
 
 @dataclass(slots=True)
@@ -54,7 +56,10 @@ async def talk(client: AsyncClient, speech: Speech, *, pool: str, target: str, n
     """Speak in real time, and wait for the end. An error is part of the result."""
     result = Talk(speech)
     try:
-        async with await client.sessions.open(target, pool=pool, name=name) as live:
+        async with (
+            asyncio.timeout(speech.seconds + _PATIENCE_S),
+            await client.sessions.open(target, pool=pool, name=name) as live,
+        ):
             began = asyncio.get_running_loop().time()
             listener = asyncio.create_task(_listen(live, result, began))
             try:
@@ -65,6 +70,8 @@ async def talk(client: AsyncClient, speech: Speech, *, pool: str, target: str, n
                 listener.cancel()
     except DaybreakError as error:
         result.error = str(error)
+    except TimeoutError:
+        result.error = f"the session did not end within {_PATIENCE_S:g} s after its audio"
     return result
 
 
