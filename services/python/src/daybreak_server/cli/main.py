@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from daybreak_server.cli.run import Program, fail, finish, open_streams, settings_of, write_out
+from daybreak_server.cli.sessions.commands import sessions
 
 app = typer.Typer(
     name="daybreakd",
@@ -346,6 +347,7 @@ def verify_model(
 
 
 app.add_typer(models, name="models")
+app.add_typer(sessions, name="sessions")
 
 
 def _findings_table(findings: list[tuple[str, str]], folder: Path, wrong: bool) -> str:

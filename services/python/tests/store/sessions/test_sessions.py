@@ -301,13 +301,14 @@ async def test_groups_that_lag_refuse_sessions(sessions: Sessions) -> None:
     first.renew_sessions(GroupId("g1"), [], measured=full)
     with pytest.raises(SessionsFullError, match="cannot keep up"):
         await sessions.open()
-    second.renew_sessions(GroupId("g2"), [], measured=SessionsMeasured(lag_ms=20, room=4))
+    counted = SessionsMeasured(lag_ms=20, room=4, batches={"decode": {1: 7, 32: 1}, "prefill": {2: 3}})
+    second.renew_sessions(GroupId("g2"), [], measured=counted)
     await sessions.open()
     overview = await sessions.store.sessions_overview("speech")
     assert (overview.open, overview.waiting) == (1, 1)
     assert {group.group: group.measured for group in overview.groups} == {
         "g1": full,
-        "g2": SessionsMeasured(lag_ms=20, room=4),
+        "g2": counted,
     }
     for record in await sessions.store.sessions("speech"):
         await sessions.store.close_session(record.session.id)

@@ -1,0 +1,1 @@
+"""``daybreakd sessions``: configuration files of InfiniSST, and the evaluation of pools of streaming sessions."""

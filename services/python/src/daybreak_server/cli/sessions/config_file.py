@@ -1,0 +1,205 @@
+"""The configuration files of InfiniSST, as its documents show them.
+
+There are two forms: the JSON of its serving system (``ray_cluster``, ``serving``, ``languages``), and the YAML of its
+scheduler (``gpu_language_map``, ``model_configs``, ``scheduler``, ``server``). The second is read into the first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from daybreak_server.batching.iterations.rules import MOST
+
+_SCHEDULER = {"gpu_language_map", "model_configs", "scheduler", "server"}
+Port = Annotated[int, Field(ge=0, le=65535)]
+BatchSize = Annotated[int, Field(ge=1, le=MOST)]
+Multiplier = Annotated[int, Field(ge=1, le=8)]
+
+
+class ConfigFileError(ValueError):
+    """The file cannot be used. ``problems`` has a line for each reason; it names the field."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), populate_by_name=True
+    )
+
+
+class RayCluster(_Part):
+    """The cluster that the groups run on."""
+
+    ray_address: str | None = None
+    num_cpus: Annotated[float, Field(ge=0)] | None = None
+    num_gpus: Annotated[float, Field(ge=0)] | None = None
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: Port = 8265
+
+
+class Serving(_Part):
+    """The server, and how it forms batches."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    cuda_visible_devices: str | None = None
+    gpu_language_map: dict[int, str] = Field(default_factory=lambda: {0: "English -> Chinese"})
+    max_batch_size: BatchSize = MOST
+    batch_timeout_ms: Annotated[float, Field(ge=0)] = 100.0
+    enable_dynamic_batching: bool = True
+    load_balance_strategy: Literal["least_loaded", "round_robin", "gpu_memory"] = "least_loaded"
+    session_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """From the YAML form, which calls it ``scheduler.session_timeout``."""
+
+
+class Model(_Part):
+    """Which model a language pair uses."""
+
+    model_name: str = "speech"
+    state_dict_path: str | None = None
+    latency_multiplier: Multiplier = 1
+
+
+class Language(_Part):
+    """A language pair."""
+
+    source_lang: str
+    target_lang: str
+    src_code: str
+    tgt_code: str
+    model: Model = Field(default_factory=Model, alias="model_config")
+
+
+class SessionsConfig(_Part):
+    """The JSON form."""
+
+    ray_cluster: RayCluster = Field(default_factory=RayCluster)
+    serving: Serving = Field(default_factory=Serving)
+    languages: dict[str, Language] = Field(min_length=1)
+
+    @field_validator("languages")
+    @classmethod
+    def _names_fit(cls, languages: dict[str, Language]) -> dict[str, Language]:
+        for name, language in languages.items():
+            expected = f"{language.source_lang} -> {language.target_lang}"
+            if name != expected:
+                raise ValueError(f"the pair {name!r} has the languages of {expected!r}; make them equal")
+        return languages
+
+    @model_validator(mode="after")
+    def _pairs_exist(self) -> Self:
+        for gpu, pair in self.serving.gpu_language_map.items():
+            if pair not in self.languages:
+                raise ValueError(
+                    f"serving.gpu_language_map.{gpu}: there is no pair {pair!r} in `languages`, "
+                    f"which has: {', '.join(self.languages)}"
+                )
+        return self
+
+    def as_json(self) -> str:
+        """The text of a file."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"
+
+
+def default_config() -> SessionsConfig:
+    """The configuration of the built-in speech model: one device, all pairs of the model."""
+    names = {"German": "de", "Chinese": "zh", "English": "en"}
+    return SessionsConfig(
+        languages={
+            f"English -> {name}": _language("English", name, "en", code) for name, code in names.items()
+        }
+    )
+
+
+def read_config(path: Path) -> SessionsConfig:
+    """Read either form. :raises ConfigFileError: with the fields that are wrong."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigFileError(f"cannot read {path}: {exc}") from exc
+    except yaml.YAMLError as exc:
+        raise ConfigFileError(f"{path} is neither JSON nor YAML: {' '.join(str(exc).split())}") from exc
+    if not isinstance(found, Mapping):
+        raise ConfigFileError(f"{path} has no fields; `--create-default` writes a complete file")
+    try:
+        if _SCHEDULER & set(found):
+            return _from_scheduler(_SchedulerConfig.model_validate(found))
+        return SessionsConfig.model_validate(found)
+    except ValidationError as exc:
+        raise ConfigFileError(*(_line(error) for error in exc.errors())) from exc
+
+
+class _Scheduler(_Part):
+    max_batch_size: BatchSize = MOST
+    batch_timeout: Annotated[float, Field(ge=0)] = 0.1
+    session_timeout: Annotated[float, Field(gt=0)] = 300.0
+
+
+class _Server(_Part):
+    host: str = "127.0.0.1"
+    port: Port = 8000
+
+
+class _SchedulerConfig(_Part):
+    gpu_language_map: dict[int, str] = Field(min_length=1)
+    configs: dict[str, Model] = Field(default_factory=dict, alias="model_configs")
+    scheduler: _Scheduler = Field(default_factory=_Scheduler)
+    server: _Server = Field(default_factory=_Server)
+
+    @field_validator("gpu_language_map")
+    @classmethod
+    def _are_pairs(cls, pairs: dict[int, str]) -> dict[int, str]:
+        for pair in pairs.values():
+            source, arrow, target = (part.strip() for part in pair.partition("->"))
+            if not (source and arrow and target):
+                raise ValueError(f"{pair!r} is no language pair; write it as `English -> Chinese`")
+        return pairs
+
+
+def _from_scheduler(config: _SchedulerConfig) -> SessionsConfig:
+    languages = {}
+    for pair in (*config.gpu_language_map.values(), *config.configs):
+        source, target = (part.strip() for part in pair.split("->"))
+        model = config.configs.get(pair, Model())
+        languages[pair] = _language(source, target, _code(source), _code(target), model)
+    return SessionsConfig(
+        serving=Serving(
+            host=config.server.host,
+            port=config.server.port,
+            gpu_language_map=config.gpu_language_map,
+            max_batch_size=config.scheduler.max_batch_size,
+            batch_timeout_ms=config.scheduler.batch_timeout * 1000,
+            session_timeout_s=config.scheduler.session_timeout,
+        ),
+        languages=languages,
+    )
+
+
+def _language(source: str, target: str, src: str, tgt: str, model: Model | None = None) -> Language:
+    return Language(
+        source_lang=source, target_lang=target, src_code=src, tgt_code=tgt, model=model or Model()
+    )
+
+
+def _code(name: str) -> str:
+    from daybreak_server.api.sessions.languages import NAMES
+
+    for code, known in NAMES.items():
+        if name.lower() in {code, known.lower()}:
+            return code
+    raise ConfigFileError(f"the language {name!r} is not known; use one of: {', '.join(NAMES.values())}")
+
+
+def _line(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message

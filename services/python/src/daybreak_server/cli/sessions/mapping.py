@@ -1,0 +1,93 @@
+"""The settings that a configuration file of InfiniSST means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from daybreak_server.cli.sessions.config_file import ConfigFileError, Model, SessionsConfig
+from daybreak_server.settings.tree import Settings
+
+_MOST_BLOCKS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class MeantSettings:
+    """The tree of settings, and what of the file has no setting."""
+
+    tree: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    def as_yaml(self) -> str:
+        """A file for ``daybreakd up --config``. The notes are its comments."""
+        notes = "".join(f"# {note}\n" for note in self.notes)
+        return notes + yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True)
+
+
+def settings_of(config: SessionsConfig) -> MeantSettings:
+    """Map a configuration onto our settings. Pairs of one model share a pool.
+
+    :raises ConfigFileError: if our settings do not accept a value.
+    """
+    models: dict[Model, list[str]] = {}
+    for pair, language in config.languages.items():
+        models.setdefault(language.model, []).append(pair)
+    names = [f"speech-{number}" if number > 1 else "speech" for number in range(1, len(models) + 1)]
+    serving = config.serving
+    tree: dict[str, Any] = {
+        "http": {"host": serving.host, "port": serving.port},
+        "pools": {
+            name: _pool(config, model, pairs)
+            for name, (model, pairs) in zip(names, models.items(), strict=True)
+        },
+    }
+    if len(names) > 1:
+        tree["http"]["default_pools"] = {"sessions": names[0]}
+    try:
+        Settings.model_validate(tree)
+    except ValidationError as exc:
+        lines = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
+        raise ConfigFileError(*lines) from exc
+    return MeantSettings(tree, _notes(config))
+
+
+def _pool(config: SessionsConfig, model: Model, pairs: list[str]) -> dict[str, Any]:
+    serving = config.serving
+    devices = sum(pair in pairs for pair in serving.gpu_language_map.values())
+    return {
+        "workload": "speech",
+        **({"model": model.state_dict_path} if model.state_dict_path else {}),
+        "groups": max(1, devices),
+        "sessions": {
+            "session_timeout_s": serving.session_timeout_s,
+            "strategy": "iteration" if serving.enable_dynamic_batching else "single",
+            "max_batch_size": serving.max_batch_size,
+            "batch_timeout_ms": serving.batch_timeout_ms,
+            "latency_multiplier": model.latency_multiplier,
+            "max_latency_multiplier": max(_MOST_BLOCKS, model.latency_multiplier),
+        },
+    }
+
+
+def _notes(config: SessionsConfig) -> list[str]:
+    """What the settings cannot express, and what to do instead."""
+    cluster, serving, notes = config.ray_cluster, config.serving, []
+    if cluster.ray_address:
+        notes.append(f"ray_cluster.ray_address: run `daybreakd serve --address {cluster.ray_address}`")
+    if cluster.num_cpus is not None or cluster.num_gpus is not None:
+        notes.append(
+            "ray_cluster.num_cpus, num_gpus: no effect; `cpus_per_rank` and `gpus_per_rank` reserve them"
+        )
+    if serving.cuda_visible_devices is not None:
+        notes.append(
+            f"serving.cuda_visible_devices: start it with CUDA_VISIBLE_DEVICES={serving.cuda_visible_devices}"
+        )
+    if serving.load_balance_strategy != "least_loaded":
+        notes.append(
+            f"serving.load_balance_strategy {serving.load_balance_strategy}: no effect; groups take sessions "
+            "themselves, the one with the most room first"
+        )
+    return notes

@@ -1,0 +1,69 @@
+"""What the users of an evaluation say, and what should be written."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daybreak_server.local.evaluation.latency import Segment
+from daybreak_server.workloads.speech.clips import Clip, clips
+
+RATE = 16_000
+SAMPLE_BYTES = 2
+_PAUSE_S = 1.0
+VOICES = 3
+"""How many different synthetic recordings there are; users share them, so that few references are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A recording (16-bit PCM at 16 kHz), and its sentences."""
+
+    audio: bytes
+    segments: tuple[Segment, ...]
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return seconds(self.audio)
+
+    @property
+    def reference(self) -> str:
+        """What should be written in all."""
+        return " ".join(segment.reference for segment in self.segments)
+
+
+def seconds(audio: bytes) -> float:
+    """How long a recording is."""
+    return len(audio) / (RATE * SAMPLE_BYTES)
+
+
+def of_clips(target: str, *, at_least_s: float, user: int) -> Speech | None:
+    """The clips of the speech model with pauses, each user from another one on; ``None`` without references."""
+    available = [clip for clip in clips() if target in clip.references]
+    return _joined(available, target, at_least_s=at_least_s, first=user) if available else None
+
+
+def synthetic(*, length_s: float, voice: int) -> bytes:
+    """Noise that is always the same for a voice. Its reference is what the model writes when it is undisturbed."""
+    return random.Random(voice).randbytes(int(length_s * RATE) * SAMPLE_BYTES)
+
+
+def with_reference(audio: bytes, reference: str) -> Speech:
+    """A recording that is one sentence."""
+    return Speech(audio, (Segment(start_s=0.0, end_s=seconds(audio), reference=reference),))
+
+
+def _joined(available: Sequence[Clip], target: str, *, at_least_s: float, first: int) -> Speech:
+    pause = bytes(int(_PAUSE_S * RATE) * SAMPLE_BYTES)
+    audio, place = b"", first
+    segments: list[Segment] = []
+    while not segments or seconds(audio) < at_least_s:
+        clip = available[place % len(available)]
+        start = seconds(audio)
+        audio += clip.audio()
+        segments.append(Segment(start_s=start, end_s=seconds(audio), reference=clip.references[target]))
+        audio += pause
+        place += 1
+    return Speech(audio, tuple(segments))
