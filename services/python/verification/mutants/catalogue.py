@@ -9,6 +9,7 @@ from verification.mutants.catalogue_group import GROUP
 from verification.mutants.catalogue_registry import REGISTRY
 from verification.mutants.catalogue_router import ROUTER
 from verification.mutants.catalogue_serving import SERVING
+from verification.mutants.catalogue_sessions import SESSIONS
 from verification.mutants.catalogue_store import STORE
 from verification.mutants.catalogue_totals import TOTALS
 from verification.mutants.catalogue_worker import WORKER
@@ -16,5 +17,5 @@ from verification.mutants.mutant import Mutant
 
 CATALOGUE: tuple[Mutant, ...] = (
     *(*STORE, *TOTALS, *GROUP, *SERVING, *DEMAND, *ROUTER),
-    *(*WORKER, *REGISTRY, *EMBEDDING, *EDGES),
+    *(*WORKER, *REGISTRY, *EMBEDDING, *SESSIONS, *EDGES),
 )
