@@ -50,7 +50,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-never-idle",
-        "the session of a client that opens it and sends nothing stays for ever",
+        "the session of a client that opens it and sends nothing stays forever",
         (
             f"{LUA}/session_open.lua",
             "  call('ZADD', S.session_timers, int(NOW + tonumber(a.timeout_ms)), a.session)\n",
@@ -80,7 +80,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-overlap-heard-twice",
-        "audio that a client sends again after a broken connection is heard twice",
+        "audio that a client sends again after a broken connection is received twice",
         (
             f"{LUA}/session_append.lua",
             "at == received and a.samples or string.sub(a.samples, (received - at) * 2 + 1)",
