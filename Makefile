@@ -20,7 +20,7 @@ WORKERS ?= 4
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup models demo demo-embed demo-serve llama up test test-quick check check-types check-others format faults faults-long mutants bench bench-embed figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny wheels demo-from-wheels lock clean
+.PHONY: help setup models demo demo-embed demo-serve demo-speech llama up test test-quick check check-types check-others format faults faults-long mutants bench bench-embed figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny train-tiny-speech wheels demo-from-wheels lock clean
 
 ##@ Everyday
 
@@ -55,6 +55,9 @@ demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest
 
 demo-serve: setup  ## Start a chat model on two workers from zero, kill one, and stop (installs llama.cpp: 130 MB, once)
 	@$(BIN)/daybreakd demo-serve --llama build/llama
+
+demo-speech: setup  ## Translate speech while it is spoken, into two languages and for eight users at once, and stop
+	@$(BIN)/daybreakd demo-speech
 
 up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000; OBSERVE=1 also runs Prometheus)
 	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up $(if $(OBSERVE),--observe)
@@ -152,11 +155,15 @@ gpu:  ## Run the GPU tests and the GPU benchmark; needs no `make setup` (PY=, QU
 		if [ $$status = 0 ]; then chosen=$$python; break; fi; \
 		if [ $$status = 3 ]; then chosen=$${chosen:-$$python}; fi; done; \
 	if [ -z "$$chosen" ]; then echo "make gpu: no Python here can run it; name one with PY=, or run make setup" >&2; exit 1; fi; \
-	$$chosen -m pytest -c services/python/tests/video/gpu.ini services/python/tests/video $(PYTEST); \
+	$$chosen -m pytest -c services/python/tests/video/gpu.ini services/python/tests/video services/python/tests/speech $(PYTEST); \
 	$$chosen -m verification.benchmarks.gpu $(QUICK) $(if $(OUT),--out $(OUT))
 
 train-tiny: setup  ## Train the tiny Wan that the package contains
 	@$(VERIFICATION) -m verification.tiny_wan.train
+
+train-tiny-speech: setup  ## Train the tiny speech translator that the package contains (needs eSpeak NG: libespeak-ng1)
+	@for seed in 1 2; do $(VERIFICATION) -m verification.tiny_speech.draw --out build/tiny_speech/data --sentences 7000 --seed $$seed || exit 1; done
+	@$(VERIFICATION) -m verification.tiny_speech.train --data build/tiny_speech/data --out build/tiny_speech
 
 ##@ Kubernetes
 

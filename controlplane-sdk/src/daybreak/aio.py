@@ -36,10 +36,12 @@ from daybreak.core.retry import ApiRequest, Retry, request_with_retries
 from daybreak.core.routes import Preview, TaskRef
 from daybreak.errors import DaybreakError
 from daybreak.models import AsyncModels, AsyncWorkers
+from daybreak.sessions import AsyncSessions
 from daybreak.transport import (
     HTTP_ERRORS,
     build_request,
     http_options,
+    session_headers,
     to_reply,
     translate_error,
     translate_setup_errors,
@@ -85,6 +87,10 @@ class AsyncClient:
         """The models that workers serve."""
         self.workers = AsyncWorkers(self._run_operation, self._retry)
         """The workers."""
+        self.sessions = AsyncSessions(
+            self._run_operation, self._retry, server=self._config.url, headers=session_headers(options)
+        )
+        """Streaming sessions: speech in, translated text out."""
 
     @property
     def url(self) -> str:

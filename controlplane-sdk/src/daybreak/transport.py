@@ -55,9 +55,14 @@ def http_options(config: Config, headers: dict[str, str] | None) -> HttpOptions:
         "base_url": url,
         "headers": defaults | (headers or {}),
         # A corporate HTTP_PROXY must not intercept calls to this machine.
-        "trust_env": not _is_loopback(url.host),
+        "trust_env": not is_loopback(url.host),
         "limits": httpx2.Limits(max_connections=None, max_keepalive_connections=20),
     }
+
+
+def session_headers(options: HttpOptions) -> dict[str, str]:
+    """The headers of WebSockets: the same as of requests, without those that websockets sends itself."""
+    return {name: value for name, value in options["headers"].items() if name not in {"User-Agent", "Accept"}}
 
 
 @contextmanager
@@ -82,7 +87,8 @@ def build_request(http: httpx2.Client | httpx2.AsyncClient, request: HttpRequest
         raise ArgumentError(f"{request.method} {request.path} cannot be sent: {exc}") from exc
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

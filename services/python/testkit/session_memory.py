@@ -17,12 +17,15 @@ from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
     SAMPLE_BYTES,
     SAMPLE_RATE,
+    GroupSessions,
     NewSession,
     SessionEnd,
     SessionEvent,
     SessionEventType,
     SessionId,
     SessionRecord,
+    SessionsMeasured,
+    SessionsOverview,
     SessionState,
 )
 from daybreak_server.ports.sessions import (
@@ -55,7 +58,7 @@ class _Session:
     record: SessionRecord
     audio: bytearray = field(default_factory=bytearray)
     events: list[SessionEvent] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    waiters: list[asyncio.Event] = field(default_factory=list)
     words: int = 0
 
 
@@ -145,6 +148,14 @@ class MemorySessions:
         self._check_up()
         return [e for e in self._sessions[session].events if _key(e.id) > _key(after)][:limit]
 
+    async def sessions_overview(self, pool: str) -> SessionsOverview:
+        """See the port."""
+        found = await self.sessions(pool)
+        waiting = sum(record.state is SessionState.WAITING for record in found)
+        measured = SessionsMeasured(lag_ms=12.0, room=self.room - len(found))
+        group = GroupSessions(group=GroupId("g-1"), sessions=len(found) - waiting, measured=measured)
+        return SessionsOverview(open=len(found), waiting=waiting, groups=(group,))
+
     async def follow_session(self, session: SessionId, *, after: str = "0-0") -> AsyncIterator[SessionEvent]:
         """See the port."""
         found = self._sessions[session]
@@ -154,8 +165,8 @@ class MemorySessions:
                 after = event.id
                 if event.type is SessionEventType.ENDED:
                     return
-            found.changed.clear()
-            await found.changed.wait()
+            found.waiters.append(asyncio.Event())
+            await found.waiters[-1].wait()
 
     def all(self) -> list[SessionRecord]:
         """All sessions, oldest first."""
@@ -221,7 +232,8 @@ class MemorySessions:
         event = SessionEvent(id=f"{_now_ms()}-{self._ids}", type=kind, at_ms=_now_ms(), data=data)
         found.events.append(event)
         found.record = replace(found.record, last_event=event.id)
-        found.changed.set()
+        while found.waiters:
+            found.waiters.pop().set()
 
 
 def _ms(samples: int) -> int:

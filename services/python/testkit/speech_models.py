@@ -13,6 +13,7 @@ from torch import Tensor
 
 from daybreak_server.workloads.base import Group
 from daybreak_server.workloads.sessions import LanguagePair, Prefill, SessionFailedError, Token
+from daybreak_server.workloads.speech.causal_encoder import CausalEncoder
 from daybreak_server.workloads.speech.encoder import EncoderConfig, SpeechEncoder
 from daybreak_server.workloads.speech.features import OVERLAP, log_mel
 from daybreak_server.workloads.speech.model import Speech
@@ -139,11 +140,12 @@ def whole_stream(
 ) -> list[Tensor]:
     """The logits after the marker and each token of every turn, computed from the whole stream without any cache."""
     parts = model._parts
+    assert isinstance(parts.encoder, CausalEncoder)
     audio = torch.frombuffer(bytearray(b"".join(turns)), dtype=torch.int16).float() / 32768
     with torch.inference_mode():
-        states = parts.encoder(log_mel(torch.nn.functional.pad(audio, (OVERLAP, 0)))[None])
-        speech = parts.encoder.adapt(states)[0]
-        each = parts.encoder.config.block_embeddings
+        states = parts.encoder.module(log_mel(torch.nn.functional.pad(audio, (OVERLAP, 0)))[None])
+        speech = parts.encoder.module.adapt(states)[0]
+        each = parts.encoder.block_embeddings
         embed, at = parts.language_model.embed.weight, 0
         rows: list[Tensor] = []
         starts: list[int] = []

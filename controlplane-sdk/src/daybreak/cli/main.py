@@ -13,6 +13,7 @@ from daybreak.cli.exit_codes import exit_help
 from daybreak.cli.generate import generate, submit
 from daybreak.cli.pools import pools
 from daybreak.cli.session import Session
+from daybreak.cli.speak import speak
 from daybreak.cli.trace import trace
 from daybreak.cli.workers import workers
 from daybreak.version import VERSION
@@ -32,6 +33,7 @@ app.command()(trace)
 app.command()(pools)
 app.add_typer(models.app, name="models")
 app.command()(workers)
+app.command()(speak)
 
 
 def _version(requested: bool) -> None:
@@ -55,7 +57,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Submit GPU jobs, follow every step, download the result. Serve models from zero.
+    """Submit GPU jobs, follow every step, download the result. Serve models from zero. Translate speech.
 
     Examples:
 
@@ -66,6 +68,8 @@ def main(
     $ daybreak pools video
 
     $ daybreak models register small Qwen/Qwen3-0.6B
+
+    $ daybreak speak --to German speech.wav
     """
     context.obj = Session(url=url)
 

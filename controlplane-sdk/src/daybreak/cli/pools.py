@@ -13,7 +13,7 @@ from daybreak.cli.options import JsonOption
 from daybreak.cli.output import Output, seconds
 from daybreak.cli.session import session_of
 from daybreak.cli.timeline import phase_words, ranks
-from daybreak.wire import Pool, PoolGroup
+from daybreak.wire import Pool, PoolGroup, PoolSessions
 from daybreak.wire.pools import NOT_WAKING
 
 
@@ -67,7 +67,9 @@ def _groups(pool: Pool) -> str:
 
 
 def _activity(group: PoolGroup) -> tuple[str, ...]:
-    """The tasks or requests of a group, or the phase of its start."""
+    """The tasks, requests or sessions of a group, or the phase of its start."""
+    if group.load is not None and group.phase is None and group.endpoint is None and group.capacity is None:
+        return (f"{group.load.sessions} sessions",)
     if group.load is not None and group.phase is None:
         held = group.load.in_flight + group.load.waiting
         return (f"{held} requests" if group.capacity is None else f"{held} of {group.capacity} requests",)
@@ -80,11 +82,23 @@ def _activity(group: PoolGroup) -> tuple[str, ...]:
 
 def _work(pool: Pool) -> str:
     """What the pool has to do."""
+    if pool.sessions is not None:
+        return _sessions(pool, pool.sessions)
     if pool.requests is None:
         return f"{pool.queued} queued, {pool.delayed} delayed, {pool.running} running"
     waiting = "" if pool.requests_waiting is None else f", {pool.requests_waiting} of them in the line"
     needed = "" if pool.groups_needed is None else f"; they need {pool.groups_needed} group(s)"
     return f"{pool.requests} requests{waiting}{needed}"
+
+
+def _sessions(pool: Pool, sessions: PoolSessions) -> str:
+    waiting = f", {sessions.waiting} of them without a group" if sessions.waiting else ""
+    longer = f", turns of {sessions.latency_multiplier} blocks" if sessions.latency_multiplier > 1 else ""
+    full = ", full" if sessions.full else ""
+    return (
+        f"{sessions.open} sessions{waiting}; they need {pool.groups_needed} group(s); "
+        f"lag {sessions.lag_ms / 1000:.2f} s{longer}{full}"
+    )
 
 
 def _print_pool(output: Output, pool: Pool) -> None:

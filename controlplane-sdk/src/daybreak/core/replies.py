@@ -59,10 +59,26 @@ def raise_for_status(reply: Reply) -> None:
         return
     if reply.status < 400:
         raise ProtocolError(_unexpected(reply, f"a redirect to {reply.headers.get('location', 'nowhere')}"))
-    problem = _problem(reply)
-    fallback = BadRequestError if reply.status < 500 else ServerError
-    error_type = _BY_CODE.get(problem.code) or _BY_STATUS.get(reply.status, fallback)
-    raise error_type(problem, retry_after_s=retry_after(reply.headers.get("retry-after")))
+    raise _error(_problem(reply), retry_after(reply.headers.get("retry-after")))
+
+
+def error_of(code: str, message: str, retry_after_s: float | None) -> ApiError:
+    """The error of a message that has a code but no status, such as that of a WebSocket."""
+    known = ErrorCode(code) if code in [*ErrorCode] else None
+    problem = Problem(
+        type=TYPE_PREFIX + code,
+        title=known.title if known else code,
+        status=known.status if known else 500,
+        code=code or "unknown",
+        detail=message,
+    )
+    return _error(problem, retry_after_s)
+
+
+def _error(problem: Problem, retry_after_s: float | None) -> ApiError:
+    fallback = BadRequestError if problem.status < 500 else ServerError
+    error_type = _BY_CODE.get(problem.code) or _BY_STATUS.get(problem.status, fallback)
+    return error_type(problem, retry_after_s=retry_after_s)
 
 
 def retry_after(value: str | None, *, now: datetime | None = None) -> float | None:

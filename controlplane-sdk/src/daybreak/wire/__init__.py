@@ -18,7 +18,7 @@ from daybreak.wire.models import (
     Worker,
     WorkerList,
 )
-from daybreak.wire.pools import GroupLoad, Pool, PoolCondition, PoolGroup, PoolList, WakeHistory
+from daybreak.wire.pools import GroupLoad, Pool, PoolCondition, PoolGroup, PoolList, PoolSessions, WakeHistory
 from daybreak.wire.sessions import (
     OpenSessionRequest,
     Session,
@@ -84,6 +84,7 @@ __all__ = [
     "PoolCondition",
     "PoolGroup",
     "PoolList",
+    "PoolSessions",
     "Priority",
     "Problem",
     "Progress",

@@ -74,12 +74,28 @@ class PoolCondition(ResponseModel):
     message: str | None = None
 
 
+class PoolSessions(ResponseModel):
+    """The streaming sessions of a pool: those that are open, and those of them that no group has (``waiting``).
+
+    ``lag_ms`` is how far behind the sessions of the slowest group are (the 95th percentile), and
+    ``latency_multiplier`` the largest number of blocks that a group takes in a turn. ``full``: every group lags too far
+    behind, so new sessions are refused.
+    """
+
+    open: int
+    waiting: int
+    lag_ms: float
+    latency_multiplier: int
+    full: bool
+
+
 class Pool(ResponseModel):
     """A pool as ``GET /v1/pools/{name}`` returns it.
 
     The groups of kind ``jobs`` run tasks, and those of kind ``online`` answer requests. Only ``online`` pools have
     ``requests`` (those that wait and those that are being answered), ``requests_waiting`` (those of them that no group
     has), ``groups_needed`` (how many groups the requests need) and ``routing`` (how a group is chosen for a request).
+    The groups of kind ``sessions`` serve streaming sessions; such a pool has ``sessions`` and ``groups_needed``.
     """
 
     name: str
@@ -94,6 +110,7 @@ class Pool(ResponseModel):
     requests_waiting: int | None = None
     groups_needed: int | None = None
     routing: str | None = None
+    sessions: PoolSessions | None = None
     groups: list[PoolGroup] = Field(default_factory=list)
     groups_wanted: int = 0
     groups_max: int = 0

@@ -160,7 +160,7 @@ class Serving:
     """A server in its own thread, inside a `with` block."""
 
     def __init__(
-        self, valkey: Server, folder: Path, port: int, settings: Settings, sessions: Any = None
+        self, valkey: Server, folder: Path, port: int, settings: Settings, in_memory: Any = None
     ) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
         metrics = GatewayMetrics()
@@ -173,12 +173,12 @@ class Serving:
         )
         events = RedisEvents(valkey.url)
         registry = RedisRegistry(valkey.url)
-        session_store = RedisSessionStore(valkey.url, limits=wiring.session_limits(settings))
-        session_events = RedisSessionEvents(valkey.url, session_store)
+        sessions = RedisSessionStore(valkey.url, limits=wiring.session_limits(settings))
+        session_events = RedisSessionEvents(valkey.url, sessions)
 
         async def close() -> None:
             await session_events.close()
-            await session_store.close()
+            await sessions.close()
             await registry.close()
             await store.close()
             await events.close()
@@ -193,8 +193,8 @@ class Serving:
             registry=registry,
             batching=store,
             upstreams=HttpUpstreams(),
-            sessions=sessions or session_store,
-            session_events=sessions or session_events,
+            sessions=in_memory or sessions,
+            session_events=in_memory or session_events,
             blobs=self.blobs,
             metrics=metrics,
             close=close,

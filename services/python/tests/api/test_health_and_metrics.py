@@ -35,10 +35,14 @@ def test_a_server_is_alive_and_ready(api: Api) -> None:
     assert (root.status_code, root.headers["location"]) == (307, "/docs")
 
 
-ELSEWHERE = {"embeddings and reranking"}
+ELSEWHERE = {"embeddings and reranking", "sessions"}
 """Tags of the operations whose bodies need a pool of their own, and which have tests of their own."""
-NOT_HERE = {"/debug", "/v1/pools/{name}/batching"}
-"""Routes that find nothing here, because there are no pools that answer requests."""
+NOT_HERE = {
+    *("/debug", "/v1/pools/{name}/batching", "/v1/sessions/{id}"),
+    *("/queue_status/{session_id}", "/session/{user}/{language}", "/stats", "/ray/stats"),
+}
+"""Routes that find nothing here, because there are no pools that answer requests or serve sessions."""
+OF_SESSIONS = {"session_id": "x_01JD0000000000000000000000", "user": "u", "language": "en-de"}
 
 
 def add_worker(api: Api) -> None:
@@ -65,7 +69,7 @@ def test_head_matches_get_on_every_route(api: Api, worker: Worker) -> None:
     statuses = {}
     for route in [*routes, "/docs", "/openapi.json", "/"]:
         name = "echo" if "pools" in route else "echo.txt"
-        path = route.format(id="w1" if "workers" in route else task, name=name, alias="small")
+        path = route.format(id="w1" if "workers" in route else task, name=name, alias="small", **OF_SESSIONS)
         head = api.client.head(path, follow_redirects=False)
         full = api.client.get(path, follow_redirects=False)
         assert (head.status_code, head.content) == (full.status_code, b""), path
@@ -253,7 +257,7 @@ def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[...
         else:
             task = api.submit()["id"]
         named = {p["name"]: p["example"] for p in operation.get("parameters", []) if "example" in p}
-        url = path.format(**{"id": task, "name": "echo.txt", "alias": "none", **named})
+        url = path.format(**{"id": task, "name": "echo.txt", "alias": "none", **OF_SESSIONS, **named})
         response = api.client.request(method.upper(), url, json=body)
         assert str(response.status_code) in operation["responses"], (method, url, response.text)
         assert body is None or response.status_code < 300, (method, url, response.text)

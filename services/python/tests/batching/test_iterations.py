@@ -128,7 +128,13 @@ def test_a_session_has_one_turn_at_a_time() -> None:
     assert run(scheduler, 0.0, 1.0, "a").prefill == ("a",)
     only_decode = run(scheduler, 1.0, 2.0)
     assert (only_decode.prefill, only_decode.decode) == ((), ("a",))
-    assert run(scheduler, 2.0, 3.0).audio_s == 0.25
+    last = started(scheduler, 2.0)
+    scheduler.prefill_ready("a", 2.5, seconds=0.125)
+    scheduler.decode_ready("a", 3.0)
+    scheduler.ran(last, 3.0)
+    assert last.audio_s == 0.25
+    assert run(scheduler, 3.0, 4.0).decode == ("a",)
+    assert run(scheduler, 4.0, 5.0).audio_s == 0.125
 
 
 def test_the_mixed_strategy_takes_who_has_waited_longest() -> None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from daybreak_server.batching.iterations import (
     Batch,
@@ -62,6 +62,10 @@ class Machine(RuleBasedStateMachine):
     def busy(self, session: int) -> bool:
         return session in self.waits(self.prefill) | self.waits(self.decode) | self.in_flight
 
+    @initialize(rules=RULES)
+    def it_has_some_rules(self, rules: IterationRules) -> None:
+        self.scheduler.rules = rules
+
     @rule(seconds=MILLISECONDS)
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -79,6 +83,18 @@ class Machine(RuleBasedStateMachine):
         else:
             self.prefill.append((session, self.now))
         self.scheduler.prefill_ready(session, self.now, seconds=0.5)
+
+    @rule(steps=st.lists(st.tuples(MILLISECONDS, st.integers(0, 3), st.booleans()), max_size=12))
+    def the_device_works(self, steps: list[tuple[float, int, bool]]) -> None:
+        """Some batches, one after the other; audio comes while each of them runs."""
+        for seconds, comes, goes_on in steps:
+            if self.running is None:
+                self.the_device_is_idle()
+            for session in range(comes):
+                self.audio_comes((session + self.turns_ready) % 10)
+            self.now += seconds
+            if self.running is not None:
+                self.finish(lambda session, goes_on=goes_on: goes_on)  # type: ignore[misc]
 
     @rule(session=SESSIONS)
     def another_groups_turn_is_continued(self, session: int) -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -176,7 +176,7 @@ def test_without_an_event_loop_the_line_of_a_submit_is_written_at_once() -> None
     process.communicate(b"\n", timeout=60)
 
 
-def made(facts: Iterable[tuple[float, tuple[str, ...]]]) -> bytes:
+def made(facts: Sequence[tuple[float, tuple[str, ...]]]) -> bytes:
     """Lines of the first fact alone."""
     return b"".join(texts[0].encode() + b"\n" for _, texts in facts)
 

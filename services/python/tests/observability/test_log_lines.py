@@ -165,6 +165,20 @@ def test_the_line_of_a_submit_is_what_it_would_be_without_haste(text: str, trace
     assert made.count(b"\n") == 1
 
 
+def test_lines_of_submits_made_together_are_those_made_one_by_one() -> None:
+    """Whatever the times, tenants and request ids of the others are."""
+    task = new_task_id("video-hd")
+    submits = [
+        (at, (task, tenant, "", request_id))
+        for at in (1.5, 1.5004, 2.0)
+        for tenant in ("a", 'b"', "a")
+        for request_id in ("8accf9f690896a1d", 'x"', "ü")
+    ]
+    assert submit_lines(submits) == b"".join(submit_lines([submit]) for submit in submits)
+    plain = [submit for submit in submits if submit[1][-1].isascii() and submit[1][-1].isalnum()]
+    assert submit_lines(plain) == b"".join(submit_lines([submit]) for submit in plain)
+
+
 # ── a process that Ray has started ────────────────────────────────────────────────────────────────────────
 
 

@@ -6,6 +6,7 @@ from verification.mutants.catalogue_demand import DEMAND
 from verification.mutants.catalogue_edges import EDGES
 from verification.mutants.catalogue_embedding import EMBEDDING
 from verification.mutants.catalogue_group import GROUP
+from verification.mutants.catalogue_iterations import ITERATIONS
 from verification.mutants.catalogue_registry import REGISTRY
 from verification.mutants.catalogue_router import ROUTER
 from verification.mutants.catalogue_serving import SERVING
@@ -17,5 +18,5 @@ from verification.mutants.mutant import Mutant
 
 CATALOGUE: tuple[Mutant, ...] = (
     *(*STORE, *TOTALS, *GROUP, *SERVING, *DEMAND, *ROUTER),
-    *(*WORKER, *REGISTRY, *EMBEDDING, *SESSIONS, *EDGES),
+    *(*WORKER, *REGISTRY, *EMBEDDING, *ITERATIONS, *SESSIONS, *EDGES),
 )

@@ -1,4 +1,4 @@
-"""Bugs in streaming sessions: their journal, their groups, the scheduler."""
+"""Bugs in streaming sessions: their journal, and the groups that serve them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from verification.mutants.mutant import LUA, SERVER, TESTS, Mutant, mutant
 
 _STORE = f"{TESTS}/store/sessions/test_sessions.py"
 _TABLE = f"{TESTS}/engines/sessions/test_session_table.py"
-_SCHEDULER = f"{TESTS}/batching/test_iterations.py"
 _ENGINE = f"{SERVER}/engines/sessions"
 
 SESSIONS: tuple[Mutant, ...] = (
@@ -129,15 +128,5 @@ SESSIONS: tuple[Mutant, ...] = (
             'self._segment, self._segment_text = claim.segment, ""',
         ),
         tests=f"{_TABLE}::test_a_sentence_of_two_groups_has_all_of_its_words",
-    ),
-    mutant(
-        "decode-starves",
-        "sessions that wait for their next token wait as long as others bring new audio",
-        (
-            f"{SERVER}/batching/iterations/scheduler.py",
-            "return not self._decoded_last and now >= self._decode_since + self.rules.max_decode_delay_s",
-            "return False",
-        ),
-        tests=f"{_SCHEDULER}::test_decode_does_not_starve_under_endless_prefill",
     ),
 )

@@ -26,7 +26,7 @@ STREAMING: Final = {
     "more_turn_tokens": 12,
     "past_blocks": 40,
 }
-_NAMES = {"en": "English", "de": "German", "zh": "Chinese"}
+_NAMES = {"de": "German", "zh": "Chinese", "en": "English"}
 
 
 def export(checkpoint: Path, folder: Path) -> None:
@@ -35,12 +35,8 @@ def export(checkpoint: Path, folder: Path) -> None:
     model.load_state_dict(load_file(checkpoint))
     lm_folder = folder / "language_model"
     lm_folder.mkdir(parents=True, exist_ok=True)
-    encoder = {
-        name: part.to(torch.bfloat16).contiguous() for name, part in model.encoder.state_dict().items()
-    }
-    save_file(encoder, folder / "encoder.safetensors")
-    weights = {name: part.to(torch.bfloat16) for name, part in to_hugging_face(model.lm).items()}
-    save_file(weights, lm_folder / "model.safetensors", {"format": "pt"})
+    _save(model.encoder.state_dict(), folder / "encoder.safetensors")
+    _save(to_hugging_face(model.lm), lm_folder / "model.safetensors")
     _write(folder / "config.json", {"encoder": asdict(model.encoder.config), "streaming": STREAMING})
     _write(lm_folder / "config.json", _llama(model))
     _write(
@@ -51,7 +47,7 @@ def export(checkpoint: Path, folder: Path) -> None:
             "end_of_turn": SPECIAL[1],
             "stops": STOPS,
             "source": "en",
-            "markers": {code: VOCABULARY[number] for code, number in LANGUAGES.items()},
+            "markers": {code: VOCABULARY[LANGUAGES[code]] for code in _NAMES},
             "names": _NAMES,
         },
     )
@@ -81,6 +77,14 @@ def _llama(model: Translator) -> dict[str, object]:
         "pad_token_id": 0,
         "dtype": "bfloat16",
     }
+
+
+def _save(weights: dict[str, torch.Tensor], file: Path) -> None:
+    """Writes weights as bfloat16, readable for all."""
+    save_file(
+        {name: part.to(torch.bfloat16).contiguous() for name, part in weights.items()}, file, {"format": "pt"}
+    )
+    file.chmod(0o644)
 
 
 def _write(file: Path, content: object) -> None:

@@ -16,14 +16,18 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from unittest import mock
 
 import numpy as np
+import psutil
 import torch
+from torch import Tensor
 
 from daybreak_server.workloads.base import Group
 from daybreak_server.workloads.sessions import Prefill, Token
 from daybreak_server.workloads.speech.features import SAMPLE_RATE
 from daybreak_server.workloads.speech.model import Speech
+from daybreak_server.workloads.speech.pages import PageTable
 from verification.results import Report, Row
 from verification.tiny_speech.items import Item, make_items, make_session, pcm
 from verification.tiny_speech.lexicon import LANGUAGES, STOPS, TOKENS, text_of
@@ -122,6 +126,32 @@ def _sentences(tokens: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(sentence) for sentence in sentences if sentence]
 
 
+class _Recording(NamedTuple):
+    tokens: list[int]
+    logits: Tensor
+
+
+def _recorded(speech: Speech, items: Sequence[Item], language: str) -> list[_Recording]:
+    """The tokens of each item and the logits that they were chosen from."""
+    rows: dict[int, list[Tensor]] = {}
+    step = speech._lm.step
+
+    def record(tables: Sequence[PageTable], new: Sequence[Tensor]) -> Tensor:
+        logits = step(tables, new)
+        for table, row in zip(tables, logits, strict=True):
+            rows.setdefault(id(table), []).append(row)
+            kept.append(table)
+        return logits
+
+    kept: list[PageTable] = []
+    with mock.patch.object(speech._lm, "step", record):
+        written = _batch(speech, items, language, 2)
+    return [
+        _Recording([each.token for each in tokens], torch.stack(logits))
+        for tokens, logits in zip(written, rows.values(), strict=True)
+    ]
+
+
 class _Scores:
     """Adds rows to a report, and prints them as they are measured."""
 
@@ -178,19 +208,46 @@ class _Scores:
             tokens = sum(len(translate(self.speech, [item], language, 2)[0]) for language in LANGUAGES)
             self.add(Row(f"30 s of {name}: tokens written in three languages", tokens, "tokens"))
 
+    def batches(self, items: Sequence[Item]) -> None:
+        """The same items alone and in one batch: whether the tokens are equal, and how much the logits differ."""
+        together = _recorded(self.speech, items, "de")
+        alone = [_recorded(self.speech, [item], "de")[0] for item in items]
+        equal = sum(a.tokens == b.tokens for a, b in zip(together, alone, strict=True))
+        pairs = [(a.logits, b.logits) for a, b in zip(together, alone, strict=True) if a.tokens == b.tokens]
+        differ = max(float((a - b).abs().max()) for a, b in pairs)
+        best = torch.cat([a for a, _ in pairs]).topk(2, -1).values
+        margin = float((best[:, 0] - best[:, 1]).min())
+        note = f"logits differ by at most {differ:.0e}; the two best are at least {margin:.0e} apart"
+        what = f"Sessions whose tokens are the same alone and in a batch of {len(items)}"
+        self.add(Row(what, equal, f"of {len(items)}", target="all", held=equal == len(items), note=note))
+
     def session(self, seconds: float, language: str) -> None:
-        """One long session."""
+        """One long session; what its memory grows by after the first 30 s."""
         item = make_session(seconds, seed=11)
-        tokens = [each.token for each in translate(self.speech, [item], language, 2)[0]]
-        right, count = sentences_right(item, tokens, language)
-        self.add(
-            Row(
-                f"{seconds / 60:g} minutes in one session, {NAMES[language]}: sentences right",
-                100 * right / count,
-                "%",
-                note=f"{right} of {count}",
+        pair = next(pair for pair in self.speech.shape.pairs if pair.target == language)
+        size = 2 * self.speech.shape.block_samples * 2
+        turns = [item.audio[at : at + size] for at in range(0, len(item.audio), size)]
+        self.speech.open("long", pair)
+        tokens: list[int] = []
+        resident, caches = 0, 0
+        for number, turn in enumerate(turns):
+            answers = self.speech.prefill(
+                [Prefill(session="long", audio=turn, last=number == len(turns) - 1)]
             )
+            while isinstance(answers[0], Token) and answers[0].token is not None:
+                tokens.append(answers[0].token)
+                answers = self.speech.decode(["long"])
+            caches = max(caches, self.speech.memory()[0])
+            if number == 32:
+                resident = psutil.Process().memory_info().rss
+        grown = (psutil.Process().memory_info().rss - resident) / 1e6
+        self.speech.close("long")
+        right, count = sentences_right(item, tokens, language)
+        note = (
+            f"{right} of {count}; at most {caches / 1e3:.0f} kB of caches; the process grew by {grown:.1f} MB"
         )
+        what = f"{seconds / 60:g} minutes in one session, {NAMES[language]}: sentences right"
+        self.add(Row(what, 100 * right / count, "%", note=note))
 
 
 ABOUT: Final = (
@@ -202,31 +259,28 @@ ABOUT: Final = (
 
 
 def score(speech: Speech, sentences: int) -> Report:
-    """All scores."""
+    """All scores: the targets with this many sentences, the others with half of them."""
     report = Report("speech-model", "Speech model", ABOUT)
     scores = _Scores(speech, report)
-    items = make_items(sentences, seed=90_000)
-    for language in LANGUAGES:
-        for blocks, target in ((2, 98.0), (1, None), (4, None)):
-            scores.share(
-                f"New voices and sentences, turns of {blocks * BLOCK_SECONDS:.2f} s",
-                items,
-                language,
-                blocks,
-                target,
-            )
-    for decibels, target in ((20.0, None), (10.0, 85.0), (5.0, None), (0.0, None)):
-        noisy = make_items(sentences, seed=50_000, noise_db=decibels)
-        for language in LANGUAGES:
-            scores.share(f"Noise {decibels:.0f} dB below the speech", noisy, language, 2, target)
-    seen = make_items(sentences, seed=90_001, voices=TRAIN_VOICES)
+    items, noisy = make_items(sentences, seed=90_000), make_items(sentences, seed=50_000, noise_db=10.0)
     ends = make_items(sentences, seed=90_002, tail=0.1)
+    half = sentences // 2
     for language in LANGUAGES:
-        scores.share("Voices of the training", seen, language, 2)
-        scores.share("Audio that ends 0.1 s after the last word", ends, language, 2)
+        scores.share("New voices and sentences", items, language, 2, target=98.0)
+        scores.share("Noise 10 dB below the speech", noisy, language, 2, target=85.0)
+        scores.share("Audio that ends 0.1 s after the last word", ends[:half], language, 2)
+    for language in ("de", "zh"):
+        for blocks in (1, 4):
+            scores.share(f"Turns of {blocks * BLOCK_SECONDS:.2f} s", items[:half], language, blocks)
+    for decibels in (20.0, 5.0, 0.0):
+        scores.share(
+            f"Noise {decibels:.0f} dB below the speech", make_items(half, seed=5, noise_db=decibels), "de", 2
+        )
+    scores.share("Voices of the training", make_items(half, seed=90_001, voices=TRAIN_VOICES), "de", 2)
     for voice in ("en+whisper", "en-us-nyc"):
-        scores.share(f"The voice {voice}", make_items(sentences // 2, seed=51_000, voices=[voice]), "de", 2)
+        scores.share(f"The voice {voice}", make_items(half, seed=51_000, voices=[voice]), "de", 2)
     scores.silence()
+    scores.batches(items[:BATCH])
     for language in LANGUAGES:
         scores.session(180, language)
     return report
@@ -240,6 +294,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--sentences", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="only new voices and sentences, turns of 0.96 s")
+    parser.add_argument("--minutes", type=float, help="only one session of so many minutes, in Chinese")
     parser.add_argument("--save", action="store_true")
     options: Any = parser.parse_args()
     speech = load(options.model)
@@ -249,6 +304,9 @@ def main() -> None:
             scores.share("New voices and sentences", items, language, 2)
         ends = make_items(options.sentences, seed=2, tail=0.1, noise_db=10.0)
         scores.share("Noise at 10 dB, the audio ends 0.1 s after the last word", ends, "de", 2)
+        return
+    if options.minutes:
+        _Scores(speech, Report("session", "", "")).session(60 * options.minutes, "zh")
         return
     report = score(speech, options.sentences)
     if options.save:

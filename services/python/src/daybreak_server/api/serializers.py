@@ -14,6 +14,7 @@ from daybreak.wire import (
     Pool,
     PoolCondition,
     PoolGroup,
+    PoolSessions,
     Priority,
     ServingPoolHealth,
     WakeHistory,
@@ -24,6 +25,7 @@ from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import NOT_WAKING, WAKE_PHASES, GroupRecord, PoolView, WakePhase
 from daybreak_server.domain.routing import RoutingPolicy
+from daybreak_server.domain.sessions import SessionsOverview
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, State, TaskRecord
 
 GROUPS_SHOWN = 500
@@ -223,11 +225,18 @@ def group(record: GroupRecord, *, admin: bool) -> PoolGroup:
 
 
 def pool(
-    entry: PoolEntry, view: PoolView, now_ms: int, *, admin: bool, default_routing: RoutingPolicy
+    entry: PoolEntry,
+    view: PoolView,
+    now_ms: int,
+    *,
+    admin: bool,
+    default_routing: RoutingPolicy,
+    sessions: SessionsOverview | None = None,
 ) -> Pool:
     """A pool as clients see it. Only admins see the tasks of its groups, which may be other tenants'.
 
     ``default_routing``: the policy of pools for which neither an administrator nor the settings choose one.
+    ``sessions``: those of a pool of kind ``sessions``.
     """
     online = entry.spec.kind == PoolKind.ONLINE
     groups = [group(record, admin=admin) for record in view.groups[:GROUPS_SHOWN]]
@@ -241,7 +250,8 @@ def pool(
         oldest_wait_s=_rounded(view.oldest_wait_s),
         requests=view.demand if online else None,
         requests_waiting=max(0, view.demand - _held(view)) if online else None,
-        groups_needed=view.wanted if online else None,
+        groups_needed=view.wanted if online or sessions is not None else None,
+        sessions=None if sessions is None else _sessions(sessions),
         routing=(view.routing or entry.settings.routing or default_routing).value if online else None,
         groups=groups,
         groups_wanted=entry.settings.groups if view.report is None else view.report.wanted,
@@ -249,6 +259,17 @@ def pool(
         wake=_wake_history(view, now_ms),
         condition=_condition(view),
         input_schema=entry.input_schema,
+    )
+
+
+def _sessions(overview: SessionsOverview) -> PoolSessions:
+    measured = [group.measured for group in overview.groups]
+    return PoolSessions(
+        open=overview.open,
+        waiting=overview.waiting,
+        lag_ms=max((group.lag_ms for group in measured), default=0.0),
+        latency_multiplier=max((group.latency_multiplier for group in measured), default=1),
+        full=bool(measured) and all(group.full for group in measured),
     )
 
 

@@ -109,6 +109,17 @@ def demo(context: typer.Context, config: Config = None) -> None:
     finish(Program("daybreak_server.local.demo", "run_demo"), settings_of(context, config))
 
 
+@app.command("demo-speech")
+def demo_speech(context: typer.Context, config: Config = None) -> None:
+    """Translate speech while it is spoken, for one speaker and then for eight users at once, then stop.
+
+    Starts a pool of the tiny speech model that the package contains. Shows German and Chinese text growing
+    word by word, how far it lags, and the sizes of the batches that eight users share.
+    """
+    program = Program("daybreak_server.local.demo_speech.demo", "run_demo")
+    finish(program, settings_of(context, config), workloads=False)
+
+
 @app.command("demo-serve")
 def demo_serve(
     context: typer.Context,

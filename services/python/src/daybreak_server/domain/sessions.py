@@ -194,6 +194,8 @@ class SessionsMeasured:
     """The largest multiplier of its sessions."""
     room: int = 0
     """How many more sessions fit into its memory."""
+    batches: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    """How many batches of each size it has run since it started, by phase."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 BUFFER_BYTES = 4 * 1024 * 1024
 """The most that may wait for the reader: some 20,000 lines."""
@@ -60,7 +60,7 @@ class LineWriter:
         fd: int,
         *,
         lost: Callable[[int], bytes],
-        make: Callable[[Iterable[Facts]], bytes],
+        make: Callable[[Sequence[Facts]], bytes],
         buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         self._fd, self._may_block = _open(fd)

@@ -17,7 +17,7 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -164,12 +164,14 @@ def _json(value: Mapping[str, Any] | str) -> bytes:
         return json.dumps(value if isinstance(value, str) else dict(value), default=str).encode()
 
 
-def submit_lines(submits: Iterable[tuple[float, tuple[str, ...]]]) -> bytes:
+def submit_lines(submits: Sequence[tuple[float, tuple[str, ...]]]) -> bytes:
     """The JSON lines about submits, newlines included: the same as from :func:`json_line`, but made faster.
 
     Each has its time, and the task, the tenant, the trace id (or an empty text) and the request id.
     Neither the id of a task nor that of a trace has a character that JSON escapes.
     """
+    request_ids = "".join([texts[-1] for _, texts in submits])
+    are_plain = request_ids.isascii() and request_ids.encode().isalnum()  # `isalnum` of bytes is far faster
     lines: list[str] = []
     last, shown_time, tenant, shown_tenant = -1, "", "", ""
     for at, (task, owner, trace_id, request_id) in submits:
@@ -178,7 +180,7 @@ def submit_lines(submits: Iterable[tuple[float, tuple[str, ...]]]) -> bytes:
             last, shown_time = millisecond, _millisecond(millisecond)
         if owner != tenant:
             tenant, shown_tenant = owner, _escaped(owner)
-        shown_id = request_id if request_id.isalnum() else _escaped(request_id)
+        shown_id = request_id if are_plain or request_id.isalnum() else _escaped(request_id)
         trace = f',"trace_id":"{trace_id}"' if trace_id else ""
         lines.append(
             f'{{"timestamp":"{shown_time}"{_OF_SUBMITS}{task} submitted","change":"submitted",'

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ def float32(samples: list[float]) -> bytes:
     return array("f", samples).tobytes()
 
 
+@lru_cache
 def noise(seconds: float, seed: int = 1) -> bytes:
     """Samples at 16 kHz of which each block is different, so that a lost or repeated one is seen."""
     state, values = seed, array("h")

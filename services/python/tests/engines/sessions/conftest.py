@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from daybreak_server.domain.sessions import (
     SessionEventType,
     SessionId,
 )
+from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.tree import Settings
 from testkit.valkey import Server
 
@@ -36,6 +38,7 @@ LEADER = f"""
 import logging, os, sys
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
 from daybreak_server import wiring
+from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.tree import Settings
 rank = wiring.build_rank(
     Settings.model_validate_json(sys.stdin.readline()), "{POOL}", on_broken=lambda why: os._exit(70), with_watchdog=True
@@ -92,7 +95,8 @@ class SpeechPool:
 
     async def _tick(self) -> None:
         while True:
-            await self.tasks.tick(POOL)
+            with contextlib.suppress(StoreError):
+                await self.tasks.tick(POOL)
             await asyncio.sleep(0.5)
 
     async def start_group(self) -> Group:
@@ -156,6 +160,23 @@ class SpeechPool:
         await self.tasks.close()
 
 
+def settings_of(server: Server, folder: Path, **options: Any) -> Settings:
+    """Settings with the pool. The prefix keeps its keys apart from those of other tests."""
+    defaults: dict[str, Any] = {"workload": POOL, "lease": {"lease_s": 4}, "drain_s": 5}
+    return Settings.model_validate(
+        {
+            "data_dir": str(folder),
+            "redis": {"url": server.url, "prefix": f"test-{ulid().lower()}"},
+            "pools": {POOL: defaults | options},
+        }
+    )
+
+
+def pool_of(settings: Settings, folder: Path) -> SpeechPool:
+    """The pool of these settings."""
+    return SpeechPool(settings, folder)
+
+
 def noise(seconds: float, *, seed: int = 1) -> bytes:
     """Audio that no other seed has. Its length is not a whole number of blocks."""
     import random
@@ -169,15 +190,7 @@ async def speech(valkey: Server, tmp_path: Path) -> AsyncIterator[Callable[..., 
     made: list[SpeechPool] = []
 
     def make(**options: Any) -> SpeechPool:
-        defaults: dict[str, Any] = {"workload": POOL, "lease": {"lease_s": 4}, "drain_s": 5}
-        settings = Settings.model_validate(
-            {
-                "data_dir": str(tmp_path),
-                "redis": {"url": valkey.url, "prefix": f"test-{ulid().lower()}"},
-                "pools": {POOL: defaults | options},
-            }
-        )
-        made.append(SpeechPool(settings, tmp_path))
+        made.append(pool_of(settings_of(valkey, tmp_path, **options), tmp_path))
         return made[-1]
 
     yield make

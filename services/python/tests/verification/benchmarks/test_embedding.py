@@ -216,30 +216,29 @@ def test_a_peer_answers_the_vectors_of_the_model(contender: Contender, tmp_path:
         assert server.rss_bytes() > 0
 
 
-def test_samples_are_counted_by_what_their_stacks_work_on() -> None:
-    """The model's frames count as the model, although batching and HTTP call it."""
-    raw = (
-        "run (threading.py:1);_work (/x/daybreak_server/batching/executor.py:9);encode (/x/embed/model.py:3) 60\n"
-        "run (threading.py:1);_work (/x/daybreak_server/batching/executor.py:9) 5\n"
-        "serve (/x/engines/serving/http_app.py:2);texts (/x/text/tokens.py:8) 20\n"
-        "serve (/x/engines/serving/http_app.py:2) 10\n"
-        "main (/x/other.py:1) 5\n"
-        "\n"
-    )
-    assert profile.shares_of(raw) == {
-        "model": 60, "batching": 5, "tokenising": 20, "HTTP": 10, "other code": 5,
-    }  # fmt: skip
+def test_the_time_of_request_threads_is_divided() -> None:
+    """What was timed apart is taken out of their time, and the rest is the passing between threads."""
+    used = {"group: model": 4.0, profile.REQUESTS: 0.6}
+    alone = {profile.TOKENISING: 0.02, profile.JSON_PARTS: 0.08}
+    parts = profile.split(used, alone)
+    assert parts == {"group: model": 4.0, **alone, profile.HANDED: pytest.approx(0.5)}
+    assert profile.split({profile.REQUESTS: 0.05}, alone)[profile.HANDED] == 0.0
 
 
 def test_the_profile_names_the_parts_with_their_shares() -> None:
     """The largest part comes first."""
-    parts = {("gateway", "HTTP"): 1.0, ("group", "model"): 3.0}
+    parts = {"gateway: HTTP": 1.0, "group: model": 3.0}
     report = profile.report(profile.Profile(parts=parts, rate=200.0, mean_batch=9.0))
     assert [(row.what, row.value, row.note) for row in report.rows] == [
         ("group: model", 3.0, "75.0 %"),
         ("gateway: HTTP", 1.0, "25.0 %"),
     ]
-    assert "takes 4.00 ms of CPU time, at 200 requests/s" in report.about
+    assert "takes 4.00 ms of CPU time in all, at 200 requests/s" in report.about
+
+
+def test_reading_and_writing_a_request_takes_time() -> None:
+    """The code of the workload runs, for each text."""
+    assert profile.json_ms(texts("short")[:20]) > 0
 
 
 def test_the_picture_has_a_cell_for_each_setting(tmp_path: Path) -> None:

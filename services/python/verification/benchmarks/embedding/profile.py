@@ -1,68 +1,61 @@
 """The part ``profile``: where the CPU time of Daybreak goes while callers embed texts.
 
-py-spy samples the stacks of the threads that run, in the gateway and in the group. The first rule that a stack matches
-names what it works on. The kernel knows how much CPU time each process used, so the shares of the samples become
-milliseconds for each request.
+The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. The threads
+of requests do three things; tokenising, and reading and writing JSON, are timed apart, with the same code and texts.
+So nothing slows down the processes while they are measured.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
-import sys
-import tempfile
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 
+from daybreak_server.workloads.embed.answers import answer, read_openai
+from daybreak_server.workloads.serving import Request
+from daybreak_server.workloads.text.tokens import TextTokenizer
 from verification.benchmarks.competitors.contenders import ENVIRONMENTS
 from verification.benchmarks.competitors.environments import install
-from verification.benchmarks.embedding import bed, client
+from verification.benchmarks.embedding import client
 from verification.benchmarks.embedding.bed import Server
 from verification.benchmarks.embedding.contenders import DAYBREAK, HERE
 from verification.benchmarks.embedding.texts import texts
 from verification.results import Report, Row
 
 PROFILER = ENVIRONMENTS / "py-spy"
-CLIENTS, PER_S = 32, 100
-GATEWAY, GROUP = "gateway", "group"
-GATEWAY_COMMAND, GROUP_COMMAND = "daybreak_server.entrypoints.gateway", "ray::ServeReplica"
-RULES: Sequence[tuple[str, Sequence[str]]] = (
-    ("model", ("embed/model.py",)),
-    ("tokenising", ("text/tokens.py",)),
-    ("JSON and base64", ("embed/answers.py", "text/requests.py", "json/")),
-    ("batching", ("daybreak_server/batching/", "text/batches.py")),
-    (
-        "HTTP",
-        (
-            "uvicorn/",
-            "engines/serving/",
-            "starlette/",
-            "fastapi/",
-            "httptools",
-            "h11/",
-            "adapters/http",
-            "api/",
-        ),
-    ),
-    ("Redis", ("redis/",)),
-)
-REST = "other code"
+CLIENTS = 32
+SETTLE_S = 5.0
+GROUP, OTHERS = "ray::ServeReplica:embed", "Ray and the other processes"
+PROCESSES = {"daybreak_server.entrypoints.gateway": "gateway: HTTP and routing", "valkey-server": "Redis"}
+"""What a process does, by a part of its command."""
+THREADS = {"batches": "group: model", "http": "group: HTTP", "request-": "group: requests"}
+"""What a thread of the group does, by the beginning of its name."""
+REQUESTS, TOKENISING, JSON_PARTS = "group: requests", "group: tokenising", "group: JSON and base64"
+HANDED = "group: passing requests between threads"
 ABOUT = (
     "Where the CPU time of a request goes: {clients} clients send one short text each, one after the other, through "
-    "the gateway, with `eager` batches of at most 32 texts. py-spy samples the stacks of the gateway and of the group, "
-    "{per_s} times a second; the kernel counts the CPU time of all processes. In all, a request takes {total:.2f} ms "
-    "of CPU time, at {rate:.0f} requests/s; batches have {batch:.1f} texts on average."
+    "the gateway, with `eager` batches of at most 32 texts. The kernel counts the time of each thread. *Model* is the "
+    "thread that forms the batches and runs them. Tokenising and JSON are timed apart, with the same code and texts. A "
+    "request takes {total:.2f} ms of CPU time in all, at {rate:.0f} requests/s; batches have {batch:.1f} texts on "
+    "average."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """CPU milliseconds for each request, by process and what it works on."""
+    """CPU milliseconds for each request, by what they were used for."""
 
-    parts: Mapping[tuple[str, str], float]
+    parts: Mapping[str, float]
     rate: float
     mean_batch: float
 
@@ -72,98 +65,100 @@ class Profile:
         return sum(self.parts.values())
 
 
-def what_of(stack: str) -> str:
-    """What a stack works on. Its frames are separated by semicolons."""
-    for what, files in RULES:
-        if any(file in stack for file in files):
-            return what
-    return REST
+def measured(server: Server, model: str, seconds: float) -> Profile:
+    """Profile Daybreak, which runs. :raises subprocess.CalledProcessError: if py-spy cannot be installed."""
+    install("py-spy", PROFILER, HERE / "requirements" / "py-spy.txt")
+    chosen = texts("short")
+    alone = {TOKENISING: tokenising_ms(model, chosen), JSON_PARTS: json_ms(chosen)}
+    server.use(DAYBREAK.variants[0])
+    requests = server.requests(chosen)
+    client.load(server.port, requests, clients=CLIENTS, window=client.Window(seconds=1.0))
+    time.sleep(SETTLE_S)
+    before, batches = _cpu_ms(server), server.batches()
+    window = client.Window(seconds=seconds, warm_s=0.2)
+    samples = client.load(server.port, requests, clients=CLIENTS, window=window)
+    after, ended = _cpu_ms(server), server.batches()
+    names = _names(server)
+    count, items = ended[0] - batches[0], ended[1] - batches[1]
+    used: Counter[str] = Counter()
+    for key, cpu_ms in after.items():
+        used[_what(key, names)] += (cpu_ms - before.get(key, 0.0)) / items
+    return Profile(parts=split(used, alone), rate=samples.rate, mean_batch=items / max(1, count))
 
 
-def shares_of(raw: str) -> Counter[str]:
-    """The number of samples by what they work on, from py-spy's format ``raw``: a stack and a count in each line."""
-    found: Counter[str] = Counter()
-    for line in raw.splitlines():
-        stack, _, count = line.rpartition(" ")
-        if stack and count.isdigit():
-            found[what_of(stack)] += int(count)
+def split(used: Mapping[str, float], alone: Mapping[str, float]) -> dict[str, float]:
+    """Divide the time of the request threads into what was timed apart and the rest."""
+    parts = {what: cpu_ms for what, cpu_ms in used.items() if what != REQUESTS}
+    rest = used.get(REQUESTS, 0.0) - sum(alone.values())
+    return {**parts, **alone, HANDED: max(0.0, rest)}
+
+
+def tokenising_ms(model: str, chosen: list[str]) -> float:
+    """CPU milliseconds for tokenising a text, as the group does it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = TextTokenizer(AutoTokenizer.from_pretrained(model, local_files_only=True), most=256, cut=True)
+    return _timed_ms(lambda text: tokenizer.texts([text], "input"), chosen)
+
+
+def json_ms(chosen: list[str]) -> float:
+    """CPU milliseconds for reading a request and writing its answer, as the group does it."""
+    vector = np.linspace(-0.1, 0.1, 384, dtype=np.float32)
+
+    def both(text: str) -> None:
+        body = json.dumps({"input": text, "encoding_format": "base64"}).encode()
+        request = Request(method="POST", path="/v1/embeddings", body=body)
+        wanted = read_openai(request, most=2048, dimensions=384)
+        answer(wanted, [vector], model="minilm", tokens=9, cut=[])
+
+    return _timed_ms(both, chosen)
+
+
+def _timed_ms(work: Callable[[str], Any], chosen: list[str]) -> float:
+    for text in chosen:
+        work(text)
+    began = time.process_time()
+    for text in chosen:
+        work(text)
+    return 1000 * (time.process_time() - began) / len(chosen)
+
+
+def _cpu_ms(server: Server) -> dict[tuple[str, int], float]:
+    """CPU milliseconds so far: of each thread of the group, and of each other process."""
+    found = {}
+    for process in server.processes():
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+            command = " ".join(process.cmdline())
+            if GROUP in command:
+                for thread in process.threads():
+                    ran = Path(f"/proc/{process.pid}/task/{thread.id}/schedstat").read_text().split()[0]
+                    found[GROUP, thread.id] = int(ran) / 1e6
+            else:
+                used = process.cpu_times()
+                found[command, process.pid] = 1000 * (used.user + used.system)
     return found
 
 
-def measured(model: str, seconds: float) -> Profile:
-    """Run Daybreak, and profile it. :raises subprocess.CalledProcessError: if py-spy cannot be installed."""
-    install("py-spy", PROFILER, HERE / "requirements" / "py-spy.txt")
-    with tempfile.TemporaryDirectory(prefix="embed-") as folder:
-        running = bed.running(DAYBREAK, DAYBREAK.variants[0], folder=Path(folder), model=model)
-        with running as server:
-            requests = server.requests(texts("short"))
-            client.load(server.port, requests, clients=CLIENTS, window=client.Window(seconds=1.0))
-            kinds = {process.pid: _kind(process) for process in server.processes()}
-            return _profile(server, kinds, requests, seconds, Path(folder))
+def _names(server: Server) -> dict[int, str]:
+    """The names of the group's threads, by the kernel's ids."""
+    pid = next(process.pid for process in server.processes() if GROUP in " ".join(process.cmdline()))
+    command = [str(PROFILER / "bin" / "py-spy"), "dump", "--pid", str(pid), "--json"]
+    dump = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return {thread["os_thread_id"]: thread["thread_name"] or "" for thread in json.loads(dump)}
 
 
-def _profile(
-    server: Server, kinds: Mapping[int, str], requests: Sequence[bytes], seconds: float, folder: Path
-) -> Profile:
-    profilers = {
-        kind: _record(pid, seconds, folder / kind) for pid, kind in kinds.items() if kind in (GATEWAY, GROUP)
-    }
-    before, batches = server.cpu_s(), server.batches()
-    samples = client.load(
-        server.port, requests, clients=CLIENTS, window=client.Window(seconds=seconds, warm_s=0.2)
-    )
-    after, ended = server.cpu_s(), server.batches()
-    count, items = ended[0] - batches[0], ended[1] - batches[1]
-    used: Counter[str] = Counter()
-    for pid, cpu_s in after.items():
-        used[kinds.get(pid, "Ray and others")] += 1000 * (cpu_s - before.get(pid, 0.0)) / items
-    parts: dict[tuple[str, str], float] = {}
-    for kind, cpu_ms in used.items():
-        shares = Counter({"": 1})
-        if kind in profilers:
-            profilers[kind].wait(60)
-            shares = shares_of((folder / kind).read_text())
-        for what, number in shares.items():
-            parts[kind, what] = cpu_ms * number / shares.total()
-    return Profile(parts=parts, rate=samples.rate, mean_batch=items / max(1, count))
-
-
-def _kind(process: psutil.Process) -> str:
-    try:
-        command = " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        command = ""
-    known = {GATEWAY_COMMAND: GATEWAY, GROUP_COMMAND: GROUP, "valkey-server": "Redis"}
-    return next((kind for part, kind in known.items() if part in command), "Ray and others")
-
-
-def _record(pid: int, seconds: float, path: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [
-            str(PROFILER / "bin" / "py-spy"), "record", "--pid", str(pid), "--duration", str(max(1, round(seconds))),
-            "--rate", str(PER_S), "--format", "raw", "--full-filenames", "--nonblocking", "--output", str(path),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=sys.stderr,
-    )  # fmt: skip
+def _what(key: tuple[str, int], names: Mapping[int, str]) -> str:
+    command, number = key
+    if command != GROUP:
+        return next((what for part, what in PROCESSES.items() if part in command), OTHERS)
+    name = re.sub(r"\d+$", "", names.get(number, ""))
+    return THREADS.get(name, "group: other threads")
 
 
 def report(found: Profile) -> Report:
     """The report."""
-    about = ABOUT.format(
-        clients=CLIENTS, per_s=PER_S, total=found.total_ms, rate=found.rate, batch=found.mean_batch
-    )
+    about = ABOUT.format(clients=CLIENTS, total=found.total_ms, rate=found.rate, batch=found.mean_batch)
     made = Report("embedding-profile", title="The CPU time of a request", about=about)
-    for (kind, what), cpu_ms in sorted(found.parts.items(), key=lambda part: -part[1]):
-        share = cpu_ms / found.total_ms
-        made.add(
-            Row(
-                f"{kind}: {what}" if what else kind,
-                round(cpu_ms, 3),
-                "ms",
-                note=f"{100 * share:.1f} %",
-                detail=share < 0.005,
-            )
-        )
+    for what, cpu_ms in sorted(found.parts.items(), key=lambda part: -part[1]):
+        made.add(Row(what, round(cpu_ms, 3), "ms", note=f"{100 * cpu_ms / found.total_ms:.1f} %"))
     return made

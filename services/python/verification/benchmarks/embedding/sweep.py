@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from verification.benchmarks.embedding import bed, client, picture
-from verification.benchmarks.embedding.contenders import DAYBREAK, Variant
+from verification.benchmarks.embedding import client, picture
+from verification.benchmarks.embedding.bed import Server
+from verification.benchmarks.embedding.contenders import Variant
 from verification.benchmarks.embedding.measure import show
 from verification.benchmarks.embedding.texts import texts
 from verification.results import Report, Row
@@ -31,24 +31,21 @@ Cells = dict[tuple[int, float], tuple[float, float]]
 """Requests per second and mean batch, by batch size and timeout."""
 
 
-def measured(model: str, grid: Grid) -> Cells:
-    """Measure all settings in one server."""
+def measured(server: Server, grid: Grid) -> Cells:
+    """Measure all settings in Daybreak, which runs."""
     cells: Cells = {}
-    with tempfile.TemporaryDirectory(prefix="embed-") as folder:
-        running = bed.running(DAYBREAK, DAYBREAK.variants[0], folder=Path(folder), model=model)
-        with running as server:
-            requests = server.requests(texts("short"))
-            client.load(server.port, requests, clients=CLIENTS, window=client.Window(seconds=1.0))
-            for size in grid.sizes:
-                for timeout_ms in grid.timeouts_ms:
-                    change = {"mode": "timed", "max_batch_size": size, "batch_timeout_ms": timeout_ms}
-                    server.use(Variant(what=f"{size} texts, {timeout_ms} ms", change=change))
-                    before = server.batches()
-                    window = client.Window(seconds=grid.seconds, warm_s=0.2)
-                    samples = client.load(server.port, requests, clients=CLIENTS, window=window)
-                    batches, items = (now - then for now, then in zip(server.batches(), before, strict=True))
-                    cells[size, timeout_ms] = samples.rate, items / max(1, batches)
-                    show(f"{size} texts, {timeout_ms:g} ms: {samples.rate:.0f} requests/s")
+    requests = server.requests(texts("short"))
+    client.load(server.port, requests, clients=CLIENTS, window=client.Window(seconds=1.0))
+    for size in grid.sizes:
+        for timeout_ms in grid.timeouts_ms:
+            change = {"mode": "timed", "max_batch_size": size, "batch_timeout_ms": timeout_ms}
+            server.use(Variant(what=f"{size} texts, {timeout_ms} ms", change=change))
+            before = server.batches()
+            window = client.Window(seconds=grid.seconds, warm_s=0.2)
+            samples = client.load(server.port, requests, clients=CLIENTS, window=window)
+            batches, items = (now - then for now, then in zip(server.batches(), before, strict=True))
+            cells[size, timeout_ms] = samples.rate, items / max(1, batches)
+            show(f"{size} texts, {timeout_ms:g} ms: {samples.rate:.0f} requests/s")
     return cells
 
 

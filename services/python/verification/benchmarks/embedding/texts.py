@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 
 _SENTENCE = (
     "how do I bake a good loaf of bread at home without a mixer when there is little time and only some old flour left "
@@ -22,7 +21,7 @@ KINDS = {
 }
 
 
-def texts(kind: str, *, seed: int = 16) -> Sequence[str]:
+def texts(kind: str, *, seed: int = 16) -> list[str]:
     """Distinct texts of a kind, the same in every run."""
     chance = random.Random(f"{kind} {seed}")
 

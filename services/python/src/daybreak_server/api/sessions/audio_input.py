@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Converter
 from daybreak_server.api.sessions.service import PATIENCE_S
 from daybreak_server.domain.sessions import SAMPLE_BYTES, SAMPLE_RATE, SessionRecord, SessionState
-from daybreak_server.ports.sessions import SessionStore
+from daybreak_server.ports.sessions import AudioBacklogError, SessionStore
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 MAX_AHEAD_S = 60
@@ -106,6 +106,9 @@ class AudioInput:
         while True:
             try:
                 return await call()
+            except AudioBacklogError:
+                # The model is behind. Nothing is wrong with the store, so its patience begins again.
+                deadline, delay_s = clock() + self._patience_s, _POLL_S
             except StoreUnavailableError:
                 if clock() + delay_s > deadline:
                     raise

@@ -16,8 +16,8 @@ from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import from_validation
 from daybreak_server.api.http.request_body import idempotency_key, read_json
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.sessions import specs, views
-from daybreak_server.api.sessions.infinisst import scheduler, serving
+from daybreak_server.api.sessions import page, specs, views
+from daybreak_server.api.sessions.infinisst import operations, scheduler, serving
 from daybreak_server.api.sessions.realtime import routes as realtime_routes
 from daybreak_server.api.sessions.recordings import routes as recording_routes
 from daybreak_server.api.sessions.service import SessionService
@@ -76,8 +76,10 @@ def router(ctx: Dependencies) -> APIRouter:
         """Send audio to a session and receive its events."""
         await SessionStream(service, sockets, socket, id).serve()
 
+    page.add(routes)
     realtime_routes.add(routes, service, sockets)
     recording_routes.add(routes, ctx)
     serving.add(routes, service, sockets)
     scheduler.add(routes, service)
+    operations.add(routes, service)
     return routes

@@ -22,7 +22,7 @@ from daybreak_server.domain.sessions import (
     SessionId,
     SessionRecord,
 )
-from daybreak_server.ports.sessions import SessionEvents, SessionStore
+from daybreak_server.ports.sessions import SessionStore
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 PATIENCE_S = 30.0
@@ -44,10 +44,6 @@ class SessionService:
     def store(self) -> SessionStore:
         """The store of sessions."""
         return self.ctx.services.sessions
-
-    @property
-    def _events(self) -> SessionEvents:
-        return self.ctx.services.session_events
 
     async def open(
         self,
@@ -132,7 +128,7 @@ class SessionService:
         delay_s = _BACKOFF_S[0]
         while True:
             began = clock()
-            stream = self._events.follow_session(session, after=after)
+            stream = self.ctx.services.session_events.follow_session(session, after=after)
             try:
                 async with aclosing(cast("AsyncGenerator[SessionEvent, None]", stream)) as events:
                     async for event in events:

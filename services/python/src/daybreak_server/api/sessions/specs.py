@@ -138,3 +138,31 @@ def recording(name: str) -> dict[str, Any]:
     content = {"multipart/form-data": {"schema": schema}}
     spec["openapi_extra"]["requestBody"] = {"required": True, "content": content}
     return spec
+
+
+RAY_STATS = route_spec(
+    "ray_stats",
+    Code.BAD_HEADER,
+    Code.NO_SUCH_POOL,
+    *STORE,
+    ok={200: ("The sessions, groups and batching of the pool.", None)},
+    media=_ANSWER,
+)
+STATS = route_spec(
+    "scheduler_stats",
+    Code.BAD_HEADER,
+    Code.NO_SUCH_POOL,
+    *STORE,
+    ok={200: ("The queues.", None)},
+    media=_ANSWER,
+)
+CONFIGURE = route_spec(
+    "ray_configure",
+    *BODY,
+    Code.FORBIDDEN,
+    Code.NO_SUCH_POOL,
+    *STORE,
+    ok={200: ("The values that hold now.", None)},
+    body={"type": "object"},
+    media=_ANSWER,
+)

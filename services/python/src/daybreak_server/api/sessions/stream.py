@@ -37,7 +37,6 @@ class SessionStream:
         self._sockets = sockets
         self._socket = socket
         self._session = session
-        self._acked = 0.0
 
     async def serve(self) -> None:
         """Serve the connection until the session or the connection ends."""
@@ -54,7 +53,7 @@ class SessionStream:
         await self._send({"type": "ready", "session": shown, "send_from": audio.send_from})
         if record.state is SessionState.ENDED and seen >= parse_id(record.last_event):
             return
-        await self._sockets.both(self._read(audio), self._write(record, after))
+        await self._sockets.both(self._read(audio), self._write(record, after), self._acknowledge(audio))
 
     async def _write(self, record: SessionRecord, after: str) -> None:
         session = record.session.id
@@ -68,7 +67,6 @@ class SessionStream:
             try:
                 if isinstance(frame, bytes):
                     await audio.append(frame)
-                    await self._acknowledge(audio)
                 else:
                     await self._control(audio, frame)
             except ApiError as exc:
@@ -93,12 +91,14 @@ class SessionStream:
             )
 
     async def _acknowledge(self, audio: AudioInput) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._acked < _ACK_S:
-            return
-        self._acked = now
-        received_ms = views.milliseconds(audio.record.received)
-        await self._send({"type": "received", "send_from": audio.needed_from, "received_ms": received_ms})
+        """Say from time to time which audio has arrived, also after the last frame: the client may wait for that."""
+        acknowledged = audio.needed_from
+        while True:
+            await asyncio.sleep(_ACK_S)
+            if audio.needed_from > acknowledged:
+                acknowledged = audio.needed_from
+                received_ms = views.milliseconds(audio.record.received)
+                await self._send({"type": "received", "send_from": acknowledged, "received_ms": received_ms})
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self._socket.send_text(json.dumps(message, ensure_ascii=False))

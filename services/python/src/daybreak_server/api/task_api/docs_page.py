@@ -59,11 +59,11 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
 
 
 def _bodies(operation: dict[str, Any]) -> Iterator[Any]:
-    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
-    if content is None:
+    content = operation.get("requestBody", {}).get("content", {})
+    if not content:
         yield None
         return
-    for example in content.get("examples", {}).values():
+    for example in content.get("application/json", {}).get("examples", {}).values():
         yield example["value"]
 
 

@@ -70,6 +70,14 @@ class Trace(Generic[K]):
         return iter(self._records)
 
     @property
+    def by_size(self) -> dict[str, dict[int, int]]:
+        """How many batches of each size there were, by phase."""
+        found: dict[str, dict[int, int]] = {}
+        for (phase, size), count in sorted(self.sizes.items()):
+            found.setdefault(phase.value, {})[size] = count
+        return found
+
+    @property
     def last(self) -> BatchRecord[K] | None:
         """The newest record."""
         return self._records[-1] if self._records else None

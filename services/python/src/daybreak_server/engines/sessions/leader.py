@@ -93,6 +93,7 @@ class SessionsLeader:
             write=self._threads.commit,
         )
         self._use(config.sessions)
+        lease_renewer.update(now=False, load=self._load())
 
     @property
     def broken(self) -> Failed | None:
@@ -234,13 +235,12 @@ class SessionsLeader:
         self._threads.release(leases)
 
     def _record_changes(self) -> Mapping[str, Any]:
+        busy = GroupState.BUSY if len(self.table) else GroupState.IDLE
+        return {"state": GroupState.DRAINING if self._draining else busy, "load": self._load()}
+
+    def _load(self) -> Load:
         used, reserved = cast("SessionModel", self._deps.workload).memory()
-        sessions = len(self.table)
-        busy = GroupState.BUSY if sessions else GroupState.IDLE
-        return {
-            "state": GroupState.DRAINING if self._draining else busy,
-            "load": Load(sessions=sessions, free_memory_bytes=max(0, reserved - used)),
-        }
+        return Load(sessions=len(self.table), free_memory_bytes=max(0, reserved - used))
 
 
 def _only(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -146,6 +146,7 @@ class SessionTable:
             full=self._lag.full,
             latency_multiplier=self._lag.multiplier,
             room=max(0, self.room),
+            batches=self.scheduler.trace.by_size,
         )
         self._adjust(self._sessions.values())
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from daybreak_server.workloads.base import NoInput, WorkloadSpec
-from daybreak_server.workloads.sessions import LanguagePair
+from daybreak_server.workloads.languages import LanguagePair
 
 PAIRS = tuple(
     LanguagePair(source="en", target=code, source_name="English", target_name=name)
@@ -46,4 +46,5 @@ SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
     kind="sessions",
     implementation="daybreak_server.workloads.simulated_speech.model:SimulatedSpeech",
     limits=options_of,
+    pairs=lambda options: PAIRS,
 )

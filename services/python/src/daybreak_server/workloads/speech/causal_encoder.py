@@ -21,25 +21,23 @@ from daybreak_server.workloads.speech.layers import Attend, angles, rotate
 class CausalEncoder:
     """Implements :class:`~daybreak_server.workloads.speech.streaming.StreamingEncoder`."""
 
-    def __init__(self, encoder: SpeechEncoder, slots: int) -> None:
-        self._encoder, config = encoder, encoder.config
+    def __init__(self, module: SpeechEncoder) -> None:
+        self.module, config = module, module.config
         self.block_samples = config.block_frames * HOP
         self.block_embeddings = config.block_embeddings
-        weight = encoder.conv_1.weight
+        states = 2 * config.layers * config.left_blocks * config.block * config.width
+        size = module.conv_1.weight.element_size()
+        self.slot_bytes = (states + FRAMES_BEFORE * config.bands) * size + 4 * OVERLAP + 8
+
+    def reserve(self, slots: int) -> None:
+        """Reserves the memory of all slots."""
+        config, weight = self.module.config, self.module.conv_1.weight
         self._device, self._dtype = weight.device, weight.dtype
         ring = (config.layers, slots, config.left_blocks, config.block, config.heads, config.head_dim)
-        self._keys, self._values = (weight.new_zeros(ring) for _ in range(2))
+        self._keys, self._values = (weight.new_zeros(ring, requires_grad=False) for _ in range(2))
         self._samples = torch.zeros(slots, OVERLAP, device=self._device)
         self._frames = weight.new_zeros(slots, FRAMES_BEFORE, config.bands)
         self._blocks = torch.zeros(slots, dtype=torch.long, device=self._device)
-
-    @staticmethod
-    def slot_bytes(encoder: SpeechEncoder) -> int:
-        """The memory of one slot."""
-        config = encoder.config
-        states = 2 * config.layers * config.left_blocks * config.block * config.width
-        size = encoder.conv_1.weight.element_size()
-        return (states + FRAMES_BEFORE * config.bands) * size + OVERLAP * 4 + 8
 
     def reset(self, slot: int) -> None:
         """Prepares a slot for a new session."""
@@ -48,9 +46,9 @@ class CausalEncoder:
         self._blocks[slot] = 0
 
     @torch.inference_mode()
-    def hear(self, slots: Sequence[int], audio: Tensor) -> Tensor:
+    def encode(self, slots: Sequence[int], audio: Tensor) -> Tensor:
         """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width]."""
-        encoder, config = self._encoder, self._encoder.config
+        encoder, config = self.module, self.module.config
         at = torch.tensor(slots, device=self._device)
         samples = torch.cat((self._samples[at], audio.to(self._device)), 1)
         self._samples[at] = samples[:, -OVERLAP:]

@@ -3,9 +3,15 @@
 ::
 
     config.json          names the parts, the window, and the bound on the tokens of a turn
-    vocabulary.json      the tokens and languages
-    encoder.safetensors  the speech encoder with its adapter
     language_model/      config.json and model.safetensors in the layout of Hugging Face: Llama or Qwen2
+    encoder.safetensors  the causal speech encoder with its adapter
+    vocabulary.json      the tokens and languages
+
+or, if ``encoder.type`` is ``wav2vec2`` or ``whisper``, and with ``vocabulary`` in ``config.json``::
+
+    encoder/             the encoder in the layout of Hugging Face
+    adapter.safetensors  two linear layers from stacked states of the encoder to the language model
+    language_model/      also has the tokenizer
 """
 
 from __future__ import annotations
@@ -20,21 +26,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from daybreak_server.workloads.base import ModelMissingError
+from daybreak_server.workloads.speech.causal_encoder import CausalEncoder
 from daybreak_server.workloads.speech.encoder import EncoderConfig, SpeechEncoder
+from daybreak_server.workloads.speech.hub_vocabulary import HubVocabulary
 from daybreak_server.workloads.speech.language_model import LanguageModel, LanguageModelConfig
+from daybreak_server.workloads.speech.streaming import StreamingEncoder, Vocabulary
 from daybreak_server.workloads.speech.vocabulary import WordVocabulary
-
-TINY: Final = Path(__file__).parent / "tiny"
-"""The tiny model of the package."""
+from daybreak_server.workloads.speech.window_encoder import WindowEncoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechFolder:
     """The parts of a model, loaded."""
 
-    encoder: SpeechEncoder
+    encoder: StreamingEncoder
     language_model: LanguageModel
-    vocabulary: WordVocabulary
+    vocabulary: Vocabulary
     window: int
     """Positions of past turns that the next turn sees."""
     silence_blocks: int
@@ -51,19 +58,35 @@ def read_folder(folder: Path, *, dtype: torch.dtype, device: str) -> SpeechFolde
     """Loads the parts. :raises ModelMissingError: if a file is missing, or is not as it should be."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        encoder = SpeechEncoder(EncoderConfig(**config["encoder"]))
-        encoder.load_state_dict(load_file(folder / "encoder.safetensors"))
-        language_model = read_language_model(folder / "language_model")
-        vocabulary = WordVocabulary.read(folder / "vocabulary.json")
-        streaming = config["streaming"]
+        language_model = read_language_model(folder / "language_model").to(device, dtype).eval()
         return SpeechFolder(
-            encoder=encoder.to(device, dtype).eval(),
-            language_model=language_model.to(device, dtype).eval(),
-            vocabulary=vocabulary,
-            **streaming,
+            encoder=_encoder(folder, config["encoder"], language_model, dtype=dtype, device=device),
+            language_model=language_model,
+            vocabulary=_vocabulary(folder, config.get("vocabulary")),
+            **config["streaming"],
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as exc:
         raise ModelMissingError(f"the speech model in {folder} cannot be loaded: {exc}") from exc
+
+
+def _encoder(
+    folder: Path, content: dict[str, Any], language_model: LanguageModel, *, dtype: torch.dtype, device: str
+) -> StreamingEncoder:
+    kind = content.get("type", "causal")
+    if kind != "causal":
+        return WindowEncoder(folder, content, width=language_model.config.width, dtype=dtype, device=device)
+    module = SpeechEncoder(
+        EncoderConfig(**{name: value for name, value in content.items() if name != "type"})
+    )
+    module.load_state_dict(load_file(folder / "encoder.safetensors"))
+    return CausalEncoder(module.to(device, dtype).eval().requires_grad_(False))
+
+
+def _vocabulary(folder: Path, content: dict[str, Any] | None) -> Vocabulary:
+    """That of ``config.json`` with the tokenizer of the language model, or else ``vocabulary.json``."""
+    if content is not None:
+        return HubVocabulary(folder / "language_model", content)
+    return WordVocabulary.read(folder / "vocabulary.json")
 
 
 FAMILIES: Final = {"llama": False, "qwen2": True}

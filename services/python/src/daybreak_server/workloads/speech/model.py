@@ -12,6 +12,7 @@ run out later.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,14 +30,14 @@ from daybreak_server.workloads.sessions import (
     Shape,
     Token,
 )
-from daybreak_server.workloads.speech.causal_encoder import CausalEncoder
-from daybreak_server.workloads.speech.folder import TINY, SpeechFolder, read_folder
+from daybreak_server.workloads.speech.folder import SpeechFolder, read_folder
 from daybreak_server.workloads.speech.paged_language_model import PAGE_SIZE, PagedLanguageModel
 from daybreak_server.workloads.speech.pages import PageTable, pages_at_most
-from daybreak_server.workloads.speech.spec import SpeechOptions, options_of
+from daybreak_server.workloads.speech.spec import TINY, SpeechOptions, options_of
 from daybreak_server.workloads.text.device import device_of
 
 BYTES_PER_SAMPLE = 2
+RECENT = 8
 
 
 @dataclass(slots=True)
@@ -50,7 +51,8 @@ class _Session:
     """Tokens of the present turn."""
     limit: int = 0
     """The bound on them."""
-    has_text: bool = False
+    recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """The newest tokens, which decide how the text of the next one begins."""
 
 
 class Speech:
@@ -80,7 +82,8 @@ class Speech:
             raise ModelMissingError(
                 f"cache_mb is {self._options.cache_mb:g}, and one session needs {each / 1e6:.1f} MB; raise cache_mb"
             )
-        self._encoder = CausalEncoder(parts.encoder, sessions)
+        self._encoder = parts.encoder
+        self._encoder.reserve(sessions)
         self._lm = PagedLanguageModel(
             parts.language_model,
             sessions=sessions,
@@ -90,7 +93,6 @@ class Speech:
         )
         self._slots = list(range(sessions))[::-1]
         self._sessions: dict[str, _Session] = {}
-        self._slot_bytes = CausalEncoder.slot_bytes(parts.encoder)
         self._block_bytes = self._encoder.block_samples * BYTES_PER_SAMPLE
         self.shape = Shape(
             pairs=self._vocabulary.pairs,
@@ -108,8 +110,9 @@ class Speech:
     def _turn_positions(self, blocks: int) -> int:
         """The most positions of a turn of so many blocks, the silence after the last audio included."""
         blocks += self._parts.silence_blocks
-        markers = max(len(self._vocabulary.marker(pair)) for pair in self._vocabulary.pairs)
-        return blocks * self._parts.encoder.config.block_embeddings + markers + self._limit(blocks)
+        vocabulary = self._vocabulary
+        frame = max(len(vocabulary.opening(pair)) + len(vocabulary.marker(pair)) for pair in vocabulary.pairs)
+        return blocks * self._parts.encoder.block_embeddings + frame + self._limit(blocks)
 
     def _limit(self, blocks: int) -> int:
         return self._parts.first_turn_tokens + (blocks - 1) * self._parts.more_turn_tokens
@@ -119,7 +122,7 @@ class Speech:
         pages = pages_at_most(parts.window, longest_turn, PAGE_SIZE)
         size = parts.language_model.embed.weight.element_size()
         position = 2 * config.layers * config.kv_heads * config.head_dim * size
-        return pages * PAGE_SIZE * position + CausalEncoder.slot_bytes(parts.encoder)
+        return pages * PAGE_SIZE * position + parts.encoder.slot_bytes
 
     def warm_up(self) -> None:
         """Translate a second of silence, alone and for two sessions at once."""
@@ -166,10 +169,9 @@ class Speech:
             session.next = [] if turn.complete else text[-1:]
             session.limit, session.written = self._limit(len(blocks)), len(turn.tokens)
             session.table.begin_turn()
-            self._lm.step(
-                [session.table], [torch.cat((*self._hear([session], [blocks]), self._lm.embed(fed)))]
-            )
-        session.has_text = any(turn.tokens for turn in past)
+            speech = self._hear([session], [blocks])[0]
+            self._lm.step([session.table], [self._turn(session, speech, fed)])
+        session.recent.extend(token for turn in past for token in turn.tokens)
 
     def _newest(self, past: Sequence[PastTurn]) -> Sequence[PastTurn]:
         """The newest turns with as many blocks as decide what comes next."""
@@ -213,10 +215,15 @@ class Speech:
             rows = [row for row, blocks in enumerate(audio) if number < len(blocks)]
             batch = torch.stack([audio[row][number] for row in rows])
             for row, block in zip(
-                rows, self._encoder.hear([sessions[row].slot for row in rows], batch), strict=True
+                rows, self._encoder.encode([sessions[row].slot for row in rows], batch), strict=True
             ):
                 embeddings[row].append(block)
         return [torch.cat(blocks) for blocks in embeddings]
+
+    def _turn(self, session: _Session, speech: Tensor, text: Sequence[int]) -> Tensor:
+        """The embeddings of a turn: the opening, the speech, and the marker with the tokens after it."""
+        opening = self._vocabulary.opening(session.pair)
+        return torch.cat((self._lm.embed(opening), speech, self._lm.embed(text)))
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
         """Hear the audio of one turn for each session, and give each its first token."""
@@ -237,7 +244,7 @@ class Speech:
                 sessions, self._hear(sessions, [audio for *_, audio in rows]), strict=True
             ):
                 session.table.begin_turn()
-                new.append(torch.cat((speech, self._lm.embed(self._vocabulary.marker(session.pair)))))
+                new.append(self._turn(session, speech, self._vocabulary.marker(session.pair)))
             for _, session, audio in rows:
                 session.limit, session.written = self._limit(len(audio)), 0
             best = self._lm.step([session.table for session in sessions], new).argmax(-1).tolist()
@@ -271,8 +278,8 @@ class Speech:
             session.next = []
             return Token(session=name, token=None)
         session.next, session.written = [token], session.written + 1
-        text = self._vocabulary.text(token, first=not session.has_text)
-        session.has_text = True
+        text = self._vocabulary.text(tuple(session.recent), token)
+        session.recent.append(token)
         return Token(session=name, token=token, text=text, ends_segment=self._vocabulary.ends_segment(token))
 
     def _session(self, name: str) -> _Session:
@@ -291,5 +298,5 @@ class Speech:
     def memory(self) -> tuple[int, int]:
         """Bytes of caches in use, and reserved."""
         page, most = self._lm.memory.bytes_per_page, self.shape.max_sessions
-        used = self._lm.pool.used * page + len(self._sessions) * self._slot_bytes
-        return used, self._lm.pool.pages * page + most * self._slot_bytes
+        used = self._lm.pool.used * page + len(self._sessions) * self._encoder.slot_bytes
+        return used, self._lm.pool.pages * page + most * self._encoder.slot_bytes

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from daybreak_server.workloads.base import NoInput, WorkloadSpec
+from daybreak_server.workloads.languages import LanguagePair
+from daybreak_server.workloads.speech.pairs import pairs_of
 
-KIND: Final = "sessions"
-"""The kind of its pools."""
+TINY: Final = Path(__file__).parent / "tiny"
+"""The tiny model of the package."""
 
 
 class SpeechOptions(BaseModel):
@@ -35,9 +38,15 @@ def options_of(options: Mapping[str, Any]) -> SpeechOptions:
     return SpeechOptions.model_validate(dict(options))
 
 
+def _pairs(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
+    model = options_of(options).model
+    return pairs_of(Path(model) if model else TINY)
+
+
 SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
     name="speech",
-    kind=KIND,
+    kind="sessions",
     implementation="daybreak_server.workloads.speech.model:Speech",
     limits=options_of,
+    pairs=_pairs,
 )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from daybreak_server.workloads.sessions import LanguagePair
+from daybreak_server.workloads.languages import LanguagePair
 
 
 class StreamingEncoder(Protocol):
@@ -15,11 +15,16 @@ class StreamingEncoder(Protocol):
 
     block_samples: int
     block_embeddings: int
+    slot_bytes: int
+    """The memory of one slot."""
+
+    def reserve(self, slots: int) -> None:
+        """Reserves the memory of all slots. Called once."""
 
     def reset(self, slot: int) -> None:
         """Prepares a slot for a new session."""
 
-    def hear(self, slots: Sequence[int], audio: Tensor) -> Tensor:
+    def encode(self, slots: Sequence[int], audio: Tensor) -> Tensor:
         """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width]."""
 
 
@@ -30,11 +35,14 @@ class Vocabulary(Protocol):
     ends_turn: frozenset[int]
     """The tokens by which the model says that it writes nothing more in this turn."""
 
-    def marker(self, pair: LanguagePair) -> tuple[int, ...]:
-        """The tokens between the audio of a turn and its text, which name the target language."""
+    def opening(self, pair: LanguagePair) -> tuple[int, ...]:
+        """The tokens before the audio of a turn."""
 
-    def text(self, token: int, *, first: bool) -> str:
-        """What a token adds to the text; ``first``: the session has no text yet."""
+    def marker(self, pair: LanguagePair) -> tuple[int, ...]:
+        """The tokens between the audio of a turn and its text, which name the target language; at least one."""
+
+    def text(self, before: Sequence[int], token: int) -> str:
+        """What a token adds to the text. ``before``: some tokens before it; empty if the session has no text yet."""
 
     def ends_segment(self, token: int) -> bool:
         """Whether a token completes a sentence."""

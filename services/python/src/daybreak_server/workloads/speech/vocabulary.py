@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.workloads.sessions import LanguagePair
+from daybreak_server.workloads.languages import LanguagePair
+from daybreak_server.workloads.speech.pairs import pairs_in
 
 WORD_START = "▁"
 
@@ -24,12 +26,7 @@ class WordVocabulary:
         self._stops = frozenset(numbers[token] for token in content["stops"])
         markers = content["markers"]
         self.ends_turn |= {numbers[token] for token in markers.values()}
-        names = content["names"]
-        source = content["source"]
-        self.pairs = tuple(
-            LanguagePair(source=source, target=code, source_name=names[source], target_name=names[code])
-            for code in markers
-        )
+        self.pairs = pairs_in(content)
         self._markers = {pair: (numbers[markers[pair.target]],) for pair in self.pairs}
 
     @classmethod
@@ -41,11 +38,15 @@ class WordVocabulary:
         """The token of the target language."""
         return self._markers[pair]
 
-    def text(self, token: int, *, first: bool) -> str:
+    def opening(self, pair: LanguagePair) -> tuple[int, ...]:
+        """Nothing comes before the audio."""
+        return ()
+
+    def text(self, before: Sequence[int], token: int) -> str:
         """What a token adds to the text."""
         written = self.tokens[token]
         if written.startswith(WORD_START):
-            return written[1:] if first else f" {written[1:]}"
+            return f" {written[1:]}" if before else written[1:]
         return written
 
     def ends_segment(self, token: int) -> bool:

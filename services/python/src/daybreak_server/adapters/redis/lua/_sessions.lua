@@ -124,7 +124,7 @@ end
 
 -- What depends on time: leases that were lost, and sessions without audio. Returns whether more is due.
 function S.tick(lease_clock, leases_expire, limit)
-  if call('EXISTS', S.sessions) == 0 then return false end
+  if call('EXISTS', S.sessions, S.session_groups) == 0 then return false end
   local lost = leases_expire and due(S.session_leases, lease_clock, limit) or {}
   for _, id in ipairs(lost) do S.make_waiting(S.load(id), 'lease_lost') end
   if #lost > 0 then add_total('sessions_moved:lease_lost', #lost) end

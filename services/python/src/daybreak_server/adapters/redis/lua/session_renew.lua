@@ -11,6 +11,6 @@ local function run(ARGV)
     end
   end
   call('PEXPIRE', S.key.session_inbox(a.nonce), S.INBOX_MS)
-  call('HSET', S.session_groups, a.group, table.concat({ a.lag_ms, a.full, a.multiplier, a.room, ends }, ' '))
+  call('HSET', S.session_groups, a.group, table.concat({ a.lag_ms, a.full, a.multiplier, a.room, a.batches, ends }, ' '))
   return lost
 end

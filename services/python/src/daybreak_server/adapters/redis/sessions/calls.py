@@ -163,6 +163,7 @@ def renew(
         full=int(measured.full),
         multiplier=measured.latency_multiplier,
         room=measured.room,
+        batches=codec.compact(measured.batches),
     )
     return Call("session_renew", keys, (*renewal, *_pairs(leases)))
 

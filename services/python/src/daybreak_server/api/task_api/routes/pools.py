@@ -12,6 +12,7 @@ from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.task_api import openapi_specs
+from daybreak_server.domain.kinds import PoolKind
 
 
 def router(ctx: Dependencies) -> APIRouter:
@@ -20,12 +21,15 @@ def router(ctx: Dependencies) -> APIRouter:
 
     async def shown(entry: PoolEntry, caller: Principal) -> Pool:
         view = await ctx.pool_views.get(entry.name)
+        has_sessions = entry.spec.kind == PoolKind.SESSIONS
+        sessions = await ctx.services.sessions.sessions_overview(entry.name) if has_sessions else None
         return serializers.pool(
             entry,
             view,
             ctx.services.now_ms(),
             admin=caller.admin,
             default_routing=ctx.services.settings.router.policy,
+            sessions=sessions,
         )
 
     @routes.get("/v1/pools", **openapi_specs.POOLS)

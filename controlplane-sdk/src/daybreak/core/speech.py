@@ -1,0 +1,165 @@
+"""The state of a live session, without I/O: what must be sent again after a lost connection, and what has arrived.
+
+The server says from which sample on it needs audio (``send_from``): when a connection begins, and from time to time
+while audio arrives. :class:`Speech` keeps the audio from there on. When a connection is lost, the client connects
+again, names the last event that it has received, and sends the audio that the server asks for. So no audio is lost,
+and no event comes twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from daybreak.core.follow import parse_event_id
+from daybreak.core.replies import error_of
+from daybreak.errors import ApiError, ArgumentError, DaybreakError, ProtocolError, TransportError
+from daybreak.wire import SessionEvent
+from daybreak.wire.sessions import SAMPLE_RATES
+
+SAMPLE_BYTES = {"pcm16": 2, "float32": 4}
+MAX_KEPT_S = 120.0
+"""How much audio is kept for a new connection. When it is reached, sending waits."""
+FRAME_S = 0.5
+_RETRIED = frozenset({"store_unavailable", "shutting_down", "too_many_streams"})
+_NORMAL, _TOO_LARGE = 1000, 1009
+
+
+class Speech:
+    """The audio and the events of one session."""
+
+    def __init__(
+        self, *, encoding: str = "pcm16", sample_rate: int = 16_000, after: str | None = None
+    ) -> None:
+        if encoding not in SAMPLE_BYTES:
+            raise ArgumentError(f"{encoding!r} is no encoding; use pcm16 or float32")
+        if sample_rate not in SAMPLE_RATES:
+            raise ArgumentError(
+                f"{sample_rate} is no sample rate; use one of {', '.join(map(str, SAMPLE_RATES))}"
+            )
+        self.encoding = encoding
+        self.sample_rate = sample_rate
+        self.last_event = after
+        self.ended = False
+        """Whether the last event has been received."""
+        self.input_ended = False
+        self._audio = bytearray()
+        self._start = 0
+        """The position of the first sample that is kept."""
+        self._positioned = False
+
+    @property
+    def query(self) -> dict[str, str | int]:
+        """The parameters of the next connection."""
+        query: dict[str, str | int] = {"encoding": self.encoding, "sample_rate": self.sample_rate}
+        return query | ({"after": self.last_event} if self.last_event else {})
+
+    def seconds(self, frame: bytes) -> float:
+        """How long a frame lasts."""
+        return len(frame) / (self._size * self.sample_rate)
+
+    @property
+    def position(self) -> int:
+        """The position of the next sample that is sent."""
+        return self._start + len(self._audio) // self._size
+
+    @property
+    def full(self) -> bool:
+        """Whether no more audio can be kept."""
+        return len(self._audio) >= MAX_KEPT_S * self.sample_rate * self._size
+
+    def add(self, audio: bytes) -> None:
+        """Keep audio that is being sent. Raises ``ArgumentError`` after the end of the input."""
+        if self.input_ended:
+            raise ArgumentError("the input of this session has ended")
+        self._audio += audio
+
+    def frames(self, audio: bytes) -> list[bytes]:
+        """The audio in pieces of half a second, which the server accepts in any format."""
+        step = int(FRAME_S * self.sample_rate) * self._size
+        return [audio[first : first + step] for first in range(0, len(audio), step)]
+
+    def on_ready(self, message: dict[str, Any]) -> list[bytes]:
+        """The frames that a new connection must begin with. Raises ``DaybreakError`` if their audio is gone."""
+        send_from = int(message.get("send_from", 0))
+        if not self._positioned:
+            self._positioned, self._start = True, send_from
+        if send_from < self._start:
+            raise ProtocolError(f"the server needs audio from sample {send_from}, which is no longer kept")
+        self._forget(send_from)
+        return self.frames(bytes(self._audio))
+
+    def on_message(self, text: str) -> SessionEvent | None:
+        """Take in a message. Returns the event that it is, if it is new. Raises the error that it is."""
+        message = self.parse(text)
+        kind = message.get("type")
+        if kind == "received":
+            self._forget(int(message.get("send_from", 0)))
+            return None
+        if kind == "error":
+            raise self.error(message)
+        if "id" not in message:
+            return None
+        try:
+            event = SessionEvent.model_validate(message)
+        except ValidationError:
+            return None  # a type of event that this version does not know
+        if self.last_event and parse_event_id(event.id) <= parse_event_id(self.last_event):
+            return None
+        self.last_event = event.id
+        self.ended = event.terminal
+        return event
+
+    @staticmethod
+    def parse(text: str | bytes) -> dict[str, Any]:
+        """A message. Raises ``ProtocolError`` if it is none."""
+        try:
+            message = from_json(text)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise ProtocolError(f"the session's stream sent something that is no message: {text[:100]!r}")
+        return message
+
+    @staticmethod
+    def error(message: dict[str, Any]) -> ApiError:
+        """The error of a message."""
+        return error_of(
+            str(message.get("code", "")), str(message.get("message", "")), message.get("retry_after_s")
+        )
+
+    def on_closed(self, code: int | None, reason: str = "") -> None:
+        """A connection has ended. Raises the error, unless the client should connect again."""
+        if code == _TOO_LARGE:
+            raise ArgumentError("a frame is larger than the server accepts; send less at once")
+        if code is not None and 4000 <= code < 5000 and reason not in _RETRIED:
+            raise error_of(reason, f"the server closed the stream: {reason or code}", None)
+
+    @property
+    def _size(self) -> int:
+        return SAMPLE_BYTES[self.encoding]
+
+    def _forget(self, position: int) -> None:
+        kept = max(self._start, position)
+        del self._audio[: (kept - self._start) * self._size]
+        self._start = kept
+
+
+class Pacer:
+    """Says when audio may be sent, so that it arrives as fast as it was spoken."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def delay(self, now: float, seconds: float) -> float:
+        """How long to wait before a frame of so many seconds."""
+        at = max(self._due, now)
+        self._due = at + seconds
+        return at - now
+
+
+def is_temporary(error: DaybreakError) -> bool:
+    """Whether the client should connect again."""
+    return isinstance(error, TransportError) or (isinstance(error, ApiError) and error.code in _RETRIED)

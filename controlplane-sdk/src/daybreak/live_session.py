@@ -1,0 +1,235 @@
+"""A live session of the blocking client.
+
+A thread reads the stream all the time, because the server waits for a client that does not read. It also connects again
+after a lost connection. Two locks keep the other threads apart: ``_state`` is held for a moment, and ``_sending`` while
+frames are sent. A new connection sends what the server still needs before anything else is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from daybreak.core import session_routes
+from daybreak.core.retry import Retry
+from daybreak.core.speech import FRAME_S, Pacer, Speech, is_temporary
+from daybreak.errors import ApiError, DaybreakError, TransportError, UnreachableError
+from daybreak.wire import Session, SessionEvent
+from daybreak.ws import connection_options, require_websockets
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+_OPEN_S = 10.0
+
+
+class LiveSession:
+    """A session that is open: send audio, and iterate over its events. Use it as a context manager.
+
+    One thread may send while another iterates. ``with`` ends the session if you leave the block by an exception;
+    otherwise its input ends. A lost connection is replaced without loss.
+    """
+
+    def __init__(
+        self, session: Session, speech: Speech, *, server: str, headers: Mapping[str, str], retry: Retry
+    ) -> None:
+        require_websockets()
+        self.session = session
+        """The session as it was opened."""
+        self._speech = speech
+        self._pacer = Pacer()
+        self._server = server
+        self._headers = dict(headers)
+        self._retry = retry
+        self._state = threading.Condition()
+        self._sending = threading.Lock()
+        self._events: queue.SimpleQueue[SessionEvent | DaybreakError | None] = queue.SimpleQueue()
+        self._error: DaybreakError | None = None
+        self._closed = False
+        self._scope = ExitStack()
+        self._connection: ClientConnection | None = None
+        try:
+            self._connect()
+        except DaybreakError as error:
+            if not is_temporary(error):
+                raise
+            self._reconnect(error)
+        self._reader = threading.Thread(target=self._read, name=f"session {session.id}", daemon=True)
+        self._reader.start()
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self.session.id
+
+    @property
+    def last_event(self) -> str | None:
+        """The id of the last event: another process may continue after it (``client.sessions.resume``)."""
+        return self._speech.last_event
+
+    @property
+    def position(self) -> int:
+        """The position of the next sample to send. Of a session that is resumed, audio is needed from here on."""
+        return self._speech.position
+
+    def send(self, audio: bytes, *, pace: bool = False) -> None:
+        """Send samples. ``pace``: as fast as they were spoken. Waits while too much audio is not confirmed."""
+        for frame in self._speech.frames(audio):
+            if pace:
+                time.sleep(self._pacer.delay(time.monotonic(), self._speech.seconds(frame)))
+            self._send_frame(frame)
+
+    def end(self) -> None:
+        """End the input. The rest of the events follows."""
+        with self._sending:
+            with self._state:
+                if self._speech.input_ended:
+                    return
+                self._speech.input_ended = True
+            self._send(json.dumps({"type": "end"}))
+
+    def events(self) -> Iterator[SessionEvent]:
+        """Iterate over the events as they arrive, up to the last one. Raises what ends the stream too early."""
+        while (event := self._events.get()) is not None:
+            if isinstance(event, DaybreakError):
+                raise event
+            yield event
+
+    __iter__ = events
+
+    def text(self) -> str:
+        """End the input, wait for the end, and return the whole text of the remaining events."""
+        self.end()
+        return "".join(event.text for event in self.events() if event.type == "text")
+
+    def close(self) -> None:
+        """Close the connection. The session continues on the server until it is idle or closed there."""
+        self._closed = True
+        with suppress(Exception):
+            self._scope.close()
+        self._reader.join(_OPEN_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._speech.ended and not self._closed and self._error is None:
+            with self._sending:
+                self._send(json.dumps({"type": "end" if error is None else "close"}))
+        self.close()
+
+    def _send_frame(self, frame: bytes) -> None:
+        with self._state:
+            while self._speech.full and self._error is None:
+                self._state.wait(FRAME_S)
+            if self._error is not None:
+                raise self._error
+        with self._sending:
+            with self._state:
+                self._speech.add(frame)
+            self._send(frame)
+
+    def _send(self, message: str | bytes) -> None:
+        """Send. If the connection is lost, the reader sends it on the next one. The caller holds ``_sending``."""
+        from websockets.exceptions import ConnectionClosed
+
+        if self._connection is not None:
+            with suppress(ConnectionClosed, OSError):
+                self._connection.send(message)
+
+    def _connect(self) -> None:
+        """Connect, and send what the server needs. Raises ``TransportError`` or ``ApiError``."""
+        from websockets.exceptions import ConnectionClosed, InvalidHandshake
+        from websockets.sync.client import connect
+
+        self._scope.close()
+        url = session_routes.stream_url(self._server, self.session.id, **self._speech.query)
+        try:
+            connection = self._scope.enter_context(
+                connect(url, additional_headers=self._headers, **connection_options(self._server))
+            )
+            ready = self._speech.parse(connection.recv(timeout=_OPEN_S))
+            if ready.get("type") == "error":
+                raise self._speech.error(ready)
+            with self._sending:
+                with self._state:
+                    frames = self._speech.on_ready(ready)
+                    ended = self._speech.input_ended
+                for frame in frames:
+                    connection.send(frame)
+                if ended:
+                    connection.send(json.dumps({"type": "end"}))
+                self._connection = connection
+        except (OSError, InvalidHandshake, TimeoutError) as exc:
+            raise UnreachableError(f"cannot reach {self._server}: {exc}") from exc
+        except ConnectionClosed as exc:
+            raise lost(self._speech, self._server, exc) from exc
+
+    def _read(self) -> None:
+        """Read until the last event, an error, or the end of this object."""
+        try:
+            while not self._speech.ended and not self._closed:
+                try:
+                    self._receive()
+                except DaybreakError as error:
+                    if self._closed or not is_temporary(error):
+                        raise
+                    self._reconnect(error)
+            self._finish(None)
+        except DaybreakError as error:
+            self._finish(None if self._closed else error)
+        except Exception as error:  # a reader that ends silently would leave its caller waiting
+            self._finish(TransportError(f"the stream failed: {error!r}"))
+
+    def _receive(self) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        assert self._connection is not None
+        try:
+            text = self._connection.recv()
+        except ConnectionClosed as exc:
+            raise lost(self._speech, self._server, exc) from exc
+        with self._state:
+            event = self._speech.on_message(text if isinstance(text, str) else text.decode())
+            self._state.notify_all()
+        if event is not None:
+            self._events.put(event)
+
+    def _reconnect(self, error: DaybreakError) -> None:
+        deadline, failures = time.monotonic() + self._retry.stream_s, 0
+        while not self._closed:
+            failures += 1
+            if time.monotonic() > deadline:
+                raise error
+            time.sleep(self._retry.delay(failures, error))
+            try:
+                self._connect()
+                return
+            except (TransportError, ApiError) as again:
+                if not is_temporary(again):
+                    raise
+                error = again
+
+    def _finish(self, error: DaybreakError | None) -> None:
+        with self._state:
+            self._error = error
+            self._state.notify_all()
+        self._events.put(error)
+
+
+def lost(speech: Speech, server: str, exc: Any) -> DaybreakError:
+    """The error of a connection that has ended."""
+    code, reason = (exc.rcvd.code, exc.rcvd.reason) if exc.rcvd else (None, "")
+    try:
+        speech.on_closed(code, reason)
+    except DaybreakError as error:
+        return error
+    return TransportError(f"the connection to {server} broke: {exc}")

@@ -1,0 +1,35 @@
+"""Three spoken sentences as WAV files (16 kHz, 16 bits), with what they say and how it should be translated."""
+
+from __future__ import annotations
+
+import json
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+CLIPS: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """A spoken sentence."""
+
+    path: Path
+    spoken: str
+    references: dict[str, str]
+    """What should be written, by the code of the language."""
+
+    def audio(self) -> bytes:
+        """The samples: 16-bit PCM at 16 kHz."""
+        with wave.open(str(self.path), "rb") as file:
+            return file.readframes(file.getnframes())
+
+
+def clips() -> list[Clip]:
+    """All clips. Imports no torch, so that a client's demo can read them."""
+    entries = json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))
+    return [
+        Clip(path=CLIPS / entry["file"], spoken=entry["spoken"], references=entry["references"])
+        for entry in entries
+    ]

@@ -1,0 +1,66 @@
+"""The vocabulary of a language model from Hugging Face: its tokenizer, and what ``config.json`` says of languages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from daybreak_server.workloads.languages import LanguagePair
+from daybreak_server.workloads.speech.pairs import pairs_in
+
+_INCOMPLETE = "\ufffd"
+
+
+class HubVocabulary:
+    """Implements :class:`~daybreak_server.workloads.speech.streaming.Vocabulary`.
+
+    ``config.json`` has ``source`` and ``names`` of languages, ``targets``, and the texts ``opening`` (before the audio
+    of a turn) and ``marker`` (after it), in which ``{target}`` is the name of the target language. ``ends_turn`` lists
+    the tokens that end a turn, and ``stops`` the characters that end a sentence.
+    """
+
+    def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.pairs = pairs_in(content)
+        self.ends_turn = frozenset(self._number(token) for token in content["ends_turn"])
+        self._stops = tuple(content.get("stops", ".!?。！？"))
+        self._openings = {pair: self._ids(content.get("opening", ""), pair) for pair in self.pairs}
+        self._markers = {pair: self._ids(content["marker"], pair) for pair in self.pairs}
+        if not all(self._markers.values()):
+            raise ValueError("the marker of a turn has no token")
+
+    def _number(self, token: str) -> int:
+        number = self._tokenizer.convert_tokens_to_ids(token)
+        if number is None or number == self._tokenizer.unk_token_id:
+            raise ValueError(f"the tokenizer has no token {token!r}")
+        return int(number)
+
+    def _ids(self, template: str, pair: LanguagePair) -> tuple[int, ...]:
+        text = template.replace("{target}", pair.target_name)
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def opening(self, pair: LanguagePair) -> tuple[int, ...]:
+        """The tokens before the audio."""
+        return self._openings[pair]
+
+    def marker(self, pair: LanguagePair) -> tuple[int, ...]:
+        """The tokens after the audio."""
+        return self._markers[pair]
+
+    def text(self, before: Sequence[int], token: int) -> str:
+        """What a token adds. A character of which only a part of the bytes is known is added with its last byte."""
+        known, now = self._decode(before).rstrip(_INCOMPLETE), self._decode([*before, token])
+        return "" if now.endswith(_INCOMPLETE) else now[len(known) :]
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(
+            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def ends_segment(self, token: int) -> bool:
+        """Whether a token ends with a full stop."""
+        return self._decode([token]).rstrip().endswith(self._stops)

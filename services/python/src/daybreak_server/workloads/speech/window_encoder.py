@@ -1,0 +1,104 @@
+"""Streams audio through an encoder that was not made for streaming: wav2vec 2.0 or Whisper, by transformers.
+
+These encoders see their whole input at once, so they have no cache that stays valid when more audio comes. For each new
+block, the encoder computes the newest ``left_blocks + 1`` blocks again, and the states of the newest block go through
+the adapter. A session's state is the audio of these blocks: a fixed size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from daybreak_server.workloads.speech.features import SAMPLE_RATE
+
+STATE_SAMPLES: Final = 320
+"""Both encoders have a state for every 20 ms."""
+_WAV2VEC2_MORE: Final = 80
+"""The convolutions of wav2vec 2.0 need 400 samples for the first state: 80 from before the window."""
+
+
+class WindowEncoder:
+    """Implements :class:`~daybreak_server.workloads.speech.streaming.StreamingEncoder`."""
+
+    def __init__(
+        self, folder: Path, content: Mapping[str, Any], *, width: int, dtype: torch.dtype, device: str
+    ) -> None:
+        states = content["block_ms"] * SAMPLE_RATE // 1000 // STATE_SAMPLES
+        stack = content["stack"]
+        if states < 1 or states % stack:
+            raise ValueError(f"a block has {states} states of 20 ms, which is no multiple of stack: {stack}")
+        self._states, self._stack, self._device, self._dtype = states, stack, device, dtype
+        self.block_samples, self.block_embeddings = states * STATE_SAMPLES, states // stack
+        self._window = self.block_samples * (content["left_blocks"] + 1)
+        self._encoder = _ENCODERS[content["type"]](folder / "encoder", dtype, device)
+        inner = 2 * self._encoder.width
+        self._adapter = nn.Sequential(
+            nn.Linear(stack * self._encoder.width, inner), nn.SiLU(), nn.Linear(inner, width)
+        )
+        self._adapter.load_state_dict(load_file(folder / "adapter.safetensors"))
+        self._adapter.to(device, dtype).eval()
+        self.slot_bytes = 4 * (self._window + _WAV2VEC2_MORE)
+
+    def reserve(self, slots: int) -> None:
+        """Reserves the audio of all slots."""
+        self._audio = torch.zeros(slots, self._window + _WAV2VEC2_MORE, device=self._device)
+
+    def reset(self, slot: int) -> None:
+        """A new session begins with silence."""
+        self._audio[slot] = 0
+
+    @torch.inference_mode()
+    def encode(self, slots: Sequence[int], audio: Tensor) -> Tensor:
+        """One block of each slot."""
+        at = torch.tensor(slots, device=self._device)
+        window = torch.cat((self._audio[at], audio.to(self._device)), 1)[:, self.block_samples :]
+        self._audio[at] = window
+        states = self._encoder(window, self._window // STATE_SAMPLES)[:, -self._states :]
+        embeddings: Tensor = self._adapter(states.unflatten(1, (-1, self._stack)).flatten(2))
+        return embeddings
+
+
+class _Wav2Vec2:
+    def __init__(self, folder: Path, dtype: torch.dtype, device: str) -> None:
+        from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+        self._model: Any = (
+            Wav2Vec2Model.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()
+        )
+        self._normalize = bool(
+            Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True).do_normalize
+        )
+        self.width = int(self._model.config.hidden_size)
+
+    def __call__(self, window: Tensor, states: int) -> Tensor:
+        if self._normalize:
+            mean, variance = window.mean(1, keepdim=True), window.var(1, correction=0, keepdim=True)
+            window = (window - mean) / (variance + 1e-7).sqrt()
+        output: Tensor = self._model(window.to(self._model.dtype)).last_hidden_state
+        return output
+
+
+class _Whisper:
+    def __init__(self, folder: Path, dtype: torch.dtype, device: str) -> None:
+        from transformers import WhisperFeatureExtractor, WhisperModel
+
+        model: Any = WhisperModel.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        self._model: Any = model.get_encoder().to(device).eval()
+        self._features: Any = WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        self.width = int(model.config.d_model)
+
+    def __call__(self, window: Tensor, states: int) -> Tensor:
+        audio = window[:, _WAV2VEC2_MORE:].cpu().numpy()
+        features = self._features(list(audio), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        weight = self._model.conv1.weight
+        output: Tensor = self._model(features.to(weight.device, weight.dtype)).last_hidden_state
+        return output[:, :states]
+
+
+_ENCODERS: Final[dict[str, Any]] = {"wav2vec2": _Wav2Vec2, "whisper": _Whisper}

@@ -1,0 +1,66 @@
+"""How InfiniSST's clients see and change the batches of a pool. The changes hold: the store has them."""
+
+from __future__ import annotations
+
+import pytest
+from test_infinisst import init
+
+REMOTE = {"X-Forwarded-For": "203.0.113.9"}
+
+
+def configure(speech, status: int = 200, headers: dict[str, str] | None = None, **fields):
+    response = speech.client.post("/ray/configure", json=fields, headers=headers or {})
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+def test_a_change_is_stored_and_shown(speech):
+    answer = configure(speech, max_batch_size=16, batch_timeout_ms=150.0, enable_dynamic_batching=True)
+    held = answer["configuration"]
+    assert answer["success"]
+    assert (held["max_batch_size"], held["batch_timeout_ms"], held["strategy"]) == (16, 150.0, "iteration")
+    stats = speech.client.get("/ray/stats").json()
+    assert stats["configuration"] == held
+    assert configure(speech, strategy="mixed")["configuration"]["strategy"] == "mixed"
+    assert configure(speech, gather_size=4)["configuration"]["max_batch_size"] == 16
+
+
+def test_dynamic_batching_is_a_strategy(speech):
+    off = configure(speech, enable_dynamic_batching=False)["configuration"]
+    assert (off["strategy"], off["enable_dynamic_batching"]) == ("single", False)
+    on = configure(speech, enable_dynamic_batching=True)["configuration"]
+    assert (on["strategy"], on["enable_dynamic_batching"]) == ("iteration", True)
+    configure(speech, strategy="request")
+    assert configure(speech, enable_dynamic_batching=True)["configuration"]["strategy"] == "request"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_batch_size": 0},
+        {"max_batch_size": 33},
+        {"max_batch_size": "many"},
+        {"batch_timeout_ms": -1},
+        {"strategy": "magic"},
+        {"load_balance_strategy": "round_robin"},
+        {"colour": "red"},
+    ],
+)
+def test_a_wrong_value_is_named_and_changes_nothing(speech, fields):
+    before = speech.client.get("/ray/stats").json()["configuration"]
+    problem = configure(speech, status=422, gather_size=2, **fields)
+    assert problem["errors"][0]["field"] == next(iter(fields))
+    assert speech.client.get("/ray/stats").json()["configuration"] == before
+
+
+def test_only_administrators_change_it(speech):
+    assert configure(speech, status=403, headers=REMOTE, max_batch_size=1)["code"] == "forbidden"
+
+
+def test_sessions_and_groups_are_counted(speech):
+    init(speech)
+    stats = speech.client.get("/ray/stats").json()
+    assert (stats["active_sessions"], stats["waiting_sessions"], stats["ray_based"]) == (1, 0, True)
+    assert [(group["id"], group["sessions"]) for group in stats["groups"]] == [("g-1", 1)]
+    shown = speech.client.get("/stats").json()["scheduler_stats"]
+    assert shown["queue_sizes"] == {"g-1": {"sessions": 1}}

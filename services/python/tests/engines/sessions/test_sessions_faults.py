@@ -1,0 +1,88 @@
+"""Sessions while the store restarts, when a client is silent, and when their settings change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from daybreak_server.domain.sessions import SessionEnd, SessionEventType
+from daybreak_server.ports.store_errors import StoreUnavailableError
+from testkit.valkey import Server, start_valkey
+from tests.engines.sessions.conftest import POOL, SpeechPool, noise, pool_of, settings_of
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    """A server of its own, which tests restart."""
+    return start_valkey(tmp_path / "own-valkey")
+
+
+@pytest_asyncio.fixture
+async def own(server: Server, tmp_path: Path) -> AsyncIterator[SpeechPool]:
+    """A pool on that server."""
+    pool = pool_of(settings_of(server, tmp_path), tmp_path)
+    yield pool
+    await pool.close()
+    server.stop()
+
+
+async def test_a_restart_of_the_store_loses_and_repeats_nothing(own: SpeechPool, server: Server) -> None:
+    await own.start_group()
+    audio = noise(5.1)
+    expected = await own.translated(audio)
+    session = await own.open()
+    size, sent = 3200, 0
+    async with asyncio.timeout(60):
+        while sent < len(audio):
+            if sent == 10 * size:
+                await asyncio.to_thread(server.stop)
+                await asyncio.to_thread(server.start)
+            chunk = audio[sent : sent + size]
+            try:
+                await own.store.append_audio(session, chunk, at=sent // 2, end=sent + size >= len(audio))
+                sent += size
+            except StoreUnavailableError:
+                pass
+            await asyncio.sleep(0.05)
+    text, events = await own.texts(session)
+    assert text == expected
+    assert [event.type for event in events].count(SessionEventType.STARTED) == 1
+
+
+async def test_a_silent_client_ends_and_frees_its_place(speech: Callable[..., SpeechPool]) -> None:
+    pool = speech(options={"max_sessions": 1}, sessions={"session_timeout_s": 2})
+    await pool.start_group()
+    silent = await pool.open()
+    await pool.store.append_audio(silent, noise(0.6), at=0)
+    _, events = await pool.texts(silent)
+    assert events[-1].data["reason"] == SessionEnd.IDLE
+    assert await pool.translated(noise(1.1))
+
+
+async def test_settings_change_while_sessions_run(speech: Callable[..., SpeechPool]) -> None:
+    """Turns of two blocks: the administrator's change reaches the group, and its sessions."""
+    pool = speech()
+    await pool.start_group()
+    session = await pool.open()
+    await pool.tasks.set_batching(POOL, {"latency_multiplier": 2, "max_batch_size": 4})
+    async with asyncio.timeout(30):
+        async for event in pool.events.follow_session(session):
+            if event.type is SessionEventType.DEGRADED:
+                assert event.data["latency_multiplier"] == 2
+                break
+    await pool.store.close_session(session)
+
+
+async def test_fifty_sessions_at_once(speech: Callable[..., SpeechPool]) -> None:
+    pool = speech()
+    await pool.start_group()
+    audio = [noise(2.3, seed=seed) for seed in range(50)]
+    first = await pool.translated(audio[0])
+    texts = await asyncio.gather(*(pool.translated(piece, pace=1.0) for piece in audio))
+    assert texts[0] == first
+    assert all(texts)
+    assert (await pool.store.sessions_overview(POOL)).open == 0

@@ -1,0 +1,1 @@
+"""Streaming sessions: how many of them a device sustains, by the strategy that forms its batches."""

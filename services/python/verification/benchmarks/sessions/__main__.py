@@ -1,0 +1,120 @@
+"""``python -m verification.benchmarks.sessions [simulated] [second]``: how many sessions each strategy sustains.
+
+``simulated`` runs the scheduler in virtual time, and writes `sessions-simulated.json` and `.svg`. ``second`` draws one
+second of batches, `one-second-of-batches.svg`. Without a part, both run. Nothing sleeps, and the same seed gives the
+same figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from daybreak_server.batching.iterations import IterationRules, Strategy
+from verification.benchmarks.sessions import curves, second, table
+from verification.benchmarks.sessions.costs import FLAT
+from verification.benchmarks.sessions.simulation import Load, Outcome, Run, most_users
+from verification.benchmarks.sessions.strategies import ALL, SCENES, Contender, Scene
+from verification.results import FOLDER
+
+LIMIT_S = 2.0
+LONG_S, QUICK_S = 120.0, 24.0
+"""How long a simulated run is."""
+PARTS = ("simulated", "second")
+SHOWN = Load(users=12, for_s=6.0, turn_s=0.96, most_tokens=20)
+"""The sessions of the picture of one second."""
+SHOWN_FROM_S = 3.84
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the parts that are named."""
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.sessions", description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"some of: {', '.join(PARTS)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="shorter runs with fewer numbers of users")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    args = parser.parse_args(arguments)
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; the parts are: {', '.join(PARTS)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    if "simulated" in (args.parts or PARTS):
+        simulated(args.out, seed=args.seed, quick=args.quick)
+    if "second" in (args.parts or PARTS):
+        one_second(args.out / "one-second-of-batches.svg", seed=args.seed)
+    return 0
+
+
+def simulated(out: Path, *, seed: int, quick: bool) -> None:
+    """Find what each strategy sustains in each scene, and draw the lag over the throughput."""
+    results = {
+        scene: {contender: found(scene, contender, seed=seed, quick=quick) for contender in ALL}
+        for scene in SCENES
+    }
+    panels = [
+        curves.Panel(
+            title=scene.name,
+            lines=[
+                (
+                    contender.name,
+                    [(run.tokens_s, run.lag(0.5) * 1000) for _, run in by_contender[contender].curve],
+                )
+                for contender in ALL
+            ],
+        )
+        for scene, by_contender in results.items()
+    ]
+    curves.draw(panels, out / f"{table.NAME}.svg")
+    report = table.report(results, seed=seed, limit_s=LIMIT_S)
+    report.save(out)
+    print(report.table())
+
+
+def found(scene: Scene, contender: Contender, *, seed: int, quick: bool) -> table.Found:
+    """What a strategy sustains with the best of its rules."""
+    for_s = QUICK_S if quick else LONG_S
+
+    def best_of(rules: IterationRules) -> tuple[int, Outcome | None]:
+        return most_users(lambda users: scene.run(users, rules, for_s=for_s, seed=seed), limit_s=LIMIT_S)
+
+    tried = [(best_of(rules), rules) for rules in contender.rules]
+    (sessions, best), rules = max(tried, key=lambda entry: entry[0][0])
+    users = scene.users[::4] if quick else scene.users
+    curve = [(number, scene.run(number, rules, for_s=for_s, seed=seed)) for number in users]
+    timeouts = f"; batch_timeout {rules.batch_timeout_s * 1000:g} ms" if len(tried) > 1 else ""
+    return table.Found(
+        sessions=sessions,
+        best=best,
+        curve=[(number, run) for number, run in curve if not run.grows],
+        rules=timeouts,
+    )
+
+
+def one_second(path: Path, *, seed: int) -> Path:
+    """Draw the same second of speech, batched by requests and by iterations."""
+    ways = (
+        (
+            "request-level: a batch runs until its last turn ends",
+            IterationRules(strategy=Strategy.REQUEST, batch_timeout_s=0),
+        ),
+        (
+            "by iterations, strictly prefill first: new turns join between two steps",
+            IterationRules(gather_size=1),
+        ),
+        (
+            "by iterations, prefill gathers: up to 4 turns, at most 80 ms",
+            IterationRules(gather_size=4, gather_wait_s=0.08),
+        ),
+    )
+    traces = []
+    for title, rules in ways:
+        run = Run(replace(SHOWN, seed=seed), FLAT, rules, keep_records=True)
+        outcome = run.run()
+        ready = dict(enumerate(run.ready))
+        traces.append(second.Trace(title=title, records=outcome.records, ready=ready, begins=SHOWN_FROM_S))
+    return second.draw(traces, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

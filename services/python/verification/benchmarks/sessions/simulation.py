@@ -1,0 +1,179 @@
+"""Runs the scheduler in virtual time: users who speak in real time, and one device.
+
+Nothing sleeps. Time advances from one event to the next: audio that has come, or a batch that has been computed.
+Everything random depends on the seed, the user and the turn alone, so all strategies get the same speech.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from daybreak_server.batching.iterations import Batch, BatchRecord, IterationRules, Scheduler, WaitUntil
+from daybreak_server.batching.iterations.lag import percentile
+from verification.benchmarks.sessions.costs import Costs
+
+TOO_LATE_S = 20.0
+"""A run in which a turn is so late is given up: the device is overloaded."""
+DRIFT_S = 0.25
+"""If the mean lag of the last third of a run is so much above that of the second third, the lag grows without end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """The users, and how long the run is. Times in seconds."""
+
+    users: int
+    for_s: float
+    turn_s: float = 0.48
+    most_tokens: int = 5
+    """A turn has from 0 to so many tokens, each number equally often."""
+    seed: int = 1
+
+    def speaker(self, user: int) -> tuple[float, Iterator[int]]:
+        """When a user begins to speak (not all at the same moment), and the tokens of each turn."""
+        draw = random.Random(f"{self.seed} {user}")
+        return draw.random() * self.turn_s, (draw.randint(0, self.most_tokens) for _ in itertools.count())
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What a run was like."""
+
+    load: Load
+    lags: list[tuple[float, float]] = field(default_factory=list)
+    """For each turn when its audio was complete, and how long after that its last token was written."""
+    tokens: int = 0
+    busy_s: float = 0.0
+    sizes: list[int] = field(default_factory=list)
+    """The sessions of each batch."""
+    gave_up: bool = False
+    records: list[BatchRecord[int]] = field(default_factory=list)
+
+    def lag(self, share: float) -> float:
+        """A percentile of the lag, without the first third of the run."""
+        return percentile((lag for _, lag in self._settled()), share)
+
+    def _settled(self, third: int = 1) -> list[tuple[float, float]]:
+        return [entry for entry in self.lags if entry[0] >= self.load.for_s * third / 3]
+
+    @property
+    def grows(self) -> bool:
+        """Whether the lag grows without end."""
+        if self.gave_up:
+            return True
+        late = [lag for _, lag in self._settled(2)]
+        middle = [lag for at, lag in self._settled(1) if at < self.load.for_s * 2 / 3]
+        return not late or not middle or statistics.fmean(late) > statistics.fmean(middle) + DRIFT_S
+
+    def sustains(self, limit_s: float) -> bool:
+        """Whether 95 % of the turns are less than ``limit_s`` late, and stay so."""
+        return not self.grows and self.lag(0.95) < limit_s
+
+    @property
+    def busy(self) -> float:
+        """The share of the time in which the device computed."""
+        return self.busy_s / self.load.for_s
+
+    @property
+    def mean_batch(self) -> float:
+        """Sessions in a batch."""
+        return statistics.fmean(self.sizes) if self.sizes else 0.0
+
+    @property
+    def tokens_s(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.load.for_s
+
+
+class Run:
+    """One run."""
+
+    def __init__(
+        self, load: Load, costs: Costs, rules: IterationRules, *, keep_records: bool = False
+    ) -> None:
+        self._load, self._costs = load, costs
+        self._scheduler: Scheduler[int] = Scheduler(rules)
+        self._keep_records = keep_records
+        speakers = [load.speaker(user) for user in range(load.users)]
+        self._tokens = [tokens for _, tokens in speakers]
+        self._speech = [(starts + load.turn_s, user) for user, (starts, _) in enumerate(speakers)]
+        heapq.heapify(self._speech)
+        self._turns = [0] * load.users
+        """How many turns of each user have been computed."""
+        self.ready: list[list[float]] = [[] for _ in range(load.users)]
+        """When the audio of each turn of each user was complete."""
+        self._left: dict[int, int] = {}
+        """The tokens that the present turn of a user will still have."""
+        self.outcome = Outcome(load=load)
+
+    def run(self) -> Outcome:
+        """Simulate until the end of the run."""
+        now = 0.0
+        while now < self._load.for_s and not self.outcome.gave_up:
+            self._listen(now)
+            decision = self._scheduler.next(now)
+            if isinstance(decision, Batch):
+                now = self._compute(decision, now)
+            elif isinstance(decision, WaitUntil):
+                now = min(decision.at, self._speech[0][0])
+            else:
+                now = self._speech[0][0]
+        return self.outcome
+
+    def _listen(self, until: float) -> None:
+        while self._speech[0][0] <= until:
+            at, user = self._speech[0]
+            heapq.heapreplace(self._speech, (at + self._load.turn_s, user))
+            self.ready[user].append(at)
+            self._scheduler.prefill_ready(user, at, seconds=self._load.turn_s)
+
+    def _compute(self, batch: Batch[int], now: float) -> float:
+        seconds = self._costs.of(batch)
+        end = now + seconds
+        self._listen(end)
+        for user in batch.prefill:
+            self._left[user] = next(self._tokens[user])
+        written = 0
+        for user in batch.sessions:
+            if self._left[user]:
+                self._left[user] -= 1
+                written += 1
+                self._scheduler.decode_ready(user, end)
+            else:
+                self._turn_is_over(user, end)
+        record = self._scheduler.ran(batch, end, tokens=written)
+        if self._keep_records:
+            self.outcome.records.append(record)
+        self.outcome.tokens += written
+        self.outcome.busy_s += seconds
+        self.outcome.sizes.append(record.size)
+        return end
+
+    def _turn_is_over(self, user: int, now: float) -> None:
+        ready = self.ready[user][self._turns[user]]
+        self._turns[user] += 1
+        self.outcome.lags.append((ready, now - ready))
+        self.outcome.gave_up = self.outcome.gave_up or now - ready > TOO_LATE_S
+
+
+def most_users(
+    simulate: Callable[[int], Outcome], *, limit_s: float, at_most: int = 1024
+) -> tuple[int, Outcome | None]:
+    """The largest number of users that is sustained, by bisection, and its run; 0 and ``None`` if not even one is."""
+    low, high, best = 0, 1, None
+    while high <= at_most and (outcome := simulate(high)).sustains(limit_s):
+        low, high, best = high, high * 2, outcome
+    high = min(high, at_most + 1)
+    while high - low > max(1, low // 100):
+        middle = (low + high) // 2
+        outcome = simulate(middle)
+        if outcome.sustains(limit_s):
+            low, best = middle, outcome
+        else:
+            high = middle
+    return low, best

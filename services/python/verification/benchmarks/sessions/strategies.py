@@ -1,0 +1,65 @@
+"""The strategies that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from daybreak_server.batching.iterations import IterationRules, Strategy
+from verification.benchmarks.sessions.costs import FLAT, TINY_SPEECH, Costs
+from verification.benchmarks.sessions.simulation import Load, Outcome, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A strategy: what the table calls it, and its rules. The best of several rules counts."""
+
+    name: str
+    rules: tuple[IterationRules, ...]
+
+
+SINGLE = Contender(name="one turn at a time", rules=(IterationRules(strategy=Strategy.SINGLE),))
+REQUEST = Contender(
+    name="request-level, as `@serve.batch`",
+    rules=tuple(
+        IterationRules(strategy=Strategy.REQUEST, batch_timeout_s=timeout_s) for timeout_s in (0.0, 0.1, 0.2)
+    ),
+)
+STRICT = Contender(name="by iterations, strictly prefill first", rules=(IterationRules(gather_size=1),))
+MIXED = Contender(name="by iterations, mixed", rules=(IterationRules(strategy=Strategy.MIXED),))
+GATHER = Contender(name="by iterations, prefill gathers (default)", rules=(IterationRules(),))
+ALL = (SINGLE, REQUEST, STRICT, MIXED, GATHER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A device and the speech that it gets."""
+
+    name: str
+    costs: Costs
+    turn_s: float
+    most_tokens: int
+    users: tuple[int, ...]
+    """For which numbers of users the lag is drawn."""
+
+    def run(self, users: int, rules: IterationRules, *, for_s: float, seed: int) -> Outcome:
+        """Simulate so many users."""
+        load = Load(users=users, for_s=for_s, turn_s=self.turn_s, most_tokens=self.most_tokens, seed=seed)
+        return Run(load, self.costs, rules).run()
+
+
+SCENES = (
+    Scene(
+        name="tiny speech model, one CPU core",
+        costs=TINY_SPEECH,
+        turn_s=0.48,
+        most_tokens=5,
+        users=(4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288),
+    ),
+    Scene(
+        name="device with flat costs",
+        costs=FLAT,
+        turn_s=0.96,
+        most_tokens=20,
+        users=(1, 2, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 112),
+    ),
+)

@@ -1,0 +1,81 @@
+"""The report of the simulated sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from verification.benchmarks.sessions.simulation import Outcome
+from verification.benchmarks.sessions.strategies import ALL, GATHER, REQUEST, SINGLE, Contender, Scene
+from verification.results import Report, Row
+
+NAME = "sessions-simulated"
+ABOUT = """Simulated in virtual time, with the scheduler that groups run. All users speak without pauses, in real \
+time, and begin at different moments; all strategies get the same speech. A number of sessions is *sustained* if 95 % \
+of the turns end less than {limit:g} s after their audio was complete, and the lag does not grow. The costs of \
+steps are inputs, not results. *Tiny speech model, one CPU core*: turns of 0.48 s with 0 to 5 tokens. The costs \
+were measured on a sketch of the tiny model, for batches of 1, 8 and 32: a prefill takes 4.0, 10.3 and 33 ms, a \
+decode 1.3, 3.0 and 7.7 ms. *Device with flat costs*: turns of 0.96 s with 0 to 20 tokens; the costs are \
+assumed: a prefill takes 30 ms + 1 ms for each session, a decode 15 ms + 0.1 ms. Not simulated: Redis, the \
+network, other work on the machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a strategy sustains in a scene, and how late its turns are by the number of users."""
+
+    sessions: int
+    best: Outcome | None
+    curve: Sequence[tuple[int, Outcome]]
+    """Only numbers of users with which the lag does not grow."""
+    rules: str
+
+
+Results = Mapping[Scene, Mapping[Contender, Found]]
+
+
+def report(results: Results, *, seed: int, limit_s: float) -> Report:
+    """All rows."""
+    made = Report(
+        name=NAME,
+        title="Streaming sessions by the strategy of batches, simulated",
+        about=ABOUT.format(limit=limit_s),
+        seed=seed,
+    )
+    for scene, by_contender in results.items():
+        for contender in ALL:
+            made.add(_sustained(scene, contender, by_contender))
+    for scene, by_contender in results.items():
+        for contender, found in by_contender.items():
+            for users, outcome in found.curve:
+                made.add(_point(scene, contender, users, outcome))
+    return made
+
+
+def _sustained(scene: Scene, contender: Contender, results: Mapping[Contender, Found]) -> Row:
+    found, single, request = results[contender], results[SINGLE].sessions, results[REQUEST].sessions
+    note = ""
+    if found.best is not None:
+        lags = f"lag p50 {found.best.lag(0.5) * 1000:.0f} ms, p95 {found.best.lag(0.95) * 1000:.0f} ms"
+        note = f"{lags}; {found.best.mean_batch:.1f} sessions a batch{found.rules}"
+    default = contender is GATHER
+    return Row(
+        f"{scene.name}: {contender.name}",
+        found.sessions,
+        "sessions",
+        baseline=None if contender is SINGLE else single,
+        baseline_what="" if contender is SINGLE else "one turn at a time",
+        target="≥ 2 × the baseline, and more than request-level" if default else "",
+        held=found.sessions >= 2 * single and found.sessions > request if default else None,
+        note=note,
+    )
+
+
+def _point(scene: Scene, contender: Contender, users: int, outcome: Outcome) -> Row:
+    return Row(
+        f"{scene.name}: {contender.name}, {users} users: median lag",
+        outcome.lag(0.5) * 1000,
+        "ms",
+        note=f"p95 {outcome.lag(0.95) * 1000:.0f} ms, {outcome.tokens_s:.0f} tokens/s, busy {outcome.busy:.2f}",
+        detail=True,
+    )

@@ -1,0 +1,97 @@
+"""Bugs in the scheduler of streaming sessions, in the rule of the latency multiplier, and in the simulated model."""
+
+from __future__ import annotations
+
+from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
+
+_SCHEDULER = f"{SERVER}/batching/iterations/scheduler.py"
+_LAG = f"{SERVER}/batching/iterations/lag.py"
+_MODEL = f"{SERVER}/workloads/simulated_speech/model.py"
+_RULES_TESTS = f"{TESTS}/batching/test_iterations.py"
+_LAG_TESTS = f"{TESTS}/batching/test_lag.py"
+_SIMULATED_TESTS = f"{TESTS}/workloads/test_simulated_speech.py"
+
+ITERATIONS: tuple[Mutant, ...] = (
+    mutant(
+        "iterations-decode-starves",
+        "new turns keep a session from its next token forever",
+        (
+            _SCHEDULER,
+            "return not self._decoded_last and now >= self._decode_since + self.rules.max_decode_delay_s",
+            "return False",
+        ),
+        tests=f"{_RULES_TESTS}::test_decode_does_not_starve_under_endless_prefill",
+    ),
+    mutant(
+        "iterations-prefill-starves",
+        "overdue decode keeps new turns from the device forever",
+        (_SCHEDULER, "return not self._decoded_last and now >=", "return now >="),
+        tests=f"{_RULES_TESTS}::test_prefill_does_not_starve_under_a_tiny_decode_delay",
+    ),
+    mutant(
+        "iterations-gathers-for-ever",
+        "a new turn waits until enough others come, however long that takes",
+        (_SCHEDULER, "< enough and now < self._prefill.head + self.rules.gather_wait_s", "< enough"),
+        tests=f"{_RULES_TESTS}::test_prefill_gathers_for_a_limited_time",
+    ),
+    mutant(
+        "iterations-two-turns-at-once",
+        "a session begins its next turn while its last one runs",
+        (
+            _SCHEDULER,
+            " or session in self._in_flight:\n            self._later",
+            ":\n            self._later",
+        ),
+        tests=f"{_RULES_TESTS}::test_a_session_has_one_turn_at_a_time",
+    ),
+    mutant(
+        "iterations-turn-lost",
+        "audio that comes during a turn is never translated",
+        (_SCHEDULER, "                self._next_turn(session, now)\n", ""),
+        tests=f"{_RULES_TESTS}::test_a_session_has_one_turn_at_a_time",
+    ),
+    mutant(
+        "iterations-forgotten-turn-runs",
+        "a session that was forgotten keeps its later turns",
+        (_SCHEDULER, "        self._later.pop(session, None)\n", ""),
+        tests=f"{_RULES_TESTS}::test_a_forgotten_session_leaves_its_queue_and_its_batch",
+    ),
+    mutant(
+        "iterations-overtakes",
+        "the newest sessions go first",
+        (
+            _SCHEDULER,
+            "itertools.islice(self.waiting, count)",
+            "itertools.islice(reversed(self.waiting), count)",
+        ),
+        tests=f"{_RULES_TESTS}::test_sessions_join_and_leave_between_two_steps",
+    ),
+    mutant(
+        "iterations-request-joins",
+        "a new turn joins a batch of the strategy `request` before it has ended",
+        (
+            _SCHEDULER,
+            "        if decode:\n            self._together",
+            "        if decode and not self._prefill:\n            self._together",
+        ),
+        tests=f"{_RULES_TESTS}::test_a_batch_of_the_request_strategy_runs_to_its_end_before_others_join",
+    ),
+    mutant(
+        "lag-multiplier-swings",
+        "the latency multiplier falls as soon as the lag is below the limit",
+        (_LAG, "if lag_s < rules.small * rules.limit_s:", "if lag_s < rules.limit_s:"),
+        tests=f"{_LAG_TESTS}::test_a_middling_lag_changes_nothing",
+    ),
+    mutant(
+        "lag-counts-files",
+        "a client that sends a recording at once makes its group look late",
+        (_LAG, "min(received_s, elapsed_s)", "received_s"),
+        tests=f"{_LAG_TESTS}::test_a_file_that_is_sent_at_once_makes_no_lag",
+    ),
+    mutant(
+        "simulated-takeover-forgets",
+        "a group that takes a session over does not know its last word",
+        (_MODEL, "            session.before = token\n            turn.place", "            turn.place"),
+        tests=f"{_SIMULATED_TESTS}::test_another_group_continues_exactly",
+    ),
+)
