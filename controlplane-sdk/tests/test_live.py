@@ -37,7 +37,11 @@ def here(daybreak: LocalDaybreak, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
-EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+EXAMPLES = [
+    example
+    for example in re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    if "client.sessions" not in example  # the server's tests run it, because it needs a pool of sessions
+]
 
 
 def test_the_readme_has_two_examples() -> None:

@@ -78,7 +78,7 @@ class AsyncLiveSession:
     async def send(self, audio: bytes, *, pace: bool = False) -> None:
         """Send samples. ``pace``: as fast as they were spoken. Waits while too much audio is not confirmed."""
         clock = asyncio.get_running_loop().time
-        for frame in self._speech.frames(audio):
+        for frame in self._speech.frames(audio, paced=pace):
             if pace:
                 await asyncio.sleep(self._pacer.delay(clock(), self._speech.seconds(frame)))
             while self._speech.full and self._error is None:

@@ -80,7 +80,7 @@ class LiveSession:
 
     def send(self, audio: bytes, *, pace: bool = False) -> None:
         """Send samples. ``pace``: as fast as they were spoken. Waits while too much audio is not confirmed."""
-        for frame in self._speech.frames(audio):
+        for frame in self._speech.frames(audio, paced=pace):
             if pace:
                 time.sleep(self._pacer.delay(time.monotonic(), self._speech.seconds(frame)))
             self._send_frame(frame)

@@ -23,6 +23,10 @@ SAMPLE_BYTES = {"pcm16": 2, "float32": 4}
 MAX_KEPT_S = 120.0
 """How much audio is kept for a new connection. When it is reached, sending waits."""
 FRAME_S = 0.5
+PACED_FRAME_S = 0.1
+MAX_LATE_S = 1.0
+"""A sender that is later than this has paused, so the audio that follows is spoken from then on."""
+"""The length of a frame that is sent when it has been spoken."""
 _RETRIED = frozenset({"store_unavailable", "shutting_down", "too_many_streams"})
 _NORMAL, _TOO_LARGE = 1000, 1009
 
@@ -76,9 +80,9 @@ class Speech:
             raise ArgumentError("the input of this session has ended")
         self._audio += audio
 
-    def frames(self, audio: bytes) -> list[bytes]:
-        """The audio in pieces of half a second, which the server accepts in any format."""
-        step = int(FRAME_S * self.sample_rate) * self._size
+    def frames(self, audio: bytes, *, paced: bool = False) -> list[bytes]:
+        """The audio in pieces, which the server accepts in any format. ``paced``: in short ones."""
+        step = int((PACED_FRAME_S if paced else FRAME_S) * self.sample_rate) * self._size
         return [audio[first : first + step] for first in range(0, len(audio), step)]
 
     def on_ready(self, message: dict[str, Any]) -> list[bytes]:
@@ -148,16 +152,17 @@ class Speech:
 
 
 class Pacer:
-    """Says when audio may be sent, so that it arrives as fast as it was spoken."""
+    """Says when audio may be sent, so that it arrives as if it were spoken now: a frame goes when it is complete."""
 
     def __init__(self) -> None:
-        self._due = 0.0
+        self._spoken = 0.0
+        """When the audio so far has been spoken."""
 
     def delay(self, now: float, seconds: float) -> float:
-        """How long to wait before a frame of so many seconds."""
-        at = max(self._due, now)
-        self._due = at + seconds
-        return at - now
+        """How long to wait before a frame of so many seconds is sent."""
+        begun = self._spoken if now - self._spoken < MAX_LATE_S else now
+        self._spoken = begun + seconds
+        return max(0.0, self._spoken - now)
 
 
 def is_temporary(error: DaybreakError) -> bool:

@@ -197,3 +197,9 @@ def test_load_model_says_whether_a_group_has_the_model(speech):
     assert (answer["success"], answer["pool"], answer["status"]) == (True, "speech", "zero")
     wrong = speech.client.post("/load_model", json={"gpu_id": 0, "language_pair": "en-xx"})
     assert wrong.status_code == 422
+
+
+def test_health_has_the_pools_of_sessions(speech):
+    health = speech.client.get("/health").json()
+    assert health["status"] == "ok"
+    assert health["pools"]["speech"]["groups_ready"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -204,6 +205,17 @@ async def test_the_asyncio_client_does_the_same_through_cuts(speech, cuttable):
         resumed = await client.sessions.resume(live.id)
         assert (await client.sessions.close(live.id)).end == "closed" or resumed.last_event is not None
         await resumed.close()
+
+
+def test_the_example_of_the_clients_readme_runs(speech, tmp_path, monkeypatch, capsys):
+    readme = Path(__file__).parents[5] / "controlplane-sdk" / "README.md"
+    (example,) = re.findall(r"```python\n([^`]*client\.sessions[^`]*)```", readme.read_text())
+    audio = noise(1)
+    wav(tmp_path / "speech.wav", audio)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAYBREAK_URL", speech.api.url)
+    exec(compile(example, str(readme), "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == spoken(audio)
 
 
 def command(speech, *arguments: str) -> list[str]:

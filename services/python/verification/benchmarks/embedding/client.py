@@ -49,6 +49,20 @@ class Samples:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def samples_of(
+    answers: Sequence[tuple[float, float]], began: float, ended: float, *, busy: float = 0.0
+) -> Samples:
+    """The answers within a window. ``answers``: when each came and how long it took, in seconds.
+
+    Answers come in clumps, one for each batch. So the time counts from the last answer before the window to the last
+    one within it: otherwise the rate would depend on how many clumps happen to lie within the window.
+    """
+    inside = [(at, latency) for at, latency in answers if began < at <= ended]
+    first = max((at for at, _ in answers if at <= began), default=began)
+    last = max((at for at, _ in inside), default=ended)
+    return Samples(latencies_ms=[1000 * latency for _, latency in inside], seconds=last - first, busy=busy)
+
+
 class AnswerError(RuntimeError):
     """An answer that is not a vector."""
 
@@ -170,9 +184,8 @@ class _Load:
         await self._ended.wait()
         if self.error is not None:
             raise self.error
-        pairs = zip(kept[::2], kept[1::2], strict=True)
-        inside = [1000 * latency for at, latency in pairs if began <= at <= ended]
-        return Samples(latencies_ms=inside, seconds=ended - began, busy=cpu / (ended - began))
+        pairs = list(zip(kept[::2], kept[1::2], strict=True))
+        return samples_of(pairs, began, ended, busy=cpu / (ended - began))
 
     async def _passed(self, seconds: float, longest: float, *, least: int = 0) -> None:
         """Wait for ``seconds``, and then for ``least`` answers until ``longest`` have passed."""

@@ -37,7 +37,7 @@ class Effort:
     kinds: Sequence[str] = tuple(KINDS)
 
 
-FULL = Effort(rounds=2, seconds=2.0, tuned_s=1.5, outlier_s=5.0)
+FULL = Effort(rounds=2, seconds=2.0, tuned_s=1.5, outlier_s=3.0)
 QUICK = Effort(rounds=1, seconds=0.8, tuned_s=0.0, outlier_s=1.5, clients=(1, 32))
 
 

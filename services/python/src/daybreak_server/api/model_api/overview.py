@@ -13,6 +13,7 @@ from daybreak_server.api.errors import MAX_FIELD_CHARS, not_found
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.model_api import openapi_specs, views
 from daybreak_server.api.model_api.access import Access
+from daybreak_server.domain.kinds import PoolKind
 
 
 def router(ctx: Dependencies) -> APIRouter:
@@ -50,10 +51,9 @@ def router(ctx: Dependencies) -> APIRouter:
         """Workers, the states of models, the manager that places them, and serving pools. Starts no group."""
         now_ms = ctx.services.now_ms()
         pools = {
-            pool.name: serializers.pool_health(
-                ctx.catalog.get(pool.name), await ctx.pool_views.get(pool.name), now_ms
-            )
-            for pool in ctx.serving_pools
+            entry.name: serializers.pool_health(entry, await ctx.pool_views.get(entry.name), now_ms)
+            for entry in ctx.catalog
+            if entry.spec.kind in {PoolKind.ONLINE, PoolKind.SESSIONS}
         }
         return json_response(views.health(await ctx.registry_cache.get(), pools))
 

@@ -85,9 +85,7 @@ def _wait_ready(client: Client, up: Up) -> None:
 
 def _show_languages(client: Client) -> None:
     sentences = clips()
-    say(
-        f"\n1 · {len(sentences)} sentences, spoken once to two sessions: English → German, English → Chinese"
-    )
+    say(f"\n1 · {len(sentences)} sentences, spoken once to two sessions: English → German, English → Chinese")
     for clip in sentences:
         say(f"      “{clip.spoken}”")
     say("\n   time   lag")
@@ -128,11 +126,11 @@ def _show_users(client: Client, up: Up) -> None:
 
 def _speak(speakers: Sequence[Speaker], *, stagger_s: float = 0.0) -> None:
     with ThreadPoolExecutor(len(speakers)) as pool:
-        running_ = []
+        futures = []
         for speaker in speakers:
-            running_.append(pool.submit(speaker.run))
+            futures.append(pool.submit(speaker.run))
             time.sleep(stagger_s)
-        for future in running_:
+        for future in futures:
             future.result()
 
 
