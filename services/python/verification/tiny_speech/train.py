@@ -145,7 +145,7 @@ def run(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
         longest = 6.5 if step < 400 and not options.start else 13.5
         seconds, blocks = (
             float(shared.uniform(3.8, longest)),
-            int(shared.choice([1, 2, 4], p=[0.25, 0.55, 0.2])),
+            int(shared.choice([1, 2, 4], p=[0.2, 0.4, 0.4])),
         )
         size = max(4, round(options.seconds / seconds))
         entropy, ctc, right = losses(model, streams.batch(size, seconds, blocks))
