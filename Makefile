@@ -109,7 +109,7 @@ clean:  ## Remove what make created (.venv, data, builds)
 
 ##@ Verify
 
-FAULTS ?= all serving workers environment system
+FAULTS ?= all serving workers sessions environment system
 faults: setup  ## Run the fault tests: kill processes, cut connections, fill disks; no task may be lost (minutes)
 	@for part in $(FAULTS); do [ $$part = all ] && run="faults all" || run=faults.$$part; \
 		($(VERIFICATION) -m verification.$$run) || exit 1; done
@@ -118,6 +118,7 @@ faults-long: setup  ## Run the fault tests as often as docs/reliability.md promi
 	@$(VERIFICATION) -m verification.faults long
 	@$(VERIFICATION) -m verification.faults.serving --long
 	@$(VERIFICATION) -m verification.faults.workers --long
+	@$(VERIFICATION) -m verification.faults.sessions --long
 	@$(VERIFICATION) -m verification.faults.environment --long
 	@$(VERIFICATION) -m verification.faults.system --long
 

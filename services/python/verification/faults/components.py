@@ -149,7 +149,7 @@ def _rank(component: Component, failpoints: Failpoints) -> None:
 
 def _build_rank(component: Component, settings: Settings, failpoints: Failpoints) -> Rank:
     spec = wiring.workload_spec(settings.pools[component.pool])
-    if spec.kind == PoolKind.ONLINE:
+    if spec.kind in (PoolKind.ONLINE, PoolKind.SESSIONS):
         return wiring.build_rank(
             settings,
             component.pool,
@@ -157,6 +157,7 @@ def _build_rank(component: Component, settings: Settings, failpoints: Failpoints
             on_broken=lambda why: os._exit(EXIT_BROKEN),
             rendezvous=FolderRendezvousStore(Path(component.rendezvous)),
             label=component.name,
+            with_watchdog=component.has_watchdog,
         )
 
     def workload() -> Any:

@@ -19,6 +19,7 @@ PACKAGES = (
     "verification.faults.scenarios",
     "verification.faults.environment",
     "verification.faults.serving",
+    "verification.faults.sessions",
     "verification.faults.workers",
 )
 """Importing these packages registers the scenarios."""

@@ -274,6 +274,20 @@ def test_a_turn_of_another_group_continues_after_its_last_token(bench: Bench) ->
     assert bench.model.prefilled[0].audio == audio[6400:]
 
 
+def test_a_sentence_of_two_groups_has_all_of_its_words(bench: Bench) -> None:
+    record = SessionRecord(
+        session=NewSession(id=SessionId("a"), pool="p", tenant="t", source="en", target="de"),
+        state=SessionState.ACTIVE,
+        received=BLOCK,
+    )
+    bench.take("a", record=record, audio=bytes(2 * BLOCK), segment=3, segment_text="once ", segment_start=800)
+    bench.run()
+    (segment,) = [
+        data for commit in bench.of("a") for kind, data in commit.events if kind is SessionEventType.SEGMENT
+    ]
+    assert segment == {"segment": 3, "text": "once 1 2", "start_ms": 50, "end_ms": 100}
+
+
 def test_a_lost_session_is_forgotten(bench: Bench) -> None:
     session = bench.take("a", seconds=0.5)
     bench.table.step(0.0)

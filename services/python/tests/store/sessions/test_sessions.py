@@ -144,6 +144,19 @@ async def test_the_next_owner_continues_in_mid_turn(sessions: Sessions) -> None:
     ]
 
 
+async def test_the_next_owner_knows_the_last_turn(sessions: Sessions) -> None:
+    """Otherwise it would work off that turn and wait for audio that never comes."""
+    session, first = await sessions.open(), sessions.group()
+    await sessions.store.append_audio(session, pcm(1, 2), at=0, end=True)
+    (claim,) = take(first)
+    turn = Turn(start=0, end=2, tokens=(1,), complete=False, last=True)
+    first.commit([says(claim, 1, "ein", turn=turn)])
+    first.release_sessions([claim.lease])
+    (taken,) = take(sessions.group(), "g2")
+    assert taken.turns == (turn,)
+    assert taken.record.input_ended
+
+
 async def test_an_outdated_token_changes_nothing(sessions: Sessions) -> None:
     session, zombie = await sessions.open(), sessions.group()
     (old,) = take(zombie)
@@ -269,6 +282,13 @@ async def test_silence_ends_a_session(sessions: Sessions) -> None:
     sessions.driver.pass_time(9000)
     assert (await sessions.get(session)).end is None
     sessions.driver.pass_time(1000)
+    assert (await sessions.get(session)).end is SessionEnd.IDLE
+
+
+async def test_a_session_that_never_gets_audio_is_idle(sessions: Sessions) -> None:
+    sessions.limit(timeout_s=10)
+    session = await sessions.open()
+    sessions.driver.pass_time(10_000)
     assert (await sessions.get(session)).end is SessionEnd.IDLE
 
 

@@ -1,0 +1,109 @@
+"""Promises whatever clients do: many at once, silent ones, and audio that is absurd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from array import array
+
+from websockets.asyncio.client import connect
+
+from daybreak_server.domain.sessions import SAMPLE_RATE
+from testkit.waiting import wait_until
+from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.sessions.client import FRAME_S, Script
+from verification.faults.sessions.losses import scripts
+from verification.faults.sessions.trial import (
+    CHUNK_S,
+    POOL,
+    READY_S,
+    Trial,
+    gap_row,
+    text_row,
+    trial,
+)
+from verification.results import Row
+
+TIMEOUT_S = 3.0
+
+
+@scenario("sessions-many", "50 clients speak at once, and a group is killed")
+def run_many(context: ScenarioContext) -> list[Row]:
+    """All sessions of the killed group fit into the others."""
+    clients = context.times(50, 100)
+    with trial(context, scripts(clients, 6.0), groups=2, watchdogs=True) as run:
+        run.clients.wait_for_texts(2)
+        run.cluster.kill(run.busiest())
+        seen = run.decide()
+    return [
+        text_row("Many sessions", seen, faults=f"{clients} sessions at once, 1 group killed"),
+        gap_row("Many sessions", seen, limit_s=2 + CHUNK_S, bound="2 s + a chunk"),
+    ]
+
+
+@scenario("sessions-silent", "silent clients: their sessions end, and others get their places")
+def run_silent(context: ScenarioContext) -> list[Row]:
+    """The group has places for the silent ones only; the others wait until these are idle."""
+    count = context.times(3, 30)
+    silent = [Script(number=number, seconds=60.0, silent_after_s=1.0) for number in range(count)]
+    late = [Script(number=count + number, seconds=9.0) for number in range(count)]
+    limits = {"session_timeout_s": TIMEOUT_S}
+    with trial(context, [*silent, *late], groups=1, model={"max_sessions": count}, sessions=limits) as run:
+        seen = run.decide()
+        wait_until(lambda: not _left(run), READY_S, f"the journals to be empty: {_left(run)}")
+    idle = sum(session.begin["reason"] == "idle" for session in seen.sessions.values())
+    return [
+        text_row(
+            "Silent clients", seen, faults=f"{idle} clients fell silent, and their sessions ended as idle"
+        )
+    ]
+
+
+def _left(run: Trial) -> list[str]:
+    """The audio and turns that are left in the journals, and the places of groups that are still taken."""
+    keys = run.cluster.keys(POOL)
+    with run.cluster.client() as client:
+        patterns = [keys.of(kind, "*") for kind in ("session_audio", "session_turns", "group_sessions")]
+        return [name for pattern in patterns for name in client.scan_iter(match=pattern, count=1000)]
+
+
+@scenario("sessions-absurd", "audio that is absurd is refused by name, and its session lives")
+def run_absurd(context: ScenarioContext) -> list[Row]:
+    """NaN, infinities, integers sent as floats, frames within samples, frames that are too large, wrong rates."""
+    size = int(FRAME_S * SAMPLE_RATE)
+    nonsense = {5: math.nan, 9: math.inf, 13: -math.inf, 17: 20_000.0, 21: 3e38}
+    absurd = {at: array("f", [*[0.25] * (size - 1), value]).tobytes() for at, value in nonsense.items()}
+    speakers = [
+        Script(number=0, seconds=5.03, encoding="float32", absurd=absurd),
+        Script(number=1, seconds=5.03, frame_bytes=3201),
+        Script(number=2, seconds=5.03, encoding="float32", frame_bytes=6397),
+        Script(number=3, seconds=5.03, huge=11),
+    ]
+    with trial(context, speakers, groups=1) as run:
+        run.clients.wait_for_texts(2)
+        refused = asyncio.run(_wrong_streams(run, run.clients.all[1].session))
+        seen = run.decide()
+    closes = [line["code"] for session in seen.sessions.values() for line in session.of("closed")]
+    if 1009 not in closes:
+        raise ViolatedError(f"the frame of 2 MiB was not refused with 1009: connections closed with {closes}")
+    return [
+        text_row(
+            "Absurd audio",
+            seen,
+            faults=f"{len(absurd)} frames and {refused} streams were refused by name, 1 frame was too large",
+        )
+    ]
+
+
+async def _wrong_streams(run: Trial, session: str) -> int:
+    """Connect with wrong parameters. :returns: how often. :raises ViolatedError: unless each is refused by name."""
+    wrong = {"sample_rate=16001": "sample_rate", "sample_rate=-1": "sample_rate", "encoding=mp3": "encoding"}
+    base = run.cluster.urls[0].replace("http", "ws", 1)
+    for query, name in wrong.items():
+        async with connect(f"{base}/v1/sessions/{session}/stream?{query}", proxy=None) as socket:
+            message = json.loads(await socket.recv())
+            await socket.wait_closed()
+        if socket.close_code != 4400 or name not in message.get("message", ""):
+            raise ViolatedError(f"{query} was answered with {message} and closed with {socket.close_code}")
+    return len(wrong)
