@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from itertools import accumulate
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -80,7 +81,8 @@ def test_the_same_audio_gives_the_same_text_in_every_process() -> None:
         "from tests.workloads.test_simulated_speech import speech, text, turns\n"
         "print(ascii(text(turns(speech(20)))))"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    root = Path(__file__).parents[2]
+    other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert other.stdout.strip() == ascii(text(turns(speech(20))))
 
 
@@ -232,7 +234,8 @@ def test_it_is_installed_as_a_workload_and_needs_no_torch() -> None:
     (entry,) = entry_points(group="daybreak.workloads", name="simulated-speech")
     assert entry.load() is SPEC
     code = f"import sys, {SimulatedSpeech.__module__}; print({{'torch', 'numpy'}} & set(sys.modules))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    root = Path(__file__).parents[2]
+    other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert other.stdout.strip() == "set()"
 
 

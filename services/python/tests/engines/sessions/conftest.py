@@ -161,8 +161,12 @@ class SpeechPool:
 
 
 def settings_of(server: Server, folder: Path, **options: Any) -> Settings:
-    """Settings with the pool. The prefix keeps its keys apart from those of other tests."""
-    defaults: dict[str, Any] = {"workload": POOL, "lease": {"lease_s": 4}, "drain_s": 5}
+    """Settings with the pool. The prefix keeps its keys apart from those of other tests.
+
+    Turns have one block, however far a slow machine lags, because turns of another length give another text.
+    """
+    turns = {"max_latency_multiplier": 1}
+    defaults: dict[str, Any] = {"workload": POOL, "lease": {"lease_s": 4}, "drain_s": 5, "sessions": turns}
     return Settings.model_validate(
         {
             "data_dir": str(folder),

@@ -65,7 +65,7 @@ async def test_a_silent_client_ends_and_frees_its_place(speech: Callable[..., Sp
 
 async def test_settings_change_while_sessions_run(speech: Callable[..., SpeechPool]) -> None:
     """Turns of two blocks: the administrator's change reaches the group, and its sessions."""
-    pool = speech()
+    pool = speech(sessions={"max_latency_multiplier": 4})
     await pool.start_group()
     session = await pool.open()
     await pool.tasks.set_batching(POOL, {"latency_multiplier": 2, "max_batch_size": 4})

@@ -168,7 +168,8 @@ class SessionsLeader:
         now = time.monotonic()
         for claim in claims:
             self._taken += 1
-            if self.table.room > 0:
+            # A claim that was under way when the group began to leave may still bring a session.
+            if self.table.room > 0 and not self._draining:
                 self.table.take(claim, now)
             else:
                 self._threads.release([claim.lease])
