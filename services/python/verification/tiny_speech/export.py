@@ -21,7 +21,7 @@ from verification.tiny_speech.train import Translator
 
 STREAMING: Final = {
     "window": WINDOW,
-    "silence_blocks": 2,
+    "silence_blocks": 1,
     "first_turn_tokens": 24,
     "more_turn_tokens": 12,
     "past_blocks": 40,
