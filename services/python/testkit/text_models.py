@@ -43,7 +43,7 @@ def sentence(number: int, words: int) -> str:
     return " ".join(WORDS[(number * 7 + at * (3 + number % 5)) % (len(WORDS) - 4)] for at in range(words))
 
 
-def word_tokenizer(folder: Path) -> None:
+def word_tokenizer(folder: Path, *, positions: int = POSITIONS) -> None:
     """Write a fast tokenizer of whole words, which frames texts and pairs as BERT does."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -63,7 +63,7 @@ def word_tokenizer(folder: Path) -> None:
         unk_token="[UNK]",
         cls_token="[CLS]",
         sep_token="[SEP]",
-        model_max_length=POSITIONS,
+        model_max_length=positions,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     ).save_pretrained(folder)
 
@@ -86,7 +86,7 @@ def _causal_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def _bert_config(**more: Any) -> Any:
+def _bert_config(*, positions: int = POSITIONS, **more: Any) -> Any:
     from transformers import BertConfig
 
     return BertConfig(
@@ -95,7 +95,7 @@ def _bert_config(**more: Any) -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=POSITIONS,
+        max_position_embeddings=positions,
         initializer_range=0.5,
         **more,
     )
@@ -137,15 +137,17 @@ def _modules(folder: Path, pooling: str, dimensions: int, prompts: dict[str, str
     (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
 
 
-def tiny_encoder(folder: Path, *, prompts: dict[str, str] | None = None, seed: int = 0) -> Path:
-    """A BERT with mean pooling. Vectors have 32 numbers, and texts at most 64 tokens."""
+def tiny_encoder(
+    folder: Path, *, prompts: dict[str, str] | None = None, seed: int = 0, positions: int = POSITIONS
+) -> Path:
+    """A BERT with mean pooling. Vectors have 32 numbers, and texts at most ``positions`` tokens."""
     import torch
     from transformers import BertModel
 
     torch.manual_seed(seed)
     folder.mkdir(parents=True)
-    BertModel(_bert_config()).eval().save_pretrained(folder)
-    word_tokenizer(folder)
+    BertModel(_bert_config(positions=positions)).eval().save_pretrained(folder)
+    word_tokenizer(folder, positions=positions)
     _modules(folder, "mean", 32, prompts or {})
     return folder
 
