@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+from daybreak_server.workloads.video.pipeline.determinism import CPU_ENVIRONMENT
 from testkit.valkey import Server, start_valkey
+
+# MKL reads these when torch is imported, and modules of several folders import it. The tests of videos need them.
+for _name, _value in CPU_ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
 
 # A busy machine is not a failure. `--hypothesis-profile long` runs many more examples.
 settings.register_profile("daybreak", deadline=None)

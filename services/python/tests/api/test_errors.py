@@ -91,6 +91,8 @@ REACHED_ELSEWHERE = {
     ErrorCode.DEADLINE_PASSED: "routing/test_proxy",
     ErrorCode.GROUP_FAILED: "routing/test_failures",
     ErrorCode.MODEL_NOT_FOUND: "workloads/test_embed",
+    ErrorCode.SESSIONS_FULL: "sessions/test_with_redis",
+    ErrorCode.INVALID_AUDIO: "sessions/test_recordings",
 }
 
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from daybreak_server.workloads.video.pipeline.determinism import CPU_ENVIRONMENT
 
-# MKL reads these once, at the first matrix product of the session.
+# `make gpu` loads only this conftest.
 for _name, _value in CPU_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

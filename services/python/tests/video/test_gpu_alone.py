@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,10 +49,11 @@ def make_gpu(environment: dict[str, str], folder: Path, python: str = PYTHON) ->
 
 
 def test_make_gpu_does_not_need_the_servers_dependencies(tmp_path: Path) -> None:
-    """Without CUDA, pytest collects and skips the nine tests, and the benchmark prints one line."""
+    """Without CUDA, pytest collects and skips the tests, and the benchmark prints one line."""
     status, printed = make_gpu(without(tmp_path, *PLATFORM), tmp_path)
     assert status == 0, printed
-    assert "9 skipped" in printed
+    assert re.search(r"\d+ skipped", printed)
+    assert "passed" not in printed
     assert "error" not in printed.lower()
     assert printed.splitlines()[-1].startswith("Nothing was measured: no CUDA device: torch ")
 

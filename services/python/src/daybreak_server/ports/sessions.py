@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from daybreak_server.domain.ids import GroupId
@@ -99,11 +99,21 @@ class SessionEvents(Protocol):
         """The events that follow ``after``, in order, as they arrive; ends after the event ``ended``."""
 
 
+def always() -> bool:
+    """Return ``True``."""
+    return True
+
+
 class SessionWork(Protocol):
     """The sessions of one pool as the leader of a group uses them. All calls block and may come from any thread."""
 
-    def claim_sessions(self, group: GroupId, *, room: int, wait_s: float) -> Sequence[SessionClaim]:
-        """Take up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one."""
+    def claim_sessions(
+        self, group: GroupId, *, room: int, wait_s: float, wanted: Callable[[], bool] = always
+    ) -> Sequence[SessionClaim]:
+        """Take up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one.
+
+        ``wanted`` is asked after each wait; if it says no, none is taken, and another group gets the chance.
+        """
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
         """What has come for these sessions behind the given positions. Waits up to ``wait_s`` for the first news.

@@ -87,6 +87,14 @@ async def test_sessions_are_claimed_oldest_first_and_once(sessions: Sessions) ->
     assert (await sessions.store.session_events(opened[2]))[0].data == {"group": "g2", "attempt": 1}
 
 
+async def test_a_group_that_no_longer_wants_sessions_leaves_them_to_others(sessions: Sessions) -> None:
+    """It has waited for one, and the wake-up that it took wakes another group."""
+    session, leaving, other = await sessions.open(), sessions.group(), sessions.group()
+    assert leaving.claim_sessions(GroupId("g1"), room=4, wait_s=5, wanted=lambda: False) == []
+    (claim,) = other.claim_sessions(GroupId("g2"), room=4, wait_s=5)
+    assert claim.lease.session == session
+
+
 async def test_the_owner_reads_what_follows_and_learns_of_the_end(sessions: Sessions) -> None:
     session, group = await sessions.open(), sessions.group()
     (claim,) = take(group)

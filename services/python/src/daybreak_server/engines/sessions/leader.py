@@ -199,6 +199,7 @@ class SessionsLeader:
         self.table.measure(now, wall_ms=time.time() * 1000)
         if self._draining:
             self.table.measured = replace(self.table.measured, room=0)
+            self._share()  # before sessions are given up, or the claimer would take them again
             self._move(now)
         else:
             self._drain_since = None

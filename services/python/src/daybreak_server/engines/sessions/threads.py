@@ -206,7 +206,9 @@ class StoreThreads:
         if room <= 0:
             self._room_changed.wait(_WAIT_S)
             return
-        claims = self._work.claim_sessions(self._group, room=room, wait_s=_WAIT_S)
+        claims = self._work.claim_sessions(
+            self._group, room=room, wait_s=_WAIT_S, wanted=lambda: self.shared.room[0] > 0
+        )
         self._claimed += len(claims)
         if claims:
             self._mailbox.put(claims=claims)

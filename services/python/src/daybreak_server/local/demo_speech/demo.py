@@ -16,6 +16,7 @@ import httpx2
 
 from daybreak.errors import DaybreakError
 from daybreak.sync import Client
+from daybreak_server.domain.pools import GroupState
 from daybreak_server.local.child_up import DemoError, Up, running
 from daybreak_server.local.console import say
 from daybreak_server.local.demo_speech.speaker import Arrived, Speaker
@@ -77,7 +78,7 @@ def _wait_ready(client: Client, up: Up) -> None:
         if shown.wake.phase != phase:
             phase = shown.wake.phase
             say(f"  pool {POOL}: {phase}")
-        if any(group.state in ("idle", "busy") for group in shown.groups):
+        if any(GroupState(group.state).accepts_tasks for group in shown.groups):
             return
         time.sleep(0.2)
     raise DemoError(f"no group of the pool {POOL} is ready after {_READY_S:g} s")

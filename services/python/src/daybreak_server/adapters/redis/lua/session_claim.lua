@@ -23,7 +23,8 @@ local function run(ARGV)
     return { 1, {} }
   end
   local inbox, claims = S.key.session_inbox(a.nonce), {}
-  local waiting = call('ZRANGE', S.sessions_waiting, 0, math.min(S.CLAIM_MAX, tonumber(a.room)) - 1)
+  local room = math.min(S.CLAIM_MAX, tonumber(a.room))
+  local waiting = room > 0 and call('ZRANGE', S.sessions_waiting, 0, room - 1) or {}
   if #waiting > 0 and call('EXISTS', inbox) == 0 then call('XADD', inbox, '*', 's', '') end
   if #waiting > 0 then call('PEXPIRE', inbox, S.INBOX_MS) end
   for i, id in ipairs(waiting) do claims[i] = take(id, a) end

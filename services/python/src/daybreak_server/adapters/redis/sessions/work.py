@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from daybreak_server.domain.sessions import (
     SessionNews,
     SessionsMeasured,
 )
+from daybreak_server.ports.sessions import always
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 LOOK_S = 5.0
@@ -77,13 +78,16 @@ class RedisSessionWork:
         self._read_to = "0-0"
         self._look_at = 0.0
 
-    def claim_sessions(self, group: GroupId, *, room: int, wait_s: float) -> Sequence[SessionClaim]:
+    def claim_sessions(
+        self, group: GroupId, *, room: int, wait_s: float, wanted: Callable[[], bool] = always
+    ) -> Sequence[SessionClaim]:
         """Take up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one.
 
         If the answer to a claim is lost, the group owns sessions that it does not know; their leases end.
         """
         deadline = time.monotonic() + wait_s
         while not self._closed.is_set():
+            room = room if wanted() else 0  # with no room, the script wakes another group
             call = calls.claim(self._keys, group, nonce=self._nonce, lease_s=self._lease_s, room=room)
             draining, items = self._scripts.call(call)
             if items:
@@ -92,7 +96,7 @@ class RedisSessionWork:
             if draining:
                 self._closed.wait(max(0.0, min(remaining_s, _DRAIN_PAUSE_S)))
                 return []
-            if remaining_s <= 0:
+            if remaining_s <= 0 or room == 0:
                 return []
             with translated():
                 wakeup = self._keys.single("session_wakeup")
