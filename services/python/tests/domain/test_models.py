@@ -112,6 +112,10 @@ def test_a_view_says_why() -> None:
     failed = worker("w1", ReplicaState.FAILED, reason="CUDA out of memory")
     shown = view(MODEL, wanted=1, placement=Placement(replicas=(REPLICA,)), workers=[failed])
     assert shown.reason == "Worker w1 could not start it: CUDA out of memory"
+    at_zero = view(replace(MODEL, min_replicas=0), wanted=0, placement=Placement(replicas=()), workers=[])
+    assert at_zero.reason == "The first request starts it."
+    new = view(replace(MODEL, min_replicas=1), wanted=0, placement=Placement(replicas=()), workers=[])
+    assert new.reason == "It is about to be placed on a worker."
     deleted = view(replace(MODEL, deleted=True), wanted=0, placement=unplaced, workers=[failed])
     assert deleted.state is ModelState.DRAINING
 

@@ -227,6 +227,8 @@ def _state(
             return ModelState.STARTING, f"Worker {replica.worker} will start it."
     if wanted:
         return ModelState.PLACING, placement.unplaced.get(model.alias, "")
+    if model.min_replicas:
+        return ModelState.REGISTERED, "It is about to be placed on a worker."
     return ModelState.REGISTERED, "The first request starts it."
 
 
