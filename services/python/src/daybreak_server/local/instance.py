@@ -16,6 +16,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -161,14 +163,22 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
+_given: deque[int] = deque(maxlen=1000)
+"""The ports that this process gave out last. A port is free until somebody listens on it, so without this, two threads
+could get the same one."""
+_giving = threading.Lock()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free now, other than :data:`FORBIDDEN_PORT`."""
-    while True:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-            sock.bind((host, 0))
-            port = int(sock.getsockname()[1])
-        if port != FORBIDDEN_PORT:
-            return port
+    """A port that is free now, other than :data:`FORBIDDEN_PORT`. Calls of one process get different ports."""
+    with _giving:
+        while True:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+                sock.bind((host, 0))
+                port = int(sock.getsockname()[1])
+            if port != FORBIDDEN_PORT and port not in _given:
+                _given.append(port)
+                return port
 
 
 def sticky_port(file: Path, *, host: str = "127.0.0.1") -> int:
