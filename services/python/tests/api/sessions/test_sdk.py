@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -276,7 +277,8 @@ def test_the_command_says_what_is_wrong(speech, arguments, stdin, message):
 
 def test_ctrl_c_ends_the_speech_and_prints_the_rest(speech):
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command(speech, "--to", "de", "-"), **pipes) as process:
+    # A background shell ignores SIGINT, and its children inherit that.
+    with subprocess.Popen(command(speech, "--to", "de", "-"), preexec_fn=_heed_sigint, **pipes) as process:
         assert process.stdin is not None
         audio = noise(1)
         feeder = threading.Thread(target=_feed, args=(process.stdin, audio))
@@ -284,11 +286,16 @@ def test_ctrl_c_ends_the_speech_and_prints_the_rest(speech):
         wait_until(lambda: [r for r in speech.store.all() if r.received], 60, "audio")
         process.send_signal(2)
         feeder.join(60)
+        assert not feeder.is_alive(), "the command still reads its input"
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err.decode()
     record = speech.store.all()[0]
     assert record.end == "finished"
     assert "".join(out.decode().splitlines()) == spoken(speech.store.audio(record.session.id))
+
+
+def _heed_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _feed(stdin: io.BufferedWriter, audio: bytes) -> None:
