@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -220,7 +219,8 @@ def test_the_example_of_the_clients_readme_runs(speech, tmp_path, monkeypatch, c
 
 
 def command(speech, *arguments: str) -> list[str]:
-    code = "from daybreak.cli.main import run; run()"
+    # A background shell ignores SIGINT, and its children inherit that. So the program restores the default.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from daybreak.cli.main import run; run()"
     return [sys.executable, "-c", code, "--url", speech.api.url, "speak", *arguments]
 
 
@@ -277,8 +277,7 @@ def test_the_command_says_what_is_wrong(speech, arguments, stdin, message):
 
 def test_ctrl_c_ends_the_speech_and_prints_the_rest(speech):
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    # A background shell ignores SIGINT, and its children inherit that.
-    with subprocess.Popen(command(speech, "--to", "de", "-"), preexec_fn=_heed_sigint, **pipes) as process:
+    with subprocess.Popen(command(speech, "--to", "de", "-"), **pipes) as process:
         assert process.stdin is not None
         audio = noise(1)
         feeder = threading.Thread(target=_feed, args=(process.stdin, audio))
@@ -292,10 +291,6 @@ def test_ctrl_c_ends_the_speech_and_prints_the_rest(speech):
     record = speech.store.all()[0]
     assert record.end == "finished"
     assert "".join(out.decode().splitlines()) == spoken(speech.store.audio(record.session.id))
-
-
-def _heed_sigint() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _feed(stdin: io.BufferedWriter, audio: bytes) -> None:
