@@ -220,9 +220,9 @@ def test_the_example_of_the_clients_readme_runs(speech, tmp_path, monkeypatch, c
 
 def command(speech, *arguments: str) -> list[str]:
     # A background shell ignores SIGINT, and its children inherit that. So the program restores the default.
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    restore = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     run = "from daybreak.cli.main import run; run()"
-    return [sys.executable, "-c", f"{heed}; {run}", "--url", speech.api.url, "speak", *arguments]
+    return [sys.executable, "-c", f"{restore}; {run}", "--url", speech.api.url, "speak", *arguments]
 
 
 def speak(speech, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
