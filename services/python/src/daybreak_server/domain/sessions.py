@@ -41,7 +41,7 @@ class SessionEnd(StrEnum):
     """Why a session ended."""
 
     FINISHED = "finished"
-    """The client ended its audio, and all of it has been worked off."""
+    """The client ended its audio, and the model has processed all of it."""
     CLOSED = "closed"
     """The client closed it, or an administrator did."""
     IDLE = "idle"

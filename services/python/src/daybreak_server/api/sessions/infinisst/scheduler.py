@@ -93,7 +93,7 @@ class UserSessions:
         raise not_found(f"The user {user[:100]!r} has no open session for {label(pair)}.")
 
     async def translate(self, caller: Principal, sent: Translate) -> dict[str, Any]:
-        """Write the audio, wait until the model has worked off its complete turns, and read the text."""
+        """Write the audio, wait until the model has processed its complete turns, and read the text."""
         lock = self._locks.setdefault((caller.tenant, sent.user_id), asyncio.Lock())
         async with lock:
             return await self._translate(caller, sent)

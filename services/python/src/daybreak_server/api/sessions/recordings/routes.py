@@ -96,5 +96,5 @@ class Recordings:
         except TimeoutError as exc:
             raise ApiError(
                 ErrorCode.DEADLINE_PASSED,
-                "The recording was not worked off in time. Send a shorter one, or use stream=true.",
+                "The recording was not processed in time. Send a shorter one, or use stream=true.",
             ) from exc
