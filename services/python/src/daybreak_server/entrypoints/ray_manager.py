@@ -34,7 +34,7 @@ _HEALTH_S = 10.0
 
 
 class ManagerActor:
-    """Runs a :class:`~daybreak_server.model_placement.manager.Manager` on its own thread, so that ``health`` answers."""
+    """Runs a :class:`~daybreak_server.model_placement.manager.Manager` on a thread, so that ``health`` answers."""
 
     def __init__(self, settings: str) -> None:
         parsed = Settings.model_validate_json(settings)
