@@ -6,7 +6,7 @@ from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
 _REGISTRY = f"{SERVER}/adapters/redis/registry"
 _LUA = f"{_REGISTRY}/registry.lua"
-_MANAGER = f"{SERVER}/manager"
+_MANAGER = f"{SERVER}/model_placement"
 _STORE = f"{TESTS}/store/registry"
 
 REGISTRY: tuple[Mutant, ...] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
-_WORKER = f"{SERVER}/worker"
+_WORKER = f"{SERVER}/model_worker"
 _ORPHANS = f"{TESTS}/model_worker/test_orphans.py"
 _AGENT = f"{TESTS}/model_worker/test_agent.py"
 _CAUSES = f"{TESTS}/model_worker/test_last_error.py"
