@@ -50,6 +50,9 @@
 {{- if and $pool.targetLoad (not (has $pool.kind (list "online" "sessions"))) -}}
 {{- fail (printf "\n\npools.%s: targetLoad (%v) is only for pools that answer requests or hold sessions: remove it, or set kind to online or sessions." $name $pool.targetLoad) -}}
 {{- end -}}
+{{- if and (eq $pool.kind "sessions") (ne (int $pool.ranks) 1) -}}
+{{- fail (printf "\n\npools.%s: ranks (%v) must be 1: a group that holds sessions has one rank." $name $pool.ranks) -}}
+{{- end -}}
 {{- if gt (int $pool.minWarm) (int $pool.maxGroups) -}}
 {{- fail (printf "\n\npools.%s: minWarm (%v) is greater than maxGroups (%v)." $name $pool.minWarm $pool.maxGroups) -}}
 {{- end -}}

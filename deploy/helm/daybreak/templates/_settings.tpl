@@ -17,8 +17,13 @@
 
 {{/* The same, without what only gateways use. A change of these settings restarts the gateways, but replaces no group. */}}
 {{- define "daybreak.groupSettings" -}}
-{{- $settings := fromYaml (include "daybreak.poolSettings" .) -}}
-{{- toYaml (omit $settings "routing" "max_queued" "retention_s") -}}
+{{- $settings := omit (fromYaml (include "daybreak.poolSettings" .)) "routing" "max_queued" "retention_s" -}}
+{{- with $settings.sessions -}}
+{{- $own := omit . "max_sessions" "session_timeout_s" -}}
+{{- $settings = omit $settings "sessions" -}}
+{{- with $own -}}{{- $_ := set $settings "sessions" . -}}{{- end -}}
+{{- end -}}
+{{- toYaml $settings -}}
 {{- end -}}
 
 {{- define "daybreak.commonSettings" -}}

@@ -342,6 +342,21 @@ def test_another_routing_policy_replaces_no_group_of_a_pool_that_answers_request
     assert with_settings(capacity=9)["echo-serve"] != before["echo-serve"]
 
 
+def test_the_limits_of_sessions_replace_no_group() -> None:
+    """Gateways open sessions and refuse further ones. How batches are formed is the group's."""
+
+    def with_sessions(**sessions: object) -> str:
+        settings = {"sessions": sessions} if sessions else {}
+        pool = {"workload": "simulated-speech", "kind": "sessions", "settings": settings}
+        return revisions(render(also={"pools": {"talks": pool}}))["talks"]
+
+    before = with_sessions()
+    assert with_sessions(max_sessions=9, session_timeout_s=60) == before
+    other = with_sessions(max_batch_size=9)
+    assert other != before
+    assert with_sessions(max_batch_size=9, max_sessions=9) == other
+
+
 def test_the_collector_of_the_traces_replaces_groups_but_the_sampling_does_not() -> None:
     """A group reads the endpoint when it starts. Tasks are sampled where they are submitted."""
 
