@@ -56,7 +56,8 @@ class SessionEventType(StrEnum):
     STARTED = "started"
     """A group owns the session now: ``group``, ``attempt`` (1 for the first owner)."""
     TEXT = "text"
-    """More text: ``text`` (append it to what came before), ``segment``, ``audio_ms`` (how much audio it rests on)."""
+    """More text: ``text`` (append it to what came before), ``segment``, ``audio_ms`` (how much audio it is
+    based on)."""
     SEGMENT = "segment"
     """A sentence is complete: ``segment`` (its number, from 0), ``text`` (all of it), ``start_ms``, ``end_ms``."""
     DEGRADED = "degraded"
