@@ -119,8 +119,8 @@ SINGLE = {
     "session_wakeup": Key("list", "wake-ups for groups with room for a session (BLPOP)"),
     "session_groups": Key(
         "hash",
-        "the last measurements of each group of a sessions pool: lag, whether it is full, latency multiplier, room, and "
-        "the time at which they expire, on the lease clock",
+        "the last measurements of each group of a sessions pool: lag, whether it is full, latency multiplier, room, "
+        "and the time at which they expire, on the lease clock",
     ),
     "session_events": Key(
         "stream",
