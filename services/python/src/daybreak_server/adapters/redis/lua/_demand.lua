@@ -1,15 +1,17 @@
--- The demand of a pool of kind `online`: the requests that its gateways hold or have sent to groups, and the
--- groups that -- these requests need. The demand of a pool of kind `sessions` is its open sessions. -- Each
--- gateway has an entry in `demand`, under a lease: `requests end`, whose end is on the lease clock. A gateway
--- that dies therefore stops asking for groups when its lease ends, and an outage of Redis ends no lease.
--- `wanted` has the members 1 to n for n groups, because KEDA can read the size of a sorted set but cannot
--- divide. The score of a member is the time since which that many groups are needed. -- Lua allows a chunk
--- 200 locals, so only the two functions that scripts call are locals of the library.
+-- The demand of a pool of kind `online`: the requests that its gateways hold or have sent to groups, and the groups
+-- that these requests need. The demand of a pool of kind `sessions` is its open sessions.
+--
+-- Each gateway has an entry in `demand`, under a lease: `requests end`, whose end is on the lease clock. A gateway that
+-- dies therefore stops asking for groups when its lease ends, and an outage of Redis ends no lease. `wanted` has the
+-- members 1 to n for n groups, because KEDA can read the size of a sorted set but cannot divide. The score of a member is
+-- the time since which that many groups are needed.
+--
+-- Lua allows a chunk 200 locals, so only the two functions that scripts call are locals of the library.
 local want_groups, demand_now
 
 do
--- The requests that one group should have. If an operator manages the groups, the GeneratorPool sets this
--- number, -- otherwise the caller does.
+-- The requests that one group should have. If an operator manages the groups, the GeneratorPool sets this number,
+-- otherwise the caller does.
 local function target_load_of(stated)
   local reported = call('EXISTS', K_operator_report) == 1 and call('HGET', K_meta, 'target_load')
   return tonumber(reported or stated)
@@ -44,8 +46,7 @@ function want_groups(target_load)
   zflush(K_wanted)
 end
 
--- The requests, the groups that they need, and for how many ms they have needed a group (-1 if they need
--- none).
+-- The requests, the groups that they need, and for how many ms they have needed a group (-1: none needed).
 function demand_now()
   local entries, requests = call('HVALS', K_demand), call('ZCARD', S.sessions)
   if not entries[1] and requests == 0 then return 0, 0, -1 end

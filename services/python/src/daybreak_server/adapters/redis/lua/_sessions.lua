@@ -1,9 +1,11 @@
--- Streaming sessions: their records, and every way in which a session gets or loses its group, or ends. --
--- All of a session is in its journal (the keys `s:<id>…`), so that any group can continue it. A session is
--- `waiting` (in `sessions_waiting`), `active` (in `session_leases` and in the set of its group), or `ended`
--- (its keys have a TTL). The owner's token is in the record; a leader's write with another token changes
--- nothing. -- A gateway and a group never talk to each other. What the gateway does is announced in the
--- group's inbox, whose name is the nonce of the token; what the group does is announced in `session_events`.
+-- Streaming sessions: their records, and every way in which a session gets or loses its group, or ends.
+--
+-- All of a session is in its journal (the keys `s:<id>…`), so that any group can continue it. A session is `waiting` (in
+-- `sessions_waiting`), `active` (in `session_leases` and in the set of its group), or `ended` (its keys have a TTL). The
+-- owner's token is in the record; a leader's write with another token changes nothing.
+--
+-- A gateway and a group never connect to each other. A gateway announces its writes in the group's inbox, whose name is
+-- the nonce of the token. A group announces its writes in `session_events`.
 do
 
 -- A session's record: its fields by name, as text; nil if there is none.
@@ -26,8 +28,8 @@ function S.emit(id, kind, data)
   return at
 end
 
--- Announces a change of the session to its owner: `a` for audio, `x` if the group has lost the session. A
--- leader that has -- not renewed for a minute has no inbox, and reads all its sessions when it returns.
+-- Announces a change of the session to its owner: `a` for audio, `x` if the owner has lost the session. A leader that
+-- has not renewed for a minute has no inbox, and reads all its sessions when it returns.
 function S.notify(r, what)
   local nonce = r.token and string.match(r.token, '^%d+%.(.+)$')
   if nonce then
@@ -46,7 +48,7 @@ local function leave_group(r)
   if r.group then call('SREM', S.key.group_sessions(r.group), r.id) end
 end
 
--- Takes the session from its group. The session waits at its old place, where another group can claim it.
+-- Takes the session from its group. It waits at its old place, where another group can claim it.
 function S.make_waiting(r, reason)
   leave_group(r)
   S.notify(r, 'x')
@@ -120,8 +122,7 @@ local function due(key, upto, limit)
   return call('ZRANGE', key, '-inf', int(upto), 'BYSCORE', 'LIMIT', 0, limit)
 end
 
--- Handles all changes that depend on time: leases that were lost, and sessions without audio. Returns whether
--- more changes -- are due.
+-- Handles the changes that depend on time: lost leases, and sessions without audio. Returns whether more are due.
 function S.tick(lease_clock, leases_expire, limit)
   if call('EXISTS', S.sessions, S.session_groups) == 0 then return false end
   local lost = leases_expire and due(S.session_leases, lease_clock, limit) or {}

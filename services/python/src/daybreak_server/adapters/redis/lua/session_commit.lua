@@ -1,10 +1,9 @@
 #!lua flags=allow-oom
--- Writes the results of a group's sessions: events, text and the newest turn. Deletes audio and turns that
--- left the window. A commit whose number was written before changes nothing, so a call whose reply was lost
--- may be repeated. Answers the sessions that the group has lost; nothing was written for these.
+-- Writes the results of a group's sessions (events, text, the newest turn), and deletes what left the window.
+-- A commit whose number was written before changes nothing, so a call whose reply was lost may be repeated.
+-- Answers the sessions that the group has lost; nothing was written for these.
 
--- The text of an event belongs to the segment in progress. An event that ends a segment also has the start of
--- the next segment.
+-- The text of an event belongs to the segment in progress. An event that ends a segment has the start of the next.
 local function write_event(id, e)
   if e.text ~= '' then call('APPEND', S.key.session_text(id), e.text) end
   if e.segment ~= '' then
@@ -32,8 +31,7 @@ local function trim(c)
     call('LPOP', turns)
     oldest = call('LINDEX', turns, 0)
   end
-  -- Deletes the entry that ends at this position, but not the mark of the input's end, which may follow the
-  -- entry.
+  -- Deletes the entry that ends at this position, but not the mark of the input's end, which may follow.
   call('XTRIM', S.key.session_audio(c.session), 'MINID', c.keep_from .. '-2')
 end
 
