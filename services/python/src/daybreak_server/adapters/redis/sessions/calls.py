@@ -50,7 +50,7 @@ class SessionLimits:
     timeout_s: float = 300.0
     """How long a session lives without audio, and how long its record is kept after its end."""
     target_load: float = 32.0
-    """The sessions that one group should have, unless the GeneratorPool says it."""
+    """The sessions that one group should have, unless the GeneratorPool sets this number."""
 
 
 def open_session(keys: Keys, new: NewSession, limits: SessionLimits) -> Call:
@@ -94,7 +94,7 @@ def append(keys: Keys, session: SessionId, samples: bytes, *, at: int, end: bool
 
 
 def appended(reply: Sequence[Any], session: SessionId) -> SessionRecord:
-    """The session, or the error that the reply stands for."""
+    """The session. :raises StoreError: the error in the reply."""
     match text(reply[0]):
         case "session":
             return codec.record(reply[1])
