@@ -105,7 +105,7 @@ def appended(reply: Sequence[Any], session: SessionId) -> SessionRecord:
             )
         case "backlog":
             raise AudioBacklogError(
-                f"session {session} has more audio waiting for its model than is kept; send more later"
+                f"session {session} has too much audio that its model has not processed yet; send more later"
             )
         case "ended":
             raise SessionEndedError(f"session {session} has ended: {text(reply[1])}")
