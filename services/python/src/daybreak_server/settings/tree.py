@@ -167,8 +167,8 @@ class PoolSettings(Section):
     )
     routing: RoutingPolicy | None = Field(
         None,
-        description="How a request's group is chosen; see `router.policy`, which applies if this is unset. Only for pools "
-        "of kind `online`.",
+        description="How a request's group is chosen; see `router.policy`, which applies if this is unset. Only for "
+        "pools of kind `online`.",
     )
     target_load: Share | None = Field(
         None,
