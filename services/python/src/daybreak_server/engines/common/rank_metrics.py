@@ -17,7 +17,7 @@ from daybreak_server.ports.metrics import Meter, NoMeter
 
 _log = logging.getLogger(__name__)
 PHASES_MAX = 20
-"""Phases with series of their own. If a workload names more, the further ones share the label ``other``."""
+"""Phases with separate series. If a workload names more, the further ones share the label ``other``."""
 BROKEN = "broken"
 """The outcome of an attempt whose group could not continue."""
 LOST = "lost"
