@@ -120,9 +120,10 @@ def test_a_request_that_is_too_late_is_504_and_its_texts_are_not_computed(whole:
         running = pool.submit(whole.post, "/v1/embeddings", input="a cat")
         wait_until(lambda: gate.batches == [1], 30, "a batch")
         response = whole.client.post(
-            "/v1/embeddings", json={"input": ["a dog"] * 3}, headers={"Daybreak-Deadline-S": "0.3"}
+            "/v1/embeddings", json={"input": ["a dog"] * 3}, headers={"Daybreak-Deadline-S": "1"}
         )
         assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_passed")
+        wait_until(lambda: whole.debug("vectors")["load"]["waiting"] == 0, 30, "the group to drop the texts")
         gate.open.set()
         running.result(60)
     whole.post("/v1/embeddings", input=["a bird"] * 2)
