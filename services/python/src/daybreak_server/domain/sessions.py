@@ -50,6 +50,16 @@ class SessionEnd(StrEnum):
     """The model cannot continue it."""
 
 
+class Intake(StrEnum):
+    """Which sessions a group takes now."""
+
+    ALL = "all"
+    ORPHANS = "orphans"
+    """Only those that have lost their group. The group lags too far for new ones, but a session that has begun must go
+    on somewhere."""
+    NONE = "none"
+
+
 class SessionEventType(StrEnum):
     """What happens in a session, as its client reads it."""
 
@@ -224,6 +234,8 @@ class SessionNews:
     session: SessionId
     stale: bool = False
     """The session belongs to another group now, or has ended: forget it."""
+    error: Cause | None = None
+    """Why its audio cannot be read, ever."""
     audio: bytes = b""
     """The audio that follows what the group has received."""
     input_ended: bool = False

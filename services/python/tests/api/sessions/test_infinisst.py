@@ -119,6 +119,21 @@ def test_too_many_are_429_and_4429(start_speech):
             assert second.rest()[1] == 4429
 
 
+@pytest.mark.parametrize("after", ["{last}", "99999999999999-0"])
+def test_a_client_that_has_all_events_gets_the_end(speech, after):
+    session = init(speech)["session_id"]
+    with speech.socket(f"/wss/{session}") as socket:
+        socket.send("EOF")
+        socket.rest()
+    last = speech.show(session)["last_event"]
+    with speech.socket(f"/wss/{session}?after={after.format(last=last)}") as socket:
+        assert socket.rest() == (["READY", "PROCESSING_COMPLETE"], 1000)
+    closed = init(speech)["session_id"]
+    speech.client.post("/delete_session", json={"session_id": closed})
+    with speech.socket(f"/wss/{closed}?after=99999999999999-0") as socket:
+        assert socket.rest()[0][-1].startswith("ERROR: session_closed: ")
+
+
 def test_wrong_frames_are_answered_and_the_session_continues(speech):
     session = init(speech)["session_id"]
     with speech.socket(f"/wss/{session}") as socket:

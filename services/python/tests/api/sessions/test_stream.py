@@ -57,6 +57,15 @@ def test_a_client_that_connects_again_continues_without_loss_or_repeat(speech):
     assert texts(seen) + texts(messages) == spoken(audio)
 
 
+def test_an_event_that_the_session_does_not_have_yet_counts_as_its_newest(speech):
+    session, audio = speech.open()["id"], noise(2)
+    with speech.stream(session, after="99999999999999-0") as socket:
+        socket.send(audio)
+        socket.send({"type": "end"})
+        messages, code = socket.rest()
+    assert (texts(messages), messages[-1]["type"], code) == (spoken(audio), "ended", 1000)
+
+
 def test_audio_that_is_sent_again_counts_once(speech):
     """After a resume the positions overlap if the client uses another rate than the journal."""
     session, rate = speech.open()["id"], 48_000

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
+    Intake,
     SessionClaim,
     SessionCommit,
     SessionEnd,
@@ -45,6 +46,7 @@ class Model:
     """What a session should be."""
 
     owner: str | None = None
+    begun: bool = False
     lease_end: int = 0
     idle_at: int = 0
     audio: bytes = b""
@@ -118,13 +120,17 @@ class SessionMachine(RuleBasedStateMachine):
             model.input_ended |= end
             assert record.received == len(model.audio) // 2
 
-    @rule(name=st.sampled_from(GROUPS), room=st.integers(1, 3))
-    def claim(self, name: str, room: int) -> None:
-        expected = [session for session in self.open_ones() if self.model[session].owner is None][:room]
-        claims = take(self.works[name], name, room=room)
-        assert [claim.lease.session for claim in claims] == expected
+    @rule(name=st.sampled_from(GROUPS), room=st.integers(1, 3), lags=st.booleans())
+    def claim(self, name: str, room: int, lags: bool) -> None:
+        waiting = [session for session in self.open_ones() if self.model[session].owner is None]
+        orphans = [session for session in waiting if self.model[session].begun]
+        new = [] if lags else [session for session in waiting if not self.model[session].begun]
+        intake = Intake.ORPHANS if lags else Intake.ALL
+        claims = take(self.works[name], name, room=room, intake=intake)
+        assert [claim.lease.session for claim in claims] == [*orphans, *new][:room]
         for claim in claims:
             model = self.model[claim.lease.session]
+            model.begun = True
             model.owner, model.lease_end = claim.lease.token, self.clock + LEASE_S * 1000
             kept = [turn for turn in model.turns if turn.start >= model.kept]
             assert list(claim.turns) == kept

@@ -2,8 +2,8 @@
 
 All interfaces write through :class:`AudioInput`. It converts frames, and writes them one after the other, so a
 connection is not read while its audio waits: that is the back-pressure. It also waits while the model is too far
-behind, so that a client that sends a whole recording at once does not fill the store. If the store does not answer, it
-tries again for a while; since audio is written by its position, repeating is harmless.
+behind, so that a client that sends a whole recording at once does not fill the store. If the store does not answer or
+has no memory, it tries again for a while; since audio is written by its position, repeating is harmless.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from daybreak_server.api.sessions.audio.formats import AudioFormat, Converter
 from daybreak_server.api.sessions.service import PATIENCE_S
 from daybreak_server.domain.sessions import SAMPLE_BYTES, SAMPLE_RATE, SessionRecord, SessionState
 from daybreak_server.ports.sessions import AudioBacklogError, SessionStore
-from daybreak_server.ports.store_errors import StoreUnavailableError
+from daybreak_server.ports.store_errors import StoreFullError, StoreUnavailableError
 
 MAX_AHEAD_S = 60
 """How much audio may wait for the model."""
@@ -109,7 +109,7 @@ class AudioInput:
             except AudioBacklogError:
                 # The model is behind. Nothing is wrong with the store, so its patience begins again.
                 deadline, delay_s = clock() + self._patience_s, _POLL_S
-            except StoreUnavailableError:
+            except (StoreUnavailableError, StoreFullError):
                 if clock() + delay_s > deadline:
                     raise
             await asyncio.sleep(delay_s)

@@ -2,8 +2,7 @@
 -- Appends audio to a session. What the journal already has is skipped.
 -- Answers {`session`, the session}, {`gap`, the position from which audio must be sent}, {`backlog`} if too much is not
 -- worked off yet, {`ended`, why} or {`unknown`}.
-local function run(ARGV)
-  local a = read.session_audio(ARGV, 1)
+local function append(a)
   local key, id = S.key.session(a.session), a.session
   local stored = call('HMGET', key, 'state', 'received', 'consumed', 'input_ended', 'token', 'timeout', 'end')
   if not stored[1] then return { 'unknown' } end
@@ -27,4 +26,9 @@ local function run(ARGV)
   call('ZADD', S.session_timers, int(NOW + tonumber(stored[6])), id)
   S.notify({ id = id, token = stored[5] }, 'a')
   return { 'session', S.show(id) }
+end
+
+local function run(ARGV)
+  local a = read.session_audio(ARGV, 1)
+  return S.guarded(a.session, append, a) or { 'ended', 'failed' }
 end

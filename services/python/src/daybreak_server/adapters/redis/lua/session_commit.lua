@@ -46,6 +46,7 @@ local function write(c, ARGV, at)
   -- The client sends nothing more, so only work keeps the session from being idle.
   if stored[1] then call('ZADD', S.session_timers, int(NOW + tonumber(stored[2])), c.session) end
   if c.ends ~= '' then S.finish(S.load(c.session), c.ends, c.error) end
+  return true
 end
 
 local function run(ARGV)
@@ -57,7 +58,7 @@ local function run(ARGV)
     if stored[1] ~= c.token then
       lost[#lost + 1] = c.session
     elseif c.number == '0' or tonumber(c.number) > tonumber(stored[2] or '0') then
-      write(c, ARGV, at)
+      if not S.guarded(c.session, write, c, ARGV, at) then lost[#lost + 1] = c.session end
     end
     at = at + tonumber(c.events) * width.session_draft
   end
