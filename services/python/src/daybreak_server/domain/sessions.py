@@ -55,8 +55,8 @@ class Intake(StrEnum):
 
     ALL = "all"
     ORPHANS = "orphans"
-    """Only those that have lost their group. The group lags too far for new ones, but a session that has begun must go
-    on somewhere."""
+    """Only those that have lost their group. The group lags too far for new sessions, but these have nowhere else to
+    continue."""
     NONE = "none"
 
 

@@ -23,13 +23,13 @@ class Refusing:
 
     def __init__(self) -> None:
         self.calls: list[Sequence[SessionCommit]] = []
-        self.written: list[tuple[str, int, SessionEnd | None]] = []
+        self.kept: list[tuple[str, int, SessionEnd | None]] = []
         self.fail: Callable[[Sequence[SessionCommit]], None] = lambda commits: None
 
     def commit(self, commits: Sequence[SessionCommit]) -> Sequence[SessionLease]:
         self.calls.append(commits)
         self.fail(commits)
-        self.written += [(commit.lease.session, commit.number, commit.end) for commit in commits]
+        self.kept += [(commit.lease.session, commit.number, commit.end) for commit in commits]
         return []
 
     def renew_sessions(self, *_args: object, **_fields: object) -> Sequence[SessionLease]:
@@ -63,15 +63,15 @@ def test_a_commit_that_is_refused_for_good_ends_its_session_and_no_other(
     store: Refusing, mailbox: Mailbox, threads: StoreThreads
 ) -> None:
     def fail(commits: Sequence[SessionCommit]) -> None:
-        if any(one.lease.session == "b" and one.end is None for one in commits):
+        if any(written.lease.session == "b" and written.end is None for written in commits):
             raise StoreError("Redis answered with an error: ERR no such thing")
 
     store.fail = fail
     threads.commit([commit("a", 1), commit("b", 1), commit("b", 2), commit("c", 1)])
     threads.start()
     assert threads.flush(timeout_s=30)
-    assert store.written == [("a", 1, None), ("b", 1, SessionEnd.FAILED), ("c", 1, None)]
-    (ended,) = [one for call in store.calls for one in call if one.end is not None]
+    assert store.kept == [("a", 1, None), ("b", 1, SessionEnd.FAILED), ("c", 1, None)]
+    (ended,) = [written for call in store.calls for written in call if written.end is not None]
     assert ended.error is not None
     assert (ended.error.reason, "no such thing" in ended.error.message) == ("store_refused", True)
     _, news = mailbox.take(wait_s=5)
@@ -82,14 +82,14 @@ def test_a_session_that_cannot_even_be_ended_is_forgotten(
     store: Refusing, mailbox: Mailbox, threads: StoreThreads
 ) -> None:
     def fail(commits: Sequence[SessionCommit]) -> None:
-        if any(one.lease.session == "b" for one in commits):
+        if any(written.lease.session == "b" for written in commits):
             raise StoreError("no")
 
     store.fail = fail
     threads.commit([commit("b", 1), commit("a", 1)])
     threads.start()
     assert threads.flush(timeout_s=30)
-    assert store.written == [("a", 1, None)]
+    assert store.kept == [("a", 1, None)]
     assert [item.session for item in mailbox.take(wait_s=5)[1]] == ["b"]
 
 
@@ -105,6 +105,6 @@ def test_what_passes_is_repeated_as_it_was(
     threads.commit([commit("a", 1), commit("b", 1)])
     threads.start()
     assert threads.flush(timeout_s=30)
-    assert store.written == [("a", 1, None), ("b", 1, None)]
+    assert store.kept == [("a", 1, None), ("b", 1, None)]
     assert len(store.calls) == 3
     assert mailbox.take(wait_s=0) == ([], [])

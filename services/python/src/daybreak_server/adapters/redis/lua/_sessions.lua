@@ -118,7 +118,7 @@ local function damaged(id, err)
   if not (r and pcall(S.finish, r, 'failed', cause)) then drop(id) end
 end
 
--- Runs `work` on a session, and returns what it returns. If the session is damaged, it ends; the call goes on for others.
+-- Runs `work` on a session, and returns what it returns. If the session is damaged, it ends, and the call continues with others.
 function S.guarded(id, work, ...)
   local done, result = pcall(work, ...)
   if done then return result end
