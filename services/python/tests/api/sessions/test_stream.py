@@ -109,6 +109,23 @@ def test_a_refused_frame_leaves_no_trace(speech):
     assert speech.store.audio(session) == pcm16(good)
 
 
+def test_audio_after_the_end_is_refused_and_the_text_comes(start_speech):
+    store = MemorySessions()
+    store.group = False
+    speech = start_speech(store=store)
+    session, audio = speech.open()["id"], noise(1)
+    with speech.stream(session) as socket:
+        socket.send(audio)
+        for frame in ({"type": "end"}, audio, {"type": "end"}, audio):
+            socket.send(frame)
+        errors = [socket.until("error") for _ in range(2)]
+        assert [(error["code"], error["fatal"]) for error in errors] == [("conflict", False)] * 2
+        store.group = True
+        speech.show(session)
+        messages, code = socket.rest()
+    assert (messages[-1]["data"]["text"], code) == (spoken(audio), 1000)
+
+
 def test_floats_that_are_too_loud_are_clipped(speech):
     session = speech.open()["id"]
     with speech.stream(session, encoding="float32") as socket:

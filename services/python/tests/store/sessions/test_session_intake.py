@@ -18,7 +18,9 @@ async def test_a_group_that_no_longer_wants_sessions_leaves_them_to_others(sessi
 async def test_orphans_come_before_new_sessions_and_go_to_groups_that_lag_too(sessions: Sessions) -> None:
     new = await sessions.open()
     sessions.driver.now += 1
-    orphans = [await sessions.open(), await sessions.open()]
+    orphans = [await sessions.open()]
+    sessions.driver.now += 1
+    orphans.append(await sessions.open())
     first, lagging, other = sessions.group(), sessions.group(), sessions.group()
     claims = take(first, "g1")
     assert [claim.lease.session for claim in claims] == [new, *orphans]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from daybreak.wire import ErrorCode
+from daybreak_server.api.errors import ApiError
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Converter
 from daybreak_server.api.sessions.service import PATIENCE_S
 from daybreak_server.domain.sessions import SAMPLE_BYTES, SAMPLE_RATE, SessionRecord, SessionState
@@ -35,6 +37,12 @@ class AudioInput:
         self._store = store
         self._converter = Converter(form, received=record.received)
         self._patience_s = patience_s
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client of this connection has ended its audio."""
+        return self._ended
 
     @property
     def send_from(self) -> int:
@@ -52,10 +60,16 @@ class AudioInput:
         return self._converter.format
 
     async def append(self, frame: bytes) -> None:
-        """Write a frame. :raises ApiError: ``invalid_audio``; nothing of the frame has been written then.
+        """Write a frame.
+
+        :raises ApiError: ``invalid_audio``; nothing of the frame has been written then. ``conflict`` after the end.
 
         :raises StoreError: when the session has ended, or the store does not answer.
         """
+        if self._ended:
+            raise ApiError(
+                ErrorCode.CONFLICT, "The audio of the session has ended, so it takes no more. Open a new one."
+            )
         form = self._converter.format
         step = int(form.rate * _PIECE_S) * form.encoding.size
         if len(frame) <= step:
@@ -73,8 +87,10 @@ class AudioInput:
 
     async def end(self) -> None:
         """Write what the resampler has held back, and end the input."""
-        at = self._converter.position
-        await self._write(at, self._converter.finish(), end=True)
+        if not self._ended:
+            self._ended = True
+            at = self._converter.position
+            await self._write(at, self._converter.finish(), end=True)
 
     async def refresh(self) -> SessionRecord:
         """Read the session again."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Principal, principal
@@ -50,7 +50,7 @@ class Sockets:
             with self._ctx.stream_limits.enter(caller.tenant, "ws"):
                 await converse(caller)
             await websocket.close(socket, websocket.DONE)
-        except (WebSocketDisconnect, OSError):
+        except (WebSocketDisconnect, WebSocketDisconnected, OSError):
             return
         except Exception as exc:
             error = to_api_error(exc, socket.url.path)

@@ -9,7 +9,7 @@
 do
 
 -- What the keys of a session hold.
-local KINDS = { session = 'hash', session_audio = 'stream', session_turns = 'list', session_text = 'string',
+local kinds = { session = 'hash', session_audio = 'stream', session_turns = 'list', session_text = 'string',
   session_history = 'stream' }
 
 -- A session's record: its fields by name, as text; nil if there is none.
@@ -93,7 +93,7 @@ end
 -- Forgets a session that has no record: nothing can be said about it any more.
 local function drop(id)
   for _, zset in ipairs({ S.sessions, S.sessions_waiting, S.session_timers, S.session_leases }) do call('ZREM', zset, id) end
-  for name in pairs(KINDS) do call('DEL', S.key[name](id)) end
+  for name in pairs(kinds) do call('DEL', S.key[name](id)) end
 end
 
 -- Whether an error is about what the keys hold. Otherwise it is about the server, and the call may succeed later.
@@ -108,7 +108,7 @@ end
 local function damaged(id, err)
   local message = type(err) == 'table' and err.err or tostring(err)
   if not is_damage(message) then error(err) end
-  for name, kind in pairs(KINDS) do
+  for name, kind in pairs(kinds) do
     local key = S.key[name](id)
     local found = call('TYPE', key).ok
     if found ~= kind and found ~= 'none' then call('DEL', key) end

@@ -8,10 +8,11 @@ local function append(a)
   if not stored[1] then return { 'unknown' } end
   if stored[1] == 'ended' then return { 'ended', stored[7] } end
   local received, at = tonumber(stored[2]), tonumber(a.at)
+  if stored[4] then return { 'session', S.show(id) } end  -- nothing follows the end of the input
   if at > received then return { 'gap', int(received) } end
   local new = at + #a.samples / 2 - received
-  local ends = a.ends == '1' and not stored[4]
-  if stored[4] or new <= 0 and not ends then return { 'session', S.show(id) } end
+  local ends = a.ends == '1'
+  if new <= 0 and not ends then return { 'session', S.show(id) } end
   if received + new - tonumber(stored[3]) > S.BACKLOG_MAX then return { 'backlog' } end
   if new > 0 then
     local samples = at == received and a.samples or string.sub(a.samples, (received - at) * 2 + 1)

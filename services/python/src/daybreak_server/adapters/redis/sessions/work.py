@@ -42,6 +42,7 @@ LOOK_S = 5.0
 """How often a group looks at all its sessions, in case its inbox lost an entry."""
 _BLOCK_S = 5.0
 """The longest that one call blocks in Redis."""
+_SOON_S = 0.1
 _DRAIN_PAUSE_S = 0.5
 _ORPHANS_PAUSE_S = 0.25
 """How often a group looks for orphans if it takes nothing else."""
@@ -81,6 +82,8 @@ class RedisSessionWork:
         self._closed = threading.Event()
         self._read_to = "0-0"
         self._look_at = 0.0
+        self._unknown: set[SessionId] = set()
+        """Sessions that the inbox has named before the caller asked for them."""
 
     def claim_sessions(
         self, group: GroupId, *, room: int, wait_s: float, intake: Callable[[], Intake] = take_all
@@ -109,9 +112,7 @@ class RedisSessionWork:
                 return []
             if remaining_s <= 0 or takes is Intake.NONE:
                 return []
-            if (
-                takes is Intake.ORPHANS
-            ):  # it must not take the wake-ups that new sessions send to other groups
+            if takes is Intake.ORPHANS:  # the wake-ups of new sessions are for other groups
                 self._closed.wait(min(remaining_s, _ORPHANS_PAUSE_S))
                 continue
             with translated():
@@ -125,15 +126,20 @@ class RedisSessionWork:
         positions = {lease.session: position for lease, position in received.items()}
         while True:
             try:
-                named = self._named(deadline)
+                if self._unknown:  # the caller will soon ask for them too
+                    deadline = min(deadline, time.monotonic() + _SOON_S)
+                named = self._named(0.0 if self._unknown & positions.keys() else deadline)
                 gone = named.gone & positions.keys()
-                changed = positions.keys() if named.all else named.audio & positions.keys()
+                changed = (named.audio | self._unknown) & positions.keys()
+                changed = set(positions) if named.all else changed
+                new = named.audio - positions.keys()
+                self._unknown = new if named.all else (self._unknown | new) - positions.keys()
                 news = [SessionNews(session=session, stale=True) for session in sorted(gone)]
                 news += self._news_of({session: positions[session] for session in changed - gone})
             except StoreUnavailableError:
                 self._look_at = 0.0
                 raise
-            if news or time.monotonic() >= deadline or self._closed.is_set():
+            if news or new or time.monotonic() >= deadline or self._closed.is_set():
                 return news
 
     def renew_sessions(
@@ -182,8 +188,10 @@ class RedisSessionWork:
         named = _Named(all=all_sessions)
         for entry, fields in reply[0][1] if reply else ():
             self._read_to = text(entry)
-            named.audio.add(SessionId(text(fields.get(b"a", b""))))
-            named.gone.add(SessionId(text(fields.get(b"x", b""))))
+            if b"a" in fields:
+                named.audio.add(SessionId(text(fields[b"a"])))
+            elif b"x" in fields:
+                named.gone.add(SessionId(text(fields[b"x"])))
         return named
 
     def _news_of(self, positions: Mapping[SessionId, int]) -> list[SessionNews]:
