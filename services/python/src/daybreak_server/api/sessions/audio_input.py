@@ -1,9 +1,10 @@
 """Writes the audio of one connection to the journal of its session.
 
-All interfaces write through :class:`AudioInput`. It converts frames, and writes them one after the other, so a
-connection is not read while its audio waits: that is the back-pressure. It also waits while the model is too far
-behind, so that a client that sends a whole recording at once does not fill the store. If the store does not answer or
-has no memory, it tries again for a while; since audio is written by its position, repeating is harmless.
+All interfaces write through :class:`AudioInput`. It converts frames and writes them one after the other.
+While audio waits, the connection is not read, which slows the client down. The audio also waits while the
+model is too far behind, so a client that sends a whole recording at once cannot fill the store. If the store
+does not answer or has no memory, the write is repeated for a while. Each write names its position, so a repeated
+write is harmless.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from daybreak_server.ports.store_errors import StoreFullError, StoreUnavailableE
 MAX_AHEAD_S = 60
 """How much audio may wait for the model."""
 _PIECE_S = 0.25
-"""How much audio is converted before other connections have their turn."""
+"""How much audio is converted before other connections get the event loop."""
 _POLL_S = 0.1
 _BACKOFF_S = (0.05, 1.0)
 
@@ -46,12 +47,12 @@ class AudioInput:
 
     @property
     def send_from(self) -> int:
-        """Where this connection begins, in samples of the client."""
+        """The position at which this connection begins, in samples of the client."""
         return self._converter.send_from
 
     @property
     def needed_from(self) -> int:
-        """Up to where the client may forget its audio, in its own samples."""
+        """The position before which the client may delete its audio, in its samples."""
         return self._converter.format.position(self.record.received)
 
     @property
@@ -86,7 +87,7 @@ class AudioInput:
         await self.append(bytes(int(form.rate * seconds) * form.encoding.size))
 
     async def end(self) -> None:
-        """Write what the resampler has held back, and end the input."""
+        """Write the remaining output of the resampler, and end the input."""
         if not self._ended:
             self._ended = True
             at = self._converter.position
@@ -123,7 +124,8 @@ class AudioInput:
             try:
                 return await call()
             except AudioBacklogError:
-                # The model is behind. Nothing is wrong with the store, so its patience begins again.
+                # The model is behind, but the store has answered. So the time limit for the store starts
+                # again.
                 deadline, delay_s = clock() + self._patience_s, _POLL_S
             except (StoreUnavailableError, StoreFullError):
                 if clock() + delay_s > deadline:
