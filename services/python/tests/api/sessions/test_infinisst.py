@@ -138,13 +138,37 @@ def test_wrong_frames_are_answered_and_the_session_continues(speech):
     session = init(speech)["session_id"]
     with speech.socket(f"/wss/{session}") as socket:
         socket.text()
-        for frame, message in ((float32([float("nan")]), "invalid_audio"), ("STOP", "STOP")):
-            socket.send(frame)
-            assert message in socket.text()
+        for value in (float("nan"), float("inf"), float("-inf"), 1e30, -9.0):
+            socket.send(float32([0.0, value]))
+            assert socket.text().startswith("ERROR: invalid_audio: Sample 1 ")
+        socket.send("STOP")
+        assert "STOP" in socket.text()
         socket.send("PING")
         assert socket.text() == "PONG"
         socket.send("EOF")
         assert socket.rest()[0] == ["PROCESSING_COMPLETE"]
+
+
+@pytest.mark.parametrize("query", ["sample_rate=16001", "sample_rate=0", "encoding=mp3", "after=soon"])
+def test_a_wrong_parameter_of_the_socket_closes_it_and_the_session_stays(speech, query):
+    session = init(speech)["session_id"]
+    with speech.socket(f"/wss/{session}?{query}") as socket:
+        messages, code = socket.rest()
+    assert (messages[0].startswith("ERROR: "), code) == (True, 4400)
+    assert speech.show(session)["state"] == "active"
+
+
+def test_frames_of_any_length_are_one_stream_of_samples(speech):
+    session, audio = init(speech)["session_id"], noise(1)
+    samples = float32(floats(audio))
+    with speech.socket(f"/wss/{session}") as socket:
+        socket.text()
+        for first in range(0, len(samples), 7001):
+            socket.send(samples[first : first + 7001])
+        socket.send(b"123")  # less than a sample at the end is dropped
+        socket.send("EOF")
+        messages, _ = socket.rest()
+    assert "".join(messages[:-1]) == spoken(audio)
 
 
 def test_a_session_that_waits_for_a_group_has_a_place(start_speech):

@@ -253,7 +253,8 @@ def test_a_full_pool_answers_with_an_estimate(start_speech):
 
 def test_a_tenant_has_a_bounded_number_of_sessions_and_streams(start_speech):
     speech = start_speech(http={"max_sessions_per_tenant": 1, "max_streams_per_tenant": 1})
-    session = speech.open()["id"]
+    session = speech.open(headers={"Idempotency-Key": "first"})["id"]
+    assert speech.open(headers={"Idempotency-Key": "first"})["id"] == session
     problem = speech.open(status=429)
     assert (problem["code"], problem["limit"]) == ("too_many_streams", "sessions_per_tenant")
     with speech.stream(session) as first:

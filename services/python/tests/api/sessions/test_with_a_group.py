@@ -154,6 +154,25 @@ def test_audio_of_the_next_session_may_come_before_the_text_of_the_last_one(real
     assert found == [expected_text(piece, "de") for piece in pieces]
 
 
+def test_a_store_without_memory_holds_audio_back_and_loses_none(real: Speech, valkey_session: Server) -> None:
+    audio = noise(4 * BLOCK / RATE)
+    session = real.open()["id"]
+    with valkey_session.client() as client, real.stream(session) as socket:
+        socket.send(audio[: 2 * BLOCK])
+        wait_until(lambda: worked_off(real, session, BLOCK), 60, "the first block to be worked off")
+        client.config_set("maxmemory", 1)
+        try:
+            assert "memory" in real.open(status=503)["detail"]
+            socket.send(audio[2 * BLOCK :])
+            assert worked_off(real, session, BLOCK)
+        finally:
+            client.config_set("maxmemory", 0)
+        socket.send({"type": "end"})
+        messages, code = socket.rest()
+    assert (messages[-1]["data"]["text"], code) == (expected_text(audio, "de"), 1000)
+    assert "error" not in {message["type"] for message in messages}
+
+
 @dataclass
 class Speakers:
     """Clients that speak in real time for as long as a test wants, one ``stagger_s`` after the other."""
