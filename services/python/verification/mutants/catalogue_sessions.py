@@ -147,6 +147,12 @@ SESSIONS: tuple[Mutant, ...] = (
         tests=f"{_INTAKE}::test_a_group_that_lags_leaves_new_sessions_and_their_wake_ups_to_others",
     ),
     mutant(
+        "session-kills-all-groups",
+        "a session that kills every group that works on it is given to one group after the other, forever",
+        (f"{LUA}/_sessions.lua", "if kills_groups(r, reason) then", "if false then"),
+        tests=f"{TESTS}/store/sessions/test_deadly_sessions.py::test_groups_that_die_in_a_row_fail_the_session",
+    ),
+    mutant(
         "session-damaged-fails-all",
         "a session whose journal is damaged keeps all sessions of its group from being written",
         (f"{LUA}/session_commit.lua", "S.guarded(c.session, write, c, ARGV, at)", "write(c, ARGV, at)"),

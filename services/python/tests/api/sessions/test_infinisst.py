@@ -32,6 +32,7 @@ def test_a_whole_session_as_the_documents_show_it(speech):
     assert answer["latency_multiplier"] == 2
     status = speech.client.get(f"/queue_status/{session}").json()
     assert (status["session_id"], status["status"], status["queued"]) == (session, "active", False)
+    assert status["latency_multiplier"] == 2
     audio = noise(3)
     samples = float32(floats(audio))
     with speech.socket(f"/wss/{session}") as socket:

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from daybreak_server.adapters.redis.limits import SESSION_LOSSES_MAX
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
     Intake,
@@ -47,6 +48,7 @@ class Model:
 
     owner: str | None = None
     begun: bool = False
+    losses: int = 0
     lease_end: int = 0
     idle_at: int = 0
     audio: bytes = b""
@@ -166,6 +168,7 @@ class SessionMachine(RuleBasedStateMachine):
         if finish != 0:
             assert self.works[name].commit([commit]) == []  # a lost answer
         model.turns.append(turn)
+        model.losses = 0
         model.text += f"{start} "
         model.kept = keep_from
         if model.input_ended:
@@ -205,9 +208,17 @@ class SessionMachine(RuleBasedStateMachine):
         for session in self.open_ones():
             model = self.model[session]
             if model.owner and model.lease_end <= self.clock:
-                model.owner = None
-            if model.idle_at <= self.driver.now:
+                self.lose(model)
+            if model.ended is None and model.idle_at <= self.driver.now:
                 self.end(model, "idle")
+
+    def lose(self, model: Model) -> None:
+        model.owner = None
+        consumed = model.turns[-1].end if model.turns else 0
+        if len(model.audio) // 2 > consumed or model.input_ended:
+            model.losses += 1
+        if model.losses > SESSION_LOSSES_MAX:
+            self.end(model, "failed")
 
     @staticmethod
     def end(model: Model, reason: str) -> None:

@@ -52,8 +52,18 @@ local function leave_group(r)
   if r.group then call('SREM', S.key.group_sessions(r.group), r.id) end
 end
 
+-- Whether too many groups in a row have died with work on this session. It would kill one group after the other.
+local function kills_groups(r, reason)
+  if reason == 'released' or tonumber(r.received) <= tonumber(r.consumed) and not r.input_ended then return false end
+  return call('HINCRBY', S.key.session(r.id), 'losses', 1) > S.LOSSES_MAX
+end
+
 -- Takes the session from its group. Another takes it before any new session.
 function S.make_waiting(r, reason)
+  if kills_groups(r, reason) then
+    return S.finish(r, 'failed', cjson.encode({ code = 'groups_lost',
+      message = int(S.LOSSES_MAX + 1) .. ' groups in a row were lost before they completed a turn of this session.' }))
+  end
   leave_group(r)
   S.notify(r, 'x')
   call('HSET', S.key.session(r.id), 'state', 'waiting')

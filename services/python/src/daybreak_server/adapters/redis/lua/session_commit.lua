@@ -21,7 +21,10 @@ local function write_turn(c)
   else
     call('RPUSH', key, c.turn)
   end
-  if c.consumed ~= '' then call('HSET', S.key.session(c.session), 'consumed', c.consumed) end
+  if c.consumed ~= '' then
+    call('HSET', S.key.session(c.session), 'consumed', c.consumed)
+    call('HDEL', S.key.session(c.session), 'losses')
+  end
 end
 
 local function trim(c)
