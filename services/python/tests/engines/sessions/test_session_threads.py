@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from daybreak_server.domain.ids import GroupId, Token
 from daybreak_server.domain.sessions import (
+    Intake,
+    NewSession,
+    SessionClaim,
     SessionCommit,
     SessionEnd,
     SessionId,
     SessionLease,
     SessionNews,
+    SessionRecord,
+    SessionsMeasured,
+    SessionState,
 )
 from daybreak_server.engines.sessions.threads import Mailbox, StoreThreads
 from daybreak_server.ports.store_errors import StoreError, StoreFullError, StoreUnavailableError
 
+CLAIM = SessionClaim(
+    lease=SessionLease(session=SessionId("late"), token=Token("1.n")),
+    record=SessionRecord(
+        session=NewSession(id=SessionId("late"), pool="p", tenant="t", source="en", target="de"),
+        state=SessionState.ACTIVE,
+    ),
+    turns=(),
+    audio_start=0,
+    audio=b"",
+)
+
 
 class Refusing:
-    """A store whose calls fail as a test wants. It has no sessions to claim."""
+    """A store whose calls fail as a test wants, and which answers a claim when a test says so."""
 
     def __init__(self) -> None:
+        self.claiming, self.answer = threading.Event(), threading.Event()
         self.calls: list[Sequence[SessionCommit]] = []
         self.kept: list[tuple[str, int, SessionEnd | None]] = []
         self.fail: Callable[[Sequence[SessionCommit]], None] = lambda commits: None
@@ -34,6 +53,11 @@ class Refusing:
 
     def renew_sessions(self, *_args: object, **_fields: object) -> Sequence[SessionLease]:
         return []
+
+    def claim_sessions(self, *_args: object, **_fields: object) -> Sequence[SessionClaim]:
+        self.claiming.set()
+        self.answer.wait(30)
+        return [CLAIM]
 
     def close(self) -> None: ...
 
@@ -108,3 +132,15 @@ def test_what_passes_is_repeated_as_it_was(
     assert store.kept == [("a", 1, None), ("b", 1, None)]
     assert len(store.calls) == 3
     assert mailbox.take(wait_s=0) == ([], [])
+
+
+def test_a_claim_that_is_under_way_when_the_group_leaves_is_given_back(
+    store: Refusing, threads: StoreThreads
+) -> None:
+    """Otherwise its session would wait until the group is deregistered, or its lease ends."""
+    threads.start()
+    measured = SessionsMeasured()
+    threads.share(room=1, intake=Intake.ALL, taken=0, positions={}, leases=[], measured=measured)
+    assert store.claiming.wait(30)
+    threading.Timer(0.1, store.answer.set).start()
+    assert threads.end_claims() == [CLAIM]
