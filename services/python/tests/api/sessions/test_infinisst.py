@@ -94,6 +94,7 @@ def test_a_reset_opens_another_session_of_the_same_client(speech):
         ({"language_pair": "Chinese"}, "language pair"),
         ({"language_pair": ""}, "language_pair"),
         ({"latency_multiplier": 0}, "latency_multiplier"),
+        ({"latency_multiplier": True}, "latency_multiplier"),
         ({"colour": "red"}, "colour"),
     ],
 )
