@@ -191,7 +191,7 @@ def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
 
 def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
     """The spec of a pool's workload."""
-    return registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only)
+    return registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks)
 
 
 def target_loads(settings: Settings) -> dict[str, float]:

@@ -50,6 +50,17 @@ def test_a_pool_that_states_a_different_kind_from_its_workload_is_refused() -> N
         PoolSettings.model_validate({"workload": "echo", "kind": "odd"})
 
 
+def test_a_pool_of_sessions_with_several_ranks_is_refused_at_start() -> None:
+    """The API, the commands and the rank process refuse it before a model is loaded."""
+    settings = Settings.model_validate({"pools": {"s": {"workload": "simulated-speech", "ranks": 2}}})
+    message = "groups have one rank, but its pool has 2; set ranks to 1"
+    with pytest.raises(registry.WrongKindError, match=message):
+        PoolEntry.of("s", settings.pools["s"])
+    with pytest.raises(registry.WrongKindError, match=message):
+        wiring.build_rank(settings, "s", on_broken=print)
+    assert registry.spec("echo", ranks=2).kind == "jobs"
+
+
 @pytest.mark.parametrize("setting", ["capacity", "routing", "target_load", "ports"])
 def test_what_is_for_answering_requests_only_is_refused_for_jobs(setting: str) -> None:
     value = {"routing": "session", "ports": "20100-20199"}.get(setting, 4)

@@ -6,6 +6,7 @@ from verification.mutants.mutant import LUA, SERVER, TESTS, Mutant, mutant
 
 _STORE = f"{TESTS}/store/sessions/test_sessions.py"
 _TABLE = f"{TESTS}/engines/sessions/test_session_table.py"
+_INTAKE = f"{TESTS}/store/sessions/test_session_intake.py"
 _ENGINE = f"{SERVER}/engines/sessions"
 
 SESSIONS: tuple[Mutant, ...] = (
@@ -28,7 +29,7 @@ SESSIONS: tuple[Mutant, ...] = (
     mutant(
         "session-release-unfenced",
         "a group that was frozen gives up a session that another group has by now",
-        (f"{LUA}/session_release.lua", "if r and r.token == ARGV[i + 1] then", "if r and r.token then"),
+        (f"{LUA}/session_release.lua", "if not r or r.token ~= token then", "if not r or not r.token then"),
         tests=f"{_STORE}::test_an_outdated_token_changes_nothing",
     ),
     mutant(
@@ -128,5 +129,53 @@ SESSIONS: tuple[Mutant, ...] = (
             'self._segment, self._segment_text = claim.segment, ""',
         ),
         tests=f"{_TABLE}::test_a_sentence_of_two_groups_has_all_of_its_words",
+    ),
+    mutant(
+        "session-orphans-behind-new-ones",
+        "a session that has lost its group waits behind those that were opened since",
+        (
+            f"{LUA}/_sessions.lua",
+            "int(tonumber(r.opened) - S.ORPHAN_BAND)",
+            "int(NOW)",
+        ),
+        tests=f"{_INTAKE}::test_orphans_come_before_new_sessions_and_go_to_groups_that_lag_too",
+    ),
+    mutant(
+        "session-lagging-group-takes-new-ones",
+        "a group that lags takes new sessions",
+        (f"{LUA}/session_claim.lua", "a.orphans_only == '1' and '(0' or '+inf'", "'+inf'"),
+        tests=f"{_INTAKE}::test_a_group_that_lags_leaves_new_sessions_and_their_wake_ups_to_others",
+    ),
+    mutant(
+        "session-kills-all-groups",
+        "a session that kills every group that works on it is given to one group after the other, forever",
+        (f"{LUA}/_sessions.lua", "if kills_groups(r, reason) then", "if false then"),
+        tests=f"{TESTS}/store/sessions/test_deadly_sessions.py::test_groups_that_die_in_a_row_fail_the_session",
+    ),
+    mutant(
+        "session-damaged-fails-all",
+        "a session whose journal is damaged keeps all sessions of its group from being written",
+        (f"{LUA}/session_commit.lua", "S.guarded(c.session, write, c, ARGV, at)", "write(c, ARGV, at)"),
+        tests=f"{TESTS}/store/sessions/test_damaged_sessions.py::test_a_commit_fails_for_its_own_session_only",
+    ),
+    mutant(
+        "session-refused-commit-repeats",
+        "a commit that the store refuses for good is repeated forever",
+        (
+            f"{_ENGINE}/threads.py",
+            "            if len(commits) == 1:\n",
+            "            if len(commits) == 1:\n                raise\n",
+        ),
+        tests=f"{TESTS}/engines/sessions/test_session_threads.py::test_a_session_that_cannot_even_be_ended_is_forgotten",
+    ),
+    mutant(
+        "session-news-forgotten",
+        "the first audio of a session is noticed seconds late if its group reads audio of others at that moment",
+        (
+            f"{SERVER}/adapters/redis/sessions/work.py",
+            "(named.audio | self._unknown) & positions.keys()",
+            "named.audio & positions.keys()",
+        ),
+        tests=f"{_STORE}::test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgotten",
     ),
 )

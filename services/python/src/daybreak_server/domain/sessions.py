@@ -50,6 +50,16 @@ class SessionEnd(StrEnum):
     """The model cannot continue it."""
 
 
+class Intake(StrEnum):
+    """Which sessions a group takes now."""
+
+    ALL = "all"
+    ORPHANS = "orphans"
+    """Only those that have lost their group. The group lags too far for new sessions, but these have nowhere else to
+    continue."""
+    NONE = "none"
+
+
 class SessionEventType(StrEnum):
     """The events of a session that its client reads."""
 
@@ -227,6 +237,8 @@ class SessionNews:
     session: SessionId
     stale: bool = False
     """The session belongs to another group now, or has ended, so the group must drop it."""
+    error: Cause | None = None
+    """The reason why its audio can never be read."""
     audio: bytes = b""
     """The audio that follows what the group has received."""
     input_ended: bool = False

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
+    Intake,
     NewSession,
     SessionClaim,
     SessionCommit,
@@ -101,20 +102,21 @@ class SessionEvents(Protocol):
         """The events that follow ``after``, in order, as they arrive; ends after the event ``ended``."""
 
 
-def always() -> bool:
-    """Return ``True``."""
-    return True
+def take_all() -> Intake:
+    """Return ``Intake.ALL``."""
+    return Intake.ALL
 
 
 class SessionWork(Protocol):
     """The sessions of one pool as the leader of a group uses them. All calls block and may come from any thread."""
 
     def claim_sessions(
-        self, group: GroupId, *, room: int, wait_s: float, wanted: Callable[[], bool] = always
+        self, group: GroupId, *, room: int, wait_s: float, intake: Callable[[], Intake] = take_all
     ) -> Sequence[SessionClaim]:
-        """Claim up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one.
+        """Claim up to ``room`` sessions that no group owns: orphans before new ones, oldest first.
 
-        ``wanted`` is called after each wait. If it returns false, no session is claimed, so another group can.
+        Waits up to ``wait_s`` for one. ``intake`` is called after each wait, because it may have changed. Other
+        groups can claim the sessions that it leaves.
         """
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:

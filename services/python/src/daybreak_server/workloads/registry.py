@@ -28,11 +28,14 @@ _KINDS_OF = {"target_load": (PoolKind.ONLINE, PoolKind.SESSIONS), "sessions": (P
 """The kinds of the pools that may have a setting which not all pools may have; ``_ONLINE_ONLY`` for the others."""
 
 
-def spec(name: str, *, kind: str | None = None, online_only: Collection[str] = ()) -> WorkloadSpec[Any]:
+def spec(
+    name: str, *, kind: str | None = None, online_only: Collection[str] = (), ranks: int = 1
+) -> WorkloadSpec[Any]:
     """The workload with the name ``name`` (``video``), or at ``package.module:ATTRIBUTE``.
 
     :param kind: The kind of its pool, if the pool states one.
     :param online_only: The settings of its pool that only a pool of kind ``online`` or ``sessions`` may have.
+    :param ranks: The ranks of a group of its pool.
     :raises UnknownWorkloadError: when there is no such workload, or it cannot be used in this pool.
     """
     if ":" in name:
@@ -62,6 +65,11 @@ def spec(name: str, *, kind: str | None = None, online_only: Collection[str] = (
         raise WrongKindError(
             f"workload {name!r} has the kind {loaded.kind!r}, so its pool cannot have {', '.join(refused)}; leave "
             f"that out, it is for pools of the kind {' or '.join(_KINDS_OF.get(refused[0], _ONLINE_ONLY))}"
+        )
+    if loaded.kind == PoolKind.SESSIONS and ranks > 1:
+        raise WrongKindError(
+            f"workload {name!r} has the kind 'sessions', whose groups have one rank, but its pool has {ranks}; set "
+            "ranks to 1, and groups to as many as you need"
         )
     return loaded
 

@@ -32,6 +32,7 @@ def test_a_whole_session_as_the_documents_show_it(speech):
     assert answer["latency_multiplier"] == 2
     status = speech.client.get(f"/queue_status/{session}").json()
     assert (status["session_id"], status["status"], status["queued"]) == (session, "active", False)
+    assert status["latency_multiplier"] == 2
     audio = noise(3)
     samples = float32(floats(audio))
     with speech.socket(f"/wss/{session}") as socket:
@@ -93,6 +94,7 @@ def test_a_reset_opens_another_session_of_the_same_client(speech):
         ({"language_pair": "Chinese"}, "language pair"),
         ({"language_pair": ""}, "language_pair"),
         ({"latency_multiplier": 0}, "latency_multiplier"),
+        ({"latency_multiplier": True}, "latency_multiplier"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -119,17 +121,56 @@ def test_too_many_are_429_and_4429(start_speech):
             assert second.rest()[1] == 4429
 
 
+@pytest.mark.parametrize("after", ["{last}", "99999999999999-0"])
+def test_a_client_that_has_all_events_gets_the_end(speech, after):
+    session = init(speech)["session_id"]
+    with speech.socket(f"/wss/{session}") as socket:
+        socket.send("EOF")
+        socket.rest()
+    last = speech.show(session)["last_event"]
+    with speech.socket(f"/wss/{session}?after={after.format(last=last)}") as socket:
+        assert socket.rest() == (["READY", "PROCESSING_COMPLETE"], 1000)
+    closed = init(speech)["session_id"]
+    speech.client.post("/delete_session", json={"session_id": closed})
+    with speech.socket(f"/wss/{closed}?after=99999999999999-0") as socket:
+        assert socket.rest()[0][-1].startswith("ERROR: session_closed: ")
+
+
 def test_wrong_frames_are_answered_and_the_session_continues(speech):
     session = init(speech)["session_id"]
     with speech.socket(f"/wss/{session}") as socket:
         socket.text()
-        for frame, message in ((float32([float("nan")]), "invalid_audio"), ("STOP", "STOP")):
-            socket.send(frame)
-            assert message in socket.text()
+        for value in (float("nan"), float("inf"), float("-inf"), 1e30, -9.0):
+            socket.send(float32([0.0, value]))
+            assert socket.text().startswith("ERROR: invalid_audio: Sample 1 ")
+        socket.send("STOP")
+        assert "STOP" in socket.text()
         socket.send("PING")
         assert socket.text() == "PONG"
         socket.send("EOF")
         assert socket.rest()[0] == ["PROCESSING_COMPLETE"]
+
+
+@pytest.mark.parametrize("query", ["sample_rate=16001", "sample_rate=0", "encoding=mp3", "after=soon"])
+def test_a_wrong_parameter_of_the_socket_closes_it_and_the_session_stays(speech, query):
+    session = init(speech)["session_id"]
+    with speech.socket(f"/wss/{session}?{query}") as socket:
+        messages, code = socket.rest()
+    assert (messages[0].startswith("ERROR: "), code) == (True, 4400)
+    assert speech.show(session)["state"] == "active"
+
+
+def test_frames_of_any_length_are_one_stream_of_samples(speech):
+    session, audio = init(speech)["session_id"], noise(1)
+    samples = float32(floats(audio))
+    with speech.socket(f"/wss/{session}") as socket:
+        socket.text()
+        for first in range(0, len(samples), 7001):
+            socket.send(samples[first : first + 7001])
+        socket.send(b"123")  # less than a sample at the end is dropped
+        socket.send("EOF")
+        messages, _ = socket.rest()
+    assert "".join(messages[:-1]) == spoken(audio)
 
 
 def test_a_session_that_waits_for_a_group_has_a_place(start_speech):

@@ -40,6 +40,8 @@ def test_dynamic_batching_is_a_strategy(speech):
         {"max_batch_size": 0},
         {"max_batch_size": 33},
         {"max_batch_size": "many"},
+        {"max_batch_size": True},
+        {"batch_timeout_ms": False},
         {"batch_timeout_ms": -1},
         {"strategy": "magic"},
         {"load_balance_strategy": "round_robin"},

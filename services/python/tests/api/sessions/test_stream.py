@@ -57,6 +57,15 @@ def test_a_client_that_connects_again_continues_without_loss_or_repeat(speech):
     assert texts(seen) + texts(messages) == spoken(audio)
 
 
+def test_an_event_that_the_session_does_not_have_yet_counts_as_its_newest(speech):
+    session, audio = speech.open()["id"], noise(2)
+    with speech.stream(session, after="99999999999999-0") as socket:
+        socket.send(audio)
+        socket.send({"type": "end"})
+        messages, code = socket.rest()
+    assert (texts(messages), messages[-1]["type"], code) == (spoken(audio), "ended", 1000)
+
+
 def test_audio_that_is_sent_again_counts_once(speech):
     """After a resume the positions overlap if the client uses another rate than the journal."""
     session, rate = speech.open()["id"], 48_000
@@ -98,6 +107,23 @@ def test_a_refused_frame_leaves_no_trace(speech):
         socket.send({"type": "end"})
         assert socket.rest()[1] == 1000
     assert speech.store.audio(session) == pcm16(good)
+
+
+def test_audio_after_the_end_is_refused_and_the_text_comes(start_speech):
+    store = MemorySessions()
+    store.group = False
+    speech = start_speech(store=store)
+    session, audio = speech.open()["id"], noise(1)
+    with speech.stream(session) as socket:
+        socket.send(audio)
+        for frame in ({"type": "end"}, audio, {"type": "end"}, audio):
+            socket.send(frame)
+        errors = [socket.until("error") for _ in range(2)]
+        assert [(error["code"], error["fatal"]) for error in errors] == [("conflict", False)] * 2
+        store.group = True
+        speech.show(session)
+        messages, code = socket.rest()
+    assert (messages[-1]["data"]["text"], code) == (spoken(audio), 1000)
 
 
 def test_floats_that_are_too_loud_are_clipped(speech):
@@ -227,7 +253,8 @@ def test_a_full_pool_answers_with_an_estimate(start_speech):
 
 def test_a_tenant_has_a_bounded_number_of_sessions_and_streams(start_speech):
     speech = start_speech(http={"max_sessions_per_tenant": 1, "max_streams_per_tenant": 1})
-    session = speech.open()["id"]
+    session = speech.open(headers={"Idempotency-Key": "first"})["id"]
+    assert speech.open(headers={"Idempotency-Key": "first"})["id"] == session
     problem = speech.open(status=429)
     assert (problem["code"], problem["limit"]) == ("too_many_streams", "sessions_per_tenant")
     with speech.stream(session) as first:

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from daybreak_server.domain.sessions import SessionEnd, SessionEventType
+from daybreak_server.ports.sessions import SessionsFullError
 from daybreak_server.ports.store_errors import StoreUnavailableError
 from testkit.valkey import Server, start_valkey
 from tests.engines.sessions.conftest import POOL, SpeechPool, noise, pool_of, settings_of
@@ -74,6 +75,36 @@ async def test_settings_change_while_sessions_run(speech: Callable[..., SpeechPo
             if event.type is SessionEventType.DEGRADED:
                 assert event.data["latency_multiplier"] == 2
                 break
+    await pool.store.close_session(session)
+
+
+async def test_each_step_of_a_group_that_lags_is_reported_before_it_refuses(
+    speech: Callable[..., SpeechPool],
+) -> None:
+    pool = speech(
+        options={"prefill_ms": 500, "prefill_item_ms": 500, "decode_ms": 300},
+        sessions={"lag_limit_ms": 100, "max_latency_multiplier": 4},
+    )
+    await pool.start_group()
+    session = await pool.open()
+    speaking = asyncio.create_task(pool.speak(session, noise(60)))
+    steps: list[int] = []
+    async with asyncio.timeout(60):
+        async for event in pool.events.follow_session(session):
+            if event.type is SessionEventType.DEGRADED:
+                assert event.data["lag_ms"] > 100
+                steps.append(event.data["latency_multiplier"])
+            if len(steps) == 2:
+                break
+    assert steps == [2, 4]
+    assert (await pool.store.session(session, tenant="default")).latency_multiplier == 4
+    async with asyncio.timeout(60):
+        while not all(group.measured.full for group in (await pool.store.sessions_overview(POOL)).groups):
+            await asyncio.sleep(0.1)
+    with pytest.raises(SessionsFullError, match="cannot keep up") as refused:
+        await pool.open()
+    assert refused.value.retry_after_s >= 1
+    speaking.cancel()
     await pool.store.close_session(session)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from daybreak_server.domain.sessions import SessionEnd, SessionEvent, SessionEventType, SessionId
-from tests.engines.sessions.conftest import SpeechPool, noise
+from tests.engines.sessions.conftest import POOL, SpeechPool, noise
 
 TEXT, SEGMENT = SessionEventType.TEXT, SessionEventType.SEGMENT
 
@@ -26,6 +26,13 @@ async def first_texts(pool: SpeechPool, session: SessionId, count: int) -> list[
 
 async def owner(pool: SpeechPool, session: SessionId) -> str | None:
     return (await pool.store.session(session, tenant="default")).group
+
+
+async def full(pool: SpeechPool) -> None:
+    """Wait until all groups say that they take no new session."""
+    async with asyncio.timeout(60):
+        while not all(group.measured.full for group in (await pool.store.sessions_overview(POOL)).groups):
+            await asyncio.sleep(0.1)
 
 
 async def owned(pool: SpeechPool) -> SessionId:
@@ -133,6 +140,34 @@ async def test_a_group_that_leaves_hands_its_sessions_over(speech: Callable[...,
     assert text == expected
     waits = [event.data["reason"] for event in events if event.type is SessionEventType.WAITING]
     assert waits == ["released"]
+
+
+async def test_orphans_continue_on_groups_that_are_too_late_for_new_sessions(
+    speech: Callable[..., SpeechPool],
+) -> None:
+    """Every step takes longer than the audio that it works on, so both groups are full soon."""
+    slow = {"prefill_ms": 300, "decode_ms": 100}
+    pool = speech(options=slow, sessions={"max_latency_multiplier": 1, "lag_limit_ms": 100})
+    first = await pool.start_group()
+    sessions = [await owned(pool)]
+    killed = await owner(pool, sessions[0])
+    await pool.start_group()
+    async with asyncio.timeout(60):
+        while {await owner(pool, session) for session in sessions} == {killed}:
+            sessions.append(await owned(pool))
+    speaking = [asyncio.create_task(pool.speak(session, noise(20))) for session in sessions]
+    await full(pool)
+    first.kill()
+    async with asyncio.timeout(60):
+        while killed in {await owner(pool, session) for session in sessions}:
+            await asyncio.sleep(0.1)
+        while None in {await owner(pool, session) for session in sessions}:
+            await asyncio.sleep(0.1)
+    (left,) = (await pool.store.sessions_overview(POOL)).groups
+    assert left.measured.full
+    for task, session in zip(speaking, sessions, strict=True):
+        task.cancel()
+        await pool.store.close_session(session)
 
 
 async def test_a_closed_session_frees_its_place(speech: Callable[..., SpeechPool]) -> None:

@@ -15,7 +15,7 @@ from daybreak_server.adapters.redis.sessions.events import RedisSessionEvents
 from daybreak_server.adapters.redis.sessions.store import RedisSessionStore
 from daybreak_server.adapters.redis.sessions.work import RedisSessionWork
 from daybreak_server.domain.ids import GroupId, ulid
-from daybreak_server.domain.sessions import NewSession, SessionClaim, SessionId, SessionRecord
+from daybreak_server.domain.sessions import Intake, NewSession, SessionClaim, SessionId, SessionRecord
 from testkit.store_driver import TEST_CLOCK, Driver
 from testkit.valkey import Server
 
@@ -70,9 +70,11 @@ class Sessions:
             group.close()
 
 
-def take(work: RedisSessionWork, name: str = "g1", *, room: int = 8) -> list[SessionClaim]:
+def take(
+    work: RedisSessionWork, name: str = "g1", *, room: int = 8, intake: Intake = Intake.ALL
+) -> list[SessionClaim]:
     """Claim what waits."""
-    return list(work.claim_sessions(GroupId(name), room=room, wait_s=0))
+    return list(work.claim_sessions(GroupId(name), room=room, wait_s=0, intake=lambda: intake))
 
 
 @pytest.fixture

@@ -18,8 +18,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from daybreak_server.adapters.redis.limits import SESSION_LOSSES_MAX
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
+    Intake,
     SessionClaim,
     SessionCommit,
     SessionEnd,
@@ -45,6 +47,8 @@ class Model:
     """What a session should be."""
 
     owner: str | None = None
+    begun: bool = False
+    losses: int = 0
     lease_end: int = 0
     idle_at: int = 0
     audio: bytes = b""
@@ -106,7 +110,7 @@ class SessionMachine(RuleBasedStateMachine):
         if model.ended:
             with pytest.raises(SessionEndedError):
                 self.do(call)
-        elif at > received:
+        elif at > received and not model.input_ended:
             with pytest.raises(AudioGapError):
                 self.do(call)
         else:
@@ -118,13 +122,17 @@ class SessionMachine(RuleBasedStateMachine):
             model.input_ended |= end
             assert record.received == len(model.audio) // 2
 
-    @rule(name=st.sampled_from(GROUPS), room=st.integers(1, 3))
-    def claim(self, name: str, room: int) -> None:
-        expected = [session for session in self.open_ones() if self.model[session].owner is None][:room]
-        claims = take(self.works[name], name, room=room)
-        assert [claim.lease.session for claim in claims] == expected
+    @rule(name=st.sampled_from(GROUPS), room=st.integers(1, 3), lags=st.booleans())
+    def claim(self, name: str, room: int, lags: bool) -> None:
+        waiting = [session for session in self.open_ones() if self.model[session].owner is None]
+        orphans = [session for session in waiting if self.model[session].begun]
+        new = [] if lags else [session for session in waiting if not self.model[session].begun]
+        intake = Intake.ORPHANS if lags else Intake.ALL
+        claims = take(self.works[name], name, room=room, intake=intake)
+        assert [claim.lease.session for claim in claims] == [*orphans, *new][:room]
         for claim in claims:
             model = self.model[claim.lease.session]
+            model.begun = True
             model.owner, model.lease_end = claim.lease.token, self.clock + LEASE_S * 1000
             kept = [turn for turn in model.turns if turn.start >= model.kept]
             assert list(claim.turns) == kept
@@ -160,6 +168,7 @@ class SessionMachine(RuleBasedStateMachine):
         if finish != 0:
             assert self.works[name].commit([commit]) == []  # a lost answer
         model.turns.append(turn)
+        model.losses = 0
         model.text += f"{start} "
         model.kept = keep_from
         if model.input_ended:
@@ -199,9 +208,17 @@ class SessionMachine(RuleBasedStateMachine):
         for session in self.open_ones():
             model = self.model[session]
             if model.owner and model.lease_end <= self.clock:
-                model.owner = None
-            if model.idle_at <= self.driver.now:
+                self.lose(model)
+            if model.ended is None and model.idle_at <= self.driver.now:
                 self.end(model, "idle")
+
+    def lose(self, model: Model) -> None:
+        model.owner = None
+        consumed = model.turns[-1].end if model.turns else 0
+        if len(model.audio) // 2 > consumed or model.input_ended:
+            model.losses += 1
+        if model.losses > SESSION_LOSSES_MAX:
+            self.end(model, "failed")
 
     @staticmethod
     def end(model: Model, reason: str) -> None:

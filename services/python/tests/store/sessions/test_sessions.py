@@ -67,6 +67,7 @@ async def test_audio_may_be_sent_again_but_not_skipped(sessions: Sessions) -> No
     ended = await sessions.store.append_audio(session, pcm(5), at=4, end=True)
     assert (ended.received, ended.input_ended) == (5, True)
     assert (await sessions.store.append_audio(session, pcm(6), at=5)).received == 5
+    assert (await sessions.store.append_audio(session, pcm(6), at=9)).received == 5
     (claim,) = take(sessions.group())
     assert claim.audio == pcm(1, 2, 3, 4, 5)
     assert claim.record.input_ended
@@ -87,14 +88,6 @@ async def test_sessions_are_claimed_oldest_first_and_once(sessions: Sessions) ->
     assert (await sessions.store.session_events(opened[2]))[0].data == {"group": "g2", "attempt": 1}
 
 
-async def test_a_group_that_no_longer_wants_sessions_leaves_them_to_others(sessions: Sessions) -> None:
-    """It has waited for one, and the wake-up that it took wakes another group."""
-    session, leaving, other = await sessions.open(), sessions.group(), sessions.group()
-    assert leaving.claim_sessions(GroupId("g1"), room=4, wait_s=5, wanted=lambda: False) == []
-    (claim,) = other.claim_sessions(GroupId("g2"), room=4, wait_s=5)
-    assert claim.lease.session == session
-
-
 async def test_the_owner_reads_what_follows_and_learns_of_the_end(sessions: Sessions) -> None:
     session, group = await sessions.open(), sessions.group()
     (claim,) = take(group)
@@ -110,6 +103,20 @@ async def test_the_owner_reads_what_follows_and_learns_of_the_end(sessions: Sess
     await sessions.store.close_session(session)
     (news,) = group.read_audio({claim.lease: 3}, wait_s=5)
     assert news.stale
+
+
+async def test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgotten(
+    sessions: Sessions,
+) -> None:
+    """The group has claimed it, and reads audio of another one before it asks for that of both."""
+    known, new = await sessions.open(), await sessions.open()
+    group = sessions.group()
+    claims = {claim.lease.session: claim.lease for claim in take(group)}
+    assert group.read_audio({claims[known]: 0}, wait_s=0) == []
+    await sessions.store.append_audio(new, pcm(1), at=0, end=True)
+    assert group.read_audio({claims[known]: 0}, wait_s=30) == []  # at once, so that it can ask for both
+    (news,) = group.read_audio({claims[known]: 0, claims[new]: 0}, wait_s=0)
+    assert (news.session, news.audio, news.input_ended) == (new, pcm(1), True)
 
 
 async def test_a_lost_inbox_loses_no_audio(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,12 +268,13 @@ class SessionPage(NamedTuple):
 
 
 class SessionClaiming(NamedTuple):
-    """The arguments of ``session_claim``."""
+    """The arguments of ``session_claim``. ``orphans_only``: leave new sessions to other groups."""
 
     group: str
     nonce: str
     lease_ms: int
     room: int
+    orphans_only: int
 
 
 class SessionRenewal(NamedTuple):

@@ -55,6 +55,8 @@ _UNAVAILABLE = (
     "NOREPLICAS",
 )
 _REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
+_REFUSED_IN_SCRIPT = ("ACL failure in script", "user executing the script can't")
+"""How servers say NOPERM about a command inside a script."""
 _CLOSED = "the handler is closed"
 """The message of the plain RuntimeError that uvloop raises on a write to a connection that was reset."""
 
@@ -67,8 +69,10 @@ def translate(exc: BaseException) -> StoreError:
         return StoreFullError(
             "Redis has reached its maxmemory: it accepts no new tasks; running tasks continue"
         )
-    if isinstance(exc, failures.AuthenticationError | failures.AuthorizationError) or message.startswith(
-        _REFUSED
+    if (
+        isinstance(exc, failures.AuthenticationError | failures.AuthorizationError)
+        or message.startswith(_REFUSED)
+        or any(sign in message for sign in _REFUSED_IN_SCRIPT)
     ):
         return StoreRefusedError(f"Redis refuses the user or the password: {message}")
     if isinstance(exc, failures.ConnectionError | failures.TimeoutError | OSError):

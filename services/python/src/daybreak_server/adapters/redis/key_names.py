@@ -110,7 +110,8 @@ SINGLE = {
     "wakeup": Key("list", "wake-ups for idle leaders (BLPOP)"),
     "sessions": Key("zset", "streaming sessions that have not ended, by the time at which they were opened"),
     "sessions_waiting": Key(
-        "zset", "open streaming sessions that no group owns, by the time at which they were opened"
+        "zset",
+        "open streaming sessions that no group owns, by the same time; sessions that have lost their group are before new ones",
     ),
     "session_leases": Key(
         "zset", "sessions that a group owns, by the end of their lease, on the lease clock"

@@ -98,6 +98,13 @@ SESSION_LENGTH_MS = 60_000
 SESSION_HISTORY_WEIGHT = 0.1
 """The weight of the newest session in a pool's exponentially weighted length of sessions."""
 
+SESSION_ORPHAN_BAND = 10_000_000_000_000
+"""Taken from the place of a session that has lost its group, so that it comes before all new ones. More than any time
+in ms, so such places are below 0."""
+
+SESSION_LOSSES_MAX = 5
+"""Groups in a row that a session may lose before a turn is complete. Then it fails: it may be what kills them."""
+
 SESSION_LIST_MAX = 1_000
 """Sessions that one call lists."""
 

@@ -3,8 +3,8 @@
 All interfaces write through :class:`AudioInput`. It converts frames and writes them one after the other.
 While audio waits, the connection is not read, which slows the client down. The audio also waits while the
 model is too far behind, so a client that sends a whole recording at once cannot fill the store. If the store
-does not answer, the write is repeated for a while. Each write names its position, so a repeated write is
-harmless.
+does not answer or has no memory, the write is repeated for a while. Each write names its position, so a repeated
+write is harmless.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from daybreak.wire import ErrorCode
+from daybreak_server.api.errors import ApiError
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Converter
 from daybreak_server.api.sessions.service import PATIENCE_S
 from daybreak_server.domain.sessions import SAMPLE_BYTES, SAMPLE_RATE, SessionRecord, SessionState
 from daybreak_server.ports.sessions import AudioBacklogError, SessionStore
-from daybreak_server.ports.store_errors import StoreUnavailableError
+from daybreak_server.ports.store_errors import StoreFullError, StoreUnavailableError
 
 MAX_AHEAD_S = 60
 """How much audio may wait for the model."""
@@ -36,6 +38,12 @@ class AudioInput:
         self._store = store
         self._converter = Converter(form, received=record.received)
         self._patience_s = patience_s
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client of this connection has ended its audio."""
+        return self._ended
 
     @property
     def send_from(self) -> int:
@@ -53,10 +61,16 @@ class AudioInput:
         return self._converter.format
 
     async def append(self, frame: bytes) -> None:
-        """Write a frame. :raises ApiError: ``invalid_audio``; nothing of the frame has been written then.
+        """Write a frame.
+
+        :raises ApiError: ``invalid_audio``; nothing of the frame has been written then. ``conflict`` after the end.
 
         :raises StoreError: when the session has ended, or the store does not answer.
         """
+        if self._ended:
+            raise ApiError(
+                ErrorCode.CONFLICT, "The audio of the session has ended, so it takes no more. Open a new one."
+            )
         form = self._converter.format
         step = int(form.rate * _PIECE_S) * form.encoding.size
         if len(frame) <= step:
@@ -74,8 +88,10 @@ class AudioInput:
 
     async def end(self) -> None:
         """Write the remaining output of the resampler, and end the input."""
-        at = self._converter.position
-        await self._write(at, self._converter.finish(), end=True)
+        if not self._ended:
+            self._ended = True
+            at = self._converter.position
+            await self._write(at, self._converter.finish(), end=True)
 
     async def refresh(self) -> SessionRecord:
         """Read the session again."""
@@ -111,7 +127,7 @@ class AudioInput:
                 # The model is behind, but the store has answered. So the time limit for the store starts
                 # again.
                 deadline, delay_s = clock() + self._patience_s, _POLL_S
-            except StoreUnavailableError:
+            except (StoreUnavailableError, StoreFullError):
                 if clock() + delay_s > deadline:
                     raise
             await asyncio.sleep(delay_s)

@@ -73,7 +73,7 @@ class SessionService:
             options=dict(options or {}),
             client=client,
         )
-        await self._check_limit(entry.name, caller.tenant)
+        await self._check_limit(new)
         record = await self.store.open_session(new)
         if (record.session.tenant, record.session.source, record.session.target) != (
             new.tenant,
@@ -149,12 +149,13 @@ class SessionService:
             raise session_not_found(session)
         return SessionId(session)
 
-    async def _check_limit(self, pool: str, tenant: str) -> None:
-        found = await self.store.sessions(pool, tenant=tenant)
-        if len(found) >= self._max_per_tenant:
+    async def _check_limit(self, new: NewSession) -> None:
+        found = await self.store.sessions(new.pool, tenant=new.tenant)
+        repeated = any(record.session.id == new.id for record in found)
+        if len(found) >= self._max_per_tenant and not repeated:
             raise ApiError(
                 ErrorCode.TOO_MANY_STREAMS,
-                f"The tenant {tenant!r} has {len(found):,} open sessions in the pool {pool}, the most it may "
+                f"The tenant {new.tenant!r} has {len(found):,} open sessions in the pool {new.pool}, the most it may "
                 "have. Close one, or retry later.",
                 limit="sessions_per_tenant",
                 retry_after_s=5.0,

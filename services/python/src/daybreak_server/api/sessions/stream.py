@@ -21,8 +21,7 @@ from daybreak_server.api.sessions import views
 from daybreak_server.api.sessions.audio.formats import AudioFormat
 from daybreak_server.api.sessions.audio_input import AudioInput
 from daybreak_server.api.sessions.service import SessionService
-from daybreak_server.api.sessions.sockets import Sockets, receive
-from daybreak_server.api.streaming.frames import parse_id
+from daybreak_server.api.sessions.sockets import Sockets, receive, resume_after
 from daybreak_server.domain.sessions import SessionRecord, SessionState
 from daybreak_server.ports.sessions import SessionEndedError
 
@@ -45,13 +44,12 @@ class SessionStream:
     async def _converse(self, caller: Principal) -> None:
         query = self._socket.query_params
         form = AudioFormat.parse(query.get("encoding"), query.get("sample_rate"))
-        after = query.get("after") or "0-0"
-        seen = parse_id(after)
         record = await self._service.get(self._session, caller)
+        after = resume_after(self._socket, record)
         audio = AudioInput(self._service.store, record, form)
         shown = views.session(record, trusted=caller.admin).to_json()
         await self._send({"type": "ready", "session": shown, "send_from": audio.send_from})
-        if record.state is SessionState.ENDED and seen >= parse_id(record.last_event):
+        if record.state is SessionState.ENDED and after == record.last_event:
             return
         await self._sockets.both(self._read(audio), self._write(record, after), self._acknowledge(audio))
 

@@ -102,7 +102,9 @@ def _pools(settings: Settings) -> Iterator[Check]:
     for name, pool in settings.pools.items():
         what = f"pool {name}"
         try:
-            spec = registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only)
+            spec = registry.spec(
+                pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks
+            )
             spec.limits(pool.workload_options)
         except registry.WrongKindError as exc:
             yield error(what, str(exc), f"correct pools.{name}.kind or .workload")

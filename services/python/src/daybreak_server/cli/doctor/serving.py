@@ -39,7 +39,9 @@ def _kind(pool: PoolSettings) -> PoolKind | None:
     from daybreak_server.workloads import registry
 
     try:
-        return PoolKind(registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only).kind)
+        return PoolKind(
+            registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks).kind
+        )
     except Exception:  # a third-party workload may raise anything
         return None
 

@@ -23,6 +23,7 @@ from typing import Any, cast
 from daybreak_server.batching.iterations.rules import KNOBS, IterationRules
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.serving_load import Load
+from daybreak_server.domain.sessions import Intake
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.engines.common.error_causes import describe
 from daybreak_server.engines.common.lease_renewer import LeaseRenewer
@@ -118,10 +119,17 @@ class SessionsLeader:
         except BaseException as exc:
             _log.exception("the group cannot continue")
             self.break_group(Failed(code="internal", message=describe(exc)))
-        if self._broken is None and not self._threads.flush(timeout_s=_FLUSH_S):
-            _log.warning("not all of the sessions' text could be written; the next group computes it again")
+        if self._broken is None:
+            self._leave()
         self._threads.stop()
         return self._broken is None
+
+    def _leave(self) -> None:
+        """Give up what was claimed in the last moment, and write all that is left."""
+        self._share()
+        self._threads.release([claim.lease for claim in self._threads.end_claims()])
+        if not self._threads.flush(timeout_s=_FLUSH_S):
+            _log.warning("not all of the sessions' text could be written; the next group computes it again")
 
     def break_group(self, failed: Failed) -> None:
         """Mark the group broken. Other groups can claim its sessions once it is deregistered."""
@@ -138,6 +146,12 @@ class SessionsLeader:
         self._mailbox.wake()
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _intake(self) -> Intake:
+        if self._draining:
+            return Intake.NONE
+        return Intake.ORPHANS if self.table.measured.full else Intake.ALL
 
     @property
     def _leaving(self) -> bool:
@@ -183,7 +197,8 @@ class SessionsLeader:
     def _share(self) -> None:
         table = self.table
         self._threads.share(
-            room=0 if self._draining or table.measured.full else table.room,
+            room=table.room,
+            intake=self._intake,
             taken=self._taken,
             positions=table.positions,
             leases=table.leases,

@@ -107,6 +107,10 @@ class SessionTable:
         if news.stale:
             self.forget(news.session)
             return
+        if news.error is not None:
+            self._write([session.fail(news.error)])
+            self.forget(news.session)
+            return
         session.hear(news.audio, input_ended=news.input_ended)
         self._announce(session, now)
 

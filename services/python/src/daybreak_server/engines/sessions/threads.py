@@ -1,13 +1,15 @@
 """The threads of a sessions group that call the store.
 
-* The *claimer* claims sessions while there is room and the group does not drain. It waits on the wake-up list.
+* The *claimer* claims sessions while there is room: none if the group drains, and only orphans if it lags. Otherwise
+  it waits on the wake-up list.
 * The *reader* waits for audio of all sessions of the group, on one connection.
 * The *keeper* renews the leases each second while the work advances, and publishes the measurements of the group.
 * The *writer* sends commits. Each call sends all commits that have collected since the last one, so a slow store leads
   to larger calls and never delays the model. The writer also releases sessions, after it has written their commits.
 
 The threads put new sessions, audio and lost leases into a :class:`Mailbox`, which the work thread reads. While the
-store is down, each thread retries until the group ends.
+store is down, each thread retries until the group ends, with growing pauses. A commit that the store refuses for good
+is not repeated: its session ends with the reason.
 """
 
 from __future__ import annotations
@@ -17,23 +19,27 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.log_context import inherited
 from daybreak_server.domain.sessions import (
     SAMPLE_BYTES,
+    Intake,
     SessionClaim,
     SessionCommit,
+    SessionEnd,
     SessionLease,
     SessionNews,
     SessionsMeasured,
 )
 from daybreak_server.ports.sessions import SessionWork
-from daybreak_server.ports.store_errors import StoreError
+from daybreak_server.ports.store_errors import StoreError, StoreFullError, StoreUnavailableError
 
 _log = logging.getLogger(__name__)
 _WAIT_S = 2.0
 """How long one blocking call waits."""
-_RETRY_S = 0.25
+_RETRY_S = (0.25, 0.5, 1.0)
+"""The pauses while the store is down. The last one is far shorter than a lease."""
 READ_S = 0.5
 """How long the reader waits before it looks for new sessions. Audio of sessions that it knows wakes it at
 once."""
@@ -84,8 +90,9 @@ class Shared:
     reads need no lock."""
 
     room: tuple[int, int] = (0, 0)
-    """How many sessions may be claimed (0 while the group drains), and how many claims the work thread had
-    received when it set this number."""
+    """How many sessions the group has memory for, and how many claims the work thread had received when it set
+    this number."""
+    intake: Intake = Intake.NONE
     positions: dict[SessionLease, int] = field(default_factory=dict)
     """The sessions whose audio has not ended, and the position up to which the work thread has received
     it."""
@@ -105,6 +112,7 @@ class StoreThreads:
         self._mailbox = mailbox
         self._stalled = stalled
         self._ended = threading.Event()
+        self._claims_ended = threading.Event()
         self._positions_changed = threading.Event()
         self._room_changed = threading.Event()
         self._writing = threading.Condition()
@@ -116,20 +124,28 @@ class StoreThreads:
         """The position up to which the reader has read. The work thread may not have received all of this
         audio yet."""
         self._read_all: set[SessionLease] = set()
-        loops = {"claimer": self._claim, "reader": self._read, "keeper": self._keep, "writer": self._write}
-        self._threads = [
-            threading.Thread(target=inherited(self._repeat(loop)), name=f"session-{name}", daemon=True)
-            for name, loop in loops.items()
-        ]
+        loops = {"reader": self._read, "keeper": self._keep, "writer": self._write}
+        self._claimer = self._thread("claimer", self._claim, until=self._claims_ended)
+        self._threads = [self._thread(name, loop, until=self._ended) for name, loop in loops.items()]
+        self._threads.append(self._claimer)
 
     def start(self) -> None:
         """Start them."""
         for thread in self._threads:
             thread.start()
 
+    def end_claims(self) -> list[SessionClaim]:
+        """Claim nothing more. Returns the claims that the work thread has not taken, for it to give up."""
+        self._claims_ended.set()
+        self._room_changed.set()
+        if self._claimer.is_alive():
+            self._claimer.join(timeout=2 * _WAIT_S)
+        return self._mailbox.take(wait_s=0)[0]
+
     def stop(self) -> None:
         """End them. Commits that are not written by then are lost, and the next owner computes them again."""
         self._ended.set()
+        self._claims_ended.set()
         for event in (self._room_changed, self._positions_changed):
             event.set()
         with self._writing:
@@ -142,6 +158,7 @@ class StoreThreads:
         self,
         *,
         room: int,
+        intake: Intake,
         taken: int,
         positions: dict[SessionLease, int],
         leases: list[SessionLease],
@@ -151,8 +168,8 @@ class StoreThreads:
         received in all."""
         shared = self.shared
         shared.room, shared.positions, shared.leases = (room, taken), positions, leases
-        shared.measured = measured
-        if room:
+        shared.intake, shared.measured = intake, measured
+        if room and intake is not Intake.NONE:
             self._room_changed.set()
         if positions:
             self._positions_changed.set()
@@ -183,23 +200,27 @@ class StoreThreads:
 
     # ── the loops ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _repeat(self, loop: Callable[[], None]) -> Callable[[], None]:
+    def _thread(self, name: str, loop: Callable[[], None], *, until: threading.Event) -> threading.Thread:
+        repeated = inherited(self._repeat(loop, until))
+        return threading.Thread(target=repeated, name=f"session-{name}", daemon=True)
+
+    def _repeat(self, loop: Callable[[], None], until: threading.Event) -> Callable[[], None]:
         def run() -> None:
-            failing = False
-            while not self._ended.is_set():
+            failures = 0
+            while not until.is_set():
                 try:
                     loop()
-                    failing = False
+                    failures = 0
+                    continue
                 except StoreError as exc:
-                    if not failing and not self._ended.is_set():
+                    if not failures and not until.is_set():
                         _log.warning("the store of sessions cannot be used; retrying: %s", exc)
-                    failing = True
-                    self._ended.wait(_RETRY_S)
                 except Exception:
-                    if self._ended.is_set():
+                    if until.is_set():
                         return
                     _log.exception("a thread of the sessions group has failed; repeating")
-                    self._ended.wait(_RETRY_S)
+                until.wait(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+                failures += 1
 
         return run
 
@@ -207,11 +228,11 @@ class StoreThreads:
         self._room_changed.clear()
         room, taken = self.shared.room
         room -= self._claimed - taken
-        if room <= 0:
+        if room <= 0 or self.shared.intake is Intake.NONE:
             self._room_changed.wait(_WAIT_S)
             return
         claims = self._work.claim_sessions(
-            self._group, room=room, wait_s=_WAIT_S, wanted=lambda: self.shared.room[0] > 0
+            self._group, room=room, wait_s=_WAIT_S, intake=lambda: self.shared.intake
         )
         self._claimed += len(claims)
         if claims:
@@ -258,11 +279,40 @@ class StoreThreads:
             if len(commits) == len(self._commits):
                 releases = list(self._releases)
         if commits:
-            self._mailbox.lost(self._work.commit(commits))
+            self._mailbox.lost(self._committed(commits))
             self._written(len(commits), 0)
         if releases:
             self._work.release_sessions(releases)
             self._written(0, len(releases))
+
+    def _committed(self, commits: Sequence[SessionCommit]) -> list[SessionLease]:
+        """Write commits. Returns the leases of sessions that the group no longer has."""
+        try:
+            return list(self._work.commit(commits))
+        except (StoreUnavailableError, StoreFullError):
+            raise
+        except StoreError as exc:
+            if len(commits) == 1:
+                self._end_refused(commits[0], exc)
+                return [commits[0].lease]
+            _log.warning("the store refuses %d commits; writing each alone: %s", len(commits), exc)
+        lost: list[SessionLease] = []
+        for commit in commits:
+            if commit.lease not in lost:
+                lost += self._committed([commit])
+        return lost
+
+    def _end_refused(self, commit: SessionCommit, error: StoreError) -> None:
+        """End a session because the store refuses what its group has computed. Repeating it would not help."""
+        _log.error("session %s ends, because the store refuses its text: %s", commit.lease.session, error)
+        cause = Cause(reason="store_refused", message=f"The text cannot be stored: {error}")
+        end = SessionCommit(lease=commit.lease, number=commit.number, end=SessionEnd.FAILED, error=cause)
+        try:
+            self._work.commit([end])
+        except (StoreUnavailableError, StoreFullError):
+            raise
+        except StoreError:
+            _log.exception("session %s cannot even be ended; its lease will lapse", commit.lease.session)
 
     def _written(self, commits: int, releases: int) -> None:
         with self._writing:

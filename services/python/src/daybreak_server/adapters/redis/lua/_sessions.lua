@@ -8,6 +8,10 @@
 -- the nonce of the token. A group announces its writes in `session_events`.
 do
 
+-- What the keys of a session hold.
+local kinds = { session = 'hash', session_audio = 'stream', session_turns = 'list', session_text = 'string',
+  session_history = 'stream' }
+
 -- A session's record: its fields by name, as text; nil if there is none.
 function S.load(id)
   local flat = call('HGETALL', S.key.session(id))
@@ -48,13 +52,23 @@ local function leave_group(r)
   if r.group then call('SREM', S.key.group_sessions(r.group), r.id) end
 end
 
--- Takes the session from its group. It waits at its old place, where another group can claim it.
+-- Whether too many groups in a row have died with work on this session. It would kill one group after the other.
+local function kills_groups(r, reason)
+  if reason == 'released' or tonumber(r.received) <= tonumber(r.consumed) and not r.input_ended then return false end
+  return call('HINCRBY', S.key.session(r.id), 'losses', 1) > S.LOSSES_MAX
+end
+
+-- Takes the session from its group. Another group claims it before any new session.
 function S.make_waiting(r, reason)
+  if kills_groups(r, reason) then
+    return S.finish(r, 'failed', cjson.encode({ code = 'groups_lost',
+      message = int(S.LOSSES_MAX + 1) .. ' groups in a row were lost before they completed a turn of this session.' }))
+  end
   leave_group(r)
   S.notify(r, 'x')
   call('HSET', S.key.session(r.id), 'state', 'waiting')
   call('HDEL', S.key.session(r.id), 'token', 'group')
-  call('ZADD', S.sessions_waiting, r.opened, r.id)
+  call('ZADD', S.sessions_waiting, int(tonumber(r.opened) - S.ORPHAN_BAND), r.id)
   S.emit(r.id, 'waiting', '{"reason":"' .. reason .. '"}')
   S.wake(1)
 end
@@ -86,6 +100,41 @@ function S.finish(r, reason, err)
   add_total('sessions_ms', length)
 end
 
+-- Forgets a session that has no record: nothing can be said about it any more.
+local function drop(id)
+  for _, zset in ipairs({ S.sessions, S.sessions_waiting, S.session_timers, S.session_leases }) do call('ZREM', zset, id) end
+  for name in pairs(kinds) do call('DEL', S.key[name](id)) end
+end
+
+-- Whether an error is about what the keys hold. Otherwise it is about the server, and the call may succeed later.
+local function is_damage(message)
+  for _, sign in ipairs({ 'WRONGTYPE', 'not an integer', 'maximum allowed size', 'equal or smaller', 'attempt to' }) do
+    if string.find(message, sign, 1, true) then return true end
+  end
+  return false
+end
+
+-- Ends a session that cannot be worked on, because its keys hold something else than they should.
+local function damaged(id, err)
+  local message = type(err) == 'table' and err.err or tostring(err)
+  if not is_damage(message) then error(err) end
+  for name, kind in pairs(kinds) do
+    local key = S.key[name](id)
+    local found = call('TYPE', key).ok
+    if found ~= kind and found ~= 'none' then call('DEL', key) end
+  end
+  local r = S.load(id)
+  local cause = cjson.encode({ code = 'journal_damaged', message = 'The journal of the session is damaged: ' .. message })
+  if not (r and pcall(S.finish, r, 'failed', cause)) then drop(id) end
+end
+
+-- Runs `work` on a session, and returns what it returns. If the session is damaged, it ends, and the call continues with others.
+function S.guarded(id, work, ...)
+  local done, result = pcall(work, ...)
+  if done then return result end
+  damaged(id, result)
+end
+
 -- How long a client that finds no room should wait: the expected time until a session ends.
 function S.retry_ms()
   local length = tonumber(call('HGET', K_meta, 'session_ms') or S.LENGTH_MS)
@@ -105,14 +154,27 @@ function S.full()
   return live
 end
 
+local function orphan(id, reason)
+  local r = S.load(id)
+  if r then S.make_waiting(r, reason) else drop(id) end
+end
+
+local function expire(id)
+  local r = S.load(id)
+  if r then S.finish(r, 'idle') else drop(id) end
+end
+
+local function take_from(id, group, reason)
+  local r = S.load(id)
+  if not r or r.group ~= group then return false end
+  S.make_waiting(r, reason)
+  return true
+end
+
 -- Releases all sessions of a group that has left.
 function S.release_group(group, reason)
   for _, id in ipairs(call('SMEMBERS', S.key.group_sessions(group))) do
-    local r = S.load(id)
-    if r and r.group == group then
-      S.make_waiting(r, reason)
-      add_total('sessions_moved:' .. reason, 1)
-    end
+    if S.guarded(id, take_from, id, group, reason) then add_total('sessions_moved:' .. reason, 1) end
   end
   call('DEL', S.key.group_sessions(group))
   call('HDEL', S.session_groups, group)
@@ -126,10 +188,10 @@ end
 function S.tick(lease_clock, leases_expire, limit)
   if call('EXISTS', S.sessions, S.session_groups) == 0 then return false end
   local lost = leases_expire and due(S.session_leases, lease_clock, limit) or {}
-  for _, id in ipairs(lost) do S.make_waiting(S.load(id), 'lease_lost') end
+  for _, id in ipairs(lost) do S.guarded(id, orphan, id, 'lease_lost') end
   if #lost > 0 then add_total('sessions_moved:lease_lost', #lost) end
   local idle = due(S.session_timers, NOW, limit)
-  for _, id in ipairs(idle) do S.finish(S.load(id), 'idle') end
+  for _, id in ipairs(idle) do S.guarded(id, expire, id) end
   local groups = call('HGETALL', S.session_groups)
   for i = 1, #groups, 2 do
     if leases_expire and tonumber(string.match(groups[i + 1], '%d+$')) <= lease_clock then

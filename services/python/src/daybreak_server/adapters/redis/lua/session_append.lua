@@ -2,17 +2,17 @@
 -- Appends audio to a session, and skips audio that the journal already has.
 -- Answers {`session`, the session}, {`gap`, the position from which audio must be sent}, {`backlog`} if too much audio
 -- is not processed yet, {`ended`, why} or {`unknown`}.
-local function run(ARGV)
-  local a = read.session_audio(ARGV, 1)
+local function append(a)
   local key, id = S.key.session(a.session), a.session
   local stored = call('HMGET', key, 'state', 'received', 'consumed', 'input_ended', 'token', 'timeout', 'end')
   if not stored[1] then return { 'unknown' } end
   if stored[1] == 'ended' then return { 'ended', stored[7] } end
   local received, at = tonumber(stored[2]), tonumber(a.at)
+  if stored[4] then return { 'session', S.show(id) } end  -- nothing follows the end of the input
   if at > received then return { 'gap', int(received) } end
   local new = at + #a.samples / 2 - received
-  local ends = a.ends == '1' and not stored[4]
-  if stored[4] or new <= 0 and not ends then return { 'session', S.show(id) } end
+  local ends = a.ends == '1'
+  if new <= 0 and not ends then return { 'session', S.show(id) } end
   if received + new - tonumber(stored[3]) > S.BACKLOG_MAX then return { 'backlog' } end
   if new > 0 then
     local samples = at == received and a.samples or string.sub(a.samples, (received - at) * 2 + 1)
@@ -27,4 +27,9 @@ local function run(ARGV)
   call('ZADD', S.session_timers, int(NOW + tonumber(stored[6])), id)
   S.notify({ id = id, token = stored[5] }, 'a')
   return { 'session', S.show(id) }
+end
+
+local function run(ARGV)
+  local a = read.session_audio(ARGV, 1)
+  return S.guarded(a.session, append, a) or { 'ended', 'failed' }
 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Gives a group sessions that no group owns, oldest first.
+-- Gives a group sessions that no group owns: orphans before new ones, oldest first.
 -- Answers {whether the group drains, sessions as {id, fields, turns, text of the segment in progress}}.
 
 local function take(id, a)
@@ -10,6 +10,7 @@ local function take(id, a)
   call('ZREM', S.sessions_waiting, id)
   call('ZADD', S.session_leases, int(meta('lease_clock') + tonumber(a.lease_ms)), id)
   call('SADD', S.key.group_sessions(a.group), id)
+  call('XLEN', S.key.session_audio(id))  -- fails if the audio cannot be read
   S.emit(id, 'started', '{"group":' .. cjson.encode(a.group) .. ',"attempt":' .. int(attempt) .. '}')
   local from = call('HGET', key, 'segment_from') or '0'
   return { id, call('HGETALL', key), call('LRANGE', S.key.session_turns(id), 0, -1),
@@ -24,10 +25,11 @@ local function run(ARGV)
   end
   local inbox, claims = S.key.session_inbox(a.nonce), {}
   local room = math.min(S.CLAIM_MAX, tonumber(a.room))
-  local waiting = room > 0 and call('ZRANGE', S.sessions_waiting, 0, room - 1) or {}
+  local upto = a.orphans_only == '1' and '(0' or '+inf'
+  local waiting = room > 0 and call('ZRANGE', S.sessions_waiting, '-inf', upto, 'BYSCORE', 'LIMIT', 0, room) or {}
   if #waiting > 0 and call('EXISTS', inbox) == 0 then call('XADD', inbox, '*', 's', '') end
   if #waiting > 0 then call('PEXPIRE', inbox, S.INBOX_MS) end
-  for i, id in ipairs(waiting) do claims[i] = take(id, a) end
+  for _, id in ipairs(waiting) do claims[#claims + 1] = S.guarded(id, take, id, a) end
   if call('EXISTS', S.sessions_waiting) == 0 then
     call('DEL', S.session_wakeup)
   elseif call('EXISTS', S.session_wakeup) == 0 then

@@ -21,7 +21,10 @@ local function write_turn(c)
   else
     call('RPUSH', key, c.turn)
   end
-  if c.consumed ~= '' then call('HSET', S.key.session(c.session), 'consumed', c.consumed) end
+  if c.consumed ~= '' then
+    call('HSET', S.key.session(c.session), 'consumed', c.consumed)
+    call('HDEL', S.key.session(c.session), 'losses')
+  end
 end
 
 local function trim(c)
@@ -46,6 +49,7 @@ local function write(c, ARGV, at)
   -- The client sends no more audio, so only the work of the model prevents the session from being idle.
   if stored[1] then call('ZADD', S.session_timers, int(NOW + tonumber(stored[2])), c.session) end
   if c.ends ~= '' then S.finish(S.load(c.session), c.ends, c.error) end
+  return true
 end
 
 local function run(ARGV)
@@ -57,7 +61,7 @@ local function run(ARGV)
     if stored[1] ~= c.token then
       lost[#lost + 1] = c.session
     elseif c.number == '0' or tonumber(c.number) > tonumber(stored[2] or '0') then
-      write(c, ARGV, at)
+      if not S.guarded(c.session, write, c, ARGV, at) then lost[#lost + 1] = c.session end
     end
     at = at + tonumber(c.events) * width.session_draft
   end

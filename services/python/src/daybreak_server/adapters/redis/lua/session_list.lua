@@ -2,6 +2,9 @@
 -- Returns the sessions that have not ended, oldest first.
 local function run(ARGV)
   local a, found = read.session_page(ARGV, 1), {}
-  for i, id in ipairs(call('ZRANGE', S.sessions, 0, tonumber(a.limit) - 1)) do found[i] = S.show(id) end
+  for _, id in ipairs(call('ZRANGE', S.sessions, 0, tonumber(a.limit) - 1)) do
+    local shown = S.show(id)
+    if #shown[2] > 0 then found[#found + 1] = shown end
+  end
   return found
 end

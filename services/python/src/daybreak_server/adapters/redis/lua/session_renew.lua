@@ -4,10 +4,12 @@ local function run(ARGV)
   local a = read.session_renewal(ARGV, 1)
   local ends, lost = int(meta('lease_clock') + tonumber(a.lease_ms)), {}
   for i = 1 + width.session_renewal, #ARGV, 2 do
-    if call('HGET', S.key.session(ARGV[i]), 'token') == ARGV[i + 1] then
+    local stored = call('HMGET', S.key.session(ARGV[i]), 'token', 'group')
+    if stored[1] == ARGV[i + 1] then
       call('ZADD', S.session_leases, ends, ARGV[i])
     else
       lost[#lost + 1] = ARGV[i]
+      if stored[2] ~= a.group then call('SREM', S.key.group_sessions(a.group), ARGV[i]) end
     end
   end
   call('PEXPIRE', S.key.session_inbox(a.nonce), S.INBOX_MS)

@@ -123,9 +123,17 @@ def close(keys: Keys, session: SessionId, reason: SessionEnd, *, target_load: fl
     return Call("session_close", keys, closing)
 
 
-def claim(keys: Keys, group: GroupId, *, nonce: str, lease_s: float, room: int) -> Call:
+def claim(
+    keys: Keys, group: GroupId, *, nonce: str, lease_s: float, room: int, orphans_only: bool = False
+) -> Call:
     """``session_claim``."""
-    claiming = SessionClaiming(group=group, nonce=nonce, lease_ms=round(lease_s * 1000), room=room)
+    claiming = SessionClaiming(
+        group=group,
+        nonce=nonce,
+        lease_ms=round(lease_s * 1000),
+        room=room,
+        orphans_only=int(orphans_only),
+    )
     return Call("session_claim", keys, claiming)
 
 

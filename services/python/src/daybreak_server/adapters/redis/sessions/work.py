@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from daybreak_server.adapters.redis.client import OnCall, Scripts, connect, translated
+from daybreak_server.adapters.redis.client import OnCall, Scripts, connect, translate, translated
 from daybreak_server.adapters.redis.codec import text
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -24,9 +24,11 @@ from daybreak_server.adapters.redis.limits import SESSION_INBOX_MAX
 from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.adapters.redis.sessions import calls, codec
 from daybreak_server.domain import policy
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
     SAMPLE_BYTES,
+    Intake,
     SessionClaim,
     SessionCommit,
     SessionId,
@@ -34,14 +36,17 @@ from daybreak_server.domain.sessions import (
     SessionNews,
     SessionsMeasured,
 )
-from daybreak_server.ports.sessions import always
+from daybreak_server.ports.sessions import take_all
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 LOOK_S = 5.0
 """How often a group reads all its sessions, in case its inbox lost an entry."""
 _BLOCK_S = 5.0
 """The longest that one call blocks in Redis."""
+_SOON_S = 0.1
 _DRAIN_PAUSE_S = 0.5
+_ORPHANS_PAUSE_S = 0.25
+"""How often a group looks for orphans if it takes nothing else."""
 
 
 @dataclass(slots=True)
@@ -78,18 +83,27 @@ class RedisSessionWork:
         self._closed = threading.Event()
         self._read_to = "0-0"
         self._look_at = 0.0
+        self._unknown: set[SessionId] = set()
+        """Sessions that the inbox has named before the caller asked for them."""
 
     def claim_sessions(
-        self, group: GroupId, *, room: int, wait_s: float, wanted: Callable[[], bool] = always
+        self, group: GroupId, *, room: int, wait_s: float, intake: Callable[[], Intake] = take_all
     ) -> Sequence[SessionClaim]:
-        """Claim up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one.
+        """Claim up to ``room`` sessions that no group owns: orphans before new ones, oldest first.
 
         If the answer to a claim is lost, the group owns sessions that it does not know; their leases end.
         """
         deadline = time.monotonic() + wait_s
         while not self._closed.is_set():
-            room = room if wanted() else 0  # with no room, the script wakes another group
-            call = calls.claim(self._keys, group, nonce=self._nonce, lease_s=self._lease_s, room=room)
+            takes = intake()
+            call = calls.claim(
+                self._keys,
+                group,
+                nonce=self._nonce,
+                lease_s=self._lease_s,
+                room=0 if takes is Intake.NONE else room,  # with no room, the script wakes another group
+                orphans_only=takes is Intake.ORPHANS,
+            )
             draining, items = self._scripts.call(call)
             if items:
                 return self._with_audio([calls.claim_without_audio(item) for item in items])
@@ -97,8 +111,11 @@ class RedisSessionWork:
             if draining:
                 self._closed.wait(max(0.0, min(remaining_s, _DRAIN_PAUSE_S)))
                 return []
-            if remaining_s <= 0 or room == 0:
+            if remaining_s <= 0 or takes is Intake.NONE:
                 return []
+            if takes is Intake.ORPHANS:  # the wake-ups of new sessions are for other groups
+                self._closed.wait(min(remaining_s, _ORPHANS_PAUSE_S))
+                continue
             with translated():
                 wakeup = self._keys.single("session_wakeup")
                 self._claimer.blpop([wakeup], timeout=max(0.01, min(remaining_s, _BLOCK_S)))
@@ -110,15 +127,20 @@ class RedisSessionWork:
         positions = {lease.session: position for lease, position in received.items()}
         while True:
             try:
-                named = self._named(deadline)
+                if self._unknown:  # the caller will soon ask for them too
+                    deadline = min(deadline, time.monotonic() + _SOON_S)
+                named = self._named(0.0 if self._unknown & positions.keys() else deadline)
                 gone = named.gone & positions.keys()
-                changed = positions.keys() if named.all else named.audio & positions.keys()
+                changed = (named.audio | self._unknown) & positions.keys()
+                changed = set(positions) if named.all else changed
+                new = named.audio - positions.keys()
+                self._unknown = new if named.all else (self._unknown | new) - positions.keys()
                 news = [SessionNews(session=session, stale=True) for session in sorted(gone)]
                 news += self._news_of({session: positions[session] for session in changed - gone})
             except StoreUnavailableError:
                 self._look_at = 0.0
                 raise
-            if news or time.monotonic() >= deadline or self._closed.is_set():
+            if news or new or time.monotonic() >= deadline or self._closed.is_set():
                 return news
 
     def renew_sessions(
@@ -167,15 +189,19 @@ class RedisSessionWork:
         named = _Named(all=all_sessions)
         for entry, fields in reply[0][1] if reply else ():
             self._read_to = text(entry)
-            named.audio.add(SessionId(text(fields.get(b"a", b""))))
-            named.gone.add(SessionId(text(fields.get(b"x", b""))))
+            if b"a" in fields:
+                named.audio.add(SessionId(text(fields[b"a"])))
+            elif b"x" in fields:
+                named.gone.add(SessionId(text(fields[b"x"])))
         return named
 
     def _news_of(self, positions: Mapping[SessionId, int]) -> list[SessionNews]:
         news = []
-        for session, (audio, ended) in self._audio_from(positions).items():
-            if audio or ended:
-                news.append(SessionNews(session=session, audio=audio, input_ended=ended))
+        for session, found in self._audio_from(positions).items():
+            if isinstance(found, Cause):
+                news.append(SessionNews(session=session, error=found))
+            elif any(found):
+                news.append(SessionNews(session=session, audio=found[0], input_ended=found[1]))
         return news
 
     def _with_audio(self, claims: Sequence[SessionClaim]) -> list[SessionClaim]:
@@ -184,25 +210,31 @@ class RedisSessionWork:
         for claim in claims:
             # More audio may have arrived since. The next call reads it.
             size = (claim.record.received - claim.audio_start) * SAMPLE_BYTES
-            complete.append(replace(claim, audio=found[claim.lease.session][0][:size]))
+            audio = found[claim.lease.session]
+            complete.append(claim if isinstance(audio, Cause) else replace(claim, audio=audio[0][:size]))
         return complete
 
-    def _audio_from(self, positions: Mapping[SessionId, int]) -> dict[SessionId, tuple[bytes, bool]]:
-        """For each session, the audio from its position on, and whether that is all of it."""
+    def _audio_from(self, positions: Mapping[SessionId, int]) -> dict[SessionId, tuple[bytes, bool] | Cause]:
+        """For each session, the audio from its position on, and whether that is all of it; or why it has none."""
         if not positions:
             return {}
         with translated():
             pipe = self._client.pipeline(transaction=False)
             for session, position in positions.items():
                 pipe.xrange(self._keys.of("session_audio", session), min=f"({position}-1")
-            replies = pipe.execute()
+            replies = pipe.execute(raise_on_error=False)
         return {
             session: _join(entries, position)
             for (session, position), entries in zip(positions.items(), replies, strict=True)
         }
 
 
-def _join(entries: Sequence[Any], position: int) -> tuple[bytes, bool]:
+def _join(entries: Any, position: int) -> tuple[bytes, bool] | Cause:
+    if isinstance(entries, Exception):
+        error = translate(entries)
+        if isinstance(error, StoreUnavailableError):
+            raise error
+        return Cause(reason="journal_damaged", message=f"The journal of the session is damaged: {error}")
     pieces, ended = [], False
     for entry, fields in entries:
         if b"e" in fields:

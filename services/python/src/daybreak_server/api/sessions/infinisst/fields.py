@@ -25,6 +25,14 @@ def _absent_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("it must be a number, not true or false")
+    return value
+
+
+NOT_A_FLAG = BeforeValidator(_no_flag)
+"""For numbers: pydantic takes ``true`` for 1."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 OptionalName = Annotated[str | None, BeforeValidator(_absent_if_empty), Field(max_length=200)]
 
@@ -35,7 +43,7 @@ class Init(Fields):
     agent_type: str = "InfiniSST"
     language_pair: Name
     client_id: OptionalName = None
-    latency_multiplier: Annotated[int, Field(ge=1, le=8)] = 2
+    latency_multiplier: Annotated[int, NOT_A_FLAG, Field(ge=1, le=8)] = 2
     evaluation_mode: bool = False
     pool: OptionalName = None
 

@@ -17,7 +17,7 @@ from daybreak_server.api.errors import ApiError, from_validation, invalid_field
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.sessions import specs
-from daybreak_server.api.sessions.infinisst.fields import Fields, read_fields
+from daybreak_server.api.sessions.infinisst.fields import NOT_A_FLAG, Fields, read_fields
 from daybreak_server.api.sessions.service import SessionService
 from daybreak_server.domain.sessions import GroupSessions, SessionsOverview
 from daybreak_server.settings.sessions import SessionSettings
@@ -39,13 +39,13 @@ class Configure(Fields):
     """``POST /ray/configure``. The fields have the limits of the settings, which check the values again."""
 
     pool: str | None = None
-    max_batch_size: int | None = None
-    batch_timeout_ms: float | None = None
+    max_batch_size: Annotated[int | None, NOT_A_FLAG] = None
+    batch_timeout_ms: Annotated[float | None, NOT_A_FLAG] = None
     enable_dynamic_batching: bool | None = None
     strategy: Literal["iteration", "mixed", "request", "single"] | None = None
-    max_decode_delay_ms: float | None = None
-    gather_size: int | None = None
-    gather_wait_ms: float | None = None
+    max_decode_delay_ms: Annotated[float | None, NOT_A_FLAG] = None
+    gather_size: Annotated[int | None, NOT_A_FLAG] = None
+    gather_wait_ms: Annotated[float | None, NOT_A_FLAG] = None
     load_balance_strategy: Annotated[str | None, Field(max_length=40)] = None
 
 

@@ -102,6 +102,7 @@ def shown(record: SessionRecord) -> dict[str, Any]:
         "session_type": "ray",
         "received_ms": views.milliseconds(record.received),
         "consumed_ms": views.milliseconds(record.consumed),
+        "latency_multiplier": record.latency_multiplier,
     }
 
 

@@ -13,9 +13,8 @@ from daybreak_server.api.errors import ApiError
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Encoding
 from daybreak_server.api.sessions.audio_input import AudioInput
 from daybreak_server.api.sessions.service import SessionService
-from daybreak_server.api.sessions.sockets import Sockets, receive
-from daybreak_server.api.streaming.frames import parse_id
-from daybreak_server.domain.sessions import SessionEnd, SessionEvent, SessionEventType, SessionRecord
+from daybreak_server.api.sessions.sockets import Sockets, receive, resume_after
+from daybreak_server.domain.sessions import SessionEnd, SessionEventType, SessionRecord, SessionState
 from daybreak_server.ports.sessions import SessionEndedError
 
 READY = "READY"
@@ -38,11 +37,13 @@ class InfiniSSTSocket:
     async def _converse(self, caller: Principal) -> None:
         query = self._socket.query_params
         form = AudioFormat.parse(query.get("encoding") or Encoding.FLOAT32, query.get("sample_rate"))
-        after = query.get("after") or "0-0"
-        parse_id(after)
         record = await self._service.get(self._session, caller)
+        after = resume_after(self._socket, record)
         audio = AudioInput(self._service.store, record, form)
         await self._socket.send_text(READY)
+        if record.state is SessionState.ENDED and after == record.last_event:
+            await self._socket.send_text(_last(record.end, record.error.message if record.error else None))
+            return
         await self._sockets.both(self._read(audio), self._write(record, after))
 
     async def _read(self, audio: AudioInput) -> None:
@@ -75,15 +76,15 @@ class InfiniSSTSocket:
                 if event.type is SessionEventType.TEXT:
                     await self._socket.send_text(str(event.data["text"]))
                 elif event.type is SessionEventType.ENDED:
-                    await self._socket.send_text(_last(event))
+                    error = event.data.get("error") or {}
+                    await self._socket.send_text(_last(event.data.get("reason"), error.get("message")))
 
     async def _send_error(self, error: ApiError) -> None:
         await self._socket.send_text(f"ERROR: {error.code.value}: {error.detail}")
 
 
-def _last(event: SessionEvent) -> str:
-    if event.data.get("reason") == SessionEnd.FINISHED:
+def _last(reason: str | None, message: str | None) -> str:
+    """The last text frame of a session."""
+    if reason == SessionEnd.FINISHED:
         return COMPLETE
-    error = event.data.get("error") or {}
-    message = error.get("message") or f"The session has ended: {event.data.get('reason')}."
-    return f"ERROR: session_{event.data.get('reason')}: {message}"
+    return f"ERROR: session_{reason}: {message or f'The session has ended: {reason}.'}"

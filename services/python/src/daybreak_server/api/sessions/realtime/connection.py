@@ -83,6 +83,7 @@ class Connection:
         self._chosen: Dialect | None = None
         self._caller = Principal()
         self._opened = asyncio.Event()
+        self._closed = asyncio.Event()
         self._count = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -128,6 +129,8 @@ class Connection:
             samples = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             raise invalid_audio("The field audio is not valid base64.") from None
+        if self.audio is not None and self.audio.ended and not self._dialect().ends_connection:
+            await self._closed.wait()  # the next session begins when the text of this one is complete
         audio = await self.begin()
         await audio.append(samples)
 
@@ -146,6 +149,7 @@ class Connection:
             )
             form = AudioFormat(Encoding.PCM16, wanted.rate)
             self.audio = AudioInput(self._service.store, record, form)
+            self._closed.clear()
             self._opened.set()
         return self.audio
 
@@ -191,6 +195,7 @@ class Connection:
                         self._opened.clear()
                     await self._dialect().on_session(event)
                     self.seen = event.id
+            self._closed.set()
             if self._dialect().ends_connection:
                 return
 

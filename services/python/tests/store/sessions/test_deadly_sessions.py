@@ -1,0 +1,64 @@
+"""A session that kills every group that works on it fails, before it has killed all of them again and again."""
+
+from __future__ import annotations
+
+import pytest
+
+from daybreak_server.adapters.redis.limits import SESSION_LOSSES_MAX
+from daybreak_server.domain.sessions import SessionCommit, SessionEnd, SessionId, SessionState, Turn
+from tests.store.sessions.conftest import Sessions, take
+from tests.store.sessions.test_sessions import pcm
+
+
+async def lose(sessions: Sessions, times: int, *, turn: bool = False) -> None:
+    """Let groups take what waits, and die; with ``turn``, after a complete turn."""
+    for _ in range(times):
+        group = sessions.group(lease_s=2)
+        claims = take(group)
+        if turn:
+            for claim in claims:
+                start = claim.record.consumed
+                complete = Turn(start=start, end=start + 1)
+                group.commit([SessionCommit(lease=claim.lease, number=1, turn=complete, keep_from=start)])
+        sessions.driver.pass_time(3000)
+
+
+async def state(sessions: Sessions, session: SessionId) -> SessionState:
+    return (await sessions.get(session)).state
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["audio", "last-turn"])
+async def test_groups_that_die_in_a_row_fail_the_session(sessions: Sessions, ends: bool) -> None:
+    session = await sessions.open()
+    await sessions.store.append_audio(session, b"" if ends else pcm(1, 2), at=0, end=ends)
+    await lose(sessions, SESSION_LOSSES_MAX)
+    assert await state(sessions, session) is SessionState.WAITING
+    await lose(sessions, 1)
+    record = await sessions.get(session)
+    assert record.end is SessionEnd.FAILED
+    assert record.error is not None
+    assert (record.error.reason, record.error.message[:1]) == ("groups_lost", "6")
+
+
+async def test_a_complete_turn_shows_that_the_session_is_not_the_cause(sessions: Sessions) -> None:
+    session = await sessions.open()
+    await sessions.store.append_audio(session, pcm(*range(9)), at=0)
+    for _ in range(2):
+        await lose(sessions, SESSION_LOSSES_MAX - 1)
+        await lose(sessions, 1, turn=True)
+    assert await state(sessions, session) is SessionState.WAITING
+
+
+async def test_a_session_without_work_is_not_the_cause(sessions: Sessions) -> None:
+    session = await sessions.open()
+    await lose(sessions, SESSION_LOSSES_MAX + 2)
+    assert await state(sessions, session) is SessionState.WAITING
+
+
+async def test_groups_that_leave_in_order_do_not_count(sessions: Sessions) -> None:
+    session = await sessions.open()
+    await sessions.store.append_audio(session, pcm(1, 2), at=0)
+    for _ in range(SESSION_LOSSES_MAX + 2):
+        group = sessions.group()
+        group.release_sessions([claim.lease for claim in take(group)])
+    assert await state(sessions, session) is SessionState.WAITING
