@@ -6,7 +6,8 @@ needs the store happens on other threads (:mod:`~daybreak_server.engines.session
 
 A group that is asked to drain or to leave claims nothing more. It serves its sessions on, and gives them up as soon as
 other groups have room for them, or after ``drain_s``. When the process dies, its watchdog deregisters the group, which
-gives up its sessions at once; without a watchdog their leases end.
+gives up its sessions at once; without a watchdog their leases end. How a session moves to another group is in
+:mod:`daybreak_server.domain.sessions`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class SessionsLeader:
             rules=IterationRules.of(_only(config.sessions, KNOBS)),
             write=self._threads.commit,
         )
-        self._use(config.sessions)
+        self._apply_batching_settings(config.sessions)
         lease_renewer.update(now=False, load=self._load())
 
     @property
@@ -153,7 +154,7 @@ class SessionsLeader:
         self._deps.heartbeat.beat(
             "sessions" if len(self.table) else "idle", limit_s=max(_IDLE_LIMIT_S, self._deps.config.stall_s)
         )
-        self._look_after(started)
+        self._every_second(started)
         if self._threads.behind:  # nothing more may be computed before the store has what there is
             time.sleep(_PAUSE_S)
             self._receive(wait_s=0)
@@ -187,25 +188,25 @@ class SessionsLeader:
             measured=table.measured,
         )
 
-    def _look_after(self, now: float) -> None:
-        """What is due once a second."""
+    def _every_second(self, now: float) -> None:
+        """Apply new settings, measure, and give sessions up while draining; at most once a second."""
         if now < self._measured_at + _MEASURE_S:
             return
         self._measured_at = now
         changes = self._lease_renewer.batching
         if changes != self._changes:
             self._changes = changes
-            self._use({**self._deps.config.sessions, **changes})
+            self._apply_batching_settings({**self._deps.config.sessions, **changes})
         self.table.measure(now, wall_ms=time.time() * 1000)
         if self._draining:
             self.table.measured = replace(self.table.measured, room=0)
             self._share()  # before sessions are given up, or the claimer would take them again
-            self._move(now)
+            self._release_while_draining(now)
         else:
             self._drain_since = None
         self._share()
 
-    def _use(self, settings: Mapping[str, Any]) -> None:
+    def _apply_batching_settings(self, settings: Mapping[str, Any]) -> None:
         """Form batches by these settings from now on."""
         lag = self.table.lag_rules
         try:
@@ -221,7 +222,7 @@ class SessionsLeader:
             return
         self.table.scheduler.rules, self.table.lag_rules = rules, lag
 
-    def _move(self, now: float) -> None:
+    def _release_while_draining(self, now: float) -> None:
         """Give up as many sessions as other groups have room for; all of them when the time to drain is over."""
         self._drain_since = self._drain_since or now
         over = self._release_now.is_set() or now >= self._drain_since + self._deps.config.drain_s
