@@ -1,4 +1,5 @@
-"""How a worker refuses a request: an error in OpenAI's shape, with headers that tell its gateway what to do."""
+"""How a worker refuses a request: with an error in OpenAI's format, and headers that say what the gateway
+should do."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """When the work last advanced, and how long it may take to advance again.
 
-The work thread beats the heartbeat whenever work has advanced: at each step, after each part of an upload, and while a
-model arrives. Each beat may name the activity that begins now and set the limit for it: a step has ``stall_s``, loading
-a model has ``load_stall_s``, and an upload has the time that an S3 client needs to give up. An activity that does not
-beat within its limit has stalled.
+The work thread beats the heartbeat whenever work has advanced: at each step, after each part of an upload,
+and while a model downloads. Each beat may name the activity that begins now and set the limit for it: a step
+has ``stall_s``, loading a model has ``load_stall_s``, and an upload has the time that an S3 client needs to
+give up. An activity that does not beat within its limit has stalled.
 
 Other threads and one other process read the heartbeat:
 
@@ -32,7 +32,7 @@ class Mirror(Protocol):
 
 
 class Heartbeat:
-    """Beaten by the work thread, read by other threads."""
+    """The work thread calls :meth:`beat`; other threads read the result."""
 
     def __init__(
         self, limit_s: float, *, clock: Callable[[], float] = time.monotonic, mirror: Mirror | None = None

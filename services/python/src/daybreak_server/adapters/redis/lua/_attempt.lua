@@ -183,13 +183,13 @@ local function release(r, why, leader_may_write)
   local failures = tonumber(r.group_failures or '0')
   if leader_may_write and failures >= GROUP_FAILURES_MAX then
     return end_failed_attempt(r, { reason = 'error', code = 'group_failed', leader_may_write = leader_may_write,
-      message = 'its group failed more than '
-      .. GROUP_FAILURES_MAX .. ' times while it held the task; last: ' .. why })
+      message = 'The groups that ran this task failed more than ' .. GROUP_FAILURES_MAX
+      .. ' times. Look for the cause in their logs. Last failure: ' .. why })
   end
   local releases = tonumber(r.releases or '0') + 1
   if releases > RELEASES_MAX then
     return end_failed_attempt(r, { reason = 'released', code = 'released', leader_may_write = leader_may_write,
-      message = 'released more than ' .. RELEASES_MAX .. ' times; last: ' .. why })
+      message = 'The task was released more than ' .. RELEASES_MAX .. ' times. Last reason: ' .. why })
   end
   detach(r, false, leader_may_write)
   add_total('releases:' .. one_of(TOTALS.RELEASE_REASONS, why, TOTALS.OTHER), 1)
