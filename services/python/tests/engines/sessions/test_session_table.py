@@ -9,7 +9,7 @@ import pytest
 
 from daybreak_server.batching.iterations.lag import LagRules
 from daybreak_server.batching.iterations.rules import IterationRules
-from daybreak_server.domain.ids import AttemptToken as LeaseToken
+from daybreak_server.domain.ids import AttemptToken
 from daybreak_server.domain.sessions import (
     NewSession,
     SessionClaim,
@@ -26,12 +26,12 @@ from daybreak_server.domain.sessions import (
 from daybreak_server.engines.sessions.table import SessionTable
 from daybreak_server.workloads.base import Group
 from daybreak_server.workloads.sessions import (
-    AttemptToken,
     LanguagePair,
     PastTurn,
     Prefill,
     SessionFailedError,
     Shape,
+    Token,
 )
 
 PAIR = LanguagePair(source="en", target="de", source_name="English", target_name="German")
@@ -65,12 +65,12 @@ class Counting:
             raise SessionFailedError("no memory")
         self.opened[session], self.written[session] = past, 0
 
-    def prefill(self, batch: Sequence[Prefill]) -> Sequence[AttemptToken | SessionFailedError]:
+    def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
         self._step([item.session for item in batch])
         self.prefilled += batch
         return [self._token(item.session) for item in batch]
 
-    def decode(self, sessions: Sequence[str]) -> Sequence[AttemptToken | SessionFailedError]:
+    def decode(self, sessions: Sequence[str]) -> Sequence[Token | SessionFailedError]:
         self._step(sessions)
         return [self._token(session) for session in sessions]
 
@@ -79,14 +79,14 @@ class Counting:
             raise RuntimeError("the device is on fire")
         self.sizes.append(len(sessions))
 
-    def _token(self, session: str) -> AttemptToken | SessionFailedError:
+    def _token(self, session: str) -> Token | SessionFailedError:
         if session in self.fails:
             return SessionFailedError("not this one")
         self.written[session] += 1
         number = self.written[session]
         if number % 3 == 0 and session not in self.endless:
-            return AttemptToken(session=session, token=None)
-        return AttemptToken(session=session, token=number, text=f"{number} ", ends_segment=number % 3 == 2)
+            return Token(session=session, token=None)
+        return Token(session=session, token=number, text=f"{number} ", ends_segment=number % 3 == 2)
 
     def close(self, session: str) -> None:
         self.opened.pop(session, None)
@@ -112,7 +112,7 @@ class Bench:
             received=len(audio) // 2,
         )
         claim = {
-            "lease": SessionLease(session=session, token=LeaseToken("1.n")),
+            "lease": SessionLease(session=session, token=AttemptToken("1.n")),
             "record": record,
             "turns": (),
             "audio_start": 0,
