@@ -82,6 +82,7 @@ check-others: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
+	$(BIN)/python tools/class_names.py
 	$(BIN)/python tools/portable_lock.py --check requirements.lock
 	$(BIN)/python tools/openapi.py --check
 	$(BIN)/python tools/reference.py --check

@@ -10,7 +10,7 @@ from daybreak_server.api.services import wall_ms
 from daybreak_server.domain.models import Demand, ModelRecord, WorkerRecord
 from daybreak_server.domain.placement import Replica
 from daybreak_server.domain.policy import GRACE_MS, LEASE_STEP_MS
-from daybreak_server.ports.registry import Plan, RegistryView, UnknownWorkerError, WorkerTakenError
+from daybreak_server.ports.registry import PlacementPlan, RegistryView, UnknownWorkerError, WorkerTakenError
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class MemoryRegistry:
         self._workers: dict[str, _Worker] = {}
         self._requests: dict[str, _Requests] = {}
         self._asked_ms: dict[str, int] = {}
-        self._plan = Plan()
+        self._plan = PlacementPlan()
         self._holder: tuple[str, int, int] | None = None
         self._changed = asyncio.Event()
 
@@ -170,7 +170,7 @@ class MemoryRegistry:
             self._change()
         return True
 
-    async def publish_plan(self, holder: str, plan: Plan) -> bool:
+    async def publish_plan(self, holder: str, plan: PlacementPlan) -> bool:
         present = self._present_holder()
         if present is None or present[0] != holder:
             return False

@@ -14,7 +14,7 @@ from daybreak_server.adapters.redis.registry.library import RegistryLibrary
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.domain.models import ModelRecord, ReplicaReport, ReplicaState, WorkerRecord
 from daybreak_server.domain.placement import HOST, Placement, Replica
-from daybreak_server.ports.registry import Plan, RegistryView
+from daybreak_server.ports.registry import PlacementPlan, RegistryView
 from testkit.waiting import wait_until_async
 
 CLOCK_KEY = "clock:test"
@@ -102,10 +102,10 @@ def worker(
     )
 
 
-def plan_with(*placed: tuple[str, str], workers_wanted: int = 0) -> Plan:
+def plan_with(*placed: tuple[str, str], workers_wanted: int = 0) -> PlacementPlan:
     """A plan with a replica for each pair of a model and the worker that runs it."""
     replicas = tuple(Replica(alias=alias, worker=on, devices=(HOST,)) for alias, on in sorted(placed))
-    return Plan(placement=Placement(replicas=replicas), workers_wanted=workers_wanted)
+    return PlacementPlan(placement=Placement(replicas=replicas), workers_wanted=workers_wanted)
 
 
 def check_registry_keys(client: redis.Redis, keys: RegistryKeys, names: list[str]) -> None:

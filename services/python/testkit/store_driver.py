@@ -26,7 +26,7 @@ from daybreak_server.adapters.redis.lua import (
 from daybreak_server.adapters.redis.registry.keys import RegistryKeys
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain import policy
-from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.names import REGISTRY
 from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView, TickReport
@@ -211,7 +211,7 @@ class Driver:
 
 def lease_of(task: str, token: str, group_name: str = "g", lease_s: float = 15.0) -> Lease:
     """A lease with any token, such as that of a zombie."""
-    return Lease(task=TaskId(task), token=Token(token), group=GroupId(group_name), lease_s=lease_s)
+    return Lease(task=TaskId(task), token=AttemptToken(token), group=GroupId(group_name), lease_s=lease_s)
 
 
 def check_keys(client: redis.Redis, *, prefix: str = "daybreak") -> None:

@@ -320,16 +320,16 @@ def _build_gang_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDep
 
 
 def _build_serving_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, rank: int) -> Rank:
-    from daybreak_server.engines.serving.engine import serving_engine  # imports an HTTP server
+    from daybreak_server.engines.serving.loops import serving_loops  # imports an HTTP server
 
-    return Rank(spec, config, deps, rank=rank, engine=serving_engine(deps.host))
+    return Rank(spec, config, deps, rank=rank, loops=serving_loops(deps.host))
 
 
 def _build_sessions_rank(spec: WorkloadSpec[Any], config: GroupConfig, deps: RankDeps, rank: int) -> Rank:
-    from daybreak_server.engines.sessions.engine import sessions_engine
+    from daybreak_server.engines.sessions.loops import sessions_loops
 
     assert deps.session_work is not None, "a rank that serves sessions needs their store"
-    return Rank(spec, config, deps, rank=rank, engine=sessions_engine(deps.session_work))
+    return Rank(spec, config, deps, rank=rank, loops=sessions_loops(deps.session_work))
 
 
 BUILDERS: Mapping[PoolKind, Callable[[WorkloadSpec[Any], GroupConfig, RankDeps, int], Rank]] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from daybreak_server.batching.batcher import Batcher, Item
+from daybreak_server.batching.batcher import Batcher, BatchItem
 from daybreak_server.batching.rules import Mode, Rules
 
 COSTS: dict[str, Callable[[int], float]] = {
@@ -26,7 +26,7 @@ def run(
     """Seconds in which all items, which wait from the start, are done; and the batcher afterwards."""
     batcher: Batcher[int] = Batcher(Rules(mode=mode, max_batch_size=size, max_waiting=items))
     for key in range(items):
-        batcher.add(Item(key=key, tokens=10, arrived=0.0))
+        batcher.add(BatchItem(key=key, tokens=10, arrived=0.0))
     chance, now = random.Random(1), 0.0
     while batch := batcher.next(now).batch:
         seconds = cost(len(batch)) * (1 + chance.uniform(-noise, noise))
@@ -63,7 +63,7 @@ def test_it_follows_a_change_of_the_executor() -> None:
         found = []
         for _ in range(batches):
             while len(batcher) < 32:
-                batcher.add(Item(key=next(keys), tokens=10, arrived=0.0))
+                batcher.add(BatchItem(key=next(keys), tokens=10, arrived=0.0))
             batch = batcher.next(0.0).batch
             batcher.ran(batch, cost(len(batch)))
             found.append(len(batch))

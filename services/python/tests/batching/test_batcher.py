@@ -11,24 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from daybreak_server.batching.batcher import Batcher, FullError, Item
+from daybreak_server.batching.batcher import Batcher, BatchItem, FullError
 from daybreak_server.batching.rules import Mode, Rules
 
 
 def item(
     key: int, tokens: int = 10, *, at: float = 0.0, priority: int = 0, deadline: float = math.inf
-) -> Item[int]:
-    return Item(key=key, tokens=tokens, arrived=at, priority=priority, deadline=deadline)
+) -> BatchItem[int]:
+    return BatchItem(key=key, tokens=tokens, arrived=at, priority=priority, deadline=deadline)
 
 
-def filled(rules: Rules, *items: Item[int]) -> Batcher[int]:
+def filled(rules: Rules, *items: BatchItem[int]) -> Batcher[int]:
     batcher: Batcher[int] = Batcher(rules)
     for entry in items:
         batcher.add(entry)
     return batcher
 
 
-def keys(items: tuple[Item[int], ...]) -> list[int]:
+def keys(items: tuple[BatchItem[int], ...]) -> list[int]:
     return [entry.key for entry in items]
 
 
@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.batcher: Batcher[int] = Batcher(Rules())
         self.now = 0.0
-        self.waiting: dict[int, Item[int]] = {}
+        self.waiting: dict[int, BatchItem[int]] = {}
         self.keys = itertools.count()
         self.sizes: Counter[int] = Counter()
 
@@ -231,7 +231,7 @@ class Machine(RuleBasedStateMachine):
             assert decision.wake_at is not None
             assert decision.wake_at <= min(entry.arrived for entry in self.waiting.values()) + rules.timeout_s
 
-    def check(self, batch: tuple[Item[int], ...], rules: Rules) -> None:
+    def check(self, batch: tuple[BatchItem[int], ...], rules: Rules) -> None:
         self.sizes[len(batch)] += 1
         longest, shortest = (choose(entry.tokens for entry in batch) for choose in (max, min))
         assert len(batch) <= rules.max_batch_size

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daybreak_server.batching.batcher import BULK, INTERACTIVE, Batcher, FullError, Item
+from daybreak_server.batching.batcher import BULK, INTERACTIVE, Batcher, BatchItem, FullError
 from daybreak_server.batching.executor import BatchExecutor
 from daybreak_server.batching.rules import Mode, Rules
 from testkit.waiting import wait_until
 
 
-def item(key: int, *, tokens: int = 10, at: float = 0.0, bulk: bool = False) -> Item[int]:
-    return Item(key=key, tokens=tokens, arrived=at, priority=BULK if bulk else INTERACTIVE)
+def item(key: int, *, tokens: int = 10, at: float = 0.0, bulk: bool = False) -> BatchItem[int]:
+    return BatchItem(key=key, tokens=tokens, arrived=at, priority=BULK if bulk else INTERACTIVE)
 
 
 def test_bulk_items_do_not_count_against_the_limit_of_waiting_items() -> None:

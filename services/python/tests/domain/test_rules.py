@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daybreak_server.domain.errors import InvalidTransitionError
-from daybreak_server.domain.ids import Token, attempt_of, new_task_id, pool_of, ulid
+from daybreak_server.domain.ids import AttemptToken, attempt_of, new_task_id, pool_of, ulid
 from daybreak_server.domain.policy import BACKOFF_BASE_MS, BACKOFF_MAX_MS
 from daybreak_server.domain.tasks import Failed, Finished, NewTask, State
 from daybreak_server.domain.transitions import TABLE, Event, Facts, row, target
@@ -148,4 +148,4 @@ def test_task_ids_sort_by_time_and_contain_the_pool_name() -> None:
     assert ulid(at_ms=1) < ulid(at_ms=2) < ulid(at_ms=1 << 40)
     assert pool_of(new_task_id("my-pool-2")) == "my-pool-2"
     assert pool_of("video_nonsense") is None
-    assert attempt_of(Token("12.abc")) == 12
+    assert attempt_of(AttemptToken("12.abc")) == 12

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daybreak_server.engines.serving.answer_parts import Part, parts_of
+from daybreak_server.engines.serving.answer_parts import AnswerPart, parts_of
 from daybreak_server.workloads.base import Group, PermanentError
 from daybreak_server.workloads.serving import Request, RequestError, Response
 
@@ -32,11 +32,11 @@ class Returns:
         return self._answer
 
 
-def parts(answer: Any) -> list[Part]:
+def parts(answer: Any) -> list[AnswerPart]:
     return list(parts_of(Returns(answer), REQUEST))
 
 
-def headers(part: Part) -> dict[bytes, bytes]:
+def headers(part: AnswerPart) -> dict[bytes, bytes]:
     assert part.head is not None
     return dict(part.head.headers)
 
@@ -65,7 +65,7 @@ def test_every_part_counts_and_all_up_to_the_first_with_bytes_have_the_head() ->
     found = parts(iter([b"", b"a", b"", bytearray(b"b")]))
     assert [part.data for part in found] == [b"", b"a", b"", b"b"]
     assert headers(found[0]) == headers(found[1]) == {b"content-type": b"application/octet-stream"}
-    assert found[2:] == [Part(b""), Part(b"b")]
+    assert found[2:] == [AnswerPart(b""), AnswerPart(b"b")]
 
 
 @pytest.mark.parametrize("body", [[], [b""]])

@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from daybreak_server.engines.gang.verdict import Report, Status
-from daybreak_server.engines.serving.admission import Admission, Refusal
-from daybreak_server.engines.serving.answer_parts import Part
+from daybreak_server.engines.gang.verdict import RankReport, Status
+from daybreak_server.engines.serving.admission import Admission, GroupRefusal
+from daybreak_server.engines.serving.answer_parts import AnswerPart
 from daybreak_server.engines.serving.exchange import BUFFER_BYTES, Exchange, Stop
 from daybreak_server.engines.serving.worker_threads import WorkerThreads
 from daybreak_server.workloads.serving import Request
 from testkit.waiting import wait_until
 
-FAILED = Report(point=1, status=Status.FAILED, code="odd", message="why")
+FAILED = RankReport(point=1, status=Status.FAILED, code="odd", message="why")
 
 
 def exchange(
@@ -38,7 +38,7 @@ async def test_parts_arrive_in_order_and_whole() -> None:
 
     def work() -> None:
         for number in range(5000):
-            assert opened.send(Part(b"%d\n" % number))
+            assert opened.send(AnswerPart(b"%d\n" % number))
         opened.finish()
 
     thread = threading.Thread(target=work)
@@ -52,7 +52,7 @@ async def test_a_thread_waits_until_the_loop_has_taken_what_is_there() -> None:
 
     def work() -> None:
         for number in range(6):
-            opened.send(Part(b"x" * BUFFER_BYTES))
+            opened.send(AnswerPart(b"x" * BUFFER_BYTES))
             sent.append(number)
         opened.finish()
 
@@ -70,8 +70,8 @@ async def test_a_stop_wakes_a_thread_that_waits(reason: Stop) -> None:
     opened, results = exchange(), []
 
     def work() -> None:
-        results.append(opened.send(Part(b"x" * BUFFER_BYTES)))
-        results.append(opened.send(Part(b"more")))
+        results.append(opened.send(AnswerPart(b"x" * BUFFER_BYTES)))
+        results.append(opened.send(AnswerPart(b"more")))
         results.append(opened.request.cancelled())
         opened.abandon()
 
@@ -126,14 +126,14 @@ async def test_silence_counts_from_the_last_sign_of_progress_of_work_that_runs()
 
 def test_admission_refuses_beyond_the_capacity_and_while_draining() -> None:
     admission = Admission(2)
-    assert [admission.admit() for _ in range(3)] == [None, None, Refusal.BUSY]
+    assert [admission.admit() for _ in range(3)] == [None, None, GroupRefusal.BUSY]
     assert admission.load(waiting=5).waiting == 2
     admission.release()
     assert admission.load(waiting=0).in_flight == 1
     admission.draining = True
-    assert admission.admit() is Refusal.DRAINING
+    assert admission.admit() is GroupRefusal.DRAINING
     admission.release()
-    assert admission.admit() is Refusal.DRAINING, "an empty group that drains is about to end"
+    assert admission.admit() is GroupRefusal.DRAINING, "an empty group that drains is about to end"
     admission.draining = False
     assert admission.admit() is None
 

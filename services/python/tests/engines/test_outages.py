@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daybreak_server import wiring
-from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.tasks import CheckpointRef, Control, Lease, State
 from daybreak_server.engines.common.lease_renewer import HeldLease
 from daybreak_server.engines.gang.rank_deps import RankDeps
@@ -20,7 +20,7 @@ from daybreak_server.workloads import registry
 from testkit.echo import echo_text
 from testkit.pools import Pool
 
-LEASE = Lease(task=TaskId("echo_1"), token=Token("1.a"), group=GroupId("g"), lease_s=10.0)
+LEASE = Lease(task=TaskId("echo_1"), token=AttemptToken("1.a"), group=GroupId("g"), lease_s=10.0)
 
 
 class Wrapper:

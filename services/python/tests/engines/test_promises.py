@@ -15,7 +15,7 @@ import pytest
 
 from daybreak_server import wiring
 from daybreak_server.adapters.blobs.local import LocalBlobs
-from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import ArtifactRef, Control, Lease
 from daybreak_server.engines.common.artifacts import ArtifactDraft, attempt_prefix, discard, upload_artifact
@@ -34,7 +34,7 @@ from testkit.waiting import wait_until
 
 
 def lease(token: str = "1.a") -> Lease:
-    return Lease(task=TaskId("echo_1"), token=Token(token), group=GroupId("g"), lease_s=15)
+    return Lease(task=TaskId("echo_1"), token=AttemptToken(token), group=GroupId("g"), lease_s=15)
 
 
 @pytest.fixture

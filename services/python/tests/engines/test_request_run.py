@@ -12,13 +12,13 @@ import pytest
 from daybreak_server.engines.common.errors import GroupBrokenError
 from daybreak_server.engines.gang.channel import Channel
 from daybreak_server.engines.gang.control_group import Followers
-from daybreak_server.engines.gang.verdict import Report, Status
+from daybreak_server.engines.gang.verdict import RankReport, Status
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.engines.serving.request_run import RequestRun
 from daybreak_server.workloads.echo_serve.workload import EchoServe
 from daybreak_server.workloads.serving import Request
 
-FOLLOWERS_ERROR = Report(point=5, status=Status.FAILED, code="workload_failed", message="of the request")
+FOLLOWERS_ERROR = RankReport(point=5, status=Status.FAILED, code="workload_failed", message="of the request")
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ FOLLOWERS_ERROR = Report(point=5, status=Status.FAILED, code="workload_failed", 
     [(None, Stop.BROKEN, None), (FOLLOWERS_ERROR, None, "workload_failed")],
 )
 async def test_the_death_of_a_rank_is_no_error_of_the_request(
-    last_words: Report | None, stopped: Stop | None, failed: str | None
+    last_words: RankReport | None, stopped: Stop | None, failed: str | None
 ) -> None:
     """A follower receives the request and dies, with or without an error of its own at another point."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -7,11 +7,11 @@ import pytest
 from daybreak_server.domain.tasks import Control
 from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.common.progress import MAX_PENDING, EventBuffer, PhaseEta
-from daybreak_server.engines.gang.verdict import Report, Status, Verdict, decide, report_of, worst
+from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict, decide, report_of, worst
 from daybreak_server.workloads.base import PermanentError, RetryableError, Step
 
-STEPPED = Report(point=3, status=Status.STEPPED)
-DONE = Report(point=3, status=Status.DONE)
+STEPPED = RankReport(point=3, status=Status.STEPPED)
+DONE = RankReport(point=3, status=Status.DONE)
 ERROR = report_of(RetryableError("no"), point=3)
 PERMANENT = report_of(PermanentError("never", code="bad_prompt"), point=3)
 
@@ -36,11 +36,11 @@ PERMANENT = report_of(PermanentError("never", code="bad_prompt"), point=3)
         ([STEPPED, PERMANENT], Control.CANCEL, False, Verdict.BREAK),
         ([DONE, STEPPED], Control.STALE, False, Verdict.BREAK),
         ([ERROR, PERMANENT], Control.CONTINUE, False, Verdict.BREAK),
-        ([STEPPED, Report(point=4, status=Status.STEPPED)], Control.CONTINUE, False, Verdict.BREAK),
+        ([STEPPED, RankReport(point=4, status=Status.STEPPED)], Control.CONTINUE, False, Verdict.BREAK),
     ],
 )
 def test_rank_reports_and_control_bits_lead_to_one_verdict(
-    reports: list[Report], control: Control, release: bool, verdict: Verdict
+    reports: list[RankReport], control: Control, release: bool, verdict: Verdict
 ) -> None:
     """Ranks that disagree break the group.
 
@@ -62,7 +62,7 @@ def test_an_unrecoverable_device_error_breaks_even_a_group_of_one_rank() -> None
 
 def test_a_permanent_error_explains_a_failure_best_and_a_dead_peer_least() -> None:
     """An error about a dead peer is only an echo of that peer's own error."""
-    echo = Report(point=3, status=Status.UNRECOVERABLE, code="rank_lost")
+    echo = RankReport(point=3, status=Status.UNRECOVERABLE, code="rank_lost")
     assert worst([STEPPED, echo, ERROR, PERMANENT]) is PERMANENT
     assert worst([echo, ERROR]) is ERROR
     assert worst([STEPPED]) is None

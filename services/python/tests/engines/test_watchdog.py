@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import Control, Failed, Lease, Settled, State
@@ -263,11 +263,13 @@ def test_a_new_task_needs_no_message_to_the_watchdog() -> None:
     assert with_leases(busy, []).state is GroupState.IDLE
 
 
-LEASE = Lease(task=TaskId("t"), token=Token("1.a"), group=GroupId("g"), lease_s=3.0)
+LEASE = Lease(task=TaskId("t"), token=AttemptToken("1.a"), group=GroupId("g"), lease_s=3.0)
 
 
 def other_lease(number: int) -> Lease:
-    return Lease(task=TaskId(f"t{number}"), token=Token(f"1.{number}"), group=GroupId("g"), lease_s=3.0)
+    return Lease(
+        task=TaskId(f"t{number}"), token=AttemptToken(f"1.{number}"), group=GroupId("g"), lease_s=3.0
+    )
 
 
 def test_a_watchdog_renews_and_settles_all_leases_of_its_leader() -> None:
@@ -277,7 +279,7 @@ def test_a_watchdog_renews_and_settles_all_leases_of_its_leader() -> None:
     loop = WatchdogLoop(queue, shared, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]
     for number in range(3):
         shared.hold(other_lease(number))
-    shared.hold(replace(other_lease(1), token=Token("2.1")))
+    shared.hold(replace(other_lease(1), token=AttemptToken("2.1")))
     shared.drop(TaskId("t0"))
     assert {(lease.task, lease.token) for lease in shared.held()} == {("t1", "2.1"), ("t2", "1.2")}
     shared.write(renewed_at=time.monotonic() - 2.0)

@@ -6,7 +6,7 @@ import pytest
 
 from daybreak_server.local.evaluation import speeches
 from daybreak_server.local.evaluation.figures import difference, mean_size, summarize, total
-from daybreak_server.local.evaluation.latency import Segment, TimedWord, laal, stream_laal
+from daybreak_server.local.evaluation.latency import SpokenSegment, TimedWord, laal, stream_laal
 from daybreak_server.local.evaluation.text_quality import accuracy, bleu, resegment, tokens, words
 from daybreak_server.local.evaluation.user import Talk
 
@@ -85,8 +85,8 @@ def timed(text: str, *times: tuple[float, float]) -> list[TimedWord]:
 
 def test_stream_laal_counts_each_sentence_from_its_beginning():
     segments = [
-        Segment(start_s=0.0, end_s=2.0, reference="a b"),
-        Segment(start_s=10.0, end_s=14.0, reference="c d"),
+        SpokenSegment(start_s=0.0, end_s=2.0, reference="a b"),
+        SpokenSegment(start_s=10.0, end_s=14.0, reference="c d"),
     ]
     text = timed("a b c d", (1.0, 1.5), (2.0, 2.5), (12.0, 13.0), (14.0, 15.0))
     # without computation: (1 + 2 - 1) / 2 = 1 and (2 + 4 - 2) / 2 = 2

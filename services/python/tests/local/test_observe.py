@@ -13,7 +13,7 @@ import pytest
 
 from daybreak_server.local.instance import Instance, InstanceError
 from daybreak_server.local.observe import NAMESPACE, observer, write_ray_targets
-from daybreak_server.local.supervisor import Supervisor
+from daybreak_server.local.supervisor import ProcessSupervisor
 from testkit.system import request
 from testkit.waiting import wait_until
 
@@ -45,7 +45,7 @@ def test_prometheus_scrapes_the_gateway_and_ray_and_evaluates_the_alerts(instanc
     """The labels are those that the chart's monitors give, so that the same dashboards and alerts fit."""
     found = observer(instance, gateway=GATEWAY)
     write_ray_targets(found.folder / "ray-targets.json", ["127.0.0.1:2"])
-    supervisor = Supervisor([found.process], say=lambda _line: None)
+    supervisor = ProcessSupervisor([found.process], say=lambda _line: None)
     supervisor.start()
     try:
         assert supervisor.wait_ready(stopping=lambda: False)

@@ -20,7 +20,7 @@ from daybreak_server.local.instance import (
     settings_file,
     sticky_port,
 )
-from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, Supervisor
+from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, ProcessSupervisor
 from daybreak_server.local.up import make_plan
 from daybreak_server.settings.child_settings import read_settings
 from daybreak_server.settings.tree import Settings
@@ -44,12 +44,12 @@ def instance(tmp_path: Path) -> Iterator[Instance]:
 
 
 @pytest.fixture
-def supervise(instance: Instance) -> Iterator[Callable[..., Supervisor]]:
+def supervise(instance: Instance) -> Iterator[Callable[..., ProcessSupervisor]]:
     """Starts supervisors, and stops them after the test."""
-    supervisors: list[Supervisor] = []
+    supervisors: list[ProcessSupervisor] = []
 
-    def start(*specs: ProcessSpec) -> Supervisor:
-        supervisors.append(Supervisor(specs, say=print))
+    def start(*specs: ProcessSpec) -> ProcessSupervisor:
+        supervisors.append(ProcessSupervisor(specs, say=print))
         supervisors[-1].start()
         return supervisors[-1]
 
@@ -72,7 +72,7 @@ def process(
 
 
 def test_a_failed_start_is_reported_with_the_end_of_the_log(
-    instance: Instance, supervise: Callable[..., Supervisor]
+    instance: Instance, supervise: Callable[..., ProcessSupervisor]
 ) -> None:
     broken = process(instance, "broken", "import sys; sys.exit('no such model')", ready=lambda: False)
     supervisor = supervise(broken)
@@ -81,7 +81,7 @@ def test_a_failed_start_is_reported_with_the_end_of_the_log(
 
 
 def test_a_process_that_never_becomes_ready_is_ended(
-    instance: Instance, supervise: Callable[..., Supervisor]
+    instance: Instance, supervise: Callable[..., ProcessSupervisor]
 ) -> None:
     """The start fails after ``ready_s`` seconds."""
     silent = process(instance, "silent", "import time; time.sleep(600)", ready=lambda: False, ready_s=1.0)
@@ -92,7 +92,7 @@ def test_a_process_that_never_becomes_ready_is_ended(
 
 
 def test_the_children_of_a_dead_process_are_ended_before_it_restarts(
-    instance: Instance, tmp_path: Path, supervise: Callable[..., Supervisor]
+    instance: Instance, tmp_path: Path, supervise: Callable[..., ProcessSupervisor]
 ) -> None:
     """A kill -9 of a parent leaves its child running, so the supervisor ends the child first."""
     pid_file = tmp_path / "child"

@@ -17,7 +17,7 @@ from daybreak_server.domain.models import ReplicaState
 from daybreak_server.domain.spread import SPREAD_AFTER_MS
 from daybreak_server.model_placement import manager as module
 from daybreak_server.model_placement.manager import TTL_S, Manager
-from daybreak_server.ports.registry import Plan, Registry, RegistryView
+from daybreak_server.ports.registry import PlacementPlan, Registry, RegistryView
 from daybreak_server.ports.store_errors import StoreError
 from testkit.memory_registry import MemoryRegistry
 from testkit.registry_driver import RegistryDriver, model, plan_with, report, worker
@@ -191,7 +191,7 @@ async def test_a_deleted_model_drains_and_is_removed(driver: RegistryDriver) -> 
     await manager.round()
     assert (await view(driver)).models == {}
     await manager.round()
-    assert (await view(driver)).plan == Plan()
+    assert (await view(driver)).plan == PlacementPlan()
 
 
 class Observed:
@@ -265,7 +265,7 @@ async def test_an_error_of_a_round_does_not_end_the_manager(
     errors = iter([ZeroDivisionError("a bug")])
     plan = module.plan
 
-    def plan_or_fail(seen: RegistryView) -> Plan:
+    def plan_or_fail(seen: RegistryView) -> PlacementPlan:
         for error in errors:
             raise error
         return plan(seen)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from daybreak_server.domain.models import Demand, ModelRecord, ReplicaState, WorkerRecord
 from daybreak_server.domain.placement import HOST
 from daybreak_server.model_placement.plan import plan, removable
-from daybreak_server.ports.registry import Plan, RegistryView, Wake
+from daybreak_server.ports.registry import PlacementPlan, RegistryView, Wake
 from testkit.registry_driver import model, plan_with, report, worker
 
 GB = 10**9
@@ -23,7 +23,7 @@ def view(
     *models: ModelRecord,
     workers: tuple[WorkerRecord, ...] = (),
     demand: dict[str, Demand] | None = None,
-    planned: Plan | None = None,
+    planned: PlacementPlan | None = None,
     now_ms: int = NOW_MS,
 ) -> RegistryView:
     return RegistryView(
@@ -31,7 +31,7 @@ def view(
         models={entry.alias: entry for entry in models},
         workers=workers,
         demand=demand or {},
-        plan=planned or Plan(),
+        plan=planned or PlacementPlan(),
     )
 
 
@@ -64,7 +64,7 @@ def test_demand_counts_at_once_and_falls_after_the_time_of_idling() -> None:
     seen = planned(seen, demand={"chat": idle(59)})
     assert plan(seen).wanted == {"chat": 3}
     seen = planned(seen, demand={"chat": idle(60)})
-    assert plan(seen) == Plan()
+    assert plan(seen) == PlacementPlan()
 
 
 def test_a_model_without_a_worker_asks_for_one() -> None:
@@ -137,7 +137,7 @@ def test_a_deleted_model_is_removed_once_its_replicas_have_drained() -> None:
     deleted = model(deleted=True, min_replicas=1)
     running = (worker(replicas=[report(state=ReplicaState.DRAINING)]),)
     seen = view(deleted, workers=running, demand={"chat": busy(9)}, planned=plan_with(("chat", "w1")))
-    assert plan(seen) == Plan()
+    assert plan(seen) == PlacementPlan()
     assert removable(seen) == []
     assert removable(planned(seen)) == []
     assert removable(planned(seen, workers=(worker(),))) == ["chat"]

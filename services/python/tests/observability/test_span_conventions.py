@@ -18,7 +18,7 @@ from opentelemetry.semconv._incubating.attributes.http_attributes import HttpReq
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import MessagingOperationTypeValues
 from opentelemetry.trace import SpanKind
 
-from daybreak_server.domain.ids import GroupId, Token, new_task_id
+from daybreak_server.domain.ids import AttemptToken, GroupId, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import (
     CheckpointRef,
@@ -94,7 +94,7 @@ def spans() -> list[ReadableSpan]:
         context = submitted.context
     assert context is not None
     for number, outcome in enumerate(OUTCOMES, start=1):
-        lease = Lease(task=record.id, token=Token(f"{number}.x"), group=GROUP.id, lease_s=15)
+        lease = Lease(task=record.id, token=AttemptToken(f"{number}.x"), group=GROUP.id, lease_s=15)
         claim = Claim(
             lease=lease,
             attempt=number,

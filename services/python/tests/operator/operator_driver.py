@@ -15,7 +15,7 @@ from operator_world import POOL, World
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.operator.controller.executor import Executor
-from daybreak_server.operator.planner.actions import Action, Plan
+from daybreak_server.operator.planner.actions import Action, PoolPlan
 from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.plan import plan
 from daybreak_server.ports.cluster import ClusterError, ClusterView
@@ -81,7 +81,7 @@ class Driver:
         spec: int = 0,
         crash_after: int | None = None,
         group_steps: int = 0,
-    ) -> Plan:
+    ) -> PoolPlan:
         """Take one reconcile step. With ``crash_after`` the operator dies before that action.
 
         Before each action the groups take ``group_steps`` steps, which makes the observation that much older.

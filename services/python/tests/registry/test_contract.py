@@ -11,7 +11,7 @@ import pytest
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.domain.models import ModelRecord, ReplicaReport, ReplicaState, WorkerRecord
 from daybreak_server.domain.placement import Placement, Replica
-from daybreak_server.ports.registry import Plan, Registry, UnknownWorkerError, Wake, WorkerTakenError
+from daybreak_server.ports.registry import PlacementPlan, Registry, UnknownWorkerError, Wake, WorkerTakenError
 from testkit.memory_registry import MemoryRegistry
 from testkit.valkey import Server
 
@@ -64,7 +64,7 @@ async def test_a_worker_keeps_its_url_and_engines_and_gets_its_replicas(registry
     assert worker == replace(WORKER, replicas=(report,), devices={0: 90})
     assert await registry.hold_placement("m", priority=0, ttl_s=10)
     other = replace(REPLICA, worker="w2")
-    assert await registry.publish_plan("m", Plan(placement=Placement(replicas=(REPLICA, other))))
+    assert await registry.publish_plan("m", PlacementPlan(placement=Placement(replicas=(REPLICA, other))))
     assert await registry.renew_worker(heartbeat, incarnation="a", lease_s=10) == (REPLICA,)
 
 
@@ -114,7 +114,7 @@ async def test_the_higher_priority_takes_the_placement(registry: Registry) -> No
     assert not await registry.hold_placement("other", priority=0, ttl_s=10)
     assert await registry.hold_placement("manager", priority=1, ttl_s=10)
     assert not await registry.hold_placement("gateway", priority=0, ttl_s=10)
-    plan = Plan(
+    plan = PlacementPlan(
         placement=Placement(replicas=(REPLICA,), unplaced={"big": "No room."}),
         wanted={"small": 1, "big": 1},
         wakes={"big": Wake(since_ms=5, last_s=1.5)},

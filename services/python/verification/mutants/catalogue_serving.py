@@ -100,8 +100,8 @@ SERVING: tuple[Mutant, ...] = (
         "a workload that yields empty parts while it computes counts as stalled",
         (
             f"{_ENGINE}/answer_parts.py",
-            "            yield Part(data, head)\n",
-            "            if data:\n                yield Part(data, head)\n",
+            "            yield AnswerPart(data, head)\n",
+            "            if data:\n                yield AnswerPart(data, head)\n",
         ),
         tests=f"{_SERVING}::test_empty_parts_show_progress_and_can_be_cancelled",
     ),

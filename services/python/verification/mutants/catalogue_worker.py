@@ -49,7 +49,7 @@ WORKER: tuple[Mutant, ...] = (
     mutant(
         "drain-cuts-requests",
         "a model that is no longer wanted stops before its requests have ended",
-        (f"{_WORKER}/supervisor.py", "                await engine.idle()\n", "                pass\n"),
+        (f"{_WORKER}/supervisor.py", "                await replica.idle()\n", "                pass\n"),
         tests=f"{_AGENT}::test_requests_end_before_a_model_or_the_worker_stops",
     ),
     mutant(
@@ -57,7 +57,7 @@ WORKER: tuple[Mutant, ...] = (
         "a replica starts on a GPU that another one has not left yet",
         (
             f"{_WORKER}/supervisor.py",
-            "lambda: not any(engine in self._running for engine in leaving)",
+            "lambda: not any(replica in self._running for replica in leaving)",
             "lambda: True",
         ),
         tests=f"{_AGENT}::test_a_replica_starts_once_its_gpu_is_free",

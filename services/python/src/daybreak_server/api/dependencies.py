@@ -14,7 +14,7 @@ from daybreak_server.api.background.metrics_reader import MetricsReader
 from daybreak_server.api.errors import task_not_found
 from daybreak_server.api.intake.bulkhead import BoundedEvents, BoundedStore
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
-from daybreak_server.api.intake.submission import Submission
+from daybreak_server.api.intake.submission import TaskIntake
 from daybreak_server.api.intake.submit_batching import SubmitBatcher
 from daybreak_server.api.routing.model_demand import ModelDemand
 from daybreak_server.api.routing.model_routers import ModelRouters
@@ -40,7 +40,7 @@ class Dependencies:
     services: Services
     catalog: Catalog
     pool_views: PoolViewCache
-    submission: Submission
+    submission: TaskIntake
     submit_batcher: SubmitBatcher
     metrics: GatewayMetrics
     metrics_reader: MetricsReader
@@ -71,7 +71,7 @@ class Dependencies:
             services=services,
             catalog=catalog,
             pool_views=pool_views,
-            submission=Submission(settings, catalog, pool_views, services.now_ms),
+            submission=TaskIntake(settings, catalog, pool_views, services.now_ms),
             submit_batcher=SubmitBatcher(services.store),
             metrics=metrics,
             metrics_reader=MetricsReader(

@@ -39,7 +39,7 @@ class FullError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item(Generic[K]):
+class BatchItem(Generic[K]):
     """One unit of work. Times are seconds of any one clock."""
 
     key: K
@@ -56,16 +56,16 @@ class Item(Generic[K]):
 class Decision(Generic[K]):
     """The decision for an idle executor."""
 
-    batch: tuple[Item[K], ...] = ()
+    batch: tuple[BatchItem[K], ...] = ()
     """The items to work on now; none if it waits."""
-    expired: tuple[Item[K], ...] = ()
+    expired: tuple[BatchItem[K], ...] = ()
     """Items that have left because their deadline has passed."""
     wake_at: float | None = None
     """When to ask again if no item is added until then. With ``None``, ask only after an item has been
     added."""
 
 
-Queue: TypeAlias = "OrderedDict[K, Item[K]]"
+Queue: TypeAlias = "OrderedDict[K, BatchItem[K]]"
 """Items in the order in which they were added. Any of them can leave in constant time."""
 
 
@@ -85,7 +85,7 @@ class Batcher(Generic[K]):
         self._waiting: Queue[K] = OrderedDict()
         self._bulk_waiting = 0
         self._buckets: dict[int, _Bucket[K]] = {}
-        self._deadlines: list[tuple[float, int, Item[K]]] = []
+        self._deadlines: list[tuple[float, int, BatchItem[K]]] = []
         self._added = 0
         self._limits = SizeLimits()
         self.sizes: Counter[int] = Counter()
@@ -125,7 +125,7 @@ class Batcher(Generic[K]):
         if priority < BULK and self.counted + count > self._rules.max_waiting:
             raise FullError(f"{self.counted} of at most {self._rules.max_waiting} items wait already.")
 
-    def add(self, item: Item[K]) -> None:
+    def add(self, item: BatchItem[K]) -> None:
         """Let an item wait.
 
         :raises FullError: if too many wait already.
@@ -163,19 +163,19 @@ class Batcher(Generic[K]):
         self.sizes[len(batch)] += 1
         return Decision(batch=batch, expired=expired)
 
-    def ran(self, batch: tuple[Item[K], ...], seconds: float) -> None:
+    def ran(self, batch: tuple[BatchItem[K], ...], seconds: float) -> None:
         """Record how long the executor worked on a batch. The mode ``adaptive`` learns from it."""
         self._limits.ran(self._bucket_of(batch[0]), len(batch), seconds)
 
-    def _bucket_of(self, item: Item[K]) -> int:
+    def _bucket_of(self, item: BatchItem[K]) -> int:
         return math.floor(math.log(item.tokens, self._rules.similar) + 1e-9)
 
-    def _enqueue(self, item: Item[K]) -> None:
+    def _enqueue(self, item: BatchItem[K]) -> None:
         bucket = self._buckets.setdefault(self._bucket_of(item), _Bucket())
         bucket.queues.setdefault(item.priority, OrderedDict())[item.key] = item
         bucket.count += 1
 
-    def _leave(self, item: Item[K]) -> None:
+    def _leave(self, item: BatchItem[K]) -> None:
         del self._waiting[item.key]
         self._bulk_waiting -= item.priority >= BULK
         number = self._bucket_of(item)
@@ -187,7 +187,7 @@ class Batcher(Generic[K]):
         if not bucket.count:
             del self._buckets[number]
 
-    def _expire(self, now: float) -> Iterator[Item[K]]:
+    def _expire(self, now: float) -> Iterator[BatchItem[K]]:
         while self._deadlines and self._deadlines[0][0] <= now:
             item = heapq.heappop(self._deadlines)[2]
             if self._waiting.get(item.key) is item:
@@ -201,10 +201,10 @@ class Batcher(Generic[K]):
             ]
             heapq.heapify(self._deadlines)
 
-    def _seed(self, now: float) -> Item[K] | None:
+    def _seed(self, now: float) -> BatchItem[K] | None:
         """The first item of the batch that starts now; ``None`` if none does."""
         timed = self._rules.mode is Mode.TIMED
-        best: Item[K] | None = None
+        best: BatchItem[K] | None = None
         for number, bucket in self._buckets.items():
             full = not timed or self._full(number, bucket)
             for queue in bucket.queues.values():
@@ -221,7 +221,7 @@ class Batcher(Generic[K]):
             (bucket.count + 1) * longest > self._rules.max_batch_tokens
         )
 
-    def _chosen(self, seed: Item[K]) -> Iterator[Item[K]]:
+    def _chosen(self, seed: BatchItem[K]) -> Iterator[BatchItem[K]]:
         """The items of the batch that begins with ``seed``."""
         number = self._bucket_of(seed)
         queues = self._buckets[number].queues
@@ -248,5 +248,5 @@ class Batcher(Generic[K]):
         return min(times, default=None)
 
 
-def _rank(item: Item[K]) -> tuple[int, float]:
+def _rank(item: BatchItem[K]) -> tuple[int, float]:
     return item.priority, item.arrived

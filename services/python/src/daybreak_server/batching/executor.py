@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from daybreak_server.batching.batcher import INTERACTIVE, Batcher, Item
+from daybreak_server.batching.batcher import INTERACTIVE, Batcher, BatchItem
 from daybreak_server.batching.rules import Rules
 
 P = TypeVar("P")
@@ -175,7 +175,7 @@ class BatchExecutor(Generic[P, R]):
             for position, (given, tokens) in enumerate(zip(inputs, lengths, strict=True)):
                 key = next(self._keys)
                 self._batcher.add(
-                    Item(key=key, tokens=tokens, arrived=now, priority=priority, deadline=deadline)
+                    BatchItem(key=key, tokens=tokens, arrived=now, priority=priority, deadline=deadline)
                 )
                 self._inputs[key] = given, call, position
                 keys.append(key)
@@ -210,7 +210,7 @@ class BatchExecutor(Generic[P, R]):
                 )
             )
 
-    def _next_batch(self) -> tuple[Item[int], ...] | None:
+    def _next_batch(self) -> tuple[BatchItem[int], ...] | None:
         with self._changed:
             while not self._closed:
                 now = time.monotonic()

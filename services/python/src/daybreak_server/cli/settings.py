@@ -58,7 +58,7 @@ To keep secrets out of the settings, put the password of Redis in `redis.passwor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class SettingRow:
     """One setting. ``default`` and ``value`` are JSON values without passwords."""
 
     name: str
@@ -71,15 +71,15 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class SettingSection:
     """The settings of one section of the tree, and what it is for."""
 
     name: str
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[SettingRow, ...]
 
 
-def sections(settings: Settings) -> list[Section]:
+def sections(settings: Settings) -> list[SettingSection]:
     """All settings in the order of the tree: a section for each group of settings, each pool and each tenant."""
     values = settings.model_dump(mode="json")
     unchanged = {
@@ -130,9 +130,9 @@ def as_markdown() -> str:
 
 def _sections(
     kind: type[BaseModel], at: tuple[str, ...], values: Mapping[str, Any], unchanged: Mapping[str, Any]
-) -> Iterator[Section]:
-    rows: list[Row] = []
-    below: list[Section] = []
+) -> Iterator[SettingSection]:
+    rows: list[SettingRow] = []
+    below: list[SettingSection] = []
     for name, field in kind.model_fields.items():
         path = (*at, name)
         inner = _group_in(field.annotation)
@@ -147,7 +147,7 @@ def _sections(
             below += _sections(inner[0], path, values.get(name, {}), unchanged.get(name, {}))
     title = (kind.__doc__ or "").strip().splitlines()[0]
     if rows:
-        yield Section(name=".".join(at), title=title, rows=tuple(rows))
+        yield SettingSection(name=".".join(at), title=title, rows=tuple(rows))
     yield from below
 
 
@@ -155,10 +155,10 @@ def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
     return kind().model_dump(mode="json")
 
 
-def _row(path: tuple[str, ...], field: FieldInfo, value: Any, unchanged: Any) -> Row:
+def _row(path: tuple[str, ...], field: FieldInfo, value: Any, unchanged: Any) -> SettingRow:
     default = field.get_default(call_default_factory=True, validated_data={})
     default = str(default) if isinstance(default, Path) else default
-    return Row(
+    return SettingRow(
         name=".".join(path),
         variable=environment_name(path),
         type=_type_name(field.annotation),
@@ -196,7 +196,7 @@ def _type_name(annotation: Any) -> str:
     return _KINDS.get(annotation, "text")
 
 
-def _heading(section: Section) -> str:
+def _heading(section: SettingSection) -> str:
     return f"`{section.name}`" if section.name else "General"
 
 

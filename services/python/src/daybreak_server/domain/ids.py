@@ -11,7 +11,7 @@ from daybreak_server.domain.names import POOL_NAME
 
 TaskId = NewType("TaskId", str)
 GroupId = NewType("GroupId", str)
-Token = NewType("Token", str)
+AttemptToken = NewType("AttemptToken", str)
 """``<attempt number>.<nonce>``: fences every write of a leader. The number only increases."""
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -53,6 +53,6 @@ def made_at_ms(task: TaskId) -> int:
     return millis
 
 
-def attempt_of(token: Token) -> int:
+def attempt_of(token: AttemptToken) -> int:
     """The number of the attempt that holds ``token``."""
     return int(token.partition(".")[0])

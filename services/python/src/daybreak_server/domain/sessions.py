@@ -5,6 +5,20 @@ has not processed yet or still has in its window, the turns of that window, and 
 gateway writes audio to the journal and reads events from it. The group that owns the session reads audio and writes
 events. They never connect to each other, so either may die.
 
+A session moves to another group in three steps. Each is one script of the store:
+
+1. ``session_release`` takes the session from its group. A group that drains calls it for as many sessions as other
+   groups have room for, and for all that are left when its time to drain is over. The scripts ``group`` and ``tick`` do
+   the same for a group that has ended, and for a session whose lease is lost. The session is then ``waiting``, at its
+   old place in the order of age. It has no token, so the old group can no longer write to it.
+2. ``session_claim`` gives the session to a group that has room, with a new token, a new lease and the whole journal:
+   the turns of the window and their audio, the audio after them, and the sentence in progress. The group feeds the
+   turns to its model, and continues an incomplete one after its last token.
+3. ``session_commit`` writes what the new group computes. It refuses late commits of the old group, whose token is
+   outdated.
+
+The client sees the events ``waiting`` and ``started``. Then the text continues where it stopped.
+
 Audio is 16-bit little-endian PCM, one channel, at ``SAMPLE_RATE``. Positions in it are numbers of samples since the
 beginning of the session.
 """
@@ -17,7 +31,7 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from daybreak_server.domain.causes import Cause
-from daybreak_server.domain.ids import GroupId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId
 
 SessionId = NewType("SessionId", str)
 """The pool's name and a ULID, as in the ids of tasks: ``speech_01J…``."""
@@ -152,7 +166,7 @@ class SessionLease:
     """A group's right to write to a session. A write with an outdated token changes nothing."""
 
     session: SessionId
-    token: Token
+    token: AttemptToken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

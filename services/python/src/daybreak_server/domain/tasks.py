@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag, StrEnum
 from typing import Any
 
-from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.policy import MAX_STRIKES
 from daybreak_server.domain.text import short_name, storable
 from daybreak_server.domain.tracing import TraceContext
@@ -168,7 +168,7 @@ class Lease:
     """A leader's time-limited right to write to a task."""
 
     task: TaskId
-    token: Token
+    token: AttemptToken
     group: GroupId
     lease_s: float
 

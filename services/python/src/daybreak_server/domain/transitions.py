@@ -61,7 +61,7 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class TransitionRow:
     """One row of the table: in each of ``sources``, each of ``events`` leads to ``target`` if ``guard`` holds."""
 
     sources: frozenset[State | None]
@@ -102,12 +102,14 @@ def _row(
     guard: Guard,
     target: State,
     effect: str,
-) -> Row:
+) -> TransitionRow:
     all_events = (events,) if isinstance(events, Event) else tuple(events)
-    return Row(sources=frozenset(sources), events=all_events, target=target, guard=guard, effect=effect)
+    return TransitionRow(
+        sources=frozenset(sources), events=all_events, target=target, guard=guard, effect=effect
+    )
 
 
-TABLE: tuple[Row, ...] = (
+TABLE: tuple[TransitionRow, ...] = (
     _row(
         _NEW, Event.SUBMIT, START_AHEAD, State.DELAYED, "as in the next row, but the task waits for its start"
     ),
@@ -188,7 +190,7 @@ TABLE: tuple[Row, ...] = (
 """In order of precedence: the first row that matches decides."""
 
 
-def row(state: State | None, event: Event, facts: Facts, *, history: Sequence[str] = ()) -> Row:
+def row(state: State | None, event: Event, facts: Facts, *, history: Sequence[str] = ()) -> TransitionRow:
     """The first row that matches. ``state`` is ``None`` before submit. :raises InvalidTransitionError: if none does."""
     for candidate in TABLE:
         if candidate.matches(state, event, facts):

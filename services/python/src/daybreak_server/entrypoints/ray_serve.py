@@ -74,17 +74,17 @@ class RankReplica:
         log_from_ray_worker(self._settings.log)
         gang = serve.get_replica_context().gang_context
         assert gang is not None, "Serve must run each group as a gang"
-        self._pool, self._rank = pool, gang.rank
-        self._worker: Rank | None = None
+        self._pool, self._number = pool, gang.rank
+        self._rank: Rank | None = None
         self._failing = False
         try:
-            self._worker = self._build(gang)
+            self._rank = self._build(gang)
         except Exception as exc:  # a workload that is not installed here
-            _log.exception("rank %d of pool %s cannot be built", self._rank, pool)
+            _log.exception("rank %d of pool %s cannot be built", self._number, pool)
             threading.Thread(target=self._fail, args=(cause_of(exc),), name="fail").start()
             return
-        self._worker.start()
-        self._watch = cluster.watch_draining(self._worker.ask_to_leave)
+        self._rank.start()
+        self._watch = cluster.watch_draining(self._rank.ask_to_leave)
 
     def _build(self, gang: Any) -> Rank:
         return wiring.build_rank(
@@ -108,7 +108,7 @@ class RankReplica:
         """
         if self._failing:
             return
-        why = self._worker.unhealthy_reason() if self._worker is not None else None
+        why = self._rank.unhealthy_reason() if self._rank is not None else None
         if why is not None:
             raise RuntimeError(why)
 
@@ -117,34 +117,34 @@ class RankReplica:
 
     def __call__(self) -> dict[str, Any]:
         """Return which rank this is, for callers with a deployment handle."""
-        record = self._worker.record if self._worker is not None else None
-        return {"pool": self._pool, "rank": self._rank, "group": record.id if record is not None else None}
+        record = self._rank.record if self._rank is not None else None
+        return {"pool": self._pool, "rank": self._number, "group": record.id if record is not None else None}
 
     def __del__(self) -> None:
         """Release the task and stop, because Serve stops this replica."""
-        worker = getattr(self, "_worker", None)
-        if worker is not None:
-            worker.stop(timeout_s=_SHUTDOWN_S - 3)
+        rank = getattr(self, "_rank", None)
+        if rank is not None:
+            rank.stop(timeout_s=_SHUTDOWN_S - 3)
 
     def _fail(self, why: Cause) -> None:
         """Report why this rank cannot continue, and exit. Serve then restarts the whole gang."""
-        self._failing = self._worker is None or not self._worker.loaded
+        self._failing = self._rank is None or not self._rank.loaded
         failures = 1
         try:
-            cluster.record_failure(self._pool, rank=self._rank, cause=why)
+            cluster.record_failure(self._pool, rank=self._number, cause=why)
             if self._failing:
-                failures = cluster.record_start_failure(self._pool, rank=self._rank)
+                failures = cluster.record_start_failure(self._pool, rank=self._number)
         except Exception as exc:  # Ray itself may be what failed
             _log.warning(
-                "cannot report to Ray why rank %d of pool %s failed: %s", self._rank, self._pool, exc
+                "cannot report to Ray why rank %d of pool %s failed: %s", self._number, self._pool, exc
             )
-        wiring.report_failure(self._settings, self._pool, rank=self._rank, why=why)
+        wiring.report_failure(self._settings, self._pool, rank=self._number, why=why)
         if self._failing:
             delay_s = start_backoff_s(failures)
-            _log.warning("rank %d of pool %s restarts after %g s", self._rank, self._pool, delay_s)
+            _log.warning("rank %d of pool %s restarts after %g s", self._number, self._pool, delay_s)
             time.sleep(delay_s)
-        elif self._worker is not None:
-            self._worker.wait_ended(_DEREGISTER_S)
+        elif self._rank is not None:
+            self._rank.wait_ended(_DEREGISTER_S)
         os._exit(_EXIT_CODE)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from daybreak_server.model_worker.worker import ListenError, Worker, WorkerAddress
+from daybreak_server.model_worker.worker import ListenError, ModelWorker, WorkerAddress
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.settings.tree import Settings
 
@@ -14,7 +14,7 @@ def run_worker(settings: Settings, *, address: WorkerAddress) -> int:
     """Run until a signal arrives. :returns: 0, or 1 if it cannot listen or the gateway refuses it."""
     log_to_stderr(settings.log)
     try:
-        worker = Worker(address, settings.workers)
+        worker = ModelWorker(address, settings.workers)
     except ListenError as exc:
         logging.getLogger(__name__).error("%s", exc)
         return 1

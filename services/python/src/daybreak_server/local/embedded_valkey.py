@@ -13,7 +13,7 @@ import redis
 
 from daybreak_server.local.console import say
 from daybreak_server.local.instance import Instance, InstanceError, sticky_port, write_atomically
-from daybreak_server.local.supervisor import ProcessSpec, Supervisor
+from daybreak_server.local.supervisor import ProcessSpec, ProcessSupervisor
 from daybreak_server.settings.tree import Settings
 
 HOST = "127.0.0.1"
@@ -123,7 +123,7 @@ def with_redis(settings: Settings, instance: Instance) -> Iterator[tuple[Setting
         yield settings, {}
         return
     valkey = EmbeddedValkey(instance)
-    supervisor = Supervisor([valkey.process_spec()], say=say)
+    supervisor = ProcessSupervisor([valkey.process_spec()], say=say)
     supervisor.start()
     try:
         supervisor.wait_ready(stopping=lambda: False)

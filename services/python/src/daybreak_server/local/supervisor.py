@@ -117,7 +117,7 @@ class ManagedProcess:
         reaper.end_all(self.tag, term_s=3.0)
 
 
-class Supervisor:
+class ProcessSupervisor:
     """Starts processes in the order of their ``after``, and keeps them running until ``stop``."""
 
     def __init__(self, specs: Sequence[ProcessSpec], *, say: Say) -> None:

@@ -46,7 +46,7 @@ from daybreak_server.local.instance import (
 )
 from daybreak_server.local.observe import Observer, ray_targets
 from daybreak_server.local.observe import observer as make_observer
-from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, Supervisor
+from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, ProcessSupervisor
 from daybreak_server.local.wake_status import WakeReporter
 from daybreak_server.ports.blobs import BlobError
 from daybreak_server.settings.address_format import reachable, url_of
@@ -219,7 +219,7 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
 
 def _run(plan: StartPlan, stopping: threading.Event) -> int:
     started = time.monotonic()
-    supervisor = Supervisor(plan.processes, say=say)
+    supervisor = ProcessSupervisor(plan.processes, say=say)
     wake_reporter = WakeReporter(plan.settings, say=say)
     code = 0
     try:
@@ -248,7 +248,7 @@ def _run(plan: StartPlan, stopping: threading.Event) -> int:
     return code
 
 
-def _wait_for_signal(plan: StartPlan, supervisor: Supervisor, stopping: threading.Event) -> None:
+def _wait_for_signal(plan: StartPlan, supervisor: ProcessSupervisor, stopping: threading.Event) -> None:
     pids = supervisor.pids()
     while not stopping.wait(0.5):
         if supervisor.pids() != pids:
@@ -256,7 +256,7 @@ def _wait_for_signal(plan: StartPlan, supervisor: Supervisor, stopping: threadin
             _write_state(plan, supervisor)
 
 
-def _write_state(plan: StartPlan, supervisor: Supervisor, *, ready: bool = True) -> None:
+def _write_state(plan: StartPlan, supervisor: ProcessSupervisor, *, ready: bool = True) -> None:
     plan.instance.write_state(
         {
             "mode": "up",
@@ -273,7 +273,7 @@ def _write_state(plan: StartPlan, supervisor: Supervisor, *, ready: bool = True)
     )
 
 
-def _wait_groups(plan: StartPlan, supervisor: Supervisor, stopping: threading.Event) -> bool:
+def _wait_groups(plan: StartPlan, supervisor: ProcessSupervisor, stopping: threading.Event) -> bool:
     """Wait until every group is ready. :returns: ``False`` if ``up`` must stop first.
 
     :raises InstanceError: when a group cannot start.

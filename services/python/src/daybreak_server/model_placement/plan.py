@@ -18,10 +18,10 @@ from daybreak_server.domain.models import (
     wanted_replicas,
 )
 from daybreak_server.domain.placement import Placement, Replica, WantedModel, place
-from daybreak_server.ports.registry import Plan, RegistryView, Wake
+from daybreak_server.ports.registry import PlacementPlan, RegistryView, Wake
 
 
-def plan(view: RegistryView) -> Plan:
+def plan(view: RegistryView) -> PlacementPlan:
     """The plan for the registry as it is."""
     present = view.plan.spread.without_extra(view.plan.placement)
     wanted = _wanted(view, present)
@@ -34,7 +34,7 @@ def plan(view: RegistryView) -> Plan:
     placed = _counts(placement)
     lacking = sum(replicas - placed[alias] for alias, replicas in wanted.items())
     placement, moves = moves.advance(_models(view, wanted), placement, view.workers, now_ms=view.now_ms)
-    return Plan(
+    return PlacementPlan(
         placement=placement,
         wanted=wanted,
         wakes=_wakes(view, wanted),

@@ -19,9 +19,9 @@ from daybreak_server.model_worker.gateway_client import (
     GatewayError,
     GatewayUnavailableError,
     RefusedError,
-    UnknownWorkerError,
+    WorkerForgottenError,
 )
-from daybreak_server.model_worker.supervisor import Supervisor
+from daybreak_server.model_worker.supervisor import ReplicaSupervisor
 
 _log = logging.getLogger(__name__)
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0)
@@ -41,7 +41,7 @@ class Agent:
         url: str,
         version: str,
         gateway: GatewayClient,
-        supervisor: Supervisor,
+        supervisor: ReplicaSupervisor,
         resources: Resources,
         changed: asyncio.Event,
     ) -> None:
@@ -67,7 +67,7 @@ class Agent:
         while True:
             heartbeat_s = await self._register()
             self.registered = True
-            with contextlib.suppress(UnknownWorkerError):
+            with contextlib.suppress(WorkerForgottenError):
                 await self._send_heartbeats(heartbeat_s)
             self.registered = False
             _log.info("the gateway %s does not know this worker; it registers again", self._gateway.url)

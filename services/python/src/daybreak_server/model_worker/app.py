@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 from daybreak.wire.workers import MODEL_HEADER
 from daybreak_server.api.http.request_body import header
 from daybreak_server.api.openai.errors import error_response
-from daybreak_server.model_worker.proxy import Proxy
-from daybreak_server.model_worker.supervisor import Supervisor
+from daybreak_server.model_worker.proxy import WorkerProxy
+from daybreak_server.model_worker.supervisor import ReplicaSupervisor
 
 _MODEL = MODEL_HEADER.lower().encode()
 
@@ -23,7 +23,12 @@ class WorkerApp:
     """The ASGI app. ``health`` returns what ``/health`` says about the worker, besides its models."""
 
     def __init__(
-        self, *, proxy: Proxy, supervisor: Supervisor, token: str | None, health: Callable[[], dict[str, Any]]
+        self,
+        *,
+        proxy: WorkerProxy,
+        supervisor: ReplicaSupervisor,
+        token: str | None,
+        health: Callable[[], dict[str, Any]],
     ) -> None:
         self._proxy = proxy
         self._supervisor = supervisor

@@ -4,7 +4,7 @@
 
     GatewayError
     ├─ GatewayUnavailableError     no answer, or a 5xx: try again
-    ├─ UnknownWorkerError          404: register again
+    ├─ WorkerForgottenError        404: register again
     └─ RefusedError                the gateway does not want this worker: another one has its id, or the token is wrong
 """
 
@@ -34,7 +34,7 @@ class GatewayUnavailableError(GatewayError):
     """The gateway cannot be reached, or cannot do its work now."""
 
 
-class UnknownWorkerError(GatewayError):
+class WorkerForgottenError(GatewayError):
     """The gateway does not know the worker (any more)."""
 
 
@@ -93,7 +93,7 @@ class GatewayClient:
             f"{self.url} answers {method.decode()} {path.partition('?')[0]} with {status}: {_detail(answer)}"
         )
         if status == 404:
-            raise UnknownWorkerError(message)
+            raise WorkerForgottenError(message)
         if status in (400, 401, 403, 405, 409, 413, 422):
             raise RefusedError(message)
         raise GatewayUnavailableError(message)

@@ -30,9 +30,9 @@ from daybreak_server.api.routing.request_body import (
     ClientGoneError,
     ForwardedBody,
 )
-from daybreak_server.model_worker.engine import Engine
 from daybreak_server.model_worker.refusals import BROKE_HEADER, REFUSED_HEADER, RequestFailedError
-from daybreak_server.model_worker.supervisor import Refusal, Supervisor
+from daybreak_server.model_worker.replica import RunningReplica
+from daybreak_server.model_worker.supervisor import ReplicaSupervisor, WorkerRefusal
 from daybreak_server.ports.upstreams import (
     AnswerCutOffError,
     NoAnswerError,
@@ -59,20 +59,20 @@ the model itself."""
 _MODEL = MODEL_HEADER.lower().encode()
 _OWN_HEADERS = frozenset({_MODEL, b"daybreak-session"})
 _MESSAGES = {
-    Refusal.BUSY: "All engines of the model {alias} on this worker have as many requests as they take. Retry.",
-    Refusal.STARTING: "The model {alias} is starting on this worker. Retry later.",
-    Refusal.FAILED: "The engine of the model {alias} has failed on this worker, and starts again. Retry later.",
-    Refusal.DRAINING: "This worker takes no more requests for the model {alias}. Send it to another one.",
-    Refusal.OTHER: "The worker that the request is for has left, and another one has its address.",
-    Refusal.UNKNOWN: "This worker does not run the model {alias}.",
+    WorkerRefusal.BUSY: "All engines of the model {alias} on this worker have as many requests as they take. Retry.",
+    WorkerRefusal.STARTING: "The model {alias} is starting on this worker. Retry later.",
+    WorkerRefusal.FAILED: "The engine of the model {alias} has failed on this worker, and starts again. Retry later.",
+    WorkerRefusal.DRAINING: "This worker takes no more requests for the model {alias}. Send it to another one.",
+    WorkerRefusal.OTHER: "The worker that the request is for has left, and another one has its address.",
+    WorkerRefusal.UNKNOWN: "This worker does not run the model {alias}.",
 }
 
 
-class Proxy:
+class WorkerProxy:
     """Answers the requests of one worker for its models."""
 
     def __init__(
-        self, *, worker: str, supervisor: Supervisor, upstreams: Upstreams, settings: WorkerSettings
+        self, *, worker: str, supervisor: ReplicaSupervisor, upstreams: Upstreams, settings: WorkerSettings
     ) -> None:
         self.draining = False
         """Whether all requests are refused, because the worker ends."""
@@ -109,7 +109,7 @@ class Proxy:
     async def _answer(self, request: Request, watch: ClientWatch) -> Response:
         meant_for = header(request, GROUP_HEADER)
         if meant_for is not None and meant_for.partition("/")[0] != self._worker:
-            raise _refused(Refusal.OTHER, "")
+            raise _refused(WorkerRefusal.OTHER, "")
         body = ForwardedBody(request, max_bytes=MAX_BODY_BYTES, in_memory=self._in_memory)
         try:
             return await self._answer_with(request, watch, body)
@@ -126,8 +126,8 @@ class Proxy:
             async with watch.block():
                 await body.read_beginning(BUFFER_BYTES)
             alias = _model_in(body)
-        engine = self._choose(alias)
-        engine.begin()
+        replica = self._choose(alias)
+        replica.begin()
         try:
             if not body.buffered and not body.complete:
                 async with watch.block():
@@ -135,39 +135,39 @@ class Proxy:
             if body.complete:
                 watch.start()
             async with watch.block():
-                answer = await self._send(engine, self._forwarded(request, body))
+                answer = await self._send(replica, self._forwarded(request, body))
             if body.complete:
                 watch.start()
         except BaseException:
-            engine.end()
+            replica.end()
             raise
-        return _EngineAnswer(answer, watch, alias=alias, ended=engine.end)
+        return _EngineAnswer(answer, watch, alias=alias, ended=replica.end)
 
-    def _choose(self, alias: str) -> Engine:
-        found = Refusal.DRAINING if self.draining else self._supervisor.choose(alias)
-        if isinstance(found, Refusal):
+    def _choose(self, alias: str) -> RunningReplica:
+        found = WorkerRefusal.DRAINING if self.draining else self._supervisor.choose(alias)
+        if isinstance(found, WorkerRefusal):
             raise _refused(found, alias)
         return found
 
-    async def _send(self, engine: Engine, request: UpstreamRequest) -> UpstreamAnswer:
+    async def _send(self, replica: RunningReplica, request: UpstreamRequest) -> UpstreamAnswer:
         """Send the request, again if an idle connection turns out to be closed. :raises RequestFailedError:"""
         stale = 0
         while True:
             try:
-                if not engine.endpoint:
+                if not replica.endpoint:
                     raise UnreachableError("it has ended")
-                return await self._upstreams.send(engine.endpoint, request)
+                return await self._upstreams.send(replica.endpoint, request)
             except UnreachableError as exc:
                 if stale:  # the request may have been the last thing that the engine has seen
-                    raise _broke(engine, exc) from exc
-                raise _refused(Refusal.FAILED, engine.model.alias) from exc
+                    raise _broke(replica, exc) from exc
+                raise _refused(WorkerRefusal.FAILED, replica.model.alias) from exc
             except NoAnswerError as exc:
                 stale += 1
                 if exc.stale and request.rest is None and stale <= MAX_STALE:
                     continue
-                raise _broke(engine, exc) from exc
+                raise _broke(replica, exc) from exc
             except AnswerCutOffError as exc:
-                raise _broke(engine, exc) from exc
+                raise _broke(replica, exc) from exc
 
     def _forwarded(self, request: Request, body: ForwardedBody) -> UpstreamRequest:
         scope = request.scope
@@ -270,16 +270,16 @@ def _model_in(body: ForwardedBody) -> str:
     )
 
 
-def _refused(refusal: Refusal, alias: str) -> RequestFailedError:
+def _refused(refusal: WorkerRefusal, alias: str) -> RequestFailedError:
     headers = {REFUSED_HEADER: refusal.value}
     detail = _MESSAGES[refusal].format(alias=alias)
-    if refusal is Refusal.UNKNOWN:
+    if refusal is WorkerRefusal.UNKNOWN:
         return RequestFailedError(404, "model_not_found", detail, headers=headers)
     return RequestFailedError(503, "not_ready", detail, headers=headers | {"Retry-After": "1"})
 
 
-def _broke(engine: Engine, cause: Exception) -> RequestFailedError:
-    alias = engine.model.alias
+def _broke(replica: RunningReplica, cause: Exception) -> RequestFailedError:
+    alias = replica.model.alias
     _log.warning("model %s: its engine gave no answer: %s", alias, cause)
     return RequestFailedError(
         502,

@@ -1,8 +1,8 @@
 """Makes the models that run equal to those that the gateway wants, and chooses the replica for each request.
 
-A replica is known by what it runs: alias, source, engine, args and GPUs. :meth:`Supervisor.apply` starts a replica for
-each model that is wanted and not running, and drains each replica that is not wanted. A new replica waits until those
-that leave its GPUs have ended, because both would not fit.
+A replica is known by what it runs: alias, source, engine, args and GPUs. :meth:`ReplicaSupervisor.apply` starts a
+replica for each model that is wanted and not running, and drains each replica that is not wanted. A new replica waits
+until those that leave its GPUs have ended, because both would not fit.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from daybreak.wire import AssignedModel, WorkerModel, WorkerModelState
-from daybreak_server.model_worker.engine import Engine
 from daybreak_server.model_worker.engine_process import Launcher
 from daybreak_server.model_worker.gpus import environment_of
+from daybreak_server.model_worker.replica import RunningReplica
 from daybreak_server.ports.upstreams import Upstreams
 from daybreak_server.settings.rules.engine_command import words_of
 from daybreak_server.settings.workers import EngineSettings, WorkerSettings
@@ -24,7 +24,7 @@ from daybreak_server.settings.workers import EngineSettings, WorkerSettings
 _log = logging.getLogger(__name__)
 
 
-class Refusal(StrEnum):
+class WorkerRefusal(StrEnum):
     """Why no replica takes a request now: the value of the header ``Daybreak-Refused``."""
 
     BUSY = "busy"
@@ -37,7 +37,7 @@ class Refusal(StrEnum):
     """The worker does not run the model."""
 
 
-class Supervisor:
+class ReplicaSupervisor:
     """The replicas of one worker."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Supervisor:
         self._upstreams = upstreams
         self._machine_has_gpus = machine_has_gpus
         self._changed = changed
-        self._running: dict[Engine, asyncio.Task[None]] = {}
+        self._running: dict[RunningReplica, asyncio.Task[None]] = {}
         self._unknown: list[AssignedModel] = []
         self._draining = False
         self._ended = asyncio.Condition()
@@ -70,10 +70,10 @@ class Supervisor:
         if self._draining:
             return
         missing = list(wanted)
-        for engine in sorted(self._active(), key=_first_to_keep):
-            same = next((model for model in missing if _same(model, engine.model)), None)
+        for replica in sorted(self._active(), key=_first_to_keep):
+            same = next((model for model in missing if _same(model, replica.model)), None)
             if same is None:
-                self._leave(engine)
+                self._leave(replica)
             else:
                 missing.remove(same)
         unknown = [model for model in missing if model.engine not in self._settings.engines]
@@ -98,22 +98,26 @@ class Supervisor:
             )
             for model in self._unknown
         ]
-        return [engine.report() for engine in self._running] + unknown
+        return [replica.report() for replica in self._running] + unknown
 
-    def choose(self, alias: str) -> Engine | Refusal:
+    def choose(self, alias: str) -> RunningReplica | WorkerRefusal:
         """The replica for a request: the one that has the smallest share of its capacity in use."""
-        mine = [engine for engine in self._running if engine.model.alias == alias]
-        ready = [engine for engine in mine if engine.state is WorkerModelState.READY]
-        free = [engine for engine in ready if engine.requests < engine.capacity]
+        mine = [replica for replica in self._running if replica.model.alias == alias]
+        ready = [replica for replica in mine if replica.state is WorkerModelState.READY]
+        free = [replica for replica in ready if replica.requests < replica.capacity]
         if free:
-            return min(free, key=lambda engine: engine.requests / engine.capacity)
+            return min(free, key=lambda replica: replica.requests / replica.capacity)
         if ready:
-            return Refusal.BUSY
-        states = {engine.state for engine in mine}
+            return WorkerRefusal.BUSY
+        states = {replica.state for replica in mine}
         for state in (WorkerModelState.STARTING, WorkerModelState.FAILED, WorkerModelState.DRAINING):
             if state in states:
-                return Refusal(state)
-        return Refusal.FAILED if any(model.alias == alias for model in self._unknown) else Refusal.UNKNOWN
+                return WorkerRefusal(state)
+        return (
+            WorkerRefusal.FAILED
+            if any(model.alias == alias for model in self._unknown)
+            else WorkerRefusal.UNKNOWN
+        )
 
     def ready(self) -> list[str]:
         """The aliases that can be asked now, sorted."""
@@ -125,14 +129,14 @@ class Supervisor:
     def drain(self) -> None:
         """Take no more requests and start nothing. Replicas stop once their requests have ended."""
         self._draining = True
-        for engine in self._active():
-            self._leave(engine)
+        for replica in self._active():
+            self._leave(replica)
 
     def stop(self) -> None:
         """Stop all replicas now, also those with requests."""
         self.drain()
-        for engine in self._running:
-            engine.stop()
+        for replica in self._running:
+            replica.stop()
 
     async def ended(self) -> None:
         """Wait until all replicas have ended."""
@@ -142,14 +146,14 @@ class Supervisor:
     # ── inside ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _on_change(self) -> None:
-        self._upstreams.keep([engine.endpoint for engine in self._running if engine.endpoint])
+        self._upstreams.keep([replica.endpoint for replica in self._running if replica.endpoint])
         self._changed()
 
-    def _active(self) -> list[Engine]:
-        return [engine for engine in self._running if engine.state is not WorkerModelState.DRAINING]
+    def _active(self) -> list[RunningReplica]:
+        return [replica for replica in self._running if replica.state is not WorkerModelState.DRAINING]
 
     def _add(self, model: AssignedModel, settings: EngineSettings) -> None:
-        engine = Engine(
+        replica = RunningReplica(
             model,
             settings,
             env=environment_of(model.gpus, machine_has_gpus=self._machine_has_gpus),
@@ -158,55 +162,55 @@ class Supervisor:
             changed=self._on_change,
         )
         leaving = [other for other in self._running if set(other.model.gpus) & set(model.gpus)]
-        self._running[engine] = asyncio.create_task(self._run(engine, leaving))
+        self._running[replica] = asyncio.create_task(self._run(replica, leaving))
         self._changed()
 
-    async def _run(self, engine: Engine, leaving: Sequence[Engine]) -> None:
+    async def _run(self, replica: RunningReplica, leaving: Sequence[RunningReplica]) -> None:
         leaving = [other for other in leaving if other.state is WorkerModelState.DRAINING]
         if leaving:
-            engine.reason = f"It waits until {leaving[0].model.alias} has left its GPU."
+            replica.reason = f"It waits until {leaving[0].model.alias} has left its GPU."
         try:
-            await engine.run(self._wait_for(leaving))
+            await replica.run(self._wait_for(leaving))
         except Exception:
-            _log.exception("model %s: the worker has a bug; the model is given up", engine.model.alias)
+            _log.exception("model %s: the worker has a bug; the model is given up", replica.model.alias)
         finally:
-            del self._running[engine]
-            _log.info("model %s: ended", engine.model.alias)
+            del self._running[replica]
+            _log.info("model %s: ended", replica.model.alias)
             self._on_change()
             async with self._ended:
                 self._ended.notify_all()
 
-    async def _wait_for(self, leaving: Sequence[Engine]) -> None:
+    async def _wait_for(self, leaving: Sequence[RunningReplica]) -> None:
         async with self._ended:
-            await self._ended.wait_for(lambda: not any(engine in self._running for engine in leaving))
+            await self._ended.wait_for(lambda: not any(replica in self._running for replica in leaving))
 
-    def _leave(self, engine: Engine) -> None:
-        engine.drain()
-        task = asyncio.create_task(self._stop_when_idle(engine))
-        self._running[engine].add_done_callback(lambda _: task.cancel())
+    def _leave(self, replica: RunningReplica) -> None:
+        replica.drain()
+        task = asyncio.create_task(self._stop_when_idle(replica))
+        self._running[replica].add_done_callback(lambda _: task.cancel())
 
-    async def _stop_when_idle(self, engine: Engine) -> None:
+    async def _stop_when_idle(self, replica: RunningReplica) -> None:
         try:
             async with asyncio.timeout(self._settings.drain_s):
-                await engine.idle()
+                await replica.idle()
         except TimeoutError:
             _log.warning(
                 "model %s: %d requests have not ended within %g s, and are cut off",
-                engine.model.alias,
-                engine.requests,
+                replica.model.alias,
+                replica.requests,
                 self._settings.drain_s,
             )
-        engine.stop()
+        replica.stop()
 
 
 def is_installed(engine: EngineSettings) -> bool:
-    """Whether the program of an engine can be found."""
+    """Whether the program of an replica can be found."""
     return shutil.which(words_of(engine.command)[0]) is not None
 
 
-def _first_to_keep(engine: Engine) -> tuple[bool, int]:
+def _first_to_keep(replica: RunningReplica) -> tuple[bool, int]:
     """A sort key for equal replicas of which some must leave: ready ones stay first, then those with more requests."""
-    return engine.state is not WorkerModelState.READY, -engine.requests
+    return replica.state is not WorkerModelState.READY, -replica.requests
 
 
 def _same(model: AssignedModel, other: AssignedModel) -> bool:

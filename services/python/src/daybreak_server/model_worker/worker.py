@@ -27,8 +27,8 @@ from daybreak_server.model_worker.agent import Agent
 from daybreak_server.model_worker.app import WorkerApp
 from daybreak_server.model_worker.gateway_client import GatewayClient, RefusedError
 from daybreak_server.model_worker.gpus import Gpus
-from daybreak_server.model_worker.proxy import Proxy
-from daybreak_server.model_worker.supervisor import Supervisor
+from daybreak_server.model_worker.proxy import WorkerProxy
+from daybreak_server.model_worker.supervisor import ReplicaSupervisor
 from daybreak_server.settings.tree import visible_gpus
 from daybreak_server.settings.workers import WorkerSettings
 
@@ -59,7 +59,7 @@ class ListenError(Exception):
     """The worker cannot listen at its address."""
 
 
-class Worker:
+class ModelWorker:
     """One worker. ``await run()`` it on the main thread."""
 
     def __init__(self, address: WorkerAddress, settings: WorkerSettings) -> None:
@@ -72,7 +72,7 @@ class Worker:
         self._to_engines = HttpUpstreams(keep_alive_s=_ENGINE_KEEP_ALIVE_S)
         self._to_gateway = HttpUpstreams()
         gpus = Gpus(visible=visible_gpus())
-        self._supervisor = Supervisor(
+        self._supervisor = ReplicaSupervisor(
             settings,
             upstreams=self._to_engines,
             machine_has_gpus=bool(gpus.read()),
@@ -87,7 +87,7 @@ class Worker:
             resources=lambda: _resources(gpus),
             changed=self._changed,
         )
-        self._proxy = Proxy(
+        self._proxy = WorkerProxy(
             worker=address.id, supervisor=self._supervisor, upstreams=self._to_engines, settings=settings
         )
         app = WorkerApp(

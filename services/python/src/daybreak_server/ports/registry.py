@@ -38,7 +38,7 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class PlacementPlan:
     """What the manager has decided. It is replaced as a whole."""
 
     placement: Placement = field(default_factory=lambda: Placement(replicas=()))
@@ -66,7 +66,7 @@ class RegistryView:
     """Those that hold their lease, by id."""
     demand: Mapping[str, Demand] = field(default_factory=dict)
     """By alias; aliases that were never asked for are absent."""
-    plan: Plan = field(default_factory=Plan)
+    plan: PlacementPlan = field(default_factory=PlacementPlan)
     manager: str | None = None
     """Who holds the lease ``placement``."""
 
@@ -123,7 +123,7 @@ class Registry(Protocol):
         Returns whether ``holder`` has it.
         """
 
-    async def publish_plan(self, holder: str, plan: Plan) -> bool:
+    async def publish_plan(self, holder: str, plan: PlacementPlan) -> bool:
         """Replace the plan. Returns whether ``holder`` still had the lease; if not, nothing changes."""
 
     async def release_placement(self, holder: str) -> None:

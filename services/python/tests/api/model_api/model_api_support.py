@@ -11,7 +11,7 @@ from api_support import Api
 
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.domain.placement import Placement, Replica
-from daybreak_server.ports.registry import Plan, RegistryView
+from daybreak_server.ports.registry import PlacementPlan, RegistryView
 from testkit.waiting import wait_until
 
 REMOTE = {"X-Forwarded-For": "203.0.113.9"}
@@ -85,7 +85,7 @@ class Face:
 
         async def publish(registry: RedisRegistry) -> None:
             assert await registry.hold_placement("test", priority=9, ttl_s=300)
-            assert await registry.publish_plan("test", Plan(placement=placement, **plan))
+            assert await registry.publish_plan("test", PlacementPlan(placement=placement, **plan))
 
         self._with_registry(publish)
 

@@ -9,7 +9,7 @@ import pytest
 
 from daybreak_server.batching.iterations.lag import LagRules
 from daybreak_server.batching.iterations.rules import IterationRules
-from daybreak_server.domain.ids import Token as LeaseToken
+from daybreak_server.domain.ids import AttemptToken
 from daybreak_server.domain.sessions import (
     NewSession,
     SessionClaim,
@@ -112,7 +112,7 @@ class Bench:
             received=len(audio) // 2,
         )
         claim = {
-            "lease": SessionLease(session=session, token=LeaseToken("1.n")),
+            "lease": SessionLease(session=session, token=AttemptToken("1.n")),
             "record": record,
             "turns": (),
             "audio_start": 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from daybreak_server.adapters.redis.limits import WANTED_MAX
 from daybreak_server.domain.placement import Placement
 from daybreak_server.domain.policy import GRACE_MS
-from daybreak_server.ports.registry import Plan, Wake
+from daybreak_server.ports.registry import PlacementPlan, Wake
 from testkit.registry_driver import RegistryDriver, plan_with
 
 
@@ -83,7 +83,7 @@ async def test_a_plan_is_kept_as_it_was_published(driver: RegistryDriver) -> Non
     placement = Placement(
         replicas=plan_with(("a", "w1"), ("a", "w2")).placement.replicas, unplaced={"b": "ü"}
     )
-    plan = Plan(
+    plan = PlacementPlan(
         placement=placement,
         wanted={"a": 2, "b": 1},
         wakes={"a": Wake(last_s=2.5), "b": Wake(since_ms=driver.now, last_s=None)},
@@ -97,5 +97,5 @@ async def test_a_plan_is_kept_as_it_was_published(driver: RegistryDriver) -> Non
 async def test_the_workers_wanted_are_what_keda_counts(driver: RegistryDriver) -> None:
     await hold(driver, "a", ttl_s=60)
     for wanted in (0, 3, 1, 2, 0, WANTED_MAX + 1):
-        await driver.registry.publish_plan("a", Plan(workers_wanted=wanted))
+        await driver.registry.publish_plan("a", PlacementPlan(workers_wanted=wanted))
         assert driver.client.zcard(driver.keys.single("wanted")) == min(wanted, WANTED_MAX)

@@ -44,7 +44,7 @@ OnProgress = Callable[[int, int], None]
 exception from it ends the download."""
 
 
-class Model(Protocol):
+class ModelSource(Protocol):
     """The source of a model: see :class:`~daybreak_server.adapters.blobs.model_source.S3Model`."""
 
     url: str
@@ -73,7 +73,7 @@ class ModelCache:
         self._range_bytes = range_bytes
         self._workers = workers
 
-    def get(self, model: Model, *, on_progress: OnProgress) -> Path:
+    def get(self, model: ModelSource, *, on_progress: OnProgress) -> Path:
         """The folder with the model, which is downloaded if it is not cached.
 
         :raises BlobError: when the model does not exist, is refused, cannot be reached, or does not fit on the disk.
@@ -128,7 +128,7 @@ class ModelCache:
 
     def _fetch(
         self,
-        model: Model,
+        model: ModelSource,
         files: Sequence[ModelFile],
         folder: Path,
         ranges_done: _RangeLog,
@@ -177,7 +177,9 @@ class ModelCache:
 class _Download:
     """The state that the reading threads share."""
 
-    def __init__(self, model: Model, writers: Mapping[str, _RangeWriter], ranges_done: _RangeLog) -> None:
+    def __init__(
+        self, model: ModelSource, writers: Mapping[str, _RangeWriter], ranges_done: _RangeLog
+    ) -> None:
         self._model = model
         self._writers = writers
         self._ranges_done = ranges_done

@@ -4,10 +4,10 @@ The router has its own client because it needs three facts that general clients 
 was new, whether a byte of an answer has arrived, and how much of an answer is in memory. Also, a request
 takes a fraction of the time that it takes in a general client. ``httptools`` is the parser.
 
-The life of an exchange: :meth:`Connection.start` writes the request. The parser's callbacks fill the
-:class:`Answer`: first the head, then parts of the body. While more than ``HIGH_WATER`` bytes of parts wait for the
+The life of an exchange: :meth:`HttpConnection.start` writes the request. The parser's callbacks fill the
+:class:`HttpAnswer`: first the head, then parts of the body. While more than ``HIGH_WATER`` bytes of parts wait for the
 caller, the connection does not read, and TCP's window stops the group. After the whole answer,
-:meth:`Connection.release` puts the connection back, unless it cannot be used again. A cancelled or broken exchange
+:meth:`HttpConnection.release` puts the connection back, unless it cannot be used again. A cancelled or broken exchange
 always closes it.
 """
 
@@ -46,10 +46,10 @@ _END_TO_END = frozenset({b"close", b"content-length", b"content-type"})
 """Names in a header ``Connection`` that do not remove a header from the answer."""
 
 
-class Answer:
+class HttpAnswer:
     """What has arrived of one answer. Implements :class:`daybreak_server.ports.upstreams.UpstreamAnswer`."""
 
-    def __init__(self, connection: Connection, *, head_only: bool) -> None:
+    def __init__(self, connection: HttpConnection, *, head_only: bool) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.begun = False
@@ -66,7 +66,7 @@ class Answer:
         self.head_only = head_only
         self.ends_with_connection = True
         """Whether the end of the connection is the end of the body."""
-        self._connection: Connection | None = connection
+        self._connection: HttpConnection | None = connection
         self._parts: deque[bytes] = deque()
         self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -134,10 +134,10 @@ class Answer:
         return joined
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """A connection. ``on_free`` gets it when it may be used again."""
 
-    def __init__(self, *, host: bytes, on_free: Callable[[Connection], None]) -> None:
+    def __init__(self, *, host: bytes, on_free: Callable[[HttpConnection], None]) -> None:
         self.used = 0
         """How many requests were sent over it."""
         self.free_since = 0.0
@@ -146,7 +146,7 @@ class Connection(asyncio.Protocol):
         self._on_free = on_free
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: Answer | None = None
+        self._answer: HttpAnswer | None = None
         self._head_bytes = 0
         self._reusable = False
         self._named: frozenset[bytes] = frozenset()
@@ -163,9 +163,9 @@ class Connection(asyncio.Protocol):
         """Whether requests can be sent over it."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def start(self, request: UpstreamRequest) -> Answer:
+    def start(self, request: UpstreamRequest) -> HttpAnswer:
         """Write the head of the request and its body, unless that can only be sent once."""
-        self._answer = answer = Answer(self, head_only=request.method == b"HEAD")
+        self._answer = answer = HttpAnswer(self, head_only=request.method == b"HEAD")
         self._reusable = False
         self._head_bytes = 0
         self._named = frozenset()
@@ -174,7 +174,7 @@ class Connection(asyncio.Protocol):
         self._write(head + request.body if request.rest is None else head)
         return answer
 
-    async def finish(self, request: UpstreamRequest, answer: Answer) -> None:
+    async def finish(self, request: UpstreamRequest, answer: HttpAnswer) -> None:
         """Write a body that can only be sent once, and wait until the answer is usable.
 
         :raises NoAnswerError: AnswerCutOffError:
@@ -210,7 +210,9 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
-    async def _send_body(self, request: UpstreamRequest, rest: AsyncIterator[bytes], answer: Answer) -> None:
+    async def _send_body(
+        self, request: UpstreamRequest, rest: AsyncIterator[bytes], answer: HttpAnswer
+    ) -> None:
         """Send the body as it arrives, once the group has asked for it. Stop if the group refuses or
         answers."""
         with suppress(TimeoutError):
@@ -290,7 +292,7 @@ class Connection(asyncio.Protocol):
                 self._writable.set_result(None)
             self._writable = None
 
-    def _fail(self, answer: Answer, error: AnswerCutOffError) -> None:
+    def _fail(self, answer: HttpAnswer, error: AnswerCutOffError) -> None:
         answer.error = error
         self.abort()
         answer.notify()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from urllib.parse import urlsplit
 
-from daybreak_server.adapters.http.connection import Answer, Connection
+from daybreak_server.adapters.http.connection import HttpAnswer, HttpConnection
 from daybreak_server.ports.upstreams import UnreachableError, UpstreamRequest
 
 CONNECT_TIMEOUT_S = 3.0
@@ -25,12 +25,12 @@ class HttpUpstreams:
     def __init__(
         self, *, connect_timeout_s: float = CONNECT_TIMEOUT_S, keep_alive_s: float = KEEP_ALIVE_S
     ) -> None:
-        self._idle: dict[str, list[Connection]] = {}
+        self._idle: dict[str, list[HttpConnection]] = {}
         self._connect_timeout_s = connect_timeout_s
         self._keep_alive_s = keep_alive_s
         self._tls: ssl.SSLContext | None = None
 
-    async def send(self, endpoint: str, request: UpstreamRequest) -> Answer:
+    async def send(self, endpoint: str, request: UpstreamRequest) -> HttpAnswer:
         """See the port."""
         connection = self._take(endpoint) or await self._connect(endpoint)
         try:
@@ -51,7 +51,7 @@ class HttpUpstreams:
         """See the port."""
         self.keep(())
 
-    def _take(self, endpoint: str) -> Connection | None:
+    def _take(self, endpoint: str) -> HttpConnection | None:
         """The connection that was used last, which is the most likely one to be open."""
         idle = self._idle.get(endpoint)
         if not idle:
@@ -64,14 +64,16 @@ class HttpUpstreams:
             connection.abort()
         return None
 
-    async def _connect(self, endpoint: str) -> Connection:
+    async def _connect(self, endpoint: str) -> HttpConnection:
         address = urlsplit(endpoint)
         tls = self._tls_context() if address.scheme == "https" else None
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(host=address.netloc.encode(), on_free=partial(self._put, endpoint)),
+                    lambda: HttpConnection(
+                        host=address.netloc.encode(), on_free=partial(self._put, endpoint)
+                    ),
                     address.hostname or "",
                     address.port or (443 if tls else 80),
                     ssl=tls,
@@ -91,7 +93,7 @@ class HttpUpstreams:
             self._tls = ssl.create_default_context()
         return self._tls
 
-    def _put(self, endpoint: str, connection: Connection) -> None:
+    def _put(self, endpoint: str, connection: HttpConnection) -> None:
         """Keep an idle connection, unless its group has left."""
         idle = self._idle.get(endpoint)
         if idle is None or len(idle) >= MAX_IDLE:

@@ -29,7 +29,7 @@ Address = Callable[[RayCluster], str]
 """Returns ``http://host:port`` of a RayCluster's dashboard."""
 
 
-class Token(Protocol):
+class TokenSource(Protocol):
     """Finds the token of a RayCluster; ``None`` if it needs none."""
 
     async def __call__(self, cluster: RayCluster, *, refresh: bool = False) -> str | None:
@@ -58,7 +58,7 @@ class ServeRest:
     """:class:`~daybreak_server.ports.cluster.ServeApi` over HTTP. Each call occupies a thread while it runs."""
 
     def __init__(
-        self, *, address: Address, token: Token, timeout_s: float = 5.0, put_timeout_s: float = 60.0
+        self, *, address: Address, token: TokenSource, timeout_s: float = 5.0, put_timeout_s: float = 60.0
     ):
         self._address, self._token = address, token
         self._timeout_s, self._put_timeout_s = timeout_s, put_timeout_s

@@ -111,7 +111,7 @@ SINGLE = {
     "sessions": Key("zset", "streaming sessions that have not ended, by the time at which they were opened"),
     "sessions_waiting": Key(
         "zset",
-        "open streaming sessions that no group owns, by the same time; sessions that have lost their group are before new ones",
+        "open streaming sessions that no group owns, by time opened; those that have lost their group come first",
     ),
     "session_leases": Key(
         "zset", "sessions that a group owns, by the end of their lease, on the lease clock"

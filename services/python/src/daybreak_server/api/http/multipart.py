@@ -15,14 +15,14 @@ _PARAMETER = re.compile(rb'\b(name|filename)="((?:[^"\\]|\\.)*)"', re.IGNORECASE
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FormField:
     """A field of a form. ``filename`` is ``None`` if it is no file."""
 
     content: bytes
     filename: str | None = None
 
 
-def read_form(body: bytes, content_type: str) -> Mapping[str, Part]:
+def read_form(body: bytes, content_type: str) -> Mapping[str, FormField]:
     """The fields of a form by their names; of several with one name, the last.
 
     :raises ApiError: ``unsupported_media_type`` or ``invalid_input``
@@ -43,7 +43,7 @@ def read_form(body: bytes, content_type: str) -> Mapping[str, Part]:
     return dict(_part(piece) for piece in pieces[1:-1])
 
 
-def _part(piece: bytes) -> tuple[str, Part]:
+def _part(piece: bytes) -> tuple[str, FormField]:
     head, separator, content = piece.partition(b"\r\n\r\n")
     parameters = {
         name.lower(): re.sub(rb"\\(.)", rb"\1", value).decode("utf-8", "replace")
@@ -52,4 +52,4 @@ def _part(piece: bytes) -> tuple[str, Part]:
     name = parameters.get(b"name")
     if not separator or name is None:
         raise invalid_field("body", "A field of the form has no name.")
-    return name, Part(content, parameters.get(b"filename"))
+    return name, FormField(content, parameters.get(b"filename"))

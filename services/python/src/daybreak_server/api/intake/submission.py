@@ -33,7 +33,7 @@ PRIORITY = {
 _NORMALIZE = Normalizer(SubmitRequest)
 
 
-class Submission:
+class TaskIntake:
     """Validates requests and makes tasks from them, with a cost and the tenant's weight."""
 
     def __init__(

@@ -25,7 +25,7 @@ from daybreak_server.api.openai.model_name import model_in, with_model
 from daybreak_server.api.routing.failures import CLIENT_GONE, full
 from daybreak_server.api.routing.forwarding import path_and_query
 from daybreak_server.api.routing.model_routers import ServedModel, model_not_found
-from daybreak_server.api.routing.proxy import Proxy
+from daybreak_server.api.routing.proxy import PoolProxy
 from daybreak_server.api.routing.request_body import BuffersFullError, ClientGoneError, ForwardedBody
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.router import RouterSettings
@@ -126,9 +126,15 @@ class OpenAIFace:
             return await self.answer_by_proxy(answering.proxy, request, caller, body)
 
     async def answer_by_proxy(
-        self, proxy: Proxy, request: Request, caller: Principal, body: ForwardedBody, *, wakes: bool = True
+        self,
+        proxy: PoolProxy,
+        request: Request,
+        caller: Principal,
+        body: ForwardedBody,
+        *,
+        wakes: bool = True,
     ) -> Response:
-        """The answer of a group or worker to the request as it is. ``wakes``: as :meth:`.Proxy.answer` has it."""
+        """The answer of a group or worker to the request as it is. ``wakes``: as :meth:`.PoolProxy.answer` has it."""
         return await proxy.answer(
             request,
             tenant=caller.tenant,

@@ -16,7 +16,7 @@ from daybreak.wire.workers import MODEL_HEADER
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.routing.model_demand import ModelDemand
 from daybreak_server.api.routing.pool_router import PoolRouter
-from daybreak_server.api.routing.proxy import Proxy
+from daybreak_server.api.routing.proxy import PoolProxy
 from daybreak_server.api.routing.request_body import BufferedBytes
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.models import (
@@ -46,7 +46,7 @@ class ServedModel:
 
     record: ModelRecord
     router: PoolRouter
-    proxy: Proxy
+    proxy: PoolProxy
     metrics: RouterMetrics
 
     @property
@@ -134,7 +134,7 @@ class ModelRouters:
             router.close()
         metrics = RouterMetrics(self._meter, alias)
         name = (_MODEL, alias.encode())
-        proxy = Proxy(
+        proxy = PoolProxy(
             pool=alias,
             router=router,
             upstreams=self._upstreams,

@@ -92,7 +92,7 @@ class GpuMemory(_AnyGroup):
         return min(free, key=_memory_order) if free else None
 
 
-class Session:
+class SessionAffinity:
     """The same group for all requests of a session, which wait while it is full.
 
     If the group leaves, its sessions move to others, and no other session moves. A request without a session goes to
@@ -146,6 +146,6 @@ POLICIES: Mapping[RoutingPolicy, Policy] = {
     RoutingPolicy.ROUND_ROBIN: RoundRobin(),
     RoutingPolicy.POWER_OF_TWO: PowerOfTwo(),
     RoutingPolicy.GPU_MEMORY: GpuMemory(),
-    RoutingPolicy.SESSION: Session(),
+    RoutingPolicy.SESSION: SessionAffinity(),
     RoutingPolicy.PREFIX: Prefix(),
 }

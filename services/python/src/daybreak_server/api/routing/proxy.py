@@ -90,7 +90,7 @@ class _Incoming:
     wakes: bool
 
 
-class Proxy:
+class PoolProxy:
     """Answers the requests of one pool."""
 
     def __init__(

@@ -11,7 +11,7 @@ from daybreak_server.api.errors import ApiError
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.routing.demand import DemandPublisher
 from daybreak_server.api.routing.pool_router import PoolRouter
-from daybreak_server.api.routing.proxy import Proxy
+from daybreak_server.api.routing.proxy import PoolProxy
 from daybreak_server.api.routing.request_body import BufferedBytes
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import PoolView
@@ -29,7 +29,7 @@ class ServingPool:
 
     name: str
     router: PoolRouter
-    proxy: Proxy
+    proxy: PoolProxy
     publisher: DemandPublisher
     metrics: RouterMetrics
 
@@ -119,7 +119,7 @@ class ServingPools:
         )
         router.on_demand = publisher.changed
         metrics = RouterMetrics(self._meter, entry.name)
-        proxy = Proxy(
+        proxy = PoolProxy(
             pool=entry.name,
             router=router,
             upstreams=self._upstreams,

@@ -42,14 +42,14 @@ def config(
       daybreakd up --config daybreak.yaml
     Exit code 2: the file is wrong; the message names the field.
     """
-    from daybreak_server.cli.sessions.config_file import ConfigFileError
+    from daybreak_server.cli.sessions.config_file import SessionsConfigError
 
     paths = [path for path in (create_default, show, validate) if path is not None]
     if len(paths) != 1:
         fail(("use exactly one of --create-default, --show and --validate",), code=2)
     try:
         write_out(_create(paths[0]) if create_default else _read(paths[0], show=show is not None))
-    except ConfigFileError as exc:
+    except SessionsConfigError as exc:
         fail((f"{paths[0]} is wrong", *exc.problems), code=2)
 
 

@@ -22,7 +22,7 @@ BatchSize = Annotated[int, Field(ge=1, le=MOST)]
 Multiplier = Annotated[int, Field(ge=1, le=8)]
 
 
-class ConfigFileError(ValueError):
+class SessionsConfigError(ValueError):
     """The file cannot be used. ``problems`` has a line for each reason; it names the field."""
 
     def __init__(self, *problems: str) -> None:
@@ -36,7 +36,7 @@ class _Part(BaseModel):
     )
 
 
-class RayCluster(_Part):
+class RayOptions(_Part):
     """The cluster that the groups run on."""
 
     ray_address: str | None = None
@@ -61,7 +61,7 @@ class Serving(_Part):
     """From the YAML form, which calls it ``scheduler.session_timeout``."""
 
 
-class Model(_Part):
+class PairModel(_Part):
     """Which model a language pair uses."""
 
     model_name: str = "speech"
@@ -76,13 +76,13 @@ class Language(_Part):
     target_lang: str
     src_code: str
     tgt_code: str
-    model: Model = Field(default_factory=Model, alias="model_config")
+    model: PairModel = Field(default_factory=PairModel, alias="model_config")
 
 
 class SessionsConfig(_Part):
     """The JSON form."""
 
-    ray_cluster: RayCluster = Field(default_factory=RayCluster)
+    ray_cluster: RayOptions = Field(default_factory=RayOptions)
     serving: Serving = Field(default_factory=Serving)
     languages: dict[str, Language] = Field(min_length=1)
 
@@ -121,21 +121,21 @@ def default_config() -> SessionsConfig:
 
 
 def read_config(path: Path) -> SessionsConfig:
-    """Read either form. :raises ConfigFileError: with the fields that are wrong."""
+    """Read either form. :raises SessionsConfigError: with the fields that are wrong."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigFileError(f"cannot read {path}: {exc}") from exc
+        raise SessionsConfigError(f"cannot read {path}: {exc}") from exc
     except yaml.YAMLError as exc:
-        raise ConfigFileError(f"{path} is neither JSON nor YAML: {' '.join(str(exc).split())}") from exc
+        raise SessionsConfigError(f"{path} is neither JSON nor YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(found, Mapping):
-        raise ConfigFileError(f"{path} has no fields; `--create-default` writes a complete file")
+        raise SessionsConfigError(f"{path} has no fields; `--create-default` writes a complete file")
     try:
         if _SCHEDULER & set(found):
             return _from_scheduler(_SchedulerConfig.model_validate(found))
         return SessionsConfig.model_validate(found)
     except ValidationError as exc:
-        raise ConfigFileError(*(_line(error) for error in exc.errors())) from exc
+        raise SessionsConfigError(*(_line(error) for error in exc.errors())) from exc
 
 
 class _Scheduler(_Part):
@@ -151,7 +151,7 @@ class _Server(_Part):
 
 class _SchedulerConfig(_Part):
     gpu_language_map: dict[int, str] = Field(min_length=1)
-    configs: dict[str, Model] = Field(default_factory=dict, alias="model_configs")
+    configs: dict[str, PairModel] = Field(default_factory=dict, alias="model_configs")
     scheduler: _Scheduler = Field(default_factory=_Scheduler)
     server: _Server = Field(default_factory=_Server)
 
@@ -169,7 +169,7 @@ def _from_scheduler(config: _SchedulerConfig) -> SessionsConfig:
     languages = {}
     for pair in (*config.gpu_language_map.values(), *config.configs):
         source, target = (part.strip() for part in pair.split("->"))
-        model = config.configs.get(pair, Model())
+        model = config.configs.get(pair, PairModel())
         languages[pair] = _language(source, target, _code(source), _code(target), model)
     return SessionsConfig(
         serving=Serving(
@@ -184,9 +184,9 @@ def _from_scheduler(config: _SchedulerConfig) -> SessionsConfig:
     )
 
 
-def _language(source: str, target: str, src: str, tgt: str, model: Model | None = None) -> Language:
+def _language(source: str, target: str, src: str, tgt: str, model: PairModel | None = None) -> Language:
     return Language(
-        source_lang=source, target_lang=target, src_code=src, tgt_code=tgt, model=model or Model()
+        source_lang=source, target_lang=target, src_code=src, tgt_code=tgt, model=model or PairModel()
     )
 
 
@@ -196,7 +196,7 @@ def _code(name: str) -> str:
     for code, known in NAMES.items():
         if name.lower() in {code, known.lower()}:
             return code
-    raise ConfigFileError(f"the language {name!r} is not known; use one of: {', '.join(NAMES.values())}")
+    raise SessionsConfigError(f"the language {name!r} is not known; use one of: {', '.join(NAMES.values())}")
 
 
 def _line(error: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from daybreak_server.cli.sessions.config_file import ConfigFileError, Model, SessionsConfig
+from daybreak_server.cli.sessions.config_file import PairModel, SessionsConfig, SessionsConfigError
 from daybreak_server.settings.tree import Settings
 
 _MOST_BLOCKS = 4
@@ -30,9 +30,9 @@ class MeantSettings:
 def settings_of(config: SessionsConfig) -> MeantSettings:
     """Map a configuration onto our settings. Pairs of one model share a pool.
 
-    :raises ConfigFileError: if our settings do not accept a value.
+    :raises SessionsConfigError: if our settings do not accept a value.
     """
-    models: dict[Model, list[str]] = {}
+    models: dict[PairModel, list[str]] = {}
     for pair, language in config.languages.items():
         models.setdefault(language.model, []).append(pair)
     names = [f"speech-{number}" if number > 1 else "speech" for number in range(1, len(models) + 1)]
@@ -50,11 +50,11 @@ def settings_of(config: SessionsConfig) -> MeantSettings:
         Settings.model_validate(tree)
     except ValidationError as exc:
         lines = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
-        raise ConfigFileError(*lines) from exc
+        raise SessionsConfigError(*lines) from exc
     return MeantSettings(tree, _notes(config))
 
 
-def _pool(config: SessionsConfig, model: Model, pairs: list[str]) -> dict[str, Any]:
+def _pool(config: SessionsConfig, model: PairModel, pairs: list[str]) -> dict[str, Any]:
     serving = config.serving
     devices = sum(pair in pairs for pair in serving.gpu_language_map.values())
     return {

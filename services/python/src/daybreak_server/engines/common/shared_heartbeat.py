@@ -29,7 +29,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.tasks import Lease
 
 _STATE = struct.Struct("=QddddQ32s")
@@ -157,7 +157,9 @@ class SharedHeartbeat:
                 if not size:
                     return None
                 task, token, group, lease_s = json.loads(text[:size])
-                return Lease(task=TaskId(task), token=Token(token), group=GroupId(group), lease_s=lease_s)
+                return Lease(
+                    task=TaskId(task), token=AttemptToken(token), group=GroupId(group), lease_s=lease_s
+                )
         return None
 
     def mark_polled(self) -> None:

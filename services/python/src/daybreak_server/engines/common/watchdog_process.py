@@ -33,7 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.domain.ids import GroupId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import Control, Failed, Lease
@@ -58,7 +58,7 @@ class WatchdogLoop:
         self._shared = shared
         self._leader = leader
         self._lease_s = lease_s
-        self._stale: set[Token] = set()
+        self._stale: set[AttemptToken] = set()
         self._record: GroupRecord | None = None
         self._leaving = False
         self._renewed_at = self._refreshed_at = time.monotonic()

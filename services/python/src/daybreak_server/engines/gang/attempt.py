@@ -50,7 +50,7 @@ from daybreak_server.engines.common.progress import EventBuffer, PhaseEta
 from daybreak_server.engines.common.rank_metrics import RankMetrics
 from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.lockstep import begin, drive
-from daybreak_server.engines.gang.verdict import Report, Verdict, decide, worst
+from daybreak_server.engines.gang.verdict import RankReport, Verdict, decide, worst
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
@@ -155,7 +155,7 @@ class Attempt:
         self._deps = deps
         self._control_group = control_group
         self._reporter = EventReporter(deps, held, trace)
-        self._reports: Sequence[Report] = ()
+        self._reports: Sequence[RankReport] = ()
         self._checkpoints: Checkpoints | None = None
         self._unreported: CheckpointRef | None = None
         """A stored checkpoint that the task's record does not point at yet."""
@@ -206,7 +206,7 @@ class Attempt:
         self._deps.phases.rebase()
         self._reporter.event_buffer.set(resumed_from_step=step)
 
-    def _agree(self, own_report: Report, step: Step | None) -> Verdict:
+    def _agree(self, own_report: RankReport, step: Step | None) -> Verdict:
         """Run one point of agreement, and return its verdict."""
         deps, reporter, context, checkpoints = self._deps, self._reporter, self._context, self._checkpoints
         assert context is not None

@@ -38,7 +38,7 @@ from daybreak_server.domain.log_context import inherited
 from daybreak_server.engines.common.error_causes import code_of_lost
 from daybreak_server.engines.common.errors import GroupBrokenError
 from daybreak_server.engines.gang.channel import Channel, ChannelClosedError, Message
-from daybreak_server.engines.gang.verdict import Report, Status, Verdict
+from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict
 
 RANK_LOST = "rank_lost"
 """The code of the failure of a group in which a rank died without a report."""
@@ -59,13 +59,13 @@ class ControlGroup(Protocol):
     def order(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
         """Send an order to all followers. :raises GroupBrokenError: if one is gone."""
 
-    def collect(self, own_report: Report) -> Sequence[Report]:
+    def collect(self, own_report: RankReport) -> Sequence[RankReport]:
         """Return every rank's report of this point. :raises GroupBrokenError: if a report cannot arrive."""
 
     def announce(self, verdict: Verdict) -> None:
         """Send the verdict to all followers. :raises GroupBrokenError: if one is gone."""
 
-    def failure(self, *, now: bool = False) -> Report | None:
+    def failure(self, *, now: bool = False) -> RankReport | None:
         """Return why the group can reach no further agreement, or ``None``. Other threads may call this.
 
         With ``now``, a rank that failed is reported at once, without its grace period.
@@ -84,14 +84,14 @@ class SingleRank:
     def order(self, kind: str, payload: bytes = b"", **fields: Any) -> None:
         """Do nothing."""
 
-    def collect(self, own_report: Report) -> Sequence[Report]:
+    def collect(self, own_report: RankReport) -> Sequence[RankReport]:
         """Return the leader's own report."""
         return [own_report]
 
     def announce(self, verdict: Verdict) -> None:
         """Do nothing."""
 
-    def failure(self, *, now: bool = False) -> Report | None:
+    def failure(self, *, now: bool = False) -> RankReport | None:
         """Return ``None``: no other rank can fail."""
         return None
 
@@ -109,10 +109,10 @@ class Followers:
     def __init__(self, channels: Mapping[int, Channel], *, grace_s: float) -> None:
         self._channels = dict(channels)
         self._grace_s = grace_s
-        self._inbox: dict[int, queue.Queue[Report]] = {rank: queue.Queue() for rank in channels}
+        self._inbox: dict[int, queue.Queue[RankReport]] = {rank: queue.Queue() for rank in channels}
         self._lock = threading.Lock()
-        self._lost: Report | None = None
-        self._failed: tuple[float, Report] | None = None
+        self._lost: RankReport | None = None
+        self._failed: tuple[float, RankReport] | None = None
         self._leaving = False
         self._closed = False
         for rank, channel in self._channels.items():
@@ -129,7 +129,7 @@ class Followers:
                 self._lose(f"rank {rank} is gone: {exc}")
                 raise GroupBrokenError(f"rank {rank} is gone: {exc}") from exc
 
-    def collect(self, own_report: Report) -> Sequence[Report]:
+    def collect(self, own_report: RankReport) -> Sequence[RankReport]:
         """Return one report from each rank, the leader's first.
 
         :raises GroupBrokenError: if a report cannot arrive.
@@ -163,7 +163,7 @@ class Followers:
         """Send the verdict to all followers. :raises GroupBrokenError: if one is gone."""
         self.order("verdict", verdict=verdict.value)
 
-    def failure(self, *, now: bool = False) -> Report | None:
+    def failure(self, *, now: bool = False) -> RankReport | None:
         """Return the report of a rank that is lost, or that failed at a point that the others did not reach in time."""
         with self._lock:
             if self._failed is not None:
@@ -192,7 +192,7 @@ class Followers:
                 self._lose(f"rank {rank} is gone: {exc}")
                 return
             if message.kind == "report":
-                report = Report(**{**message.fields, "status": Status(message.fields["status"])})
+                report = RankReport(**{**message.fields, "status": Status(message.fields["status"])})
                 if report.failed:
                     with self._lock:
                         self._failed = self._failed or (time.monotonic(), report)
@@ -206,7 +206,7 @@ class Followers:
     def _lose(self, message: str, *, code: str = RANK_LOST) -> None:
         with self._lock:
             if not self._closed and self._lost is None:
-                self._lost = Report(point=0, status=Status.UNRECOVERABLE, code=code, message=message)
+                self._lost = RankReport(point=0, status=Status.UNRECOVERABLE, code=code, message=message)
 
 
 class LeaderConnection:
@@ -227,7 +227,7 @@ class LeaderConnection:
             raise GroupBrokenError("the leader is gone")
         return message
 
-    def agree(self, own_report: Report) -> Verdict:
+    def agree(self, own_report: RankReport) -> Verdict:
         """Send this rank's report and return the verdict. :raises GroupBrokenError: if the leader is gone."""
         try:
             self._channel.send("report", **asdict(own_report))

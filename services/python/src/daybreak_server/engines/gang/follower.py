@@ -16,7 +16,7 @@ from daybreak_server.engines.common.scratch_dirs import ScratchDirs
 from daybreak_server.engines.gang.channel import Message
 from daybreak_server.engines.gang.control_group import LeaderConnection
 from daybreak_server.engines.gang.lockstep import begin, drive
-from daybreak_server.engines.gang.verdict import Report, Verdict
+from daybreak_server.engines.gang.verdict import RankReport, Verdict
 from daybreak_server.workloads.base import Step, Task, Workload, WorkloadSpec
 from daybreak_server.workloads.inputs import context_of, restored
 
@@ -79,7 +79,7 @@ class FollowerLoop:
         task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
         yield from begin(self._workload, task, context)
 
-    def _agree(self, own_report: Report, _step: Step | None) -> Verdict:
+    def _agree(self, own_report: RankReport, _step: Step | None) -> Verdict:
         verdict = self._leader.agree(own_report)
         self._heartbeat.beat()
         return verdict

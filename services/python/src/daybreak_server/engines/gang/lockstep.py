@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from daybreak_server.engines.common.error_causes import describe
-from daybreak_server.engines.gang.verdict import Report, Status, Verdict, report_of
+from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict, report_of
 from daybreak_server.workloads.base import Context, Step, Task, Workload
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ S = TypeVar("S")
 
 def advance(
     run: Iterator[Any], *, point: int, check: Callable[[Any], S], what: str = "task"
-) -> tuple[Report, S | None]:
+) -> tuple[RankReport, S | None]:
     """Run the work to its next step, which ``check`` checks. An error becomes part of the report.
 
     That includes ``SystemExit`` and ``KeyboardInterrupt``: on this thread only the workload raises them, and they would
@@ -40,12 +40,12 @@ def advance(
     try:
         step = check(next(run))
     except StopIteration:
-        return Report(point=point, status=Status.DONE), None
+        return RankReport(point=point, status=Status.DONE), None
     except BaseException as exc:
         report = report_of(exc, point=point)
         _log.warning("the %s failed: %s", what, report.message, exc_info=True)
         return report, None
-    return Report(point=point, status=Status.STEPPED), step
+    return RankReport(point=point, status=Status.STEPPED), step
 
 
 def begin(workload: Workload[Any], task: Task[Any], ctx: Context) -> Iterator[Step]:
@@ -55,7 +55,7 @@ def begin(workload: Workload[Any], task: Task[Any], ctx: Context) -> Iterator[St
 
 def drive(
     run: Iterator[Any],
-    agree: Callable[[Report, S | None], Verdict],
+    agree: Callable[[RankReport, S | None], Verdict],
     *,
     check: Callable[[Any], S],
     what: str = "task",

@@ -49,7 +49,7 @@ from daybreak_server.engines.gang.control_group import (
     LeaderConnection,
     SingleRank,
 )
-from daybreak_server.engines.gang.engine import JOBS, Engine, Leader
+from daybreak_server.engines.gang.loops import JOBS, GroupLoops, Leader
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rendezvous import Listener, join, this_rank
 from daybreak_server.ports.blobs import BlobError
@@ -72,13 +72,13 @@ class Rank:
         deps: RankDeps,
         *,
         rank: int = 0,
-        engine: Engine = JOBS,
+        loops: GroupLoops = JOBS,
     ) -> None:
         self._spec = spec
         self._config = config
         self._deps = deps
         self._rank = rank
-        self._engine = engine
+        self._loops = loops
         self._watchdog = deps.watchdog() if rank == 0 and deps.watchdog is not None else None
         self._heartbeat = Heartbeat(
             config.start_s, mirror=self._watchdog.shared if self._watchdog is not None else None
@@ -213,7 +213,7 @@ class Rank:
             )
             if self._watchdog is not None:
                 self._watchdog.wait_ready()
-            self._loop = self._engine.leader(
+            self._loop = self._loops.leader(
                 self._spec,
                 deps=leader_deps,
                 control_group=control_group,
@@ -310,7 +310,7 @@ class Rank:
                 store, rank=self._rank, size=config.ranks, device=config.device, timeout_s=config.stall_s
             )
             self._store = store
-            self._engine.follower(
+            self._loops.follower(
                 self._spec, config=config, workload=self._load(None), leader=leader, heartbeat=self._heartbeat
             ).run()
         except BaseException as exc:

@@ -45,7 +45,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class RankReport:
     """One rank's report at point number ``point`` of an attempt."""
 
     point: int
@@ -77,7 +77,7 @@ class Verdict(StrEnum):
     """The ranks are not at the same place, or one can do no more work: the whole group restarts."""
 
 
-def report_of(error: BaseException, *, point: int) -> Report:
+def report_of(error: BaseException, *, point: int) -> RankReport:
     """Return the report of an error of any class, even if the methods of that class raise.
 
     In an exception group a permanent error decides, because the task cannot succeed while that part of it fails.
@@ -86,7 +86,7 @@ def report_of(error: BaseException, *, point: int) -> Report:
     names = {base.__name__ for part in parts for base in type(part).__mro__}
     permanent = next((part for part in parts if isinstance(part, PermanentError)), None)
     decisive = permanent or next((part for part in parts if isinstance(part, WorkloadError)), error)
-    return Report(
+    return RankReport(
         point=point,
         status=Status.UNRECOVERABLE if names & _UNRECOVERABLE else Status.FAILED,
         permanent=permanent is not None,
@@ -128,7 +128,7 @@ def _parts(error: BaseException) -> Iterator[BaseException]:
             yield found
 
 
-def decide(reports: Sequence[Report], control: Control, *, release: bool = False) -> Verdict:
+def decide(reports: Sequence[RankReport], control: Control, *, release: bool = False) -> Verdict:
     """Return what all ranks do, from one report of each. ``release``: the group drains or leaves."""
     first = reports[0]
     same = all(
@@ -149,7 +149,7 @@ def decide(reports: Sequence[Report], control: Control, *, release: bool = False
     return Verdict.RELEASE if release else Verdict.CONTINUE
 
 
-def worst(reports: Sequence[Report]) -> Report | None:
+def worst(reports: Sequence[RankReport]) -> RankReport | None:
     """Return the report that explains best why an attempt failed: a permanent error, else an error, else ``None``."""
     failed = [report for report in reports if report.failed]
     # An error about a dead peer only follows from that peer's error.

@@ -12,7 +12,7 @@ from enum import StrEnum
 from daybreak_server.domain.serving_load import Load
 
 
-class Refusal(StrEnum):
+class GroupRefusal(StrEnum):
     """Why a group refuses a request: the value of the header ``Daybreak-Refused``."""
 
     BUSY = "busy"
@@ -36,13 +36,13 @@ class Admission:
         self._held = 0
         self._peak = 0
 
-    def admit(self) -> Refusal | None:
+    def admit(self) -> GroupRefusal | None:
         """Count one more request, or return why it is refused."""
         with self._lock:
             if self._draining:
-                return Refusal.DRAINING
+                return GroupRefusal.DRAINING
             if self._held >= self.capacity:
-                return Refusal.BUSY
+                return GroupRefusal.BUSY
             self._held += 1
             self._peak = max(self._peak, self._held)
         return None

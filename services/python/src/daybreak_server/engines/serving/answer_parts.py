@@ -41,14 +41,14 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AnswerPart:
     """Bytes of an answer's body. All parts up to the first one with bytes also have the head, which is sent once."""
 
     data: bytes
     head: Head | None = None
 
 
-def parts_of(workload: ServingWorkload, request: Request) -> Iterator[Part]:
+def parts_of(workload: ServingWorkload, request: Request) -> Iterator[AnswerPart]:
     """Run ``serve`` and yield its answer: one part for each part of the body, and at least one.
 
     :raises PermanentError: ``invalid_response`` if the workload returns something that cannot be sent.
@@ -75,41 +75,41 @@ def parts_of(workload: ServingWorkload, request: Request) -> Iterator[Part]:
             close()
 
 
-def _stream(response: Response, body: Iterator[Any]) -> Iterator[Part]:
+def _stream(response: Response, body: Iterator[Any]) -> Iterator[AnswerPart]:
     head = _head(response.status, response.headers)
     parts = map(_bytes, body)
     empty = True
     try:
         for data in parts:
             empty = False
-            yield Part(data, head)
+            yield AnswerPart(data, head)
             if data:
                 break
     except RequestError as exc:
         yield _refused(exc)
         return
     if empty:
-        yield Part(b"", head)
+        yield AnswerPart(b"", head)
     for data in parts:
-        yield Part(data)
+        yield AnswerPart(data)
 
 
-def _whole(response: Response, body: bytes) -> Part:
+def _whole(response: Response, body: bytes) -> AnswerPart:
     head = _head(response.status, response.headers)
     headers = [pair for pair in head.headers if pair[0] != b"content-length"]
     if head.status in _WITHOUT_BODY:
-        return Part(b"", Head(head.status, tuple(headers)))
-    return Part(body, Head(head.status, (*headers, (b"content-length", str(len(body)).encode()))))
+        return AnswerPart(b"", Head(head.status, tuple(headers)))
+    return AnswerPart(body, Head(head.status, (*headers, (b"content-length", str(len(body)).encode()))))
 
 
-def _refused(error: RequestError) -> Part:
+def _refused(error: RequestError) -> AnswerPart:
     status = error.status if isinstance(error.status, int) and 400 <= error.status <= 599 else 500
     field = None if error.field is None else storable(error.field)
     body = problem(status, short_name(error.code), storable(error), field=field)
     headers = problem_headers(body)
     if error.retry_after_s is not None:
         headers += ((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()),)
-    return Part(body, Head(status, headers))
+    return AnswerPart(body, Head(status, headers))
 
 
 def problem(status: int, code: str, detail: str, *, field: str | None = None) -> bytes:

@@ -24,8 +24,8 @@ from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 
-from daybreak_server.engines.gang.verdict import Report
-from daybreak_server.engines.serving.answer_parts import Part
+from daybreak_server.engines.gang.verdict import RankReport
+from daybreak_server.engines.serving.answer_parts import AnswerPart
 from daybreak_server.workloads.serving import Request
 
 BUFFER_BYTES = 256 * 1024
@@ -57,12 +57,12 @@ class Exchange:
         self._on_left = on_left
         self._changed = threading.Condition()
         self._wake = asyncio.Event()
-        self._parts: deque[Part] = deque()
+        self._parts: deque[AnswerPart] = deque()
         self._buffered = 0
         self._sides = 2
         self._ended = False
         self._finished = False
-        self._failed: Report | None = None
+        self._failed: RankReport | None = None
         self._stop: Stop | None = None
         self._beat_at: float | None = None
 
@@ -77,7 +77,7 @@ class Exchange:
         """Record that the work has advanced."""
         self._beat_at = time.monotonic()
 
-    def send(self, part: Part) -> bool:
+    def send(self, part: AnswerPart) -> bool:
         """Pass on a part of the answer, once there is room. Returns ``False`` if its client no longer waits.
 
         A wait for a slow client is not a stall. The loop disconnects a client that reads nothing for too
@@ -107,7 +107,7 @@ class Exchange:
             self._ended = True
         self._leave()
 
-    def fail(self, report: Report) -> None:
+    def fail(self, report: RankReport) -> None:
         """Leave with an error."""
         with self._changed:
             self._failed, self._ended = report, True
@@ -149,7 +149,7 @@ class Exchange:
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────
 
-    async def receive(self) -> Sequence[Part]:
+    async def receive(self) -> Sequence[AnswerPart]:
         """Wait for parts, and return all that are there. An empty result: see :attr:`failed` and :attr:`stopped`."""
         while True:
             self._wake.clear()
@@ -164,7 +164,7 @@ class Exchange:
             await self._wake.wait()
 
     @property
-    def failed(self) -> Report | None:
+    def failed(self) -> RankReport | None:
         """Why the workload failed, or ``None``."""
         return self._failed
 

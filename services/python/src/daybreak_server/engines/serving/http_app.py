@@ -21,8 +21,8 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from daybreak_server.domain import policy
-from daybreak_server.engines.serving.admission import Admission, Refusal
-from daybreak_server.engines.serving.answer_parts import Part, problem, problem_headers
+from daybreak_server.engines.serving.admission import Admission, GroupRefusal
+from daybreak_server.engines.serving.answer_parts import AnswerPart, problem, problem_headers
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.engines.serving.request_metrics import RequestMetrics, RequestOutcome
 from daybreak_server.workloads.serving import Request
@@ -38,10 +38,10 @@ SLOW_CLIENT_S = 60.0
 """A client that sends or reads nothing for this long is disconnected."""
 MAX_BODY_BYTES = policy.REQUEST_BODY_MAX_BYTES
 _REFUSED = {
-    Refusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
-    Refusal.DRAINING: "This group takes no more requests. Try another group.",
-    Refusal.BROKEN: "This group broke before the request was answered. Try another group.",
-    Refusal.OTHER: "The group that the request is for has left, and another one has its address. Try another group.",
+    GroupRefusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
+    GroupRefusal.DRAINING: "This group takes no more requests. Try another group.",
+    GroupRefusal.BROKEN: "This group broke before the request was answered. Try another group.",
+    GroupRefusal.OTHER: "The group of this request has left, and another one has its address. Try another group.",
 }
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -123,7 +123,7 @@ class ServingApp:
         if deadline is not None and deadline <= time.monotonic():
             raise _expired()
         if headers.get(GROUP_HEADER, self._group) != self._group:
-            raise _refused(Refusal.OTHER)
+            raise _refused(GroupRefusal.OTHER)
         refusal = self._admission.admit()
         if refusal is not None:
             raise _refused(refusal)
@@ -197,7 +197,7 @@ class ServingApp:
         self._admission.release()
 
 
-async def _receive(exchange: Exchange) -> Sequence[Part]:
+async def _receive(exchange: Exchange) -> Sequence[AnswerPart]:
     """Wait for parts. The result is empty if there will be no more, or the deadline has passed."""
     try:
         async with asyncio.timeout_at(_on_loop_clock(exchange.request.deadline)):
@@ -219,9 +219,9 @@ def _why_none(exchange: Exchange) -> _ProblemError | None:
         case Stop.DEADLINE:
             return _expired()
         case Stop.LEAVING:
-            return _refused(Refusal.DRAINING)
+            return _refused(GroupRefusal.DRAINING)
         case Stop.BROKEN:
-            return _refused(Refusal.BROKEN)
+            return _refused(GroupRefusal.BROKEN)
         case _:
             return None
 
@@ -269,7 +269,7 @@ async def _send(send: Send, message: Message) -> None:
         raise _ClientGoneError from None
 
 
-async def _send_body(send: Send, parts: Sequence[Part], *, more: bool) -> None:
+async def _send_body(send: Send, parts: Sequence[AnswerPart], *, more: bool) -> None:
     data = b"".join(part.data for part in parts)
     await _send(send, {"type": "http.response.body", "body": data, "more_body": more})
 
@@ -279,9 +279,9 @@ async def _send_problem(send: Send, found: _ProblemError) -> None:
     await send({"type": "http.response.body", "body": found.body, "more_body": False})
 
 
-def _refused(refusal: Refusal) -> _ProblemError:
+def _refused(refusal: GroupRefusal) -> _ProblemError:
     headers: tuple[tuple[bytes, bytes], ...] = ((REFUSED_HEADER.encode(), refusal.encode()),)
-    if refusal is not Refusal.BUSY:
+    if refusal is not GroupRefusal.BUSY:
         headers += ((b"connection", b"close"),)
     return _ProblemError(RequestOutcome(refusal), 503, f"group_{refusal}", _REFUSED[refusal], headers)
 

@@ -39,7 +39,7 @@ from daybreak_server.engines.common.errors import GroupBrokenError
 from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
-from daybreak_server.engines.gang.verdict import Report, report_of
+from daybreak_server.engines.gang.verdict import RankReport, report_of
 from daybreak_server.engines.serving.admission import Admission
 from daybreak_server.engines.serving.bulk.task_loop import TaskThread
 from daybreak_server.engines.serving.exchange import Exchange, Stop
@@ -134,7 +134,7 @@ class ServingLeader:
             self._tasks.start()
         try:
             while self._broken is None and not self._must_leave():
-                self._look_after()
+                self._apply_changes()
                 self._stopping.wait(_POLL_S)
             if self._broken is None:
                 self._leave()
@@ -192,7 +192,8 @@ class ServingLeader:
     def _must_leave(self) -> bool:
         return self._stopping.is_set() or self._control_group.wants_to_leave()
 
-    def _look_after(self) -> None:
+    def _apply_changes(self) -> None:
+        """Check the group's health, and apply what others have asked of it since the last turn of the loop."""
         config = self._deps.config
         self._check_progress()
         if not self._server.running:
@@ -315,7 +316,7 @@ def _models(workload: Any) -> tuple[str, ...]:
     return tuple(short_name(name) for name in getattr(workload, "models", ()))
 
 
-def _failed(report: Report) -> Failed:
+def _failed(report: RankReport) -> Failed:
     return Failed(code=report.code or "rank_lost", message=report.message, permanent=report.permanent)
 
 

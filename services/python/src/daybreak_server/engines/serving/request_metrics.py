@@ -7,7 +7,7 @@ import time
 from enum import StrEnum
 
 from daybreak_server.engines.common.rank_metrics import harmless
-from daybreak_server.engines.serving.admission import Refusal
+from daybreak_server.engines.serving.admission import GroupRefusal
 from daybreak_server.observability import request_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, NoMeter
 
@@ -24,12 +24,12 @@ class RequestOutcome(StrEnum):
     DEADLINE = "deadline"
     GONE = "gone"
     """The client closed the connection, or did not read."""
-    BUSY = Refusal.BUSY.value
-    DRAINING = Refusal.DRAINING.value
+    BUSY = GroupRefusal.BUSY.value
+    DRAINING = GroupRefusal.DRAINING.value
     """Refused, or stopped because the group left."""
-    BROKEN = Refusal.BROKEN.value
+    BROKEN = GroupRefusal.BROKEN.value
     """The group broke while it ran the request."""
-    OTHER = Refusal.OTHER.value
+    OTHER = GroupRefusal.OTHER.value
 
 
 class TokenKind(StrEnum):

@@ -20,8 +20,8 @@ from daybreak_server.engines.common.errors import GroupBrokenError
 from daybreak_server.engines.gang.channel import Message
 from daybreak_server.engines.gang.control_group import RANK_LOST, ControlGroup, LeaderConnection
 from daybreak_server.engines.gang.lockstep import drive
-from daybreak_server.engines.gang.verdict import Report, Status, Verdict, decide, worst
-from daybreak_server.engines.serving.answer_parts import Part, parts_of
+from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict, decide, worst
+from daybreak_server.engines.serving.answer_parts import AnswerPart, parts_of
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.workloads.serving import Request, ServingWorkload, never
 
@@ -42,7 +42,7 @@ class RequestRun:
         self._control_group = control_group
         self._lockstep = lockstep
 
-    def answer(self, exchange: Exchange) -> Report | None:
+    def answer(self, exchange: Exchange) -> RankReport | None:
         """Answer a request. Returns the reason if the group is broken, or ``None``.
 
         :raises GroupBrokenError: if another rank is gone, or the ranks are at different points.
@@ -53,10 +53,10 @@ class RequestRun:
         request = exchange.request
         if self._lockstep:
             request = replace(request, cancelled=never)
-        reports: Sequence[Report] = ()
-        unsent: Part | None = None
+        reports: Sequence[RankReport] = ()
+        unsent: AnswerPart | None = None
 
-        def agree(own_report: Report, part: Part | None) -> Verdict:
+        def agree(own_report: RankReport, part: AnswerPart | None) -> Verdict:
             nonlocal reports, unsent
             reports = [own_report]
             reports = self._control_group.collect(own_report)
@@ -101,7 +101,7 @@ def follow(order: Message, workload: ServingWorkload, leader: LeaderConnection) 
     """
     request = _request(order.fields, order.payload)
 
-    def agree(own_report: Report, _part: Part | None) -> Verdict:
+    def agree(own_report: RankReport, _part: AnswerPart | None) -> Verdict:
         return leader.agree(own_report)
 
     with _private(request), bound(request_id=request.headers.get("x-request-id", "")):
@@ -123,12 +123,12 @@ def _private(request: Request) -> Iterator[None]:
         yield
 
 
-def _checked(part: Part) -> Part:
+def _checked(part: AnswerPart) -> AnswerPart:
     return part  # `parts_of` has checked it
 
 
-def _lost(message: str) -> Report:
-    return Report(point=0, status=Status.UNRECOVERABLE, code=RANK_LOST, message=message)
+def _lost(message: str) -> RankReport:
+    return RankReport(point=0, status=Status.UNRECOVERABLE, code=RANK_LOST, message=message)
 
 
 def _fields(request: Request) -> dict[str, Any]:

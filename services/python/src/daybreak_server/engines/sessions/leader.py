@@ -8,7 +8,7 @@ measures the lag. All calls to the store run on other threads
 A group that is asked to drain or to leave claims no more sessions. It continues to serve its sessions, and
 releases them as soon as other groups have room for them, or after ``drain_s``. When the process dies, its
 watchdog deregisters the group, which releases its sessions at once. Without a watchdog, other groups can
-claim them when their leases end.
+claim them when their leases end. :mod:`daybreak_server.domain.sessions` explains how a session moves to another group.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class SessionsLeader:
             rules=IterationRules.of(_only(config.sessions, KNOBS)),
             write=self._threads.commit,
         )
-        self._use(config.sessions)
+        self._apply_batching_settings(config.sessions)
         lease_renewer.update(now=False, load=self._load())
 
     @property
@@ -170,7 +170,7 @@ class SessionsLeader:
         self._deps.heartbeat.beat(
             "sessions" if len(self.table) else "idle", limit_s=max(_IDLE_LIMIT_S, self._deps.config.stall_s)
         )
-        self._look_after(started)
+        self._every_second(started)
         if self._threads.behind:  # the model pauses until the store has the commits that wait
             time.sleep(_PAUSE_S)
             self._receive(wait_s=0)
@@ -205,25 +205,25 @@ class SessionsLeader:
             measured=table.measured,
         )
 
-    def _look_after(self, now: float) -> None:
-        """What is due once a second."""
+    def _every_second(self, now: float) -> None:
+        """Apply new settings, measure, and give sessions up while draining; at most once a second."""
         if now < self._measured_at + _MEASURE_S:
             return
         self._measured_at = now
         changes = self._lease_renewer.batching
         if changes != self._changes:
             self._changes = changes
-            self._use({**self._deps.config.sessions, **changes})
+            self._apply_batching_settings({**self._deps.config.sessions, **changes})
         self.table.measure(now, wall_ms=time.time() * 1000)
         if self._draining:
             self.table.measured = replace(self.table.measured, room=0)
             self._share()  # before sessions are released, or the claimer would claim them again
-            self._move(now)
+            self._release_while_draining(now)
         else:
             self._drain_since = None
         self._share()
 
-    def _use(self, settings: Mapping[str, Any]) -> None:
+    def _apply_batching_settings(self, settings: Mapping[str, Any]) -> None:
         """Apply these settings of batches from now on."""
         lag = self.table.lag_rules
         try:
@@ -239,7 +239,7 @@ class SessionsLeader:
             return
         self.table.scheduler.rules, self.table.lag_rules = rules, lag
 
-    def _move(self, now: float) -> None:
+    def _release_while_draining(self, now: float) -> None:
         """Release as many sessions as other groups have room for, or all of them when the time to drain is
         over."""
         self._drain_since = self._drain_since or now

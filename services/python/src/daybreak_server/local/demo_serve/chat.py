@@ -10,16 +10,14 @@ from typing import Any
 
 import httpx2
 
+from daybreak_server.local.child_up import DemoError
+
 WAIT_S = 120.0
 """How long the demo waits for an answer or a state."""
 
 
-class DemoError(Exception):
-    """The demo cannot continue; the message says why."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ChatAnswer:
     """One answer, or the part of it that arrived."""
 
     model: str
@@ -60,13 +58,13 @@ class Chat:
         models = self.workers().get(worker, {}).get("models", ())
         return sum(model["requests"] for model in models)
 
-    def ask(self, alias: str, question: str, *, tokens: int) -> Answer:
+    def ask(self, alias: str, question: str, *, tokens: int) -> ChatAnswer:
         """Ask, and wait for the whole answer of this many tokens."""
         began = time.monotonic()
         response = _checked(
             self._client.post("/v1/chat/completions", json=_body(alias, question, tokens, ignore_eos=True))
         )
-        return Answer(
+        return ChatAnswer(
             model=response.headers["daybreak-model"],
             worker=response.headers["daybreak-group"],
             tokens=response.json()["usage"]["completion_tokens"],
@@ -111,11 +109,11 @@ class Stream:
         finally:
             self._response.close()
 
-    def rest(self) -> Answer:
+    def rest(self) -> ChatAnswer:
         """Read the rest of the answer."""
         for _ in self.words():
             pass
-        return Answer(
+        return ChatAnswer(
             model=self.model,
             worker=self.worker,
             tokens=self.tokens,

@@ -16,8 +16,9 @@ from types import FrameType
 
 import httpx2
 
+from daybreak_server.local.child_up import DemoError
 from daybreak_server.local.console import say
-from daybreak_server.local.demo_serve.chat import WAIT_S, Answer, Chat, DemoError
+from daybreak_server.local.demo_serve.chat import WAIT_S, Chat, ChatAnswer
 from daybreak_server.local.demo_serve.fleet import Workers, fleet
 from daybreak_server.local.instance import free_port
 from daybreak_server.local.llama_cpp.install import InstallError, LlamaCpp, install
@@ -240,15 +241,15 @@ def _wait(condition: Callable[[], bool], what: str, workers: Workers) -> None:
         time.sleep(0.05)
 
 
-def _shares(answers: Iterable[Answer]) -> str:
+def _shares(answers: Iterable[ChatAnswer]) -> str:
     """``worker-1 6, worker-2 2``."""
     shares = Counter(answer.worker for answer in answers)
     return ", ".join(f"{worker} {count}" for worker, count in sorted(shares.items()))
 
 
-def _print_table(answers: list[Answer], seconds: float) -> None:
+def _print_table(answers: list[ChatAnswer], seconds: float) -> None:
     say("  worker      requests   tokens   tokens/s")
-    rows: Mapping[str, list[Answer]] = {
+    rows: Mapping[str, list[ChatAnswer]] = {
         worker: [answer for answer in answers if answer.worker == worker] for worker in WORKERS
     }
     for name, some in [*rows.items(), ("both", answers)]:

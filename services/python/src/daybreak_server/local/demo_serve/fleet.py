@@ -13,11 +13,11 @@ from pathlib import Path
 
 import httpx2
 
+from daybreak_server.local.child_up import DemoError
 from daybreak_server.local.console import say
-from daybreak_server.local.demo_serve.chat import DemoError
 from daybreak_server.local.embedded_valkey import with_redis
 from daybreak_server.local.instance import Instance, InstanceError, free_port, settings_file
-from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, Supervisor
+from daybreak_server.local.supervisor import ProcessFailedError, ProcessSpec, ProcessSupervisor
 from daybreak_server.settings.tree import Settings
 
 _DAYBREAKD = "from daybreak_server.cli.main import run; run()"
@@ -106,7 +106,7 @@ def fleet(settings: Settings) -> Iterator[tuple[str, Workers]]:
         with ExitStack() as stack:
             complete, _ = stack.enter_context(with_redis(settings, instance))
             url = f"http://{complete.http.host}:{complete.http.port}"
-            supervisor = Supervisor([_gateway(complete, instance, url)], say=say)
+            supervisor = ProcessSupervisor([_gateway(complete, instance, url)], say=say)
             stack.callback(supervisor.stop)
             supervisor.start()
             supervisor.wait_ready(stopping=lambda: False)

@@ -9,7 +9,7 @@ from daybreak_server.local.evaluation.text_quality import resegment, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
+class SpokenSegment:
     """A spoken sentence: its time in the session, and the expected text."""
 
     start_s: float
@@ -48,7 +48,7 @@ def laal(delays_s: Sequence[float], *, source_s: float, reference_length: int) -
 
 
 def stream_laal(
-    text: Sequence[TimedWord], segments: Sequence[Segment], *, computation_aware: bool
+    text: Sequence[TimedWord], segments: Sequence[SpokenSegment], *, computation_aware: bool
 ) -> float | None:
     """StreamLAAL of a session, in seconds: the mean LAAL of its sentences. ``None`` if no sentence has a word.
 

@@ -15,7 +15,7 @@ from daybreak.errors import DaybreakError
 from daybreak_server.local.evaluation import speeches
 from daybreak_server.local.evaluation.figures import difference, summarize
 from daybreak_server.local.evaluation.server import EvaluationError, PoolUnderTest
-from daybreak_server.local.evaluation.speeches import Speech
+from daybreak_server.local.evaluation.speeches import RecordedSpeech
 from daybreak_server.local.evaluation.user import Talk, talk, undisturbed
 
 BATCH_SIZES = (1, 8, 32)
@@ -74,7 +74,7 @@ class _Run:
         self._options = options
         self._pool = pool
         self._say = say
-        self._speeches: list[Speech] = []
+        self._speeches: list[RecordedSpeech] = []
         self._result = Evaluation(
             {
                 "server": {"url": pool.client.url, "pool": pool.name, "workload": pool.workload},

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daybreak_server.local.evaluation.latency import Segment
+from daybreak_server.local.evaluation.latency import SpokenSegment
 from daybreak_server.workloads.speech.clips import Clip, clips
 
 RATE = 16_000
@@ -17,11 +17,11 @@ VOICES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Speech:
+class RecordedSpeech:
     """A recording (16-bit PCM at 16 kHz), and its sentences."""
 
     audio: bytes
-    segments: tuple[Segment, ...]
+    segments: tuple[SpokenSegment, ...]
 
     @property
     def seconds(self) -> float:
@@ -39,7 +39,7 @@ def seconds(audio: bytes) -> float:
     return len(audio) / (RATE * SAMPLE_BYTES)
 
 
-def of_clips(target: str, *, at_least_s: float, user: int) -> Speech | None:
+def of_clips(target: str, *, at_least_s: float, user: int) -> RecordedSpeech | None:
     """The clips of the speech model with pauses. Each user begins with a different clip. ``None`` without
     references."""
     available = [clip for clip in clips() if target in clip.references]
@@ -52,20 +52,20 @@ def synthetic(*, length_s: float, voice: int) -> bytes:
     return random.Random(voice).randbytes(int(length_s * RATE) * SAMPLE_BYTES)
 
 
-def with_reference(audio: bytes, reference: str) -> Speech:
+def with_reference(audio: bytes, reference: str) -> RecordedSpeech:
     """A recording of a single sentence."""
-    return Speech(audio, (Segment(start_s=0.0, end_s=seconds(audio), reference=reference),))
+    return RecordedSpeech(audio, (SpokenSegment(start_s=0.0, end_s=seconds(audio), reference=reference),))
 
 
-def _joined(available: Sequence[Clip], target: str, *, at_least_s: float, first: int) -> Speech:
+def _joined(available: Sequence[Clip], target: str, *, at_least_s: float, first: int) -> RecordedSpeech:
     pause = bytes(int(_PAUSE_S * RATE) * SAMPLE_BYTES)
     audio, place = b"", first
-    segments: list[Segment] = []
+    segments: list[SpokenSegment] = []
     while not segments or seconds(audio) < at_least_s:
         clip = available[place % len(available)]
         start = seconds(audio)
         audio += clip.audio()
-        segments.append(Segment(start_s=start, end_s=seconds(audio), reference=clip.references[target]))
+        segments.append(SpokenSegment(start_s=start, end_s=seconds(audio), reference=clip.references[target]))
         audio += pause
         place += 1
-    return Speech(audio, tuple(segments))
+    return RecordedSpeech(audio, tuple(segments))

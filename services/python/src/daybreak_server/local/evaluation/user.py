@@ -9,7 +9,7 @@ from daybreak import AsyncClient
 from daybreak.async_live_session import AsyncLiveSession
 from daybreak.errors import DaybreakError
 from daybreak_server.local.evaluation.latency import TimedWord
-from daybreak_server.local.evaluation.speeches import RATE, SAMPLE_BYTES, Speech
+from daybreak_server.local.evaluation.speeches import RATE, SAMPLE_BYTES, RecordedSpeech
 from daybreak_server.local.evaluation.text_quality import words
 
 _CHUNK_S = 0.1
@@ -21,7 +21,7 @@ _PATIENCE_S = 120.0
 class Talk:
     """The observations of a user. Times are measured from the beginning of the audio."""
 
-    speech: Speech
+    speech: RecordedSpeech
     text: str = ""
     timed: list[TimedWord] = field(default_factory=list)
     lags_s: list[float] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Talk:
             self.timed.append(TimedWord(word=word, audio_s=audio_s, arrived_s=arrived_s))
 
 
-async def talk(client: AsyncClient, speech: Speech, *, pool: str, target: str, name: str) -> Talk:
+async def talk(client: AsyncClient, speech: RecordedSpeech, *, pool: str, target: str, name: str) -> Talk:
     """Speak in real time, and wait for the end. An error is part of the result."""
     result = Talk(speech)
     try:
@@ -82,7 +82,7 @@ async def undisturbed(client: AsyncClient, audio: bytes, *, pool: str, target: s
         return await live.text()
 
 
-async def _speak(live: AsyncLiveSession, speech: Speech, began: float) -> None:
+async def _speak(live: AsyncLiveSession, speech: RecordedSpeech, began: float) -> None:
     """Send each chunk at its end, when a microphone would have recorded it."""
     size = int(_CHUNK_S * RATE) * SAMPLE_BYTES
     clock = asyncio.get_running_loop().time

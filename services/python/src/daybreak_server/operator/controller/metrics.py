@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from daybreak_server.observability import catalogue
-from daybreak_server.operator.planner.actions import Action, Plan
+from daybreak_server.operator.planner.actions import Action, PoolPlan
 from daybreak_server.ports.metrics import Meter
 
 _OF_A_POOL = (
@@ -37,7 +37,7 @@ class OperatorMetrics:
         if due is not None:
             self._meter.histogram(catalogue.OPERATOR_DELAY, pool).observe(time.monotonic() - due)
 
-    def record_plan(self, pool: str, plan: Plan) -> None:
+    def record_plan(self, pool: str, plan: PoolPlan) -> None:
         """Record the results of a plan."""
         meter = self._meter
         meter.gauge(catalogue.OPERATOR_WANTED, pool).set(plan.status.wanted)

@@ -20,7 +20,7 @@ from daybreak_server.domain.pools import PoolView
 from daybreak_server.operator.controller.executor import Executor
 from daybreak_server.operator.controller.metrics import OperatorMetrics
 from daybreak_server.operator.crd.resource import GeneratorPool, PoolObject, PoolStatus, SpecInvalidError
-from daybreak_server.operator.planner.actions import Action, Plan, WriteStatus
+from daybreak_server.operator.planner.actions import Action, PoolPlan, WriteStatus
 from daybreak_server.operator.planner.invalid_spec import refuse
 from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.plan import plan
@@ -114,7 +114,7 @@ class Reconciler:
             self._written[uid] = PoolObject.read(fresh).status
         return self._written[uid]
 
-    async def _decide(self, manifest: Mapping[str, Any], status: PoolStatus) -> tuple[PoolObject, Plan]:
+    async def _decide(self, manifest: Mapping[str, Any], status: PoolStatus) -> tuple[PoolObject, PoolPlan]:
         """Plan the pool from its manifest."""
         try:
             pool = GeneratorPool.read(manifest, status=status)
@@ -149,7 +149,7 @@ class Reconciler:
             reason = Reason.REDIS_REFUSED if refused else Reason.REDIS_UNREACHABLE
             return None, Cause(reason=reason, message=str(exc) or type(exc).__name__)
 
-    async def _publish_report(self, name: str, decided: Plan, manifest: Mapping[str, Any]) -> None:
+    async def _publish_report(self, name: str, decided: PoolPlan, manifest: Mapping[str, Any]) -> None:
         """Show the status to clients. A failure is harmless: without Redis, clients see nothing anyway.
 
         The target load is read from the manifest, because it counts even if another field cannot be read.

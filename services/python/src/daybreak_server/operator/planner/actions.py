@@ -182,7 +182,7 @@ Action = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class PoolPlan:
     """The actions, in order, and when to plan again if no watch event comes first."""
 
     actions: tuple[Action, ...]

@@ -8,7 +8,7 @@ from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.operator.planner.placement import (
     GroupPlacement,
-    Replica,
+    ReplicaPods,
     is_busy,
     is_ready,
     placements_of,
@@ -30,7 +30,7 @@ class ClusterState:
     """All worker pods, terminating ones included."""
     stuck: frozenset[str]
     """The worker pods on dead nodes, which do not terminate by themselves."""
-    replicas: tuple[Replica, ...]
+    replicas: tuple[ReplicaPods, ...]
     """The replicas that are not being deleted."""
     placements: tuple[GroupPlacement, ...]
     groups: tuple[GroupRecord, ...]

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from daybreak_server.operator.crd.resource import PoolObject, SpecInvalidError
 from daybreak_server.operator.planner import status
-from daybreak_server.operator.planner.actions import Action, Plan, WriteStatus
+from daybreak_server.operator.planner.actions import Action, PoolPlan, WriteStatus
 from daybreak_server.operator.planner.diagnosis import unreadable
 from daybreak_server.operator.planner.plan import BLOCKED_S, REQUEUE_ZERO_S
 
 
-def refuse(pool: PoolObject, why: SpecInvalidError, *, now: float) -> Plan:
+def refuse(pool: PoolObject, why: SpecInvalidError, *, now: float) -> PoolPlan:
     """Write the cause to the pool's status and emit an Event; no actions if the status says so already."""
     before = pool.status
     if pool.deleting:
-        return Plan(actions=(), status=before, requeue_after_s=REQUEUE_ZERO_S)
+        return PoolPlan(actions=(), status=before, requeue_after_s=REQUEUE_ZERO_S)
     after = status.refused(pool, unreadable(why), now=now)
     written: tuple[Action, ...] = () if after == before else (WriteStatus(status=after),)
-    return Plan(actions=(*written, *status.events(before, after)), status=after, requeue_after_s=BLOCKED_S)
+    return PoolPlan(
+        actions=(*written, *status.events(before, after)), status=after, requeue_after_s=BLOCKED_S
+    )

@@ -16,7 +16,7 @@ from daybreak_server.ports.cluster import Pod, RayCluster
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class ReplicaPods:
     """A KubeRay replica with the pods that it has now."""
 
     name: str
@@ -42,7 +42,7 @@ class Replica:
 class GroupPlacement:
     """Replicas and groups that can only be removed together: usually one of each, or a replica without a group yet."""
 
-    replicas: tuple[Replica, ...]
+    replicas: tuple[ReplicaPods, ...]
     groups: tuple[GroupRecord, ...]
 
     @property
@@ -82,7 +82,7 @@ def is_ready(group: GroupRecord) -> bool:
     return group.state.ready
 
 
-def replicas_of(cluster: RayCluster, pods: Iterable[Pod]) -> tuple[Replica, ...]:
+def replicas_of(cluster: RayCluster, pods: Iterable[Pod]) -> tuple[ReplicaPods, ...]:
     """The worker replicas of a cluster, excluding those being deleted or named for deletion."""
     by_name: dict[str, list[Pod]] = defaultdict(list)
     leaving: set[str] = set()
@@ -92,13 +92,15 @@ def replicas_of(cluster: RayCluster, pods: Iterable[Pod]) -> tuple[Replica, ...]
             if pod.terminating or pod.name in cluster.workers_to_delete:
                 leaving.add(pod.replica)  # KubeRay deletes the other pods of the replica too
     return tuple(
-        Replica(name, tuple(sorted(found, key=lambda pod: pod.name)))
+        ReplicaPods(name, tuple(sorted(found, key=lambda pod: pod.name)))
         for name, found in sorted(by_name.items())
         if name not in leaving
     )
 
 
-def placements_of(replicas: Sequence[Replica], groups: Iterable[GroupRecord]) -> tuple[GroupPlacement, ...]:
+def placements_of(
+    replicas: Sequence[ReplicaPods], groups: Iterable[GroupRecord]
+) -> tuple[GroupPlacement, ...]:
     """Join replicas that share a group into placements."""
     replica_of_host = {host: replica.name for replica in replicas for host in replica.hosts}
     parent = {replica.name: replica.name for replica in replicas}
@@ -117,7 +119,7 @@ def placements_of(replicas: Sequence[Replica], groups: Iterable[GroupRecord]) ->
             placed.append((names[0], group))
             for other in names[1:]:
                 parent[root(other)] = root(names[0])
-    members: dict[str, list[Replica]] = defaultdict(list)
+    members: dict[str, list[ReplicaPods]] = defaultdict(list)
     inside: dict[str, list[GroupRecord]] = defaultdict(list)
     for replica in replicas:
         members[root(replica.name)].append(replica)

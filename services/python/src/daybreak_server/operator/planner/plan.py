@@ -32,7 +32,7 @@ from daybreak_server.operator.planner.actions import (
     CreateCluster,
     DeleteCluster,
     MarkDrain,
-    Plan,
+    PoolPlan,
     Resume,
     Suspend,
     WriteStatus,
@@ -69,12 +69,12 @@ class ClusterPlan:
     hurry: bool = False
 
 
-def plan(observed: Observed) -> Plan:
+def plan(observed: Observed) -> PoolPlan:
     """The actions that bring the pool closer to its spec; none at rest."""
     pool, before = observed.pool, observed.pool.status
     if pool.deleting:
         # Kubernetes deletes the RayClusters with the pool, and the groups release their tasks when their pods stop.
-        return Plan(actions=(), status=before, requeue_after_s=REQUEUE_ZERO_S)
+        return PoolPlan(actions=(), status=before, requeue_after_s=REQUEUE_ZERO_S)
     states = cluster_states(observed)
     revision = names.revision(pool)
     current = next((state for state in states if state.cluster.revision == revision), None)
@@ -125,7 +125,7 @@ def plan(observed: Observed) -> Plan:
         actions += decision.actions
     for decision in decisions:
         actions += decision.serve_actions
-    return Plan(
+    return PoolPlan(
         actions=actions, status=after, requeue_after_s=_requeue_after(observed, inputs, decisions, actions)
     )
 

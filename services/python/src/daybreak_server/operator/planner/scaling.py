@@ -13,7 +13,7 @@ from daybreak_server.operator.planner.cluster_state import ClusterState
 from daybreak_server.operator.planner.eviction import Drains, choose, may_evict, overdue
 from daybreak_server.operator.planner.placement import GroupPlacement
 
-ZOMBIE_S = 300.0
+UNUSED_HOST_S = 300.0
 """Hosts on which Serve starts no group for this long, although it wants one, are replaced."""
 
 
@@ -100,7 +100,7 @@ def _unused(state: ClusterState, context: ScalingContext) -> tuple[GroupPlacemen
         return ()
     for placement in state.placements:
         since = placement.replicas[0].running_since
-        if not placement.groups and since is not None and context.now - since >= ZOMBIE_S:
+        if not placement.groups and since is not None and context.now - since >= UNUSED_HOST_S:
             return (placement,)  # at most one per plan
     return ()
 

@@ -35,7 +35,7 @@ DECIMALS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class EmbedRequest:
     """What a request asks for: texts, or lists of token ids."""
 
     face: Literal["openai", "plain"]
@@ -46,14 +46,14 @@ class Wanted:
     base64: bool = False
 
 
-def read_openai(request: Request, *, most: int, dimensions: int) -> Wanted:
+def read_openai(request: Request, *, most: int, dimensions: int) -> EmbedRequest:
     """The request of ``/v1/embeddings``. :raises RequestError:"""
     body = body_of(request)
     texts, ids = _inputs(body.get("input"), most)
     wanted = number_of(body, "dimensions")
     if wanted is not None and wanted > dimensions:
         wrong("dimensions", f"dimensions is {wanted}; vectors of this model have {dimensions}.")
-    return Wanted(
+    return EmbedRequest(
         face="openai",
         kind=choice_of(body, "input_type", INPUT_TYPES, default="document"),
         texts=texts,
@@ -63,17 +63,17 @@ def read_openai(request: Request, *, most: int, dimensions: int) -> Wanted:
     )
 
 
-def read_plain(request: Request, *, most: int) -> Wanted:
+def read_plain(request: Request, *, most: int) -> EmbedRequest:
     """The request of ``/embedding/api``. :raises RequestError:"""
     body = body_of(request)
     given = body.get("input")
     texts = texts_of([given] if isinstance(given, str) else given, "input", most=most)
     kind = "query" if flag_of(body, "is_query", default=False) else "document"
-    return Wanted(face="plain", kind=kind, texts=texts)
+    return EmbedRequest(face="plain", kind=kind, texts=texts)
 
 
 def answer(
-    wanted: Wanted, vectors: Sequence[Any], *, model: str, tokens: int, cut: Sequence[int]
+    wanted: EmbedRequest, vectors: Sequence[Any], *, model: str, tokens: int, cut: Sequence[int]
 ) -> Response:
     """The answer. ``vectors``: numpy arrays, in the order of the request. ``cut``: the numbers of cut texts."""
     vectors = [_shortened(vector, wanted.dimensions) for vector in vectors]

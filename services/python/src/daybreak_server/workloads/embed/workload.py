@@ -12,7 +12,7 @@ from typing import Any
 
 from daybreak_server.workloads.base import Group, PermanentError
 from daybreak_server.workloads.bulk import LineError
-from daybreak_server.workloads.embed.answers import Wanted, answer, read_openai, read_plain, shown
+from daybreak_server.workloads.embed.answers import EmbedRequest, answer, read_openai, read_plain, shown
 from daybreak_server.workloads.embed.model import EmbedInput, EmbedModel
 from daybreak_server.workloads.embed.spec import EmbedParams, options_of
 from daybreak_server.workloads.embed.vector_cache import VectorCache
@@ -95,7 +95,7 @@ class Embed:
     def _plain(self, request: Request) -> Response:
         return self._answer(request, read_plain(request, most=self._options.max_inputs))
 
-    def _answer(self, request: Request, wanted: Wanted) -> Response:
+    def _answer(self, request: Request, wanted: EmbedRequest) -> Response:
         tokenizer, prompt = self._model.tokenizer, self._model.prompts[wanted.kind]
         if wanted.ids:
             tokens = tokenizer.ids(wanted.ids, "input", prefix=prompt)

@@ -26,7 +26,7 @@ from daybreak_server.workloads.text_batches.requests import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RerankRequest:
     """What a request asks for. ``fields``: what errors call each pair."""
 
     face: Literal["cohere", "tei", "plain"]
@@ -39,14 +39,14 @@ class Wanted:
     """Whether the request itself allows that texts are cut."""
 
 
-def read_cohere(request: Request, *, most: int) -> Wanted:
+def read_cohere(request: Request, *, most: int) -> RerankRequest:
     """The request of ``/v1/rerank`` and ``/v2/rerank``. :raises RequestError:"""
     body = body_of(request)
     query, given = text_of(body, "query"), body.get("documents")
     if isinstance(given, list):
         given = [each.get("text") if isinstance(each, dict) else each for each in given]
     documents = texts_of(given, "documents", most=most)
-    return Wanted(
+    return RerankRequest(
         face="cohere",
         pairs=[(query, document) for document in documents],
         fields=[f"documents.{number}" for number in range(len(documents))],
@@ -55,11 +55,11 @@ def read_cohere(request: Request, *, most: int) -> Wanted:
     )
 
 
-def read_tei(request: Request, *, most: int) -> Wanted:
+def read_tei(request: Request, *, most: int) -> RerankRequest:
     """The request of ``/rerank``. :raises RequestError:"""
     body = body_of(request)
     query, texts = text_of(body, "query"), texts_of(body.get("texts"), "texts", most=most)
-    return Wanted(
+    return RerankRequest(
         face="tei",
         pairs=[(query, text) for text in texts],
         fields=[f"texts.{number}" for number in range(len(texts))],
@@ -69,7 +69,7 @@ def read_tei(request: Request, *, most: int) -> Wanted:
     )
 
 
-def read_plain(request: Request, *, most: int) -> Wanted:
+def read_plain(request: Request, *, most: int) -> RerankRequest:
     """The request of ``/reranker/api``. One question belongs to all texts. :raises RequestError:"""
     body = body_of(request)
     given = body.get("questions")
@@ -83,7 +83,7 @@ def read_plain(request: Request, *, most: int) -> Wanted:
             f"questions has {len(questions)} entries and texts has {len(texts)}. Send one question for each text, or "
             "one for all.",
         )
-    return Wanted(
+    return RerankRequest(
         face="plain",
         pairs=list(zip(questions, texts, strict=True)),
         fields=[f"texts.{number}" for number in range(len(texts))],
@@ -91,7 +91,7 @@ def read_plain(request: Request, *, most: int) -> Wanted:
 
 
 def answer(
-    wanted: Wanted, scores: Sequence[Score], *, model: str, tokens: int, cut: Sequence[int]
+    wanted: RerankRequest, scores: Sequence[Score], *, model: str, tokens: int, cut: Sequence[int]
 ) -> Response:
     """The answer. ``scores``: in the order of the pairs. ``cut``: the numbers of cut pairs."""
     found = [score.raw if wanted.raw else score.relevance for score in scores]
@@ -102,12 +102,14 @@ def answer(
     return Response(headers={**response.headers, CUT_HEADER: numbers}, body=response.body)
 
 
-def _ranked(wanted: Wanted, scores: Sequence[float]) -> list[int]:
+def _ranked(wanted: RerankRequest, scores: Sequence[float]) -> list[int]:
     """The numbers of the pairs, the best first. Of equal ones, the first is first."""
     return sorted(range(len(scores)), key=lambda number: (-scores[number], number))[: wanted.top]
 
 
-def _cohere(wanted: Wanted, scores: Sequence[float], model: str, tokens: int, cut: frozenset[int]) -> Any:
+def _cohere(
+    wanted: RerankRequest, scores: Sequence[float], model: str, tokens: int, cut: frozenset[int]
+) -> Any:
     results = []
     for number in _ranked(wanted, scores):
         result: dict[str, Any] = {"index": number, "relevance_score": scores[number]}
@@ -125,7 +127,7 @@ def _cohere(wanted: Wanted, scores: Sequence[float], model: str, tokens: int, cu
     }
 
 
-def _tei(wanted: Wanted, scores: Sequence[float], model: str, tokens: int, cut: frozenset[int]) -> Any:
+def _tei(wanted: RerankRequest, scores: Sequence[float], model: str, tokens: int, cut: frozenset[int]) -> Any:
     return [
         {"index": number, "score": scores[number]}
         | ({"text": wanted.pairs[number][1]} if wanted.with_texts else {})
@@ -134,7 +136,9 @@ def _tei(wanted: Wanted, scores: Sequence[float], model: str, tokens: int, cut: 
     ]
 
 
-def _plain(wanted: Wanted, scores: Sequence[float], model: str, tokens: int, cut: frozenset[int]) -> Any:
+def _plain(
+    wanted: RerankRequest, scores: Sequence[float], model: str, tokens: int, cut: frozenset[int]
+) -> Any:
     return list(scores)
 
 

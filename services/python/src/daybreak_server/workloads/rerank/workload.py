@@ -13,7 +13,7 @@ from typing import Any
 
 from daybreak_server.workloads.base import Group
 from daybreak_server.workloads.bulk import BulkParams, LineError
-from daybreak_server.workloads.rerank.answers import Wanted, answer, read_cohere, read_plain, read_tei
+from daybreak_server.workloads.rerank.answers import RerankRequest, answer, read_cohere, read_plain, read_tei
 from daybreak_server.workloads.rerank.model import RerankModel, Score
 from daybreak_server.workloads.rerank.spec import options_of
 from daybreak_server.workloads.serving import Request, Response
@@ -82,7 +82,7 @@ class Rerank:
         """Change how batches form, from the next one on."""
         self._batches.set_batching(settings)
 
-    def _answering(self, read: Callable[..., Wanted]) -> Callable[[Request], Response]:
+    def _answering(self, read: Callable[..., RerankRequest]) -> Callable[[Request], Response]:
         def answered(request: Request) -> Response:
             wanted = read(request, most=self._options.max_inputs)
             tokens = self._model.tokens(wanted.pairs, wanted.fields, cut=wanted.cut)

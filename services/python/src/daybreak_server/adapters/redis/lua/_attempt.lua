@@ -72,13 +72,14 @@ local function bill(r, ended)
   end
 end
 
--- Detaches the attempt from the task. `zombie`: the leader did not end the attempt, and may still be writing files.
+-- Detaches the attempt from the task. `leader_may_write`: the leader did not end the attempt, and may still write
+-- files.
 -- The fields that describe the attempt (group, ranks, claimed, charge) stay until the next claim overwrites them.
-local function detach(r, ended, zombie, published)
+local function detach(r, ended, leader_may_write, published)
   bill(r, ended)
   zdrop(K_leases, r.id)
   group_drops(group_of(r.group), r.id)
-  if not published then discard(r.id .. '/' .. r.token .. '/', zombie and NOW + ZOMBIE_MS or NOW) end
+  if not published then discard(r.id .. '/' .. r.token .. '/', leader_may_write and NOW + ZOMBIE_MS or NOW) end
   set(r, 'token', '')  -- '' means no token, and unlike an HDEL it needs no further command
   r.token = nil
   unset(r, 'ckpt_at')
@@ -147,19 +148,19 @@ end
 -- Ends an attempt that failed. Precedence: cancel, deadline (unless the error is permanent), strike.
 local function end_failed_attempt(r, e)
   if r.cancel_at then
-    detach(r, true, e.zombie)
+    detach(r, true, e.leader_may_write)
     count_cancel(r)
     return finish_cancelled(r)
   end
   if overdue(r) and not e.permanent then
-    detach(r, true, e.zombie)
+    detach(r, true, e.leader_may_write)
     return finish_expired(r)
   end
   local strikes = tonumber(r.strikes or '0') + 1
   local final = e.permanent or strikes >= tonumber(r.max_strikes or MAX_STRIKES)
   local token = r.token
   local reason = one_of(TOTALS.RETRY_REASONS, e.reason, 'error')
-  detach(r, final, e.zombie)
+  detach(r, final, e.leader_may_write)
   add_total('strikes:' .. reason, 1)
   local err = '{"code":' .. cjson.encode(e.code) .. ',"message":' .. cjson.encode(e.message)
     .. ',"attempt":' .. r.attempt .. '}'
@@ -174,25 +175,26 @@ local function end_failed_attempt(r, e)
     .. ',"delay_s":' .. seconds(wait) .. ',"message":' .. cjson.encode(e.message) .. '}')
 end
 
--- Releases a task: it returns to its old place without a strike, unless it was released too often. `zombie`: the group
--- failed instead of releasing the task. Failures have a lower limit, because each costs the pool a restart.
-local function release(r, why, zombie)
-  if r.cancel_at or overdue(r) then return end_failed_attempt(r, { zombie = zombie }) end
+-- Releases a task: it returns to its old place without a strike, unless it was released too often. With
+-- `leader_may_write`, the group failed instead of releasing the task. Such failures have a lower limit, because each
+-- costs the pool a restart.
+local function release(r, why, leader_may_write)
+  if r.cancel_at or overdue(r) then return end_failed_attempt(r, { leader_may_write = leader_may_write }) end
   local failures = tonumber(r.group_failures or '0')
-  if zombie and failures >= GROUP_FAILURES_MAX then
-    return end_failed_attempt(r, { reason = 'error', code = 'group_failed', zombie = zombie,
+  if leader_may_write and failures >= GROUP_FAILURES_MAX then
+    return end_failed_attempt(r, { reason = 'error', code = 'group_failed', leader_may_write = leader_may_write,
       message = 'The groups that ran this task failed more than ' .. GROUP_FAILURES_MAX
       .. ' times. Look for the cause in their logs. Last failure: ' .. why })
   end
   local releases = tonumber(r.releases or '0') + 1
   if releases > RELEASES_MAX then
-    return end_failed_attempt(r, { reason = 'released', code = 'released', zombie = zombie,
+    return end_failed_attempt(r, { reason = 'released', code = 'released', leader_may_write = leader_may_write,
       message = 'The task was released more than ' .. RELEASES_MAX .. ' times. Last reason: ' .. why })
   end
-  detach(r, false, zombie)
+  detach(r, false, leader_may_write)
   add_total('releases:' .. one_of(TOTALS.RELEASE_REASONS, why, TOTALS.OTHER), 1)
   set(r, 'releases', int(releases))
-  if zombie then set(r, 'group_failures', int(failures + 1)) end
+  if leader_may_write then set(r, 'group_failures', int(failures + 1)) end
   emit_change(r, 'retrying', '{"reason":"released","strikes":' .. (r.strikes or '0')
     .. ',"delay_s":0,"message":' .. cjson.encode(why) .. '}')
   enqueue(r)

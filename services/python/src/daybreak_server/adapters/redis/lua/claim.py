@@ -10,7 +10,7 @@ from daybreak_server.adapters.redis import codec
 from daybreak_server.adapters.redis.arguments import Claimant, Terms
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Arg, Call
-from daybreak_server.domain.ids import GroupId, TaskId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import SPEC_VERSION, CheckpointRef, Claim, Control, Lease
 
@@ -55,7 +55,9 @@ def decode(item: Any, group: GroupId, *, lease_s: float) -> Claim | None:
     _, task, token, attempt, tenant, spec, checkpoint, step, control, queued = item
     metadata, trace, input_json = codec.split_spec(spec.decode())
     return Claim(
-        lease=Lease(task=TaskId(task.decode()), token=Token(token.decode()), group=group, lease_s=lease_s),
+        lease=Lease(
+            task=TaskId(task.decode()), token=AttemptToken(token.decode()), group=group, lease_s=lease_s
+        ),
         attempt=int(attempt),
         tenant=tenant.decode(),
         input_json=input_json,

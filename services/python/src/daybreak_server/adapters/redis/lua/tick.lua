@@ -79,7 +79,7 @@ local function run(ARGV)
   local reaped = 0
   for _, id in ipairs(leases_expire and due(K_leases, lease_clock) or {}) do
     local r = load_task(id)
-    end_failed_attempt(r, { reason = 'lease_lost', code = 'lease_lost', zombie = true,
+    end_failed_attempt(r, { reason = 'lease_lost', code = 'lease_lost', leader_may_write = true,
       message = 'group ' .. r.group .. ' went silent' })
     reaped = reaped + 1
   end

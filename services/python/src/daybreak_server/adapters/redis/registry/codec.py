@@ -18,7 +18,7 @@ from daybreak_server.domain.models import (
 )
 from daybreak_server.domain.placement import Placement, Replica
 from daybreak_server.domain.spread import Spread, SpreadMove
-from daybreak_server.ports.registry import Plan, RegistryView, Wake
+from daybreak_server.ports.registry import PlacementPlan, RegistryView, Wake
 
 _FIXED = ("url", "engines", "version")
 _STATES = {state.value: state for state in ReplicaState}
@@ -73,7 +73,7 @@ def worker_of(worker_id: str, fixed: str, state: str, *, seen_ms: int) -> Worker
     return _known(WorkerRecord, data)
 
 
-def plan_json(plan: Plan) -> str:
+def plan_json(plan: PlacementPlan) -> str:
     """A plan."""
     return dump(
         {
@@ -87,14 +87,14 @@ def plan_json(plan: Plan) -> str:
     )
 
 
-def plan_of(stored: Any) -> Plan:
+def plan_of(stored: Any) -> PlacementPlan:
     """The inverse; an empty plan if none is stored."""
     data = json.loads(text(stored) or "{}")
     replicas = (
         Replica(alias=alias, worker=worker, devices=tuple(devices))
         for alias, worker, devices, *_ in data.get("replicas", ())
     )
-    return Plan(
+    return PlacementPlan(
         placement=Placement(replicas=tuple(replicas), unplaced=data.get("unplaced", {})),
         wanted=data.get("wanted", {}),
         wakes={

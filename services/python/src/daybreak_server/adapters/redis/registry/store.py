@@ -17,7 +17,7 @@ from daybreak_server.adapters.redis.registry.library import NAME, RegistryLibrar
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.domain.models import ModelRecord, WorkerRecord
 from daybreak_server.domain.placement import Replica
-from daybreak_server.ports.registry import Plan, RegistryView, UnknownWorkerError, WorkerTakenError
+from daybreak_server.ports.registry import PlacementPlan, RegistryView, UnknownWorkerError, WorkerTakenError
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 _BLOCK_S = 30.0
@@ -135,7 +135,7 @@ class RedisRegistry:
         """Take or renew the lease ``placement``. Returns whether ``holder`` has it."""
         return bool(await self._call("hold_placement", holder, priority, round(ttl_s * 1000)))
 
-    async def publish_plan(self, holder: str, plan: Plan) -> bool:
+    async def publish_plan(self, holder: str, plan: PlacementPlan) -> bool:
         """Replace the plan. Returns whether ``holder`` still had the lease."""
         return bool(await self._call("publish_plan", holder, codec.plan_json(plan), plan.workers_wanted))
 

@@ -19,7 +19,7 @@ from daybreak_server.adapters.redis.codec import mapping, text
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.adapters.redis.sessions import codec
-from daybreak_server.domain.ids import GroupId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId
 from daybreak_server.domain.sessions import (
     SAMPLE_BYTES,
     SAMPLE_RATE,
@@ -142,7 +142,7 @@ def claim_without_audio(item: Sequence[Any]) -> SessionClaim:
     fields = mapping(item[1])
     record, turns = codec.record(item), tuple(map(codec.turn, item[2]))
     return SessionClaim(
-        lease=SessionLease(session=record.session.id, token=Token(fields["token"])),
+        lease=SessionLease(session=record.session.id, token=AttemptToken(fields["token"])),
         record=record,
         turns=turns,
         audio_start=turns[0].start if turns else record.consumed,

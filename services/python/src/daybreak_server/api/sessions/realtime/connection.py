@@ -35,7 +35,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RequestedSession:
     """The session that a client requests."""
 
     model: str | None
@@ -60,7 +60,7 @@ class Dialect(Protocol):
         """Send an error. ``event``: the client's event that caused it."""
 
 
-class Connection:
+class RealtimeConnection:
     """One WebSocket."""
 
     def __init__(
@@ -68,10 +68,10 @@ class Connection:
         service: SessionService,
         sockets: Sockets,
         socket: WebSocket,
-        choose: Callable[[Connection, Json | None], Dialect],
+        choose: Callable[[RealtimeConnection, Json | None], Dialect],
     ) -> None:
         self.audio: AudioInput | None = None
-        self.wanted: Wanted | None = None
+        self.wanted: RequestedSession | None = None
         self.seen = "0-0"
         """The id of the last event that has been handled."""
         self.model = socket.query_params.get("model")
@@ -107,7 +107,7 @@ class Connection:
         event = {"type": kind, "event_id": f"event_{self.id[5:]}_{self._count}", **fields}
         await self._socket.send_text(json.dumps(event, ensure_ascii=False))
 
-    def configure(self, wanted: Wanted) -> None:
+    def configure(self, wanted: RequestedSession) -> None:
         """Set the fields of the session. :raises ApiError: if there is no such pool, pair or rate, or the
         session has begun."""
         AudioFormat.parse(Encoding.PCM16, wanted.rate)

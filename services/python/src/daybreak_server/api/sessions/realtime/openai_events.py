@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from daybreak_server.api.errors import ApiError, invalid_field
-from daybreak_server.api.sessions.realtime.connection import Connection, Json, member, unknown_event
+from daybreak_server.api.sessions.realtime.connection import Json, RealtimeConnection, member, unknown_event
 from daybreak_server.domain.sessions import SessionEvent
 
 RATE = 24_000
@@ -20,7 +20,7 @@ class OpenAIDialect:
     kind = "transcription"
     events = "session.update"
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: RealtimeConnection) -> None:
         self.connection = connection
         self.session: dict[str, Any] = {}
 

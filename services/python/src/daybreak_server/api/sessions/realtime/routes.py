@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
-from daybreak_server.api.sessions.realtime.connection import Connection, Dialect, Json, member
+from daybreak_server.api.sessions.realtime.connection import Dialect, Json, RealtimeConnection, member
 from daybreak_server.api.sessions.realtime.openai_events import OpenAIDialect
 from daybreak_server.api.sessions.realtime.transcription import TranscriptionDialect
 from daybreak_server.api.sessions.realtime.translation import TranslationDialect
@@ -20,15 +20,15 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
     @routes.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:
         """Transcribe or translate speech as OpenAI's and vLLM's realtime APIs do."""
-        await Connection(service, sockets, socket, choose).serve()
+        await RealtimeConnection(service, sockets, socket, choose).serve()
 
     @routes.websocket("/v1/realtime/translations")
     async def translations(socket: WebSocket) -> None:
         """Translate speech as OpenAI's realtime API does."""
-        await Connection(service, sockets, socket, choose_translation).serve()
+        await RealtimeConnection(service, sockets, socket, choose_translation).serve()
 
 
-def choose(connection: Connection, update: Json | None) -> Dialect:
+def choose(connection: RealtimeConnection, update: Json | None) -> Dialect:
     """The dialect of a client, by its first ``session.update``; ``None``: it has sent none yet."""
     if update is None:
         return OpenAIDialect(connection)
@@ -41,6 +41,6 @@ def choose(connection: Connection, update: Json | None) -> Dialect:
     return TranscriptionDialect(connection)
 
 
-def choose_translation(connection: Connection, update: Json | None) -> Dialect:
+def choose_translation(connection: RealtimeConnection, update: Json | None) -> Dialect:
     """The dialect of a client of translations."""
     return OpenAIDialect(connection) if update is None else TranslationDialect(connection)

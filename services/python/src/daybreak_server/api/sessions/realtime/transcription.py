@@ -15,7 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daybreak_server.api.errors import ApiError
-from daybreak_server.api.sessions.realtime.connection import Connection, Json, Wanted, member, text_of
+from daybreak_server.api.sessions.realtime.connection import (
+    Json,
+    RealtimeConnection,
+    RequestedSession,
+    member,
+    text_of,
+)
 from daybreak_server.api.sessions.realtime.openai_events import OpenAIDialect, rate_of
 from daybreak_server.api.sessions.views import milliseconds
 from daybreak_server.api.streaming.frames import parse_id
@@ -32,7 +38,7 @@ _TEXT = "conversation.item.input_audio_transcription"
 
 
 @dataclass(slots=True)
-class Item:
+class TranscriptItem:
     """A part of the audio and its text."""
 
     id: str = field(default_factory=lambda: f"item_{ulid()}")
@@ -49,10 +55,10 @@ class TranscriptionDialect(OpenAIDialect):
     kind = "transcription"
     events = "session.update, input_audio_buffer.append, input_audio_buffer.commit, input_audio_buffer.clear"
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: RealtimeConnection) -> None:
         super().__init__(connection)
         self._by_commits = False
-        self._items: deque[Item] = deque([Item()])
+        self._items: deque[TranscriptItem] = deque([TranscriptItem()])
         """The items that are not complete; the last one is the one that the client appends to."""
         self._previous: str | None = None
         self._watching = False
@@ -89,7 +95,7 @@ class TranscriptionDialect(OpenAIDialect):
         path = ("session", "audio", "input")
         source = text_of(event, *path, "transcription", "language")
         self.connection.configure(
-            Wanted(
+            RequestedSession(
                 model=text_of(event, *path, "transcription", "model") or self.connection.model,
                 source=source,
                 target=text_of(event, "session", "target_language") or source,
@@ -109,7 +115,7 @@ class TranscriptionDialect(OpenAIDialect):
             return
         item = self._items[-1]
         item.end = end
-        self._items.append(Item(start=audio.record.received))
+        self._items.append(TranscriptItem(start=audio.record.received))
         await self._announce(item)
         if not self._watching:
             self._watching = True
@@ -140,7 +146,7 @@ class TranscriptionDialect(OpenAIDialect):
                 await asyncio.sleep(_POLL_S)
         self._watching = False
 
-    async def _announce(self, item: Item) -> None:
+    async def _announce(self, item: TranscriptItem) -> None:
         item.announced = True
         await self.connection.send(
             "input_audio_buffer.committed", item_id=item.id, previous_item_id=self._previous
@@ -160,7 +166,7 @@ class TranscriptionDialect(OpenAIDialect):
     async def _complete(self) -> None:
         item = self._items.popleft()
         if not self._items:
-            self._items.append(Item(start=item.end or item.start))
+            self._items.append(TranscriptItem(start=item.end or item.start))
         if not item.announced:
             await self._announce(item)
         seconds = milliseconds(max(0, (item.end or item.start) - item.start)) / 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daybreak_server.api.sessions.realtime.connection import Json, Wanted, member, text_of
+from daybreak_server.api.sessions.realtime.connection import Json, RequestedSession, member, text_of
 from daybreak_server.api.sessions.realtime.openai_events import OpenAIDialect, rate_of
 from daybreak_server.domain.sessions import SessionEnd, SessionEvent, SessionEventType
 
@@ -18,7 +18,7 @@ class TranslationDialect(OpenAIDialect):
         match event["type"]:
             case "session.update":
                 self.connection.configure(
-                    Wanted(
+                    RequestedSession(
                         model=text_of(event, "session", "model") or self.connection.model,
                         source=text_of(event, "session", "audio", "input", "transcription", "language"),
                         target=text_of(event, "session", "audio", "output", "language"),

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from daybreak_server.api.errors import ApiError
-from daybreak_server.api.sessions.realtime.connection import Connection, Json, Wanted, text_of, unknown_event
+from daybreak_server.api.sessions.realtime.connection import (
+    Json,
+    RealtimeConnection,
+    RequestedSession,
+    text_of,
+    unknown_event,
+)
 from daybreak_server.api.sessions.views import milliseconds
 from daybreak_server.domain.sessions import SAMPLE_RATE, SessionEnd, SessionEvent, SessionEventType
 
@@ -15,7 +21,7 @@ class VllmDialect:
 
     ends_connection = False
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: RealtimeConnection) -> None:
         self._connection = connection
         self._received = 0
 
@@ -25,7 +31,7 @@ class VllmDialect:
             case "session.update":
                 source = text_of(event, "language")
                 self._connection.configure(
-                    Wanted(
+                    RequestedSession(
                         model=text_of(event, "model") or self._connection.model,
                         source=source,
                         target=text_of(event, "target_language") or source,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daybreak_server.api.errors import invalid_field
-from daybreak_server.api.http.multipart import Part
+from daybreak_server.api.http.multipart import FormField
 from daybreak_server.api.sessions.audio.files import Recording, read_recording
 from daybreak_server.api.sessions.audio.formats import AudioFormat
 
@@ -30,7 +30,7 @@ class RecordingRequest:
     stream: bool
 
 
-def parse(fields: Mapping[str, Part], *, translates: bool) -> RecordingRequest:
+def parse(fields: Mapping[str, FormField], *, translates: bool) -> RecordingRequest:
     """The request. ``translates``: the default target is English. :raises ApiError: ``invalid_input`` and others."""
     unknown = [
         name for name in fields if name.removesuffix("[]") not in {n.removesuffix("[]") for n in _KNOWN}
@@ -59,6 +59,6 @@ def parse(fields: Mapping[str, Part], *, translates: bool) -> RecordingRequest:
     )
 
 
-def _text(fields: Mapping[str, Part], name: str) -> str | None:
+def _text(fields: Mapping[str, FormField], name: str) -> str | None:
     part = fields.get(name)
     return part.content.decode("utf-8", "replace").strip() or None if part is not None else None

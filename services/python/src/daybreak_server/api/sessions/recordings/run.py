@@ -19,7 +19,7 @@ from daybreak_server.api.http.responses import until_disconnect
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.sessions.audio_input import AudioInput
 from daybreak_server.api.sessions.recordings.form import RecordingRequest
-from daybreak_server.api.sessions.recordings.text import RecordingText, Segment
+from daybreak_server.api.sessions.recordings.text import RecordingSegment, RecordingText
 from daybreak_server.api.sessions.service import SessionService
 from daybreak_server.domain.sessions import SessionEnd, SessionEvent, SessionEventType, SessionRecord
 from daybreak_server.ports.store_errors import StoreError
@@ -33,7 +33,7 @@ class RecordingRun:
         self._service = service
         self._record = record
         self._error: Exception | None = None
-        self._segments: list[Segment] = []
+        self._segments: list[RecordingSegment] = []
         self._text = ""
 
     async def events(self) -> AsyncGenerator[SessionEvent, None]:
@@ -77,7 +77,7 @@ class RecordingRun:
             self._text += str(data["text"])
         elif event.type is SessionEventType.SEGMENT:
             span = int(data.get("start_ms", 0)), int(data.get("end_ms", 0))
-            self._segments.append(Segment(*span, str(data["text"])))
+            self._segments.append(RecordingSegment(*span, str(data["text"])))
         elif event.type is SessionEventType.ENDED and data.get("reason") != SessionEnd.FINISHED:
             raise self._error or _failure(data)
 

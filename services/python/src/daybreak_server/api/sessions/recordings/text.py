@@ -12,7 +12,7 @@ from daybreak_server.api.http.responses import json_response
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class RecordingSegment:
     """A sentence."""
 
     start_ms: int
@@ -25,7 +25,7 @@ class RecordingText:
     """The whole text of a recording."""
 
     text: str
-    segments: Sequence[Segment]
+    segments: Sequence[RecordingSegment]
     language: str
     duration_s: float
     translated: bool

@@ -18,7 +18,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class OutputPart:
     """A piece of the output."""
 
     key: str
@@ -38,14 +38,14 @@ class Ledger:
     """Where that line ends in the input."""
     failed: int = 0
     """How many of the lines have an error in place of a result."""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[OutputPart, ...] = ()
 
     @property
     def size_bytes(self) -> int:
         """The size of all parts."""
         return sum(part.size_bytes for part in self.parts)
 
-    def with_part(self, part: Part, *, line: int, offset: int, failed: int) -> Ledger:
+    def with_part(self, part: OutputPart, *, line: int, offset: int, failed: int) -> Ledger:
         """The ledger with one more part, which ends with this line."""
         return replace(self, line=line, offset=offset, failed=failed, parts=(*self.parts, part))
 
@@ -82,7 +82,7 @@ def resumed(snapshot: bytes | None, fingerprint: str) -> Ledger:
             offset=int(value["offset"]),
             failed=int(value["failed"]),
             parts=tuple(
-                Part(key=str(key), size_bytes=int(size), sha256=str(sha256))
+                OutputPart(key=str(key), size_bytes=int(size), sha256=str(sha256))
                 for key, size, sha256 in value["parts"]
             ),
         )

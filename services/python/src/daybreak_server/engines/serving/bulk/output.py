@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from daybreak_server.domain.log_context import inherited
-from daybreak_server.engines.serving.bulk.ledger import Ledger, Part
+from daybreak_server.engines.serving.bulk.ledger import Ledger, OutputPart
 from daybreak_server.ports.blobs import BlobError, BlobExistsError, BlobNotFoundError, Blobs
 
 _log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Output:
         except (BlobError, OSError, ValueError) as exc:
             _log.warning("the output up to line %d could not be stored, so it is stored later: %s", line, exc)
             return None
-        part = Part(key=key, size_bytes=end - begin, sha256=digest.hexdigest())
+        part = OutputPart(key=key, size_bytes=end - begin, sha256=digest.hexdigest())
         return ledger.with_part(part, line=line, offset=offset, failed=failed)
 
     def _upload(self, key: str, path: Path, *, size_bytes: int) -> None:

@@ -23,7 +23,7 @@ from daybreak_server.engines.serving.bulk.jsonl import Line, read_lines
 from daybreak_server.engines.serving.bulk.ledger import Ledger, fingerprint_of, resumed
 from daybreak_server.engines.serving.bulk.metrics import BulkMetrics
 from daybreak_server.engines.serving.bulk.output import Output, PartMismatchError
-from daybreak_server.engines.serving.bulk.source import Copy, Limits, Places, copy, located
+from daybreak_server.engines.serving.bulk.source import Copy, FileLimits, Places, copy, located
 from daybreak_server.engines.serving.bulk.windows import Result, Window, Windows
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.workloads.base import Context, Group, PermanentError, RetryableError, Step, Task
@@ -45,7 +45,7 @@ class BulkRun:
         *,
         blobs: Blobs,
         places: Places,
-        limits: Limits,
+        limits: FileLimits,
         heartbeat: Heartbeat,
         store_s: float,
         metrics: BulkMetrics,

@@ -25,7 +25,7 @@ TOO_LARGE = "input_too_large"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class FileLimits:
     """The limits of a file."""
 
     max_bytes: int = 1 << 30
@@ -73,7 +73,7 @@ def located(
         ) from exc
 
 
-def copy(blobs: Blobs, key: str, to: Copy, limits: Limits) -> Iterator[None]:
+def copy(blobs: Blobs, key: str, to: Copy, limits: FileLimits) -> Iterator[None]:
     """Copy the file, and yield after each piece.
 
     :raises PermanentError: if there is no such file, or it is larger than the limits.

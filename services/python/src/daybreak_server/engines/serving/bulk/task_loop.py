@@ -34,7 +34,7 @@ from daybreak_server.engines.gang.leader import LeaderLoop
 from daybreak_server.engines.gang.task_leases import TaskLeases
 from daybreak_server.engines.serving.bulk.metrics import BulkMetrics
 from daybreak_server.engines.serving.bulk.run import BulkRun
-from daybreak_server.engines.serving.bulk.source import Limits
+from daybreak_server.engines.serving.bulk.source import FileLimits
 from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.bulk import BulkWorkload
 
@@ -89,7 +89,7 @@ class TaskThread:
             cast("BulkWorkload[Any]", deps.workload),
             blobs=deps.blobs,
             places=deps.places,
-            limits=Limits(
+            limits=FileLimits(
                 max_bytes=config.bulk_max_bytes,
                 max_line_bytes=config.bulk_max_line_bytes,
                 max_lines=config.bulk_max_lines,

@@ -45,7 +45,7 @@ GIB: Final = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class VideoLimits:
     """Bounds and defaults of one pool, against which ``VideoParams`` checks a task."""
 
     family: Family
@@ -70,7 +70,7 @@ class Limits:
 TINY: Final = model_folder.FAMILIES["tiny"]
 
 
-def model_limits(info: ModelInfo, options: VideoOptions) -> Limits:
+def model_limits(info: ModelInfo, options: VideoOptions) -> VideoLimits:
     """The limits of a model under a pool's options."""
     side, frames, steps = BOUNDS[info.family]
     bounds = options.limits
@@ -83,7 +83,7 @@ def model_limits(info: ModelInfo, options: VideoOptions) -> Limits:
     fitting = tokens_that_fit(info, options)
     if fitting is not None and fitting < max_tokens:
         max_tokens, reason = fitting, f"what fits in {options.gpu_memory_gib:g} GiB of GPU memory"
-    return Limits(
+    return VideoLimits(
         family=info.family,
         multiple=info.multiple,
         temporal=info.temporal,
@@ -113,7 +113,7 @@ def tokens_that_fit(info: ModelInfo, options: VideoOptions) -> int | None:
     return max(0, int(free / per_token))
 
 
-def limits(options: Mapping[str, Any]) -> Limits:
+def limits(options: Mapping[str, Any]) -> VideoLimits:
     """The limits of a pool with these options. The model folder is read again only when its index has changed."""
     parsed = VideoOptions.model_validate(options)
     index = parsed.folder / "model_index.json"

@@ -18,7 +18,7 @@ from pydantic import (
 
 from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.video.spec import image_file
-from daybreak_server.workloads.video.spec.limits import TINY, Limits, limits, model_limits
+from daybreak_server.workloads.video.spec.limits import TINY, VideoLimits, limits, model_limits
 from daybreak_server.workloads.video.spec.options import VideoOptions
 
 MAX_PROMPT: Final = 2_000
@@ -195,9 +195,9 @@ class VideoParams(BaseModel):
         return int.from_bytes(hashlib.sha256(task_id.encode()).digest()[:4], "big")
 
 
-def _limits(info: ValidationInfo) -> Limits:
+def _limits(info: ValidationInfo) -> VideoLimits:
     limits_in_context = (info.context or {}).get("limits")
-    return limits_in_context if isinstance(limits_in_context, Limits) else BUILT_IN_LIMITS
+    return limits_in_context if isinstance(limits_in_context, VideoLimits) else BUILT_IN_LIMITS
 
 
 def _nearest(value: int, multiple: int, least: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""The engine of the kind ``sessions``: groups that serve streaming sessions."""
+"""The loops of the kind ``sessions``: groups that serve streaming sessions."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from daybreak_server.engines.gang.engine import Engine, Follower
+from daybreak_server.engines.gang.loops import Follower, GroupLoops
 from daybreak_server.engines.sessions.leader import NotSessionsError, SessionsLeader
 from daybreak_server.ports.sessions import SessionWork
 
 
-def sessions_engine(open_work: Callable[[], SessionWork]) -> Engine:
+def sessions_loops(open_work: Callable[[], SessionWork]) -> GroupLoops:
     """The loop of a group of one rank. ``open_work`` opens the part of the store that the group uses."""
-    return Engine(leader=partial(SessionsLeader, open_work=open_work), follower=_no_follower)
+    return GroupLoops(leader=partial(SessionsLeader, open_work=open_work), follower=_no_follower)
 
 
 def _no_follower(*_args: Any, **_kwargs: Any) -> Follower:

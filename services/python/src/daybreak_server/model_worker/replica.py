@@ -45,7 +45,7 @@ _SHOWN_LINES = 10
 Start = Callable[..., Awaitable[EngineProcess]]
 
 
-class Engine:
+class RunningReplica:
     """A replica. :meth:`run` keeps it running until :meth:`stop`."""
 
     def __init__(

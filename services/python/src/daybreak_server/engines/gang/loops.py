@@ -82,12 +82,12 @@ class MakeFollower(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class GroupLoops:
     """The loops of one kind of group."""
 
     leader: MakeLeader
     follower: MakeFollower
 
 
-JOBS = Engine(leader=LeaderLoop, follower=FollowerLoop)
+JOBS = GroupLoops(leader=LeaderLoop, follower=FollowerLoop)
 """Runs one task at a time on all ranks."""
