@@ -119,6 +119,7 @@ artifacts.s3.presign: write artifacts.s3.presign.
 tracing.enabled: write tracing.enabled.
 tracing.endpoint: write tracing.endpoint, which policies use too.
 tracing.sample_ratio: write tracing.sampleRatio.
+tracing.max_per_s: write tracing.maxPerSecond.
 tracing.headers_file: write tracing.existingSecret.
 workers.token: write workersToken.existingSecret.
 workers.drain_s: write workerDefaults.drainSeconds.

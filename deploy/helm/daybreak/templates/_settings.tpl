@@ -48,9 +48,10 @@
 {{- $settings := fromYaml (include "daybreak.commonSettings" .) -}}
 {{- $_ := set $settings "http" (dict "host" "0.0.0.0" "port" 8000) -}}
 {{- if .Values.tracing.enabled -}}
-{{- /* The gateway that accepts a submit decides whether to sample it. Groups do not use the ratio, so a change must not
+{{- /* The gateway that accepts a submit decides whether to sample it. Groups do not use these, so a change must not
        replace them. */ -}}
 {{- $_ := set $settings.tracing "sample_ratio" .Values.tracing.sampleRatio -}}
+{{- $_ := set $settings.tracing "max_per_s" .Values.tracing.maxPerSecond -}}
 {{- end -}}
 {{- $pools := dict -}}
 {{- range $name, $_ := .Values.pools -}}

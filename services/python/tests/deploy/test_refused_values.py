@@ -112,6 +112,7 @@ SET_BY_OTHER_VALUES: list[tuple[str, object, str]] = [
     ("tracing.enabled", True, "tracing.enabled"),
     ("tracing.endpoint", "http://otel:4318", "tracing.endpoint"),
     ("tracing.sample_ratio", 1, "tracing.sampleRatio"),
+    ("tracing.max_per_s", 1, "tracing.maxPerSecond"),
     ("tracing.headers_file", "/headers", "tracing.existingSecret"),
 ]
 SET_BY_VALUES_OF_A_POOL: list[tuple[str, object, str]] = [
