@@ -82,10 +82,10 @@ def test_of_two_busy_groups_the_one_with_fewer_requests_is_drained() -> None:
 
 def test_of_two_groups_that_hold_sessions_the_one_with_fewer_of_them_is_drained() -> None:
     video = pool(replicas=1)
-    one, two = holding("one", "a0", sessions=1), holding("two", "b0", sessions=2)
-    assert only_action(two_groups(video, one, two), MarkDrain).group == "one"
-    more = replace(one, load=Load(sessions=3))
-    assert only_action(two_groups(video, more, two), MarkDrain).group == "two"
+    few, many = holding("few", "a0", sessions=1), holding("many", "b0", sessions=2)
+    assert only_action(two_groups(video, few, many), MarkDrain).group == "few"
+    more = replace(few, load=Load(sessions=3))
+    assert only_action(two_groups(video, more, many), MarkDrain).group == "many"
 
 
 def test_a_group_without_requests_is_drained_before_any_other() -> None:
