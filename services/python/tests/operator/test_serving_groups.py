@@ -42,6 +42,12 @@ def serving(name: str, *pods: str, requests: int = 0, **changes: Any) -> GroupRe
     return group(name, *pods, **{**fields, **changes})
 
 
+def holding(name: str, *pods: str, sessions: int = 0, **changes: Any) -> GroupRecord:
+    """A group that holds sessions: it has no endpoint."""
+    state = GroupState.BUSY if sessions else GroupState.IDLE
+    return group(name, *pods, **{"state": state, "load": Load(sessions=sessions), **changes})
+
+
 def drain_of(*groups: str) -> PoolStatus:
     return PoolStatus(drains=tuple(Drain(group=name, since=NOW - 5, deadline=NOW + 70) for name in groups))
 
@@ -74,6 +80,14 @@ def test_of_two_busy_groups_the_one_with_fewer_requests_is_drained() -> None:
     assert only_action(swapped, MarkDrain).group == "many"
 
 
+def test_of_two_groups_that_hold_sessions_the_one_with_fewer_of_them_is_drained() -> None:
+    video = pool(replicas=1)
+    few, many = holding("few", "a0", sessions=1), holding("many", "b0", sessions=2)
+    assert only_action(two_groups(video, few, many), MarkDrain).group == "few"
+    more = replace(few, load=Load(sessions=3))
+    assert only_action(two_groups(video, more, many), MarkDrain).group == "many"
+
+
 def test_a_group_without_requests_is_drained_before_any_other() -> None:
     video = pool(replicas=1)
     observation = two_groups(video, serving("busy", "a0", requests=1), serving("idle", "b0"))
@@ -101,6 +115,19 @@ def draining(state: GroupState, *, requests: int = 0, status: PoolStatus | None 
 def test_a_group_stays_until_it_has_reported_that_it_drains_and_is_empty(observation: Observed) -> None:
     assert actions_of(observation, ScaleDown) == []
     assert plan(observation).requeue_after_s <= 2
+
+
+@pytest.mark.parametrize(
+    ("state", "removed"), [(GroupState.IDLE, False), (GroupState.BUSY, False), (GroupState.DRAINING, True)]
+)
+def test_a_group_without_sessions_is_removed_once_it_has_reported_that_it_drains(
+    state: GroupState, removed: bool
+) -> None:
+    """Until then it may have taken a session that it has not reported yet."""
+    marked = holding("a", "a0", state=state, drain=True)
+    video = pool(replicas=1, status=drain_of("a"))
+    observation = two_groups(video, marked, holding("b", "b0", sessions=5))
+    assert bool(actions_of(observation, ScaleDown)) == removed
 
 
 def test_a_drained_group_is_removed() -> None:

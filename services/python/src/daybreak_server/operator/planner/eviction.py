@@ -39,8 +39,9 @@ def may_evict(placement: GroupPlacement, *, now: float, drains: Drains) -> bool:
     """Whether its hosts may go now: no group on them is busy, unless its drain deadline has passed.
 
     The same plan marks an idle group before it names the hosts. The precondition for naming them then finds that the
-    group has drained, or that it took a task just before the mark. A group that answers requests must have drained
-    before the plan, because it takes requests until it sees the mark, when it next refreshes its registration.
+    group has drained, or that it took a task just before the mark. A group that answers requests or holds sessions must
+    have drained before the plan: what the store knows of them is what the group reported when it last refreshed its
+    registration, which is also when it sees the mark.
     """
     if placement.groups:
         return all(_may_leave(group) or overdue(group, now=now, drains=drains) for group in placement.groups)
@@ -50,22 +51,23 @@ def may_evict(placement: GroupPlacement, *, now: float, drains: Drains) -> bool:
 
 
 def _may_leave(group: GroupRecord) -> bool:
-    return drained(group) if _answers_requests(group) else not is_busy(group)
+    return drained(group) if _reports_load(group) else not is_busy(group)
 
 
 def drained(group: GroupRecord) -> bool:
     """Whether the group is marked to drain and holds no work, so that it can no longer get any.
 
-    The store gives no task to a group with the mark. Requests do not come from the store: a group that answers them
-    must also have reported that it drains.
+    The store gives no task to a group with the mark. Requests do not come from the store, and a session counts once its
+    group has reported it: such a group must also have reported that it drains.
     """
-    if _answers_requests(group) and group.state is not GroupState.DRAINING:
+    if _reports_load(group) and group.state is not GroupState.DRAINING:
         return False
     return group.drain and not is_busy(group)
 
 
-def _answers_requests(group: GroupRecord) -> bool:
-    return group.endpoint is not None and is_ready(group)
+def _reports_load(group: GroupRecord) -> bool:
+    """Whether the group answers requests or holds sessions, so that its load is what it last reported."""
+    return (group.endpoint is not None or group.load is not None) and is_ready(group)
 
 
 def overdue(group: GroupRecord, *, now: float, drains: Drains) -> bool:
