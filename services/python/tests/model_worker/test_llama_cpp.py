@@ -15,7 +15,6 @@ from testkit.workers import WorkerGateway, WorkerProcess
 pytestmark = pytest.mark.skipif(
     llama.model_file() is None, reason=f"a llama.cpp server is not installed: {llama.INSTALL}"
 )
-ENGINES = {"llama.cpp": {"command": llama.engine_command()}}
 PATH = "/v1/chat/completions"
 
 
@@ -29,7 +28,7 @@ def test_a_worker_serves_a_real_model(
         "args": {"ctx_size": 512},
     }
     gateway.want("w1", {**smol, "memory_bytes": 400 << 20})
-    worker = start_worker(engines=ENGINES)
+    worker = start_worker(engines={"llama.cpp": {"command": llama.engine_command()}})
     gateway.wait_for("w1", "smol", "ready")
     question = {"model": "smol", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
     with worker.client() as client:

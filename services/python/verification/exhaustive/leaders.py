@@ -1,4 +1,4 @@
-"""Two leaders, a client and time around the small store: every step that any of them may take next.
+"""The possible steps of two leaders, a client and time around the small store.
 
 A leader knows only the replies that it received. It has one of three states:
 
@@ -68,7 +68,7 @@ class World:
 
     @property
     def start(self) -> State:
-        """Nothing has been submitted, and both leaders are idle."""
+        """The start state. No task has been submitted, and both leaders are idle."""
         return State(start(self.tasks), (IDLE, IDLE))
 
     def run(self, tasks: Tasks, script: Label) -> Ran:
@@ -225,7 +225,7 @@ def _swapped(task: Values) -> Values:
 
 @cache
 def settled(task: Values) -> Values:
-    """A task without the counters that nothing uses any more."""
+    """A task without the counters that no step uses any more."""
     t = Task(task)
     if t.releases >= RELEASES:
         t.failures = 0

@@ -1,7 +1,7 @@
-"""Decides from a history of requests alone which promises of a serving pool were broken. Pure.
+"""Decides which promises of a serving pool were broken, from a history of requests alone. Pure.
 
-The history has what clients sent and got, what groups ran, and the faults that were injected. Each rule is a pure
-function that yields the violations of one promise:
+The history has the requests of clients and their answers, the runs of groups, and the injected faults. Each rule is a
+pure function that yields the violations of one promise:
 
 * ``answered``: each request is answered within its deadline, unless its answer had begun when it broke off.
 * ``cut_by_a_fault``: an answer that had begun breaks off only if its group or its gateway was killed.
@@ -40,7 +40,8 @@ def check(lines: Iterable[Line]) -> Verdict:
 
 
 def answered(seen: ServingObservations) -> Iterator[Violation]:
-    """Each request gets a complete answer within its deadline, or one that had begun."""
+    """Each request gets a complete answer within its deadline, unless its answer had begun when it broke
+    off."""
     if not seen.settled:
         yield _violation("unsettled", None, "the history ends before the clients")
     for request in seen.requests.values():
@@ -56,7 +57,8 @@ def answered(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def cut_by_a_fault(seen: ServingObservations) -> Iterator[Violation]:
-    """Only the death of its gateway or of its group cuts an answer off, or breaks a connection to a gateway."""
+    """An answer is cut off, or a connection to a gateway breaks, only if the gateway or the group was
+    killed."""
     for request in seen.requests.values():
         for send in request.sends:
             if send.kind == "complete":
@@ -77,7 +79,8 @@ def cut_by_a_fault(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def _is_still_down(seen: ServingObservations, send: Send, deaths: Iterable[float]) -> bool:
-    """Whether the gateway was killed and has answered nobody since. On a busy machine its restart takes long."""
+    """Whether the gateway was killed and has sent no answer since. On a busy machine, its restart takes
+    long."""
     return any(
         at <= send.began
         and not any(at + NOTICED_S < first < send.began for first in seen.answers(send.gateway))
@@ -86,7 +89,7 @@ def _is_still_down(seen: ServingObservations, send: Send, deaths: Iterable[float
 
 
 def complete(seen: ServingObservations) -> Iterator[Violation]:
-    """An answer has exactly the bytes that were asked for, and a part of one has the first of them."""
+    """A complete answer has exactly the expected bytes, and a cut-off answer has a prefix of them."""
     for request in seen.requests.values():
         for send in request.sends:
             if send.status != 200:
@@ -99,7 +102,7 @@ def complete(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def no_retry_after_first_byte(seen: ServingObservations) -> Iterator[Violation]:
-    """Nobody sends or runs a request after the first byte of its answer."""
+    """No client sends a request, and no group runs it, after the first byte of its answer."""
     for request in seen.requests.values():
         begun = [send.first for send in request.sends if send.first is not None and send.status == 200]
         if not begun:
@@ -116,7 +119,7 @@ def no_retry_after_first_byte(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
-    """A gateway gives up on a group only if it was killed: busy is not dead."""
+    """A gateway sends a request to another group only if the first group was killed, not if it is busy."""
     for request in seen.requests.values():
         for run, following in pairwise(request.runs):
             if run.send != following.send:
@@ -138,7 +141,7 @@ def bounded(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def accounted(seen: ServingObservations) -> Iterator[Violation]:
-    """What clients got and what groups ran fits together."""
+    """The answers of clients match the runs of groups."""
     for line in seen.strays:
         yield _violation("stray", None, f"no request, or no beginning, belongs to {line}")
     for request in seen.requests.values():
@@ -153,7 +156,7 @@ def accounted(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def no_orphans(seen: ServingObservations) -> Iterator[Violation]:
-    """Whatever ends a worker ends its engines."""
+    """No engine outlives its worker, whatever ended the worker."""
     for pid, worker in seen.orphans.items():
         yield _violation("orphan", None, f"process {pid}, an engine of {worker}, outlived it")
 

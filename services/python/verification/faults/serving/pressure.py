@@ -1,5 +1,5 @@
-"""Promises under pressure: full, slow and frozen groups keep their place, streams that break off never look complete,
-and all faults at once.
+"""Tests promises under pressure. Full, slow and frozen groups keep their place, streams that break off never
+look complete, and all faults happen at once.
 
 A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its
 setting minus the time since the last refresh of the group's record, minus the time since the last tick. Each
@@ -96,7 +96,7 @@ def run_streams(context: ScenarioContext) -> list[Row]:
 
 @scenario("mixed-serving", "every fault at once, by seed, in a pool of groups of two ranks")
 def run_mixed(context: ScenarioContext) -> list[Row]:
-    """Kill, stop and freeze whatever the seed says."""
+    """Inject the kills, stops and freezes that the seed determines."""
     faults, wanted = context.times(16, 150), context.times(1000, 8000)
     rng = random.Random(context.seed)
     with trial(context, groups=3, ranks=2, lease_s=LEASE_S) as run:

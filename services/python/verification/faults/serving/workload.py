@@ -1,10 +1,10 @@
-"""The workload of the scenarios: it answers each request as its :class:`Wish` asks, and writes a log of its runs.
+"""The workload of the scenarios. It answers each request as its :class:`Wish` asks, and writes a log of its runs.
 
-Each leader appends to a file of its own, one JSON line when a run begins and one when it ends. A line is one ``write``
-to the operating system, so it survives the death of the process. Times are ``time.monotonic()``, which all processes
-of a machine share.
+Each leader has a separate file. It appends one JSON line when a run begins and one when the run ends. A line
+is one ``write`` to the operating system, so it survives the death of the process. Times are
+``time.monotonic()``, which all processes of a machine share.
 
-The pool needs the option ``runs``: the folder of these files.
+The pool's option ``runs`` names the folder of these files.
 """
 
 from __future__ import annotations

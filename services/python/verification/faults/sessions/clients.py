@@ -1,4 +1,4 @@
-"""Promises whatever clients do: many at once, silent ones, and audio that is absurd."""
+"""Tests promises with difficult clients: many at once, silent clients, and clients that send absurd audio."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TIMEOUT_S = 3.0
 
 @scenario("sessions-many", "50 clients speak at once, and a group is killed")
 def run_many(context: ScenarioContext) -> list[Row]:
-    """All sessions of the killed group fit into the others."""
+    """Kill one group. All of its sessions fit into the others."""
     clients = context.times(50, 100)
     with trial(context, scripts(clients, 6.0), groups=2, watchdogs=True) as run:
         run.clients.wait_for_texts(2)
@@ -44,7 +44,8 @@ def run_many(context: ScenarioContext) -> list[Row]:
 
 @scenario("sessions-silent", "silent clients: their sessions end, and others get their places")
 def run_silent(context: ScenarioContext) -> list[Row]:
-    """The group has places for the silent ones only; the others wait until these are idle."""
+    """The group has places for the silent clients only. The other clients wait until the sessions of the
+    silent ones are idle."""
     count = context.times(3, 30)
     silent = [Script(number=number, seconds=60.0, silent_after_s=1.0) for number in range(count)]
     late = [Script(number=count + number, seconds=9.0) for number in range(count)]
@@ -63,7 +64,7 @@ def run_silent(context: ScenarioContext) -> list[Row]:
 
 
 def _left(run: Trial) -> list[str]:
-    """The audio and turns that are left in the journals, and the places of groups that are still taken."""
+    """The remaining audio and turns in the journals, and the remaining entries of sessions in groups."""
     keys = run.cluster.keys(POOL)
     with run.cluster.client() as client:
         patterns = [keys.of(kind, "*") for kind in ("session_audio", "session_turns", "group_sessions")]
@@ -75,7 +76,8 @@ def _left(run: Trial) -> list[str]:
     "absurd audio is refused with a message that names the cause, and its session continues",
 )
 def run_absurd(context: ScenarioContext) -> list[Row]:
-    """NaN, infinities, integers sent as floats, frames within samples, frames that are too large, wrong rates."""
+    """Send NaN, infinities, integers as floats, frames that end within a sample, frames that are too large,
+    and wrong rates."""
     size = int(FRAME_S * SAMPLE_RATE)
     nonsense = {5: math.nan, 9: math.inf, 13: -math.inf, 17: 20_000.0, 21: 3e38}
     absurd = {at: array("f", [*[0.25] * (size - 1), value]).tobytes() for at, value in nonsense.items()}

@@ -32,7 +32,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.post("/v1/sessions", **specs.OPEN)
     async def open_session(request: Request, caller: Caller) -> Response:
-        """Open a session: speech in, translated text out."""
+        """Open a session, which translates speech while it arrives."""
         body = await read_json(request, max_bytes=ctx.services.settings.http.max_body_bytes)
         try:
             wanted = OpenSessionRequest.model_validate(body)

@@ -1,1 +1,1 @@
-"""What every group of ranks needs, whatever engine runs on it: leases, watchdog, heartbeat, artifacts, progress."""
+"""The parts that every engine shares: leases, watchdog, heartbeat, artifacts and progress."""

@@ -1,12 +1,13 @@
-"""What an attempt leaves in the blob store: checkpoints while it runs, artifacts after it has ended.
+"""The files of an attempt in the blob store: checkpoints while it runs, artifacts after it has ended.
 
 Artifacts are at ``<task>/<token>/<name>``. The token is the lease's, so two attempts never write the same key, and an
 attempt that lost its task removes only its own files. If a retried upload finds its key taken, an earlier call has
 stored the file and its reply was lost.
 
-Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work, one at a
-time. The record's pointer moves with a fenced report; only then is the file of the previous checkpoint deleted. The
-gateways delete what is left behind (the *sweeper*), so after a failed deletion a file only stays for longer.
+Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work,
+one at a time. The record's pointer moves with a fenced report; only then is the file of the previous
+checkpoint deleted. The gateways delete leftover files (the *sweeper*), so after a failed deletion a file only
+stays for longer.
 """
 
 from __future__ import annotations

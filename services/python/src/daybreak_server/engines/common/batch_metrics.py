@@ -1,4 +1,4 @@
-"""What a rank measures of a workload that computes requests in batches. None of the calls ever raises."""
+"""The measurements of a rank whose workload computes requests in batches. None of the calls ever raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running task sees of its group: on followers only the snapshot to resume from."""
+"""The context of a running task. On followers, it has only the snapshot to resume from."""
 
 from __future__ import annotations
 

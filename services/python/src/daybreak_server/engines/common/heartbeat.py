@@ -1,4 +1,4 @@
-"""When the work last advanced, and how long it may take to advance again.
+"""Records when the work last advanced, and how long it may take to advance again.
 
 The work thread beats the heartbeat whenever work has advanced: at each step, after each part of an upload,
 and while a model downloads. Each beat may name the activity that begins now and set the limit for it: a step

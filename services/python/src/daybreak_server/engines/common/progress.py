@@ -1,4 +1,5 @@
-"""Which progress events are due, and how long a task will still take. Pure, except for a clock that is passed in."""
+"""Decides which progress events are due, and estimates the remaining time of a task. Pure, except for a clock
+that is passed in."""
 
 from __future__ import annotations
 

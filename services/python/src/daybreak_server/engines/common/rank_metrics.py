@@ -1,4 +1,4 @@
-"""What a rank measures about its work: steps, phases, attempts, and the age of its heartbeat and lease.
+"""The measurements of a rank about its work: steps, phases, attempts, and the age of its heartbeat and lease.
 
 The work itself makes these calls, so each takes only a few microseconds, and none of them ever raises.
 """
@@ -17,7 +17,7 @@ from daybreak_server.ports.metrics import Meter, NoMeter
 
 _log = logging.getLogger(__name__)
 PHASES_MAX = 20
-"""Phases with series of their own. If a workload names more, the further ones share the label ``other``."""
+"""Phases with separate series. If a workload names more, the further ones share the label ``other``."""
 BROKEN = "broken"
 """The outcome of an attempt whose group could not continue."""
 LOST = "lost"
@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 def harmless(method: F) -> F:
-    """Log what a measurement raises, once for each method: the work that is measured must not notice."""
+    """Log the errors of measurements, once for each method, so that they do not disturb the work."""
     failed: list[str] = []
 
     @functools.wraps(method)

@@ -13,10 +13,10 @@ command line because it holds the store's password. A line follows for each new 
 it only when something other than its task has changed, so a new task costs no message. The heartbeat and the leases
 are in shared memory (:mod:`~daybreak_server.engines.common.shared_heartbeat`).
 
-The watchdog keeps no state that matters. When it dies, the lease renewer starts it again
-(:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. A watchdog that cannot
-start, dies or does not answer never stops the leader's work: the lease renewer alone keeps the lease. What the process
-does is in :mod:`~daybreak_server.engines.common.watchdog_process`.
+The watchdog keeps no state that must survive. When it dies, the lease renewer starts it again
+(:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. A watchdog that
+cannot start, dies or does not answer never stops the leader's work: the lease renewer alone keeps the lease.
+What the process does is in :mod:`~daybreak_server.engines.common.watchdog_process`.
 """
 
 from __future__ import annotations

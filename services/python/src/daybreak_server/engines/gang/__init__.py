@@ -2,7 +2,7 @@
 
 From the inside out:
 
-* ``verdict``        pure: decides what all ranks do next, from their reports and the store's control bits
+* ``verdict``        decides what all ranks do next, from their reports and the store's control bits (pure)
 * ``channel``        framed messages between two ranks
 * ``control_group``  the star of channels between the leader and its followers
 * ``rendezvous``     how the ranks of a new group find each other

@@ -68,7 +68,7 @@ class ControlGroup(Protocol):
     def failure(self, *, now: bool = False) -> RankReport | None:
         """Return why the group can reach no further agreement, or ``None``. Other threads may call this.
 
-        With ``now``, a rank that failed counts at once, without its grace period.
+        With ``now``, a rank that failed is reported at once, without its grace period.
         """
 
     def wants_to_leave(self) -> bool:

@@ -9,9 +9,9 @@ A workload's ``run`` is a generator that every rank executes. Each ``yield`` is 
    rank enters a collective that another has left.
 
 When the attempt ends early, the generator is closed, which raises ``GeneratorExit`` at its ``yield``. After ``BREAK``
-it is not closed: its cleanup could wait for ranks that never come, and the process ends anyway.
+it is not closed, because its cleanup could wait for ranks that never arrive, and the process ends anyway.
 
-The points are numbered from 1. Two ranks that report different numbers are not in lockstep any more.
+The points are numbered from 1. Two ranks that report different numbers are no longer in lockstep.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a rank gets from the process that runs it."""
+"""The dependencies that a rank gets from the process that runs it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RankDeps:
     local_rank: int = 0
     """The index of the rank's device among those that this process sees."""
     label: str = ""
-    """What people call this node (a pod's name); empty: ``host``."""
+    """The name of this node for people, such as a pod's name. If it is empty, ``host`` is used."""
     watchdog: Callable[[], Watchdog] | None = None
     """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)

@@ -1,4 +1,5 @@
-"""What a leader measures about its requests. Every request makes these calls, so none of them ever raises."""
+"""The measurements of a leader about its requests. Every request makes these calls, so none of them ever
+raises."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ class RequestOutcome(StrEnum):
 
 
 class TokenKind(StrEnum):
-    """What a token of a request is."""
+    """The kind of a token of a request."""
 
     INPUT = "input"
     OUTPUT = "output"

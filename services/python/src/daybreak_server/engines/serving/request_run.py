@@ -77,7 +77,7 @@ class RequestRun:
                 verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
         except GroupBrokenError as exc:
             failure = self._control_group.failure(now=True)
-            if failure is not None and failure.code == RANK_LOST:  # the request may not be to blame
+            if failure is not None and failure.code == RANK_LOST:  # the request may not be the cause
                 exchange.stop(Stop.BROKEN)
                 exchange.abandon()
             else:

@@ -1,5 +1,5 @@
 #!lua
--- Appends audio to a session. What the journal already has is skipped.
+-- Appends audio to a session, and skips audio that the journal already has.
 -- Answers {`session`, the session}, {`gap`, the position from which audio must be sent}, {`backlog`} if too much audio
 -- is not processed yet, {`ended`, why} or {`unknown`}.
 local function run(ARGV)

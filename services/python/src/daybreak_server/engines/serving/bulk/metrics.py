@@ -1,4 +1,5 @@
-"""What a leader measures about the lines of its tasks. The work makes these calls, so none of them ever raises."""
+"""The measurements of a leader about the lines of its tasks. The work makes these calls, so none of them ever
+raises."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from daybreak_server.ports.metrics import Meter, NoMeter
 
 
 class LineOutcome(StrEnum):
-    """What a line of the output has."""
+    """The kind of a line of the output."""
 
     COMPUTED = "computed"
     """A result."""

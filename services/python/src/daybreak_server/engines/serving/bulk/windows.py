@@ -77,7 +77,7 @@ class Windows:
     def results(self, lines: Iterator[Line]) -> Iterator[Window | None]:
         """The windows in order, and ``None`` where the work advances before the next one is ready.
 
-        :raises Exception: what ``compute`` raised, if it is not to be blamed on a line.
+        :raises Exception: the error of ``compute``, if no single line caused it.
         """
         waiting: deque[tuple[list[Line], Future[Sequence[Result]]]] = deque()
         source = windows_of(lines)
@@ -95,7 +95,7 @@ class Windows:
                 yield None
 
     def close(self) -> None:
-        """Give up what is still computed. Does not wait: a model may hang."""
+        """Abandon the windows that are still computed. Does not wait, because a model may hang."""
         self._closed.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
