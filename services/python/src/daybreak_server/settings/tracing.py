@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from daybreak_server.settings.rules import fitting
 from daybreak_server.settings.rules.addresses import CollectorUrl
-from daybreak_server.settings.rules.numbers import Ratio
+from daybreak_server.settings.rules.numbers import PerSecond, Ratio
 from daybreak_server.settings.section import Section, checked
 
 
@@ -29,7 +29,7 @@ class TracingSettings(Section):
         "It is decided when the submit or the request arrives. If that has a `traceparent`, the caller's decision is "
         "kept.",
     )
-    max_per_s: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+    max_per_s: PerSecond = Field(
         10.0,
         description="The most traces that a gateway begins per second; the other tasks and requests have none. Traces "
         "that callers have sampled do not count.",

@@ -39,6 +39,7 @@ Replicas = Annotated[int, Field(ge=0, le=100), _Number]
 Bytes = Annotated[int, Field(ge=1, le=1 << 40), _Number]
 Port = Annotated[int, Field(ge=0, le=65_535), _Number]
 Ratio = Annotated[float, Field(ge=0, le=1), _Number]
+PerSecond = Annotated[float, Field(gt=0, le=1_000_000), _Number]
 Share = Annotated[float, Field(ge=1e-6, le=1e6), _Number]
 """A weight. GPU-seconds are divided by it, and the sums must stay finite."""
 Processors = Annotated[float, Field(ge=0, le=100_000), _Number]
