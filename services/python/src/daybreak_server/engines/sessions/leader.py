@@ -8,12 +8,8 @@ measures the lag. All calls to the store run on other threads
 A group that is asked to drain or to leave claims no more sessions. It continues to serve its sessions, and
 releases them as soon as other groups have room for them, or after ``drain_s``. When the process dies, its
 watchdog deregisters the group, which releases its sessions at once. Without a watchdog, other groups can
-<<<<<<< HEAD
-claim them when their leases end. :mod:`daybreak_server.domain.sessions` explains how a session moves to another group.
-=======
 claim them when their leases end. How a session moves to another group is in
 :mod:`daybreak_server.domain.sessions`.
->>>>>>> names
 """
 
 from __future__ import annotations
