@@ -38,6 +38,11 @@ PROSE = {
     r"for ever": "forever",
     r"nobody asks": "say what is missing",
     r"what is there": "say what exists",
+    r"work(s|ed|ing)? off": "process",
+    r"look(s|ed|ing)? after": "supervise, handle, or say what it does",
+    r"(is|are|be) to blame": "say what the cause is",
+    r"what (has|have) come": "say what has arrived",
+    r"(cost|serve|work)s? nobody": "say which client or process",
     r"the lab": "the fault tests",
 }
 """Words and phrases → what to write instead."""

@@ -171,7 +171,7 @@ _NODES = Row(
 RAY = Dashboard(
     uid="daybreak-ray",
     title="Daybreak / Ray",
-    description="Serve's applications and the nodes of our Ray clusters.",
+    description="Serve's applications and the nodes of Daybreak's Ray clusters.",
     deeper=("daybreak-pool", "daybreak-wake"),
     rows=(_SERVE, _NODES),
 )

@@ -314,7 +314,7 @@ _SCALE = Row(
 WAKE = Dashboard(
     uid="daybreak-wake",
     title="Daybreak / Wake and scale",
-    description="From zero groups to N and back: each phase of a wake, KEDA's value beside ours, and the operator.",
+    description="From zero groups to N and back: each phase of a wake, KEDA's and Daybreak's values, and the operator.",
     deeper=("daybreak-pool", "daybreak-ray"),
     rows=(_WAKES, _SCALE),
 )

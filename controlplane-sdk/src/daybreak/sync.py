@@ -90,7 +90,7 @@ class Client:
         self.sessions = Sessions(
             self._run_operation, self._retry, server=self._config.url, headers=session_headers(options)
         )
-        """Streaming sessions: speech in, translated text out."""
+        """Streaming sessions, which translate speech while it arrives."""
 
     @property
     def url(self) -> str:

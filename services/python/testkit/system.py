@@ -32,7 +32,9 @@ def request(url: str, body: dict[str, Any] | None = None) -> Any:
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL a process and its descendants, which is half a minute faster than Ray's own shutdown."""
     try:
-        descendants = psutil.Process(process.pid).children(recursive=True)
+        parent = psutil.Process(process.pid)
+        parent.suspend()  # otherwise it could start another one in between
+        descendants = parent.children(recursive=True)
     except psutil.NoSuchProcess:
         descendants = []
     for child in descendants:

@@ -1,1 +1,2 @@
-"""What proves Daybreak: reference model, exhaustive search, fault tests, planted bugs, benchmarks and their results."""
+"""Programs that verify Daybreak: reference model, exhaustive search, fault tests, planted bugs, benchmarks
+and their results."""

@@ -1,4 +1,4 @@
-"""Streaming sessions: speech in, translated text out. ``docs/wire-sessions.md`` explains each field."""
+"""Streaming sessions, which translate speech while it arrives. ``docs/wire-sessions.md`` explains each field."""
 
 from __future__ import annotations
 

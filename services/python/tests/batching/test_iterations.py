@@ -273,7 +273,7 @@ def test_rules_become_settings_and_come_back() -> None:
 
 
 def calls_of_a_step(waiting: int) -> int:
-    """How many Python functions and C functions a step calls while so many sessions wait in each queue."""
+    """How many Python functions and C functions a step calls while this many sessions wait in each queue."""
     scheduler: Scheduler[str] = Scheduler(IterationRules(max_batch_size=4))
     for number in range(waiting):
         scheduler.decode_ready(f"d{number}", 0.0)

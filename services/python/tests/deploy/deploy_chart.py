@@ -70,7 +70,10 @@ def _rendered(values: tuple[str, ...], inline: str, kinds: tuple[str, ...], char
     )
     if result.returncode:
         raise RefusedError(result.stderr)
-    return Rendered(tuple(item for item in yaml.safe_load_all(result.stdout) if item))
+    objects = yaml.load_all(
+        result.stdout, yaml.CSafeLoader
+    )  # as safe as, and much faster than, `safe_load_all`
+    return Rendered(tuple(item for item in objects if item))
 
 
 def render(

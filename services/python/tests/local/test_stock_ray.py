@@ -19,7 +19,7 @@ from daybreak_server.adapters.ray.fast_start import TESTED_SERIES
 from daybreak_server.adapters.ray.fast_start_environment import FAST_START_ENVIRONMENT
 from daybreak_server.local.instance import free_port
 from testkit.ray_versions import make_ray, renamed
-from testkit.system import System
+from testkit.system import System, kill_tree
 from testkit.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -61,17 +61,21 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(parent, ignore_errors=True)
 
 
-@pytest.fixture(params=["a private name is missing", "an unknown version", "the setting is off"])
-def why(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[dict[str, str], str]:
-    """Environment variables that force the stock start, and the reason that the warning must give."""
-    match request.param:
-        case "a private name is missing":
-            # A tested series, even if the installed Ray belongs to another one.
-            fake_ray = make_ray(tmp_path / "ray", *renamed(PRIVATE_NAME), version=f"{TESTED_SERIES[0]}.99")
-            return {"PYTHONPATH": str(fake_ray)}, f"{PRIVATE_NAME} is missing"
-        case "an unknown version":
-            fake_ray = make_ray(tmp_path / "ray", version="2.99.0")
-            return {"PYTHONPATH": str(fake_ray)}, "Ray 2.99.0 is installed"
+Why = tuple[dict[str, str], str]
+"""Environment variables that force the stock start, and the reason that the warning must give."""
+PRIVATE, UNKNOWN, OFF = "a private name is missing", "an unknown version", "the setting is off"
+
+
+@pytest.fixture(params=[PRIVATE, UNKNOWN, OFF])
+def why(request: pytest.FixtureRequest, tmp_path: Path) -> Why:
+    """Each reason for the stock start. It is always the same start, so tests that start a whole Ray take one reason."""
+    if request.param == PRIVATE:
+        # A tested series, even if the installed Ray belongs to another one.
+        fake_ray = make_ray(tmp_path / "ray", *renamed(PRIVATE_NAME), version=f"{TESTED_SERIES[0]}.99")
+        return {"PYTHONPATH": str(fake_ray)}, f"{PRIVATE_NAME} is missing"
+    if request.param == UNKNOWN:
+        fake_ray = make_ray(tmp_path / "ray", version="2.99.0")
+        return {"PYTHONPATH": str(fake_ray)}, "Ray 2.99.0 is installed"
     return {"DAYBREAK_RAY__FAST_START": "off"}, "the setting ray.fast_start is off"
 
 
@@ -164,23 +168,33 @@ class Head:
         end(self.process)
 
 
-def test_ray_start_becomes_the_stock_command_with_the_same_arguments(
-    why: tuple[dict[str, str], str], folder: Path
-) -> None:
+def test_ray_start_becomes_the_stock_command_with_the_same_arguments(why: Why, folder: Path) -> None:
     environment, reason = why
+    head = Head(folder, environment)
+    try:
+        process = psutil.Process(head.process.pid)
+        stock = [str(Path(sys.executable).with_name("ray")), *head.arguments]
+        wait_until(
+            lambda: process.cmdline()[-len(stock) :] == stock, 60, "the process to become Ray's command"
+        )
+        assert not set(FAST_START_ENVIRONMENT) & set(process.environ())
+        (line,) = warnings(head.errors)
+        assert reason in line
+    finally:
+        kill_tree(head.process)
+
+
+@pytest.mark.parametrize("why", [PRIVATE], indirect=True)
+def test_a_node_with_the_stock_start_runs_a_task(why: Why, folder: Path) -> None:
+    environment, _ = why
     head = start(lambda: Head(folder, environment))
     try:
-        stock = str(Path(sys.executable).with_name("ray"))
-        command = psutil.Process(head.process.pid).cmdline()
-        assert command[-len(head.arguments) - 1 :] == [stock, *head.arguments]
         raylet = _below(head.process, "raylet")
         assert raylet is not None
         assert not set(FAST_START_ENVIRONMENT) & set(raylet.environ())
         output = wait_until(lambda: _try_a_task(head.port, environment), 180, "the node to run a task")
         assert "answer 42" in output
         assert _below(head.process, "log_monitor.py") is not None, "the stock start has a log monitor"
-        (line,) = warnings(head.errors)
-        assert reason in line
     finally:
         head.end()
 
@@ -248,9 +262,8 @@ class Local:
         self.process.stdin.flush()
 
 
-def test_a_local_ray_starts_with_ray_init_and_leaves_no_process(
-    why: tuple[dict[str, str], str], folder: Path
-) -> None:
+@pytest.mark.parametrize("why", [PRIVATE], indirect=True)
+def test_a_local_ray_starts_with_ray_init_and_leaves_no_process(why: Why, folder: Path) -> None:
     environment, reason = why
     local = start(lambda: Local(folder, environment))
     try:
@@ -265,9 +278,13 @@ def test_a_local_ray_starts_with_ray_init_and_leaves_no_process(
         local.end()
 
 
-def test_the_stock_start_notices_at_once_that_a_part_of_ray_has_died(folder: Path) -> None:
-    local = start(lambda: Local(folder, {"DAYBREAK_RAY__FAST_START": "off"}))
+@pytest.mark.parametrize("why", [UNKNOWN], indirect=True)
+def test_the_stock_start_notices_at_once_that_a_part_of_ray_has_died(why: Why, folder: Path) -> None:
+    environment, reason = why
+    local = start(lambda: Local(folder, environment))
     try:
+        (line,) = warnings(local.errors)
+        assert reason in line
         raylet = _below(local.process, "raylet")
         assert raylet is not None
         local.send("watch")
@@ -284,7 +301,8 @@ def test_a_whole_daybreak_runs_on_a_ray_with_the_stock_start(
     up = systems("up", HOME=str(tmp_path), DAYBREAK_RAY__FAST_START="off", **pool)
     up.ready(800)
     up.wait(up.submit(message="hello", steps=2))
-    assert warnings(up.folder / "logs" / "ray.log")
+    (line,) = warnings(up.folder / "logs" / "ray.log")
+    assert "the setting ray.fast_start is off" in line
     ray = psutil.Process(up.state()["pids"]["ray"])
     assert not set(FAST_START_ENVIRONMENT) & set(ray.environ())
     up.process.terminate()

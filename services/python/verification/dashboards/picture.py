@@ -1,7 +1,8 @@
 """Draws panels of a dashboard as one SVG, without a plotting library.
 
-The panels stand in rows, as wide as on the dashboard; the last panel of a row fills it. Each panel is as high as its
-legend needs. Letters above the graphs stand for what happened in the run; the bottom of the picture explains them.
+The panels stand in rows, as wide as on the dashboard; the last panel of a row fills it. Each panel is as high
+as its legend needs. Letters above the graphs mark the events of the run; the bottom of the picture explains
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _TITLE = 32
 
 
 def draw(title: str, plots: Sequence[Plot], marks: Sequence[tuple[float, str]] = ()) -> str:
-    """The SVG. ``marks``: what happened, and when."""
+    """The SVG. ``marks`` are the events of the run with their times."""
     letters = [(at, letter) for (at, _), letter in zip(marks, string.ascii_lowercase, strict=False)]
     parts, y = [], float(_TITLE + GAP)
     for row in _rows(plots):

@@ -17,11 +17,11 @@ HEIGHT = {
     Kind.TABLE: 52,
     Kind.TIMELINE: 48,
 }
-"""Of a panel without its legend, and without the rows of those kinds that have rows."""
+"""The height of a panel without its legend, and without the rows of those kinds that have rows."""
 _LEFT, _TOP, _RIGHT, _AXIS = 46, 32, 12, 16
 _LINE = 14
 _CHARACTER = 5.9
-"""Width of a character, about."""
+"""The approximate width of a character."""
 SHARE = "share"
 """The unit of ratios; numbers show them in percent."""
 _PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#ca8a04", "#0891b2", "#db2777", "#4b5563")
@@ -50,7 +50,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """A panel: its title, how it is drawn, and what it shows."""
+    """A panel: its title, its kind, and its data."""
 
     title: str
     kind: Kind
@@ -66,7 +66,8 @@ class Plot:
 
     @property
     def shown(self) -> list[Series]:
-        """The series that are drawn: those that are ever above 0, and of many lines the highest."""
+        """The series that are drawn: those that are ever above 0. If there are many lines, only the
+        highest."""
         found = [series for series in self.series if series.points]
         if self.kind in {Kind.LINES, Kind.AREAS} and len(found) > 1:
             found = [series for series in found if series.highest > 0] or found[:1]
@@ -92,7 +93,7 @@ def _colored(series: Series, number: int) -> Series:
 
 
 def legend_height(plot: Plot, width: float) -> float:
-    """Of the legend, and of the rows of a table, a timeline or bars."""
+    """The height of the legend, and of the rows of a table, a timeline or bars."""
     rows = {Kind.TABLE: len(plot.table), Kind.TIMELINE: len(plot.shown), Kind.BARS: len(plot.shown)}
     if plot.kind in rows:
         return rows[plot.kind] * 20.0
@@ -102,7 +103,7 @@ def legend_height(plot: Plot, width: float) -> float:
 
 
 def body(plot: Plot, width: float, height: float, marks: Sequence[tuple[float, str]]) -> str:
-    """What the panel shows below its title."""
+    """The content of the panel below its title."""
     match plot.kind:
         case Kind.TABLE:
             return _table(plot, width)
@@ -182,7 +183,7 @@ def _timeline(plot: Plot, width: float, marks: Sequence[tuple[float, str]]) -> s
 
 
 def _spans(times: Sequence[float]) -> list[tuple[float, float]]:
-    """From and to, where times follow each other within two seconds."""
+    """The intervals in which each time follows the previous one within two seconds."""
     spans: list[tuple[float, float]] = []
     for at in times:
         if spans and at - spans[-1][1] <= 2:

@@ -17,7 +17,7 @@ STRIKES = 2
 RELEASES = 2
 """How many times a task is released without a strike."""
 FAILURES = 1
-"""How many of these releases may come from groups that failed."""
+"""How many of these releases groups that failed may cause."""
 AHEAD = 2
 """Ticks until a task with a start in the future is due."""
 NOBODY, ORPHAN = 3, 2
@@ -63,7 +63,7 @@ class Task:
     strikes: int
     releases: int
     failures: int
-    """How many of the releases came from groups that failed."""
+    """How many of the releases were caused by groups that failed."""
     cancel: bool
     late: bool
     """Its deadline has passed: the start deadline until its first start, afterwards the run deadline."""
@@ -198,7 +198,7 @@ class Store:
         self._move(t, "claim", "R")
         self.leave_queue(t)
         if t.attempt == 0:
-            t.late = False  # from now on the run deadline counts
+            t.late = False  # from now on the run deadline applies
         t.attempt += 1
         t.token = t.attempt
         t.owner, t.leased, t.live = group, True, True

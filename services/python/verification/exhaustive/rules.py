@@ -85,7 +85,8 @@ def wrong_answer(script: tuple[Any, ...], old: Sequence[Task], store: Store, ans
 
 
 def progress(t: Task) -> tuple[int, int]:
-    """How far a task is. No step may decrease it. After a claim, a task runs, is then delayed, and is then queued."""
+    """The progress of a task, which no step may decrease. After a claim, a task runs, is then delayed, and is
+    then queued."""
     if t.state == "-":
         return -1, 0
     return (99, 0) if t.state in ENDED else (t.attempt, _AGE[t.state])

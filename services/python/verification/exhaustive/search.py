@@ -23,10 +23,10 @@ class Found:
     states: list[State] = field(default_factory=list)
     depth: array[int] = field(default_factory=lambda: array("i"))
     reached_from: list[tuple[int, Label]] = field(default_factory=list)
-    """By state: the state before it on the shortest path, and the step between them."""
+    """For each state, the state before it on the shortest path, and the step between them."""
     labels: list[Label] = field(default_factory=list)
     edges: list[array[int]] = field(default_factory=list)
-    """By state: its steps, as the numbers of label, next state, label, next state, …"""
+    """For each state, its steps, as the numbers of label, next state, label, next state, …"""
 
     @property
     def steps(self) -> int:
@@ -183,5 +183,5 @@ def _steps_without_progress(found: Found, at: int) -> set[int]:
 
 
 def _progress(state: State) -> tuple[object, ...]:
-    """What a step must change to be progress: the state and the attempt of each task."""
+    """The state and the attempt of each task. A step that changes them is progress."""
     return tuple([(task[STATE], task[ATTEMPT]) for task in state.tasks])

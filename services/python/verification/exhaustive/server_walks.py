@@ -72,7 +72,7 @@ def _seen(task: Task, *, whole: bool) -> tuple[Any, ...]:
 
 
 def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
-    """Walks from the start state, each with a step of a new kind: as many as are needed, or at most ``most``.
+    """Walks from the start state, each with a step of a new kind. As many as are needed, or at most ``most``.
 
     Each walk takes the shortest path to a state, far ones first, and continues while it finds new kinds of steps.
     """
@@ -256,7 +256,7 @@ class ServerWalk:
         outcome, claims, _ = what.partition(" and claim")
         token = self._settle(store, w, i, number, outcome, w if claims else NOBODY)
         if what.endswith("reply lost"):
-            self.leaders[w] = ("again", i, number)
+            self.leaders[w] = ("resettling", i, number)
         else:
             self.leaders[w] = ("works", *token) if token else IDLE
 

@@ -1,4 +1,4 @@
-"""Decides from a history alone which promises were broken. Pure.
+"""Decides which promises were broken, from a history alone. Pure.
 
 :func:`check` sorts the lines of a history into :class:`Observations` and runs every function of ``CHECKS`` on them.
 Each check is a pure function that yields violations of one promise:
@@ -7,7 +7,7 @@ Each check is a pure function that yields violations of one promise:
 * ``task_history``  attempts, steps, strikes and the end of each task, from its stored events and final record
 * ``streams``       what readers and relays received, compared with the stored events
 * ``files``         artifacts: published, readable, the right bytes, none left over
-* ``accounting``    charged seconds add up; no key is left over
+* ``accounting``    whether charged seconds add up, and no key is left over
 
 A violation names its task, so that you can search the history for it.
 """

@@ -1,9 +1,11 @@
-"""The engine of the fault tests of workers: it answers each request as its :class:`Wish` asks, and logs its runs.
+"""The engine of the fault tests of workers. It answers each request as its :class:`Wish` asks, and logs its runs.
 
-It appends one JSON line to its file when a run begins and one when it ends. A line is one ``write`` to the operating
-system, so it survives the death of the process. Times are ``time.monotonic()``, which all processes of a machine share.
+It appends one JSON line to its file when a run begins and one when the run ends. A line is one ``write`` to
+the operating system, so it survives the death of the process. Times are ``time.monotonic()``, which all
+processes of a machine share.
 
-It is outside the package ``workers``, whose import takes longer than its own start.
+This module is outside the package ``workers``, because the import of that package takes longer than an
+engine's start.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class Engine:
                 self._write("stop", number, attempt)
 
     async def _answer(self, number: int, attempt: int, wish: Wish, gone: asyncio.Task[Any], send: Any) -> str:
-        """Send the answer. The log has its end before the client does. :returns: how it ended."""
+        """Send the answer. The log records the end before the client gets it. :returns: how the answer
+        ended."""
         if not wish.parts:
             self._write("end", number, attempt)
             answer = wish.part(number, 0)

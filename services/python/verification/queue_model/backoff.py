@@ -1,4 +1,4 @@
-"""How long a task waits after a strike: exponential backoff with jitter from the attempt's token.
+"""Computes how long a task waits after a strike: exponential backoff with jitter from the attempt's token.
 
 The token makes the jitter reproducible, so the Lua script and the pure model agree to the millisecond.
 """

@@ -1,4 +1,5 @@
-"""The demand of a pool in the reference model: what each gateway said last, and the groups that this needs."""
+"""The demand of a pool in the reference model: the last report of each gateway, and the groups that the
+requests need."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ class ModelDemand:
         """When each group that is wanted was first needed. It has as many items as groups are wanted."""
 
     def publish(self, gateway: str, requests: int, *, ttl_ms: int) -> int:
-        """A gateway says how many requests it has. Returns the number of groups wanted."""
+        """Record how many requests a gateway has. Returns the number of groups wanted."""
         self.requests.pop(gateway, None)
         if requests:
             self.requests[gateway] = (requests, self._pool.lease_clock + ttl_ms)

@@ -1,9 +1,10 @@
-"""Which task is next: weighted fair shares between tenants, and priority and order within one.
+"""Decides which task is next, by weighted fair shares between tenants, and by priority and order within a
+tenant.
 
-This is start-time fair queueing. Each tenant has a virtual time: its GPU-seconds divided by its weight. The tenant with
-the smallest virtual time is served. It is charged an estimate, which is corrected when the work ends. A tenant that
-returns after a pause starts at the virtual time of the tenant served last: it neither owes anything nor has saved
-anything up, so it cannot starve others.
+This is start-time fair queueing. Each tenant has a virtual time: its GPU-seconds divided by its weight. The
+tenant with the smallest virtual time is served. It is charged an estimate, which is corrected when the work
+ends. A tenant that returns after a pause starts at the virtual time of the tenant served last, so it has no
+debt and no savings with which it could starve others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Describes what a figure was measured on: the machine, the versions, the commit."""
+"""Describes the machine, the versions and the commit with which a figure was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report: what was run, its rows, and on which machine; saved as JSON and loaded again."""
+"""A report of a run, with its rows and its machine. It can be saved as JSON and loaded again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def broken(self) -> bool:
-        """Whether a promise was broken. A time that misses its target breaks no promise."""
+        """Whether a promise was broken. A time that misses its target does not break a promise."""
         return self.held is False and self.unit not in _TIMES
 
 

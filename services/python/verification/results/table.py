@@ -1,7 +1,7 @@
-"""Renders reports as Markdown tables, with what a reader of a page needs.
+"""Renders reports as Markdown tables, for the readers of a page.
 
-A column that no row uses is left out, and so are the rows that are details and the versions of most packages: the
-saved report has them. A baseline is described in the first row that has it.
+A table omits columns that no row uses, rows that are details, and the versions of most packages. The saved report has
+them. A baseline is described in the first row that has it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from verification.results.report import Report, Row
 
 _SHOWN = ("cpu", "cores", "memory", "system", "python", "commit")
-"""What the line below a table says about the machine."""
+"""The facts about the machine in the line below a table."""
 _HIDDEN = ("busy",)
 """Extra values that only the saved report has."""
 _HELD = {True: "yes", False: "**missed**", None: ""}
 
 
 def number(value: float) -> str:
-    """Three significant digits, thousands apart: 12,300 · 4.56 · 0."""
+    """A number with three significant digits and separated thousands: 12,300 · 4.56 · 0."""
     if value == 0:
         return "0"
     if abs(value) >= 1000 or value == int(value):

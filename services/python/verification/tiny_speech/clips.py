@@ -1,7 +1,7 @@
 """Renders the clips of the package: `python -m verification.tiny_speech.clips`.
 
-Three held-out sentences in held-out voices, with faint noise, as WAV files, and a JSON file with what they say and what
-should be written. WAV files are the output of eSpeak NG, not a part of it.
+The clips are three held-out sentences in held-out voices, with faint noise, as WAV files. A JSON file has
+their words and the expected text. WAV files are the output of eSpeak NG, not a part of it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Draws sentences ahead: `python -m verification.tiny_speech.draw --out DIR --sentences 6000 --seed 1`.
 
-For each seed, one file of log-mel frames (float16) and one JSON line a sentence: where its frames are, its words, when
-each ends, and its target tokens. Run one process a core with different seeds.
+For each seed, it writes one file of log-mel frames (float16), and one JSON line for each sentence with the
+position of its frames, its words, the end of each word, and its target tokens. Run one process per core, with
+different seeds.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads make products this small slower
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads make such small products slower
 
 import argparse
 import json

@@ -1,4 +1,5 @@
-"""Spoken sentences with references, as a client would stream them: for the score, the clips, and long sessions."""
+"""Spoken sentences with references, as a client would stream them. The score, the clips and long sessions use
+them."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from verification.tiny_speech.synthesis import HELD_OUT_VOICES, TRAIN_VOICES, Fl
 
 
 class Item(NamedTuple):
-    """Audio as 16-bit PCM, and what should be written: the tokens, and when each is due."""
+    """Audio as 16-bit PCM, the expected tokens, and the time when each is due."""
 
     audio: bytes
     english: list[str]
@@ -39,7 +40,8 @@ def make_items(
     noise_db: float | None = None,
     tail: float = 0.6,
 ) -> list[Item]:
-    """Single sentences, each with a pause before it. ``noise_db``: speech over noise; ``None``: 12 to 35 dB.
+    """Single sentences, each after a pause. ``noise_db`` is the power of speech over noise; ``None`` means 12
+    to 35 dB.
 
     The audio ends ``tail`` seconds after the last word.
     """

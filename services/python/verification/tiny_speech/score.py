@@ -54,7 +54,8 @@ def load(model: Path | None) -> Speech:
 
 
 def translate(speech: Speech, items: Sequence[Item], language: str, blocks: int) -> list[list[Written]]:
-    """What the model writes for each item, in batches of up to 32 sessions, in turns of ``blocks`` blocks."""
+    """The output of the model for each item, in batches of up to 32 sessions, in turns of ``blocks``
+    blocks."""
     written: list[list[Written]] = []
     for at in range(0, len(items), BATCH):
         written += _batch(speech, items[at : at + BATCH], language, blocks)
@@ -99,7 +100,8 @@ def exact(items: Sequence[Item], written: Sequence[Sequence[Written]], language:
 def delays(
     items: Sequence[Item], written: Sequence[Sequence[Written]], language: str, blocks: int
 ) -> list[float]:
-    """For each token of the items that are right: seconds of audio from the end of the last word that it needs."""
+    """For each token of the correct items, the seconds of audio since the end of the last word that it
+    needs."""
     right = exact(items, written, language)
     return [
         (token.turn + 1) * blocks * BLOCK_SECONDS - (due - MARGIN)
@@ -132,7 +134,7 @@ class _Recording(NamedTuple):
 
 
 def _recorded(speech: Speech, items: Sequence[Item], language: str) -> list[_Recording]:
-    """The tokens of each item and the logits that they were chosen from."""
+    """The tokens of each item, and the logits from which they were chosen."""
     rows: dict[int, list[Tensor]] = {}
     step = speech._lm.step
 
@@ -195,7 +197,7 @@ class _Scores:
         print(f"{row.what}: {row.value:.1f} {row.unit}; {row.target} {row.note}", flush=True)
 
     def silence(self) -> None:
-        """Sounds without speech: nothing should be written."""
+        """Sounds without speech, for which the model should write no token."""
         rng, samples = np.random.default_rng(3), 30 * SAMPLE_RATE
         sounds = {
             "digital silence": np.zeros(samples),
@@ -222,7 +224,7 @@ class _Scores:
         self.add(Row(what, equal, f"of {len(items)}", target="all", held=equal == len(items), note=note))
 
     def session(self, seconds: float, language: str) -> None:
-        """One long session; what its memory grows by after the first 30 s."""
+        """One long session, and the growth of its memory after the first 30 s."""
         item = make_session(seconds, seed=11)
         pair = next(pair for pair in self.speech.shape.pairs if pair.target == language)
         size = 2 * self.speech.shape.block_samples * 2

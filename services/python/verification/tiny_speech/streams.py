@@ -1,7 +1,7 @@
 """Training examples: streams of many sentences with pauses and noise, cut into turns.
 
-A model that was trained on single sentences fails from the second sentence of a session on, so every example is a
-stream. Some streams are noise alone, in which nothing is written.
+A model that was trained on single sentences fails at the second sentence of a session, so every example is a
+stream. Some streams are noise alone, without tokens.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def due_tokens(targets: Sequence[Sequence[int]], word_ends: Sequence[float]) -> 
 
 
 class Row(NamedTuple):
-    """One stream as the language model reads it. Each list has an entry a position."""
+    """One stream as the language model reads it. Each list has one entry per position."""
 
     speech: list[int]
     """The number of the speech embedding, or -1 where a token stands."""
     tokens: list[int]
     labels: list[int]
     starts: list[int]
-    """The first position that this one sees."""
+    """The first position that this position attends to."""
 
 
 def interleave(due: Sequence[Due], turns: int, blocks: int, language: str, embeddings: int) -> Row:
@@ -88,7 +88,7 @@ def interleave(due: Sequence[Due], turns: int, blocks: int, language: str, embed
 
 
 class Batch(NamedTuple):
-    """What a training step takes."""
+    """The input of a training step."""
 
     mel: Tensor
     speech: Tensor
@@ -145,7 +145,7 @@ class Streams:
     def _with_noise(self, mel: Floats, gain: float, silent: bool) -> Floats:
         """Adds noise as power, normalises, and hides two bands in half of the streams.
 
-        Some noises begin or end inside the stream: the end of a session is followed by digital silence.
+        Some noises begin or end inside the stream, because a session ends with digital silence.
         """
         rng = self._rng
         if rng.random() < 0.85:

@@ -4,9 +4,10 @@ The method:
 
 - data: `draw.py` speaks sentences of the grammar ahead; `streams.py` makes streams of many sentences of them;
 - loss: cross-entropy on the tokens of each turn and on its end, and half of CTC over the English words, which
-  teaches the encoder to listen before the language model knows what to ask it;
+  teaches the encoder to recognize words before the language model can use its output;
 - AdamW; warm-up, a plateau, and a linear decay over the last third of the steps;
-- an average of the weights (EMA) is what ships. It is written every 100 steps, so any moment has a model.
+- result: an average of the weights (EMA), which is written every 100 steps, so there is a model at any
+  moment.
 
 Workers are processes of one thread each that average their gradients once a step. The file `decay` in the output
 folder, with a number of steps in it, starts the decay at once and ends the training after that many steps.
@@ -83,7 +84,7 @@ class _Schedule:
         self.decay_from = int(steps * (1 - DECAY))
 
     def look(self, step: int, workers: int) -> None:
-        """All workers do as the first one reads."""
+        """All workers follow the values that the first one reads."""
         requested = torch.tensor([int(self.file.read_text()) if self.file.exists() else 0])
         if workers > 1:
             dist.broadcast(requested, 0)

@@ -1,8 +1,8 @@
 """Reads colour, shape and direction from the pixels of a video, without a model.
 
-The subject is whatever differs from the dark background. Its colour is the nearest of the palette; its
-direction comes from the path of its centre; its shape from moment matching: for each candidate the ideal
-figure with the same area and centre is drawn, and the one that overlaps best over all frames wins.
+The subject is the part that differs from the dark background. Its colour is the nearest of the palette. Its direction
+is that of the path of its centre. Its shape is found by moment matching: for each candidate, the ideal figure with the
+same area and centre is drawn, and the figure with the best overlap over all frames is chosen.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CENTROID: Final = {"circle": 0.0, "square": 0.0, "triangle": (2 * TRIANGLE_BASE 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a video shows. A trait that is not clear is None."""
+    """The traits of the subject of a video. A trait that is not clear is None."""
 
     colour: str | None
     shape: str | None

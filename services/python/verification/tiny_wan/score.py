@@ -1,4 +1,4 @@
-"""Sample the tiny model for every subject and count what came out right."""
+"""Sample the tiny model for every subject, and count the correct videos."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Measures up to which size larger batches pay off.
+"""Measures which batch size is fastest.
 
-On a device with idle units a batch of two takes hardly longer than one item. On a busy CPU it takes twice as long or,
-with padding and a full cache, longer still. So the size is measured: sizes are powers of two, and each has a rate in
-items per second, as an exponentially weighted mean. The limit is the size with the best rate. It doubles as long as
-that pays off. Rates may change with time, so now and then a batch has the next smaller or larger size. The time that
-such a batch is expected to lose is at most a hundredth of the time since the last one.
+On a device with idle units, a batch of two takes hardly longer than one item. On a busy CPU, it takes twice as long or,
+with padding and a full cache, even longer. So this module measures sizes. Sizes are powers of two, and each has a rate
+in items per second, as an exponentially weighted mean. The limit is the size with the best rate. It doubles while each
+doubling raises the rate. Rates may change with time, so now and then a batch tries the next smaller or larger size. The
+time that such a try is expected to lose is at most a hundredth of the time since the last try.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 SAMPLES = 3
-"""How many batches of a size are measured before its rate counts."""
+"""The number of batches of a size that must be measured before its rate is used."""
 EXPLORATION = 0.01
-"""The share of the time that may be lost to batches of a size that is not the best."""
+"""The largest share of the time that tries of other sizes may lose."""
 GAIN = 1.02
-"""A larger size must be faster than a smaller one by this factor: it makes the first item wait longer."""
+"""A larger size must be faster than a smaller one by this factor, because it makes the first item wait
+longer."""
 _WEIGHT = 0.2
 _RARE_WEIGHT = 0.5
 """The weight of a batch if its size was last measured more than ``_RARE_S`` times the batch's duration ago."""
@@ -42,9 +43,9 @@ class _Rate:
 class _Bucket:
     rates: dict[int, _Rate] = field(default_factory=dict)
     explored_smaller: bool = False
-    """Whether the last size that was tried out was the smaller one."""
+    """Whether the last try used the smaller size."""
     explored_at: float = 0.0
-    """When that was, in seconds of work."""
+    """The time of the last try, in seconds of work."""
     seconds: float = 0.0
     """Seconds of work."""
 
@@ -54,7 +55,7 @@ class _Bucket:
         return rate.items_per_s if rate is not None and rate.samples >= SAMPLES else None
 
     def best(self) -> int:
-        """The size that is best as far as is known; each smaller one is clearly slower."""
+        """The best size so far. Each smaller size is clearly slower."""
         best = 1
         for size in sorted(self.rates):
             rate, best_rate = self.rate(size), self.rate(best)
@@ -88,7 +89,7 @@ class SizeLimits:
         best = known.best()
         if known.rate(best) is None:
             return min(best, most)
-        if known.rate(best * 2) is None:  # climb as long as each step pays
+        if known.rate(best * 2) is None:  # climb while each larger size is faster
             return min(best * 2, most)
         other = best * 2 if known.explored_smaller else max(1, best // 2)
         if known.loss(other, best) <= EXPLORATION * (known.seconds - known.explored_at):

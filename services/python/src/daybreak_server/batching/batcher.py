@@ -1,17 +1,18 @@
 """Chooses the items of the next batch.
 
-Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a device pads
-them to the longest. It begins with the item that has waited longest among those of the best priority. Items of the
-same bucket join it in the order of priority and arrival, until it has ``max_batch_size`` items or
-``max_batch_tokens`` tokens.
+Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a
+device pads them to the longest. It begins with the item that has waited longest among those of the best
+priority. Items of the same bucket join it in the order of priority and arrival, until it has
+``max_batch_size`` items or its padded size (items × longest item) would exceed ``max_batch_tokens``.
 
-Items of bulk work have the priority ``BULK``. A batch begins with one of them only while no other item may start, so
-they delay another item by at most the batch that runs when it arrives; and they fill the places that others leave.
-They do not count against ``max_waiting``: otherwise bulk work would make the group refuse requests.
+Items of bulk work have the priority ``BULK``. A batch begins with one of them only while no other item may
+start, so they delay another item by at most the batch that runs when it arrives. They fill the free places of
+other batches. They do not count against ``max_waiting``, because otherwise bulk work would make the group
+refuse requests.
 
-Cancelled and expired items leave the queues before they cost anything. No operation is linear in the number of items
-that wait, except a change of the buckets. A decision is linear in the number of buckets and priorities that have
-items, and in the size of its batch.
+Cancelled and expired items leave the queues before they are computed. No operation is linear in the number of
+items that wait, except a change of the buckets. A decision is linear in the number of buckets and priorities
+that have items, and in the size of its batch.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ BULK = 100
 
 
 class FullError(Exception):
-    """More items would wait than ``max_waiting``."""
+    """More than ``max_waiting`` items would wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +49,20 @@ class Item(Generic[K]):
     priority: int = INTERACTIVE
     """Lower numbers go first."""
     deadline: float = math.inf
-    """When nobody waits for it any more."""
+    """The deadline, after which no caller needs the result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision(Generic[K]):
-    """What an idle executor does next."""
+    """The decision for an idle executor."""
 
     batch: tuple[Item[K], ...] = ()
     """The items to work on now; none if it waits."""
     expired: tuple[Item[K], ...] = ()
     """Items that have left because their deadline has passed."""
     wake_at: float | None = None
-    """When to ask again if no item is added until then. ``None``: only after an item has been added."""
+    """When to ask again if no item is added until then. With ``None``, ask only after an item has been
+    added."""
 
 
 Queue: TypeAlias = "OrderedDict[K, Item[K]]"
@@ -95,7 +97,8 @@ class Batcher(Generic[K]):
 
     @property
     def counted(self) -> int:
-        """How many items wait that count against ``max_waiting``: all but those of bulk work."""
+        """The number of waiting items that count against ``max_waiting``, which are all but those of bulk
+        work."""
         return len(self._waiting) - self._bulk_waiting
 
     def __contains__(self, key: object) -> bool:
@@ -149,7 +152,7 @@ class Batcher(Generic[K]):
         return True
 
     def next(self, now: float) -> Decision[K]:
-        """What an executor that is idle now does next."""
+        """Decide what an idle executor does next."""
         expired = tuple(self._expire(now))
         seed = self._seed(now)
         if seed is None:
@@ -192,7 +195,7 @@ class Batcher(Generic[K]):
                 yield item
         if (
             len(self._deadlines) > 2 * len(self._waiting) + 64
-        ):  # most of them have left: do not keep their deadlines
+        ):  # most of these items have left, so drop their deadlines
             self._deadlines = [
                 entry for entry in self._deadlines if self._waiting.get(entry[2].key) is entry[2]
             ]
@@ -238,9 +241,9 @@ class Batcher(Generic[K]):
                 yield item
 
     def _wake_at(self) -> float | None:
-        """When a batch starts or an item expires, if nothing is added before."""
+        """When the next batch starts or the next item expires, if no item is added before then."""
         times = [entry[0] for entry in self._deadlines[:1]]
-        if self._waiting:  # items wait beside an idle executor only in the mode `timed`
+        if self._waiting:  # only in the mode `timed` do items wait while the executor is idle
             times.append(next(iter(self._waiting.values())).arrived + self._rules.timeout_s)
         return min(times, default=None)
 

@@ -1,8 +1,8 @@
-"""Runs the batches of many callers, on a thread of its own.
+"""Runs the batches of many callers on a separate thread.
 
-Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its own
-items. If a batch raises, its halves run again, and so on, so that only the callers whose items raise get the error:
-a text that breaks a model, or is too much for its memory beside others, costs the others only a few repeats.
+Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its items.
+If a batch raises an error, its halves run again, and so on. So only the callers whose items raise the error get it. If
+a text breaks a model, or does not fit into the memory beside other texts, the other callers only wait for some repeats.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from daybreak_server.batching.rules import Rules
 P = TypeVar("P")
 R = TypeVar("R")
 CANCEL_CHECK_S = 0.1
-"""How often a waiting caller looks whether its own client has gone."""
+"""How often a waiting caller checks whether its client has disconnected."""
 
 
 class ExpiredError(Exception):
@@ -29,7 +29,7 @@ class ExpiredError(Exception):
 
 
 class CancelledError(Exception):
-    """Nobody waits for the results any more."""
+    """No client waits for the results any more."""
 
 
 class ClosedError(Exception):
@@ -38,7 +38,7 @@ class ClosedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchReport:
-    """What became of one batch."""
+    """The outcome of one batch."""
 
     size: int
     """Its items."""
@@ -52,7 +52,7 @@ class BatchReport:
 
 
 class _Call(Generic[R]):
-    """The items that one caller waits for."""
+    """The items of one caller."""
 
     def __init__(self, count: int) -> None:
         self.results: list[R | None] = [None] * count
@@ -128,12 +128,12 @@ class BatchExecutor(Generic[P, R]):
         deadline: float = math.inf,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[R]:
-        """The results of the inputs, in their order. Waits until all are there.
+        """Wait for the results of the inputs, and return them in the order of the inputs.
 
         :param lengths: tokens of each input.
-        :param deadline: the time of ``time.monotonic()`` after which nobody waits.
-        :param cancelled: is asked ten times a second whether the caller's client has gone.
-        :raises FullError: if not all of them may wait. None of them does then.
+        :param deadline: the time of ``time.monotonic()`` after which the results are not needed.
+        :param cancelled: returns whether the caller's client has disconnected. Called ten times a second.
+        :raises FullError: if not all of them may wait. Then none of them waits.
         :raises ExpiredError: if the deadline passed.
         :raises CancelledError: if ``cancelled`` returned true.
         :raises ClosedError: if the executor is closed.
@@ -225,7 +225,7 @@ class BatchExecutor(Generic[P, R]):
         return None
 
     def _compute(self, entries: list[tuple[P, _Call[R], int]]) -> bool:
-        """Compute a batch and hand out its results. Returns whether ``run`` raised no error."""
+        """Compute a batch and deliver its results. Returns whether ``run`` succeeded."""
         try:
             results = self._run_batch([given for given, _, _ in entries])
             if len(results) != len(entries):
@@ -236,7 +236,7 @@ class BatchExecutor(Generic[P, R]):
             else:
                 half = len(entries) // 2
                 for part in (entries[:half], entries[half:]):
-                    # Callers that have got an error wait for nothing more. A model need not take an empty batch.
+                    # Callers that have got an error no longer wait. A model need not accept an empty batch.
                     if wanted := [entry for entry in part if entry[1].error is None]:
                         self._compute(wanted)
             return False

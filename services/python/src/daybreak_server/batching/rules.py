@@ -1,4 +1,5 @@
-"""The knobs of a batcher. Each of them may be changed while it runs, and holds from the next batch on."""
+"""The rules of a batcher. Each of them may be changed while the batcher runs, and applies from the next batch
+on."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ class Mode(StrEnum):
     """When an idle executor starts a batch."""
 
     EAGER = "eager"
-    """At once. Batches form only from what arrives while the executor is busy."""
+    """At once. A batch has more than one item only if items arrived while the executor was busy."""
     TIMED = "timed"
     """When a batch is full, or an item has waited for ``timeout_s``."""
     ADAPTIVE = "adaptive"
-    """At once, with no more items than the executor has been measured to work on faster than on fewer."""
+    """At once, with at most the number of items that was fastest when measured."""
 
 
 KNOBS = ("mode", "max_batch_size", "max_batch_tokens", "batch_timeout_ms", "similar", "max_waiting")
@@ -25,7 +26,7 @@ KNOBS = ("mode", "max_batch_size", "max_batch_tokens", "batch_timeout_ms", "simi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a batch may be.
+    """The limits of a batch.
 
     :raises ValueError: if a value is out of range. The message names it.
     """
@@ -34,14 +35,14 @@ class Rules:
     max_batch_size: int = 32
     """Items in a batch."""
     max_batch_tokens: int = 16_384
-    """Tokens in a batch with its padding: its number of items times its longest item. A longer item gets a batch of
-    its own."""
+    """The most tokens in a batch with its padding, which is its number of items times its longest item. A
+    longer item gets a separate batch."""
     timeout_s: float = 0.005
     """How long the first item of a batch waits for others in the mode ``timed``."""
     similar: float = 2.0
     """Items are batched together if their lengths lie between two powers of this number. Above 1."""
     max_waiting: int = 4096
-    """Items that may wait, those of bulk work not counted."""
+    """The most items that may wait, without those of bulk work."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -55,7 +56,7 @@ class Rules:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Rules:
-        """The rules of the setting ``batching`` of a pool. What is absent has its default.
+        """The rules of the setting ``batching`` of a pool. Absent rules have their defaults.
 
         :raises ValueError: if a value is out of range.
         """

@@ -40,7 +40,7 @@ pools:
 ```
 
 - An unknown `DAYBREAK_…` variable is an error. An empty variable counts as unset.
-- A variable may set a whole section as JSON: `DAYBREAK_POOLS='{"video": {"ranks": 2}}'`. The same holds for `options`.
+- A variable may set a whole section as JSON: `DAYBREAK_POOLS='{"video": {"ranks": 2}}'`. The same applies to `options`.
 - If the name of a pool contains `-`, write `_` in a variable.
 - Settings that end in `_s` are in seconds. Settings that end in `_bytes` are in bytes.
 - Relative paths start at the working directory.

@@ -1,9 +1,9 @@
-"""Streaming sessions as values: what a client opens, what its journal holds, and what its group commits.
+"""Streaming sessions as values: a session, its journal, and the commits of its group.
 
 A session outlives the processes that serve it, because all of it is in its *journal* in Redis: the audio that the model
-has not heard yet or still has in its window, the turns of that window, and the events that the client reads. A gateway
-writes audio to the journal and reads events from it; the group that owns the session does the opposite. They never talk
-to each other, so either may die.
+has not processed yet or still has in its window, the turns of that window, and the events that the client reads. A
+gateway writes audio to the journal and reads events from it. The group that owns the session reads audio and writes
+events. They never connect to each other, so either may die.
 
 Audio is 16-bit little-endian PCM, one channel, at ``SAMPLE_RATE``. Positions in it are numbers of samples since the
 beginning of the session.
@@ -31,7 +31,7 @@ class SessionState(StrEnum):
     """States of a session."""
 
     WAITING = "waiting"
-    """No group owns it: it is new, or its group died or gave it up. Its audio is kept."""
+    """No group owns it, because it is new, or its group died or released it. Its audio is kept."""
     ACTIVE = "active"
     """A group owns it."""
     ENDED = "ended"
@@ -41,26 +41,27 @@ class SessionEnd(StrEnum):
     """Why a session ended."""
 
     FINISHED = "finished"
-    """The client ended its audio, and all of it has been worked off."""
+    """The client ended its audio, and the model has processed all of it."""
     CLOSED = "closed"
     """The client closed it, or an administrator did."""
     IDLE = "idle"
-    """No audio came for ``session_timeout_s``."""
+    """No audio arrived for ``session_timeout_s``."""
     FAILED = "failed"
     """The model cannot continue it."""
 
 
 class SessionEventType(StrEnum):
-    """What happens in a session, as its client reads it."""
+    """The events of a session that its client reads."""
 
     STARTED = "started"
     """A group owns the session now: ``group``, ``attempt`` (1 for the first owner)."""
     TEXT = "text"
-    """More text: ``text`` (append it to what came before), ``segment``, ``audio_ms`` (how much audio it rests on)."""
+    """More text: ``text`` (append it to the earlier text), ``segment``, ``audio_ms`` (how much audio it is
+    based on)."""
     SEGMENT = "segment"
     """A sentence is complete: ``segment`` (its number, from 0), ``text`` (all of it), ``start_ms``, ``end_ms``."""
     DEGRADED = "degraded"
-    """The group works in longer or shorter chunks from now on: ``latency_multiplier``, ``lag_ms``."""
+    """The length of turns changed: ``latency_multiplier``, ``lag_ms``."""
     WAITING = "waiting"
     """The session has no group at the moment: ``reason``."""
     ENDED = "ended"
@@ -75,11 +76,11 @@ class NewSession:
     pool: str
     tenant: str
     source: str
-    """The language that is spoken, as a code: ``en``."""
+    """The spoken language, as a code: ``en``."""
     target: str
-    """The language of the text: ``de``. Equal to ``source``, the model transcribes."""
+    """The language of the text: ``de``. If it equals ``source``, the model transcribes."""
     latency_multiplier: int = 1
-    """How many of the model's blocks of audio make a turn, until the group degrades it."""
+    """The number of the model's blocks in a turn, until the group changes it."""
     options: Mapping[str, Any] = field(default_factory=dict)
     client: str = ""
     """A name that the client gave the session; may be empty."""
@@ -93,14 +94,14 @@ class SessionRecord:
     state: SessionState
     group: GroupId | None = None
     attempt: int = 0
-    """How many groups have owned it."""
+    """The number of groups that have owned it."""
     opened_ms: int = 0
     touched_ms: int = 0
-    """When audio last came, or the session was opened or resumed."""
+    """When audio last arrived, or the session was opened or resumed."""
     received: int = 0
     """The position up to which the journal has audio."""
     consumed: int = 0
-    """The position up to which the model has worked audio off in complete turns."""
+    """The position up to which the model has processed audio in complete turns."""
     input_ended: bool = False
     latency_multiplier: int = 1
     end: SessionEnd | None = None
@@ -121,10 +122,10 @@ class SessionEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One turn of the model: a stretch of audio, and the tokens that it wrote after hearing it.
+    """One turn of the model: a stretch of audio, and the tokens that the model wrote after it.
 
-    The journal keeps the turns of the model's window, with their audio. A group that takes a session over feeds them to
-    its model as they are, and then continues. An incomplete turn is continued after its last token.
+    The journal keeps the turns of the model's window, with their audio. A group that takes a session over
+    replays them with its model, and then continues. An incomplete turn continues after its last token.
     """
 
     start: int
@@ -146,7 +147,7 @@ class SessionLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionClaim:
-    """A session that a group has just taken, with all that it needs to continue it."""
+    """A session that a group has just claimed, with all data to continue it."""
 
     lease: SessionLease
     record: SessionRecord
@@ -165,12 +166,13 @@ class SessionClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionCommit:
-    """What a group writes to a session in one step: events, and what the next owner needs to continue after them."""
+    """The writes of a group to a session in one step: events, and the data with which the next owner can
+    continue."""
 
     lease: SessionLease
     number: int
-    """The place of this commit among those of the lease, from 1. A number that was written before changes nothing, so a
-    commit whose answer was lost is repeated as it was."""
+    """The place of this commit among those of the lease, from 1. A commit whose number was written before
+    changes nothing, so a commit whose answer was lost can be repeated."""
     events: tuple[tuple[SessionEventType, Mapping[str, Any]], ...] = ()
     turn: Turn | None = None
     """The newest turn: replaces the one with the same ``start`` in the journal, or follows it."""
@@ -184,12 +186,13 @@ class SessionCommit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsMeasured:
-    """What a group has measured of its sessions. Admission and the views of a pool use it."""
+    """The measurements of a group of its sessions. Admission and the views of a pool use them."""
 
     lag_ms: float = 0.0
-    """How far behind its sessions are: the 95th percentile."""
+    """The 95th percentile of the lag of its sessions."""
     full: bool = False
-    """The group takes no further session, because its lag is above the limit and it cannot degrade further."""
+    """The group accepts no further session, because its lag is above the limit and its turns are at their
+    maximum."""
     latency_multiplier: int = 1
     """The largest multiplier of its sessions."""
     room: int = 0
@@ -200,7 +203,7 @@ class SessionsMeasured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSessions:
-    """A group of a sessions pool: how many sessions it owns, and what it last measured."""
+    """A group of a sessions pool: the number of its sessions, and its last measurements."""
 
     group: GroupId
     sessions: int
@@ -213,17 +216,17 @@ class SessionsOverview:
 
     open: int
     waiting: int
-    """Those of them that no group owns."""
+    """The open sessions that no group owns."""
     groups: tuple[GroupSessions, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionNews:
-    """What has come for a session that a group owns."""
+    """The new audio of a session that a group owns."""
 
     session: SessionId
     stale: bool = False
-    """The session belongs to another group now, or has ended: forget it."""
+    """The session belongs to another group now, or has ended, so the group must drop it."""
     audio: bytes = b""
     """The audio that follows what the group has received."""
     input_ended: bool = False

@@ -169,7 +169,7 @@ ALERTS: tuple[Alert, ...] = (
         expression='max by (namespace, job, instance) (up{HERE,job="daybreak"}) == 0',
         for_="10m",
         summary="Prometheus cannot scrape {{ $labels.instance }} ({{ $labels.job }}); graphs and alerts miss it.",
-        when="Prometheus has failed to scrape one of our pods for 10 min",
+        when="Prometheus has failed to scrape one of Daybreak's pods for 10 min",
         about_pool=False,
     ),
     Alert(

@@ -22,7 +22,7 @@ from daybreak_server.observability.pool_metrics import STATE_S, Sample, families
 from daybreak_server.ports.registry import RegistryView, Wake
 
 MODELS_MAX = 100
-"""How many models have series of their own: those that were registered first. The others are counted together."""
+"""How many models have separate series: those that were registered first. The others are counted together."""
 OTHER = "other"
 
 

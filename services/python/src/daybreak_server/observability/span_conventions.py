@@ -1,6 +1,6 @@
 """The names and attributes of spans, which follow OpenTelemetry's semantic conventions for messaging (:data:`SCHEMA`).
 
-Our own attributes begin with ``daybreak.``.
+Daybreak's attributes begin with ``daybreak.``.
 """
 
 from __future__ import annotations

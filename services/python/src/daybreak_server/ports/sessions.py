@@ -23,7 +23,7 @@ from daybreak_server.ports.store_errors import StoreError
 
 
 class SessionsFullError(StoreError):
-    """The pool takes no further session now. ``retry_after_s``: a measured estimate of when it will."""
+    """The pool accepts no further session now. ``retry_after_s`` is a measured estimate of when it will."""
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
@@ -31,15 +31,16 @@ class SessionsFullError(StoreError):
 
 
 class SessionUnknownError(StoreError):
-    """There is no such session, or it is not this tenant's."""
+    """There is no such session, or it belongs to another tenant."""
 
 
 class SessionEndedError(StoreError):
-    """The session has ended, so it takes no audio."""
+    """The session has ended, so it accepts no audio."""
 
 
 class AudioGapError(StoreError):
-    """The audio begins behind what the journal has. ``received``: the position from which it must be sent."""
+    """The audio begins after the end of the journal's audio. ``received`` is the position from which it must
+    be sent."""
 
     def __init__(self, message: str, *, received: int) -> None:
         super().__init__(message)
@@ -47,7 +48,8 @@ class AudioGapError(StoreError):
 
 
 class AudioBacklogError(StoreError):
-    """The session has more audio than its limit that no model has worked off. Nothing was appended; try again later."""
+    """The session has too much audio that the model has not processed yet. Nothing was appended; try again
+    later."""
 
 
 class SessionStore(Protocol):
@@ -68,20 +70,20 @@ class SessionStore(Protocol):
     async def append_audio(
         self, session: SessionId, samples: bytes, *, at: int, end: bool = False
     ) -> SessionRecord:
-        """Append audio that begins at position ``at``. What the journal already has is skipped, so it may be repeated.
+        """Append audio that begins at ``at``. Audio that the journal has is skipped, so calls may be repeated.
 
-        ``end``: no more will come.
+        ``end``: no more audio will follow.
 
         :raises SessionEndedError: when the session has ended.
         :raises SessionUnknownError: when there is no such session, or its retention is over.
-        :raises AudioGapError: when ``at`` lies behind what the journal has.
+        :raises AudioGapError: when ``at`` lies after the end of the journal's audio.
         :raises AudioBacklogError: when too much audio waits for a model.
         """
 
     async def close_session(
         self, session: SessionId, *, reason: SessionEnd = SessionEnd.CLOSED
     ) -> SessionRecord:
-        """End a session at once. An ended one does not change."""
+        """End a session at once. An ended session does not change."""
 
     async def session_events(
         self, session: SessionId, *, after: str = "0-0", limit: int = 1000
@@ -89,7 +91,7 @@ class SessionStore(Protocol):
         """The events that follow ``after``."""
 
     async def sessions_overview(self, pool: str) -> SessionsOverview:
-        """How many sessions the pool has, and what its groups have measured."""
+        """The number of the pool's sessions, and the measurements of its groups."""
 
 
 class SessionEvents(Protocol):
@@ -110,13 +112,13 @@ class SessionWork(Protocol):
     def claim_sessions(
         self, group: GroupId, *, room: int, wait_s: float, wanted: Callable[[], bool] = always
     ) -> Sequence[SessionClaim]:
-        """Take up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one.
+        """Claim up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one.
 
-        ``wanted`` is asked after each wait; if it says no, none is taken, and another group gets the chance.
+        ``wanted`` is called after each wait. If it returns false, no session is claimed, so another group can.
         """
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
-        """What has come for these sessions behind the given positions. Waits up to ``wait_s`` for the first news.
+        """The new audio of these sessions after the given positions. Waits up to ``wait_s`` for the first.
 
         For one thread at a time.
         """
@@ -124,19 +126,19 @@ class SessionWork(Protocol):
     def renew_sessions(
         self, group: GroupId, leases: Sequence[SessionLease], *, measured: SessionsMeasured
     ) -> Sequence[SessionLease]:
-        """Extend the leases, and publish what the group has measured. Returns the leases that are stale."""
+        """Extend the leases, and publish the group's measurements. Returns the stale leases."""
 
     def commit(self, commits: Sequence[SessionCommit]) -> Sequence[SessionLease]:
-        """Write what the model has done, in one call. Returns the stale leases; nothing was written for those.
+        """Write the results of the model, in one call. Returns the stale leases; nothing was written for those.
 
-        After :class:`StoreUnavailableError`, repeat the same commits: their numbers keep them from counting twice.
+        After :class:`StoreUnavailableError`, repeat the same commits. Their numbers ensure that each has one effect.
         """
 
     def release_sessions(self, leases: Sequence[SessionLease]) -> None:
-        """Give sessions up, so that another group takes them at once."""
+        """Release sessions, so that another group can claim them at once."""
 
     def room_elsewhere(self, group: GroupId) -> int:
-        """How many sessions the other groups of the pool have room for, as far as they have said it."""
+        """How many sessions the other groups of the pool have room for, according to their last reports."""
 
     def close(self) -> None:
         """Close the connections. A waiting call ends soon."""

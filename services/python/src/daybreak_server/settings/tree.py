@@ -167,15 +167,15 @@ class PoolSettings(Section):
     )
     routing: RoutingPolicy | None = Field(
         None,
-        description="How a request's group is chosen; see `router.policy`, which holds if this is unset. Kind `online` "
-        "only.",
+        description="How a request's group is chosen; see `router.policy`, which applies if this is unset. Only for "
+        "pools of kind `online`.",
     )
     target_load: Share | None = Field(
         None,
         description="How many requests each group of a pool of kind `online`, or open sessions each group of a "
         "pool of kind `sessions`, should have. The pool needs as many groups as its requests, in progress and waiting, "
-        "or its sessions, divided by this number. If unset, `capacity`. On Kubernetes, `targetLoad` of the "
-        "GeneratorPool overrides it.",
+        "or its sessions, divided by this number. If unset, `capacity`, or `sessions.max_batch_size`. On Kubernetes, "
+        "`targetLoad` of the GeneratorPool overrides it.",
     )
     ports: PortRange | None = Field(
         None,
@@ -263,7 +263,7 @@ class MetricsSettings(Section):
 
     tenants_max: Count = Field(
         policy.TENANTS_MAX,
-        description="Maximum number of tenants of a pool that have series of their own. All others are counted "
+        description="Maximum number of tenants of a pool that have separate series. All others are counted "
         "together, as `other`. A lower number removes no series that exists.",
     )
 

@@ -81,7 +81,8 @@ class WorkerSettings(Section):
         1.0, description="How often a worker reports to its gateway, in seconds. It reports changes at once."
     )
     lease_s: Duration = Field(
-        10.0, description="How long a worker may be silent, in seconds. Then requests go to others."
+        10.0,
+        description="How long a worker may be silent, in seconds. Then gateways send requests to other workers.",
     )
     idle_s: Duration = Field(
         300.0,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from daybreak_server.domain.kinds import PoolKind
@@ -37,9 +38,9 @@ def spec(name: str, *, kind: str | None = None, online_only: Collection[str] = (
     if ":" in name:
         loaded = _attribute(name)
     else:
-        matches = entry_points(group=GROUP, name=name)
+        matches = _installed().select(name=name)
         if not matches:
-            known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none"
+            known = ", ".join(sorted(_installed().names)) or "none"
             raise UnknownWorkloadError(f"no workload {name!r} is installed; installed are: {known}")
         loaded = next(iter(matches)).load()
     if not isinstance(loaded, WorkloadSpec):
@@ -69,6 +70,12 @@ def implementation(workload_spec: WorkloadSpec[Any]) -> Workload[Any]:
     """Create an object of the workload's class. This imports what the workload needs (torch, …)."""
     workload: Workload[Any] = _attribute(workload_spec.implementation)()
     return workload
+
+
+@cache
+def _installed() -> EntryPoints:
+    """The entry points of all installed workloads. Finding them reads a file of each installed package."""
+    return entry_points(group=GROUP)
 
 
 def _attribute(path: str) -> Any:

@@ -1,8 +1,9 @@
 """The interface of a workload that serves streaming sessions, for pools of the kind ``sessions``.
 
-``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. The engine owns time, queues and journals: it
-decides which sessions share a batch (iteration by iteration), and calls :meth:`SessionModel.prefill` and
-:meth:`SessionModel.decode` from one thread. The model owns the caches of its sessions, in a fixed amount of memory.
+``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. The engine manages time, queues and
+journals. It decides which sessions share a batch (iteration by iteration), and calls
+:meth:`SessionModel.prefill` and :meth:`SessionModel.decode` from one thread. The model manages the caches of
+its sessions, in a fixed amount of memory.
 
 A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Tokens are
 greedy, and those of a batch equal those of each session alone.
@@ -58,30 +59,30 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """What one step of the model gave one session."""
+    """The result of one step of the model for one session."""
 
     session: str
     token: int | None
-    """The next token; ``None`` if the turn is over."""
+    """The next token; ``None`` if the turn has ended."""
     text: str = ""
-    """What the token adds to the text."""
+    """The text that the token adds."""
     ends_segment: bool = False
     """The token completes a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What the engine must know of a model."""
+    """The properties of a model that the engine uses."""
 
     pairs: tuple[LanguagePair, ...]
     block_samples: int
     """Samples of one block of audio; a turn has ``latency_multiplier`` of them."""
     window_turns: int
-    """How many of the newest turns a group must get to continue a session elsewhere."""
+    """How many of the newest turns another group needs to continue a session."""
     max_sessions: int
-    """How many sessions the fixed memory holds."""
+    """How many sessions fit into the fixed memory."""
     max_turn_tokens: int
-    """The bound on the tokens of a turn with one block; greedy decoding may not end by itself."""
+    """The limit on the tokens of a turn with one block, because greedy decoding may not end by itself."""
 
 
 class SessionModel(Protocol):
@@ -104,10 +105,10 @@ class SessionModel(Protocol):
         """
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
-        """Hear the audio of one turn for each session, and give each its first token."""
+        """Read the audio of one turn for each session, and return the first token of each."""
 
     def decode(self, sessions: Sequence[str]) -> Sequence[Token | SessionFailedError]:
-        """Give each session its next token."""
+        """Return the next token of each session."""
 
     def close(self, session: str) -> None:
         """Free the session's memory."""

@@ -1,4 +1,4 @@
-"""Embedding for many callers: batches of several sizes, and Daybreak beside other servers.
+"""Measures embedding for many callers: batches of several sizes, and Daybreak beside other servers.
 
-Standard library only: the apps of the other servers import this package in environments of their own.
+This package uses only the standard library, because the apps of the other servers import it in separate environments.
 """

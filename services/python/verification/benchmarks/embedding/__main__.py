@@ -1,8 +1,8 @@
-"""Embedding for many callers: ``python -m verification.benchmarks.embedding [--quick] [--part PART …] [--out DIR]``.
+"""Measures embedding: ``python -m verification.benchmarks.embedding [--quick] [--part PART …] [--out DIR]``.
 
-``peers`` measures Daybreak beside other servers, which are installed below ``build/competitors``; ``profile`` says
-where its CPU time goes; ``batches`` compares modes of the batches; ``picture`` draws throughput by batch size and
-timeout. Without ``--part``, ``peers``, ``profile`` and ``picture`` run.
+``peers`` measures Daybreak beside other servers, which are installed below ``build/competitors``; ``profile``
+shows how Daybreak spends its CPU time; ``batches`` compares modes of the batches; ``picture`` draws
+throughput by batch size and timeout. Without ``--part``, ``peers``, ``profile`` and ``picture`` run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The part ``batches``: 32 callers of one text each, with and without batches."""
+"""The part ``batches`` measures 32 callers of one text each, with and without batches."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def _run(url: str, seconds: float) -> list[float]:
 
 
 def _batches(client: httpx2.Client) -> tuple[int, int]:
-    """How many batches there were, and items in them."""
+    """The number of batches, and of items in them."""
     sizes = client.get("/debug").json()["batches"]
     return sum(sizes.values()), sum(int(size) * count for size, count in sizes.items())
 

@@ -25,7 +25,7 @@ from verification.benchmarks.embedding.contenders import US, Contender, Place, V
 from verification.benchmarks.http.parts import raise_priority
 
 START_S = 240.0
-"""A compiled model takes its time."""
+"""A compiled model takes long to start."""
 END_S = 20.0
 HELLO = "Good morning."
 
@@ -50,7 +50,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Its URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def request(self, text: str, *, encoding: str = "base64") -> bytes:
@@ -62,7 +62,7 @@ class Server:
         return [self.request(text, encoding=encoding) for text in texts]
 
     def processes(self) -> list[psutil.Process]:
-        """All of its processes."""
+        """The ids of all its processes."""
         if self.process is not None:
             parent = psutil.Process(self.process.pid)
             return [parent, *parent.children(recursive=True)]
@@ -91,7 +91,7 @@ class Server:
         return total
 
     def batches(self) -> tuple[int, int]:
-        """How many batches it has computed, and items in them."""
+        """The number of batches that it has computed, and of items in them."""
         if self.system is None:
             return common.read_counts(self.folder / "counts")
         sizes = httpx2.get(f"{self.url}/debug").json()["batches"]
@@ -120,7 +120,7 @@ def running(contender: Contender, variant: Variant, *, folder: Path, model: str)
     place = Path(tempfile.mkdtemp(prefix="s", dir=folder))
     start = _daybreak if contender.name == US else _peer
     with start(contender, variant, place, model) as server:
-        for process in server.processes():  # some are in sessions of their own
+        for process in server.processes():  # some processes are in separate sessions
             raise_priority(process.pid)
         yield server
 

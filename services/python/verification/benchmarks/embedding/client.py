@@ -1,7 +1,7 @@
-"""The client, the same for all: callers that send one text each, one after the other, over kept connections.
+"""The client, which is the same for all servers. Its callers send one text at a time, over persistent connections.
 
-Answers count if they come within a window that opens after a warm-up and closes while all callers still send. So
-neither the first batches nor the last ones, which are smaller, distort the rate.
+The client counts the answers that arrive within a window. The window opens after a warm-up and closes while all
+callers still send. So neither the first batches nor the last ones, which are smaller, distort the rate.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ import uvloop
 
 PATH = "/v1/embeddings"
 LEAST = 3
-"""A window stays open until each caller has had so many answers on average."""
+"""A window stays open until each caller has received this many answers on average."""
 LONGEST = 4.0
-"""It stays open at most so many times as long, if each caller has had one answer on average."""
+"""If each caller has received one answer on average, the window stays open at most this many times as
+long."""
 LIMIT_S = 120.0
 """A server that answers fewer requests in this time does not work."""
 
 
 @dataclass(slots=True)
 class Samples:
-    """What one run saw within its window."""
+    """The answers of one run within its window."""
 
     latencies_ms: list[float] = field(default_factory=list)
     seconds: float = 0.0
     busy: float = 0.0
-    """Of one core, in this process."""
+    """The CPU use of this process, as a share of one core."""
 
     @property
     def rate(self) -> float:
@@ -54,8 +55,9 @@ def samples_of(
 ) -> Samples:
     """The answers within a window. ``answers``: when each came and how long it took, in seconds.
 
-    Answers come in clumps, one for each batch. So the time counts from the last answer before the window to the last
-    one within it: otherwise the rate would depend on how many clumps happen to lie within the window.
+    Answers arrive in clumps, one for each batch. So the time is measured from the last answer before the
+    window to the last one within it. Otherwise, the rate would depend on the number of clumps that happen to
+    lie within the window.
     """
     inside = [(at, latency) for at, latency in answers if began < at <= ended]
     first = max((at for at, _ in answers if at <= began), default=began)
@@ -135,7 +137,7 @@ class _Caller(asyncio.Protocol):
 
 
 class _Load:
-    """One run: what its callers share."""
+    """The data that the callers of one run share."""
 
     def __init__(self) -> None:
         self.over = False
@@ -145,7 +147,7 @@ class _Load:
         self._ended = asyncio.Event()
 
     def answered(self) -> None:
-        """An answer has come."""
+        """Record an answer."""
         self.count += 1
 
     def fail(self, error: BaseException) -> None:
@@ -153,7 +155,7 @@ class _Load:
         self.error, self.over = self.error or error, True
 
     def closed(self, exc: Exception | None) -> None:
-        """A connection has ended."""
+        """Handle the end of a connection."""
         if not self.over:
             self.fail(exc or ConnectionError("the server closed a connection"))
         self._open -= 1
@@ -163,7 +165,8 @@ class _Load:
     async def run(
         self, port: int, requests: Sequence[bytes], rare: Sequence[bytes], *, clients: int, plan: Window
     ) -> Samples:
-        """The answers to ``clients`` callers; one more caller sends ``rare`` requests, which are not counted."""
+        """The answers to ``clients`` callers. One more caller sends ``rare`` requests, which are not
+        counted."""
         loop = asyncio.get_running_loop()
         kept, ignored = array("d"), array("d")
         shared = itertools.cycle(requests)

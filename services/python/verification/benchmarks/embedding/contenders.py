@@ -1,4 +1,5 @@
-"""The servers that run, as their users start them, with one thread of torch and a few settings of the batches."""
+"""The servers to measure, started as their users start them, with one thread of torch and some settings of
+the batches."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ US = "Daybreak"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a server runs."""
+    """The port and folder of a server."""
 
     port: int
     folder: Path
@@ -38,13 +39,13 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A server. ``command``: what starts it, without the path to its Python."""
+    """A server. ``command`` starts it, without the path to its Python."""
 
     name: str
     package: str
     how: str
     variants: Sequence[Variant]
-    """The first one runs where there is no time to try them all."""
+    """The settings to try. A short run uses only the first."""
     command: Callable[[Place, Variant], Sequence[str]] = lambda place, variant: ()
     environment: str | None = None
     """A folder of ``build/competitors``; ``None``: Daybreak's environment."""
@@ -54,7 +55,7 @@ class Contender:
 
     @property
     def requirements(self) -> Path:
-        """What its environment contains."""
+        """The packages of its environment."""
         return HERE / "requirements" / f"{self.environment}.txt"
 
     @property
@@ -143,5 +144,5 @@ PEERS: Sequence[Contender] = (
         ),
     ),
 )  # fmt: skip
-"""Those that are installed from the registry, below ``build/competitors``."""
+"""The servers that are installed from the registry, below ``build/competitors``."""
 CONTENDERS: Sequence[Contender] = (DAYBREAK, *PEERS)

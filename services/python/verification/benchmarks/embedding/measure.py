@@ -1,4 +1,5 @@
-"""Measures the servers in turns of random order, so that a slow moment of the machine affects all of them."""
+"""Measures the servers in turns, in random order, so that a slow moment of the machine affects all of
+them."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from verification.benchmarks.embedding.texts import KINDS, outlier, texts
 SAME = 1e-4
 """How much the numbers of two servers' vectors may differ."""
 CHECKED = 16
-"""Texts of each kind whose vectors are compared."""
+"""The number of texts of each kind whose vectors are compared."""
 TUNED_WITH = 32
 OUTLIER_CLIENTS = 16
 
@@ -55,10 +56,10 @@ class Turn:
 
 @dataclass(slots=True)
 class Figures:
-    """What was measured. The keys of the mappings end with the name of the server."""
+    """The measurements. The keys of the mappings end with the name of the server."""
 
     turns: dict[tuple[str, int, str], list[Turn]] = field(default_factory=dict)
-    """By kind, number of clients and server."""
+    """The rounds by kind, number of clients and server."""
     numbers: dict[str, list[Turn]] = field(default_factory=dict)
     """Short texts with answers that have numbers in place of base64."""
     calm: dict[str, list[Turn]] = field(default_factory=dict)
@@ -69,7 +70,7 @@ class Figures:
     idle: dict[str, float] = field(default_factory=dict)
     """Of one core, without requests."""
     differences: dict[str, float] = field(default_factory=dict)
-    """The largest difference to a number of Daybreak."""
+    """The largest difference from a number of Daybreak's vectors."""
     chosen: dict[str, Variant] = field(default_factory=dict)
     tried: dict[tuple[str, str], float] = field(default_factory=dict)
     """By server and setting: the geometric mean of requests per second with short and with mixed texts."""
@@ -80,7 +81,7 @@ class Figures:
 
 
 def show(*what: object) -> None:
-    """A line that says how far the run is."""
+    """Print the progress of the run."""
     print(*what, file=sys.stderr, flush=True)
 
 
@@ -165,7 +166,7 @@ def compare(servers: Sequence[Server], figures: Figures) -> None:
 
 
 def rounds(servers: Sequence[Server], effort: Effort, figures: Figures, *, seed: int) -> None:
-    """All kinds and numbers of clients. In each round the turns have an order of their own."""
+    """All kinds and numbers of clients. Each round has a different order of turns."""
     chance = random.Random(seed)
     turns = [
         (server, kind, clients) for kind in effort.kinds for clients in effort.clients for server in servers

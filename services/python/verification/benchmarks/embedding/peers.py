@@ -1,4 +1,4 @@
-"""The part ``peers``: installs, tunes, starts, compares and measures all servers."""
+"""The part ``peers`` installs, tunes, starts, compares and measures all servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from verification.benchmarks.embedding.measure import Effort, Figures, show
 from verification.results import Report
 
 SETTLE_S = 8.0
-"""Processes that have just started use the CPU for some more time."""
+"""A pause, because processes that have just started still use the CPU."""
 
 
 def installed(names: Sequence[str] | None = None) -> list[Contender]:
@@ -64,7 +64,7 @@ def run(
 
 
 def _described(contenders: Sequence[Contender], load: str) -> dict[str, str]:
-    """What the line below the table says."""
+    """The text of the line below the table."""
     found = {"torch": version("torch"), "threads": "1", "load before": load}
     for contender in contenders:
         if contender is not DAYBREAK:

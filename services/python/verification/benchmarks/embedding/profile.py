@@ -1,8 +1,8 @@
-"""The part ``profile``: where the CPU time of Daybreak goes while callers embed texts.
+"""The part ``profile`` shows how Daybreak spends its CPU time while callers embed texts.
 
-The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. The threads
-of requests do three things; tokenising, and reading and writing JSON, are timed apart, with the same code and texts.
-So nothing slows down the processes while they are measured.
+The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. The
+threads of requests do three kinds of work. Tokenising, and reading and writing JSON, are timed separately
+with the same code and texts. So the measurement does not slow the processes down.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 
 from daybreak_server.workloads.embed.answers import answer, read_openai
 from daybreak_server.workloads.serving import Request
-from daybreak_server.workloads.text.tokens import TextTokenizer
+from daybreak_server.workloads.text_batches.tokens import TextTokenizer
 from verification.benchmarks.competitors.contenders import ENVIRONMENTS
 from verification.benchmarks.competitors.environments import install
 from verification.benchmarks.embedding import client
@@ -37,9 +37,9 @@ CLIENTS = 32
 SETTLE_S = 5.0
 GROUP, OTHERS = "ray::ServeReplica:embed", "Ray and the other processes"
 PROCESSES = {"daybreak_server.entrypoints.gateway": "gateway: HTTP and routing", "valkey-server": "Redis"}
-"""What a process does, by a part of its command."""
+"""The work of a process, by a part of its command."""
 THREADS = {"batches": "group: model", "http": "group: HTTP", "request-": "group: requests"}
-"""What a thread of the group does, by the beginning of its name."""
+"""The work of a thread of the group, by the beginning of its name."""
 REQUESTS, TOKENISING, JSON_PARTS = "group: requests", "group: tokenising", "group: JSON and base64"
 HANDED = "group: passing requests between threads"
 ABOUT = (
@@ -53,7 +53,7 @@ ABOUT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """CPU milliseconds for each request, by what they were used for."""
+    """CPU milliseconds for each request, by kind of work."""
 
     parts: Mapping[str, float]
     rate: float
@@ -87,7 +87,8 @@ def measured(server: Server, model: str, seconds: float) -> Profile:
 
 
 def split(used: Mapping[str, float], alone: Mapping[str, float]) -> dict[str, float]:
-    """Divide the time of the request threads into what was timed apart and the rest."""
+    """Divide the time of the request threads into the kinds of work that were timed separately, and other
+    work."""
     parts = {what: cpu_ms for what, cpu_ms in used.items() if what != REQUESTS}
     rest = used.get(REQUESTS, 0.0) - sum(alone.values())
     return {**parts, **alone, HANDED: max(0.0, rest)}

@@ -1,4 +1,5 @@
-"""The part ``picture``: requests per second by batch size and timeout, changed by ``PATCH`` while Daybreak runs."""
+"""The part ``picture`` measures requests per second by batch size and timeout. ``PATCH`` changes these while
+Daybreak runs."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ PICTURE = "embedding-batches.svg"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The settings to try, and how long each."""
+    """The settings to try, and the duration of each."""
 
     sizes: tuple[int, ...]
     timeouts_ms: tuple[float, ...]

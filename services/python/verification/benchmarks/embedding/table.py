@@ -59,9 +59,10 @@ def rows(figures: Figures, effort: Effort) -> list[Row]:
 
 
 def rate_at(points: Sequence[tuple[float, float]], p95_ms: float) -> float:
-    """The rate at a p95, on the line between points of p95 and rate. 0 if no point is so fast.
+    """The rate at a p95, interpolated between points of p95 and rate. 0 if no point has such a low p95.
 
-    A point counts only if no other one has a higher rate at a lower p95. Past the last point, the line is flat.
+    A point is used only if no other point has a higher rate at a lower p95. After the last point, the line is
+    flat.
     """
     best: list[tuple[float, float]] = []
     for at, rate in sorted(points):

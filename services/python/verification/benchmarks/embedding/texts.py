@@ -36,7 +36,7 @@ def texts(kind: str, *, seed: int = 16) -> list[str]:
 
 
 def outlier() -> str:
-    """A text of at least :data:`OUTLIER_TOKENS` tokens: each of its words is at least one."""
+    """A text of at least :data:`OUTLIER_TOKENS` tokens. Each of its words is at least one token."""
     return _text(random.Random(8), OUTLIER_TOKENS)
 
 

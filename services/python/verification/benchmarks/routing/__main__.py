@@ -1,4 +1,5 @@
-"""The router beside other routers: ``python -m verification.benchmarks.routing [--quick] [--part PART …]``.
+"""Compares the router with other routers:
+``python -m verification.benchmarks.routing [--quick] [--part PART …]``.
 
 The part ``speed`` measures added latency, requests and tokens; ``memory`` sends 200,000 requests through each router.
 With ``--part`` the other rows of ``docs/figures/routing.json`` stay as they are. The other routers are installed below

@@ -1,13 +1,14 @@
 """``python -m verification.benchmarks.routing.backend PORT …``: an OpenAI-compatible back end of a fixed latency.
 
-One process listens on all ports, so that it stands for several servers. It parses with ``httptools`` on ``uvloop`` and
-does nothing per request that it could do before, so that it is not what limits a router.
+One process listens on all ports, so that it stands for several servers. It parses with ``httptools`` on
+``uvloop`` and does as much work as possible before the requests arrive, so that it does not limit a router.
 
-``POST /v1/chat/completions`` is answered after the latency. The answer says how long the request was here (``took
-NANOSECONDS``), so that the client can tell what everything else took. The latency is exact to some microseconds
-(:class:`Alarm`). With ``"stream": true`` the answer is a stream of
-``max_tokens`` tokens with a fixed pause between them, each with the time at which it was sent (``sent NANOSECONDS``, on
-``CLOCK_MONOTONIC``, which all processes share). ``PUT /pace?latency_ms=L&pause_ms=P`` sets both.
+``POST /v1/chat/completions`` is answered after the latency. The answer says how long the back end had the
+request (``took NANOSECONDS``), so that the client can compute the time that it spent elsewhere. The latency
+is exact to some microseconds (:class:`Alarm`). With ``"stream": true`` the answer is a stream of
+``max_tokens`` tokens with a fixed pause between them, each with the time at which it was sent
+(``sent NANOSECONDS``, on ``CLOCK_MONOTONIC``, which all processes share).
+``PUT /pace?latency_ms=L&pause_ms=P`` sets both.
 """
 
 from __future__ import annotations
@@ -76,17 +77,18 @@ _MODELS = json.dumps(
 
 @dataclass(slots=True)
 class Pace:
-    """How fast the back end is; the same for all of its connections."""
+    """The pace of the back end, which is the same for all of its connections."""
 
     latency_s: float = 0.0
     pause_s: float = 0.0
 
 
 class Alarm:
-    """Calls functions at a time, to some microseconds.
+    """Calls functions at given times, exact to some microseconds.
 
-    The timers of event loops end on whole milliseconds. All answers of a millisecond would leave at once, and their
-    clients would then ask at once: bursts that no router could have prevented, and that grow from round to round.
+    The timers of event loops end on whole milliseconds. All answers of a millisecond would be sent at once,
+    and their clients would then send requests at once. No router could prevent these bursts, which grow from
+    round to round.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -111,7 +113,7 @@ class Alarm:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def _ring(self) -> None:
-        with suppress(BlockingIOError):  # it has been set again
+        with suppress(BlockingIOError):  # the alarm has been set again
             os.read(self._fd, 8)
         while self._due and self._due[0][0] <= time.monotonic_ns():
             _, _, call, argument = heapq.heappop(self._due)

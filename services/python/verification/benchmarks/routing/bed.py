@@ -1,4 +1,5 @@
-"""Starts the back ends and one router after the other: the router on a core of its own, all else on the others."""
+"""Starts the back ends and one router after the other. The router has one core; all other processes share the
+others."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from verification.benchmarks.routing.contenders import POOL, Contender, Place
 BACKENDS = 2
 DIRECT = "no router"
 START_S = 180.0
-"""A router is ready when a request has come back; one of them imports for half a minute."""
+"""A router is ready when it has answered a request. One of them needs half a minute for its imports."""
 GROUP_TTL_S = 3600.0
 
 
@@ -83,7 +84,7 @@ class Bed:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """A router that runs; without a contender, the back end itself."""
+    """A running router; without a contender, the back end itself."""
 
     contender: Contender | None
     running: Running
@@ -95,7 +96,7 @@ class Router:
 
     @property
     def port(self) -> int:
-        """Where it answers."""
+        """Its address."""
         return self.running.port
 
     @property
@@ -111,7 +112,7 @@ class Router:
 
     @property
     def path(self) -> str:
-        """Where it takes chat completions."""
+        """The path for chat completions."""
         return self.contender.path if self.contender is not None else CHAT.decode()
 
     def _processes(self) -> list[psutil.Process]:
@@ -119,7 +120,7 @@ class Router:
 
 
 def _answers(port: int, path: str) -> bool:
-    """Whether an answer of the back end comes back."""
+    """Whether a request returns an answer of the back end."""
     request = client.render(path, client.chat(tokens=1), [("connection", "close")])
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:

@@ -1,8 +1,9 @@
-"""The client: keeps a number of requests in flight over kept connections, and reads little more than the marks.
+"""The client keeps a number of requests in flight over persistent connections, and reads little more than the
+marks.
 
-The answers carry marks of the back end (``took``, ``sent``), so each sample is the time that a request or token spent
-anywhere but in the back end: in the router, in the kernel, and in this client. The same client without a router gives
-the floor.
+The answers carry marks of the back end (``took``, ``sent``), so each sample is the time that a request or
+token spent outside the back end: in the router, in the kernel, and in this client. A run of this client
+without a router gives the minimum.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _LAST_CHUNK = b"0\r\n\r\n"
 
 @dataclass(slots=True)
 class Samples:
-    """What one round saw. ``outside_ns`` has one value for each answer, or for each token of streams."""
+    """The samples of one round. ``outside_ns`` has one value for each answer, or for each token of
+    streams."""
 
     outside_ns: list[int] = field(default_factory=list)
     answers: int = 0
@@ -105,7 +107,7 @@ class _Stream(_Caller):
 
 
 class _Load:
-    """One round: the callers share its request, its end, and its samples."""
+    """One round. The callers share its request, its end, and its samples."""
 
     def __init__(self, request: bytes) -> None:
         self.request = request
@@ -117,7 +119,7 @@ class _Load:
         self._done = asyncio.Event()
 
     def ask(self) -> bool:
-        """Whether one more request should be sent; counts it."""
+        """Count one more request. Returns whether it should be sent."""
         if self._failed is not None or self.left <= 0 or time.monotonic_ns() >= self.until_ns:
             return False
         self.left -= 1
@@ -129,7 +131,7 @@ class _Load:
         self._failed = RuntimeError(f"unexpected answer: {answer[:600]!r}")
 
     def closed(self, exc: Exception | None) -> None:
-        """A connection has ended."""
+        """Handle the end of a connection."""
         if exc is not None or (
             self._failed is None and self.left > 0 and time.monotonic_ns() < self.until_ns
         ):
@@ -141,7 +143,7 @@ class _Load:
     async def run(
         self, kind: type[_Caller], port: int, *, clients: int, seconds: float, requests: int, stagger_s: float
     ) -> Samples:
-        """Run it. Clients start ``stagger_s`` apart, so that they do not ask in step."""
+        """Run the round. Clients start ``stagger_s`` apart, so that they do not send at the same moments."""
         loop = asyncio.get_running_loop()
         self._open, self.left = clients, requests
         began, cpu = time.monotonic_ns(), time.process_time()

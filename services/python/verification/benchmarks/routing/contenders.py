@@ -1,4 +1,4 @@
-"""The routers that run, as their users start them, each with one process and two back ends."""
+"""The routers to measure, started as their users start them, each with one process and two back ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POOL = "answers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a router runs: its port and folder, those of its back ends, and the Redis that only Daybreak uses."""
+    """The port and folder of a router, the ports of its back ends, and the Redis that only Daybreak uses."""
 
     port: int
     folder: Path
@@ -45,7 +45,7 @@ class Contender:
 
     @property
     def requirements(self) -> Path:
-        """What its environment contains."""
+        """The packages of its environment."""
         return HERE / "requirements" / f"{self.environment}.txt"
 
     @property
@@ -125,5 +125,5 @@ PEERS: Sequence[Contender] = (
         ),
     ),
 )  # fmt: skip
-"""Those that :mod:`verification.benchmarks.competitors.environments` installs from the registry."""
+"""The routers that :mod:`verification.benchmarks.competitors.environments` installs from the registry."""
 CONTENDERS: Sequence[Contender] = (DAYBREAK, *PEERS)

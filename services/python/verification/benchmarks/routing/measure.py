@@ -52,7 +52,7 @@ class Round:
 
     @property
     def a_core(self) -> float:
-        """How many a core of the router could do in a second."""
+        """The number of answers or tokens that a core of the router could handle in a second."""
         return 1e6 / self.cpu_us if self.cpu_us else 0.0
 
 
@@ -69,7 +69,7 @@ class Memory:
 
 @dataclass(slots=True)
 class Figures:
-    """What was measured, by the name of the router."""
+    """The measurements, by the name of the router."""
 
     latency: dict[int, dict[str, list[Round]]] = field(default_factory=dict)
     """By the number of clients."""
@@ -79,7 +79,8 @@ class Figures:
 
 
 def speed(bed: Bed, contenders: Sequence[Contender], effort: Effort, figures: Figures) -> None:
-    """Latency below saturation, then rate at saturation, then streams; all routers run, one at a time works."""
+    """Measure latency below saturation, then the rate at saturation, then streams. All routers run, but only
+    one at a time gets requests."""
     with ExitStack() as stack:
         routers = [Router(None, bed.direct)]
         for contender in contenders:

@@ -1,4 +1,5 @@
-"""The figures as rows: what each router adds, what a core does, and how its memory grows."""
+"""The figures as rows: the latency that each router adds, the rate of one core, and the growth of its
+memory."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def rows(figures: Figures, effort: Effort) -> list[Row]:
 
 
 def merged(earlier: Sequence[Row], measured: Sequence[Row]) -> list[Row]:
-    """The earlier rows with the new ones in their places, and then those that are new."""
+    """The earlier rows, with new rows in place of those of the same name, and then the other new rows."""
     new = {row.what: row for row in measured}
     return [*(new.pop(row.what, row) for row in earlier), *new.values()]
 

@@ -1,1 +1,1 @@
-"""Streaming sessions: how many of them a device sustains, by the strategy that forms its batches."""
+"""Measures how many streaming sessions a device sustains, for each strategy that forms batches."""

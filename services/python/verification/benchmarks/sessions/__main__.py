@@ -26,7 +26,7 @@ from verification.results import FOLDER
 
 LIMIT_S = 2.0
 LONG_S, QUICK_S = 120.0, 24.0
-"""How long a simulated run is."""
+"""The duration of a simulated run."""
 PARTS = ("measured", "simulated", "second")
 SHOWN = Load(users=12, for_s=6.0, turn_s=0.96, most_tokens=20)
 """The sessions of the picture of one second."""
@@ -34,7 +34,7 @@ SHOWN_FROM_S = 3.84
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the parts that are named."""
+    """Run the named parts."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.sessions", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"some of: {', '.join(PARTS)}; all by default")
     parser.add_argument("--quick", action="store_true", help="shorter runs with fewer numbers of users")
@@ -80,7 +80,7 @@ def beside_whisper_live(python: Path, out: Path, *, quick: bool) -> None:
 
 
 def simulated(out: Path, *, seed: int, quick: bool) -> None:
-    """Find what each strategy sustains in each scene, and draw the lag over the throughput."""
+    """Find how many sessions each strategy sustains in each scene, and draw the lag over the throughput."""
     results = {
         scene: {contender: found(scene, contender, seed=seed, quick=quick) for contender in ALL}
         for scene in SCENES
@@ -93,7 +93,7 @@ def simulated(out: Path, *, seed: int, quick: bool) -> None:
 
 
 def found(scene: Scene, contender: Contender, *, seed: int, quick: bool) -> table.Found:
-    """What a strategy sustains with the best of its rules."""
+    """The number of sessions that a strategy sustains with the best of its rules."""
     for_s = QUICK_S if quick else LONG_S
 
     def best_of(rules: IterationRules) -> tuple[int, Outcome | None]:

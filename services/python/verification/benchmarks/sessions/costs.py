@@ -1,4 +1,4 @@
-"""How long a step of the model takes, by the number of its sessions."""
+"""The duration of a step of the model, by the number of its sessions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from daybreak_server.batching.iterations import Batch
 
 Points = tuple[tuple[int, float], ...]
-"""Batch sizes, and the milliseconds that were measured for them."""
+"""Batch sizes, and the measured milliseconds for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +18,12 @@ class Costs:
     decode: Points
 
     def seconds(self, prefills: int, decodes: int) -> float:
-        """How long a step takes. A mixed one is a step of each phase, because a model has one call for each."""
+        """The duration of a step. A mixed step is a step of each phase, because a model has a separate call
+        for each phase."""
         return (_interpolated(self.prefill, prefills) + _interpolated(self.decode, decodes)) / 1000
 
     def of(self, batch: Batch[int]) -> float:
-        """How long a batch takes."""
+        """The duration of a batch."""
         return self.seconds(len(batch.prefill), len(batch.decode))
 
 

@@ -1,4 +1,4 @@
-"""Draws the median lag over the throughput, a panel for each scene and a line for each strategy."""
+"""Draws the median lag over the throughput, with a panel for each scene and a line for each strategy."""
 
 from __future__ import annotations
 

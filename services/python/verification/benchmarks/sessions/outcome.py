@@ -10,7 +10,8 @@ from daybreak_server.batching.iterations import BatchRecord
 from daybreak_server.batching.iterations.lag import percentile
 
 DRIFT_S = 0.25
-"""If the mean lag of the last third of a run is so much above that of the second third, the lag grows without end."""
+"""If the mean lag of the last third of a run exceeds that of the second third by this much, the lag grows
+without end."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Draws one second of batches from a trace: a row for each session, a box for each step that it took part in."""
+"""Draws one second of batches from a trace. Each session has a row, with a box for each of its steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Trace:
     records: Sequence[BatchRecord[Any]]
     ready: Mapping[Hashable, Sequence[float]]
     begins: float
-    """The second that is drawn begins here."""
+    """The start of the second that is drawn."""
 
 
 def draw(traces: Sequence[Trace], path: Path) -> Path:

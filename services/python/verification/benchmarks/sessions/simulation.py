@@ -1,6 +1,6 @@
-"""Runs the scheduler in virtual time: users who speak in real time, and one device.
+"""Runs the scheduler in virtual time, with users who speak in real time, and one device.
 
-Nothing sleeps. Time advances from one event to the next: audio that has come, or a batch that has been computed.
+Nothing sleeps. Time advances from one event to the next. An event is the arrival of audio or the end of a batch.
 Everything random depends on the seed, the user and the turn alone, so all strategies get the same speech.
 """
 
@@ -17,18 +17,18 @@ from verification.benchmarks.sessions.costs import Costs
 from verification.benchmarks.sessions.outcome import Outcome
 
 TOO_LATE_S = 20.0
-"""A run in which a turn is so late is given up: the device is overloaded."""
+"""If a turn is this late, the device is overloaded, and the run is stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The users, and how long the run is. Times in seconds."""
+    """The users, and the duration of the run. Times are in seconds."""
 
     users: int
     for_s: float
     turn_s: float = 0.48
     most_tokens: int = 5
-    """A turn has from 0 to so many tokens, each number equally often."""
+    """A turn has from 0 to this many tokens, with equal probability."""
     seed: int = 1
 
     def speaker(self, user: int) -> tuple[float, Iterator[int]]:
@@ -51,11 +51,11 @@ class Run:
         self._speech = [(starts + load.turn_s, user) for user, (starts, _) in enumerate(speakers)]
         heapq.heapify(self._speech)
         self._turns = [0] * load.users
-        """How many turns of each user have been computed."""
+        """The number of computed turns of each user."""
         self.ready: list[list[float]] = [[] for _ in range(load.users)]
         """When the audio of each turn of each user was complete."""
         self._left: dict[int, int] = {}
-        """The tokens that the present turn of a user will still have."""
+        """The remaining tokens of a user's present turn."""
         self.outcome = Outcome(for_s=load.for_s)
 
     def run(self) -> Outcome:

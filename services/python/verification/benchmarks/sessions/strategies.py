@@ -12,7 +12,8 @@ from verification.benchmarks.sessions.simulation import Load, Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A strategy: what the table calls it, and its rules. The best of several rules counts."""
+    """A strategy: its name in the table, and its rules. If there are several rules, the table shows the best
+    result."""
 
     name: str
     rules: tuple[IterationRules, ...]
@@ -33,17 +34,17 @@ ALL = (SINGLE, REQUEST, STRICT, MIXED, GATHER)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A device and the speech that it gets."""
+    """A device and its speech."""
 
     name: str
     costs: Costs
     turn_s: float
     most_tokens: int
     users: tuple[int, ...]
-    """For which numbers of users the lag is drawn."""
+    """The numbers of users for which the lag is drawn."""
 
     def run(self, users: int, rules: IterationRules, *, for_s: float, seed: int) -> Outcome:
-        """Simulate so many users."""
+        """Simulate this many users."""
         load = Load(users=users, for_s=for_s, turn_s=self.turn_s, most_tokens=self.most_tokens, seed=seed)
         return Run(load, self.costs, rules).run()
 

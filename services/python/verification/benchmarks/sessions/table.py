@@ -23,7 +23,8 @@ network, other work on the machine."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a strategy sustains in a scene, and how late its turns are by the number of users."""
+    """The number of sessions that a strategy sustains in a scene, and the lag of its turns by the number of
+    users."""
 
     sessions: int
     best: Outcome | None

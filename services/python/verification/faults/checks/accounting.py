@@ -82,7 +82,7 @@ def keys(observations: Observations) -> Iterator[Violation]:
 
 
 def empty(observations: Observations) -> Iterator[Violation]:
-    """When every task has ended, nothing waits, runs or is held."""
+    """When every task has ended, no task waits, runs or is held."""
     if any(record["state"] not in TERMINAL for record in observations.finals.values()):
         return
     for pool, store in observations.stores.items():

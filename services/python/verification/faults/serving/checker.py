@@ -1,17 +1,17 @@
-"""Decides from a history of requests alone which promises of a serving pool were broken. Pure.
+"""Decides which promises of a serving pool were broken, from a history of requests alone. Pure.
 
-The history has what clients sent and got, what groups ran, and the faults that were injected. Each rule is a pure
-function that yields the violations of one promise:
+The history has the requests of clients and their answers, the runs of groups, and the injected faults. Each rule is a
+pure function that yields the violations of one promise:
 
-* ``answered``       each request is answered within its deadline, unless its answer had begun when it broke off
-* ``cut_by_a_fault`` an answer that had begun breaks off only if its group or its gateway was killed
-* ``whole``          an answer that looks complete is complete, and the beginning of one that was cut off is right
-* ``never_again``    no request runs or is sent again after the first byte of its answer
-* ``alive_stays``    a request goes from one group to another only if the first one was killed
-* ``bounded``        a request that breaks groups is not sent to more of them than ``router.max_tries``
-* ``accounted``      each answer comes from a group that ran the request; each end belongs to a beginning
-* ``no_orphans``     no engine outlives its worker
-* ``stays``          where no group was killed or stopped, each one works to the end of the run
+* ``answered``: each request is answered within its deadline, unless its answer had begun when it broke off.
+* ``cut_by_a_fault``: an answer that had begun breaks off only if its group or its gateway was killed.
+* ``complete``: an answer that looks complete is complete, and the received prefix of a cut-off answer is correct.
+* ``no_retry_after_first_byte``: no request runs or is sent again after the first byte of its answer.
+* ``alive_stays``: a request is sent to another group only if the first one was killed.
+* ``bounded``: a request that breaks groups is sent to at most ``router.max_tries`` of them.
+* ``accounted``: each answer comes from a group that ran the request, and each end of a run has a beginning.
+* ``no_orphans``: no engine outlives its worker.
+* ``stays``: if no group was killed or stopped, each group works to the end of the run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from verification.faults.serving.observations import Request, Send, ServingObser
 MAX_TRIES = 3
 """The setting ``router.max_tries`` of the clusters."""
 NOTICED_S = 5.0
-"""How long after the death of a process its clients may notice it. The kernel tells them at once."""
+"""Allowance for a client to see a dead peer; normally the kernel closes the connection at once."""
 Rule = Callable[[ServingObservations], Iterator[Violation]]
 
 
@@ -40,7 +40,8 @@ def check(lines: Iterable[Line]) -> Verdict:
 
 
 def answered(seen: ServingObservations) -> Iterator[Violation]:
-    """Each request gets a complete answer within its deadline, or one that had begun."""
+    """Each request gets a complete answer within its deadline, unless its answer had begun when it broke
+    off."""
     if not seen.settled:
         yield _violation("unsettled", None, "the history ends before the clients")
     for request in seen.requests.values():
@@ -56,7 +57,8 @@ def answered(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def cut_by_a_fault(seen: ServingObservations) -> Iterator[Violation]:
-    """Only the death of its gateway or of its group cuts an answer off, or breaks a connection to a gateway."""
+    """An answer is cut off, or a connection to a gateway breaks, only if the gateway or the group was
+    killed."""
     for request in seen.requests.values():
         for send in request.sends:
             if send.kind == "complete":
@@ -77,7 +79,8 @@ def cut_by_a_fault(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def _is_still_down(seen: ServingObservations, send: Send, deaths: Iterable[float]) -> bool:
-    """Whether the gateway was killed and has answered nobody since. On a busy machine its restart takes long."""
+    """Whether the gateway was killed and has sent no answer since. On a busy machine, its restart takes
+    long."""
     return any(
         at <= send.began
         and not any(at + NOTICED_S < first < send.began for first in seen.answers(send.gateway))
@@ -85,8 +88,8 @@ def _is_still_down(seen: ServingObservations, send: Send, deaths: Iterable[float
     )
 
 
-def whole(seen: ServingObservations) -> Iterator[Violation]:
-    """An answer has exactly the bytes that were asked for, and a part of one has the first of them."""
+def complete(seen: ServingObservations) -> Iterator[Violation]:
+    """A complete answer has exactly the expected bytes, and a cut-off answer has a prefix of them."""
     for request in seen.requests.values():
         for send in request.sends:
             if send.status != 200:
@@ -98,8 +101,8 @@ def whole(seen: ServingObservations) -> Iterator[Violation]:
                 yield _violation("wrong", request, f"the {send.size} bytes are not those of its answer")
 
 
-def never_again(seen: ServingObservations) -> Iterator[Violation]:
-    """Nobody sends or runs a request after the first byte of its answer."""
+def no_retry_after_first_byte(seen: ServingObservations) -> Iterator[Violation]:
+    """No client sends a request, and no group runs it, after the first byte of its answer."""
     for request in seen.requests.values():
         begun = [send.first for send in request.sends if send.first is not None and send.status == 200]
         if not begun:
@@ -116,7 +119,7 @@ def never_again(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
-    """A gateway gives up on a group only if it was killed: busy is not dead."""
+    """A gateway sends a request to another group only if the first group was killed, not if it is busy."""
     for request in seen.requests.values():
         for run, following in pairwise(request.runs):
             if run.send != following.send:
@@ -138,7 +141,7 @@ def bounded(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def accounted(seen: ServingObservations) -> Iterator[Violation]:
-    """What clients got and what groups ran fits together."""
+    """The answers of clients match the runs of groups."""
     for line in seen.strays:
         yield _violation("stray", None, f"no request, or no beginning, belongs to {line}")
     for request in seen.requests.values():
@@ -153,7 +156,7 @@ def accounted(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def no_orphans(seen: ServingObservations) -> Iterator[Violation]:
-    """Whatever ends a worker ends its engines."""
+    """No engine outlives its worker, whatever ended the worker."""
     for pid, worker in seen.orphans.items():
         yield _violation("orphan", None, f"process {pid}, an engine of {worker}, outlived it")
 
@@ -176,8 +179,8 @@ def stays(seen: ServingObservations) -> Iterator[Violation]:
 RULES: tuple[Rule, ...] = (
     answered,
     cut_by_a_fault,
-    whole,
-    never_again,
+    complete,
+    no_retry_after_first_byte,
     alive_stays,
     bounded,
     accounted,

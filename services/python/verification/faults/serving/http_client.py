@@ -1,8 +1,8 @@
-"""A small HTTP client that sees what libraries hide: when the first byte came, and whether the answer is complete.
+"""A small HTTP client that records two facts that libraries hide: the time of the first byte, and whether the answer
+is complete.
 
-It shares no code with the gateway's own client. An answer is complete only if its framing says so: as many bytes as
-``Content-Length``, or the last chunk. An answer with neither would end with its connection; Daybreak sends none, so it
-counts as an error.
+It shares no code with the gateway's client. An answer is complete only if it has as many bytes as ``Content-Length``,
+or its last chunk. Daybreak sends no answer without both, so the client treats such an answer as an error.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class ProtocolError(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Received:
-    """What came back of one request, complete or not."""
+    """The answer to one request, complete or not."""
 
     first: float | None = None
-    """When its first byte came, in monotonic seconds; ``None``: none came."""
+    """When its first byte arrived, in monotonic seconds; ``None`` if none arrived."""
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     size: int = 0
@@ -33,13 +33,13 @@ class Received:
     """The CRC-32 of these bytes."""
     complete: bool = False
     error: str = ""
-    """Why it is not complete."""
+    """Why the answer is not complete."""
     body: bytes = b""
     """The body, unless the status is 200."""
 
 
 class Client:
-    """One connection to one gateway, which is opened again when needed."""
+    """A connection to one gateway. It is opened again when needed."""
 
     def __init__(self, host: str, port: int) -> None:
         self._address = host, port

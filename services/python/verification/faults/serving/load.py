@@ -1,8 +1,9 @@
 """Clients that send requests one after the other until they are stopped, and record what they see.
 
-A client has a connection to each gateway. If a connection breaks while no byte of the answer has come, the client sends
-the request again, to another gateway, as long as its deadline allows. It does the same if a gateway says that it shuts
-down. After the first byte it never sends the request again. These are the rules for clients in docs/08-serving.md.
+A client has a connection to each gateway. If a connection breaks before the first byte of the answer, the
+client sends the request again, to another gateway, as long as the deadline allows. It does the same if a
+gateway answers that it is shutting down. After the first byte, it never sends the request again. These are
+the rules for clients in docs/08-serving.md.
 
 The history has a line ``request`` when a request begins, and a line ``send`` for each time that it was sent. The
 checker derives the outcome of the request from these lines.
@@ -57,7 +58,7 @@ class ServingLoad:
         self._stopping = threading.Event()
         self._numbers = 0
         self.finished = 0
-        """Requests that have ended."""
+        """The number of requests that have ended."""
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="clients", daemon=True)
 
     def __enter__(self) -> Self:

@@ -13,7 +13,7 @@ from verification.faults.wish import Wish
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
-    """One time that a client sent a request to a gateway, and what it got."""
+    """One send of a request to a gateway, and its answer."""
 
     number: int
     """1 for the first time that the request was sent."""
@@ -23,10 +23,10 @@ class Send:
     began: float
     ended: float
     first: float | None
-    """When the first byte of the answer came; ``None``: none came."""
+    """When the first byte of the answer arrived; ``None`` if none arrived."""
     status: int
     pid: int
-    """The process that says that it answered; 0: none."""
+    """The process that the answer names; 0 if it names none."""
     size: int
     crc: int
     error: str
@@ -34,19 +34,19 @@ class Send:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One time that a group ran a request. ``send`` is the number of the client's send that it belongs to."""
+    """One run of a request by a group. ``send`` is the number of the client's send to which it belongs."""
 
     send: int
     pid: int
     began: float
     ended: float | None = None
     how: str = ""
-    """``end``, ``stop`` (nobody waited for the rest), or empty if the process died."""
+    """``end``, ``stop`` (no client waited for the rest), or empty if the process died."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Request:
-    """All that is known of one request."""
+    """The sends and runs of one request."""
 
     number: int
     began: float
@@ -82,13 +82,13 @@ class ServingObservations:
     """The replica of each process: ``online-1`` for each rank of that group, ``gateway-0``, ``worker-1`` for a worker
     and each of its engines."""
     ended_pids: dict[int, float] = field(default_factory=dict)
-    """Processes of the cluster that ended, and when."""
+    """Processes of the cluster that ended: process → time."""
     settled: bool = False
     """Whether the clients have ended, and the logs of the groups are in the history."""
     strays: list[Line] = field(default_factory=list)
-    """Lines that belong to no request."""
+    """Lines that do not belong to a request."""
     orphans: dict[int, str] = field(default_factory=dict)
-    """Engines that outlived their worker, by process, and the worker."""
+    """Engines that outlived their worker: process → worker."""
     must_stay: bool = False
     """Whether no group may lose its place, because none was killed or stopped."""
     line_counts: Counter[str] = field(default_factory=Counter)
@@ -118,7 +118,7 @@ class ServingObservations:
 
 
 _KILLS_ALL = ("kill-follower", "kill-worker")
-"""Faults that end everything in the replica of their process."""
+"""Faults that end all processes in the replica of their process."""
 
 
 def gather(lines: Iterable[Line]) -> ServingObservations:

@@ -1,4 +1,4 @@
-"""Promises while parts are restarted or killed: groups, gateways, and the server of the store."""
+"""Tests promises while groups, gateways and the store's server are restarted or killed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from verification.results import Row
     "rolling", "all groups of a serving pool are drained and replaced, one after the other: nothing fails"
 )
 def run_rolling(context: ScenarioContext) -> list[Row]:
-    """Replace each group several times. Half of the groups first get a drain mark, as the operator does it; the other
-    half get only SIGTERM, as when a node goes away.
+    """Replace each group several times. Half of the groups first get a drain mark, as from the operator. The
+    other half only get SIGTERM, as when a node is drained.
     """
     rounds, wanted = context.times(3, 12), context.times(2000, 10_000)
     with trial(context) as run:
@@ -63,7 +63,7 @@ def _drain(run: Trial, pid: int) -> None:
 
 @scenario("leaders", "leaders of serving groups are killed under load: only answers that had begun break off")
 def run_leaders(context: ScenarioContext) -> list[Row]:
-    """Kill one leader after the other; sometimes two at once, so that few are left."""
+    """Kill one leader after the other. Sometimes kill two at once, so that few are left."""
     kills, wanted = context.times(16, 120), context.times(2000, 10_000)
     with trial(context, groups=4) as run:
         for number in range(kills):
@@ -80,7 +80,7 @@ def run_leaders(context: ScenarioContext) -> list[Row]:
 
 @scenario("gateways", "gateways are killed under load: clients that try the other one get their answers")
 def run_gateways(context: ScenarioContext) -> list[Row]:
-    """Kill the gateways in turn, and stop each once in the ordinary way."""
+    """Kill the gateways in turn, and stop each of them once by SIGTERM."""
     kills, wanted = context.times(8, 60), context.times(1500, 10_000)
     with trial(context) as run:
         for number in range(kills + 2):

@@ -114,7 +114,7 @@ def judge(path: Path) -> ServingObservations:
 
 
 def failed_row(what: str, seen: ServingObservations, *, faults: str, wanted: int) -> Row:
-    """The row that says that no request failed. ``wanted``: how many requests make it count."""
+    """The row that says that no request failed. ``wanted`` is the number of requests that the run needs."""
     requests = len(seen.requests)
     sends = [send for request in seen.requests.values() for send in request.sends]
     cut = sum(request.last is not None and request.last.kind == "cut" for request in seen.requests.values())

@@ -1,10 +1,10 @@
-"""The workload of the scenarios: it answers each request as its :class:`Wish` asks, and writes a log of its runs.
+"""The workload of the scenarios. It answers each request as its :class:`Wish` asks, and writes a log of its runs.
 
-Each leader appends to a file of its own, one JSON line when a run begins and one when it ends. A line is one ``write``
-to the operating system, so it survives the death of the process. Times are ``time.monotonic()``, which all processes
-of a machine share.
+Each leader has a separate file. It appends one JSON line when a run begins and one when the run ends. A line
+is one ``write`` to the operating system, so it survives the death of the process. Times are
+``time.monotonic()``, which all processes of a machine share.
 
-The pool needs the option ``runs``: the folder of these files.
+The pool's option ``runs`` names the folder of these files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from verification.faults.wish import Wish, parse
 _POLL_S = 0.02
 WORKLOAD = "verification.faults.serving.workload:SPEC"
 PID_HEADER = "answered-by"
-"""In an answer, the process of the leader."""
+"""Response header with the leader's PID."""
 
 
 class RecordedServe:
@@ -43,7 +43,7 @@ class RecordedServe:
             )
 
     def warm_up(self) -> None:
-        """Nothing is warmed up."""
+        """Do nothing."""
 
     def serve(self, request: Request) -> Response:
         """Answer as the body asks."""

@@ -1,11 +1,11 @@
-"""Decides from the history of clients alone which promises of sessions were broken. Pure.
+"""Decides which promises of sessions were broken, from the history of clients alone. Pure.
 
-* ``ends``      each session ends once, for the reason that its client expects, and nothing follows its end
-* ``text``      its text is that of an undisturbed session: no audio was lost, no word is missing or came twice
-* ``order``     the ids of its events grow, so do their places in the audio; its owners are counted one by one
-* ``sentences`` its sentences are numbered one by one and have all of its text
-* ``audio``     no connection asks for audio that the client has not sent, or that was said never to be needed again
-* ``refusals``  each frame of nonsense is refused by name, and nothing else is
+* ``ends``: each session ends once, for the reason that its client expects, and no event follows its end.
+* ``text``: the text is that of an undisturbed session. No audio was lost, and no word is missing or repeated.
+* ``order``: the ids of events increase, and so do their positions in the audio. Attempts are numbered one by one.
+* ``sentences``: sentences are numbered one by one, and together they are the whole text.
+* ``audio``: no connection asks for audio that the client has not sent, or that the server has acknowledged.
+* ``refusals``: each absurd frame is refused with the cause, and no other frame is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from verification.faults.history import Line
 
 @dataclass(slots=True)
 class SessionSeen:
-    """All that the client of a session saw, in order."""
+    """The observations of a session's client, in order."""
 
     begin: Line
     lines: list[Line] = field(default_factory=list)
@@ -38,11 +38,11 @@ class SessionSeen:
 
     @property
     def text(self) -> str:
-        """Its text, as it grew."""
+        """The text, as it grew."""
         return "".join(line["data"]["text"] for line in self.events("text"))
 
     def longest_gap(self, since: float) -> float:
-        """The longest time between two pieces of text after ``since``, while audio came."""
+        """The longest time between two pieces of text after ``since``, while audio arrived."""
         times = [line["t"] for line in self.events("text")]
         return max((later - earlier for earlier, later in pairwise(times) if later >= since), default=0.0)
 
@@ -91,7 +91,7 @@ def check(lines: Iterable[Line]) -> Verdict:
 
 
 def ends(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """One event ``ended``, the last one, with the expected reason."""
+    """There is one event ``ended``. It is the last event, and has the expected reason."""
     events, wanted = session.events(), session.begin["reason"]
     found = [line["data"]["reason"] for line in events if line["type"] == "ended"]
     if found != [wanted]:
@@ -101,7 +101,7 @@ def ends(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def text(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """The text that grew, and the one that the end repeats, are the expected one."""
+    """The text of the events, and the whole text in the last event, equal the expected text."""
     wanted = session.begin["text"]
     if wanted is not None and session.text != wanted:
         yield (
@@ -114,7 +114,7 @@ def text(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def order(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """Ids and places in the audio grow; attempts count from 1."""
+    """Ids and positions in the audio increase. Attempts are numbered from 1."""
     for earlier, later in pairwise(session.events()):
         if _id(later) <= _id(earlier):
             yield "order", f"event {later['id']} came after {earlier['id']}"
@@ -127,7 +127,7 @@ def order(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def sentences(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """Sentences count from 0, and all of them together are the text, except for one that is not complete."""
+    """Sentences are numbered from 0. Together they are the text, except for an incomplete last sentence."""
     found = [line["data"] for line in session.events("segment")]
     if [data["segment"] for data in found] != list(range(len(found))):
         yield "sentences", f"they are numbered {[data['segment'] for data in found]}"
@@ -142,7 +142,8 @@ def sentences(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def audio(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """Positions that the server names lie between what it has acknowledged and what the client has sent."""
+    """Positions that the server names lie between the acknowledged position and the end of the audio that the
+    client has sent."""
     sent = acknowledged = 0
     for line in session.lines:
         match line["op"]:
@@ -159,7 +160,8 @@ def audio(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def refusals(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """As many refused frames as frames of nonsense, and no other error that does not end the connection."""
+    """The number of refused frames equals the number of absurd frames, and there is no other error that keeps
+    the connection."""
     codes = [line["code"] for line in session.of("error") if not line["fatal"]]
     if codes != ["invalid_audio"] * session.begin["absurd"]:
         yield "refusals", f"{session.begin['absurd']} frames were nonsense, and the refusals are {codes}"
@@ -185,7 +187,7 @@ def fault_times(seen: SessionsSeen, *kinds: str) -> list[float]:
 
 
 def owners(seen: SessionsSeen) -> int:
-    """How often a session got another group."""
+    """How often another group took over a session."""
     return sum(max(0, len(session.events("started")) - 1) for session in seen.sessions.values())
 
 

@@ -1,8 +1,9 @@
 """Clients that speak in real time into one session each, and record what they see.
 
-A client opens its session at one gateway and connects to its stream. If the connection breaks, it connects to the other
-gateway, with the id of the last event that it has, and sends again from the position that the server names. It forgets
-no audio before the session ends, so it notices if the server asks for audio that it has said it will never need.
+A client opens its session at one gateway and connects to its stream. If the connection breaks, it connects to
+the other gateway, with the id of the last event that it has, and sends again from the position that the
+server names. It keeps all audio until the session ends, so it notices if the server asks for audio that the
+server has acknowledged.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ _PATIENCE_S = 60.0
 
 
 class NoEndError(Exception):
-    """A session did not end long after its audio."""
+    """A session did not end within a long time after its audio."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """What a client does."""
+    """The actions of a client."""
 
     number: int
     seconds: float
     target: str = "de"
     encoding: str = "pcm16"
     frame_bytes: int | None = None
-    """The size of a frame; ``None``: a tenth of a second. It may be odd."""
+    """The size of a frame, which may be odd; ``None`` means a tenth of a second."""
     silent_after_s: float | None = None
-    """After so much audio the client says nothing more, and does not end its input either."""
+    """After this much audio, the client sends nothing more, and does not end its input."""
     absurd: Mapping[int, bytes] = field(default_factory=dict)
-    """Frames of nonsense, by the number of the frame before which they are sent; each is refused."""
+    """Absurd frames, by the number of the frame before which they are sent. Each is refused."""
     huge: int | None = None
-    """The number of the frame before which it sends one that is larger than the server takes."""
+    """The number of the frame before which the client sends a frame above the server's limit."""
 
 
 class SpeechClient:
@@ -71,7 +72,7 @@ class SpeechClient:
         self._huge_sent = False
         self.session = ""
         self.texts = 0
-        """Pieces of text that it has."""
+        """The number of pieces of text that the client has received."""
         self.ended = False
 
     async def run(self) -> None:
@@ -168,7 +169,7 @@ class SpeechClient:
                 self.ended = kind == "ended"
 
     async def _speak(self, socket: ClientConnection, position: int) -> None:
-        """Send the audio from a position on, as it is spoken."""
+        """Send the audio from a position on, in real time."""
         script, at = self.script, position * self._sample
         size = script.frame_bytes or int(FRAME_S * SAMPLE_RATE) * self._sample
         try:
@@ -183,7 +184,7 @@ class SpeechClient:
             if script.silent_after_s is None:
                 await socket.send(json.dumps({"type": "end"}))
         except ConnectionClosed:
-            return  # the reader sees it, too
+            return  # the reader sees the end too
 
     async def _nonsense(self, socket: ClientConnection, frame: int) -> None:
         absurd = self.script.absurd.get(frame)

@@ -1,4 +1,4 @@
-"""Promises whatever clients do: many at once, silent ones, and audio that is absurd."""
+"""Tests promises with difficult clients: many at once, silent clients, and clients that send absurd audio."""
 
 from __future__ import annotations
 
@@ -30,21 +30,22 @@ TIMEOUT_S = 3.0
 
 @scenario("sessions-many", "50 clients speak at once, and a group is killed")
 def run_many(context: ScenarioContext) -> list[Row]:
-    """All sessions of the killed group fit into the others."""
+    """Kill one group. All of its sessions fit into the others."""
     clients = context.times(50, 100)
     with trial(context, scripts(clients, 6.0), groups=2, watchdogs=True) as run:
         run.clients.wait_for_texts(2)
         run.cluster.kill(run.busiest())
         seen = run.decide()
     return [
-        text_row("Many sessions", seen, faults=f"{clients} sessions at once, 1 group killed"),
-        gap_row("Many sessions", seen, limit_s=2 + CHUNK_S, bound="2 s + a chunk"),
+        text_row("Many sessions", seen, faults=f"sessions at once: {clients}; groups killed: 1"),
+        gap_row("Many sessions", seen, limit_s=2 + CHUNK_S, bound=f"2 s + one chunk of {CHUNK_S:g} s"),
     ]
 
 
 @scenario("sessions-silent", "silent clients: their sessions end, and others get their places")
 def run_silent(context: ScenarioContext) -> list[Row]:
-    """The group has places for the silent ones only; the others wait until these are idle."""
+    """The group has places for the silent clients only. The other clients wait until the sessions of the
+    silent ones are idle."""
     count = context.times(3, 30)
     silent = [Script(number=number, seconds=60.0, silent_after_s=1.0) for number in range(count)]
     late = [Script(number=count + number, seconds=9.0) for number in range(count)]
@@ -55,22 +56,28 @@ def run_silent(context: ScenarioContext) -> list[Row]:
     idle = sum(session.begin["reason"] == "idle" for session in seen.sessions.values())
     return [
         text_row(
-            "Silent clients", seen, faults=f"{idle} clients fell silent, and their sessions ended as idle"
+            "Silent clients",
+            seen,
+            faults=f"sessions that ended as idle after their clients fell silent: {idle}",
         )
     ]
 
 
 def _left(run: Trial) -> list[str]:
-    """The audio and turns that are left in the journals, and the places of groups that are still taken."""
+    """The remaining audio and turns in the journals, and the remaining entries of sessions in groups."""
     keys = run.cluster.keys(POOL)
     with run.cluster.client() as client:
         patterns = [keys.of(kind, "*") for kind in ("session_audio", "session_turns", "group_sessions")]
         return [name for pattern in patterns for name in client.scan_iter(match=pattern, count=1000)]
 
 
-@scenario("sessions-absurd", "audio that is absurd is refused by name, and its session lives")
+@scenario(
+    "sessions-absurd",
+    "absurd audio is refused with a message that names the cause, and its session continues",
+)
 def run_absurd(context: ScenarioContext) -> list[Row]:
-    """NaN, infinities, integers sent as floats, frames within samples, frames that are too large, wrong rates."""
+    """Send NaN, infinities, integers as floats, frames that end within a sample, frames that are too large,
+    and wrong rates."""
     size = int(FRAME_S * SAMPLE_RATE)
     nonsense = {5: math.nan, 9: math.inf, 13: -math.inf, 17: 20_000.0, 21: 3e38}
     absurd = {at: array("f", [*[0.25] * (size - 1), value]).tobytes() for at, value in nonsense.items()}
@@ -91,13 +98,17 @@ def run_absurd(context: ScenarioContext) -> list[Row]:
         text_row(
             "Absurd audio",
             seen,
-            faults=f"{len(absurd)} frames and {refused} streams were refused by name, 1 frame was too large",
+            faults=f"frames refused for their values: {len(absurd)}; streams refused: {refused}; frames too large: 1",
         )
     ]
 
 
 async def _wrong_streams(run: Trial, session: str) -> int:
-    """Connect with wrong parameters. :returns: how often. :raises ViolatedError: unless each is refused by name."""
+    """Connect with wrong parameters.
+
+    :returns: how often.
+    :raises ViolatedError: unless each refusal names the wrong parameter.
+    """
     wrong = {"sample_rate=16001": "sample_rate", "sample_rate=-1": "sample_rate", "encoding=mp3": "encoding"}
     base = run.cluster.urls[0].replace("http", "ws", 1)
     for query, name in wrong.items():

@@ -1,4 +1,4 @@
-"""Promises while the parts that serve sessions are lost: groups, gateways, and the server of the store."""
+"""Tests promises while groups, gateways and the store's server are lost."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from verification.results import Row
 
 TARGETS = ("de", "zh", "en")
 SLOW = {"decode_ms": 40.0}
-"""With this model a group is nearly always in the middle of a turn."""
+"""With this model, a group is nearly always in the middle of a turn."""
 
 
 def scripts(count: int, seconds: float) -> list[Script]:
-    """Clients whose audio does not end with a block, in all languages."""
+    """Clients in all languages, whose audio does not end at the end of a block."""
     return [
         Script(number=number, seconds=seconds + 0.13 * (number % 5), target=TARGETS[number % 3])
         for number in range(count)
@@ -53,8 +53,8 @@ def run_killed(context: ScenarioContext) -> list[Row]:
         seen = run.decide()
     _moved(seen, kills)
     return [
-        text_row("Groups killed", seen, faults=f"{kills} groups killed"),
-        gap_row("Groups killed", seen, limit_s=2 + CHUNK_S, bound="2 s + a chunk"),
+        text_row("Groups killed", seen, faults=f"groups killed: {kills}"),
+        gap_row("Groups killed", seen, limit_s=2 + CHUNK_S, bound=f"2 s + one chunk of {CHUNK_S:g} s"),
     ]
 
 
@@ -63,7 +63,7 @@ def run_killed(context: ScenarioContext) -> list[Row]:
     "a group is frozen for longer than its lease, and thaws: its late writes change nothing",
 )
 def run_frozen(context: ScenarioContext) -> list[Row]:
-    """Thaw it once other groups have all of its sessions, and have written to them."""
+    """Freeze a group, and thaw it once other groups own all of its sessions and have written to them."""
     rounds = context.times(1, 10)
     with trial(context, scripts(6, 5.0 + 6.0 * rounds), model=SLOW, groups=2) as run:
         run.clients.wait_for_texts(3)
@@ -81,8 +81,13 @@ def run_frozen(context: ScenarioContext) -> list[Row]:
         seen = run.decide()
     _moved(seen, rounds)
     return [
-        text_row("Groups frozen", seen, faults=f"{rounds} groups frozen for longer than their leases"),
-        gap_row("Groups frozen", seen, limit_s=LEASE_S + 2 + CHUNK_S, bound="the lease + 2 s + a chunk"),
+        text_row("Groups frozen", seen, faults=f"groups frozen for longer than their leases: {rounds}"),
+        gap_row(
+            "Groups frozen",
+            seen,
+            limit_s=LEASE_S + 2 + CHUNK_S,
+            bound=f"the lease + 2 s + one chunk of {CHUNK_S:g} s",
+        ),
     ]
 
 
@@ -93,7 +98,7 @@ def _owned(run: Trial, group: str) -> int:
 
 @scenario("sessions-drained", "groups drain and are replaced: their sessions move before they leave")
 def run_drained(context: ScenarioContext) -> list[Row]:
-    """The first group gets a drain mark, as the operator does it, and all get SIGTERM."""
+    """Drain all groups by SIGTERM. The first group also gets a drain mark, as from the operator."""
     groups = context.times(2, 12)
     with trial(context, scripts(6, 4.0 + 2.0 * groups), model=SLOW, groups=2, drain_s=20.0) as run:
         run.clients.wait_for_texts(3)
@@ -108,12 +113,12 @@ def run_drained(context: ScenarioContext) -> list[Row]:
             wait_until(lambda: len(run.targets("leader")) == 2, READY_S, "a new group")
         seen = run.decide()
     reasons = {data["reason"] for data in events_of(seen, "waiting")}
-    if reasons - {"released", "left"}:  # "left": it claimed a session in the moment before it left
+    if reasons - {"released", "left"}:  # "left": the group claimed a session just before it left
         raise ViolatedError(f"sessions of groups that drained were lost, not handed over: {sorted(reasons)}")
     _moved(seen, 1)
     return [
-        text_row("Groups drained", seen, faults=f"{groups} groups drained and replaced"),
-        gap_row("Groups drained", seen, limit_s=2 + CHUNK_S, bound="2 s + a chunk"),
+        text_row("Groups drained", seen, faults=f"groups drained and replaced: {groups}"),
+        gap_row("Groups drained", seen, limit_s=2 + CHUNK_S, bound=f"2 s + one chunk of {CHUNK_S:g} s"),
     ]
 
 
@@ -143,8 +148,10 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
     if again < kills:
         raise RuntimeError(f"only {again} clients had to connect again, so little was tested")
     return [
-        text_row("Gateways killed", seen, faults=f"{kills} gateways killed, {again} clients connected again"),
-        gap_row("Gateways killed", seen, limit_s=2 + CHUNK_S, bound="2 s + a chunk"),
+        text_row(
+            "Gateways killed", seen, faults=f"gateways killed: {kills}; clients that connected again: {again}"
+        ),
+        gap_row("Gateways killed", seen, limit_s=2 + CHUNK_S, bound=f"2 s + one chunk of {CHUNK_S:g} s"),
     ]
 
 
@@ -152,7 +159,8 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
     "sessions-store", "the server of the store is killed and restarted: sessions continue when it is back"
 )
 def run_store(context: ScenarioContext) -> list[Row]:
-    """Kill it for a moment, and stop it for longer than a lease. It has written all that it has answered."""
+    """Kill the server for a moment, and stop it for longer than a lease. It has written all acknowledged
+    data."""
     rounds = context.times(1, 8)
     with trial(context, scripts(6, 4.0 + 7.0 * rounds), groups=2, fsync="always") as run:
         run.clients.wait_for_texts(2)
@@ -173,6 +181,6 @@ def run_store(context: ScenarioContext) -> list[Row]:
         text_row(
             "Store restarted",
             seen,
-            faults=f"{rounds} times killed, {rounds} times stopped for {LEASE_S + 1} s",
+            faults=f"kills: {rounds}; stops for {LEASE_S + 1:g} s: {rounds}",
         )
     ]

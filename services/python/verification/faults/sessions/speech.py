@@ -12,7 +12,7 @@ from daybreak_server.workloads.simulated_speech.spec import PAIRS
 
 
 def noise(seconds: float, *, seed: str) -> bytes:
-    """Samples of 16 bits that no other seed has. They are exact as 32-bit floats, too."""
+    """16-bit samples that differ for each seed. They are also exact as 32-bit floats."""
     return random.Random(seed).randbytes(int(seconds * SAMPLE_RATE) * SAMPLE_BYTES)
 
 
@@ -22,7 +22,7 @@ def float32(pcm: bytes) -> bytes:
 
 
 def expected_text(audio: bytes, target: str) -> str:
-    """What one session alone writes, in turns of one block."""
+    """The text of one session alone, in turns of one block."""
     model = SimulatedSpeech(sleep=lambda _: None)
     model.open("s", next(pair for pair in PAIRS if pair.target == target))
     size = model.shape.block_samples * SAMPLE_BYTES

@@ -1,4 +1,5 @@
-"""A cluster with a pool of simulated speech and clients that speak, and what every scenario reports."""
+"""A cluster with a pool of simulated speech and clients that speak, and the rows that every scenario
+reports."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ class Clients:
         self._thread.join(READY_S)
 
     def wait_for_texts(self, count: int, *, what: str = "all") -> None:
-        """Wait until every client (or ``any``) has so many pieces of text."""
+        """Wait until every client (or ``any``) has this many pieces of text."""
         every = all if what == "all" else any
         wait_until(
             lambda: not self._thread.is_alive() or every(client.texts >= count for client in self.all),
@@ -129,7 +130,7 @@ def trial(
 ) -> Iterator[Trial]:
     """A cluster with two gateways and clients that have begun to speak.
 
-    The latency multiplier stays 1: turns of another length would make another text.
+    The latency multiplier stays 1, because turns of another length would lead to another text.
     """
     pool = PoolOptions(
         name=POOL,
@@ -160,7 +161,7 @@ def judge(path: Path) -> SessionsSeen:
 
 
 def text_row(what: str, seen: SessionsSeen, *, faults: str) -> Row:
-    """The row that says that no session lost audio or had words twice."""
+    """The row that says that no session lost audio or repeated words."""
     connections = sum(len(session.of("ready")) for session in seen.sessions.values())
     return Row(
         f"{what}: sessions whose text is not exactly that of an undisturbed session",
@@ -168,7 +169,7 @@ def text_row(what: str, seen: SessionsSeen, *, faults: str) -> Row:
         "sessions",
         target=f"0 of {len(seen.sessions)}",
         held=True,
-        note=f"{faults}; {owners(seen)} times another group took a session over, {connections} connections",
+        note=f"{faults}; takeovers by another group: {owners(seen)}; connections: {connections}",
     )
 
 

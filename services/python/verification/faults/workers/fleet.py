@@ -1,7 +1,8 @@
 """The workers of a fault cluster: real ``daybreakd worker`` processes, replaced when they end, as systemd would.
 
-The model needs more than half of the machine's memory for each replica, so that each worker has exactly one: the death
-of a worker always hits a replica, and only its own return brings it back. No replica uses that memory.
+Each replica of the model claims more than half of the machine's memory, so each worker has exactly one. So
+the death of a worker always ends a replica, and only the return of the worker restores it. No replica really
+uses that memory.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from verification.faults.serving.load import runs_folder
 
 MODEL = "model"
 READY_S = 180.0
-"""How long a busy machine may take to start what was killed. Requests have their own deadline."""
+"""How long a busy machine may take to restart killed processes. Requests have a separate deadline."""
 _ENGINE_END_S = 15.0
-"""How long the engines of a dead worker may take to end: its guardian gives them 5 s, and then kills them."""
+"""How long the engines of a dead worker may take to end. The guardian waits 5 s, and then kills them."""
 
 
 class Fleet:
@@ -67,12 +68,12 @@ class Fleet:
         wait_until(self._is_ready, READY_S, f"{len(self._names)} replicas; see {self._cluster.folder}")
 
     def manager(self) -> str | None:
-        """Who plans, as a gateway says."""
+        """The manager that makes plans, according to a gateway."""
         shown = self._get("/v1/workers")
         return None if shown is None else shown.get("manager")
 
     def manager_gateway(self) -> Target:
-        """The gateway that plans."""
+        """The gateway whose manager makes plans."""
 
         def holder() -> Target | None:
             numbers = re.findall(r"\d+", self.manager() or "")
@@ -118,14 +119,14 @@ class Fleet:
         self._start(name)
 
     def engines(self) -> Iterator[tuple[int, str]]:
-        """The engines that live: process and worker. Each has a log of its runs, which is named after both."""
+        """The live engines, as process → worker. Each has a log of its runs, which is named after both."""
         for file in runs_folder(self._cluster.folder).glob("*.jsonl"):
             worker, _, pid = file.stem.rpartition(".")
             if _lives(int(pid)):
                 yield int(pid), worker
 
     def record_engines(self) -> None:
-        """Write into the history which engine belonged to which worker."""
+        """Record in the history which engine belonged to which worker."""
         for file in runs_folder(self._cluster.folder).glob("*.jsonl"):
             worker, _, pid = file.stem.rpartition(".")
             self._cluster.history.note("component", kind="started", name=worker, pid=int(pid))
@@ -162,7 +163,7 @@ class Fleet:
 
     def _is_ready(self) -> bool:
         shown = self._get(f"/v1/models/{MODEL}")
-        live = {worker for _, worker in self.engines()}  # what the gateway shows may be a heartbeat old
+        live = {worker for _, worker in self.engines()}  # the gateway's answer may be as old as a heartbeat
         return (
             shown is not None
             and sorted(shown.get("workers") or ()) == list(self._names)
@@ -182,7 +183,7 @@ class Fleet:
         self._cluster.history.note("fault", kind=kind, name=name, pid=pid)
 
     def _record_orphans(self, engines: dict[int, str]) -> None:
-        """Wait until these engines have ended. Those that do not are orphans, which are recorded and killed."""
+        """Wait until these engines have ended. Record and kill those that do not end, which are orphans."""
         end = time.monotonic() + _ENGINE_END_S
         while any(map(_lives, engines)) and time.monotonic() < end:
             time.sleep(0.02)

@@ -1,4 +1,5 @@
-"""Promises of models on workers while the parts die, one after the other, and while all workers are restarted."""
+"""Tests promises of models on workers while one part after the other dies, and while all workers are
+restarted."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ from verification.results import Row
 
 WORKERS = 3
 LEASE_S = 10.0
-"""The default. It is longer than any outage of a gateway or of the store here. If the lease of a worker ended, the
-requests whose answers have not begun would go to another worker, and the first one would finish them for nobody."""
+"""The default. It is longer than any outage of a gateway or of the store here. If the lease of a worker
+ended, the requests whose answers have not begun would be sent to another worker, and the first worker would
+compute answers that no client reads."""
 _PATH = "/v1/chat/completions"
 
 
@@ -64,17 +66,17 @@ def trial(context: ScenarioContext, *, clients: int = 12) -> Iterator[Trial]:
 
 
 def kill_worker(run: Trial, number: int) -> None:
-    """A worker dies, and its engine with it."""
+    """Kill a worker, and its engine with it."""
     run.fleet.kill_worker(number)
 
 
 def kill_engine(run: Trial, number: int) -> None:
-    """An engine dies, and its worker restarts it."""
+    """Kill an engine. Its worker restarts it."""
     run.fleet.kill_engine(number)
 
 
 def kill_manager(run: Trial, _number: int) -> None:
-    """The gateway that plans dies for a while: the other one plans, and starts again what dies then."""
+    """Stop the gateway whose manager plans for a while. The manager of the other gateway takes over."""
     target = run.fleet.manager_gateway()
     before = run.fleet.manager()
     run.cluster.kill(target, down_s=2.0)
@@ -82,7 +84,7 @@ def kill_manager(run: Trial, _number: int) -> None:
 
 
 def kill_gateway(run: Trial, number: int) -> None:
-    """A gateway dies; its clients use the other one, and its workers wait for its return."""
+    """Kill a gateway. Its clients use the other one, and its workers wait for its return."""
     gateways = sorted(run.cluster.at_work("gateway"), key=lambda target: target.name)
     run.cluster.kill(gateways[number % len(gateways)], down_s=0.5)
     wait_until(
@@ -91,7 +93,7 @@ def kill_gateway(run: Trial, number: int) -> None:
 
 
 def restart_store(run: Trial, number: int) -> None:
-    """The server of the store is stopped, or killed for several heartbeats."""
+    """Stop the store's server, or kill it for several heartbeats."""
     (target,) = run.cluster.at_work("server")
     if number % 2:
         run.cluster.kill(target, down_s=3.0)

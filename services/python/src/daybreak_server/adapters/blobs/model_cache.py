@@ -7,7 +7,7 @@ last step renames it. The ranks of a node share a lock file: one rank downloads,
 Files are downloaded in ranges, in several threads. ``<name>.ranges`` lists the ranges whose bytes are on the disk, so a
 download that was killed continues where it stopped.
 
-Nothing is ever removed: a node's cache is as large as the models that it has served.
+The cache never removes a model, so it is as large as all models that the node has served.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to a group, over which one request after the other is sent.
 
-The router has a client of its own because it must know what general clients hide: whether the connection was new,
-whether a byte of an answer has come, and how much of an answer is in memory. A request also takes a fraction of the
-time that it takes in such a client. ``httptools`` is the parser.
+The router has its own client because it needs three facts that general clients hide: whether the connection
+was new, whether a byte of an answer has arrived, and how much of an answer is in memory. Also, a request
+takes a fraction of the time that it takes in a general client. ``httptools`` is the parser.
 
 The life of an exchange: :meth:`Connection.start` writes the request. The parser's callbacks fill the
 :class:`Answer`: first the head, then parts of the body. While more than ``HIGH_WATER`` bytes of parts wait for the
@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
         self._named: frozenset[bytes] = frozenset()
         """The headers that the answer's header ``Connection`` names. They concern one connection only."""
         self._surplus = False
-        """Whether more than one answer has come for a request."""
+        """Whether more than one answer has arrived for a request."""
         self._reading = True
         self._writable: asyncio.Future[None] | None = None
 
@@ -211,7 +211,8 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     async def _send_body(self, request: UpstreamRequest, rest: AsyncIterator[bytes], answer: Answer) -> None:
-        """Send the body as it comes, once the group has asked for it. A group that refuses or answers gets no more."""
+        """Send the body as it arrives, once the group has asked for it. Stop if the group refuses or
+        answers."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CONTINUE_S):
                 while not (answer.permitted or answer.begun or answer.error):
@@ -245,7 +246,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived."""
         answer = self._answer
-        if answer is None or answer.complete:  # nothing was asked, so whatever this is, it is not an answer
+        if answer is None or answer.complete:  # no request was sent, so these bytes are not an answer
             self.abort()
             return
         if not answer.begun:
@@ -278,7 +279,7 @@ class Connection(asyncio.Protocol):
         answer.notify()
 
     def pause_writing(self) -> None:
-        """Hold back the body of the request."""
+        """Pause the body of the request."""
         if self._writable is None:
             self._writable = asyncio.get_running_loop().create_future()
 
@@ -298,7 +299,8 @@ class Connection(asyncio.Protocol):
     # ── the parser's callbacks ────────────────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
-        """The head of an answer begins. If the current answer is already complete, nobody asked for this one."""
+        """The head of an answer begins. If the current answer is already complete, this one belongs to no
+        request."""
         if self._answer is None or self._answer.complete:
             self._surplus = True
 

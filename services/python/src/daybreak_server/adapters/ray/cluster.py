@@ -32,7 +32,7 @@ def node_ip() -> str:
 
 
 def node_label() -> str:
-    """Return what people call this node: its pod's name under KubeRay, else its address."""
+    """Return the name of this node for people: its pod's name under KubeRay, otherwise its address."""
     return os.environ.get("RAY_CLOUD_INSTANCE_ID") or node_ip()  # noqa: TID251
 
 

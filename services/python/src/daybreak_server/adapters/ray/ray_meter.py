@@ -1,8 +1,8 @@
 """The meter of ranks and of ``APIEntrypoint``: Ray collects their metrics and exports them from each node.
 
-Ray prefixes the names with ``ray_`` and adds labels of its own (worker, node, session). It drops the series of a
-process that has ended. It also drops a gauge that was not set for two of its report intervals, so the meter sets each
-gauge again every second: a gauge keeps its last value, as in Prometheus' own client.
+Ray prefixes the names with ``ray_`` and adds further labels (worker, node, session). It drops the series of a
+process that has ended. It also drops a gauge that was not set for two of its report intervals, so the meter
+sets each gauge again every second: a gauge keeps its last value, as in Prometheus' own client.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Series:
     def _record(self, call: Callable[..., None], value: float) -> None:
         try:
             call(value, tags=self._tags)
-        except Exception:  # Ray may be shutting down; the work that is measured must not notice
+        except Exception:  # Ray may be shutting down, which must not disturb the measured work
             _log.debug("Ray did not take a measurement", exc_info=True)
 
 
@@ -64,7 +64,7 @@ class _Gauge(_Series):
     def __init__(self, instrument: Any, tags: dict[str, str]) -> None:
         super().__init__(instrument, tags)
         self._value: float | None = None
-        self._lock = threading.Lock()  # `repeat` runs in a thread of its own
+        self._lock = threading.Lock()  # `repeat` runs in a separate thread
 
     def inc(self, amount: float = 1) -> None:
         """Add to the value."""

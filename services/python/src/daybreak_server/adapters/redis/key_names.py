@@ -99,26 +99,28 @@ SINGLE = {
     ),
     "demand": Key(
         "hash",
-        "the requests that each gateway holds or has handed to groups, and the time at which its lease on this entry "
+        "the requests that each gateway holds or has sent to groups, and the time at which its lease on this entry "
         "ends, on the lease clock; only pools of kind `online`",
     ),
     "wanted": Key(
         "zset",
-        "a member for each group that the requests of `demand` need, by the time at which they began to need it; KEDA "
+        "a member for each group that the requests of `demand` need, by the time since which they need it; KEDA "
         "reads its `ZCARD`",
     ),
     "wakeup": Key("list", "wake-ups for idle leaders (BLPOP)"),
     "sessions": Key("zset", "streaming sessions that have not ended, by the time at which they were opened"),
-    "sessions_waiting": Key("zset", "those of them that no group owns, by the same time"),
+    "sessions_waiting": Key(
+        "zset", "open streaming sessions that no group owns, by the time at which they were opened"
+    ),
     "session_leases": Key(
         "zset", "sessions that a group owns, by the end of their lease, on the lease clock"
     ),
-    "session_timers": Key("zset", "sessions by the time at which they end unless audio comes"),
+    "session_timers": Key("zset", "sessions by the time at which they end unless audio arrives"),
     "session_wakeup": Key("list", "wake-ups for groups with room for a session (BLPOP)"),
     "session_groups": Key(
         "hash",
-        "what each group of a sessions pool last measured: lag, whether it is full, latency multiplier, room, and when "
-        "that stops to count, on the lease clock",
+        "the last measurements of each group of a sessions pool: lag, whether it is full, latency multiplier, room, "
+        "and the time at which they expire, on the lease clock",
     ),
     "session_events": Key(
         "stream",

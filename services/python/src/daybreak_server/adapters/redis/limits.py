@@ -27,7 +27,8 @@ EXPIRE_MAX = 50
 # ── estimates ─────────────────────────────────────────────────────────────────────────────────────────────
 
 OTHER_TENANTS_MAX = 32
-"""Other tenants that count for a task's position. With more of them, the position is a lower bound."""
+"""Other tenants that the estimate of a task's position examines. With more of them, the position is a lower
+bound."""
 
 ESTIMATE_GROUPS_MAX = 32
 """Groups whose state an estimate of a wait reads. If a pool has more, the others count in the same proportion."""
@@ -70,22 +71,23 @@ knows the cause."""
 # ── streaming sessions ────────────────────────────────────────────────────────────────────────────────────
 
 SESSION_EVENTS_MAX = 20_000
-"""Entries of the stream that tells gateways of events; who is further behind reads the sessions' own histories."""
+"""Entries of the stream with the events for gateways. A gateway that is further behind reads the sessions'
+histories."""
 
 SESSION_HISTORY_MAX = 20_000
 """Events that a session keeps; Redis trims its history near this length."""
 
 SESSION_INBOX_MAX = 10_000
-"""Entries of a group's inbox. A group that is further behind looks at all its sessions."""
+"""Entries of a group's inbox. A group that is further behind reads all its sessions."""
 
 SESSION_INBOX_MS = 60_000
 """How long a group's inbox is kept without a renewal."""
 
 SESSION_CLAIM_MAX = 8
-"""Sessions that one claim takes, so that groups share what waits."""
+"""The most sessions of one claim, so that groups share the waiting sessions."""
 
 SESSION_BACKLOG_MAX = 16_000 * 600
-"""Samples that a session may have which no model has worked off."""
+"""The most samples of a session that the model has not processed yet."""
 
 SESSION_TEXT_MAX = 1_000_000
 """Bytes of text that the event `ended` carries; of a longer text, the end."""

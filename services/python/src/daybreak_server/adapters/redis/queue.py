@@ -33,8 +33,8 @@ from daybreak_server.domain.tasks import (
 )
 
 PREVIEW_MAX = 32 * 1024
-POLL_S = 5.0
-"""The longest time between two polls of an idle leader, in case it missed a wake-up."""
+_WAKEUP_S = 5.0
+"""The longest wait for a wake-up in one call. A longer claim waits again, so its connection needs no longer timeout."""
 _REFUSED_PAUSE_S = 0.5
 """How long a leader pauses when its group drains, or when no waiting task is for its group."""
 
@@ -65,7 +65,7 @@ class RedisQueue:
         self._spec_version = spec_version
         self._client = connect(where, timeout_s=timeout_s)
         self._scripts = Scripts(self._client, library or Library(), on_call=on_call, on_change=on_change)
-        self._wakeup = connect(where, timeout_s=POLL_S + timeout_s)
+        self._wakeup = connect(where, timeout_s=_WAKEUP_S + timeout_s)
         self._on_woken = on_woken
         self._closed = threading.Event()
 
@@ -101,7 +101,7 @@ class RedisQueue:
             if outcome == "other":  # taking wake-ups would keep them from groups that can work
                 self._closed.wait(min(remaining_s, _REFUSED_PAUSE_S))
             else:
-                woken_at = time.monotonic() if self._wait_for_wakeup(min(remaining_s, POLL_S)) else None
+                woken_at = time.monotonic() if self._wait_for_wakeup(min(remaining_s, _WAKEUP_S)) else None
 
     def renew(self, lease: Lease) -> Control:
         """Extend the lease. Returns ``STALE`` if another attempt holds the task."""

@@ -210,7 +210,8 @@ class RedisStore:
         return tick.decode(await self._scripts.call(call))
 
     async def publish_demand(self, pool: str, gateway: str, requests: int, *, ttl_s: float) -> None:
-        """Say how many requests of the pool this gateway has. :raises ValueError: when the pool serves no requests."""
+        """Report how many requests of the pool this gateway has. :raises ValueError: when the pool serves no
+        requests."""
         target_load = self._target_loads.get(pool)
         if target_load is None:
             raise ValueError(

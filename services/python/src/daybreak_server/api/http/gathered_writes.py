@@ -40,7 +40,7 @@ class GatheringTransport(asyncio.Transport):
             self.flush()
 
     def flush(self) -> None:
-        """Write what has come together."""
+        """Write the gathered data."""
         if self._parts:
             joined = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts.clear()
@@ -48,7 +48,7 @@ class GatheringTransport(asyncio.Transport):
             self.inner.write(joined)
 
     def close(self) -> None:
-        """Write what has come together, then close."""
+        """Write the gathered data, then close."""
         self.flush()
         self.inner.close()
 

@@ -32,7 +32,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.post("/v1/sessions", **specs.OPEN)
     async def open_session(request: Request, caller: Caller) -> Response:
-        """Open a session: speech in, translated text out."""
+        """Open a session, which translates speech while it arrives."""
         body = await read_json(request, max_bytes=ctx.services.settings.http.max_body_bytes)
         try:
             wanted = OpenSessionRequest.model_validate(body)
@@ -63,7 +63,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/v1/sessions/{id}", **specs.GET)
     async def get_session(id: str, caller: Caller) -> Response:
-        """A session: its state, its languages, and how much audio has arrived and been worked off."""
+        """A session: its state, its languages, and how much audio has arrived and has been processed."""
         return json_response(views.session(await service.get(id, caller), trusted=caller.admin))
 
     @routes.delete("/v1/sessions/{id}", **specs.CLOSE)

@@ -1,4 +1,4 @@
-"""Batches of streaming sessions, with a new choice for each step of the model.
+"""Forms batches of streaming sessions, with a new batch for each step of the model.
 
 Pure: no asyncio, no clock, no torch. The caller passes the time and runs the batches. See :mod:`.scheduler`.
 """

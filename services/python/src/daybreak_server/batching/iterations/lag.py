@@ -1,10 +1,10 @@
-"""How far sessions are behind their speakers, and what a group does about it.
+"""Measures how far sessions are behind their speakers, and decides what the group changes.
 
-The *lag* of a session is the audio that waits for the model although it makes a whole turn. When the lag of a group's
-sessions grows past a limit, longer turns help: they cost less for each second of audio. So the latency multiplier
-doubles, as often as needed, and at its maximum the group is *full*: no new session may come. When the lag has been
-small for some time, the multiplier falls again, one step at a time. Both directions need some time, and the limit for
-falling is lower than the one for rising, so the multiplier does not swing.
+The *lag* of a session is the length of the audio that waits for the model, minus the length of one turn. When the lag
+of a group's sessions exceeds a limit, longer turns help, because they cost less for each second of audio. So the
+latency multiplier doubles until the lag is small enough. At its maximum, the group is *full*, and no new session may
+join. When the lag has been small for some time, the multiplier falls again, one step at a time. Each change needs a
+lasting cause, and the limit for falling is lower than the limit for rising, so the multiplier does not oscillate.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ KNOBS = ("lag_limit_ms", "latency_multiplier", "max_latency_multiplier")
 def session_lag_s(
     *, received_s: float, consumed_s: float, turn_s: float, elapsed_s: float = math.inf
 ) -> float:
-    """How far a session is behind.
+    """The lag of a session.
 
-    :param received_s: seconds of audio that have come.
-    :param consumed_s: seconds of audio of the turns that are over.
-    :param turn_s: seconds of audio of a turn. Less than that cannot be worked on, so it is no lag.
-    :param elapsed_s: seconds since the first audio came. A client that sends a file faster than it was spoken does not
-        make the session late.
+    :param received_s: seconds of audio that have arrived.
+    :param consumed_s: seconds of audio of the turns that are complete.
+    :param turn_s: seconds of audio of a turn. The model cannot compute less, so this audio is not a lag.
+    :param elapsed_s: seconds since the first audio arrived. If a client sends a file faster than it was spoken, the
+        session is not behind.
     """
     return max(0.0, min(received_s, elapsed_s) - consumed_s - turn_s)
 
@@ -47,12 +47,12 @@ class LagRules:
     """
 
     limit_s: float = 2.0
-    """A lag above this is too much."""
+    """The limit of the lag."""
     lowest: int = 1
-    """The multiplier that sessions have without need."""
+    """The multiplier while the lag is small."""
     highest: int = 4
     raise_after_s: float = 1.0
-    """How long the lag must be too much before the multiplier doubles, and between two such steps."""
+    """How long the lag must exceed the limit before the multiplier doubles, and between two such steps."""
     lower_after_s: float = 10.0
     """How long the lag must be small before the multiplier falls, and between two such steps."""
     small: float = 0.25
@@ -72,13 +72,14 @@ class LagRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LagState:
-    """The multiplier of a group, and since when its lag has been too much or small."""
+    """The multiplier of a group, and since when its lag has exceeded the limit or has been small."""
 
     multiplier: int = 1
     high_since: float | None = None
     low_since: float | None = None
     full: bool = False
-    """The multiplier is at its maximum and the lag is still too much: admit no new session."""
+    """The multiplier is at its maximum, and the lag still exceeds the limit, so the group admits no new
+    session."""
 
 
 def observe(state: LagState, lag_s: float, now: float, rules: LagRules) -> LagState:

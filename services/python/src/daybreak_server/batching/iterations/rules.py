@@ -1,4 +1,5 @@
-"""The knobs of the scheduler. Each of them may be changed while it runs, and holds from the next batch on."""
+"""The rules of the scheduler. Each of them may be changed while the scheduler runs, and applies from the next
+batch on."""
 
 from __future__ import annotations
 
@@ -15,12 +16,13 @@ class Strategy(StrEnum):
     """Which sessions share a batch."""
 
     ITERATION = "iteration"
-    """Sessions join and leave between any two steps. A batch has one phase: prefill first, but decode never starves."""
+    """Sessions join and leave between any two steps. A batch has one phase. Prefill has priority, but decode
+    never starves."""
     MIXED = "mixed"
-    """As ``iteration``, but a batch has the sessions that have waited longest, of both phases."""
+    """Like ``iteration``, but a batch has the sessions of both phases that have waited longest."""
     REQUEST = "request"
     """A batch of turns runs until the last of them ends; only then does the next batch begin. Ray Serve's
-    ``@serve.batch`` works like this. It is here to be compared with."""
+    ``@serve.batch`` works like this. It exists for comparison."""
     SINGLE = "single"
     """One turn at a time, to its end."""
 
@@ -48,10 +50,10 @@ class IterationRules:
     max_batch_size: int = MOST
     """Sessions in a batch, at most 32."""
     max_decode_delay_s: float = 0.1
-    """``iteration``: when decode has waited this long since its last batch, it goes before prefill."""
+    """``iteration``: when decode has waited this long since its last batch, it has priority over prefill."""
     gather_size: int = 16
-    """``iteration``: while any session decodes, prefill waits until this many turns are ready, so that few large
-    batches replace many small ones. 1: it does not wait."""
+    """``iteration``: while any session decodes, prefill waits until this many turns are ready, so that few
+    large batches replace many small ones. With 1, prefill does not wait."""
     gather_wait_s: float = 0.25
     """``iteration``: how long the first of these turns waits for others, at most."""
     batch_timeout_s: float = 0.1
@@ -71,7 +73,7 @@ class IterationRules:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> IterationRules:
-        """The rules of the settings of a pool, with the names in ``KNOBS``. What is absent has its default.
+        """The rules of the settings of a pool, with the names in ``KNOBS``. Absent rules have their defaults.
 
         :raises ValueError: if a value is out of range.
         """

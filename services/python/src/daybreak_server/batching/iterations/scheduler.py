@@ -1,27 +1,28 @@
 """Chooses the sessions of the model's next step.
 
-A turn of a session is one *prefill* (the model hears its audio and gives a first token) and then some *decodes* (each
-gives one token). Nobody knows in advance how many. So a new batch is formed for each step, an *iteration*: sessions
-whose turn is over leave, and those with new audio join.
+A turn of a session is one *prefill* (the model reads its audio and returns a first token) and then some
+*decodes* (each returns one token). Their number is not known in advance. So the scheduler forms a new batch
+for each step, which is an *iteration*. Sessions whose turn has ended leave, and sessions with new audio join.
 
-Sessions wait in two queues, one for each phase, in the order in which they became ready. By default a batch has one
-phase, because a step takes as long as its longest member. The rules for the next batch, in this order:
+Sessions wait in two queues, one for each phase, in the order in which they became ready. By default a batch
+has one phase, because a step takes as long as its longest member. The first of these rules that applies
+decides:
 
-1. Decode, if it has waited for ``max_decode_delay_s`` since its last batch. It then runs one batch, so prefill does not
-   starve either.
-2. Decode, if prefill *gathers*: while any session decodes, a prefill costs all of them a pause, so it pays to let some
-   turns collect. Prefill gathers until ``gather_size`` turns are ready or the first has waited ``gather_wait_s``.
+1. Decode, if it has waited for ``max_decode_delay_s`` since its last batch. Only one batch of decode runs, so prefill
+   does not starve either.
+2. Decode, if prefill *gathers*. While any session decodes, a prefill interrupts all of them, so it is better to collect
+   some turns first. Prefill gathers until ``gather_size`` turns are ready or the first has waited ``gather_wait_s``.
 3. Prefill, if a turn is ready.
-4. Decode, if a session wants its next token.
+4. Decode, if a session needs its next token.
 
-So a ready turn runs at the latest ``gather_wait_s`` and two batches after those before it in its queue, and a batch of
-decode at the latest ``max_decode_delay_s`` and one batch of prefill after the previous one. Within a phase nobody is
-overtaken.
+So a ready turn runs at the latest ``gather_wait_s`` and two batches after the turns before it in its queue. A
+batch of decode runs at the latest ``max_decode_delay_s`` and one batch of prefill after the previous one.
+Within a phase, sessions keep their order.
 
 The caller owns the clock and the model. It calls :meth:`Scheduler.next` and runs the batch. Then it calls
-:meth:`~Scheduler.decode_ready` for each session whose turn continues, and at last :meth:`~Scheduler.ran`. A session of
-the batch for which ``decode_ready`` was not called has ended its turn. No operation is linear in the number of sessions
-that wait.
+:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.ran`. A
+session of the batch for which ``decode_ready`` was not called has ended its turn. No operation is linear in
+the number of sessions that wait.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A session that waits: since when, and how many seconds of audio its turn has (0 in decode)."""
+    """A session that waits, with the start of its wait and the seconds of audio of its turn (0 in decode)."""
 
     at: float
     audio_s: float = 0.0
@@ -58,7 +59,7 @@ class Batch(Generic[K]):
     """Sessions that get their next token, in the order in which they became ready."""
     started: float
     waited_s: float
-    """The longest time that one of them has waited."""
+    """The longest time that a session of the batch has waited."""
     audio_s: float = 0.0
     """Seconds of audio of all turns that begin."""
 
@@ -71,13 +72,13 @@ class Batch(Generic[K]):
 
     @property
     def sessions(self) -> tuple[K, ...]:
-        """All sessions of the batch, those that begin a turn first."""
+        """All sessions of the batch. Those that begin a turn are first."""
         return self.prefill + self.decode
 
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """No batch starts now. Ask again at this time, or when a session has become ready."""
+    """No batch starts now. Call again at this time, or when a session has become ready."""
 
     at: float
 
@@ -96,7 +97,7 @@ class _Queue(Generic[K]):
 
     @property
     def head(self) -> float:
-        """Since when the first one waits; infinite if none does."""
+        """Since when the first session waits; infinite if none waits."""
         return next(iter(self.waiting.values())).at if self.waiting else math.inf
 
     def first(self, count: int) -> tuple[K, ...]:
@@ -118,17 +119,18 @@ class Scheduler(Generic[K]):
         """Turns of sessions whose present turn is not over yet."""
         self._running: Batch[K] | None = None
         self._in_flight: set[K] = set()
-        """Sessions of the running batch about which nothing has been reported yet."""
+        """Sessions of the running batch without a report yet."""
         self._together: tuple[K, ...] = ()
         """The sessions whose turns run to their end before others begin, in the strategies that do so."""
         self._numbers = itertools.count()
         self._decoded_last = False
         """Whether the last batch was one of decode."""
         self._decode_since = 0.0
-        """Since when decode waits: the end of its last batch, or when its queue ceased to be empty."""
+        """Since when decode waits. This is the end of its last batch, or the time when its queue ceased to be
+        empty."""
 
     def prefill_ready(self, session: K, now: float, *, seconds: float) -> None:
-        """The audio of a session's next turn, of so many seconds, has come.
+        """Add the next turn of a session, with this many seconds of audio.
 
         It waits for the session's earlier turns. Call it once for each turn.
         """
@@ -139,7 +141,8 @@ class Scheduler(Generic[K]):
             self._prefill.waiting[session] = ready
 
     def decode_ready(self, session: K, now: float) -> None:
-        """A session wants the next token of its turn. It is in the running batch, or another group began its turn.
+        """Add a session that needs the next token of its turn. It is in the running batch, or another group
+        began its turn.
 
         :raises ValueError: if it waits already.
         """
@@ -151,9 +154,9 @@ class Scheduler(Generic[K]):
         self._decode.waiting[session] = _Ready(now)
 
     def forget(self, session: K) -> bool:
-        """Drop all that is known of a session; one in the running batch too, whose result must not be reported.
+        """Remove a session. If it is in the running batch, its result must not be reported.
 
-        :returns: whether anything was known.
+        :returns: whether the scheduler knew the session.
         """
         known = session in self._in_flight or session in self._later
         self._in_flight.discard(session)
@@ -163,7 +166,7 @@ class Scheduler(Generic[K]):
         return known
 
     def next(self, now: float) -> Batch[K] | WaitUntil | None:
-        """The batch that an idle device computes now. ``None``: nothing waits.
+        """The batch that an idle device computes now. ``None`` if no session waits.
 
         :raises RuntimeError: if the last batch has not been reported with :meth:`ran`.
         """
@@ -180,7 +183,8 @@ class Scheduler(Generic[K]):
                 return self._whole_turns(now, 1, 0.0)
 
     def ran(self, batch: Batch[K], now: float, *, tokens: int | None = None) -> BatchRecord[K]:
-        """The batch has been computed. Call :meth:`decode_ready` first for the sessions whose turn continues.
+        """Record that the batch has been computed. First call :meth:`decode_ready` for the sessions whose
+        turn continues.
 
         :param tokens: the tokens that it wrote; by default as many as it has sessions.
         :raises RuntimeError: if it is not the running batch.
@@ -209,16 +213,16 @@ class Scheduler(Generic[K]):
         return record
 
     def waiting(self, phase: Phase) -> int:
-        """How many sessions wait for a phase; for both, if ``phase`` is ``MIXED``."""
+        """The number of sessions that wait for a phase, or for both phases if ``phase`` is ``MIXED``."""
         counts = {Phase.PREFILL: len(self._prefill), Phase.DECODE: len(self._decode)}
         return counts.get(phase, sum(counts.values()))
 
     def oldest_wait_s(self, now: float) -> float:
-        """How long the session has waited that waits longest; 0 if none does."""
+        """The longest time that a session has waited; 0 if none waits."""
         return max(0.0, now - min(self._prefill.head, self._decode.head))
 
     def _next_turn(self, session: K, now: float) -> None:
-        """A turn is over: the next one begins if its audio is there."""
+        """End a turn. The next one begins if its audio has arrived."""
         later = self._later.get(session)
         if later:
             self._prefill.waiting[session] = _Ready(now, later.popleft().audio_s)
@@ -237,7 +241,7 @@ class Scheduler(Generic[K]):
         return not self._decoded_last and now >= self._decode_since + self.rules.max_decode_delay_s
 
     def _gathers(self, now: float) -> bool:
-        """Whether prefill still waits for more turns. Only asked while a session wants its next token."""
+        """Whether prefill still waits for more turns. Called only while a session needs its next token."""
         enough = min(self.rules.gather_size, self.rules.max_batch_size)
         return len(self._prefill) < enough and now < self._prefill.head + self.rules.gather_wait_s
 

@@ -1,4 +1,4 @@
-"""What the latest batches were: a record of each, in a ring of fixed size."""
+"""Records the latest batches in a ring of fixed size."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Phase(StrEnum):
     """What a batch does."""
 
     PREFILL = "prefill"
-    """The model hears the audio of a turn, and gives its first token."""
+    """The model reads the audio of a turn, and returns its first token."""
     DECODE = "decode"
-    """The model gives the next token."""
+    """The model returns the next token."""
     MIXED = "mixed"
     """Some sessions prefill, others decode."""
 
@@ -34,7 +34,7 @@ class BatchRecord(Generic[K]):
     prefill: tuple[K, ...]
     decode: tuple[K, ...]
     audio_s: float
-    """Seconds of audio that the model heard."""
+    """Seconds of audio that the model read."""
     tokens: int
     """Tokens that the model wrote."""
     waited_s: float
@@ -57,7 +57,7 @@ class Trace(Generic[K]):
         self.sizes: Counter[tuple[Phase, int]] = Counter()
 
     def add(self, record: BatchRecord[K]) -> None:
-        """Append a record. The oldest one leaves if the ring is full."""
+        """Append a record. If the ring is full, this drops the oldest record."""
         self._records.append(record)
         self.sizes[record.phase, record.size] += 1
 

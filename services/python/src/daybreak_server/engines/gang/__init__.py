@@ -2,7 +2,7 @@
 
 From the inside out:
 
-* ``verdict``        pure: decides what all ranks do next, from their reports and the store's control bits
+* ``verdict``        decides what all ranks do next, from their reports and the store's control bits (pure)
 * ``channel``        framed messages between two ranks
 * ``control_group``  the star of channels between the leader and its followers
 * ``rendezvous``     how the ranks of a new group find each other
@@ -12,5 +12,5 @@ From the inside out:
 * ``leader``, ``follower``  the loops
 * ``rank_lifecycle`` the thread of a rank: join, load, warm up, serve, leave
 
-Code that does not depend on lockstep (lease, watchdog, heartbeat, files) is in ``engines.rank``.
+Code that does not depend on lockstep (lease, watchdog, heartbeat, files) is in ``engines.common``.
 """

@@ -9,7 +9,8 @@
 4. After ``FINISH`` it uploads the artifacts, and only then returns ``Finished``, so no client sees a file that does not
    exist yet. Before it announces ``RELEASE`` it stores a last checkpoint, so that the next attempt loses no work.
 
-An outage of the store stops nothing here: events wait in a bounded buffer, and reports are tried less and less often.
+An outage of the store does not stop an attempt. Events wait in a bounded buffer, and reports are retried at
+growing intervals.
 """
 
 from __future__ import annotations
@@ -33,17 +34,23 @@ from daybreak_server.domain.tasks import (
     Released,
     Stopped,
 )
+from daybreak_server.engines.common.artifacts import (
+    BLOB_STALL_S,
+    Checkpoints,
+    discard,
+    fetch,
+    upload_artifact,
+)
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.context import LeaderContext
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.lease_renewer import HeldLease
+from daybreak_server.engines.common.outputs import checked_step
+from daybreak_server.engines.common.progress import EventBuffer, PhaseEta
+from daybreak_server.engines.common.rank_metrics import RankMetrics
 from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.lockstep import begin, drive
 from daybreak_server.engines.gang.verdict import Report, Verdict, decide, worst
-from daybreak_server.engines.rank.artifacts import BLOB_STALL_S, Checkpoints, discard, fetch, upload_artifact
-from daybreak_server.engines.rank.config import GroupConfig
-from daybreak_server.engines.rank.context import LeaderContext
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.lease_renewer import HeldLease
-from daybreak_server.engines.rank.outputs import checked_step
-from daybreak_server.engines.rank.progress import EventBuffer, PhaseEta
-from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
@@ -57,7 +64,7 @@ _REPORT_RETRY_S = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaderDeps:
-    """What a leader works with."""
+    """The dependencies of a leader."""
 
     config: GroupConfig
     queue: WorkQueue
@@ -183,7 +190,7 @@ class Attempt:
             with deps.heartbeat.during("checkpoint", BLOB_STALL_S):
                 self._checkpoints.close()
             if verdict not in (Verdict.FINISH, Verdict.BREAK) and self._reporter.event_buffer.has_notes:
-                self._reporter.write()  # the last lines before an error say most about it
+                self._reporter.write()  # the last lines before an error often explain it
             return verdict, self._conclude(verdict)
         finally:
             self._checkpoints.close()

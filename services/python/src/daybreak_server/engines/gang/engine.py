@@ -1,6 +1,6 @@
-"""What differs between the kinds of groups: the loops of the leader and of the followers.
+"""The loops of the leader and of the followers, which differ between the kinds of groups.
 
-Everything else in a rank's life is the same for all kinds: :mod:`~daybreak_server.engines.gang.rank_lifecycle`.
+All other parts of a rank's life are the same for all kinds: see :mod:`~daybreak_server.engines.gang.rank_lifecycle`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daybreak_server.domain.tasks import Failed
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup, LeaderConnection
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.gang.leader import LeaderLoop
-from daybreak_server.engines.rank.config import GroupConfig
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 
 
@@ -35,10 +35,11 @@ class Leader(Protocol):
         """Work. Returns ``True`` if the group was asked to leave, ``False`` if it is broken."""
 
     def break_group(self, failed: Failed) -> None:
-        """Mark the group broken, and give up its work. Any thread may call this; only the first call has an effect."""
+        """Mark the group broken, and end its work. Any thread may call this; only the first call has an
+        effect."""
 
     def release_task(self) -> None:
-        """Give up the work that still runs, because the time to leave is over. Any thread may call this."""
+        """Release the work that still runs, because the time to leave is over. Any thread may call this."""
 
 
 class Follower(Protocol):

@@ -10,8 +10,9 @@ one of two ways:
 The work thread and the lease renewer's thread may both find the group broken. The first one settles the task
 (:meth:`LeaderLoop.break_group`); the second call does nothing.
 
-Before its first task, and after a task whose artifacts could not be stored, the loop probes the blob store. While the
-blob store refuses writes, the group takes no task: the task would do all its work and end as a strike.
+Before its first task, and after a task whose artifacts could not be stored, the loop probes the blob store.
+While the blob store refuses writes, the group claims no task, because the task would do all its work and end
+as a strike.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ from daybreak_server.domain.tasks import (
     Stopped,
 )
 from daybreak_server.domain.text import storable
+from daybreak_server.engines.common.artifacts import BLOB_STALL_S
+from daybreak_server.engines.common.error_causes import describe
+from daybreak_server.engines.common.errors import GroupBrokenError
+from daybreak_server.engines.common.lease_renewer import IDLE_STATE, HeldLease
+from daybreak_server.engines.common.rank_metrics import BROKEN
+from daybreak_server.engines.common.scratch_dirs import ScratchDirs
 from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.task_leases import TaskLeases
 from daybreak_server.engines.gang.verdict import Verdict, report_of
-from daybreak_server.engines.rank.artifacts import BLOB_STALL_S
-from daybreak_server.engines.rank.error_causes import describe
-from daybreak_server.engines.rank.errors import GroupBrokenError
-from daybreak_server.engines.rank.lease_renewer import IDLE_STATE, HeldLease
-from daybreak_server.engines.rank.rank_metrics import BROKEN
-from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
 from daybreak_server.observability.task_log import log_task
 from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
@@ -252,7 +253,8 @@ class LeaderLoop:
             return Verdict.FAIL, Failed(code="no_scratch_space", message=report.message)
 
     def _settle(self, held: HeldLease, outcome: Outcome) -> Settled | None:
-        """Settle, and retry until the store replies: no lease ends in an outage, and a repeat changes nothing.
+        """Settle, and retry until the store replies. No lease ends in an outage, and a repeated call changes
+        nothing.
 
         Returns ``None`` if the outcome is unknown: the store refuses the call, the group broke, or the group must leave
         and a whole lease has passed.
@@ -280,7 +282,7 @@ class LeaderLoop:
                 tries += 1
                 continue
             except StoreError as exc:
-                # A retry cannot help, and a lease that is kept would keep the task from other groups.
+                # A retry cannot help, and a renewed lease would keep the task from other groups.
                 _log.error("%s cannot be settled; its lease runs out: %s", held.lease.task, exc)
                 settled = None
             lease_renewer.drop(held.lease.task)

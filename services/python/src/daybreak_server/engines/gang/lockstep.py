@@ -9,9 +9,9 @@ A workload's ``run`` is a generator that every rank executes. Each ``yield`` is 
    rank enters a collective that another has left.
 
 When the attempt ends early, the generator is closed, which raises ``GeneratorExit`` at its ``yield``. After ``BREAK``
-it is not closed: its cleanup could wait for ranks that never come, and the process ends anyway.
+it is not closed, because its cleanup could wait for ranks that never arrive, and the process ends anyway.
 
-The points are numbered from 1. Two ranks that report different numbers are not in lockstep any more.
+The points are numbered from 1. Two ranks that report different numbers are no longer in lockstep.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from daybreak_server.engines.common.error_causes import describe
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict, report_of
-from daybreak_server.engines.rank.error_causes import describe
 from daybreak_server.workloads.base import Context, Step, Task, Workload
 
 _log = logging.getLogger(__name__)

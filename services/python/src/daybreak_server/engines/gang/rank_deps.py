@@ -1,4 +1,4 @@
-"""What a rank gets from the process that runs it."""
+"""The dependencies that a rank gets from the process that runs it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daybreak_server.domain.causes import Cause
+from daybreak_server.engines.common.rank_metrics import RankMetrics
+from daybreak_server.engines.common.watchdog import Watchdog
 from daybreak_server.engines.gang.rendezvous import RendezvousStore
-from daybreak_server.engines.rank.rank_metrics import RankMetrics
-from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.sessions import SessionWork
@@ -39,7 +39,7 @@ class RankDeps:
     local_rank: int = 0
     """The index of the rank's device among those that this process sees."""
     label: str = ""
-    """What people call this node (a pod's name); empty: ``host``."""
+    """The name of this node for people, such as a pod's name. If it is empty, ``host`` is used."""
     watchdog: Callable[[], Watchdog] | None = None
     """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)

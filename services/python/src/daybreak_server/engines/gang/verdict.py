@@ -3,15 +3,17 @@
 At each point of agreement a rank reports that it stepped, is done, or failed. The leader alone decides
 (:func:`decide`), so every rank does the same at the same point, and no rank enters a collective that another has left.
 
-1. The reports differ in point, status or kind of error: some ranks may have begun collectives that the others will
-   never join. ``BREAK``: every rank ends and the whole group restarts. The verdict is the same after an error that
-   leaves the process itself unusable (``UNRECOVERABLE``), such as a lost peer or a failed device.
-2. The store says that the lease is stale: another attempt has the task. ``ABANDON``: write nothing, and remove this
-   attempt's files.
-3. Every rank failed in the same way: ``FAIL``. The group stays warm. The task gets a strike; a permanent error ends it.
-4. The task was cancelled or is past its deadline: ``STOP``, even if every rank is done.
-5. Every rank is done: ``FINISH``.
-6. The group drains or leaves: ``RELEASE``. Otherwise ``CONTINUE`` with the next step.
+1. ``BREAK``, if the reports differ in point, status or kind of error, because some ranks may have begun collectives
+   that the others will never join. Every rank ends, and the whole group restarts. The verdict is the same after an
+   error that leaves the process itself unusable (``UNRECOVERABLE``), such as a lost peer or a failed device.
+2. ``ABANDON``, if the store says that the lease is stale, because another attempt has the task. The leader writes
+   nothing more, and removes this attempt's files.
+3. ``FAIL``, if every rank failed in the same way. The group stays warm. The task gets a strike; a permanent error ends
+   it.
+4. ``STOP``, if the task was cancelled or is past its deadline, even if every rank is done.
+5. ``FINISH``, if every rank is done.
+6. ``RELEASE``, if the group drains or leaves.
+7. ``CONTINUE`` with the next step otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from enum import StrEnum
 
 from daybreak_server.domain.tasks import Control
 from daybreak_server.domain.text import short_name, storable
-from daybreak_server.engines.rank.error_causes import OUT_OF_MEMORY_CODE, describe, is_out_of_memory
+from daybreak_server.engines.common.error_causes import OUT_OF_MEMORY_CODE, describe, is_out_of_memory
 from daybreak_server.workloads.base import PermanentError, WorkloadError
 
 _PARTS_MAX = 20
@@ -33,7 +35,7 @@ _UNRECOVERABLE = frozenset({"DistBackendError", "DistNetworkError", "DistStoreEr
 
 
 class Status(StrEnum):
-    """How one rank arrived at a point of agreement."""
+    """The status of one rank at a point of agreement."""
 
     STEPPED = "stepped"
     DONE = "done"
@@ -150,6 +152,6 @@ def decide(reports: Sequence[Report], control: Control, *, release: bool = False
 def worst(reports: Sequence[Report]) -> Report | None:
     """Return the report that explains best why an attempt failed: a permanent error, else an error, else ``None``."""
     failed = [report for report in reports if report.failed]
-    # An error about a dead peer is only an echo of that peer's own error.
+    # An error about a dead peer only follows from that peer's error.
     failed.sort(key=lambda report: (not report.permanent, report.status is Status.UNRECOVERABLE))
     return failed[0] if failed else None

@@ -26,7 +26,8 @@ class Refusal(StrEnum):
 
 
 class Admission:
-    """Counts requests. The HTTP loop admits and releases; any thread may read, and set ``draining``."""
+    """Counts requests. The HTTP loop admits and releases them. Any thread may read the count and set
+    ``draining``."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity

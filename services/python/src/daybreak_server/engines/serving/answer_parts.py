@@ -1,11 +1,11 @@
 """Turns what a workload's ``serve`` returns into parts that can be sent: a head with the first bytes, then more bytes.
 
-The workload is other people's code, so everything is checked here, before the client gets anything. The head waits for
-the first bytes of the body. So if an error occurs before them, the client can still get a complete error response, or
-the router can try another group.
+A workload is third-party code, so this module checks each part before it is sent to the client. The head
+waits for the first bytes of the body. So if an error occurs before them, the client can still get a complete
+error response, or the router can try another group.
 
-An empty part sends nothing, but it is a part: the ranks agree after it, and it shows that the work advances. So a
-workload can yield ``b""`` while it computes, and ranks whose answer is dropped may yield only that.
+An empty part sends no bytes, but the ranks agree after it, and it shows that the work advances. So a workload
+can yield ``b""`` while it computes, and ranks whose answer is dropped may yield only that.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """One request and its answer, between the thread that runs the workload and the event loop that speaks HTTP.
 
-The thread calls :meth:`Exchange.send` for each part, and at the end one of ``finish``, ``fail`` and ``abandon``. The
-loop takes all parts so far with :meth:`Exchange.receive`. The buffer between them is bounded: a thread that is more
-than ``BUFFER_BYTES`` ahead of the client waits in ``send``. So a slow client slows down its own request, and costs no
-memory.
+The thread calls :meth:`Exchange.send` for each part, and at the end one of ``finish``, ``fail`` and
+``abandon``. The loop takes all parts so far with :meth:`Exchange.receive`. The buffer between them is
+bounded: a thread that is more than ``BUFFER_BYTES`` ahead of the client waits in ``send``. So a slow client
+slows down only its request, and does not fill the memory.
 
-Either side may stop. :meth:`Exchange.stop` (the client has gone, the deadline has passed, the group leaves) wakes both:
-``send`` returns ``False``, and the loop sends what the reason asks for.
+Either side may stop. :meth:`Exchange.stop` (the client has gone, the deadline has passed, the group leaves)
+wakes both: ``send`` returns ``False``, and the loop sends the answer for this reason.
 
 An exchange counts against the group's capacity until both sides have left it, because a workload that ignores
 ``cancelled`` still occupies the group when its client has long gone.
@@ -33,7 +33,7 @@ _WAIT_S = 1.0
 
 
 class Stop(StrEnum):
-    """Why nobody works on a request any more, although it has not been answered."""
+    """Why a request is no longer computed, although it has not been answered."""
 
     GONE = "gone"
     """The client has closed the connection, or reads nothing."""
@@ -69,7 +69,7 @@ class Exchange:
     # ── the thread that works ────────────────────────────────────────────────────────────────────────────
 
     def begin(self) -> bool:
-        """Begin to work on the request. Returns ``False`` if nobody waits for it any more."""
+        """Begin to work on the request. Returns ``False`` if its client no longer waits."""
         self.beat()
         return self.stopped is None
 
@@ -78,9 +78,10 @@ class Exchange:
         self._beat_at = time.monotonic()
 
     def send(self, part: Part) -> bool:
-        """Pass on a part of the answer, once there is room. Returns ``False`` if nobody waits for it any more.
+        """Pass on a part of the answer, once there is room. Returns ``False`` if its client no longer waits.
 
-        Waiting for a slow client is no stall: the loop disconnects a client that takes nothing for too long.
+        A wait for a slow client is not a stall. The loop disconnects a client that reads nothing for too
+        long.
         """
         with self._changed:
             while self._buffered >= BUFFER_BYTES and self._stop is None:
@@ -101,7 +102,7 @@ class Exchange:
         self._leave()
 
     def abandon(self) -> None:
-        """Leave without the rest of the answer, because nobody waits for it."""
+        """Leave without the rest of the answer, because its client no longer waits."""
         with self._changed:
             self._ended = True
         self._leave()
@@ -120,7 +121,7 @@ class Exchange:
 
     @property
     def stopped(self) -> Stop | None:
-        """Why nobody waits for the answer any more, or ``None``."""
+        """Why the client no longer waits for the answer, or ``None``."""
         if (
             self._stop is None
             and self.request.deadline is not None
@@ -130,7 +131,7 @@ class Exchange:
         return self._stop
 
     def stop(self, reason: Stop) -> None:
-        """Stop the work on the request, and wake both sides. The first reason counts."""
+        """Stop the work on the request, and wake both sides. Only the first call sets the reason."""
         with self._changed:
             self._stop = self._stop or reason
             self._changed.notify_all()
@@ -189,5 +190,5 @@ class Exchange:
         self._on_loop(self._wake.set)
 
     def _on_loop(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the server has stopped, so nobody waits
+        with contextlib.suppress(RuntimeError):  # the server has stopped, so no caller waits
             self._loop.call_soon_threadsafe(callback)

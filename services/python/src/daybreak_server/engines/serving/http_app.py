@@ -3,8 +3,8 @@
 1. A request is refused before its body is read, if its deadline has passed (504), or if the group is full, drains, or
    is not the one that the request is for (503 with ``Daybreak-Refused``). The workload has then not seen it.
 2. The body is read, and the request is passed to the workload as an :class:`Exchange`.
-3. The parts of the answer go to the client as they come. ``send`` waits while the client does not read, and then the
-   workload waits too.
+3. The parts of the answer are sent to the client as they arrive. ``send`` waits while the client does not
+   read, and then the workload waits too.
 
 If the client closes the connection, if the deadline passes or if the group leaves, the exchange is stopped. While no
 byte has been sent, the client then gets an error. After that, the connection is closed without the end of the answer,
@@ -31,11 +31,11 @@ _log = logging.getLogger(__name__)
 DEADLINE_HEADER = "daybreak-deadline-s"
 """Seconds that are left for the answer, when the request was sent."""
 REFUSED_HEADER = "daybreak-refused"
-"""A request with this header in its answer was not answered here, and can be tried on another group."""
+"""The answer to a refused request has this header. The request can be sent to another group."""
 GROUP_HEADER = "daybreak-group"
 """The id of the group that the request is for. An address may belong to another group by the time it is used."""
 SLOW_CLIENT_S = 60.0
-"""A client that sends or takes nothing for this long is disconnected."""
+"""A client that sends or reads nothing for this long is disconnected."""
 MAX_BODY_BYTES = policy.REQUEST_BODY_MAX_BYTES
 _REFUSED = {
     Refusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
@@ -155,7 +155,7 @@ class ServingApp:
                 raise
             return await self._stream(exchange, send, began)
         except BaseException:
-            exchange.stop(Stop.GONE)  # nobody sends the rest of the answer
+            exchange.stop(Stop.GONE)  # no thread sends the rest of the answer
             raise
         finally:
             watcher.cancel()
@@ -208,7 +208,7 @@ async def _receive(exchange: Exchange) -> Sequence[Part]:
 
 
 def _why_none(exchange: Exchange) -> _ProblemError | None:
-    """Why there is no answer, or no rest of it. ``None``: because the client has gone."""
+    """Why there is no answer, or no rest of it. ``None`` if the client has disconnected."""
     if exchange.failed is not None:
         return _ProblemError(RequestOutcome.FAILED, 500, exchange.failed.code, exchange.failed.message)
     match exchange.stopped:

@@ -1,4 +1,4 @@
-"""Runs the app of a leader on a free port of its host, on a thread with an event loop of its own.
+"""Runs the app of a leader on a free port of its host, on a thread with a separate event loop.
 
 Only this module knows uvicorn. Idle connections stay open for longer than any gateway keeps them, because a server
 that closes one at the moment in which it is used again looks to the client like a group that has died.

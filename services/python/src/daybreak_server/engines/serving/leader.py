@@ -1,4 +1,5 @@
-"""The leader of a group that answers requests: opens the HTTP server, and looks after the requests until it leaves.
+"""The leader of a group that answers requests. It opens the HTTP server, and supervises the requests until it
+leaves.
 
 The requests run on threads of their own (:mod:`~daybreak_server.engines.serving.worker_threads`): as many as the
 group's capacity if it has one rank, and one thread if it has several, because all ranks must do the same thing at the
@@ -14,8 +15,8 @@ same time. The loop on the work thread never runs a request. Four times a second
 If the workload takes tasks, another thread claims one at a time and runs it beside the requests
 (:mod:`~daybreak_server.engines.serving.bulk.task_loop`).
 
-A group at capacity refuses further requests and is otherwise well. Only an error that leaves the process unusable, a
-lost rank or a stall breaks it; the error of one request does not.
+A group at capacity refuses further requests, but is healthy. Only an error that leaves the process unusable,
+a lost rank or a stall breaks the group. The error of one request does not break it.
 
 To leave, the group first reports that it drains. It refuses new requests, waits for those in flight (at most
 ``drain_s``), stops the rest, closes the port and deregisters. Its task is released after its present step.
@@ -33,12 +34,12 @@ from typing import Any, cast
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import Failed
 from daybreak_server.domain.text import short_name
+from daybreak_server.engines.common.error_causes import describe
+from daybreak_server.engines.common.errors import GroupBrokenError
+from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.verdict import Report, report_of
-from daybreak_server.engines.rank.error_causes import describe
-from daybreak_server.engines.rank.errors import GroupBrokenError
-from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.engines.serving.admission import Admission
 from daybreak_server.engines.serving.bulk.task_loop import TaskThread
 from daybreak_server.engines.serving.exchange import Exchange, Stop

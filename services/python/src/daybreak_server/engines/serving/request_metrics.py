@@ -1,11 +1,12 @@
-"""What a leader measures about its requests. Every request makes these calls, so none of them ever raises."""
+"""The measurements of a leader about its requests. Every request makes these calls, so none of them ever
+raises."""
 
 from __future__ import annotations
 
 import time
 from enum import StrEnum
 
-from daybreak_server.engines.rank.rank_metrics import harmless
+from daybreak_server.engines.common.rank_metrics import harmless
 from daybreak_server.engines.serving.admission import Refusal
 from daybreak_server.observability import request_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, NoMeter
@@ -32,7 +33,7 @@ class RequestOutcome(StrEnum):
 
 
 class TokenKind(StrEnum):
-    """What a token of a request is."""
+    """The kind of a token of a request."""
 
     INPUT = "input"
     OUTPUT = "output"

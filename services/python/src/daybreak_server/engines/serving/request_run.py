@@ -16,11 +16,11 @@ from typing import Any
 from daybreak_server.domain import private_inputs
 from daybreak_server.domain.log_context import bound
 from daybreak_server.domain.tasks import Control
+from daybreak_server.engines.common.errors import GroupBrokenError
 from daybreak_server.engines.gang.channel import Message
 from daybreak_server.engines.gang.control_group import RANK_LOST, ControlGroup, LeaderConnection
 from daybreak_server.engines.gang.lockstep import drive
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict, decide, worst
-from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.serving.answer_parts import Part, parts_of
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.workloads.serving import Request, ServingWorkload, never
@@ -77,7 +77,7 @@ class RequestRun:
                 verdict = drive(parts_of(self._workload, request), agree, check=_checked, what="request")
         except GroupBrokenError as exc:
             failure = self._control_group.failure(now=True)
-            if failure is not None and failure.code == RANK_LOST:  # the request may not be to blame
+            if failure is not None and failure.code == RANK_LOST:  # the request may not be the cause
                 exchange.stop(Stop.BROKEN)
                 exchange.abandon()
             else:

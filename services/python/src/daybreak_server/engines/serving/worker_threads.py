@@ -1,7 +1,7 @@
 """The threads on which a group of one rank answers requests: at most as many as the group's capacity.
 
-They are daemon threads, unlike those of ``concurrent.futures``: a request that hangs must not keep its process from
-ending. A thread starts when a request finds none idle, and then stays.
+They are daemon threads, unlike those of ``concurrent.futures``, so that a request that hangs cannot prevent
+its process from ending. A thread starts when a request finds none idle, and then stays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class WorkerThreads(Generic[T]):
                 threading.Thread(target=self._run_here, name=name, daemon=True).start()
                 self._threads += 1  # only now: the system may refuse another thread
             else:
-                self._free -= 1  # the next thread that is done takes it
+                self._free -= 1  # the next idle thread runs it
         self._items.put(item)
 
     def close(self) -> None:

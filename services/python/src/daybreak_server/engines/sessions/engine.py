@@ -12,7 +12,7 @@ from daybreak_server.ports.sessions import SessionWork
 
 
 def sessions_engine(open_work: Callable[[], SessionWork]) -> Engine:
-    """The loop of a group of one rank. ``open_work`` opens its side of the store."""
+    """The loop of a group of one rank. ``open_work`` opens the part of the store that the group uses."""
     return Engine(leader=partial(SessionsLeader, open_work=open_work), follower=_no_follower)
 
 

@@ -1,12 +1,14 @@
 """The leader of a group that serves streaming sessions: one rank, whose work thread runs the model.
 
-Each turn of the loop takes what has come (sessions, audio, lost leases), lets the scheduler choose a batch, and runs
-it. With nothing to do it waits for news, or until a batch is due. Once a second it measures the lag. Everything that
-needs the store happens on other threads (:mod:`~daybreak_server.engines.sessions.threads`).
+In each iteration, the loop reads its mailbox (new sessions, audio, lost leases), lets the scheduler choose a
+batch, and runs it. If there is no batch, the loop waits for mail, or until a batch is due. Once a second it
+measures the lag. All calls to the store run on other threads
+(:mod:`~daybreak_server.engines.sessions.threads`).
 
-A group that is asked to drain or to leave claims nothing more. It serves its sessions on, and gives them up as soon as
-other groups have room for them, or after ``drain_s``. When the process dies, its watchdog deregisters the group, which
-gives up its sessions at once; without a watchdog their leases end.
+A group that is asked to drain or to leave claims no more sessions. It continues to serve its sessions, and
+releases them as soon as other groups have room for them, or after ``drain_s``. When the process dies, its
+watchdog deregisters the group, which releases its sessions at once. Without a watchdog, other groups can
+claim them when their leases end.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from daybreak_server.batching.iterations.rules import KNOBS, IterationRules
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import Failed
+from daybreak_server.engines.common.error_causes import describe
+from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
-from daybreak_server.engines.rank.error_causes import describe
-from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.engines.sessions.table import SessionTable
 from daybreak_server.engines.sessions.threads import Mailbox, StoreThreads
 from daybreak_server.ports.sessions import SessionWork
@@ -35,16 +37,17 @@ from daybreak_server.workloads.sessions import SessionModel
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 0.5
-"""The longest wait for news, so that a request to leave is noticed."""
+"""The longest wait for mail, so that the loop notices a request to leave."""
 _MEASURE_S = 1.0
 _IDLE_LIMIT_S = 60.0
 _PAUSE_S = 0.05
 _FLUSH_S = 5.0
-"""How long a group that ends tries to write what it has computed."""
+"""How long a group that ends tries to write its last commits."""
 
 
 class NotSessionsError(TypeError):
-    """The group cannot serve sessions: its workload's class has no model for them, or it has several ranks."""
+    """The group cannot serve sessions, because its workload is not a model for sessions, or because it has
+    several ranks."""
 
 
 class SessionsLeader:
@@ -102,7 +105,7 @@ class SessionsLeader:
 
     @property
     def lease_age_s(self) -> float | None:
-        """``None``: the leases of sessions are renewed by another thread, and each in one call with all others."""
+        """``None``, because another thread renews the leases of all sessions in one call."""
         return None
 
     def run(self) -> bool:
@@ -121,7 +124,7 @@ class SessionsLeader:
         return self._broken is None
 
     def break_group(self, failed: Failed) -> None:
-        """Mark the group broken. Its sessions go to other groups once it is deregistered."""
+        """Mark the group broken. Other groups can claim its sessions once it is deregistered."""
         with self._breaking:
             if self._broken is not None:
                 return
@@ -130,7 +133,7 @@ class SessionsLeader:
         self._mailbox.wake()
 
     def release_task(self) -> None:
-        """Give up all sessions now, because the time to leave is over."""
+        """Release all sessions now, because the time to leave is over."""
         self._release_now.set()
         self._mailbox.wake()
 
@@ -148,13 +151,13 @@ class SessionsLeader:
         return self._leaving and not len(self.table)
 
     def _serve(self) -> None:
-        """One turn of the loop."""
+        """One iteration of the loop."""
         started = time.monotonic()
         self._deps.heartbeat.beat(
             "sessions" if len(self.table) else "idle", limit_s=max(_IDLE_LIMIT_S, self._deps.config.stall_s)
         )
         self._look_after(started)
-        if self._threads.behind:  # nothing more may be computed before the store has what there is
+        if self._threads.behind:  # the model pauses until the store has the commits that wait
             time.sleep(_PAUSE_S)
             self._receive(wait_s=0)
             return
@@ -199,14 +202,14 @@ class SessionsLeader:
         self.table.measure(now, wall_ms=time.time() * 1000)
         if self._draining:
             self.table.measured = replace(self.table.measured, room=0)
-            self._share()  # before sessions are given up, or the claimer would take them again
+            self._share()  # before sessions are released, or the claimer would claim them again
             self._move(now)
         else:
             self._drain_since = None
         self._share()
 
     def _use(self, settings: Mapping[str, Any]) -> None:
-        """Form batches by these settings from now on."""
+        """Apply these settings of batches from now on."""
         lag = self.table.lag_rules
         try:
             rules = IterationRules.of(_only(settings, KNOBS))
@@ -222,7 +225,8 @@ class SessionsLeader:
         self.table.scheduler.rules, self.table.lag_rules = rules, lag
 
     def _move(self, now: float) -> None:
-        """Give up as many sessions as other groups have room for; all of them when the time to drain is over."""
+        """Release as many sessions as other groups have room for, or all of them when the time to drain is
+        over."""
         self._drain_since = self._drain_since or now
         over = self._release_now.is_set() or now >= self._drain_since + self._deps.config.drain_s
         leases = self.table.leases

@@ -1,8 +1,8 @@
-"""One session as the group that owns it knows it: the audio that waits, the turn in progress, the segment in progress.
+"""One session as its owner knows it: the audio that waits, the turn in progress, and the segment in progress.
 
-Audio comes in by :meth:`Session.hear`. When there is enough for a turn (or the client has ended its audio),
-:meth:`Session.ready` says how much, and :meth:`Session.begin` takes it. Each token of the model goes to
-:meth:`Session.write`, which returns what the journal must get. No I/O, no clock.
+:meth:`Session.hear` adds audio. When there is enough for a turn (or the client has ended its audio),
+:meth:`Session.ready` returns how much, and :meth:`Session.begin` removes it. :meth:`Session.write` gets each token of
+the model and returns the commit for the journal. No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from daybreak_server.workloads.sessions import PastTurn, Prefill, Shape, Token
 
 Event = tuple[SessionEventType, Mapping[str, Any]]
 ENDLESS = 4
-"""A turn that has this many times the tokens of the model's own bound fails its session."""
+"""If a turn has this many times the model's limit of tokens, its session fails."""
 
 
 class EndlessTurnError(Exception):
@@ -45,7 +45,7 @@ class Session:
         self.id = record.session.id
         self.lease = claim.lease
         self.least_multiplier = record.session.latency_multiplier
-        """The multiplier that the client wants."""
+        """The multiplier that the client requested."""
         self.multiplier = record.latency_multiplier
         self.opened_ms = record.opened_ms
         self.received = record.received
@@ -57,7 +57,7 @@ class Session:
         self._block = shape.block_samples
         self._most_tokens = shape.max_turn_tokens * ENDLESS
         self.position = claim.turns[-1].end if claim.turns else record.consumed
-        """Where the audio begins that no turn has."""
+        """The position after the last turn."""
         self.past = _past(claim)
         self._pending = bytearray(claim.audio[(self.position - claim.audio_start) * SAMPLE_BYTES :])
         self._starts = deque((turn.start for turn in claim.turns), maxlen=max(1, shape.window_turns))
@@ -84,7 +84,8 @@ class Session:
         self.input_ended = self.input_ended or input_ended
 
     def ready(self) -> int | None:
-        """The samples of the next turn; ``None`` if none can begin, or one waits for the model or is in progress."""
+        """The samples of the next turn. ``None`` if there is too little audio, or if a turn waits for the
+        model or is in progress."""
         if self.announced is not None or self.turn is not None:
             return None
         pending = len(self._pending) // SAMPLE_BYTES
@@ -117,7 +118,7 @@ class Session:
         return self._commit(tuple(self._events(token, turn)), turn=turn)
 
     def degrade(self, multiplier: int, *, lag_ms: float) -> SessionCommit | None:
-        """Work in turns of another length from the next turn on. ``None`` if nothing changes."""
+        """Change the length of turns, from the next turn on. ``None`` if the length is the same."""
         multiplier = max(multiplier, self.least_multiplier)
         if multiplier == self.multiplier:
             return None

@@ -1,9 +1,9 @@
 """The sessions of a group, the scheduler and the model. Only the work thread may touch it.
 
-A step of the model that raises is repeated once for each session of its batch alone. A session for which the model
-raises again, or for which it returns :class:`SessionFailedError`, fails; the others continue. If the model raises for
-every session of a larger batch, it is not the sessions that are broken: the error goes to the caller, and the sessions
-to another group.
+If a step of the model raises, it is repeated for each session of its batch alone. If the model raises again
+for a session, or returns :class:`SessionFailedError` for it, this session fails, and the others continue. If
+the model raises for every session of a larger batch, the sessions are not the cause. The caller then gets the
+error, and another group gets the sessions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 K = TypeVar("K")
 Result = Token | WorkloadError
 LAG_SHARE = 0.95
-"""The lag of a group is this percentile of those of its sessions."""
+"""The lag of a group is this percentile of the lags of its sessions."""
 
 
 class SessionTable:
@@ -52,14 +52,14 @@ class SessionTable:
         self.lag_rules = LagRules()
         self._lag = LagState()
         self.measured = SessionsMeasured(room=model.shape.max_sessions)
-        """What was measured last."""
+        """The last measurement."""
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     @property
     def room(self) -> int:
-        """How many more sessions the model's memory holds."""
+        """The number of further sessions that fit into the model's memory."""
         return self._model.shape.max_sessions - len(self._sessions)
 
     @property
@@ -69,13 +69,13 @@ class SessionTable:
 
     @property
     def positions(self) -> dict[SessionLease, int]:
-        """What was received of each session whose audio has not ended."""
+        """The received position of each session whose audio has not ended."""
         return {
             session.lease: session.received for session in self._sessions.values() if not session.input_ended
         }
 
     def take(self, claim: SessionClaim, now: float) -> None:
-        """Begin to serve a session, where another group has left it."""
+        """Begin to serve a session, from where its last owner left it."""
         session, languages = Session(claim, self._model.shape), claim.record.session
         pair = self._pairs.get((languages.source, languages.target))
         if pair is None:
@@ -100,7 +100,7 @@ class SessionTable:
         self._adjust([session])
 
     def hear(self, news: SessionNews, now: float) -> None:
-        """Take what has come for a session."""
+        """Add the audio that has arrived for a session."""
         session = self._sessions.get(news.session)
         if session is None:
             return
@@ -111,7 +111,7 @@ class SessionTable:
         self._announce(session, now)
 
     def forget(self, session: SessionId) -> None:
-        """Drop a session that belongs to another group now, or has ended."""
+        """Drop a session that has ended or belongs to another group now."""
         if self._sessions.pop(session, None) is not None:
             self.scheduler.forget(session)
             self._model.close(session)
@@ -119,7 +119,7 @@ class SessionTable:
     def step(self, now: float) -> float | None:
         """Run the next batch, and return ``None``.
 
-        If there is none, return when to ask again: ``inf`` if not before there is news.
+        If there is none, return when to call again, or ``inf`` to call only after new mail.
         """
         batch = self.scheduler.next(now)
         if batch is None:
@@ -130,7 +130,7 @@ class SessionTable:
         return None
 
     def measure(self, now: float, *, wall_ms: float) -> None:
-        """Measure the lag, and change the length of turns if it is too long or has become short."""
+        """Measure the lag, and change the length of turns if the lag is too large or has become small."""
         lags = [self._lag_s(session, wall_ms) for session in self._sessions.values()]
         lag_s, before = percentile(lags, LAG_SHARE), self._lag
         self._lag = observe(before, lag_s, now, self.lag_rules)

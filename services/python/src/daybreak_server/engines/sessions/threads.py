@@ -1,15 +1,13 @@
-"""The threads of a sessions group that talk to the store.
+"""The threads of a sessions group that call the store.
 
-* The *claimer* takes sessions while there is room and the group does not drain. It waits on the wake-up list.
+* The *claimer* claims sessions while there is room and the group does not drain. It waits on the wake-up list.
 * The *reader* waits for audio of all sessions of the group, on one connection.
-* The *keeper* renews the leases each second, and publishes what was measured. It renews only while the work advances.
-* The *writer* sends commits. All that have collected while a call ran go with the next one, so a slow store makes
-  larger calls and never holds up the model. A session is released by the writer, too, so that all of it is written
-  before.
+* The *keeper* renews the leases each second while the work advances, and publishes the measurements of the group.
+* The *writer* sends commits. Each call sends all commits that have collected since the last one, so a slow store leads
+  to larger calls and never delays the model. The writer also releases sessions, after it has written their commits.
 
-What the first two find, and the leases that any of them has lost, goes to a :class:`Mailbox`, which the work thread
-reads.
-While the store is down, each of them tries again until the group ends.
+The threads put new sessions, audio and lost leases into a :class:`Mailbox`, which the work thread reads. While the
+store is down, each thread retries until the group ends.
 """
 
 from __future__ import annotations
@@ -37,7 +35,8 @@ _WAIT_S = 2.0
 """How long one blocking call waits."""
 _RETRY_S = 0.25
 READ_S = 0.5
-"""How long the reader waits before it looks for sessions that have come since. Those that it knows wake it at once."""
+"""How long the reader waits before it looks for new sessions. Audio of sessions that it knows wakes it at
+once."""
 RENEW_S = 1.0
 BEHIND_MAX = 4_000
 """Commits that may wait for the store before the model pauses."""
@@ -46,7 +45,7 @@ _CALL_MAX = 200
 
 
 class Mailbox:
-    """What the work thread must look at."""
+    """Passes sessions, audio and lost leases to the work thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -54,19 +53,19 @@ class Mailbox:
         self._news: list[SessionNews] = []
 
     def put(self, *, claims: Sequence[SessionClaim] = (), news: Sequence[SessionNews] = ()) -> None:
-        """Add something, and wake the work thread."""
+        """Add an item, and wake the work thread."""
         with self._changed:
             self._claims += claims
             self._news += news
             self._changed.notify()
 
     def lost(self, leases: Sequence[SessionLease]) -> None:
-        """Tell the work thread that these sessions belong to others."""
+        """Report that these sessions belong to other groups."""
         if leases:
             self.put(news=[SessionNews(session=lease.session, stale=True) for lease in leases])
 
     def take(self, *, wait_s: float) -> tuple[list[SessionClaim], list[SessionNews]]:
-        """All that has come; waits up to ``wait_s`` for it."""
+        """All items that have arrived. Waits up to ``wait_s`` for the first."""
         with self._changed:
             if not self._claims and not self._news and wait_s > 0:
                 self._changed.wait(wait_s)
@@ -81,12 +80,15 @@ class Mailbox:
 
 @dataclass(slots=True)
 class Shared:
-    """What the work thread tells the others. Each field is replaced as a whole, so that reads need no lock."""
+    """The state that the work thread publishes for the other threads. Each field is replaced as a whole, so
+    reads need no lock."""
 
     room: tuple[int, int] = (0, 0)
-    """How many sessions may be claimed (0 while the group drains), when the work thread had taken how many claims."""
+    """How many sessions may be claimed (0 while the group drains), and how many claims the work thread had
+    received when it set this number."""
     positions: dict[SessionLease, int] = field(default_factory=dict)
-    """The sessions whose audio has not ended, and what the work thread has received of each."""
+    """The sessions whose audio has not ended, and the position up to which the work thread has received
+    it."""
     leases: list[SessionLease] = field(default_factory=list)
     measured: SessionsMeasured = field(default_factory=SessionsMeasured)
 
@@ -111,7 +113,8 @@ class StoreThreads:
         self._unwritten = 0
         self._claimed = 0
         self._read_to: dict[SessionLease, int] = {}
-        """What the reader has read; the work thread may not have received all of it yet."""
+        """The position up to which the reader has read. The work thread may not have received all of this
+        audio yet."""
         self._read_all: set[SessionLease] = set()
         loops = {"claimer": self._claim, "reader": self._read, "keeper": self._keep, "writer": self._write}
         self._threads = [
@@ -125,7 +128,7 @@ class StoreThreads:
             thread.start()
 
     def stop(self) -> None:
-        """End them. What is not written by then is lost for this group; the next owner computes it again."""
+        """End them. Commits that are not written by then are lost, and the next owner computes them again."""
         self._ended.set()
         for event in (self._room_changed, self._positions_changed):
             event.set()
@@ -144,7 +147,8 @@ class StoreThreads:
         leases: list[SessionLease],
         measured: SessionsMeasured,
     ) -> None:
-        """Tell the threads what the group has now. ``taken``: the claims that it has had in all."""
+        """Publish the group's present sessions. ``taken`` is the number of claims that the work thread has
+        received in all."""
         shared = self.shared
         shared.room, shared.positions, shared.leases = (room, taken), positions, leases
         shared.measured = measured
@@ -154,14 +158,14 @@ class StoreThreads:
             self._positions_changed.set()
 
     def commit(self, commits: Sequence[SessionCommit]) -> None:
-        """Have these written, after all earlier ones."""
+        """Queue these commits for the writer, after all earlier ones."""
         with self._writing:
             self._commits += commits
             self._unwritten += len(commits)
             self._writing.notify_all()
 
     def release(self, leases: Sequence[SessionLease]) -> None:
-        """Give sessions up once all of their commits are written."""
+        """Release sessions once all of their commits are written."""
         with self._writing:
             self._releases += leases
             self._unwritten += len(leases)
@@ -169,11 +173,11 @@ class StoreThreads:
 
     @property
     def behind(self) -> bool:
-        """Whether so much waits for the store that the model must pause."""
+        """Whether so many commits wait for the store that the model must pause."""
         return self._unwritten > BEHIND_MAX
 
     def flush(self, *, timeout_s: float) -> bool:
-        """Wait until all is written, and return whether it is."""
+        """Wait until all commits are written, and return whether they are."""
         with self._writing:
             return self._writing.wait_for(lambda: not self._unwritten, timeout_s)
 

@@ -1,5 +1,5 @@
 """``daybreakd demo-speech``: translates speech while it is spoken, for one user and then for eight at once.
 
-* ``demo``     what the demo shows, in order
-* ``speaker``  a user who speaks recorded sentences at the speed of speech, and reads the translation
+* ``demo`` has the parts of the demo, in order.
+* ``speaker`` is a user who sends recorded sentences in real time, and reads the translation.
 """

@@ -1,4 +1,4 @@
-"""What the demo shows, in order: two languages at once, and eight users who share the batches of one model."""
+"""The parts of the demo: two languages at once, and eight users who share the batches of one model."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run_demo(settings: Settings) -> int:
 
 
 def _demo_settings(settings: Settings) -> Settings:
-    """Settings of an instance of its own: the demo must not touch the user's pools or data."""
+    """Settings of a separate instance, because the demo must not touch the user's pools or data."""
     pool = {"workload": "speech", "device": "cpu"}
     folder = settings.data_dir / "demo-speech"
     return Settings.model_validate({"data_dir": str(folder), "pools": {POOL: pool}, "http": {"port": 0}})
@@ -150,7 +150,9 @@ def _lags(speakers: Sequence[Speaker]) -> str:
     if not lags:
         raise DemoError("the model wrote nothing; see the logs in demo-speech/logs of the data folder")
     p95 = lags[min(len(lags) - 1, int(0.95 * len(lags)))]
-    return f"text lags behind the audio that it rests on by {statistics.median(lags):.2f} s (p95 {p95:.2f} s)"
+    return (
+        f"text lags behind the audio that it is based on by {statistics.median(lags):.2f} s (p95 {p95:.2f} s)"
+    )
 
 
 def _batches(client: Client) -> dict[str, Counter[int]]:

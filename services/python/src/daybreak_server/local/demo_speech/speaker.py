@@ -1,4 +1,4 @@
-"""A user who speaks recorded sentences at the speed of speech, and reads the translation as it grows."""
+"""A user who sends recorded sentences in real time, and reads the translation as it grows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daybreak_server.workloads.speech.clips import Clip
 
 RATE = 16_000
 _PAUSE_S = 0.9
-"""Silence after each sentence, in which the model hears that it is over."""
+"""Silence after each sentence, by which the model recognizes its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class Arrived:
 
     at_s: float
     audio_s: float
-    """The end of the audio that the text rests on."""
+    """The end of the audio that the text is based on."""
     text: str
 
     @property
     def lag_s(self) -> float:
-        """For how long that audio had been spoken when the text arrived."""
+        """The time from the end of that audio to the arrival of the text."""
         return self.at_s - self.audio_s
 
 

@@ -1,1 +1,2 @@
-"""``daybreakd sessions evaluate``: how well, and how late, a pool translates for many users at once."""
+"""``daybreakd sessions evaluate`` measures the quality and the delay of a pool's translations for many users
+at once."""

@@ -23,7 +23,7 @@ _BEHIND = {"facecolor": "black", "alpha": 0.4, "linewidth": 0}
 
 
 def draw(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Draw what was measured. Returns the files."""
+    """Draw the measurements. Returns the files."""
     paths = []
     if evaluation.talks:
         paths.append(_save(_user_charts(evaluation), folder / "user_test_charts.png"))
@@ -33,7 +33,7 @@ def draw(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 def _user_charts(evaluation: Evaluation) -> Any:
-    """Of the test with the most users: its lag, its first text, how its text grew, and its batches."""
+    """Draw the test with the most users: its lag, its first text, the growth of its text, and its batches."""
     name, talks = max(evaluation.talks.items(), key=lambda item: len(item[1]))
     figure, ((lag, first), (growth, batches)) = pyplot.subplots(2, 2, figsize=(11, 8))
     figure.suptitle(f"{name}: {len(talks)} users")

@@ -1,4 +1,4 @@
-"""The figures of a test, computed from what its users saw."""
+"""The figures of a test, computed from the observations of its users."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Batches = Mapping[str, Mapping[int, int]]
 
 
 def sustained(talk: Talk) -> bool:
-    """Whether a session finished, and 95 % of its text came less than ``LAG_LIMIT_S`` after its audio."""
+    """Whether a session finished, and 95 % of its text arrived less than ``LAG_LIMIT_S`` after its audio."""
     return talk.error is None and bool(talk.lags_s) and percentile(talk.lags_s, 0.95) < LAG_LIMIT_S
 
 
 def summarize(talks: Sequence[Talk], batches: Batches) -> dict[str, Any]:
-    """The figures as JSON. Those that nothing was measured for are ``None``.
+    """The figures as JSON. Figures without a measurement are ``None``.
 
     The real-time factor is the time from the first audio to the end of the session, divided by the length of the
     audio: 1 is as fast as the user speaks.

@@ -1,4 +1,4 @@
-"""How late a text is: LAAL and StreamLAAL."""
+"""Measures the delay of a text: LAAL and StreamLAAL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daybreak_server.local.evaluation.text_quality import resegment, words
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A sentence that was spoken: when in the session, and what should be written."""
+    """A spoken sentence: its time in the session, and the expected text."""
 
     start_s: float
     end_s: float
@@ -23,9 +23,10 @@ class TimedWord:
 
     word: str
     audio_s: float
-    """How much audio the model had used when it wrote the word: the delay without computation."""
+    """The length of the audio that the model had used when it wrote the word. This is the delay without
+    computation."""
     arrived_s: float
-    """When the client had the word: the delay with computation and network."""
+    """The time when the word arrived at the client. This is the delay with computation and network."""
 
 
 def laal(delays_s: Sequence[float], *, source_s: float, reference_length: int) -> float:
@@ -51,10 +52,11 @@ def stream_laal(
 ) -> float | None:
     """StreamLAAL of a session, in seconds: the mean LAAL of its sentences. ``None`` if no sentence has a word.
 
-    Papi et al., "StreamAtt: Direct Streaming Speech-to-Text Translation with Attention-based Audio History Selection"
-    (ACL 2024). The text is split at the references first (:func:`.resegment`), and delays count from the beginning of
-    their sentence. Without computation, a word's delay is the audio that it rests on; with computation, it is the
-    time at which it arrived, with audio that is sent as fast as it was spoken.
+    Papi et al., "StreamAtt: Direct Streaming Speech-to-Text Translation with Attention-based Audio History
+    Selection" (ACL 2024). The text is split at the references first (:func:`.resegment`), and delays count
+    from the beginning of their sentence. Without computation, a word's delay is the audio that it is based
+    on; with computation, it is the time at which it arrived, with audio that is sent as fast as it was
+    spoken.
     """
     found = [word.word for word in text]
     references = [words(segment.reference) for segment in segments]

@@ -30,7 +30,7 @@ _CLIPS_OF = "speech"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to evaluate."""
+    """The options of an evaluation."""
 
     url: str | None = None
     pool: str | None = None
@@ -105,7 +105,7 @@ class _Run:
         return self._result
 
     async def _prepare(self) -> None:
-        """Find what the users say, and its references."""
+        """Choose the recordings of the users, and find their references."""
         target, length_s = self._options.target, self._options.duration_s
         if self._pool.workload == _CLIPS_OF:
             made = [
@@ -166,7 +166,7 @@ class _Run:
     async def _batch_tests(self) -> None:
         """Measure each batch size with each timeout, and restore the settings of the pool.
 
-        The timeout counts in the strategy ``request`` only, so it is the one of these tests.
+        Only the strategy ``request`` has a timeout, so these tests use it.
         """
         options, before = self._options, await self._pool.batching()
         try:

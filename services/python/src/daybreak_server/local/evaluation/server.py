@@ -13,7 +13,7 @@ _BATCH_FIELDS = ("strategy", "max_batch_size", "batch_timeout_ms")
 
 
 class EvaluationError(Exception):
-    """The evaluation cannot be done. The message says why."""
+    """The evaluation is not possible. The message says why."""
 
 
 class PoolUnderTest:
@@ -50,7 +50,7 @@ class PoolUnderTest:
         return {name: configuration[name] for name in _BATCH_FIELDS}
 
     async def configure(self, **fields: Any) -> None:
-        """Change how the groups form batches. They follow within about a second."""
+        """Change how the groups form batches. They apply the change within about a second."""
         answer = await self._http.post("/ray/configure", json={"pool": self.name, **fields})
         if answer.is_error:
             raise EvaluationError(f"the server refuses to change its batches: {answer.text}")

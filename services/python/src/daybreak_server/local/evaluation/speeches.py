@@ -1,4 +1,4 @@
-"""What the users of an evaluation say, and what should be written."""
+"""The recordings of the users of an evaluation, with the expected texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RATE = 16_000
 SAMPLE_BYTES = 2
 _PAUSE_S = 1.0
 VOICES = 3
-"""How many different synthetic recordings there are; users share them, so that few references are needed."""
+"""The number of different synthetic recordings. Users share them, so that few references are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,33 +25,35 @@ class Speech:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """The duration."""
         return seconds(self.audio)
 
     @property
     def reference(self) -> str:
-        """What should be written in all."""
+        """The whole expected text."""
         return " ".join(segment.reference for segment in self.segments)
 
 
 def seconds(audio: bytes) -> float:
-    """How long a recording is."""
+    """The duration of a recording."""
     return len(audio) / (RATE * SAMPLE_BYTES)
 
 
 def of_clips(target: str, *, at_least_s: float, user: int) -> Speech | None:
-    """The clips of the speech model with pauses, each user from another one on; ``None`` without references."""
+    """The clips of the speech model with pauses. Each user begins with a different clip. ``None`` without
+    references."""
     available = [clip for clip in clips() if target in clip.references]
     return _joined(available, target, at_least_s=at_least_s, first=user) if available else None
 
 
 def synthetic(*, length_s: float, voice: int) -> bytes:
-    """Noise that is always the same for a voice. Its reference is what the model writes when it is undisturbed."""
+    """Noise that is always the same for a voice. Its reference is the text that the model writes without
+    other load."""
     return random.Random(voice).randbytes(int(length_s * RATE) * SAMPLE_BYTES)
 
 
 def with_reference(audio: bytes, reference: str) -> Speech:
-    """A recording that is one sentence."""
+    """A recording of a single sentence."""
     return Speech(audio, (Segment(start_s=0.0, end_s=seconds(audio), reference=reference),))
 
 

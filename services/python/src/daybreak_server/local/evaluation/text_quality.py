@@ -1,4 +1,5 @@
-"""How good a text is: BLEU and word accuracy against a reference, and the split of a long text into its sentences."""
+"""Measures the quality of a text: BLEU and word accuracy against a reference, and the split of a long text
+into sentences."""
 
 from __future__ import annotations
 

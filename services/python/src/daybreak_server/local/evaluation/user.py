@@ -1,4 +1,4 @@
-"""One user of an evaluation: speaks as fast as people do, and notes when each word arrives."""
+"""One user of an evaluation, who sends audio in real time and records when each word arrives."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _PATIENCE_S = 120.0
 
 @dataclass(slots=True)
 class Talk:
-    """What a user saw. Times count from the beginning of the audio."""
+    """The observations of a user. Times are measured from the beginning of the audio."""
 
     speech: Speech
     text: str = ""
     timed: list[TimedWord] = field(default_factory=list)
     lags_s: list[float] = field(default_factory=list)
-    """Of each piece of text: how long after the audio that it rests on it arrived."""
+    """For each piece of text, the time from the end of the audio that it is based on to its arrival."""
     sent_s: float | None = None
     """When the last audio was sent."""
     ended_s: float | None = None
@@ -76,14 +76,14 @@ async def talk(client: AsyncClient, speech: Speech, *, pool: str, target: str, n
 
 
 async def undisturbed(client: AsyncClient, audio: bytes, *, pool: str, target: str) -> str:
-    """What the model writes for a recording that is sent at once."""
+    """The text that the model writes for a recording that is sent at once."""
     async with await client.sessions.open(target, pool=pool, name="evaluation: reference") as live:
         await live.send(audio)
         return await live.text()
 
 
 async def _speak(live: AsyncLiveSession, speech: Speech, began: float) -> None:
-    """Send each chunk when a microphone would have it: at its end."""
+    """Send each chunk at its end, when a microphone would have recorded it."""
     size = int(_CHUNK_S * RATE) * SAMPLE_BYTES
     clock = asyncio.get_running_loop().time
     for number, first in enumerate(range(0, len(speech.audio), size), 1):

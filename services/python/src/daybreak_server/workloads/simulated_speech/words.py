@@ -1,8 +1,8 @@
 """The words that the simulated model writes, and the rule that chooses them.
 
-A turn's tokens depend on its audio and on the last token before it, and on nothing else. So a chunk of audio that is
-lost, doubled or changed changes the text from there on, as it would with a real model. And a group that gets the newest
-turns continues exactly as the group before it would have.
+A turn's tokens depend only on its audio and on the last token before it. So if a chunk of audio is lost,
+doubled or changed, all text after it changes, as with a real model. And a group that gets the newest turns
+continues exactly as the previous group would have.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ STOP = 0
 START = -1
 """Stands for the token before the first one."""
 TOKENS_A_BLOCK = 3
-"""A turn of one block has one to so many words, and at most one full stop."""
+"""A turn of one block has one to this many words, and at most one full stop."""
 _SENTENCE_ENDS = 5
-"""About one word of so many is the last one of its sentence."""
+"""On average, one of this many words is the last of its sentence."""
 
 _ENGLISH = """
 a an all and any at big blue came come day did door every far fast few for found from full gave go good green
@@ -47,7 +47,7 @@ WORDS = {"en": tuple(_ENGLISH.split()), "de": tuple(_GERMAN.split()), "zh": tupl
 
 
 def digest(audio: bytes) -> bytes:
-    """What the simulated model keeps of a turn's audio."""
+    """The digest of a turn's audio, on which its words depend."""
     return hashlib.blake2b(audio, digest_size=16).digest()
 
 

@@ -1,8 +1,9 @@
 """The Transformer layer of the speech encoder and of the language model, without its attention.
 
-Who calls a layer passes it a function that does the attention. Training attends to whole streams under a mask
-(:func:`attend_to_all`); serving attends to the caches of the sessions of a batch (``attention.py``). Everything else
-works on each position alone, so the positions of all sessions of a batch are one flat list without padding.
+The caller of a layer passes it a function that computes the attention. Training attends to whole streams
+under a mask (:func:`attend_to_all`); serving attends to the caches of the sessions of a batch
+(``attention.py``). Everything else works on each position alone, so the positions of all sessions of a batch
+are one flat list without padding.
 """
 
 from __future__ import annotations

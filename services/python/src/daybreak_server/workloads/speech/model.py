@@ -1,12 +1,12 @@
 """``speech``: live translation of speech for many sessions at once, on caches of fixed memory.
 
-A turn of a session is one *prefill*: the encoder hears the turn's blocks of audio, and the language model reads their
-embeddings and the marker of the target language. Each *decode* step then feeds the last token and gets the next. The
-end of a turn is predicted, never fed. All sessions of a batch, at whatever point of their sessions, share each product
-of matrices; only attention looks at each session's own pages.
+A turn of a session begins with a *prefill*: the encoder reads the turn's blocks of audio, and the language model reads
+their embeddings and the marker of the target language. Each *decode* step then feeds the last token back and returns
+the next one. The end-of-turn token is never fed back. All sessions of a batch share each matrix multiplication,
+wherever each is in its session. Only attention is computed per session, on that session's pages.
 
-Memory is reserved once. A session is admitted with the most memory that it can ever need, so memory cannot
-run out later.
+Memory is reserved once. Admission reserves the most memory that a session can ever need, so memory cannot run out
+later.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from daybreak_server.workloads.speech.folder import SpeechFolder, read_folder
 from daybreak_server.workloads.speech.paged_language_model import PAGE_SIZE, PagedLanguageModel
 from daybreak_server.workloads.speech.pages import PageTable, pages_at_most
 from daybreak_server.workloads.speech.spec import TINY, SpeechOptions, options_of
-from daybreak_server.workloads.text.device import device_of
+from daybreak_server.workloads.text_batches.device import device_of
 
 BYTES_PER_SAMPLE = 2
 RECENT = 8
@@ -46,13 +46,13 @@ class _Session:
     table: PageTable
     pair: LanguagePair
     next: list[int] = field(default_factory=list)
-    """What the next decode step feeds: the last token. Empty: no turn is open."""
+    """The input of the next decode step, which is the last token. Empty if no turn is open."""
     written: int = 0
     """Tokens of the present turn."""
     limit: int = 0
     """The bound on them."""
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))
-    """The newest tokens, which decide how the text of the next one begins."""
+    """The newest tokens, on which the beginning of the next token's text depends."""
 
 
 class Speech:
@@ -108,7 +108,7 @@ class Speech:
         return options.attention
 
     def _turn_positions(self, blocks: int) -> int:
-        """The most positions of a turn of so many blocks, the silence after the last audio included."""
+        """The most positions of a turn of this many blocks, including the silence after the last audio."""
         blocks += self._parts.silence_blocks
         vocabulary = self._vocabulary
         frame = max(len(vocabulary.opening(pair)) + len(vocabulary.marker(pair)) for pair in vocabulary.pairs)
@@ -158,7 +158,7 @@ class Speech:
             raise
 
     def _feed_past(self, session: _Session, past: Sequence[PastTurn]) -> None:
-        """Teacher forcing: each turn's audio, marker and tokens in one step."""
+        """Feed each turn's audio, marker and tokens in one step (teacher forcing)."""
         if not all(turn.complete for turn in past[:-1]):
             raise SessionFailedError("a turn of the past is not complete, and is not the last one")
         for turn in self._newest(past):
@@ -226,7 +226,7 @@ class Speech:
         return torch.cat((self._lm.embed(opening), speech, self._lm.embed(text)))
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
-        """Hear the audio of one turn for each session, and give each its first token."""
+        """Read the audio of one turn for each session, and return the first token of each."""
         answers: dict[int, Token | SessionFailedError] = {}
         rows: list[tuple[int, _Session, Tensor]] = []
         for number, item in enumerate(batch):
@@ -253,7 +253,7 @@ class Speech:
         return [answers[number] for number in range(len(batch))]
 
     def decode(self, sessions: Sequence[str]) -> Sequence[Token | SessionFailedError]:
-        """Give each session its next token."""
+        """Return the next token of each session."""
         answers: dict[str, Token | SessionFailedError] = {}
         rows: dict[str, _Session] = {}
         for name in sessions:

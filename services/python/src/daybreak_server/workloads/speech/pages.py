@@ -1,8 +1,9 @@
 """Pages of cache memory, and the table of the pages of one session.
 
-The keys and values of a language model lie in one tensor of pages, reserved once. A session has a table of the pages
-that hold its positions, oldest first. When the window slides, whole turns leave it, and pages that hold no visible
-position return to the pool. Nothing grows with the length of a session except its position, a number.
+The keys and values of a language model are stored in one tensor of pages, which is reserved once. A session
+has a table of the pages that hold its positions, oldest first. When the window slides, whole turns leave it,
+and pages without a visible position return to the pool. So the memory of a session does not grow with its
+length.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from daybreak_server.workloads.speech.window import first_visible
 
 
 class OutOfPagesError(RuntimeError):
-    """There is no free page. Admission by the worst case keeps this from happening."""
+    """There is no free page. Admission by the worst case prevents this."""
 
 
 class PagePool:

@@ -1,4 +1,4 @@
-"""What the session model needs of a speech encoder and of a vocabulary, whichever model they belong to."""
+"""The interfaces of a speech encoder and of a vocabulary, as the session model uses them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Vocabulary(Protocol):
 
     pairs: tuple[LanguagePair, ...]
     ends_turn: frozenset[int]
-    """The tokens by which the model says that it writes nothing more in this turn."""
+    """The tokens with which the model ends a turn."""
 
     def opening(self, pair: LanguagePair) -> tuple[int, ...]:
         """The tokens before the audio of a turn."""
@@ -42,7 +42,8 @@ class Vocabulary(Protocol):
         """The tokens between the audio of a turn and its text, which name the target language; at least one."""
 
     def text(self, before: Sequence[int], token: int) -> str:
-        """What a token adds to the text. ``before``: some tokens before it; empty if the session has no text yet."""
+        """The text that a token adds. ``before`` has some tokens before it, or is empty if the session has no
+        text yet."""
 
     def ends_segment(self, token: int) -> bool:
         """Whether a token completes a sentence."""

@@ -1,1 +1,1 @@
-"""The apps of the peers, each as its documents show it. They run in the environment of their peer."""
+"""The apps of the peers, each written as in its documentation. They run in the environment of their peer."""

@@ -1,7 +1,7 @@
-"""What the apps of the peers share: the model, the form of the answer, and a count of the batches.
+"""The parts that the apps of the peers share: the model, the format of the answer, and a count of the batches.
 
-Only the standard library and sentence-transformers, because each app runs in the environment of its peer. The answer
-is OpenAI's without what no client reads.
+This module uses only the standard library and sentence-transformers, because each app runs in the environment of its
+peer. The answer is OpenAI's, without fields that no client reads.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def wait_s() -> float:
 
 
 class Encoder:
-    """The model, with the call that the documents of sentence-transformers show."""
+    """The model, called as in the documentation of sentence-transformers."""
 
     def __init__(self) -> None:
         import torch
@@ -70,7 +70,7 @@ class Encoder:
 
 
 def text_of(body: dict[str, Any]) -> tuple[str, bool]:
-    """The text of a request, and whether its answer is in base64."""
+    """The text of a request, and whether its answer must be in base64."""
     return body["input"], body.get("encoding_format") == "base64"
 
 

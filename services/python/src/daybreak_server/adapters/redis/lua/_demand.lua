@@ -1,4 +1,4 @@
--- The demand of a pool of kind `online`: the requests that its gateways hold or have handed to groups, and the groups
+-- The demand of a pool of kind `online`: the requests that its gateways hold or have sent to groups, and the groups
 -- that these requests need. The demand of a pool of kind `sessions` is its open sessions.
 --
 -- Each gateway has an entry in `demand`, under a lease: `requests end`, whose end is on the lease clock. A gateway that
@@ -10,8 +10,8 @@
 local want_groups, demand_now
 
 do
--- The requests that one group should have: what the GeneratorPool says, if an operator manages the groups, or else what
--- the caller says.
+-- The requests that one group should have. If an operator manages the groups, the GeneratorPool sets this number,
+-- otherwise the caller does.
 local function target_load_of(stated)
   local reported = call('EXISTS', K_operator_report) == 1 and call('HGET', K_meta, 'target_load')
   return tonumber(reported or stated)
@@ -46,7 +46,7 @@ function want_groups(target_load)
   zflush(K_wanted)
 end
 
--- The requests, the groups that they need, and for how many ms they have needed one (-1 if they need none).
+-- The requests, the groups that they need, and for how many ms they have needed a group (-1: none needed).
 function demand_now()
   local entries, requests = call('HVALS', K_demand), call('ZCARD', S.sessions)
   if not entries[1] and requests == 0 then return 0, 0, -1 end

@@ -1,11 +1,11 @@
--- Streaming sessions: their records, and every way in which one gets or loses its group, or ends.
+-- Streaming sessions: their records, and every way in which a session gets or loses its group, or ends.
 --
 -- All of a session is in its journal (the keys `s:<id>…`), so that any group can continue it. A session is `waiting` (in
 -- `sessions_waiting`), `active` (in `session_leases` and in the set of its group), or `ended` (its keys have a TTL). The
 -- owner's token is in the record; a leader's write with another token changes nothing.
 --
--- A gateway and a group never talk to each other. What the gateway does is announced in the group's inbox, whose name is
--- the nonce of the token; what the group does is announced in `session_events`.
+-- A gateway and a group never connect to each other. A gateway announces its writes in the group's inbox, whose name is
+-- the nonce of the token. A group announces its writes in `session_events`.
 do
 
 -- A session's record: its fields by name, as text; nil if there is none.
@@ -28,8 +28,8 @@ function S.emit(id, kind, data)
   return at
 end
 
--- Tells the owner that the session has news: `a` for audio, `x` if it is not the owner's any more. A leader that has
--- not renewed for a minute has no inbox, and looks at all its sessions when it returns.
+-- Announces a change of the session to its owner: `a` for audio, `x` if the owner has lost the session. A leader that
+-- has not renewed for a minute has no inbox, and reads all its sessions when it returns.
 function S.notify(r, what)
   local nonce = r.token and string.match(r.token, '^%d+%.(.+)$')
   if nonce then
@@ -48,7 +48,7 @@ local function leave_group(r)
   if r.group then call('SREM', S.key.group_sessions(r.group), r.id) end
 end
 
--- Takes the session from its group; another takes it, at its old place.
+-- Takes the session from its group. It waits at its old place, where another group can claim it.
 function S.make_waiting(r, reason)
   leave_group(r)
   S.notify(r, 'x')
@@ -65,7 +65,7 @@ local function ended_data(id, reason, err)
   return data .. '}'
 end
 
--- The only way to the end.
+-- Ends a session. Every path that ends a session calls this function.
 function S.finish(r, reason, err)
   leave_group(r)
   S.notify(r, 'x')
@@ -86,7 +86,7 @@ function S.finish(r, reason, err)
   add_total('sessions_ms', length)
 end
 
--- For how long a client that finds no room should wait: until a session ends, if they end evenly.
+-- How long a client that finds no room should wait: the expected time until a session ends.
 function S.retry_ms()
   local length = tonumber(call('HGET', K_meta, 'session_ms') or S.LENGTH_MS)
   return math.max(1000, length / math.max(1, call('ZCARD', S.sessions)))
@@ -105,7 +105,7 @@ function S.full()
   return live
 end
 
--- Gives up all sessions of a group that has left.
+-- Releases all sessions of a group that has left.
 function S.release_group(group, reason)
   for _, id in ipairs(call('SMEMBERS', S.key.group_sessions(group))) do
     local r = S.load(id)
@@ -122,7 +122,7 @@ local function due(key, upto, limit)
   return call('ZRANGE', key, '-inf', int(upto), 'BYSCORE', 'LIMIT', 0, limit)
 end
 
--- What depends on time: leases that were lost, and sessions without audio. Returns whether more is due.
+-- Handles the changes that depend on time: lost leases, and sessions without audio. Returns whether more are due.
 function S.tick(lease_clock, leases_expire, limit)
   if call('EXISTS', S.sessions, S.session_groups) == 0 then return false end
   local lost = leases_expire and due(S.session_leases, lease_clock, limit) or {}

@@ -19,7 +19,7 @@ NOBODY = Claimant(group="", ranks=0, draining=0, known="")
 
 
 def terms(*, lease_s: float, spec_version: int = SPEC_VERSION) -> Terms:
-    """What all claims of a call have in common."""
+    """The arguments that all claims of a call share."""
     return Terms(lease_ms=round(lease_s * 1000), nonce=secrets.token_hex(6), spec_version=spec_version)
 
 

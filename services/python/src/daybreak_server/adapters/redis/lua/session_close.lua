@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Ends a session at once. An ended one does not change. Answers {`session`, the session} or {`unknown`}.
+-- Ends a session at once. An ended session does not change. Answers {`session`, the session} or {`unknown`}.
 local function run(ARGV)
   local a = read.session_closing(ARGV, 1)
   local r = S.load(a.session)

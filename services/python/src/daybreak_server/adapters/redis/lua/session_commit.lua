@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Writes what a group has done with its sessions: events, text, the newest turn, and what the window no longer needs.
+-- Writes the results of a group's sessions (events, text, the newest turn), and deletes what left the window.
 -- A commit whose number was written before changes nothing, so a call whose reply was lost may be repeated.
 -- Answers the sessions that the group has lost; nothing was written for these.
 
--- The text of an event belongs to the segment in progress. An event that ends a segment says where the next one begins.
+-- The text of an event belongs to the segment in progress. An event that ends a segment has the start of the next.
 local function write_event(id, e)
   if e.text ~= '' then call('APPEND', S.key.session_text(id), e.text) end
   if e.segment ~= '' then
@@ -31,7 +31,7 @@ local function trim(c)
     call('LPOP', turns)
     oldest = call('LINDEX', turns, 0)
   end
-  -- Drops the entry that ends at this position, but not the mark of the input's end, which may follow it.
+  -- Deletes the entry that ends at this position, but not the mark of the input's end, which may follow.
   call('XTRIM', S.key.session_audio(c.session), 'MINID', c.keep_from .. '-2')
 end
 
@@ -43,7 +43,7 @@ local function write(c, ARGV, at)
   if c.multiplier ~= '' then call('HSET', key, 'multiplier', c.multiplier) end
   call('HSET', key, 'commit', c.number)
   local stored = call('HMGET', key, 'input_ended', 'timeout')
-  -- The client sends nothing more, so only work keeps the session from being idle.
+  -- The client sends no more audio, so only the work of the model prevents the session from being idle.
   if stored[1] then call('ZADD', S.session_timers, int(NOW + tonumber(stored[2])), c.session) end
   if c.ends ~= '' then S.finish(S.load(c.session), c.ends, c.error) end
 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom,no-writes
--- Answers the sessions that have not ended, oldest first.
+-- Returns the sessions that have not ended, oldest first.
 local function run(ARGV)
   local a, found = read.session_page(ARGV, 1), {}
   for i, id in ipairs(call('ZRANGE', S.sessions, 0, tonumber(a.limit) - 1)) do found[i] = S.show(id) end

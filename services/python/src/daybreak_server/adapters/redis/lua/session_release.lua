@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Gives sessions up, so that another group takes them at once. ARGV: pairs of a session and a token.
+-- Releases sessions, so that another group can claim them at once. ARGV: pairs of a session and a token.
 local function run(ARGV)
   local released = 0
   for i = 1, #ARGV, 2 do

@@ -44,12 +44,12 @@ def model_of(stored: Any) -> ModelRecord:
 
 
 def fixed_json(worker: WorkerRecord) -> str:
-    """What a worker says once, when it registers."""
+    """The part of a worker that it sends once, when it registers."""
     return dump({"url": worker.url, "engines": sorted(worker.engines), "version": worker.version})
 
 
 def state_json(worker: WorkerRecord) -> str:
-    """What a worker says with each heartbeat."""
+    """The part of a worker that it sends with each heartbeat."""
     state = {name: value for name, value in asdict(worker).items() if name not in {*_FIXED, "id", "seen_ms"}}
     return dump(state)
 

@@ -1,4 +1,4 @@
-"""The Redis function library of the registry. It is a library of its own, so that it changes independently.
+"""The Redis function library of the registry. It is a separate library, so that it can change independently.
 
 Its text is, in this order: the constants that ``registry.lua`` mentions, the clock, and ``registry.lua``. The name of
 its function ends in the hash of the text, so that several versions can live on one server during a rolling update.

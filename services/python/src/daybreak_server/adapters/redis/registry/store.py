@@ -41,7 +41,7 @@ class RedisRegistry:
         self._scripts = AsyncScripts(self._client, library or RegistryLibrary(), on_call=on_call)
         self._keys = RegistryKeys(prefix=prefix)
         self._waiting: redis.asyncio.Redis | None = None
-        """A client for calls that block, each on a connection of its own."""
+        """A client for calls that block. Each call has a separate connection."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -106,7 +106,7 @@ class RedisRegistry:
     async def renew_worker(
         self, worker: WorkerRecord, *, incarnation: str, lease_s: float
     ) -> tuple[Replica, ...]:
-        """Take in a heartbeat. Returns the replicas that the worker should run.
+        """Record a heartbeat. Returns the replicas that the worker should run.
 
         :raises UnknownWorkerError: WorkerTakenError:
         """
@@ -127,7 +127,7 @@ class RedisRegistry:
         return bool(await self._call("remove_worker", worker, incarnation))
 
     async def publish_demand(self, gateway: str, requests: Mapping[str, int], *, ttl_s: float) -> None:
-        """Say how many requests this gateway has, by alias."""
+        """Report how many requests this gateway has, by alias."""
         lines = "".join(f"\n{alias} {number}" for alias, number in sorted(requests.items()) if number > 0)
         await self._call("publish_demand", gateway, lines, round(ttl_s * 1000))
 
@@ -140,7 +140,7 @@ class RedisRegistry:
         return bool(await self._call("publish_plan", holder, codec.plan_json(plan), plan.workers_wanted))
 
     async def release_placement(self, holder: str) -> None:
-        """Give the lease back, if ``holder`` has it."""
+        """End the lease, if ``holder`` has it."""
         await self._call("release_placement", holder)
 
     async def _call(self, operation: str, *args: Arg) -> Any:

@@ -50,7 +50,7 @@ class SessionLimits:
     timeout_s: float = 300.0
     """How long a session lives without audio, and how long its record is kept after its end."""
     target_load: float = 32.0
-    """The sessions that one group should have, unless the GeneratorPool says it."""
+    """The sessions that one group should have, unless the GeneratorPool sets this number."""
 
 
 def open_session(keys: Keys, new: NewSession, limits: SessionLimits) -> Call:
@@ -94,7 +94,7 @@ def append(keys: Keys, session: SessionId, samples: bytes, *, at: int, end: bool
 
 
 def appended(reply: Sequence[Any], session: SessionId) -> SessionRecord:
-    """The session, or the error that the reply stands for."""
+    """The session. :raises StoreError: the error in the reply."""
     match text(reply[0]):
         case "session":
             return codec.record(reply[1])
@@ -105,7 +105,7 @@ def appended(reply: Sequence[Any], session: SessionId) -> SessionRecord:
             )
         case "backlog":
             raise AudioBacklogError(
-                f"session {session} has more audio waiting for its model than is kept; send more later"
+                f"session {session} has too much audio that its model has not processed yet; send more later"
             )
         case "ended":
             raise SessionEndedError(f"session {session} has ended: {text(reply[1])}")

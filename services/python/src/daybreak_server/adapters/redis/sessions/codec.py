@@ -86,7 +86,7 @@ def turn(stored: Any) -> Turn:
 
 
 def measured(stored: Any) -> SessionsMeasured:
-    """What a group has published, from an entry of ``session_groups``."""
+    """The measurements of a group, from an entry of ``session_groups``."""
     lag_ms, full, multiplier, room, batches, _ends = text(stored).split(" ")
     return SessionsMeasured(
         lag_ms=float(lag_ms),

@@ -1,8 +1,9 @@
 """Follows the events of many sessions over one connection for each pool.
 
-A task reads the pool's stream `session_events`, and gives each event to those who follow its session. Who begins to
-follow reads the session's own history first. If the task may have missed events (an outage, or the stream was trimmed
-before they were read), all followers read the histories of their sessions again.
+A task reads the pool's stream `session_events`, and passes each event to the followers of its session. A new
+follower first reads the session's history. If the task may have missed events (because of an outage, or
+because the stream was trimmed before they were read), all followers read the histories of their sessions
+again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BLOCK_S = 5.0
 _COUNT = 1000
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _QUEUE_MAX = 1000
-"""Events that a follower may leave unread; then it reads the history instead."""
+"""The most unread events of a follower. If there are more, it reads the history instead."""
 
 
 class _Follower:
@@ -114,14 +115,15 @@ class _PoolReader:
         self._reading = asyncio.Event()
 
     async def add(self, session: SessionId, follower: _Follower) -> None:
-        """Give ``follower`` the session's events from now on. Returns once none can be missed."""
+        """Pass the session's events to ``follower`` from now on. Returns once the follower cannot miss an
+        event."""
         self._followers.setdefault(session, set()).add(follower)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         await self._reading.wait()
 
     def remove(self, session: SessionId, follower: _Follower) -> bool:
-        """The opposite. Returns whether nobody follows any session now."""
+        """Stop passing events to ``follower``. Returns whether no session has a follower now."""
         followers = self._followers.get(session, set())
         followers.discard(follower)
         if not followers:
@@ -131,7 +133,7 @@ class _PoolReader:
     async def stop(self) -> None:
         """End the task and close the connection."""
         while self._task is not None and not self._task.done():
-            self._task.cancel()  # redis-py swallows a cancel that comes together with a reply
+            self._task.cancel()  # redis-py swallows a cancel that arrives together with a reply
             await asyncio.wait([self._task], timeout=0.1)
         await self._client.aclose()
 
@@ -150,7 +152,7 @@ class _PoolReader:
             except StoreUnavailableError as exc:
                 if failures == 0:
                     log.warning("the stream %s was interrupted; reconnecting: %s", self._key, exc)
-                self._reading.set()  # who begins to follow now reads the history, and sees the error there
+                self._reading.set()  # a new follower reads the history, and sees the error there
                 await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                 failures += 1
 

@@ -27,7 +27,8 @@ from daybreak_server.domain.sessions import (
 
 
 class RedisSessionStore:
-    """The :class:`~daybreak_server.ports.sessions.SessionStore`. ``limits`` gives those of a pool as they are now."""
+    """The :class:`~daybreak_server.ports.sessions.SessionStore`. ``limits`` returns the present limits of a
+    pool."""
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class RedisSessionStore:
     async def close_session(
         self, session: SessionId, *, reason: SessionEnd = SessionEnd.CLOSED
     ) -> SessionRecord:
-        """End a session at once. An ended one does not change."""
+        """End a session at once. An ended session does not change."""
         keys = self._keys_of(session)
         call = calls.close(keys, session, reason, target_load=self._limits(keys.pool).target_load)
         return calls.appended(await self._call(call), session)
@@ -96,7 +97,7 @@ class RedisSessionStore:
         return [codec.event(entry, fields) for entry, fields in entries]
 
     async def sessions_overview(self, pool: str) -> SessionsOverview:
-        """How many sessions the pool has, and what its groups have measured."""
+        """The number of the pool's sessions, and the measurements of its groups."""
         keys = self._keys(pool)
         published = await self._scripts.perform(
             lambda: self._client.hgetall(keys.single("session_groups")), idempotent=True

@@ -1,9 +1,10 @@
 """The sessions of one pool on Redis, as the leader of a group uses them. Blocking calls.
 
-A group waits for audio with one connection, however many sessions it has: scripts announce new audio in the group's
-inbox, a stream whose name is the nonce of the group's tokens. ``read_audio`` waits for its next entry, and then reads
-the audio of the sessions that it names. An inbox may lose entries (Redis trims it, or an outage outlasts it), so after
-an error, and every ``LOOK_S``, it looks at all sessions.
+A group waits for audio with one connection, however many sessions it has. Scripts announce new audio in the
+group's inbox, a stream whose name is the nonce of the group's tokens. ``read_audio`` waits for the next entry
+of the inbox, and then reads the audio of the sessions in this entry. An inbox may lose entries, because Redis
+trims it or because an outage outlasts it. So after an error, and every ``LOOK_S``, ``read_audio`` reads all
+sessions.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from daybreak_server.ports.sessions import always
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 LOOK_S = 5.0
-"""How often a group looks at all its sessions, in case its inbox lost an entry."""
+"""How often a group reads all its sessions, in case its inbox lost an entry."""
 _BLOCK_S = 5.0
 """The longest that one call blocks in Redis."""
 _DRAIN_PAUSE_S = 0.5
@@ -81,7 +82,7 @@ class RedisSessionWork:
     def claim_sessions(
         self, group: GroupId, *, room: int, wait_s: float, wanted: Callable[[], bool] = always
     ) -> Sequence[SessionClaim]:
-        """Take up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one.
+        """Claim up to ``room`` sessions that no group owns, oldest first. Waits up to ``wait_s`` for one.
 
         If the answer to a claim is lost, the group owns sessions that it does not know; their leases end.
         """
@@ -104,7 +105,7 @@ class RedisSessionWork:
         return []
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
-        """What has come for these sessions behind the given positions. Waits up to ``wait_s`` for the first news."""
+        """The new audio of these sessions after the given positions. Waits up to ``wait_s`` for the first."""
         deadline = time.monotonic() + wait_s
         positions = {lease.session: position for lease, position in received.items()}
         while True:
@@ -123,22 +124,22 @@ class RedisSessionWork:
     def renew_sessions(
         self, group: GroupId, leases: Sequence[SessionLease], *, measured: SessionsMeasured
     ) -> Sequence[SessionLease]:
-        """Extend the leases, and publish what the group has measured. Returns the leases that are stale."""
+        """Extend the leases, and publish the group's measurements. Returns the stale leases."""
         call = calls.renew(self._keys, group, leases, measured, nonce=self._nonce, lease_s=self._lease_s)
         return calls.lost(self._scripts.call(call, idempotent=True), leases)
 
     def commit(self, commits: Sequence[SessionCommit]) -> Sequence[SessionLease]:
-        """Write what the model has done, in one call. Returns the stale leases."""
+        """Write the results of the model, in one call. Returns the stale leases."""
         reply = self._scripts.call(calls.commit(self._keys, commits), idempotent=True)
         return calls.lost(reply, [commit.lease for commit in commits])
 
     def release_sessions(self, leases: Sequence[SessionLease]) -> None:
-        """Give sessions up, so that another group takes them at once."""
+        """Release sessions, so that another group can claim them at once."""
         if leases:
             self._scripts.call(calls.release(self._keys, leases), idempotent=True)
 
     def room_elsewhere(self, group: GroupId) -> int:
-        """How many sessions the other groups of the pool have room for, as far as they have said it."""
+        """How many sessions the other groups of the pool have room for, according to their last reports."""
         with translated():
             published = self._client.hgetall(self._keys.single("session_groups"))
         others = (codec.measured(stored) for other, stored in published.items() if text(other) != group)
@@ -152,7 +153,7 @@ class RedisSessionWork:
         self._reader.close()
 
     def _named(self, deadline: float) -> _Named:
-        """Wait for the inbox until ``deadline``, or until all sessions must be looked at."""
+        """Wait for the inbox until ``deadline``, or until all sessions must be read."""
         now = time.monotonic()
         all_sessions = now >= self._look_at
         if all_sessions:
@@ -181,7 +182,7 @@ class RedisSessionWork:
         found = self._audio_from({claim.lease.session: claim.audio_start for claim in claims})
         complete = []
         for claim in claims:
-            # More may have come since; it is read as news.
+            # More audio may have arrived since. The next call reads it.
             size = (claim.record.received - claim.audio_start) * SAMPLE_BYTES
             complete.append(replace(claim, audio=found[claim.lease.session][0][:size]))
         return complete

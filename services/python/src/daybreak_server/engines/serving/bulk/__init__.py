@@ -1,11 +1,12 @@
-"""Tasks of a group that answers requests: each computes the lines of a JSONL file, in batches that requests leave free.
+"""Tasks of a group that answers requests. Each task computes the lines of a JSONL file, in the free places of
+batches.
 
 * :mod:`.jsonl` reads lines, with their numbers and within limits. Pure.
-* :mod:`.ledger` is what a checkpoint says. Pure.
+* :mod:`.ledger` is the content of a checkpoint. Pure.
 * :mod:`.output` writes the output: a local file, whose parts are stored in the blob store beside the work.
 * :mod:`.source` finds the file that a task names, and copies it.
-* :mod:`.windows` computes some lines ahead, and blames a line for an error only if the line fails alone.
+* :mod:`.windows` computes some lines ahead, and attributes an error to a line only if the line fails alone.
 * :mod:`.metrics` counts the lines.
-* :mod:`.run` is the ``run`` of one task, made of the modules above.
+* :mod:`.run` is the ``run`` of one task, and uses the modules above.
 * :mod:`.task_loop` claims tasks on a thread of the leader, with the loop of groups that run jobs.
 """

@@ -1,10 +1,11 @@
 """Reads a JSONL file line by line, with line numbers and limits.
 
-Each line of the file is one :class:`Line`, also one that is empty, too long or not JSON: its ``error`` says why it has
-no value. So the numbers of the output are those of the input. The last line needs no line break, and a file that ends
-with one has no empty line after it. Reading can begin after any line whose number and end are known.
+Each line of the file is one :class:`Line`. If a line is empty, too long or not JSON, its ``error`` says why
+it has no value. So the numbers of the output are those of the input. The last line needs no line break, and a
+file that ends with one has no empty line after it. Reading can begin after any line whose number and end are
+known.
 
-A line that is too long is passed over in pieces and never held in memory.
+A line that is too long is skipped in pieces, so it is never in memory as a whole.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The checkpoint of a task that computes a file: the stored parts of the output, and up to which line they reach.
+"""The checkpoint of a task that computes a file: the stored parts of the output, and the last line that they
+contain.
 
-A part is a piece of the output in the blob store. Its key has the token of the attempt that stored it, so no attempt
-overwrites the part of another. Only parts that the reported checkpoint names count. An attempt begins with these parts,
-in order, and continues after their last line. So no line is lost and none appears twice, whatever was computed or
-stored after the checkpoint.
+A part is a piece of the output in the blob store. Its key has the token of the attempt that stored it, so no
+attempt overwrites the part of another. Only parts in the reported checkpoint are used. An attempt begins with
+these parts, in order, and continues after their last line. So no line is lost and none appears twice,
+whatever was computed or stored after the checkpoint.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """How far the output reaches."""
+    """The progress of the output."""
 
     fingerprint: str
     """Of the file, the parameters and the model: see :func:`fingerprint_of`."""

@@ -1,16 +1,17 @@
-"""What a leader measures about the lines of its tasks. The work makes these calls, so none of them ever raises."""
+"""The measurements of a leader about the lines of its tasks. The work makes these calls, so none of them ever
+raises."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-from daybreak_server.engines.rank.rank_metrics import harmless
+from daybreak_server.engines.common.rank_metrics import harmless
 from daybreak_server.observability import request_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, NoMeter
 
 
 class LineOutcome(StrEnum):
-    """What a line of the output has."""
+    """The kind of a line of the output."""
 
     COMPUTED = "computed"
     """A result."""

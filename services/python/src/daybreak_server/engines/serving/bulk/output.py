@@ -1,7 +1,7 @@
-"""The output of a task: a local file, whose parts are stored beside the work.
+"""The output of a task: a local file, whose parts are stored while the work continues.
 
-``append`` writes the results of lines to the file. ``store`` stores what has been written since the last part, on a
-thread of its own, and waits for that at most ``timeout_s``: a slow blob store delays checkpoints, not the work. The
+``append`` writes the results of lines to the file. ``store`` stores the results since the last part on a separate
+thread, and waits for that for at most ``timeout_s``. So a slow blob store delays checkpoints, but not the work. The
 :class:`~daybreak_server.engines.serving.bulk.ledger.Ledger` advances when a part is stored.
 
 The parts are below ``<task>/checkpoints/``, so they are deleted with the checkpoints when the task ends. The artifact
@@ -26,7 +26,7 @@ _PIECE = 1 << 20
 
 
 class PartMismatchError(Exception):
-    """A stored part is not what the checkpoint says, or is gone."""
+    """A stored part differs from the checkpoint, or is missing."""
 
 
 class Output:

@@ -1,4 +1,4 @@
-"""Three spoken sentences as WAV files (16 kHz, 16 bits), with what they say and how it should be translated."""
+"""Three spoken sentences as WAV files (16 kHz, 16 bits), with their words and expected translations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Clip:
     path: Path
     spoken: str
     references: dict[str, str]
-    """What should be written, by the code of the language."""
+    """The expected text, by the code of the language."""
 
     def audio(self) -> bytes:
         """The samples: 16-bit PCM at 16 kHz."""

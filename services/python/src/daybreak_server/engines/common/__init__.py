@@ -1,0 +1,1 @@
+"""The parts that every engine shares: leases, watchdog, heartbeat, artifacts and progress."""

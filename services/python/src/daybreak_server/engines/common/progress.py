@@ -1,0 +1,140 @@
+"""Decides which progress events are due, and estimates the remaining time of a task. Pure, except for a clock
+that is passed in."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from daybreak_server.domain.tasks import EventDraft
+from daybreak_server.workloads.base import Step
+
+MAX_PENDING = 16
+"""Progress events in one write. If steps come faster, the oldest are merged into one event that covers them."""
+MAX_NOTES = 200
+"""Other events that are kept while the store cannot be reached. Beyond that, the oldest are dropped."""
+_SMOOTHING = 0.3
+_MIN_GAIN = 1e-9
+"""The smallest gain in the fraction from which a pace is computed: a smaller one would overflow."""
+
+
+class PhaseEta:
+    """Learns how long each phase takes per unit of ``fraction``, and remembers it from task to task."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._learnt: dict[str, tuple[float, float]] = {}
+        """phase → (seconds per unit of fraction, fraction at which the phase ended last time)"""
+        self._order: list[str] = []
+        self._seen: list[str] = []
+        self._measured: set[str] = set()
+        """Phases whose pace is known from this attempt."""
+        self._at = clock()
+        self._fraction = 0.0
+
+    def start(self) -> None:
+        """Start an attempt."""
+        if self._seen:
+            self._order = self._seen
+        self._seen = []
+        self._measured.clear()
+        self._at, self._fraction = self._clock(), 0.0
+
+    def rebase(self) -> None:
+        """Ignore the first step: the attempt resumes from a snapshot, so that step says nothing about the pace."""
+        self._fraction = math.inf
+
+    def step(self, phase: str, fraction: float) -> float | None:
+        """Record a completed step, and return the seconds that remain; ``None`` while that is unknown."""
+        now = self._clock()
+        gained, took = fraction - self._fraction, now - self._at  # after a rebase: nothing gained
+        if not self._seen or self._seen[-1] != phase:
+            self._seen.append(phase)
+        if gained > _MIN_GAIN:
+            rate = took / gained
+            old = self._learnt.get(phase)
+            # This attempt's own pace replaces an older one: the previous task may have had another size.
+            smooth = old[0] + _SMOOTHING * (rate - old[0]) if old and phase in self._measured else rate
+            self._measured.add(phase)
+            self._learnt[phase] = (smooth, max(fraction, old[1] if old else 0.0))
+        self._at, self._fraction = now, fraction
+        return self._remaining(phase, fraction)
+
+    def _remaining(self, phase: str, fraction: float) -> float | None:
+        here = self._learnt.get(phase)
+        if here is None:
+            return None
+        later = self._order[self._order.index(phase) + 1 :] if phase in self._order else []
+        remaining_s, at = 0.0, fraction
+        for name, (rate, end) in [
+            (phase, here),
+            *((other, self._learnt[other]) for other in later if other in self._learnt),
+        ]:
+            until = 1.0 if not later and name == phase else max(at, end)
+            remaining_s, at = remaining_s + rate * (until - at), until
+        return remaining_s + here[0] * (1.0 - at)
+
+
+@dataclass
+class EventBuffer:
+    """Events that are still to be written, in order. They are kept until a write succeeds, within bounds."""
+
+    _events: list[EventDraft] = field(default_factory=list)
+    _fields: dict[str, str | int | float] = field(default_factory=dict)
+    _number: int = 0
+    """The number of the newest event. If the reply to a write is lost, the store skips events whose number it has."""
+
+    def step(self, step: Step, *, fraction: float, eta_s: float | None) -> None:
+        """Add a progress event for this step, and the record's fields that go with it."""
+        data: dict[str, str | int | float] = {"phase": step.phase, "fraction": round(fraction, 6)}
+        if step.steps:
+            data["step"], data["steps"] = step.step, step.steps
+        if eta_s is not None:
+            data["eta_s"] = round(eta_s, 3)
+        self._fields.update(data)
+        self._append(EventDraft(type="progress", data=data))
+        steps = [at for at, event in enumerate(self._events) if event.type == "progress"]
+        if len(steps) > MAX_PENDING:
+            self._events[steps[1]] = _merged(self._events[steps[0]], self._events[steps[1]])
+            del self._events[steps[0]]
+
+    def note(self, draft: EventDraft) -> None:
+        """Add any other event."""
+        self._append(draft)
+        if len(self._events) > MAX_PENDING + MAX_NOTES:
+            del self._events[next(at for at, event in enumerate(self._events) if event.type != "progress")]
+
+    def _append(self, draft: EventDraft) -> None:
+        self._number += 1
+        self._events.append(replace(draft, number=self._number))
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether events other than progress wait to be written."""
+        return any(event.type != "progress" for event in self._events)
+
+    def set(self, **fields: str | int | float) -> None:
+        """Write these fields of the record with the next events."""
+        self._fields.update(fields)
+
+    def take(self) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:
+        """Return the events and fields to write now."""
+        return list(self._events), dict(self._fields)
+
+    def clear(self) -> None:
+        """Remove everything: what ``take`` returned has been written."""
+        self._events.clear()
+        self._fields.clear()
+
+    def __bool__(self) -> bool:
+        return bool(self._events or self._fields)
+
+
+def _merged(old: EventDraft, new: EventDraft) -> EventDraft:
+    """Return a progress event that covers both; ``from_step`` is its first step."""
+    if "step" not in new.data:
+        return new
+    since = old.data.get("from_step", old.data.get("step", new.data["step"]))
+    return replace(new, data={**new.data, "from_step": since})
