@@ -12,7 +12,8 @@ from daybreak_server.batching.iterations import IterationRules, Strategy
 from verification.benchmarks.sessions import __main__ as program
 from verification.benchmarks.sessions import second, table
 from verification.benchmarks.sessions.costs import TINY_SPEECH, Costs
-from verification.benchmarks.sessions.simulation import Load, Outcome, Run, most_users
+from verification.benchmarks.sessions.outcome import Outcome
+from verification.benchmarks.sessions.simulation import Load, Run, most_users
 from verification.benchmarks.sessions.strategies import ALL, SCENES
 from verification.results import load as load_report
 
@@ -80,7 +81,7 @@ def test_the_search_finds_the_largest_number_of_users() -> None:
 
     def limited(most: int) -> int:
         def simulate(users: int) -> Outcome:
-            outcome = Outcome(load=Load(users=users, for_s=3.0))
+            outcome = Outcome(for_s=3.0)
             outcome.lags = [(at / 10, 1.0 if users <= most else 9.0) for at in range(30)]
             return outcome
 
@@ -105,7 +106,7 @@ def test_a_quick_run_leaves_rows_and_pictures(tmp_path: Path, monkeypatch: pytes
     """With a row for each strategy and scene, and more in the file."""
     monkeypatch.setattr(program, "SCENES", SCENES[1:])
     monkeypatch.setattr(program, "QUICK_S", 6.0)
-    assert program.main(["--quick", "--out", str(tmp_path)]) == 0
+    assert program.main(["simulated", "second", "--quick", "--out", str(tmp_path)]) == 0
     report = load_report(tmp_path / f"{table.NAME}.json")
     assert len([row for row in report.rows if not row.detail]) == len(ALL)
     assert any(row.detail for row in report.rows)

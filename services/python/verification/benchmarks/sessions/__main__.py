@@ -1,8 +1,12 @@
-"""``python -m verification.benchmarks.sessions [simulated] [second]``: how many sessions each strategy sustains.
+"""``python -m verification.benchmarks.sessions [measured] [simulated] [second]``: the sessions of each strategy.
 
-``simulated`` runs the scheduler in virtual time, and writes `sessions-simulated.json` and `.svg`. ``second`` draws one
-second of batches, `one-second-of-batches.svg`. Without a part, both run. Nothing sleeps, and the same seed gives the
-same figures.
+``measured`` runs the engine with the tiny speech model and users who speak in real time, and writes `sessions.json`,
+`sessions.svg` and `sessions-steps.json`. It takes some minutes, and needs a quiet machine. ``simulated`` runs the
+scheduler in virtual time, and writes `sessions-simulated.json` and `.svg`. ``second`` draws one second of batches,
+`one-second-of-batches.svg`. The same seed gives the same figures of these two. Without a part, all three run.
+
+``--whisper-live PYTHON`` measures WhisperLive beside Daybreak, and writes `sessions-whisper-live.json`. ``PYTHON`` is
+that of an environment with the packages in `requirements/`. No part runs then unless it is named.
 """
 
 from __future__ import annotations
@@ -15,14 +19,15 @@ from pathlib import Path
 from daybreak_server.batching.iterations import IterationRules, Strategy
 from verification.benchmarks.sessions import curves, second, table
 from verification.benchmarks.sessions.costs import FLAT
-from verification.benchmarks.sessions.simulation import Load, Outcome, Run, most_users
+from verification.benchmarks.sessions.outcome import Outcome
+from verification.benchmarks.sessions.simulation import Load, Run, most_users
 from verification.benchmarks.sessions.strategies import ALL, SCENES, Contender, Scene
 from verification.results import FOLDER
 
 LIMIT_S = 2.0
 LONG_S, QUICK_S = 120.0, 24.0
 """The duration of a simulated run."""
-PARTS = ("simulated", "second")
+PARTS = ("measured", "simulated", "second")
 SHOWN = Load(users=12, for_s=6.0, turn_s=0.96, most_tokens=20)
 """The sessions of the picture of one second."""
 SHOWN_FROM_S = 3.84
@@ -35,15 +40,43 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="shorter runs with fewer numbers of users")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--whisper-live", type=Path, metavar="PYTHON", help="measure beside WhisperLive")
     args = parser.parse_args(arguments)
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; the parts are: {', '.join(PARTS)}")
     args.out.mkdir(parents=True, exist_ok=True)
-    if "simulated" in (args.parts or PARTS):
+    parts = args.parts or (() if args.whisper_live else PARTS)
+    if "measured" in parts:
+        measured(args.out, quick=args.quick)
+    if args.whisper_live:
+        beside_whisper_live(args.whisper_live, args.out, quick=args.quick)
+    if "simulated" in parts:
         simulated(args.out, seed=args.seed, quick=args.quick)
-    if "second" in (args.parts or PARTS):
+    if "second" in parts:
         one_second(args.out / "one-second-of-batches.svg", seed=args.seed)
     return 0
+
+
+def measured(out: Path, *, quick: bool) -> None:
+    """Find what each strategy sustains, and draw the lag over the throughput."""
+    from verification.benchmarks.sessions.measured import measure  # imports torch
+    from verification.benchmarks.sessions.measured import table as measured_table
+
+    found = measure.measure(measure.QUICK if quick else measure.FULL, limit_s=LIMIT_S)
+    title = "tiny speech model, one CPU core, measured"
+    curves.draw([table.panel(found.results, title=title)], out / f"{measured_table.NAME}.svg")
+    for report in (measured_table.report(found, limit_s=LIMIT_S), measured_table.steps_report(found)):
+        report.save(out)
+        print(report.table())
+
+
+def beside_whisper_live(python: Path, out: Path, *, quick: bool) -> None:
+    """Let clients speak to WhisperLive and to Daybreak."""
+    from verification.benchmarks.sessions.whisper_live.measure import QUICK, Plan, measure
+
+    report = measure(python, QUICK if quick else Plan())
+    report.save(out)
+    print(report.table())
 
 
 def simulated(out: Path, *, seed: int, quick: bool) -> None:
@@ -52,19 +85,7 @@ def simulated(out: Path, *, seed: int, quick: bool) -> None:
         scene: {contender: found(scene, contender, seed=seed, quick=quick) for contender in ALL}
         for scene in SCENES
     }
-    panels = [
-        curves.Panel(
-            title=scene.name,
-            lines=[
-                (
-                    contender.name,
-                    [(run.tokens_s, run.lag(0.5) * 1000) for _, run in by_contender[contender].curve],
-                )
-                for contender in ALL
-            ],
-        )
-        for scene, by_contender in results.items()
-    ]
+    panels = [table.panel(by_contender, title=scene.name) for scene, by_contender in results.items()]
     curves.draw(panels, out / f"{table.NAME}.svg")
     report = table.report(results, seed=seed, limit_s=LIMIT_S)
     report.save(out)

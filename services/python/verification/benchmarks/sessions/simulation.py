@@ -9,19 +9,15 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from daybreak_server.batching.iterations import Batch, BatchRecord, IterationRules, Scheduler, WaitUntil
-from daybreak_server.batching.iterations.lag import percentile
+from daybreak_server.batching.iterations import Batch, IterationRules, Scheduler, WaitUntil
 from verification.benchmarks.sessions.costs import Costs
+from verification.benchmarks.sessions.outcome import Outcome
 
 TOO_LATE_S = 20.0
 """If a turn is this late, the device is overloaded, and the run is stopped."""
-DRIFT_S = 0.25
-"""If the mean lag of the last third of a run exceeds that of the second third by this much, the lag grows
-without end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,56 +35,6 @@ class Load:
         """When a user begins to speak (not all at the same moment), and the tokens of each turn."""
         draw = random.Random(f"{self.seed} {user}")
         return draw.random() * self.turn_s, (draw.randint(0, self.most_tokens) for _ in itertools.count())
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """The outcome of a run."""
-
-    load: Load
-    lags: list[tuple[float, float]] = field(default_factory=list)
-    """For each turn when its audio was complete, and how long after that its last token was written."""
-    tokens: int = 0
-    busy_s: float = 0.0
-    sizes: list[int] = field(default_factory=list)
-    """The sessions of each batch."""
-    gave_up: bool = False
-    records: list[BatchRecord[int]] = field(default_factory=list)
-
-    def lag(self, share: float) -> float:
-        """A percentile of the lag, without the first third of the run."""
-        return percentile((lag for _, lag in self._settled()), share)
-
-    def _settled(self, third: int = 1) -> list[tuple[float, float]]:
-        return [entry for entry in self.lags if entry[0] >= self.load.for_s * third / 3]
-
-    @property
-    def grows(self) -> bool:
-        """Whether the lag grows without end."""
-        if self.gave_up:
-            return True
-        late = [lag for _, lag in self._settled(2)]
-        middle = [lag for at, lag in self._settled(1) if at < self.load.for_s * 2 / 3]
-        return not late or not middle or statistics.fmean(late) > statistics.fmean(middle) + DRIFT_S
-
-    def sustains(self, limit_s: float) -> bool:
-        """Whether 95 % of the turns are less than ``limit_s`` late, and stay so."""
-        return not self.grows and self.lag(0.95) < limit_s
-
-    @property
-    def busy(self) -> float:
-        """The share of the time in which the device computed."""
-        return self.busy_s / self.load.for_s
-
-    @property
-    def mean_batch(self) -> float:
-        """Sessions in a batch."""
-        return statistics.fmean(self.sizes) if self.sizes else 0.0
-
-    @property
-    def tokens_s(self) -> float:
-        """Tokens per second."""
-        return self.tokens / self.load.for_s
 
 
 class Run:
@@ -110,7 +56,7 @@ class Run:
         """When the audio of each turn of each user was complete."""
         self._left: dict[int, int] = {}
         """The remaining tokens of a user's present turn."""
-        self.outcome = Outcome(load=load)
+        self.outcome = Outcome(for_s=load.for_s)
 
     def run(self) -> Outcome:
         """Simulate until the end of the run."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from daybreak_server.batching.iterations import IterationRules, Strategy
 from verification.benchmarks.sessions.costs import FLAT, TINY_SPEECH, Costs
-from verification.benchmarks.sessions.simulation import Load, Outcome, Run
+from verification.benchmarks.sessions.outcome import Outcome
+from verification.benchmarks.sessions.simulation import Load, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

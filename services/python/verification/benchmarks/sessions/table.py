@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from verification.benchmarks.sessions.simulation import Outcome
+from verification.benchmarks.sessions.curves import Panel
+from verification.benchmarks.sessions.outcome import Outcome
 from verification.benchmarks.sessions.strategies import ALL, GATHER, REQUEST, SINGLE, Contender, Scene
 from verification.results import Report, Row
 
@@ -45,15 +46,16 @@ def report(results: Results, *, seed: int, limit_s: float) -> Report:
     )
     for scene, by_contender in results.items():
         for contender in ALL:
-            made.add(_sustained(scene, contender, by_contender))
+            made.add(sustained(contender, by_contender, prefix=f"{scene.name}: "))
     for scene, by_contender in results.items():
         for contender, found in by_contender.items():
             for users, outcome in found.curve:
-                made.add(_point(scene, contender, users, outcome))
+                made.add(point(contender, users, outcome, prefix=f"{scene.name}: "))
     return made
 
 
-def _sustained(scene: Scene, contender: Contender, results: Mapping[Contender, Found]) -> Row:
+def sustained(contender: Contender, results: Mapping[Contender, Found], *, prefix: str = "") -> Row:
+    """How many sessions a strategy sustains."""
     found, single, request = results[contender], results[SINGLE].sessions, results[REQUEST].sessions
     note = ""
     if found.best is not None:
@@ -61,7 +63,7 @@ def _sustained(scene: Scene, contender: Contender, results: Mapping[Contender, F
         note = f"{lags}; {found.best.mean_batch:.1f} sessions a batch{found.rules}"
     default = contender is GATHER
     return Row(
-        f"{scene.name}: {contender.name}",
+        f"{prefix}{contender.name}",
         found.sessions,
         "sessions",
         baseline=None if contender is SINGLE else single,
@@ -72,11 +74,26 @@ def _sustained(scene: Scene, contender: Contender, results: Mapping[Contender, F
     )
 
 
-def _point(scene: Scene, contender: Contender, users: int, outcome: Outcome) -> Row:
+def point(contender: Contender, users: int, outcome: Outcome, *, prefix: str = "") -> Row:
+    """How late the turns are with a number of users."""
     return Row(
-        f"{scene.name}: {contender.name}, {users} users: median lag",
+        f"{prefix}{contender.name}, {users} users: median lag",
         outcome.lag(0.5) * 1000,
         "ms",
         note=f"p95 {outcome.lag(0.95) * 1000:.0f} ms, {outcome.tokens_s:.0f} tokens/s, busy {outcome.busy:.2f}",
         detail=True,
+    )
+
+
+def panel(results: Mapping[Contender, Found], *, title: str) -> Panel:
+    """The curves of all strategies: the median lag over the throughput."""
+    return Panel(
+        title=title,
+        lines=[
+            (
+                contender.name,
+                [(outcome.tokens_s, outcome.lag(0.5) * 1000) for _, outcome in found.curve],
+            )
+            for contender, found in results.items()
+        ],
     )

@@ -1,0 +1,110 @@
+"""The reports of what was measured: the sessions of each strategy, and the costs of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from verification.benchmarks.sessions.costs import Costs
+from verification.benchmarks.sessions.measured.search import throughput_at
+from verification.benchmarks.sessions.strategies import SINGLE, Contender
+from verification.benchmarks.sessions.table import Found, point, sustained
+from verification.results import Report, Row
+
+NAME, STEPS_NAME = "sessions", "sessions-steps"
+EQUAL_LAG_S = 0.25
+ABOUT = """The engine of a group with the tiny speech model of the package, in one process with one thread of torch. \
+Users speak the clips of the model in real time, from different places on and into two languages. A turn is \
+{turn_ms:.0f} ms of audio, and has {tokens:.2f} tokens on average. All strategies ran one after the other in one run, \
+for {for_s:g} s with each number of users; the first third does not count. A number of users is *sustained* if 95 % of \
+the turns end less than {limit:g} s after their audio was complete, and the lag does not grow. {until:.0%} more users \
+were not sustained. Not measured: the gateway, Redis and the network."""
+STEPS_ABOUT = """A step of the tiny speech model of the package, by the number of its sessions: medians, on one thread \
+of torch, with full windows. *Prefill*: a turn of {turn_ms:.0f} ms goes through the encoder and the language model. \
+*Decode*: one token. The baseline is a step with one session, so a ratio of 32 for 32 sessions would mean that a batch \
+saves nothing, and a ratio of 1 that further sessions cost nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was measured in one run."""
+
+    results: Mapping[Contender, Found]
+    costs: Costs
+    turn_s: float
+    tokens_per_turn: float
+    for_s: float
+    until: float
+    """A number of users this many times the sustained one was not sustained."""
+    users: int
+    """The users of all sustained runs."""
+    differing: int
+    """How many of them got other tokens than in a session of their own."""
+
+
+def report(measured: Measured, *, limit_s: float) -> Report:
+    """The sessions of each strategy."""
+    made = Report(
+        name=NAME,
+        title="Streaming sessions by the strategy of batches, measured",
+        about=ABOUT.format(
+            turn_ms=measured.turn_s * 1000,
+            tokens=measured.tokens_per_turn,
+            for_s=measured.for_s,
+            limit=limit_s,
+            until=measured.until - 1,
+        ),
+    )
+    results = measured.results
+    for contender in results:
+        made.add(sustained(contender, results))
+    base = throughput_at(results[SINGLE].curve, EQUAL_LAG_S)
+    for contender, found in results.items():
+        made.add(_throughput(contender, found, base))
+    made.add(
+        Row(
+            "sessions whose tokens differ from those of a session alone",
+            measured.differing,
+            "sessions",
+            target="none",
+            held=measured.differing == 0,
+            note=f"of {measured.users} sessions of all sustained runs",
+        )
+    )
+    for contender, found in results.items():
+        for users, outcome in found.curve:
+            made.add(point(contender, users, outcome))
+    return made
+
+
+def _throughput(contender: Contender, found: Found, base: float) -> Row:
+    return Row(
+        f"throughput with a median lag of {EQUAL_LAG_S * 1000:.0f} ms: {contender.name}",
+        round(throughput_at(found.curve, EQUAL_LAG_S), 1),
+        "tokens/s",
+        baseline=None if contender is SINGLE else round(base, 1),
+        baseline_what="" if contender is SINGLE else "one turn at a time",
+    )
+
+
+def steps_report(measured: Measured) -> Report:
+    """The costs of steps."""
+    made = Report(
+        name=STEPS_NAME,
+        title="The cost of a step by the number of its sessions",
+        about=STEPS_ABOUT.format(turn_ms=measured.turn_s * 1000),
+    )
+    for phase, points in (("prefill", measured.costs.prefill), ("decode", measured.costs.decode)):
+        (_, alone), *_ = points
+        for size, cost in points:
+            made.add(
+                Row(
+                    f"{phase}, {size} {'session' if size == 1 else 'sessions'}",
+                    round(cost, 3),
+                    "ms",
+                    baseline=None if size == 1 else round(alone, 3),
+                    baseline_what="" if size == 1 else "one session",
+                    note=f"{cost / size:.2f} ms a session",
+                )
+            )
+    return made

@@ -1,0 +1,65 @@
+"""What a run with some users was like: how late their turns were, and whether the device kept up."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+from daybreak_server.batching.iterations import BatchRecord
+from daybreak_server.batching.iterations.lag import percentile
+
+DRIFT_S = 0.25
+"""If the mean lag of the last third of a run exceeds that of the second third by this much, the lag grows
+without end."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """See the module."""
+
+    for_s: float
+    """How long the users spoke."""
+    lags: list[tuple[float, float]] = field(default_factory=list)
+    """For each turn when its audio was complete, and how long after that its last token was written."""
+    tokens: int = 0
+    busy_s: float = 0.0
+    sizes: list[int] = field(default_factory=list)
+    """The sessions of each batch."""
+    gave_up: bool = False
+    records: list[BatchRecord[Any]] = field(default_factory=list)
+
+    def lag(self, share: float) -> float:
+        """A percentile of the lag, without the first third of the run."""
+        return percentile((lag for _, lag in self._settled()), share)
+
+    def _settled(self, third: int = 1) -> list[tuple[float, float]]:
+        return [entry for entry in self.lags if entry[0] >= self.for_s * third / 3]
+
+    @property
+    def grows(self) -> bool:
+        """Whether the lag grows without end."""
+        if self.gave_up:
+            return True
+        late = [lag for _, lag in self._settled(2)]
+        middle = [lag for at, lag in self._settled(1) if at < self.for_s * 2 / 3]
+        return not late or not middle or statistics.fmean(late) > statistics.fmean(middle) + DRIFT_S
+
+    def sustains(self, limit_s: float) -> bool:
+        """Whether 95 % of the turns are less than ``limit_s`` late, and stay so."""
+        return not self.grows and self.lag(0.95) < limit_s
+
+    @property
+    def busy(self) -> float:
+        """The share of the time in which the device computed."""
+        return self.busy_s / self.for_s
+
+    @property
+    def mean_batch(self) -> float:
+        """Sessions in a batch."""
+        return statistics.fmean(self.sizes) if self.sizes else 0.0
+
+    @property
+    def tokens_s(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.for_s
