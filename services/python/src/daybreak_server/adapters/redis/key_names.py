@@ -117,8 +117,8 @@ SINGLE = {
     "session_wakeup": Key("list", "wake-ups for groups with room for a session (BLPOP)"),
     "session_groups": Key(
         "hash",
-        "what each group of a sessions pool last measured: lag, whether it is full, latency multiplier, room, and when "
-        "that stops to count, on the lease clock",
+        "what each group of a sessions pool last measured: lag, whether it is full, latency multiplier, room, "
+        "how many turns wait by phase, the sizes of its batches, and when that stops to count, on the lease clock",
     ),
     "session_events": Key(
         "stream",

@@ -8,6 +8,12 @@
 -- the nonce of the token; what the group does is announced in `session_events`.
 do
 
+-- For metrics: how long sessions waited for their first group, and those that lost theirs for the next one.
+S.waits = {
+  new = histogram('session_wait:new', TOTALS.WAIT_BUCKETS_MS),
+  moved = histogram('session_wait:moved', TOTALS.WAIT_BUCKETS_MS),
+}
+
 -- A session's record: its fields by name, as text; nil if there is none.
 function S.load(id)
   local flat = call('HGETALL', S.key.session(id))
@@ -52,7 +58,7 @@ end
 function S.make_waiting(r, reason)
   leave_group(r)
   S.notify(r, 'x')
-  call('HSET', S.key.session(r.id), 'state', 'waiting')
+  call('HSET', S.key.session(r.id), 'state', 'waiting', 'waits_since', NOW_TEXT)
   call('HDEL', S.key.session(r.id), 'token', 'group')
   call('ZADD', S.sessions_waiting, r.opened, r.id)
   S.emit(r.id, 'waiting', '{"reason":"' .. reason .. '"}')
