@@ -137,7 +137,7 @@ bench: setup  ## Run the benchmarks, also of baselines and competitors, and writ
 	@for name in queue http routing observability streams competitors video shards; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
 	@$(BIN)/python tools/figures.py
 
-bench-embed: models  ## Measure embedding beside infinity, LitServe, mosec and Ray Serve, in 12 minutes (QUICK=--quick, OUT=DIR)
+bench-embed: models  ## Measure embedding beside infinity, LitServe, mosec and Ray Serve, in 17 minutes (QUICK=--quick, OUT=DIR)
 	@$(VERIFICATION) -m verification.benchmarks.embedding $(QUICK) $(if $(OUT),--out $(abspath $(OUT)))
 	@$(BIN)/python tools/figures.py
 

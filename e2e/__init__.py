@@ -1,7 +1,8 @@
 """End-to-end tests: black-box, through HTTP and the Kubernetes API, on the cluster that KUBECONFIG names.
 
-They need `helm` and `kubectl` on PATH, KubeRay and KEDA in the cluster, and Daybreak's image in the nodes' stores or in
-a registry that the nodes reach. They create their own namespaces and remove them. `python -m e2e --list` lists them.
+They need `helm` and `kubectl` on PATH, KubeRay and KEDA in the cluster, and Daybreak's image in the nodes'
+image stores or in a registry that the nodes can reach. They create their own namespaces and remove them.
+`python -m e2e --list` lists the tests.
 
 The upgrade test needs a second image, `--next-image`. A second name of the same build is enough, because the chart
 compares images by name: `make image IMAGE=daybreak:next`. An upgrade from an older commit and back needs that commit's

@@ -1,10 +1,10 @@
 """Pools that embed and rerank wake for the first request, batch the texts of many callers, and return to zero.
 
-The models are tiny ones with random weights, which the test writes into the bucket. The ranks run on CPUs;
+The test writes tiny models with random weights into the bucket. The ranks run on CPUs.
 ``deploy/helm/daybreak/ci/embed-values.yaml`` has the same pools on GPUs, and ``tests/deploy/test_embed_values.py``
-follows its fractions of GPUs to Ray.
+checks that the fractional GPUs reach Ray.
 
-The tests follow one another, as in ``test_serving``. Each also runs alone.
+As in ``test_serving``, the tests share one deployment and run in order, but each can run alone.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ CALLERS = 8
 DIMENSIONS = 32
 """Numbers in a vector of the tiny encoder."""
 DEADLINE_S = float(WAKE_S)
-CLOSE = 1e-4
+TOLERANCE = 1e-4
 """How much a vector may depend on its batch."""
 
 
-def online(workload: str) -> dict[str, Any]:
+def online_pool_values(workload: str) -> dict[str, Any]:
     """A pool of at most one group, which takes its model from the bucket."""
     settings = pool(workload, ranks=1, hosts=1, idle={"mode": "cluster", "afterSeconds": 5})
     return {
@@ -69,7 +69,11 @@ def write_models(deployment: Deployment, folder: Path) -> None:
 def gateway(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Adds the pools to the shared installation, where they stay. :returns: the URL of a gateway."""
     write_models(deployment, tmp_path_factory.mktemp("models"))
-    pools = {**deployment.values["pools"], EMBED: online(EMBED), RERANK: online(RERANK)}
+    pools = {
+        **deployment.values["pools"],
+        EMBED: online_pool_values(EMBED),
+        RERANK: online_pool_values(RERANK),
+    }
     also = {"settings": {"http": {"default_pools": {EMBED: EMBED, RERANK: RERANK}}}}
     deployment.release.upgrade({**deployment.values, **also, "pools": pools})
     return deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT).url
@@ -131,7 +135,7 @@ def test_many_callers_wake_a_pool_and_share_its_batches(deployment: Deployment, 
     assert sum(int(size) * count for size, count in debug["batches"].items()) == CALLERS
     for text, answer in zip(texts, answers, strict=True):
         alone = vector(post(url, {"input": [text]}))
-        assert max(abs(a - b) for a, b in zip(alone, answer, strict=True)) < CLOSE, text
+        assert max(abs(a - b) for a, b in zip(alone, answer, strict=True)) < TOLERANCE, text
     assert len({tuple(round(number, 3) for number in answer) for answer in answers}) == CALLERS
     assert get(f"{gateway}/health")["pools"][EMBED]["groups_ready"] == 1
 

@@ -17,8 +17,8 @@ from daybreak_server.workloads.base import Group, WorkloadSpec
 from daybreak_server.workloads.bulk import BulkParams, LineError
 from daybreak_server.workloads.embed.vector_cache import VectorCache
 from daybreak_server.workloads.serving import Request, RequestError, Response
-from daybreak_server.workloads.text.batches import TextBatches, process_shown
-from daybreak_server.workloads.text.paths import Paths
+from daybreak_server.workloads.text_batches.batches import TextBatches, process_shown
+from daybreak_server.workloads.text_batches.paths import Paths
 
 CACHE_BYTES = 100_000
 SPEC: WorkloadSpec[BulkParams] = WorkloadSpec(

@@ -14,7 +14,7 @@ from daybreak_server.engines.serving.bulk.output import Output
 from daybreak_server.workloads.base import Group, WorkloadSpec
 from daybreak_server.workloads.bulk import BulkParams, LineError
 from daybreak_server.workloads.serving import Request, Response
-from daybreak_server.workloads.text.batches import TextBatches
+from daybreak_server.workloads.text_batches.batches import TextBatches
 from testkit.pools import Pool
 
 POISON = 1_000_001

@@ -12,7 +12,7 @@ from daybreak.cli.exit_codes import report_errors
 from daybreak.cli.options import JsonOption
 from daybreak.cli.output import Output, seconds
 from daybreak.cli.session import session_of
-from daybreak.cli.timeline import phase_words, ranks
+from daybreak.cli.timeline import phase_label, ranks
 from daybreak.wire import Pool, PoolGroup, PoolSessions
 from daybreak.wire.pools import NOT_WAKING
 
@@ -51,14 +51,14 @@ def pools(
 
 
 def _row(pool: Pool) -> tuple[str, ...]:
-    wake = pool.wake.phase if pool.wake.phase in NOT_WAKING else phase_words(pool.wake.phase)
+    wake = pool.wake.phase if pool.wake.phase in NOT_WAKING else phase_label(pool.wake.phase)
     tasks, running = str(pool.queued + pool.delayed), str(pool.running)
     requests = "-" if pool.requests is None else str(pool.requests)
     return (pool.name, pool.workload, pool.kind, tasks, running, requests, _groups(pool), wake)
 
 
 def _wake_words(name: str) -> str:
-    return "total" if name == "total_s" else phase_words(name.removesuffix("_s"))
+    return "total" if name == "total_s" else phase_label(name.removesuffix("_s"))
 
 
 def _groups(pool: Pool) -> str:
@@ -75,7 +75,7 @@ def _activity(group: PoolGroup) -> tuple[str, ...]:
         return (f"{held} requests" if group.capacity is None else f"{held} of {group.capacity} requests",)
     if group.tasks:
         return (", ".join(group.tasks),)
-    parts = [phase_words(group.phase)] if group.phase else []
+    parts = [phase_label(group.phase)] if group.phase else []
     parts += [group.detail] if group.detail else []
     return (": ".join(parts),) if parts else ()
 
@@ -112,7 +112,7 @@ def _print_pool(output: Output, pool: Pool) -> None:
         output.line(f"problem: {pool.condition.message}")
     if pool.wake.phase not in NOT_WAKING:
         eta = "" if pool.wake.eta_s is None else f", about {seconds(pool.wake.eta_s)} left"
-        output.line(f"waking: {phase_words(pool.wake.phase)}{eta}")
+        output.line(f"waking: {phase_label(pool.wake.phase)}{eta}")
     for group in pool.groups:
         output.line("  ".join(("", group.id, group.state, ranks(group.ranks), *_activity(group))))
     if pool.wake.last:

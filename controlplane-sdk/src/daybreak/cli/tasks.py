@@ -14,7 +14,7 @@ from daybreak.cli.options import JsonOption, PreviewsOption, TaskId
 from daybreak.cli.output import Output, age, seconds, size
 from daybreak.cli.session import session_of
 from daybreak.cli.summary import report
-from daybreak.cli.timeline import phase_words
+from daybreak.cli.timeline import phase_label
 from daybreak.core.download import artifact_of
 from daybreak.core.follow import require_event_id
 from daybreak.wire import Task, TaskState
@@ -242,7 +242,7 @@ def delete(context: typer.Context, task_id: TaskId, as_json: JsonOption = False)
 
 def _progress(task: Task) -> str:
     if task.state is TaskState.RUNNING and task.progress is not None:
-        return f"{phase_words(task.phase or 'start')} {task.progress.fraction:.0%}"
+        return f"{phase_label(task.phase or 'start')} {task.progress.fraction:.0%}"
     if task.state is TaskState.QUEUED and task.queue is not None:
         return f"number {task.queue.position} in line"
     if task.finished_at is not None and task.started_at is not None:
@@ -254,7 +254,7 @@ def _describe(task: Task) -> list[tuple[str, str]]:
     cancelling = " (cancelling)" if task.cancel_requested and not task.state.terminal else ""
     facts = [("task", task.id), ("state", task.state.value + cancelling), ("progress", _progress(task))]
     if task.wake is not None:
-        facts.append(("waking", f"{phase_words(task.wake.phase)}, about {seconds(task.wake.eta_s)} left"))
+        facts.append(("waking", f"{phase_label(task.wake.phase)}, about {seconds(task.wake.eta_s)} left"))
     if task.error is not None:
         facts.append(
             (

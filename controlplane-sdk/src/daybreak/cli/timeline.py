@@ -1,7 +1,8 @@
-"""Turn a task's events into what a waiting user wants to know: the phase, the progress, the ETA, and the time by phase.
+"""Turns a task's events into the phase, the progress, the ETA, and the time spent in each phase.
 
-:class:`Timeline` is pure: it takes events one by one and keeps the current state. For a few events (a start, a retry, a
-log, a problem of the pool) :meth:`Timeline.update` returns a line to print; the progress bar shows the rest.
+:class:`Timeline` is pure. Call :meth:`Timeline.update` with each event; the timeline keeps the current state.
+    For some events (a start, a retry, a log, a problem of the pool) the method returns a line to print. The
+    progress bar shows the other events.
 
 The time by phase is measured as follows. An event that begins a phase (queued, wake, started, retrying) ends the phase
 before it. A progress event arrives when a step has ended, so the time since the previous event belongs to the phase
@@ -48,13 +49,13 @@ REASONS = {
 }
 
 
-def phase_words(phase: str) -> str:
-    """A phase, in words."""
+def phase_label(phase: str) -> str:
+    """The label of a phase, as users see it."""
     return PHASES.get(phase, phase.replace("_", " "))
 
 
 def ranks(count: int) -> str:
-    """A number of ranks, in words."""
+    """The number of ranks with its noun: ``1 rank`` or ``2 ranks``."""
     return f"{count} rank" if count == 1 else f"{count} ranks"
 
 
@@ -146,7 +147,7 @@ class Timeline:
     def _wake(self, event: Event) -> str | None:
         phase = str(event.data.get("phase", ""))
         self._enter(phase or QUEUE, event.at)
-        self.label = f"waking: {phase_words(phase)}"
+        self.label = f"waking: {phase_label(phase)}"
         self.eta_s = _number(event.data.get("eta_s"))
         message, before = event.data.get("message"), self._problem
         self._problem = str(message) if message else None
@@ -173,7 +174,7 @@ class Timeline:
         phase = str(data.get("phase", START))
         self._spend(phase, event.at)
         self._current = phase
-        self.state, self.label = TaskState.RUNNING, phase_words(phase)
+        self.state, self.label = TaskState.RUNNING, phase_label(phase)
         self.fraction, self.eta_s = _number(data.get("fraction")), _number(data.get("eta_s"))
         self.step, self.steps = _integer(data.get("step")), _integer(data.get("steps"))
 
@@ -196,7 +197,7 @@ class Timeline:
         if task.progress is not None:
             self.fraction, self.eta_s = task.progress.fraction, task.progress.eta_s
             self.step, self.steps = task.progress.step, task.progress.steps
-            self.label = phase_words(task.phase or START)
+            self.label = phase_label(task.phase or START)
         return "older events were deleted; following from here"
 
     def _ended(self, event: Event) -> None:
@@ -209,7 +210,7 @@ class Timeline:
     def phases(self) -> list[tuple[str, float]]:
         """The phases in words, with their seconds. Phases that took almost no time are left out."""
         return [
-            (phase_words(name), spent_s)
+            (phase_label(name), spent_s)
             for name, spent_s in self.spent.items()
             if spent_s >= 0.005 or name in PHASES
         ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from daybreak.cli.output import seconds, size
-from daybreak.cli.timeline import REASONS, phase_words, ranks
+from daybreak.cli.timeline import REASONS, phase_label, ranks
 from daybreak.core import task_trace
 from daybreak.core.task_trace import Part, PartKind, Piece, TaskTrace
 
@@ -125,7 +125,7 @@ def _note(part: Part) -> str:
 
 
 def _words(piece: Piece) -> str:
-    return WORDS.get(piece.name) or phase_words(piece.name)
+    return WORDS.get(piece.name) or phase_label(piece.name)
 
 
 def _steps(piece: Piece) -> str:

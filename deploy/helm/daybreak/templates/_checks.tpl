@@ -50,6 +50,9 @@
 {{- if and $pool.targetLoad (not (has $pool.kind (list "online" "sessions"))) -}}
 {{- fail (printf "\n\npools.%s: targetLoad (%v) is only for pools that answer requests or hold sessions: remove it, or set kind to online or sessions." $name $pool.targetLoad) -}}
 {{- end -}}
+{{- if and (eq $pool.kind "sessions") (ne (int $pool.ranks) 1) -}}
+{{- fail (printf "\n\npools.%s: ranks (%v) must be 1: a group that holds sessions has one rank." $name $pool.ranks) -}}
+{{- end -}}
 {{- if gt (int $pool.minWarm) (int $pool.maxGroups) -}}
 {{- fail (printf "\n\npools.%s: minWarm (%v) is greater than maxGroups (%v)." $name $pool.minWarm $pool.maxGroups) -}}
 {{- end -}}
@@ -116,6 +119,7 @@ artifacts.s3.presign: write artifacts.s3.presign.
 tracing.enabled: write tracing.enabled.
 tracing.endpoint: write tracing.endpoint, which policies use too.
 tracing.sample_ratio: write tracing.sampleRatio.
+tracing.max_per_s: write tracing.maxPerSecond.
 tracing.headers_file: write tracing.existingSecret.
 workers.token: write workersToken.existingSecret.
 workers.drain_s: write workerDefaults.drainSeconds.

@@ -17,8 +17,13 @@
 
 {{/* The same, without what only gateways use. A change of these settings restarts the gateways, but replaces no group. */}}
 {{- define "daybreak.groupSettings" -}}
-{{- $settings := fromYaml (include "daybreak.poolSettings" .) -}}
-{{- toYaml (omit $settings "routing" "max_queued" "retention_s") -}}
+{{- $settings := omit (fromYaml (include "daybreak.poolSettings" .)) "routing" "max_queued" "retention_s" -}}
+{{- with $settings.sessions -}}
+{{- $own := omit . "max_sessions" "session_timeout_s" -}}
+{{- $settings = omit $settings "sessions" -}}
+{{- with $own -}}{{- $_ := set $settings "sessions" . -}}{{- end -}}
+{{- end -}}
+{{- toYaml $settings -}}
 {{- end -}}
 
 {{- define "daybreak.commonSettings" -}}
@@ -43,9 +48,10 @@
 {{- $settings := fromYaml (include "daybreak.commonSettings" .) -}}
 {{- $_ := set $settings "http" (dict "host" "0.0.0.0" "port" 8000) -}}
 {{- if .Values.tracing.enabled -}}
-{{- /* The gateway that accepts a submit decides whether to sample it. Groups do not use the ratio, so a change must not
+{{- /* The gateway that accepts a submit decides whether to sample it. Groups do not use these, so a change must not
        replace them. */ -}}
 {{- $_ := set $settings.tracing "sample_ratio" .Values.tracing.sampleRatio -}}
+{{- $_ := set $settings.tracing "max_per_s" .Values.tracing.maxPerSecond -}}
 {{- end -}}
 {{- $pools := dict -}}
 {{- range $name, $_ := .Values.pools -}}

@@ -28,11 +28,11 @@ from daybreak_server.adapters.redis.settle_batching import SharedQueue, shared_q
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.kinds import PoolKind
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.rank_metrics import RankMetrics
+from daybreak_server.engines.common.watchdog import Watchdog
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rank_lifecycle import Rank
-from daybreak_server.engines.rank.config import GroupConfig
-from daybreak_server.engines.rank.rank_metrics import RankMetrics
-from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.observability.task_log import log_change
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.metrics import Meter

@@ -77,6 +77,10 @@ class Kube:
     def workers(self, pool: str) -> list[client.V1Pod]:
         return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=worker")
 
+    def phase(self, pod: str) -> str:
+        """The phase of a pod: ``Pending``, ``Running``, ``Succeeded``, …"""
+        return str(self.core.read_namespaced_pod(pod, self.namespace).status.phase)
+
     def log(self, pod: str, container: str) -> str:
         """What `kubectl logs` prints for the container."""
         return str(self.core.read_namespaced_pod_log(pod, self.namespace, container=container))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from testkit.kubernetes.image_watch import ImageWatch, MissingImageError, images_of
 from testkit.log import log
@@ -63,6 +65,15 @@ class Release:
         for line in stdout.splitlines():
             log(f"    {line}")
         return stdout
+
+    def client_pod(self, name: str, command: Sequence[str]) -> dict[str, Any]:
+        """A pod that runs a command with Daybreak's image, and may reach gateways as the pod of `helm test` may."""
+        hooks = yaml.safe_load_all(self._helm("get", "hooks", NAME))
+        (pod,) = [hook for hook in hooks if hook["metadata"]["annotations"]["helm.sh/hook"] == "test"]
+        (container,) = pod["spec"]["containers"]
+        meta = {"name": name, "labels": pod["metadata"]["labels"]}
+        containers = [{**container, "command": list(command), "args": []}]
+        return {**pod, "metadata": meta, "spec": {**pod["spec"], "containers": containers}}
 
     def _helm(self, *args: str, values: Mapping[str, Any] | None = None) -> str:
         started = time.monotonic()

@@ -21,9 +21,11 @@ EXAMPLE = CHART / "ci" / "embed-values.yaml"
 ON_CPU = {name: {"resources": {"cpus": 2, "gpus": 0}} for name in ("embed", "rerank")}
 
 
-def settings_of_the_head(name: str, folder: Path, also: dict[str, object] | None = None) -> Settings:
+def settings_of_the_head(
+    name: str, folder: Path, also: dict[str, object] | None = None, *, example: Path = EXAMPLE
+) -> Settings:
     """The settings that the head of a pool reads: the file of the chart, and variables that the operator adds."""
-    rendered = render(EXAMPLE, also={"pools": also} if also else None)
+    rendered = render(example, also={"pools": also} if also else None)
     path = folder / "daybreak.yaml"
     path.write_text(rendered.object("ConfigMap", "daybreak-config")["data"]["daybreak.yaml"])
     made = cluster(pools(rendered)[name], replicas=1, suspend=False)

@@ -71,6 +71,10 @@ def test_a_schema_error_has_the_path_and_the_accepted_values(also: Object, words
         ({"tracing": {"endpoint": "http://otel:4318/v1/traces/"}}, "ends in /v1/traces"),
         ({"pools": {"video": {"ranks": 3, "hostsPerGroup": 2}}}, "hostsPerGroup (2) must divide ranks (3)"),
         ({"pools": {"video": {"targetLoad": 4}}}, "targetLoad (4) is only for pools that answer requests"),
+        (
+            {"pools": {"video": {"kind": "sessions", "ranks": 2}}},
+            "ranks (2) must be 1: a group that holds sessions",
+        ),
         ({"pools": {"video": {"minWarm": 5}}}, "minWarm (5) is greater than maxGroups (4)"),
         ({"pools": {"video": {"resources": {"gpus": 1.5}}}}, "a fraction of one GPU or a whole number"),
     ],
@@ -108,6 +112,7 @@ SET_BY_OTHER_VALUES: list[tuple[str, object, str]] = [
     ("tracing.enabled", True, "tracing.enabled"),
     ("tracing.endpoint", "http://otel:4318", "tracing.endpoint"),
     ("tracing.sample_ratio", 1, "tracing.sampleRatio"),
+    ("tracing.max_per_s", 1, "tracing.maxPerSecond"),
     ("tracing.headers_file", "/headers", "tracing.existingSecret"),
 ]
 SET_BY_VALUES_OF_A_POOL: list[tuple[str, object, str]] = [

@@ -217,7 +217,7 @@ def test_at_most_one_operator_runs_at_a_time() -> None:
 
 def test_gateways_heads_and_ranks_send_traces_to_the_same_collector(tmp_path: Path) -> None:
     """A head passes its settings to ranks; each process reads the headers from a file of the Secret."""
-    tracing = {"enabled": True, "endpoint": "http://otel:4318", "sampleRatio": 1, "existingSecret": "otel"}
+    tracing = {"enabled": True, "endpoint": "http://otel:4318", "existingSecret": "otel"}
     rendered = render(also={"tracing": tracing})
     templates = [
         rendered.object("Deployment", "daybreak-gateway")["spec"]["template"],
@@ -226,7 +226,7 @@ def test_gateways_heads_and_ranks_send_traces_to_the_same_collector(tmp_path: Pa
     for template in templates:
         (container,) = template["spec"]["containers"]
         found = settings_of(rendered, container, tmp_path).tracing
-        assert (found.enabled, found.endpoint, found.sample_ratio) == (True, "http://otel:4318", 1.0)
+        assert (found.enabled, found.endpoint) == (True, "http://otel:4318")
         assert found.headers_file is not None
         mounts = {item["mountPath"]: item["name"] for item in container["volumeMounts"]}
         volumes = {item["name"]: item for item in template["spec"]["volumes"]}
@@ -342,8 +342,23 @@ def test_another_routing_policy_replaces_no_group_of_a_pool_that_answers_request
     assert with_settings(capacity=9)["echo-serve"] != before["echo-serve"]
 
 
-def test_the_collector_of_the_traces_replaces_groups_but_the_ratio_does_not() -> None:
-    """A group reads the endpoint when it starts. The ratio is used where a task is submitted."""
+def test_the_limits_of_sessions_replace_no_group() -> None:
+    """Gateways open sessions and refuse further ones. How batches are formed is the group's."""
+
+    def with_sessions(**sessions: object) -> str:
+        settings = {"sessions": sessions} if sessions else {}
+        pool = {"workload": "simulated-speech", "kind": "sessions", "settings": settings}
+        return revisions(render(also={"pools": {"talks": pool}}))["talks"]
+
+    before = with_sessions()
+    assert with_sessions(max_sessions=9, session_timeout_s=60) == before
+    other = with_sessions(max_batch_size=9)
+    assert other != before
+    assert with_sessions(max_batch_size=9, max_sessions=9) == other
+
+
+def test_the_collector_of_the_traces_replaces_groups_but_the_sampling_does_not() -> None:
+    """A group reads the endpoint when it starts. Tasks are sampled where they are submitted."""
 
     def traced(**tracing: object) -> dict[str, str]:
         return revisions(
@@ -353,7 +368,7 @@ def test_the_collector_of_the_traces_replaces_groups_but_the_ratio_does_not() ->
     off, on = revisions(render()), traced()
     assert off == revisions(render(also={"tracing": {"endpoint": "http://otel:4318"}}))
     assert all(off[name] != on[name] for name in off)
-    assert on == traced(sampleRatio=1)
+    assert on == traced(sampleRatio=0.5, maxPerSecond=3)
     other = traced(endpoint="http://other:4318")
     assert all(on[name] != other[name] for name in on)
 

@@ -1,4 +1,4 @@
-"""A group that answers requests works off files of lines beside them, each line exactly once."""
+"""A group that answers requests also computes files of lines, each line exactly once."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ import pytest
 from daybreak_server import wiring
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.tasks import CheckpointRef, Control, Lease, State
+from daybreak_server.engines.common.lease_renewer import HeldLease
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rank_lifecycle import Rank
-from daybreak_server.engines.rank.lease_renewer import HeldLease
 from daybreak_server.ports.store_errors import StoreUnavailableError
 from daybreak_server.workloads import registry
 from testkit.echo import echo_text

@@ -18,15 +18,15 @@ from daybreak_server.adapters.blobs.local import LocalBlobs
 from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import ArtifactRef, Control, Lease
+from daybreak_server.engines.common.artifacts import ArtifactDraft, attempt_prefix, discard, upload_artifact
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.lease_renewer import HeldLease
+from daybreak_server.engines.common.progress import PhaseEta
 from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
 from daybreak_server.engines.gang.channel import Channel
 from daybreak_server.engines.gang.control_group import Followers, LeaderConnection
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.gang.verdict import Verdict
-from daybreak_server.engines.rank.artifacts import ArtifactDraft, attempt_prefix, discard, upload_artifact
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.lease_renewer import HeldLease
-from daybreak_server.engines.rank.progress import PhaseEta
 from daybreak_server.workloads import registry
 from daybreak_server.workloads.base import RetryableError
 from testkit.pools import Pool

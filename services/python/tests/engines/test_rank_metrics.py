@@ -13,7 +13,7 @@ from daybreak_server.adapters.redis.scripts import SCRIPTS
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Failed, Finished
-from daybreak_server.engines.rank.rank_metrics import BROKEN, PHASES_MAX, RankMetrics
+from daybreak_server.engines.common.rank_metrics import BROKEN, PHASES_MAX, RankMetrics
 from daybreak_server.observability import catalogue
 from daybreak_server.observability.prometheus_meter import PrometheusMeter
 from daybreak_server.ports.metrics import Exporter, HistogramSeries, Metric, NoMeter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
+from daybreak_server.engines.common.scratch_dirs import ScratchDirs
 
 
 def test_the_next_attempt_reuses_an_empty_folder(tmp_path: Path) -> None:

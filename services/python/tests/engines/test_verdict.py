@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from daybreak_server.domain.tasks import Control
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.progress import MAX_PENDING, EventBuffer, PhaseEta
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict, decide, report_of, worst
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.progress import MAX_PENDING, EventBuffer, PhaseEta
 from daybreak_server.workloads.base import PermanentError, RetryableError, Step
 
 STEPPED = Report(point=3, status=Status.STEPPED)

@@ -16,9 +16,9 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import State
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.gang.rank_lifecycle import Rank
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.ports.blobs import BlobRefusedError
 from testkit.pools import Pool
 from testkit.waiting import wait_until

@@ -19,12 +19,12 @@ from daybreak_server.domain.ids import GroupId, TaskId, Token
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import Control, Failed, Lease, Settled, State
-from daybreak_server.engines.rank.config import GroupConfig
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.lease_renewer import HeldLease, LeaseRenewer
-from daybreak_server.engines.rank.shared_heartbeat import MAX_LEASES, SharedHeartbeat
-from daybreak_server.engines.rank.watchdog import Watchdog, without_task
-from daybreak_server.engines.rank.watchdog_process import WatchdogLoop, is_stopped, with_leases
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.lease_renewer import HeldLease, LeaseRenewer
+from daybreak_server.engines.common.shared_heartbeat import MAX_LEASES, SharedHeartbeat
+from daybreak_server.engines.common.watchdog import Watchdog, without_task
+from daybreak_server.engines.common.watchdog_process import WatchdogLoop, is_stopped, with_leases
 from daybreak_server.entrypoints.watchdog import _FirstLine
 from daybreak_server.ports.store_errors import StoreError
 from testkit.pools import Pool

@@ -28,7 +28,7 @@ ray.init(address="local", num_cpus=1, object_store_memory=80_000_000, include_da
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.entrypoints.ray_manager import ensure_manager
 from daybreak_server.entrypoints.ray_serve import api_app
-from daybreak_server.manager.manager import Manager
+from daybreak_server.model_placement.manager import Manager
 from daybreak_server.settings.tree import Settings
 from testkit.free_ports import free_port
 from testkit.waiting import wait_until

@@ -15,7 +15,7 @@ PROGRAM = """
 import sys, time, urllib.request
 import ray
 from daybreak_server.adapters.ray.ray_meter import RayMeter
-from daybreak_server.engines.rank.rank_metrics import RankMetrics
+from daybreak_server.engines.common.rank_metrics import RankMetrics
 from daybreak_server.domain.tasks import Finished
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 

@@ -38,7 +38,8 @@ def traced_settings(valkey: Server, tmp_path: Path, collector: Collector) -> Cal
     def make(*, tracing: dict[str, Any] | None = None, **pool: Any) -> Settings:
         settings = make_settings(valkey, tmp_path, **pool)
         tree = settings.model_dump(mode="json", exclude_unset=True)
-        tree["tracing"] = {"enabled": True, "endpoint": collector.url, "sample_ratio": 1.0, **(tracing or {})}
+        every = {"enabled": True, "endpoint": collector.url, "sample_ratio": 1.0, "max_per_s": 1e6}
+        tree["tracing"] = every | (tracing or {})
         return Settings.model_validate(tree)
 
     return make

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daybreak_server.engines.rank.batch_metrics import BatchMetrics
+from daybreak_server.engines.common.batch_metrics import BatchMetrics
 from daybreak_server.observability import batch_catalogue
 from daybreak_server.observability.catalogue import exported_by
 from daybreak_server.observability.prometheus_meter import PrometheusMeter

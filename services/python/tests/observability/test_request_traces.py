@@ -37,7 +37,13 @@ def start_gateway(
             "data_dir": str(tmp_path / "data"),
             "redis": {"url": valkey.url},
             "pools": {"answers": {"workload": "echo-serve"}},
-            "tracing": {"enabled": True, "endpoint": collector.url, "sample_ratio": 1.0, **tracing},
+            "tracing": {
+                "enabled": True,
+                "endpoint": collector.url,
+                "sample_ratio": 1.0,
+                "max_per_s": 1e6,
+                **tracing,
+            },
         }
         return gateway(Settings.model_validate(tree))
 

@@ -36,6 +36,7 @@ from daybreak_server.domain.tasks import (
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability import span_steps
 from daybreak_server.observability.router_metrics import RETRY_REASONS
+from daybreak_server.observability.sampling import Sampler
 from daybreak_server.observability.tracing import OpenTelemetryTracing
 
 ROUTE = "/v1/pools/{name}/serve/{path}"
@@ -83,7 +84,7 @@ def spans() -> list[ReadableSpan]:
     """Every kind of span: a submit, a repeated one, a refused one, and an attempt with each outcome."""
     exporter = InMemorySpanExporter()
     tracing = OpenTelemetryTracing(
-        SimpleSpanProcessor(exporter), sample_ratio=1.0, service_name="s", version="1"
+        SimpleSpanProcessor(exporter), Sampler(1.0, 1e6), service_name="s", version="1"
     )
     tracing.submit(None).refused("video", error="queue_full")
     context: TraceContext | None = None

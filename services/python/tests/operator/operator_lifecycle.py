@@ -1,9 +1,13 @@
 """A program that runs the operator repeatedly and kills each run with SIGKILL after a number of actions.
 
-It uses the real operator, API server and Redis; only the ports through which the operator acts are wrapped.
-``python operator_lifecycle.py CONFIG.json``: ``namespace``, ``redis``, ``serve`` (URL of the heads), ``actions`` (a
-file that gets a line for each action and each observation), ``after`` (a file with the number of actions per run; 0:
-never kill).
+It uses the real operator, API server and Redis. Only the ports through which the operator acts are wrapped. Run it as
+``python operator_lifecycle.py CONFIG.json``. CONFIG.json has these keys:
+
+* ``namespace``: the namespace of the pools.
+* ``redis``: the URL of Redis.
+* ``serve``: the URL of the heads.
+* ``actions``: a file to which the program appends a line for each action and each observation.
+* ``kill_after_actions``: a file with the number of actions of a run. If it is 0, no run is killed.
 """
 
 from __future__ import annotations
@@ -33,23 +37,24 @@ from daybreak_server.ports.cluster import RayCluster
 from daybreak_server.ports.metrics import NoMeter
 from daybreak_server.settings.tree import RedisSettings, Settings
 
-ACTS = ("create", "patch", "delete", "write_status", "emit", "put", "scale", "drain", "cordon_hosts")
+ACTIONS = ("create", "patch", "delete", "write_status", "emit", "put", "scale", "drain", "cordon_hosts")
 OBSERVATION = "pool"
 """``GroupStore.pool``: called once per observation."""
 
 
 @dataclass(slots=True)
 class Failpoint:
-    """Records each action and kills the process after ``after`` actions (0: never)."""
+    """Records each action and kills the process after ``kill_after_actions`` actions, or never if that is
+    0."""
 
     file: int
-    after: int
+    kill_after_actions: int
     done: int = 0
 
-    def passed(self, name: str) -> None:
+    def record(self, name: str) -> None:
         """Record a finished action or the start of an observation, and die if this was the last action of the run."""
-        self.done += name in ACTS
-        dies = name in ACTS and self.done == self.after
+        self.done += name in ACTIONS
+        dies = name in ACTIONS and self.done == self.kill_after_actions
         os.write(self.file, f"{name}{' †' if dies else ''}\n".encode())
         if dies:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -63,12 +68,12 @@ class FailpointPort:
 
     def __getattr__(self, name: str) -> Any:
         method: Callable[..., Awaitable[Any]] = getattr(self._port, name)
-        if name not in (*ACTS, OBSERVATION):
+        if name not in (*ACTIONS, OBSERVATION):
             return method
 
         async def passing(*args: Any, **options: Any) -> Any:
             answer = await method(*args, **options)
-            self._failpoint.passed(name)
+            self._failpoint.record(name)
             return answer
 
         return passing
@@ -77,7 +82,7 @@ class FailpointPort:
 def run_operator(config: dict[str, str]) -> None:
     """Run the operator once, until the failpoint or a signal ends it."""
     file = os.open(config["actions"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    failpoint = Failpoint(file, int(Path(config["after"]).read_text()))
+    failpoint = Failpoint(file, int(Path(config["kill_after_actions"]).read_text()))
     api, _ = connect()
     cache = Cache()
 

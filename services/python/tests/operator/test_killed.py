@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 from operator_heads import Heads
-from operator_lifecycle import ACTS, OBSERVATION
+from operator_lifecycle import ACTIONS, OBSERVATION
 from operator_simulation import RAY, Simulation
 
 from daybreak_server.domain.names import deployment_name
@@ -57,7 +57,7 @@ class OperatorProcess:
             "redis": redis,
             "serve": serve,
             "actions": str(self._actions),
-            "after": str(self._after),
+            "kill_after_actions": str(self._after),
         }
         (folder / "config.json").write_text(json.dumps(config))
         self._after.write_text(str(after))
@@ -257,7 +257,7 @@ def test_an_operator_killed_after_every_action_continues(
         process.stop()
     last_actions = {line.removesuffix(" †") for line in process.lines() if line.endswith("†")}
     # An Event follows the status write that it is about, and is lost if the operator dies in between.
-    assert last_actions == set(ACTS) - {"emit"}, "every other kind of action was the last of some run"
+    assert last_actions == set(ACTIONS) - {"emit"}, "every other kind of action was the last of some run"
 
 
 def _at_rest(process: OperatorProcess, kubernetes: Kubernetes, pool: Pool, until: Until) -> None:

@@ -19,7 +19,7 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import GroupId, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import CheckpointRef, EventDraft, NewTask
-from daybreak_server.engines.rank.progress import EventBuffer
+from daybreak_server.engines.common.progress import EventBuffer
 from daybreak_server.ports.store_errors import StoreUnavailableError
 from daybreak_server.workloads.base import Step
 from testkit.store_driver import Driver

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daybreak_server.workloads.serving import RequestError
-from daybreak_server.workloads.text.tokens import TextTokenizer
+from daybreak_server.workloads.text_batches.tokens import TextTokenizer
 from testkit.text_models import POSITIONS, SPECIAL, WORDS, sentence, word_tokenizer
 
 TEXTS = [sentence(number, 1 + number % 9) for number in range(24)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daybreak_server.workloads.embed.spec import EmbedOptions
-from daybreak_server.workloads.text.version import version_of
+from daybreak_server.workloads.text_batches.version import version_of
 
 LARGE = 3_000_000
 

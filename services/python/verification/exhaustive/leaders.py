@@ -1,9 +1,13 @@
 """Two leaders, a client and time around the small store: every step that any of them may take next.
 
-A leader knows only the replies that it received. It has one of three states: ``idle``; ``works``, when it believes that
-it holds a token; or ``again``, when its settle was not answered and it will repeat it. A paused or disconnected leader
-takes no step while the others do, so zombies need no rule of their own. A killed leader returns as a group with a new
-name, and the tasks of its old group belong to an orphan.
+A leader knows only the replies that it received. It has one of three states:
+
+* ``idle``: it holds no task.
+* ``works``: it believes that it holds a token.
+* ``resettling``: its settle was not answered, and it will repeat the call.
+
+A paused or disconnected leader takes no step while the others do, so zombies need no separate rule. A killed leader
+returns as a group with a new name, and its tasks belong to a dead group.
 """
 
 from __future__ import annotations
@@ -134,7 +138,7 @@ class World:
             yield ("claim, reply lost", w), ("claim", w), state.leaders, later
             if self.delayed and later is None:
                 yield ("claim, delayed", w), ("nothing",), state.leaders, ("claim", w)
-        elif doing == "again":
+        elif doing == "resettling":
             yield ("repeat", w, i), ("settle", i, number, "finish", w), begins, later
             yield ("give up", w), ("nothing",), becomes(IDLE), later
         else:
@@ -145,7 +149,7 @@ class World:
                 yield (outcome, w, i), alone, becomes(IDLE), later
                 if number != OLD or outcome == "finish":  # the store ignores a zombie's outcome
                     yield (f"{outcome} and claim", w, i), both, begins, later
-                    again = becomes(("again", i, number))
+                    again = becomes(("resettling", i, number))
                     yield (f"{outcome} and claim, reply lost", w, i), both, again, later
 
 
@@ -168,7 +172,7 @@ def canonical(state: State) -> State:
     tasks, (first, second), later, quiet = state
     first, second = _remembered(first, tasks), _remembered(second, tasks)
     for i, task in enumerate(tasks):
-        if task[DONE] and first != ("again", i, task[DONE]) and second != ("again", i, task[DONE]):
+        if task[DONE] and first != ("resettling", i, task[DONE]) and second != ("resettling", i, task[DONE]):
             tasks = (*tasks[:i], _forgotten(task), *tasks[i + 1 :])
     if _swaps(first, second, tasks, later):
         first, second = second, first
@@ -195,7 +199,7 @@ def _swaps(first: Leader, second: Leader, tasks: Tasks, later: Later) -> bool:
 
 def _remembered(leader: Leader, tasks: Tasks) -> Leader:
     doing, i, number = leader
-    if doing == "idle" or number == tasks[i][TOKEN] or (doing == "again" and number == tasks[i][DONE]):
+    if doing == "idle" or number == tasks[i][TOKEN] or (doing == "resettling" and number == tasks[i][DONE]):
         return leader
     return "works", i, OLD
 

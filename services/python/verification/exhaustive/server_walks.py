@@ -256,7 +256,7 @@ class ServerWalk:
         outcome, claims, _ = what.partition(" and claim")
         token = self._settle(store, w, i, number, outcome, w if claims else NOBODY)
         if what.endswith("reply lost"):
-            self.leaders[w] = ("again", i, number)
+            self.leaders[w] = ("resettling", i, number)
         else:
             self.leaders[w] = ("works", *token) if token else IDLE
 

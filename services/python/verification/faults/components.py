@@ -24,9 +24,9 @@ from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.api.app import build_app
 from daybreak_server.api.server import ApiServer
 from daybreak_server.domain.kinds import PoolKind
+from daybreak_server.engines.common.watchdog import Watchdog
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rank_lifecycle import Rank
-from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.settings.tree import Settings
 from daybreak_server.workloads import registry
 from testkit.rendezvous import FolderRendezvousStore

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
-_TEXT = f"{SERVER}/workloads/text"
+_TEXT = f"{SERVER}/workloads/text_batches"
 _EMBED = f"{SERVER}/workloads/embed"
-_EMBED_API = f"{SERVER}/api/embed_api"
+_EMBEDDING_API = f"{SERVER}/api/embedding_api"
 _EMBED_TESTS = f"{TESTS}/workloads/test_embed.py"
 _RERANK_TESTS = f"{TESTS}/workloads/test_rerank.py"
 _LIVE = f"{TESTS}/workloads/test_batching_live.py"
@@ -74,7 +74,7 @@ EMBEDDING: tuple[Mutant, ...] = (
     mutant(
         "batching-change-by-anyone",
         "any client may change the batches of a pool",
-        (f"{_EMBED_API}/batching_routes.py", "if not caller.admin:", "if False:"),
+        (f"{_EMBEDDING_API}/batching_routes.py", "if not caller.admin:", "if False:"),
         tests=f"{_LIVE}::test_only_administrators_change_batches_and_only_of_pools_that_batch",
     ),
 )

@@ -42,7 +42,7 @@ GROUP: tuple[Mutant, ...] = (
         "artifact-before-upload",
         "a task succeeds before its files are uploaded",
         (
-            f"{SERVER}/engines/rank/artifacts.py",
+            f"{SERVER}/engines/common/artifacts.py",
             "for sent in _upload(blobs, key, draft):",
             "for sent in [draft.path.stat().st_size]:",
         ),
@@ -62,7 +62,7 @@ GROUP: tuple[Mutant, ...] = (
         "hash-of-something-else",
         "an artifact's SHA-256 covers only the first MiB of each part",
         (
-            f"{SERVER}/engines/rank/artifacts.py",
+            f"{SERVER}/engines/common/artifacts.py",
             "digest.update(source.read(sent - size))",
             "digest.update(source.read(sent - size)[: 1 << 20])",
         ),
@@ -72,7 +72,7 @@ GROUP: tuple[Mutant, ...] = (
         "discard-deletes-other-attempts",
         "a worker that lost its task deletes the files of all attempts",
         (
-            f"{SERVER}/engines/rank/artifacts.py",
+            f"{SERVER}/engines/common/artifacts.py",
             "blobs.delete(attempt_prefix(lease))",
             'blobs.delete(f"{lease.task}/")',
         ),
@@ -124,7 +124,7 @@ GROUP: tuple[Mutant, ...] = (
         "stall-not-seen",
         "a step that hangs keeps its lease forever",
         (
-            f"{SERVER}/engines/rank/heartbeat.py",
+            f"{SERVER}/engines/common/heartbeat.py",
             "        if silent_s <= limit_s:\n",
             "        if silent_s <= limit_s + 1e9:\n",
         ),
@@ -133,9 +133,9 @@ GROUP: tuple[Mutant, ...] = (
     mutant(
         "watchdog-tries-once",
         "after an outage the watchdog renews only half a lease later, when the lease may have expired",
-        (f"{SERVER}/engines/rank/watchdog_process.py", "                self._renewed_at = now\n", ""),
+        (f"{SERVER}/engines/common/watchdog_process.py", "                self._renewed_at = now\n", ""),
         (
-            f"{SERVER}/engines/rank/watchdog_process.py",
+            f"{SERVER}/engines/common/watchdog_process.py",
             "                if self._queue.renew(lease) & Control.STALE:",
             "                self._renewed_at = now\n                if self._queue.renew(lease) & Control.STALE:",
         ),
@@ -145,7 +145,7 @@ GROUP: tuple[Mutant, ...] = (
         "lease-from-the-reply",
         "a late reply makes the lease look newer than it is, so the watchdog acts too late",
         (
-            f"{SERVER}/engines/rank/lease_renewer.py",
+            f"{SERVER}/engines/common/lease_renewer.py",
             "self._renewed_at = max(self._renewed_at, sent_at)",
             "self._renewed_at = time.monotonic()",
         ),
@@ -154,14 +154,14 @@ GROUP: tuple[Mutant, ...] = (
     mutant(
         "watchdog-renews-a-stalled-leader",
         "the watchdog renews the lease of a stalled leader",
-        (f"{SERVER}/engines/rank/watchdog_process.py", "_MARGIN_S = 3.0", "_MARGIN_S = 3e9"),
+        (f"{SERVER}/engines/common/watchdog_process.py", "_MARGIN_S = 3.0", "_MARGIN_S = 3e9"),
         tests=f"{_WATCHDOG}::test_a_step_that_holds_the_lock_forever_is_a_strike_and_its_process_is_killed",
         waits=True,
     ),
     mutant(
         "artifact-of-a-growing-file",
         "the stored bytes of a file that is still being written do not match its SHA-256",
-        (f"{SERVER}/engines/rank/artifacts.py", "if _file_state(draft.path) != state:", "if False:"),
+        (f"{SERVER}/engines/common/artifacts.py", "if _file_state(draft.path) != state:", "if False:"),
         tests=f"{TESTS}/engines/test_promises.py::test_a_file_that_is_still_being_written_is_not_an_artifact",
     ),
     mutant(

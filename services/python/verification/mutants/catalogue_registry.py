@@ -6,7 +6,7 @@ from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
 _REGISTRY = f"{SERVER}/adapters/redis/registry"
 _LUA = f"{_REGISTRY}/registry.lua"
-_MANAGER = f"{SERVER}/manager"
+_MANAGER = f"{SERVER}/model_placement"
 _STORE = f"{TESTS}/store/registry"
 
 REGISTRY: tuple[Mutant, ...] = (
@@ -78,7 +78,7 @@ REGISTRY: tuple[Mutant, ...] = (
         "lost-replica-wants-worker",
         "a replica that was kept only because it was loaded asks for a machine once it is lost",
         (f"{_MANAGER}/plan.py", "if still_wanted != wanted:", "if False:"),
-        tests=f"{TESTS}/manager/test_plan.py::test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker",
+        tests=f"{TESTS}/model_placement/test_plan.py::test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker",
     ),
     mutant(
         "wake-begins-again",
@@ -88,13 +88,13 @@ REGISTRY: tuple[Mutant, ...] = (
             "since_ms=view.now_ms if before.since_ms is None else before.since_ms",
             "since_ms=view.now_ms",
         ),
-        tests=f"{TESTS}/manager/test_plan.py",
+        tests=f"{TESTS}/model_placement/test_plan.py",
     ),
     mutant(
         "deleted-model-is-cut-off",
         "a deleted model is removed while its replicas answer requests",
         (f"{_MANAGER}/plan.py", "if model.deleted and alias not in held]", "if model.deleted]"),
-        tests=f"{TESTS}/manager/test_manager.py::test_a_deleted_model_drains_and_is_removed",
+        tests=f"{TESTS}/model_placement/test_manager.py::test_a_deleted_model_drains_and_is_removed",
     ),
     mutant(
         "lease-outlives-manager",
@@ -104,6 +104,6 @@ REGISTRY: tuple[Mutant, ...] = (
             "        finally:\n            await self._give_back()",
             "        finally:\n            pass",
         ),
-        tests=f"{TESTS}/manager/test_manager.py::test_a_manager_that_ends_gives_the_lease_back",
+        tests=f"{TESTS}/model_placement/test_manager.py::test_a_manager_that_ends_gives_the_lease_back",
     ),
 )

@@ -59,7 +59,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-work-is-silence",
-        "a session whose audio has ended is idle while the model works off the rest",
+        "a session whose audio has ended is idle while the model computes the rest",
         (
             f"{LUA}/session_commit.lua",
             "if stored[1] then call('ZADD', S.session_timers",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
-_WORKER = f"{SERVER}/worker"
-_ORPHANS = f"{TESTS}/worker/test_orphans.py"
-_AGENT = f"{TESTS}/worker/test_agent.py"
-_CAUSES = f"{TESTS}/worker/test_last_error.py"
-_MOVES = f"{TESTS}/manager/test_spread.py"
+_WORKER = f"{SERVER}/model_worker"
+_ORPHANS = f"{TESTS}/model_worker/test_orphans.py"
+_AGENT = f"{TESTS}/model_worker/test_agent.py"
+_CAUSES = f"{TESTS}/model_worker/test_last_error.py"
+_MOVES = f"{TESTS}/model_placement/test_spread.py"
 _SPREAD = f"{SERVER}/domain/spread.py"
 
 WORKER: tuple[Mutant, ...] = (

@@ -113,7 +113,7 @@ def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
         many = f"more than {GROUP_FAILURES_MAX} times"
         message = f"its group failed {many} while it held the task; last: {why}"
         return Failed(code="group_failed", message=message)
-    message = f"released more than {RELEASES_MAX} times; last: {why}"
+    message = f"The task was released more than {RELEASES_MAX} times. Last reason: {why}"
     return Failed(code="released", message=message, reason="released")
 
 

@@ -12,8 +12,8 @@ from daybreak_server.api.background.orphan_files import OrphanFileSweeper
 from daybreak_server.api.background.ticker import Ticker, report_ages
 from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.dependencies import Dependencies
-from daybreak_server.api.embed_api import batching_routes
-from daybreak_server.api.embed_api import routes as embed_routes
+from daybreak_server.api.embedding_api import batching_routes
+from daybreak_server.api.embedding_api import routes as embedding_routes
 from daybreak_server.api.errors import ErrorRenderer
 from daybreak_server.api.http import exception_handlers
 from daybreak_server.api.http.head_requests import add_head_routes
@@ -36,7 +36,7 @@ __all__ = ["ROUTE_MODULES", "Services", "begin_shutdown", "build_app"]
 
 ROUTE_MODULES = (
     *(submit, tasks, files, session_routes, streams, logs, pools, serve),
-    *(batching_routes, embed_routes, models, workers, overview, ops),
+    *(batching_routes, embedding_routes, models, workers, overview, ops),
 )
 """The modules of routes; each has a ``router(ctx)``."""
 
@@ -89,7 +89,7 @@ def _add_fast_paths(app: App, ctx: Dependencies, origin_check: OriginCheck, *, o
         **{("POST", path): fast(path, handler) for path, handler in submit.fast_paths(ctx).items()},
         **{
             (route.method, route.path): fast(route.path, handler, route.render)
-            for route, handler in embed_routes.handlers(ctx).items()
+            for route, handler in embedding_routes.handlers(ctx).items()
         },
         **{
             ("POST", path): fast(path, handler, openai_response)

@@ -29,7 +29,7 @@ from daybreak_server.api.streaming.subscription import Sources
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.tasks import TaskRecord
-from daybreak_server.manager.manager import Manager
+from daybreak_server.model_placement.manager import Manager
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.ports.store_errors import StoreError
 

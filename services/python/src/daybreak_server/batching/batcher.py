@@ -1,9 +1,9 @@
 """Chooses the items of the next batch.
 
-Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a device pads
-them to the longest. It begins with the item that has waited longest among those of the best priority. Items of the
-same bucket join it in the order of priority and arrival, until it has ``max_batch_size`` items or
-``max_batch_tokens`` tokens.
+Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a
+device pads them to the longest. It begins with the item that has waited longest among those of the best
+priority. Items of the same bucket join it in the order of priority and arrival, until it has
+``max_batch_size`` items or its padded size (items × longest item) would exceed ``max_batch_tokens``.
 
 Items of bulk work have the priority ``BULK``. A batch begins with one of them only while no other item may start, so
 they delay another item by at most the batch that runs when it arrives; and they fill the places that others leave.

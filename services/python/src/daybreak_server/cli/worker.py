@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from daybreak.wire.workers import WORKER_ID
 from daybreak_server.cli.run import fail
+from daybreak_server.model_worker.worker import WorkerAddress
 from daybreak_server.settings.rules.addresses import listening_host, server_url
-from daybreak_server.worker.worker import WorkerAddress
 
 
 def address_of(

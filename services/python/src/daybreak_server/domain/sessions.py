@@ -41,7 +41,7 @@ class SessionEnd(StrEnum):
     """Why a session ended."""
 
     FINISHED = "finished"
-    """The client ended its audio, and all of it has been worked off."""
+    """The client ended its audio, and the model has processed all of it."""
     CLOSED = "closed"
     """The client closed it, or an administrator did."""
     IDLE = "idle"
@@ -56,7 +56,8 @@ class SessionEventType(StrEnum):
     STARTED = "started"
     """A group owns the session now: ``group``, ``attempt`` (1 for the first owner)."""
     TEXT = "text"
-    """More text: ``text`` (append it to what came before), ``segment``, ``audio_ms`` (how much audio it rests on)."""
+    """More text: ``text`` (append it to what came before), ``segment``, ``audio_ms`` (how much audio it is
+    based on)."""
     SEGMENT = "segment"
     """A sentence is complete: ``segment`` (its number, from 0), ``text`` (all of it), ``start_ms``, ``end_ms``."""
     DEGRADED = "degraded"

@@ -1,1 +1,7 @@
-"""Engines run work on a group of ranks: ``rank`` has the shared parts, ``gang`` runs jobs in lockstep."""
+"""Engines run work on a group of ranks.
+
+* ``gang`` runs tasks, with all ranks in lockstep.
+* ``serving`` answers requests, and computes bulk files beside them.
+* ``sessions`` serves streaming sessions.
+* ``rank`` has the parts that these engines share.
+"""

@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from daybreak_server import wiring
-from daybreak_server.manager.manager import Manager
+from daybreak_server.model_placement.manager import Manager
 from daybreak_server.observability.logging import log_from_ray_worker
 from daybreak_server.settings.tree import Settings
 
@@ -34,7 +34,7 @@ _HEALTH_S = 10.0
 
 
 class ManagerActor:
-    """Runs a :class:`~daybreak_server.manager.manager.Manager` on a thread of its own, so that ``health`` answers."""
+    """Runs a :class:`~daybreak_server.model_placement.manager.Manager` on a thread, so that ``health`` answers."""
 
     def __init__(self, settings: str) -> None:
         parsed = Settings.model_validate_json(settings)

@@ -34,8 +34,8 @@ from daybreak_server.api.background.gc_tuning import tune_gc
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.names import API_APPLICATION, deployment_name
 from daybreak_server.domain.pools import WakePhase
+from daybreak_server.engines.common.error_causes import cause_of
 from daybreak_server.engines.gang.rank_lifecycle import Rank
-from daybreak_server.engines.rank.error_causes import cause_of
 from daybreak_server.entrypoints.ray_manager import ensure_manager
 from daybreak_server.observability.logging import log_from_ray_worker
 from daybreak_server.settings.address_format import url_of

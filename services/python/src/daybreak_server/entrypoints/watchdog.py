@@ -1,6 +1,6 @@
 """``python -m daybreak_server.entrypoints.watchdog``: the watchdog beside a leader.
 
-What it does is in :mod:`daybreak_server.engines.rank.watchdog_process`. Its configuration comes on standard input,
+What it does is in :mod:`daybreak_server.engines.common.watchdog_process`. Its configuration comes on standard input,
 because the configuration holds the store's password. The module imports little, because a watchdog starts with every
 group; so it sets up the log only when it has its first line.
 """
@@ -15,8 +15,8 @@ from typing import Any
 
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.queue import RedisQueue
-from daybreak_server.engines.rank.shared_heartbeat import SharedHeartbeat
-from daybreak_server.engines.rank.watchdog_process import WatchdogLoop, read_config, run
+from daybreak_server.engines.common.shared_heartbeat import SharedHeartbeat
+from daybreak_server.engines.common.watchdog_process import WatchdogLoop, read_config, run
 from daybreak_server.observability.task_log import log_change
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from daybreak_server.model_worker.worker import ListenError, Worker, WorkerAddress
 from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.settings.tree import Settings
-from daybreak_server.worker.worker import ListenError, Worker, WorkerAddress
 
 
 def run_worker(settings: Settings, *, address: WorkerAddress) -> int:

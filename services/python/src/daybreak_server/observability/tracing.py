@@ -4,7 +4,7 @@ A task has one trace, whichever processes work on it:
 
 * The gateway makes the span ``send <pool>`` and stores its context with the task. The span is the caller's child if the
   request has a ``traceparent``. The gateway decides whether the trace is sampled: it keeps the caller's decision;
-  without one, the ratio of the settings decides. A task that is not sampled gets no new context, because making and
+  without one, ``sampling`` decides. A task that is not sampled gets no new context, because making and
   storing one would cost more than everything else that tracing adds to its submit.
 * The leader that claims the task continues the trace from the claim: ``queue`` (from the submit to the first claim,
   with the phases of the wake), ``receive``, and for each attempt ``process``, which is a child of ``send`` and links to
@@ -21,7 +21,6 @@ Every public method catches its own errors: a bug here costs spans, not tasks.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 import uuid
@@ -43,6 +42,7 @@ from daybreak_server.domain.tasks import Claim, Failed, Outcome, Released, State
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.harmless import harmless, nothing
 from daybreak_server.observability.request_spans import RequestSpans
+from daybreak_server.observability.sampling import Sampler
 from daybreak_server.observability.span_conventions import (
     ATTEMPT,
     FIRST_STEP,
@@ -81,7 +81,10 @@ def open_tracing(settings: TracingSettings, *, service_name: str, version: str) 
     """Record the traces of this process, and send them to the collector of the settings."""
     processor = span_processor(settings.endpoint, headers_file=settings.headers_file)
     return OpenTelemetryTracing(
-        processor, sample_ratio=settings.sample_ratio, service_name=service_name, version=version
+        processor,
+        Sampler(settings.sample_ratio, settings.max_per_s),
+        service_name=service_name,
+        version=version,
     )
 
 
@@ -89,7 +92,7 @@ class OpenTelemetryTracing:
     """Records traces with a tracer provider of its own; the global one may belong to Ray."""
 
     def __init__(
-        self, processor: SpanProcessor, *, sample_ratio: float, service_name: str, version: str
+        self, processor: SpanProcessor, sampler: Sampler, *, service_name: str, version: str
     ) -> None:
         resource = Resource.create(
             {
@@ -104,12 +107,12 @@ class OpenTelemetryTracing:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("daybreak", version, schema_url=SCHEMA)
         self._sink = SpanSink(processor, resource, InstrumentationScope("daybreak", version, SCHEMA))
-        self._sample_ratio = sample_ratio
+        self._sampler = sampler
 
     def submit(self, caller: TraceContext | None) -> SubmitTrace:
         """Begin the trace of a submit, and decide whether it is sampled."""
         if caller is None:
-            return UNRECORDED_SUBMIT if random.random() >= self._sample_ratio else self._begin(None)
+            return self._begin(None) if self._sampler.draw() else UNRECORDED_SUBMIT
         return self._begin(caller) if caller.sampled else UnrecordedSubmit(caller)
 
     @harmless(lambda _self, caller: UnrecordedSubmit(caller))
@@ -129,7 +132,7 @@ class OpenTelemetryTracing:
         tenant: str,
     ) -> RequestTrace:
         """Begin the trace of a request to a serving pool, and decide whether it is sampled."""
-        if not (caller.sampled if caller is not None else random.random() < self._sample_ratio):
+        if not (caller.sampled if caller is not None else self._sampler.draw()):
             return UnrecordedRequest(caller)
         return RequestSpans(
             self._tracer,

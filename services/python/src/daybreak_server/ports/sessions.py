@@ -47,7 +47,8 @@ class AudioGapError(StoreError):
 
 
 class AudioBacklogError(StoreError):
-    """The session has more audio than its limit that no model has worked off. Nothing was appended; try again later."""
+    """The session has too much audio that the model has not processed yet. Nothing was appended; try again
+    later."""
 
 
 class SessionStore(Protocol):

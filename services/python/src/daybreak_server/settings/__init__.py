@@ -1,1 +1,1 @@
-"""The settings: one typed tree, and the only module that reads the environment."""
+"""The settings: one typed tree. This is the only package that reads Daybreak's own environment variables."""

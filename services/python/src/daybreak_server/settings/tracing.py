@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -24,10 +24,15 @@ class TracingSettings(Section):
         "http://127.0.0.1:4318", description="URL of the collector, without the path `/v1/traces`."
     )
     sample_ratio: Ratio = Field(
-        0.02,
+        1.0,
         description="Share of the tasks, and of the requests to serving pools, whose trace is recorded, from 0 to 1. "
         "It is decided when the submit or the request arrives. If that has a `traceparent`, the caller's decision is "
         "kept.",
+    )
+    max_per_s: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+        10.0,
+        description="The most traces that a gateway begins per second; the other tasks and requests have none. Traces "
+        "that callers have sampled do not count.",
     )
     headers_file: Path | None = Field(
         None,

@@ -174,8 +174,8 @@ class PoolSettings(Section):
         None,
         description="How many requests each group of a pool of kind `online`, or open sessions each group of a "
         "pool of kind `sessions`, should have. The pool needs as many groups as its requests, in progress and waiting, "
-        "or its sessions, divided by this number. If unset, `capacity`. On Kubernetes, `targetLoad` of the "
-        "GeneratorPool overrides it.",
+        "or its sessions, divided by this number. If unset, `capacity`, or `sessions.max_batch_size`. On Kubernetes, "
+        "`targetLoad` of the GeneratorPool overrides it.",
     )
     ports: PortRange | None = Field(
         None,

@@ -1,4 +1,5 @@
-"""Models from zero: registered, placed, started, answers, balanced, and stopped when idle."""
+"""Models that have no replica are placed and started for the first request, balanced, and stopped when
+idle."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ def test_more_requests_than_one_replica_should_have_start_another(start_models):
     assert sorted(answer.headers["daybreak-group"] for answer in answers) == ["w1"] * 4 + ["w2"] * 4
 
 
-def test_a_stream_arrives_part_by_part_and_its_end_is_the_engines(start_models):
+def test_a_stream_sends_each_part_at_once_and_ends_with_the_engines_done(start_models):
     models = start_models()
     worker = models.start_worker("w1")
     models.register("small", min_replicas=1)

@@ -153,7 +153,7 @@ async def test_the_next_owner_continues_in_mid_turn(sessions: Sessions) -> None:
 
 
 async def test_the_next_owner_knows_the_last_turn(sessions: Sessions) -> None:
-    """Otherwise it would work off that turn and wait for audio that never comes."""
+    """Otherwise it would compute that turn and wait for audio that never arrives."""
     session, first = await sessions.open(), sessions.group()
     await sessions.store.append_audio(session, pcm(1, 2), at=0, end=True)
     (claim,) = take(first)

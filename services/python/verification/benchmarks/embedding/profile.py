@@ -23,7 +23,7 @@ import psutil
 
 from daybreak_server.workloads.embed.answers import answer, read_openai
 from daybreak_server.workloads.serving import Request
-from daybreak_server.workloads.text.tokens import TextTokenizer
+from daybreak_server.workloads.text_batches.tokens import TextTokenizer
 from verification.benchmarks.competitors.contenders import ENVIRONMENTS
 from verification.benchmarks.competitors.environments import install
 from verification.benchmarks.embedding import client

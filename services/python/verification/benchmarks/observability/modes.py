@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from daybreak_server.adapters.redis import scripts
 from daybreak_server.settings.log import LogSettings
 from daybreak_server.settings.tracing import TracingSettings
 
-MODES = ("off", "on", "all")
-"""``all`` is ``on`` with every trace sampled."""
-SAMPLED = {"off": 0.0, "on": TracingSettings().sample_ratio, "all": 1.0}
+EVERY = 1e6
+"""More traces per second than any process begins."""
 
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """Which parts of observability are on."""
+
+    totals: bool = False
+    """Redis scripts count."""
+    metrics: bool = False
+    """The process has metrics of its own."""
+    log: bool = False
+    """The log has lines of level ``info``."""
+    traces_per_s: float | None = None
+    """The most traces that are sampled; ``None`` means without tracing."""
+
+
+TURNS = 4
+"""How many gateways take turns. In its own turns, each one begins as many traces per second as the default allows."""
+_ON = Mode(totals=True, metrics=True, log=True, traces_per_s=TracingSettings().max_per_s / TURNS)
+MODES = {"off": Mode(), "on": _ON, "all": replace(_ON, traces_per_s=EVERY)}
+PARTS = {
+    "totals": Mode(totals=True),
+    "metrics": Mode(metrics=True),
+    "log": Mode(log=True),
+    "tracing": Mode(traces_per_s=_ON.traces_per_s),
+}
+"""Modes with one part each."""
 # The fragments' functions are locals of the library's text, which may have at most 200, so they get other values.
 _COUNT_NOTHING = """
 observe = function() end
@@ -27,16 +53,21 @@ def count_nothing() -> None:
     scripts._read = lambda file: read(file) + (_COUNT_NOTHING if file == "_totals.lua" else "")  # type: ignore[assignment]
 
 
-def log_settings(mode: str) -> LogSettings:
+def find(name: str) -> Mode:
+    """The mode of this name."""
+    return (MODES | PARTS)[name]
+
+
+def log_settings(mode: Mode) -> LogSettings:
     """The log of this mode."""
-    return LogSettings(format="json", level="error" if mode == "off" else "info", container="never")
+    return LogSettings(format="json", level="info" if mode.log else "error", container="never")
 
 
-def tracing_settings(mode: str, collector: str) -> TracingSettings:
+def tracing_settings(mode: Mode, collector: str) -> TracingSettings:
     """Tracing of this mode, to this collector."""
-    if mode == "off":
+    if mode.traces_per_s is None:
         return TracingSettings()
-    return TracingSettings(enabled=True, endpoint=collector, sample_ratio=SAMPLED[mode])
+    return TracingSettings(enabled=True, endpoint=collector, max_per_s=mode.traces_per_s)
 
 
 def cpu_s(*pids: int) -> float:

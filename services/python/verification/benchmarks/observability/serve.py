@@ -20,6 +20,7 @@ from daybreak_server.ports.metrics import NoMeter
 from daybreak_server.settings.tree import Settings
 from verification.benchmarks.http import serve
 from verification.benchmarks.observability import modes
+from verification.benchmarks.observability.modes import Mode
 
 
 class _Sink(BaseHTTPRequestHandler):
@@ -44,7 +45,7 @@ class _Unmeasured(Gateway):
         self._on_started = None
 
 
-def group_settings(redis_url: str, folder: str, mode: str, collector: str, workload: str) -> Settings:
+def group_settings(redis_url: str, folder: str, mode: Mode, collector: str, workload: str) -> Settings:
     """Settings with one pool, named after its workload."""
     pool = {"workload": workload}
     if workload == "video":
@@ -59,7 +60,7 @@ def group_settings(redis_url: str, folder: str, mode: str, collector: str, workl
     )
 
 
-def _run_group(port: int, mode: str, settings: Settings) -> None:
+def _run_group(port: int, mode: Mode, settings: Settings) -> None:
     import ray
 
     from daybreak_server.adapters.ray.ray_meter import RayMeter
@@ -67,7 +68,7 @@ def _run_group(port: int, mode: str, settings: Settings) -> None:
     ray.init(
         address=os.environ["RAY_ADDRESS"], log_to_driver=False
     )  # also without metrics: Ray's threads use CPU time
-    meter = RayMeter() if mode != "off" else None
+    meter = RayMeter() if mode.metrics else None
     log_to_stderr(modes.log_settings(mode))  # Ray has configured a log of its own
     (pool,) = settings.pools
     rank = wiring.build_rank(settings, pool, on_broken=print, meter=meter)
@@ -86,16 +87,17 @@ def main(arguments: list[str]) -> None:
     if kind == "collector":
         ThreadingHTTPServer(("127.0.0.1", int(port)), _Sink).serve_forever()
         return
-    redis_url, folder, mode, collector, *workload = rest
+    redis_url, folder, name, collector, *workload = rest
+    mode = modes.find(name)
     log_to_stderr(modes.log_settings(mode))
-    if mode == "off":
+    if not mode.totals:
         modes.count_nothing()
     if kind == "group":
         _run_group(int(port), mode, group_settings(redis_url, folder, mode, collector, *workload))
         return
     tracing = modes.tracing_settings(mode, collector)
     settings = serve.settings(int(port), redis_url, folder).model_copy(update={"tracing": tracing})
-    (Gateway if mode != "off" else _Unmeasured)(settings).run()
+    (Gateway if mode.metrics else _Unmeasured)(settings).run()
 
 
 if __name__ == "__main__":

@@ -3,26 +3,29 @@
 Two gateways that do exactly the same differ by about a percent for as long as they run, because the seeds of their
 hashes and the addresses of their memory differ. More rounds with the same processes do not change that. So all
 processes are started several times. Each time, the gateways take turns in random order, and each round gives one
-difference from the baseline for each mode. A second gateway of the baseline, the *control*, shows how far figures
-differ without a reason.
+difference from the baseline for each mode. The baseline is the mean of two gateways without observability. The
+difference between the two, the *control*, shows how far figures differ without a reason.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from verification.benchmarks.http import load
 from verification.benchmarks.http.parts import Running
 from verification.benchmarks.http.plan import plain
+from verification.benchmarks.observability import modes
 from verification.benchmarks.observability.modes import cpu_s
 
 GATEWAYS = {"off": "off", "control": "off", "on": "on", "all": "all"}
-"""The gateways that take turns, and their modes. The first one is the baseline."""
-STARTS, ROUNDS = 6, 40
+"""The gateways that take turns, and their modes. The first two are the baseline."""
+PARTS = {part: part for part in modes.PARTS}
+"""Gateways with one part of observability each, which take turns with the others if asked for."""
+STARTS, ROUNDS = 8, 40
 TURN_S = 0.1
 _AT_ONCE = 16
 _WARM_UP_S = 1.0
@@ -36,42 +39,55 @@ class Cost:
     """CPU microseconds for each submit, one figure of each start."""
 
     base: Sequence[float]
-    """The baseline: the median of its rounds."""
+    """The median of the rounds of the baseline."""
     extra: Sequence[float]
     """What the mode adds: the median of the differences of the rounds."""
 
 
-def measure(start: Start, *, starts: int = STARTS, rounds: int = ROUNDS, seed: int) -> dict[str, Cost]:
-    """The cost of each gateway but the baseline's, by name."""
+def measure(
+    start: Start,
+    *,
+    gateways: Mapping[str, str] = GATEWAYS,
+    starts: int = STARTS,
+    rounds: int = ROUNDS,
+    seed: int,
+) -> dict[str, Cost]:
+    """The cost of each gateway but the first, by name."""
     order = random.Random(seed)
-    figures = [_one_start(start, f"start-{number}", rounds, order) for number in range(starts)]
-    base, *others = GATEWAYS
-    return {
-        name: Cost(
-            base=[statistics.median(took[base]) for took in figures],
-            extra=[
-                statistics.median(
-                    cost - without for cost, without in zip(took[name], took[base], strict=True)
-                )
-                for took in figures
-            ],
-        )
-        for name in others
-    }
+    figures = [_one_start(start, gateways, f"start-{number}", rounds, order) for number in range(starts)]
+    first, second, *others = gateways
+    bases = [
+        [statistics.mean(pair) for pair in zip(took[first], took[second], strict=True)] for took in figures
+    ]
+    costs = {name: _cost([took[name] for took in figures], bases) for name in others}
+    return {second: _cost([took[second] for took in figures], [took[first] for took in figures]), **costs}
 
 
-def _one_start(start: Start, name: str, rounds: int, order: random.Random) -> dict[str, list[float]]:
+def _cost(figures: Sequence[Sequence[float]], bases: Sequence[Sequence[float]]) -> Cost:
+    """What a mode costs, from the rounds of each start with it and with the baseline."""
+    return Cost(
+        base=[statistics.median(base) for base in bases],
+        extra=[
+            statistics.median(cost - without for cost, without in zip(took, base, strict=True))
+            for took, base in zip(figures, bases, strict=True)
+        ],
+    )
+
+
+def _one_start(
+    start: Start, gateways: Mapping[str, str], name: str, rounds: int, order: random.Random
+) -> dict[str, list[float]]:
     """The CPU microseconds for each submit, by gateway, of every round."""
-    took: dict[str, list[float]] = {gateway: [] for gateway in GATEWAYS}
+    took: dict[str, list[float]] = {gateway: [] for gateway in gateways}
     with ExitStack() as stack:
         running = {
             gateway: stack.enter_context(start(f"{name}-{gateway}", mode))
-            for gateway, mode in GATEWAYS.items()
+            for gateway, mode in gateways.items()
         }
         for gateway, _ in running.values():
             load.run(gateway.port, plain, concurrency=_AT_ONCE, seconds=_WARM_UP_S)
         for _ in range(rounds):
-            for gateway in order.sample(list(GATEWAYS), len(GATEWAYS)):
+            for gateway in order.sample(list(gateways), len(gateways)):
                 took[gateway].append(_turn(*running[gateway]))
     return took
 

@@ -3,15 +3,15 @@
 The history has what clients sent and got, what groups ran, and the faults that were injected. Each rule is a pure
 function that yields the violations of one promise:
 
-* ``answered``       each request is answered within its deadline, unless its answer had begun when it broke off
-* ``cut_by_a_fault`` an answer that had begun breaks off only if its group or its gateway was killed
-* ``whole``          an answer that looks complete is complete, and the beginning of one that was cut off is right
-* ``never_again``    no request runs or is sent again after the first byte of its answer
-* ``alive_stays``    a request goes from one group to another only if the first one was killed
-* ``bounded``        a request that breaks groups is not sent to more of them than ``router.max_tries``
-* ``accounted``      each answer comes from a group that ran the request; each end belongs to a beginning
-* ``no_orphans``     no engine outlives its worker
-* ``stays``          where no group was killed or stopped, each one works to the end of the run
+* ``answered``: each request is answered within its deadline, unless its answer had begun when it broke off.
+* ``cut_by_a_fault``: an answer that had begun breaks off only if its group or its gateway was killed.
+* ``complete``: an answer that looks complete is complete, and the received prefix of a cut-off answer is correct.
+* ``no_retry_after_first_byte``: no request runs or is sent again after the first byte of its answer.
+* ``alive_stays``: a request is sent to another group only if the first one was killed.
+* ``bounded``: a request that breaks groups is sent to at most ``router.max_tries`` of them.
+* ``accounted``: each answer comes from a group that ran the request, and each end of a run has a beginning.
+* ``no_orphans``: no engine outlives its worker.
+* ``stays``: if no group was killed or stopped, each group works to the end of the run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from verification.faults.serving.observations import Request, Send, ServingObser
 MAX_TRIES = 3
 """The setting ``router.max_tries`` of the clusters."""
 NOTICED_S = 5.0
-"""How long after the death of a process its clients may notice it. The kernel tells them at once."""
+"""Allowance for a client to see a dead peer; normally the kernel closes the connection at once."""
 Rule = Callable[[ServingObservations], Iterator[Violation]]
 
 
@@ -85,7 +85,7 @@ def _is_still_down(seen: ServingObservations, send: Send, deaths: Iterable[float
     )
 
 
-def whole(seen: ServingObservations) -> Iterator[Violation]:
+def complete(seen: ServingObservations) -> Iterator[Violation]:
     """An answer has exactly the bytes that were asked for, and a part of one has the first of them."""
     for request in seen.requests.values():
         for send in request.sends:
@@ -98,7 +98,7 @@ def whole(seen: ServingObservations) -> Iterator[Violation]:
                 yield _violation("wrong", request, f"the {send.size} bytes are not those of its answer")
 
 
-def never_again(seen: ServingObservations) -> Iterator[Violation]:
+def no_retry_after_first_byte(seen: ServingObservations) -> Iterator[Violation]:
     """Nobody sends or runs a request after the first byte of its answer."""
     for request in seen.requests.values():
         begun = [send.first for send in request.sends if send.first is not None and send.status == 200]
@@ -176,8 +176,8 @@ def stays(seen: ServingObservations) -> Iterator[Violation]:
 RULES: tuple[Rule, ...] = (
     answered,
     cut_by_a_fault,
-    whole,
-    never_again,
+    complete,
+    no_retry_after_first_byte,
     alive_stays,
     bounded,
     accounted,

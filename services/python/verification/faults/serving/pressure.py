@@ -1,9 +1,9 @@
 """Promises under pressure: full, slow and frozen groups keep their place, streams that break off never look complete,
 and all faults at once.
 
-A frozen leader keeps its group only if it wakes before its lease ends. A lease is shorter than its setting by the time
-since the last refresh of the group's record and by the time since the last tick, each up to a second. So these
-scenarios have leases of 8 s, and freeze for 1.5 s.
+A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its
+setting minus the time since the last refresh of the group's record, minus the time since the last tick. Each
+of these times is at most a second. So these scenarios use leases of 8 s, and freeze leaders for 1.5 s.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from verification.results import Row
 LEASE_S = 8.0
 FREEZE_S = 1.5
 SERVER_APART_S = 8.0
-"""The least time between two faults of the server. After an outage, leases have 2 s to be renewed, which a second
-outage within this time does not extend."""
+"""The least time between two faults of the server. After an outage, leases have a grace period of 2 s. A
+second outage within this time does not extend the grace period."""
 
 
 def _slow(rng: random.Random) -> Wish:
-    """Answers that keep a group of small capacity full; one in fifty takes longer than a lease."""
+    """Answers that keep a group of small capacity full. One in fifty takes 2 s."""
     if rng.random() < 0.02:
         return Wish(latency_s=2.0)
     return Wish(latency_s=rng.uniform(0.01, 0.06), parts=rng.choice((0, 0, 3)), part_s=0.01)

@@ -22,7 +22,7 @@ from verification.faults.wish import Wish, parse
 _POLL_S = 0.02
 WORKLOAD = "verification.faults.serving.workload:SPEC"
 PID_HEADER = "answered-by"
-"""In an answer, the process of the leader."""
+"""Response header with the leader's PID."""
 
 
 class RecordedServe:
@@ -43,7 +43,7 @@ class RecordedServe:
             )
 
     def warm_up(self) -> None:
-        """Nothing is warmed up."""
+        """Do nothing."""
 
     def serve(self, request: Request) -> Response:
         """Answer as the body asks."""

@@ -5,7 +5,7 @@
 * ``order``     the ids of its events grow, so do their places in the audio; its owners are counted one by one
 * ``sentences`` its sentences are numbered one by one and have all of its text
 * ``audio``     no connection asks for audio that the client has not sent, or that was said never to be needed again
-* ``refusals``  each frame of nonsense is refused by name, and nothing else is
+* ``refusals``  each absurd frame is refused with the cause, and no other frame is refused
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def run_many(context: ScenarioContext) -> list[Row]:
         run.cluster.kill(run.busiest())
         seen = run.decide()
     return [
-        text_row("Many sessions", seen, faults=f"{clients} sessions at once, 1 group killed"),
-        gap_row("Many sessions", seen, limit_s=2 + CHUNK_S, bound="2 s + a chunk"),
+        text_row("Many sessions", seen, faults=f"sessions at once: {clients}; groups killed: 1"),
+        gap_row("Many sessions", seen, limit_s=2 + CHUNK_S, bound=f"2 s + one chunk of {CHUNK_S:g} s"),
     ]
 
 
@@ -55,7 +55,9 @@ def run_silent(context: ScenarioContext) -> list[Row]:
     idle = sum(session.begin["reason"] == "idle" for session in seen.sessions.values())
     return [
         text_row(
-            "Silent clients", seen, faults=f"{idle} clients fell silent, and their sessions ended as idle"
+            "Silent clients",
+            seen,
+            faults=f"sessions that ended as idle after their clients fell silent: {idle}",
         )
     ]
 
@@ -68,7 +70,10 @@ def _left(run: Trial) -> list[str]:
         return [name for pattern in patterns for name in client.scan_iter(match=pattern, count=1000)]
 
 
-@scenario("sessions-absurd", "audio that is absurd is refused by name, and its session lives")
+@scenario(
+    "sessions-absurd",
+    "absurd audio is refused with a message that names the cause, and its session continues",
+)
 def run_absurd(context: ScenarioContext) -> list[Row]:
     """NaN, infinities, integers sent as floats, frames within samples, frames that are too large, wrong rates."""
     size = int(FRAME_S * SAMPLE_RATE)
@@ -91,13 +96,17 @@ def run_absurd(context: ScenarioContext) -> list[Row]:
         text_row(
             "Absurd audio",
             seen,
-            faults=f"{len(absurd)} frames and {refused} streams were refused by name, 1 frame was too large",
+            faults=f"frames refused for their values: {len(absurd)}; streams refused: {refused}; frames too large: 1",
         )
     ]
 
 
 async def _wrong_streams(run: Trial, session: str) -> int:
-    """Connect with wrong parameters. :returns: how often. :raises ViolatedError: unless each is refused by name."""
+    """Connect with wrong parameters.
+
+    :returns: how often.
+    :raises ViolatedError: unless each refusal names the wrong parameter.
+    """
     wrong = {"sample_rate=16001": "sample_rate", "sample_rate=-1": "sample_rate", "encoding=mp3": "encoding"}
     base = run.cluster.urls[0].replace("http", "ws", 1)
     for query, name in wrong.items():

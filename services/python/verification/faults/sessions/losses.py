@@ -53,8 +53,8 @@ def run_killed(context: ScenarioContext) -> list[Row]:
         seen = run.decide()
     _moved(seen, kills)
     return [
-        text_row("Groups killed", seen, faults=f"{kills} groups killed"),
-        gap_row("Groups killed", seen, limit_s=2 + CHUNK_S, bound="2 s + a chunk"),
+        text_row("Groups killed", seen, faults=f"groups killed: {kills}"),
+        gap_row("Groups killed", seen, limit_s=2 + CHUNK_S, bound=f"2 s + one chunk of {CHUNK_S:g} s"),
     ]
 
 
@@ -81,8 +81,13 @@ def run_frozen(context: ScenarioContext) -> list[Row]:
         seen = run.decide()
     _moved(seen, rounds)
     return [
-        text_row("Groups frozen", seen, faults=f"{rounds} groups frozen for longer than their leases"),
-        gap_row("Groups frozen", seen, limit_s=LEASE_S + 2 + CHUNK_S, bound="the lease + 2 s + a chunk"),
+        text_row("Groups frozen", seen, faults=f"groups frozen for longer than their leases: {rounds}"),
+        gap_row(
+            "Groups frozen",
+            seen,
+            limit_s=LEASE_S + 2 + CHUNK_S,
+            bound=f"the lease + 2 s + one chunk of {CHUNK_S:g} s",
+        ),
     ]
 
 
@@ -112,8 +117,8 @@ def run_drained(context: ScenarioContext) -> list[Row]:
         raise ViolatedError(f"sessions of groups that drained were lost, not handed over: {sorted(reasons)}")
     _moved(seen, 1)
     return [
-        text_row("Groups drained", seen, faults=f"{groups} groups drained and replaced"),
-        gap_row("Groups drained", seen, limit_s=2 + CHUNK_S, bound="2 s + a chunk"),
+        text_row("Groups drained", seen, faults=f"groups drained and replaced: {groups}"),
+        gap_row("Groups drained", seen, limit_s=2 + CHUNK_S, bound=f"2 s + one chunk of {CHUNK_S:g} s"),
     ]
 
 
@@ -143,8 +148,10 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
     if again < kills:
         raise RuntimeError(f"only {again} clients had to connect again, so little was tested")
     return [
-        text_row("Gateways killed", seen, faults=f"{kills} gateways killed, {again} clients connected again"),
-        gap_row("Gateways killed", seen, limit_s=2 + CHUNK_S, bound="2 s + a chunk"),
+        text_row(
+            "Gateways killed", seen, faults=f"gateways killed: {kills}; clients that connected again: {again}"
+        ),
+        gap_row("Gateways killed", seen, limit_s=2 + CHUNK_S, bound=f"2 s + one chunk of {CHUNK_S:g} s"),
     ]
 
 
@@ -173,6 +180,6 @@ def run_store(context: ScenarioContext) -> list[Row]:
         text_row(
             "Store restarted",
             seen,
-            faults=f"{rounds} times killed, {rounds} times stopped for {LEASE_S + 1} s",
+            faults=f"kills: {rounds}; stops for {LEASE_S + 1:g} s: {rounds}",
         )
     ]

@@ -168,7 +168,7 @@ def text_row(what: str, seen: SessionsSeen, *, faults: str) -> Row:
         "sessions",
         target=f"0 of {len(seen.sessions)}",
         held=True,
-        note=f"{faults}; {owners(seen)} times another group took a session over, {connections} connections",
+        note=f"{faults}; takeovers by another group: {owners(seen)}; connections: {connections}",
     )
 
 

@@ -1,8 +1,9 @@
 """The artifact store in a local folder.
 
-Each path segment is opened relative to its parent's descriptor and never through a symbolic link, so no key leads out
-of the folder, whatever it contains. Keys never contain ``~``, so names that begin with it belong to the store:
-``~part-<nonce>`` is an unfinished upload, ``~type-<name>`` the content type of a file whose name does not imply it.
+Each path segment is opened relative to its parent's descriptor and never through a symbolic link, so no key
+can escape the folder. Keys never contain
+``~``, so names that begin with it belong to the store: ``~part-<nonce>`` is an unfinished upload, ``~type-<name>``
+the content type of a file whose name does not imply it.
 
 An upload syncs a ``~part`` file and then links it under its name. A hard link never replaces a file, so files are never
 overwritten and never visible before they are complete.
@@ -56,7 +57,7 @@ class LocalBlobs:
             ) from exc
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
-        """See :class:`~daybreak_server.ports.blobs.Blobs`. Parts of 4 MiB."""
+        """See :class:`~daybreak_server.ports.blobs.Blobs`. Yields after each part of 4 MiB."""
         parts = segments(key)
         content_type = checked_type(content_type)
         with source.open("rb") as reader, self._translated(key):

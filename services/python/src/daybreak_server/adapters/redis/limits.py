@@ -85,7 +85,7 @@ SESSION_CLAIM_MAX = 8
 """Sessions that one claim takes, so that groups share what waits."""
 
 SESSION_BACKLOG_MAX = 16_000 * 600
-"""Samples that a session may have which no model has worked off."""
+"""The most samples of a session that the model has not processed yet."""
 
 SESSION_TEXT_MAX = 1_000_000
 """Bytes of text that the event `ended` carries; of a longer text, the end."""

@@ -75,7 +75,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/v1/models/{alias:path}", **openapi_specs.MODEL)
     async def model(request: Request, alias: str, caller: Caller) -> Response:
-        """One model: its state, its replicas and how far a wake has come. Errors have OpenAI's shape."""
+        """One model: its state, its replicas and the progress of a wake. Errors have OpenAI's format."""
         view = await ctx.registry_cache.get()
         shown = views.model(view, alias, trusted=caller.admin or access.allows(request))
         if shown is None and alias in answering:

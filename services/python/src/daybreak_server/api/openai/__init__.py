@@ -1,1 +1,1 @@
-"""OpenAI's API: requests that name a model go to its workers, and errors have OpenAI's shape."""
+"""OpenAI's API. Requests that name a model are sent to its workers, and errors have OpenAI's format."""

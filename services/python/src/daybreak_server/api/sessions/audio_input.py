@@ -1,9 +1,10 @@
 """Writes the audio of one connection to the journal of its session.
 
-All interfaces write through :class:`AudioInput`. It converts frames, and writes them one after the other, so a
-connection is not read while its audio waits: that is the back-pressure. It also waits while the model is too far
-behind, so that a client that sends a whole recording at once does not fill the store. If the store does not answer, it
-tries again for a while; since audio is written by its position, repeating is harmless.
+All interfaces write through :class:`AudioInput`. It converts frames and writes them one after the other.
+While audio waits, the connection is not read, which slows the client down. The audio also waits while the
+model is too far behind, so a client that sends a whole recording at once cannot fill the store. If the store
+does not answer, the write is repeated for a while. Each write names its position, so a repeated write is
+harmless.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from daybreak_server.ports.store_errors import StoreUnavailableError
 MAX_AHEAD_S = 60
 """How much audio may wait for the model."""
 _PIECE_S = 0.25
-"""How much audio is converted before other connections have their turn."""
+"""How much audio is converted before other connections get the event loop."""
 _POLL_S = 0.1
 _BACKOFF_S = (0.05, 1.0)
 
@@ -38,12 +39,12 @@ class AudioInput:
 
     @property
     def send_from(self) -> int:
-        """Where this connection begins, in samples of the client."""
+        """The position at which this connection begins, in samples of the client."""
         return self._converter.send_from
 
     @property
     def needed_from(self) -> int:
-        """Up to where the client may forget its audio, in its own samples."""
+        """The position before which the client may delete its audio, in its samples."""
         return self._converter.format.position(self.record.received)
 
     @property
@@ -72,7 +73,7 @@ class AudioInput:
         await self.append(bytes(int(form.rate * seconds) * form.encoding.size))
 
     async def end(self) -> None:
-        """Write what the resampler has held back, and end the input."""
+        """Write the remaining output of the resampler, and end the input."""
         at = self._converter.position
         await self._write(at, self._converter.finish(), end=True)
 
@@ -107,7 +108,8 @@ class AudioInput:
             try:
                 return await call()
             except AudioBacklogError:
-                # The model is behind. Nothing is wrong with the store, so its patience begins again.
+                # The model is behind, but the store has answered. So the time limit for the store starts
+                # again.
                 deadline, delay_s = clock() + self._patience_s, _POLL_S
             except StoreUnavailableError:
                 if clock() + delay_s > deadline:

@@ -27,12 +27,13 @@ NAMES = {
     "uk": "Ukrainian",
     "zh": "Chinese",
 }
-"""The languages of pools whose workload lists no pairs. The group then decides whether its model has the pair."""
+"""The languages of pools whose workload lists no pairs. The group then decides whether its model supports the
+pair."""
 
 _ARROW = re.compile(r"\s*(?:->|→|=>)\s*")
 _CODES = re.compile(r"([A-Za-z]{2,3})[-_]([A-Za-z]{2,3})")
 _SHOWN = 40
-"""So many characters of a client's text are repeated in an error."""
+"""An error repeats at most this many characters of a client's text."""
 
 
 class Languages:
@@ -43,9 +44,10 @@ class Languages:
         self.pairs: Sequence[LanguagePair] = tuple(entry.spec.pairs(entry.settings.workload_options))
 
     def find(self, source: str | None, target: str | None) -> LanguagePair:
-        """The pair. Without a source it is the only one, or English; without a target it is the source.
+        """The pair. The default source is the only source language, otherwise English. The default target is
+        the source.
 
-        :raises ApiError: ``invalid_input``, which names the pair and lists those that the model has.
+        :raises ApiError: ``invalid_input``, which names the pair and lists the supported pairs.
         """
         spoken = _text(source) or self._default_source()
         wanted = _text(target) or spoken

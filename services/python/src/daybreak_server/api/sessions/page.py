@@ -1,4 +1,5 @@
-"""The page ``/speak``: a browser's microphone, and the translation. It loads nothing from other servers."""
+"""The page ``/speak``, which translates speech from the browser's microphone. It loads no files from other
+servers."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from daybreak_server.api.errors import not_found
 
 _TYPES = {"speak.css": "text/css", "speak.js": "text/javascript", "microphone.js": "text/javascript"}
 _HEADERS = {
-    # The page may use the microphone, and loads and connects to nothing but this server.
+    # The page may use the microphone. It may load files from this server only, and connect to this server
+    # only.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Permissions-Policy": "microphone=(self)",

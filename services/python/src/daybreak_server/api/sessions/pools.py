@@ -1,4 +1,5 @@
-"""Chooses the pool of a session: the one that the client names, by its own name or its model's, or the default one."""
+"""Chooses the pool of a session. The client names a pool or the model of a pool; otherwise, it is the default
+pool."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/v1/sessions/{id}", **specs.GET)
     async def get_session(id: str, caller: Caller) -> Response:
-        """A session: its state, its languages, and how much audio has arrived and been worked off."""
+        """A session: its state, its languages, and how much audio has arrived and has been processed."""
         return json_response(views.session(await service.get(id, caller), trusted=caller.admin))
 
     @routes.delete("/v1/sessions/{id}", **specs.CLOSE)

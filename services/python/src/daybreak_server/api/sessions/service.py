@@ -87,7 +87,7 @@ class SessionService:
         return record
 
     async def get(self, session: str, caller: Principal) -> SessionRecord:
-        """The caller's session. :raises ApiError: ``not_found``, also for another tenant's."""
+        """The caller's session. :raises ApiError: ``not_found``, also if it belongs to another tenant."""
         return await self.store.session(self._known(session), tenant=caller.tenant)
 
     async def open_sessions(self, caller: Principal, pool: str | None) -> list[SessionRecord]:
@@ -119,7 +119,8 @@ class SessionService:
             ]
 
     async def follow(self, session: SessionId, *, after: str = "0-0") -> AsyncGenerator[SessionEvent, None]:
-        """The events that follow ``after``, up to the last. Failures of the store are retried for a while.
+        """The events that follow ``after``, up to the last. If the store fails, the call is repeated for a
+        while.
 
         :raises StoreUnavailableError: when the store has not answered for ``PATIENCE_S``.
         """

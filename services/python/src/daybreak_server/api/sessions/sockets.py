@@ -1,4 +1,4 @@
-"""What the WebSockets of all interfaces share: admission, errors, and the end of a connection."""
+"""The parts that the WebSockets of all interfaces share: admission, errors, and the end of a connection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Sockets:
     ) -> None:
         """Run a conversation, and close the socket after its end or its error.
 
-        ``send_error`` tells the client about an error in the form of its interface.
+        ``send_error`` sends an error to the client in the format of its interface.
         """
         await socket.accept()
         try:
@@ -62,7 +62,8 @@ class Sockets:
                 await websocket.refuse(socket, error)
 
     async def both(self, *parts: Coroutine[Any, Any, None]) -> None:
-        """Run the parts of a conversation at once, until the first one ends. Raises what that one raises.
+        """Run the parts of a conversation concurrently, until the first one ends. Raises its exception, if
+        there is one.
 
         :raises ApiError: ``shutting_down``
         """

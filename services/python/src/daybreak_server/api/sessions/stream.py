@@ -1,7 +1,7 @@
-"""The stream of a session in Daybreak's own API: audio in binary frames, events in text frames.
+"""The stream of a session in Daybreak's own API, with audio in binary frames and events in text frames.
 
-The gateway keeps nothing between two connections. The client says which event it has seen last, and the server says
-from which position on it needs audio; both are in the journal. So a client may continue at any gateway.
+A gateway keeps no state between two connections. The client names the last event that it has seen, and the server
+names the position from which it needs audio. Both are in the journal, so a client can continue at any gateway.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class SessionStream:
             )
 
     async def _acknowledge(self, audio: AudioInput) -> None:
-        """Say from time to time which audio has arrived, also after the last frame: the client may wait for that."""
+        """Report from time to time which audio has arrived, also after the last frame, because the client may
+        wait for the report."""
         acknowledged = audio.needed_from
         while True:
             await asyncio.sleep(_ACK_S)

@@ -12,12 +12,12 @@ from daybreak_server.domain.sessions import SAMPLE_RATE, SessionRecord
 
 
 def milliseconds(samples: int) -> int:
-    """How long so many samples of a journal last."""
+    """The duration of this number of samples of a journal."""
     return samples * 1000 // SAMPLE_RATE
 
 
 def session(record: SessionRecord, *, trusted: bool = False) -> Session:
-    """The session. ``trusted``: also which group has it."""
+    """The session. If ``trusted``, also which group owns it."""
     new = record.session
     path = f"{path_prefix.current()}/v1/sessions/{new.id}"
     return Session(

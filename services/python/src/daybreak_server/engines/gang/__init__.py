@@ -12,5 +12,5 @@ From the inside out:
 * ``leader``, ``follower``  the loops
 * ``rank_lifecycle`` the thread of a rank: join, load, warm up, serve, leave
 
-Code that does not depend on lockstep (lease, watchdog, heartbeat, files) is in ``engines.rank``.
+Code that does not depend on lockstep (lease, watchdog, heartbeat, files) is in ``engines.common``.
 """

@@ -33,17 +33,23 @@ from daybreak_server.domain.tasks import (
     Released,
     Stopped,
 )
+from daybreak_server.engines.common.artifacts import (
+    BLOB_STALL_S,
+    Checkpoints,
+    discard,
+    fetch,
+    upload_artifact,
+)
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.context import LeaderContext
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.lease_renewer import HeldLease
+from daybreak_server.engines.common.outputs import checked_step
+from daybreak_server.engines.common.progress import EventBuffer, PhaseEta
+from daybreak_server.engines.common.rank_metrics import RankMetrics
 from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.lockstep import begin, drive
 from daybreak_server.engines.gang.verdict import Report, Verdict, decide, worst
-from daybreak_server.engines.rank.artifacts import BLOB_STALL_S, Checkpoints, discard, fetch, upload_artifact
-from daybreak_server.engines.rank.config import GroupConfig
-from daybreak_server.engines.rank.context import LeaderContext
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.lease_renewer import HeldLease
-from daybreak_server.engines.rank.outputs import checked_step
-from daybreak_server.engines.rank.progress import EventBuffer, PhaseEta
-from daybreak_server.engines.rank.rank_metrics import RankMetrics
 from daybreak_server.ports.blobs import BlobError, Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError

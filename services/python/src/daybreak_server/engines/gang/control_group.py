@@ -35,10 +35,10 @@ from typing import Any, Protocol
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.log_context import inherited
+from daybreak_server.engines.common.error_causes import code_of_lost
+from daybreak_server.engines.common.errors import GroupBrokenError
 from daybreak_server.engines.gang.channel import Channel, ChannelClosedError, Message
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict
-from daybreak_server.engines.rank.error_causes import code_of_lost
-from daybreak_server.engines.rank.errors import GroupBrokenError
 
 RANK_LOST = "rank_lost"
 """The code of the failure of a group in which a rank died without a report."""

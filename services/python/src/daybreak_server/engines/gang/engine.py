@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daybreak_server.domain.tasks import Failed
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup, LeaderConnection
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.gang.leader import LeaderLoop
-from daybreak_server.engines.rank.config import GroupConfig
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 
 

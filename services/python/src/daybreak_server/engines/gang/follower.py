@@ -7,16 +7,16 @@ from typing import Any
 
 from daybreak_server.domain import private_inputs
 from daybreak_server.domain.log_context import bound
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.context import FollowerContext
+from daybreak_server.engines.common.errors import GroupBrokenError
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.outputs import checked_step
+from daybreak_server.engines.common.scratch_dirs import ScratchDirs
 from daybreak_server.engines.gang.channel import Message
 from daybreak_server.engines.gang.control_group import LeaderConnection
 from daybreak_server.engines.gang.lockstep import begin, drive
 from daybreak_server.engines.gang.verdict import Report, Verdict
-from daybreak_server.engines.rank.config import GroupConfig
-from daybreak_server.engines.rank.context import FollowerContext
-from daybreak_server.engines.rank.errors import GroupBrokenError
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.outputs import checked_step
-from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
 from daybreak_server.workloads.base import Step, Task, Workload, WorkloadSpec
 from daybreak_server.workloads.inputs import context_of, restored
 

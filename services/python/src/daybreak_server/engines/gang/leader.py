@@ -38,16 +38,16 @@ from daybreak_server.domain.tasks import (
     Stopped,
 )
 from daybreak_server.domain.text import storable
+from daybreak_server.engines.common.artifacts import BLOB_STALL_S
+from daybreak_server.engines.common.error_causes import describe
+from daybreak_server.engines.common.errors import GroupBrokenError
+from daybreak_server.engines.common.lease_renewer import IDLE_STATE, HeldLease
+from daybreak_server.engines.common.rank_metrics import BROKEN
+from daybreak_server.engines.common.scratch_dirs import ScratchDirs
 from daybreak_server.engines.gang.attempt import Attempt, LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.task_leases import TaskLeases
 from daybreak_server.engines.gang.verdict import Verdict, report_of
-from daybreak_server.engines.rank.artifacts import BLOB_STALL_S
-from daybreak_server.engines.rank.error_causes import describe
-from daybreak_server.engines.rank.errors import GroupBrokenError
-from daybreak_server.engines.rank.lease_renewer import IDLE_STATE, HeldLease
-from daybreak_server.engines.rank.rank_metrics import BROKEN
-from daybreak_server.engines.rank.scratch_dirs import ScratchDirs
 from daybreak_server.observability.task_log import log_task
 from daybreak_server.ports.blobs import BlobError, BlobRefusedError
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError

@@ -21,8 +21,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from daybreak_server.engines.common.error_causes import describe
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict, report_of
-from daybreak_server.engines.rank.error_causes import describe
 from daybreak_server.workloads.base import Context, Step, Task, Workload
 
 _log = logging.getLogger(__name__)

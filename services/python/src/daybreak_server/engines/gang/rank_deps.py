@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daybreak_server.domain.causes import Cause
+from daybreak_server.engines.common.rank_metrics import RankMetrics
+from daybreak_server.engines.common.watchdog import Watchdog
 from daybreak_server.engines.gang.rendezvous import RendezvousStore
-from daybreak_server.engines.rank.rank_metrics import RankMetrics
-from daybreak_server.engines.rank.watchdog import Watchdog
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.sessions import SessionWork

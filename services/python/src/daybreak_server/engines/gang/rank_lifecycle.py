@@ -34,6 +34,14 @@ from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, WakePhase
 from daybreak_server.domain.tasks import Failed
+from daybreak_server.engines.common.batch_metrics import BatchMetrics
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.error_causes import cause_of, cause_of_failed, cause_of_fetch
+from daybreak_server.engines.common.errors import GroupBrokenError
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.lease_renewer import LeaseRenewer
+from daybreak_server.engines.common.model_download import DOWNLOAD_RETRY_S, DownloadProgress
+from daybreak_server.engines.common.progress import PhaseEta
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import (
     ControlGroup,
@@ -44,14 +52,6 @@ from daybreak_server.engines.gang.control_group import (
 from daybreak_server.engines.gang.engine import JOBS, Engine, Leader
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rendezvous import Listener, join, this_rank
-from daybreak_server.engines.rank.batch_metrics import BatchMetrics
-from daybreak_server.engines.rank.config import GroupConfig
-from daybreak_server.engines.rank.error_causes import cause_of, cause_of_failed, cause_of_fetch
-from daybreak_server.engines.rank.errors import GroupBrokenError
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
-from daybreak_server.engines.rank.model_download import DOWNLOAD_RETRY_S, DownloadProgress
-from daybreak_server.engines.rank.progress import PhaseEta
 from daybreak_server.ports.blobs import BlobError
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.workloads.base import Group, Workload, WorkloadSpec

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.pools import GroupRecord
-from daybreak_server.engines.rank.lease_renewer import HeldLease
+from daybreak_server.engines.common.lease_renewer import HeldLease
 
 
 class TaskLeases(Protocol):
-    """Implemented by :class:`~daybreak_server.engines.rank.lease_renewer.LeaseRenewer`."""
+    """Implemented by :class:`~daybreak_server.engines.common.lease_renewer.LeaseRenewer`."""
 
     @property
     def record(self) -> GroupRecord:

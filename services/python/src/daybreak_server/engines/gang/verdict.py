@@ -22,7 +22,7 @@ from enum import StrEnum
 
 from daybreak_server.domain.tasks import Control
 from daybreak_server.domain.text import short_name, storable
-from daybreak_server.engines.rank.error_causes import OUT_OF_MEMORY_CODE, describe, is_out_of_memory
+from daybreak_server.engines.common.error_causes import OUT_OF_MEMORY_CODE, describe, is_out_of_memory
 from daybreak_server.workloads.base import PermanentError, WorkloadError
 
 _PARTS_MAX = 20

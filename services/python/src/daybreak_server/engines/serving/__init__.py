@@ -13,5 +13,5 @@ From the inside out:
 * ``leader``, ``follower``, ``engine``  the loops
 
 The rest of a group's life (rendezvous, lease renewer, heartbeat, watchdog) is the same as for jobs, and is in
-``engines.gang`` and ``engines.rank``.
+``engines.gang`` and ``engines.common``.
 """

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from daybreak_server.engines.common.config import GroupConfig
+from daybreak_server.engines.common.errors import GroupBrokenError
+from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.gang.control_group import LeaderConnection
 from daybreak_server.engines.gang.follower import FOREVER_S
 from daybreak_server.engines.gang.verdict import Verdict
-from daybreak_server.engines.rank.config import GroupConfig
-from daybreak_server.engines.rank.errors import GroupBrokenError
-from daybreak_server.engines.rank.heartbeat import Heartbeat
 from daybreak_server.engines.serving.request_run import ORDER, follow
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 from daybreak_server.workloads.serving import ServingWorkload

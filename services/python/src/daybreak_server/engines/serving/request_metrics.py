@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 
-from daybreak_server.engines.rank.rank_metrics import harmless
+from daybreak_server.engines.common.rank_metrics import harmless
 from daybreak_server.engines.serving.admission import Refusal
 from daybreak_server.observability import request_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, NoMeter

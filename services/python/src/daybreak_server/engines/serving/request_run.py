@@ -16,11 +16,11 @@ from typing import Any
 from daybreak_server.domain import private_inputs
 from daybreak_server.domain.log_context import bound
 from daybreak_server.domain.tasks import Control
+from daybreak_server.engines.common.errors import GroupBrokenError
 from daybreak_server.engines.gang.channel import Message
 from daybreak_server.engines.gang.control_group import RANK_LOST, ControlGroup, LeaderConnection
 from daybreak_server.engines.gang.lockstep import drive
 from daybreak_server.engines.gang.verdict import Report, Status, Verdict, decide, worst
-from daybreak_server.engines.rank.errors import GroupBrokenError
 from daybreak_server.engines.serving.answer_parts import Part, parts_of
 from daybreak_server.engines.serving.exchange import Exchange, Stop
 from daybreak_server.workloads.serving import Request, ServingWorkload, never

@@ -22,10 +22,10 @@ from daybreak_server.batching.iterations.rules import KNOBS, IterationRules
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.tasks import Failed
+from daybreak_server.engines.common.error_causes import describe
+from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
-from daybreak_server.engines.rank.error_causes import describe
-from daybreak_server.engines.rank.lease_renewer import LeaseRenewer
 from daybreak_server.engines.sessions.session_metrics import SessionMetrics
 from daybreak_server.engines.sessions.table import SessionTable
 from daybreak_server.engines.sessions.threads import Mailbox, StoreThreads

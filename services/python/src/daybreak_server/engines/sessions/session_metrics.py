@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from daybreak_server.batching.iterations.trace import BatchRecord, Phase
 from daybreak_server.domain.sessions import SessionClaim, SessionId, SessionsMeasured
-from daybreak_server.engines.rank.rank_metrics import harmless
+from daybreak_server.engines.common.rank_metrics import harmless
 from daybreak_server.observability import request_catalogue
 from daybreak_server.observability import session_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, Metric, NoMeter
@@ -25,7 +25,7 @@ class SessionMetrics:
     def __init__(self, meter: Meter | None = None, *, pool: str = "") -> None:
         self._meter = meter or NoMeter()
         self._pool = pool
-        self._unheard: set[SessionId] = set()
+        self._without_audio: set[SessionId] = set()
         """New sessions of which no audio has come."""
         self._textless: dict[SessionId, float] = {}
         """When the first audio of a session came that has no text yet."""
@@ -48,13 +48,13 @@ class SessionMetrics:
         if claim.audio:
             self._textless[session] = now
         else:
-            self._unheard.add(session)
+            self._without_audio.add(session)
 
     @harmless
-    def heard(self, session: SessionId, now: float) -> None:
+    def got_audio(self, session: SessionId, now: float) -> None:
         """Audio has come for a session."""
-        if session in self._unheard:
-            self._unheard.discard(session)
+        if session in self._without_audio:
+            self._without_audio.discard(session)
             self._textless[session] = now
 
     @harmless
@@ -66,7 +66,7 @@ class SessionMetrics:
     @harmless
     def forgot(self, session: SessionId) -> None:
         """The group has the session no more."""
-        self._unheard.discard(session)
+        self._without_audio.discard(session)
         self._textless.pop(session, None)
 
     @harmless

@@ -117,7 +117,7 @@ class SessionTable:
             self.forget(news.session)
             return
         session.hear(news.audio, input_ended=news.input_ended)
-        self._metrics.heard(session.id, now)
+        self._metrics.got_audio(session.id, now)
         self._announce(session, now)
 
     def forget(self, session: SessionId) -> None:

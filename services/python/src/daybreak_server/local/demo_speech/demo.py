@@ -150,7 +150,9 @@ def _lags(speakers: Sequence[Speaker]) -> str:
     if not lags:
         raise DemoError("the model wrote nothing; see the logs in demo-speech/logs of the data folder")
     p95 = lags[min(len(lags) - 1, int(0.95 * len(lags)))]
-    return f"text lags behind the audio that it rests on by {statistics.median(lags):.2f} s (p95 {p95:.2f} s)"
+    return (
+        f"text lags behind the audio that it is based on by {statistics.median(lags):.2f} s (p95 {p95:.2f} s)"
+    )
 
 
 def _batches(client: Client) -> dict[str, Counter[int]]:

@@ -23,7 +23,7 @@ class Arrived:
 
     at_s: float
     audio_s: float
-    """The end of the audio that the text rests on."""
+    """The end of the audio that the text is based on."""
     text: str
 
     @property

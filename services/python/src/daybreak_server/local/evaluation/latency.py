@@ -51,10 +51,11 @@ def stream_laal(
 ) -> float | None:
     """StreamLAAL of a session, in seconds: the mean LAAL of its sentences. ``None`` if no sentence has a word.
 
-    Papi et al., "StreamAtt: Direct Streaming Speech-to-Text Translation with Attention-based Audio History Selection"
-    (ACL 2024). The text is split at the references first (:func:`.resegment`), and delays count from the beginning of
-    their sentence. Without computation, a word's delay is the audio that it rests on; with computation, it is the
-    time at which it arrived, with audio that is sent as fast as it was spoken.
+    Papi et al., "StreamAtt: Direct Streaming Speech-to-Text Translation with Attention-based Audio History
+    Selection" (ACL 2024). The text is split at the references first (:func:`.resegment`), and delays count
+    from the beginning of their sentence. Without computation, a word's delay is the audio that it is based
+    on; with computation, it is the time at which it arrived, with audio that is sent as fast as it was
+    spoken.
     """
     found = [word.word for word in text]
     references = [words(segment.reference) for segment in segments]

@@ -25,7 +25,7 @@ class Talk:
     text: str = ""
     timed: list[TimedWord] = field(default_factory=list)
     lags_s: list[float] = field(default_factory=list)
-    """Of each piece of text: how long after the audio that it rests on it arrived."""
+    """For each piece of text, the time from the end of the audio that it is based on to its arrival."""
     sent_s: float | None = None
     """When the last audio was sent."""
     ended_s: float | None = None

@@ -36,6 +36,10 @@ _SPEC_RULES = [
         "rule": "!has(self.targetLoad) || !has(self.kind) || self.kind in ['online', 'sessions']",
         "message": "remove targetLoad, or set kind to online or sessions: only these pools have requests or sessions",
     },
+    {
+        "rule": "!has(self.kind) || self.kind != 'sessions' || self.ranks == 1",
+        "message": "set ranks to 1: a group that holds sessions has one rank",
+    },
 ]
 _WINDOW_RULES = [{"rule": "self.from != self.to", "message": "from and to of a window must differ"}]
 _RAY_RULES = [

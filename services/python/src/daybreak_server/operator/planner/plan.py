@@ -80,7 +80,7 @@ def plan(observed: Observed) -> Plan:
     current = next((state for state in states if state.cluster.revision == revision), None)
     outgoing = tuple(state for state in states if state.cluster.revision != revision)
     requested = max(pool.spec.replicas, warm_schedule.floor(pool.spec, observed.now))
-    wanted, held = _wanted(observed, states, requested)
+    wanted, kept_for_work = _wanted(observed, states, requested)
     serialize_growth = _serialize_growth(observed, states, wanted)
     zero_since = _zero_since(observed, states, wanted)
     decisions: tuple[ClusterPlan, ...] = ()
@@ -106,7 +106,7 @@ def plan(observed: Observed) -> Plan:
         )
     inputs = PlanInputs(
         wanted=wanted,
-        held=held,
+        kept_for_work=kept_for_work,
         states=states,
         outgoing=outgoing,
         problems=problems(observed, states),

@@ -31,7 +31,7 @@ class PlanInputs:
     """What the plan observed and decided, as far as the status shows it."""
 
     wanted: int
-    held: bool
+    kept_for_work: bool
     """Whether the last group stays only because there is work."""
     states: tuple[ClusterState, ...]
     outgoing: tuple[ClusterState, ...]
@@ -46,7 +46,7 @@ class PlanInputs:
 
 
 def status(observed: Observed, inputs: PlanInputs) -> PoolStatus:
-    """The status that belongs to these inputs."""
+    """Build the status from these inputs."""
     before, pool = observed.pool.status, observed.pool
     complete = sum(
         replica.complete(state.cluster.hosts) for state in inputs.states for replica in state.replicas
@@ -172,7 +172,7 @@ def _phase_at_zero(inputs: PlanInputs) -> Phase:
 
 def _ready(inputs: PlanInputs, after: PoolStatus) -> Condition:
     wanted, ready = inputs.wanted, after.ready
-    if inputs.held:
+    if inputs.kept_for_work:
         note = (
             "No group is wanted, but tasks or requests are live: the last group stays until they have ended."
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from daybreak_server.workloads.serving import Request, Response
-from daybreak_server.workloads.text.requests import (
+from daybreak_server.workloads.text_batches.requests import (
     CUT_HEADER,
     body_of,
     check_count,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.bulk import BulkParams
-from daybreak_server.workloads.text.options import TextOptions, parse
+from daybreak_server.workloads.text_batches.options import TextOptions, parse
 
 Kind = Literal["query", "document"]
 """What a text is: a question, or what is searched."""

@@ -1,7 +1,7 @@
 """``embed``: vectors of texts, over HTTP. See :mod:`~daybreak_server.workloads.embed.answers` for the requests.
 
 Each request is tokenised on its own thread. Texts that the cache does not have go into the batches of the group
-(:mod:`~daybreak_server.workloads.text.batches`), where the texts of all callers meet.
+(:mod:`~daybreak_server.workloads.text_batches.batches`), where the texts of all callers meet.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from daybreak_server.workloads.embed.model import EmbedInput, EmbedModel
 from daybreak_server.workloads.embed.spec import EmbedParams, options_of
 from daybreak_server.workloads.embed.vector_cache import VectorCache
 from daybreak_server.workloads.serving import Request, Response
-from daybreak_server.workloads.text.batches import TextBatches, process_shown
-from daybreak_server.workloads.text.device import folder_of
-from daybreak_server.workloads.text.lines import computed, text_in
-from daybreak_server.workloads.text.paths import Paths
-from daybreak_server.workloads.text.version import version_of
+from daybreak_server.workloads.text_batches.batches import TextBatches, process_shown
+from daybreak_server.workloads.text_batches.device import folder_of
+from daybreak_server.workloads.text_batches.lines import computed, text_in
+from daybreak_server.workloads.text_batches.paths import Paths
+from daybreak_server.workloads.text_batches.version import version_of
 
 
 class Embed:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from daybreak_server.workloads.rerank.model import Score
 from daybreak_server.workloads.serving import Request, Response
-from daybreak_server.workloads.text.requests import (
+from daybreak_server.workloads.text_batches.requests import (
     CUT_HEADER,
     body_of,
     flag_of,

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 from daybreak_server.workloads.base import Group, ModelMissingError
 from daybreak_server.workloads.rerank.spec import RerankOptions
-from daybreak_server.workloads.text.device import (
+from daybreak_server.workloads.text_batches.device import (
     device_of,
     folder_of,
     padded,
     positions_of,
     sentence_transformers,
 )
-from daybreak_server.workloads.text.tokens import MANY, TextTokenizer, Tokens
+from daybreak_server.workloads.text_batches.tokens import MANY, TextTokenizer, Tokens
 
 PLACES = re.compile(r"\{(instruction|query|document)\}")
 CAUSAL = "ForCausalLM"

@@ -2,7 +2,7 @@
 requests.
 
 Each request is tokenised on its own thread. Its pairs then go into the batches of the group
-(:mod:`~daybreak_server.workloads.text.batches`), where the pairs of all callers meet.
+(:mod:`~daybreak_server.workloads.text_batches.batches`), where the pairs of all callers meet.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from daybreak_server.workloads.rerank.answers import Wanted, answer, read_cohere
 from daybreak_server.workloads.rerank.model import RerankModel, Score
 from daybreak_server.workloads.rerank.spec import options_of
 from daybreak_server.workloads.serving import Request, Response
-from daybreak_server.workloads.text.batches import TextBatches, process_shown
-from daybreak_server.workloads.text.device import folder_of
-from daybreak_server.workloads.text.lines import computed, text_in
-from daybreak_server.workloads.text.paths import Paths
-from daybreak_server.workloads.text.tokens import Tokens
-from daybreak_server.workloads.text.version import version_of
+from daybreak_server.workloads.text_batches.batches import TextBatches, process_shown
+from daybreak_server.workloads.text_batches.device import folder_of
+from daybreak_server.workloads.text_batches.lines import computed, text_in
+from daybreak_server.workloads.text_batches.paths import Paths
+from daybreak_server.workloads.text_batches.tokens import Tokens
+from daybreak_server.workloads.text_batches.version import version_of
 
 
 class Rerank:

@@ -34,7 +34,7 @@ from daybreak_server.workloads.speech.folder import SpeechFolder, read_folder
 from daybreak_server.workloads.speech.paged_language_model import PAGE_SIZE, PagedLanguageModel
 from daybreak_server.workloads.speech.pages import PageTable, pages_at_most
 from daybreak_server.workloads.speech.spec import TINY, SpeechOptions, options_of
-from daybreak_server.workloads.text.device import device_of
+from daybreak_server.workloads.text_batches.device import device_of
 
 BYTES_PER_SAMPLE = 2
 RECENT = 8

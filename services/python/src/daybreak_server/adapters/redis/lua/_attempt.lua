@@ -180,13 +180,14 @@ local function release(r, why, zombie)
   if r.cancel_at or overdue(r) then return end_failed_attempt(r, { zombie = zombie }) end
   local failures = tonumber(r.group_failures or '0')
   if zombie and failures >= GROUP_FAILURES_MAX then
-    return end_failed_attempt(r, { reason = 'error', code = 'group_failed', zombie = zombie, message = 'its group failed more than '
-      .. GROUP_FAILURES_MAX .. ' times while it held the task; last: ' .. why })
+    return end_failed_attempt(r, { reason = 'error', code = 'group_failed', zombie = zombie,
+      message = 'The groups that ran this task failed more than ' .. GROUP_FAILURES_MAX
+      .. ' times. Look for the cause in their logs. Last failure: ' .. why })
   end
   local releases = tonumber(r.releases or '0') + 1
   if releases > RELEASES_MAX then
     return end_failed_attempt(r, { reason = 'released', code = 'released', zombie = zombie,
-      message = 'released more than ' .. RELEASES_MAX .. ' times; last: ' .. why })
+      message = 'The task was released more than ' .. RELEASES_MAX .. ' times. Last reason: ' .. why })
   end
   detach(r, false, zombie)
   add_total('releases:' .. one_of(TOTALS.RELEASE_REASONS, why, TOTALS.OTHER), 1)

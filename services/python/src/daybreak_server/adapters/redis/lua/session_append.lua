@@ -1,7 +1,7 @@
 #!lua
 -- Appends audio to a session. What the journal already has is skipped.
--- Answers {`session`, the session}, {`gap`, the position from which audio must be sent}, {`backlog`} if too much is not
--- worked off yet, {`ended`, why} or {`unknown`}.
+-- Answers {`session`, the session}, {`gap`, the position from which audio must be sent}, {`backlog`} if too much audio
+-- is not processed yet, {`ended`, why} or {`unknown`}.
 local function run(ARGV)
   local a = read.session_audio(ARGV, 1)
   local key, id = S.key.session(a.session), a.session

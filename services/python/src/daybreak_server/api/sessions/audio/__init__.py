@@ -1,1 +1,2 @@
-"""Audio as clients send it, turned into that of journals: 16-bit PCM at 16 kHz. Standard library only."""
+"""Converts the audio of clients into the format of journals, 16-bit PCM at 16 kHz. Uses the standard library
+only."""

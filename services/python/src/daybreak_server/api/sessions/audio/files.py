@@ -1,4 +1,5 @@
-"""Reads recordings: WAV files and raw samples. Python's ``wave`` reads no floats, so this reads the chunks itself."""
+"""Reads WAV files and raw samples. Python's ``wave`` cannot read floats, so this module parses the chunks
+itself."""
 
 from __future__ import annotations
 
@@ -20,12 +21,12 @@ _PCM16_BYTES = 2
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _MAX_CHANNELS = 64
 RAW = (".pcm", ".raw")
-"""How the names of files of raw samples end."""
+"""The suffixes of the names of files with raw samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """The audio of a file. ``format``: that of the pieces, which have one channel."""
+    """The audio of a file. ``format`` describes the pieces, which have one channel."""
 
     format: AudioFormat
     data: memoryview
@@ -35,11 +36,11 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
-        """How long it is."""
+        """The duration."""
         return len(self.data) // (self.channels * self.sample_bytes) / self.format.rate
 
     def pieces(self) -> Iterator[bytes]:
-        """Its samples, in pieces of a quarter of a second."""
+        """The samples, in pieces of a quarter of a second."""
         step = int(self.format.rate * _PIECE_S) * self.channels * self.sample_bytes
         whole = len(self.data) - len(self.data) % (self.channels * self.sample_bytes)
         for first in range(0, whole, step):
@@ -54,7 +55,7 @@ class Recording:
         channels = [values[index :: self.channels] for index in range(self.channels)]
         if self.floats:
             return _bytes(array("f", [sum(frame) / self.channels for frame in zip(*channels, strict=True)]))
-        # A sample of 8 bits grows to 16, and those of 24 and 32 shrink.
+        # Samples of 8 bits are widened to 16 bits; samples of 24 and 32 bits are narrowed.
         scale = 256 ** (_PCM16_BYTES - self.sample_bytes) / self.channels
         return _bytes(array("h", [int(sum(frame) * scale) for frame in zip(*channels, strict=True)]))
 
@@ -82,7 +83,7 @@ def _bytes(values: array[float] | array[int]) -> bytes:
 
 
 def read_recording(data: bytes, *, name: str, rate: int = SAMPLE_RATE) -> Recording:
-    """The recording in a file. ``rate``: that of raw samples.
+    """The recording in a file. ``rate`` is the sample rate of raw samples.
 
     :raises ApiError: ``unsupported_media_type`` or ``invalid_audio``.
     """

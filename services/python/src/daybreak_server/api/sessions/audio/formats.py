@@ -1,7 +1,8 @@
-"""Turns the frames of a client into the audio of a journal: any accepted format to 16-bit PCM at 16 kHz.
+"""Converts the frames of a client, in any accepted format, into the audio of a journal, 16-bit PCM at 16 kHz.
 
-A :class:`Converter` belongs to one connection. It keeps what a frame leaves over: a part of a sample, and the input
-that the resampler still needs. A frame that is refused changes nothing, so the next one takes its place.
+A :class:`Converter` belongs to one connection. Between frames, it keeps an incomplete sample and the input
+that the resampler still needs. A refused frame changes nothing, so the next frame begins at the same
+position.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from daybreak_server.domain.sessions import SAMPLE_BYTES, SAMPLE_RATE
 _FULL_SCALE = 32767
 _LOUDEST_PCM16 = 32768
 _LOUDEST = 8.0
-"""A float beyond this is not a loud sample, but a value of another format."""
+"""A larger float is not a loud sample, but a value of another format."""
 
 
 class Encoding(StrEnum):
@@ -66,8 +67,8 @@ class AudioFormat:
     def position(self, received: int) -> int:
         """Where a client must begin to send, in its own samples, if the journal has ``received`` samples.
 
-        Audio before that is never needed again. It is a position at which a resampler may begin, and early enough that
-        the samples from ``received`` on do not depend on what came before.
+        The server never needs the audio before this position again. A resampler may begin at this position,
+        and it is early enough that the samples from ``received`` on do not depend on earlier audio.
         """
         up, down = ratio(self.rate)
         return max(0, received // up - warm_up(self.rate)) * down
@@ -79,7 +80,8 @@ def invalid_audio(message: str) -> ApiError:
 
 
 class Converter:
-    """Converts the frames of one connection. ``position``: that of the next output sample in the journal."""
+    """Converts the frames of one connection. ``position`` is the position of the next output sample in the
+    journal."""
 
     def __init__(self, form: AudioFormat, *, received: int = 0) -> None:
         self.format = form
@@ -90,7 +92,8 @@ class Converter:
         self._resampler = None if form.rate == SAMPLE_RATE else Resampler(form.rate, start=self.send_from)
 
     def feed(self, frame: bytes) -> bytes:
-        """The audio that the frame completes. :raises ApiError: ``invalid_audio``; nothing has changed then."""
+        """The audio that the frame completes. :raises ApiError: ``invalid_audio``; the converter has not
+        changed then."""
         data = self._rest + frame if self._rest else frame
         whole = len(data) - len(data) % self.format.encoding.size
         if self.format.encoding is Encoding.PCM16:
@@ -128,7 +131,7 @@ def _array(kind: str, data: bytes) -> array[float]:
 
 
 def _packed(samples: Sequence[float]) -> bytes:
-    """Samples as 16-bit PCM; those that are too loud are clipped."""
+    """Samples as 16-bit PCM. Samples that are too loud are clipped."""
     rounded = array("h", [max(-32768, min(32767, round(value))) for value in samples])
     if sys.byteorder == "big":
         rounded.byteswap()

@@ -1,14 +1,14 @@
 """Resamples a stream to 16 kHz, piece by piece, with a polyphase filter.
 
-The rates are to each other as ``up`` to ``down``. Output sample ``n`` lies at input position ``n * down / up``. Its
-value is the sum over the input samples around that position, each times the value of a windowed sinc. Only ``up``
-different distances occur between an output sample and the grid of the input, so the weights are computed once for
-each of them, a *phase*. The filter looks as far ahead as back, so positions keep their meaning: nothing is shifted in
-time.
+The ratio of the output rate to the input rate is ``up / down``. Output sample ``n`` lies at input position
+``n * down / up``. Its value is the sum over the input samples around that position, each times the value of a
+windowed sinc. An output sample can have only ``up`` different distances from the grid of the input. Each
+distance is a *phase*, whose weights are computed once. The filter is symmetric, so it does not shift the
+audio in time.
 
-A resampler may begin at any position that is a multiple of ``down``. Its first output samples then miss the input
-before that position. ``warm_up`` says how much earlier it must begin, so that the output from a given position on is
-the same as that of a resampler that began at 0.
+A resampler may begin at any position that is a multiple of ``down``. Its first output samples then lack the
+input before that position. ``warm_up`` says how much earlier a resampler must begin, so that its output from
+a given position on equals the output of a resampler that began at 0.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from operator import mul
 from daybreak_server.domain.sessions import SAMPLE_RATE
 
 _CROSSINGS = 10
-"""Zero crossings of the sinc on each side. More would make the transition band narrower, and the filter slower."""
+"""Zero crossings of the sinc on each side. More of them make the transition band narrower, but the filter
+slower."""
 _PASSED = 0.90
-"""The part of the narrower of both bands that the filter passes."""
+"""The share of the narrower band that the filter passes."""
 _KAISER_BETA = 7.0
 
 
@@ -84,7 +85,7 @@ class Resampler:
         self._phase = 0
 
     def push(self, samples: Sequence[float]) -> list[float]:
-        """The output samples that ``samples`` complete."""
+        """The output samples that can be computed once ``samples`` have arrived."""
         held = self._input
         held.extend(samples)
         up, down, weights, taps = self._up, self._down, self._weights, 2 * self._half
@@ -101,11 +102,11 @@ class Resampler:
         return output
 
     def finish(self) -> list[float]:
-        """The last output samples: the input is followed by silence."""
+        """The last output samples, as if silence followed the input."""
         return self.push([0.0] * self._half)
 
 
 def warm_up(rate: int) -> int:
-    """How many blocks of ``down`` input samples the output needs before it is right."""
+    """The number of blocks of ``down`` input samples after which the output is exact."""
     up, down = ratio(rate)
     return 0 if rate == SAMPLE_RATE else math.ceil(half_width(up, down) / down) + 1

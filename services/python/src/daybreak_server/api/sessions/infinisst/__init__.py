@@ -1,1 +1,5 @@
-"""The HTTP API of InfiniSST: of its serving system, and of its scheduler."""
+"""The HTTP APIs of InfiniSST, so that its clients work with Daybreak unchanged.
+
+InfiniSST is a system for simultaneous translation of unbounded speech. It has two APIs: one of its serving system, and
+one of its scheduler.
+"""

@@ -54,7 +54,8 @@ class LoadModel(Fields):
 
 
 class Translate(Fields):
-    """``POST /translate``. ``max_new_tokens`` is accepted; the model bounds its turns itself."""
+    """``POST /translate``. ``max_new_tokens`` is accepted without effect, because the model limits its turns
+    itself."""
 
     user_id: Annotated[str, Field(min_length=1, max_length=100)]
     language_pair: Name

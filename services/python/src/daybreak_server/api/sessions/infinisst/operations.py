@@ -32,11 +32,11 @@ _LIVE = (
     "gather_size",
     "gather_wait_ms",
 )
-"""The settings that ``/ray/configure`` changes, by the names that they have in the pool's section ``sessions``."""
+"""The settings that ``/ray/configure`` changes, with their names in the pool's section ``sessions``."""
 
 
 class Configure(Fields):
-    """``POST /ray/configure``. The limits are those of the settings, which check the values again."""
+    """``POST /ray/configure``. The fields have the limits of the settings, which check the values again."""
 
     pool: str | None = None
     max_batch_size: int | None = None
@@ -77,7 +77,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
 
     @routes.post("/ray/configure", **specs.CONFIGURE)
     async def configure(request: Request, caller: Caller) -> Response:
-        """Change how the groups of a pool form batches. The next batch follows it."""
+        """Change how the groups of a pool form batches, from their next batches on."""
         sent = await read_fields(request, Configure, max_bytes=ctx.services.settings.http.max_body_bytes)
         if not caller.admin:
             raise ApiError(ErrorCode.FORBIDDEN, "Only administrators may change how a pool forms batches.")
@@ -87,7 +87,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
 
     @routes.get("/stats", **specs.STATS)
     async def stats(caller: Caller) -> Response:
-        """What the scheduler of each group has to do."""
+        """The queues of each group's scheduler."""
         entry = service.pools.get()
         overview = await service.store.sessions_overview(entry.name)
         shown = {"queue_sizes": _queue_sizes(overview), **_counts(overview)}
@@ -95,13 +95,13 @@ def add(routes: APIRouter, service: SessionService) -> None:
 
 
 class Configuration:
-    """How the groups of a pool form batches: as the settings say, with an administrator's changes."""
+    """How the groups of a pool form batches: the settings, with an administrator's changes."""
 
     def __init__(self, service: SessionService) -> None:
         self._services = service.ctx.services
 
     async def shown(self, entry: PoolEntry) -> dict[str, Any]:
-        """The values that hold, with those names that InfiniSST has beside ours."""
+        """The present values, with InfiniSST's names beside Daybreak's."""
         values = await self._values(entry)
         return {
             **{name: values[name] for name in _LIVE},
@@ -110,7 +110,7 @@ class Configuration:
         }
 
     async def change(self, entry: PoolEntry, sent: Configure) -> None:
-        """Store changes. :raises ApiError: ``invalid_input``; nothing has changed then."""
+        """Store changes. :raises ApiError: ``invalid_input``; no value has changed then."""
         if sent.load_balance_strategy not in {None, _BALANCE}:
             raise invalid_field(
                 "load_balance_strategy",

@@ -1,7 +1,7 @@
-"""The routes of InfiniSST's scheduler: chunks of audio in requests, one session for each user and pair.
+"""The routes of InfiniSST's scheduler. Requests carry chunks of audio, and each user has one session per language pair.
 
-A user's session is found by the name of its client and its languages, so the requests of a user may reach different
-gateways. A user sends one chunk after the other: the requests of one user at one gateway wait for each other.
+The routes find a user's session by the name of its client and its languages, so the requests of a user may reach
+different gateways. A user sends one chunk after the other, so the requests of one user at one gateway run one by one.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from daybreak_server.api.sessions.service import SessionService
 from daybreak_server.domain.sessions import SAMPLE_RATE, SessionRecord, SessionState
 
 _TURN_S = 2.0
-"""The longest turn of a model: less audio than this may stay without an answer until more comes."""
+"""The longest turn of a model. If less audio than this waits, the model may not answer before more audio
+arrives."""
 _QUIET_S = 0.25
-"""A model that could begin a turn does so sooner than this."""
+"""If a model can begin a turn, it does so within this time."""
 _POLL_S = 0.05
 
 
@@ -93,7 +94,7 @@ class UserSessions:
         raise not_found(f"The user {user[:100]!r} has no open session for {label(pair)}.")
 
     async def translate(self, caller: Principal, sent: Translate) -> dict[str, Any]:
-        """Write the audio, wait until the model has worked off its complete turns, and read the text."""
+        """Write the audio, wait until the model has processed its complete turns, and read the text."""
         lock = self._locks.setdefault((caller.tenant, sent.user_id), asyncio.Lock())
         async with lock:
             return await self._translate(caller, sent)
@@ -102,7 +103,7 @@ class UserSessions:
         record = await self._opened(caller, sent)
         audio = AudioInput(self._service.store, record, AudioFormat(Encoding.FLOAT32))
         before = await self._service.text(record.session.id)
-        await audio.append(array("f", sent.audio_data).tobytes())  # what is too large becomes inf
+        await audio.append(array("f", sent.audio_data).tobytes())  # values that are too large become inf
         if sent.is_final:
             await audio.end()
         try:
@@ -142,7 +143,8 @@ def _client(user: str) -> str:
 
 
 async def _worked_off(audio: AudioInput) -> None:
-    """Wait until the model works on none of the audio that it has, or the session has ended."""
+    """Wait until the model has no more work with the audio that has arrived, or until the session has
+    ended."""
     clock = asyncio.get_running_loop().time
     seen, quiet_since = "", clock()
     while True:

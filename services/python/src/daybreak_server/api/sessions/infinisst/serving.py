@@ -51,7 +51,7 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
 
     @routes.get("/queue_status/{session_id}", **specs.QUEUE_STATUS)
     async def queue_status(session_id: str, caller: Caller) -> Response:
-        """Whether a session waits for a group, and at which place."""
+        """Whether a session waits for a group, and its place in the queue."""
         record = await service.get(session_id, caller)
         position = await _position(service, record)
         return json_response({**shown(record), "queued": position > 0, "queue_position": position})
@@ -95,7 +95,7 @@ def _add_ends(routes: APIRouter, service: SessionService, max_bytes: int) -> Non
 
 
 def shown(record: SessionRecord) -> dict[str, Any]:
-    """The fields of a session that several answers have."""
+    """The fields of a session that several answers share."""
     return {
         "session_id": record.session.id,
         "status": _STATUS[record.state],
@@ -106,7 +106,7 @@ def shown(record: SessionRecord) -> dict[str, Any]:
 
 
 async def _position(service: SessionService, record: SessionRecord) -> int:
-    """The place among the sessions that wait for a group, from 1; 0 if it does not wait."""
+    """The session's place among those that wait for a group, from 1. It is 0 if the session does not wait."""
     if record.state is not SessionState.WAITING:
         return 0
     waiting = [

@@ -1,4 +1,5 @@
-"""``WS /wss/{session_id}``: samples in, text out, ``EOF`` and ``PROCESSING_COMPLETE``."""
+"""Serves ``WS /wss/{session_id}``. The client sends samples and then ``EOF``; the server sends text and then
+``PROCESSING_COMPLETE``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A connection to ``/v1/realtime``: opens the session behind it, and passes audio in and events out.
+"""Serves a connection to ``/v1/realtime``: opens its session, writes the client's audio, and sends events.
 
-The dialect is chosen by the client's first ``session.update``. From then on, a :class:`Dialect` interprets the client's
-events and writes the server's. The connection knows no dialect: it has the operations that they share.
+The client's first ``session.update`` chooses the dialect. From then on, a :class:`Dialect` interprets the client's
+events and writes the server's events. The connection has the operations that all dialects share.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a client wants of its session."""
+    """The session that a client requests."""
 
     model: str | None
     source: str | None
@@ -45,7 +45,7 @@ class Wanted:
 
 
 class Dialect(Protocol):
-    """How a client and the server talk."""
+    """The protocol that a client and the server use."""
 
     ends_connection: bool
     """Whether the connection ends with its session; otherwise the client may begin another one."""
@@ -107,7 +107,8 @@ class Connection:
         await self._socket.send_text(json.dumps(event, ensure_ascii=False))
 
     def configure(self, wanted: Wanted) -> None:
-        """What the session will be. :raises ApiError: if there is no such pool, pair or rate, or it has begun."""
+        """Set the fields of the session. :raises ApiError: if there is no such pool, pair or rate, or the
+        session has begun."""
         AudioFormat.parse(Encoding.PCM16, wanted.rate)
         pool = self._service.pools.get(wanted.model)
         self._service.pools.languages[pool.name].find(wanted.source, wanted.target)
@@ -156,7 +157,8 @@ class Connection:
         finally:
             await cancel_and_wait(*self._tasks)
             if self.audio is not None:
-                # Nobody can continue a session of this interface, so it must not take up room until it is idle.
+                # No client can continue a session of this interface, so it must not keep its place until it
+                # is idle.
                 with suppress(StoreError):
                     await self._service.store.close_session(self.audio.record.session.id)
 
@@ -211,7 +213,8 @@ def _parse(frame: bytes | str) -> Json:
 
 
 def member(event: Json, *path: str) -> Any:
-    """A field inside objects; ``None`` if an object on the way is missing. :raises ApiError: if one is no object."""
+    """A field in nested objects; ``None`` if one of them is missing. :raises ApiError: if one of them is not
+    an object."""
     found: Any = event
     for index, name in enumerate(path):
         if found is None:
@@ -223,7 +226,7 @@ def member(event: Json, *path: str) -> Any:
 
 
 def text_of(event: Json, *path: str) -> str | None:
-    """A field that is a text or absent. :raises ApiError: if it is something else."""
+    """A field that is a text or absent. :raises ApiError: if it has another type."""
     found = member(event, *path)
     if found is not None and not isinstance(found, str):
         raise invalid_field(".".join(path), f"{'.'.join(path)} must be a text.")
@@ -231,5 +234,5 @@ def text_of(event: Json, *path: str) -> str | None:
 
 
 def unknown_event(kind: str, known: str) -> ApiError:
-    """The client has sent an event that the dialect does not have."""
+    """The error for an event that the dialect does not have."""
     return ApiError(ErrorCode.INVALID_INPUT, f"There is no event {kind[:60]!r}. The events are: {known}.")

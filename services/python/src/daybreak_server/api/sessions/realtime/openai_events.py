@@ -1,4 +1,4 @@
-"""What OpenAI's two dialects share: their errors, the first event, and the fields of a session."""
+"""The parts that OpenAI's two dialects share: their errors, the first event, and the fields of a session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE = 24_000
 
 
 class OpenAIDialect:
-    """A dialect of OpenAI. On its own, it is the dialect before the first ``session.update``."""
+    """A dialect of OpenAI. Without a subclass, it is the dialect before the first ``session.update``."""
 
     ends_connection = True
     kind = "transcription"
@@ -51,7 +51,7 @@ class OpenAIDialect:
         await self.connection.send("error", error=shown)
 
     async def send_failure(self, event: SessionEvent) -> None:
-        """Send why a session ended before its input did."""
+        """Send the reason if a session ended before its input did."""
         error = event.data.get("error") or {}
         shown = {
             "type": "server_error",

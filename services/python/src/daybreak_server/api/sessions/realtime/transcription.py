@@ -1,9 +1,10 @@
-"""OpenAI's dialect of transcription sessions: items, each with its deltas and its whole text.
+"""OpenAI's dialect of transcription sessions. A session has items, each with its deltas and its whole text.
 
-With ``turn_detection``, which is the default, an item is a sentence as the model finds it. With ``null``, the client
-makes items: what it appends between two commits. Then the model must finish an item although no silence follows it,
-so each commit adds silence. An item is complete when the model has heard enough of that silence, and all events up to
-that point have been sent; or when text comes that rests on later audio.
+With ``turn_detection`` (the default), the model decides where a sentence ends, and each sentence is an item. With
+``null``, the audio that the client appends between two commits is an item. The model must finish such an item although
+no silence follows it, so each commit adds silence. An item is complete in one of two cases: when the model has
+processed enough of that silence and all events up to that point have been sent, or when text arrives that is based on
+later audio.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from daybreak_server.domain.sessions import SAMPLE_RATE, SessionEnd, SessionEven
 from daybreak_server.ports.store_errors import StoreError
 
 SILENCE_S = 2.5
-"""How much silence a commit adds: a turn of the model lasts up to 2 s, and it finishes its words within half a
-second."""
+"""How much silence a commit adds. A turn of the model lasts up to 2 s, and the model finishes its words
+within half a second."""
 _HEARD_S = 0.5
 _POLL_S = 0.1
 _TEXT = "conversation.item.input_audio_transcription"
@@ -125,7 +126,7 @@ class TranscriptionDialect(OpenAIDialect):
         )
 
     async def _watch(self) -> None:
-        """Complete committed items as soon as the model has heard them to their ends."""
+        """Complete each committed item as soon as the model has processed all of it."""
         while len(self._items) > 1 and (audio := self.connection.audio) is not None:
             try:
                 record = await audio.refresh()

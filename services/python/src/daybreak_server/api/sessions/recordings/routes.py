@@ -1,4 +1,5 @@
-"""The routes of recordings. A ``model`` that is no pool for sessions is served as all other models are."""
+"""The routes of recordings. If ``model`` is not a pool of kind ``sessions``, the request is served like any
+other request."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def add(routes: APIRouter, ctx: Dependencies) -> None:
 
     @routes.post(TRANSLATIONS, **specs.recording("translation"))
     async def translations(request: Request, caller: Caller) -> Response:
-        """Translate a recording, as OpenAI does, into any language that the model has."""
+        """Translate a recording, as OpenAI does, into any language that the model supports."""
         return await found[TRANSLATIONS](request, caller)
 
 
@@ -96,5 +97,5 @@ class Recordings:
         except TimeoutError as exc:
             raise ApiError(
                 ErrorCode.DEADLINE_PASSED,
-                "The recording was not worked off in time. Send a shorter one, or use stream=true.",
+                "The recording was not processed in time. Send a shorter one, or use stream=true.",
             ) from exc

@@ -1,4 +1,5 @@
-"""Runs a recording through a session: audio in as fast as the model takes it, events out."""
+"""Runs a recording through a session. It sends audio as fast as the model can process it, and yields
+events."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ class RecordingRun:
             raise self._error or _failure(data)
 
     async def _feed(self) -> None:
-        """Write the recording. If that fails, end the session, so that its last event comes."""
+        """Write the recording. If that fails, end the session, so that the reader of its events gets the last
+        one."""
         audio = AudioInput(self._service.store, self._record, self.wanted.recording.format)
         try:
             for piece in self.wanted.recording.pieces():
@@ -110,7 +112,7 @@ class StreamedText(Response):
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events, and end the session if the client goes away."""
+        """Send the events, and end the session if the client disconnects."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await until_disconnect(receive, self._send_all(send))
 

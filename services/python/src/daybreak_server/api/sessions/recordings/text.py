@@ -48,7 +48,7 @@ class RecordingText:
                 return json_response({**verbose, "text": self.text, "usage": self.usage()})
 
     def usage(self) -> dict[str, Any]:
-        """How much audio the text is of."""
+        """The duration of the audio of the text."""
         return {"type": "duration", "seconds": round(self.duration_s, 3)}
 
     def _verbose(self) -> dict[str, Any]:

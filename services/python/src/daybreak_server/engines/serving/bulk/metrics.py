@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from daybreak_server.engines.rank.rank_metrics import harmless
+from daybreak_server.engines.common.rank_metrics import harmless
 from daybreak_server.observability import request_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, NoMeter
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from daybreak_server.engines.rank.artifacts import BLOB_STALL_S
-from daybreak_server.engines.rank.heartbeat import Heartbeat
+from daybreak_server.engines.common.artifacts import BLOB_STALL_S
+from daybreak_server.engines.common.heartbeat import Heartbeat
 from daybreak_server.engines.serving.bulk.jsonl import Line, read_lines
 from daybreak_server.engines.serving.bulk.ledger import Ledger, fingerprint_of, resumed
 from daybreak_server.engines.serving.bulk.metrics import BulkMetrics

@@ -25,13 +25,13 @@ from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.log_context import inherited
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import Failed
+from daybreak_server.engines.common.heartbeat import Heartbeat
+from daybreak_server.engines.common.lease_renewer import HeldLease
+from daybreak_server.engines.common.progress import PhaseEta
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.gang.leader import LeaderLoop
 from daybreak_server.engines.gang.task_leases import TaskLeases
-from daybreak_server.engines.rank.heartbeat import Heartbeat
-from daybreak_server.engines.rank.lease_renewer import HeldLease
-from daybreak_server.engines.rank.progress import PhaseEta
 from daybreak_server.engines.serving.bulk.metrics import BulkMetrics
 from daybreak_server.engines.serving.bulk.run import BulkRun
 from daybreak_server.engines.serving.bulk.source import Limits

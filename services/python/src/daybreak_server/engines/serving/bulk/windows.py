@@ -1,15 +1,16 @@
-"""Computes the lines of a file in windows: groups of consecutive lines.
+"""Computes the lines of a file in windows, which are runs of consecutive lines.
 
 Two windows are computed at once, so the device has work from one of them while the other is read, tokenised or
-written. The results come in the order of the file.
+written. ``results`` yields the results in the order of the file.
 
-While a window is awaited, ``results`` yields ``None`` now and then, but only if the workload has shown that batches
-end. The caller passes that on as a step. So a task that gets no batch for a while, because requests take all of them,
-is no stall; a model that hangs is one. And a request to cancel is seen without waiting for the window.
+While ``results`` waits for a window, it yields ``None`` now and then, but only if batches have ended since. The caller
+reports each ``None`` as a step. So the watchdog sees a difference between a task that gets no batch because requests
+take all of them, which does not count as a stall, and a model that hangs. The caller also sees a cancel without
+waiting for the window.
 
-An error of the model concerns a whole window at first. The window is then computed again in halves, and so on, until a
-line is alone; if that line fails, it gets the error as its result. If every line of a window fails, it is not the
-lines' fault, and the attempt fails.
+An error of the model at first fails the whole window. The window is then computed again in halves, and so on, until a
+window has a single line. If that line fails, its result is the error. If every line of a window fails, the lines are
+not the cause, and the attempt fails.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ _WAIT_S = 0.25
 
 Result = Mapping[str, Any] | LineError
 Compute = Callable[[Sequence[Any], Callable[[], bool]], Sequence[Result]]
-"""Computes the values of some lines; the second argument is asked whether nobody needs them any more."""
+"""Computes the values of some lines. The second argument returns true once the values are no longer
+needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Lines that follow each other, with the result of each."""
+    """Consecutive lines, with the result of each."""
 
     lines: Sequence[Line]
     results: Sequence[Result]
@@ -50,7 +52,7 @@ class Window:
 def windows_of(
     lines: Iterator[Line], *, most: int = WINDOW_LINES, most_bytes: int = WINDOW_BYTES
 ) -> Iterator[list[Line]]:
-    """The lines in groups of at most ``most`` lines and about ``most_bytes``."""
+    """The lines in windows of at most ``most`` lines and about ``most_bytes``."""
     window: list[Line] = []
     size = 0
     for line in lines:

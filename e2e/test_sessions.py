@@ -1,0 +1,178 @@
+"""Pools of streaming sessions scale by their open sessions, from no pods and back, while their clients speak.
+
+The pool ``talks`` has the simulated model, which shows any audio or text that is lost. The pool ``speech`` has the tiny
+speech model; its client runs in the cluster, and reaches the gateways through their Service.
+
+The tests follow one another, so that each finds the sessions as the one before has left them. Each also runs alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from daybreak.wire.pools import PoolSessions
+from daybreak_server.workloads.speech.clips import clips
+from e2e.speakers import Audience
+from testkit.kubernetes.deployment import GATEWAY_PORT, NAME, WAKE_S, Deployment
+from testkit.kubernetes.values import pool
+from testkit.kubernetes.waiting import wait_until
+from testkit.log import log
+
+pytestmark = pytest.mark.core
+
+TALKS, SPEECH = "talks", "speech"
+TARGET_LOAD = 3
+MOST = 4
+"""How many sessions a group of `talks` holds: one more than it should have."""
+SPEAKERS = 2 * TARGET_LOAD
+CLIP = clips()[0]
+CLIENT = "speaker"
+SPEAK = (
+    "exec daybreak speak --pool speech --to German "
+    '"$(python -c "from daybreak_server.workloads.speech.clips import clips; print(clips()[0].path)")"'
+)
+MOVE_S = 90.0
+
+
+def sessions_pool(workload: str, **values: Any) -> dict[str, Any]:
+    """A pool that holds sessions. ``values``: its own ones."""
+    return {
+        **pool(workload, ranks=1, hosts=1, idle={"mode": "cluster", "afterSeconds": 5}),
+        "kind": "sessions",
+        **values,
+    }
+
+
+def pools() -> dict[str, Any]:
+    """Turns of another length would make another text, so the groups of `talks` never degrade."""
+    talks = sessions_pool("simulated-speech", targetLoad=TARGET_LOAD, drainSeconds=60)
+    talks["settings"] = {
+        **talks["settings"],
+        "options": {"max_sessions": MOST},
+        "sessions": {"max_latency_multiplier": 1, "lag_limit_ms": 600_000},
+    }
+    return {TALKS: talks, SPEECH: sessions_pool("speech", maxGroups=1)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The pool `talks` and its speakers."""
+
+    deployment: Deployment
+    audience: Audience
+
+    def sessions(self) -> PoolSessions:
+        """What the pool says about its sessions."""
+        found = self.deployment.client.pool(TALKS).sessions
+        assert found is not None
+        return found
+
+    def fill(self) -> None:
+        """Open sessions, as many as two groups should have, and wait until two groups serve them."""
+        self.audience.grow(SPEAKERS)
+        speakers = self.audience.all
+        self.audience.wait_for_texts(speakers, 1, timeout_s=WAKE_S, what="text of every session")
+        by_group = self.audience.by_group()
+        log(f"  sessions by group: { {group: len(held) for group, held in by_group.items()} }")
+        assert len(by_group) == 2
+
+
+@pytest.fixture(scope="module")
+def stage(deployment: Deployment) -> Iterator[Stage]:
+    """Adds the pools to the shared installation, where they stay, and starts the client in the cluster."""
+    deployment.release.upgrade({**deployment.values, "pools": {**deployment.values["pools"], **pools()}})
+    deployment.kube.create([deployment.release.client_pod(CLIENT, ["sh", "-c", SPEAK])])
+    gateway = deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT)
+    audience = Audience(gateway.url, TALKS)
+    yield Stage(deployment, audience)
+    audience.close()
+
+
+def test_sessions_that_open_at_zero_are_served_after_the_wake(stage: Stage) -> None:
+    """One more session than a group should have asks for a second group. What is said during a wake is not lost."""
+    deployment, audience = stage.deployment, stage.audience
+    deployment.wait_for_zero(TALKS, head=False)
+    audience.grow(TARGET_LOAD)
+    assert {speaker.opened_as for speaker in audience.all} == {"waiting"}
+    assert (stage.sessions().open, deployment.client.pool(TALKS).groups_needed) == (TARGET_LOAD, 1)
+    audience.wait_for_texts(audience.all, 1, timeout_s=WAKE_S, what="text of every session")
+    assert deployment.replicas_wanted(TALKS) == 1
+    assert len(deployment.groups(TALKS)) == 1
+    audience.grow(TARGET_LOAD + 1)
+    wait_until(lambda: deployment.replicas_wanted(TALKS) == 2, timeout_s=60, what="a second group wanted")
+    stage.fill()
+    for speaker in audience.all:
+        speaker.assert_exact()
+
+
+def test_no_session_breaks_when_the_pod_of_its_group_is_killed(stage: Stage) -> None:
+    """The other group takes what it has room for, and a new group the rest. Connections stay open, texts stay exact."""
+    deployment, audience = stage.deployment, stage.audience
+    stage.fill()
+    (victim, orphans), (other, kept) = audience.by_group().items()
+    before = {speaker: speaker.attempts for speaker in audience.all}
+    (pod,) = next(group.hosts or [] for group in deployment.client.pool(TALKS).groups if group.id == victim)
+    log(f"  killing {pod} of {victim}, which has {len(orphans)} sessions; {other} stays")
+    deployment.kube.delete_pod(pod, force=True)
+    wait_until(
+        lambda: all(speaker.attempts > before[speaker] for speaker in orphans),
+        timeout_s=WAKE_S,
+        what="new groups of all sessions that the killed group had",
+    )
+    audience.wait_for_texts(audience.all, 3, timeout_s=30, what="more text of every session")
+    by_group = audience.by_group()
+    log(f"  sessions by group: { {group: len(held) for group, held in by_group.items()} }")
+    assert victim not in by_group
+    assert set(kept) < set(by_group[other]), "the group that stayed took sessions of the killed one"
+    assert all(speaker.attempts == before[speaker] for speaker in kept), (
+        "its own sessions stayed where they were"
+    )
+    for speaker in audience.all:
+        speaker.assert_exact()
+
+
+def test_scale_down_moves_the_sessions_of_the_group_with_fewer_of_them(stage: Stage) -> None:
+    """Half of the sessions end, so one of two groups is enough. The session that moves loses nothing."""
+    deployment, audience = stage.deployment, stage.audience
+    stage.fill()
+    (fuller, its), (emptier, others) = audience.by_group().items()
+    audience.stop([*its[TARGET_LOAD - 1 :], *others[1:]])
+    staying, (moving,) = its[: TARGET_LOAD - 1], others[:1]
+    before = {speaker: speaker.attempts for speaker in audience.all}
+    assert stage.sessions().open == TARGET_LOAD
+    log(f"  {fuller} has {len(staying)} sessions, and {emptier} has 1")
+    wait_until(lambda: moving.group == fuller, timeout_s=MOVE_S, what=f"the move from {emptier} to {fuller}")
+    wait_until(
+        lambda: len(deployment.kube.workers(TALKS)) == 1, timeout_s=MOVE_S, what="the removal of one group"
+    )
+    assert deployment.groups(TALKS) == [fuller]
+    assert moving.attempts == before[moving] + 1
+    assert all(speaker.attempts == before[speaker] for speaker in staying)
+    audience.wait_for_texts(audience.all, 3, timeout_s=30, what="more text of every session")
+
+
+def test_without_sessions_the_pool_returns_to_zero(stage: Stage) -> None:
+    """Each session has the text of one that nothing has disturbed."""
+    stage.audience.grow(1)
+    stage.audience.close()
+    assert stage.sessions().open == 0
+    stage.deployment.wait_for_zero(TALKS, head=False)
+
+
+def test_speech_is_translated_from_zero_for_a_client_in_the_cluster(stage: Stage) -> None:
+    """`daybreak speak` in a pod reaches a gateway through the Service, and waits for the tiny model's wake."""
+    kube = stage.deployment.kube
+    ended = wait_until(
+        lambda: kube.phase(CLIENT) in {"Succeeded", "Failed"} and kube.phase(CLIENT),
+        timeout_s=WAKE_S,
+        what=f"the end of the pod {CLIENT}",
+    )
+    output = kube.log(CLIENT, "test")
+    log(f"  {output.strip()!r}")
+    assert ended == "Succeeded", output
+    assert CLIP.references["de"] in output.splitlines()
+    stage.deployment.wait_for_zero(SPEECH, head=False)

@@ -1,0 +1,57 @@
+"""What a rank measures of a workload that computes requests in batches. None of the calls ever raises."""
+
+from __future__ import annotations
+
+from daybreak_server.engines.common.rank_metrics import harmless
+from daybreak_server.observability import batch_catalogue as catalogue
+from daybreak_server.ports.metrics import Meter
+
+HIT = "hit"
+MISS = "miss"
+
+
+class BatchMetrics:
+    """The metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``: what a workload's ``BatchMeter`` becomes."""
+
+    def __init__(self, meter: Meter, *, pool: str) -> None:
+        self._meter = meter
+        self._pool = pool
+
+    @harmless
+    def begin(self) -> None:
+        """Failures and refusals begin with 0, so that the rate of the first one is known."""
+        for metric in (catalogue.RANK_BATCH_FAILURES, catalogue.RANK_BATCH_REFUSED):
+            self._meter.counter(metric, self._pool).inc(0)
+
+    @harmless
+    def batch(self, items: int, seconds: float) -> None:
+        """A batch of ``items`` items took ``seconds``."""
+        self._meter.histogram(catalogue.RANK_BATCH_SIZE, self._pool).observe(items)
+        self._meter.histogram(catalogue.RANK_BATCH, self._pool).observe(seconds)
+
+    @harmless
+    def waited(self, seconds: float) -> None:
+        """An item that a caller waits for has waited ``seconds`` for its batch."""
+        self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
+
+    @harmless
+    def failed(self) -> None:
+        """A batch has raised an error."""
+        self._meter.counter(catalogue.RANK_BATCH_FAILURES, self._pool).inc(1)
+
+    @harmless
+    def refused(self) -> None:
+        """A request was refused, because too many items wait."""
+        self._meter.counter(catalogue.RANK_BATCH_REFUSED, self._pool).inc(1)
+
+    @harmless
+    def waiting(self, items: int) -> None:
+        """``items`` items wait for a batch now."""
+        self._meter.gauge(catalogue.RANK_BATCH_WAITING, self._pool).set(items)
+
+    @harmless
+    def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
+        """``hits`` items were found in the cache and ``misses`` were not. The cache has ``size_bytes`` now."""
+        for outcome, count in ((HIT, hits), (MISS, misses)):
+            self._meter.counter(catalogue.RANK_CACHE_LOOKUPS, self._pool, outcome).inc(count)
+        self._meter.gauge(catalogue.RANK_CACHE_BYTES, self._pool).set(size_bytes)

@@ -1,0 +1,289 @@
+"""Passes one request to an engine and its answer to the client, part by part and no faster than the client reads.
+
+A request names its model in the header ``Daybreak-Model``, or in the field ``model`` of its JSON body. With the header,
+a request that is refused is refused before its body is read.
+
+If the client goes away or the deadline passes, the connection to the engine is closed, so that the engine stops working
+on the request. After the first byte of an answer, an error can only cut the answer off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from daybreak.wire.workers import MODEL_HEADER
+from daybreak_server.api.errors import ApiError
+from daybreak_server.api.http.request_body import header
+from daybreak_server.api.routing.forwarding import GROUP_HEADER, Header, forwarded_headers
+from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
+from daybreak_server.api.routing.request_body import (
+    BufferedBytes,
+    BuffersFullError,
+    ClientGoneError,
+    ForwardedBody,
+)
+from daybreak_server.model_worker.engine import Engine
+from daybreak_server.model_worker.refusals import BROKE_HEADER, REFUSED_HEADER, RequestFailedError
+from daybreak_server.model_worker.supervisor import Refusal, Supervisor
+from daybreak_server.ports.upstreams import (
+    AnswerCutOffError,
+    NoAnswerError,
+    UnreachableError,
+    UpstreamAnswer,
+    UpstreamRequest,
+    Upstreams,
+)
+from daybreak_server.settings.workers import WorkerSettings
+
+_log = logging.getLogger(__name__)
+CLIENT_GONE = 499
+"""The status of a request whose client did not wait for the answer."""
+MAX_STALE = 3
+"""How many idle connections that turn out to be closed are replaced before it counts as a failure of the engine."""
+DEADLINE_HEADER = b"daybreak-deadline-s"
+MAX_BODY_BYTES = 256 << 20
+"""Gateways have smaller limits of their own."""
+MAX_BUFFERED_BYTES = 512 << 20
+"""Of all bodies that are kept in memory at the same time."""
+BUFFER_BYTES = 1 << 20
+"""A body of up to this size can be sent again to an engine that has just closed an idle connection, and it may name
+the model itself."""
+_MODEL = MODEL_HEADER.lower().encode()
+_OWN_HEADERS = frozenset({_MODEL, b"daybreak-session"})
+_MESSAGES = {
+    Refusal.BUSY: "All engines of the model {alias} on this worker have as many requests as they take. Retry.",
+    Refusal.STARTING: "The model {alias} is starting on this worker. Retry later.",
+    Refusal.FAILED: "The engine of the model {alias} has failed on this worker, and starts again. Retry later.",
+    Refusal.DRAINING: "This worker takes no more requests for the model {alias}. Send it to another one.",
+    Refusal.OTHER: "The worker that the request is for has left, and another one has its address.",
+    Refusal.UNKNOWN: "This worker does not run the model {alias}.",
+}
+
+
+class Proxy:
+    """Answers the requests of one worker for its models."""
+
+    def __init__(
+        self, *, worker: str, supervisor: Supervisor, upstreams: Upstreams, settings: WorkerSettings
+    ) -> None:
+        self.draining = False
+        """Whether all requests are refused, because the worker ends."""
+        self._worker = worker
+        self._supervisor = supervisor
+        self._upstreams = upstreams
+        self._timeout_s = settings.timeout_s
+        self._token = settings.token
+        self._in_memory = BufferedBytes(MAX_BUFFERED_BYTES)
+        self._watch_timer = WatchTimer()
+
+    async def answer(self, request: Request) -> Response:
+        """The response to a request."""
+        watch: ClientWatch | None = None
+        try:
+            deadline = asyncio.get_running_loop().time() + self._seconds_left(request)
+            watch = ClientWatch(request.receive, deadline=deadline, timer=self._watch_timer)
+            return await self._answer(request, watch)
+        except BaseException as exc:
+            if watch is not None:
+                watch.stop()
+            if isinstance(exc, ClientGoneError) or (isinstance(exc, TimeoutError) and watch and watch.gone):
+                return Response(status_code=CLIENT_GONE)
+            if isinstance(exc, TimeoutError):
+                exc = RequestFailedError(
+                    504, "deadline_passed", "The deadline passed before the answer began."
+                )
+            if isinstance(exc, ApiError):
+                exc = RequestFailedError(exc.status, exc.code, exc.detail)
+            if isinstance(exc, RequestFailedError):
+                return exc.response()
+            raise
+
+    async def _answer(self, request: Request, watch: ClientWatch) -> Response:
+        meant_for = header(request, GROUP_HEADER)
+        if meant_for is not None and meant_for.partition("/")[0] != self._worker:
+            raise _refused(Refusal.OTHER, "")
+        body = ForwardedBody(request, max_bytes=MAX_BODY_BYTES, in_memory=self._in_memory)
+        try:
+            return await self._answer_with(request, watch, body)
+        except BuffersFullError as exc:
+            raise RequestFailedError(
+                503, "queue_full", "The worker has no memory for the body of this request. Retry later."
+            ) from exc
+        finally:
+            body.drop()
+
+    async def _answer_with(self, request: Request, watch: ClientWatch, body: ForwardedBody) -> Response:
+        alias = header(request, _MODEL)
+        if alias is None:
+            async with watch.block():
+                await body.read_beginning(BUFFER_BYTES)
+            alias = _model_in(body)
+        engine = self._choose(alias)
+        engine.begin()
+        try:
+            if not body.buffered and not body.complete:
+                async with watch.block():
+                    await body.read_beginning(BUFFER_BYTES)
+            if body.complete:
+                watch.start()
+            async with watch.block():
+                answer = await self._send(engine, self._forwarded(request, body))
+            if body.complete:
+                watch.start()
+        except BaseException:
+            engine.end()
+            raise
+        return _EngineAnswer(answer, watch, alias=alias, ended=engine.end)
+
+    def _choose(self, alias: str) -> Engine:
+        found = Refusal.DRAINING if self.draining else self._supervisor.choose(alias)
+        if isinstance(found, Refusal):
+            raise _refused(found, alias)
+        return found
+
+    async def _send(self, engine: Engine, request: UpstreamRequest) -> UpstreamAnswer:
+        """Send the request, again if an idle connection turns out to be closed. :raises RequestFailedError:"""
+        stale = 0
+        while True:
+            try:
+                if not engine.endpoint:
+                    raise UnreachableError("it has ended")
+                return await self._upstreams.send(engine.endpoint, request)
+            except UnreachableError as exc:
+                if stale:  # the request may have been the last thing that the engine has seen
+                    raise _broke(engine, exc) from exc
+                raise _refused(Refusal.FAILED, engine.model.alias) from exc
+            except NoAnswerError as exc:
+                stale += 1
+                if exc.stale and request.rest is None and stale <= MAX_STALE:
+                    continue
+                raise _broke(engine, exc) from exc
+            except AnswerCutOffError as exc:
+                raise _broke(engine, exc) from exc
+
+    def _forwarded(self, request: Request, body: ForwardedBody) -> UpstreamRequest:
+        scope = request.scope
+        query: bytes = scope["query_string"]
+        path: bytes = scope.get("raw_path") or scope["path"].encode()
+        headers: list[Header] = [
+            (name, value)
+            for name, value in forwarded_headers(
+                scope["headers"], request_id=header(request, b"x-request-id")
+            )
+            if name not in _OWN_HEADERS and not (self._token is not None and name == b"authorization")
+        ]
+        return UpstreamRequest(
+            method=scope["method"].encode(),
+            target=path.partition(b"?")[0] + (b"?" + query if query else b""),
+            headers=headers,
+            body=body.buffered,
+            rest=body.rest,
+            length=body.length,
+        )
+
+    def _seconds_left(self, request: Request) -> float:
+        stated = header(request, DEADLINE_HEADER)
+        if stated is None:
+            return self._timeout_s
+        try:
+            seconds = float(stated)
+        except ValueError:
+            seconds = math.nan
+        if math.isnan(seconds):
+            raise RequestFailedError(
+                400, "bad_header", "Daybreak-Deadline-S is not a number of seconds, such as 30."
+            )
+        if seconds <= 0:
+            raise RequestFailedError(
+                504, "deadline_passed", "The deadline passed before the request arrived."
+            )
+        return min(seconds, self._timeout_s)
+
+
+class _EngineAnswer(Response):
+    """The answer of an engine, passed on as it arrives."""
+
+    def __init__(
+        self,
+        answer: UpstreamAnswer,
+        watch: ClientWatch,
+        *,
+        alias: str,
+        ended: Callable[[], None],
+    ) -> None:
+        self.status_code = answer.status
+        self.background = None
+        self.body = b""
+        self.raw_headers = [found for found in answer.headers if found[0] != b"date"]
+        self._answer = answer
+        self._watch = watch
+        self._alias = alias
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer. If it breaks off, return without its end, and the server closes the connection."""
+        try:
+            async with self._watch.block():
+                await self._send_all(send)
+        except AnswerCutOffError as exc:
+            _log.warning("model %s: an answer broke off: %s", self._alias, exc)
+        except TimeoutError:
+            if not self._watch.gone:
+                _log.warning("model %s: the deadline of a request cuts its answer off", self._alias)
+        finally:
+            self._watch.stop()
+            self._answer.close()
+            self._ended()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        while True:
+            part = await self._answer.read()
+            more = not self._answer.ended
+            await send({"type": "http.response.body", "body": part, "more_body": more})
+            if not more:
+                return
+
+
+def _model_in(body: ForwardedBody) -> str:
+    """The field ``model`` of a JSON body. :raises RequestFailedError: if there is none."""
+    if body.complete:
+        try:
+            found = json.loads(body.buffered)
+        except ValueError:
+            found = None
+        if isinstance(found, dict) and isinstance(found.get("model"), str):
+            return str(found["model"])
+    raise RequestFailedError(
+        400,
+        "no_model",
+        f"The request does not name its model. Send the header {MODEL_HEADER}, or JSON of at most {BUFFER_BYTES} bytes "
+        "with the field model.",
+    )
+
+
+def _refused(refusal: Refusal, alias: str) -> RequestFailedError:
+    headers = {REFUSED_HEADER: refusal.value}
+    detail = _MESSAGES[refusal].format(alias=alias)
+    if refusal is Refusal.UNKNOWN:
+        return RequestFailedError(404, "model_not_found", detail, headers=headers)
+    return RequestFailedError(503, "not_ready", detail, headers=headers | {"Retry-After": "1"})
+
+
+def _broke(engine: Engine, cause: Exception) -> RequestFailedError:
+    alias = engine.model.alias
+    _log.warning("model %s: its engine gave no answer: %s", alias, cause)
+    return RequestFailedError(
+        502,
+        "engine_failed",
+        f"The engine of the model {alias} gave no answer: {cause}.",
+        headers={BROKE_HEADER: "engine"},
+    )

@@ -1,0 +1,214 @@
+"""Makes the models that run equal to those that the gateway wants, and chooses the replica for each request.
+
+A replica is known by what it runs: alias, source, engine, args and GPUs. :meth:`Supervisor.apply` starts a replica for
+each model that is wanted and not running, and drains each replica that is not wanted. A new replica waits until those
+that leave its GPUs have ended, because both would not fit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from daybreak.wire import AssignedModel, WorkerModel, WorkerModelState
+from daybreak_server.model_worker.engine import Engine
+from daybreak_server.model_worker.engine_process import Launcher
+from daybreak_server.model_worker.gpus import environment_of
+from daybreak_server.ports.upstreams import Upstreams
+from daybreak_server.settings.rules.engine_command import words_of
+from daybreak_server.settings.workers import EngineSettings, WorkerSettings
+
+_log = logging.getLogger(__name__)
+
+
+class Refusal(StrEnum):
+    """Why no replica takes a request now: the value of the header ``Daybreak-Refused``."""
+
+    BUSY = "busy"
+    STARTING = "starting"
+    FAILED = "failed"
+    DRAINING = "draining"
+    OTHER = "other"
+    """The request is for another worker, which had this address before."""
+    UNKNOWN = "unknown"
+    """The worker does not run the model."""
+
+
+class Supervisor:
+    """The replicas of one worker."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        upstreams: Upstreams,
+        machine_has_gpus: bool,
+        changed: Callable[[], None],
+    ) -> None:
+        """Prepare. ``changed`` is called when the state of a replica has changed."""
+        self._settings = settings
+        self._upstreams = upstreams
+        self._machine_has_gpus = machine_has_gpus
+        self._changed = changed
+        self._running: dict[Engine, asyncio.Task[None]] = {}
+        self._unknown: list[AssignedModel] = []
+        self._draining = False
+        self._ended = asyncio.Condition()
+        self._launcher = Launcher()
+
+    # ── models ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def engines(self) -> list[str]:
+        """The engines that this machine can start: those whose program is installed."""
+        return [name for name, engine in self._settings.engines.items() if is_installed(engine)]
+
+    def apply(self, wanted: Sequence[AssignedModel]) -> None:
+        """Start and drain replicas so that exactly those of ``wanted`` run. Returns at once."""
+        if self._draining:
+            return
+        missing = list(wanted)
+        for engine in sorted(self._active(), key=_first_to_keep):
+            same = next((model for model in missing if _same(model, engine.model)), None)
+            if same is None:
+                self._leave(engine)
+            else:
+                missing.remove(same)
+        unknown = [model for model in missing if model.engine not in self._settings.engines]
+        for model in missing:
+            if model.engine in self._settings.engines:
+                self._add(model, self._settings.engines[model.engine])
+        if unknown != self._unknown:
+            self._unknown = unknown
+            for model in unknown:
+                _log.warning("model %s: this worker has no engine %s", model.alias, model.engine)
+            self._changed()
+
+    def report(self) -> list[WorkerModel]:
+        """The state of all replicas."""
+        unknown = [
+            WorkerModel(
+                alias=model.alias,
+                state=WorkerModelState.FAILED,
+                gpus=model.gpus,
+                reason=f"This worker has no engine {model.engine}. It has {', '.join(self._settings.engines)}.",
+                capacity=0,
+            )
+            for model in self._unknown
+        ]
+        return [engine.report() for engine in self._running] + unknown
+
+    def choose(self, alias: str) -> Engine | Refusal:
+        """The replica for a request: the one that has the smallest share of its capacity in use."""
+        mine = [engine for engine in self._running if engine.model.alias == alias]
+        ready = [engine for engine in mine if engine.state is WorkerModelState.READY]
+        free = [engine for engine in ready if engine.requests < engine.capacity]
+        if free:
+            return min(free, key=lambda engine: engine.requests / engine.capacity)
+        if ready:
+            return Refusal.BUSY
+        states = {engine.state for engine in mine}
+        for state in (WorkerModelState.STARTING, WorkerModelState.FAILED, WorkerModelState.DRAINING):
+            if state in states:
+                return Refusal(state)
+        return Refusal.FAILED if any(model.alias == alias for model in self._unknown) else Refusal.UNKNOWN
+
+    def ready(self) -> list[str]:
+        """The aliases that can be asked now, sorted."""
+        ready = {e.model.alias for e in self._running if e.state is WorkerModelState.READY}
+        return sorted(ready)
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def drain(self) -> None:
+        """Take no more requests and start nothing. Replicas stop once their requests have ended."""
+        self._draining = True
+        for engine in self._active():
+            self._leave(engine)
+
+    def stop(self) -> None:
+        """Stop all replicas now, also those with requests."""
+        self.drain()
+        for engine in self._running:
+            engine.stop()
+
+    async def ended(self) -> None:
+        """Wait until all replicas have ended."""
+        async with self._ended:
+            await self._ended.wait_for(lambda: not self._running)
+
+    # ── inside ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_change(self) -> None:
+        self._upstreams.keep([engine.endpoint for engine in self._running if engine.endpoint])
+        self._changed()
+
+    def _active(self) -> list[Engine]:
+        return [engine for engine in self._running if engine.state is not WorkerModelState.DRAINING]
+
+    def _add(self, model: AssignedModel, settings: EngineSettings) -> None:
+        engine = Engine(
+            model,
+            settings,
+            env=environment_of(model.gpus, machine_has_gpus=self._machine_has_gpus),
+            upstreams=self._upstreams,
+            start=self._launcher.start,
+            changed=self._on_change,
+        )
+        leaving = [other for other in self._running if set(other.model.gpus) & set(model.gpus)]
+        self._running[engine] = asyncio.create_task(self._run(engine, leaving))
+        self._changed()
+
+    async def _run(self, engine: Engine, leaving: Sequence[Engine]) -> None:
+        leaving = [other for other in leaving if other.state is WorkerModelState.DRAINING]
+        if leaving:
+            engine.reason = f"It waits until {leaving[0].model.alias} has left its GPU."
+        try:
+            await engine.run(self._wait_for(leaving))
+        except Exception:
+            _log.exception("model %s: the worker has a bug; the model is given up", engine.model.alias)
+        finally:
+            del self._running[engine]
+            _log.info("model %s: ended", engine.model.alias)
+            self._on_change()
+            async with self._ended:
+                self._ended.notify_all()
+
+    async def _wait_for(self, leaving: Sequence[Engine]) -> None:
+        async with self._ended:
+            await self._ended.wait_for(lambda: not any(engine in self._running for engine in leaving))
+
+    def _leave(self, engine: Engine) -> None:
+        engine.drain()
+        task = asyncio.create_task(self._stop_when_idle(engine))
+        self._running[engine].add_done_callback(lambda _: task.cancel())
+
+    async def _stop_when_idle(self, engine: Engine) -> None:
+        try:
+            async with asyncio.timeout(self._settings.drain_s):
+                await engine.idle()
+        except TimeoutError:
+            _log.warning(
+                "model %s: %d requests have not ended within %g s, and are cut off",
+                engine.model.alias,
+                engine.requests,
+                self._settings.drain_s,
+            )
+        engine.stop()
+
+
+def is_installed(engine: EngineSettings) -> bool:
+    """Whether the program of an engine can be found."""
+    return shutil.which(words_of(engine.command)[0]) is not None
+
+
+def _first_to_keep(engine: Engine) -> tuple[bool, int]:
+    """A sort key for equal replicas of which some must leave: ready ones stay first, then those with more requests."""
+    return engine.state is not WorkerModelState.READY, -engine.requests
+
+
+def _same(model: AssignedModel, other: AssignedModel) -> bool:
+    """Whether both would run the same process. How much memory it is expected to need does not matter for that."""
+    return model.model_copy(update={"memory_bytes": None}) == other.model_copy(update={"memory_bytes": None})

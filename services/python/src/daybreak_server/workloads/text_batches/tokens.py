@@ -1,0 +1,193 @@
+"""Turns texts into token ids, on the threads of requests: a batch then needs no tokenizer, and lengths are known.
+
+Of a fast tokenizer, the Rust object is used directly, with truncation and padding off. Several threads may call it at
+once, unlike the Python wrapper, which sets truncation and padding for each call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from daybreak_server.workloads.text_batches.requests import wrong
+
+PROBE = "a"
+MANY = 1 << 30
+"""More tokens than any model takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """An input of the model. ``type_ids`` are empty if the model has none."""
+
+    ids: tuple[int, ...]
+    type_ids: tuple[int, ...] = ()
+    cut: bool = False
+    """Whether the text was longer."""
+
+
+class TextTokenizer:
+    """The tokenizer of a model, for any number of threads.
+
+    :param tokenizer: of ``transformers``.
+    :param most: tokens that the model takes.
+    :param cut: whether longer texts are cut, rather than refused.
+    :param lower: whether texts are changed to lower case first.
+    :param vocabulary: number of token ids of the model, if it is smaller than the tokenizer's.
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, most: int, cut: bool, lower: bool = False, vocabulary: int | None = None
+    ) -> None:
+        self._lower = lower
+        self._cut = cut
+        self._lock = threading.Lock()
+        self._slow: Any = tokenizer if not getattr(tokenizer, "is_fast", False) else None
+        self._fast: Any = None
+        if self._slow is None:
+            from tokenizers import Tokenizer
+
+            self._fast = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+            self._fast.no_truncation()
+            self._fast.no_padding()
+        self._typed = "token_type_ids" in tokenizer.model_input_names
+        self.most = most
+        self.vocabulary = min(len(tokenizer), vocabulary or len(tokenizer))
+        self.before, self.after = self._special()
+
+    def texts(self, texts: Sequence[str], field: str, *, prefix: str = "") -> list[Tokens]:
+        """The tokens of texts, each after ``prefix``, with special tokens.
+
+        :raises RequestError: if one is too long.
+        """
+        encoded = self._encode([prefix + text for text in texts], special=True)
+        return [self._fitting(ids, self._name(field, number)) for number, ids in enumerate(encoded)]
+
+    def ids(self, lists: Sequence[Sequence[Any]], field: str, *, prefix: str = "") -> list[Tokens]:
+        """Token ids that a client has sent, after the tokens of ``prefix``, with special tokens.
+
+        :raises RequestError: if one is not in the vocabulary, or a list is empty or too long.
+        """
+        start = (*self.before, *self.plain(prefix)) if prefix else self.before
+        found = []
+        for number, ids in enumerate(lists):
+            name = self._name(field, number)
+            if not ids:
+                wrong(name, f"{name} is empty. Leave it out.", code="empty_input")
+            for token in ids:
+                if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < self.vocabulary:
+                    wrong(
+                        name,
+                        f"{name} has the token id {token!r}; ids of this model are whole numbers from 0 to "
+                        f"{self.vocabulary - 1}.",
+                        code="invalid_token",
+                    )
+            found.append(self._fitting((*start, *ids, *self.after), name))
+        return found
+
+    def pairs(
+        self, pairs: Sequence[tuple[str, str]], fields: Sequence[str], *, cut: bool = False
+    ) -> list[Tokens]:
+        """The tokens of pairs of texts, as a cross-encoder reads them. Only the second text is ever cut.
+
+        :param cut: whether it may be cut, even if the tokenizer was made to refuse longer texts.
+        :raises RequestError: if a pair is too long.
+        """
+        found = []
+        if self._lower:
+            pairs = [(first.lower(), second.lower()) for first, second in pairs]
+        for (ids, types, firsts), field in zip(self._encode_pairs(pairs), fields, strict=True):
+            typed = types if self._typed else ()
+            if len(ids) <= self.most:
+                found.append(Tokens(ids, typed))
+                continue
+            end = len(self.after)
+            self._check_length(len(ids), field, cut=cut, room=self.most - firsts - end)
+            kept = [*range(self.most - end), *range(len(ids) - end, len(ids))]
+            found.append(
+                Tokens(tuple(ids[at] for at in kept), tuple(typed[at] for at in kept if typed), True)
+            )
+        return found
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text without special tokens."""
+        return self._encode([text], special=False)[0]
+
+    def framed(
+        self, before: Sequence[int], text: str, after: Sequence[int], field: str, *, cut: bool = False
+    ) -> Tokens:
+        """The tokens of a text between fixed ones. The text is cut at its end.
+
+        :raises RequestError: if it is too long.
+        """
+        ids, room = self.plain(text), self.most - len(before) - len(after)
+        if len(ids) > room:
+            self._check_length(len(ids) + self.most - room, field, cut=cut, room=room)
+        return Tokens((*before, *ids[: max(0, room)], *after), (), len(ids) > room)
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _fitting(self, ids: tuple[int, ...], field: str) -> Tokens:
+        if not ids:
+            wrong(field, f"{field} has no tokens. Send a text with words.", code="empty_input")
+        if len(ids) <= self.most:
+            return Tokens(ids)
+        kept = self.most - len(self.after)
+        self._check_length(len(ids), field, room=kept - len(self.before))
+        return Tokens((*ids[:kept], *self.after), (), True)
+
+    def _check_length(self, count: int, field: str, *, cut: bool = False, room: int) -> None:
+        """Refuse a text that is too long, unless it may be cut and ``room`` for some of its tokens is left."""
+        if not (self._cut or cut) or room < 1:
+            wrong(
+                field,
+                f"{field} has {count} tokens; this model takes at most {self.most}. Send a shorter text.",
+                code="too_long",
+            )
+
+    @staticmethod
+    def _name(field: str, number: int) -> str:
+        return f"{field}.{number}"
+
+    def _encode(self, texts: Sequence[str], *, special: bool) -> list[tuple[int, ...]]:
+        if self._lower:
+            texts = [text.lower() for text in texts]
+        if self._fast is not None:
+            found = self._fast.encode_batch(list(texts), add_special_tokens=special)
+            return [tuple(encoding.ids) for encoding in found]
+        with self._lock:
+            return [tuple(ids) for ids in self._slow(list(texts), add_special_tokens=special)["input_ids"]]
+
+    def _encode_pairs(
+        self, pairs: Sequence[tuple[str, str]]
+    ) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
+        """The ids and types of each pair, and where its second text begins."""
+        if self._fast is not None:
+            return [
+                (tuple(found.ids), tuple(found.type_ids), _second_at(found.sequence_ids))
+                for found in self._fast.encode_batch([tuple(pair) for pair in pairs], add_special_tokens=True)
+            ]
+        with self._lock:
+            found = self._slow([first for first, _ in pairs], [second for _, second in pairs])
+            seconds = self._slow([second for _, second in pairs], add_special_tokens=False)["input_ids"]
+        ids = [tuple(row) for row in found["input_ids"]]
+        types = found.get("token_type_ids", [() for _ in ids])
+        # Counted from the end, because tokenizers differ in the number of special tokens between the two texts.
+        return [
+            (row, tuple(kinds), len(row) - len(self.after) - len(second))
+            for row, kinds, second in zip(ids, types, seconds, strict=True)
+        ]
+
+    def _special(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens before and after a text."""
+        whole, inner = self._encode([PROBE], special=True)[0], self._encode([PROBE], special=False)[0]
+        for at in range(len(whole) - len(inner) + 1):
+            if whole[at : at + len(inner)] == inner:
+                return whole[:at], whole[at + len(inner) :]
+        return (), ()
+
+
+def _second_at(sequences: Sequence[int | None]) -> int:
+    return next((at for at, which in enumerate(sequences) if which == 1), len(sequences))
