@@ -383,3 +383,22 @@ async def test_an_unknown_session_is_no_session(sessions: Sessions, name: str) -
         await sessions.store.append_audio(session, pcm(1), at=0)
     with pytest.raises(SessionUnknownError):
         await sessions.store.close_session(session)
+
+
+async def test_a_look_at_all_sessions_forgets_no_announcement(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audio of a session is announced, and all sessions are read, before the group asks for this session."""
+    monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.LOOK_S", 3600.0)
+    group = sessions.group()
+    await sessions.open()
+    (known,) = take(group)
+    assert group.read_audio({known.lease: 0}, wait_s=0) == []
+    await sessions.open()
+    (claim,) = take(group)
+    await sessions.store.append_audio(claim.lease.session, b"\1\0", at=0)
+    assert group.read_audio({known.lease: 0}, wait_s=0) == []  # reads the announcement
+    group._look_at = 0.0
+    assert group.read_audio({known.lease: 0}, wait_s=0) == []
+    (news,) = group.read_audio({known.lease: 0, claim.lease: 0}, wait_s=1)
+    assert news.audio == b"\1\0"

@@ -84,7 +84,9 @@ class RedisSessionWork:
         self._read_to = "0-0"
         self._look_at = 0.0
         self._unknown: set[SessionId] = set()
-        """Sessions that the inbox has named before the caller asked for them."""
+        """Sessions that the inbox has named before the caller asked for them. Each is kept for two looks at all
+        sessions, because the caller may learn of the session after the first one."""
+        self._old_unknown: frozenset[SessionId] = frozenset()
 
     def claim_sessions(
         self, group: GroupId, *, room: int, wait_s: float, intake: Callable[[], Intake] = take_all
@@ -134,7 +136,10 @@ class RedisSessionWork:
                 changed = (named.audio | self._unknown) & positions.keys()
                 changed = set(positions) if named.all else changed
                 new = named.audio - positions.keys()
-                self._unknown = new if named.all else (self._unknown | new) - positions.keys()
+                self._unknown = (self._unknown | new) - positions.keys()
+                if named.all:
+                    self._unknown -= self._old_unknown
+                    self._old_unknown = frozenset(self._unknown)
                 news = [SessionNews(session=session, stale=True) for session in sorted(gone)]
                 news += self._news_of({session: positions[session] for session in changed - gone})
             except StoreUnavailableError:
