@@ -6,6 +6,7 @@ from verification.mutants.mutant import LUA, SERVER, TESTS, Mutant, mutant
 
 _STORE = f"{TESTS}/store/sessions/test_sessions.py"
 _TABLE = f"{TESTS}/engines/sessions/test_session_table.py"
+_WAKEUPS = f"{TESTS}/store/sessions/test_session_wakeups.py"
 _INTAKE = f"{TESTS}/store/sessions/test_session_intake.py"
 _ENGINE = f"{SERVER}/engines/sessions"
 
@@ -176,6 +177,6 @@ SESSIONS: tuple[Mutant, ...] = (
             "(named.audio | self._unknown) & positions.keys()",
             "named.audio & positions.keys()",
         ),
-        tests=f"{_STORE}::test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgotten",
+        tests=f"{_WAKEUPS}::test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgotten",
     ),
 )

@@ -90,3 +90,8 @@ async def sessions(server: Server, driver: Driver) -> AsyncIterator[Sessions]:
     sessions = Sessions(server, driver)
     yield sessions
     await sessions.close()
+
+
+def pcm(*samples: int) -> bytes:
+    """These samples as audio."""
+    return b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples)

@@ -15,8 +15,8 @@ from daybreak_server.domain.sessions import (
 )
 from daybreak_server.ports.sessions import SessionEndedError, SessionUnknownError
 from daybreak_server.ports.store_errors import StoreRefusedError
-from tests.store.sessions.conftest import Sessions, take
-from tests.store.sessions.test_sessions import pcm, says
+from tests.store.sessions.conftest import Sessions, pcm, take
+from tests.store.sessions.test_sessions import says
 
 KEYS = ("session_text", "session_history", "session_turns", "session_audio")
 

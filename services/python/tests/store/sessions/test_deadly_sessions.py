@@ -6,8 +6,7 @@ import pytest
 
 from daybreak_server.adapters.redis.limits import SESSION_LOSSES_MAX
 from daybreak_server.domain.sessions import SessionCommit, SessionEnd, SessionId, SessionState, Turn
-from tests.store.sessions.conftest import Sessions, take
-from tests.store.sessions.test_sessions import pcm
+from tests.store.sessions.conftest import Sessions, pcm, take
 
 
 async def lose(sessions: Sessions, times: int, *, turn: bool = False) -> None:

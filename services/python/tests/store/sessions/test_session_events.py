@@ -13,8 +13,8 @@ from daybreak_server.adapters.redis.sessions import events as session_events
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import SessionEvent, SessionEventType, SessionId
 from testkit.store_driver import Driver
-from tests.store.sessions.conftest import Sessions, take
-from tests.store.sessions.test_sessions import pcm, says
+from tests.store.sessions.conftest import Sessions, pcm, take
+from tests.store.sessions.test_sessions import says
 
 
 async def read(events: AsyncIterator[SessionEvent], until: str) -> list[str]:

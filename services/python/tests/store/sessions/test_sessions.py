@@ -25,13 +25,9 @@ from daybreak_server.ports.sessions import (
     SessionsFullError,
     SessionUnknownError,
 )
-from tests.store.sessions.conftest import Sessions, take
+from tests.store.sessions.conftest import Sessions, pcm, take
 
 TEXT, SEGMENT = SessionEventType.TEXT, SessionEventType.SEGMENT
-
-
-def pcm(*samples: int) -> bytes:
-    return b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples)
 
 
 def says(claim: SessionClaim, number: int, text: str, **fields: object) -> SessionCommit:
@@ -103,20 +99,6 @@ async def test_the_owner_reads_what_follows_and_learns_of_the_end(sessions: Sess
     await sessions.store.close_session(session)
     (news,) = group.read_audio({claim.lease: 3}, wait_s=5)
     assert news.stale
-
-
-async def test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgotten(
-    sessions: Sessions,
-) -> None:
-    """The group has claimed it, and reads audio of another one before it asks for that of both."""
-    known, new = await sessions.open(), await sessions.open()
-    group = sessions.group()
-    claims = {claim.lease.session: claim.lease for claim in take(group)}
-    assert group.read_audio({claims[known]: 0}, wait_s=0) == []
-    await sessions.store.append_audio(new, pcm(1), at=0, end=True)
-    assert group.read_audio({claims[known]: 0}, wait_s=30) == []  # at once, so that it can ask for both
-    (news,) = group.read_audio({claims[known]: 0, claims[new]: 0}, wait_s=0)
-    assert (news.session, news.audio, news.input_ended) == (new, pcm(1), True)
 
 
 async def test_a_lost_inbox_loses_no_audio(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,22 +365,3 @@ async def test_an_unknown_session_is_no_session(sessions: Sessions, name: str) -
         await sessions.store.append_audio(session, pcm(1), at=0)
     with pytest.raises(SessionUnknownError):
         await sessions.store.close_session(session)
-
-
-async def test_a_look_at_all_sessions_forgets_no_announcement(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The audio of a session is announced, and all sessions are read, before the group asks for this session."""
-    monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.LOOK_S", 3600.0)
-    group = sessions.group()
-    await sessions.open()
-    (known,) = take(group)
-    assert group.read_audio({known.lease: 0}, wait_s=0) == []
-    await sessions.open()
-    (claim,) = take(group)
-    await sessions.store.append_audio(claim.lease.session, b"\1\0", at=0)
-    assert group.read_audio({known.lease: 0}, wait_s=0) == []  # reads the announcement
-    group._look_at = 0.0
-    assert group.read_audio({known.lease: 0}, wait_s=0) == []
-    (news,) = group.read_audio({known.lease: 0, claim.lease: 0}, wait_s=1)
-    assert news.audio == b"\1\0"
