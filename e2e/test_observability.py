@@ -15,7 +15,7 @@ import pytest
 from dashboards import ALL
 from dashboards.model import KUBERNETES, Query
 
-from daybreak_server.observability import batch_catalogue, promql, request_catalogue
+from daybreak_server.observability import batch_catalogue, promql, request_catalogue, session_catalogue
 from daybreak_server.observability.alerts import Alert
 from daybreak_server.observability.alerts_kubernetes import KUBERNETES_ALERTS
 from daybreak_server.observability.prometheus_rules import ALL as ALERTS
@@ -32,8 +32,10 @@ pytestmark = pytest.mark.core
 POOL = "echo"
 KEDA = "keda-operator"
 _PATIENCE_S = 90.0
-_OF_REQUESTS = {metric.name for metric in (*request_catalogue.ALL, *batch_catalogue.ALL)}
-"""This run has no pool that answers requests. The observed run on one machine has one, and one that batches."""
+_OF_OTHER_KINDS = {
+    metric.name for metric in (*request_catalogue.ALL, *batch_catalogue.ALL, *session_catalogue.ALL)
+}
+"""This run has no pool that answers requests or serves sessions. The observed run on one machine has such pools."""
 _PAUSE_S = 0.1
 
 
@@ -188,7 +190,7 @@ def _needs_the_cluster(query: Query) -> bool:
     names = promql.metric_names(query.expression)
     of_ray = any(name.startswith("ray_") for name in names)
     # Ray exports every 10 s, so one short task gives no rate.
-    ranks = {name for name in names if name.startswith("daybreak_rank_")} - _OF_REQUESTS
+    ranks = {name for name in names if name.startswith("daybreak_rank_")} - _OF_OTHER_KINDS
     of_ranks = "rate(" not in query.expression and bool(ranks)
     return query.no_data == KUBERNETES or ((of_ray or of_ranks) and not query.no_data)
 

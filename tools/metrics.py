@@ -30,8 +30,9 @@ METERS = {
     SERVER / "observability/request_catalogue.py",
     SERVER / "observability/model_catalogue.py",
     SERVER / "observability/batch_catalogue.py",
+    SERVER / "observability/session_catalogue.py",
     SERVER / "observability/prometheus_meter.py",
-    SERVER / "observability/pool_metrics.py",
+    SERVER / "observability/samples.py",
     SERVER / "adapters/ray/ray_meter.py",
 }
 """The only modules that may make metrics."""

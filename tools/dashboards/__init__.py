@@ -13,6 +13,7 @@ from dashboards.overview import OVERVIEW
 from dashboards.pool import POOL
 from dashboards.ray import RAY
 from dashboards.serving import SERVING
+from dashboards.sessions import SESSIONS
 from dashboards.wake import WAKE
 
-ALL: tuple[Dashboard, ...] = (OVERVIEW, POOL, SERVING, WAKE, API, COST, RAY)
+ALL: tuple[Dashboard, ...] = (OVERVIEW, POOL, SERVING, SESSIONS, WAKE, API, COST, RAY)

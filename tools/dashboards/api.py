@@ -95,7 +95,7 @@ _STREAMS = Row(
     panels=(
         Panel(
             title="Subscribers",
-            shows="Open event streams, by kind.",
+            shows="Open streams, by kind: events of tasks (`sse`, `ws`), and WebSockets of sessions (`session`).",
             bad="A sudden fall: clients were disconnected. A rise without an end: clients do not close streams.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,

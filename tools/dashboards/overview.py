@@ -29,6 +29,7 @@ OVERVIEW = Dashboard(
     deeper=(
         "daybreak-pool",
         "daybreak-serving",
+        "daybreak-sessions",
         "daybreak-wake",
         "daybreak-api",
         "daybreak-cost",

@@ -1,6 +1,6 @@
 """A real run in which everything happens that a dashboard shows: a wake, tasks that succeed, fail, are cancelled and
-retried, a rank that dies, a group that drains, streams, requests to a group and to a model, batches, and requests that
-are refused.
+retried, a rank that dies, a group that drains, streams, requests to a group and to a model, batches, requests that are
+refused, and streaming sessions.
 
 It is ``daybreakd up`` with a Redis of the test's own, watched by Prometheus and Alertmanager.
 """
@@ -30,8 +30,9 @@ from daybreak_server.domain.ids import GroupId, new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import EventDraft, Finished
 from daybreak_server.local import observe
-from testkit import valkey
+from testkit import observed_sessions, valkey
 from testkit.observed_models import ObservedModels
+from testkit.observed_sessions import ObservedSessions
 from testkit.prometheus import Watch
 from testkit.system import System, request, try_request
 from testkit.waiting import wait_until
@@ -66,6 +67,7 @@ _SETTINGS = {
     "POOLS__ECHO__LEASE__STALL_S": "6",
     "POOLS__PARKED__WORKLOAD": "echo",
     "POOLS__PARKED__GROUPS": "0",
+    **observed_sessions.SETTINGS,
     "TENANTS__ACME__WEIGHT": "2",
     "REDIS__TIMEOUT_S": "0.5",
 }
@@ -106,6 +108,11 @@ class ObservedRun:
         if self._models is None:
             self._models = ObservedModels(self.folder, gateway=self.system.url, redis=self.redis.url)
         return self._models
+
+    @property
+    def sessions(self) -> ObservedSessions:
+        """The clients of streaming sessions."""
+        return ObservedSessions(self.system.url)
 
     @property
     def ray_targets(self) -> Path:
@@ -255,13 +262,13 @@ class ObservedRun:
     def wait_groups(self) -> None:
         wait_until(lambda: len(self.groups()) == 2, 180, "both groups")
 
-    def drain(self, group: str, *, on: bool = True) -> None:
+    def drain(self, group: str, *, pool: str = POOL, on: bool = True) -> None:
         """Mark a group as the operator does before it removes it. ``on=False``: remove the mark."""
 
         async def mark() -> None:
             store = RedisStore(Endpoint(url=self.redis.url))
             try:
-                assert await store.drain(POOL, GroupId(group), on=on)
+                assert await store.drain(pool, GroupId(group), on=on)
             finally:
                 await store.close()
 
@@ -280,6 +287,8 @@ class ObservedRun:
             ("batches", self._batches),
             ("a request to a model on a worker", self.models.ask),
             ("tasks of two tenants", self._tenants_that_wait),
+            ("streaming sessions", self.sessions.play),
+            ("sessions move", lambda: self.sessions.move(self.drain)),
             ("a group drains", self._a_drain),
         ):
             self.marks.append((time.time() - self.watch.started, what))

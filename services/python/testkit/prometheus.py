@@ -36,6 +36,7 @@ THRESHOLDS = replace(
     stream_resets=2,
     failed_requests=2,
     batch_wait_seconds=0.5,
+    session_lag_seconds=0.5,
 )
 
 

@@ -152,7 +152,7 @@ class MemorySessions:
         """See the port."""
         found = await self.sessions(pool)
         waiting = sum(record.state is SessionState.WAITING for record in found)
-        measured = SessionsMeasured(lag_ms=12.0, room=self.room - len(found))
+        measured = SessionsMeasured(lag_ms=12.0, room=self.room - len(found), prefill=2, decode=3)
         group = GroupSessions(group=GroupId("g-1"), sessions=len(found) - waiting, measured=measured)
         return SessionsOverview(open=len(found), waiting=waiting, groups=(group,))
 

@@ -87,7 +87,8 @@ def test_exactly_the_declared_metrics_are_exported_with_their_types_help_and_lab
     start_api: Callable[..., Api], worker: Worker
 ) -> None:
     """A family without a declaration fails here, and so does a declaration that nobody exports."""
-    api = start_api(pools={"answers": {"workload": "echo-serve"}})
+    pools = {"answers": {"workload": "echo-serve"}, "speech": {"workload": "simulated-speech"}}
+    api = start_api(pools=pools)
     work(api, worker)
     wait_until(lambda: "daybreak_tick_lag_seconds" in scrape(api), 30, "a tick")
     found = scrape(api)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import psutil
 
 from testkit.observed import ANSWERS, BATCH, BATCHES, CAPACITY, ITEMS, LINE, MEMORY_LIMIT, PARKED, ObservedRun
+from testkit.observed_sessions import MOST, PLACES, noise
 from testkit.waiting import wait_until
 
 During = Callable[[], object]
@@ -115,6 +116,33 @@ def callers_send_more_than_may_wait(run: ObservedRun) -> Iterator[During]:
         assert set(statuses) <= {200, 429}, statuses
 
     yield ask
+
+
+@fault("DaybreakSessionsRefused", "DaybreakSessionsLag", "DaybreakSessionsDegraded")
+def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
+    """The group cannot keep up with those that it serves, and others want sessions."""
+    speaking = run.sessions.open(PLACES)
+    for session in speaking:
+        run.sessions.speak(session, noise(40.0), end=False)
+    yield lambda: run.sessions.open(MOST)
+    run.sessions.close_all()
+
+
+@fault("DaybreakSessionsWait")
+def sessions_find_no_place(run: ObservedRun) -> Iterator[During]:
+    """The memory of the only group is full."""
+    run.sessions.open(PLACES + 1)
+    yield nothing
+    run.sessions.close_all()
+
+
+@fault("DaybreakSessionsFail")
+def sessions_fail(run: ObservedRun) -> Iterator[During]:
+    def fail() -> None:
+        for session in run.sessions.open(3):
+            run.sessions.speak(session, bytes(32_000))
+
+    yield fail
 
 
 @fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent")

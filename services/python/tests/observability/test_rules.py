@@ -12,6 +12,7 @@ import model_rule_cases
 import pytest
 import rule_cases
 import serving_rule_cases
+import session_rule_cases
 import yaml
 from queries import of_annotations, of_panels
 from rule_cases import Case
@@ -20,12 +21,19 @@ from daybreak_server.observability import prometheus_rules
 from daybreak_server.observability.prometheus_rules import Place, rule_groups
 from daybreak_server.observability.promql import grown
 
-CASES = {**rule_cases.CASES, **serving_rule_cases.CASES, **batch_rule_cases.CASES, **model_rule_cases.CASES}
+CASES = {
+    **rule_cases.CASES,
+    **serving_rule_cases.CASES,
+    **batch_rule_cases.CASES,
+    **model_rule_cases.CASES,
+    **session_rule_cases.CASES,
+}
 MORE_CASES = [
     *rule_cases.MORE_CASES,
     *serving_rule_cases.MORE_CASES,
     *batch_rule_cases.MORE_CASES,
     *model_rule_cases.MORE_CASES,
+    *session_rule_cases.MORE_CASES,
 ]
 
 

@@ -26,6 +26,7 @@ from daybreak_server.api.services import Services
 from daybreak_server.api.streaming.broadcaster import Broadcaster
 from daybreak_server.api.streaming.stream_limits import StreamLimits
 from daybreak_server.api.streaming.subscription import Sources
+from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.tasks import TaskRecord
 from daybreak_server.model_placement.manager import Manager
@@ -78,6 +79,9 @@ class Dependencies:
                 pools=[entry.name for entry in catalog],
                 pool_views=pool_views,
                 measurements=services.measurements,
+                sessions={
+                    entry.name: services.sessions for entry in catalog if entry.spec.kind == PoolKind.SESSIONS
+                },
                 metrics=metrics,
             ),
             broadcaster=broadcaster,

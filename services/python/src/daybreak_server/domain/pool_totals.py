@@ -77,22 +77,22 @@ class PoolTotals:
     def waits(self, priority: Priority) -> HistogramTotals:
         """The time from entering the queue to the claim, in seconds."""
         name = f"wait:{int(priority)}"
-        return self._histogram(name, policy.WAIT_BUCKETS_MS, unit=1000)
+        return self.histogram(name, policy.WAIT_BUCKETS_MS, unit=1000)
 
     @property
     def runs(self) -> HistogramTotals:
         """The run times of attempts that succeeded, in seconds."""
-        return self._histogram("run", policy.RUN_BUCKETS_MS, unit=1000)
+        return self.histogram("run", policy.RUN_BUCKETS_MS, unit=1000)
 
     @property
     def cancels(self) -> HistogramTotals:
         """The time from the cancel of a running task until its group had stopped, in seconds."""
-        return self._histogram("cancel", policy.CANCEL_BUCKETS_MS, unit=1000)
+        return self.histogram("cancel", policy.CANCEL_BUCKETS_MS, unit=1000)
 
     @property
     def cancel_steps(self) -> HistogramTotals:
         """The same in steps."""
-        return self._histogram("cancel_steps", policy.CANCEL_STEP_BUCKETS, unit=1)
+        return self.histogram("cancel_steps", policy.CANCEL_STEP_BUCKETS, unit=1)
 
     @property
     def claims(self) -> int:
@@ -172,7 +172,8 @@ class PoolTotals:
         """GPU-seconds of groups that held no task and no request."""
         return self.total("idle_ms") / 1000
 
-    def _histogram(self, name: str, bounds: Sequence[int], *, unit: int) -> HistogramTotals:
+    def histogram(self, name: str, bounds: Sequence[int], *, unit: int) -> HistogramTotals:
+        """The histogram that the scripts count as ``name``. ``unit``: what its values are divided by."""
         return HistogramTotals(
             bounds=tuple(bound / unit for bound in bounds),
             counts=tuple(self.total(f"{name}:{at}") for at in range(1, len(bounds) + 2)),

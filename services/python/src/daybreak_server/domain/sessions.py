@@ -221,6 +221,10 @@ class SessionsMeasured:
     """The largest multiplier of its sessions."""
     room: int = 0
     """How many more sessions fit into its memory."""
+    prefill: int = 0
+    """Turns whose audio waits for the model."""
+    decode: int = 0
+    """Turns in progress that wait for their next token."""
     batches: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     """How many batches of each size it has run since it started, by phase."""
 
@@ -242,6 +246,11 @@ class SessionsOverview:
     waiting: int
     """The open sessions that no group owns."""
     groups: tuple[GroupSessions, ...] = ()
+
+    @property
+    def room(self) -> int:
+        """How many more sessions the groups would take."""
+        return sum(group.measured.room for group in self.groups if not group.measured.full)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,7 @@ class Thresholds:
     failed_requests: float = 10
     late_ratio: float = 0.05
     batch_wait_seconds: float = 5
+    session_lag_seconds: float = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,7 +379,8 @@ ALERTS: tuple[Alert, ...] = (
     ),
 )
 """The alerts whose metrics gateways and ranks export. Those about batches are in ``alerts_batches``, those about
-models on workers in ``alerts_models``, and those that only Kubernetes can cause in ``alerts_kubernetes``."""
+models on workers in ``alerts_models``, those about streaming sessions in ``alerts_sessions``, and those that only
+Kubernetes can cause in ``alerts_kubernetes``."""
 
 
 def threshold_names() -> tuple[str, ...]:

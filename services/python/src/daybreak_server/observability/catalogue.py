@@ -1,10 +1,10 @@
 """Every metric that Daybreak exports, declared once.
 
 Those of the pools are in ``pool_catalogue.py``, those of requests in ``router_catalogue.py`` and
-``request_catalogue.py``, those of batches in ``batch_catalogue.py``, and those of models in ``model_catalogue.py``. The
-processes take their metrics from all of them, ``tools/reference.py`` writes the tables of docs/metrics.md from them,
-and ``tools/metrics.py`` checks names and uses: a metric is used by a panel or an alert, or says in ``why_unused`` why
-not.
+``request_catalogue.py``, those of batches in ``batch_catalogue.py``, those of models in ``model_catalogue.py``, and
+those of streaming sessions in ``session_catalogue.py``. The processes take their metrics from all of them,
+``tools/reference.py`` writes the tables of docs/metrics.md from them, and ``tools/metrics.py`` checks names and uses: a
+metric is used by a panel or an alert, or says in ``why_unused`` why not.
 
 Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded: pools, states and
 reasons, never ids of tasks; tenants up to ``metrics.tenants_max`` and models up to ``model_metrics.MODELS_MAX``, the
@@ -19,6 +19,7 @@ from daybreak_server.observability import (
     pool_catalogue,
     request_catalogue,
     router_catalogue,
+    session_catalogue,
 )
 from daybreak_server.observability.pool_catalogue import API
 from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
@@ -94,7 +95,10 @@ HTTP_REQUEST = _api(
     buckets=_CALL_BUCKETS,
 )
 STREAM_SUBSCRIBERS = _api(
-    "daybreak_stream_subscribers", MetricType.GAUGE, "Open event streams, by kind.", "kind"
+    "daybreak_stream_subscribers",
+    MetricType.GAUGE,
+    "Open streams, by kind: `sse` and `ws` (events of tasks), and `session` (WebSockets of streaming sessions).",
+    "kind",
 )
 STREAM_EVENTS = _api("daybreak_stream_events_total", MetricType.COUNTER, "Events sent to open streams.")
 STREAM_RESETS = _api(
@@ -256,6 +260,7 @@ ALL: tuple[Metric, ...] = (
     *request_catalogue.ALL,
     *model_catalogue.ALL,
     *batch_catalogue.ALL,
+    *session_catalogue.ALL,
 )
 
 

@@ -18,7 +18,8 @@ from prometheus_client.registry import Collector
 from daybreak_server.domain import models
 from daybreak_server.domain.models import ModelState, ReplicaState
 from daybreak_server.observability import model_catalogue as catalogue
-from daybreak_server.observability.pool_metrics import STATE_S, Sample, families
+from daybreak_server.observability.pool_metrics import STATE_S
+from daybreak_server.observability.samples import Sample, families
 from daybreak_server.ports.registry import RegistryView, Wake
 
 MODELS_MAX = 100

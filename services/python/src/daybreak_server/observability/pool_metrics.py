@@ -15,19 +15,15 @@ from collections import Counter as CountBy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
-from daybreak_server.domain.pool_totals import HistogramTotals, PoolTotals
+from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import NOT_WAKING, GroupRecord, GroupState, PoolView, WakePhase
+from daybreak_server.domain.sessions import SessionsOverview
 from daybreak_server.domain.tasks import Priority, State
-from daybreak_server.observability import catalogue, pool_catalogue
+from daybreak_server.observability import catalogue, pool_catalogue, session_metrics
+from daybreak_server.observability.samples import Sample, families
 from daybreak_server.ports.measurements import ServerStats
 from daybreak_server.ports.metrics import Metric, MetricType
 
@@ -35,8 +31,6 @@ STATE_S = 60.0
 TOTALS_S = 3600.0
 _WAKE_TOTAL = "total"
 """The key of the whole wake's duration, beside the keys of its phases. Only an operator stores it."""
-Sample = tuple[Metric, tuple[str, ...], float | HistogramTotals]
-"""A metric, the values of its labels, and a value."""
 
 
 class PoolMetrics(Collector):
@@ -46,6 +40,7 @@ class PoolMetrics(Collector):
         self._clock = clock
         self._views: dict[str, tuple[float, PoolView]] = {}
         self._totals: dict[str, tuple[float, PoolTotals]] = {}
+        self._sessions: dict[str, tuple[float, SessionsOverview]] = {}
         self._server: tuple[float, ServerStats] | None = None
         self._up = False
 
@@ -56,6 +51,10 @@ class PoolMetrics(Collector):
     def update_totals(self, totals: PoolTotals) -> None:
         """Export these totals of the pool from now on."""
         self._totals[totals.name] = (self._clock(), totals)
+
+    def update_sessions(self, pool: str, overview: SessionsOverview) -> None:
+        """Export the sessions of this pool from now on, with those of its totals that are about sessions."""
+        self._sessions[pool] = (self._clock(), overview)
 
     def update_server(self, stats: ServerStats | None, *, up: bool) -> None:
         """Export whether the Redis server answers, and the figures that it reports about itself, if any."""
@@ -74,6 +73,10 @@ class PoolMetrics(Collector):
         for read_at, totals in self._totals.values():
             for part in (_queue, _history, _gpu, _tenants):
                 yield from self._recent(read_at, part(totals))
+            if totals.name in self._sessions:
+                yield from self._recent(read_at, session_metrics.of_totals(totals))
+        for pool, (read_at, overview) in self._sessions.items():
+            yield from self._recent(read_at, session_metrics.of_overview(pool, overview))
         yield catalogue.REDIS_UP, (), int(self._up)
         if self._server is not None:
             read_at, stats = self._server
@@ -86,38 +89,6 @@ class PoolMetrics(Collector):
             metric, _, _ = sample
             if age_s <= (STATE_S if metric.type is MetricType.GAUGE else TOTALS_S):
                 yield sample
-
-
-def families(samples: Iterable[Sample]) -> Iterable[Family]:
-    """The families of these samples."""
-    made: dict[str, Family] = {}
-    for metric, labels, value in samples:
-        family = made.get(metric.name)
-        if family is None:
-            family = made[metric.name] = _family(metric)
-        _add(family, labels, value)
-    return made.values()
-
-
-def _family(metric: Metric) -> Family:
-    kinds: dict[MetricType, type[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]] = {
-        MetricType.COUNTER: CounterMetricFamily,
-        MetricType.GAUGE: GaugeMetricFamily,
-        MetricType.HISTOGRAM: HistogramMetricFamily,
-    }
-    return kinds[metric.type](metric.name, metric.help, labels=metric.labels)
-
-
-def _add(family: Family, labels: tuple[str, ...], value: float | HistogramTotals) -> None:
-    if not isinstance(family, HistogramMetricFamily):
-        family.add_metric(labels, value)  # type: ignore[attr-defined]
-        return
-    assert isinstance(value, HistogramTotals)
-    upto, buckets = 0, []
-    for bound, count in zip((*value.bounds, float("inf")), value.counts, strict=True):
-        upto += count
-        buckets.append((floatToGoString(bound), upto))  # type: ignore[no-untyped-call]
-    family.add_metric(labels, buckets, value.sum)
 
 
 # ── the present state ─────────────────────────────────────────────────────────────────────────────────────

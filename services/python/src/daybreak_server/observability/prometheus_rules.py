@@ -11,9 +11,16 @@ from daybreak_server.observability.alerts import ALERTS, Alert, Needs, Threshold
 from daybreak_server.observability.alerts_batches import BATCH_ALERTS
 from daybreak_server.observability.alerts_kubernetes import KUBERNETES_ALERTS
 from daybreak_server.observability.alerts_models import MODEL_ALERTS
+from daybreak_server.observability.alerts_sessions import SESSION_ALERTS
 from daybreak_server.observability.promql import SHORTEST_S, scoped, seconds, shortened
 
-ALL: tuple[Alert, ...] = (*ALERTS, *BATCH_ALERTS, *MODEL_ALERTS, *KUBERNETES_ALERTS)
+ALL: tuple[Alert, ...] = (
+    *ALERTS,
+    *BATCH_ALERTS,
+    *MODEL_ALERTS,
+    *SESSION_ALERTS,
+    *KUBERNETES_ALERTS,
+)
 RUNBOOKS = "https://daybreak.dev/docs/runbooks"
 """Where the runbooks are published."""
 _SPAN = re.compile(r"\$\{(?P<seconds>\d+)s\}")

@@ -65,4 +65,4 @@ def test_sessions_and_groups_are_counted(speech):
     assert (stats["active_sessions"], stats["waiting_sessions"], stats["ray_based"]) == (1, 0, True)
     assert [(group["id"], group["sessions"]) for group in stats["groups"]] == [("g-1", 1)]
     shown = speech.client.get("/stats").json()["scheduler_stats"]
-    assert shown["queue_sizes"] == {"g-1": {"sessions": 1}}
+    assert shown["queue_sizes"] == {"g-1": {"sessions": 1, "prefill": 2, "decode": 3}}

@@ -287,6 +287,8 @@ class SessionRenewal(NamedTuple):
     full: int
     multiplier: int
     room: int
+    prefill: int
+    decode: int
     batches: str
     """JSON without spaces."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from daybreak_server.api.intake.catalog import PoolViewCache
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 from daybreak_server.ports.measurements import Measurements, ServerStats
+from daybreak_server.ports.sessions import SessionStore
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 
 log = logging.getLogger("daybreak.api.metrics")
@@ -27,6 +28,8 @@ class MetricsReader:
     pools: Iterable[str]
     pool_views: PoolViewCache
     measurements: Measurements
+    sessions: Mapping[str, SessionStore] = field(default_factory=dict)
+    """The store of sessions, by the name of each pool that has them."""
     metrics: GatewayMetrics
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
@@ -67,3 +70,5 @@ class MetricsReader:
     async def _read_pool(self, pool: str) -> None:
         self.metrics.pools.update_totals(await self.measurements.measure(pool))
         self.metrics.pools.update(await self.pool_views.get(pool))
+        if pool in self.sessions:
+            self.metrics.pools.update_sessions(pool, await self.sessions[pool].sessions_overview(pool))

@@ -47,7 +47,7 @@ class Sockets:
                 raise ApiError(
                     ErrorCode.SHUTTING_DOWN, "The server is shutting down. Connect again in a moment."
                 )
-            with self._ctx.stream_limits.enter(caller.tenant, "ws"):
+            with self._ctx.stream_limits.enter(caller.tenant, "session"):
                 await converse(caller)
             await websocket.close(socket, websocket.DONE)
         except (WebSocketDisconnect, WebSocketDisconnected, OSError):

@@ -30,6 +30,7 @@ from daybreak_server.engines.common.error_causes import describe
 from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
+from daybreak_server.engines.sessions.session_metrics import SessionMetrics
 from daybreak_server.engines.sessions.table import SessionTable
 from daybreak_server.engines.sessions.threads import Mailbox, StoreThreads
 from daybreak_server.ports.sessions import SessionWork
@@ -96,6 +97,7 @@ class SessionsLeader:
             cast("SessionModel", deps.workload),
             rules=IterationRules.of(_only(config.sessions, KNOBS)),
             write=self._threads.commit,
+            metrics=SessionMetrics(deps.metrics.meter, pool=config.pool),
         )
         self._apply_batching_settings(config.sessions)
         lease_renewer.update(now=False, load=self._load())

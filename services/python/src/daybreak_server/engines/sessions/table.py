@@ -16,6 +16,7 @@ from typing import TypeVar
 from daybreak_server.batching.iterations.lag import LagRules, LagState, observe, percentile, session_lag_s
 from daybreak_server.batching.iterations.rules import IterationRules
 from daybreak_server.batching.iterations.scheduler import Batch, Scheduler, WaitUntil
+from daybreak_server.batching.iterations.trace import Phase
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.sessions import (
     SAMPLE_RATE,
@@ -28,6 +29,7 @@ from daybreak_server.domain.sessions import (
 )
 from daybreak_server.domain.text import storable
 from daybreak_server.engines.sessions.session import EndlessTurnError, Session
+from daybreak_server.engines.sessions.session_metrics import SessionMetrics
 from daybreak_server.workloads.base import WorkloadError
 from daybreak_server.workloads.sessions import SessionFailedError, SessionModel, Token
 
@@ -42,9 +44,15 @@ class SessionTable:
     """See the module. ``write`` gets the commits of each step, in order."""
 
     def __init__(
-        self, model: SessionModel, *, rules: IterationRules, write: Callable[[Sequence[SessionCommit]], None]
+        self,
+        model: SessionModel,
+        *,
+        rules: IterationRules,
+        write: Callable[[Sequence[SessionCommit]], None],
+        metrics: SessionMetrics | None = None,
     ) -> None:
         self._model = model
+        self._metrics = metrics or SessionMetrics()
         self._write = write
         self._pairs = {(pair.source, pair.target): pair for pair in model.shape.pairs}
         self._sessions: dict[SessionId, Session] = {}
@@ -94,6 +102,7 @@ class SessionTable:
             return
         session.past = ()
         self._sessions[session.id] = session
+        self._metrics.took(claim, now)
         if session.turn is not None:
             self.scheduler.decode_ready(session.id, now)
         self._announce(session, now)
@@ -112,6 +121,7 @@ class SessionTable:
             self.forget(news.session)
             return
         session.hear(news.audio, input_ended=news.input_ended)
+        self._metrics.got_audio(session.id, now)
         self._announce(session, now)
 
     def forget(self, session: SessionId) -> None:
@@ -119,6 +129,7 @@ class SessionTable:
         if self._sessions.pop(session, None) is not None:
             self.scheduler.forget(session)
             self._model.close(session)
+            self._metrics.forgot(session)
 
     def step(self, now: float) -> float | None:
         """Run the next batch, and return ``None``.
@@ -150,7 +161,15 @@ class SessionTable:
             full=self._lag.full,
             latency_multiplier=self._lag.multiplier,
             room=max(0, self.room),
+            prefill=self.scheduler.waiting(Phase.PREFILL),
+            decode=self.scheduler.waiting(Phase.DECODE),
             batches=self.scheduler.trace.by_size,
+        )
+        self._metrics.measured(
+            self.measured,
+            lags=lags,
+            longer=self._lag.multiplier / self.lag_rules.lowest,
+            memory=self._model.memory(),
         )
         self._adjust(self._sessions.values())
 
@@ -186,6 +205,8 @@ class SessionTable:
             session = self._sessions[session_id]
             commit = _outcome(session, result)
             commits.append(commit)
+            if isinstance(result, Token) and result.text:
+                self._metrics.wrote(session_id, now)
             if commit.end is not None:
                 ended.append(session_id)
             elif session.turn is not None:
@@ -194,7 +215,7 @@ class SessionTable:
         for session_id in going_on:
             self.scheduler.decode_ready(session_id, now)
         tokens = sum(isinstance(result, Token) and result.token is not None for result in results.values())
-        self.scheduler.ran(batch, now, tokens=tokens)
+        self._metrics.ran(self.scheduler.ran(batch, now, tokens=tokens))
         for session_id in ended:
             self.forget(session_id)
         for session_id in set(results) - set(ended):

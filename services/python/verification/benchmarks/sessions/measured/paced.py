@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from daybreak_server.batching.iterations import IterationRules
-from daybreak_server.domain.ids import Token
+from daybreak_server.domain.ids import AttemptToken
 from daybreak_server.domain.sessions import (
     SAMPLE_RATE,
     NewSession,
@@ -134,5 +134,5 @@ def _name(user: int) -> SessionId:
 def _claim(user: int, speaker: Speaker) -> SessionClaim:
     session = NewSession(id=_name(user), pool="speech", tenant="bench", source="en", target=speaker.target)
     record = SessionRecord(session=session, state=SessionState.ACTIVE)
-    lease = SessionLease(session=session.id, token=Token("1.bench"))
+    lease = SessionLease(session=session.id, token=AttemptToken("1.bench"))
     return SessionClaim(lease=lease, record=record, turns=(), audio_start=0, audio=b"")

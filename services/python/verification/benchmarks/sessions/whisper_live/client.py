@@ -11,7 +11,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from daybreak_server.local.evaluation.speeches import RATE, SAMPLE_BYTES, Speech
+from daybreak_server.local.evaluation.speeches import RATE, SAMPLE_BYTES, RecordedSpeech
 
 CHUNK_S = 0.1
 READY_S = 120.0
@@ -49,7 +49,7 @@ class Received:
             self.lags_s.append(now_s - covered)
 
 
-async def talk(port: int, speech: Speech, *, name: str) -> Received:
+async def talk(port: int, speech: RecordedSpeech, *, name: str) -> Received:
     """Speak, and wait for the text. :raises RefusedError: if the server is full."""
     options = {
         "uid": name,
@@ -75,7 +75,7 @@ async def _ready(socket: ClientConnection) -> None:
                 raise RefusedError(f"{message['status']}: {message.get('message')}")
 
 
-async def _speak(socket: ClientConnection, speech: Speech) -> Received:
+async def _speak(socket: ClientConnection, speech: RecordedSpeech) -> Received:
     received, clock = Received(), asyncio.get_running_loop().time
     began, last_s = clock(), speech.segments[-1].end_s - NEAR_S
     complete = asyncio.Event()

@@ -12,7 +12,7 @@ from pathlib import Path
 from daybreak import AsyncClient
 from daybreak_server.batching.iterations.lag import percentile
 from daybreak_server.local.evaluation import speeches, user
-from daybreak_server.local.evaluation.speeches import Speech
+from daybreak_server.local.evaluation.speeches import RecordedSpeech
 from verification.benchmarks.sessions.whisper_live import client, servers
 from verification.results import Report, Row
 
@@ -49,7 +49,7 @@ class Plan:
     clients: Sequence[int] = CLIENTS
     speech_s: float = SPEECH_S
 
-    def speeches(self, clients: int) -> list[Speech]:
+    def speeches(self, clients: int) -> list[RecordedSpeech]:
         """What they say."""
         found = [
             speeches.of_clips(TARGET, at_least_s=self.speech_s, user=number) for number in range(clients)
@@ -58,7 +58,7 @@ class Plan:
 
 
 QUICK = Plan(clients=QUICK_CLIENTS, speech_s=QUICK_SPEECH_S)
-Talk = Callable[[Speech, str, float], Awaitable[tuple[Sequence[float], bool]]]
+Talk = Callable[[RecordedSpeech, str, float], Awaitable[tuple[Sequence[float], bool]]]
 """Speaks after some seconds: the lags, and whether all text came."""
 
 
@@ -87,7 +87,7 @@ def measure(python: Path, plan: Plan) -> Report:
 async def _daybreak(url: str, plan: Plan) -> list[Result]:
     async with AsyncClient(url) as http:
 
-        async def talk(speech: Speech, name: str, starts_s: float) -> tuple[Sequence[float], bool]:
+        async def talk(speech: RecordedSpeech, name: str, starts_s: float) -> tuple[Sequence[float], bool]:
             await asyncio.sleep(starts_s)
             received = await user.talk(http, speech, pool=servers.POOL, target=TARGET, name=name)
             return received.lags_s, received.error is None
@@ -97,7 +97,7 @@ async def _daybreak(url: str, plan: Plan) -> list[Result]:
 
 
 async def _whisper_live(name: str, port: int, plan: Plan, clients: int) -> Result:
-    async def talk(speech: Speech, uid: str, starts_s: float) -> tuple[Sequence[float], bool]:
+    async def talk(speech: RecordedSpeech, uid: str, starts_s: float) -> tuple[Sequence[float], bool]:
         await asyncio.sleep(starts_s)
         try:
             received = await client.talk(port, speech, name=uid)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from daybreak_server.local.instance import free_port
@@ -32,16 +33,18 @@ def whisper_live(python: Path, folder: Path, *, batched: bool) -> Iterator[int]:
         )
     try:
         raise_priority(process.pid)
-        wait_until(
-            lambda: process.poll() is not None or b"server listening" in log.read_bytes(),
-            START_S,
-            "WhisperLive listens",
-        )
+        wait_until(lambda: process.poll() is not None or _listens(port), START_S, "WhisperLive listens")
         if process.poll() is not None:
             raise RuntimeError(f"WhisperLive has ended:\n{log.read_text(errors='replace')[-3000:]}")
         yield port
     finally:
         kill_tree(process)
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def version(python: Path) -> str:

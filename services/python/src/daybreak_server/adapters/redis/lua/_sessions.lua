@@ -11,6 +11,11 @@ do
 -- What the keys of a session hold.
 local kinds = { session = 'hash', session_audio = 'stream', session_turns = 'list', session_text = 'string',
   session_history = 'stream' }
+-- For metrics: how long sessions waited for their first group, and those that lost theirs for the next one.
+S.waits = {
+  new = histogram('session_wait:new', TOTALS.WAIT_BUCKETS_MS),
+  moved = histogram('session_wait:moved', TOTALS.WAIT_BUCKETS_MS),
+}
 
 -- A session's record: its fields by name, as text; nil if there is none.
 function S.load(id)
@@ -66,7 +71,7 @@ function S.make_waiting(r, reason)
   end
   leave_group(r)
   S.notify(r, 'x')
-  call('HSET', S.key.session(r.id), 'state', 'waiting')
+  call('HSET', S.key.session(r.id), 'state', 'waiting', 'waits_since', NOW_TEXT)
   call('HDEL', S.key.session(r.id), 'token', 'group')
   call('ZADD', S.sessions_waiting, int(tonumber(r.opened) - S.ORPHAN_BAND), r.id)
   S.emit(r.id, 'waiting', '{"reason":"' .. reason .. '"}')

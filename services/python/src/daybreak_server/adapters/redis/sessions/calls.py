@@ -171,6 +171,8 @@ def renew(
         full=int(measured.full),
         multiplier=measured.latency_multiplier,
         room=measured.room,
+        prefill=measured.prefill,
+        decode=measured.decode,
         batches=codec.compact(measured.batches),
     )
     return Call("session_renew", keys, (*renewal, *_pairs(leases)))

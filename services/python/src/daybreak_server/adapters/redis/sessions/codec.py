@@ -87,12 +87,14 @@ def turn(stored: Any) -> Turn:
 
 def measured(stored: Any) -> SessionsMeasured:
     """The measurements of a group, from an entry of ``session_groups``."""
-    lag_ms, full, multiplier, room, batches, _ends = text(stored).split(" ")
+    lag_ms, full, multiplier, room, prefill, decode, batches, _ends = text(stored).split(" ")
     return SessionsMeasured(
         lag_ms=float(lag_ms),
         full=full == "1",
         latency_multiplier=int(multiplier),
         room=int(room),
+        prefill=int(prefill),
+        decode=int(decode),
         batches={
             phase: {int(size): count for size, count in sizes.items()}
             for phase, sizes in json.loads(batches).items()

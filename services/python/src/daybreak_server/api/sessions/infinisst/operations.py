@@ -161,4 +161,11 @@ def _group(group: GroupSessions) -> dict[str, Any]:
 
 
 def _queue_sizes(overview: SessionsOverview) -> dict[str, dict[str, int]]:
-    return {group.group: {"sessions": group.sessions} for group in overview.groups}
+    return {
+        group.group: {
+            "sessions": group.sessions,
+            "prefill": group.measured.prefill,
+            "decode": group.measured.decode,
+        }
+        for group in overview.groups
+    }

@@ -1,0 +1,46 @@
+"""A pool's monotonic totals of streaming sessions, as the scripts count them (``adapters/redis/lua/_sessions.lua``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from daybreak_server.domain import policy
+from daybreak_server.domain.pool_totals import HistogramTotals, PoolTotals
+from daybreak_server.domain.sessions import SessionEnd
+
+REFUSALS = ("limit", "lag")
+"""Why a pool refuses a session: its limit, or the lag of its groups."""
+MOVES = ("released", "lease_lost", "left", "restarted")
+"""Why a session lost its group: the group gave it up, lost its lease, ended, or started again."""
+WAITS = ("new", "moved")
+"""The sessions that wait for a group: those that were just opened, and those that lost theirs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionTotals:
+    """The sessions of a pool since its first one."""
+
+    opened: int
+    refused: Mapping[str, int]
+    moved: Mapping[str, int]
+    ended: Mapping[str, int]
+    seconds: float
+    """How long the sessions that have ended were open, added up."""
+    waits: Mapping[str, HistogramTotals]
+    """How long sessions waited for a group, in seconds. Counted when a group takes them."""
+
+    @classmethod
+    def of(cls, totals: PoolTotals) -> SessionTotals:
+        """Those among the totals of a pool."""
+        return cls(
+            opened=totals.total("sessions_opened"),
+            refused={why: totals.total(f"sessions_refused:{why}") for why in REFUSALS},
+            moved={why: totals.total(f"sessions_moved:{why}") for why in MOVES},
+            ended={end.value: totals.total(f"sessions_ended:{end.value}") for end in SessionEnd},
+            seconds=totals.total("sessions_ms") / 1000,
+            waits={
+                which: totals.histogram(f"session_wait:{which}", policy.WAIT_BUCKETS_MS, unit=1000)
+                for which in WAITS
+            },
+        )

@@ -1,0 +1,140 @@
+"""The metrics of streaming sessions; :mod:`~daybreak_server.observability.catalogue` lists them with all others.
+
+What Redis counts, every gateway exports with the same value. What the model does, its group measures.
+"""
+
+from __future__ import annotations
+
+from daybreak_server.domain import policy
+from daybreak_server.observability.pool_catalogue import API
+from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
+
+
+def _stored(name: str, type_: MetricType, text: str, *labels: str, buckets: tuple[float, ...] = ()) -> Metric:
+    return Metric(
+        name=f"daybreak_{name}",
+        type=type_,
+        help=text,
+        labels=("pool", *labels),
+        exporters=API,
+        source=Source.REDIS,
+        buckets=buckets,
+    )
+
+
+def _rank(name: str, type_: MetricType, text: str, *labels: str, buckets: tuple[float, ...] = ()) -> Metric:
+    return Metric(
+        name=f"daybreak_rank_{name}",
+        type=type_,
+        help=text,
+        labels=("pool", *labels),
+        exporters=(Exporter.RANK,),
+        buckets=buckets,
+    )
+
+
+# ── in Redis ──────────────────────────────────────────────────────────────────────────────────────────────
+
+SESSIONS = _stored(
+    "sessions",
+    MetricType.GAUGE,
+    "Open sessions, by state: `active`, or `waiting` for a group.",
+    "state",
+)
+SESSIONS_ROOM = _stored(
+    "sessions_room",
+    MetricType.GAUGE,
+    "Further sessions that the groups of a pool would take. Groups that drain or refuse new sessions do not count.",
+)
+SESSIONS_OPENED = _stored("sessions_opened_total", MetricType.COUNTER, "Sessions opened.")
+SESSIONS_REFUSED = _stored(
+    "sessions_refused_total",
+    MetricType.COUNTER,
+    "Sessions refused, by reason: `limit` (`sessions.max_sessions`) or `lag` (every group lags).",
+    "reason",
+)
+SESSIONS_MOVED = _stored(
+    "sessions_moved_total",
+    MetricType.COUNTER,
+    "Sessions that lost their group, by reason: it gave them up (`released`), `left` or `restarted`, or did not renew "
+    "its lease (`lease_lost`).",
+    "reason",
+)
+SESSIONS_ENDED = _stored(
+    "sessions_ended_total",
+    MetricType.COUNTER,
+    "Sessions ended, by reason: `finished`, `closed`, `idle` or `failed`.",
+    "reason",
+)
+SESSIONS_SECONDS = _stored(
+    "sessions_open_seconds_total",
+    MetricType.COUNTER,
+    "For how long the sessions that have ended were open, added up.",
+)
+SESSION_WAIT = _stored(
+    "session_wait_seconds",
+    MetricType.HISTOGRAM,
+    "How long a session waited until a group took it: a `new` one, or one that was `moved` from another group.",
+    "which",
+    buckets=tuple(ms / 1000 for ms in policy.WAIT_BUCKETS_MS),
+)
+
+# ── groups ────────────────────────────────────────────────────────────────────────────────────────────────
+
+RANK_SESSIONS = _rank("sessions", MetricType.GAUGE, "Sessions that a group serves.")
+RANK_SESSION_LAG = _rank(
+    "session_lag_seconds",
+    MetricType.HISTOGRAM,
+    "How much audio of a session waits for the model although it makes a whole turn. Each session counts once a "
+    "second.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
+)
+RANK_FIRST_TEXT = _rank(
+    "first_text_seconds",
+    MetricType.HISTOGRAM,
+    "Time from the first audio of a session until its first text, the silence before the first word included.",
+    buckets=(0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
+)
+RANK_LATENCY_MULTIPLIER = _rank(
+    "latency_multiplier_ratio",
+    MetricType.GAUGE,
+    "How many times as long as its settings say the turns of a group are, because its sessions lag; 1 if they do not.",
+)
+RANK_SESSIONS_FULL = _rank(
+    "sessions_full",
+    MetricType.GAUGE,
+    "1 while a group takes no new session, because its sessions lag although its turns are as long as they may be.",
+)
+RANK_ITERATION_SIZE = _rank(
+    "iteration_items",
+    MetricType.HISTOGRAM,
+    "Sessions in a step of the model, by phase: `prefill`, `decode` or `mixed`.",
+    "phase",
+    buckets=(1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0, 64.0, 128.0, 256.0),
+)
+RANK_ITERATION = _rank(
+    "iteration_seconds",
+    MetricType.HISTOGRAM,
+    "Duration of a step of the model, by phase.",
+    "phase",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+RANK_TURNS_WAITING = _rank(
+    "turns_waiting",
+    MetricType.GAUGE,
+    "Turns that wait for a step of the model, by phase: `prefill` (their audio is complete) or `decode` (they want "
+    "their next token).",
+    "phase",
+)
+RANK_AUDIO = _rank(
+    "audio_seconds_total", MetricType.COUNTER, "Seconds of audio that the model of a group has worked on."
+)
+RANK_SESSION_CACHE = _rank(
+    "session_cache_bytes",
+    MetricType.GAUGE,
+    "Memory of the caches of a group's sessions, by state: `used` or `free`. It is reserved when the group starts.",
+    "state",
+)
+
+ALL: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All of them, in the order of this file."""

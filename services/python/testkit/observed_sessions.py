@@ -1,0 +1,140 @@
+"""The streaming sessions of the observed run: they are opened, speak, are refused, move, lag and fail."""
+
+from __future__ import annotations
+
+import json
+import random
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from websockets.sync.client import connect
+
+from testkit.system import request
+from testkit.waiting import wait_until
+
+SPEECH = "speech"
+"""A pool whose one group has places for :data:`PLACES` sessions, of the workload ``testkit.fragile_speech``. A block of
+its audio takes the model a sixth of its length, so six speakers are too many."""
+PLACES, MOST = 8, 10
+_BLOCK_MS = 240
+SETTINGS = {
+    "POOLS__SPEECH__WORKLOAD": "testkit.fragile_speech:SPEC",
+    "POOLS__SPEECH__CPUS_PER_RANK": "0.25",
+    "POOLS__SPEECH__DRAIN_S": "0",
+    "POOLS__SPEECH__OPTIONS": json.dumps(
+        {"block_ms": _BLOCK_MS, "prefill_item_ms": _BLOCK_MS / 6, "max_sessions": PLACES}
+    ),
+    "POOLS__SPEECH__SESSIONS__MAX_SESSIONS": str(MOST),
+    "POOLS__SPEECH__SESSIONS__LAG_LIMIT_MS": "500",
+    "POOLS__SPEECH__SESSIONS__MAX_LATENCY_MULTIPLIER": "2",
+}
+_RATE, _BYTES = 16_000, 2
+_PIECE_S = 5.0
+
+
+def noise(seconds: float) -> bytes:
+    """Audio with sound in every sample."""
+    return random.Random(7).randbytes(int(seconds * _RATE) * _BYTES)
+
+
+class ObservedSessions:
+    """Clients of sessions. ``gateway``: the address of the API."""
+
+    def __init__(self, gateway: str) -> None:
+        self._gateway = gateway
+
+    def open(self, count: int = 1) -> list[str]:
+        """Try to open so many sessions. :returns: the ids of those that were not refused."""
+        return [session for session in (self._open() for _ in range(count)) if session]
+
+    def _open(self) -> str:
+        outgoing = urllib.request.Request(
+            f"{self._gateway}/v1/sessions",
+            data=json.dumps({"pool": SPEECH, "source": "en", "target": "de"}).encode(),
+            headers={"content-type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(outgoing, timeout=30) as response:
+                return str(json.load(response)["id"])
+        except urllib.error.HTTPError as exc:
+            if exc.code == 429:
+                return ""
+            raise
+
+    def speak(self, session: str, audio: bytes, *, end: bool = True) -> None:
+        """Send audio at once. The model hears it as if it came in real time."""
+        url = self._gateway.replace("http", "ws", 1) + f"/v1/sessions/{session}/stream"
+        with connect(url) as socket:
+            size = int(_PIECE_S * _RATE) * _BYTES
+            for first in range(0, len(audio), size):
+                socket.send(audio[first : first + size])
+            if end:
+                socket.send('{"type": "end"}')
+            for message in socket:  # until the server has all audio, or the session ends
+                shown = json.loads(message)
+                if (
+                    shown["type"] == "ended"
+                    or shown.get("received_ms", 0) * _RATE * _BYTES >= len(audio) * 1000
+                ):
+                    return
+
+    def close(self, sessions: list[str]) -> None:
+        """End them at once, if they have not ended."""
+        for session in sessions:
+            outgoing = urllib.request.Request(f"{self._gateway}/v1/sessions/{session}", method="DELETE")
+            urllib.request.urlopen(outgoing, timeout=30).close()
+
+    def close_all(self) -> None:
+        """End all open sessions of the pool."""
+        self.close([each["id"] for each in request(f"{self._gateway}/v1/sessions?pool={SPEECH}")["data"]])
+
+    def wait_state(self, session: str, state: str) -> dict[str, Any]:
+        """Wait until a session is in this state. :returns: the session."""
+
+        def look() -> dict[str, Any] | None:
+            shown: dict[str, Any] = request(f"{self._gateway}/v1/sessions/{session}")
+            return shown if shown["state"] == state else None
+
+        return wait_until(look, 120, f"{session} to be {state}")
+
+    def group(self) -> str:
+        """Wait for the group of the pool. :returns: its id."""
+
+        def look() -> str | None:
+            groups = request(f"{self._gateway}/v1/pools/{SPEECH}")["groups"]
+            return next((str(group["id"]) for group in groups if group["state"] in {"idle", "busy"}), None)
+
+        return wait_until(look, 180, f"the group of {SPEECH}")
+
+    # ── the story ────────────────────────────────────────────────────────────────────────────────────────
+
+    def play(self) -> None:
+        """Sessions that end in each way but `idle`, and one that is refused. Rates need several rounds."""
+        self.group()
+        for _ in range(3):
+            speaking = self.open(2)
+            for session in speaking:
+                self.speak(session, noise(1.5))
+            (fails,) = self.open()
+            self.speak(fails, bytes(_RATE * _BYTES))
+            for session in (*speaking, fails):
+                self.wait_state(session, "ended")
+        many = self.open(MOST + 1)
+        assert len(many) == MOST, many
+        self.close(many)
+
+    def move(self, drain: Callable[..., None]) -> None:
+        """A group that drains gives its sessions up, and takes them again when the mark is removed."""
+        group, moved = self.group(), self.open(3)
+        for session in moved:
+            self.wait_state(session, "active")
+        drain(group, pool=SPEECH)
+        for session in moved:
+            self.wait_state(session, "waiting")
+        drain(group, pool=SPEECH, on=False)
+        for session in moved:
+            self.wait_state(session, "active")
+            self.speak(session, noise(1.0))
+            assert self.wait_state(session, "ended")["attempt"] > 1
