@@ -19,8 +19,10 @@ from daybreak.errors import DaybreakError
 from daybreak.live_session import LiveSession
 from daybreak.wire import SessionEvent, SessionEventType
 
-_NO_TEXT = "No text: the model heard no words that it knows. The model that comes with Daybreak knows some fifty English "
-    "words."
+_NO_TEXT = (
+    "No text: the model heard no words that it knows. The model that comes with Daybreak knows some fifty "
+    "English words."
+)
 
 
 def speak(
