@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+from collections.abc import Coroutine, Generator, Mapping
+from types import TracebackType
 from typing import Any, cast
 
 from daybreak.async_live_session import AsyncLiveSession
@@ -89,6 +90,27 @@ class Sessions:
         return LiveSession(session, speech, server=self._server, headers=self._headers, retry=self._retry)
 
 
+class OpeningSession:
+    """A session that is being opened. ``await`` it, or use it in ``async with``, to get the live session."""
+
+    def __init__(self, opening: Coroutine[Any, Any, AsyncLiveSession]) -> None:
+        self._opening = opening
+        self._live: AsyncLiveSession | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncLiveSession]:
+        return self._opening.__await__()
+
+    async def __aenter__(self) -> AsyncLiveSession:
+        self._live = await self._opening
+        return await self._live.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            await self._live.__aexit__(kind, error, trace)
+
+
 class AsyncSessions:
     """Streaming sessions, which turn speech into text while it arrives: ``client.sessions``."""
 
@@ -98,7 +120,7 @@ class AsyncSessions:
         self._server = server
         self._headers = headers
 
-    async def open(
+    def open(
         self,
         target: str,
         *,
@@ -109,8 +131,8 @@ class AsyncSessions:
         latency_multiplier: int = 1,
         name: str = "",
         options: Mapping[str, Any] | None = None,
-    ) -> AsyncLiveSession:
-        """Open a session, and connect to it.
+    ) -> OpeningSession:
+        """Open a session, and connect to it: ``async with client.sessions.open("de") as session``, or ``await`` it.
 
         ``target`` and ``source`` are languages: ``de`` or ``German``. ``encoding`` (``pcm16`` or ``float32``) and
         ``sample_rate`` describe the audio that you send; it has one channel. A larger ``latency_multiplier`` gives
@@ -126,6 +148,9 @@ class AsyncSessions:
             name=name,
             options=options,
         )
+        return OpeningSession(self._open(body, speech))
+
+    async def _open(self, body: Mapping[str, Any], speech: Speech) -> AsyncLiveSession:
         session = await self._run(request_with_retries(session_routes.open_session(body), self._retry))
         return await self._live(session, speech)
 

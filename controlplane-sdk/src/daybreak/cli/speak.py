@@ -19,6 +19,11 @@ from daybreak.errors import DaybreakError
 from daybreak.live_session import LiveSession
 from daybreak.wire import SessionEvent, SessionEventType
 
+_NO_TEXT = (
+    "No text: the model heard no words that it knows. The model that comes with Daybreak knows some fifty "
+    "English words."
+)
+
 
 def speak(
     context: typer.Context,
@@ -133,7 +138,7 @@ class Printer:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._in_line = False
+        self._in_line = self._any_text = False
         self.exit_code = Exit.OK
 
     def show(self, event: SessionEvent) -> None:
@@ -142,8 +147,7 @@ class Printer:
             self._output.json(event.to_json())
         match event.type:
             case SessionEventType.TEXT:
-                self._write(visible(event.text))
-                self._in_line = True
+                self._show_text(visible(event.text))
             case SessionEventType.SEGMENT if self._in_line:
                 self._write("\n")
                 self._in_line = False
@@ -152,9 +156,17 @@ class Printer:
             case SessionEventType.ENDED:
                 self._end(event)
 
+    def _show_text(self, text: str) -> None:
+        text = text if self._in_line else text.lstrip()
+        self._write(text)
+        self._in_line = self._in_line or bool(text)
+        self._any_text = self._any_text or bool(text)
+
     def _end(self, event: SessionEvent) -> None:
         if self._in_line:
             self._write("\n")
+        if not self._any_text:
+            self._output.note(_NO_TEXT)
         reason = str(event.data.get("reason", ""))
         if reason not in {"finished", "closed"}:
             error = event.data.get("error") or {}

@@ -261,6 +261,23 @@ def test_the_settings_page_is_the_same_on_every_machine(
     assert "| `http.port` | `DAYBREAK_HTTP__PORT` | integer | `8000` |" in before
 
 
+def test_each_setting_of_a_section_that_may_be_unset_has_a_row() -> None:
+    """The page has the defaults of such sections; a pool that has none of them is shown with one row for each."""
+    page = settings.as_markdown()
+    for variable, kind, default in [
+        ("SESSIONS__MAX_SESSIONS", "integer", "1000"),
+        ("BATCHING__MAX_BATCH_SIZE", "integer", "32"),
+        ("BULK__MAX_LINES", "integer", "1000000"),
+    ]:
+        assert f"`DAYBREAK_POOLS__<POOL>__{variable}` | {kind} | `{default}` |" in page
+    pools = {"speech": {"workload": "speech", "sessions": {"max_sessions": 7}}, "video": {}}
+    shown = settings.as_object(Settings.model_validate({"pools": pools}))
+    assert shown["pools.speech.sessions.max_sessions"]["changed"]
+    assert not shown["pools.speech.sessions.strategy"]["changed"]
+    assert shown["pools.video.sessions"]["type"] == "section"
+    assert "pools.speech.sessions" not in shown
+
+
 def test_tables_in_a_page_are_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from daybreak_server.settings.sources import environment_name, masked
 from daybreak_server.settings.tree import Settings
 
+_CONTAINERS: dict[Any, str] = {dict: "JSON object", tuple: "list"}
 _KINDS: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path"}
 
 
@@ -135,20 +136,27 @@ def _sections(
     below: list[SettingSection] = []
     for name, field in kind.model_fields.items():
         path = (*at, name)
-        inner = _group_in(field.annotation)
-        if inner is None:
+        inner, value = _group_in(field.annotation), values.get(name, {})
+        if inner is None or value is None:
             rows.append(_row(path, field, values.get(name), unchanged.get(name)))
         elif inner[1]:
-            for key, entry in values.get(name, {}).items():
+            for key, entry in value.items():
                 usual = (unchanged.get(name) or {}).get(key) or (_defaults(inner[0]) if entry else {})
-                first, *more = _sections(inner[0], (*path, key), entry, usual)
-                below += (replace(first, title=f"{first.title} {field.description or ''}"), *more)
+                below += _described(field, _sections(inner[0], (*path, key), entry, usual))
         else:
-            below += _sections(inner[0], path, values.get(name, {}), unchanged.get(name, {}))
+            usual = unchanged.get(name) or (_defaults(inner[0]) if value else {})
+            below += _described(field, _sections(inner[0], path, value, usual))
     title = (kind.__doc__ or "").strip().splitlines()[0]
     if rows:
         yield SettingSection(name=".".join(at), title=title, rows=tuple(rows))
     yield from below
+
+
+def _described(field: FieldInfo, found: Iterator[SettingSection]) -> Iterator[SettingSection]:
+    """Sections, of which the first has the description of the field that holds it too."""
+    first, *more = found
+    yield replace(first, title=f"{first.title} {field.description or ''}".rstrip())
+    yield from more
 
 
 def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
@@ -170,7 +178,10 @@ def _row(path: tuple[str, ...], field: FieldInfo, value: Any, unchanged: Any) ->
 
 
 def _group_in(annotation: Any) -> tuple[type[BaseModel], bool] | None:
-    """The section that a field holds, and whether the field maps names to such sections."""
+    """The section that a field holds, perhaps none, and whether the field maps names to such sections."""
+    members = [member for member in get_args(annotation) if member is not NoneType]
+    if get_origin(annotation) is UnionType and len(members) == 1:
+        return _group_in(members[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     if get_origin(annotation) is dict:
@@ -182,14 +193,14 @@ def _group_in(annotation: Any) -> tuple[type[BaseModel], bool] | None:
 
 def _type_name(annotation: Any) -> str:
     origin = get_origin(annotation)
+    if _group_in(annotation) is not None:
+        return "section"
     if origin is Annotated:
         return _type_name(get_args(annotation)[0])
     if origin is Literal:
         return " | ".join(str(choice) for choice in get_args(annotation))
-    if origin is dict:
-        return "JSON object"
-    if origin is tuple:
-        return "list"
+    if origin in _CONTAINERS:
+        return _CONTAINERS[origin]
     members = [member for member in get_args(annotation) if member is not NoneType]
     if members:
         return " | ".join(_type_name(member) for member in members)

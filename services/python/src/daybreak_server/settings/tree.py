@@ -184,15 +184,13 @@ class PoolSettings(Section):
         "unset, any free port.",
     )
     batching: BatchingSettings | None = Field(
-        None, description="How the groups form batches, if the pool's workload is `embed` or `rerank`."
+        None, description="Only for pools with the workload `embed` or `rerank`."
     )
     bulk: BulkSettings | None = Field(
-        None,
-        description="Which files the tasks of a pool of the kind `online` may name, if its workload is `embed` or "
-        "`rerank`.",
+        None, description="Only for pools with the workload `embed` or `rerank`."
     )
     sessions: SessionSettings | None = Field(
-        None, description="The streaming sessions of a pool of kind `sessions`. If unset, the defaults."
+        None, description="If unset, the pool of kind `sessions` has the defaults."
     )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(

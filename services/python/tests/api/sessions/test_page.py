@@ -77,12 +77,19 @@ def run_in_chromium(tmp_path: Path) -> Iterator[Any]:
             client.delete(session)
 
 
+_COLLECT_FAILURES = """
+window.failures = [];
+addEventListener('unhandledrejection', (event) => failures.push(String(event.reason)));
+"""
+
+
 def test_the_page_sends_the_microphone_and_shows_the_text_also_through_a_lost_connection(
     speech: Speech, run_in_chromium: Any
 ) -> None:
     run = run_in_chromium
     page = f"{speech.api.url.replace('127.0.0.1', 'localhost')}/speak"
-    run("document.getElementById('target').value = 'zh'; document.getElementById('start').click()", page)
+    run(_COLLECT_FAILURES, page)
+    run("document.getElementById('target').value = 'zh'; document.getElementById('start').click()")
 
     def shown() -> str:
         return str(run("return document.getElementById('text').textContent"))
@@ -99,6 +106,7 @@ def test_the_page_sends_the_microphone_and_shows_the_text_also_through_a_lost_co
     assert (record.session.target, record.session.client) == ("zh", "the page /speak")
     audio = speech.store.audio(record.session.id)
     assert run("return daybreak.live.text") == spoken(audio)
+    assert run("return failures") == []
     assert max(audio) > 0, "the microphone was silent"
     assert run("return document.getElementById('start').disabled") is False
 

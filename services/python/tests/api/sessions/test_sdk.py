@@ -198,7 +198,7 @@ async def test_the_asyncio_client_does_the_same_through_cuts(speech, cuttable):
             assert await live.text() == spoken(audio)
         assert (await client.sessions.get(live.id)).end == "finished"
         assert await client.sessions.list() == []
-        async with await client.sessions.open("de", encoding="float32") as live:
+        async with client.sessions.open("de", encoding="float32") as live:
             await live.send(float32([9.0]))
             with pytest.raises(InvalidInputError):
                 [event async for event in live]
@@ -247,7 +247,7 @@ def test_the_command_prints_a_line_for_each_sentence(speech, tmp_path):
         done = speak(speech, "--to", "German", "--fast", *arguments, stdin=stdin)
         lines = done.stdout.decode().splitlines()
         assert done.returncode == 0, done.stderr.decode()
-        assert "".join(lines) == spoken(audio)
+        assert " ".join(lines) == spoken(audio)
         assert len(lines) == 2
         assert b"speech_" in done.stderr
 
@@ -259,6 +259,12 @@ def test_the_command_writes_events_as_json_and_mixes_channels(speech, tmp_path):
     done = speak(speech, "--to", "de", "--fast", "--json", str(file))
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert events[-1]["data"]["text"] == spoken(audio)
+
+
+def test_the_command_says_that_there_was_no_text(speech):
+    done = speak(speech, "--to", "de", "--fast", "-")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert "some fifty English words" in " ".join(done.stderr.decode().split())
 
 
 @pytest.mark.parametrize(
@@ -291,7 +297,7 @@ def test_ctrl_c_ends_the_speech_and_prints_the_rest(speech):
     assert process.returncode == 0, err.decode()
     record = speech.store.all()[0]
     assert record.end == "finished"
-    assert "".join(out.decode().splitlines()) == spoken(speech.store.audio(record.session.id))
+    assert " ".join(out.decode().splitlines()) == spoken(speech.store.audio(record.session.id))
 
 
 def _feed(stdin: io.BufferedWriter, audio: bytes) -> None:

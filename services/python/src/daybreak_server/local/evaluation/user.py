@@ -58,7 +58,7 @@ async def talk(client: AsyncClient, speech: RecordedSpeech, *, pool: str, target
     try:
         async with (
             asyncio.timeout(speech.seconds + _PATIENCE_S),
-            await client.sessions.open(target, pool=pool, name=name) as live,
+            client.sessions.open(target, pool=pool, name=name) as live,
         ):
             began = asyncio.get_running_loop().time()
             listener = asyncio.create_task(_listen(live, result, began))
@@ -77,7 +77,7 @@ async def talk(client: AsyncClient, speech: RecordedSpeech, *, pool: str, target
 
 async def undisturbed(client: AsyncClient, audio: bytes, *, pool: str, target: str) -> str:
     """The text that the model writes for a recording that is sent at once."""
-    async with await client.sessions.open(target, pool=pool, name="evaluation: reference") as live:
+    async with client.sessions.open(target, pool=pool, name="evaluation: reference") as live:
         await live.send(audio)
         return await live.text()
 

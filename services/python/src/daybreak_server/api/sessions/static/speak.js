@@ -116,7 +116,7 @@ async function start() {
   const live = await open();
   live.release = () => {
     stream.getTracks().forEach((track) => track.stop());
-    context.close();
+    if (context.state !== 'closed') context.close();
   };
   const node = new AudioWorkletNode(context, 'microphone', {numberOfOutputs: 0});
   node.port.onmessage = (message) => { if (!live.inputEnded) live.send(message.data); };
