@@ -11,13 +11,17 @@ import threading
 import time
 import wave
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from session_support import float32, noise, tone
 
 from daybreak import AsyncClient, Client, InvalidInputError, NotFoundError, QuotaError, Retry
+from daybreak.cli.output import Output
+from daybreak.cli.speak import Printer
 from daybreak.errors import ArgumentError
+from daybreak.wire import SessionEvent
 from testkit.session_memory import MemorySessions, spoken
 from testkit.waiting import wait_until
 from verification.faults.environment.proxy import TcpProxy
@@ -247,7 +251,7 @@ def test_the_command_prints_a_line_for_each_sentence(speech, tmp_path):
         done = speak(speech, "--to", "German", "--fast", *arguments, stdin=stdin)
         lines = done.stdout.decode().splitlines()
         assert done.returncode == 0, done.stderr.decode()
-        assert " ".join(lines) == spoken(audio)
+        assert "".join(lines) == spoken(audio)
         assert len(lines) == 2
         assert b"speech_" in done.stderr
 
@@ -259,6 +263,29 @@ def test_the_command_writes_events_as_json_and_mixes_channels(speech, tmp_path):
     done = speak(speech, "--to", "de", "--fast", "--json", str(file))
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert events[-1]["data"]["text"] == spoken(audio)
+
+
+def test_lines_begin_without_the_space_that_separates_sentences(capsys):
+    printer = Printer(Output())
+    for number, (kind, text) in enumerate(
+        [
+            ("text", "Red."),
+            ("segment", ""),
+            ("text", " "),
+            ("text", " Green"),
+            ("text", " moves."),
+            ("segment", ""),
+        ]
+    ):
+        event = {
+            "id": f"{number}",
+            "session": "s",
+            "type": kind,
+            "at": datetime.now(UTC),
+            "data": {"text": text},
+        }
+        printer.show(SessionEvent.model_validate(event))
+    assert capsys.readouterr().out == "Red.\nGreen moves.\n"
 
 
 def test_the_command_says_that_there_was_no_text(speech):
@@ -297,7 +324,7 @@ def test_ctrl_c_ends_the_speech_and_prints_the_rest(speech):
     assert process.returncode == 0, err.decode()
     record = speech.store.all()[0]
     assert record.end == "finished"
-    assert " ".join(out.decode().splitlines()) == spoken(speech.store.audio(record.session.id))
+    assert "".join(out.decode().splitlines()) == spoken(speech.store.audio(record.session.id))
 
 
 def _feed(stdin: io.BufferedWriter, audio: bytes) -> None:
