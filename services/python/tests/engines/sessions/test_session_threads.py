@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from daybreak_server.domain.ids import GroupId, Token
+from daybreak_server.domain.ids import AttemptToken, GroupId
 from daybreak_server.domain.sessions import (
     Intake,
     NewSession,
@@ -25,7 +25,7 @@ from daybreak_server.engines.sessions.threads import Mailbox, StoreThreads
 from daybreak_server.ports.store_errors import StoreError, StoreFullError, StoreUnavailableError
 
 CLAIM = SessionClaim(
-    lease=SessionLease(session=SessionId("late"), token=Token("1.n")),
+    lease=SessionLease(session=SessionId("late"), token=AttemptToken("1.n")),
     record=SessionRecord(
         session=NewSession(id=SessionId("late"), pool="p", tenant="t", source="en", target="de"),
         state=SessionState.ACTIVE,
@@ -80,7 +80,9 @@ def threads(store: Refusing, mailbox: Mailbox) -> Iterator[StoreThreads]:
 
 
 def commit(session: str, number: int) -> SessionCommit:
-    return SessionCommit(lease=SessionLease(session=SessionId(session), token=Token("1.n")), number=number)
+    return SessionCommit(
+        lease=SessionLease(session=SessionId(session), token=AttemptToken("1.n")), number=number
+    )
 
 
 def test_a_commit_that_is_refused_for_good_ends_its_session_and_no_other(
