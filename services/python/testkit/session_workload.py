@@ -21,3 +21,12 @@ def pairs(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
 SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
     name="test-sessions", kind="sessions", implementation="testkit.session_workload:missing", pairs=pairs
 )
+FRENCH: WorkloadSpec[NoInput] = WorkloadSpec(
+    name="test-sessions-french",
+    kind="sessions",
+    implementation="testkit.session_workload:missing",
+    pairs=lambda options: [
+        LanguagePair(source="en", target="fr", source_name="English", target_name="French")
+    ],
+)
+"""English to French."""

@@ -1,13 +1,19 @@
-"""Chooses the pool of a session. The client names a pool or the model of a pool; otherwise, it is the default
-pool."""
+"""Chooses the pool of a session. The client names a pool or the model of a pool. Otherwise, it is the default pool, or,
+if the model of that does not support the pair of languages, the only pool whose model does."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import MAX_FIELD_CHARS, ApiError
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry
 from daybreak_server.api.sessions.languages import Languages
 from daybreak_server.domain.kinds import PoolKind
+from daybreak_server.workloads.languages import LanguagePair
+
+FindPair = Callable[[Languages], LanguagePair]
+"""Finds the pair of a request among those of a pool, or raises an ``ApiError``."""
 
 
 class SessionPools:
@@ -41,7 +47,34 @@ class SessionPools:
         if len(self.entries) == 1:
             return next(iter(self.entries.values()))
         if not self.entries:
-            message = "No pool serves sessions. An administrator must add one."
+            message = "No pool serves sessions. An administrator must add one, for example with the workload `speech`."
         else:
             message = f"Several pools serve sessions: {', '.join(self.entries)}. Name one."
         raise ApiError(ErrorCode.NO_SUCH_POOL, message)
+
+    def choose(self, name: str | None, find: FindPair) -> tuple[PoolEntry, LanguagePair]:
+        """The pool and the pair of a session. Without a name, the default pool has precedence over others.
+
+        :raises ApiError: ``no_such_pool``, also if several pools have the pair; or the error of ``find`` if none has it
+        """
+        if name or len(self.entries) < 2:
+            entry = self.get(name)
+            return entry, find(self.languages[entry.name])
+        having: list[tuple[PoolEntry, LanguagePair]] = []
+        refusals: list[ApiError] = []
+        default = self.get() if self._default is not None else None
+        for entry in sorted(self.entries.values(), key=lambda entry: entry is not default):
+            try:
+                having.append((entry, find(self.languages[entry.name])))
+            except ApiError as exc:
+                refusals.append(exc)
+                continue
+            if entry is default:
+                break
+        if not having:
+            raise refusals[0]
+        if len(having) > 1:
+            names = ", ".join(entry.name for entry, _ in having)
+            message = f"Several pools serve this pair of languages: {names}. Name one."
+            raise ApiError(ErrorCode.NO_SUCH_POOL, message)
+        return having[0]

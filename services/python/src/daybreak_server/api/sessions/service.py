@@ -61,8 +61,7 @@ class SessionService:
 
         :raises ApiError: ``no_such_pool``, ``invalid_input``, ``sessions_full`` or ``too_many_streams``
         """
-        entry = self.pools.get(pool)
-        pair = self.pools.languages[entry.name].find(source, target)
+        entry, pair = self.pools.choose(pool, lambda languages: languages.find(source, target))
         new = NewSession(
             id=_new_id(entry.name, caller.tenant, key),
             pool=entry.name,

@@ -47,8 +47,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
     async def load_model(request: Request, caller: Caller) -> Response:
         """Say whether the model of a pair is loaded. Groups load it when they start."""
         wanted = await read_fields(request, LoadModel, max_bytes=settings.http.max_body_bytes)
-        entry = service.pools.get()
-        pair = service.pools.languages[entry.name].parse(wanted.language_pair)
+        entry, pair = service.pools.choose(None, lambda languages: languages.parse(wanted.language_pair))
         view = await service.ctx.pool_views.get(entry.name)
         health = serializers.pool_health(entry, view, service.ctx.services.now_ms())
         status = "ready" if health.groups_ready else (health.wake.phase if health.wake else "zero")
@@ -85,8 +84,7 @@ class UserSessions:
 
     async def find(self, caller: Principal, user: str, language: str) -> SessionRecord:
         """The open session. :raises ApiError: ``not_found``, or ``invalid_input`` for an unknown pair."""
-        entry = self._service.pools.get()
-        pair = self._service.pools.languages[entry.name].parse(language)
+        entry, pair = self._service.pools.choose(None, lambda languages: languages.parse(language))
         for record in await self._service.store.sessions(entry.name, tenant=caller.tenant):
             new = record.session
             if (new.client, new.source, new.target) == (_client(user), pair.source, pair.target):
@@ -131,8 +129,7 @@ class UserSessions:
         except ApiError as exc:
             if exc.code is not ErrorCode.NOT_FOUND:
                 raise
-        entry = self._service.pools.get()
-        pair = self._service.pools.languages[entry.name].parse(sent.language_pair)
+        entry, pair = self._service.pools.choose(None, lambda languages: languages.parse(sent.language_pair))
         return await self._service.open(
             caller, pool=entry.name, source=pair.source, target=pair.target, client=_client(sent.user_id)
         )

@@ -29,20 +29,23 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
     async def init(request: Request, caller: Caller) -> Response:
         """Open a session, as InfiniSST's `/init` does."""
         wanted = await read_fields(request, Init, max_bytes=max_bytes)
-        pair = service.pools.languages[service.pools.get(wanted.pool).name].parse(wanted.language_pair)
+        entry, pair = service.pools.choose(
+            wanted.pool, lambda languages: languages.parse(wanted.language_pair)
+        )
         record = await service.open(
             caller,
-            pool=wanted.pool,
+            pool=entry.name,
             source=pair.source,
             target=pair.target,
             latency_multiplier=wanted.latency_multiplier,
             client=wanted.client_id or "",
         )
+        position = await _position(service, record)
         return json_response(
             {
                 "session_id": record.session.id,
-                "queued": record.state is SessionState.WAITING,
-                "queue_position": await _position(service, record),
+                "queued": position > 0,
+                "queue_position": position,
                 "ray_based": True,
                 "evaluation_mode": wanted.evaluation_mode,
                 "latency_multiplier": record.latency_multiplier,

@@ -111,8 +111,9 @@ class RealtimeConnection:
         """Set the fields of the session. :raises ApiError: if there is no such pool, pair or rate, or the
         session has begun."""
         AudioFormat.parse(Encoding.PCM16, wanted.rate)
-        pool = self._service.pools.get(wanted.model)
-        self._service.pools.languages[pool.name].find(wanted.source, wanted.target)
+        self._service.pools.choose(
+            wanted.model, lambda languages: languages.find(wanted.source, wanted.target)
+        )
         if self.audio is not None and wanted != self.wanted:
             raise ApiError(
                 ErrorCode.CONFLICT,

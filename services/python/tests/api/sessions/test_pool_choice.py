@@ -1,0 +1,49 @@
+"""Which pool serves a session: the one that the client names, or the one whose model has the pair."""
+
+from __future__ import annotations
+
+import pytest
+
+SPEC = {"workload": "testkit.session_workload:SPEC"}
+FRENCH = {"workload": "testkit.session_workload:FRENCH"}
+
+
+@pytest.mark.parametrize("default", [None, "speech"], ids=["no default pool", "another default pool"])
+def test_a_pair_selects_the_only_pool_that_has_it(start_speech, default):
+    http = {"default_pools": {"sessions": default}} if default else {}
+    speech = start_speech(pools={"speech": SPEC, "parrot": FRENCH}, http=http)
+    post = speech.api.client.post
+    assert speech.open(target="fr")["pool"] == "parrot"
+    assert speech.open(target="de")["pool"] == "speech"
+    assert (
+        post("/init", json={"language_pair": "English -> French"}).json()["session_id"].startswith("parrot_")
+    )
+    loaded = post("/load_model", json={"gpu_id": 0, "language_pair": "en-fr"}).json()
+    assert loaded["pool"] == "parrot"
+    user = post("/translate", json={"user_id": "ana", "language_pair": "en-fr"}).json()
+    assert user["session_id"].startswith("parrot_")
+    found = speech.api.client.get("/session/ana/English%20-%3E%20French").json()
+    assert found["session_id"] == user["session_id"]
+
+
+def test_a_named_pool_is_not_left_for_another(start_speech):
+    speech = start_speech(pools={"speech": SPEC, "parrot": FRENCH})
+    problem = speech.open(pool="speech", target="fr", status=422)
+    assert "has no pair en -> fr" in str(problem)
+
+
+def test_a_pair_that_no_pool_has_is_refused_with_those_of_the_default_pool(start_speech):
+    pools = {"parrot": FRENCH, "speech": SPEC}
+    speech = start_speech(pools=pools, http={"default_pools": {"sessions": "speech"}})
+    assert "English -> German" in str(speech.open(target="it", status=422))
+
+
+def test_a_pair_of_several_pools_needs_a_name_or_a_default_pool(start_speech):
+    pools = {"one": SPEC, "two": SPEC, "parrot": FRENCH}
+    assert "one, two. Name one." in start_speech(pools=pools).open(target="de", status=404)["detail"]
+    speech = start_speech(pools=pools, http={"default_pools": {"sessions": "parrot"}})
+    assert "one, two. Name one." in speech.open(target="de", status=404)["detail"]
+    assert (
+        start_speech(pools=pools, http={"default_pools": {"sessions": "two"}}).open(target="de")["pool"]
+        == "two"
+    )
