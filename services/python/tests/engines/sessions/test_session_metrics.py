@@ -6,7 +6,7 @@ import pytest
 
 from daybreak_server.batching.iterations.lag import LagRules
 from daybreak_server.batching.iterations.rules import IterationRules
-from daybreak_server.domain.ids import Token
+from daybreak_server.domain.ids import AttemptToken
 from daybreak_server.domain.sessions import (
     SAMPLE_BYTES,
     SAMPLE_RATE,
@@ -55,7 +55,7 @@ class Measured:
             received=len(audio) // SAMPLE_BYTES,
             attempt=attempt,
         )
-        lease = SessionLease(session=session, token=Token(f"{attempt}.n"))
+        lease = SessionLease(session=session, token=AttemptToken(f"{attempt}.n"))
         self.table.take(
             SessionClaim(lease=lease, record=record, turns=(), audio_start=0, audio=audio), self.now
         )
