@@ -16,6 +16,14 @@ def test_without_matplotlib_it_says_which_extra_to_install(daybreakd, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_the_test_of_health_needs_no_matplotlib(daybreakd, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    arguments = ("--test", "health", "--url", "http://127.0.0.1:1", "--out", str(tmp_path / "out"))
+    result = daybreakd("sessions", "evaluate", *arguments)
+    assert "127.0.0.1:1" in result.err  # it has asked the server
+    assert "matplotlib" not in result.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

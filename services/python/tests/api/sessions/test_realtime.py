@@ -225,3 +225,33 @@ def test_a_full_pool_closes_the_connection(start_speech):
         socket.send({"type": "input_audio_buffer.append", "audio": ""})
         messages, code = socket.rest()
     assert (messages[-1]["code"], code) == ("sessions_full", 4429)
+
+
+def test_a_later_update_needs_only_the_fields_that_change(speech):
+    with connect(speech) as connection:
+        connection.recv()
+        first = {**TRANSCRIPTION, "target_language": "German"}
+        first["audio"] = {"input": {**first["audio"]["input"], "turn_detection": None}}
+        connection.session.update(session=first)
+        shown = connection.recv().session.to_dict()
+        assert (shown["target_language"], shown["model"]) == ("German", "speech")
+        connection.send({"type": "session.update", "session": {"target_language": "Chinese"}})
+        shown = connection.recv().session.to_dict()
+        assert shown["target_language"] == "Chinese"
+        assert shown["audio"]["input"]["transcription"] == {"model": "speech", "language": "en"}
+        connection.input_audio_buffer.append(audio=b64(pcm16(tone(1, rate=24_000, hertz=300))))
+        wait_until(lambda: speech.client.get("/v1/sessions").json()["data"], 30, "a session")
+        assert session_of(speech)["target"] == "zh"
+        connection.input_audio_buffer.commit()  # still ends an item
+        assert until(connection, "input_audio_buffer.committed")
+
+
+def test_audio_before_the_first_update_is_refused_with_the_next_step(speech):
+    with connect(speech) as connection:
+        connection.recv()
+        connection.input_audio_buffer.append(audio=b64(noise(1)))
+        error = connection.recv().error
+        assert (error.code, error.message.split(":")[0]) == (
+            "invalid_input",
+            "Send session.update before input_audio_buffer.append",
+        )

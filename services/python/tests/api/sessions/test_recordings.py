@@ -74,6 +74,10 @@ def test_a_recording_is_translated_into_english_or_the_language_of_the_extension
         assert client.audio.translations.create(model="speech", file=file, extra_body=extra).text
         seen.append(max(speech.store.all(), key=lambda record: record.opened_ms).session.target)
     assert seen == ["en", "de"]
+    verbose = client.audio.translations.create(
+        model="speech", file=file, response_format="verbose_json", extra_body={"target_language": "German"}
+    )
+    assert (verbose.task, verbose.language) == ("translate", "de")  # the language of the text
 
 
 @pytest.mark.filterwarnings(

@@ -30,10 +30,19 @@ class PoolUnderTest:
         """The named pool, or the only one of the kind ``sessions``. :raises EvaluationError: if there is none."""
         pools = [pool for pool in await client.pools() if pool.kind == "sessions"]
         named = [pool for pool in pools if name in {None, pool.name}]
-        if len(named) != 1:
-            have = ", ".join(pool.name for pool in pools) or "none"
-            wanted = f"pool {name!r} of the kind `sessions`" if name else "only pool of the kind `sessions`"
-            raise EvaluationError(f"the server has no {wanted}; it has: {have}. Choose one with --pool")
+        have = ", ".join(pool.name for pool in pools)
+        if not pools:
+            raise EvaluationError(
+                "no pool of the server serves sessions. Add one to its settings, for example with the workload `speech`"
+            )
+        if not named:
+            raise EvaluationError(
+                f"the server has no pool {name!r} for sessions. Choose one with --pool: {have}"
+            )
+        if len(named) > 1:
+            raise EvaluationError(
+                f"the server has several pools for sessions. Choose one with --pool: {have}"
+            )
         return cls(client, http, named[0].name, named[0].workload)
 
     async def healthy(self) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, invalid_field
 from daybreak_server.api.sessions.realtime.connection import Json, RealtimeConnection, member, unknown_event
 from daybreak_server.domain.sessions import SessionEvent
 
 RATE = 24_000
 """The rate of OpenAI's audio."""
+_SHOWN = ("audio", "target_language")
+"""The fields of an update that are repeated to the client."""
 
 
 class OpenAIDialect:
@@ -22,7 +26,8 @@ class OpenAIDialect:
 
     def __init__(self, connection: RealtimeConnection) -> None:
         self.connection = connection
-        self.session: dict[str, Any] = {}
+        self._fields: Json = {}
+        """Those of the session, as all updates so far have set them."""
 
     async def on_client(self, event: Json) -> None:
         """See the protocol."""
@@ -31,6 +36,11 @@ class OpenAIDialect:
             created = int(time.time())
             await self.connection.send(
                 "session.created", session=self.shown(), id=self.connection.id, created=created
+            )
+        elif event["type"].startswith("input_audio_buffer."):
+            raise ApiError(
+                ErrorCode.INVALID_INPUT,
+                f"Send {self.events} before {event['type'][:60]}: it chooses the kind of session.",
             )
         else:
             raise unknown_event(event["type"], self.events)
@@ -62,17 +72,34 @@ class OpenAIDialect:
         }
         await self.connection.send("error", error=shown)
 
+    def with_earlier(self, event: Json) -> Json:
+        """A ``session.update`` with the fields of the earlier ones, for it may have only those that change."""
+        return {"session": _merged(self._fields, member(event, "session") or {})}
+
+    async def update(self, event: Json) -> None:
+        """Keep the fields of an update that has been accepted, and confirm it."""
+        self._fields = event["session"]
+        await self.connection.send("session.updated", session=self.shown())
+
     def shown(self) -> dict[str, Any]:
         """The session as the client sees it."""
+        changed = {name: self._fields[name] for name in _SHOWN if self._fields.get(name) is not None}
         return {
             "id": self.connection.id,
             "object": f"realtime.{self.kind}_session",
             "type": self.kind,
-            "model": self.connection.model or "",
+            "model": (self.connection.wanted and self.connection.wanted.model) or self.connection.model or "",
             "expires_at": None,
             "audio": {"input": {"format": {"type": "audio/pcm", "rate": RATE}}},
-            **self.session,
+            **changed,
         }
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """``old`` with the fields of ``new``, also inside of objects."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return new
+    return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
 
 
 def rate_of(event: Json) -> int:

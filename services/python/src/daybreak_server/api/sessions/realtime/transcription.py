@@ -92,6 +92,7 @@ class TranscriptionDialect(OpenAIDialect):
                     await self.send_failure(event)
 
     async def _update(self, event: Json) -> None:
+        event = self.with_earlier(event)
         path = ("session", "audio", "input")
         source = text_of(event, *path, "transcription", "language")
         self.connection.configure(
@@ -104,8 +105,7 @@ class TranscriptionDialect(OpenAIDialect):
         )
         given = member(event, *path) or {}
         self._by_commits = "turn_detection" in given and given["turn_detection"] is None
-        self.session = {**self.session, "audio": member(event, "session", "audio")}
-        await self.connection.send("session.updated", session=self.shown())
+        await self.update(event)
 
     async def _commit(self) -> None:
         audio = await self.connection.begin()
@@ -126,10 +126,11 @@ class TranscriptionDialect(OpenAIDialect):
         while len(self._items) > 1 and rests_on > self._items[1].start:
             await self._complete()
         item = self._items[0]
-        item.text += event.data["text"]
-        await self.connection.send(
-            f"{_TEXT}.delta", item_id=item.id, content_index=0, delta=event.data["text"]
-        )
+        text = str(event.data["text"])
+        delta = text if item.text else text.lstrip()  # the space that separates it from the item before
+        if delta:
+            item.text += delta
+            await self.connection.send(f"{_TEXT}.delta", item_id=item.id, content_index=0, delta=delta)
 
     async def _watch(self) -> None:
         """Complete each committed item as soon as the model has processed all of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daybreak_server.api.sessions.realtime.connection import Json, RequestedSession, member, text_of
+from daybreak_server.api.sessions.realtime.connection import Json, RequestedSession, text_of
 from daybreak_server.api.sessions.realtime.openai_events import OpenAIDialect, rate_of
 from daybreak_server.domain.sessions import SessionEnd, SessionEvent, SessionEventType
 
@@ -17,6 +17,7 @@ class TranslationDialect(OpenAIDialect):
         """See the protocol."""
         match event["type"]:
             case "session.update":
+                event = self.with_earlier(event)
                 self.connection.configure(
                     RequestedSession(
                         model=text_of(event, "session", "model") or self.connection.model,
@@ -25,8 +26,7 @@ class TranslationDialect(OpenAIDialect):
                         rate=rate_of(event),
                     )
                 )
-                self.session = {**self.session, "audio": member(event, "session", "audio")}
-                await self.connection.send("session.updated", session=self.shown())
+                await self.update(event)
             case "session.input_audio_buffer.append" | "input_audio_buffer.append":
                 await self.connection.append(event)
             case "session.close":

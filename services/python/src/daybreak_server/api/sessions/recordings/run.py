@@ -66,7 +66,7 @@ class RecordingRun:
         return RecordingText(
             text=self._text.strip(),
             segments=self._segments,
-            language=new.source,
+            language=new.target,
             duration_s=self.wanted.recording.duration_s,
             translated=new.source != new.target,
         )
