@@ -23,6 +23,9 @@ server: {host: 0.0.0.0, port: 8001}
 """
 
 
+PAIR = {"source_lang": "English", "target_lang": "German", "src_code": "en", "tgt_code": "de"}
+
+
 def show(daybreakd: Daybreakd, path: Path) -> dict[str, Any]:
     result = daybreakd("sessions", "config", "--show", str(path))
     assert result.code == 0, result.err
@@ -79,7 +82,16 @@ def test_devices_of_the_same_model_are_groups_of_one_pool(daybreakd, tmp_path):
 
 
 def test_what_has_no_setting_is_a_comment_of_the_file(daybreakd, tmp_path):
-    path = changed(daybreakd, tmp_path, "ray_cluster", ray_address="ray://head:10001", num_cpus=4)
+    path = changed(
+        daybreakd,
+        tmp_path,
+        "ray_cluster",
+        ray_address="ray://head:10001",
+        num_cpus=4,
+        dashboard_host="0.0.0.0",
+    )
+    model = {"model_config": {"model_name": "other"}}
+    path = changed(daybreakd, tmp_path, "languages", path, **{"English -> German": PAIR | model})
     path = changed(
         daybreakd,
         tmp_path,
@@ -91,10 +103,26 @@ def test_what_has_no_setting_is_a_comment_of_the_file(daybreakd, tmp_path):
     )
     out = daybreakd("sessions", "config", "--show", str(path)).out
     comments = [line for line in out.splitlines() if line.startswith("# ")]
-    for words in ("--address ray://head:10001", "num_cpus", "CUDA_VISIBLE_DEVICES=0,1", "round_robin"):
+    for words in (
+        "--address ray://head:10001",
+        "num_cpus",
+        "CUDA_VISIBLE_DEVICES=0,1",
+        "round_robin",
+        "dashboard_host",
+        "(other)",
+    ):
         assert any(words in line for line in comments), words
-    pool = Settings.model_validate(yaml.safe_load(out)).pools["speech"]
+    pools = Settings.model_validate(yaml.safe_load(out)).pools
+    assert list(pools) == ["speech"]  # the name of a model makes no other pool
+    pool = pools["speech"]
     assert pool.session_settings.strategy == "single"
+
+
+def test_a_language_pair_is_added_as_the_readme_of_infinisst_adds_it(daybreakd, tmp_path):
+    french = {"source_lang": "English", "target_lang": "French", "src_code": "en", "tgt_code": "fr"}
+    model = {"model_config": {"model_path": "/models/en-fr"}}
+    path = changed(daybreakd, tmp_path, "languages", **{"English -> French": french | model})
+    assert show(daybreakd, path)["pools"]["speech-2"]["model"] == "/models/en-fr"
 
 
 def changed(
@@ -120,6 +148,11 @@ def changed(
         ("serving", {"speed": 1}, "serving.speed: "),
         ("ray_cluster", {"num_gpus": -1}, "ray_cluster.num_gpus: "),
         ("languages", {"English -> German": {}}, "languages.English -> German.source_lang: "),
+        (
+            "languages",
+            {"English -> German": {**PAIR, "tgt_code": "fr"}},
+            "languages: English -> German.tgt_code: German has the code 'de', not 'fr'",
+        ),
         ("serving", {"host": "not a host"}, "http.host: "),
     ],
 )
@@ -135,9 +168,12 @@ def test_a_wrong_file_names_the_field(daybreakd, tmp_path, part, values, message
     [
         ("{", "neither JSON nor YAML"),
         ("[]", "no fields"),
-        ("{}", "languages: "),
+        ("{}", "no fields"),
+        ("serving: {}", "languages: "),
+        ('{"serving": {"port": 1,\n"port": 2}}', "line 2: 'port' is given twice"),
+        ('{"languages": {}, "server": {}}', "server: "),
         ("gpu_language_map: {0: German}", "gpu_language_map: 'German' is no language pair"),
-        ("gpu_language_map: {0: English -> Klingon}", "Klingon"),
+        ("gpu_language_map: {0: English -> Klingon}", "gpu_language_map: the language 'Klingon'"),
         ("gpu_language_map: {x: English -> German}", "gpu_language_map.x"),
         ("gpu_language_map: {0: a -> b}\nscheduler: {max_batch_size: 0}", "scheduler.max_batch_size: "),
     ],

@@ -7,16 +7,23 @@ scheduler (``gpu_language_map``, ``model_configs``, ``scheduler``, ``server``). 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from daybreak_server.batching.iterations.rules import MOST
 
-_SCHEDULER = {"gpu_language_map", "model_configs", "scheduler", "server"}
 Port = Annotated[int, Field(ge=0, le=65535)]
 BatchSize = Annotated[int, Field(ge=1, le=MOST)]
 Multiplier = Annotated[int, Field(ge=1, le=8)]
@@ -65,7 +72,8 @@ class PairModel(_Part):
     """Which model a language pair uses."""
 
     model_name: str = "speech"
-    state_dict_path: str | None = None
+    state_dict_path: str | None = Field(None, validation_alias=AliasChoices("state_dict_path", "model_path"))
+    """InfiniSST's README calls it ``model_path`` where it adds a language pair."""
     latency_multiplier: Multiplier = 1
 
 
@@ -93,6 +101,13 @@ class SessionsConfig(_Part):
             expected = f"{language.source_lang} -> {language.target_lang}"
             if name != expected:
                 raise ValueError(f"the pair {name!r} has the languages of {expected!r}; make them equal")
+            for side, lang, code in (
+                ("src_code", language.source_lang, language.src_code),
+                ("tgt_code", language.target_lang, language.tgt_code),
+            ):
+                known = _known_code(lang)
+                if known not in {None, code.lower()}:
+                    raise ValueError(f"{name}.{side}: {lang} has the code {known!r}, not {code!r}")
         return languages
 
     @model_validator(mode="after")
@@ -120,18 +135,34 @@ def default_config() -> SessionsConfig:
     )
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice. Keys may be numbers, unlike those of our own settings."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # the base class refuses it
+            if key in found:
+                line = key_node.start_mark.line + 1
+                raise SessionsConfigError(f"line {line}: {key!r} is given twice; keep one of them")
+            found.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
 def read_config(path: Path) -> SessionsConfig:
-    """Read either form. :raises SessionsConfigError: with the fields that are wrong."""
+    """Read either form; JSON is YAML too. :raises SessionsConfigError: with the fields that are wrong."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - it is a SafeLoader
     except (OSError, UnicodeDecodeError) as exc:
         raise SessionsConfigError(f"cannot read {path}: {exc}") from exc
     except yaml.YAMLError as exc:
         raise SessionsConfigError(f"{path} is neither JSON nor YAML: {' '.join(str(exc).split())}") from exc
-    if not isinstance(found, Mapping):
+    if not isinstance(found, Mapping) or not found:
         raise SessionsConfigError(f"{path} has no fields; `--create-default` writes a complete file")
     try:
-        if _SCHEDULER & set(found):
+        if not set(SessionsConfig.model_fields) & set(found):
             return _from_scheduler(_SchedulerConfig.model_validate(found))
         return SessionsConfig.model_validate(found)
     except ValidationError as exc:
@@ -193,10 +224,19 @@ def _language(source: str, target: str, src: str, tgt: str, model: PairModel | N
 def _code(name: str) -> str:
     from daybreak_server.api.sessions.languages import NAMES
 
-    for code, known in NAMES.items():
-        if name.lower() in {code, known.lower()}:
-            return code
-    raise SessionsConfigError(f"the language {name!r} is not known; use one of: {', '.join(NAMES.values())}")
+    code = _known_code(name)
+    if code is None:
+        known = ", ".join(NAMES.values())
+        raise SessionsConfigError(
+            f"gpu_language_map: the language {name!r} is not known; use one of: {known}"
+        )
+    return code
+
+
+def _known_code(name: str) -> str | None:
+    from daybreak_server.api.sessions.languages import NAMES
+
+    return next((code for code, known in NAMES.items() if name.lower() in {code, known.lower()}), None)
 
 
 def _line(error: Any) -> str:

@@ -8,10 +8,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from daybreak_server.cli.sessions.config_file import PairModel, SessionsConfig, SessionsConfigError
+from daybreak_server.cli.sessions.config_file import (
+    PairModel,
+    RayOptions,
+    SessionsConfig,
+    SessionsConfigError,
+)
 from daybreak_server.settings.tree import Settings
 
 _MOST_BLOCKS = 4
+_DASHBOARD = RayOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,8 @@ def settings_of(config: SessionsConfig) -> MeantSettings:
     """
     models: dict[PairModel, list[str]] = {}
     for pair, language in config.languages.items():
-        models.setdefault(language.model, []).append(pair)
+        without_name = language.model.model_copy(update={"model_name": ""})  # it has no effect
+        models.setdefault(without_name, []).append(pair)
     names = [f"speech-{number}" if number > 1 else "speech" for number in range(1, len(models) + 1)]
     serving = config.serving
     tree: dict[str, Any] = {
@@ -80,6 +87,18 @@ def _notes(config: SessionsConfig) -> list[str]:
     if cluster.num_cpus is not None or cluster.num_gpus is not None:
         notes.append(
             "ray_cluster.num_cpus, num_gpus: no effect; `cpus_per_rank` and `gpus_per_rank` reserve them"
+        )
+    if (cluster.dashboard_host, cluster.dashboard_port) != (
+        _DASHBOARD.dashboard_host,
+        _DASHBOARD.dashboard_port,
+    ):
+        notes.append("ray_cluster.dashboard_host, dashboard_port: no effect; Grafana shows the pools")
+    names = sorted(
+        {language.model.model_name for language in config.languages.values()} - {PairModel().model_name}
+    )
+    if names:
+        notes.append(
+            f"model_name ({', '.join(names)}): no effect; state_dict_path is the folder of the model with all its parts"
         )
     if serving.cuda_visible_devices is not None:
         notes.append(
