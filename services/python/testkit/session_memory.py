@@ -27,6 +27,7 @@ from daybreak_server.domain.sessions import (
     SessionsMeasured,
     SessionsOverview,
     SessionState,
+    SessionsThroughput,
 )
 from daybreak_server.ports.sessions import (
     AudioGapError,
@@ -152,7 +153,13 @@ class MemorySessions:
         """See the port."""
         found = await self.sessions(pool)
         waiting = sum(record.state is SessionState.WAITING for record in found)
-        measured = SessionsMeasured(lag_ms=12.0, room=self.room - len(found), prefill=2, decode=3)
+        measured = SessionsMeasured(
+            lag_ms=12.0,
+            room=self.room - len(found),
+            prefill=2,
+            decode=3,
+            throughput=SessionsThroughput(audio_s=1.5),
+        )
         group = GroupSessions(group=GroupId("g-1"), sessions=len(found) - waiting, measured=measured)
         return SessionsOverview(open=len(found), waiting=waiting, groups=(group,))
 

@@ -209,6 +209,17 @@ class SessionCommit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsThroughput:
+    """What the model of a group did per second, on average over the last seconds."""
+
+    audio_s: float = 0.0
+    """Seconds of audio that it read: how many sessions that speak without a pause it served."""
+    tokens: float = 0.0
+    """Tokens that it wrote."""
+    batches: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsMeasured:
     """The measurements of a group of its sessions. Admission and the views of a pool use them."""
 
@@ -225,6 +236,7 @@ class SessionsMeasured:
     """Turns whose audio waits for the model."""
     decode: int = 0
     """Turns in progress that wait for their next token."""
+    throughput: SessionsThroughput = SessionsThroughput()
     batches: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     """How many batches of each size it has run since it started, by phase."""
 

@@ -65,4 +65,10 @@ def test_sessions_and_groups_are_counted(speech):
     assert (stats["active_sessions"], stats["waiting_sessions"], stats["ray_based"]) == (1, 0, True)
     assert [(group["id"], group["sessions"]) for group in stats["groups"]] == [("g-1", 1)]
     shown = speech.client.get("/stats").json()["scheduler_stats"]
+    assert stats["throughput"] == stats["groups"][0]["throughput"]
+    assert stats["throughput"] == {
+        "audio_seconds_per_second": 1.5,
+        "tokens_per_second": 0,
+        "batches_per_second": 0,
+    }
     assert shown["queue_sizes"] == {"g-1": {"sessions": 1, "prefill": 2, "decode": 3}}

@@ -16,6 +16,7 @@ from daybreak_server.domain.sessions import (
     SessionId,
     SessionsMeasured,
     SessionState,
+    SessionsThroughput,
     Turn,
 )
 from daybreak_server.ports.sessions import (
@@ -318,7 +319,12 @@ async def test_groups_that_lag_refuse_sessions(sessions: Sessions) -> None:
     first.renew_sessions(GroupId("g1"), [], measured=full)
     with pytest.raises(SessionsFullError, match="cannot keep up"):
         await sessions.open()
-    counted = SessionsMeasured(lag_ms=20, room=4, batches={"decode": {1: 7, 32: 1}, "prefill": {2: 3}})
+    counted = SessionsMeasured(
+        lag_ms=20,
+        room=4,
+        throughput=SessionsThroughput(audio_s=2.5, tokens=31.25, batches=7.1),
+        batches={"decode": {1: 7, 32: 1}, "prefill": {2: 3}},
+    )
     second.renew_sessions(GroupId("g2"), [], measured=counted)
     await sessions.open()
     overview = await sessions.store.sessions_overview("speech")

@@ -289,6 +289,7 @@ class SessionRenewal(NamedTuple):
     room: int
     prefill: int
     decode: int
+    rates: str
     batches: str
     """JSON without spaces."""
 

@@ -121,7 +121,8 @@ SINGLE = {
     "session_groups": Key(
         "hash",
         "the last measurements of each group of a sessions pool: lag, whether it is full, latency multiplier, room, "
-        "how many turns wait by phase, the sizes of its batches, and the time at which they expire, on the lease clock",
+        "how many turns wait by phase, its throughput, the sizes of its batches, and the time at which they expire, on "
+        "the lease clock",
     ),
     "session_events": Key(
         "stream",

@@ -77,6 +77,15 @@ class Trace(Generic[K]):
             found.setdefault(phase.value, {})[size] = count
         return found
 
+    def rates(self, now: float, *, window_s: float = 10.0) -> tuple[float, float, float]:
+        """Seconds of audio, tokens and batches per second, over the batches that ended in the last ``window_s``."""
+        audio_s, tokens, batches = 0.0, 0, 0
+        for record in reversed(self._records):
+            if record.started + record.seconds <= now - window_s:
+                break
+            audio_s, tokens, batches = audio_s + record.audio_s, tokens + record.tokens, batches + 1
+        return audio_s / window_s, tokens / window_s, batches / window_s
+
     @property
     def last(self) -> BatchRecord[K] | None:
         """The newest record."""

@@ -26,6 +26,7 @@ from daybreak_server.domain.sessions import (
     SessionLease,
     SessionNews,
     SessionsMeasured,
+    SessionsThroughput,
 )
 from daybreak_server.domain.text import storable
 from daybreak_server.engines.sessions.session import EndlessTurnError, Session
@@ -156,6 +157,7 @@ class SessionTable:
                 self._lag.multiplier,
                 "refusing new" if self._lag.full else "accepting",
             )
+        audio_s, tokens, batches = self.scheduler.trace.rates(now)
         self.measured = SessionsMeasured(
             lag_ms=lag_s * 1000,
             full=self._lag.full,
@@ -163,6 +165,7 @@ class SessionTable:
             room=max(0, self.room),
             prefill=self.scheduler.waiting(Phase.PREFILL),
             decode=self.scheduler.waiting(Phase.DECODE),
+            throughput=SessionsThroughput(audio_s=audio_s, tokens=tokens, batches=batches),
             batches=self.scheduler.trace.by_size,
         )
         self._metrics.measured(

@@ -13,7 +13,7 @@ local function run(ARGV)
     end
   end
   call('PEXPIRE', S.key.session_inbox(a.nonce), S.INBOX_MS)
-  local measured = { a.lag_ms, a.full, a.multiplier, a.room, a.prefill, a.decode, a.batches, ends }
+  local measured = { a.lag_ms, a.full, a.multiplier, a.room, a.prefill, a.decode, a.rates, a.batches, ends }
   call('HSET', S.session_groups, a.group, table.concat(measured, ' '))
   return lost
 end

@@ -173,6 +173,7 @@ def renew(
         room=measured.room,
         prefill=measured.prefill,
         decode=measured.decode,
+        rates=codec.rates_text(measured.throughput),
         batches=codec.compact(measured.batches),
     )
     return Call("session_renew", keys, (*renewal, *_pairs(leases)))

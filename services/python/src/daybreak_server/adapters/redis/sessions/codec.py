@@ -18,6 +18,7 @@ from daybreak_server.domain.sessions import (
     SessionRecord,
     SessionsMeasured,
     SessionState,
+    SessionsThroughput,
     Turn,
 )
 
@@ -87,7 +88,8 @@ def turn(stored: Any) -> Turn:
 
 def measured(stored: Any) -> SessionsMeasured:
     """The measurements of a group, from an entry of ``session_groups``."""
-    lag_ms, full, multiplier, room, prefill, decode, batches, _ends = text(stored).split(" ")
+    lag_ms, full, multiplier, room, prefill, decode, rates, batches, _ends = text(stored).split(" ")
+    audio_s, tokens, per_s = map(float, rates.split(","))
     return SessionsMeasured(
         lag_ms=float(lag_ms),
         full=full == "1",
@@ -95,11 +97,17 @@ def measured(stored: Any) -> SessionsMeasured:
         room=int(room),
         prefill=int(prefill),
         decode=int(decode),
+        throughput=SessionsThroughput(audio_s=audio_s, tokens=tokens, batches=per_s),
         batches={
             phase: {int(size): count for size, count in sizes.items()}
             for phase, sizes in json.loads(batches).items()
         },
     )
+
+
+def rates_text(throughput: SessionsThroughput) -> str:
+    """The part of an entry of ``session_groups`` that :func:`measured` reads as the throughput."""
+    return f"{throughput.audio_s:.3f},{throughput.tokens:.3f},{throughput.batches:.3f}"
 
 
 def compact(value: Any) -> str:

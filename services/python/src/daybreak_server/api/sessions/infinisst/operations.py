@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -19,7 +19,7 @@ from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.sessions import specs
 from daybreak_server.api.sessions.infinisst.fields import NOT_A_FLAG, Fields, read_fields
 from daybreak_server.api.sessions.service import SessionService
-from daybreak_server.domain.sessions import GroupSessions, SessionsOverview
+from daybreak_server.domain.sessions import GroupSessions, SessionsOverview, SessionsThroughput
 from daybreak_server.settings.sessions import SessionSettings
 
 _DYNAMIC, _ONE_AT_A_TIME = "iteration", "single"
@@ -67,6 +67,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
                 **_counts(overview),
                 "groups": [_group(group) for group in overview.groups],
                 "queue_sizes": _queue_sizes(overview),
+                "throughput": _throughput(group.measured.throughput for group in overview.groups),
                 "lag_ms": max((group.measured.lag_ms for group in overview.groups), default=0.0),
                 "wake": serializers.pool_health(entry, view, ctx.services.now_ms()).model_dump(
                     mode="json", exclude_none=True
@@ -153,10 +154,21 @@ def _group(group: GroupSessions) -> dict[str, Any]:
         "full": group.measured.full,
         "lag_ms": round(group.measured.lag_ms, 1),
         "latency_multiplier": group.measured.latency_multiplier,
+        "throughput": _throughput([group.measured.throughput]),
         "batches": {
             phase: {str(size): count for size, count in sizes.items()}
             for phase, sizes in group.measured.batches.items()
         },
+    }
+
+
+def _throughput(groups: Iterable[SessionsThroughput]) -> dict[str, float]:
+    """The sum over groups."""
+    of = list(groups)
+    return {
+        "audio_seconds_per_second": round(sum(group.audio_s for group in of), 3),
+        "tokens_per_second": round(sum(group.tokens for group in of), 3),
+        "batches_per_second": round(sum(group.batches for group in of), 3),
     }
 
 
