@@ -205,7 +205,7 @@ _MODEL = Row(
         ),
         Panel(
             title="Sessions in a step",
-            shows="Mean number of sessions that share a step of the model, by phase.",
+            shows="Mean and 95th percentile of the number of sessions that share a step of the model, by phase.",
             bad="Near 1 while many sessions are open and *Time in steps* is near 100 %: sessions do not share steps. "
             "See `strategy`, `gather_size` and `max_batch_size`.",
             unit=Unit.COUNT,
@@ -213,10 +213,11 @@ _MODEL = Row(
             pictured=True,
             queries=(
                 query(
-                    "sum by (phase) (rate(daybreak_rank_iteration_items_sum{POOL}[$__rate_interval])) / sum by (phase) "
-                    "(rate(daybreak_rank_iteration_items_count{POOL}[$__rate_interval]))",
-                    "{{phase}}",
+                    "sum by (phase) (rate(daybreak_rank_iteration_sessions_total{POOL}[$__rate_interval])) / "
+                    "sum by (phase) (rate(daybreak_rank_iteration_seconds_count{POOL}[$__rate_interval]))",
+                    "{{phase}} mean",
                 ),
+                *quantiles("daybreak_rank_iteration_items{POOL}", "phase", at=(0.95,)),
             ),
         ),
         Panel(
@@ -248,7 +249,7 @@ _MODEL = Row(
             pictured=True,
             queries=(
                 query(
-                    "sum by (pool, pod) (rate(daybreak_rank_iteration_seconds_sum{POOL}[$__rate_interval]))",
+                    "sum by (pool, pod) (rate(daybreak_rank_iteration_busy_seconds_total{POOL}[$__rate_interval]))",
                     "{{pool}} {{pod}}",
                 ),
             ),

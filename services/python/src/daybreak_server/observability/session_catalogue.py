@@ -119,6 +119,18 @@ RANK_ITERATION = _rank(
     "phase",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
+RANK_ITERATION_SESSIONS = _rank(
+    "iteration_sessions_total",
+    MetricType.COUNTER,
+    "Sessions of all steps of the model, added up, by phase. The sum of the histogram of sizes is not exact, because "
+    "Ray takes it from the buckets.",
+    "phase",
+)
+RANK_ITERATION_BUSY = _rank(
+    "iteration_busy_seconds_total",
+    MetricType.COUNTER,
+    "Time that the model of a group has spent in steps.",
+)
 RANK_TURNS_WAITING = _rank(
     "turns_waiting",
     MetricType.GAUGE,

@@ -97,6 +97,8 @@ def test_steps_tokens_and_audio_are_those_of_the_scheduler(measured: Measured) -
     prefills = [record for record in records if record.prefill]
     assert measured.value("iteration_items_count", phase="prefill") == len(prefills)
     assert measured.value("iteration_items_sum", phase="prefill") == 6
+    assert measured.value("iteration_sessions_total", phase="prefill") == 6
+    assert measured.value("iteration_busy_seconds_total") == sum(record.seconds for record in records)
     assert measured.value("iteration_seconds_count", phase="decode") == len(records) - len(prefills)
     assert measured.value("tokens_total", kind="output") == sum(record.tokens for record in records)
     assert measured.value("audio_seconds_total") == pytest.approx(6 * BLOCK_S)

@@ -96,6 +96,10 @@ class SessionMetrics:
             records = [record for record in self._ran if record.phase is phase]
             self._observe_all(catalogue.RANK_ITERATION_SIZE, (record.size for record in records), phase.value)
             self._observe_all(catalogue.RANK_ITERATION, (record.seconds for record in records), phase.value)
+            stepped = self._meter.counter(catalogue.RANK_ITERATION_SESSIONS, self._pool, phase.value)
+            stepped.inc(sum(record.size for record in records))
+        busy_s = sum(record.seconds for record in self._ran)
+        self._meter.counter(catalogue.RANK_ITERATION_BUSY, self._pool).inc(busy_s)
         self._meter.counter(catalogue.RANK_AUDIO, self._pool).inc(sum(record.audio_s for record in self._ran))
         tokens = sum(record.tokens for record in self._ran)
         self._meter.counter(request_catalogue.RANK_TOKENS, self._pool, _WRITTEN).inc(tokens)
