@@ -49,6 +49,17 @@ class ObservedSessions:
         """Try to open so many sessions. :returns: the ids of those that were not refused."""
         return [session for session in (self._open() for _ in range(count)) if session]
 
+    def open_all(self, count: int) -> list[str]:
+        """Open so many sessions. Waits while the group refuses new ones, because it was late a moment ago."""
+        opened: list[str] = []
+
+        def look() -> bool:
+            opened.extend(self.open(count - len(opened)))
+            return len(opened) == count
+
+        wait_until(look, 120, f"{count} open sessions of {SPEECH}", pause_s=0.5)
+        return opened
+
     def _open(self) -> str:
         outgoing = urllib.request.Request(
             f"{self._gateway}/v1/sessions",
@@ -114,10 +125,10 @@ class ObservedSessions:
         """Sessions that end in each way but `idle`, and one that is refused. Rates need several rounds."""
         self.group()
         for _ in range(3):
-            speaking = self.open(2)
+            speaking = self.open_all(2)
             for session in speaking:
                 self.speak(session, noise(1.5))
-            (fails,) = self.open()
+            (fails,) = self.open_all(1)
             self.speak(fails, bytes(_RATE * _BYTES))
             for session in (*speaking, fails):
                 self.wait_state(session, "ended")
@@ -127,7 +138,7 @@ class ObservedSessions:
 
     def move(self, drain: Callable[..., None]) -> None:
         """A group that drains gives its sessions up, and takes them again when the mark is removed."""
-        group, moved = self.group(), self.open(3)
+        group, moved = self.group(), self.open_all(3)
         for session in moved:
             self.wait_state(session, "active")
         drain(group, pool=SPEECH)

@@ -121,7 +121,7 @@ def callers_send_more_than_may_wait(run: ObservedRun) -> Iterator[During]:
 @fault("DaybreakSessionsRefused", "DaybreakSessionsLag", "DaybreakSessionsDegraded")
 def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
     """The group cannot keep up with those that it serves, and others want sessions."""
-    speaking = run.sessions.open(PLACES)
+    speaking = run.sessions.open_all(PLACES)
     for session in speaking:
         run.sessions.speak(session, noise(40.0), end=False)
     yield lambda: run.sessions.open(MOST)
@@ -131,7 +131,7 @@ def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
 @fault("DaybreakSessionsWait")
 def sessions_find_no_place(run: ObservedRun) -> Iterator[During]:
     """The memory of the only group is full."""
-    run.sessions.open(PLACES + 1)
+    run.sessions.open_all(PLACES + 1)
     yield nothing
     run.sessions.close_all()
 
