@@ -78,7 +78,7 @@ def test_promtool_accepts_the_configuration_and_grafana_gets_the_dashboards(inst
     (source,) = json.loads((provisioned / "datasources" / "daybreak.yaml").read_text())["datasources"]
     assert source["url"] == found.url
     (provider,) = json.loads((provisioned / "dashboards" / "daybreak.yaml").read_text())["providers"]
-    assert len(list(Path(provider["options"]["path"]).glob("daybreak-*.json"))) == 7
+    assert len(list(Path(provider["options"]["path"]).glob("daybreak-*.json"))) == 8
     assert any(found.url in line for line in found.lines())
     made_for = version("grafana-foundation-sdk").rpartition("!")[2]
     assert any(line.endswith(f"grafana/grafana:{made_for}") for line in found.lines())
