@@ -177,9 +177,12 @@ class Checkpoints:
         return pending.result()
 
     def reported(self, checkpoint: CheckpointRef) -> None:
-        """Record that the task's record points at this checkpoint, and delete the previous one."""
+        """Record that the task's record points at this checkpoint, and delete the previous one.
+
+        Work that is released may store the step again at which it stored its last checkpoint. Both have the same key.
+        """
         previous, self._previous = self._previous, checkpoint
-        if previous is not None:
+        if previous is not None and previous.key != checkpoint.key:
             self._background().submit(inherited(self._delete), previous.key)
 
     def close(self) -> None:
