@@ -9,7 +9,8 @@ from html import escape
 from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 480, 330, 62, 40, 18, 46
-LEGEND = 30
+ROW = 18
+"""The height of a row of the legend."""
 COLORS = ("#4b5563", "#ea580c", "#9333ea", "#059669", "#2563eb")
 
 
@@ -23,8 +24,10 @@ class Panel:
 
 def draw(panels: Sequence[Panel], path: Path) -> Path:
     """Write the SVG. The lag has a logarithmic axis."""
-    width, height = WIDTH * len(panels), HEIGHT + LEGEND
     names = [name for name, _ in panels[0].lines]
+    width = WIDTH * len(panels)
+    legend, rows = _legend(names, width)
+    height = HEIGHT + 12 + ROW * rows
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         'font-size="11">',
@@ -32,13 +35,23 @@ def draw(panels: Sequence[Panel], path: Path) -> Path:
     ]
     for number, panel in enumerate(panels):
         parts.append(f'<g transform="translate({number * WIDTH} 0)">{"".join(_panel(panel))}</g>')
-    x = float(LEFT)
-    for name, color in zip(names, COLORS, strict=False):
-        parts.append(f'<path d="M{x:.0f} {HEIGHT + 10}h18" stroke="{color}" stroke-width="2.5"/>')
-        parts.append(f'<text x="{x + 23:.0f}" y="{HEIGHT + 14}">{escape(name.replace("`", ""))}</text>')
-        x += 36 + 5.6 * len(name)
-    path.write_text("\n".join([*parts, "</svg>"]) + "\n")
+    path.write_text("\n".join([*parts, *legend, "</svg>"]) + "\n")
     return path
+
+
+def _legend(names: Sequence[str], width: float) -> tuple[list[str], int]:
+    """The legend, and how many rows it has. A name that does not fit begins the next row."""
+    parts: list[str] = []
+    x, row = float(LEFT), 0
+    for name, color in zip(names, COLORS, strict=False):
+        needed = 36 + 5.6 * len(name)
+        if x > LEFT and x + needed > width:
+            x, row = float(LEFT), row + 1
+        y = HEIGHT + 10 + ROW * row
+        parts.append(f'<path d="M{x:.0f} {y}h18" stroke="{color}" stroke-width="2.5"/>')
+        parts.append(f'<text x="{x + 23:.0f}" y="{y + 4}">{escape(name.replace("`", ""))}</text>')
+        x += needed
+    return parts, row + 1
 
 
 def _panel(panel: Panel) -> list[str]:
