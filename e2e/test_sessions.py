@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from daybreak import NotFoundError
 from daybreak.wire.pools import PoolSessions
 from daybreak_server.workloads.speech.clips import clips
 from e2e.speakers import Audience
@@ -86,10 +87,19 @@ def stage(deployment: Deployment) -> Iterator[Stage]:
     """Adds the pools to the shared installation, where they stay, and starts the client in the cluster."""
     deployment.release.upgrade({**deployment.values, "pools": {**deployment.values["pools"], **pools()}})
     deployment.kube.create([deployment.release.client_pod(CLIENT, ["sh", "-c", SPEAK])])
+    wait_until(lambda: _knows_the_pools(deployment), timeout_s=60, what="a gateway that knows the pools")
     gateway = deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT)
     audience = Audience(gateway.url, TALKS)
     yield Stage(deployment, audience)
     audience.close()
+
+
+def _knows_the_pools(deployment: Deployment) -> bool:
+    """A gateway of the last release still answers for a moment after the upgrade."""
+    try:
+        return all(deployment.client.pool(name) for name in pools())
+    except NotFoundError:
+        return False
 
 
 def test_sessions_that_open_at_zero_are_served_after_the_wake(stage: Stage) -> None:
