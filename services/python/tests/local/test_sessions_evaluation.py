@@ -88,7 +88,7 @@ def test_single_tests_and_mistakes(dev, tmp_path):
     assert summary(tmp_path)["tests"] == {"health": {"passed": True}}
     done = command(dev, tmp_path, "--test", "single", "--pool", "echo")
     assert done.returncode == 1
-    assert "it has: talk" in done.stderr
+    assert "Choose one with --pool: talk" in done.stderr
     done = command(dev, tmp_path, "--test", "single", "--test-duration", "1", "--to", "French")
     assert (done.returncode, "en -> French" in done.stderr) == (1, True)
     done = command(dev, tmp_path, "--basic-test-only", "--batch-test-only")
