@@ -73,6 +73,8 @@ class SessionStore(Protocol):
     ) -> SessionRecord:
         """Append audio that begins at ``at``. Audio that the journal has is skipped, so calls may be repeated.
 
+        With or without new audio, the time until the session counts as idle begins again, unless its input has ended.
+
         ``end``: no more audio will follow.
 
         :raises SessionEndedError: when the session has ended.

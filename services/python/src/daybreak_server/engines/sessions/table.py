@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from daybreak_server.batching.iterations.lag import LagRules, LagState, observe, percentile, session_lag_s
 from daybreak_server.batching.iterations.rules import IterationRules
-from daybreak_server.batching.iterations.scheduler import Batch, Scheduler, WaitUntil
+from daybreak_server.batching.iterations.scheduler import Batch, Scheduler
+from daybreak_server.batching.iterations.strategy import WaitUntil
 from daybreak_server.batching.iterations.trace import Phase
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.sessions import (
