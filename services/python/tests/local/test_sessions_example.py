@@ -20,7 +20,7 @@ SECOND = b"\x00\x40" * 8_000 + bytes(16_000)
 """Half a second that is loud, and half a second of silence."""
 
 
-USERS = 8
+USERS = 6
 
 
 def written(client: Client, seconds: int) -> str:
@@ -38,12 +38,12 @@ def begun(system: System) -> Counter[int]:
 
 
 def test_the_examples_of_sessions_run_from_their_settings_alone(systems: Callable[..., System]) -> None:
-    """Eight users at once: the strategy of the example begins two turns in a batch, the built-in one more."""
+    """Six users at once: the strategy of the example begins two turns in a batch, the built-in one more."""
     system = systems(
         "dev",
         PYTHONPATH=str(EXAMPLES),
         DAYBREAK_POOLS__LOUDNESS__WORKLOAD="loudness:SPEC",
-        DAYBREAK_POOLS__LOUDNESS__OPTIONS='{"step_ms": 20}',
+        DAYBREAK_POOLS__LOUDNESS__OPTIONS='{"step_ms": 10}',
         DAYBREAK_POOLS__LOUDNESS__SESSIONS__STRATEGY="alternate:Alternate",
         DAYBREAK_POOLS__LOUDNESS__SESSIONS__MAX_LATENCY_MULTIPLIER="1",
     )
@@ -62,11 +62,11 @@ def test_the_examples_of_sessions_run_from_their_settings_alone(systems: Callabl
 
         def larger() -> bool:
             """Speak once more: a change applies within about a second."""
-            assert set(users.map(speak, [3] * USERS)) == {"loud silence " * 3}
+            assert set(users.map(speak, [2] * USERS)) == {"loud silence " * 2}
             return max(begun(system)) > 2
 
-        assert set(users.map(speak, [3] * USERS)) == {"loud silence " * 3}
-        wait_until(lambda: counted(USERS * 6), 30, "the group's counts")
+        assert set(users.map(speak, [2] * USERS)) == {"loud silence " * 2}
+        wait_until(lambda: counted(USERS * 4), 30, "the group's counts")
         assert max(begun(system)) == 2
         request(f"{system.url}/ray/configure", {"strategy": "iteration"})
         wait_until(larger, 60, "batches that begin more than two turns")

@@ -222,8 +222,9 @@ class SessionTable:
         self._metrics.ran(self.scheduler.ran(batch, now, tokens=tokens))
         for session_id in ended:
             self.forget(session_id)
-        for session_id in set(results) - set(ended):
-            self._announce(self._sessions[session_id], now)
+        for session_id in results:  # in the order of the batch
+            if session_id in self._sessions:
+                self._announce(self._sessions[session_id], now)
 
     def _results(
         self, step: Callable[[Sequence[K]], Sequence[Result]], items: Mapping[SessionId, K]
