@@ -73,7 +73,8 @@ class SessionStore(Protocol):
     ) -> SessionRecord:
         """Append audio that begins at ``at``. Audio that the journal has is skipped, so calls may be repeated.
 
-        With or without new audio, the time until the session counts as idle begins again, unless its input has ended.
+        Each call counts as activity of the session, even if nothing is left to append. Only after the end of the
+        input it does not.
 
         ``end``: no more audio will follow.
 
