@@ -51,6 +51,8 @@ class Machine(RuleBasedStateMachine):
         self.running_waited = 0.0
         """The longest wait of a session of the running batch."""
         self.batches = 0
+        self.together: set[int] = set()
+        """The sessions whose turns run to their end before others begin, in the strategies that do so."""
         self.in_flight: set[int] = set()
         self.turns_ready = 0
         self.turns_begun = 0
@@ -77,6 +79,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(rules=RULES)
     def the_rules_change(self, rules: IterationRules) -> None:
+        if rules.strategy != self.scheduler.rules.strategy:
+            self.together = set()
         self.scheduler.rules = rules
         self.prefills_in_the_way = self.decodes_in_the_way = 0
 
@@ -205,10 +209,15 @@ class Machine(RuleBasedStateMachine):
             assert len(sessions) == min(len(self.prefill) + len(self.decode), rules.max_batch_size)
             left = [at for session, at in self.prefill + self.decode if session not in sessions]
             assert max(waits[session] for session in sessions) <= min(left, default=math.inf)
-        elif self.decode:
-            assert not batch.prefill  # a turn that has begun ends before another begins
         else:
-            assert not batch.decode
+            self.check_whole_turns(batch)
+
+    def check_whole_turns(self, batch: Batch[int]) -> None:
+        """The turns of a batch end before others begin or continue."""
+        left = self.together & self.waits(self.decode)
+        assert not (batch.prefill and self.decode)
+        assert set(batch.decode) <= (left or self.waits(self.decode))
+        self.together = left or set(batch.sessions)
 
     def check_starvation(self, batch: Batch[int], rules: IterationRules) -> None:
         overdue = self.decode and self.now >= self.decode_unserved_since + rules.max_decode_delay_s

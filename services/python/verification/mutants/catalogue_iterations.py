@@ -79,6 +79,12 @@ ITERATIONS: tuple[Mutant, ...] = (
         tests=f"{_RULES_TESTS}::test_a_batch_of_the_request_strategy_runs_to_its_end_before_others_join",
     ),
     mutant(
+        "iterations-choice-unchecked",
+        "a strategy from outside the package makes batches that are larger than the model allows",
+        (_SCHEDULER, "if not 1 <= size <= self._rules.max_batch_size:", "if size < 1:"),
+        tests=f"{TESTS}/batching/test_own_strategies.py::test_a_wrong_choice_names_the_strategy",
+    ),
+    mutant(
         "lag-multiplier-swings",
         "the latency multiplier falls as soon as the lag is below the limit",
         (_LAG, "if lag_s < rules.small * rules.limit_s:", "if lag_s < rules.limit_s:"),
