@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from daybreak_server.batching.iterations.rules import KNOBS, MOST, IterationRules, Strategy
+from daybreak_server.batching.iterations.rules import KNOBS, MAX_BATCH_SIZE, IterationRules, Strategy
 from daybreak_server.settings.rules.numbers import Count, Duration, DurationOrNone
 from daybreak_server.settings.section import Section, checked
 
@@ -30,7 +30,7 @@ class SessionSettings(Section):
         "has one phase), `mixed` (as `iteration`, but a batch may have both phases), `request` (turns run to their end "
         "before others begin) or `single` (one turn at a time).",
     )
-    max_batch_size: Annotated[int, Field(ge=1, le=MOST)] = Field(
+    max_batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = Field(
         _DEFAULTS.max_batch_size, description="Maximum number of sessions in a batch."
     )
     max_decode_delay_ms: DurationOrNone = Field(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-MOST = 32
+MAX_BATCH_SIZE = 32
 """The largest ``max_batch_size``."""
 
 
@@ -47,7 +47,7 @@ class IterationRules:
     """
 
     strategy: Strategy = Strategy.ITERATION
-    max_batch_size: int = MOST
+    max_batch_size: int = MAX_BATCH_SIZE
     """Sessions in a batch, at most 32."""
     max_decode_delay_s: float = 0.1
     """``iteration``: when decode has waited this long since its last batch, it has priority over prefill."""
@@ -62,8 +62,10 @@ class IterationRules:
     def __post_init__(self) -> None:
         """Check the values."""
         object.__setattr__(self, "strategy", Strategy(self.strategy))
-        if not 1 <= self.max_batch_size <= MOST:
-            raise ValueError(f"max_batch_size is {self.max_batch_size}; it must be from 1 to {MOST}.")
+        if not 1 <= self.max_batch_size <= MAX_BATCH_SIZE:
+            raise ValueError(
+                f"max_batch_size is {self.max_batch_size}; it must be from 1 to {MAX_BATCH_SIZE}."
+            )
         if self.gather_size < 1:
             raise ValueError(f"gather_size is {self.gather_size}; it must be at least 1.")
         for name in _TIMES:
