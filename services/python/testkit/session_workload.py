@@ -19,7 +19,11 @@ def pairs(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
 
 
 SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
-    name="test-sessions", kind="sessions", implementation="testkit.session_workload:missing", pairs=pairs
+    name="test-sessions",
+    kind="sessions",
+    implementation="testkit.session_workload:missing",
+    pairs=pairs,
+    notice=lambda options: "The words of this test mean nothing.",
 )
 FRENCH: WorkloadSpec[NoInput] = WorkloadSpec(
     name="test-sessions-french",
