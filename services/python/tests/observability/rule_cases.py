@@ -27,7 +27,7 @@ def histogram(
 
     :param name: The name of its buckets with their labels, up to the bound: ``…_bucket{pool="p", le=``.
     :param fast: Bounds up to which it has ``short`` samples.
-    :param slow: Bounds up to which it has ``long`` samples, which is all of them.
+    :param slow: Bounds up to which it has ``long`` samples, which are all samples.
     """
     return {f'{name}"{bound}"}}': short for bound in fast} | {f'{name}"{bound}"}}': long for bound in slow}
 

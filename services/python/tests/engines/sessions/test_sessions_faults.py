@@ -18,7 +18,7 @@ from tests.engines.sessions.conftest import POOL, SpeechPool, noise, pool_of, se
 
 @pytest.fixture
 def server(tmp_path: Path) -> Server:
-    """A server of its own, which tests restart."""
+    """A separate server, which tests restart."""
     return start_valkey(tmp_path / "own-valkey")
 
 
@@ -65,7 +65,7 @@ async def test_a_silent_client_ends_and_frees_its_place(speech: Callable[..., Sp
 
 
 async def test_settings_change_while_sessions_run(speech: Callable[..., SpeechPool]) -> None:
-    """Turns of two blocks: the administrator's change reaches the group, and its sessions."""
+    """An administrator sets turns of two blocks. The change reaches the group and its sessions."""
     pool = speech(sessions={"max_latency_multiplier": 4})
     await pool.start_group()
     session = await pool.open()
