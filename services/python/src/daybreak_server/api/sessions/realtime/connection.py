@@ -109,6 +109,11 @@ class RealtimeConnection:
         event = {"type": kind, "event_id": f"event_{self.id[5:]}_{self._count}", **fields}
         await self._socket.send_text(json.dumps(event, ensure_ascii=False))
 
+    async def send_degraded(self, event: SessionEvent) -> None:
+        """Tell the client that the length of the model's turns has changed. No dialect has an event for this, so all
+        of them have the same extension."""
+        await self.send("session.degraded", **event.data)
+
     def configure(self, wanted: RequestedSession) -> None:
         """Set the fields of the session. :raises ApiError: if there is no such pool, pair or rate, or the
         session has begun."""

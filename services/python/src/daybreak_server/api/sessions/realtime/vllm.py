@@ -52,6 +52,8 @@ class VllmDialect:
         """See the protocol."""
         if event.type is SessionEventType.TEXT:
             await self._connection.send("transcription.delta", delta=event.data["text"])
+        elif event.type is SessionEventType.DEGRADED:
+            await self._connection.send_degraded(event)
         elif event.type is SessionEventType.ENDED:
             if event.data.get("reason") != SessionEnd.FINISHED:
                 await self._send(f"The session has ended: {event.data.get('reason')}.", "session_ended")
