@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,6 +36,7 @@ from daybreak_server.ports.sessions import (
     SessionEndedError,
     SessionsFullError,
     SessionUnknownError,
+    SessionWatch,
 )
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
@@ -61,6 +64,26 @@ class _Session:
     events: list[SessionEvent] = field(default_factory=list)
     waiters: list[asyncio.Event] = field(default_factory=list)
     words: int = 0
+
+
+class _Watch:
+    """See the port."""
+
+    def __init__(self, store: MemorySessions, session: _Session, tenant: str) -> None:
+        self._store, self._session, self._tenant = store, session, tenant
+        self._woken = asyncio.Event()
+
+    async def read(self) -> SessionRecord:
+        """See the port."""
+        self._woken = asyncio.Event()
+        self._session.waiters.append(self._woken)
+        return await self._store.session(self._session.record.session.id, tenant=self._tenant)
+
+    async def progress(self, *, within_s: float = math.inf) -> None:
+        """See the port."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if within_s == math.inf else within_s):
+                await self._woken.wait()
 
 
 class MemorySessions:
@@ -174,6 +197,15 @@ class MemorySessions:
                     return
             found.waiters.append(asyncio.Event())
             await found.waiters[-1].wait()
+
+    async def announce_progress(self, session: SessionId, *, tenant: str) -> SessionRecord:
+        """See the port. Here, each event wakes the watches."""
+        return await self.session(session, tenant=tenant)
+
+    @asynccontextmanager
+    async def watch_session(self, session: SessionId, *, tenant: str) -> AsyncIterator[SessionWatch]:
+        """See the port."""
+        yield _Watch(self, self._sessions[session], tenant)
 
     def all(self) -> list[SessionRecord]:
         """All sessions, oldest first."""

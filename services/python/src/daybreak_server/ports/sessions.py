@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from daybreak_server.domain.ids import GroupId
@@ -67,6 +69,12 @@ class SessionStore(Protocol):
     async def session(self, session: SessionId, *, tenant: str) -> SessionRecord:
         """The session. :raises SessionUnknownError: when there is none of this tenant."""
 
+    async def announce_progress(self, session: SessionId, *, tenant: str) -> SessionRecord:
+        """The session. The next progress of its model is announced to :class:`SessionEvents`, once.
+
+        :raises SessionUnknownError: when there is none of this tenant.
+        """
+
     async def sessions(self, pool: str, *, tenant: str | None = None) -> Sequence[SessionRecord]:
         """The sessions of a pool that have not ended, oldest first."""
 
@@ -100,11 +108,27 @@ class SessionStore(Protocol):
         """The number of the pool's sessions, and the measurements of its groups."""
 
 
+class SessionWatch(Protocol):
+    """Waits for the progress of a session's model."""
+
+    async def read(self) -> SessionRecord:
+        """The session now. :raises StoreError:"""
+
+    async def progress(self, *, within_s: float = math.inf) -> None:
+        """Wait until the model has processed more audio than at the last ``read``, or the session has ended.
+
+        May return earlier, so read the session again. Returns after ``within_s`` at the latest.
+        """
+
+
 class SessionEvents(Protocol):
     """Follows events of sessions. One object reads for all sessions of a process, over few connections."""
 
     def follow_session(self, session: SessionId, *, after: str = "0-0") -> AsyncIterator[SessionEvent]:
         """The events that follow ``after``, in order, as they arrive; ends after the event ``ended``."""
+
+    def watch_session(self, session: SessionId, *, tenant: str) -> AbstractAsyncContextManager[SessionWatch]:
+        """Watch a session of this tenant."""
 
 
 def take_all() -> Intake:

@@ -269,6 +269,13 @@ class SessionPage(NamedTuple):
     limit: int
 
 
+class SessionWatching(NamedTuple):
+    """The arguments of ``session_watch``."""
+
+    session: str
+    tenant: str
+
+
 class SessionClaiming(NamedTuple):
     """The arguments of ``session_claim``. ``orphans_only``: leave new sessions to other groups."""
 
@@ -353,6 +360,7 @@ LAYOUTS: tuple[type[NamedTuple], ...] = (
     SessionAudio,
     SessionClosing,
     SessionPage,
+    SessionWatching,
     SessionClaiming,
     SessionRenewal,
     SessionWrite,

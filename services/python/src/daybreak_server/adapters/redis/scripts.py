@@ -64,6 +64,7 @@ SCRIPTS = {
     "session_append": "API, for each piece of audio",
     "session_close": "API",
     "session_list": "API",
+    "session_watch": "API, while it waits for the model of a session",
     "session_claim": "leader of a sessions pool",
     "session_renew": "leader of a sessions pool, each second",
     "session_commit": "leader of a sessions pool, after an iteration",

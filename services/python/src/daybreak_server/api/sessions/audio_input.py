@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Converter
-from daybreak_server.api.sessions.service import PATIENCE_S
+from daybreak_server.api.sessions.service import PATIENCE_S, SessionService
 from daybreak_server.domain.sessions import SAMPLE_BYTES, SAMPLE_RATE, SessionRecord, SessionState
-from daybreak_server.ports.sessions import AudioBacklogError, SessionStore
+from daybreak_server.ports.sessions import AudioBacklogError, SessionWatch
 from daybreak_server.ports.store_errors import StoreFullError, StoreUnavailableError
 
 MAX_AHEAD_S = 60
 """How much audio may wait for the model."""
 _PIECE_S = 0.25
 """How much audio is converted before other connections get the event loop."""
-_POLL_S = 0.1
 _BACKOFF_S = (0.05, 1.0)
 
 
@@ -32,10 +32,15 @@ class AudioInput:
     """The audio of one connection. ``record``: the session after the last write."""
 
     def __init__(
-        self, store: SessionStore, record: SessionRecord, form: AudioFormat, *, patience_s: float = PATIENCE_S
+        self,
+        service: SessionService,
+        record: SessionRecord,
+        form: AudioFormat,
+        *,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.record = record
-        self._store = store
+        self._service = service
         self._converter = Converter(form, received=record.received)
         self._patience_s = patience_s
         self._ended = False
@@ -93,11 +98,19 @@ class AudioInput:
             at = self._converter.position
             await self._write(at, self._converter.finish(), end=True)
 
-    async def refresh(self) -> SessionRecord:
-        """Read the session again."""
+    def watch(self) -> AbstractAsyncContextManager[SessionWatch]:
+        """A watch of the session."""
         session = self.record.session
-        self.record = await self._store.session(session.id, tenant=session.tenant)
-        return self.record
+        return self._service.ctx.services.session_events.watch_session(session.id, tenant=session.tenant)
+
+    async def _until_consumed(self, position: int) -> None:
+        """Wait until the model has processed the audio up to a position, or the session has ended."""
+        async with self.watch() as watch:
+            while True:
+                self.record = await self._patiently(watch.read)
+                if self.record.consumed >= position or self.record.state is SessionState.ENDED:
+                    return
+                await watch.progress()
 
     def _convert(self, frame: bytes) -> tuple[int, bytes]:
         at = self._converter.position
@@ -107,15 +120,19 @@ class AudioInput:
         if not samples and not end:
             return
         ahead = at + len(samples) // SAMPLE_BYTES - MAX_AHEAD_S * SAMPLE_RATE
-        while ahead > self.record.consumed and self.record.state is not SessionState.ENDED:
-            await asyncio.sleep(_POLL_S)
-            await self._patiently(self.refresh)
+        if ahead > self.record.consumed and self.record.state is not SessionState.ENDED:
+            await self._until_consumed(ahead)
         session = self.record.session.id
 
         async def append() -> SessionRecord:
-            return await self._store.append_audio(session, samples, at=at, end=end)
+            return await self._service.store.append_audio(session, samples, at=at, end=end)
 
-        self.record = await self._patiently(append)
+        while True:
+            try:
+                self.record = await self._patiently(append)
+                return
+            except AudioBacklogError:  # other connections have sent audio of the session, too
+                await self._until_consumed(self.record.consumed + 1)
 
     async def _patiently(self, call: Callable[[], Awaitable[SessionRecord]]) -> SessionRecord:
         clock = asyncio.get_running_loop().time
@@ -123,10 +140,6 @@ class AudioInput:
         while True:
             try:
                 return await call()
-            except AudioBacklogError:
-                # The model is behind, but the store has answered. So the time limit for the store starts
-                # again.
-                deadline, delay_s = clock() + self._patience_s, _POLL_S
             except (StoreUnavailableError, StoreFullError):
                 if clock() + delay_s > deadline:
                     raise

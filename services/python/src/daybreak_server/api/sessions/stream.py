@@ -47,7 +47,7 @@ class SessionStream:
         form = AudioFormat.parse(query.get("encoding"), query.get("sample_rate"))
         record = await self._service.get(self._session, caller)
         after = _resume_after(self._socket, record)
-        audio = AudioInput(self._service.store, record, form)
+        audio = AudioInput(self._service, record, form)
         shown = views.session(record, trusted=caller.admin).to_json()
         await self._send({"type": "ready", "session": shown, "send_from": audio.send_from})
         if record.state is SessionState.ENDED and after == record.last_event:

@@ -38,6 +38,13 @@ local function trim(c)
   call('XTRIM', S.key.session_audio(c.session), 'MINID', c.keep_from .. '-2')
 end
 
+-- Wakes the gateways that wait for the model. Only if one of them waits, so that turns cost no entry otherwise.
+local function announce_progress(c)
+  local key = S.key.session(c.session)
+  if c.consumed == '' or call('HDEL', key, 'watched') == 0 then return end
+  call('XADD', S.session_events, 'MAXLEN', '~', S.EVENTS_MAX, '*', 'session', '', 'consumed', c.session)
+end
+
 local function write(c, ARGV, at)
   local key = S.key.session(c.session)
   for i = 0, tonumber(c.events) - 1 do write_event(c.session, read.session_draft(ARGV, at + i * width.session_draft)) end
@@ -48,6 +55,7 @@ local function write(c, ARGV, at)
     S.report(S.load(c.session), 'degraded', '{"latency_multiplier":' .. c.multiplier .. '}')
   end
   call('HSET', key, 'commit', c.number)
+  announce_progress(c)
   local stored = call('HMGET', key, 'input_ended', 'timeout')
   -- The client sends no more audio, so only the work of the model prevents the session from being idle.
   if stored[1] then call('ZADD', S.session_timers, int(NOW + tonumber(stored[2])), c.session) end

@@ -3,14 +3,17 @@
 A task reads the pool's stream `session_events`, and passes each event to the followers of its session. A new
 follower first reads the session's history. If the task may have missed events (because of an outage, or
 because the stream was trimmed before they were read), all followers read the histories of their sessions
-again.
+again. Watches of sessions are woken by the same stream: by the event ``ended``, and by the entries with which a commit
+announces that it has processed audio of a session that is watched.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from daybreak_server.adapters.redis.client import connect_async, translated
@@ -19,8 +22,8 @@ from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.sessions import calls, codec
 from daybreak_server.domain.ids import pool_of
-from daybreak_server.domain.sessions import SessionEvent, SessionEventType, SessionId
-from daybreak_server.ports.sessions import SessionStore
+from daybreak_server.domain.sessions import SessionEvent, SessionEventType, SessionId, SessionRecord
+from daybreak_server.ports.sessions import SessionStore, SessionWatch
 from daybreak_server.ports.store_errors import StoreUnavailableError
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 BLOCK_S = 5.0
 _COUNT = 1000
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
+_LOOK_S = 5.0
+"""The longest time for which a watch waits, in case a group with an older version announces nothing."""
 _QUEUE_MAX = 1000
 """The most unread events of a follower. If there are more, it reads the history instead."""
 
@@ -45,6 +50,32 @@ class _Follower:
                 self.queue.get_nowait()
             event = None
         self.queue.put_nowait(event)
+
+
+class _Watch:
+    """The :class:`~daybreak_server.ports.sessions.SessionWatch`."""
+
+    def __init__(self, store: SessionStore, session: SessionId, tenant: str) -> None:
+        self._store = store
+        self._session = session
+        self._tenant = tenant
+        self._woken = asyncio.Event()
+
+    def put(self, event: SessionEvent | None) -> None:
+        """Wake the caller if the session has ended, or if events may have been missed."""
+        if event is None or event.type is SessionEventType.ENDED:
+            self._woken.set()
+
+    async def read(self) -> SessionRecord:
+        """The session now. See the port."""
+        self._woken.clear()  # before the session is marked, so that no announcement is lost
+        return await self._store.announce_progress(self._session, tenant=self._tenant)
+
+    async def progress(self, *, within_s: float = math.inf) -> None:
+        """Wait for the model. See the port."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(within_s, _LOOK_S)):
+                await self._woken.wait()
 
 
 class RedisSessionEvents:
@@ -90,9 +121,26 @@ class RedisSessionEvents:
                             return
                 event = None if len(news) == _COUNT else await follower.queue.get()
         finally:
-            if reader.remove(session, follower):
-                self._readers.pop(pool, None)
-                await reader.stop()
+            await self._remove(pool, session, follower)
+
+    @asynccontextmanager
+    async def watch_session(self, session: SessionId, *, tenant: str) -> AsyncIterator[SessionWatch]:
+        """Watch a session. See the port."""
+        pool = pool_of(session)
+        if pool is None:
+            raise calls.unknown(session)
+        watch = _Watch(self._store, session, tenant)
+        try:
+            await self._reader(pool).add(session, watch)
+            yield watch
+        finally:
+            await self._remove(pool, session, watch)
+
+    async def _remove(self, pool: str, session: SessionId, follower: _Follower | _Watch) -> None:
+        reader = self._readers.get(pool)
+        if reader is not None and reader.remove(session, follower):
+            del self._readers[pool]
+            await reader.stop()
 
     async def _history(self, session: SessionId, after: str) -> Sequence[SessionEvent]:
         return await self._store.session_events(session, after=after, limit=_COUNT)
@@ -110,11 +158,11 @@ class _PoolReader:
     def __init__(self, where: str | Endpoint, key: str, *, timeout_s: float) -> None:
         self._client = connect_async(where, timeout_s=BLOCK_S + timeout_s)
         self._key = key
-        self._followers: dict[SessionId, set[_Follower]] = {}
+        self._followers: dict[SessionId, set[_Follower | _Watch]] = {}
         self._task: asyncio.Task[None] | None = None
         self._reading = asyncio.Event()
 
-    async def add(self, session: SessionId, follower: _Follower) -> None:
+    async def add(self, session: SessionId, follower: _Follower | _Watch) -> None:
         """Pass the session's events to ``follower`` from now on. Returns once the follower cannot miss an
         event."""
         self._followers.setdefault(session, set()).add(follower)
@@ -122,7 +170,7 @@ class _PoolReader:
             self._task = asyncio.create_task(self._run())
         await self._reading.wait()
 
-    def remove(self, session: SessionId, follower: _Follower) -> bool:
+    def remove(self, session: SessionId, follower: _Follower | _Watch) -> bool:
         """Stop passing events to ``follower``. Returns whether no session has a follower now."""
         followers = self._followers.get(session, set())
         followers.discard(follower)
@@ -169,12 +217,20 @@ class _PoolReader:
             self._tell_all()
             return await self._newest()
         for entry, fields in entries:
+            if consumed := fields.get(b"consumed"):
+                self._wake(SessionId(text(consumed)))
+                continue
             followers = self._followers.get(SessionId(text(fields[b"session"])))
             if followers:
                 event = codec.event(entry, fields)
                 for follower in followers:
                     follower.put(event)
         return text(entries[-1][0]) if entries else after
+
+    def _wake(self, session: SessionId) -> None:
+        for follower in self._followers.get(session, ()):
+            if isinstance(follower, _Watch):
+                follower.put(None)
 
     def _tell_all(self) -> None:
         for followers in self._followers.values():

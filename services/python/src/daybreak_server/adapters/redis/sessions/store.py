@@ -7,7 +7,7 @@ from typing import Any
 
 from daybreak_server.adapters.redis import changes
 from daybreak_server.adapters.redis import codec as shared_codec
-from daybreak_server.adapters.redis.arguments import SessionPage
+from daybreak_server.adapters.redis.arguments import SessionPage, SessionWatching
 from daybreak_server.adapters.redis.client import AsyncScripts, OnCall, connect_async
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.key_names import Keys
@@ -67,6 +67,13 @@ class RedisSessionStore:
         if not fields or shared_codec.text(fields[b"tenant"]) != tenant:
             raise calls.unknown(session)
         return codec.record([session, [word for pair in fields.items() for word in pair]])
+
+    async def announce_progress(self, session: SessionId, *, tenant: str) -> SessionRecord:
+        """The session, whose progress is announced from now on. See the port."""
+        watching = SessionWatching(session=session, tenant=tenant)
+        return calls.appended(
+            await self._call(Call("session_watch", self._keys_of(session), watching)), session
+        )
 
     async def sessions(self, pool: str, *, tenant: str | None = None) -> Sequence[SessionRecord]:
         """The sessions of a pool that have not ended, oldest first; at most the oldest thousand of the pool."""

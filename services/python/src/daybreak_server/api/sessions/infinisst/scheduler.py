@@ -35,7 +35,6 @@ _TURN_S = 2.0
 arrives."""
 _QUIET_S = 0.25
 """If a model can begin a turn, it does so within this time."""
-_POLL_S = 0.05
 
 
 def add(routes: APIRouter, service: SessionService) -> None:
@@ -118,7 +117,7 @@ class UserSessions:
             return json_response(await self._translate(record, sent), headers=opening.headers(record))
 
     async def _translate(self, record: SessionRecord, sent: Translate) -> dict[str, Any]:
-        audio = AudioInput(self._service.store, record, AudioFormat(Encoding.FLOAT32))
+        audio = AudioInput(self._service, record, AudioFormat(Encoding.FLOAT32))
         before = await self._service.text(record.session.id)
         await audio.append(array("f", sent.audio_data).tobytes())  # values that are too large become inf
         if sent.is_final:
@@ -169,13 +168,17 @@ async def _worked_off(audio: AudioInput) -> None:
     ended."""
     clock = asyncio.get_running_loop().time
     seen, quiet_since = "", clock()
-    while True:
-        record = await audio.refresh()
-        if record.state is SessionState.ENDED:
-            return
-        if record.last_event != seen:
-            seen, quiet_since = record.last_event, clock()
-        left = record.received - record.consumed
-        if not record.input_ended and left < _TURN_S * SAMPLE_RATE and clock() - quiet_since > _QUIET_S:
-            return
-        await asyncio.sleep(_POLL_S)
+    async with audio.watch() as watch:
+        while True:
+            record = await watch.read()
+            if record.state is SessionState.ENDED:
+                return
+            if record.last_event != seen:
+                seen, quiet_since = record.last_event, clock()
+            if record.input_ended or record.received - record.consumed >= _TURN_S * SAMPLE_RATE:
+                await watch.progress()
+                continue
+            left_s = quiet_since + _QUIET_S - clock()
+            if left_s <= 0:
+                return
+            await watch.progress(within_s=left_s)

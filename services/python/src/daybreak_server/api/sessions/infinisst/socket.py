@@ -38,7 +38,7 @@ class InfiniSSTSocket:
         query = self._socket.query_params
         form = AudioFormat.parse(query.get("encoding") or Encoding.FLOAT32, query.get("sample_rate"))
         record = await self._service.get(self._session, caller)
-        audio = AudioInput(self._service.store, record, form)
+        audio = AudioInput(self._service, record, form)
         await self._socket.send_text(READY)
         await self._sockets.both(self._read(audio), self._write(record))
 

@@ -27,6 +27,7 @@ from daybreak_server.api.sessions.audio.formats import AudioFormat, Encoding, in
 from daybreak_server.api.sessions.audio_input import AudioInput
 from daybreak_server.api.sessions.service import SessionService
 from daybreak_server.api.sessions.sockets import Sockets, receive
+from daybreak_server.api.streaming.frames import parse_id
 from daybreak_server.domain.ids import ulid
 from daybreak_server.domain.sessions import SessionEvent, SessionEventType
 from daybreak_server.ports.sessions import SessionEndedError
@@ -88,6 +89,7 @@ class RealtimeConnection:
         self._caller = Principal()
         self._opened = asyncio.Event()
         self._closed = asyncio.Event()
+        self._handled = asyncio.Event()
         self._count = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,6 +112,12 @@ class RealtimeConnection:
         self._count += 1
         event = {"type": kind, "event_id": f"event_{self.id[5:]}_{self._count}", **fields}
         await self._socket.send_text(json.dumps(event, ensure_ascii=False))
+
+    async def has_seen(self, event_id: str) -> None:
+        """Wait until this event of the session, and all before it, have been handled."""
+        while parse_id(self.seen) < parse_id(event_id):
+            self._handled.clear()
+            await self._handled.wait()
 
     async def send_degraded(self, event: SessionEvent) -> None:
         """Tell the client that the length of the model's turns has changed. No dialect has an event for this, so all
@@ -159,7 +167,7 @@ class RealtimeConnection:
                 client="realtime",
             )
             form = AudioFormat(Encoding.PCM16, wanted.rate)
-            self.audio = AudioInput(self._service.store, record, form)
+            self.audio = AudioInput(self._service, record, form)
             self._closed.clear()
             self._opened.set()
         return self.audio
@@ -206,6 +214,7 @@ class RealtimeConnection:
                         self._opened.clear()
                     await self._dialect().on_session(event)
                     self.seen = event.id
+                    self._handled.set()
             self._closed.set()
             if self._dialect().ends_connection:
                 return

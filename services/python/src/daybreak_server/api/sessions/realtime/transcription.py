@@ -9,7 +9,6 @@ later audio.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,16 +23,15 @@ from daybreak_server.api.sessions.realtime.connection import (
 )
 from daybreak_server.api.sessions.realtime.openai_events import OpenAIDialect, rate_of
 from daybreak_server.api.sessions.views import milliseconds
-from daybreak_server.api.streaming.frames import parse_id
 from daybreak_server.domain.ids import ulid
 from daybreak_server.domain.sessions import SAMPLE_RATE, SessionEnd, SessionEvent, SessionEventType
+from daybreak_server.ports.sessions import SessionWatch
 from daybreak_server.ports.store_errors import StoreError
 
 SILENCE_S = 2.5
 """How much silence a commit adds. A turn of the model lasts up to 2 s, and the model finishes its words
 within half a second."""
 _HEARD_S = 0.5
-_POLL_S = 0.1
 _TEXT = "conversation.item.input_audio_transcription"
 
 
@@ -136,18 +134,27 @@ class TranscriptionDialect(OpenAIDialect):
 
     async def _watch(self) -> None:
         """Complete each committed item as soon as the model has processed all of it."""
-        while len(self._items) > 1 and (audio := self.connection.audio) is not None:
-            try:
-                record = await audio.refresh()
-            except (StoreError, ApiError):
-                record = audio.record
-            item = self._items[0]
-            worked_off = record.consumed >= (item.end or 0) + _HEARD_S * SAMPLE_RATE
-            if worked_off and parse_id(self.connection.seen) >= parse_id(record.last_event):
-                await self._complete()
-            else:
-                await asyncio.sleep(_POLL_S)
+        audio = self.connection.audio
+        if audio is not None:
+            async with audio.watch() as watch:
+                while len(self._items) > 1 and self.connection.audio is audio:
+                    if not await self._complete_heard(watch):
+                        await watch.progress()
         self._watching = False
+
+    async def _complete_heard(self, watch: SessionWatch) -> bool:
+        """Complete the oldest item if the model has processed all of it. Returns whether it has."""
+        item = self._items[0]
+        try:
+            record = await watch.read()
+        except (StoreError, ApiError):
+            return False
+        if record.consumed < (item.end or 0) + _HEARD_S * SAMPLE_RATE:
+            return False
+        await self.connection.has_seen(record.last_event)
+        if self._items[0] is item and len(self._items) > 1:  # later text may have completed it
+            await self._complete()
+        return True
 
     async def _announce(self, item: TranscriptItem) -> None:
         item.announced = True

@@ -85,7 +85,7 @@ class RecordingRun:
     async def _feed(self) -> None:
         """Write the recording. If that fails, end the session, so that the reader of its events gets the last
         one."""
-        audio = AudioInput(self._service.store, self._record, self.wanted.recording.format)
+        audio = AudioInput(self._service, self._record, self.wanted.recording.format)
         try:
             for piece in self.wanted.recording.pieces():
                 await audio.append(piece)
