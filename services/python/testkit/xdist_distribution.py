@@ -29,7 +29,7 @@ LONGEST = ("observability/test_live.py",)
 need the processor all the time are not among them: beside those that start whole systems, they make these time out."""
 
 SYSTEMS_AT_ONCE = 3
-"""So many workers run files that start whole systems. One of them has the first of :data:`LONGEST`, which waits a lot."""
+"""So many workers run files that start whole systems. One of them has the first of :data:`LONGEST`."""
 _MARKED = re.compile(r"^(@|pytestmark = .*)pytest\.mark\.(slow|tiny)\b", re.MULTILINE)
 
 
