@@ -1,8 +1,8 @@
 """A pytest plugin that decides how xdist distributes tests to its workers.
 
 The tests of a file run in order on one worker, because they share servers and some depend on earlier tests. Files that
-share an expensive fixture go to the same worker, which starts it once. The longest files run first, and then those
-that start whole systems, so that no worker runs one of them alone at the end.
+share an expensive fixture go to the same worker, which starts it once. The longest files run first, then those that
+start whole systems, and then those of :data:`LONG`, so that no worker runs one of them alone at the end.
 
 Files that start whole systems need the processor, and most others wait. So only :data:`SYSTEMS_AT_ONCE` workers run
 those files at the same time, and the other workers run the others beside them.
@@ -28,6 +28,24 @@ LONGEST = ("observability/test_live.py",)
 """The files that would otherwise end last, longest first. This one takes eight minutes and mostly waits. Files that
 need the processor all the time are not among them: beside those that start whole systems, they make these time out."""
 
+LONG = (
+    "api/sessions/test_sdk.py",
+    "api/sessions/test_stream.py",
+    "api/routing/test_proxy.py",
+    "engines/sessions/test_sessions_group.py",
+    "engines/test_single_rank.py",
+    "model_worker/test_agent.py",
+    "api/openai/test_models.py",
+    "local/test_sessions_evaluation.py",
+    "api/routing/test_failures.py",
+    "store/test_sentinel.py",
+    "verification/test_exhaustive.py",
+    "verification/benchmarks/test_queue.py",
+    "controlplane-sdk/tests/test_command_output.py",
+    "controlplane-sdk/tests/test_command_files.py",
+)
+"""The longest of the files that start no systems. The last ones need the processor all the time."""
+
 SYSTEMS_AT_ONCE = 3
 """So many workers run files that start whole systems. One of them has the first of :data:`LONGEST`."""
 _MARKED = re.compile(r"^(@|pytestmark = .*)pytest\.mark\.(slow|tiny)\b", re.MULTILINE)
@@ -48,8 +66,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _rank(path: Path) -> int:
     """The place of a file in the order: smaller runs earlier."""
-    long = [number for number, name in enumerate(LONGEST) if path.match(name)]
-    return long[0] if long else len(LONGEST) + (not starts_systems(path))
+    order = [*LONGEST, "", *LONG]
+    named = [number for number, name in enumerate(order) if name and path.match(name)]
+    return named[0] if named else len(LONGEST) if starts_systems(path) else len(order)
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from testkit.xdist_distribution import (
+    LONG,
     LONGEST,
     SHARED,
     SYSTEMS_AT_ONCE,
@@ -21,6 +22,7 @@ from testkit.xdist_distribution import (
 )
 
 TESTS = Path(__file__).parents[1]
+REPOSITORY = TESTS.parents[2]
 
 
 def test_tests_of_a_file_stay_together() -> None:
@@ -39,8 +41,8 @@ def test_files_that_share_a_whole_system_stay_together() -> None:
     assert {path.name for path in TESTS.rglob("test_*.py")} >= set(SHARED)
 
 
-def test_the_longest_files_run_first_and_then_the_slow_ones(tmp_path: Path) -> None:
-    for name in ("api/test_a.py", "local/test_b.py", *LONGEST):
+def test_the_longest_files_run_first_then_the_slow_ones_and_then_the_long_ones(tmp_path: Path) -> None:
+    for name in ("api/test_a.py", "local/test_b.py", *LONGEST, *LONG):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         slow = "import pytest\npytestmark = pytest.mark.slow\n" if name == "local/test_b.py" else ""
@@ -52,11 +54,16 @@ def test_the_longest_files_run_first_and_then_the_slow_ones(tmp_path: Path) -> N
         command, check=False, cwd=TESTS.parent, capture_output=True, text=True, timeout=60
     )
     files = [line.partition("::")[0] for line in result.stdout.splitlines() if "::" in line]
-    assert files == [*LONGEST, "local/test_b.py", "api/test_a.py"], result.stdout
+    assert files == [*LONGEST, "local/test_b.py", *LONG, "api/test_a.py"], result.stdout
 
 
-def test_the_longest_files_exist() -> None:
-    assert [name for name in LONGEST if not (TESTS / name).is_file()] == []
+def test_the_longest_files_exist_and_start_systems_or_not() -> None:
+    def path(name: str) -> Path:
+        return (REPOSITORY if name.startswith("controlplane-sdk/") else TESTS) / name
+
+    assert [starts_systems(path(name)) for name in (*LONGEST, *LONG)] == [True] * len(LONGEST) + [
+        False
+    ] * len(LONG)
 
 
 @pytest.mark.parametrize(

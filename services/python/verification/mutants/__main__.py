@@ -92,7 +92,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run_all(
     trees: Sequence[Tree], chosen: Sequence[Mutant], *, unchecked: bool, verbose: bool
 ) -> list[Trial] | None:
-    """Plant all bugs, and meanwhile run all their tests without a bug in the first copy of the source.
+    """Plant all bugs. While the first ones are planted, run all tests without a bug in the first copy of the source.
 
     :returns: ``None`` if a test fails without a bug. It is printed, and no further bug is planted.
     """
