@@ -108,7 +108,9 @@ async def test_another_manager_continues_when_the_lease_of_the_first_ends(driver
     assert seen.plan.wakes["chat"] == before.plan.wakes["chat"]
 
 
-async def test_a_worker_that_comes_back_gets_a_replica_of_one_that_has_two(driver: RegistryDriver) -> None:
+async def test_a_worker_that_returns_takes_over_a_replica_from_one_that_has_two(
+    driver: RegistryDriver,
+) -> None:
     """Another manager finishes the move that the first one has begun."""
     registry = driver.registry
 

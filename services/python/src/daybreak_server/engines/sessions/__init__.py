@@ -4,5 +4,6 @@
 * ``table`` has the sessions of a group, the scheduler and the model. Only the work thread uses it.
 * ``threads`` has the threads that call the store. They claim sessions, read audio, renew leases and write commits, so
   the model never waits for Redis.
-* ``leader`` is the loop.
+* ``session_metrics`` measures the sessions, and the steps of the model.
+* ``leader`` is the loop, and ``loops`` gives it to the ranks of a group.
 """
