@@ -180,13 +180,10 @@ def build_tracing(settings: Settings, *, service: str) -> Tracing:
     """What records the traces of this process; ``service`` is its name in them."""
     if not settings.tracing.enabled:
         return NO_TRACING
-    from daybreak_server.observability.span_export import (
-        DELAY_S,
-        GATEWAY_DELAY_S,
-    )  # these import OpenTelemetry
-    from daybreak_server.observability.tracing import open_tracing
+    # This imports OpenTelemetry.
+    from daybreak_server.observability.tracing import GATEWAY_DELAY_S, GROUP_DELAY_S, open_tracing
 
-    delay_s = GATEWAY_DELAY_S if service == _GATEWAY else DELAY_S
+    delay_s = GATEWAY_DELAY_S if service == _GATEWAY else GROUP_DELAY_S
     return open_tracing(
         settings.tracing, service_name=service, version=version("daybreak-server"), delay_s=delay_s
     )

@@ -24,10 +24,6 @@ EXPORT_TIMEOUT_S = 5.0
 """How long one batch may take, with its retries."""
 QUEUE_MAX = 2048
 BATCH_MAX = 512
-DELAY_S = 1.0
-"""The longest time that a span of a group waits for others. A group that is killed loses no more than that."""
-GATEWAY_DELAY_S = 5.0
-"""The same for a gateway. Each batch takes milliseconds, which a busy gateway would spend on hundreds of submits."""
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
@@ -113,7 +109,7 @@ class QuietExporter(SpanExporter):
         return True
 
 
-def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float = DELAY_S) -> SpanProcessor:
+def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float) -> SpanProcessor:
     """Sends spans to ``<endpoint>/v1/traces`` in the background, each at most ``delay_s`` after its end."""
     for name in _CHATTY:
         logging.getLogger(name).addFilter(_first_message)

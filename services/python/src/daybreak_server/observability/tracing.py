@@ -60,7 +60,7 @@ from daybreak_server.observability.span_conventions import (
     operation,
     span_context,
 )
-from daybreak_server.observability.span_export import DELAY_S, span_processor, within
+from daybreak_server.observability.span_export import span_processor, within
 from daybreak_server.observability.span_steps import Phases, PhaseSteps
 from daybreak_server.observability.spans import fail
 from daybreak_server.observability.submit_span import SpanSink, SubmitSpan
@@ -76,9 +76,14 @@ from daybreak_server.ports.tracing import (
 )
 from daybreak_server.settings.tree import TracingSettings
 
+GROUP_DELAY_S = 1.0
+"""The longest time that a span of a group waits for others. A group that is killed loses no more than that."""
+GATEWAY_DELAY_S = 5.0
+"""The same for a gateway. Each batch takes milliseconds, which a busy gateway would spend on hundreds of submits."""
+
 
 def open_tracing(
-    settings: TracingSettings, *, service_name: str, version: str, delay_s: float = DELAY_S
+    settings: TracingSettings, *, service_name: str, version: str, delay_s: float
 ) -> OpenTelemetryTracing:
     """Record the traces of this process, and send them to the collector of the settings after ``delay_s`` or less."""
     processor = span_processor(settings.endpoint, headers_file=settings.headers_file, delay_s=delay_s)

@@ -21,6 +21,7 @@ from daybreak_server.domain.sessions import (
     SessionEventType,
     SessionId,
     SessionRecord,
+    SessionState,
 )
 from daybreak_server.ports.sessions import SessionStore
 from daybreak_server.ports.store_errors import StoreUnavailableError
@@ -103,6 +104,37 @@ class SessionService:
         """End the caller's session. :raises ApiError: ``not_found``."""
         record = await self.get(session, caller)
         return await self.store.close_session(record.session.id, reason=reason)
+
+    async def keep_alive(self, session: str, caller: Principal) -> SessionRecord:
+        """Let the caller's session wait for audio as long as if some had just arrived.
+
+        :raises ApiError: ``not_found``.
+        :raises SessionEndedError: when it has ended.
+        """
+        record = await self.get(session, caller)
+        return await self.store.append_audio(record.session.id, b"", at=record.received)
+
+    async def place_in_queue(self, record: SessionRecord) -> tuple[SessionRecord, int]:
+        """The session's place among those of its pool that wait for a group, from 1; 0 if it does not wait.
+
+        The session is read again if a group may have taken it in the meantime.
+        """
+        if record.state is not SessionState.WAITING:
+            return record, 0
+        pool, session = record.session.pool, record.session.id
+        waiting = [
+            other.session.id
+            for other in await self.store.sessions(pool)
+            if other.state is SessionState.WAITING
+        ]
+        if session in waiting:
+            return record, waiting.index(session) + 1
+        record = await self.store.session(session, tenant=record.session.tenant)
+        if record.state is not SessionState.WAITING:
+            return record, 0
+        return record, max(
+            1, (await self.store.sessions_overview(pool)).waiting
+        )  # behind those that are listed
 
     async def text(self, session: SessionId) -> str:
         """All text of a session so far."""

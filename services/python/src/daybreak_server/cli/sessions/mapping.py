@@ -106,7 +106,7 @@ def _notes(config: SessionsConfig) -> list[str]:
         )
     if serving.load_balance_strategy != "least_loaded":
         notes.append(
-            f"serving.load_balance_strategy {serving.load_balance_strategy}: no effect; groups take sessions "
-            "themselves, the one with the most room first"
+            f"serving.load_balance_strategy {serving.load_balance_strategy}: no effect; groups that have "
+            "room take sessions themselves"
         )
     return notes

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from daybreak_server.batching.iterations.lag import LagRules, LagState, observe, percentile, session_lag_s
 from daybreak_server.batching.iterations.rules import IterationRules
-from daybreak_server.batching.iterations.scheduler import Batch, Scheduler, WaitUntil
+from daybreak_server.batching.iterations.scheduler import Batch, Scheduler
+from daybreak_server.batching.iterations.strategy import WaitUntil
 from daybreak_server.batching.iterations.trace import Phase
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.sessions import (
@@ -221,8 +222,9 @@ class SessionTable:
         self._metrics.ran(self.scheduler.ran(batch, now, tokens=tokens))
         for session_id in ended:
             self.forget(session_id)
-        for session_id in set(results) - set(ended):
-            self._announce(self._sessions[session_id], now)
+        for session_id in results:  # in the order of the batch
+            if session_id in self._sessions:
+                self._announce(self._sessions[session_id], now)
 
     def _results(
         self, step: Callable[[Sequence[K]], Sequence[Result]], items: Mapping[SessionId, K]
