@@ -30,6 +30,7 @@ from daybreak_server.observability.task_log import TASKS
 FIELDS = (
     "change",
     "task",
+    "session",
     "attempt",
     "pool",
     "group",
@@ -41,6 +42,7 @@ FIELDS = (
     "error",
     "strikes",
     "delay_s",
+    "latency_multiplier",
     "input",
 )
 """The fields that a line may have beside the standard ones, in their order."""

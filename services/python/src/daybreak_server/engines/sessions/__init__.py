@@ -5,5 +5,6 @@
 * ``threads`` has the threads that call the store. They claim sessions, read audio, renew leases and write commits, so
   the model never waits for Redis.
 * ``session_metrics`` measures the sessions, and the steps of the model.
+* ``session_traces`` records the spans of the sessions.
 * ``leader`` is the loop, and ``loops`` gives it to the ranks of a group.
 """
