@@ -83,6 +83,7 @@ check-others: setup
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
 	$(BIN)/python tools/class_names.py
+	$(BIN)/python tools/module_lists.py
 	$(BIN)/python tools/portable_lock.py --check requirements.lock
 	$(BIN)/python tools/openapi.py --check
 	$(BIN)/python tools/reference.py --check
@@ -207,7 +208,7 @@ previous:  ## Check out an older commit into build/previous; e2e-full then also 
 
 bench-k8s: setup  ## Measure wakes, a burst, and 200 pools of simulated nodes (kwok) on the cluster in KUBECONFIG (QUICK=--quick)
 	@$(VERIFICATION) -m verification.benchmarks.k8s --image $(IMAGE) $(QUICK)
-	@$(VERIFICATION) -m verification.benchmarks.scale $(QUICK)
+	@$(VERIFICATION) -m verification.benchmarks.operator $(QUICK)
 	@$(BIN)/python tools/figures.py
 
 ##@ Release
