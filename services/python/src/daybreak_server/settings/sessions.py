@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from daybreak_server.batching.iterations import strategy_names
-from daybreak_server.batching.iterations.rules import MOST, IterationRules
+from daybreak_server.batching.iterations.rules import MAX_BATCH_SIZE, IterationRules
 from daybreak_server.settings.rules.numbers import Count, Duration, DurationOrNone
 from daybreak_server.settings.section import Section, checked
 
@@ -32,7 +32,7 @@ class SessionSettings(Section):
         "before others begin), `single` (one turn at a time), the name of an installed strategy, or "
         "`package.module:Class` for one of your own.",
     )
-    max_batch_size: Annotated[int, Field(ge=1, le=MOST)] = Field(
+    max_batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = Field(
         _DEFAULTS.max_batch_size, description="Maximum number of sessions in a batch."
     )
     max_decode_delay_ms: DurationOrNone = Field(

@@ -50,9 +50,9 @@ class Counting:
         self.sizes: list[int] = []
         self.prefilled: list[Prefill] = []
         self.raises: set[str] = set()
-        """Sessions with which every step raises."""
+        """Each step with one of these sessions raises an error."""
         self.fails: set[str] = set()
-        """Sessions that cannot continue."""
+        """The model fails these sessions."""
         self.endless: set[str] = set()
         self.raises_together = False
 
@@ -96,7 +96,7 @@ class Counting:
 
 
 class Bench:
-    """A table with this model, and all that it has written."""
+    """A table with this model, and everything that the table has written."""
 
     def __init__(self, model: Any = None, rules: IterationRules | None = None) -> None:
         self.model: Any = model or Counting()

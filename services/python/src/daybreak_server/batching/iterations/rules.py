@@ -10,7 +10,7 @@ from typing import Any
 
 from daybreak_server.batching.iterations import strategy_names
 
-MOST = 32
+MAX_BATCH_SIZE = 32
 """The largest ``max_batch_size``."""
 
 
@@ -50,7 +50,7 @@ class IterationRules:
 
     strategy: str = Strategy.ITERATION
     """A :class:`Strategy`, the name of an installed one, or ``package.module:Class``."""
-    max_batch_size: int = MOST
+    max_batch_size: int = MAX_BATCH_SIZE
     """Sessions in a batch, at most 32."""
     max_decode_delay_s: float = 0.1
     """``iteration``: when decode has waited this long since its last batch, it has priority over prefill."""
@@ -65,8 +65,10 @@ class IterationRules:
     def __post_init__(self) -> None:
         """Check the values."""
         strategy_names.find(self.strategy)
-        if not 1 <= self.max_batch_size <= MOST:
-            raise ValueError(f"max_batch_size is {self.max_batch_size}; it must be from 1 to {MOST}.")
+        if not 1 <= self.max_batch_size <= MAX_BATCH_SIZE:
+            raise ValueError(
+                f"max_batch_size is {self.max_batch_size}; it must be from 1 to {MAX_BATCH_SIZE}."
+            )
         if self.gather_size < 1:
             raise ValueError(f"gather_size is {self.gather_size}; it must be at least 1.")
         for name in _TIMES:
