@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from daybreak.wire.workers import MODEL_HEADER
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.request_body import header
-from daybreak_server.api.routing.forwarding import GROUP_HEADER, Header, forwarded_headers
+from daybreak_server.api.routing.forwarding import WORKER_ID_HEADER, Header, forwarded_headers
 from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
 from daybreak_server.api.routing.request_body import (
     BufferedBytes,
@@ -107,8 +107,7 @@ class WorkerProxy:
             raise
 
     async def _answer(self, request: Request, watch: ClientWatch) -> Response:
-        meant_for = header(request, GROUP_HEADER)
-        if meant_for is not None and meant_for.partition("/")[0] != self._worker:
+        if (header(request, WORKER_ID_HEADER) or self._worker) != self._worker:
             raise _refused(WorkerRefusal.OTHER, "")
         body = ForwardedBody(request, max_bytes=MAX_BODY_BYTES, in_memory=self._in_memory)
         try:
