@@ -58,6 +58,9 @@ class NoStoreError(ValueError):
     """The settings name no Redis, and this process starts none."""
 
 
+_GATEWAY, _GROUP = "daybreak-gateway", "daybreak-group"  # names of processes in traces
+
+
 def redis_endpoint(settings: Settings) -> Endpoint:
     """Where Redis is and how to reach it. :raises NoStoreError: when the settings name none."""
     if settings.redis.url is None:
@@ -144,7 +147,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         on_call=metrics.observe_script,
     )
     session_events = RedisSessionEvents(endpoint, sessions, prefix=prefix, timeout_s=timeout_s)
-    tracing = build_tracing(settings, service="daybreak-gateway")
+    tracing = build_tracing(settings, service=_GATEWAY)
 
     async def close() -> None:
         await session_events.close()
@@ -177,9 +180,16 @@ def build_tracing(settings: Settings, *, service: str) -> Tracing:
     """What records the traces of this process; ``service`` is its name in them."""
     if not settings.tracing.enabled:
         return NO_TRACING
-    from daybreak_server.observability.tracing import open_tracing  # imports OpenTelemetry
+    from daybreak_server.observability.span_export import (
+        DELAY_S,
+        GATEWAY_DELAY_S,
+    )  # these import OpenTelemetry
+    from daybreak_server.observability.tracing import open_tracing
 
-    return open_tracing(settings.tracing, service_name=service, version=version("daybreak-server"))
+    delay_s = GATEWAY_DELAY_S if service == _GATEWAY else DELAY_S
+    return open_tracing(
+        settings.tracing, service_name=service, version=version("daybreak-server"), delay_s=delay_s
+    )
 
 
 def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
@@ -308,7 +318,7 @@ def build_rank(
         watchdog=(lambda: build_watchdog(settings, pool)) if with_watchdog else None,
         fetch_model=model_fetch(settings, pool),
         on_model_unavailable=lambda why: report_failure(settings, pool, rank=rank, why=why),
-        tracing=build_tracing(settings, service="daybreak-group") if rank == 0 else NO_TRACING,
+        tracing=build_tracing(settings, service=_GROUP) if rank == 0 else NO_TRACING,
         wake=wake or {},
     )
     config = gang_config(settings, pool, device=device)

@@ -25,7 +25,9 @@ EXPORT_TIMEOUT_S = 5.0
 QUEUE_MAX = 2048
 BATCH_MAX = 512
 DELAY_S = 1.0
-"""The longest time that a span waits for others."""
+"""The longest time that a span of a group waits for others. A group that is killed loses no more than that."""
+GATEWAY_DELAY_S = 5.0
+"""The same for a gateway. Each batch takes milliseconds, which a busy gateway would spend on hundreds of submits."""
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
@@ -111,8 +113,8 @@ class QuietExporter(SpanExporter):
         return True
 
 
-def span_processor(endpoint: str, *, headers_file: Path | None) -> SpanProcessor:
-    """Sends spans to ``<endpoint>/v1/traces`` in the background."""
+def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float = DELAY_S) -> SpanProcessor:
+    """Sends spans to ``<endpoint>/v1/traces`` in the background, each at most ``delay_s`` after its end."""
     for name in _CHATTY:
         logging.getLogger(name).addFilter(_first_message)
     session: dict[str, Any] = {}
@@ -125,7 +127,7 @@ def span_processor(endpoint: str, *, headers_file: Path | None) -> SpanProcessor
         QuietExporter(inner, url),
         max_queue_size=QUEUE_MAX,
         max_export_batch_size=BATCH_MAX,
-        schedule_delay_millis=DELAY_S * 1000,
+        schedule_delay_millis=delay_s * 1000,
     )
 
 

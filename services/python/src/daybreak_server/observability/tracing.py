@@ -60,7 +60,7 @@ from daybreak_server.observability.span_conventions import (
     operation,
     span_context,
 )
-from daybreak_server.observability.span_export import span_processor, within
+from daybreak_server.observability.span_export import DELAY_S, span_processor, within
 from daybreak_server.observability.span_steps import Phases, PhaseSteps
 from daybreak_server.observability.spans import fail
 from daybreak_server.observability.submit_span import SpanSink, SubmitSpan
@@ -77,9 +77,11 @@ from daybreak_server.ports.tracing import (
 from daybreak_server.settings.tree import TracingSettings
 
 
-def open_tracing(settings: TracingSettings, *, service_name: str, version: str) -> OpenTelemetryTracing:
-    """Record the traces of this process, and send them to the collector of the settings."""
-    processor = span_processor(settings.endpoint, headers_file=settings.headers_file)
+def open_tracing(
+    settings: TracingSettings, *, service_name: str, version: str, delay_s: float = DELAY_S
+) -> OpenTelemetryTracing:
+    """Record the traces of this process, and send them to the collector of the settings after ``delay_s`` or less."""
+    processor = span_processor(settings.endpoint, headers_file=settings.headers_file, delay_s=delay_s)
     return OpenTelemetryTracing(
         processor,
         Sampler(settings.sample_ratio, settings.max_per_s),
