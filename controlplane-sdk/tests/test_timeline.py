@@ -55,7 +55,9 @@ def test_the_time_of_each_phase_is_measured(make: Any) -> None:
         "retry": 2.0,
         "upload": 1.5,
     }
-    assert {("in the queue", 1.0), ("getting machines", 3.0), ("waiting to retry", 2.0)} <= set(timeline.phases())
+    assert {("in the queue", 1.0), ("getting machines", 3.0), ("waiting to retry", 2.0)} <= set(
+        timeline.phases()
+    )
     assert (timeline.fraction, timeline.last_id, timeline.state) == (1.0, "7-0", "succeeded")
 
 

@@ -52,14 +52,14 @@ DEADLINE_HEADER = b"daybreak-deadline-s"
 MAX_BODY_BYTES = 256 << 20
 """Gateways have smaller limits of their own."""
 MAX_BUFFERED_BYTES = 512 << 20
-"""Of all bodies that are kept in memory at the same time."""
+"""The limit for all bodies together that are in memory at the same time."""
 BUFFER_BYTES = 1 << 20
 """A body of up to this size can be sent again to an engine that has just closed an idle connection, and it may name
 the model itself."""
 _MODEL = MODEL_HEADER.lower().encode()
 _OWN_HEADERS = frozenset({_MODEL, b"daybreak-session"})
 _MESSAGES = {
-    WorkerRefusal.BUSY: "All engines of the model {alias} on this worker have as many requests as they take. Retry.",
+    WorkerRefusal.BUSY: "All engines of the model {alias} on this worker are full. Retry.",
     WorkerRefusal.STARTING: "The model {alias} is starting on this worker. Retry later.",
     WorkerRefusal.FAILED: "The engine of the model {alias} has failed on this worker, and starts again. Retry later.",
     WorkerRefusal.DRAINING: "This worker takes no more requests for the model {alias}. Send it to another one.",

@@ -103,7 +103,7 @@ def _pools(settings: Settings) -> Iterator[Check]:
         what = f"pool {name}"
         try:
             spec = registry.spec(
-                pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks
+                pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks
             )
             spec.limits(pool.workload_options)
         except registry.WrongKindError as exc:
