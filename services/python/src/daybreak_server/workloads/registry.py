@@ -25,7 +25,7 @@ class WrongKindError(UnknownWorkloadError):
 
 _ONLINE_ONLY = (PoolKind.ONLINE,)
 _KINDS_OF = {"target_load": (PoolKind.ONLINE, PoolKind.SESSIONS), "sessions": (PoolKind.SESSIONS,)}
-"""Setting → the kinds of pools that may have it. The other settings in ``online_only`` need ``_ONLINE_ONLY``."""
+"""Setting → the kinds of pools that may have it. The other settings in ``not_for_jobs`` need ``_ONLINE_ONLY``."""
 
 
 def spec(
