@@ -80,7 +80,7 @@ def serve() -> Iterator[Callable[..., Rank]]:
             workload=lambda: discovery.implementation(spec),
             on_broken=print,
         )
-        started.append(Rank(spec, wiring.gang_config(pool.settings, "echo"), deps))
+        started.append(Rank(spec, wiring.group_config(pool.settings, "echo"), deps))
         started[-1].start()
         return started[-1]
 

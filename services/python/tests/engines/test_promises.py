@@ -54,7 +54,7 @@ def test_all_ranks_get_the_same_verdict(
 ) -> None:
     """A cancel stops the follower at the same step as the leader, and the follower then waits for its next order."""
     pool = pools()
-    spec, config = discovery.spec("echo"), wiring.gang_config(pool.settings, "echo")
+    spec, config = discovery.spec("echo"), wiring.group_config(pool.settings, "echo")
     queue = wiring.build_queue(pool.settings, "echo")
     task = pool.submit(message="c", steps=5000, step_s=0.01)
     claim = queue.claim(GroupRecord(id=GroupId("g"), state=GroupState.IDLE), wait_s=30)

@@ -243,7 +243,7 @@ def test_a_cancel_stops_an_upload(pools: Callable[..., Pool]) -> None:
         workload=lambda: discovery.implementation(spec),
         on_broken=print,
     )
-    rank = Rank(spec, wiring.gang_config(pool.settings, "echo"), deps)
+    rank = Rank(spec, wiring.group_config(pool.settings, "echo"), deps)
     rank.start()
     try:
         task = pool.submit(message="u", steps=1, artifact_bytes=200 << 20)
@@ -272,7 +272,7 @@ def test_a_blob_store_that_cannot_be_opened_is_reported_before_the_model_is_read
         workload=lambda: loaded.set() or discovery.implementation(spec),
         on_broken=broken.append,
     )
-    rank = Rank(spec, wiring.gang_config(pool.settings, "echo"), deps)
+    rank = Rank(spec, wiring.group_config(pool.settings, "echo"), deps)
     rank.start()
     assert rank.wait_ended(30)
     wait_until(lambda: broken, 10, "the group to report that it is broken")

@@ -72,8 +72,8 @@ def test_what_is_for_answering_requests_only_is_refused_for_jobs(setting: str) -
 def test_the_capacity_of_a_group_is_the_pools_or_else_the_workloads() -> None:
     pools = {"own": {"workload": "echo-serve", "capacity": 3}, "echo-serve": {"workload": "echo-serve"}}
     settings = Settings.model_validate({"pools": pools})
-    assert wiring.gang_config(settings, "own").capacity == 3
-    assert wiring.gang_config(settings, "echo-serve").capacity == discovery.spec("echo-serve").capacity
+    assert wiring.group_config(settings, "own").capacity == 3
+    assert wiring.group_config(settings, "echo-serve").capacity == discovery.spec("echo-serve").capacity
 
 
 def test_a_pool_that_answers_requests_has_a_target_load() -> None:

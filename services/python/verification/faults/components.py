@@ -172,7 +172,7 @@ def _build_rank(component: Component, settings: Settings, failpoints: Failpoints
         label=component.name,
         watchdog=(lambda: _watchdog(settings, component)) if component.has_watchdog else None,
     )
-    return Rank(spec, wiring.gang_config(settings, component.pool), deps, rank=component.rank)
+    return Rank(spec, wiring.group_config(settings, component.pool), deps, rank=component.rank)
 
 
 class _KillableWatchdog(Watchdog):

@@ -90,7 +90,7 @@ def _check_workloads(settings: Settings) -> None:
     problems = []
     for name, pool in settings.pools.items():
         try:
-            discovery.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks)
+            discovery.spec(pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks)
         except discovery.WrongKindError as exc:
             problems.append(f"pool {name}: {exc}")
         except discovery.UnknownWorkloadError as exc:

@@ -74,7 +74,7 @@ sys.exit(run())
 
 
 class BundleError(Exception):
-    """The folder cannot be made."""
+    """The bundle cannot be made."""
 
 
 def write_bundle(folder: Path) -> None:
@@ -121,7 +121,9 @@ def _sources() -> set[Path]:
             continue
         found |= paths
         found |= {libraries for path in paths for libraries in path.parent.glob(f"{path.name}.libs")}
-        found |= {folder for of in distributions.get(name, ()) for folder in _metadata(of)}
+        found |= {
+            folder for distribution in distributions.get(name, ()) for folder in _metadata(distribution)
+        }
     return found.union(*map(_metadata, _DISTRIBUTIONS))
 
 

@@ -42,7 +42,7 @@ class PoolEntry:
     def of(cls, name: str, settings: PoolSettings) -> PoolEntry:
         """Look up the pool's workload. :raises UnknownWorkloadError: if it is not installed."""
         spec = discovery.spec(
-            settings.workload, kind=settings.kind, online_only=settings.online_only, ranks=settings.ranks
+            settings.workload, kind=settings.kind, not_for_jobs=settings.not_for_jobs, ranks=settings.ranks
         )
         return cls(name, settings, spec, context_of(spec, settings.workload_options))
 

@@ -104,7 +104,7 @@ def _pools(settings: Settings) -> Iterator[Check]:
         what = f"pool {name}"
         try:
             spec = discovery.spec(
-                pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks
+                pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks
             )
             spec.limits(pool.workload_options)
         except discovery.WrongKindError as exc:

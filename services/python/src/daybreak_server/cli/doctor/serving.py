@@ -40,7 +40,9 @@ def _kind(pool: PoolSettings) -> PoolKind | None:
 
     try:
         return PoolKind(
-            discovery.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks).kind
+            discovery.spec(
+                pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks
+            ).kind
         )
     except Exception:  # a third-party workload may raise anything
         return None

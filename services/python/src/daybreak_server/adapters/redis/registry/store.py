@@ -51,7 +51,7 @@ class RedisRegistry:
             await self._waiting.aclose()
 
     async def view(self) -> RegistryView:
-        """Everything, without a change."""
+        """Everything in the registry. Changes nothing."""
         return codec.view_of(await self._call("view"))
 
     async def tick(self) -> RegistryView:
