@@ -216,7 +216,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 
 
 def test_no_kind_of_standard_error_blocks(ends: tuple[int, int]) -> None:
-    """A descriptor that is shared with other processes keeps its flags."""
+    """A descriptor that is shared with other processes stays blocking."""
     reader, writer = ends
     write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, make=made)
     for number in range(3000):

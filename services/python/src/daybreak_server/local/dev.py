@@ -7,9 +7,11 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 
 from daybreak_server import wiring
 from daybreak_server.domain.causes import Cause
+from daybreak_server.engines.common.start_backoff import start_backoff_s
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.entrypoints.gateway import Gateway, serve
 from daybreak_server.local.console import say
@@ -51,12 +53,16 @@ def _print_differences(settings: Settings) -> None:
 
 
 class ThreadGroups:
-    """The groups of all pools, as threads. A group that fails is replaced; its thread is abandoned."""
+    """The groups of all pools, as threads. A group that fails is replaced; its thread is abandoned.
+
+    A group that could not load its model starts again after a growing delay.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ranks: dict[tuple[str, int], Rank] = {}
         self._queues = {name: wiring.shared_queue(settings, name) for name in settings.pools}
+        self._start_failures: Counter[tuple[str, int]] = Counter()
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -79,18 +85,29 @@ class ThreadGroups:
             return
 
         def broken(why: Cause) -> None:
-            _log.error("pool %s: a group failed and is being replaced: %s", pool, why)
+            delay_s = self._restart_delay_s(pool, number, why)
             try:
                 with contextlib.closing(self._queues[pool]()) as queue:
                     queue.report_failure(why)
             except Exception as exc:  # the pool needs a new group, whatever goes wrong here
                 _log.warning("pool %s: cannot record why the group failed: %s", pool, exc)
-            if not self._stopping.wait(_RESTART_DELAY_S):
+            if not self._stopping.wait(delay_s):
                 self._start(pool, number)
 
         rank = wiring.build_rank(self._settings, pool, on_broken=broken, queue=self._queues[pool])
         self._ranks[pool, number] = rank
         rank.start()
+
+    def _restart_delay_s(self, pool: str, number: int, why: Cause) -> float:
+        """Log that a group has failed. :returns: when the next one starts. The rank has logged the cause."""
+        if self._ranks[pool, number].loaded:
+            self._start_failures.pop((pool, number), None)
+            _log.error("pool %s: a group failed and is being replaced: %s", pool, why)
+            return _RESTART_DELAY_S
+        self._start_failures[pool, number] += 1
+        delay_s = start_backoff_s(self._start_failures[pool, number])
+        _log.warning("pool %s: its group could not start; the next attempt begins in %g s", pool, delay_s)
+        return delay_s
 
 
 def run_dev(settings: Settings) -> int:

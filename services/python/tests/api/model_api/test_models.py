@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -108,9 +109,39 @@ def test_pools_that_answer_requests_are_listed_after_the_models(start_gateway):
     found = gateway.client.get("/v1/models").json()
     assert found["object"] == "list"
     assert [model["id"] for model in found["data"]] == ["a", "b", "zoo"]
-    pool = {"id": "zoo", "object": "model", "created": 0, "owned_by": "daybreak", "pool": "zoo"}
+    pool = {
+        "id": "zoo",
+        "object": "model",
+        "created": 0,
+        "owned_by": "daybreak",
+        "pool": "zoo",
+        "kind": "online",
+    }
     assert found["data"][-1] == pool == gateway.model("zoo")
     assert gateway.client.get("/v1/models/echo").status_code == 404
+
+
+def test_pools_of_sessions_are_listed_with_what_their_clients_need(start_gateway, tmp_path):
+    """Whether the model is the tiny one of the package, and which languages it knows."""
+    folder = tmp_path / "interpreter"
+    folder.mkdir()
+    vocabulary = {"source": "en", "targets": ["fr"], "names": {"en": "English", "fr": "French"}}
+    (folder / "config.json").write_text(json.dumps({"vocabulary": vocabulary}))
+    pools = {
+        "tiny": {"workload": "speech"},
+        "large": {"workload": "speech", "model": str(folder)},
+        "fake": {"workload": "simulated-speech"},
+    }
+    gateway = start_gateway(pools=pools)
+    listed = {model["id"]: model for model in gateway.client.get("/v1/models").json()["data"]}
+    assert {name: model["kind"] for name, model in listed.items()} == dict.fromkeys(pools, "sessions")
+    assert [pair["target_name"] for pair in listed["tiny"]["pairs"]] == ["German", "Chinese", "English"]
+    french = {"source": "en", "target": "fr", "source_name": "English", "target_name": "French"}
+    assert listed["large"]["pairs"] == [french]
+    assert "some fifty English words" in listed["tiny"]["notice"]
+    assert "mean nothing" in listed["fake"]["notice"]
+    assert "notice" not in listed["large"]
+    assert gateway.model("tiny") == listed["tiny"]
 
 
 def test_an_unknown_model_is_404_in_the_shape_that_the_request_expects(gateway):

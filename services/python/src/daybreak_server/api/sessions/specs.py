@@ -8,7 +8,7 @@ from daybreak.wire import ErrorCode as Code
 from daybreak.wire import OpenSessionRequest, Session, SessionList
 from daybreak_server.api.task_api.openapi_specs import BODY, STORE, route_spec
 
-ADMISSION = (Code.NO_SUCH_POOL, Code.SESSIONS_FULL, Code.TOO_MANY_STREAMS, *STORE)
+ADMISSION = (Code.NO_SUCH_POOL, Code.SESSIONS_FULL, Code.TOO_MANY_STREAMS, Code.NOT_READY, *STORE)
 """The errors of routes that open a session."""
 _ONE = (Code.BAD_HEADER, Code.NOT_FOUND, *STORE)
 
