@@ -24,6 +24,10 @@ EXPORT_TIMEOUT_S = 5.0
 """How long one batch may take, with its retries."""
 QUEUE_MAX = 2048
 BATCH_MAX = 512
+DELAY_S = 1.0
+"""The longest time that a span of a group waits for others. A group that is killed loses no more than that."""
+GATEWAY_DELAY_S = 5.0
+"""The same for a gateway. Each batch takes milliseconds, which a busy gateway would spend on hundreds of submits."""
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")

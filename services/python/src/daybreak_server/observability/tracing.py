@@ -11,7 +11,7 @@ A task has one trace, whichever processes work on it:
   it. Below it are the phases of the work with their steps as events, and ``settle``. An attempt on another group finds
   the same context in its claim, so it continues the same trace.
 
-A request to a serving pool has a trace too: see ``request_spans``.
+A request to a serving pool has a trace too: see ``request_spans``. So does a streaming session: see ``session_spans``.
 
 Names and attributes follow the semantic conventions for messaging (``span_conventions``). No span has a prompt, an
 error's message, or anything else from a task's input or output.
@@ -36,13 +36,16 @@ from opentelemetry.semconv._incubating.attributes import messaging_attributes as
 from opentelemetry.semconv.attributes import service_attributes as service
 from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, Tracer
 
-from daybreak_server.domain.ids import made_at_ms, pool_of
+from daybreak_server.domain.ids import GroupId, made_at_ms, pool_of
 from daybreak_server.domain.pools import WAKE_PHASES, GroupRecord
+from daybreak_server.domain.session_changes import SessionChange
+from daybreak_server.domain.sessions import SessionClaim
 from daybreak_server.domain.tasks import Claim, Failed, Outcome, Released, State, Stopped
 from daybreak_server.domain.tracing import TraceContext
-from daybreak_server.observability.harmless import harmless, nothing
+from daybreak_server.observability.fallback import fall_back_to, nothing
 from daybreak_server.observability.request_spans import RequestSpans
 from daybreak_server.observability.sampling import Sampler
+from daybreak_server.observability.session_spans import CarriedSpan, OpeningSpan, record_end, record_wait
 from daybreak_server.observability.span_conventions import (
     ATTEMPT,
     FIRST_STEP,
@@ -60,10 +63,16 @@ from daybreak_server.observability.span_conventions import (
     operation,
     span_context,
 )
-from daybreak_server.observability.span_export import span_processor, within
+from daybreak_server.observability.span_export import DELAY_S, GATEWAY_DELAY_S, span_processor, within
 from daybreak_server.observability.span_steps import Phases, PhaseSteps
 from daybreak_server.observability.spans import fail
 from daybreak_server.observability.submit_span import SpanSink, SubmitSpan
+from daybreak_server.ports.session_tracing import (
+    NO_CARRIED_TRACE,
+    CarriedTrace,
+    OpeningTrace,
+    UnrecordedOpening,
+)
 from daybreak_server.ports.tracing import (
     CLOSE_S,
     NO_ATTEMPT_TRACE,
@@ -76,16 +85,12 @@ from daybreak_server.ports.tracing import (
 )
 from daybreak_server.settings.tree import TracingSettings
 
-GROUP_DELAY_S = 1.0
-"""The longest time that a span of a group waits for others. A group that is killed loses no more than that."""
-GATEWAY_DELAY_S = 5.0
-"""The same for a gateway. Each batch takes milliseconds, which a busy gateway would spend on hundreds of submits."""
-
 
 def open_tracing(
-    settings: TracingSettings, *, service_name: str, version: str, delay_s: float
+    settings: TracingSettings, *, service_name: str, version: str, is_gateway: bool = False
 ) -> OpenTelemetryTracing:
-    """Record the traces of this process, and send them to the collector of the settings after ``delay_s`` or less."""
+    """Record the traces of this process, and send them to the collector of the settings."""
+    delay_s = GATEWAY_DELAY_S if is_gateway else DELAY_S
     processor = span_processor(settings.endpoint, headers_file=settings.headers_file, delay_s=delay_s)
     return OpenTelemetryTracing(
         processor,
@@ -122,11 +127,11 @@ class OpenTelemetryTracing:
             return self._begin(None) if self._sampler.draw() else UNRECORDED_SUBMIT
         return self._begin(caller) if caller.sampled else UnrecordedSubmit(caller)
 
-    @harmless(lambda _self, caller: UnrecordedSubmit(caller))
+    @fall_back_to(lambda _self, caller: UnrecordedSubmit(caller))
     def _begin(self, caller: TraceContext | None) -> SubmitTrace:
         return SubmitSpan(self._sink, caller)
 
-    @harmless(lambda _self, caller, **_kwargs: UnrecordedRequest(caller))
+    @fall_back_to(lambda _self, caller, **_kwargs: UnrecordedRequest(caller))
     def request(
         self,
         caller: TraceContext | None,
@@ -152,7 +157,7 @@ class OpenTelemetryTracing:
             tenant=tenant,
         )
 
-    @harmless(lambda *_args, **_kwargs: NO_ATTEMPT_TRACE)
+    @fall_back_to(lambda *_args, **_kwargs: NO_ATTEMPT_TRACE)
     def attempt(
         self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]
     ) -> AttemptTrace:
@@ -164,12 +169,38 @@ class OpenTelemetryTracing:
         spans.record_wait(asked_ns=asked_ns, ready_ns=ready_ns, wake=wake)
         return spans
 
-    @harmless(nothing)
+    @fall_back_to(lambda _self, caller, **_kwargs: UnrecordedOpening(caller))
+    def opening(
+        self, caller: TraceContext | None, *, method: str, route: str, scheme: str, path: str
+    ) -> OpeningTrace:
+        """Begin the trace of a request that may open sessions, and decide whether it is sampled."""
+        if not (caller.sampled if caller is not None else self._sampler.draw()):
+            return UnrecordedOpening(caller)
+        return OpeningSpan(self._tracer, caller, method=method, route=route, scheme=scheme, path=path)
+
+    @fall_back_to(lambda *_args, **_kwargs: NO_CARRIED_TRACE)
+    def carried(self, claim: SessionClaim, group: GroupId) -> CarriedTrace:
+        """Continue the trace of a session that a group has claimed, if it is sampled."""
+        context = claim.record.session.trace_context
+        if context is None or not context.sampled:
+            return NO_CARRIED_TRACE
+        now = time.time_ns()
+        record_wait(self._tracer, claim, context, now)
+        return CarriedSpan(self._tracer, claim, context, group, now)
+
+    @fall_back_to(nothing)
+    def session_ended(self, change: SessionChange) -> None:
+        """Record the end of a session, if its trace is sampled."""
+        context = change.trace_context
+        if context is not None and context.sampled:
+            record_end(self._tracer, change, context)
+
+    @fall_back_to(nothing)
     def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Send what has been recorded."""
         within(timeout_s, self._provider.force_flush)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Send what has been recorded, and stop."""
         within(timeout_s, self._provider.shutdown)
@@ -238,21 +269,21 @@ class AttemptSpans:
                 self._tracer.start_span(f"wake {phase}", parent, SpanKind.INTERNAL, start_time=begin).end(end)
                 end = begin
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def phase(self, phase: str) -> None:
         """Enter a phase."""
         with self._lock:
             if self._phases is not None:
                 self._record(self._phases.enter(phase, time.time_ns()))
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def step(self, phase: str, step: int, steps: int) -> None:
         """Take a step that has ended."""
         with self._lock:
             if self._phases is not None:
                 self._record(self._phases.step(phase, step, steps, time.time_ns()))
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def ended(self, outcome: Outcome | None) -> None:
         """End the span of the attempt."""
         with self._lock:
@@ -275,7 +306,7 @@ class AttemptSpans:
                     self._span.set_attribute(OUTCOME, "finished")
             self._span.end(now)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def settled(self, state: State | None, *, began_ns: int) -> None:
         """Record the call that settled the attempt."""
         span = self._tracer.start_span(

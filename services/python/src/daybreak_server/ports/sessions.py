@@ -24,10 +24,12 @@ from daybreak_server.ports.store_errors import StoreError
 
 
 class SessionsFullError(StoreError):
-    """The pool accepts no further session now. ``retry_after_s`` is a measured estimate of when it will."""
+    """The pool accepts no further session now, for the ``reason`` ``limit`` or ``lag``. ``retry_after_s`` is a measured
+    estimate of when it will."""
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
         super().__init__(message)
+        self.reason = reason
         self.retry_after_s = retry_after_s
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import MAX_FIELD_CHARS, ApiError, invalid_field
@@ -66,7 +66,7 @@ def header(request: Request, name: bytes) -> str | None:
     return None
 
 
-def trace_context(request: Request) -> TraceContext | None:
+def trace_context(request: HTTPConnection) -> TraceContext | None:
     """The trace that the request belongs to; ``None`` without valid trace headers."""
     headers = request.scope["headers"]
     for name, _ in headers:

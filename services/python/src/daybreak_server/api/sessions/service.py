@@ -24,7 +24,9 @@ from daybreak_server.domain.sessions import (
     SessionRecord,
     SessionState,
 )
-from daybreak_server.ports.sessions import SessionStore
+from daybreak_server.observability.session_log import log_refused
+from daybreak_server.ports.session_tracing import OpeningTrace
+from daybreak_server.ports.sessions import SessionsFullError, SessionStore
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 
 PATIENCE_S = 30.0
@@ -54,6 +56,7 @@ class SessionService:
         self,
         caller: Principal,
         *,
+        trace: OpeningTrace,
         pool: str | None,
         source: str | None,
         target: str | None,
@@ -64,6 +67,7 @@ class SessionService:
     ) -> SessionRecord:
         """Open a session. With the same ``key``, a repeated call returns the same session.
 
+        :param trace: The trace of the request or the connection, which the session continues.
         :raises ApiError: ``no_such_pool``, ``invalid_input``, ``sessions_full``, ``too_many_streams`` or ``not_ready``
         """
         entry, pair = self.pools.choose(pool, lambda languages: languages.find(source, target))
@@ -77,9 +81,10 @@ class SessionService:
             latency_multiplier=latency_multiplier,
             options=dict(options or {}),
             client=client,
+            trace_context=trace.context,
         )
         await self._check_limit(new)
-        record = await self.store.open_session(new)
+        record = await self._stored(new)
         if (record.session.tenant, record.session.source, record.session.target) != (
             new.tenant,
             new.source,
@@ -89,6 +94,7 @@ class SessionService:
                 ErrorCode.IDEMPOTENCY_MISMATCH,
                 "This Idempotency-Key was used with another body. Use a new key, or send the first body again.",
             )
+        trace.opened(record)
         return record
 
     async def get(self, session: str, caller: Principal) -> SessionRecord:
@@ -205,10 +211,18 @@ class SessionService:
             raise session_not_found(session)
         return SessionId(session)
 
+    async def _stored(self, new: NewSession) -> SessionRecord:
+        try:
+            return await self.store.open_session(new)
+        except SessionsFullError as exc:
+            log_refused(new, reason=exc.reason)
+            raise
+
     async def _check_limit(self, new: NewSession) -> None:
         found = await self.store.sessions(new.pool, tenant=new.tenant)
         repeated = any(record.session.id == new.id for record in found)
         if len(found) >= self._max_per_tenant and not repeated:
+            log_refused(new, reason="tenant_limit")
             raise ApiError(
                 ErrorCode.TOO_MANY_STREAMS,
                 f"The tenant {new.tenant!r} has {len(found):,} open sessions in the pool {new.pool}, the most it may "

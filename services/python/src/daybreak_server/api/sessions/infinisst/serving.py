@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from daybreak_server.api.auth.principal import Caller
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.sessions import specs, views
+from daybreak_server.api.sessions import opening, specs, views
 from daybreak_server.api.sessions.infinisst.fields import Init, SessionOnly, read_fields
 from daybreak_server.api.sessions.infinisst.socket import InfiniSSTSocket
 from daybreak_server.api.sessions.service import SessionService
@@ -32,14 +32,16 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
         entry, pair = service.pools.choose(
             wanted.pool, lambda languages: languages.parse(wanted.language_pair)
         )
-        record = await service.open(
-            caller,
-            pool=entry.name,
-            source=pair.source,
-            target=pair.target,
-            latency_multiplier=wanted.latency_multiplier,
-            client=wanted.client_id or "",
-        )
+        with opening.traced(service.ctx, request) as trace:
+            record = await service.open(
+                caller,
+                trace=trace,
+                pool=entry.name,
+                source=pair.source,
+                target=pair.target,
+                latency_multiplier=wanted.latency_multiplier,
+                client=wanted.client_id or "",
+            )
         record, position = await service.place_in_queue(record)
         return json_response(
             {
@@ -49,7 +51,8 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
                 "ray_based": True,
                 "evaluation_mode": wanted.evaluation_mode,
                 "latency_multiplier": record.latency_multiplier,
-            }
+            },
+            headers=opening.headers(record),
         )
 
     @routes.get("/queue_status/{session_id}", **specs.QUEUE_STATUS)
@@ -88,18 +91,21 @@ def _add_ends(routes: APIRouter, service: SessionService, max_bytes: int) -> Non
         """End a session, and open another one of the same client and languages."""
         named = await read_fields(request, SessionOnly, max_bytes=max_bytes)
         old = (await service.close(named.session_id, caller)).session
-        record = await service.open(
-            caller,
-            pool=old.pool,
-            source=old.source,
-            target=old.target,
-            latency_multiplier=old.latency_multiplier,
-            client=old.client,
-            options=old.options,
-        )
+        with opening.traced(service.ctx, request) as trace:
+            record = await service.open(
+                caller,
+                trace=trace,
+                pool=old.pool,
+                source=old.source,
+                target=old.target,
+                latency_multiplier=old.latency_multiplier,
+                client=old.client,
+                options=old.options,
+            )
         message = "The session has ended. Its place is taken by the one named in session_id."
         return json_response(
-            {"success": True, "status": "success", "message": message, "session_id": record.session.id}
+            {"success": True, "status": "success", "message": message, "session_id": record.session.id},
+            headers=opening.headers(record),
         )
 
 

@@ -18,7 +18,7 @@ from daybreak_server.api.http.request_body import header, too_large
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.openai.routes import ModelRequests
 from daybreak_server.api.routing.request_body import ForwardedBody
-from daybreak_server.api.sessions import specs
+from daybreak_server.api.sessions import opening, specs
 from daybreak_server.api.sessions.recordings.form import parse
 from daybreak_server.api.sessions.recordings.run import RecordingRun, StreamedText
 from daybreak_server.api.sessions.service import SessionService
@@ -85,15 +85,24 @@ class Recordings:
             raise too_large(self._settings.max_body_bytes)
         fields = read_form(bytes(body.buffered), header(request, b"content-type") or "")
         wanted = parse(fields, translates=translates)
-        record = await self._service.open(
-            caller, pool=entry.name, source=wanted.language, target=wanted.target, client="recording"
-        )
-        run = RecordingRun(self._service, record, wanted)
-        if wanted.stream:
-            return StreamedText(run)
+        with opening.traced(self._service.ctx, request) as trace:
+            record = await self._service.open(
+                caller,
+                trace=trace,
+                pool=entry.name,
+                source=wanted.language,
+                target=wanted.target,
+                client="recording",
+            )
+            run = RecordingRun(self._service, record, wanted)
+            response = StreamedText(run) if wanted.stream else await self._finish(run)
+            return opening.with_trace(response, record)
+
+    async def _finish(self, run: RecordingRun) -> Response:
+        """The response with the whole text."""
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                return (await run.finish()).response(wanted.response_format)
+                return (await run.finish()).response(run.wanted.response_format)
         except TimeoutError as exc:
             raise ApiError(
                 ErrorCode.DEADLINE_PASSED,
