@@ -370,7 +370,7 @@ def test_the_lines_before_an_error_are_stored(
 def test_lines_are_numbered_so_that_dropped_ones_can_be_counted(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """Of more lines than one write may carry, the oldest are dropped."""
+    """If there are more lines than one write may carry, the oldest are dropped."""
     pool = pools(workload="testkit.indiscreet:SPEC")
     leader(pool)
     task = pool.submit(prompt="a cat", lines=1000)

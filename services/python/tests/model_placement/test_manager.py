@@ -217,7 +217,7 @@ class Observed:
 async def test_a_manager_outlives_the_store(
     own_server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one warning, however long it takes."""
+    """It logs one warning, however long the outage takes."""
     monkeypatch.setattr(manager_module, "_MAX_BACKOFF_S", 0.1)
     registry = RedisRegistry(own_server.url, timeout_s=2)
     observed = Observed(registry)

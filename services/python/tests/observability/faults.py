@@ -113,7 +113,7 @@ def both_groups_crash(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakLeasesLost")
 def a_host_dies(run: ObservedRun) -> Iterator[During]:
-    """With its watchdogs, so that nobody reports it, and the lease of its task runs out."""
+    """Its watchdogs die too, so nothing reports the death, and the lease of its task runs out."""
     run.wait_groups()
     task = run.running(steps=100, step_s=0.1)
     ranks = [psutil.Process(pid) for pid in run.holder(task)["pids"]]

@@ -41,7 +41,7 @@ def quiet() -> dict[str, int]:
 
 
 def test_every_query_of_a_panel_has_data(run: ObservedRun) -> None:
-    """Also the marks of wakes and releases. A query that needs what this machine lacks says so, and has no data."""
+    """So have the marks of wakes and releases. A query that needs what this machine lacks says so, and has no data."""
     queries = [query for query in (*of_panels(), *of_annotations()) if query.by != "mark Alerts"]
     needed = [query for query in queries if not query.no_data]
     left = list(needed)
