@@ -15,7 +15,7 @@ from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.ids import TaskId, new_task_id
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.tasks import EventRecord, NewTask, State, TaskRecord
-from daybreak_server.observability.task_log import log_change
+from daybreak_server.observability.changes import log_change
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.settings.tree import Settings
 from testkit.valkey import Server

@@ -83,7 +83,7 @@ class MemorySessions:
         found = self._sessions.get(new.id)
         if found is None:
             if sum(s.record.state is not SessionState.ENDED for s in self._sessions.values()) >= self.room:
-                raise SessionsFullError("full", retry_after_s=7.0)
+                raise SessionsFullError("full", reason="limit", retry_after_s=7.0)
             now = _now_ms()
             record = SessionRecord(
                 session=new,

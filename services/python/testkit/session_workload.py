@@ -49,3 +49,7 @@ FRENCH: WorkloadSpec[NoInput] = WorkloadSpec(
     ],
 )
 """English to French."""
+WITHOUT_PAIRS: WorkloadSpec[NoInput] = WorkloadSpec(
+    name="test-sessions-any", kind="sessions", implementation="testkit.session_workload:missing"
+)
+"""Lists no pairs, so the API accepts all languages that it knows."""

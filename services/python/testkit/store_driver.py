@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from daybreak_server.adapters.redis.lua import (
 from daybreak_server.adapters.redis.registry.keys import RegistryKeys
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain import policy
+from daybreak_server.domain.changes import Change
 from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.names import REGISTRY
 from daybreak_server.domain.pool_totals import PoolTotals
@@ -64,7 +66,9 @@ class Driver:
         self.lease_s = lease_s
         self.target_load = target_load
         self.client: redis.Redis = connect(url, timeout_s=30)
-        self.scripts = Scripts(self.client, Library(clock_text=TEST_CLOCK))
+        self.changes: deque[Change] = deque(maxlen=1000)
+        """The changes of state that calls reported."""
+        self.scripts = Scripts(self.client, Library(clock_text=TEST_CLOCK), on_change=self.changes.append)
         self.now = START_MS
 
     @property

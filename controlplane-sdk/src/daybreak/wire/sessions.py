@@ -84,6 +84,7 @@ class Session(ResponseModel):
     end: str | None = None
     error: SessionError | None = None
     group: str | None = None
+    traceparent: str | None = None
     links: SessionLinks | None = None
 
 

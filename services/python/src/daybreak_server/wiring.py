@@ -27,13 +27,14 @@ from daybreak_server.adapters.redis.sessions.work import RedisSessionWork
 from daybreak_server.adapters.redis.settle_batching import SharedQueue, shared_queue_factory
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.changes import OnChange
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.engines.common.config import GroupConfig
 from daybreak_server.engines.common.rank_metrics import RankMetrics
 from daybreak_server.engines.common.watchdog import Watchdog
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rank_lifecycle import Rank
-from daybreak_server.observability.task_log import log_change
+from daybreak_server.observability.changes import log_change, recorder
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.metrics import Meter
 from daybreak_server.ports.queue import WorkQueue
@@ -52,13 +53,11 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
+_GATEWAY, _GROUP = "daybreak-gateway", "daybreak-group"  # names of processes in traces
 
 
 class NoStoreError(ValueError):
     """The settings name no Redis, and this process starts none."""
-
-
-_GATEWAY, _GROUP = "daybreak-gateway", "daybreak-group"  # names of processes in traces
 
 
 def redis_endpoint(settings: Settings) -> Endpoint:
@@ -70,7 +69,9 @@ def redis_endpoint(settings: Settings) -> Endpoint:
     return Endpoint.configured(settings.redis)
 
 
-def build_queue(settings: Settings, pool: str, *, metrics: RankMetrics | None = None) -> WorkQueue:
+def build_queue(
+    settings: Settings, pool: str, *, metrics: RankMetrics | None = None, on_change: OnChange = log_change
+) -> WorkQueue:
     """The queue of a pool, for the leader of a group. ``metrics``: where its calls and its wake-ups are measured."""
     return RedisQueue(
         redis_endpoint(settings),
@@ -80,7 +81,7 @@ def build_queue(settings: Settings, pool: str, *, metrics: RankMetrics | None = 
         timeout_s=settings.redis.timeout_s,
         on_woken=metrics.claimed if metrics else None,
         on_call=metrics.script_called if metrics else None,
-        on_change=log_change,
+        on_change=on_change,
     )
 
 
@@ -125,7 +126,8 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
     from daybreak_server.api.services import Services
     from daybreak_server.observability.gateway_metrics import GatewayMetrics
 
-    metrics = GatewayMetrics(meter)
+    metrics, tracing = GatewayMetrics(meter), build_tracing(settings, service=_GATEWAY)
+    on_change = recorder(tracing)
     endpoint, prefix, timeout_s = redis_endpoint(settings), settings.redis.prefix, settings.redis.timeout_s
     store = RedisStore(
         endpoint,
@@ -135,7 +137,7 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         target_loads=target_loads(settings),
         tenants_max=settings.metrics.tenants_max,
         on_call=metrics.observe_script,
-        on_change=log_change,
+        on_change=on_change,
     )
     events = RedisEvents(endpoint, prefix=prefix, timeout_s=timeout_s)
     registry = build_registry(settings, on_call=metrics.observe_script)
@@ -145,9 +147,9 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
         prefix=prefix,
         timeout_s=timeout_s,
         on_call=metrics.observe_script,
+        on_change=on_change,
     )
     session_events = RedisSessionEvents(endpoint, sessions, prefix=prefix, timeout_s=timeout_s)
-    tracing = build_tracing(settings, service=_GATEWAY)
 
     async def close() -> None:
         await session_events.close()
@@ -180,16 +182,10 @@ def build_tracing(settings: Settings, *, service: str) -> Tracing:
     """What records the traces of this process; ``service`` is its name in them."""
     if not settings.tracing.enabled:
         return NO_TRACING
-    from daybreak_server.observability.span_export import (
-        DELAY_S,
-        GATEWAY_DELAY_S,
-    )  # these import OpenTelemetry
-    from daybreak_server.observability.tracing import open_tracing
+    from daybreak_server.observability.tracing import open_tracing  # imports OpenTelemetry
 
-    delay_s = GATEWAY_DELAY_S if service == _GATEWAY else DELAY_S
-    return open_tracing(
-        settings.tracing, service_name=service, version=version("daybreak-server"), delay_s=delay_s
-    )
+    is_gateway, found = service == _GATEWAY, version("daybreak-server")
+    return open_tracing(settings.tracing, service_name=service, version=found, is_gateway=is_gateway)
 
 
 def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
@@ -231,7 +227,9 @@ def session_limits(settings: Settings) -> Callable[[str], SessionLimits]:
     return lambda pool: found.get(pool, SessionLimits())
 
 
-def build_session_work(settings: Settings, pool: str, *, on_call: OnCall | None = None) -> RedisSessionWork:
+def build_session_work(
+    settings: Settings, pool: str, *, on_call: OnCall | None = None, on_change: OnChange = log_change
+) -> RedisSessionWork:
     """The sessions of a pool, for the leader of a group."""
     return RedisSessionWork(
         redis_endpoint(settings),
@@ -240,6 +238,7 @@ def build_session_work(settings: Settings, pool: str, *, on_call: OnCall | None 
         lease_s=settings.pools[pool].lease.lease_s,
         timeout_s=settings.redis.timeout_s,
         on_call=on_call,
+        on_change=on_change,
     )
 
 
@@ -304,11 +303,15 @@ def build_rank(
     """
     spec = workload_spec(settings.pools[pool])
     metrics = RankMetrics(meter, pool=pool, rank=rank)
+    tracing = build_tracing(settings, service=_GROUP) if rank == 0 else NO_TRACING
+    on_change = recorder(tracing)
     deps = RankDeps(
-        queue=queue or (lambda: build_queue(settings, pool, metrics=metrics)),
+        queue=queue or (lambda: build_queue(settings, pool, metrics=metrics, on_change=on_change)),
         metrics=metrics,
         blobs=lambda: build_blobs(settings),
-        session_work=lambda: build_session_work(settings, pool, on_call=metrics.script_called),
+        session_work=lambda: build_session_work(
+            settings, pool, on_call=metrics.script_called, on_change=on_change
+        ),
         places=bulk_places(settings, pool),
         workload=lambda: _implementation(spec),
         on_broken=on_broken,
@@ -318,7 +321,7 @@ def build_rank(
         watchdog=(lambda: build_watchdog(settings, pool)) if with_watchdog else None,
         fetch_model=model_fetch(settings, pool),
         on_model_unavailable=lambda why: report_failure(settings, pool, rank=rank, why=why),
-        tracing=build_tracing(settings, service=_GROUP) if rank == 0 else NO_TRACING,
+        tracing=tracing,
         wake=wake or {},
     )
     config = gang_config(settings, pool, device=device)

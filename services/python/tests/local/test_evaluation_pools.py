@@ -1,4 +1,4 @@
-"""Which pool an evaluation takes, and what it says if there is none."""
+"""An evaluation chooses a pool, and says why if it finds none."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import psutil
 
 from testkit.observed import ANSWERS, BATCH, BATCHES, CAPACITY, ITEMS, LINE, MEMORY_LIMIT, PARKED, ObservedRun
-from testkit.observed_sessions import MOST, PLACES, noise
+from testkit.observed_sessions import MAX_SESSIONS, PLACES, noise
 from testkit.waiting import wait_until
 
 During = Callable[[], object]
@@ -124,7 +124,7 @@ def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
     speaking = run.sessions.open_all(PLACES)
     for session in speaking:
         run.sessions.speak(session, noise(40.0), end=False)
-    yield lambda: run.sessions.open(MOST)
+    yield lambda: run.sessions.open(MAX_SESSIONS)
     run.sessions.close_all()
 
 

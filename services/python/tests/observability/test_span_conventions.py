@@ -18,8 +18,17 @@ from opentelemetry.semconv._incubating.attributes.http_attributes import HttpReq
 from opentelemetry.semconv._incubating.attributes.messaging_attributes import MessagingOperationTypeValues
 from opentelemetry.trace import SpanKind
 
-from daybreak_server.domain.ids import AttemptToken, GroupId, new_task_id
+from daybreak_server.domain.ids import AttemptToken, GroupId, new_task_id, ulid
 from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.session_changes import SessionChange, SessionChangeKind
+from daybreak_server.domain.sessions import (
+    NewSession,
+    SessionClaim,
+    SessionId,
+    SessionLease,
+    SessionRecord,
+    SessionState,
+)
 from daybreak_server.domain.tasks import (
     CheckpointRef,
     Claim,
@@ -40,6 +49,8 @@ from daybreak_server.observability.sampling import Sampler
 from daybreak_server.observability.tracing import OpenTelemetryTracing
 
 ROUTE = "/v1/pools/{name}/serve/{path}"
+TURNS = 5000
+"""An hour and a half of a session."""
 GROUP = GroupRecord(id=GroupId("g-1"), state=GroupState.BUSY, ranks=2)
 OUTCOMES: tuple[Outcome | None, ...] = (
     Finished(artifacts=()),
@@ -79,9 +90,67 @@ def _record() -> TaskRecord:
     )
 
 
+def record_session(tracing: OpenTelemetryTracing, context: TraceContext) -> None:
+    """Every kind of span of a streaming session: opened, opened again, refused, in two groups, ended."""
+    opening = tracing.opening(
+        context, method="POST", route="/v1/sessions", scheme="http", path="/v1/sessions"
+    )
+    new = NewSession(
+        id=SessionId(f"speech_{ulid()}"),
+        pool="speech",
+        tenant="default",
+        source="en",
+        target="de",
+        client="the-secret-prompt",
+        options={"hint": "the-secret-prompt"},
+        trace_context=opening.context,
+    )
+    opening.opened(SessionRecord(session=new, state=SessionState.WAITING))
+    opening.ended(status=201)
+    for route, error, status in (("/v1/sessions", "", 201), ("/init", "store_unavailable", 503)):
+        again = tracing.opening(None, method="POST", route=route, scheme="http", path=route)
+        if not error:
+            again.opened(SessionRecord(session=new, state=SessionState.WAITING))
+        again.ended(status=status, error=error)
+    for attempt, (reason, error) in enumerate(
+        (("lease_lost", "lease_lost"), ("failed", "session_failed")), start=1
+    ):
+        record = SessionRecord(
+            session=new,
+            state=SessionState.ACTIVE,
+            attempt=attempt,
+            opened_ms=time.time_ns() // 10**6 - 10,
+            lost_group="g-0" if attempt > 1 else "",
+            lost_reason="lease_lost" if attempt > 1 else "",
+        )
+        lease = SessionLease(session=new.id, token=AttemptToken(f"{attempt}.x"))
+        claim = SessionClaim(
+            lease=lease, record=record, turns=(), audio_start=0, audio=b"", segment_text="the-secret-prompt"
+        )
+        carried = tracing.carried(claim, GROUP.id)
+        carried.first_text()
+        for _ in range(TURNS):
+            carried.turn_ended()
+        for multiplier in range(200):
+            carried.degraded(1 + multiplier % 2)
+        carried.ended(reason, error=error)
+    for reason, code in (("finished", ""), ("failed", "session_failed")):
+        tracing.session_ended(
+            SessionChange(
+                session=new.id,
+                kind=SessionChangeKind.ENDED,
+                attempt=2,
+                tenant="default",
+                trace_context=opening.context,
+                reason=reason,
+                error=code,
+            )
+        )
+
+
 @pytest.fixture
 def spans() -> list[ReadableSpan]:
-    """Every kind of span: a submit, a repeated one, a refused one, and an attempt with each outcome."""
+    """Every kind of span: of tasks with each outcome, of requests, and of a streaming session."""
     exporter = InMemorySpanExporter()
     tracing = OpenTelemetryTracing(
         SimpleSpanProcessor(exporter), Sampler(1.0, 1e6), service_name="s", version="1"
@@ -121,6 +190,7 @@ def spans() -> list[ReadableSpan]:
         request.sent("g-2", "http://10.0.0.2:20100")
         request.first_byte(200)
         request.ended("answered" if method == "POST" else "cut_off")
+    record_session(tracing, context)
     refused = tracing.request(
         context, method="GET", route=ROUTE, scheme="https", path="/p", pool="chat", tenant="default"
     )
@@ -172,8 +242,8 @@ def test_requests_and_tries_are_named_as_the_conventions_for_http_ask(spans: lis
     of_http = [span for span in spans if "http.request.method" in (span.attributes or {})]
     requests = [span for span in of_http if span.kind is SpanKind.SERVER]
     tries = [span for span in of_http if span.kind is SpanKind.CLIENT]
-    assert (len(requests), len(tries)) == (3, 10)
-    assert len(of_http) == 13
+    assert (len(requests), len(tries)) == (6, 10)
+    assert len(of_http) == 16
     for span in of_http:
         attributes = dict(span.attributes or {})
         method = attributes["http.request.method"]
@@ -192,7 +262,14 @@ def test_requests_and_tries_are_named_as_the_conventions_for_http_ask(spans: lis
         ((span.attributes or {}).get("daybreak.outcome"), (span.attributes or {}).get("error.type"))
         for span in requests
     ]
-    assert outcomes == [("answered", None), ("cut_off", "cut_off"), ("not_ready", "not_ready")]
+    assert outcomes == [
+        ("answered", None),
+        ("cut_off", "cut_off"),
+        (None, None),
+        (None, None),
+        ("store_unavailable", "store_unavailable"),
+        ("not_ready", "not_ready"),
+    ]
 
 
 def test_spans_name_the_version_of_the_conventions(spans: list[ReadableSpan]) -> None:
@@ -218,6 +295,37 @@ def test_steps_are_coalesced_below_the_limit_of_the_sdk(spans: list[ReadableSpan
             )
         ]
         assert steps == list(range(1, 501)), "every step is in exactly one event"
+
+
+def test_the_events_of_a_session_stay_below_the_limit_and_cover_every_turn(spans: list[ReadableSpan]) -> None:
+    limit = SpanLimits().max_events
+    assert limit is not None
+    carrying = [span for span in spans if span.name == "serve speech"]
+    assert len(carrying) == 2
+    for span in carrying:
+        assert len(span.events) < limit
+        assert [event.name for event in span.events].count("first_text") == 1
+        covered = [dict(event.attributes or {}) for event in span.events if event.name == "turns"]
+        assert len(covered) < TURNS / 10, "one event covers many turns"
+        ends = [0, *(int(str(event["daybreak.last_turn"])) for event in covered)]
+        assert [int(str(event["daybreak.first_turn"])) for event in covered] == [end + 1 for end in ends[:-1]]
+        assert ends[-1] == TURNS == (span.attributes or {})["daybreak.turns"]
+
+
+def test_a_session_has_one_trace_whose_spans_are_children_of_its_opening(spans: list[ReadableSpan]) -> None:
+    opened, again = (span for span in spans if span.name == "POST /v1/sessions")
+    names = {"wait speech", "serve speech", "end speech"}
+    of_session = [span for span in spans if span.name in names]
+    assert len(of_session) == 6
+    for span in of_session:
+        assert span.context.trace_id == opened.context.trace_id
+        assert span.parent is not None
+        assert span.parent.span_id == opened.context.span_id
+    assert [link.context.span_id for link in again.links] == [opened.context.span_id]
+    assert (again.attributes or {})["daybreak.repeated"] is True
+    first, second = (dict(span.attributes or {}) for span in spans if span.name == "wait speech")
+    assert "daybreak.lost_reason" not in first
+    assert (second["daybreak.lost_group"], second["daybreak.lost_reason"]) == ("g-0", "lease_lost")
 
 
 def test_no_span_has_anything_of_a_tasks_input_or_of_an_errors_message(spans: list[ReadableSpan]) -> None:

@@ -17,9 +17,9 @@ from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.server_facts import facts
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.changes import Change
 from daybreak_server.domain.ids import TaskId, new_group_id, new_task_id
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
-from daybreak_server.domain.task_changes import TaskChange
 from daybreak_server.domain.tasks import EventDraft, EventRecord, Failed, Finished, NewTask, Priority, State
 from daybreak_server.ports.store_errors import ConflictError, EventsTrimmedError, StoreUnavailableError
 from daybreak_server.ports.tasks import Submitted
@@ -299,7 +299,7 @@ async def test_a_change_that_cannot_be_reported_is_no_error_of_the_call(
     class CannotReportError(Exception):
         """Not one that another test has logged."""
 
-    def on_change(change: TaskChange) -> None:
+    def on_change(change: Change) -> None:
         raise CannotReportError
 
     store = RedisStore(server.url, on_change=on_change)

@@ -6,11 +6,15 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from verification.faults import registry, server
+from verification.faults.checker import Verdict
 from verification.faults.cluster import FaultCluster
+from verification.faults.history import Line, read
 from verification.faults.options import ClusterOptions, PoolOptions
 from verification.faults.registry import Scenario, ScenarioContext
 from verification.results import Report, Row
@@ -30,9 +34,19 @@ class ScenarioPackage:
     """What the report says about the run."""
     jobs: int
     """How many scenarios run at once."""
+    check: Callable[[Iterable[Line]], Verdict] | None = None
+    """Checks a recorded history; ``None`` if the command has no option for that."""
 
-    def parser(self) -> argparse.ArgumentParser:
-        """The command line."""
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Run the scenarios, or check a history. :returns: 1 when a promise was broken."""
+        args = self._parser().parse_args(arguments)
+        if self.check is None or args.check is None:
+            return self._run(args)
+        verdict = self.check(read(args.check))
+        print(verdict.text(limit=100))
+        return 0 if verdict.ok else 1
+
+    def _parser(self) -> argparse.ArgumentParser:
         about = "\n".join(f"  {name:20} {entry.about}" for name, entry in self._scenarios().items())
         top = argparse.ArgumentParser(
             prog=f"python -m {self.package}",
@@ -48,10 +62,11 @@ class ScenarioPackage:
             "--jobs", type=int, default=self.jobs, help=f"scenarios that run at once (default {self.jobs})"
         )
         top.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="which server to start")
+        if self.check is not None:
+            top.add_argument("--check", type=Path, metavar="HISTORY", help="check a recorded history again")
         return top
 
-    def run(self, args: argparse.Namespace) -> int:
-        """Run the scenarios. :returns: 1 when a promise was broken."""
+    def _run(self, args: argparse.Namespace) -> int:
         logging.getLogger("daybreak").addHandler(logging.NullHandler())
         known = self._scenarios()
         names = args.names or list(known)

@@ -9,6 +9,9 @@ _TABLE = f"{TESTS}/engines/sessions/test_session_table.py"
 _WAKEUPS = f"{TESTS}/store/sessions/test_session_wakeups.py"
 _INTAKE = f"{TESTS}/store/sessions/test_session_intake.py"
 _ENGINE = f"{SERVER}/engines/sessions"
+_METRICS = f"{TESTS}/engines/sessions/test_session_metrics.py"
+_TOTALS = f"{TESTS}/store/sessions/test_session_totals.py"
+_CHANGES = f"{TESTS}/store/sessions/test_session_changes.py"
 
 SESSIONS: tuple[Mutant, ...] = (
     mutant(
@@ -96,6 +99,17 @@ SESSIONS: tuple[Mutant, ...] = (
         tests=f"{_STORE}::test_audio_may_be_sent_again_but_not_skipped",
     ),
     mutant(
+        "session-ping-ignored",
+        "a session whose client sends pings, and no audio at present, ends as idle",
+        (
+            f"{LUA}/session_append.lua",
+            "  call('ZADD', S.session_timers,",
+            "  if new > 0 then call('ZADD', S.session_timers,",
+        ),
+        (f"{LUA}/session_append.lua", "stored[6])), id)\n", "stored[6])), id) end\n"),
+        tests=f"{_STORE}::test_an_append_without_new_audio_keeps_a_session_alive",
+    ),
+    mutant(
         "session-inbox-trusted",
         "a group whose inbox was lost never reads the audio that it announced",
         (
@@ -178,5 +192,53 @@ SESSIONS: tuple[Mutant, ...] = (
             "named.audio & positions.keys()",
         ),
         tests=f"{_WAKEUPS}::test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgotten",
+    ),
+    mutant(
+        "session-first-text-at-each-text",
+        "the metric of the time until the first text of a session counts all of its texts",
+        (
+            f"{_ENGINE}/session_metrics.py",
+            "self._first_texts.append(now - self._textless.pop(session))",
+            "self._first_texts.append(now - self._textless[session])",
+        ),
+        tests=f"{_METRICS}::test_the_first_text_is_measured_from_the_first_audio_once",
+    ),
+    mutant(
+        "session-steps-measured-again",
+        "the metrics of the model's steps count each step again every second",
+        (f"{_ENGINE}/session_metrics.py", "        self._ran.clear()\n", ""),
+        tests=f"{_METRICS}::test_steps_tokens_and_audio_are_those_of_the_scheduler",
+    ),
+    mutant(
+        "session-wait-of-moved-ones-as-new",
+        "the wait of a session that lost its group counts as that of a new one",
+        (
+            f"{LUA}/session_claim.lua",
+            "since[2] and S.waits.moved or S.waits.new",
+            "S.waits.new",
+        ),
+        tests=f"{_TOTALS}::test_the_wait_of_a_new_session_and_of_a_moved_one_are_told_apart",
+    ),
+    mutant(
+        "session-waiting-counts-as-active",
+        "the gauge of active sessions includes those that wait for a group",
+        (
+            f"{SERVER}/observability/session_metrics.py",
+            "SessionState.ACTIVE: overview.open - overview.waiting",
+            "SessionState.ACTIVE: overview.open",
+        ),
+        tests=f"{_TOTALS}::test_the_groups_that_take_sessions_are_the_room",
+    ),
+    mutant(
+        "session-trace-lost-in-the-record",
+        "a group that claims a session begins no trace, because the record does not carry the context",
+        (f"{LUA}/session_open.lua", "if a.trace ~= '' then", "if a.trace == '' then"),
+        tests=f"{_CHANGES}::test_the_next_claim_has_the_trace_and_knows_why_it_was_needed",
+    ),
+    mutant(
+        "session-end-unreported",
+        "the log and the trace of a session do not say that it has ended",
+        (f"{LUA}/_sessions.lua", "  S.report(r, 'ended', ", "  local _ = string.format('', "),
+        tests=f"{_CHANGES}::test_each_change_is_reported_once_by_the_process_that_made_it",
     ),
 )

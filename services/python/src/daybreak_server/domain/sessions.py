@@ -32,6 +32,7 @@ from typing import Any, NewType
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import AttemptToken, GroupId
+from daybreak_server.domain.tracing import TraceContext
 
 SessionId = NewType("SessionId", str)
 """The pool's name and a ULID, as in the ids of tasks: ``speech_01J…``."""
@@ -108,6 +109,8 @@ class NewSession:
     options: Mapping[str, Any] = field(default_factory=dict)
     client: str = ""
     """A name that the client gave the session; may be empty."""
+    trace_context: TraceContext | None = None
+    """The trace of the request that opens the session. Each of its groups continues it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,12 @@ class SessionRecord:
     error: Cause | None = None
     last_event: str = "0-0"
     """The id of the session's newest event."""
+    waiting_since_ms: int = 0
+    """When it lost its last group; 0 if it has lost none."""
+    lost_group: str = ""
+    """The group that it lost last."""
+    lost_reason: str = ""
+    """Why it lost that group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +281,8 @@ class SessionNews:
     session: SessionId
     stale: bool = False
     """The session belongs to another group now, or has ended, so the group must drop it."""
+    reason: str = ""
+    """If it is stale: why it was released, or has ended. Empty if the group learned only that its lease is gone."""
     error: Cause | None = None
     """The reason why its audio can never be read."""
     audio: bytes = b""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,7 +47,3 @@ class TaskChange:
     strikes: int | None = None
     delay_s: float | None = None
     """Seconds until the next attempt."""
-
-
-OnChange = Callable[[TaskChange], None]
-"""Gets each change. Must not raise."""

@@ -17,7 +17,7 @@ from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.engines.common.shared_heartbeat import SharedHeartbeat
 from daybreak_server.engines.common.watchdog_process import WatchdogLoop, read_config, run
-from daybreak_server.observability.task_log import log_change
+from daybreak_server.observability.changes import log_change
 
 
 class _FirstLine(logging.Handler):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,10 +16,8 @@ from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.entrypoints.gateway import Gateway, serve
 from daybreak_server.local.console import say
 from daybreak_server.local.embedded_valkey import with_redis
-from daybreak_server.local.instance import Instance, InstanceError, free_port, is_free
-from daybreak_server.local.supervisor import ProcessFailedError
-from daybreak_server.observability.logging import log_to_stderr
-from daybreak_server.ports.blobs import BlobError
+from daybreak_server.local.foreground import run_in_foreground
+from daybreak_server.local.instance import Instance
 from daybreak_server.settings.address_format import reachable, url_of
 from daybreak_server.settings.tree import PoolSettings, Settings
 
@@ -115,34 +112,12 @@ class ThreadGroups:
 
 def run_dev(settings: Settings) -> int:
     """Run until a signal arrives. :returns: the exit code."""
-    started = time.monotonic()
-    log_to_stderr(settings.log)
-    try:
-        instance = Instance(settings.data_dir)
-        instance.open()
-    except InstanceError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 1
-    try:
-        return _run(settings, instance, started)
-    except (InstanceError, ProcessFailedError, BlobError) as exc:
-        sys.stderr.write(f"cannot start: {exc}\n")
-        return 1
-    finally:
-        instance.close()
+    return run_in_foreground(settings, _run)
 
 
 def _run(settings: Settings, instance: Instance, started: float) -> int:
-    http = settings.http
-    if http.port and not is_free(http.port, http.host):
-        raise InstanceError(f"port {http.port} is in use: set DAYBREAK_HTTP__PORT to another port")
     _print_differences(settings)
-    settings = settings.model_copy(
-        update={
-            "pools": light_pools(settings),
-            "http": http.model_copy(update={"port": http.port or free_port(http.host)}),
-        }
-    )
+    settings = settings.model_copy(update={"pools": light_pools(settings)})
     with contextlib.ExitStack() as stack:
         settings, valkey = stack.enter_context(with_redis(settings, instance))
         pids = {"dev": os.getpid(), **valkey}

@@ -29,10 +29,9 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Tracer
 
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.harmless import harmless, nothing
-from daybreak_server.observability.span_conventions import GROUP, OUTCOME, TENANT, span_context
+from daybreak_server.observability.span_conventions import GROUP, OUTCOME, POOL, TENANT, span_context
 from daybreak_server.observability.spans import fail, trace_context
 
-POOL = "daybreak.pool"
 FIRST_BYTE = "first_byte"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _OTHER = "_OTHER"

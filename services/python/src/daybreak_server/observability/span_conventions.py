@@ -17,6 +17,10 @@ TENANT, GROUP, RANKS, ATTEMPT = "daybreak.tenant", "daybreak.group", "daybreak.r
 OUTCOME, STATE, REPEATED = "daybreak.outcome", "daybreak.state", "daybreak.repeated"
 RESUMED = "daybreak.resumed_from_step"
 FIRST_STEP, LAST_STEP, STEPS = "daybreak.first_step", "daybreak.last_step", "daybreak.steps"
+POOL, SESSION = "daybreak.pool", "daybreak.session"
+FIRST_TURN, LAST_TURN, TURNS = "daybreak.first_turn", "daybreak.last_turn", "daybreak.turns"
+LATENCY_MULTIPLIER = "daybreak.latency_multiplier"
+LOST_GROUP, LOST_REASON = "daybreak.lost_group", "daybreak.lost_reason"
 LEASE_LOST = "lease_lost"
 """The ``error.type`` of an attempt whose lease was lost."""
 

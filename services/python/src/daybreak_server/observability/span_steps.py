@@ -28,9 +28,9 @@ class PhaseSteps:
     """Whether the phase lasts until the next one begins, and not only until its last step."""
     steps: int = 0
     """How many steps the phase has."""
-    events: list[StepEvent] = field(default_factory=list)
-    _width: int = 1
+    width: int = 1
     """How many steps an event covers now."""
+    events: list[StepEvent] = field(default_factory=list)
 
     def step(self, step: int, steps: int, at_ns: int) -> None:
         """Add a step that ended at ``at_ns``. Beyond ``EVENTS_MAX`` events, each covers twice as many steps."""
@@ -38,14 +38,14 @@ class PhaseSteps:
         if not steps:
             return  # it has no number
         last = self.events[-1] if self.events else None
-        if last is not None and last.first <= step < last.first + self._width:
+        if last is not None and last.first <= step < last.first + self.width:
             self.events[-1] = StepEvent(at_ns, last.first, max(step, last.last))
             return
         self.events.append(StepEvent(at_ns, step, step))
         if len(self.events) > EVENTS_MAX:
             pairs = [self.events[at : at + 2] for at in range(0, len(self.events), 2)]
             self.events = [StepEvent(pair[-1].at_ns, pair[0].first, pair[-1].last) for pair in pairs]
-            self._width *= 2
+            self.width *= 2
 
 
 class Phases:

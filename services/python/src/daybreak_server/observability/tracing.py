@@ -11,7 +11,7 @@ A task has one trace, whichever processes work on it:
   it. Below it are the phases of the work with their steps as events, and ``settle``. An attempt on another group finds
   the same context in its claim, so it continues the same trace.
 
-A request to a serving pool has a trace too: see ``request_spans``.
+A request to a serving pool has a trace too: see ``request_spans``. So does a streaming session: see ``session_spans``.
 
 Names and attributes follow the semantic conventions for messaging (``span_conventions``). No span has a prompt, an
 error's message, or anything else from a task's input or output.
@@ -36,13 +36,16 @@ from opentelemetry.semconv._incubating.attributes import messaging_attributes as
 from opentelemetry.semconv.attributes import service_attributes as service
 from opentelemetry.trace import Link, NonRecordingSpan, SpanKind, Tracer
 
-from daybreak_server.domain.ids import made_at_ms, pool_of
+from daybreak_server.domain.ids import GroupId, made_at_ms, pool_of
 from daybreak_server.domain.pools import WAKE_PHASES, GroupRecord
+from daybreak_server.domain.session_changes import SessionChange
+from daybreak_server.domain.sessions import SessionClaim
 from daybreak_server.domain.tasks import Claim, Failed, Outcome, Released, State, Stopped
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.harmless import harmless, nothing
 from daybreak_server.observability.request_spans import RequestSpans
 from daybreak_server.observability.sampling import Sampler
+from daybreak_server.observability.session_spans import CarriedSpan, OpeningSpan, record_end, record_wait
 from daybreak_server.observability.span_conventions import (
     ATTEMPT,
     FIRST_STEP,
@@ -60,10 +63,16 @@ from daybreak_server.observability.span_conventions import (
     operation,
     span_context,
 )
-from daybreak_server.observability.span_export import DELAY_S, span_processor, within
+from daybreak_server.observability.span_export import DELAY_S, GATEWAY_DELAY_S, span_processor, within
 from daybreak_server.observability.span_steps import Phases, PhaseSteps
 from daybreak_server.observability.spans import fail
 from daybreak_server.observability.submit_span import SpanSink, SubmitSpan
+from daybreak_server.ports.session_tracing import (
+    NO_CARRIED_TRACE,
+    CarriedTrace,
+    OpeningTrace,
+    UnrecordedOpening,
+)
 from daybreak_server.ports.tracing import (
     CLOSE_S,
     NO_ATTEMPT_TRACE,
@@ -78,9 +87,10 @@ from daybreak_server.settings.tree import TracingSettings
 
 
 def open_tracing(
-    settings: TracingSettings, *, service_name: str, version: str, delay_s: float = DELAY_S
+    settings: TracingSettings, *, service_name: str, version: str, is_gateway: bool = False
 ) -> OpenTelemetryTracing:
-    """Record the traces of this process, and send them to the collector of the settings after ``delay_s`` or less."""
+    """Record the traces of this process, and send them to the collector of the settings."""
+    delay_s = GATEWAY_DELAY_S if is_gateway else DELAY_S
     processor = span_processor(settings.endpoint, headers_file=settings.headers_file, delay_s=delay_s)
     return OpenTelemetryTracing(
         processor,
@@ -158,6 +168,32 @@ class OpenTelemetryTracing:
         spans = AttemptSpans(self._tracer, claim, context, group)
         spans.record_wait(asked_ns=asked_ns, ready_ns=ready_ns, wake=wake)
         return spans
+
+    @harmless(lambda _self, caller, **_kwargs: UnrecordedOpening(caller))
+    def opening(
+        self, caller: TraceContext | None, *, method: str, route: str, scheme: str, path: str
+    ) -> OpeningTrace:
+        """Begin the trace of a request that may open sessions, and decide whether it is sampled."""
+        if not (caller.sampled if caller is not None else self._sampler.draw()):
+            return UnrecordedOpening(caller)
+        return OpeningSpan(self._tracer, caller, method=method, route=route, scheme=scheme, path=path)
+
+    @harmless(lambda *_args, **_kwargs: NO_CARRIED_TRACE)
+    def carried(self, claim: SessionClaim, group: GroupId) -> CarriedTrace:
+        """Continue the trace of a session that a group has claimed, if it is sampled."""
+        context = claim.record.session.trace_context
+        if context is None or not context.sampled:
+            return NO_CARRIED_TRACE
+        now = time.time_ns()
+        record_wait(self._tracer, claim, context, now)
+        return CarriedSpan(self._tracer, claim, context, group, now)
+
+    @harmless(nothing)
+    def session_ended(self, change: SessionChange) -> None:
+        """Record the end of a session, if its trace is sampled."""
+        context = change.trace_context
+        if context is not None and context.sampled:
+            record_end(self._tracer, change, context)
 
     @harmless(nothing)
     def flush(self, timeout_s: float = CLOSE_S) -> None:

@@ -24,10 +24,12 @@ from daybreak_server.ports.store_errors import StoreError
 
 
 class SessionsFullError(StoreError):
-    """The pool accepts no further session now. ``retry_after_s`` is a measured estimate of when it will."""
+    """The pool accepts no further session now, for the ``reason`` ``limit`` or ``lag``. ``retry_after_s`` is a measured
+    estimate of when it will."""
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
+    def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
         super().__init__(message)
+        self.reason = reason
         self.retry_after_s = retry_after_s
 
 
@@ -72,6 +74,9 @@ class SessionStore(Protocol):
         self, session: SessionId, samples: bytes, *, at: int, end: bool = False
     ) -> SessionRecord:
         """Append audio that begins at ``at``. Audio that the journal has is skipped, so calls may be repeated.
+
+        Each call counts as activity of the session, even if nothing is left to append. Only after the end of the
+        input it does not.
 
         ``end``: no more audio will follow.
 

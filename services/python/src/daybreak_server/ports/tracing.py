@@ -12,6 +12,7 @@ from typing import Protocol
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import Claim, Outcome, State, TaskRecord
 from daybreak_server.domain.tracing import TraceContext
+from daybreak_server.ports.session_tracing import NoSessionTracing, SessionTracing
 
 CLOSE_S = 1.0
 """How long a process that ends waits for its traces to be sent."""
@@ -73,7 +74,7 @@ class RequestTrace(Protocol):
         """The request has ended. ``status``: that of the answer, if the gateway itself answers."""
 
 
-class Tracing(Protocol):
+class Tracing(SessionTracing, Protocol):
     """Records traces and exports them in the background."""
 
     def submit(self, caller: TraceContext | None) -> SubmitTrace:
@@ -169,7 +170,7 @@ UNRECORDED_SUBMIT = UnrecordedSubmit(None)
 """Has no context. Most submits share this object, because a new one for each would cost more."""
 
 
-class NoTracing:
+class NoTracing(NoSessionTracing):
     """Records nothing. A caller's context is passed on as it is."""
 
     def submit(self, caller: TraceContext | None) -> SubmitTrace:

@@ -14,7 +14,8 @@ from daybreak_server.settings.section import Section, checked
 
 
 class TracingSettings(Section):
-    """Traces of tasks and of requests to serving pools, sent to an OpenTelemetry collector by OTLP over HTTP."""
+    """Traces of tasks, of requests to serving pools and of streaming sessions, sent to an OpenTelemetry collector by
+    OTLP over HTTP."""
 
     enabled: bool = Field(
         False,
@@ -25,14 +26,14 @@ class TracingSettings(Section):
     )
     sample_ratio: Ratio = Field(
         1.0,
-        description="Share of the tasks, and of the requests to serving pools, whose trace is recorded, from 0 to 1. "
-        "It is decided when the submit or the request arrives. If that has a `traceparent`, the caller's decision is "
-        "kept.",
+        description="Share of the tasks, of the requests to serving pools, and of the streaming sessions whose "
+        "trace is recorded, from 0 to 1. It is decided when the submit or the request arrives. If that has a "
+        "`traceparent`, the caller's decision is kept.",
     )
     max_per_s: PerSecond = Field(
         10.0,
-        description="The most traces that a gateway begins per second; the other tasks and requests have none. Traces "
-        "that callers have sampled do not count.",
+        description="The most traces that a gateway begins per second; all others have none. "
+        "Traces that callers have sampled do not count.",
     )
     headers_file: Path | None = Field(
         None,

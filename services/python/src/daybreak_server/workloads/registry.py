@@ -25,7 +25,7 @@ class WrongKindError(UnknownWorkloadError):
 
 _ONLINE_ONLY = (PoolKind.ONLINE,)
 _KINDS_OF = {"target_load": (PoolKind.ONLINE, PoolKind.SESSIONS), "sessions": (PoolKind.SESSIONS,)}
-"""The kinds of the pools that may have a setting which not all pools may have; ``_ONLINE_ONLY`` for the others."""
+"""Setting → the kinds of pools that may have it. The other settings in ``online_only`` need ``_ONLINE_ONLY``."""
 
 
 def spec(

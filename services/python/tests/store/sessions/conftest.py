@@ -30,7 +30,12 @@ class Sessions:
         self.limits = SessionLimits(max_sessions=100, timeout_s=60, target_load=4)
         self.library = Library(clock_text=TEST_CLOCK)
         self.url = server.url
-        self.store = RedisSessionStore(server.url, limits=lambda _pool: self.limits, library=self.library)
+        self.store = RedisSessionStore(
+            server.url,
+            limits=lambda _pool: self.limits,
+            library=self.library,
+            on_change=driver.changes.append,
+        )
         self.events = RedisSessionEvents(server.url, self.store)
         self.groups: list[RedisSessionWork] = []
 
@@ -39,7 +44,13 @@ class Sessions:
 
     def group(self, *, lease_s: float = 5.0) -> RedisSessionWork:
         """A new group's side of the store."""
-        work = RedisSessionWork(self.url, pool=POOL, lease_s=lease_s, library=self.library)
+        work = RedisSessionWork(
+            self.url,
+            pool=POOL,
+            lease_s=lease_s,
+            library=self.library,
+            on_change=self.driver.changes.append,
+        )
         self.groups.append(work)
         return work
 
@@ -73,7 +84,7 @@ class Sessions:
 def take(
     work: RedisSessionWork, name: str = "g1", *, room: int = 8, intake: Intake = Intake.ALL
 ) -> list[SessionClaim]:
-    """Claim what waits."""
+    """Claim the sessions that wait."""
     return list(work.claim_sessions(GroupId(name), room=room, wait_s=0, intake=lambda: intake))
 
 
@@ -93,5 +104,5 @@ async def sessions(server: Server, driver: Driver) -> AsyncIterator[Sessions]:
 
 
 def pcm(*samples: int) -> bytes:
-    """These samples as audio."""
+    """Audio with these samples."""
     return b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples)

@@ -76,7 +76,7 @@ def kill_engine(run: Trial, number: int) -> None:
 
 
 def kill_manager(run: Trial, _number: int) -> None:
-    """Stop the gateway whose manager plans for a while. The manager of the other gateway takes over."""
+    """Kill the gateway whose manager makes the plans. The manager of the other gateway takes over."""
     target = run.fleet.manager_gateway()
     before = run.fleet.manager()
     run.cluster.kill(target, down_s=2.0)

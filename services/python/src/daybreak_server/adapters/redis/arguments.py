@@ -239,6 +239,8 @@ class SessionOpening(NamedTuple):
     multiplier: int
     options: str
     client: str
+    trace: str
+    """The trace context, as ``traceparent`` and ``tracestate`` with a space between them; empty if there is none."""
     max_sessions: int
     timeout_ms: int
     target_load: float | str

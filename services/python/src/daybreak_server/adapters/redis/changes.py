@@ -1,8 +1,8 @@
 """Reads the changes of state that a script made and that its caller cannot conclude from the reply.
 
-``reply_of`` in the library's text adds them to the reply (:mod:`~daybreak_server.adapters.redis.scripts`): retries,
-releases, cancels, failures, expiries, and tasks that became due or were deleted. A settle, a tick, a claim, a
-registration or a deletion may cause them.
+``reply_of`` in the library's text adds them to the reply (:mod:`~daybreak_server.adapters.redis.scripts`). For tasks,
+these are retries, releases, cancels, failures, expiries, and tasks that became due or were deleted; a settle, a tick, a
+claim, a registration or a deletion may cause them. For streaming sessions, they are all changes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from daybreak_server.adapters.redis.codec import text
+from daybreak_server.adapters.redis.codec import text, trace_of
+from daybreak_server.domain.changes import Change, OnChange
 from daybreak_server.domain.ids import TaskId
-from daybreak_server.domain.task_changes import ChangeKind, OnChange, TaskChange
+from daybreak_server.domain.session_changes import SessionChange, SessionChangeKind
+from daybreak_server.domain.sessions import SessionId
+from daybreak_server.domain.task_changes import ChangeKind, TaskChange
 
 MARK = "changes"
 """The first element of a reply with changes. No script's own reply begins with it."""
 _MARK = MARK.encode()
+_OF_SESSION = "session_"
+"""How the kinds of changes of sessions begin."""
 _log = logging.getLogger(__name__)
 
 
@@ -41,25 +46,37 @@ def without_changes(reply: Any, on_change: OnChange) -> Any:
 
 @functools.cache
 def _log_once(_kind: type[Exception]) -> None:
-    _log.exception("a change of a task cannot be reported; the change itself is stored")
+    _log.exception("a change of a task or a session cannot be reported; the change itself is stored")
 
 
-def ignore(_change: TaskChange) -> None:
+def ignore(_change: Change) -> None:
     """Do nothing."""
 
 
-def _change(item: Sequence[Any]) -> TaskChange:
-    task, kind, attempt, group, tenant, trace_id, data = (text(part) for part in item)
+def _change(item: Sequence[Any]) -> Change:
+    subject, kind, attempt, group, tenant, trace, data = (text(part) for part in item)
     facts = json.loads(data)
+    if kind.startswith(_OF_SESSION):
+        return SessionChange(
+            session=SessionId(subject),
+            kind=SessionChangeKind(kind.removeprefix(_OF_SESSION)),
+            attempt=int(attempt),
+            group=group,
+            tenant=tenant,
+            trace_context=trace_of(trace),
+            reason=facts.get("reason", ""),
+            error=facts.get("error", {}).get("code", ""),
+            latency_multiplier=facts.get("latency_multiplier"),
+        )
     error = facts.get("error", {})
     is_release = kind == "retrying" and facts["reason"] == "released"
     return TaskChange(
-        task=TaskId(task),
+        task=TaskId(subject),
         kind=ChangeKind.RELEASED if is_release else ChangeKind(kind),
         attempt=int(attempt),
         group=group,
         tenant=tenant,
-        trace_id=trace_id,
+        trace_id=trace,
         reason="" if is_release else str(error.get("code") or facts.get("reason", "")),
         message=str(error.get("message") or facts.get("message", "")),
         strikes=facts.get("strikes"),

@@ -25,7 +25,7 @@ from daybreak_server.adapters.redis.changes import without_changes
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.multiplexer import Multiplexer
 from daybreak_server.adapters.redis.scripts import Arg, Call, FunctionLibrary, Script
-from daybreak_server.domain.task_changes import OnChange
+from daybreak_server.domain.changes import OnChange
 from daybreak_server.ports.store_errors import (
     StoreError,
     StoreFullError,

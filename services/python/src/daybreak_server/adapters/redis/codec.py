@@ -28,11 +28,22 @@ _TRACE_KEY = ""
 """The key of the trace context among the stored metadata, whose own keys are never empty."""
 
 
+def trace_text(trace: TraceContext | None) -> str:
+    """The stored form of a trace context; empty if there is none."""
+    return "" if trace is None else f"{trace.traceparent} {trace.tracestate}".rstrip()
+
+
+def trace_of(stored: str) -> TraceContext | None:
+    """The inverse of :func:`trace_text`."""
+    parent, _, state = stored.partition(" ")
+    return TraceContext(traceparent=parent, tracestate=state) if parent else None
+
+
 def join_spec(metadata: Mapping[str, str], trace: TraceContext | None, input_json: str) -> str:
     """The stored form of metadata, trace context and input. The input's text is kept exactly."""
     pairs = dict(metadata)
     if trace is not None:  # a single text, so that an earlier version can show it as metadata
-        pairs[_TRACE_KEY] = f"{trace.traceparent} {trace.tracestate}".rstrip()
+        pairs[_TRACE_KEY] = trace_text(trace)
     return (json.dumps(pairs, separators=(",", ":")) if pairs else "{}") + "\n" + input_json
 
 
@@ -40,8 +51,7 @@ def split_spec(stored: str) -> tuple[dict[str, str], TraceContext | None, str]:
     """The inverse of :func:`join_spec`."""
     head, _, input_json = stored.partition("\n")
     pairs = json.loads(head) if head not in {"", "{}"} else {}
-    parent, _, state = pairs.pop(_TRACE_KEY, "").partition(" ")
-    return pairs, TraceContext(traceparent=parent, tracestate=state) if parent else None, input_json
+    return pairs, trace_of(pairs.pop(_TRACE_KEY, "")), input_json
 
 
 def _int(value: str | None) -> int | None:

@@ -19,8 +19,8 @@ from daybreak_server.adapters.redis.lua.settle import AttemptEnd
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.domain import policy
 from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.changes import OnChange
 from daybreak_server.domain.pools import GroupRecord
-from daybreak_server.domain.task_changes import OnChange
 from daybreak_server.domain.tasks import (
     SPEC_VERSION,
     CheckpointRef,

@@ -22,12 +22,12 @@ from daybreak_server.adapters.redis.lua import (
 )
 from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.adapters.redis.server_stats import stats_of
+from daybreak_server.domain.changes import OnChange
 from daybreak_server.domain.ids import GroupId, TaskId, pool_of
 from daybreak_server.domain.policy import MAX_QUEUED, TENANTS_MAX
 from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import PoolReport, PoolView, TickReport
 from daybreak_server.domain.routing import RoutingPolicy
-from daybreak_server.domain.task_changes import OnChange
 from daybreak_server.domain.tasks import NewTask, State, TaskRecord
 from daybreak_server.ports.measurements import ServerStats
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError

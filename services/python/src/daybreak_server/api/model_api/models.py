@@ -54,7 +54,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.post("/v1/models/register", **openapi_specs.REGISTER_MODEL)
     async def register(request: Request) -> Response:
-        """Register a model. Its first request starts it, unless `min_replicas` asks for more."""
+        """Register a model. Its first request starts it; `min_replicas` start at once."""
         access.require(request)
         requested = parse_registration(await read_json(request, max_bytes=max_bytes))
         view = await ctx.registry_cache.refresh()

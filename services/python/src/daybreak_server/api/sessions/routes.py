@@ -16,7 +16,7 @@ from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import from_validation
 from daybreak_server.api.http.request_body import idempotency_key, read_json
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.sessions import page, specs, views
+from daybreak_server.api.sessions import opening, page, specs, views
 from daybreak_server.api.sessions.infinisst import operations, scheduler, serving
 from daybreak_server.api.sessions.realtime import routes as realtime_routes
 from daybreak_server.api.sessions.recordings import routes as recording_routes
@@ -33,23 +33,22 @@ def router(ctx: Dependencies) -> APIRouter:
     @routes.post("/v1/sessions", **specs.OPEN)
     async def open_session(request: Request, caller: Caller) -> Response:
         """Open a session, which translates speech while it arrives."""
-        body = await read_json(request, max_bytes=ctx.services.settings.http.max_body_bytes)
-        try:
-            wanted = OpenSessionRequest.model_validate(body)
-        except ValidationError as exc:
-            raise from_validation(exc) from exc
-        record = await service.open(
-            caller,
-            pool=wanted.pool,
-            source=wanted.source,
-            target=wanted.target,
-            latency_multiplier=wanted.latency_multiplier,
-            client=wanted.client,
-            options=wanted.options,
-            key=idempotency_key(request),
-        )
+        wanted = await _read(request, max_bytes=ctx.services.settings.http.max_body_bytes)
+        with opening.traced(ctx, request, status=201) as trace:
+            record = await service.open(
+                caller,
+                trace=trace,
+                pool=wanted.pool,
+                source=wanted.source,
+                target=wanted.target,
+                latency_multiplier=wanted.latency_multiplier,
+                client=wanted.client,
+                options=wanted.options,
+                key=idempotency_key(request),
+            )
         shown = views.session(record, trusted=caller.admin)
-        return json_response(shown, status=201, headers={"Location": shown.links.self if shown.links else ""})
+        location = {"Location": shown.links.self if shown.links else ""}
+        return json_response(shown, status=201, headers=location | opening.headers(record))
 
     @routes.get("/v1/sessions", **specs.LIST)
     async def list_sessions(
@@ -83,3 +82,12 @@ def router(ctx: Dependencies) -> APIRouter:
     scheduler.add(routes, service)
     operations.add(routes, service)
     return routes
+
+
+async def _read(request: Request, *, max_bytes: int) -> OpenSessionRequest:
+    """The body of a request to open a session. :raises ApiError: if it is wrong."""
+    body = await read_json(request, max_bytes=max_bytes)
+    try:
+        return OpenSessionRequest.model_validate(body)
+    except ValidationError as exc:
+        raise from_validation(exc) from exc

@@ -22,8 +22,11 @@ from daybreak_server.domain.sessions import (
     SessionEventType,
     SessionId,
     SessionRecord,
+    SessionState,
 )
-from daybreak_server.ports.sessions import SessionStore
+from daybreak_server.observability.session_log import log_refused
+from daybreak_server.ports.session_tracing import OpeningTrace
+from daybreak_server.ports.sessions import SessionsFullError, SessionStore
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 
 PATIENCE_S = 30.0
@@ -53,6 +56,7 @@ class SessionService:
         self,
         caller: Principal,
         *,
+        trace: OpeningTrace,
         pool: str | None,
         source: str | None,
         target: str | None,
@@ -63,6 +67,7 @@ class SessionService:
     ) -> SessionRecord:
         """Open a session. With the same ``key``, a repeated call returns the same session.
 
+        :param trace: The trace of the request or the connection, which the session continues.
         :raises ApiError: ``no_such_pool``, ``invalid_input``, ``sessions_full``, ``too_many_streams`` or ``not_ready``
         """
         entry, pair = self.pools.choose(pool, lambda languages: languages.find(source, target))
@@ -76,9 +81,10 @@ class SessionService:
             latency_multiplier=latency_multiplier,
             options=dict(options or {}),
             client=client,
+            trace_context=trace.context,
         )
         await self._check_limit(new)
-        record = await self.store.open_session(new)
+        record = await self._stored(new)
         if (record.session.tenant, record.session.source, record.session.target) != (
             new.tenant,
             new.source,
@@ -88,6 +94,7 @@ class SessionService:
                 ErrorCode.IDEMPOTENCY_MISMATCH,
                 "This Idempotency-Key was used with another body. Use a new key, or send the first body again.",
             )
+        trace.opened(record)
         return record
 
     async def get(self, session: str, caller: Principal) -> SessionRecord:
@@ -108,6 +115,37 @@ class SessionService:
         """End the caller's session. :raises ApiError: ``not_found``."""
         record = await self.get(session, caller)
         return await self.store.close_session(record.session.id, reason=reason)
+
+    async def keep_alive(self, session: str, caller: Principal) -> SessionRecord:
+        """Let the caller's session wait for audio as long as if some had just arrived.
+
+        :raises ApiError: ``not_found``.
+        :raises SessionEndedError: when it has ended.
+        """
+        record = await self.get(session, caller)
+        return await self.store.append_audio(record.session.id, b"", at=record.received)
+
+    async def place_in_queue(self, record: SessionRecord) -> tuple[SessionRecord, int]:
+        """The session's place among those of its pool that wait for a group, from 1; 0 if it does not wait.
+
+        The session is read again if a group may have taken it in the meantime.
+        """
+        if record.state is not SessionState.WAITING:
+            return record, 0
+        pool, session = record.session.pool, record.session.id
+        waiting = [
+            other.session.id
+            for other in await self.store.sessions(pool)
+            if other.state is SessionState.WAITING
+        ]
+        if session in waiting:
+            return record, waiting.index(session) + 1
+        record = await self.store.session(session, tenant=record.session.tenant)
+        if record.state is not SessionState.WAITING:
+            return record, 0
+        return record, max(
+            1, (await self.store.sessions_overview(pool)).waiting
+        )  # behind those that are listed
 
     async def text(self, session: SessionId) -> str:
         """All text of a session so far."""
@@ -173,10 +211,18 @@ class SessionService:
             raise session_not_found(session)
         return SessionId(session)
 
+    async def _stored(self, new: NewSession) -> SessionRecord:
+        try:
+            return await self.store.open_session(new)
+        except SessionsFullError as exc:
+            log_refused(new, reason=exc.reason)
+            raise
+
     async def _check_limit(self, new: NewSession) -> None:
         found = await self.store.sessions(new.pool, tenant=new.tenant)
         repeated = any(record.session.id == new.id for record in found)
         if len(found) >= self._max_per_tenant and not repeated:
+            log_refused(new, reason="tenant_limit")
             raise ApiError(
                 ErrorCode.TOO_MANY_STREAMS,
                 f"The tenant {new.tenant!r} has {len(found):,} open sessions in the pool {new.pool}, the most it may "

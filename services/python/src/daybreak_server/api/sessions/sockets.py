@@ -17,6 +17,7 @@ from daybreak_server.api.errors import ApiError, to_api_error
 from daybreak_server.api.streaming import websocket
 from daybreak_server.api.streaming.frames import parse_id
 from daybreak_server.domain.sessions import SessionRecord
+from daybreak_server.ports.session_tracing import OpeningTrace, UnrecordedOpening
 
 log = logging.getLogger("daybreak.api.sessions")
 
@@ -35,12 +36,30 @@ class Sockets:
         converse: Callable[[Principal], Awaitable[None]],
         *,
         send_error: Callable[[ApiError], Awaitable[None]],
+        trace: OpeningTrace | None = None,
     ) -> None:
         """Run a conversation, and close the socket after its end or its error.
 
-        ``send_error`` sends an error to the client in the format of its interface.
+        ``send_error`` sends an error to the client in the format of its interface. ``trace``: that of the connection,
+        if it opens sessions. The response to the handshake has it in the header ``traceparent``.
         """
-        await socket.accept()
+        trace = trace or UnrecordedOpening(None)
+        error: ApiError | None = None
+        try:
+            context = trace.context
+            await socket.accept(headers=[(b"traceparent", context.traceparent.encode())] if context else [])
+            error = await self._run(socket, converse, send_error=send_error)
+        finally:
+            trace.ended(error=error.code.value if error is not None else "")
+
+    async def _run(
+        self,
+        socket: WebSocket,
+        converse: Callable[[Principal], Awaitable[None]],
+        *,
+        send_error: Callable[[ApiError], Awaitable[None]],
+    ) -> ApiError | None:
+        """Run a conversation on a socket that is accepted. Returns the error that ended it."""
         try:
             caller = await principal(socket)
             if self._closing.is_set():
@@ -51,7 +70,7 @@ class Sockets:
                 await converse(caller)
             await websocket.close(socket, websocket.DONE)
         except (WebSocketDisconnect, WebSocketDisconnected, OSError):
-            return
+            return None
         except Exception as exc:
             error = to_api_error(exc, socket.url.path)
             if error is None:
@@ -62,6 +81,8 @@ class Sockets:
                 await websocket.close(socket, websocket.RESTARTING, error.code.value)
             else:
                 await websocket.refuse(socket, error)
+            return error
+        return None
 
     async def both(self, *parts: Coroutine[Any, Any, None]) -> None:
         """Run the parts of a conversation concurrently, until the first one ends. Raises its exception, if

@@ -38,6 +38,7 @@ def session(record: SessionRecord, *, trusted: bool = False) -> Session:
         end=record.end.value if record.end else None,
         error=SessionError(code=record.error.reason, message=record.error.message) if record.error else None,
         group=record.group if trusted else None,
+        traceparent=new.trace_context.traceparent if new.trace_context else None,
         links=SessionLinks(self=path, stream=f"{path}/stream"),
     )
 

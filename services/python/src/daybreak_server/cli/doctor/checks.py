@@ -97,6 +97,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _pools(settings: Settings) -> Iterator[Check]:
+    from daybreak_server.batching.iterations import strategy_names
     from daybreak_server.workloads import registry
 
     for name, pool in settings.pools.items():
@@ -114,6 +115,12 @@ def _pools(settings: Settings) -> Iterator[Check]:
             continue
         except Exception as exc:  # a third-party workload may raise anything
             yield error(what, f"its options are wrong: {exc}", f"correct pools.{name}.options or .model")
+            continue
+        try:
+            strategy_names.find(pool.session_settings.strategy)
+        except ValueError as exc:
+            variable = environment_variable("pools", name, "sessions", "strategy")
+            yield error(what, str(exc), f"correct {variable}")
             continue
         # `_packages` has checked what the video workload needs; importing torch here would take seconds.
         if spec.name != "video":

@@ -131,7 +131,7 @@ def evaluate(  # noqa: PLR0917 - typer passes them by name
         batch_sizes=(batch_size or BATCH_SIZES) if batches else (),
         batch_timeouts_ms=batch_timeout or BATCH_TIMEOUTS_MS,
     )
-    _evaluate(options, out, charts=charts and test != "health")  # which has nothing to draw
+    _evaluate(options, out, charts=charts and test != "health")  # the health test has nothing to draw
 
 
 def _evaluate(options: Options, out: Path, *, charts: bool) -> None:

@@ -31,6 +31,7 @@ from daybreak_server.engines.common.lease_renewer import LeaseRenewer
 from daybreak_server.engines.gang.attempt import LeaderDeps
 from daybreak_server.engines.gang.control_group import ControlGroup
 from daybreak_server.engines.sessions.session_metrics import SessionMetrics
+from daybreak_server.engines.sessions.session_traces import SessionTraces
 from daybreak_server.engines.sessions.table import SessionTable
 from daybreak_server.engines.sessions.threads import Mailbox, StoreThreads
 from daybreak_server.ports.sessions import SessionWork
@@ -46,6 +47,8 @@ _IDLE_LIMIT_S = 60.0
 _PAUSE_S = 0.05
 _FLUSH_S = 5.0
 """How long a group that ends tries to write its last commits."""
+RELEASED, _BROKEN = "released", "group_broken"
+"""Why the group has a session no more, in the session's trace."""
 
 
 class NotSessionsError(TypeError):
@@ -93,11 +96,13 @@ class SessionsLeader:
         self._threads = StoreThreads(
             self._work, lease_renewer.record.id, mailbox=self._mailbox, stalled=deps.heartbeat.stalled
         )
+        self._traces = SessionTraces(deps.tracing, group=lease_renewer.record.id)
         self.table = SessionTable(
             cast("SessionModel", deps.workload),
             rules=IterationRules.of(_only(config.sessions, KNOBS)),
             write=self._threads.commit,
             metrics=SessionMetrics(deps.metrics.meter, pool=config.pool),
+            traces=self._traces,
         )
         self._apply_batching_settings(config.sessions)
         lease_renewer.update(now=False, load=self._load())
@@ -124,6 +129,8 @@ class SessionsLeader:
             self.break_group(Failed(code="internal", message=describe(exc)))
         if self._broken is None:
             self._leave()
+        else:
+            self._traces.end_all(_BROKEN, error=self._broken.code)
         self._threads.stop()
         return self._broken is None
 
@@ -237,10 +244,9 @@ class SessionsLeader:
                 lowest=settings.get("latency_multiplier", lag.lowest),
                 highest=settings.get("max_latency_multiplier", lag.highest),
             )
+            self.table.scheduler.rules, self.table.lag_rules = rules, lag
         except ValueError as exc:
             _log.error("the settings of sessions cannot be used, so the former ones stay: %s", exc)
-            return
-        self.table.scheduler.rules, self.table.lag_rules = rules, lag
 
     def _release_while_draining(self, now: float) -> None:
         """Release as many sessions as other groups have room for, or all of them when the time to drain is
@@ -255,7 +261,7 @@ class SessionsLeader:
                 _log.warning("cannot see whether other groups have room: %s", exc)
                 return
         for lease in leases:
-            self.table.forget(lease.session)
+            self.table.forget(lease.session, RELEASED)
         self._threads.release(leases)
 
     def _record_changes(self) -> Mapping[str, Any]:

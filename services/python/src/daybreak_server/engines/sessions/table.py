@@ -15,13 +15,15 @@ from typing import TypeVar
 
 from daybreak_server.batching.iterations.lag import LagRules, LagState, observe, percentile, session_lag_s
 from daybreak_server.batching.iterations.rules import IterationRules
-from daybreak_server.batching.iterations.scheduler import Batch, Scheduler, WaitUntil
+from daybreak_server.batching.iterations.scheduler import Batch, Scheduler
+from daybreak_server.batching.iterations.strategy import WaitUntil
 from daybreak_server.batching.iterations.trace import Phase
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.sessions import (
     SAMPLE_RATE,
     SessionClaim,
     SessionCommit,
+    SessionEnd,
     SessionId,
     SessionLease,
     SessionNews,
@@ -31,6 +33,7 @@ from daybreak_server.domain.sessions import (
 from daybreak_server.domain.text import storable
 from daybreak_server.engines.sessions.session import EndlessTurnError, Session
 from daybreak_server.engines.sessions.session_metrics import SessionMetrics
+from daybreak_server.engines.sessions.session_traces import LOST, SessionTraces
 from daybreak_server.workloads.base import WorkloadError
 from daybreak_server.workloads.sessions import SessionFailedError, SessionModel, Token
 
@@ -51,10 +54,12 @@ class SessionTable:
         rules: IterationRules,
         write: Callable[[Sequence[SessionCommit]], None],
         metrics: SessionMetrics | None = None,
+        traces: SessionTraces | None = None,
     ) -> None:
         self._model = model
         self._metrics = metrics or SessionMetrics()
-        self._write = write
+        self._traces = traces or SessionTraces()
+        self._write_commits = write
         self._pairs = {(pair.source, pair.target): pair for pair in model.shape.pairs}
         self._sessions: dict[SessionId, Session] = {}
         self.scheduler: Scheduler[SessionId] = Scheduler(rules)
@@ -85,6 +90,7 @@ class SessionTable:
 
     def take(self, claim: SessionClaim, now: float) -> None:
         """Begin to serve a session, from where its last owner left it."""
+        self._traces.took(claim)
         session, languages = Session(claim, self._model.shape), claim.record.session
         pair = self._pairs.get((languages.source, languages.target))
         if pair is None:
@@ -92,14 +98,14 @@ class SessionTable:
             message = (
                 f"the model does not translate {languages.source} to {languages.target}; it knows {known}"
             )
-            self._write([session.fail(Cause(reason="unknown_languages", message=message))])
+            self._fail(session, Cause(reason="unknown_languages", message=message))
             return
         try:
             self._model.open(session.id, pair, session.past)
         except Exception as exc:
             _log.exception("session %s cannot be opened", session.id)
             self._model.close(session.id)
-            self._write([session.fail(_cause(exc))])
+            self._fail(session, _cause(exc))
             return
         session.past = ()
         self._sessions[session.id] = session
@@ -115,18 +121,18 @@ class SessionTable:
         if session is None:
             return
         if news.stale:
-            self.forget(news.session)
+            self.forget(news.session, news.reason or LOST)
             return
         if news.error is not None:
-            self._write([session.fail(news.error)])
-            self.forget(news.session)
+            self._fail(session, news.error)
             return
         session.hear(news.audio, input_ended=news.input_ended)
         self._metrics.got_audio(session.id, now)
         self._announce(session, now)
 
-    def forget(self, session: SessionId) -> None:
-        """Drop a session that has ended or belongs to another group now."""
+    def forget(self, session: SessionId, reason: str = LOST, *, error: str = "") -> None:
+        """Drop a session that has ended or belongs to another group now. ``reason`` and ``error`` go into its trace."""
+        self._traces.ended(session, reason, error=error)
         if self._sessions.pop(session, None) is not None:
             self.scheduler.forget(session)
             self._model.close(session)
@@ -190,6 +196,16 @@ class SessionTable:
         if changed := [commit for commit in commits if commit is not None]:
             self._write(changed)
 
+    def _fail(self, session: Session, cause: Cause) -> None:
+        """End a session that cannot continue."""
+        self._write([session.fail(cause)])
+        self.forget(session.id, SessionEnd.FAILED, error=cause.reason)
+
+    def _write(self, commits: Sequence[SessionCommit]) -> None:
+        for commit in commits:
+            self._traces.wrote(commit)
+        self._write_commits(commits)
+
     def _announce(self, session: Session, now: float) -> None:
         samples = session.ready()
         if samples is not None:
@@ -210,8 +226,9 @@ class SessionTable:
             commits.append(commit)
             if isinstance(result, Token) and result.text:
                 self._metrics.wrote(session_id, now)
+                self._traces.wrote_text(session_id)
             if commit.end is not None:
-                ended.append(session_id)
+                ended.append(commit)
             elif session.turn is not None:
                 going_on.append(session_id)
         self._write(commits)
@@ -219,10 +236,13 @@ class SessionTable:
             self.scheduler.decode_ready(session_id, now)
         tokens = sum(isinstance(result, Token) and result.token is not None for result in results.values())
         self._metrics.ran(self.scheduler.ran(batch, now, tokens=tokens))
-        for session_id in ended:
-            self.forget(session_id)
-        for session_id in set(results) - set(ended):
-            self._announce(self._sessions[session_id], now)
+        for commit in ended:
+            self.forget(
+                commit.lease.session, str(commit.end), error=commit.error.reason if commit.error else ""
+            )
+        for session_id in results:  # in the order of the batch
+            if session_id in self._sessions:
+                self._announce(self._sessions[session_id], now)
 
     def _results(
         self, step: Callable[[Sequence[K]], Sequence[Result]], items: Mapping[SessionId, K]

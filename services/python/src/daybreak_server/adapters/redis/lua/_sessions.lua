@@ -37,13 +37,19 @@ function S.emit(id, kind, data)
   return at
 end
 
--- Announces a change of the session to its owner: `a` for audio, `x` if the owner has lost the session. A leader that
--- has not renewed for a minute has no inbox, and reads all its sessions when it returns.
-function S.notify(r, what)
+-- Reports a change of the session's state to the caller, which logs it. `data` is JSON.
+function S.report(r, kind, data)
+  changes[#changes + 1] = { r.id, 'session_' .. kind, r.attempt or '0', r.group or '', r.tenant or '', r.trace or '', data }
+end
+
+-- Announces a change of the session to its owner: `a` for audio, `x` if the owner has lost the session, with the reason.
+-- A leader that has not renewed for a minute has no inbox, and reads all its sessions when it returns.
+function S.notify(r, what, why)
   local nonce = r.token and string.match(r.token, '^%d+%.(.+)$')
-  if nonce then
-    call('XADD', S.key.session_inbox(nonce), 'NOMKSTREAM', 'MAXLEN', '~', S.INBOX_MAX, '*', what, r.id)
-  end
+  if not nonce then return end
+  local entry = { 'XADD', S.key.session_inbox(nonce), 'NOMKSTREAM', 'MAXLEN', '~', S.INBOX_MAX, '*', what, r.id }
+  if why then entry[#entry + 1], entry[#entry + 2] = 'why', why end
+  call(unpack(entry))
 end
 
 function S.wake(sessions)
@@ -70,12 +76,14 @@ function S.make_waiting(r, reason)
       message = int(S.LOSSES_MAX + 1) .. ' groups in a row were lost before they completed a turn of this session.' }))
   end
   leave_group(r)
-  S.notify(r, 'x')
-  call('HSET', S.key.session(r.id), 'state', 'waiting', 'waits_since', NOW_TEXT)
+  S.notify(r, 'x', reason)
+  call('HSET', S.key.session(r.id), 'state', 'waiting', 'waits_since', NOW_TEXT, 'lost_group', r.group or '',
+    'lost_reason', reason)
   call('HDEL', S.key.session(r.id), 'token', 'group')
   call('ZADD', S.sessions_waiting, int(tonumber(r.opened) - S.ORPHAN_BAND), r.id)
   S.emit(r.id, 'waiting', '{"reason":"' .. reason .. '"}')
   S.wake(1)
+  S.report(r, 'released', '{"reason":"' .. reason .. '"}')
 end
 
 local function ended_data(id, reason, err)
@@ -87,7 +95,7 @@ end
 -- Ends a session. Every path that ends a session calls this function.
 function S.finish(r, reason, err)
   leave_group(r)
-  S.notify(r, 'x')
+  S.notify(r, 'x', reason)
   local key = S.key.session(r.id)
   call('HSET', key, 'state', 'ended', 'end', reason)
   if err and err ~= '' then call('HSET', key, 'error', err) end
@@ -103,6 +111,7 @@ function S.finish(r, reason, err)
   call('HSET', K_meta, 'session_ms', exact(mean and mean + S.HISTORY_WEIGHT * (length - mean) or length))
   add_total('sessions_ended:' .. reason, 1)
   add_total('sessions_ms', length)
+  S.report(r, 'ended', '{"reason":"' .. reason .. '"' .. (err and err ~= '' and ',"error":' .. err or '') .. '}')
 end
 
 -- Forgets a session that has no record: nothing can be said about it any more.

@@ -14,6 +14,7 @@ local function take(id, a)
   call('SADD', S.key.group_sessions(a.group), id)
   call('XLEN', S.key.session_audio(id))  -- fails if the audio cannot be read
   S.emit(id, 'started', '{"group":' .. cjson.encode(a.group) .. ',"attempt":' .. int(attempt) .. '}')
+  S.report(S.load(id), 'claimed', '{}')
   local from = call('HGET', key, 'segment_from') or '0'
   return { id, call('HGETALL', key), call('LRANGE', S.key.session_turns(id), 0, -1),
     call('GETRANGE', S.key.session_text(id), from, -1) }

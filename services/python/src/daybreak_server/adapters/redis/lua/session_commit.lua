@@ -43,7 +43,10 @@ local function write(c, ARGV, at)
   for i = 0, tonumber(c.events) - 1 do write_event(c.session, read.session_draft(ARGV, at + i * width.session_draft)) end
   if c.turn ~= '' then write_turn(c) end
   if c.keep_from ~= '' then trim(c) end
-  if c.multiplier ~= '' then call('HSET', key, 'multiplier', c.multiplier) end
+  if c.multiplier ~= '' then
+    call('HSET', key, 'multiplier', c.multiplier)
+    S.report(S.load(c.session), 'degraded', '{"latency_multiplier":' .. c.multiplier .. '}')
+  end
   call('HSET', key, 'commit', c.number)
   local stored = call('HMGET', key, 'input_ended', 'timeout')
   -- The client sends no more audio, so only the work of the model prevents the session from being idle.

@@ -15,11 +15,13 @@ local function run(ARGV)
   call('HSET', key, 'tenant', a.tenant, 'source', a.source, 'target', a.target, 'asked', a.multiplier, 'options', a.options,
     'client', a.client, 'timeout', a.timeout_ms, 'state', 'waiting', 'opened', NOW_TEXT, 'touched', NOW_TEXT,
     'received', '0', 'consumed', '0', 'multiplier', a.multiplier)
+  if a.trace ~= '' then call('HSET', key, 'trace', a.trace) end
   call('ZADD', S.sessions, NOW_TEXT, a.session)
   call('ZADD', S.sessions_waiting, NOW_TEXT, a.session)
   call('ZADD', S.session_timers, int(NOW + tonumber(a.timeout_ms)), a.session)
   S.wake(1)
   add_total('sessions_opened', 1)
+  S.report({ id = a.session, tenant = a.tenant, trace = a.trace }, 'opened', '{}')
   want_groups(a.target_load)
   flush()
   return { 'session', S.show(a.session) }

@@ -15,7 +15,7 @@ from daybreak_server.adapters.redis.arguments import (
     SessionRenewal,
     SessionWrite,
 )
-from daybreak_server.adapters.redis.codec import mapping, text
+from daybreak_server.adapters.redis.codec import mapping, text, trace_text
 from daybreak_server.adapters.redis.key_names import Keys
 from daybreak_server.adapters.redis.scripts import Arg, Call
 from daybreak_server.adapters.redis.sessions import codec
@@ -63,6 +63,7 @@ def open_session(keys: Keys, new: NewSession, limits: SessionLimits) -> Call:
         multiplier=new.latency_multiplier,
         options=codec.compact(dict(new.options)),
         client=new.client,
+        trace=trace_text(new.trace_context),
         max_sessions=limits.max_sessions,
         timeout_ms=round(limits.timeout_s * 1000),
         target_load=limits.target_load,
@@ -82,6 +83,7 @@ def opened(reply: Sequence[Any], pool: str) -> SessionRecord:
     )
     raise SessionsFullError(
         f"the pool {pool} takes no further session now: {reason}; try again later",
+        reason=text(why),
         retry_after_s=int(retry_ms) / 1000,
     )
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from daybreak_server.adapters.redis.codec import mapping, text
+from daybreak_server.adapters.redis.codec import mapping, text, trace_of
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId, pool_of
 from daybreak_server.domain.sessions import (
@@ -37,6 +37,7 @@ def record(shown: Sequence[Any]) -> SessionRecord:
             latency_multiplier=int(r["asked"]),
             options=json.loads(r["options"]),
             client=r["client"],
+            trace_context=trace_of(r.get("trace", "")),
         ),
         state=SessionState(r["state"]),
         group=None if group is None else GroupId(group),
@@ -50,6 +51,9 @@ def record(shown: Sequence[Any]) -> SessionRecord:
         end=SessionEnd(r["end"]) if "end" in r else None,
         error=None if error is None else Cause(reason=error["code"], message=error["message"]),
         last_event=r.get("last_event", "0-0"),
+        waiting_since_ms=int(r.get("waits_since", 0)),
+        lost_group=r.get("lost_group", ""),
+        lost_reason=r.get("lost_reason", ""),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from daybreak_server.adapters.redis import changes
 from daybreak_server.adapters.redis import codec as shared_codec
 from daybreak_server.adapters.redis.arguments import SessionPage
 from daybreak_server.adapters.redis.client import AsyncScripts, OnCall, connect_async
@@ -14,6 +15,7 @@ from daybreak_server.adapters.redis.limits import SESSION_LIST_MAX
 from daybreak_server.adapters.redis.scripts import Call, Library
 from daybreak_server.adapters.redis.sessions import calls, codec
 from daybreak_server.adapters.redis.sessions.calls import SessionLimits
+from daybreak_server.domain.changes import OnChange
 from daybreak_server.domain.ids import GroupId, pool_of
 from daybreak_server.domain.sessions import (
     GroupSessions,
@@ -39,9 +41,10 @@ class RedisSessionStore:
         timeout_s: float = 5.0,
         library: Library | None = None,
         on_call: OnCall | None = None,
+        on_change: OnChange = changes.ignore,
     ) -> None:
         self._client = connect_async(where, timeout_s=timeout_s)
-        self._scripts = AsyncScripts(self._client, library or Library(), on_call=on_call)
+        self._scripts = AsyncScripts(self._client, library or Library(), on_call=on_call, on_change=on_change)
         self._limits = limits
         self._prefix = prefix
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from daybreak_server.adapters.redis import changes
 from daybreak_server.adapters.redis.client import OnCall, Scripts, connect, translate, translated
 from daybreak_server.adapters.redis.codec import text
 from daybreak_server.adapters.redis.endpoint import Endpoint
@@ -25,6 +26,7 @@ from daybreak_server.adapters.redis.scripts import Library
 from daybreak_server.adapters.redis.sessions import calls, codec
 from daybreak_server.domain import policy
 from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.changes import OnChange
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
     SAMPLE_BYTES,
@@ -55,7 +57,8 @@ class _Named:
 
     all: bool
     audio: set[SessionId] = field(default_factory=set)
-    gone: set[SessionId] = field(default_factory=set)
+    gone: dict[SessionId, str] = field(default_factory=dict)
+    """Those that the group has lost, and why."""
 
 
 class RedisSessionWork:
@@ -71,13 +74,14 @@ class RedisSessionWork:
         timeout_s: float = 5.0,
         library: Library | None = None,
         on_call: OnCall | None = None,
+        on_change: OnChange = changes.ignore,
     ) -> None:
         self._keys = Keys(prefix=prefix, pool=pool)
         self._lease_s = lease_s
         self._nonce = secrets.token_hex(8)
         self._inbox = self._keys.of("session_inbox", self._nonce)
         self._client = connect(where, timeout_s=timeout_s)
-        self._scripts = Scripts(self._client, library or Library(), on_call=on_call)
+        self._scripts = Scripts(self._client, library or Library(), on_call=on_call, on_change=on_change)
         self._claimer = connect(where, timeout_s=_BLOCK_S + timeout_s)
         self._reader = connect(where, timeout_s=_BLOCK_S + timeout_s)
         self._closed = threading.Event()
@@ -132,7 +136,7 @@ class RedisSessionWork:
                 if self._unknown:  # the caller will soon ask for them too
                     deadline = min(deadline, time.monotonic() + _SOON_S)
                 named = self._named(0.0 if self._unknown & positions.keys() else deadline)
-                gone = named.gone & positions.keys()
+                gone = named.gone.keys() & positions.keys()
                 changed = (named.audio | self._unknown) & positions.keys()
                 changed = set(positions) if named.all else changed
                 new = named.audio - positions.keys()
@@ -140,7 +144,10 @@ class RedisSessionWork:
                 if named.all:
                     self._unknown -= self._old_unknown
                     self._old_unknown = frozenset(self._unknown)
-                news = [SessionNews(session=session, stale=True) for session in sorted(gone)]
+                news = [
+                    SessionNews(session=session, stale=True, reason=named.gone[session])
+                    for session in sorted(gone)
+                ]
                 news += self._news_of({session: positions[session] for session in changed - gone})
             except StoreUnavailableError:
                 self._look_at = 0.0
@@ -197,7 +204,7 @@ class RedisSessionWork:
             if b"a" in fields:
                 named.audio.add(SessionId(text(fields[b"a"])))
             elif b"x" in fields:
-                named.gone.add(SessionId(text(fields[b"x"])))
+                named.gone[SessionId(text(fields[b"x"]))] = text(fields.get(b"why", b""))
         return named
 
     def _news_of(self, positions: Mapping[SessionId, int]) -> list[SessionNews]:

@@ -19,9 +19,9 @@ from starlette.responses import Response
 from daybreak.wire import ErrorCode
 from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Caller, Principal
-from daybreak_server.api.errors import ApiError, not_found
+from daybreak_server.api.errors import ApiError, invalid_field, not_found
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.sessions import specs
+from daybreak_server.api.sessions import opening, specs
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Encoding
 from daybreak_server.api.sessions.audio_input import AudioInput
 from daybreak_server.api.sessions.infinisst.fields import LoadModel, Translate, read_fields
@@ -48,6 +48,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
         """Say whether the model of a pair is loaded. Groups load it when they start."""
         wanted = await read_fields(request, LoadModel, max_bytes=settings.http.max_body_bytes)
         entry, pair = service.pools.choose(None, lambda languages: languages.parse(wanted.language_pair))
+        await _check_device(service, wanted.gpu_id)
         view = await service.ctx.pool_views.get(entry.name)
         health = serializers.pool_health(entry, view, service.ctx.services.now_ms())
         status = "ready" if health.groups_ready else (health.wake.phase if health.wake else "zero")
@@ -58,7 +59,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
     async def translate(request: Request, caller: Caller) -> Response:
         """Translate a chunk of a user's audio, and return the text that it adds."""
         sent = await read_fields(request, Translate, max_bytes=settings.router.max_body_bytes)
-        return json_response(await users.translate(caller, sent))
+        return await users.translate(caller, sent, request)
 
     @routes.get("/session/{user}/{language}", **specs.user_session("user_session"))
     async def user_session(user: str, language: str, caller: Caller) -> Response:
@@ -73,6 +74,24 @@ def add(routes: APIRouter, service: SessionService) -> None:
         record = await users.find(caller, user, unquote(language))
         await service.store.close_session(record.session.id)
         return json_response({"success": True, "session_id": record.session.id, "user_id": user})
+
+
+async def _check_device(service: SessionService, device: int) -> None:
+    """Refuse a number that no device has. A group has one device, so the groups of all pools are counted from 0.
+
+    On Kubernetes, the operator decides how many groups there are, so any number may become one.
+    """
+    count = 0
+    for entry in service.pools.entries.values():
+        view = await service.ctx.pool_views.get(entry.name)
+        if view.report is not None:
+            return
+        count += max(entry.settings.groups, len(view.groups))
+    if device >= count:
+        raise invalid_field(
+            "gpu_id",
+            f"There is no device {device}. Each group of the pools of sessions has one: use 0 to {count - 1}.",
+        )
 
 
 class UserSessions:
@@ -91,14 +110,14 @@ class UserSessions:
                 return record
         raise not_found(f"The user {user[:100]!r} has no open session for {label(pair)}.")
 
-    async def translate(self, caller: Principal, sent: Translate) -> dict[str, Any]:
-        """Write the audio, wait until the model has processed its complete turns, and read the text."""
+    async def translate(self, caller: Principal, sent: Translate, request: Request) -> Response:
+        """Write the audio, wait until the model has processed its complete turns, and answer with the text."""
         lock = self._locks.setdefault((caller.tenant, sent.user_id), asyncio.Lock())
         async with lock:
-            return await self._translate(caller, sent)
+            record = await self._opened(caller, sent, request)
+            return json_response(await self._translate(record, sent), headers=opening.headers(record))
 
-    async def _translate(self, caller: Principal, sent: Translate) -> dict[str, Any]:
-        record = await self._opened(caller, sent)
+    async def _translate(self, record: SessionRecord, sent: Translate) -> dict[str, Any]:
         audio = AudioInput(self._service.store, record, AudioFormat(Encoding.FLOAT32))
         before = await self._service.text(record.session.id)
         await audio.append(array("f", sent.audio_data).tobytes())  # values that are too large become inf
@@ -123,16 +142,22 @@ class UserSessions:
             "is_final": sent.is_final,
         }
 
-    async def _opened(self, caller: Principal, sent: Translate) -> SessionRecord:
+    async def _opened(self, caller: Principal, sent: Translate, request: Request) -> SessionRecord:
         try:
             return await self.find(caller, sent.user_id, sent.language_pair)
         except ApiError as exc:
             if exc.code is not ErrorCode.NOT_FOUND:
                 raise
         entry, pair = self._service.pools.choose(None, lambda languages: languages.parse(sent.language_pair))
-        return await self._service.open(
-            caller, pool=entry.name, source=pair.source, target=pair.target, client=_client(sent.user_id)
-        )
+        with opening.traced(self._service.ctx, request) as trace:
+            return await self._service.open(
+                caller,
+                trace=trace,
+                pool=entry.name,
+                source=pair.source,
+                target=pair.target,
+                client=_client(sent.user_id),
+            )
 
 
 def _client(user: str) -> str:

@@ -22,6 +22,7 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.auth.principal import Principal
 from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.errors import ApiError, invalid_field
+from daybreak_server.api.sessions import opening
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Encoding, invalid_audio
 from daybreak_server.api.sessions.audio_input import AudioInput
 from daybreak_server.api.sessions.service import SessionService
@@ -80,6 +81,7 @@ class RealtimeConnection:
         self._sockets = sockets
         self._socket = socket
         self._choose = choose
+        self._trace = opening.begin(service.ctx, socket)
         self._chosen: Dialect | None = None
         self._caller = Principal()
         self._opened = asyncio.Event()
@@ -93,7 +95,7 @@ class RealtimeConnection:
         async def send_error(error: ApiError) -> None:
             await self._dialect().send_error(error)
 
-        await self._sockets.serve(self._socket, self._converse, send_error=send_error)
+        await self._sockets.serve(self._socket, self._converse, send_error=send_error, trace=self._trace)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something until it or the connection ends."""
@@ -143,6 +145,7 @@ class RealtimeConnection:
                 raise ApiError(ErrorCode.INVALID_INPUT, "Send session.update first: it names the model.")
             record = await self._service.open(
                 self._caller,
+                trace=self._trace,
                 pool=wanted.model,
                 source=wanted.source,
                 target=wanted.target,

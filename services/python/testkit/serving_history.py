@@ -10,11 +10,11 @@ from typing import Any
 from verification.faults.wish import Wish
 
 Line = dict[str, Any]
-Plot = Callable[["Tale"], None]
+Script = Callable[["RequestHistory"], None]
 WISH = Wish(parts=3, size=50)
 
 
-class Tale:
+class RequestHistory:
     """The lines about one request. Each call advances the time by a tenth of a second."""
 
     def __init__(self, number: int, began: float = 0.0) -> None:
@@ -62,14 +62,14 @@ class Tale:
         self.line("fault", f"kill-{what}", name=name, pid=pid or self.pid)
 
 
-def history_of(plots: list[tuple[Plot, float]], *, settled: bool = True) -> list[Line]:
+def history_of(scripts: list[tuple[Script, float]], *, settled: bool = True) -> list[Line]:
     """The history of these requests, each of which begins at its time."""
-    tales = []
-    for number, (plot, began) in enumerate(plots, 1):
-        tale = Tale(number, began)
-        plot(tale)
-        tales.append(tale)
-    lines = sorted((line for tale in tales for line in tale.lines), key=lambda line: line["t"])
-    ran = [line for tale in tales for line in tale.ran]
-    end = [{"op": "load", "kind": "end", "requests": len(tales), "t": 1e6}]
+    histories = []
+    for number, (script, began) in enumerate(scripts, 1):
+        history = RequestHistory(number, began)
+        script(history)
+        histories.append(history)
+    lines = sorted((line for history in histories for line in history.lines), key=lambda line: line["t"])
+    ran = [line for history in histories for line in history.ran]
+    end = [{"op": "load", "kind": "end", "requests": len(histories), "t": 1e6}]
     return [{"op": "run", "kind": "begin", "t": 0.0}, *lines, *ran, *(end if settled else [])]

@@ -1,0 +1,63 @@
+"""The traces of the sessions that a group has. A session that is not sampled costs a lookup in a dictionary."""
+
+from __future__ import annotations
+
+from daybreak_server.domain.ids import GroupId
+from daybreak_server.domain.sessions import SessionClaim, SessionCommit, SessionId
+from daybreak_server.ports.session_tracing import (
+    NO_CARRIED_TRACE,
+    CarriedTrace,
+    NoSessionTracing,
+    SessionTracing,
+)
+
+_NO_GROUP = GroupId("")
+LOST = "lost"
+"""Why a group has a session no more, if it learned only that its lease is gone."""
+
+
+class SessionTraces:
+    """The traces of one group, from each claim until the group has the session no more."""
+
+    def __init__(self, tracing: SessionTracing | None = None, *, group: GroupId = _NO_GROUP) -> None:
+        self._tracing = tracing or NoSessionTracing()
+        self._group = group
+        self._traces: dict[SessionId, CarriedTrace] = {}
+        self._textless: set[SessionId] = set()
+        """Sessions for which the group has written no text."""
+
+    def took(self, claim: SessionClaim) -> None:
+        """The group has claimed a session, perhaps one that it had lost without noticing."""
+        self.ended(claim.lease.session, LOST)
+        trace = self._tracing.carried(claim, self._group)
+        if trace is not NO_CARRIED_TRACE:
+            self._traces[claim.lease.session] = trace
+            self._textless.add(claim.lease.session)
+
+    def wrote_text(self, session: SessionId) -> None:
+        """The model has written text for a session."""
+        if session in self._textless:
+            self._textless.discard(session)
+            self._traces[session].first_text()
+
+    def wrote(self, commit: SessionCommit) -> None:
+        """The group writes a commit: a turn may be complete, and the length of turns may have changed."""
+        trace = self._traces.get(commit.lease.session)
+        if trace is None:
+            return
+        if commit.turn is not None and commit.turn.complete:
+            trace.turn_ended()
+        if commit.latency_multiplier is not None:
+            trace.degraded(commit.latency_multiplier)
+
+    def ended(self, session: SessionId, reason: str, *, error: str = "") -> None:
+        """The group has the session no more."""
+        self._textless.discard(session)
+        trace = self._traces.pop(session, None)
+        if trace is not None:
+            trace.ended(reason, error=error)
+
+    def end_all(self, reason: str, *, error: str) -> None:
+        """The group is broken, so it has no session any more."""
+        for session in list(self._traces):
+            self.ended(session, reason, error=error)

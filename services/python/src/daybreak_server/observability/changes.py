@@ -1,0 +1,29 @@
+"""What a process does with each change of state that it makes: it writes a line of the log, and records the end of a
+session in its trace."""
+
+from __future__ import annotations
+
+from daybreak_server.domain.changes import Change, OnChange
+from daybreak_server.domain.session_changes import SessionChange, SessionChangeKind
+from daybreak_server.observability.session_log import log_session
+from daybreak_server.observability.task_log import log_change as log_task_change
+from daybreak_server.ports.session_tracing import SessionTracing
+
+
+def log_change(change: Change) -> None:
+    """Log a change that the store reports. Never raises."""
+    if isinstance(change, SessionChange):
+        log_session(change)
+    else:
+        log_task_change(change)
+
+
+def recorder(tracing: SessionTracing) -> OnChange:
+    """Logs each change, and records the end of sessions in their traces."""
+
+    def record(change: Change) -> None:
+        log_change(change)
+        if isinstance(change, SessionChange) and change.kind is SessionChangeKind.ENDED:
+            tracing.session_ended(change)
+
+    return record
