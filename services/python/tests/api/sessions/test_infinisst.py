@@ -12,7 +12,6 @@ from session_support import float32, noise, pcm16, tone
 from daybreak_server.domain.sessions import SessionRecord
 from testkit.session_memory import MemorySessions, spoken
 from testkit.waiting import wait_until
-from testkit.waiting import wait_until
 
 PAIR = "English -> Chinese"
 FORM = "application/x-www-form-urlencoded"

@@ -77,6 +77,8 @@ class RealtimeConnection:
         """The id of the last event that has been handled."""
         self.model = socket.query_params.get("model")
         self.id = f"sess_{ulid()}"
+        self.uid = socket.query_params.get("uid") or self.id
+        """The name of the client, as WhisperLive's clients choose it."""
         self._service = service
         self._sockets = sockets
         self._socket = socket

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.sessions.realtime.connection import (
     Json,
@@ -10,6 +12,7 @@ from daybreak_server.api.sessions.realtime.connection import (
     text_of,
     unknown_event,
 )
+from daybreak_server.api.sessions.realtime.wait import wait_fields
 from daybreak_server.api.sessions.views import milliseconds
 from daybreak_server.domain.sessions import SAMPLE_RATE, SessionEnd, SessionEvent, SessionEventType
 
@@ -62,7 +65,7 @@ class VllmDialect:
 
     async def send_error(self, error: ApiError, event: Json | None = None) -> None:
         """See the protocol."""
-        await self._send(error.detail, error.code.value)
+        await self._send(error.detail, error.code.value, **wait_fields(error, self._connection.uid))
 
-    async def _send(self, message: str, code: str) -> None:
-        await self._connection.send("error", error=message, code=code)
+    async def _send(self, error: str, code: str, **more: Any) -> None:
+        await self._connection.send("error", error=error, code=code, **more)
