@@ -165,18 +165,26 @@ def test_too_many_are_429_and_4429(start_speech):
             assert second.rest()[1] == 4429
 
 
-@pytest.mark.parametrize("after", ["{last}", "99999999999999-0"])
-def test_a_client_that_has_all_events_gets_the_end(speech, after):
-    session = init(speech)["session_id"]
+def test_a_client_that_connects_again_gets_the_whole_text_and_the_end(speech):
+    session, audio = init(speech)["session_id"], noise(2)
     with speech.socket(f"/wss/{session}") as socket:
-        socket.send("EOF")
-        socket.rest()
-    last = speech.show(session)["last_event"]
-    with speech.socket(f"/wss/{session}?after={after.format(last=last)}") as socket:
-        assert socket.rest() == (["READY", "PROCESSING_COMPLETE"], 1000)
-    closed = init(speech)["session_id"]
-    speech.client.post("/delete_session", json={"session_id": closed})
-    with speech.socket(f"/wss/{closed}?after=99999999999999-0") as socket:
+        socket.text()
+        socket.send(float32(floats(audio)))
+        assert spoken(audio).startswith(socket.text())
+        wait_until(lambda: speech.show(session)["received_ms"] == 2000, 30, "all audio")
+    for ended in (False, True):
+        with speech.socket(f"/wss/{session}") as socket:
+            if not ended:
+                socket.send("EOF")
+            messages, code = socket.rest()
+        assert (messages[0], "".join(messages[1:-1])) == ("READY", spoken(audio))
+        assert (messages[-1], code) == ("PROCESSING_COMPLETE", 1000)
+
+
+def test_a_client_of_a_closed_session_reads_why_it_ended(speech):
+    session = init(speech)["session_id"]
+    speech.client.post("/delete_session", json={"session_id": session})
+    with speech.socket(f"/wss/{session}") as socket:
         assert socket.rest()[0][-1].startswith("ERROR: session_closed: ")
 
 
@@ -195,7 +203,7 @@ def test_wrong_frames_are_answered_and_the_session_continues(speech):
         assert socket.rest()[0] == ["PROCESSING_COMPLETE"]
 
 
-@pytest.mark.parametrize("query", ["sample_rate=16001", "sample_rate=0", "encoding=mp3", "after=soon"])
+@pytest.mark.parametrize("query", ["sample_rate=16001", "sample_rate=0", "encoding=mp3"])
 def test_a_wrong_parameter_of_the_socket_closes_it_and_the_session_stays(speech, query):
     session = init(speech)["session_id"]
     with speech.socket(f"/wss/{session}?{query}") as socket:

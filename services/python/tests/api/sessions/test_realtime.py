@@ -12,7 +12,7 @@ import openai
 import pytest
 from session_support import noise, pcm16, tone
 
-from testkit.session_memory import spoken
+from testkit.session_memory import MemorySessions, spoken
 from testkit.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings(
@@ -216,8 +216,6 @@ def test_languages_cannot_change_once_audio_has_come(speech):
 
 
 def test_a_full_pool_closes_the_connection(start_speech):
-    from testkit.session_memory import MemorySessions
-
     speech = start_speech(store=MemorySessions(room=0))
     with speech.socket("/v1/realtime") as socket:
         socket.get()
@@ -225,6 +223,28 @@ def test_a_full_pool_closes_the_connection(start_speech):
         socket.send({"type": "input_audio_buffer.append", "audio": ""})
         messages, code = socket.rest()
     assert (messages[-1]["code"], code) == ("sessions_full", 4429)
+    assert messages[-1]["error"].startswith("The pool takes no further session now.")
+
+
+@pytest.mark.parametrize("uid", [None, "5c1f"])
+def test_a_refusal_by_a_full_pool_has_the_wait_of_whisper_live_too(start_speech, uid):
+    speech = start_speech(store=MemorySessions(room=0))  # its estimate is 7 s
+    with connect(speech, extra_query={"uid": uid} if uid else {}) as connection:
+        created = connection.recv()
+        connection.session.update(session=TRANSCRIPTION)
+        connection.recv()
+        connection.input_audio_buffer.append(audio=b64(noise(1)))
+        refusal = connection.recv()
+    assert (refusal.type, refusal.error.code) == ("error", "sessions_full")
+    wait = {"uid": uid or created.session.id, "status": "WAIT", "message": pytest.approx(7 / 60)}
+    assert wait.items() <= refusal.to_dict().items()
+
+
+def test_other_errors_have_no_wait(speech):
+    with speech.socket("/v1/realtime?model=speech") as socket:
+        socket.get()
+        socket.send({"type": "response.create"})
+        assert not {"uid", "status", "message"} & socket.get().keys()
 
 
 def test_a_later_update_needs_only_the_fields_that_change(speech):

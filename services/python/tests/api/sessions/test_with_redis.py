@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ class Owned:
     audio: bytearray
     consumed: int
     commits: int = 0
+    multiplier: int = 1
     ended: bool = False
 
 
@@ -50,6 +52,8 @@ class Group:
     work: RedisSessionWork
     stopping: threading.Event = field(default_factory=threading.Event)
     failure: BaseException | None = None
+    multiplier: int = 1
+    """The latency multiplier that its sessions get."""
 
     def __post_init__(self) -> None:
         self.thread = threading.Thread(target=self._run, name="group of a test")
@@ -93,11 +97,23 @@ class Group:
             owned[news.session].audio += news.audio
             owned[news.session].ended |= news.input_ended
         commits = [commit for o in owned.values() if (commit := self._commit(o)) is not None]
+        commits += [self._degrade(o) for o in owned.values() if o.multiplier != self.multiplier]
         if commits:
             self.work.commit(commits)
         for commit in commits:
             if commit.end is not None:
                 owned.pop(commit.lease.session, None)
+
+    def _degrade(self, o: Owned) -> SessionCommit:
+        o.commits += 1
+        o.multiplier = self.multiplier
+        data = {"latency_multiplier": o.multiplier, "lag_ms": 2345}
+        return SessionCommit(
+            lease=o.claim.lease,
+            number=o.commits,
+            events=((SessionEventType.DEGRADED, data),),
+            latency_multiplier=o.multiplier,
+        )
 
     @staticmethod
     def _commit(o: Owned) -> SessionCommit | None:
@@ -182,6 +198,41 @@ def test_infinisst_openai_and_the_scheduler_on_the_real_store(speech, start_grou
         assert text == spoken(audio).strip()
     body = {"user_id": "u", "language_pair": "en-zh", "audio_data": floats(audio), "is_final": True}
     assert speech.client.post("/translate", json=body).json()["full_text"] == spoken(audio)
+
+
+AUDIO = {"input": {"format": {"type": "audio/pcm", "rate": 16_000}, "transcription": {"language": "en"}}}
+DIALECTS = {
+    "transcription": {"session": {"type": "transcription", "audio": AUDIO}},
+    "translation": {"session": {"type": "translation", "audio": {**AUDIO, "output": {"language": "de"}}}},
+    "vllm": {"model": "speech"},
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.filterwarnings(
+    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client uses websockets as before 17.1
+)
+def test_each_step_of_a_group_that_lags_reaches_the_client_of_each_realtime_dialect(
+    speech, start_group, dialect
+):
+    group, audio = start_group(), base64.b64encode(noise(1)).decode()
+    prefix = "session." if dialect == "translation" else ""
+    with (
+        openai.OpenAI(base_url=f"{speech.api.url}/v1", api_key="none", max_retries=0) as client,
+        client.realtime.connect(model="speech") as connection,
+    ):
+        connection.send({"type": "session.update", **DIALECTS[dialect]})
+        for multiplier in (2, 1):
+            connection.send({"type": f"{prefix}input_audio_buffer.append", "audio": audio})
+            while not connection.recv().type.endswith(".delta"):
+                continue  # a group owns the session
+            group.multiplier = multiplier
+            while (event := connection.recv()).type != "session.degraded":
+                continue
+            assert (event.latency_multiplier, event.lag_ms) == (multiplier, 2345)
+        connection.send({"type": f"{prefix}input_audio_buffer.append", "audio": audio})
+        while not connection.recv().type.endswith(".delta"):
+            continue  # the client continues after an event that it does not know
 
 
 def test_a_session_is_listed_closed_and_unknown_to_others(speech):

@@ -15,8 +15,6 @@ from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError, to_api_error
 from daybreak_server.api.streaming import websocket
-from daybreak_server.api.streaming.frames import parse_id
-from daybreak_server.domain.sessions import SessionRecord
 from daybreak_server.ports.session_tracing import OpeningTrace, UnrecordedOpening
 
 log = logging.getLogger("daybreak.api.sessions")
@@ -101,17 +99,6 @@ class Sockets:
             raise ApiError(ErrorCode.SHUTTING_DOWN, "The server is shutting down. Connect again in a moment.")
         finally:
             await cancel_and_wait(*tasks, closing)
-
-
-def resume_after(socket: WebSocket, record: SessionRecord) -> str:
-    """The id of the last event that the client has, from its parameter ``after``.
-
-    One that the session does not have yet counts as the newest, for nothing would ever follow it.
-
-    :raises ApiError: ``bad_event_id``
-    """
-    after = socket.query_params.get("after") or "0-0"
-    return after if parse_id(after) < parse_id(record.last_event) else record.last_event
 
 
 async def _tell(send_error: Callable[[ApiError], Awaitable[None]], error: ApiError) -> None:

@@ -21,7 +21,8 @@ from daybreak_server.api.sessions import views
 from daybreak_server.api.sessions.audio.formats import AudioFormat
 from daybreak_server.api.sessions.audio_input import AudioInput
 from daybreak_server.api.sessions.service import SessionService
-from daybreak_server.api.sessions.sockets import Sockets, receive, resume_after
+from daybreak_server.api.sessions.sockets import Sockets, receive
+from daybreak_server.api.streaming.frames import parse_id
 from daybreak_server.domain.sessions import SessionRecord, SessionState
 from daybreak_server.ports.sessions import SessionEndedError
 
@@ -45,7 +46,7 @@ class SessionStream:
         query = self._socket.query_params
         form = AudioFormat.parse(query.get("encoding"), query.get("sample_rate"))
         record = await self._service.get(self._session, caller)
-        after = resume_after(self._socket, record)
+        after = _resume_after(self._socket, record)
         audio = AudioInput(self._service.store, record, form)
         shown = views.session(record, trusted=caller.admin).to_json()
         await self._send({"type": "ready", "session": shown, "send_from": audio.send_from})
@@ -112,3 +113,14 @@ class SessionStream:
         if error.retry_after_s is not None:
             shown["retry_after_s"] = error.retry_after_s
         await self._send(shown)
+
+
+def _resume_after(socket: WebSocket, record: SessionRecord) -> str:
+    """The id of the last event that the client has, from its parameter ``after``.
+
+    One that the session does not have yet counts as the newest, for nothing would ever follow it.
+
+    :raises ApiError: ``bad_event_id``
+    """
+    after = socket.query_params.get("after") or "0-0"
+    return after if parse_id(after) < parse_id(record.last_event) else record.last_event

@@ -13,8 +13,8 @@ from daybreak_server.api.errors import ApiError
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Encoding
 from daybreak_server.api.sessions.audio_input import AudioInput
 from daybreak_server.api.sessions.service import SessionService
-from daybreak_server.api.sessions.sockets import Sockets, receive, resume_after
-from daybreak_server.domain.sessions import SessionEnd, SessionEventType, SessionRecord, SessionState
+from daybreak_server.api.sessions.sockets import Sockets, receive
+from daybreak_server.domain.sessions import SessionEnd, SessionEventType, SessionRecord
 from daybreak_server.ports.sessions import SessionEndedError
 
 READY = "READY"
@@ -38,13 +38,9 @@ class InfiniSSTSocket:
         query = self._socket.query_params
         form = AudioFormat.parse(query.get("encoding") or Encoding.FLOAT32, query.get("sample_rate"))
         record = await self._service.get(self._session, caller)
-        after = resume_after(self._socket, record)
         audio = AudioInput(self._service.store, record, form)
         await self._socket.send_text(READY)
-        if record.state is SessionState.ENDED and after == record.last_event:
-            await self._socket.send_text(_last(record.end, record.error.message if record.error else None))
-            return
-        await self._sockets.both(self._read(audio), self._write(record, after))
+        await self._sockets.both(self._read(audio), self._write(record))
 
     async def _read(self, audio: AudioInput) -> None:
         while True:
@@ -70,8 +66,8 @@ class InfiniSSTSocket:
                 f"There is no command {command[:40]!r}. Send EOF, PING, or samples in binary frames.",
             )
 
-    async def _write(self, record: SessionRecord, after: str) -> None:
-        async with aclosing(self._service.follow(record.session.id, after=after)) as events:
+    async def _write(self, record: SessionRecord) -> None:
+        async with aclosing(self._service.follow(record.session.id)) as events:
             async for event in events:
                 if event.type is SessionEventType.TEXT:
                     await self._socket.send_text(str(event.data["text"]))

@@ -77,6 +77,8 @@ class RealtimeConnection:
         """The id of the last event that has been handled."""
         self.model = socket.query_params.get("model")
         self.id = f"sess_{ulid()}"
+        self.uid = socket.query_params.get("uid") or self.id
+        """The name of the client, as WhisperLive's clients choose it."""
         self._service = service
         self._sockets = sockets
         self._socket = socket
@@ -108,6 +110,11 @@ class RealtimeConnection:
         self._count += 1
         event = {"type": kind, "event_id": f"event_{self.id[5:]}_{self._count}", **fields}
         await self._socket.send_text(json.dumps(event, ensure_ascii=False))
+
+    async def send_degraded(self, event: SessionEvent) -> None:
+        """Tell the client that the length of the model's turns has changed. No dialect has an event for this, so all
+        of them have the same extension."""
+        await self.send("session.degraded", **event.data)
 
     def configure(self, wanted: RequestedSession) -> None:
         """Set the fields of the session. :raises ApiError: if there is no such pool, pair or rate, or the

@@ -9,6 +9,7 @@ from typing import Any
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, invalid_field
 from daybreak_server.api.sessions.realtime.connection import Json, RealtimeConnection, member, unknown_event
+from daybreak_server.api.sessions.realtime.wait import wait_fields
 from daybreak_server.domain.sessions import SessionEvent
 
 RATE = 24_000
@@ -58,7 +59,7 @@ class OpenAIDialect:
             "param": error.errors[0].field if error.errors else None,
             "event_id": cause if isinstance(cause, str) else None,
         }
-        await self.connection.send("error", error=shown)
+        await self.connection.send("error", error=shown, **wait_fields(error, self.connection.uid))
 
     async def send_failure(self, event: SessionEvent) -> None:
         """Send the reason if a session ended before its input did."""

@@ -85,6 +85,8 @@ class TranscriptionDialect(OpenAIDialect):
             case SessionEventType.SEGMENT if not self._by_commits:
                 self._items[0].end = int(event.data.get("end_ms", 0)) * SAMPLE_RATE // 1000
                 await self._complete()
+            case SessionEventType.DEGRADED:
+                await self.connection.send_degraded(event)
             case SessionEventType.ENDED:
                 if self._items[0].text:
                     await self._complete()

@@ -43,6 +43,8 @@ class TranslationDialect(OpenAIDialect):
                 delta=event.data["text"],
                 elapsed_ms=event.data.get("audio_ms"),
             )
+        elif event.type is SessionEventType.DEGRADED:
+            await self.connection.send_degraded(event)
         elif event.type is SessionEventType.ENDED:
             if event.data.get("reason") != SessionEnd.FINISHED:
                 await self.send_failure(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.sessions.realtime.connection import (
     Json,
@@ -10,6 +12,7 @@ from daybreak_server.api.sessions.realtime.connection import (
     text_of,
     unknown_event,
 )
+from daybreak_server.api.sessions.realtime.wait import wait_fields
 from daybreak_server.api.sessions.views import milliseconds
 from daybreak_server.domain.sessions import SAMPLE_RATE, SessionEnd, SessionEvent, SessionEventType
 
@@ -52,6 +55,8 @@ class VllmDialect:
         """See the protocol."""
         if event.type is SessionEventType.TEXT:
             await self._connection.send("transcription.delta", delta=event.data["text"])
+        elif event.type is SessionEventType.DEGRADED:
+            await self._connection.send_degraded(event)
         elif event.type is SessionEventType.ENDED:
             if event.data.get("reason") != SessionEnd.FINISHED:
                 await self._send(f"The session has ended: {event.data.get('reason')}.", "session_ended")
@@ -60,7 +65,7 @@ class VllmDialect:
 
     async def send_error(self, error: ApiError, event: Json | None = None) -> None:
         """See the protocol."""
-        await self._send(error.detail, error.code.value)
+        await self._send(error.detail, error.code.value, **wait_fields(error, self._connection.uid))
 
-    async def _send(self, message: str, code: str) -> None:
-        await self._connection.send("error", error=message, code=code)
+    async def _send(self, error: str, code: str, **more: Any) -> None:
+        await self._connection.send("error", error=error, code=code, **more)

@@ -1,0 +1,21 @@
+"""The refusal of WhisperLive's server while it is full, which names the wait in minutes.
+
+It does not collide with the fields of an error of OpenAI's or vLLM's API, so one event serves the clients of all three.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from daybreak.wire import ErrorCode
+from daybreak_server.api.errors import ApiError
+
+
+def wait_fields(error: ApiError, uid: str) -> dict[str, Any]:
+    """The fields that an error has in addition if the pool is full; otherwise none.
+
+    ``uid``: the name of the client. WhisperLive's clients ignore messages with another one.
+    """
+    if error.code is not ErrorCode.SESSIONS_FULL or error.retry_after_s is None:
+        return {}
+    return {"uid": uid, "status": "WAIT", "message": error.retry_after_s / 60}
