@@ -31,7 +31,7 @@ TARGET = "de"
 
 
 class Speaker:
-    """One session. It speaks from its first moment on, also while the session waits for a group."""
+    """A client with one session. It speaks at once, even while the session waits for a group."""
 
     def __init__(self, url: str, pool: str, number: int) -> None:
         wish = {"pool": pool, "target": TARGET, "client": f"speaker {number}"}
@@ -53,33 +53,33 @@ class Speaker:
     # ── what it has seen ─────────────────────────────────────────────────────────────────────────────────
 
     def events(self, kind: str) -> list[Mapping[str, Any]]:
-        """The data of its events of a type."""
+        """The data of the session's events of a type."""
         return [line["data"] for line in self.lines if line["op"] == "event" and line["type"] == kind]
 
     @property
     def text(self) -> str:
-        """Its text so far."""
+        """The session's text so far."""
         return "".join(data["text"] for data in self.events("text"))
 
     @property
     def group(self) -> str | None:
-        """The group that has had it last."""
+        """The group that started the session last."""
         started = self.events("started")
         return str(started[-1]["group"]) if started else None
 
     @property
     def attempts(self) -> int:
-        """How many groups have had it."""
+        """How many times a group has started or continued the session."""
         return len(self.events("started"))
 
     @property
     def connected(self) -> bool:
-        """Whether its connection is open."""
+        """Whether the connection is open."""
         return self._socket.close_code is None
 
     def assert_exact(self) -> None:
-        """Assert that its text so far is what a session without faults would have: nothing lost, nothing twice."""
-        text = self.text  # before the audio: this text rests on audio that was sent
+        """Assert that the text so far is that of a session without faults: nothing is missing or repeated."""
+        text = self.text  # read before the audio, because audio that is sent later may not be in the text yet
         wanted = expected_text(bytes(self._audio), TARGET)
         assert wanted.startswith(text), f"{self.session} has written {text!r} instead of {wanted!r}"
 
@@ -94,7 +94,7 @@ class Speaker:
         assert self._socket.close_code == 1000, f"{self.session}: {self._socket.close_code}"
 
     def history(self) -> list[Line]:
-        """All that an ended session's client saw, for the checker."""
+        """Everything that the client of an ended session saw, for the checker."""
         text = expected_text(bytes(self._audio), TARGET)
         begin = {"op": "session", "kind": "begin", "text": text, "reason": "finished", "absurd": 0}
         return [{**begin, "session": self.session}, *self.lines]
@@ -137,18 +137,18 @@ class Audience:
         self._url = url
         self._pool = pool
         self.all: list[Speaker] = []
-        """Those whose sessions are open."""
+        """The speakers whose sessions are open."""
         self._ended: list[Speaker] = []
 
     def grow(self, count: int) -> Sequence[Speaker]:
-        """Open sessions until there are so many. :returns: the new ones."""
+        """Open sessions until ``count`` are open. :returns: the new ones."""
         first = len(self.all) + len(self._ended)
         new = [Speaker(self._url, self._pool, first + number) for number in range(count - len(self.all))]
         self.all += new
         return new
 
     def by_group(self) -> dict[str, list[Speaker]]:
-        """The speakers of each group; the group with the most of them first."""
+        """The speakers of each group. The group with the most speakers is first."""
         found: dict[str, list[Speaker]] = defaultdict(list)
         for speaker in self.all:
             if speaker.group is not None:
@@ -156,7 +156,7 @@ class Audience:
         return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
     def wait_for_texts(self, speakers: Sequence[Speaker], more: int, *, timeout_s: float, what: str) -> None:
-        """Wait until each of these speakers has so many more pieces of text, over an open connection."""
+        """Wait until each of these speakers has ``more`` further pieces of text. All connections must stay open."""
         wanted = {speaker: len(speaker.events("text")) + more for speaker in speakers}
 
         def all_have() -> bool:

@@ -79,7 +79,7 @@ def test_a_restore_brings_back_the_tasks_of_the_backup(deployment: Deployment, s
 
 
 def test_tasks_survive_the_move_to_an_external_redis(deployment: Deployment, shell: Shell) -> None:
-    """Every task is kept and continues. The old claim and Secret are kept too, so that you can move back."""
+    """Every task is kept and continues. The old PVC and Secret are kept too, so that you can move back."""
     ended = deployment.submit("echo", {"message": "ended before", "steps": 2})
     text = _text(deployment, shell, deployment.follow(ended).wait_for_end(timeout_s=WAKE_S))
     running = deployment.submit("echo", {"message": "runs during the move", "steps": 240, "step_s": 0.25})

@@ -94,7 +94,7 @@ def post(url: str, body: dict[str, Any]) -> Any:
 
 
 def at_once(act: Callable[[int], Any]) -> list[Any]:
-    """What the calls of several callers at once return, in their order."""
+    """The results of calls that several callers make at once, in order."""
     with ThreadPoolExecutor(CALLERS) as threads:
         return list(threads.map(act, range(CALLERS)))
 
@@ -109,7 +109,7 @@ def vector(answer: Any) -> list[float]:
 def test_a_question_about_a_pool_at_zero_is_answered_and_wakes_nothing(
     deployment: Deployment, gateway: str
 ) -> None:
-    """What KEDA reads, the groups that the pool needs, stays 0."""
+    """The number of groups that the pool needs, which KEDA reads, stays 0."""
     deployment.wait_for_zero(EMBED, head=False)
     health = get(f"{gateway}/health")["pools"]
     assert {health[name]["groups_ready"] for name in (EMBED, RERANK)} == {0}

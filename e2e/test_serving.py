@@ -33,7 +33,7 @@ CHAT = {
 ENDLESS = {"chunks": 100_000, "chunk_s": 0.25}
 PARTS = 30
 LONG = {"chunks": PARTS, "chunk_s": 1.0}
-"""An answer that takes longer than the HorizontalPodAutoscaler and the operator until a group drains."""
+"""An answer that takes longer than the HorizontalPodAutoscaler and the operator take to let a group drain."""
 DEADLINE_S = float(WAKE_S)
 
 
@@ -84,9 +84,9 @@ def test_requests_that_arrive_at_zero_are_answered_after_the_wake(
 def test_a_group_drains_while_it_answers_and_finishes_its_request(
     deployment: Deployment, serve_url: str
 ) -> None:
-    """Half of the requests end, so one of two groups is to go. Each of them answers a request at that time.
+    """Half of the requests end, so one of the two groups must stop, although each still answers a request.
 
-    The group that goes begins to drain, finishes its answer, and only then its pod is removed.
+    That group drains and finishes its answer. Only then is its pod removed.
     """
     with open_streams(serve_url, 4, ENDLESS, deadline_s=DEADLINE_S) as warm:
         assert len(set(map(answered_by, warm))) == 2
@@ -116,7 +116,7 @@ def test_a_group_drains_while_it_answers_and_finishes_its_request(
 def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
     deployment: Deployment, serve_url: str
 ) -> None:
-    """One of two groups loses its pod with SIGKILL: its requests go to the other one, and a new one takes its place."""
+    """The pod of one of two groups is killed: its requests are sent to the other group, and a new group replaces it."""
     with Load(serve_url, {"latency_s": 0.3}, clients=4, deadline_s=DEADLINE_S) as load:
         wait_until(lambda: len(set(load.groups)) == 2, timeout_s=WAKE_S, what="answers of two groups")
         victim, other = deployment.client.pool(POOL).groups
@@ -131,7 +131,7 @@ def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
 
 
 def test_without_requests_the_pool_returns_to_zero(deployment: Deployment, serve_url: str) -> None:
-    """No pod is left. The next request that cannot wait learns the phase of the new wake, and how long it may take."""
+    """No pod is left. The next request that cannot wait gets the phase of the new wake and an estimate."""
     deployment.wait_for_zero(POOL, head=False)
     assert deployment.client.pool(POOL).requests == 0
     assert refused_before_the_wake_ends(serve_url)["wake"]["eta_s"] > 0

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.core
 
 TALKS, SPEECH = "talks", "speech"
 TARGET_LOAD = 3
-MOST = 4
-"""How many sessions a group of `talks` holds: one more than it should have."""
+MAX_SESSIONS = 4
+"""How many sessions a group of `talks` accepts: one more than its target load."""
 SPEAKERS = 2 * TARGET_LOAD
 CLIP = clips()[0]
 CLIENT = "speaker"
@@ -49,11 +49,11 @@ def sessions_pool(workload: str, **values: Any) -> dict[str, Any]:
 
 
 def pools() -> dict[str, Any]:
-    """Turns of another length would make another text, so the groups of `talks` never degrade."""
+    """The groups of `talks` never change the length of turns, because that would change the text."""
     talks = sessions_pool("simulated-speech", targetLoad=TARGET_LOAD, drainSeconds=60)
     talks["settings"] = {
         **talks["settings"],
-        "options": {"max_sessions": MOST},
+        "options": {"max_sessions": MAX_SESSIONS},
         "sessions": {"max_latency_multiplier": 1, "lag_limit_ms": 600_000},
     }
     return {TALKS: talks, SPEECH: sessions_pool("speech", maxGroups=1)}
@@ -103,7 +103,7 @@ def _knows_the_pools(deployment: Deployment) -> bool:
 
 
 def test_sessions_that_open_at_zero_are_served_after_the_wake(stage: Stage) -> None:
-    """One more session than a group should have asks for a second group. What is said during a wake is not lost."""
+    """One session above a group's target load starts a second group. Audio that is sent during a wake is not lost."""
     deployment, audience = stage.deployment, stage.audience
     deployment.wait_for_zero(TALKS, head=False)
     audience.grow(TARGET_LOAD)
@@ -120,7 +120,8 @@ def test_sessions_that_open_at_zero_are_served_after_the_wake(stage: Stage) -> N
 
 
 def test_no_session_breaks_when_the_pod_of_its_group_is_killed(stage: Stage) -> None:
-    """The other group takes what it has room for, and a new group the rest. Connections stay open, texts stay exact."""
+    """The other group takes over as many sessions as fit, and a new group the others. No connection breaks, and no text
+    changes."""
     deployment, audience = stage.deployment, stage.audience
     stage.fill()
     (victim, orphans), (other, kept) = audience.by_group().items()
@@ -146,7 +147,7 @@ def test_no_session_breaks_when_the_pod_of_its_group_is_killed(stage: Stage) -> 
 
 
 def test_scale_down_moves_the_sessions_of_the_group_with_fewer_of_them(stage: Stage) -> None:
-    """Half of the sessions end, so one of two groups is enough. The session that moves loses nothing."""
+    """Half of the sessions end, so one of two groups is enough. The session that moves loses no audio or text."""
     deployment, audience = stage.deployment, stage.audience
     stage.fill()
     (fuller, its), (emptier, others) = audience.by_group().items()
@@ -165,7 +166,7 @@ def test_scale_down_moves_the_sessions_of_the_group_with_fewer_of_them(stage: St
 
 
 def test_without_sessions_the_pool_returns_to_zero(stage: Stage) -> None:
-    """Each session has the text of one that nothing has disturbed."""
+    """Each session ends with exactly the text of an undisturbed session."""
     stage.audience.grow(1)
     stage.audience.close()
     assert stage.sessions().open == 0

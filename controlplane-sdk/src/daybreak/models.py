@@ -58,7 +58,7 @@ class Models:
         return cast("Model", self._run(request_with_retries(model_routes.register(body), self._retry)))
 
     def list(self) -> tuple[Model, ...]:
-        """Return all models. Pools that answer requests are among them; they have a ``pool`` and no ``state``."""
+        """Return all models. Pools that answer requests or serve sessions are among them, without a ``state``."""
         found = self._run(request_with_retries(model_routes.list_models(), self._retry))
         return cast("tuple[Model, ...]", found)
 
@@ -147,7 +147,7 @@ class AsyncModels:
         return cast("Model", await self._run(request_with_retries(model_routes.register(body), self._retry)))
 
     async def list(self) -> tuple[Model, ...]:
-        """Return all models. Pools that answer requests are among them; they have a ``pool`` and no ``state``."""
+        """Return all models. Pools that answer requests or serve sessions are among them, without a ``state``."""
         found = await self._run(request_with_retries(model_routes.list_models(), self._retry))
         return cast("tuple[Model, ...]", found)
 

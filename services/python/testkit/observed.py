@@ -2,7 +2,7 @@
 retried, a rank that dies, a group that drains, streams, requests to a group and to a model, batches, requests that are
 refused, and streaming sessions.
 
-It is ``daybreakd up`` with a Redis of the test's own, watched by Prometheus and Alertmanager.
+It is ``daybreakd up`` with a separate Redis, watched by Prometheus and Alertmanager.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ class ObservedRun:
     # ── the story ────────────────────────────────────────────────────────────────────────────────────────
 
     def play(self) -> None:
-        """Everything that the dashboards show."""
+        """Make everything happen that the dashboards show."""
         for what, act in (
             ("tasks that succeed", self._successes),
             ("failures, retries, and a rank that dies", self._failures_and_retries),

@@ -17,7 +17,7 @@ from testkit.waiting import wait_until
 SPEECH = "speech"
 """A pool whose one group has places for :data:`PLACES` sessions, of the workload ``testkit.fragile_speech``. A block of
 its audio takes the model a sixth of its length, so six speakers are too many."""
-PLACES, MOST = 8, 10
+PLACES, MAX_SESSIONS = 8, 10
 _BLOCK_MS = 240
 SETTINGS = {
     "POOLS__SPEECH__WORKLOAD": "testkit.fragile_speech:SPEC",
@@ -26,7 +26,7 @@ SETTINGS = {
     "POOLS__SPEECH__OPTIONS": json.dumps(
         {"block_ms": _BLOCK_MS, "prefill_item_ms": _BLOCK_MS / 6, "max_sessions": PLACES}
     ),
-    "POOLS__SPEECH__SESSIONS__MAX_SESSIONS": str(MOST),
+    "POOLS__SPEECH__SESSIONS__MAX_SESSIONS": str(MAX_SESSIONS),
     "POOLS__SPEECH__SESSIONS__LAG_LIMIT_MS": "500",
     "POOLS__SPEECH__SESSIONS__MAX_LATENCY_MULTIPLIER": "2",
 }
@@ -46,11 +46,11 @@ class ObservedSessions:
         self._gateway = gateway
 
     def open(self, count: int = 1) -> list[str]:
-        """Try to open so many sessions. :returns: the ids of those that were not refused."""
+        """Try to open this many sessions. :returns: the ids of those that were not refused."""
         return [session for session in (self._open() for _ in range(count)) if session]
 
     def open_all(self, count: int) -> list[str]:
-        """Open so many sessions. Waits while the group refuses new ones, because it was late a moment ago."""
+        """Open this many sessions. Waits while the group refuses new ones, because its sessions lagged a moment ago."""
         opened: list[str] = []
 
         def look() -> bool:
@@ -122,7 +122,7 @@ class ObservedSessions:
     # ── the story ────────────────────────────────────────────────────────────────────────────────────────
 
     def play(self) -> None:
-        """Sessions that end in each way but `idle`, and one that is refused. Rates need several rounds."""
+        """Let sessions end for each reason except `idle`, and let one be refused. Rates need several rounds."""
         self.group()
         for _ in range(3):
             speaking = self.open_all(2)
@@ -132,12 +132,12 @@ class ObservedSessions:
             self.speak(fails, bytes(_RATE * _BYTES))
             for session in (*speaking, fails):
                 self.wait_state(session, "ended")
-        many = self.open(MOST + 1)
-        assert len(many) == MOST, many
+        many = self.open(MAX_SESSIONS + 1)
+        assert len(many) == MAX_SESSIONS, many
         self.close(many)
 
     def move(self, drain: Callable[..., None]) -> None:
-        """A group that drains gives its sessions up, and takes them again when the mark is removed."""
+        """Let a group drain and release its sessions. It claims them again when the mark is removed."""
         group, moved = self.group(), self.open_all(3)
         for session in moved:
             self.wait_state(session, "active")

@@ -49,7 +49,7 @@ class Collector:
     headers: list[dict[str, str]] = field(default_factory=list)
     """The headers of each request."""
     status: int = 200
-    """The status of the responses. Anything but 200 makes it a collector that refuses."""
+    """The status of the responses. With any other status than 200, the collector refuses spans."""
 
     def named(self, name: str) -> list[ReceivedSpan]:
         return [span for span in list(self.spans) if span.name == name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from daybreak_server.workloads.base import NoInput, WorkloadSpec
+from daybreak_server.workloads.base import Group, ModelMissingError, NoInput, WorkloadSpec
 from daybreak_server.workloads.languages import LanguagePair
 
 
@@ -19,7 +19,26 @@ def pairs(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
 
 
 SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
-    name="test-sessions", kind="sessions", implementation="testkit.session_workload:missing", pairs=pairs
+    name="test-sessions",
+    kind="sessions",
+    implementation="testkit.session_workload:missing",
+    pairs=pairs,
+    notice=lambda options: "The words of this test mean nothing.",
+)
+
+
+class WithoutModel:
+    """A session model that finds no folder."""
+
+    def load(self, group: Group) -> None:
+        raise ModelMissingError(f"{group.options['folder']} has no config.json")
+
+
+WITHOUT_MODEL: WorkloadSpec[NoInput] = WorkloadSpec(
+    name="test-sessions-without-model",
+    kind="sessions",
+    implementation="testkit.session_workload:WithoutModel",
+    pairs=pairs,
 )
 FRENCH: WorkloadSpec[NoInput] = WorkloadSpec(
     name="test-sessions-french",
@@ -30,3 +49,7 @@ FRENCH: WorkloadSpec[NoInput] = WorkloadSpec(
     ],
 )
 """English to French."""
+WITHOUT_PAIRS: WorkloadSpec[NoInput] = WorkloadSpec(
+    name="test-sessions-any", kind="sessions", implementation="testkit.session_workload:missing"
+)
+"""Lists no pairs, so the API accepts all languages that it knows."""

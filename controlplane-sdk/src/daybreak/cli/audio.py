@@ -1,21 +1,30 @@
-"""Where ``daybreak speak`` takes its audio from: a WAV file, samples on stdin, or the microphone."""
+"""Where ``daybreak speak`` takes its audio from: a file, stdin, or the microphone."""
 
 from __future__ import annotations
 
 import queue
 import sys
-import wave
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO
 
 from daybreak.cli.exit_codes import UsageError
-from daybreak.core.speech import SAMPLE_BYTES
+from daybreak.core.speech import SAMPLE_BYTES, check_format
+from daybreak.wire.recordings import (
+    EMPTY,
+    RAW_SUFFIXES,
+    NotWavError,
+    RecordingError,
+    SampleFormat,
+    SampleReader,
+    open_recording,
+)
 
 PIECE_S = 0.1
-_CONVERT = "ffmpeg -i FILE -ac 1 -ar 16000 -sample_fmt s16 out.wav converts it."
+STDIN = "-"
+_CONVERT = "ffmpeg -i FILE -ac 1 -ar 16000 out.wav converts other formats."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,47 +40,33 @@ class Audio:
 
 def open_audio(name: str | None, *, rate: int, encoding: str, stopped: Callable[[], bool]) -> Audio:
     """The audio. ``name``: a file, ``-`` for stdin, or ``None`` for the microphone. Raises ``UsageError``."""
+    check_format(encoding, rate)
     if name is None:
         return _microphone(rate, stopped)
-    if name != "-":
-        return _wav(str(Path(name)), name)
-    source: Any = sys.stdin.buffer
-    if source.peek(4)[:4] == b"RIFF":
-        return _wav(source, "stdin")
-    return Audio(pieces=_raw(source, rate, encoding), sample_rate=rate, encoding=encoding)
-
-
-def _wav(source: Any, name: str) -> Audio:
+    shown = "stdin" if name == STDIN else name
+    may_be_raw = name == STDIN or name.lower().endswith(RAW_SUFFIXES)
+    raw = SampleFormat(rate=rate, sample_bytes=SAMPLE_BYTES[encoding], floats=encoding == "float32")
+    file: BinaryIO = sys.stdin.buffer if name == STDIN else Path(name).open("rb")  # noqa: SIM115 - the pieces are read later
     try:
-        reader = wave.open(source, "rb")  # noqa: SIM115 - the pieces are read later
-    except (wave.Error, EOFError) as exc:
-        raise UsageError(f"{name} is not a WAV file with 16-bit samples ({exc}). {_CONVERT}") from exc
-    if reader.getsampwidth() != SAMPLE_BYTES["pcm16"]:
-        raise UsageError(f"{name} has samples of {8 * reader.getsampwidth()} bits, not 16. {_CONVERT}")
-    return Audio(pieces=_frames(reader), sample_rate=reader.getframerate())
+        reader = open_recording(file, raw=raw if may_be_raw else None)
+        pieces = _pieces(reader, file)
+        first = next(pieces, None)
+    except NotWavError as exc:
+        file.close()
+        raise UsageError(f"{shown} is not a WAV file. {_CONVERT}") from exc
+    except RecordingError as exc:
+        file.close()
+        raise UsageError(f"{shown}: {exc}") from exc
+    if first is None:
+        raise UsageError(f"{shown}: {EMPTY}")
+    return Audio(
+        pieces=chain([first], pieces), sample_rate=reader.format.rate, encoding=reader.format.encoding
+    )
 
 
-def _frames(reader: wave.Wave_read) -> Iterator[bytes]:
-    channels = reader.getnchannels()
-    with reader:
-        while data := reader.readframes(int(PIECE_S * reader.getframerate())):
-            yield data if channels == 1 else _mixed(data, channels)
-
-
-def _mixed(data: bytes, channels: int) -> bytes:
-    values = array("h")
-    values.frombytes(data)
-    if sys.byteorder == "big":
-        values.byteswap()
-    mixed = array("h", [sum(values[i : i + channels]) // channels for i in range(0, len(values), channels)])
-    if sys.byteorder == "big":
-        mixed.byteswap()
-    return mixed.tobytes()
-
-
-def _raw(source: IO[bytes], rate: int, encoding: str) -> Iterator[bytes]:
-    while data := source.read(int(PIECE_S * rate) * SAMPLE_BYTES[encoding]):
-        yield data
+def _pieces(reader: SampleReader, file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        yield from reader.pieces(PIECE_S)
 
 
 def _microphone(rate: int, stopped: Callable[[], bool]) -> Audio:

@@ -213,6 +213,10 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
     yield "model", model.id
     if model.pool is not None:
         yield "pool", f"{model.pool}; `daybreak pools {model.pool}` shows it"
+        for pair in model.pairs or ():
+            yield "languages", f"{pair.source_name} -> {pair.target_name}"
+        if model.notice is not None:
+            yield "notice", model.notice
         return
     state = model.state.value if model.state is not None else "unknown"
     yield "state", state + (f": {model.reason}" if model.reason else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -17,12 +18,10 @@ from daybreak.cli.output import Output
 from daybreak.cli.session import session_of
 from daybreak.errors import DaybreakError
 from daybreak.live_session import LiveSession
+from daybreak.sync import Client
 from daybreak.wire import SessionEvent, SessionEventType
 
-_NO_TEXT = (
-    "No text: the model heard no words that it knows. The model that comes with Daybreak knows some fifty "
-    "English words."
-)
+_NO_TEXT = "No text: the model heard no words that it knows."
 
 
 def speak(
@@ -31,7 +30,7 @@ def speak(
         str | None,
         typer.Argument(
             metavar="[FILE|-]",
-            help="A WAV file with 16-bit samples, or - for WAV or raw samples on stdin.",
+            help="A WAV file, raw samples in a file named *.pcm or *.raw, or - for either on stdin.",
             show_default="the microphone",
         ),
     ] = None,
@@ -55,8 +54,8 @@ def speak(
 ) -> None:
     """Translate speech while it is spoken, and print the text as it grows.
 
-    The model that comes with Daybreak is small: it knows some fifty English words (colours, shapes, flowers, how they
-    move). Ctrl-C ends the speech and waits for the rest of the text; a second Ctrl-C exits at once.
+    The tiny model of the package knows some fifty English words (colours, shapes, flowers, how they move). Ctrl-C ends
+    the speech and waits for the rest of the text; a second Ctrl-C exits at once.
 
     Examples:
 
@@ -82,8 +81,16 @@ def speak(
             )
             with live:
                 output.note(f"{live.id} at {client.url}", style="bold")
+                _show_notice(output, client, live.session.pool)
                 code = _translate(live, audio, output, stopped, pace=not fast and not audio.live)
     raise typer.Exit(code)
+
+
+def _show_notice(output: Output, client: Client, pool: str) -> None:
+    """Print what every user of the pool should read, if the server says something."""
+    with suppress(DaybreakError):  # the session is open, and an older server does not list its pool
+        if notice := client.models.get(pool).notice:
+            output.note(notice, style="yellow")
 
 
 def _translate(

@@ -37,12 +37,7 @@ class Speech:
     def __init__(
         self, *, encoding: str = "pcm16", sample_rate: int = 16_000, after: str | None = None
     ) -> None:
-        if encoding not in SAMPLE_BYTES:
-            raise ArgumentError(f"{encoding!r} is no encoding; use pcm16 or float32")
-        if sample_rate not in SAMPLE_RATES:
-            raise ArgumentError(
-                f"{sample_rate} is no sample rate; use one of {', '.join(map(str, SAMPLE_RATES))}"
-            )
+        check_format(encoding, sample_rate)
         self.encoding = encoding
         self.sample_rate = sample_rate
         self.last_event = after
@@ -149,6 +144,16 @@ class Speech:
         kept = max(self._start, position)
         del self._audio[: (kept - self._start) * self._size]
         self._start = kept
+
+
+def check_format(encoding: str, sample_rate: int) -> None:
+    """Raise ``ArgumentError`` if sessions do not accept this audio."""
+    if encoding not in SAMPLE_BYTES:
+        raise ArgumentError(f"{encoding!r} is no encoding; use pcm16 or float32")
+    if sample_rate not in SAMPLE_RATES:
+        raise ArgumentError(
+            f"{sample_rate} is no sample rate; use one of {', '.join(map(str, SAMPLE_RATES))}"
+        )
 
 
 class Pacer:

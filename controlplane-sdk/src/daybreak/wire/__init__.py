@@ -3,6 +3,8 @@
 Fields are added, never changed or removed. A client ignores unknown fields in a response; the server refuses unknown
 fields in a request. Times are RFC 3339 in UTC with milliseconds. Durations are in seconds and their names end in
 ``_s``; the names of sizes end in ``_bytes``. The value of an absent field is unknown.
+
+:mod:`daybreak.wire.recordings` reads the audio files that both accept.
 """
 
 from daybreak.wire.errors import ErrorCode, FieldError, Problem
@@ -11,6 +13,7 @@ from daybreak.wire.models import (
     Model,
     ModelDeleted,
     ModelList,
+    ModelPair,
     ModelState,
     RegisterModelRequest,
     ServingHealth,
@@ -78,6 +81,7 @@ __all__ = [
     "Model",
     "ModelDeleted",
     "ModelList",
+    "ModelPair",
     "ModelState",
     "OpenSessionRequest",
     "Pool",

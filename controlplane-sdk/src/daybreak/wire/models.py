@@ -85,8 +85,19 @@ TOP_LEVEL_ARGS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_si
 """The options of engines that may stand beside ``args``."""
 
 
+class ModelPair(ResponseModel):
+    """A pair of languages: codes (``en``, ``de``) and names (``English``, ``German``)."""
+
+    source: str
+    target: str
+    source_name: str
+    target_name: str
+
+
 class Model(ResponseModel):
-    """A model in the shape of OpenAI, with more fields. A pool that answers requests is listed with ``pool`` only."""
+    """A model in the shape of OpenAI, with more fields. A pool that answers requests or serves sessions is listed with
+    ``pool``, ``kind``, and what its users need to know.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -94,6 +105,12 @@ class Model(ResponseModel):
     """Unix time in seconds."""
     owned_by: str
     pool: str | None = None
+    kind: str | None = None
+    """The kind of the pool: ``online`` or ``sessions``."""
+    pairs: list[ModelPair] | None = None
+    """The pairs of languages of a pool of kind ``sessions``; absent if only its groups know them."""
+    notice: str | None = None
+    """What every user of the pool should read, for example that its model knows few words."""
     state: ModelState | None = None
     reason: str | None = None
     source: str | None = None

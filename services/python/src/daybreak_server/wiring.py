@@ -42,7 +42,7 @@ from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.settings.rules.port_range import ports_of
 from daybreak_server.settings.tree import ArtifactSettings, BulkSettings, PoolSettings, Settings
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
 
 def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
     """The spec of a pool's workload."""
-    return registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks)
+    return discovery.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks)
 
 
 def target_loads(settings: Settings) -> dict[str, float]:
@@ -394,4 +394,4 @@ def build_watchdog(settings: Settings, pool: str) -> Watchdog:
 
 
 def _implementation(spec: WorkloadSpec[Any]) -> Workload[Any]:
-    return registry.implementation(spec)
+    return discovery.implementation(spec)

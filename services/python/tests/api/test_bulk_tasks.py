@@ -37,7 +37,7 @@ def finished(api: Api, worker: Worker, **headers: str) -> tuple[str, str]:
 def test_a_pool_that_embeds_takes_tasks_over_files(
     bulk_api: Api, start_worker: Callable[..., Worker]
 ) -> None:
-    """A pool that only answers requests takes none."""
+    """A pool that only answers requests takes no tasks."""
     task = bulk_api.submit(
         {"file": {"place": "corpora", "path": "a.jsonl"}, "input_type": "query"}, pool="embed"
     )
@@ -52,7 +52,7 @@ def test_a_pool_that_embeds_takes_tasks_over_files(
 def test_an_artifact_of_ones_own_task_is_found(
     bulk_api: Api, worker: Worker, start_worker: Callable[..., Worker]
 ) -> None:
-    """The group gets its key, also if the task is submitted in a batch or replayed."""
+    """The group gets the key of the artifact, even if the task is submitted in a batch or replayed."""
     source, key = finished(bulk_api, worker)
     body = {"file": {"task": source, "artifact": "texts.jsonl"}}
     group = start_worker("embed")
@@ -90,7 +90,7 @@ def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, work
 def test_an_unknown_place_is_refused_with_those_that_there_are(
     bulk_api: Api, start_worker: Callable[..., Worker]
 ) -> None:
-    """At once, where the client sees it: also in an estimate."""
+    """Submit and estimate refuse it at once, so the client sees the error."""
     unknown = {"file": {"place": "corpus", "path": "a.jsonl"}}
     for pool, advice in (
         ("embed", "Use one of: corpora, more."),

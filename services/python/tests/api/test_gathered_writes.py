@@ -9,7 +9,7 @@ from daybreak_server.api.http.gathered_writes import MAX_BYTES, GatheringTranspo
 
 
 class Kernel(asyncio.Transport):
-    """Notes what it is asked to do."""
+    """Records the calls that it gets."""
 
     def __init__(self) -> None:
         super().__init__()

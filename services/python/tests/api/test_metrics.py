@@ -38,7 +38,7 @@ NEEDS_MORE = {
     *(metric.name for metric in router_catalogue.ALL),  # a pool that answers requests
     *(metric.name for metric in model_catalogue.ALL if "model" in metric.labels),  # a model
 }
-"""Metrics without series until something happens that these tests do not make happen."""
+"""Metrics that have no series in these tests, because the event in the comment does not occur."""
 
 
 def scrape(api: Api) -> dict[str, Family]:
@@ -105,7 +105,7 @@ def test_exactly_the_declared_metrics_are_exported_with_their_types_help_and_lab
 
 
 def test_buckets_rise_and_end_with_the_count(api: Api, worker: Worker) -> None:
-    """What ``promtool check metrics`` checks of histograms."""
+    """Histograms satisfy the checks of ``promtool check metrics``."""
     work(api, worker)
     for family in scrape(api).values():
         if family.type != "histogram":
@@ -149,7 +149,7 @@ def test_every_gateway_exports_the_same_totals_also_after_a_restart(
 def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """For a minute: after that, the gateway no longer knows them (``tests/observability/test_pool_metrics``)."""
+    """They are kept for a minute; ``tests/observability/test_pool_metrics`` tests what happens then."""
     from testkit.valkey import start_valkey
 
     own = start_valkey(tmp_path_factory.mktemp("own"))
@@ -282,7 +282,7 @@ async def test_scrapes_that_wait_for_a_server_that_hangs_wait_together(
 
 
 def test_a_pool_that_never_ticks_has_a_lag_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where nobody reads ``/metrics``: Ray exports what was set last."""
+    """The lag grows even if nothing reads ``/metrics``, because Ray exports the value that was set last."""
     metrics = GatewayMetrics()
 
     def lag() -> float | None:

@@ -1,4 +1,4 @@
-"""The latest view of a pool, of which several parts of a gateway take notice."""
+"""The cache of the latest view of a pool, which several parts of a gateway use."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_debug_shows_what_was_changed_while_the_pool_was_at_zero(api: Api) -> No
 
 
 def test_a_question_wakes_no_pool(api: Api) -> None:
-    """A request to the same pool does, which shows that this test would notice."""
+    """A request to the same pool wakes it, which shows that this test would notice a wake."""
     for path in ("/health", "/debug", "/debug?model=answers"):
         get(api, path)
     assert (get(api, "/v1/pools/vectors")["requests"], get(api, "/v1/pools/answers")["requests"]) == (0, 0)
@@ -111,7 +111,7 @@ def test_a_question_wakes_no_pool(api: Api) -> None:
 
 
 def test_debug_describes_a_pool_whose_last_group_drains(api: Api, valkey: Server, backend: Backend) -> None:
-    """It would otherwise wait for another group, which would be started for it."""
+    """Otherwise the request would wait for another group, and start one."""
     with contextlib.closing(RedisQueue(valkey.url, pool="answers")) as queue:
         record = queue.register(backend.record(drain=True), ttl_s=60)
         wait_until(lambda: get(api, "/v1/pools/answers")["groups"], 30, "the group")
@@ -125,7 +125,7 @@ def test_debug_describes_a_pool_whose_last_group_drains(api: Api, valkey: Server
 def test_debug_describes_a_pool_whose_last_group_has_just_left(
     api: Api, valkey: Server, backend: Backend, how: str
 ) -> None:
-    """The store still shows the group, and the gateway sends it the question."""
+    """The store still shows the group, so the gateway first sends it the request."""
     with contextlib.closing(RedisQueue(valkey.url, pool="answers")) as queue:
         record = queue.register(backend.record(), ttl_s=60)
         wait_until(lambda: get(api, "/health")["pools"]["answers"]["groups_ready"] == 1, 30, "the group")

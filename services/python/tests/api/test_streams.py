@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -258,14 +259,16 @@ def test_a_websocket_closes_with_the_code_of_the_error(
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/tasks", "/v1/nothing/here", "/docs"])
-def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str) -> None:
-    """The response to the handshake is a problem with 404, and not the usual 403."""
+def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The response to the handshake is a problem with 404, and not the usual 403. Nothing is logged."""
     with pytest.raises(InvalidStatus) as refused:
         connect(api.url.replace("http", "ws", 1) + path, open_timeout=60)
     response = refused.value.response
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
     assert response.body is not None
     assert json.loads(response.body)["code"] == "not_found"
+    assert api.client.get("/health").status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_another_tenants_websocket_is_not_found(api: Api) -> None:

@@ -102,7 +102,7 @@ def test_a_deadline_wakes_the_caller() -> None:
     assert (keys(decision.expired), decision.wake_at) == ([1], None)
 
 
-def test_no_more_wait_than_may() -> None:
+def test_no_more_items_wait_than_the_limit_allows() -> None:
     """The error is for the caller, who answers 429."""
     batcher = filled(Rules(max_waiting=1), item(1))
     with pytest.raises(FullError):

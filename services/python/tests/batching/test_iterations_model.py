@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from daybreak_server.batching.iterations import (
     Batch,
+    BatchRecord,
     IterationRules,
     Phase,
     Scheduler,
@@ -46,6 +47,12 @@ class Machine(RuleBasedStateMachine):
         self.decode: list[tuple[int, float]] = []
         self.later: dict[int, int] = {}
         self.running: Batch[int] | None = None
+        self.running_began = 0.0
+        self.running_waited = 0.0
+        """The longest wait of a session of the running batch."""
+        self.batches = 0
+        self.together: set[int] = set()
+        """The sessions whose turns run to their end before others begin, in the strategies that do so."""
         self.in_flight: set[int] = set()
         self.turns_ready = 0
         self.turns_begun = 0
@@ -72,6 +79,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(rules=RULES)
     def the_rules_change(self, rules: IterationRules) -> None:
+        if rules.strategy != self.scheduler.rules.strategy:
+            self.together = set()
         self.scheduler.rules = rules
         self.prefills_in_the_way = self.decodes_in_the_way = 0
 
@@ -130,10 +139,12 @@ class Machine(RuleBasedStateMachine):
     def finish(self, goes_on: Callable[[int], bool]) -> None:
         batch, self.running = self.running, None
         assert batch is not None
+        tokens = 0
         for session in batch.sessions:
             if session in self.in_flight and goes_on(session):
                 self.in_flight.discard(session)
                 self.wants_more(session)
+                tokens += 1
         for session in batch.sessions:
             if session in self.in_flight:
                 self.in_flight.discard(session)
@@ -144,8 +155,23 @@ class Machine(RuleBasedStateMachine):
                         del self.later[session]
         if batch.decode:
             self.decode_unserved_since = self.now
-        record = self.scheduler.ran(batch, self.now)
-        assert record.seconds == self.now - batch.started
+        record = self.scheduler.ran(batch, self.now, tokens=tokens)
+        assert record == self.scheduler.trace.last == self.expected_record(batch, tokens)
+
+    def expected_record(self, batch: Batch[int], tokens: int) -> BatchRecord[int]:
+        """What the trace must say of a batch. Each turn has half a second of audio."""
+        phases = {(True, False): Phase.PREFILL, (False, True): Phase.DECODE, (True, True): Phase.MIXED}
+        return BatchRecord(
+            number=self.batches - 1,
+            phase=phases[bool(batch.prefill), bool(batch.decode)],
+            prefill=batch.prefill,
+            decode=batch.decode,
+            audio_s=0.5 * len(batch.prefill),
+            tokens=tokens,
+            waited_s=self.running_waited,
+            started=self.running_began,
+            seconds=self.now - self.running_began,
+        )
 
     def check(self, decision: Batch[int] | WaitUntil | None) -> None:
         rules = self.scheduler.rules
@@ -167,7 +193,8 @@ class Machine(RuleBasedStateMachine):
         assert len(set(sessions)) == len(sessions)
         assert not self.in_flight & set(sessions)
         waits = dict(self.prefill) | dict(self.decode)
-        assert batch.waited_s == self.now - min(waits[session] for session in sessions)
+        self.running_waited = self.now - min(waits[session] for session in sessions)
+        assert batch.waited_s == self.running_waited
         # Nobody is overtaken within a phase.
         assert list(batch.prefill) == [session for session, _ in self.prefill[: len(batch.prefill)]]
         if rules.strategy in (Strategy.ITERATION, Strategy.MIXED):
@@ -182,8 +209,15 @@ class Machine(RuleBasedStateMachine):
             assert len(sessions) == min(len(self.prefill) + len(self.decode), rules.max_batch_size)
             left = [at for session, at in self.prefill + self.decode if session not in sessions]
             assert max(waits[session] for session in sessions) <= min(left, default=math.inf)
-        elif self.decode:
-            assert not batch.prefill  # a turn that has begun ends before another begins
+        else:
+            self.check_whole_turns(batch)
+
+    def check_whole_turns(self, batch: Batch[int]) -> None:
+        """The turns of a batch end before others begin or continue."""
+        left = self.together & self.waits(self.decode)
+        assert not (batch.prefill and self.decode)
+        assert set(batch.decode) <= (left or self.waits(self.decode))
+        self.together = left or set(batch.sessions)
 
     def check_starvation(self, batch: Batch[int], rules: IterationRules) -> None:
         overdue = self.decode and self.now >= self.decode_unserved_since + rules.max_decode_delay_s
@@ -204,6 +238,8 @@ class Machine(RuleBasedStateMachine):
 
     def take(self, batch: Batch[int]) -> None:
         self.running = batch
+        self.running_began = self.now
+        self.batches += 1
         self.in_flight = set(batch.sessions)
         self.turns_begun += len(batch.prefill)
         self.prefill = self.prefill[len(batch.prefill) :]

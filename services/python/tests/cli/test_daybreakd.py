@@ -142,6 +142,34 @@ def test_config_is_accepted_before_and_after_the_command(daybreakd: Daybreakd, t
     assert "none.yaml: cannot be read" in missing.err
 
 
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (
+            "fast",
+            "there is no strategy 'fast'; use iteration, mixed, request, single, or package.module:Class",
+        ),
+        (
+            "nowhere:Fast",
+            "pool speech: the strategy 'nowhere:Fast' cannot be imported: No module named 'nowhere'; correct "
+            "DAYBREAK_POOLS__SPEECH__SESSIONS__STRATEGY (your own modules must be on PYTHONPATH)",
+        ),
+    ],
+)
+def test_a_strategy_that_cannot_be_used_stops_the_command(
+    daybreakd: Daybreakd, strategy: str, message: str
+) -> None:
+    """Before anything starts."""
+    environ = {
+        "DAYBREAK_POOLS__SPEECH__WORKLOAD": "simulated-speech",
+        "DAYBREAK_POOLS__SPEECH__SESSIONS__STRATEGY": strategy,
+    }
+    result = daybreakd("dev", **environ)
+    assert result.code == 2
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
 @pytest.mark.parametrize("command", ["serve", "gateway"])
 def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) -> None:
     """Processes on several machines share one Redis, so they cannot embed it. The message names the missing setting."""

@@ -55,6 +55,17 @@ def test_an_untested_ray_is_a_warning(
     assert "Ray 2.99.0 is installed" in result.out
 
 
+def test_a_strategy_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
+    """Of its pool. The advice names the variable."""
+    pool = {"workload": "simulated-speech", "sessions": {"strategy": "nowhere:Fast"}}
+    check = report(tmp_path, pools={"speech": pool})["pool speech"]
+    assert (check.level, check.found) == (
+        "error",
+        "the strategy 'nowhere:Fast' cannot be imported: No module named 'nowhere'",
+    )
+    assert check.advice == "correct DAYBREAK_POOLS__SPEECH__SESSIONS__STRATEGY"
+
+
 def test_an_error_gives_exit_code_1(daybreakd: Daybreakd) -> None:
     """An error has a ✗ and a line that says what to do. The JSON output has the same error."""
     environ = {

@@ -46,7 +46,7 @@ def wanted(model: ModelRecord, requests: int, idle_s: float, placed: int = 0) ->
 
 
 def test_the_first_request_starts_a_replica_and_an_idle_time_stops_it() -> None:
-    """From zero and back."""
+    """The model goes from zero to a replica and back."""
     assert wanted(MODEL, 0, math.inf) == 0
     assert wanted(MODEL, 1, 0) == 1
     assert wanted(MODEL, 0, 299, placed=1) == 1
@@ -54,7 +54,7 @@ def test_the_first_request_starts_a_replica_and_an_idle_time_stops_it() -> None:
 
 
 def test_replicas_follow_the_demand_up_at_once_and_down_after_the_idle_time() -> None:
-    """To load a model takes longer than to keep it."""
+    """Replicas stay for the idle time, because it takes long to load a model again."""
     assert wanted(MODEL, 5, 0) == 2
     assert wanted(MODEL, 100, 0) == 3
     assert wanted(MODEL, 1, 0, placed=3) == 3
@@ -62,7 +62,7 @@ def test_replicas_follow_the_demand_up_at_once_and_down_after_the_idle_time() ->
 
 
 def test_min_replicas_always_run_and_a_deleted_model_does_not() -> None:
-    """Also without a request."""
+    """They run even without a request."""
     kept = replace(MODEL, min_replicas=2)
     assert wanted(kept, 0, math.inf) == 2
     assert wanted(replace(kept, deleted=True), 9, 0, placed=2) == 0

@@ -25,7 +25,7 @@ Start = Callable[..., tuple[Pool, Rank, str]]
 def test_a_task_turns_each_line_of_a_file_into_a_line_of_its_artifact(
     bulk_serving: Start, tmp_path: Path
 ) -> None:
-    """In order, and in full batches."""
+    """The lines are in order, and batches are full."""
     pool, _, _ = bulk_serving()
     task = pool.submit(file=write(tmp_path, range(1000)))
     record = pool.wait(task)
@@ -82,7 +82,7 @@ def test_lines_without_a_result_say_why_in_the_output(bulk_serving: Start, tmp_p
 
 
 def test_a_task_can_fail_at_its_first_bad_line(bulk_serving: Start, tmp_path: Path) -> None:
-    """At once, without further attempts."""
+    """It fails at once, without further attempts."""
     pool, _, _ = bulk_serving()
     task = pool.submit(file=write(tmp_path, [1, 2, "{", 4]), on_error="fail")
     record = pool.wait(task, State.FAILED)

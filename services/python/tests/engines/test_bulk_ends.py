@@ -110,7 +110,7 @@ def test_a_group_that_leaves_hands_its_task_to_the_next_one(
     tmp_path: Path,
     other_model: bool,
 ) -> None:
-    """Without a strike. The next group continues behind the last line of the checkpoint, unless its model is new."""
+    """There is no strike. The next group continues after the last line of the checkpoint, unless its model is new."""
     pool, rank, _ = bulk_serving(checkpoint_s=0.01, drain_s=30.0)
     task = begun(pool, write(tmp_path, range(LINES)), paced)
     rank.ask_to_leave()
@@ -138,7 +138,10 @@ def test_a_group_that_leaves_hands_its_task_to_the_next_one(
 def test_a_group_that_is_marked_to_drain_releases_its_task(
     bulk_serving: Start, paced: threading.Semaphore, tmp_path: Path
 ) -> None:
-    """After `drain_s`. It takes none until the mark is removed, and then continues behind its checkpoint."""
+    """It releases the task after `drain_s`, and claims none until the mark is removed.
+
+    Then it continues after the checkpoint.
+    """
     pool, rank, _ = bulk_serving(checkpoint_s=0.01, drain_s=0.2)
     task = begun(pool, write(tmp_path, range(LINES)), paced)
     (group,) = pool.view().groups
@@ -232,7 +235,7 @@ def test_killed_processes_cost_no_line_and_double_none(killed: Callable[[], Kill
 def test_files_and_results_may_lie_on_s3(
     valkey: Server, leader: Callable[..., Rank], paced: threading.Semaphore, tmp_path: Path
 ) -> None:
-    """Also if a second group continues: the parts of the output are on S3 too."""
+    """A second group can continue, because the parts of the output are on S3 too."""
     (tmp_path / "files").mkdir()
     write(tmp_path, range(LINES))
     with s3.s3_server() as (url, _), contextlib.closing(on_s3(valkey, tmp_path, url)) as pool:

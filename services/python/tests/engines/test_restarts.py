@@ -10,7 +10,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # importi
 def test_the_backoff_grows_with_consecutive_start_failures() -> None:
     """The backoff grows from 3 s to 48 s. A failure long after the last one begins with 3 s again."""
     from daybreak_server.adapters.ray.cluster import START_FAILURE_WINDOW_S, consecutive_start_failures
-    from daybreak_server.entrypoints.ray_serve import start_backoff_s
+    from daybreak_server.engines.common.start_backoff import start_backoff_s
 
     pauses, previous, now = [], None, 1_000.0
     for _ in range(6):

@@ -48,7 +48,7 @@ class Endless:
 
 
 class Careless:
-    """Quotes in an error what nobody else may read."""
+    """Quotes private data in its error."""
 
     load = warm_up = lambda *_: None
 
@@ -198,7 +198,10 @@ def test_a_request_whose_deadline_has_passed_is_not_run(
 def test_a_deadline_ends_a_request_that_runs(
     serving: Callable[..., Any], client: httpx.Client, patient: bool
 ) -> None:
-    """The client does not wait for a workload that never asks. Until that returns, it occupies its slot."""
+    """The client does not wait for a workload that never checks `cancelled`.
+
+    The workload occupies its slot until it returns.
+    """
     pool, _, url = serving(capacity=1)
     wish = {"latency_s": 2.0 if patient else 60.0, "patient": patient}
     answer = client.post(url, json=wish, headers={"Daybreak-Deadline-S": "0.3"})
@@ -256,7 +259,7 @@ def test_a_draining_group_ends_what_it_has_and_serves_again_without_the_mark(
 def test_what_still_runs_at_the_end_of_the_drain_is_stopped(
     serving: Callable[..., Any], client: httpx.Client
 ) -> None:
-    """A request without any byte of an answer may be tried elsewhere; a stream is cut."""
+    """A request whose answer has not begun may be sent to another group. A stream is cut off."""
     pool, _, url = serving(drain_s=0.5)
     answers: list[httpx.Response] = []
 

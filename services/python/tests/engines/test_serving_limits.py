@@ -1,4 +1,4 @@
-"""What a group does with requests that are too large, too slow or cut off, and what it measures of them."""
+"""How a group handles requests that are too large, too slow or cut off, and what it measures of them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,10 @@ def test_an_upload_that_is_cut_off_frees_its_place(
 def test_an_answer_whose_length_is_wrong_is_cut_off_and_frees_its_place(
     serving: Callable[..., Any], client: httpx2.Client
 ) -> None:
-    """Nobody takes the rest of it, so it must not wait for a reader: the wait counts as progress, and never ends."""
+    """Nothing reads the rest of the answer, so the request must not wait for a reader.
+
+    That wait would never end, because it counts as progress.
+    """
     pool, _, url = serving(capacity=1)
     for length in (50_000, 10**9):
         wish = {"chunks": 100, "size": 100_000, "headers": {"content-length": str(length)}}
@@ -114,7 +117,7 @@ def test_a_request_for_the_group_that_had_this_address_before_is_refused(
 
 
 def test_a_leader_takes_the_first_free_port_of_its_range(serving: Callable[..., Any]) -> None:
-    """Without a free one, the group says so."""
+    """If no port is free, the group reports this."""
     taken, free = socket.create_server(("127.0.0.1", 0)), free_port()
     with taken:
         other = taken.getsockname()[1]

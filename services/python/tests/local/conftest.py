@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from testkit.demo_process import DemoProcess
 from testkit.system import System
 
 
@@ -42,3 +43,17 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     yield start
     for system in started:
         system.end()
+
+
+@pytest.fixture
+def start_demo(tmp_path: Path) -> Iterator[Callable[..., DemoProcess]]:
+    """Starts demos in ``tmp_path``. At the end of the test, none of their processes may remain."""
+    demos: list[DemoProcess] = []
+
+    def start(demo: str, *arguments: str, **variables: str) -> DemoProcess:
+        demos.append(DemoProcess(tmp_path, demo, *arguments, **variables))
+        return demos[-1]
+
+    yield start
+    for demo in demos:
+        demo.close()

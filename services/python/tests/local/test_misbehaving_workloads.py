@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from daybreak import Client
+from daybreak import Client, UnavailableError
 from testkit.system import System, request
 from testkit.waiting import wait_until
 
@@ -22,7 +22,11 @@ TESTS = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def dev(systems: Callable[..., System]) -> System:
     system = systems(
-        "dev", PYTHONPATH=str(TESTS.parent), DAYBREAK_POOLS__MISBEHAVING__WORKLOAD="testkit.misbehaving:SPEC"
+        "dev",
+        PYTHONPATH=str(TESTS.parent),
+        DAYBREAK_POOLS__MISBEHAVING__WORKLOAD="testkit.misbehaving:SPEC",
+        DAYBREAK_POOLS__SPEECH__WORKLOAD="testkit.session_workload:WITHOUT_MODEL",
+        DAYBREAK_POOLS__SPEECH__OPTIONS__FOLDER="/models/empty",
     )
     system.ready(60)
     return system
@@ -49,6 +53,24 @@ def test_a_workload_that_exits_gets_strikes_and_its_group_stays(dev: System) -> 
     (after,) = request(f"{dev.url}/v1/pools/misbehaving")["groups"]
     assert after["id"] == before["id"]
     assert "is being replaced" not in dev.output_text()
+
+
+def test_a_group_without_its_model_tries_less_and_less_often_and_sessions_get_the_reason(dev: System) -> None:
+    """The log has a line for each attempt, not a traceback."""
+    wait_until(
+        lambda: "could not start; the next attempt begins in 6 s" in dev.output_text(), 60, "two attempts"
+    )
+    with (
+        Client(dev.url) as client,
+        pytest.raises(UnavailableError, match="/models/empty has no config") as caught,
+    ):
+        client.sessions.open("de")
+    assert caught.value.code == "not_ready"
+    text = dev.output_text()
+    attempts = re.findall(r"pool speech: its group could not start; the next attempt begins in (\d+) s", text)
+    assert attempts[:2] == ["3", "6"]
+    assert text.count("cannot continue: ModelMissingError") == len(attempts)
+    assert "Traceback" not in text
 
 
 def test_text_that_is_not_utf8_is_escaped_in_a_complete_stream(dev: System) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from testkit.workers import WorkerGateway, WorkerProcess
+from testkit.workers import WorkerGateway, WorkerProcess, model
 
 
 @pytest.fixture
@@ -27,3 +27,18 @@ def start_worker(tmp_path: Path, gateway: WorkerGateway) -> Iterator[Callable[..
     yield start
     for worker in workers:
         worker.close()
+
+
+@pytest.fixture
+def start_ready_worker(
+    gateway: WorkerGateway, start_worker: Callable[..., WorkerProcess]
+) -> Callable[..., WorkerProcess]:
+    """Starts the worker ``w1`` like ``start_worker``, and waits until its model ``m`` is ready."""
+
+    def start(**options: Any) -> WorkerProcess:
+        gateway.want("w1", model("m"))
+        worker = start_worker(**options)
+        gateway.wait_for("w1", "m", "ready")
+        return worker
+
+    return start

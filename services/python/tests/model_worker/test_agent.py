@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,9 @@ Start = Callable[..., WorkerProcess]
 
 
 def test_a_second_worker_with_the_same_id_ends_with_the_reason(
-    gateway: WorkerGateway, start_worker: Start
+    start_worker: Start, start_ready_worker: Start
 ) -> None:
-    gateway.want("w1", model("m"))
-    first = start_worker()
-    gateway.wait_for("w1", "m", "ready")
+    first = start_ready_worker()
     second = start_worker()
     assert second.process.wait(60) == 1
     assert f"A worker w1 is alive at {first.url}." in second.log.read_text()
@@ -27,22 +26,18 @@ def test_a_second_worker_with_the_same_id_ends_with_the_reason(
 
 
 def test_a_worker_whose_id_another_one_has_taken_over_ends(
-    gateway: WorkerGateway, start_worker: Start
+    gateway: WorkerGateway, start_ready_worker: Start
 ) -> None:
-    gateway.want("w1", model("m"))
-    first = start_worker()
-    gateway.wait_for("w1", "m", "ready")
+    first = start_ready_worker()
     gateway.workers["w1"] = gateway.workers["w1"].model_copy(update={"incarnation": "another"})
     assert first.process.wait(60) == 1
     assert "Another worker w1 has taken over." in first.log.read_text()
 
 
 def test_a_worker_that_comes_back_after_a_kill_registers_again(
-    gateway: WorkerGateway, start_worker: Start
+    gateway: WorkerGateway, start_worker: Start, start_ready_worker: Start
 ) -> None:
-    gateway.want("w1", model("m"))
-    first = start_worker()
-    gateway.wait_for("w1", "m", "ready")
+    first = start_ready_worker()
     first.kill()
     again = start_worker(port=first.port)
     wait_until(lambda: len(gateway.registrations) == 2, 60, "the second registration")
@@ -50,11 +45,9 @@ def test_a_worker_that_comes_back_after_a_kill_registers_again(
 
 
 def test_a_gateway_that_forgets_a_worker_gets_a_new_registration_and_no_engine_restarts(
-    gateway: WorkerGateway, start_worker: Start
+    gateway: WorkerGateway, start_ready_worker: Start
 ) -> None:
-    gateway.want("w1", model("m"))
-    worker = start_worker()
-    gateway.wait_for("w1", "m", "ready")
+    worker = start_ready_worker()
     gateway.forget("w1")
     wait_until(lambda: "w1" in gateway.workers, 30, "the second registration")
     gateway.wait_for("w1", "m", "ready")
@@ -64,11 +57,9 @@ def test_a_gateway_that_forgets_a_worker_gets_a_new_registration_and_no_engine_r
 
 
 def test_what_runs_keeps_running_while_there_is_no_gateway(
-    gateway: WorkerGateway, start_worker: Start
+    gateway: WorkerGateway, start_ready_worker: Start
 ) -> None:
-    gateway.want("w1", model("m"))
-    worker = start_worker()
-    gateway.wait_for("w1", "m", "ready")
+    worker = start_ready_worker()
     gateway.stop()
     wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker notices")
     assert worker.ask("m").status_code == 200
@@ -150,12 +141,10 @@ def reason(gateway: WorkerGateway) -> str:
 
 
 def test_the_reason_shows_no_line_of_an_engine_that_had_requests(
-    gateway: WorkerGateway, start_worker: Start
+    gateway: WorkerGateway, start_ready_worker: Start
 ) -> None:
     """Such a line may have what a client has written, and other clients see the reason."""
-    gateway.want("w1", model("m"))
-    worker = start_worker()
-    gateway.wait_for("w1", "m", "ready")
+    worker = start_ready_worker()
     worker.ask("m", crash="before")
     failed = gateway.wait_for("w1", "m", "failed").models[0]
     assert failed.reason == "The engine test exited with code 9. It starts again 1 s later."
@@ -222,34 +211,32 @@ def test_requests_end_before_a_model_or_the_worker_stops(
     assert gateway.workers == {}
 
 
-def test_requests_that_do_not_end_in_time_are_cut_off(gateway: WorkerGateway, start_worker: Start) -> None:
-    gateway.want("w1", model("m"))
-    worker = start_worker(drain_s=0.5)
-    gateway.wait_for("w1", "m", "ready")
-    with worker.client() as client:
-        body = {"model": "m", "stream": True, "tokens": 10_000, "pause": 0.1}
-        with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-            parts = answer.iter_raw()
-            next(parts)
-            worker.terminate()
-            assert worker.process.wait(60) == 0
+@contextmanager
+def long_answer(worker: WorkerProcess) -> Iterator[None]:
+    """A streamed answer of the model ``m`` that has begun and lasts for a thousand seconds."""
+    body = {"model": "m", "stream": True, "tokens": 10_000, "pause": 0.1}
+    with worker.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        parts = answer.iter_raw()
+        next(parts)
+        yield
+
+
+def test_requests_that_do_not_end_in_time_are_cut_off(start_ready_worker: Start) -> None:
+    worker = start_ready_worker(drain_s=0.5)
+    with long_answer(worker):
+        worker.terminate()
+        assert worker.process.wait(60) == 0
     assert "1 requests have not ended within 0.5 s" in worker.log.read_text()
 
 
-def test_a_second_signal_ends_a_worker_at_once(gateway: WorkerGateway, start_worker: Start) -> None:
-    gateway.want("w1", model("m"))
-    worker = start_worker(drain_s=600)
-    gateway.wait_for("w1", "m", "ready")
-    with worker.client() as client:
-        body = {"model": "m", "stream": True, "tokens": 10_000, "pause": 0.1}
-        with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-            parts = answer.iter_raw()
-            next(parts)
-            worker.terminate()
-            wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
-            time.sleep(0.1)  # two signals that arrive together are one
-            worker.terminate()
-            assert worker.process.wait(60) == 0
+def test_a_second_signal_ends_a_worker_at_once(gateway: WorkerGateway, start_ready_worker: Start) -> None:
+    worker = start_ready_worker(drain_s=600)
+    with long_answer(worker):
+        worker.terminate()
+        wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
+        time.sleep(0.1)  # two signals that arrive together are one
+        worker.terminate()
+        assert worker.process.wait(60) == 0
 
 
 def test_a_replica_starts_once_its_gpu_is_free(gateway: WorkerGateway, start_worker: Start) -> None:

@@ -234,7 +234,7 @@ def test_the_models_that_are_ready_are_listed(worker: WorkerProcess) -> None:
     assert "last_lines" not in json.dumps(health)
 
 
-def test_an_engine_that_dies_before_its_answer_is_502_and_within_it_cuts_it_off(
+def test_the_death_of_an_engine_is_a_502_or_cuts_off_an_answer_that_has_begun(
     worker: WorkerProcess, gateway: WorkerGateway
 ) -> None:
     before = worker.ask("m", crash="before")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rule_cases import Case
+from rule_cases import Case, histogram
 
 _POOL = 'pool="video"'
 _BATCHES = f"daybreak_rank_batch_seconds_count{{{_POOL}}}"
@@ -13,12 +13,7 @@ _REFUSED = f"daybreak_rank_batch_refused_total{{{_POOL}}}"
 def _waits(*, short: str, long: str) -> dict[str, str]:
     """Batches whose first items waited for at most 0.1 s, and all batches: the others waited for up to 30 s."""
     name = f"daybreak_rank_batch_wait_seconds_bucket{{{_POOL}, le="
-    return {
-        f'{name}"0.1"}}': short,
-        f'{name}"5.0"}}': short,
-        f'{name}"30.0"}}': long,
-        f'{name}"+Inf"}}': long,
-    }
+    return histogram(name, fast=("0.1", "5.0"), slow=("30.0", "+Inf"), short=short, long=long)
 
 
 CASES: dict[str, Case] = {

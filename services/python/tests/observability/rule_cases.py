@@ -20,6 +20,18 @@ class Case:
     quiet: tuple[int, ...]
 
 
+def histogram(
+    name: str, *, fast: tuple[str, ...], slow: tuple[str, ...], short: str, long: str
+) -> dict[str, str]:
+    """The buckets of a histogram.
+
+    :param name: The name of its buckets with their labels, up to the bound: ``…_bucket{pool="p", le=``.
+    :param fast: Bounds up to which it has ``short`` samples.
+    :param slow: Bounds up to which it has ``long`` samples, which are all samples.
+    """
+    return {f'{name}"{bound}"}}': short for bound in fast} | {f'{name}"{bound}"}}': long for bound in slow}
+
+
 _POOL = 'pool="video"'
 _REQUESTS = 'daybreak_http_requests_total{route="/v1/tasks"'
 _TO_GROUPS = 'daybreak_http_requests_total{route="/v1/pools/{name}/serve/{path:path}"'

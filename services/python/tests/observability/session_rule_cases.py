@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rule_cases import Case
+from rule_cases import Case, histogram
 
 _POOL, _A, _B = 'pool="speech"', 'pod="a"', 'pod="b"'
 _READY = f"daybreak_groups_ready{{{_POOL}}}"
@@ -24,12 +24,7 @@ def _waiting(pod: str = _A) -> str:
 def _lags(*, short: str, long: str) -> dict[str, str]:
     """Samples of lags below 0.5 s, and all samples: the others are between 5 and 10 s."""
     name = f"daybreak_rank_session_lag_seconds_bucket{{{_POOL}, le="
-    return {
-        f'{name}"0.5"}}': short,
-        f'{name}"5.0"}}': short,
-        f'{name}"10.0"}}': long,
-        f'{name}"+Inf"}}': long,
-    }
+    return histogram(name, fast=("0.5", "5.0"), slow=("10.0", "+Inf"), short=short, long=long)
 
 
 CASES: dict[str, Case] = {

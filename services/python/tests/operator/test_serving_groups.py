@@ -80,7 +80,7 @@ def test_of_two_busy_groups_the_one_with_fewer_requests_is_drained() -> None:
     assert only_action(swapped, MarkDrain).group == "many"
 
 
-def test_of_two_groups_that_hold_sessions_the_one_with_fewer_of_them_is_drained() -> None:
+def test_the_group_with_fewer_sessions_is_drained_first() -> None:
     video = pool(replicas=1)
     few, many = holding("few", "a0", sessions=1), holding("many", "b0", sessions=2)
     assert only_action(two_groups(video, few, many), MarkDrain).group == "few"

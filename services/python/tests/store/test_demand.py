@@ -71,7 +71,10 @@ def test_a_published_number_extends_the_lease(online: Driver) -> None:
 
 
 def test_an_outage_of_the_store_ends_no_demand(online: Driver) -> None:
-    """Gateways cannot publish during an outage. Afterwards they have as long as holders of leases."""
+    """Gateways cannot publish during an outage.
+
+    Afterwards they have as much time as holders of leases to publish again.
+    """
     online.publish_demand("g1", 8, ttl_s=LEASE_STEP_MS / 1000)
     online.now += 3_600_000
     online.tick()
@@ -96,7 +99,7 @@ def test_demand_asks_for_a_limited_number_of_groups(online: Driver) -> None:
 
 
 def test_a_pool_that_serves_no_requests_keeps_no_demand(online: Driver) -> None:
-    """A pool that changes its kind to `jobs` asks for no group because of requests of the past."""
+    """If a pool changes its kind to `jobs`, its earlier requests no longer need groups."""
     online.publish_demand("g1", 8)
     online.target_load = None
     online.tick()

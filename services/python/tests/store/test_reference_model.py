@@ -321,7 +321,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def totals_never_decrease(self) -> None:
-        """Also when a group is lost, the server restarts, or a tenant is deleted."""
+        """This holds when a group is lost, the server restarts, or a tenant is deleted."""
         totals = self.driver.totals()
         for name, before in self.totals.items():
             assert totals.total(name) >= before, name
@@ -333,7 +333,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def oldest_waits_are_those_of_the_model(self) -> None:
-        """Also after releases, retries and promotions, which return to the front, and when the clock is set back."""
+        """This holds after releases, retries and promotions, which return to the front, and when the clock is set
+        back."""
         queue, tasks = self.driver.totals().queue, self.model.tasks.values()
         due = any_unpromoted(tasks, self.model.now)
         for priority in Priority:

@@ -58,7 +58,7 @@ def test_a_wait_is_counted_by_its_priority_from_entering_the_queue_to_the_claim(
 
 
 def test_a_delayed_task_waits_from_its_start_time(driver: Driver) -> None:
-    """The delay that its client asked for is no wait."""
+    """A delay that its client requested does not count as waiting."""
     submit(driver, start_at_ms=driver.now + 5_000)
     driver.pass_time(6_000)
     assert driver.claim() is not None
@@ -170,7 +170,7 @@ def test_each_gpu_second_is_used_or_wasted_by_one_cause(driver: Driver) -> None:
 
 @pytest.mark.parametrize("ending", ["success", "failure", "cancel", "cancel while waiting", "expiry"])
 def test_time_before_a_checkpoint_counts_when_the_task_ends(driver: Driver, ending: str) -> None:
-    """As used if the task succeeds, otherwise as wasted: time that led to no result is waste."""
+    """It counts as used if the task succeeds, and otherwise as wasted."""
     claim = start(driver, run_within_ms=20_000 if ending == "expiry" else None)
     driver.pass_time(10_000)
     driver.report(claim.lease, checkpoint=CheckpointRef(key="k", step=1))
@@ -250,7 +250,7 @@ def test_fairness_error_is_the_distance_between_waiting_tenants(driver: Driver) 
 
 
 def test_a_deleted_tenant_takes_its_series_away_and_leaves_the_pool_its_total(driver: Driver) -> None:
-    """What the pool used never goes back."""
+    """The total of the pool never decreases."""
     claim = start(driver)
     driver.pass_time(2_000)
     driver.settle(claim.lease, DONE)
@@ -274,7 +274,7 @@ def test_a_tenant_has_totals_of_0_before_its_first_bill(driver: Driver) -> None:
 
 
 def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Driver) -> None:
-    """Neither those that were deleted, whatever their share, nor `other`."""
+    """Deleted tenants and `other` take no place."""
     driver.tick(tenants_max=2)
 
     def run_one(tenant: str) -> Claim:
@@ -301,7 +301,10 @@ def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Dri
 
 
 def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
-    """Also those without totals, which an earlier version or a higher limit left. Named ones have a weight."""
+    """This includes tenants without totals, which an earlier version or a higher limit left.
+
+    Tenants that are named have a weight.
+    """
     driver.tick(tenants_max=2)
     for tenant in ("alice", "bob", "carol"):
         submit(driver, tenant=tenant, weight=2.0)

@@ -62,7 +62,7 @@ def driver(valkey: Server) -> Iterator[Driver]:
 
 
 def _assert_right(search: Found) -> None:
-    assert search.wrong is None, "\n".join([str(search.wrong), *search.trace])
+    assert search.violation is None, "\n".join([str(search.violation), *search.trace])
 
 
 def test_two_leaders_and_two_tasks(two_tasks: tuple[World, Found]) -> None:
@@ -107,17 +107,17 @@ def test_a_planted_flaw_is_found(flaw: type[Store]) -> None:
     """The search finds each planted bug, and shows the shortest path to it."""
     for tasks in (1, 2):
         search = explore(World(kind=flaw, tasks=tasks), limit=20_000)
-        if search.wrong is not None:
+        if search.violation is not None:
             break
-    assert search.wrong is not None, f"the search did not find this bug: {flaw.__doc__}"
-    print(f"\n{flaw.__doc__}\n{search.wrong}", *search.trace, sep="\n  ")
+    assert search.violation is not None, f"the search did not find this bug: {flaw.__doc__}"
+    print(f"\n{flaw.__doc__}\n{search.violation}", *search.trace, sep="\n  ")
 
 
 @pytest.mark.parametrize("flaw", STUCK, ids=lambda flaw: flaw.__name__)
 def test_a_task_that_never_ends_is_found(flaw: type[Store]) -> None:
     """Each state by itself breaks no rule, but a task never ends."""
     search = explore(World(kind=flaw, tasks=1), limit=20_000)
-    assert search.wrong is None
+    assert search.violation is None
     stuck = endless(search)
     assert stuck is not None, f"the search did not find this bug: {flaw.__doc__}"
     print(f"\n{flaw.__doc__}\n{stuck}")

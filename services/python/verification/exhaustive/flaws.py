@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from verification.exhaustive.machine import LEASE, SILENT, SPARED, STALE, Store, Task
+from verification.exhaustive.machine import GRACE, LEASE, STALE, UNTICKED, Store, Task
 
 
 class NoTokenCheck(Store):
@@ -41,38 +41,38 @@ class SettleAfterTheEnd(Store):
         return super().settle(i, token, outcome, then)
 
 
-class TornSubmit(Store):
+class SplitSubmit(Store):
     """Writes the record in one script and the queue entry in another."""
 
     def submit(self, i: int, ahead: bool) -> None:
         t = self.tasks[i]
         if t.state == "-":
             self._move(t, "submit", "D" if ahead else "Q", ahead=ahead)
-            self.torn = ("enter_late", i)
+            self.second_half = ("enter_late", i)
 
     def enter_late(self, i: int) -> None:
         self.enter(self.tasks[i])
 
 
-class TornClaim(Store):
+class SplitClaim(Store):
     """Takes the task from the queue in one script and writes the lease in another."""
 
     def start(self, t: Task, group: int) -> None:
         super().start(t, group)
         t.leased = False
-        self.torn = ("lease_late", self.tasks.index(t))
+        self.second_half = ("lease_late", self.tasks.index(t))
 
     def lease_late(self, i: int) -> None:
         self.tasks[i].leased = True
 
 
-class TornEnd(Store):
+class SplitEnd(Store):
     """Writes the terminal state in one script and its event in another."""
 
     def end(self, t: Task, event: str, state: str) -> None:
         super().end(t, event, state)
         t.ends -= 1
-        self.torn = ("write_event_late", self.tasks.index(t))
+        self.second_half = ("write_event_late", self.tasks.index(t))
 
     def write_event_late(self, i: int) -> None:
         self.tasks[i].ends += 1
@@ -81,10 +81,10 @@ class TornEnd(Store):
 class LeaseInWallTime(Store):
     """Leases expire by wall time."""
 
-    def leap(self, quiet: int = 0) -> int:
+    def jump(self, outage: int = 0) -> int:
         for t in self.tasks:
             t.ticks += 2 * (t.state == "R")
-        return super().leap(quiet)
+        return super().jump(outage)
 
 
 class ReportRenewsNothing(Store):
@@ -243,17 +243,17 @@ class NobodyReaps(Store):
 class NoGrace(Store):
     """The first tick after an outage expires leases that were nearly over before it."""
 
-    def tick(self, quiet: int = 0) -> int:
-        super().tick(quiet | SPARED)
-        self.quiet = quiet
+    def tick(self, outage: int = 0) -> int:
+        super().tick(outage | GRACE)
+        self.outage = outage
         return 0
 
 
 class GraceForever(Store):
     """If every tick comes late, no lease expires."""
 
-    def tick(self, quiet: int = 0) -> int:
-        super().tick(quiet & SILENT)
+    def tick(self, outage: int = 0) -> int:
+        super().tick(outage & UNTICKED)
         for t in self.tasks:
             # Keep the number of states finite: any value from `LEASE` on has the same effect.
             t.ticks = min(t.ticks, LEASE)
@@ -285,9 +285,9 @@ FLAWS: tuple[type[Store], ...] = (
     SettleWithoutFence,
     RenewWithoutFence,
     SettleAfterTheEnd,
-    TornSubmit,
-    TornClaim,
-    TornEnd,
+    SplitSubmit,
+    SplitClaim,
+    SplitEnd,
     LeaseInWallTime,
     NoGrace,
     ReportRenewsNothing,

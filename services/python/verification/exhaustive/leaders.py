@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from verification.exhaustive.machine import ENDED, NOBODY, RELEASES, STALE, Move, Store, Task, frozen, start
-from verification.exhaustive.rules import wrong_answer, wrong_script, wrong_tasks
+from verification.exhaustive.rules import reply_violation, script_violation, task_violation
 
 OUTCOMES = ("finish", "retryable error", "permanent error", "release")
 OLD = -1
@@ -28,7 +28,7 @@ Values = tuple[Any, ...]
 Tasks = tuple[Values, ...]
 Leader = tuple[str, int, int]
 """A leader's state, and the task and attempt that it believes it holds."""
-Later = tuple[str, int] | None
+InFlight = tuple[str, int] | None
 """A call in flight whose reply no leader awaits: a group's ``claim``, or the second half of a split script."""
 Label = tuple[Any, ...]
 IDLE: Leader = ("idle", 0, 0)
@@ -42,18 +42,18 @@ class State(NamedTuple):
 
     tasks: Tasks
     leaders: tuple[Leader, Leader]
-    later: Later = None
-    quiet: int = 0
-    """The bits ``SILENT`` and ``SPARED``."""
+    in_flight: InFlight = None
+    outage: int = 0
+    """The bits ``UNTICKED`` and ``GRACE``."""
 
 
-class Ran(NamedTuple):
-    """The effect of a script, and the violation if there is one."""
+class Effect(NamedTuple):
+    """What a script did: the tasks afterwards, its answer, the half that is still to run, and a violation, if any."""
 
     tasks: Tasks
     answer: Any
-    torn: Later
-    wrong: str | None
+    second_half: InFlight
+    violation: str | None
 
 
 @dataclass(slots=True)
@@ -64,93 +64,102 @@ class World:
     tasks: int = 2
     delayed: bool = False
     moves: set[Move] = field(default_factory=set)
-    _ran: dict[Label, Ran] = field(default_factory=dict)
+    _effects: dict[Label, Effect] = field(default_factory=dict)
 
     @property
     def start(self) -> State:
         """The start state. No task has been submitted, and both leaders are idle."""
         return State(start(self.tasks), (IDLE, IDLE))
 
-    def run(self, tasks: Tasks, script: Label) -> Ran:
+    def run(self, tasks: Tasks, script: Label) -> Effect:
         """Run one script. The result is cached for each state of the store."""
-        known = self._ran.get((tasks, script))
+        known = self._effects.get((tasks, script))
         if known is None:
             store = self.kind([Task(values) for values in tasks])
             answer = getattr(store, script[0])(*script[1:])
             after = tuple([frozen(task) for task in store.tasks])
-            wrong = None
+            violation = None
+            before = [_thawed(values) for values in tasks]
             if after != tasks:
-                wrong = wrong_tasks(store.tasks) or wrong_script([_thawed(values) for values in tasks], store)
+                violation = task_violation(store.tasks) or script_violation(before, store)
                 after = tuple([settled(values) for values in after])
                 self.moves.update(store.moves)
             if script[0] in ("report", "settle"):
-                wrong = wrong or wrong_answer(script, [_thawed(values) for values in tasks], store, answer)
-            known = self._ran[tasks, script] = Ran(after, answer, store.torn, wrong)
+                violation = violation or reply_violation(script, before, store, answer)
+            known = self._effects[tasks, script] = Effect(after, answer, store.second_half, violation)
         return known
 
     def steps(self, state: State) -> Iterator[tuple[Label, State, str | None]]:
         """Every possible next step: its label, the state that follows, and the violation if there is one."""
-        for label, script, leaders, later in self._choices(state):
-            ran = self.run(state.tasks, script)
-            leaders_after = leaders(ran.answer) if callable(leaders) else leaders
-            quiet = ran.answer if script[0] in ("tick", "leap") else state.quiet
-            after = canonical(State(ran.tasks, leaders_after, ran.torn or later, quiet))
-            yield label, after, ran.wrong or _two_holders(after)
+        for label, script, leaders, in_flight in self._choices(state):
+            effect = self.run(state.tasks, script)
+            leaders_after = leaders(effect.answer) if callable(leaders) else leaders
+            outage = effect.answer if script[0] in ("tick", "jump") else state.outage
+            after = canonical(State(effect.tasks, leaders_after, effect.second_half or in_flight, outage))
+            yield label, after, effect.violation or _two_holders(after)
 
-    def _choices(self, state: State) -> Iterator[tuple[Label, Label, Any, Later]]:
-        tasks, leaders, later, quiet = state
+    def _choices(self, state: State) -> Iterator[tuple[Label, Label, Any, InFlight]]:
+        tasks, leaders, in_flight, outage = state
         for i, task in enumerate(tasks):
             if i and tasks[i - 1][STATE] == "-":
                 break  # by symmetry, the first submitted task is task 0
-            yield ("submit", i, False), ("submit", i, False), leaders, later
+            yield ("submit", i, False), ("submit", i, False), leaders, in_flight
             if task[STATE] == "-":
-                yield ("submit", i, True), ("submit", i, True), leaders, later
+                yield ("submit", i, True), ("submit", i, True), leaders, in_flight
             else:
-                yield ("cancel", i), ("cancel", i), leaders, later
-        yield ("tick",), ("tick", quiet), leaders, later
-        yield ("leap",), ("leap", quiet), leaders, later
-        if later is not None:
-            yield (f"late {later[0]}", later[1]), later, leaders, None
-            if later[0] != "claim":
-                yield ("torn off", later[1]), ("nothing",), leaders, None
+                yield ("cancel", i), ("cancel", i), leaders, in_flight
+        yield ("tick",), ("tick", outage), leaders, in_flight
+        yield ("jump",), ("jump", outage), leaders, in_flight
+        if in_flight is not None:
+            yield (f"late {in_flight[0]}", in_flight[1]), in_flight, leaders, None
+            if in_flight[0] != "claim":
+                yield ("second half lost", in_flight[1]), ("nothing",), leaders, None
         for w, leader in enumerate(leaders):
             yield from self._leader_choices(state, w, leader)
 
     def _leader_choices(
         self, state: State, w: int, leader: Leader
-    ) -> Iterator[tuple[Label, Label, Any, Later]]:
+    ) -> Iterator[tuple[Label, Label, Any, InFlight]]:
         doing, i, number = leader
-        later = state.later
+        in_flight = state.in_flight
         other = state.leaders[1 - w]
 
-        def becomes(become: Leader) -> tuple[Leader, Leader]:
-            return (become, other) if w == 0 else (other, become)
+        def with_leader(changed: Leader) -> tuple[Leader, Leader]:
+            return (changed, other) if w == 0 else (other, changed)
 
-        def begins(answer: Any) -> tuple[Leader, Leader]:
+        def after_claim(answer: Any) -> tuple[Leader, Leader]:
             token = answer[1] if answer and isinstance(answer[0], str) else answer
-            return becomes(("works", *token) if token else IDLE)
+            return with_leader(("works", *token) if token else IDLE)
 
-        mine = None if later == ("claim", w) else later
-        yield ("killed", w), ("killed", w), becomes(IDLE), mine
-        yield ("restart", w), ("restart", w), becomes(IDLE), mine
+        without_own_claim = None if in_flight == ("claim", w) else in_flight
+        yield ("killed", w), ("killed", w), with_leader(IDLE), without_own_claim
+        yield ("restart", w), ("restart", w), with_leader(IDLE), without_own_claim
         if doing == "idle":
-            yield ("claim", w), ("claim", w), begins, later
-            yield ("claim, reply lost", w), ("claim", w), state.leaders, later
-            if self.delayed and later is None:
+            yield ("claim", w), ("claim", w), after_claim, in_flight
+            yield ("claim, reply lost", w), ("claim", w), state.leaders, in_flight
+            if self.delayed and in_flight is None:
                 yield ("claim, delayed", w), ("nothing",), state.leaders, ("claim", w)
         elif doing == "resettling":
-            yield ("repeat", w, i), ("settle", i, number, "finish", w), begins, later
-            yield ("give up", w), ("nothing",), becomes(IDLE), later
+            yield ("repeat", w, i), ("settle", i, number, "finish", w), after_claim, in_flight
+            yield ("give up", w), ("nothing",), with_leader(IDLE), in_flight
         else:
             report = ("report", i, number)
-            yield ("report", w, i), report, lambda got: becomes(IDLE if got == STALE else leader), later
+            yield (
+                ("report", w, i),
+                report,
+                lambda got: with_leader(IDLE if got == STALE else leader),
+                in_flight,
+            )
             for outcome in OUTCOMES:
-                alone, both = ("settle", i, number, outcome, NOBODY), ("settle", i, number, outcome, w)
-                yield (outcome, w, i), alone, becomes(IDLE), later
+                settle_only, settle_and_claim = (
+                    ("settle", i, number, outcome, NOBODY),
+                    ("settle", i, number, outcome, w),
+                )
+                yield (outcome, w, i), settle_only, with_leader(IDLE), in_flight
                 if number != OLD or outcome == "finish":  # the store ignores a zombie's outcome
-                    yield (f"{outcome} and claim", w, i), both, begins, later
-                    again = becomes(("resettling", i, number))
-                    yield (f"{outcome} and claim, reply lost", w, i), both, again, later
+                    yield (f"{outcome} and claim", w, i), settle_and_claim, after_claim, in_flight
+                    unanswered = with_leader(("resettling", i, number))
+                    yield (f"{outcome} and claim, reply lost", w, i), settle_and_claim, unanswered, in_flight
 
 
 def _two_holders(state: State) -> str | None:
@@ -169,32 +178,32 @@ def canonical(state: State) -> State:
     The number of an attempt that the store has forgotten makes no difference. The answer to a repeated settle depends
     on its token alone. Nothing uses the counters of an ended task. The two leaders are interchangeable.
     """
-    tasks, (first, second), later, quiet = state
+    tasks, (first, second), in_flight, outage = state
     first, second = _remembered(first, tasks), _remembered(second, tasks)
     for i, task in enumerate(tasks):
         if task[DONE] and first != ("resettling", i, task[DONE]) and second != ("resettling", i, task[DONE]):
             tasks = (*tasks[:i], _forgotten(task), *tasks[i + 1 :])
-    if _swaps(first, second, tasks, later):
+    if _swaps(first, second, tasks, in_flight):
         first, second = second, first
         tasks = tuple([_swapped(task) for task in tasks])
-        if later is not None and later[0] == "claim":
-            later = ("claim", 1 - later[1])
-    return State(tasks, (first, second), later, quiet)
+        if in_flight is not None and in_flight[0] == "claim":
+            in_flight = ("claim", 1 - in_flight[1])
+    return State(tasks, (first, second), in_flight, outage)
 
 
 def swaps(state: State) -> bool:
     """Whether the canonical state swaps the leaders."""
-    tasks, (first, second), later, _ = state
-    return _swaps(_remembered(first, tasks), _remembered(second, tasks), tasks, later)
+    tasks, (first, second), in_flight, _ = state
+    return _swaps(_remembered(first, tasks), _remembered(second, tasks), tasks, in_flight)
 
 
-def _swaps(first: Leader, second: Leader, tasks: Tasks, later: Later) -> bool:
+def _swaps(first: Leader, second: Leader, tasks: Tasks, in_flight: InFlight) -> bool:
     if first != second:
         return second < first
     for task in tasks:  # equal leaders: order them by what the store knows about their groups
         if task[OWNER] in (0, 1):
             return bool(task[OWNER])
-    return later == ("claim", 1)
+    return in_flight == ("claim", 1)
 
 
 def _remembered(leader: Leader, tasks: Tasks) -> Leader:

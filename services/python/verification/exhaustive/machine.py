@@ -2,7 +2,7 @@
 
 The code follows the text of docs/architecture.md and shares nothing with ``daybreak_server.domain``. Tests compare its
 behaviour with the state table there, and with the scripts on a real server. Time passes in two ways: a tick advances
-the lease clock by one, and a leap of the wall clock passes every deadline.
+the lease clock by one, and a jump of the wall clock passes every deadline.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ AHEAD = 2
 """Ticks until a task with a start in the future is due."""
 NOBODY, ORPHAN = 3, 2
 """Owners other than a leader: no owner, and a group whose process is gone."""
-SILENT, SPARED = 1, 2
-"""Two bits. ``SILENT``: no tick has run since the wall clock leapt. ``SPARED``: the previous tick expired no lease
-because of such a leap."""
+UNTICKED, GRACE = 1, 2
+"""Two bits. ``UNTICKED``: no tick has run since the wall clock jumped. ``GRACE``: the previous tick expired no lease
+because of such a jump."""
 STALE = "stale"
 ENDED = frozenset("SFCX")
 
@@ -154,9 +154,9 @@ class Store:
         self.moves: list[Move] = []
         self.reaped: list[int] = []
         """For each reaped lease, the ticks since the last reply to its holder."""
-        self.quiet = 0
-        """The bits ``SILENT`` and ``SPARED`` before the tick."""
-        self.torn: tuple[str, int] | None = None
+        self.outage = 0
+        """The bits ``UNTICKED`` and ``GRACE`` before the tick."""
+        self.second_half: tuple[str, int] | None = None
         """The second half of a script that a flaw split in two, and its task."""
 
     # ── calls of clients ──────────────────────────────────────────────────────────────────────────────────
@@ -271,18 +271,18 @@ class Store:
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def leap(self, quiet: int = 0) -> int:
-        """The wall clock leaps: deadlines pass and delays end, but leases do not change. Returns the new bits."""
+    def jump(self, outage: int = 0) -> int:
+        """The wall clock jumps: deadlines pass and delays end, but leases do not change. Returns the new bits."""
         for t in self.tasks:
             if t.state == "R" and not t.late:
                 self._move(t, "run deadline", "R")
             t.late = t.late or t.state in "QDR"
             if t.state == "D":
                 t.ticks = min(t.ticks, 1)
-        return quiet | SILENT
+        return outage | UNTICKED
 
-    def tick(self, quiet: int = 0) -> int:
-        self.quiet = quiet
+    def tick(self, outage: int = 0) -> int:
+        self.outage = outage
         for t in self.tasks:
             t.ticks += (t.state == "R") - (t.state == "D")
             t.unanswered = min(t.unanswered + (t.state == "R"), LEASE)
@@ -294,10 +294,10 @@ class Store:
             if t.waits and t.ticks == 0:
                 self.promote(t)
         for t in self.tasks:
-            if t.leased and t.ticks >= LEASE and quiet != SILENT:
+            if t.leased and t.ticks >= LEASE and outage != UNTICKED:
                 self.reaped.append(t.unanswered)
                 self.reap(t)
-        return SPARED if quiet == SILENT else 0
+        return GRACE if outage == UNTICKED else 0
 
     def promote(self, t: Task) -> None:
         t.waits = False

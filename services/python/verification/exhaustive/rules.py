@@ -11,9 +11,9 @@ from verification.exhaustive.machine import (
     LEASE,
     NOBODY,
     RELEASES,
-    SILENT,
     STALE,
     STRIKES,
+    UNTICKED,
     Store,
     Task,
 )
@@ -29,7 +29,7 @@ PLACES = {
 _AGE = {"R": 0, "D": 1, "Q": 2}
 
 
-def wrong_tasks(tasks: Sequence[Task]) -> str | None:
+def task_violation(tasks: Sequence[Task]) -> str | None:
     """The first violation in a state of the store, or ``None``."""
     for i, t in enumerate(tasks):
         if (t.queued, t.waits, t.leased, t.live) != PLACES[t.state]:
@@ -52,7 +52,7 @@ def wrong_tasks(tasks: Sequence[Task]) -> str | None:
     return None
 
 
-def wrong_script(was: Sequence[Task], store: Store) -> str | None:
+def script_violation(was: Sequence[Task], store: Store) -> str | None:
     """The first violation in the effect of a script, or ``None``."""
     for i, (old, new) in enumerate(zip(was, store.tasks, strict=True)):
         if progress(new) < progress(old):
@@ -61,12 +61,12 @@ def wrong_script(was: Sequence[Task], store: Store) -> str | None:
             return f"task {i} had ended, and changed"
     if any(ticks < LEASE for ticks in store.reaped):
         return "a lease expired although its holder had just received a reply"
-    if store.reaped and store.quiet == SILENT:
+    if store.reaped and store.outage == UNTICKED:
         return "a lease expired at the first tick after an outage, in which no holder could renew"
     return None
 
 
-def wrong_answer(script: tuple[Any, ...], old: Sequence[Task], store: Store, answer: Any) -> str | None:
+def reply_violation(script: tuple[Any, ...], old: Sequence[Task], store: Store, answer: Any) -> str | None:
     """The first violation in a reply to a leader or its effect, or ``None``."""
     i, number = script[1], script[2]
     was, now = old[i], store.tasks[i]

@@ -15,10 +15,10 @@ from verification.exhaustive.machine import ENDED, Task
 class Found:
     """A state space. States have numbers, in the order in which they were found.
 
-    ``wrong`` is the first violation, and ``trace`` the shortest path to it.
+    ``violation`` is the first violation, and ``trace`` the shortest path to it.
     """
 
-    wrong: str | None = None
+    violation: str | None = None
     trace: list[str] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     depth: array[int] = field(default_factory=lambda: array("i"))
@@ -72,9 +72,9 @@ def _explore(world: World, limit: int) -> Found:
     at = 0
     while at < len(found.states):
         out = array("i")
-        for label, after, wrong in world.steps(found.states[at]):
-            if wrong is not None:
-                found.wrong, found.trace = wrong, [*found.path_to(at), line(label, after)]
+        for label, after, violation in world.steps(found.states[at]):
+            if violation is not None:
+                found.violation, found.trace = violation, [*found.path_to(at), line(label, after)]
                 return found
             number = numbers.setdefault(after, len(numbers))
             if number == len(found.states):

@@ -34,7 +34,7 @@ from verification.exhaustive.search import Found
 
 TICK_MS = 2_000
 """The most by which one tick advances the lease clock; longer than the backoff after a first strike."""
-LEAP_MS = 3_600_000
+JUMP_MS = 3_600_000
 WITHIN_MS = 1_800_000
 OUTCOME: dict[str, Outcome] = {
     "finish": DONE,
@@ -135,8 +135,8 @@ class ServerWalk:
     leaders: list[Leader] = field(default_factory=lambda: [IDLE, IDLE])
     groups: list[int] = field(default_factory=lambda: [0, 0])
     leases: dict[tuple[int, int], Lease] = field(default_factory=dict)
-    later: tuple[str, int] | None = None
-    quiet: int = 0
+    in_flight: tuple[str, int] | None = None
+    outage: int = 0
     story: list[str] = field(default_factory=list)
 
     @classmethod
@@ -150,12 +150,12 @@ class ServerWalk:
     def state(self) -> State:
         """The state of the small store and the leaders."""
         tasks = tuple([settled(frozen(task)) for task in self.tasks])
-        return State(tasks, (self.leaders[0], self.leaders[1]), self.later, self.quiet)
+        return State(tasks, (self.leaders[0], self.leaders[1]), self.in_flight, self.outage)
 
     def take(self, label: Label, expected: State) -> None:
         """Take one step on both sides. They must agree with each other and with the search."""
         store = Store(self.tasks)
-        if label[0] not in ("submit", "cancel", "tick", "leap") and swaps(self.state()):
+        if label[0] not in ("submit", "cancel", "tick", "jump") and swaps(self.state()):
             label = (label[0], 1 - label[1], *label[2:])
         self.story.append(" ".join(map(str, label)))
         getattr(self, "_" + label[0].partition(",")[0].split(" ")[0], self._outcome)(store, label)
@@ -192,11 +192,11 @@ class ServerWalk:
     def _tick(self, store: Store, _: Label) -> None:
         self.driver.now += TICK_MS
         self.driver.tick()
-        self.quiet = store.tick(self.quiet)
+        self.outage = store.tick(self.outage)
 
-    def _leap(self, store: Store, _: Label) -> None:
-        self.driver.now += LEAP_MS
-        self.quiet = store.leap(self.quiet)
+    def _jump(self, store: Store, _: Label) -> None:
+        self.driver.now += JUMP_MS
+        self.outage = store.jump(self.outage)
 
     # ── leaders ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -214,20 +214,20 @@ class ServerWalk:
 
     def _gone(self, w: int) -> None:
         self.leaders[w] = IDLE
-        if self.later == ("claim", w):
-            self.later = None
+        if self.in_flight == ("claim", w):
+            self.in_flight = None
 
     def _claim(self, store: Store, label: Label) -> None:
         what, w = label
         if what == "claim, delayed":
-            self.later = ("claim", w)
+            self.in_flight = ("claim", w)
             return
         token = self._next(w, self.driver.claim(self._group(w)), store.claim(w))
         if what == "claim":
             self.leaders[w] = ("works", *token) if token else IDLE
 
     def _late(self, store: Store, label: Label) -> None:
-        self.later = None
+        self.in_flight = None
         self._next(label[1], self.driver.claim(self._group(label[1])), store.claim(label[1]))
 
     def _report(self, store: Store, label: Label) -> None:

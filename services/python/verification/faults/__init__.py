@@ -11,7 +11,7 @@ The modules, from the inside out:
 * ``checker``      finds the broken promises in a history (pure); ``checks`` has its rules
 * ``schedule``     makes the faults and the clients' calls from a seed (pure); ``mixed`` runs them
 * ``scenarios``    each tests one promise and saves its figures
-* ``wish``         the answer that a request to a serving pool or a model requests, with its exact bytes
+* ``wish``         what a request to a serving pool or a model asks for, and the exact bytes of its answer
 * ``serving``      faults of serving pools; ``workers`` has those of models on workers
 * ``environment``  faults of the network, disk, memory, clocks and S3
 * ``system``       faults in a whole ``daybreakd up`` with Ray

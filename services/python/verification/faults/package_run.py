@@ -6,13 +6,17 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from verification.faults import registry, server
+from verification.faults import scenario_catalogue, server
+from verification.faults.checker import Verdict
 from verification.faults.cluster import FaultCluster
+from verification.faults.history import Line, read
 from verification.faults.options import ClusterOptions, PoolOptions
-from verification.faults.registry import Scenario, ScenarioContext
+from verification.faults.scenario_catalogue import Scenario, ScenarioContext
 from verification.results import Report, Row
 
 
@@ -21,7 +25,7 @@ class ScenarioPackage:
     """A package of scenarios."""
 
     package: str
-    """One of :data:`verification.faults.registry.PACKAGES`."""
+    """One of :data:`verification.faults.scenario_catalogue.PACKAGES`."""
     report: str
     """The name of its report; that of a long run ends in ``-long``."""
     title: str
@@ -30,9 +34,19 @@ class ScenarioPackage:
     """What the report says about the run."""
     jobs: int
     """How many scenarios run at once."""
+    check: Callable[[Iterable[Line]], Verdict] | None = None
+    """Checks a recorded history; ``None`` if the command has no option for that."""
 
-    def parser(self) -> argparse.ArgumentParser:
-        """The command line."""
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Run the scenarios, or check a history. :returns: 1 when a promise was broken."""
+        args = self._parser().parse_args(arguments)
+        if self.check is None or args.check is None:
+            return self._run(args)
+        verdict = self.check(read(args.check))
+        print(verdict.text(limit=100))
+        return 0 if verdict.ok else 1
+
+    def _parser(self) -> argparse.ArgumentParser:
         about = "\n".join(f"  {name:20} {entry.about}" for name, entry in self._scenarios().items())
         top = argparse.ArgumentParser(
             prog=f"python -m {self.package}",
@@ -48,10 +62,11 @@ class ScenarioPackage:
             "--jobs", type=int, default=self.jobs, help=f"scenarios that run at once (default {self.jobs})"
         )
         top.add_argument("--flavour", choices=server.FLAVOURS, default="valkey", help="which server to start")
+        if self.check is not None:
+            top.add_argument("--check", type=Path, metavar="HISTORY", help="check a recorded history again")
         return top
 
-    def run(self, args: argparse.Namespace) -> int:
-        """Run the scenarios. :returns: 1 when a promise was broken."""
+    def _run(self, args: argparse.Namespace) -> int:
         logging.getLogger("daybreak").addHandler(logging.NullHandler())
         known = self._scenarios()
         names = args.names or list(known)
@@ -81,7 +96,11 @@ class ScenarioPackage:
         return 1 if failed or any(row.broken for row in rows) else 0
 
     def _scenarios(self) -> dict[str, Scenario]:
-        return {name: entry for name, entry in registry.scenarios().items() if entry.package == self.package}
+        return {
+            name: entry
+            for name, entry in scenario_catalogue.scenarios().items()
+            if entry.package == self.package
+        }
 
     def _report(self, context: ScenarioContext, flavour: str, rows: list[Row]) -> Report:
         options = ClusterOptions(flavour=flavour, pools=(PoolOptions(groups=0),), gateways=0)
@@ -101,7 +120,11 @@ def _run_quietly(scenario: Scenario, context: ScenarioContext) -> tuple[str, lis
     """Run a scenario beside others. :returns: its name, its rows (``None`` when it failed) and its log."""
     messages: list[str] = []
     try:
-        return scenario.name, registry.run(scenario, replace(context, log=messages.append)), messages
+        return (
+            scenario.name,
+            scenario_catalogue.run(scenario, replace(context, log=messages.append)),
+            messages,
+        )
     except Exception as exc:  # the others still run
         messages.append(f"   FAILED: {type(exc).__name__}: {exc}")
         return scenario.name, None, messages

@@ -5,6 +5,8 @@ from __future__ import annotations
 from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 
 _SCHEDULER = f"{SERVER}/batching/iterations/scheduler.py"
+_QUEUES = f"{SERVER}/batching/iterations/queues.py"
+_STRATEGIES = f"{SERVER}/batching/iterations/strategies.py"
 _LAG = f"{SERVER}/batching/iterations/lag.py"
 _MODEL = f"{SERVER}/workloads/simulated_speech/model.py"
 _RULES_TESTS = f"{TESTS}/batching/test_iterations.py"
@@ -16,8 +18,8 @@ ITERATIONS: tuple[Mutant, ...] = (
         "iterations-decode-starves",
         "new turns keep a session from its next token forever",
         (
-            _SCHEDULER,
-            "return not self._decoded_last and now >= self._decode_since + self.rules.max_decode_delay_s",
+            _STRATEGIES,
+            "return not waiting.decoded_last and now >= waiting.decode_since + rules.max_decode_delay_s",
             "return False",
         ),
         tests=f"{_RULES_TESTS}::test_decode_does_not_starve_under_endless_prefill",
@@ -25,13 +27,13 @@ ITERATIONS: tuple[Mutant, ...] = (
     mutant(
         "iterations-prefill-starves",
         "overdue decode keeps new turns from the device forever",
-        (_SCHEDULER, "return not self._decoded_last and now >=", "return now >="),
+        (_STRATEGIES, "return not waiting.decoded_last and now >=", "return now >="),
         tests=f"{_RULES_TESTS}::test_prefill_does_not_starve_under_a_tiny_decode_delay",
     ),
     mutant(
         "iterations-gathers-for-ever",
         "a new turn waits until enough others come, however long that takes",
-        (_SCHEDULER, "< enough and now < self._prefill.head + self.rules.gather_wait_s", "< enough"),
+        (_STRATEGIES, "< enough and now < waiting.prefill.head + rules.gather_wait_s", "< enough"),
         tests=f"{_RULES_TESTS}::test_prefill_gathers_for_a_limited_time",
     ),
     mutant(
@@ -60,9 +62,9 @@ ITERATIONS: tuple[Mutant, ...] = (
         "iterations-overtakes",
         "the newest sessions go first",
         (
-            _SCHEDULER,
-            "itertools.islice(self.waiting, count)",
-            "itertools.islice(reversed(self.waiting), count)",
+            _QUEUES,
+            "itertools.islice(self._waiting, count)",
+            "itertools.islice(reversed(self._waiting), count)",
         ),
         tests=f"{_RULES_TESTS}::test_sessions_join_and_leave_between_two_steps",
     ),
@@ -70,11 +72,17 @@ ITERATIONS: tuple[Mutant, ...] = (
         "iterations-request-joins",
         "a new turn joins a batch of the strategy `request` before it has ended",
         (
-            _SCHEDULER,
+            _STRATEGIES,
             "        if decode:\n            self._together",
-            "        if decode and not self._prefill:\n            self._together",
+            "        if decode and not prefill:\n            self._together",
         ),
         tests=f"{_RULES_TESTS}::test_a_batch_of_the_request_strategy_runs_to_its_end_before_others_join",
+    ),
+    mutant(
+        "iterations-choice-unchecked",
+        "a strategy from outside the package makes batches that are larger than the model allows",
+        (_SCHEDULER, "if not 1 <= size <= self._rules.max_batch_size:", "if size < 1:"),
+        tests=f"{TESTS}/batching/test_own_strategies.py::test_a_wrong_choice_names_the_strategy",
     ),
     mutant(
         "lag-multiplier-swings",

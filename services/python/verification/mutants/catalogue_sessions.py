@@ -99,6 +99,17 @@ SESSIONS: tuple[Mutant, ...] = (
         tests=f"{_STORE}::test_audio_may_be_sent_again_but_not_skipped",
     ),
     mutant(
+        "session-ping-ignored",
+        "a session whose client sends pings, and no audio at present, ends as idle",
+        (
+            f"{LUA}/session_append.lua",
+            "  call('ZADD', S.session_timers,",
+            "  if new > 0 then call('ZADD', S.session_timers,",
+        ),
+        (f"{LUA}/session_append.lua", "stored[6])), id)\n", "stored[6])), id) end\n"),
+        tests=f"{_STORE}::test_an_append_without_new_audio_keeps_a_session_alive",
+    ),
+    mutant(
         "session-inbox-trusted",
         "a group whose inbox was lost never reads the audio that it announced",
         (

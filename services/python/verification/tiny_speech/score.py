@@ -296,7 +296,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--sentences", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="only new voices and sentences, turns of 0.96 s")
-    parser.add_argument("--minutes", type=float, help="only one session of so many minutes, in Chinese")
+    parser.add_argument(
+        "--minutes", type=float, help="only one session in Chinese that lasts this many minutes"
+    )
     parser.add_argument("--save", action="store_true")
     options: Any = parser.parse_args()
     speech = load(options.model)

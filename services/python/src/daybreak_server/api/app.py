@@ -99,8 +99,8 @@ def _add_fast_paths(app: App, ctx: Dependencies, origin_check: OriginCheck, *, o
     app.is_served = lambda path: serve.pool_of_path(path) is not None
     app.serving = fast(serve.PATH, serve.handler(ctx))
     app.is_model_request = openai_routes.is_model_request(own)
-    face = openai_routes.OpenAIFace(ctx)
-    app.models = fast(openai_routes.OTHER, face.answer, openai_response, openai_routes.route_of)
+    model_requests = openai_routes.ModelRequests(ctx)
+    app.models = fast(openai_routes.OTHER, model_requests.answer, openai_response, openai_routes.route_of)
 
 
 def _own_segments(routers: Iterable[APIRouter]) -> frozenset[str]:

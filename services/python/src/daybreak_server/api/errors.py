@@ -170,7 +170,7 @@ def from_store(exc: StoreError) -> ApiError:
 
 
 def _from_sessions(exc: StoreError) -> ApiError:
-    """An error that only sessions have, or else: the store cannot be reached."""
+    """An error of the store of sessions. One without a code of its own means that the store cannot be reached."""
     match exc:
         case SessionsFullError():
             wait_s = max(1.0, exc.retry_after_s)

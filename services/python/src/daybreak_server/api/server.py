@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from daybreak.wire.sessions import MAX_FRAME_BYTES
 from daybreak_server.api.app import begin_shutdown
 from daybreak_server.api.http.gathered_writes import protocol_on
+from daybreak_server.api.http.handshake_refusals import RefusingProtocol
 
 KEEP_ALIVE_S = 75
 """How long an idle connection stays open: longer than a proxy keeps it (nginx and AWS: 60 s). If the server closed it
@@ -33,6 +34,7 @@ class ApiServer(uvicorn.Server):
                 host=host,
                 port=port,
                 http=protocol_on(),
+                ws=RefusingProtocol,
                 log_level=log_level,
                 log_config=None,  # its loggers go through the handlers of `observability.logging`
                 access_log=False,

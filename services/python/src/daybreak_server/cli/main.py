@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from daybreak_server.cli.models import models
 from daybreak_server.cli.run import Program, fail, finish, open_streams, settings_of, write_out
 from daybreak_server.cli.sessions.commands import sessions
 
@@ -18,7 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models = typer.Typer(no_args_is_help=True, help="Check model folders.", rich_markup_mode=None)
 
 Config = Annotated[
     Path | None,
@@ -326,35 +326,8 @@ def doctor(
     raise typer.Exit(1 if broken(checks) else 0)
 
 
-@models.command("verify")
-def verify_model(
-    folder: Annotated[Path, typer.Argument(help="A diffusers folder, with its model_index.json.")],
-    as_json: Json = False,
-) -> None:
-    """Check a model folder, without torch.
-
-    Takes about a second: all files must be present and complete, and Daybreak must support the classes.
-    """
-    from daybreak_server.workloads.video.spec.verify import verify
-
-    findings = verify(folder)
-    wrong = any(finding.level == "error" for finding in findings)
-    if as_json:
-        _print([{"level": finding.level, "message": finding.message} for finding in findings])
-    else:
-        _print(_findings_table([(finding.level, finding.message) for finding in findings], folder, wrong))
-    raise typer.Exit(1 if wrong else 0)
-
-
 app.add_typer(models, name="models")
 app.add_typer(sessions, name="sessions")
-
-
-def _findings_table(findings: list[tuple[str, str]], folder: Path, wrong: bool) -> str:
-    marks = {"error": "✗", "warning": "!", "info": "·"}
-    lines = [f"{marks.get(level, '·')} {level:<8} {message}" for level, message in findings]
-    lines.append(f"✗ {folder} cannot be loaded" if wrong else f"✓ {folder} can be loaded")
-    return "\n".join(lines)
 
 
 def _print(result: Any) -> None:

@@ -15,7 +15,7 @@ import typer
 from daybreak_server.domain.names import environment_variable
 
 if TYPE_CHECKING:
-    from daybreak_server.settings.tree import Settings
+    from daybreak_server.settings.tree import PoolSettings, Settings
 
 _EXTRAS = {
     "ray": "ray",
@@ -84,22 +84,35 @@ def finish(program: Program, settings: Settings, *, workloads: bool = True) -> N
 
 
 def _check_workloads(settings: Settings) -> None:
-    """Fail before anything starts if the workload of a pool cannot be found."""
-    from daybreak_server.workloads import registry
+    """Fail before anything starts if the workload of a pool, or its strategy, cannot be found."""
+    from daybreak_server.workloads import discovery
 
     problems = []
     for name, pool in settings.pools.items():
         try:
-            registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks)
-        except registry.WrongKindError as exc:
+            discovery.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks)
+        except discovery.WrongKindError as exc:
             problems.append(f"pool {name}: {exc}")
-        except registry.UnknownWorkloadError as exc:
+        except discovery.UnknownWorkloadError as exc:
             variable = environment_variable("pools", name, "workload")
             problems.append(
                 f"pool {name}: {exc}; correct {variable} (your own modules must be on PYTHONPATH)"
             )
+        problems += _problems_of_strategy(name, pool)
     if problems:
         fail(problems, code=2)
+
+
+def _problems_of_strategy(name: str, pool: PoolSettings) -> list[str]:
+    """Why the strategy of a pool of sessions cannot be used, if it cannot."""
+    from daybreak_server.batching.iterations import strategy_names
+
+    try:
+        strategy_names.find(pool.session_settings.strategy)
+    except ValueError as exc:
+        variable = environment_variable("pools", name, "sessions", "strategy")
+        return [f"pool {name}: {exc}; correct {variable} (your own modules must be on PYTHONPATH)"]
+    return []
 
 
 def write_out(text: str) -> None:

@@ -35,6 +35,7 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.names import API_APPLICATION, deployment_name
 from daybreak_server.domain.pools import WakePhase
 from daybreak_server.engines.common.error_causes import cause_of
+from daybreak_server.engines.common.start_backoff import start_backoff_s
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.entrypoints.ray_manager import ensure_manager
 from daybreak_server.observability.logging import log_from_ray_worker
@@ -51,16 +52,9 @@ _HEALTH_TIMEOUT_S = 30.0
 """The minimum. Generous, because the group finds a hung rank itself, and a busy machine is no reason to restart it."""
 _SHUTDOWN_S = 25.0
 """How long a group may take to release its task when its replicas are stopped."""
-_BACKOFF_S = (3.0, 6.0, 12.0, 24.0, 48.0)
-"""How long a rank that never loaded its model waits before it exits, by the number of such failures in a row."""
 _DEREGISTER_S = 3.0
 """How long the work thread may take to delete the record of its group. It may hang in a collective forever."""
 _EXIT_CODE = 70
-
-
-def start_backoff_s(failures: int) -> float:
-    """Seconds that a rank waits before it exits, after it has failed to load its model ``failures`` times in a row."""
-    return _BACKOFF_S[min(failures, len(_BACKOFF_S)) - 1]
 
 
 class RankReplica:

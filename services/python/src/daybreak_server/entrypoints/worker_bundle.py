@@ -39,18 +39,22 @@ _IMPORTS = (
 _DISTRIBUTIONS = ("daybreak-server", "daybreak-sdk")
 """Ours, which an editable installation does not list."""
 _UNUSED = (
-    *(
-        "__phello__",
-        "_test*",
-        "_tkinter*",
-        "config-*",
-        "dist-packages",
-        "ensurepip",
-        "idlelib",
-        "lib2to3",
-        "pydoc_data",
-    ),
-    *("site-packages", "test", "tests", "tkinter", "turtledemo", "*.a", "*.opt-?.pyc"),
+    "__phello__",
+    "_test*",
+    "_tkinter*",
+    "config-*",
+    "dist-packages",
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "pydoc_data",
+    "site-packages",
+    "test",
+    "tests",
+    "tkinter",
+    "turtledemo",
+    "*.a",
+    "*.opt-?.pyc",
 )
 """Files and folders of the standard library that no worker uses."""
 _LIBRARY = re.compile(r"^\s*(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)

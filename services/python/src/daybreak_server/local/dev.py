@@ -1,35 +1,37 @@
-"""``daybreakd dev``: the gateway and light pools in one process, beside an embedded Valkey. No Ray, no torch."""
+"""``daybreakd dev``: the gateway and light pools in one process, beside an embedded Valkey, without Ray.
+
+It imports torch only for a pool whose workload needs it: ``embed``, ``rerank`` or ``speech``.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import sys
 import threading
 import time
+from collections import Counter
 
 from daybreak_server import wiring
 from daybreak_server.domain.causes import Cause
+from daybreak_server.engines.common.start_backoff import start_backoff_s
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.entrypoints.gateway import Gateway, serve
 from daybreak_server.local.console import say
 from daybreak_server.local.embedded_valkey import with_redis
-from daybreak_server.local.instance import Instance, InstanceError, free_port, is_free
-from daybreak_server.local.supervisor import ProcessFailedError
-from daybreak_server.observability.logging import log_to_stderr
-from daybreak_server.ports.blobs import BlobError
+from daybreak_server.local.foreground import run_in_foreground
+from daybreak_server.local.instance import Instance
 from daybreak_server.settings.address_format import reachable, url_of
 from daybreak_server.settings.tree import PoolSettings, Settings
 
 _log = logging.getLogger(__name__)
 _HEAVY = frozenset({"video"})
-"""Workloads that `dev` does not run. Torch is imported only if a pool embeds or reranks."""
+"""Workloads that ``dev`` does not run."""
 _RESTART_DELAY_S = 1.0
 
 
 def light_pools(settings: Settings) -> dict[str, PoolSettings]:
-    """The pools that ``dev`` serves: all that do not need torch, and always a pool ``echo``.
+    """The pools that ``dev`` serves: all but those of heavy workloads, and always a pool ``echo``.
 
     The echo workload refuses the fault ``crash`` here: it would end the whole process.
     """
@@ -54,12 +56,16 @@ def _print_differences(settings: Settings) -> None:
 
 
 class ThreadGroups:
-    """The groups of all pools, as threads. A group that fails is replaced; its thread is abandoned."""
+    """The groups of all pools, as threads. A group that fails is replaced; its thread is abandoned.
+
+    A group that could not load its model starts again after a growing delay.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._ranks: dict[tuple[str, int], Rank] = {}
         self._queues = {name: wiring.shared_queue(settings, name) for name in settings.pools}
+        self._start_failures: Counter[tuple[str, int]] = Counter()
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -82,50 +88,39 @@ class ThreadGroups:
             return
 
         def broken(why: Cause) -> None:
-            _log.error("pool %s: a group failed and is being replaced: %s", pool, why)
+            delay_s = self._restart_delay_s(pool, number, why)
             try:
                 with contextlib.closing(self._queues[pool]()) as queue:
                     queue.report_failure(why)
             except Exception as exc:  # the pool needs a new group, whatever goes wrong here
                 _log.warning("pool %s: cannot record why the group failed: %s", pool, exc)
-            if not self._stopping.wait(_RESTART_DELAY_S):
+            if not self._stopping.wait(delay_s):
                 self._start(pool, number)
 
         rank = wiring.build_rank(self._settings, pool, on_broken=broken, queue=self._queues[pool])
         self._ranks[pool, number] = rank
         rank.start()
 
+    def _restart_delay_s(self, pool: str, number: int, why: Cause) -> float:
+        """Log that a group has failed. :returns: when the next one starts. The rank has logged the cause."""
+        if self._ranks[pool, number].loaded:
+            self._start_failures.pop((pool, number), None)
+            _log.error("pool %s: a group failed and is being replaced: %s", pool, why)
+            return _RESTART_DELAY_S
+        self._start_failures[pool, number] += 1
+        delay_s = start_backoff_s(self._start_failures[pool, number])
+        _log.warning("pool %s: its group could not start; the next attempt begins in %g s", pool, delay_s)
+        return delay_s
+
 
 def run_dev(settings: Settings) -> int:
     """Run until a signal arrives. :returns: the exit code."""
-    started = time.monotonic()
-    log_to_stderr(settings.log)
-    try:
-        instance = Instance(settings.data_dir)
-        instance.open()
-    except InstanceError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 1
-    try:
-        return _run(settings, instance, started)
-    except (InstanceError, ProcessFailedError, BlobError) as exc:
-        sys.stderr.write(f"cannot start: {exc}\n")
-        return 1
-    finally:
-        instance.close()
+    return run_in_foreground(settings, _run)
 
 
 def _run(settings: Settings, instance: Instance, started: float) -> int:
-    http = settings.http
-    if http.port and not is_free(http.port, http.host):
-        raise InstanceError(f"port {http.port} is in use: set DAYBREAK_HTTP__PORT to another port")
     _print_differences(settings)
-    settings = settings.model_copy(
-        update={
-            "pools": light_pools(settings),
-            "http": http.model_copy(update={"port": http.port or free_port(http.host)}),
-        }
-    )
+    settings = settings.model_copy(update={"pools": light_pools(settings)})
     with contextlib.ExitStack() as stack:
         settings, valkey = stack.enter_context(with_redis(settings, instance))
         pids = {"dev": os.getpid(), **valkey}

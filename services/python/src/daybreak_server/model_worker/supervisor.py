@@ -204,7 +204,7 @@ class ReplicaSupervisor:
 
 
 def is_installed(engine: EngineSettings) -> bool:
-    """Whether the program of an replica can be found."""
+    """Whether the program of an engine can be found."""
     return shutil.which(words_of(engine.command)[0]) is not None
 
 

@@ -113,7 +113,7 @@ class QuietExporter(SpanExporter):
         return True
 
 
-def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float = DELAY_S) -> SpanProcessor:
+def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float) -> SpanProcessor:
     """Sends spans to ``<endpoint>/v1/traces`` in the background, each at most ``delay_s`` after its end."""
     for name in _CHATTY:
         logging.getLogger(name).addFilter(_first_message)

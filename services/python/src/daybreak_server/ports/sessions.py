@@ -75,6 +75,9 @@ class SessionStore(Protocol):
     ) -> SessionRecord:
         """Append audio that begins at ``at``. Audio that the journal has is skipped, so calls may be repeated.
 
+        Each call counts as activity of the session, even if nothing is left to append. Only after the end of the
+        input it does not.
+
         ``end``: no more audio will follow.
 
         :raises SessionEndedError: when the session has ended.

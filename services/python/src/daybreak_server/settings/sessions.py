@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from daybreak_server.batching.iterations.rules import KNOBS, MOST, IterationRules, Strategy
+from daybreak_server.batching.iterations import strategy_names
+from daybreak_server.batching.iterations.rules import MAX_BATCH_SIZE, IterationRules
 from daybreak_server.settings.rules.numbers import Count, Duration, DurationOrNone
 from daybreak_server.settings.section import Section, checked
 
@@ -24,13 +25,14 @@ class SessionSettings(Section):
         description="How long a session lives without audio, and how long Daybreak keeps its record after its end, in "
         "seconds.",
     )
-    strategy: Strategy = Field(
-        _DEFAULTS.strategy,
+    strategy: Annotated[str, AfterValidator(strategy_names.check)] = Field(
+        str(_DEFAULTS.strategy),
         description="Which sessions share a batch: `iteration` (sessions join and leave between any two steps; a batch "
         "has one phase), `mixed` (as `iteration`, but a batch may have both phases), `request` (turns run to their end "
-        "before others begin) or `single` (one turn at a time).",
+        "before others begin), `single` (one turn at a time), the name of an installed strategy, or "
+        "`package.module:Class` for one of your own.",
     )
-    max_batch_size: Annotated[int, Field(ge=1, le=MOST)] = Field(
+    max_batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = Field(
         _DEFAULTS.max_batch_size, description="Maximum number of sessions in a batch."
     )
     max_decode_delay_ms: DurationOrNone = Field(
@@ -61,11 +63,6 @@ class SessionSettings(Section):
     max_latency_multiplier: Count = Field(
         4, description="The largest number of blocks in a turn when the group lags."
     )
-
-    @property
-    def rules(self) -> IterationRules:
-        """How batches are formed."""
-        return IterationRules.of({name: getattr(self, name) for name in KNOBS})
 
     def values(self) -> dict[str, Any]:
         """The values as JSON."""

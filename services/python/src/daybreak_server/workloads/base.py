@@ -168,6 +168,10 @@ def _no_pairs(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
     return ()
 
 
+def _no_notice(options: Mapping[str, Any]) -> str:
+    return ""
+
+
 def _unit_cost(params: Any) -> float:
     return 1.0
 
@@ -197,6 +201,9 @@ class WorkloadSpec(Generic[P]):
     pairs: Callable[[Mapping[str, Any]], Sequence[LanguagePair]] = _no_pairs
     """The language pairs of the pool's model, from the pool's options. Kind ``sessions`` only. The API refuses all
     other pairs; if there are none here, it lets the groups decide."""
+    notice: Callable[[Mapping[str, Any]], str] = _no_notice
+    """A sentence that every user of the pool's model should read, from the pool's options: what it cannot do. Clients
+    show it."""
 
     @property
     def takes_tasks(self) -> bool:

@@ -9,7 +9,7 @@ class BatchMeter(Protocol):
     """Takes the measurements, which become the metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``."""
 
     def begin(self) -> None:
-        """The workload is ready to count what may never happen: failures and refusals begin with 0."""
+        """Publish 0 failures and 0 refusals, so that these metrics exist before the first one happens."""
 
     def batch(self, items: int, seconds: float) -> None:
         """A batch of ``items`` items took ``seconds``."""

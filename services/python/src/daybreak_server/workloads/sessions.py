@@ -2,8 +2,8 @@
 
 ``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. The engine manages time, queues and
 journals. It decides which sessions share a batch (iteration by iteration), and calls
-:meth:`SessionModel.prefill` and :meth:`SessionModel.decode` from one thread. The model manages the caches of
-its sessions, in a fixed amount of memory.
+:meth:`SessionModel.prefill` and :meth:`SessionModel.decode` from one thread. Only
+``memory`` may be called from others. The model manages the caches of its sessions, in a fixed amount of memory.
 
 A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Tokens are
 greedy, and those of a batch equal those of each session alone.

@@ -15,22 +15,22 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from api_support import Api
-from model_api_support import Face
+from model_api_support import PlannedGateway
 
 
 @pytest.fixture
-def start_face(start_api: Callable[..., Api], valkey: Server) -> Callable[..., Face]:
+def start_gateway(start_api: Callable[..., Api], valkey: Server) -> Callable[..., PlannedGateway]:
     """Starts a gateway with the settings of the call. Its manager is kept from planning."""
 
-    def start(**changes: Any) -> Face:
-        face = Face(start_api(**changes), valkey.url)
-        face.plan()
-        return face
+    def start(**changes: Any) -> PlannedGateway:
+        gateway = PlannedGateway(start_api(**changes), valkey.url)
+        gateway.plan()
+        return gateway
 
     return start
 
 
 @pytest.fixture
-def face(start_face: Callable[..., Face]) -> Face:
+def gateway(start_gateway: Callable[..., PlannedGateway]) -> PlannedGateway:
     """A gateway with the usual settings."""
-    return start_face()
+    return start_gateway()

@@ -15,11 +15,11 @@ from daybreak_server.ports.registry import PlacementPlan, RegistryView
 from testkit.waiting import wait_until
 
 REMOTE = {"X-Forwarded-For": "203.0.113.9"}
-"""What makes a request one of a client elsewhere."""
+"""A header that makes a request count as one of a client on another machine."""
 
 
 def bearer(token: str) -> dict[str, Any]:
-    """The headers of a client elsewhere that sends a token."""
+    """The headers of a client on another machine that sends a token."""
     return {**REMOTE, "Authorization": f"Bearer {token}".encode()}
 
 
@@ -46,8 +46,8 @@ def heartbeat(*models: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**body, "draining": False, "models": list(models), **changes}
 
 
-class Face:
-    """A gateway, and the plan of its models, which the test writes in place of the manager."""
+class PlannedGateway:
+    """A gateway whose plan of models the test writes instead of the manager."""
 
     def __init__(self, api: Api, redis_url: str) -> None:
         self.api, self.client = api, api.client

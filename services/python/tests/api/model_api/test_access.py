@@ -22,81 +22,82 @@ def code(response):
 
 
 @pytest.mark.parametrize(("method", "path", "body"), CHANGES)
-def test_changes_from_elsewhere_need_a_token(start_face, method, path, body):
-    face = start_face(**TOKENS)
+def test_changes_from_elsewhere_need_a_token(start_gateway, method, path, body):
+    gateway = start_gateway(**TOKENS)
 
     def send(headers):
-        return face.client.request(method, path, json=body, headers=headers)
+        return gateway.client.request(method, path, json=body, headers=headers)
 
     response = send(REMOTE)
     assert code(response) == (401, "no_key")
     assert response.headers["www-authenticate"] == "Bearer"
     assert code(send({**REMOTE, "Authorization": "Basic d29ya2Vycw=="})) == (401, "no_key")
     assert code(send(bearer("wrong"))) == (403, "forbidden")
-    assert face.view().models == {}
-    assert face.view().workers == ()
+    assert gateway.view().models == {}
+    assert gateway.view().workers == ()
 
 
 @pytest.mark.parametrize("token", ["wörkers-secret", "admin-secret"])
-def test_either_token_allows_every_change(start_face, token):
-    face = start_face(**TOKENS)
+def test_either_token_allows_every_change(start_gateway, token):
+    gateway = start_gateway(**TOKENS)
     headers = bearer(token)
-    face.add_worker(headers=headers)
-    face.add_model(headers=headers)
+    gateway.add_worker(headers=headers)
+    gateway.add_model(headers=headers)
     for method, path, body in [*CHANGES[1:3], CHANGES[4]]:
-        response = face.client.request(method, path, json=body, headers=headers)
+        response = gateway.client.request(method, path, json=body, headers=headers)
         assert response.status_code in (200, 204), response.text
 
 
-def test_a_server_without_tokens_is_changed_from_its_own_machine_only(face):
+def test_a_server_without_tokens_is_changed_from_its_own_machine_only(gateway):
     for method, path, body in CHANGES:
         for headers in (REMOTE, bearer("None")):
-            response = face.client.request(method, path, json=body, headers=headers)
+            response = gateway.client.request(method, path, json=body, headers=headers)
             assert code(response) == (401, "no_key")
             assert "workers.token" in response.json()["detail"]
-    face.add_worker()
-    face.add_model()
+    gateway.add_worker()
+    gateway.add_model()
 
 
 @pytest.mark.parametrize("tokens", [TOKENS, {}])
-def test_a_worker_on_the_machine_of_the_gateway_is_refused_with_a_token_of_another_one(start_face, tokens):
-    """It would register, and answer every request with 401, because it expects its token from the gateway."""
-    face = start_face(**tokens)
+def test_a_worker_on_the_machine_of_the_gateway_is_refused_with_a_token_of_another_one(start_gateway, tokens):
+    """Otherwise it would register, and answer every request with 401, because it expects its own token from the
+    gateway."""
+    gateway = start_gateway(**tokens)
     wrong = {"Authorization": "Bearer other"}
-    response = face.client.post("/v1/workers", json=registration(), headers=wrong)
+    response = gateway.client.post("/v1/workers", json=registration(), headers=wrong)
     assert code(response) == ((403, "forbidden") if tokens else (401, "no_key"))
     assert "workers.token" in response.json()["detail"]
-    assert face.view().workers == ()
-    face.add_model(headers=wrong)  # clients of OpenAI always send a key
+    assert gateway.view().workers == ()
+    gateway.add_model(headers=wrong)  # clients of OpenAI always send a key
 
 
-def test_everyone_sees_the_models_but_only_administrators_their_sources_and_where_workers_are(start_face):
-    face = start_face(**TOKENS)
-    face.add_worker()
-    face.add_model(args={"max_model_len": 10})
+def test_everyone_sees_the_models_but_only_administrators_their_sources_and_where_workers_are(start_gateway):
+    gateway = start_gateway(**TOKENS)
+    gateway.add_worker()
+    gateway.add_model(args={"max_model_len": 10})
     failed = {"alias": "small", "state": "failed", "reason": "exit 3", "last_lines": ["a key"], "capacity": 1}
-    assert face.beat(failed).status_code == 200
-    face.wait_for("failed")
-    wait_until(lambda: face.client.get("/v1/workers").json()["workers"][0]["models"], 30, "the report")
+    assert gateway.beat(failed).status_code == 200
+    gateway.wait_for("failed")
+    wait_until(lambda: gateway.client.get("/v1/workers").json()["workers"][0]["models"], 30, "the report")
     paths = ["/v1/models", "/v1/models/small", "/v1/workers", "/workers", "/v1/workers/w1"]
-    public = {path: face.client.get(path, headers=bearer("any-key")).text for path in paths}
+    public = {path: gateway.client.get(path, headers=bearer("any-key")).text for path in paths}
     for text in public.values():
         assert not any(secret in text for secret in ("org/small", "max_model_len", "127.0.0.1", "a key"))
-    assert face.client.get("/v1/models", headers=REMOTE).json()["data"][0]["state"] == "failed"
+    assert gateway.client.get("/v1/models", headers=REMOTE).json()["data"][0]["state"] == "failed"
     for headers in ({}, bearer("admin-secret")):
-        seen = {path: face.client.get(path, headers=headers).text for path in paths}
+        seen = {path: gateway.client.get(path, headers=headers).text for path in paths}
         assert "org/small" in seen["/v1/models"]
         assert "max_model_len" in seen["/v1/models/small"]
         assert "http://127.0.0.1:7000" in seen["/v1/workers/w1"]
         assert "a key" in seen["/v1/workers"] == seen["/workers"]
 
 
-def test_the_token_of_administrators_shows_what_only_they_see_of_pools_too(start_face, start_worker):
-    face = start_face(**TOKENS)
+def test_the_token_of_administrators_shows_what_only_they_see_of_pools_too(start_gateway, start_worker):
+    gateway = start_gateway(**TOKENS)
     start_worker().register()
 
     def pids(headers):
-        groups = face.client.get("/v1/pools/echo", headers=headers).json()["groups"]
+        groups = gateway.client.get("/v1/pools/echo", headers=headers).json()["groups"]
         return groups[0].get("pids") if groups else []
 
     wait_until(lambda: pids({}), 30, "the group")

@@ -11,11 +11,11 @@ def report(alias="small", state="ready", **changes):
     return {"alias": alias, "state": state, "gpus": [0], "capacity": 4, **changes}
 
 
-def test_a_worker_registers_and_reads_what_to_run_from_the_answers_to_its_heartbeats(face):
-    assert face.add_worker() == {"heartbeat_s": 1.0, "lease_s": 10.0}
-    face.add_model(args={"max_model_len": 10}, memory_bytes=5)
-    assert face.beat().json() == {"heartbeat_s": 1.0, "models": []}
-    face.plan(("small", "w1"), ("small", "w1"), ("small", "w2"), wanted={"small": 3})
+def test_a_worker_registers_and_reads_what_to_run_from_the_answers_to_its_heartbeats(gateway):
+    assert gateway.add_worker() == {"heartbeat_s": 1.0, "lease_s": 10.0}
+    gateway.add_model(args={"max_model_len": 10}, memory_bytes=5)
+    assert gateway.beat().json() == {"heartbeat_s": 1.0, "models": []}
+    gateway.plan(("small", "w1"), ("small", "w1"), ("small", "w2"), wanted={"small": 3})
     assigned = {
         "alias": "small",
         "source": "org/small",
@@ -24,51 +24,51 @@ def test_a_worker_registers_and_reads_what_to_run_from_the_answers_to_its_heartb
         "memory_bytes": 5,
         "gpus": [0],
     }
-    assert face.beat().json()["models"] == [assigned, assigned]
-    face.beat(report(), report(requests=2))
-    shown = face.wait_for("ready")
+    assert gateway.beat().json()["models"] == [assigned, assigned]
+    gateway.beat(report(), report(requests=2))
+    shown = gateway.wait_for("ready")
     assert (shown["ready"], shown["wanted"], shown["workers"]) == (2, 3, ["w1", "w1"])
-    face.plan()
-    assert face.beat().json()["models"] == []
+    gateway.plan()
+    assert gateway.beat().json()["models"] == []
 
 
-def test_a_deleted_model_disappears_from_the_assignments_at_once(face):
-    face.add_worker()
-    face.add_model()
-    face.plan(("small", "w1"))
-    assert len(face.beat().json()["models"]) == 1
-    assert face.client.delete("/v1/models/small").status_code == 200
-    assert face.beat(report()).json()["models"] == []
-    assert face.model()["state"] == "draining"
+def test_a_deleted_model_disappears_from_the_assignments_at_once(gateway):
+    gateway.add_worker()
+    gateway.add_model()
+    gateway.plan(("small", "w1"))
+    assert len(gateway.beat().json()["models"]) == 1
+    assert gateway.client.delete("/v1/models/small").status_code == 200
+    assert gateway.beat(report()).json()["models"] == []
+    assert gateway.model()["state"] == "draining"
 
 
-def test_an_unknown_worker_registers_again(face):
-    response = face.beat()
+def test_an_unknown_worker_registers_again(gateway):
+    response = gateway.beat()
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
     assert "w1" in response.json()["detail"]
-    face.add_worker()
-    assert face.beat().status_code == 200
+    gateway.add_worker()
+    assert gateway.beat().status_code == 200
 
 
-def test_two_workers_of_one_id_are_refused_with_the_place_of_the_first(face):
-    face.add_worker()
-    problem = face.add_worker(incarnation="b", url="http://127.0.0.1:7001", status=409)
+def test_two_workers_of_one_id_are_refused_with_the_place_of_the_first(gateway):
+    gateway.add_worker()
+    problem = gateway.add_worker(incarnation="b", url="http://127.0.0.1:7001", status=409)
     assert problem["code"] == "conflict"
     assert "http://127.0.0.1:7000" in problem["detail"]
-    face.add_worker(incarnation="c")  # at the same place: the first one has gone
-    response = face.beat()
+    gateway.add_worker(incarnation="c")  # at the same place: the first one has gone
+    response = gateway.beat()
     assert (response.status_code, response.json()["code"]) == (409, "conflict")
-    assert face.beat(incarnation="c").status_code == 200
+    assert gateway.beat(incarnation="c").status_code == 200
 
 
-def test_a_worker_that_ends_is_gone_unless_another_has_taken_its_place(face):
-    face.add_worker()
-    face.add_worker(incarnation="b")
-    assert face.client.delete("/v1/workers/w1?incarnation=a").status_code == 204
-    assert len(face.view().workers) == 1
-    assert face.client.delete("/v1/workers/w1?incarnation=b").status_code == 204
-    assert face.view().workers == ()
-    problem = face.client.delete("/v1/workers/w1").json()
+def test_a_worker_that_ends_is_gone_unless_another_has_taken_its_place(gateway):
+    gateway.add_worker()
+    gateway.add_worker(incarnation="b")
+    assert gateway.client.delete("/v1/workers/w1?incarnation=a").status_code == 204
+    assert len(gateway.view().workers) == 1
+    assert gateway.client.delete("/v1/workers/w1?incarnation=b").status_code == 204
+    assert gateway.view().workers == ()
+    problem = gateway.client.delete("/v1/workers/w1").json()
     assert (problem["code"], problem["errors"][0]["field"]) == ("invalid_input", "incarnation")
 
 
@@ -80,40 +80,40 @@ def test_a_worker_that_ends_is_gone_unless_another_has_taken_its_place(face):
         ("http://169.254.169.254", "workers.allowed_networks"),
     ],
 )
-def test_the_url_of_a_worker_is_checked(face, url, says):
-    problem = face.add_worker(url=url, status=422)
+def test_the_url_of_a_worker_is_checked(gateway, url, says):
+    problem = gateway.add_worker(url=url, status=422)
     assert problem["errors"][0]["field"] == "url"
     assert says in problem["detail"]
 
 
-def test_a_name_counts_by_its_addresses(start_face):
-    face = start_face()
-    face.add_worker(url="http://localhost:7000")
-    assert face.view().workers[0].url == "http://localhost:7000"
-    face = start_face(workers={"allowed_networks": "10.0.0.0/8", "token": "secret"})
-    assert "10.0.0.0/8" in face.add_worker("w2", url="http://localhost:7000", status=422)["detail"]
+def test_a_name_counts_by_its_addresses(start_gateway):
+    gateway = start_gateway()
+    gateway.add_worker(url="http://localhost:7000")
+    assert gateway.view().workers[0].url == "http://localhost:7000"
+    gateway = start_gateway(workers={"allowed_networks": "10.0.0.0/8", "token": "secret"})
+    assert "10.0.0.0/8" in gateway.add_worker("w2", url="http://localhost:7000", status=422)["detail"]
 
 
-def test_a_name_without_an_address_is_a_temporary_error(face):
-    problem = face.add_worker(url="http://nowhere.invalid:7000", status=503)
+def test_a_name_without_an_address_is_a_temporary_error(gateway):
+    problem = gateway.add_worker(url="http://nowhere.invalid:7000", status=503)
     assert problem["code"] == "name_not_resolved"
     assert "nowhere.invalid" in problem["detail"]
 
 
-def test_a_token_allows_workers_anywhere(start_face):
-    start_face(workers={"token": "secret"}).add_worker(url="http://192.0.2.1:7000")
+def test_a_token_allows_workers_anywhere(start_gateway):
+    start_gateway(workers={"token": "secret"}).add_worker(url="http://192.0.2.1:7000")
 
 
-def test_workers_are_listed_with_their_devices_and_models(face):
-    face.add_worker("w2", gpus=[])
-    face.add_worker()
-    face.beat(report(requests=3, last_lines=[str(n) * 1000 for n in range(99)], reason="x" * 1000))
-    wait_until(lambda: len(face.client.get("/v1/workers").json()["workers"]) == 2, 30, "both workers")
-    wait_until(lambda: face.client.get("/v1/workers/w1").json()["models"], 30, "the heartbeat")
-    found = face.client.get("/v1/workers").json()
+def test_workers_are_listed_with_their_devices_and_models(gateway):
+    gateway.add_worker("w2", gpus=[])
+    gateway.add_worker()
+    gateway.beat(report(requests=3, last_lines=[str(n) * 1000 for n in range(99)], reason="x" * 1000))
+    wait_until(lambda: len(gateway.client.get("/v1/workers").json()["workers"]) == 2, 30, "both workers")
+    wait_until(lambda: gateway.client.get("/v1/workers/w1").json()["models"], 30, "the heartbeat")
+    found = gateway.client.get("/v1/workers").json()
     assert [worker["id"] for worker in found["workers"]] == ["w1", "w2"]
     assert found["manager"] == "test"
-    worker = face.client.get("/v1/workers/w1").json()
+    worker = gateway.client.get("/v1/workers/w1").json()
     assert worker == found["workers"][0]
     assert (worker["url"], worker["engines"], worker["draining"]) == (
         "http://127.0.0.1:7000",
@@ -125,24 +125,24 @@ def test_workers_are_listed_with_their_devices_and_models(face):
     assert (model["alias"], model["state"], model["gpus"], model["requests"]) == ("small", "ready", [0], 3)
     assert (len(model["last_lines"]), len(model["last_lines"][-1]), len(model["reason"])) == (30, 300, 500)
     assert model["last_lines"][-1].startswith("98")
-    response = face.client.get("/v1/workers/w9")
+    response = gateway.client.get("/v1/workers/w9")
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-def test_health_counts_workers_and_the_states_of_models(face):
+def test_health_counts_workers_and_the_states_of_models(gateway):
     def wait_for(workers, models):
         expected = {"status": "ok", "manager": "test", "workers": workers, "models": models, "pools": {}}
-        wait_until(lambda: face.client.get("/health").json() == expected, 30, f"{expected}")
+        wait_until(lambda: gateway.client.get("/health").json() == expected, 30, f"{expected}")
 
     wait_for(0, {})
-    face.add_worker()
+    gateway.add_worker()
     for alias in "abc":
-        face.add_model(alias)
-    face.beat(report("c"))
+        gateway.add_model(alias)
+    gateway.beat(report("c"))
     wait_for(1, {"registered": 2, "ready": 1})
 
 
 @pytest.mark.parametrize("field", ["id", "incarnation", "url", "engines", "gpus", "memory_bytes"])
-def test_a_registration_without_a_field_is_refused_with_its_name(face, field):
-    problem = face.add_worker(**{field: None}, status=422)
+def test_a_registration_without_a_field_is_refused_with_its_name(gateway, field):
+    problem = gateway.add_worker(**{field: None}, status=422)
     assert problem["errors"][0]["field"].split(".")[0] == field

@@ -11,7 +11,7 @@ from daybreak_server.ports.store_errors import StoreUnavailableError
 
 
 class Published:
-    """Notes what is published."""
+    """Records what is published."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, int]] = []

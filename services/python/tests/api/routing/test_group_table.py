@@ -1,4 +1,4 @@
-"""Which groups may get requests, from views of the store and what the gateway sees itself."""
+"""The table decides from the store's views and from the gateway's own observations which groups may get requests."""
 
 from __future__ import annotations
 

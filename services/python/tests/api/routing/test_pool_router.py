@@ -232,7 +232,7 @@ async def test_slots_of_a_group_whose_lease_ends_are_lost():
 
 
 async def test_a_group_that_refuses_connections_is_tried_again_after_one_pause():
-    """However many requests find it so: a later pause must not be ended by that of an earlier request."""
+    """However many requests fail to connect, the end of an earlier pause must not end a later one."""
     router = make()
     router.update(view("g-a", capacity=2))
     slots = [await router.acquire(ticket(), deadline=later()) for _ in range(2)]

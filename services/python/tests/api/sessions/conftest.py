@@ -14,12 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from api_support import Serving, make_settings
-from session_support import Speech
+from session_support import POOLS, Speech
 
 from testkit.session_memory import MemorySessions
 from testkit.valkey import Server
-
-POOLS = {"speech": {"workload": "testkit.session_workload:SPEC"}}
 
 
 @pytest.fixture

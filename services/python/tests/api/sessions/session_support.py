@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from testkit.session_memory import MemorySessions
 
 RATE = 16_000
+POOLS = {"speech": {"workload": "testkit.session_workload:SPEC"}}
 
 
 def tone(seconds: float, *, rate: int = RATE, hertz: float = 440.0, loud: float = 0.5) -> list[float]:

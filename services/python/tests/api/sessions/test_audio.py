@@ -143,6 +143,17 @@ def test_a_wav_file_that_is_cut_off_gives_what_it_has():
     assert read(data[:-2000]) == pcm16(tone(1))[:-2000]
 
 
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_a_wav_file_that_was_written_into_a_pipe_is_read_to_its_end(size):
+    """Its header does not know how long it is."""
+    audio = pcm16(tone(1))
+    data = wav(audio)
+    at = data.index(b"data") + 4
+    streamed = data[:at] + struct.pack("<I", size) + data[at + 4 :]
+    assert read(streamed) == audio
+    assert read_recording(streamed, name="a.wav").duration_s == 1
+
+
 def test_raw_samples_are_read_by_the_name_of_their_file():
     assert read(pcm16(SAMPLES), "speech.PCM") == pcm16(SAMPLES)
 
@@ -154,6 +165,9 @@ def test_raw_samples_are_read_by_the_name_of_their_file():
         (wav(b"", code=2), "a.wav", "invalid_audio", "format 2"),
         (wav(b"", rate=7999), "a.wav", "invalid_audio", "7999"),
         (wav(b"", channels=0), "a.wav", "invalid_audio", "0 channels"),
+        (wav(b""), "a.wav", "invalid_audio", "no samples"),
+        (b"\0", "a.pcm", "invalid_audio", "no samples"),
+        (b"", "a.pcm", "invalid_audio", "no samples"),
         (wav(b"")[:30], "a.wav", "invalid_audio", "cut off"),
         (wav(b"")[:20], "a.wav", "invalid_audio", "cut off"),
         (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "a.wav", "invalid_audio", "no format"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from array import array
+from collections.abc import Sequence
 
 import pytest
 from session_support import float32, noise, pcm16, tone
 
+from daybreak_server.domain.sessions import SessionRecord
 from testkit.session_memory import MemorySessions, spoken
+from testkit.waiting import wait_until
 
 PAIR = "English -> Chinese"
+FORM = "application/x-www-form-urlencoded"
 
 
 def floats(audio: bytes) -> list[float]:
@@ -96,16 +101,55 @@ def test_a_reset_opens_another_session_of_the_same_client(speech):
         ({"latency_multiplier": 0}, "latency_multiplier"),
         ({"latency_multiplier": True}, "latency_multiplier"),
         ({"colour": "red"}, "colour"),
+        ({"agent_type": "Foo"}, "agent_type: Input should be 'InfiniSST'"),
     ],
 )
 def test_init_names_the_field_that_is_wrong(speech, fields, message):
     assert message in init(speech, status=422, **fields)["detail"]
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body", "message"),
+    [
+        (FORM, b'{"session_id": "%s"}', f"Content-Type is '{FORM}', not application/json"),
+        (FORM, b' \n["%s"]', f"Content-Type is '{FORM}', not application/json"),
+        ("text/plain", b'{"session_id": "%s"}', "Content-Type is 'text/plain', not application/json"),
+        (None, b'{"session_id": "%s"}', "Content-Type is missing. Send JSON with Content-Type"),
+    ],
+)
+def test_a_body_of_another_type_is_refused_with_what_to_send(speech, content_type, body, message):
+    """curl says that a body is a form, unless it is given a type."""
+    session = init(speech)["session_id"]
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = speech.client.post("/ping", content=body.replace(b"%s", session.encode()), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert message in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("send", ["json", "data", "params"])
+def test_a_ping_counts_as_activity(speech, send):
+    session = init(speech)["session_id"]
+    before = speech.store.all()[0].touched_ms
+    wait_until(lambda: time.time_ns() // 1_000_000 > before, 10, "the next millisecond")
+    answer = speech.client.post("/ping", **{send: {"session_id": session}}).json()
+    assert (answer["success"], answer["session_id"], answer["status"]) == (True, session, "active")
+    (record,) = speech.store.all()
+    assert record.touched_ms > before
+    assert record.received == 0
+
+
+def test_a_session_that_has_ended_cannot_be_kept_alive(speech):
+    session = init(speech)["session_id"]
+    speech.client.post("/delete_session", json={"session_id": session})
+    refused = speech.client.post("/ping", json={"session_id": session})
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+
+
 def test_unknown_sessions_are_404_and_4404(speech):
     unknown = "speech_01JD0000000000000000000000"
     assert speech.client.get(f"/queue_status/{unknown}").status_code == 404
-    assert speech.client.post("/delete_session", json={"session_id": unknown}).status_code == 404
+    for path in ("/delete_session", "/ping", "/reset_translation"):
+        assert speech.client.post(path, json={"session_id": unknown}).status_code == 404
     with speech.socket(f"/wss/{unknown}") as socket:
         messages, code = socket.rest()
     assert (messages[0][:17], code) == ("ERROR: not_found:", 4404)
@@ -185,6 +229,29 @@ def test_a_session_that_waits_for_a_group_has_a_place(start_speech):
     ]
 
 
+class Passing(MemorySessions):
+    """A group takes the session, or so many others wait that it is not listed, after the gateway has read it."""
+
+    takes = False
+
+    async def sessions(self, pool: str, *, tenant: str | None = None) -> Sequence[SessionRecord]:
+        self.group = self.takes
+        return [] if tenant is None else await super().sessions(pool, tenant=tenant)
+
+
+@pytest.mark.parametrize(("takes", "shown"), [(True, ("active", False, 0)), (False, ("queued", True, 1))])
+def test_what_is_said_of_a_session_fits_together(start_speech, takes, shown):
+    """It is queued, and has a place from 1, if and only if its status is `queued`."""
+    store = Passing()
+    store.group = False
+    speech = start_speech(store=store)
+    session = init(speech)["session_id"]
+    store.takes = takes
+    status = speech.client.get(f"/queue_status/{session}").json()
+    assert (status["status"], status["queued"], status["queue_position"]) == shown
+    assert (init(speech)["queued"], init(speech)["queue_position"] > 0) == (not takes, not takes)
+
+
 def translate(speech, audio: bytes, status: int = 200, **fields):
     body = {"user_id": "u1", "language_pair": PAIR, "audio_data": floats(audio), "is_final": False, **fields}
     response = speech.client.post("/translate", json=body)
@@ -238,6 +305,22 @@ def test_load_model_says_whether_a_group_has_the_model(speech):
     assert (answer["success"], answer["pool"], answer["status"]) == (True, "speech", "zero")
     wrong = speech.client.post("/load_model", json={"gpu_id": 0, "language_pair": "en-xx"})
     assert wrong.status_code == 422
+
+
+def test_a_device_is_one_of_the_groups(start_speech):
+    workload = "testkit.session_workload:SPEC"
+    pools = {"speech": {"workload": workload, "groups": 2}, "other": {"workload": workload}}
+    speech = start_speech(pools=pools, http={"default_pools": {"sessions": "speech"}})
+
+    def load(device: int | bool, status: int) -> str:
+        response = speech.client.post("/load_model", json={"gpu_id": device, "language_pair": PAIR})
+        assert response.status_code == status, response.text
+        return response.text
+
+    load(2, 200)
+    assert "There is no device 3. Each group of the pools of sessions has one: use 0 to 2." in load(3, 422)
+    for wrong in (99, -1, True):
+        assert "gpu_id" in load(wrong, 422)
 
 
 def test_health_has_the_pools_of_sessions(speech):

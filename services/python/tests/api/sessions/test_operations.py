@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from session_support import POOLS
 from test_infinisst import init
 
 REMOTE = {"X-Forwarded-For": "203.0.113.9"}
@@ -34,6 +35,18 @@ def test_dynamic_batching_is_a_strategy(speech):
     assert configure(speech, enable_dynamic_batching=True)["configuration"]["strategy"] == "request"
 
 
+def test_a_strategy_of_ones_own_is_the_one_of_the_settings(start_speech):
+    """Over HTTP no other import path is accepted, because that would import a module."""
+    own = "alternate:Alternate"
+    speech = start_speech(pools={"speech": POOLS["speech"] | {"sessions": {"strategy": own}}})
+    for strategy in ("single", own):
+        assert configure(speech, strategy=strategy)["configuration"]["strategy"] == strategy
+    refused = configure(speech, status=422, strategy="os:PathLike")
+    assert refused["errors"][0]["message"].endswith("Use iteration, mixed, request, single, " + own + ".")
+    assert configure(speech, enable_dynamic_batching=False)["configuration"]["strategy"] == "single"
+    assert configure(speech, enable_dynamic_batching=True)["configuration"]["strategy"] == own
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -44,6 +57,7 @@ def test_dynamic_batching_is_a_strategy(speech):
         {"batch_timeout_ms": False},
         {"batch_timeout_ms": -1},
         {"strategy": "magic"},
+        {"strategy": "testkit.session_workload:pairs"},
         {"load_balance_strategy": "round_robin"},
         {"colour": "red"},
     ],

@@ -89,19 +89,26 @@ def test_the_page_sends_the_microphone_and_shows_the_text_also_through_a_lost_co
     run = run_in_chromium
     page = f"{speech.api.url.replace('127.0.0.1', 'localhost')}/speak"
     run(_COLLECT_FAILURES, page)
+
+    def content(name: str) -> str:
+        return str(run(f"return document.getElementById('{name}').textContent"))
+
+    wait_until(
+        lambda: content("notice") == "The words of this test mean nothing.", 60, "the notice of the pool"
+    )
+    languages = run("return [...document.getElementById('languages').options].map((option) => option.value)")
+    assert languages == ["German", "Chinese", "English"]
     run("document.getElementById('target').value = 'zh'; document.getElementById('start').click()")
 
     def shown() -> str:
-        return str(run("return document.getElementById('text').textContent"))
+        return content("text")
 
     wait_until(lambda: len(shown().split()) >= 2, 60, "text on the page")
     run("daybreak.live.socket.close()")
     before = len(shown().split())
     wait_until(lambda: len(shown().split()) >= before + 3, 60, "more text after the lost connection")
     run("document.getElementById('stop').click()")
-    wait_until(
-        lambda: "finished" in run("return document.getElementById('status').textContent"), 60, "the end"
-    )
+    wait_until(lambda: "finished" in content("status"), 60, "the end")
     (record,) = speech.store.all()
     assert (record.session.target, record.session.client) == ("zh", "the page /speak")
     audio = speech.store.audio(record.session.id)

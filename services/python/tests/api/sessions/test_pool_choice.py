@@ -6,6 +6,7 @@ import pytest
 
 SPEC = {"workload": "testkit.session_workload:SPEC"}
 FRENCH = {"workload": "testkit.session_workload:FRENCH"}
+WITHOUT_PAIRS = {"workload": "testkit.session_workload:WITHOUT_PAIRS"}
 
 
 @pytest.mark.parametrize("default", [None, "speech"], ids=["no default pool", "another default pool"])
@@ -47,3 +48,10 @@ def test_a_pair_of_several_pools_needs_a_name_or_a_default_pool(start_speech):
         start_speech(pools=pools, http={"default_pools": {"sessions": "two"}}).open(target="de")["pool"]
         == "two"
     )
+
+
+def test_a_workload_that_lists_no_pairs_leaves_known_languages_to_its_groups(start_speech):
+    speech = start_speech(pools={"any": WITHOUT_PAIRS})
+    opened = speech.open(source="French", target="ja")
+    assert (opened["source"], opened["target"]) == ("fr", "ja")
+    assert "'Klingon' is no known language" in speech.open(target="Klingon", status=422)["detail"]

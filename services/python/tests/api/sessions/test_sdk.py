@@ -254,6 +254,7 @@ def test_the_command_prints_a_line_for_each_sentence(speech, tmp_path):
         assert "".join(lines) == spoken(audio)
         assert len(lines) == 2
         assert b"speech_" in done.stderr
+        assert done.stderr.count(b"The words of this test mean nothing.") == 1
 
 
 def test_the_command_writes_events_as_json_and_mixes_channels(speech, tmp_path):
@@ -288,10 +289,19 @@ def test_lines_begin_without_the_space_that_separates_sentences(capsys):
     assert capsys.readouterr().out == "Red.\nGreen moves.\n"
 
 
-def test_the_command_says_that_there_was_no_text(speech):
-    done = speak(speech, "--to", "de", "--fast", "-")
-    assert (done.returncode, done.stdout) == (0, b"")
-    assert "some fifty English words" in " ".join(done.stderr.decode().split())
+def test_the_command_says_that_there_was_no_text(capsys):
+    event = {
+        "id": "1-0",
+        "session": "s",
+        "type": "ended",
+        "at": datetime.now(UTC),
+        "data": {"reason": "finished"},
+    }
+    printer = Printer(Output())
+    printer.show(SessionEvent.model_validate(event))
+    printed = capsys.readouterr()
+    assert (printed.out, printer.exit_code) == ("", 0)
+    assert "heard no words that it knows" in " ".join(printed.err.split())
 
 
 @pytest.mark.parametrize(
@@ -299,7 +309,8 @@ def test_the_command_says_that_there_was_no_text(speech):
     [
         (["--to", "French", "-"], b"\0\0", "en -> French"),
         (["--to", "de", "nothing.wav"], b"", "nothing.wav"),
-        (["--to", "de", "-"], b"RIFF\0\0\0\0WAVE", "not a WAV file"),
+        (["--to", "de", "-"], b"RIFF\0\0\0\0WAVE", "stdin: The WAV file has no samples"),
+        (["--to", "de", "-"], b"", "stdin: The recording is empty"),
         (["--to", "de", "--rate", "9", "-"], b"\0\0", "9 is no sample rate"),
     ],
 )

@@ -143,7 +143,7 @@ def test_a_session_without_audio_ends_too(real: Speech, interface: str) -> None:
 
 
 def test_audio_of_the_next_session_may_come_before_the_text_of_the_last_one(real: Speech) -> None:
-    """As vLLM's clients may send it."""
+    """vLLM's clients may send audio in this order."""
     pieces = [noise(1.1, seed=seed) for seed in (1, 2)]
     with real.socket("/v1/realtime") as socket:
         socket.send({"type": "session.update", "model": POOL, "target_language": "de"})
@@ -216,7 +216,7 @@ def batches(speech: Speech) -> Counter[tuple[str, int]]:
 
 
 def wait_for_batches(speech: Speech, fits: Any, what: str) -> None:
-    """Wait until the newest batches, at least twenty of them, are as they should be."""
+    """Wait until ``fits`` accepts the sizes of at least twenty of the newest batches."""
     before = batches(speech)
 
     def reached() -> bool:

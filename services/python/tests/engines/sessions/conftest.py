@@ -50,7 +50,7 @@ rank.stop(timeout_s=20)
 
 
 class Group:
-    """A group in a process of its own."""
+    """A group in a separate process."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.log = folder / f"group-{ulid()}.log"
@@ -182,7 +182,7 @@ def pool_of(settings: Settings, folder: Path) -> SpeechPool:
 
 
 def noise(seconds: float, *, seed: int = 1) -> bytes:
-    """Audio that no other seed has. Its length is not a whole number of blocks."""
+    """Audio that differs for each seed. Its length is not a whole number of blocks."""
     import random
 
     return random.Random(seed).randbytes(int(seconds * SAMPLE_RATE) * SAMPLE_BYTES)

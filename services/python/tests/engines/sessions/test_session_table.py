@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from daybreak_server.batching.iterations import IterationRules, Phase
 from daybreak_server.batching.iterations.lag import LagRules
-from daybreak_server.batching.iterations.rules import IterationRules
 from daybreak_server.domain.ids import AttemptToken
 from daybreak_server.domain.sessions import (
     NewSession,
@@ -50,9 +50,9 @@ class Counting:
         self.sizes: list[int] = []
         self.prefilled: list[Prefill] = []
         self.raises: set[str] = set()
-        """Sessions with which every step raises."""
+        """Each step with one of these sessions raises an error."""
         self.fails: set[str] = set()
-        """Sessions that cannot continue."""
+        """The model fails these sessions."""
         self.endless: set[str] = set()
         self.raises_together = False
 
@@ -96,20 +96,31 @@ class Counting:
 
 
 class Bench:
-    """A table with this model, and all that it has written."""
+    """A table with this model, and everything that the table has written."""
 
-    def __init__(self) -> None:
-        self.model = Counting()
+    def __init__(self, model: Any = None, rules: IterationRules | None = None) -> None:
+        self.model: Any = model or Counting()
         self.commits: list[SessionCommit] = []
-        self.table = SessionTable(self.model, rules=IterationRules(gather_size=1), write=self.commits.extend)
+        rules = rules or IterationRules(gather_size=1)
+        self.table = SessionTable(self.model, rules=rules, write=self.commits.extend)
+        self.languages = {"source": "en", "target": "de"}
 
-    def take(self, name: str, *, seconds: float = 0.0, **fields: Any) -> SessionId:
+    def take(
+        self,
+        name: str,
+        *,
+        seconds: float = 0.0,
+        audio: bytes = b"",
+        input_ended: bool = False,
+        **fields: Any,
+    ) -> SessionId:
         session = SessionId(name)
-        audio = bytes(2 * int(seconds * 16_000))
+        audio = audio or bytes(2 * int(seconds * 16_000))
         record = SessionRecord(
-            session=NewSession(id=session, pool="p", tenant="t", source="en", target="de"),
+            session=NewSession(id=session, pool="p", tenant="t", **self.languages),
             state=SessionState.ACTIVE,
             received=len(audio) // 2,
+            input_ended=input_ended,
         )
         claim = {
             "lease": SessionLease(session=session, token=AttemptToken("1.n")),
@@ -189,6 +200,23 @@ def test_sessions_share_batches(bench: Bench) -> None:
         bench.take(name, seconds=0.1)
     bench.run()
     assert bench.model.sizes == [4, 4, 4]
+
+
+def test_each_step_of_the_model_leaves_a_record(bench: Bench) -> None:
+    """Of what it did, for which sessions, and how many tokens it wrote."""
+    for name in "abc":
+        bench.take(name, seconds=0.1)
+    bench.model.fails = {"b"}
+    bench.run()
+    records = [
+        (record.number, record.phase, record.prefill, record.decode, round(record.audio_s, 6), record.tokens)
+        for record in bench.table.scheduler.trace
+    ]
+    assert records == [
+        (0, Phase.PREFILL, ("a", "b", "c"), (), 0.3, 2),
+        (1, Phase.DECODE, (), ("a", "c"), 0.0, 2),
+        (2, Phase.DECODE, (), ("a", "c"), 0.0, 0),
+    ]
 
 
 def test_a_session_that_the_model_refuses_fails_alone(bench: Bench) -> None:

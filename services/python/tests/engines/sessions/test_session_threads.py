@@ -1,4 +1,4 @@
-"""What the writer of a group does when the store refuses commits, for a while or for good."""
+"""How the writer of a group handles a store that refuses commits, for a while or permanently."""
 
 from __future__ import annotations
 

@@ -12,13 +12,14 @@ import pytest_asyncio
 from daybreak_server.domain.sessions import SessionEnd, SessionEventType
 from daybreak_server.ports.sessions import SessionsFullError
 from daybreak_server.ports.store_errors import StoreUnavailableError
+from daybreak_server.settings.tree import Settings
 from testkit.valkey import Server, start_valkey
 from tests.engines.sessions.conftest import POOL, SpeechPool, noise, pool_of, settings_of
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Server:
-    """A server of its own, which tests restart."""
+    """A separate server, which tests restart."""
     return start_valkey(tmp_path / "own-valkey")
 
 
@@ -65,7 +66,7 @@ async def test_a_silent_client_ends_and_frees_its_place(speech: Callable[..., Sp
 
 
 async def test_settings_change_while_sessions_run(speech: Callable[..., SpeechPool]) -> None:
-    """Turns of two blocks: the administrator's change reaches the group, and its sessions."""
+    """An administrator sets turns of two blocks. The change reaches the group and its sessions."""
     pool = speech(sessions={"max_latency_multiplier": 4})
     await pool.start_group()
     session = await pool.open()
@@ -76,6 +77,24 @@ async def test_settings_change_while_sessions_run(speech: Callable[..., SpeechPo
                 assert event.data["latency_multiplier"] == 2
                 break
     await pool.store.close_session(session)
+
+
+async def test_a_strategy_that_chooses_what_cannot_run_breaks_its_group_and_no_session(
+    speech: Callable[..., SpeechPool],
+) -> None:
+    """The log names the strategy. A group with another strategy continues the session."""
+    own = "testkit.wrong_strategy:Twice"
+    pool = speech(sessions={"strategy": own, "max_latency_multiplier": 1})
+    group = await pool.start_group()
+    session = await pool.open()
+    await pool.store.append_audio(session, noise(0.6), at=0, end=True)
+    assert await asyncio.to_thread(group.process.wait, 30) == 70
+    assert f"The strategy '{own}' has chosen the session '{session}'" in group.log.read_text()
+    corrected = pool.settings.model_dump_json().replace(own, "iteration")
+    pool.settings = Settings.model_validate_json(corrected)
+    await pool.start_group()
+    text, events = await pool.texts(session)
+    assert events[-1].data == {"reason": SessionEnd.FINISHED, "text": text}
 
 
 async def test_each_step_of_a_group_that_lags_is_reported_before_it_refuses(

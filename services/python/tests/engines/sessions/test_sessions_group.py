@@ -14,7 +14,7 @@ TEXT, SEGMENT = SessionEventType.TEXT, SessionEventType.SEGMENT
 
 
 async def first_texts(pool: SpeechPool, session: SessionId, count: int) -> list[SessionEvent]:
-    """Wait until a session has so many pieces of text."""
+    """Wait until a session has ``count`` pieces of text."""
     found: list[SessionEvent] = []
     async with asyncio.timeout(60):
         async for event in pool.events.follow_session(session):
@@ -29,7 +29,7 @@ async def owner(pool: SpeechPool, session: SessionId) -> str | None:
 
 
 async def full(pool: SpeechPool) -> None:
-    """Wait until all groups say that they take no new session."""
+    """Wait until all groups report that they accept no new session."""
     async with asyncio.timeout(60):
         while not all(group.measured.full for group in (await pool.store.sessions_overview(POOL)).groups):
             await asyncio.sleep(0.1)

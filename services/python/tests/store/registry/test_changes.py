@@ -103,7 +103,7 @@ async def test_a_wait_without_a_change_ends(driver: RegistryDriver) -> None:
 
 
 async def test_a_wait_delays_no_other_call(driver: RegistryDriver) -> None:
-    """Calls that block have connections of their own, also several at a time."""
+    """Each call that blocks has a separate connection, so several can wait at once."""
     version = await begin(driver)
     waiting = [
         asyncio.create_task(driver.registry.wait(after=version, timeout_s=10 * PATIENCE_S)) for _ in range(2)
@@ -119,7 +119,7 @@ async def test_a_wait_delays_no_other_call(driver: RegistryDriver) -> None:
 
 
 async def test_a_wait_at_a_frozen_server_fails_soon(server: Server) -> None:
-    """A manager that waited longer than its lease would lose it, and gateways would route by old news."""
+    """Otherwise a manager could wait longer than its lease and lose it, and gateways would route by an old view."""
     driver = RegistryDriver(server.url, timeout_s=0.5)
     try:
         version = await begin(driver)
@@ -138,7 +138,7 @@ async def test_a_wait_at_a_frozen_server_fails_soon(server: Server) -> None:
 
 
 async def test_a_registry_that_has_lost_its_data_begins_again(driver: RegistryDriver) -> None:
-    """The version is lower then. Readers that wait for a higher one look again when their wait ends."""
+    """Its version is lower than before. Readers that wait for a higher version read again when their wait times out."""
     version = await begin(driver)
     driver.client.flushall()
     driver.now += 1000

@@ -23,7 +23,7 @@ async def begin(driver: RegistryDriver) -> None:
 
 
 async def test_the_requests_of_all_gateways_are_added_up(driver: RegistryDriver) -> None:
-    """What a gateway says replaces what it said before."""
+    """A new report of a gateway replaces its earlier report."""
     await begin(driver)
     assert await demand(driver) == Demand(requests=0, idle_s=math.inf)
     await publish(driver, "g1", chat=3, other=1)
@@ -78,7 +78,8 @@ async def test_an_outage_ends_no_demand(driver: RegistryDriver) -> None:
 
 
 async def test_an_outage_makes_no_model_idle(driver: RegistryDriver) -> None:
-    """Gateways answer during it, but cannot say so. To stop all models afterwards would be a second outage."""
+    """Gateways answer requests during the outage but cannot report them. If all models stopped then, the outage would
+    last longer."""
     await begin(driver)
     await publish(driver, chat=1)
     await publish(driver)
@@ -89,7 +90,7 @@ async def test_an_outage_makes_no_model_idle(driver: RegistryDriver) -> None:
 
 
 async def test_models_that_are_gone_leave_no_trace(driver: RegistryDriver) -> None:
-    """A name that is registered again begins without the past of the old model."""
+    """If a name is registered again, the new model inherits no data of the old one."""
     await begin(driver)
     await publish(driver, chat=1, unknown=1)
     await publish(driver)

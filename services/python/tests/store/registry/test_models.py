@@ -27,7 +27,7 @@ async def test_a_model_is_kept_as_it_was_registered(driver: RegistryDriver) -> N
 
 
 async def test_an_alias_is_registered_once(driver: RegistryDriver) -> None:
-    """A client that repeats its call, because the answer was lost, succeeds. Another record does not."""
+    """A client that repeats its call after a lost answer succeeds. A different record with the alias is refused."""
     assert await driver.registry.add_model(model())
     version = await driver.version()
     assert await driver.registry.add_model(model())

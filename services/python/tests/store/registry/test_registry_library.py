@@ -1,4 +1,4 @@
-"""The registry has a function library of its own, which works beside that of the queue, or without any."""
+"""The registry has a separate function library. It works beside that of the queue, and as plain scripts."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ async def test_an_id_is_free_once_the_lease_has_ended(driver: RegistryDriver) ->
 
 
 async def test_a_registration_may_be_repeated(driver: RegistryDriver) -> None:
-    """Also with another URL, if it is the same process."""
+    """The URL may differ if it is the same process."""
     await register(driver)
     await register(driver)
     await register(driver, url="http://public:1")
@@ -145,7 +145,10 @@ async def test_a_silent_worker_is_lost_when_its_lease_ends(driver: RegistryDrive
 
 
 async def test_an_outage_ends_no_lease(driver: RegistryDriver) -> None:
-    """Of Redis, or of all gateways: nobody ticks, and no heartbeat arrives. Afterwards there is time to renew."""
+    """While Redis or all gateways are down, nothing ticks and no heartbeat arrives.
+
+    Afterwards, workers have time to renew their leases.
+    """
     await register(driver)
     await driver.pass_time(14_000)
     driver.now += 3_600_000

@@ -84,7 +84,7 @@ class Sessions:
 def take(
     work: RedisSessionWork, name: str = "g1", *, room: int = 8, intake: Intake = Intake.ALL
 ) -> list[SessionClaim]:
-    """Claim what waits."""
+    """Claim the sessions that wait."""
     return list(work.claim_sessions(GroupId(name), room=room, wait_s=0, intake=lambda: intake))
 
 
@@ -104,5 +104,5 @@ async def sessions(server: Server, driver: Driver) -> AsyncIterator[Sessions]:
 
 
 def pcm(*samples: int) -> bytes:
-    """These samples as audio."""
+    """Audio with these samples."""
     return b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples)

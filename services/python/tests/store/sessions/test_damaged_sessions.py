@@ -1,4 +1,4 @@
-"""A session whose keys hold something else than they should ends with a reason, and harms no other session."""
+"""A session with damaged keys ends with a reason, and affects no other session."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ KEYS = ("session_text", "session_history", "session_turns", "session_audio")
 
 
 def damage(sessions: Sessions, session: SessionId, name: str) -> None:
-    """Put a set where something else belongs."""
+    """Replace a key of the session by a set, which is the wrong type."""
     key = sessions.driver.keys.of(name, session)
     sessions.driver.client.delete(key)
     sessions.driver.client.sadd(key, "x")
 
 
 async def failed(sessions: Sessions, session: SessionId) -> None:
-    """The session has ended, its client knows why, and nothing of it is left but its record and its events."""
+    """Assert that the session has ended with a reason, and that only its record and its events are left."""
     record = await sessions.get(session)
     assert (record.state, record.end) == (SessionState.ENDED, SessionEnd.FAILED)
     assert record.error is not None
@@ -83,7 +83,7 @@ async def test_audio_that_cannot_be_read_is_reported_to_its_group(sessions: Sess
 
 
 async def test_time_goes_on_when_a_record_is_gone(sessions: Sessions) -> None:
-    """An administrator, or a policy of eviction, has deleted it."""
+    """An administrator or an eviction policy may have deleted it."""
     sessions.limit(timeout_s=10)
     gone, other = await sessions.open(), await sessions.open()
     group = sessions.group(lease_s=2)
@@ -112,7 +112,7 @@ async def test_a_group_that_leaves_gives_up_the_others(sessions: Sessions) -> No
 
 
 async def test_a_refused_permission_ends_no_session(sessions: Sessions) -> None:
-    """An administrator will correct it; the group tries again."""
+    """The group retries until an administrator has corrected the permission."""
     session, client = await sessions.open(), sessions.driver.client
     (claim,) = take(sessions.group())
     client.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "&*", "+@all", "-append")

@@ -1,4 +1,4 @@
-"""A session that kills every group that works on it fails, before it has killed all of them again and again."""
+"""A session that kills each group that works on it fails after a few groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.store.sessions.conftest import Sessions, pcm, take
 
 
 async def lose(sessions: Sessions, times: int, *, turn: bool = False) -> None:
-    """Let groups take what waits, and die; with ``turn``, after a complete turn."""
+    """Let groups claim the waiting sessions and die. With ``turn``, they die after a complete turn."""
     for _ in range(times):
         group = sessions.group(lease_s=2)
         claims = take(group)

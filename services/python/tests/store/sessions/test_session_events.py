@@ -18,7 +18,7 @@ from tests.store.sessions.test_sessions import says
 
 
 async def read(events: AsyncIterator[SessionEvent], until: str) -> list[str]:
-    """What the events say, up to one of the type ``until``."""
+    """Read the events up to one of the type ``until``. :returns: their data in words."""
     texts = []
     async for event in events:
         texts.append(event.data.get("text", event.type.value))

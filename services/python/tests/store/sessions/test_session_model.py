@@ -116,7 +116,7 @@ class SessionMachine(RuleBasedStateMachine):
         else:
             new = samples[(received - at) * 2 :] if not model.input_ended else b""
             record = self.do(call)
-            if new or (end and not model.input_ended):
+            if not model.input_ended:
                 model.idle_at = self.driver.now + TIMEOUT_S * 1000
             model.audio += new
             model.input_ended |= end

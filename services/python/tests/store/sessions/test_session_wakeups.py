@@ -10,7 +10,7 @@ from tests.store.sessions.conftest import Sessions, pcm, take
 async def test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgotten(
     sessions: Sessions,
 ) -> None:
-    """The group has claimed it, and reads audio of another one before it asks for that of both."""
+    """The group has claimed the session, and reads the audio of another session before it reads the audio of both."""
     known, new = await sessions.open(), await sessions.open()
     group = sessions.group()
     claims = {claim.lease.session: claim.lease for claim in take(group)}
@@ -24,7 +24,7 @@ async def test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgo
 async def test_a_look_at_all_sessions_forgets_no_announcement(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The audio of a session is announced, and all sessions are read, before the group asks for this session."""
+    """The audio of a session is announced, and all sessions are read, before the group reads the audio of this one."""
     monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.LOOK_S", 3600.0)
     group = sessions.group()
     await sessions.open()

@@ -73,7 +73,7 @@ def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
 
 
 def test_answers_count_within_the_window_and_rare_requests_do_not() -> None:
-    """Each caller has answers, and the outlier's caller has some too, which no figure contains."""
+    """Each caller gets answers. So does the caller that sends outliers, whose answers are in no figure."""
     seen: list[bytes] = []
 
     def good(body: bytes) -> bytes:
@@ -124,7 +124,7 @@ def test_a_server_that_does_not_answer_vectors_ends_the_run(body: bytes | None) 
 
 
 def test_vectors_are_read_from_base64_and_from_numbers() -> None:
-    """What the apps of the peers answer is what the client reads."""
+    """The client reads both formats in which peers answer."""
     import json
 
     for as_base64 in (True, False):
@@ -230,7 +230,10 @@ def test_a_peer_answers_the_vectors_of_the_model(contender: Contender) -> None:
 
 
 def test_the_time_of_request_threads_is_divided() -> None:
-    """What was timed apart is taken out of their time, and the rest is the passing between threads."""
+    """Work that was timed separately is subtracted from their time.
+
+    The rest is the time to pass requests between threads.
+    """
     used = {"group: model": 4.0, profile.REQUESTS: 0.6}
     alone = {profile.TOKENISING: 0.02, profile.JSON_PARTS: 0.08}
     parts = profile.split(used, alone)
@@ -250,7 +253,7 @@ def test_the_profile_names_the_parts_with_their_shares() -> None:
 
 
 def test_reading_and_writing_a_request_takes_time() -> None:
-    """The code of the workload runs, for each text."""
+    """The measurement runs the code of the workload for each text."""
     assert profile.json_ms(texts("short")[:20]) > 0
 
 

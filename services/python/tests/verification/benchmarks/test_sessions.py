@@ -44,7 +44,7 @@ def test_the_lag_of_a_lone_user_is_the_cost_of_a_turn() -> None:
 
 @pytest.mark.parametrize("strategy", Strategy)
 def test_every_turn_is_computed_once_and_in_order(strategy: Strategy) -> None:
-    """Whatever the strategy: only the order of users differs."""
+    """This holds for every strategy. Only the order of users differs."""
     load = Load(users=7, for_s=30.0, turn_s=1.0, most_tokens=4)
     run = Run(load, TINY_SPEECH, IterationRules(strategy=strategy), keep_records=True)
     outcome = run.run()
@@ -57,7 +57,7 @@ def test_every_turn_is_computed_once_and_in_order(strategy: Strategy) -> None:
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
-    """Another one gives other speech."""
+    """Another seed gives other speech."""
 
     def lags(seed: int) -> list[tuple[float, float]]:
         return Run(Load(users=20, for_s=5.0, seed=seed), TINY_SPEECH, IterationRules()).run().lags
@@ -66,7 +66,8 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 
 def test_an_overloaded_device_is_noticed() -> None:
-    """Also if the lag has not reached the limit at the end of the run: it grows."""
+    """The device counts as overloaded because the lag grows, even if it has not reached the limit at the end of the
+    run."""
     load = Load(users=6, for_s=120.0, turn_s=1.0, most_tokens=3)  # 6 turns of 175 ms a second
     slightly = Run(load, ROUND, IterationRules(strategy=Strategy.SINGLE)).run()
     assert slightly.grows
@@ -77,7 +78,7 @@ def test_an_overloaded_device_is_noticed() -> None:
 
 
 def test_the_search_finds_the_largest_number_of_users() -> None:
-    """To within a hundredth."""
+    """The result is exact to a hundredth."""
 
     def limited(most: int) -> int:
         def simulate(users: int) -> Outcome:
@@ -94,7 +95,7 @@ def test_the_search_finds_the_largest_number_of_users() -> None:
 
 
 def test_gathering_sustains_more_than_one_turn_at_a_time() -> None:
-    """Twice as many sessions at least: it is why batches are formed by iterations."""
+    """Batches by iterations sustain at least twice as many sessions, which is why they exist."""
     (scene, *_) = SCENES
     single = scene.run(67 * 2, ALL[0].rules[0], for_s=24.0, seed=1)
     gathers = scene.run(67 * 2, IterationRules(), for_s=24.0, seed=1)
@@ -103,7 +104,7 @@ def test_gathering_sustains_more_than_one_turn_at_a_time() -> None:
 
 
 def test_a_quick_run_leaves_rows_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a row for each strategy and scene, and more in the file."""
+    """The table has a row for each strategy and scene, and the file has more rows."""
     monkeypatch.setattr(program, "SCENES", SCENES[1:])
     monkeypatch.setattr(program, "QUICK_S", 6.0)
     assert program.main(["simulated", "second", "--quick", "--out", str(tmp_path)]) == 0
@@ -115,7 +116,7 @@ def test_a_quick_run_leaves_rows_and_pictures(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_picture_has_a_box_for_each_step_of_each_session(tmp_path: Path) -> None:
-    """Within its second."""
+    """Only steps within the second that is drawn have a box."""
     run = Run(Load(users=4, for_s=4.0, turn_s=1.0), ROUND, IterationRules(), keep_records=True)
     records = run.run().records
     ready = dict(enumerate(run.ready))
@@ -136,7 +137,7 @@ def test_the_picture_has_a_box_for_each_step_of_each_session(tmp_path: Path) -> 
 
 
 def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the names of those that exist."""
+    """The message lists the parts that exist."""
     with pytest.raises(SystemExit):
         program.main(["nothing"])
     assert "simulated, second" in capsys.readouterr().err

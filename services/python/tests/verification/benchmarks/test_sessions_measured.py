@@ -29,7 +29,7 @@ FINE = Steps(factor=1.5, until=1.0)
 
 
 def lagging(lag_s: float, *, tokens: int = 0) -> Outcome:
-    """A run all of whose turns were equally late."""
+    """A run in which all turns are equally late."""
     return Outcome(for_s=3.0, lags=[(at / 10, lag_s) for at in range(30)], tokens=tokens)
 
 
@@ -64,7 +64,7 @@ def references(model: Speech) -> References:
 def test_every_strategy_writes_the_text_of_sessions_alone(
     model: Speech, references: References, strategy: Strategy
 ) -> None:
-    """And each turn is counted once, with a lag."""
+    """Each turn is counted once, with its lag."""
     users = speakers(8, for_s=1.0, turn_s=TURN_S)
     run = PacedRun(model, IterationRules(strategy=strategy), users, for_s=1.0, limit_s=30.0)
     outcome = run.run()
@@ -109,7 +109,7 @@ def test_turns_that_did_not_end_count_as_late() -> None:
 
 @pytest.mark.parametrize("most", [0, 1, 5, 8, 9, 73, 100, 500])
 def test_the_search_finds_the_largest_number_of_users(most: int) -> None:
-    """From above and from below, and no number twice."""
+    """The search may begin above or below the result, and tries no number twice."""
     runs: list[int] = []
 
     def run(users: int) -> Outcome:
@@ -138,7 +138,7 @@ def test_the_search_stops_when_it_is_fine_enough() -> None:
     assert sessions <= 73 < next_one
 
 
-def test_a_number_that_is_sustained_by_chance_above_one_that_is_not_does_not_count() -> None:
+def test_a_number_sustained_by_chance_does_not_count_if_a_smaller_one_was_not() -> None:
     tried = [(4, lagging(1.0)), (6, lagging(9.0)), (9, lagging(1.0))]
     assert search.most(tried, limit_s=2.0)[0] == 4
 
@@ -153,7 +153,7 @@ def test_throughput_at_a_lag_is_interpolated() -> None:
 
 
 def test_a_short_run_leaves_rows_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulation and the picture of one second are other parts."""
+    """It leaves no files of the other two parts."""
     monkeypatch.setattr(
         measure, "QUICK", measure.Plan(for_s=1.0, rounds=1, steps=Steps(factor=9.0, until=9.0))
     )

@@ -1,7 +1,7 @@
 """The checker of serving pools passes every history that keeps the promises, and finds each broken one.
 
-A *plot* is what happens to one request: the lines that clients, groups and the cluster write about it. Good plots may
-be combined at will. A bad plot breaks one promise, and the checker must name its request, whatever happens around it.
+A *script* writes the history of one request: the lines of clients, groups and the cluster. Good scripts may be combined
+at will. A bad script breaks one promise, and the checker must name its request, whatever happens around it.
 """
 
 from __future__ import annotations
@@ -12,81 +12,81 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testkit.serving_tale import WISH, Plot, Tale, history_of
+from testkit.serving_history import WISH, RequestHistory, Script, history_of
 from verification.faults.serving.checker import MAX_TRIES, check
 
 
-def plain(tale: Tale) -> None:
-    tale.whole_run()
-    tale.answered()
+def plain(history: RequestHistory) -> None:
+    history.whole_run()
+    history.answered()
 
 
-def cut_by_the_death_of_its_group(tale: Tale) -> None:
-    tale.run("begin")
-    tale.killed()
-    tale.sent("cut", size=50)
+def cut_by_the_death_of_its_group(history: RequestHistory) -> None:
+    history.run("begin")
+    history.killed()
+    history.sent("cut", size=50)
 
 
-def cut_by_the_death_of_its_gateway(tale: Tale) -> None:
-    tale.run("begin")
-    tale.killed("gateway")
-    tale.sent("cut", size=70)
-    tale.run("stop")
+def cut_by_the_death_of_its_gateway(history: RequestHistory) -> None:
+    history.run("begin")
+    history.killed("gateway")
+    history.sent("cut", size=70)
+    history.run("stop")
 
 
-def cut_in_the_middle_of_the_head(tale: Tale) -> None:
-    tale.run("begin")
-    tale.killed("gateway")
-    tale.sent("cut", first=tale.now)
+def cut_in_the_middle_of_the_head(history: RequestHistory) -> None:
+    history.run("begin")
+    history.killed("gateway")
+    history.sent("cut", first=history.now)
 
 
-def run_again_after_the_death_of_a_follower(tale: Tale) -> None:
-    for pid in (tale.pid + 1, tale.pid + 2):
-        tale.line("component", "started", name=f"online-{tale.number}", pid=pid)
-    tale.run("begin", pid=tale.pid + 1)
-    tale.line("fault", "kill-follower", name=f"online-{tale.number}.1", pid=tale.pid + 2)
-    tale.whole_run()
-    tale.answered()
+def run_again_after_the_death_of_a_follower(history: RequestHistory) -> None:
+    for pid in (history.pid + 1, history.pid + 2):
+        history.line("component", "started", name=f"online-{history.number}", pid=pid)
+    history.run("begin", pid=history.pid + 1)
+    history.line("fault", "kill-follower", name=f"online-{history.number}.1", pid=history.pid + 2)
+    history.whole_run()
+    history.answered()
 
 
-def run_again_after_a_death(tale: Tale) -> None:
-    tale.run("begin", pid=tale.pid + 1)
-    tale.killed(pid=tale.pid + 1)
-    tale.whole_run()
-    tale.answered()
+def run_again_after_a_death(history: RequestHistory) -> None:
+    history.run("begin", pid=history.pid + 1)
+    history.killed(pid=history.pid + 1)
+    history.whole_run()
+    history.answered()
 
 
-def cut_by_the_death_of_its_engine(tale: Tale) -> None:
-    tale.run("begin")
-    tale.killed("engine")
-    tale.sent("cut", size=50)
+def cut_by_the_death_of_its_engine(history: RequestHistory) -> None:
+    history.run("begin")
+    history.killed("engine")
+    history.sent("cut", size=50)
 
 
-def run_again_after_the_death_of_a_worker(tale: Tale) -> None:
-    for pid in (tale.pid + 1, tale.pid + 2):
-        tale.line("component", "started", name=f"worker-{tale.number}", pid=pid)
-    tale.run("begin", pid=tale.pid + 1)
-    tale.killed("worker", pid=tale.pid + 2)
-    tale.whole_run()
-    tale.answered()
+def run_again_after_the_death_of_a_worker(history: RequestHistory) -> None:
+    for pid in (history.pid + 1, history.pid + 2):
+        history.line("component", "started", name=f"worker-{history.number}", pid=pid)
+    history.run("begin", pid=history.pid + 1)
+    history.killed("worker", pid=history.pid + 2)
+    history.whole_run()
+    history.answered()
 
 
-def sent_again_after_the_death_of_a_gateway(tale: Tale) -> None:
-    tale.run("begin", pid=tale.pid + 1)
-    tale.killed("gateway")
-    tale.sent("broken")
-    tale.whole_run(send=2)
-    tale.answered(send=2, gateway="gateway-other")
+def sent_again_after_the_death_of_a_gateway(history: RequestHistory) -> None:
+    history.run("begin", pid=history.pid + 1)
+    history.killed("gateway")
+    history.sent("broken")
+    history.whole_run(send=2)
+    history.answered(send=2, gateway="gateway-other")
 
 
-def sent_again_after_a_gateway_said_that_it_closes(tale: Tale) -> None:
-    tale.line("fault", "preempt-gateway", name=f"gateway-{tale.number}", pid=tale.pid)
-    tale.sent("closing", first=tale.now, status=503)
-    tale.whole_run(send=2)
-    tale.answered(send=2)
+def sent_again_after_a_gateway_said_that_it_closes(history: RequestHistory) -> None:
+    history.line("fault", "preempt-gateway", name=f"gateway-{history.number}", pid=history.pid)
+    history.sent("closing", first=history.now, status=503)
+    history.whole_run(send=2)
+    history.answered(send=2)
 
 
-GOOD: list[Plot] = [
+GOOD: list[Script] = [
     plain,
     cut_by_the_death_of_its_group,
     cut_by_the_death_of_its_gateway,
@@ -100,140 +100,140 @@ GOOD: list[Plot] = [
 ]
 
 
-def never_sent(tale: Tale) -> None:
+def never_sent(history: RequestHistory) -> None:
     pass
 
 
-def error_of_the_gateway(tale: Tale) -> None:
-    tale.run("begin")
-    tale.killed()
-    tale.sent("complete", size=10, status=502, pid=0)
+def error_of_the_gateway(history: RequestHistory) -> None:
+    history.run("begin")
+    history.killed()
+    history.sent("complete", size=10, status=502, pid=0)
 
 
-def not_ready_although_time_is_left(tale: Tale) -> None:
-    tale.sent("complete", size=10, status=503, pid=0)
+def not_ready_although_time_is_left(history: RequestHistory) -> None:
+    history.sent("complete", size=10, status=503, pid=0)
 
 
-def broken_to_the_end(tale: Tale) -> None:
-    tale.killed("gateway")
-    tale.sent("broken")
+def broken_to_the_end(history: RequestHistory) -> None:
+    history.killed("gateway")
+    history.sent("broken")
 
 
-def too_late(tale: Tale) -> None:
-    tale.whole_run()
-    tale.now += 31
-    tale.answered()
+def too_late(history: RequestHistory) -> None:
+    history.whole_run()
+    history.now += 31
+    history.answered()
 
 
-def cut_although_nothing_died(tale: Tale) -> None:
-    tale.whole_run()
-    tale.sent("cut", size=50)
+def cut_although_nothing_died(history: RequestHistory) -> None:
+    history.whole_run()
+    history.sent("cut", size=50)
 
 
-def cut_long_before_its_group_died(tale: Tale) -> None:
-    tale.run("begin")
-    tale.sent("cut", size=50)
-    tale.now += 10
-    tale.killed()
+def cut_long_before_its_group_died(history: RequestHistory) -> None:
+    history.run("begin")
+    history.sent("cut", size=50)
+    history.now += 10
+    history.killed()
 
 
-def run_again_after_the_death_of_a_stranger(tale: Tale) -> None:
-    tale.line("component", "started", name=f"online-{tale.number}", pid=tale.pid + 1)
-    tale.line("component", "started", name=f"online-{tale.number}x", pid=tale.pid + 2)
-    tale.run("begin", pid=tale.pid + 1)
-    tale.line("fault", "kill-follower", name=f"online-{tale.number}x.1", pid=tale.pid + 2)
-    tale.whole_run()
-    tale.answered()
+def run_again_after_the_death_of_a_stranger(history: RequestHistory) -> None:
+    history.line("component", "started", name=f"online-{history.number}", pid=history.pid + 1)
+    history.line("component", "started", name=f"online-{history.number}x", pid=history.pid + 2)
+    history.run("begin", pid=history.pid + 1)
+    history.line("fault", "kill-follower", name=f"online-{history.number}x.1", pid=history.pid + 2)
+    history.whole_run()
+    history.answered()
 
 
-def cut_by_the_death_of_another_worker(tale: Tale) -> None:
-    tale.line("component", "started", name=f"worker-{tale.number}", pid=tale.pid)
-    tale.line("component", "started", name=f"worker-{tale.number}x", pid=tale.pid + 1)
-    tale.run("begin")
-    tale.killed("worker", pid=tale.pid + 1)
-    tale.sent("cut", size=50)
+def cut_by_the_death_of_another_worker(history: RequestHistory) -> None:
+    history.line("component", "started", name=f"worker-{history.number}", pid=history.pid)
+    history.line("component", "started", name=f"worker-{history.number}x", pid=history.pid + 1)
+    history.run("begin")
+    history.killed("worker", pid=history.pid + 1)
+    history.sent("cut", size=50)
 
 
-def cut_although_its_worker_was_only_stopped(tale: Tale) -> None:
-    tale.line("component", "started", name=f"worker-{tale.number}", pid=tale.pid)
-    tale.line("component", "started", name=f"worker-{tale.number}", pid=tale.pid + 1)
-    tale.run("begin")
-    tale.line("fault", "preempt-worker", name=f"worker-{tale.number}", pid=tale.pid + 1)
-    tale.sent("cut", size=50)
+def cut_although_its_worker_was_only_stopped(history: RequestHistory) -> None:
+    history.line("component", "started", name=f"worker-{history.number}", pid=history.pid)
+    history.line("component", "started", name=f"worker-{history.number}", pid=history.pid + 1)
+    history.run("begin")
+    history.line("fault", "preempt-worker", name=f"worker-{history.number}", pid=history.pid + 1)
+    history.sent("cut", size=50)
 
 
-def cut_by_the_death_of_another_group(tale: Tale) -> None:
-    tale.run("begin")
-    tale.killed(pid=tale.pid + 1)
-    tale.sent("cut", size=50)
+def cut_by_the_death_of_another_group(history: RequestHistory) -> None:
+    history.run("begin")
+    history.killed(pid=history.pid + 1)
+    history.sent("cut", size=50)
 
 
-def broken_although_no_gateway_died(tale: Tale) -> None:
-    tale.sent("broken")
-    tale.whole_run(send=2)
-    tale.answered(send=2)
+def broken_although_no_gateway_died(history: RequestHistory) -> None:
+    history.sent("broken")
+    history.whole_run(send=2)
+    history.answered(send=2)
 
 
-def complete_but_short(tale: Tale) -> None:
-    tale.run("begin")
-    tale.killed()
-    tale.sent("complete", size=100)
+def complete_but_short(history: RequestHistory) -> None:
+    history.run("begin")
+    history.killed()
+    history.sent("complete", size=100)
 
 
-def the_answer_of_another_request(tale: Tale) -> None:
-    tale.whole_run()
-    tale.answered(crc=zlib.crc32(WISH.answer(tale.number + 1)))
+def the_answer_of_another_request(history: RequestHistory) -> None:
+    history.whole_run()
+    history.answered(crc=zlib.crc32(WISH.answer(history.number + 1)))
 
 
-def cut_with_wrong_bytes(tale: Tale) -> None:
-    tale.run("begin")
-    tale.killed()
-    tale.sent("cut", size=50, crc=1)
+def cut_with_wrong_bytes(history: RequestHistory) -> None:
+    history.run("begin")
+    history.killed()
+    history.sent("cut", size=50, crc=1)
 
 
-def run_on_another_group_after_the_first_byte(tale: Tale) -> None:
-    tale.run("begin")
-    tale.killed()
-    tale.whole_run(pid=tale.pid + 1)
-    tale.sent("cut", size=50, first=tale.now - 0.5)
+def run_on_another_group_after_the_first_byte(history: RequestHistory) -> None:
+    history.run("begin")
+    history.killed()
+    history.whole_run(pid=history.pid + 1)
+    history.sent("cut", size=50, first=history.now - 0.5)
 
 
-def sent_again_after_the_first_byte(tale: Tale) -> None:
-    cut_by_the_death_of_its_group(tale)
-    tale.whole_run(send=2, pid=tale.pid + 1)
-    tale.answered(send=2, pid=tale.pid + 1)
+def sent_again_after_the_first_byte(history: RequestHistory) -> None:
+    cut_by_the_death_of_its_group(history)
+    history.whole_run(send=2, pid=history.pid + 1)
+    history.answered(send=2, pid=history.pid + 1)
 
 
-def taken_from_a_group_that_lives(tale: Tale) -> None:
-    tale.whole_run(pid=tale.pid + 1)
-    tale.whole_run()
-    tale.answered()
+def taken_from_a_group_that_lives(history: RequestHistory) -> None:
+    history.whole_run(pid=history.pid + 1)
+    history.whole_run()
+    history.answered()
 
 
-def run_twice_on_a_group_that_lives(tale: Tale) -> None:
-    tale.whole_run()
-    tale.whole_run()
-    tale.answered()
+def run_twice_on_a_group_that_lives(history: RequestHistory) -> None:
+    history.whole_run()
+    history.whole_run()
+    history.answered()
 
 
-def broke_too_many_groups(tale: Tale) -> None:
-    for pid in range(tale.pid + 1, tale.pid + 1 + MAX_TRIES):
-        tale.run("begin", pid=pid)
-        tale.killed(pid=pid)
-    tale.whole_run()
-    tale.answered()
+def broke_too_many_groups(history: RequestHistory) -> None:
+    for pid in range(history.pid + 1, history.pid + 1 + MAX_TRIES):
+        history.run("begin", pid=pid)
+        history.killed(pid=pid)
+    history.whole_run()
+    history.answered()
 
 
-def answered_by_nobody(tale: Tale) -> None:
-    tale.answered()
+def answered_by_nobody(history: RequestHistory) -> None:
+    history.answered()
 
 
-def answered_without_an_end(tale: Tale) -> None:
-    tale.run("begin")
-    tale.answered()
+def answered_without_an_end(history: RequestHistory) -> None:
+    history.run("begin")
+    history.answered()
 
 
-BAD: dict[Plot, str] = {
+BAD: dict[Script, str] = {
     never_sent: "failed",
     error_of_the_gateway: "failed",
     not_ready_although_time_is_left: "failed",
@@ -259,18 +259,18 @@ BAD: dict[Plot, str] = {
 }
 
 
-plots = st.lists(st.tuples(st.sampled_from(GOOD), st.floats(0, 5)), max_size=12)
+scripts = st.lists(st.tuples(st.sampled_from(GOOD), st.floats(0, 5)), max_size=12)
 
 
-@given(plots)
-def test_whatever_keeps_the_promises_passes(good: list[tuple[Plot, float]]) -> None:
+@given(scripts)
+def test_whatever_keeps_the_promises_passes(good: list[tuple[Script, float]]) -> None:
     verdict = check(history_of(good))
     assert verdict.ok, verdict.text()
 
 
-@given(plots, st.sampled_from(list(BAD)), st.floats(0, 5), st.integers(0, 12))
+@given(scripts, st.sampled_from(list(BAD)), st.floats(0, 5), st.integers(0, 12))
 def test_every_broken_promise_is_found(
-    good: list[tuple[Plot, float]], bad: Plot, began: float, place: int
+    good: list[tuple[Script, float]], bad: Script, began: float, place: int
 ) -> None:
     mixed = [*good[:place], (bad, began), *good[place:]]
     number = mixed.index((bad, began)) + 1
@@ -280,7 +280,7 @@ def test_every_broken_promise_is_found(
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_each_broken_promise_is_found_alone(bad: Plot) -> None:
+def test_each_broken_promise_is_found_alone(bad: Script) -> None:
     kinds = {found.kind for found in check(history_of([(bad, 0.0)])).violations}
     assert BAD[bad] in kinds
 
@@ -301,14 +301,14 @@ def test_a_run_that_belongs_to_no_request_is_found() -> None:
 def test_a_gateway_that_restarts_slowly_explains_refused_connections_until_it_answers(
     answers: bool, kinds: list[str]
 ) -> None:
-    def refused(tale: Tale) -> None:
-        tale.killed("gateway")
-        tale.now += 20
-        tale.sent("broken", gateway="gateway-1")
-        tale.whole_run(send=2)
-        tale.answered(send=2, gateway="gateway-2")
+    def refused(history: RequestHistory) -> None:
+        history.killed("gateway")
+        history.now += 20
+        history.sent("broken", gateway="gateway-1")
+        history.whole_run(send=2)
+        history.answered(send=2, gateway="gateway-2")
 
-    other: Plot = lambda tale: (tale.whole_run(), tale.answered(gateway="gateway-1"))  # noqa: E731
+    other: Script = lambda history: (history.whole_run(), history.answered(gateway="gateway-1"))  # noqa: E731
     history = history_of([(refused, 0.0), (other if answers else plain, 15.0)])
     assert [found.kind for found in check(history).violations] == kinds
 
@@ -323,12 +323,12 @@ def test_an_engine_that_outlives_its_worker_is_found() -> None:
 def test_a_living_group_that_gets_no_more_requests_is_found(silent_after: int, kinds: list[str]) -> None:
     """Two groups take turns in 80 requests, until one of them gets no more."""
 
-    def on(pid: int) -> Plot:
-        def plot(tale: Tale) -> None:
-            tale.whole_run(pid=pid)
-            tale.answered(pid=pid)
+    def on(pid: int) -> Script:
+        def script(history: RequestHistory) -> None:
+            history.whole_run(pid=pid)
+            history.answered(pid=pid)
 
-        return plot
+        return script
 
     pids = [1 + number % 2 if number < silent_after else 1 for number in range(80)]
     lines = history_of([(on(pid), float(number)) for number, pid in enumerate(pids)])

@@ -32,7 +32,7 @@ class Effort:
     rounds: int
     seconds: float
     tuned_s: float
-    """Of each setting and kind; 0: the first setting of each server runs."""
+    """Seconds for each setting and kind of text. With 0, each server runs with its first setting."""
     outlier_s: float
     clients: Sequence[int] = (1, 8, 32, 64)
     kinds: Sequence[str] = tuple(KINDS)
@@ -44,7 +44,7 @@ QUICK = Effort(rounds=1, seconds=0.8, tuned_s=0.0, outlier_s=1.5, clients=(1, 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One turn of one server. ``cpu_ms``: of all of its processes, for each answer."""
+    """One turn of one server. ``cpu_ms`` is the CPU time of all of its processes for each answer."""
 
     rate: float
     p50_ms: float
@@ -61,19 +61,19 @@ class Figures:
     turns: dict[tuple[str, int, str], list[Turn]] = field(default_factory=dict)
     """The rounds by kind, number of clients and server."""
     numbers: dict[str, list[Turn]] = field(default_factory=dict)
-    """Short texts with answers that have numbers in place of base64."""
+    """Turns with short texts whose answers have numbers instead of base64."""
     calm: dict[str, list[Turn]] = field(default_factory=dict)
-    """Short texts without outliers, and with them."""
+    """Turns with short texts while no outliers are sent. ``outliers`` has those beside outliers."""
     outliers: dict[str, list[Turn]] = field(default_factory=dict)
     rss_mib: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Before and after the outliers."""
+    """Resident memory before and after the outliers."""
     idle: dict[str, float] = field(default_factory=dict)
-    """Of one core, without requests."""
+    """The share of one core that a server uses without requests."""
     differences: dict[str, float] = field(default_factory=dict)
     """The largest difference from a number of Daybreak's vectors."""
     chosen: dict[str, Variant] = field(default_factory=dict)
     tried: dict[tuple[str, str], float] = field(default_factory=dict)
-    """By server and setting: the geometric mean of requests per second with short and with mixed texts."""
+    """The geometric mean of requests per second with short and with mixed texts, by server and setting."""
 
     def servers(self) -> list[str]:
         """The names, in the order in which they have been started."""
@@ -134,7 +134,8 @@ def start(
     model: str,
     figures: Figures,
 ) -> list[Server]:
-    """Start each peer with its chosen setting. One that does not start is left out. Daybreak, which runs, is first."""
+    """Start each peer with its chosen setting, and leave out peers that do not start. Daybreak already runs, and is
+    first."""
     ours.use(figures.chosen[ours.name])
     servers = [ours]
     for contender in contenders:

@@ -27,7 +27,7 @@ class Effort:
     clients: Sequence[int] = (1, 16, 64)
     latency_s: float = 0.02
     pause_s: float = 0.0064
-    """Between the tokens of a stream: 64 streams offer 10,000 tokens a second."""
+    """The pause between two tokens of a stream. With it, 64 streams produce 10,000 tokens per second."""
     requests: int = 200_000
     memory_s: float = 60.0
     """After this time, a router gets no more requests, even if it has not answered ``requests`` of them."""
@@ -62,9 +62,9 @@ class Memory:
 
     requests: int
     early: int
-    """After a tenth of the requests."""
+    """The memory after a tenth of the requests."""
     late: int
-    """At the end."""
+    """The memory at the end."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Figures:
     """The measurements, by the name of the router."""
 
     latency: dict[int, dict[str, list[Round]]] = field(default_factory=dict)
-    """By the number of clients."""
+    """The rounds by number of clients and router."""
     saturated: dict[str, list[Round]] = field(default_factory=dict)
     streams: dict[str, list[Round]] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)

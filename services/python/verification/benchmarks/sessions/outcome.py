@@ -1,4 +1,4 @@
-"""What a run with some users was like: how late their turns were, and whether the device kept up."""
+"""The outcome of a run: how late the turns of its users were, and whether the device kept up."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ without end."""
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """See the module."""
+    """The figures of one run."""
 
     for_s: float
     """How long the users spoke."""
     lags: list[tuple[float, float]] = field(default_factory=list)
-    """For each turn when its audio was complete, and how long after that its last token was written."""
+    """For each turn, when its audio was complete and how much later its last token was written."""
     tokens: int = 0
     busy_s: float = 0.0
     sizes: list[int] = field(default_factory=list)

@@ -65,12 +65,12 @@ def _ranks(observations: Observations, task: str) -> int:
 
 
 def keys(observations: Observations) -> Iterator[Violation]:
-    """Every key has a known name and a task with a record, and every preview has a TTL."""
+    """Every key has a known name and belongs to a task with a record, and every preview has a TTL."""
     for pool, store in observations.stores.items():
         tasks = set(store["families"].get("task", []))
         for task in sorted(tasks ^ {t for t, r in observations.finals.items() if r["pool"] == pool}):
             yield Violation(
-                kind="key-left", task=task, what="only one of the store and the clients' lists has it"
+                kind="key-left", task=task, what="it is only in the store, or only in the clients' lists"
             )
         for family in ("spec", "out", "ev", "preview"):
             for task in set(store["families"].get(family, [])) - tasks:
@@ -98,4 +98,8 @@ def empty(observations: Observations) -> Iterator[Violation]:
             yield Violation(kind="key-left", task=task, what="has ended and still holds a token")
         ended = {task for task, record in observations.finals.items() if record["pool"] == pool}
         for task in sorted(ended ^ set(store["expiring"])):
-            yield Violation(kind="key-left", task=task, what="it has ended without retention, or the reverse")
+            yield Violation(
+                kind="key-left",
+                task=task,
+                what="it has ended without retention, or has retention without having ended",
+            )

@@ -128,5 +128,7 @@ def dead_letters(observations: Observations) -> Iterator[Violation]:
         if len(dead) != len(set(dead)) or set(dead) != failed:
             for task in sorted(set(dead) ^ failed):
                 yield Violation(
-                    kind="dead-letter", task=task, what="failed without a dead letter, or the reverse"
+                    kind="dead-letter",
+                    task=task,
+                    what="failed without a dead letter, or has a dead letter without having failed",
                 )

@@ -6,7 +6,6 @@ A run of all scenarios saves ``docs/figures/faults-environment.json``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from verification.faults.package_run import ScenarioPackage
 
@@ -24,10 +23,5 @@ ENVIRONMENT = ScenarioPackage(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the scenarios. :returns: 1 when a promise was broken."""
-    return ENVIRONMENT.run(ENVIRONMENT.parser().parse_args(arguments))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ENVIRONMENT.main())

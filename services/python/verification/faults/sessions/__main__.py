@@ -6,10 +6,7 @@ A run of all scenarios saves ``docs/figures/faults-sessions.json``. ``--check HI
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from verification.faults.history import read
 from verification.faults.package_run import ScenarioPackage
 from verification.faults.sessions.checker import check
 
@@ -24,20 +21,9 @@ SESSIONS = ScenarioPackage(
         "checker knows from what a client saw whether audio was lost or text came twice."
     ),
     jobs=4,
+    check=check,
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the scenarios, or check a history. :returns: 1 when a promise was broken."""
-    parser = SESSIONS.parser()
-    parser.add_argument("--check", type=Path, metavar="HISTORY", help="check a recorded history again")
-    args = parser.parse_args(arguments)
-    if args.check is None:
-        return SESSIONS.run(args)
-    verdict = check(read(args.check))
-    print(verdict.text(limit=100))
-    return 0 if verdict.ok else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(SESSIONS.main())

@@ -160,8 +160,7 @@ def audio(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def refusals(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """The number of refused frames equals the number of absurd frames, and there is no other error that keeps
-    the connection."""
+    """The number of refused frames equals the number of absurd frames. Every other error closes the connection."""
     codes = [line["code"] for line in session.of("error") if not line["fatal"]]
     if codes != ["invalid_audio"] * session.begin["absurd"]:
         yield "refusals", f"{session.begin['absurd']} frames were nonsense, and the refusals are {codes}"

@@ -147,7 +147,7 @@ class SpeechClient:
                     self._note("ready", send_from=message["send_from"])
                     speaking = asyncio.create_task(self._speak(socket, message["send_from"]))
                 else:
-                    self._hear(message)
+                    self._on_message(message)
         except ConnectionClosed:
             pass
         finally:
@@ -156,7 +156,7 @@ class SpeechClient:
                 await asyncio.wait([speaking])
         return socket.close_code or 0, socket.close_reason or ""
 
-    def _hear(self, message: Mapping[str, Any]) -> None:
+    def _on_message(self, message: Mapping[str, Any]) -> None:
         match message["type"]:
             case "received":
                 self._note("received", send_from=message["send_from"])
@@ -174,7 +174,7 @@ class SpeechClient:
         size = script.frame_bytes or int(FRAME_S * SAMPLE_RATE) * self._sample
         try:
             while at < len(self._audio):
-                await self._nonsense(socket, at // size)
+                await self._send_absurd_frame(socket, at // size)
                 frame = self._audio[at : at + size]
                 spoken_s = min(len(self._audio), at + size) / self._sample / SAMPLE_RATE
                 await asyncio.sleep(max(0.0, self._began + spoken_s - time.monotonic()))
@@ -186,7 +186,7 @@ class SpeechClient:
         except ConnectionClosed:
             return  # the reader sees the end too
 
-    async def _nonsense(self, socket: ClientConnection, frame: int) -> None:
+    async def _send_absurd_frame(self, socket: ClientConnection, frame: int) -> None:
         absurd = self.script.absurd.get(frame)
         if absurd is not None and frame not in self._done_absurd:
             self._done_absurd.add(frame)

@@ -7,7 +7,6 @@ HISTORY`` checks a recorded history again.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from verification.faults.package_run import ScenarioPackage
 
@@ -25,10 +24,5 @@ WORKERS = ScenarioPackage(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the scenarios. :returns: 1 when a promise was broken."""
-    return WORKERS.run(WORKERS.parser().parse_args(arguments))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(WORKERS.main())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from testkit.waiting import wait_until
 from verification.faults.cluster import FaultCluster
 from verification.faults.options import PoolOptions
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.serving.load import ServingLoad
 from verification.faults.serving.observations import ServingObservations
 from verification.faults.serving.trial import failed_row, judge, mostly_short
@@ -76,7 +76,7 @@ def kill_engine(run: Trial, number: int) -> None:
 
 
 def kill_manager(run: Trial, _number: int) -> None:
-    """Stop the gateway whose manager plans for a while. The manager of the other gateway takes over."""
+    """Kill the gateway whose manager makes the plans. The manager of the other gateway takes over."""
     target = run.fleet.manager_gateway()
     before = run.fleet.manager()
     run.cluster.kill(target, down_s=2.0)

@@ -1,7 +1,7 @@
-"""Describes a serving pool without a ready group, and sends it no request, because a request would start a group.
+"""Describes a serving pool without a ready group. It sends the pool no request, because a request would start a group.
 
-The answer is made from the view of the pool in the store, as that of ``GET /v1/pools`` is. Only requests that wait for
-a group, or that a group has, are demand. So ``GET /debug`` leaves a pool at zero.
+Like ``GET /v1/pools``, it reads the store's view of the pool, which adds nothing to the pool's demand. So ``GET
+/debug`` leaves a pool at zero.
 """
 
 from __future__ import annotations

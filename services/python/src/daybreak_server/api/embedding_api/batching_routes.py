@@ -48,7 +48,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.patch(PATH, **specs.SET_BATCHING)
     async def change(name: str, request: Request, caller: Caller) -> Response:
-        """Change how the groups of a pool form batches, without a restart. `null`: as the settings say."""
+        """Change how the groups of a pool form batches, without a restart. `null` restores a setting's own value."""
         entry = batching_pool(name)
         if not caller.admin:
             raise ApiError(ErrorCode.FORBIDDEN, "Only administrators may change how a pool forms batches.")

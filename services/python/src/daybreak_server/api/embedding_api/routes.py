@@ -24,7 +24,7 @@ from daybreak_server.api.errors import ApiError, ErrorRenderer
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.openai.group_errors import WithOpenAIErrors
-from daybreak_server.api.openai.routes import OpenAIFace
+from daybreak_server.api.openai.routes import ModelRequests
 from daybreak_server.api.routing.request_body import ForwardedBody
 from daybreak_server.api.task_api.fast_path import Handler
 from daybreak_server.api.task_api.problem_json import problem_response
@@ -48,7 +48,7 @@ DEBUG = EmbedRoute(
     role=EMBED,
     render=problem_response,
     spec=specs.DEBUG,
-    summary="Show the memory, the load and the batches of a group. Starts none: a pool at zero is described.",
+    summary="Show the memory, load and batches of a group. If none is ready, describe the pool. Starts no group.",
 )
 ROUTES = (
     EmbedRoute(
@@ -126,33 +126,35 @@ def _add(routes: APIRouter, route: EmbedRoute, handle: Handler) -> None:
 
 
 def _handler(route: EmbedRoute, ctx: Dependencies, pools: ChosenPools) -> Handler:
-    face = OpenAIFace(ctx)
+    model_requests = ModelRequests(ctx)
 
     async def answer(request: Request, caller: Principal) -> Response:
         async def answer_named(name: str | None, body: ForwardedBody) -> Response:
-            model = await face.model(name)
+            model = await model_requests.model(name)
             if model is not None:
-                return await face.answer_by(model, request, caller, body)
+                return await model_requests.answer_by(model, request, caller, body)
             pool = ctx.serving_pools.get(pools.of(route.role, name))
-            found = await face.answer_by_proxy(pool.proxy, request, caller, body)
+            found = await model_requests.answer_by_proxy(pool.proxy, request, caller, body)
             return WithOpenAIErrors(found) if route.render is openai_response else found
 
-        return await face.read_name(request, answer_named)
+        return await model_requests.read_name(request, answer_named)
 
     async def answer_debug(request: Request, caller: Principal) -> Response:
         name = request.query_params.get("model")
-        model = await face.model(name)
+        model = await model_requests.model(name)
         if model is not None:
-            return await face.answer_by(model, request, caller, face.new_body(request))
+            return await model_requests.answer_by(model, request, caller, model_requests.new_body(request))
         entry = ctx.catalog.get(pools.of(route.role, name))
         proxy = ctx.serving_pools.get(entry.name).proxy
         view = await ctx.pool_views.get(entry.name)
         if proxy.router.groups:
             try:
-                return await face.answer_by_proxy(proxy, request, caller, face.new_body(request), wakes=False)
+                return await model_requests.answer_by_proxy(
+                    proxy, request, caller, model_requests.new_body(request), wakes=False
+                )
             except ApiError as exc:
                 if exc.code is not ErrorCode.NOT_READY or proxy.router.groups:
-                    raise  # otherwise the last group has left while it had the request
+                    raise  # if no group is left, the last one left while it had the request: describe the pool
         return json_response(debug_at_zero(entry, view, ctx.services.now_ms()))
 
     return answer_debug if route is DEBUG else answer

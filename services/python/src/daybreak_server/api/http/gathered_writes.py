@@ -1,7 +1,7 @@
 """Sends the head of a response and its body with one call of the kernel.
 
 uvicorn writes them one after the other, and uvloop hands each write to the kernel at once. For a small response the
-second call costs as much as a tenth of all that the gateway does for it, and the client wakes up twice. Here the parts
+second call costs about a tenth of the gateway's whole work, and the client wakes up twice. Here the parts
 that are written in the same turn of the event loop are joined, and written at the end of the turn. The parts of a
 stream come in different turns, so each is sent as it comes.
 
@@ -138,7 +138,10 @@ _PRIVATE = ("_start_asgi_task", "_unset_keepalive_if_required")
 
 
 def protocol_on(uvicorn_protocol: type = HttpToolsProtocol) -> type[GatheringProtocol]:
-    """The protocol for this version of uvicorn: with its own timers if it has changed what the others replace."""
+    """The protocol for the installed uvicorn.
+
+    If that lacks a method which :class:`OneTimerProtocol` replaces, uvicorn's own timers stay.
+    """
     return (
         OneTimerProtocol if all(hasattr(uvicorn_protocol, name) for name in _PRIVATE) else GatheringProtocol
     )

@@ -16,14 +16,14 @@ _PARAMETER = re.compile(rb'\b(name|filename)="((?:[^"\\]|\\.)*)"', re.IGNORECASE
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """A field of a form. ``filename`` is ``None`` if it is no file."""
+    """A field of a form. ``filename`` is ``None`` if the field is not a file."""
 
     content: bytes
     filename: str | None = None
 
 
 def read_form(body: bytes, content_type: str) -> Mapping[str, FormField]:
-    """The fields of a form by their names; of several with one name, the last.
+    """The fields of a form by name. If several fields have the same name, the last one counts.
 
     :raises ApiError: ``unsupported_media_type`` or ``invalid_input``
     """

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import HTTPConnection, Request
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.errors import ApiError, invalid_field
+from daybreak_server.api.errors import MAX_FIELD_CHARS, ApiError, invalid_field
 from daybreak_server.api.http.decoding import decompress, parse_json
 from daybreak_server.domain.tracing import TraceContext
 
@@ -27,10 +27,7 @@ async def read_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
     if content_type != "application/json":
         content_type = content_type.partition(";")[0].strip().lower()
     if content_type != "application/json":
-        raise ApiError(
-            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-            "The body's Content-Type is not application/json. Send JSON with Content-Type: application/json.",
-        )
+        raise not_json(content_type)
     raw = await read_bytes(request, max_bytes=max_bytes)
     plain = decompress(raw, header(request, b"content-encoding"), max_bytes=max_bytes)
     if plain is None:
@@ -83,6 +80,15 @@ def trace_context(request: HTTPConnection) -> TraceContext | None:
             found.setdefault(name, []).append(value.decode("latin-1"))
     parent, state = _TRACE_HEADERS
     return TraceContext.parse(found[parent], found.get(state, ()))
+
+
+def not_json(content_type: str) -> ApiError:
+    """The body has another type than JSON, or none."""
+    sent = f"is {content_type[:MAX_FIELD_CHARS]!r}, not application/json" if content_type else "is missing"
+    return ApiError(
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        f"The body's Content-Type {sent}. Send JSON with Content-Type: application/json.",
+    )
 
 
 def too_large(max_bytes: int) -> ApiError:

@@ -36,7 +36,7 @@ class Access:
         self._refuse(request)
 
     def require_of_worker(self, request: Request) -> None:
-        """Refuse a worker that :meth:`require` refuses, and one on this machine that sends a token that is not ours.
+        """Refuse a worker that :meth:`require` refuses, and a worker on this machine that sends a wrong token.
 
         Such a worker expects its token from this gateway too, so it would answer every request with 401.
 

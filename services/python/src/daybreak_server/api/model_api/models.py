@@ -35,6 +35,8 @@ from daybreak_server.domain.models import ModelRecord
 
 MAX_MODEL_BYTES = 64 << 10
 """The maximum size of a registration. It is small, because every gateway reads all models."""
+_NAMED = frozenset({PoolKind.ONLINE, PoolKind.SESSIONS})
+"""The kinds of pools that a request may name as its model."""
 _FIELDS = frozenset({*RegisterModelRequest.model_fields, "model_name"})
 
 
@@ -45,11 +47,14 @@ def router(ctx: Dependencies) -> APIRouter:
     access = Access(services.settings)
     max_bytes = min(MAX_MODEL_BYTES, services.settings.http.max_body_bytes)
     pools = frozenset(entry.name for entry in ctx.catalog)
-    answering = tuple(sorted(entry.name for entry in ctx.catalog if entry.spec.kind == PoolKind.ONLINE))
+    answering = sorted(
+        (entry for entry in ctx.catalog if entry.spec.kind in _NAMED), key=lambda entry: entry.name
+    )
+    pool_models = {entry.name: views.pool(entry) for entry in answering}
 
     @routes.post("/v1/models/register", **openapi_specs.REGISTER_MODEL)
     async def register(request: Request) -> Response:
-        """Register a model. Its first request starts it, unless `min_replicas` asks for more."""
+        """Register a model. Its first request starts it; `min_replicas` start at once."""
         access.require(request)
         requested = parse_registration(await read_json(request, max_bytes=max_bytes))
         view = await ctx.registry_cache.refresh()
@@ -69,17 +74,17 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/v1/models", **openapi_specs.MODELS)
     async def models(request: Request, caller: Caller) -> Response:
-        """All models, in the shape of OpenAI's list. Pools that answer requests are models too."""
+        """All models, in the shape of OpenAI's list. Pools that answer requests or serve sessions are models too."""
         trusted = caller.admin or access.allows(request)
-        return json_response(views.model_list(await ctx.registry_cache.get(), answering, trusted=trusted))
+        view = await ctx.registry_cache.get()
+        return json_response(views.model_list(view, pool_models.values(), trusted=trusted))
 
     @routes.get("/v1/models/{alias:path}", **openapi_specs.MODEL)
     async def model(request: Request, alias: str, caller: Caller) -> Response:
         """One model: its state, its replicas and the progress of a wake. Errors have OpenAI's format."""
         view = await ctx.registry_cache.get()
         shown = views.model(view, alias, trusted=caller.admin or access.allows(request))
-        if shown is None and alias in answering:
-            shown = views.pool(alias)
+        shown = shown or pool_models.get(alias)
         if shown is None:
             return error_response(request, model_not_found(alias), openai_response)
         return json_response(shown)

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 from daybreak.wire import (
     Model,
     ModelList,
+    ModelPair,
     ModelState,
     ServingHealth,
     ServingPoolHealth,
@@ -20,6 +22,7 @@ from daybreak.wire import (
     WorkerModel,
     WorkerModelState,
 )
+from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.routing.model_routers import view_of, wake_of
 from daybreak_server.api.serializers import to_datetime
 from daybreak_server.domain.models import ModelRecord, ReplicaReport, WorkerRecord, public_reason
@@ -65,15 +68,25 @@ def model(registry: RegistryView, alias: str, *, trusted: bool) -> Model | None:
     )
 
 
-def pool(name: str) -> Model:
-    """A pool that answers requests, in the list of models."""
-    return Model(id=name, created=0, owned_by=OWNER, pool=name)
+def pool(entry: PoolEntry) -> Model:
+    """A pool that answers requests or serves sessions, in the list of models."""
+    options = entry.settings.workload_options
+    pairs = [ModelPair.model_validate(asdict(pair)) for pair in entry.spec.pairs(options)]
+    return Model(
+        id=entry.name,
+        created=0,
+        owned_by=OWNER,
+        pool=entry.name,
+        kind=entry.spec.kind,
+        pairs=pairs or None,
+        notice=entry.spec.notice(options) or None,
+    )
 
 
-def model_list(registry: RegistryView, pools: Iterable[str], *, trusted: bool) -> ModelList:
+def model_list(registry: RegistryView, pools: Iterable[Model], *, trusted: bool) -> ModelList:
     """All models by alias, and then the pools."""
     models = (model(registry, alias, trusted=trusted) for alias in sorted(registry.models))
-    return ModelList(data=[*(found for found in models if found is not None), *map(pool, pools)])
+    return ModelList(data=[*(found for found in models if found is not None), *pools])
 
 
 def worker(record: WorkerRecord, models: Mapping[str, ModelRecord], *, trusted: bool) -> Worker:

@@ -41,7 +41,7 @@ OTHER = "/v1/{path}"
 _MODEL = MODEL_HEADER.lower().encode()
 
 
-class OpenAIFace:
+class ModelRequests:
     """Answers the requests that name a model."""
 
     def __init__(self, ctx: Dependencies) -> None:

@@ -318,7 +318,9 @@ class PoolProxy:
     async def _attempt(self, slot: Slot, incoming: _Incoming) -> UpstreamAnswer:
         """Send the request once, and wait for the head of the answer.
 
-        :raises UpstreamError: TimeoutError: ClientGoneError:
+        :raises UpstreamError: if the group gave no answer
+        :raises TimeoutError: if the deadline passed before that
+        :raises ClientGoneError: if the client went away before that
         """
         request, body, watch = incoming.request, incoming.body, incoming.watch
         context = incoming.trace.sent(slot.group.id, slot.group.endpoint)

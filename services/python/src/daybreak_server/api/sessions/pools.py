@@ -47,7 +47,11 @@ class SessionPools:
         if len(self.entries) == 1:
             return next(iter(self.entries.values()))
         if not self.entries:
-            message = "No pool serves sessions. An administrator must add one, for example with the workload `speech`."
+            message = (
+                "No pool serves sessions. To start a server that has one, with the tiny model of the package, run "
+                "`DAYBREAK_POOLS__SPEECH__WORKLOAD=speech daybreakd dev`. In other installations, an administrator "
+                "must add a pool with the workload `speech`."
+            )
         else:
             message = f"Several pools serve sessions: {', '.join(self.entries)}. Name one."
         raise ApiError(ErrorCode.NO_SUCH_POOL, message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, cast
 
 from daybreak.wire import ErrorCode
@@ -13,6 +13,7 @@ from daybreak_server.api.auth.principal import Principal
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError, session_not_found
 from daybreak_server.api.sessions.pools import SessionPools
+from daybreak_server.api.sessions.start_failures import StartFailures
 from daybreak_server.domain.ids import pool_of, ulid
 from daybreak_server.domain.sessions import (
     NewSession,
@@ -21,15 +22,18 @@ from daybreak_server.domain.sessions import (
     SessionEventType,
     SessionId,
     SessionRecord,
+    SessionState,
 )
 from daybreak_server.observability.session_log import log_refused
 from daybreak_server.ports.session_tracing import OpeningTrace
 from daybreak_server.ports.sessions import SessionsFullError, SessionStore
-from daybreak_server.ports.store_errors import StoreUnavailableError
+from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 
 PATIENCE_S = 30.0
 """How long a connection stays open while the store does not answer."""
 _BACKOFF_S = (0.1, 2.0)
+_BEGINNING = "0-0"
+"""What comes before the first event."""
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -39,6 +43,7 @@ class SessionService:
     def __init__(self, ctx: Dependencies) -> None:
         settings = ctx.services.settings.http
         self.pools = SessionPools(ctx.catalog, default=settings.default_pools.sessions)
+        self._start_failures = StartFailures(ctx.pool_views)
         self.ctx = ctx
         self._max_per_tenant = settings.max_sessions_per_tenant
 
@@ -63,9 +68,10 @@ class SessionService:
         """Open a session. With the same ``key``, a repeated call returns the same session.
 
         :param trace: The trace of the request or the connection, which the session continues.
-        :raises ApiError: ``no_such_pool``, ``invalid_input``, ``sessions_full`` or ``too_many_streams``
+        :raises ApiError: ``no_such_pool``, ``invalid_input``, ``sessions_full``, ``too_many_streams`` or ``not_ready``
         """
         entry, pair = self.pools.choose(pool, lambda languages: languages.find(source, target))
+        await self._start_failures.check(entry.name)
         new = NewSession(
             id=_new_id(entry.name, caller.tenant, key),
             pool=entry.name,
@@ -110,10 +116,41 @@ class SessionService:
         record = await self.get(session, caller)
         return await self.store.close_session(record.session.id, reason=reason)
 
+    async def keep_alive(self, session: str, caller: Principal) -> SessionRecord:
+        """Let the caller's session wait for audio as long as if some had just arrived.
+
+        :raises ApiError: ``not_found``.
+        :raises SessionEndedError: when it has ended.
+        """
+        record = await self.get(session, caller)
+        return await self.store.append_audio(record.session.id, b"", at=record.received)
+
+    async def place_in_queue(self, record: SessionRecord) -> tuple[SessionRecord, int]:
+        """The session's place among those of its pool that wait for a group, from 1; 0 if it does not wait.
+
+        The session is read again if a group may have taken it in the meantime.
+        """
+        if record.state is not SessionState.WAITING:
+            return record, 0
+        pool, session = record.session.pool, record.session.id
+        waiting = [
+            other.session.id
+            for other in await self.store.sessions(pool)
+            if other.state is SessionState.WAITING
+        ]
+        if session in waiting:
+            return record, waiting.index(session) + 1
+        record = await self.store.session(session, tenant=record.session.tenant)
+        if record.state is not SessionState.WAITING:
+            return record, 0
+        return record, max(
+            1, (await self.store.sessions_overview(pool)).waiting
+        )  # behind those that are listed
+
     async def text(self, session: SessionId) -> str:
         """All text of a session so far."""
         parts: list[str] = []
-        after = "0-0"
+        after = _BEGINNING
         while True:
             events = await self.store.session_events(session, after=after)
             if not events:
@@ -123,24 +160,30 @@ class SessionService:
                 str(event.data.get("text", "")) for event in events if event.type is SessionEventType.TEXT
             ]
 
-    async def follow(self, session: SessionId, *, after: str = "0-0") -> AsyncGenerator[SessionEvent, None]:
+    async def follow(
+        self, session: SessionId, *, after: str = _BEGINNING
+    ) -> AsyncGenerator[SessionEvent, None]:
         """The events that follow ``after``, up to the last. If the store fails, the call is repeated for a
         while.
 
         :raises StoreUnavailableError: when the store has not answered for ``PATIENCE_S``.
+        :raises ApiError: ``not_ready``, if no group has begun the session and none can start. The session then ends.
         """
         clock = asyncio.get_running_loop().time
         failing_since: float | None = None
         delay_s = _BACKOFF_S[0]
         while True:
             began = clock()
-            stream = self.ctx.services.session_events.follow_session(session, after=after)
             try:
-                async with aclosing(cast("AsyncGenerator[SessionEvent, None]", stream)) as events:
+                async with self._events(session, after) as events:
                     async for event in events:
                         yield event
                         after, failing_since, delay_s = event.id, None, _BACKOFF_S[0]
                 return
+            except ApiError:
+                with suppress(StoreError):
+                    await self.store.close_session(session)
+                raise
             except StoreUnavailableError:
                 if failing_since is None or clock() - began > PATIENCE_S:
                     failing_since = clock()
@@ -148,6 +191,20 @@ class SessionService:
                     raise
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, _BACKOFF_S[1])
+
+    @asynccontextmanager
+    async def _events(
+        self, session: SessionId, after: str
+    ) -> AsyncGenerator[AsyncGenerator[SessionEvent, None], None]:
+        """The events that follow ``after``, until the store fails."""
+        stream = self.ctx.services.session_events.follow_session(session, after=after)
+        async with aclosing(cast("AsyncGenerator[SessionEvent, None]", stream)) as events:
+            if after != _BEGINNING:
+                yield events
+                return
+            pool = pool_of(session) or ""
+            async with aclosing(self._start_failures.until_begun(pool, events)) as begun:
+                yield begun
 
     def _known(self, session: str) -> SessionId:
         if pool_of(session) not in self.pools.entries:

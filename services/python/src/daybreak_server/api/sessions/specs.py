@@ -8,7 +8,7 @@ from daybreak.wire import ErrorCode as Code
 from daybreak.wire import OpenSessionRequest, Session, SessionList
 from daybreak_server.api.task_api.openapi_specs import BODY, STORE, route_spec
 
-ADMISSION = (Code.NO_SUCH_POOL, Code.SESSIONS_FULL, Code.TOO_MANY_STREAMS, *STORE)
+ADMISSION = (Code.NO_SUCH_POOL, Code.SESSIONS_FULL, Code.TOO_MANY_STREAMS, Code.NOT_READY, *STORE)
 """The errors of routes that open a session."""
 _ONE = (Code.BAD_HEADER, Code.NOT_FOUND, *STORE)
 
@@ -45,7 +45,7 @@ INIT = route_spec(
     ok={200: ("The id of the session.", None)},
     body=_object(
         ["language_pair"],
-        agent_type=_TEXT,
+        agent_type={"enum": ["InfiniSST"]},
         language_pair=_TEXT,
         client_id=_TEXT,
         latency_multiplier={"type": "integer", "minimum": 1, "maximum": 8, "default": 2},
@@ -84,17 +84,22 @@ TRANSLATE = route_spec(
 )
 
 
-def session_only(name: str) -> dict[str, Any]:
+def session_only(name: str, *codes: Code) -> dict[str, Any]:
     """The description of a request that only names a session."""
     return route_spec(
         name,
         *BODY,
         *_ONE,
-        *ADMISSION,
+        *codes,
         ok={200: ("The session.", None)},
         body=_object(["session_id"], session_id=_TEXT),
         media=_ANSWER,
     )
+
+
+DELETE_SESSION = session_only("delete_session")
+RESET_TRANSLATION = session_only("reset_translation", *ADMISSION)
+PING = session_only("ping", Code.CONFLICT)
 
 
 def user_session(name: str) -> dict[str, Any]:

@@ -5,8 +5,25 @@ Pure: no asyncio, no clock, no torch. The caller passes the time and runs the ba
 
 from __future__ import annotations
 
+from daybreak_server.batching.iterations.queues import Queue, Ready, Waiting
 from daybreak_server.batching.iterations.rules import IterationRules, Strategy
-from daybreak_server.batching.iterations.scheduler import Batch, Scheduler, WaitUntil
+from daybreak_server.batching.iterations.scheduler import Batch, Scheduler
+from daybreak_server.batching.iterations.strategy import BatchStrategy, Choice, WaitUntil, WrongChoiceError
 from daybreak_server.batching.iterations.trace import BatchRecord, Phase, Trace
 
-__all__ = ["Batch", "BatchRecord", "IterationRules", "Phase", "Scheduler", "Strategy", "Trace", "WaitUntil"]
+__all__ = [
+    "Batch",
+    "BatchRecord",
+    "BatchStrategy",
+    "Choice",
+    "IterationRules",
+    "Phase",
+    "Queue",
+    "Ready",
+    "Scheduler",
+    "Strategy",
+    "Trace",
+    "WaitUntil",
+    "Waiting",
+    "WrongChoiceError",
+]

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-MOST = 32
+from daybreak_server.batching.iterations import strategy_names
+
+MAX_BATCH_SIZE = 32
 """The largest ``max_batch_size``."""
 
 
 class Strategy(StrEnum):
-    """Which sessions share a batch."""
+    """The built-in strategies: which sessions share a batch."""
 
     ITERATION = "iteration"
     """Sessions join and leave between any two steps. A batch has one phase. Prefill has priority, but decode
@@ -46,8 +48,9 @@ class IterationRules:
     :raises ValueError: if a value is out of range. The message names it.
     """
 
-    strategy: Strategy = Strategy.ITERATION
-    max_batch_size: int = MOST
+    strategy: str = Strategy.ITERATION
+    """A :class:`Strategy`, the name of an installed one, or ``package.module:Class``."""
+    max_batch_size: int = MAX_BATCH_SIZE
     """Sessions in a batch, at most 32."""
     max_decode_delay_s: float = 0.1
     """``iteration``: when decode has waited this long since its last batch, it has priority over prefill."""
@@ -61,9 +64,11 @@ class IterationRules:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        object.__setattr__(self, "strategy", Strategy(self.strategy))
-        if not 1 <= self.max_batch_size <= MOST:
-            raise ValueError(f"max_batch_size is {self.max_batch_size}; it must be from 1 to {MOST}.")
+        strategy_names.find(self.strategy)
+        if not 1 <= self.max_batch_size <= MAX_BATCH_SIZE:
+            raise ValueError(
+                f"max_batch_size is {self.max_batch_size}; it must be from 1 to {MAX_BATCH_SIZE}."
+            )
         if self.gather_size < 1:
             raise ValueError(f"gather_size is {self.gather_size}; it must be at least 1.")
         for name in _TIMES:
@@ -86,7 +91,7 @@ class IterationRules:
     def settings(self) -> dict[str, Any]:
         """The rules as settings of a pool, with all values."""
         return {
-            "strategy": self.strategy.value,
+            "strategy": str(self.strategy),
             "max_batch_size": self.max_batch_size,
             "max_decode_delay_ms": self.max_decode_delay_s * 1000,
             "gather_size": self.gather_size,

@@ -1,23 +1,12 @@
-"""Chooses the sessions of the model's next step.
+"""Forms the batches of the model's steps.
 
 A turn of a session is one *prefill* (the model reads its audio and returns a first token) and then some
 *decodes* (each returns one token). Their number is not known in advance. So the scheduler forms a new batch
 for each step, which is an *iteration*. Sessions whose turn has ended leave, and sessions with new audio join.
 
-Sessions wait in two queues, one for each phase, in the order in which they became ready. By default a batch
-has one phase, because a step takes as long as its longest member. The first of these rules that applies
-decides:
-
-1. Decode, if it has waited for ``max_decode_delay_s`` since its last batch. Only one batch of decode runs, so prefill
-   does not starve either.
-2. Decode, if prefill *gathers*. While any session decodes, a prefill interrupts all of them, so it is better to collect
-   some turns first. Prefill gathers until ``gather_size`` turns are ready or the first has waited ``gather_wait_s``.
-3. Prefill, if a turn is ready.
-4. Decode, if a session needs its next token.
-
-So a ready turn runs at the latest ``gather_wait_s`` and two batches after the turns before it in its queue. A
-batch of decode runs at the latest ``max_decode_delay_s`` and one batch of prefill after the previous one.
-Within a phase, sessions keep their order.
+Sessions wait in two queues, one for each phase, in the order in which they became ready. A *strategy* chooses the
+sessions of each batch among them (:mod:`.strategies` has the built-in ones). The scheduler keeps the rest right,
+whatever the strategy does: a session has one turn at a time, is in at most one batch, and loses no turn.
 
 The caller owns the clock and the model. It calls :meth:`Scheduler.next` and runs the batch. Then it calls
 :meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.ran`. A
@@ -28,24 +17,18 @@ the number of sessions that wait.
 from __future__ import annotations
 
 import itertools
-import math
-from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from daybreak_server.batching.iterations.rules import IterationRules, Strategy
+from daybreak_server.batching.iterations import strategy_names
+from daybreak_server.batching.iterations.queues import Queue, Ready, Waiting
+from daybreak_server.batching.iterations.rules import IterationRules
+from daybreak_server.batching.iterations.strategy import BatchStrategy, Choice, WaitUntil, WrongChoiceError
 from daybreak_server.batching.iterations.trace import KEPT, BatchRecord, Phase, Trace
 
 K = TypeVar("K", bound=Hashable)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A session that waits, with the start of its wait and the seconds of audio of its turn (0 in decode)."""
-
-    at: float
-    audio_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,69 +59,44 @@ class Batch(Generic[K]):
         return self.prefill + self.decode
 
 
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
-    """No batch starts now. Call again at this time, or when a session has become ready."""
-
-    at: float
-
-
-@dataclass(slots=True)
-class _Queue(Generic[K]):
-    """Sessions of one phase in the order in which they became ready. Any of them can leave in constant time."""
-
-    waiting: OrderedDict[K, _Ready] = field(default_factory=OrderedDict)
-
-    def __len__(self) -> int:
-        return len(self.waiting)
-
-    def __contains__(self, session: object) -> bool:
-        return session in self.waiting
-
-    @property
-    def head(self) -> float:
-        """Since when the first session waits; infinite if none waits."""
-        return next(iter(self.waiting.values())).at if self.waiting else math.inf
-
-    def first(self, count: int) -> tuple[K, ...]:
-        """The first ``count`` sessions."""
-        return tuple(itertools.islice(self.waiting, count))
-
-
 class Scheduler(Generic[K]):
     """The sessions of one device. Not safe for use by several threads at once."""
 
     def __init__(self, rules: IterationRules | None = None, *, kept: int = KEPT) -> None:
         """``kept``: how many records the trace keeps."""
-        self.rules = rules or IterationRules()
-        """The rules of the next batch. They may be replaced at any time."""
         self.trace: Trace[K] = Trace(kept)
-        self._prefill: _Queue[K] = _Queue()
-        self._decode: _Queue[K] = _Queue()
-        self._later: dict[K, deque[_Ready]] = {}
+        self._waiting: Waiting[K] = Waiting()
+        self._later: dict[K, deque[Ready]] = {}
         """Turns of sessions whose present turn is not over yet."""
         self._running: Batch[K] | None = None
         self._in_flight: set[K] = set()
         """Sessions of the running batch without a report yet."""
-        self._together: tuple[K, ...] = ()
-        """The sessions whose turns run to their end before others begin, in the strategies that do so."""
         self._numbers = itertools.count()
-        self._decoded_last = False
-        """Whether the last batch was one of decode."""
-        self._decode_since = 0.0
-        """Since when decode waits. This is the end of its last batch, or the time when its queue ceased to be
-        empty."""
+        self._rules = rules or IterationRules()
+        self._strategy: BatchStrategy[K] = strategy_names.create(self._rules.strategy)
+
+    @property
+    def rules(self) -> IterationRules:
+        """The rules of the next batch. They may be replaced at any time."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: IterationRules) -> None:
+        """Replace them. :raises ValueError: if the strategy cannot be created. The former rules stay then."""
+        if rules.strategy != self._rules.strategy:
+            self._strategy = strategy_names.create(rules.strategy)
+        self._rules = rules
 
     def prefill_ready(self, session: K, now: float, *, seconds: float) -> None:
         """Add the next turn of a session, with this many seconds of audio.
 
         It waits for the session's earlier turns. Call it once for each turn.
         """
-        ready = _Ready(now, seconds)
-        if session in self._prefill or session in self._decode or session in self._in_flight:
+        ready = Ready(now, seconds)
+        if session in self._waiting or session in self._in_flight:
             self._later.setdefault(session, deque()).append(ready)
         else:
-            self._prefill.waiting[session] = ready
+            self._waiting.prefill.add(session, ready)
 
     def decode_ready(self, session: K, now: float) -> None:
         """Add a session that needs the next token of its turn. It is in the running batch, or another group
@@ -146,12 +104,12 @@ class Scheduler(Generic[K]):
 
         :raises ValueError: if it waits already.
         """
-        if session in self._prefill or session in self._decode:
+        if session in self._waiting:
             raise ValueError(f"The session {session!r} waits already.")
         self._in_flight.discard(session)
-        if not self._decode:
-            self._decode_since = now
-        self._decode.waiting[session] = _Ready(now)
+        if not self._waiting.decode:
+            self._waiting.decode_since = now
+        self._waiting.decode.add(session, Ready(now))
 
     def forget(self, session: K) -> bool:
         """Remove a session. If it is in the running batch, its result must not be reported.
@@ -161,26 +119,20 @@ class Scheduler(Generic[K]):
         known = session in self._in_flight or session in self._later
         self._in_flight.discard(session)
         self._later.pop(session, None)
-        for queue in (self._prefill, self._decode):
-            known = queue.waiting.pop(session, None) is not None or known
+        for queue in (self._waiting.prefill, self._waiting.decode):
+            known = queue.remove(session) is not None or known
         return known
 
     def next(self, now: float) -> Batch[K] | WaitUntil | None:
         """The batch that an idle device computes now. ``None`` if no session waits.
 
         :raises RuntimeError: if the last batch has not been reported with :meth:`ran`.
+        :raises WrongChoiceError: if the strategy chooses a batch that cannot run.
         """
         if self._running is not None:
             raise RuntimeError(f"Batch {self._running.number} runs still; report it with ran() first.")
-        match self.rules.strategy:
-            case Strategy.ITERATION:
-                return self._one_phase(now)
-            case Strategy.MIXED:
-                return self._both_phases(now)
-            case Strategy.REQUEST:
-                return self._whole_turns(now, self.rules.max_batch_size, self.rules.batch_timeout_s)
-            case Strategy.SINGLE:
-                return self._whole_turns(now, 1, 0.0)
+        choice = self._strategy.choose(self._waiting, self._rules, now)
+        return self._start(choice, now) if isinstance(choice, Choice) else choice
 
     def ran(self, batch: Batch[K], now: float, *, tokens: int | None = None) -> BatchRecord[K]:
         """Record that the batch has been computed. First call :meth:`decode_ready` for the sessions whose
@@ -197,7 +149,7 @@ class Scheduler(Generic[K]):
                 self._in_flight.discard(session)
                 self._next_turn(session, now)
         if batch.decode:
-            self._decode_since = now
+            self._waiting.decode_since = now
         record = BatchRecord(
             number=batch.number,
             phase=batch.phase,
@@ -214,84 +166,50 @@ class Scheduler(Generic[K]):
 
     def waiting(self, phase: Phase) -> int:
         """The number of sessions that wait for a phase, or for both phases if ``phase`` is ``MIXED``."""
-        counts = {Phase.PREFILL: len(self._prefill), Phase.DECODE: len(self._decode)}
+        counts = {Phase.PREFILL: len(self._waiting.prefill), Phase.DECODE: len(self._waiting.decode)}
         return counts.get(phase, sum(counts.values()))
 
     def oldest_wait_s(self, now: float) -> float:
         """The longest time that a session has waited; 0 if none waits."""
-        return max(0.0, now - min(self._prefill.head, self._decode.head))
+        return max(0.0, now - min(self._waiting.prefill.head, self._waiting.decode.head))
 
     def _next_turn(self, session: K, now: float) -> None:
         """End a turn. The next one begins if its audio has arrived."""
         later = self._later.get(session)
         if later:
-            self._prefill.waiting[session] = _Ready(now, later.popleft().audio_s)
+            self._waiting.prefill.add(session, Ready(now, later.popleft().audio_s))
             if not later:
                 del self._later[session]
 
-    def _one_phase(self, now: float) -> Batch[K] | None:
-        size = self.rules.max_batch_size
-        if self._decode and (not self._prefill or self._decode_is_due(now) or self._gathers(now)):
-            return self._start(now, decode=self._decode.first(size))
-        if self._prefill:
-            return self._start(now, prefill=self._prefill.first(size))
-        return None
-
-    def _decode_is_due(self, now: float) -> bool:
-        return not self._decoded_last and now >= self._decode_since + self.rules.max_decode_delay_s
-
-    def _gathers(self, now: float) -> bool:
-        """Whether prefill still waits for more turns. Called only while a session needs its next token."""
-        enough = min(self.rules.gather_size, self.rules.max_batch_size)
-        return len(self._prefill) < enough and now < self._prefill.head + self.rules.gather_wait_s
-
-    def _both_phases(self, now: float) -> Batch[K] | None:
-        size = self.rules.max_batch_size
-        ready = [
-            *((waits.at, 0, session) for session, waits in _pairs(self._decode, size)),
-            *((waits.at, 1, session) for session, waits in _pairs(self._prefill, size)),
-        ]
-        if not ready:
-            return None
-        ready.sort(key=lambda entry: entry[:2])
-        chosen = ready[:size]
-        return self._start(
-            now,
-            prefill=tuple(session for _, begins, session in chosen if begins),
-            decode=tuple(session for _, begins, session in chosen if not begins),
-        )
-
-    def _whole_turns(self, now: float, size: int, timeout_s: float) -> Batch[K] | WaitUntil | None:
-        going_on = [session for session in self._together if session in self._decode]
-        # Sessions outside the batch decode too after a change of the strategy, or if another group began their turn.
-        decode = tuple(going_on[:size]) or self._decode.first(size)
-        if decode:
-            self._together = tuple(going_on) or decode
-            return self._start(now, decode=decode)
-        if not self._prefill:
-            return None
-        if len(self._prefill) < size and now < self._prefill.head + timeout_s:
-            return WaitUntil(self._prefill.head + timeout_s)
-        self._together = self._prefill.first(size)
-        return self._start(now, prefill=self._together)
-
-    def _start(self, now: float, *, prefill: tuple[K, ...] = (), decode: tuple[K, ...] = ()) -> Batch[K]:
-        taken = [self._prefill.waiting.pop(session) for session in prefill]
-        since = min(
-            ready.at for ready in [*taken, *(self._decode.waiting.pop(session) for session in decode)]
-        )
-        self._in_flight.update(prefill, decode)
-        self._decoded_last = not prefill
+    def _start(self, choice: Choice[K], now: float) -> Batch[K]:
+        size = len(choice.prefill) + len(choice.decode)
+        if not 1 <= size <= self._rules.max_batch_size:
+            raise self._wrong(
+                f"a batch of {size} sessions; it may have from 1 to {self._rules.max_batch_size}"
+            )
+        begun = self._take(self._waiting.prefill, choice.prefill, Phase.PREFILL)
+        taken = begun + self._take(self._waiting.decode, choice.decode, Phase.DECODE)
+        self._in_flight.update(choice.prefill, choice.decode)
+        self._waiting.decoded_last = not choice.prefill
         self._running = Batch(
             number=next(self._numbers),
-            prefill=prefill,
-            decode=decode,
+            prefill=choice.prefill,
+            decode=choice.decode,
             started=now,
-            waited_s=max(0.0, now - since),
-            audio_s=sum(ready.audio_s for ready in taken),
+            waited_s=max(0.0, now - min(ready.at for ready in taken)),
+            audio_s=sum(ready.audio_s for ready in begun),
         )
         return self._running
 
+    def _take(self, queue: Queue[K], sessions: tuple[K, ...], phase: Phase) -> list[Ready]:
+        """Remove these sessions from the queue of a phase."""
+        taken: list[Ready] = []
+        for session in sessions:
+            ready = queue.remove(session)
+            if ready is None:
+                raise self._wrong(f"the session {session!r}, which does not wait for {phase.value}")
+            taken.append(ready)
+        return taken
 
-def _pairs(queue: _Queue[K], count: int) -> Iterable[tuple[K, _Ready]]:
-    return itertools.islice(queue.waiting.items(), count)
+    def _wrong(self, chosen: str) -> WrongChoiceError:
+        return WrongChoiceError(f"The strategy {self._rules.strategy!r} has chosen {chosen}.")

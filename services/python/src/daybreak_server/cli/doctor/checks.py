@@ -97,28 +97,35 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _pools(settings: Settings) -> Iterator[Check]:
-    from daybreak_server.workloads import registry
+    from daybreak_server.batching.iterations import strategy_names
+    from daybreak_server.workloads import discovery
 
     for name, pool in settings.pools.items():
         what = f"pool {name}"
         try:
-            spec = registry.spec(
+            spec = discovery.spec(
                 pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks
             )
             spec.limits(pool.workload_options)
-        except registry.WrongKindError as exc:
+        except discovery.WrongKindError as exc:
             yield error(what, str(exc), f"correct pools.{name}.kind or .workload")
             continue
-        except registry.UnknownWorkloadError as exc:
+        except discovery.UnknownWorkloadError as exc:
             yield error(what, str(exc), f"correct {environment_variable('pools', name, 'workload')}")
             continue
         except Exception as exc:  # a third-party workload may raise anything
             yield error(what, f"its options are wrong: {exc}", f"correct pools.{name}.options or .model")
             continue
+        try:
+            strategy_names.find(pool.session_settings.strategy)
+        except ValueError as exc:
+            variable = environment_variable("pools", name, "sessions", "strategy")
+            yield error(what, str(exc), f"correct {variable}")
+            continue
         # `_packages` has checked what the video workload needs; importing torch here would take seconds.
         if spec.name != "video":
             try:
-                registry.implementation(spec)
+                discovery.implementation(spec)
             except Exception as exc:
                 advice = (
                     f"install what {spec.implementation} imports, or correct `implementation` in the spec"

@@ -22,10 +22,10 @@ from pydantic import (
     model_validator,
 )
 
-from daybreak_server.batching.iterations.rules import MOST
+from daybreak_server.batching.iterations.rules import MAX_BATCH_SIZE
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-BatchSize = Annotated[int, Field(ge=1, le=MOST)]
+BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
 Multiplier = Annotated[int, Field(ge=1, le=8)]
 
 
@@ -60,7 +60,7 @@ class Serving(_Part):
     port: Port = 8000
     cuda_visible_devices: str | None = None
     gpu_language_map: dict[int, str] = Field(default_factory=lambda: {0: "English -> Chinese"})
-    max_batch_size: BatchSize = MOST
+    max_batch_size: BatchSize = MAX_BATCH_SIZE
     batch_timeout_ms: Annotated[float, Field(ge=0)] = 100.0
     enable_dynamic_batching: bool = True
     load_balance_strategy: Literal["least_loaded", "round_robin", "gpu_memory"] = "least_loaded"
@@ -136,7 +136,7 @@ def default_config() -> SessionsConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice. Keys may be numbers, unlike those of our own settings."""
+    """Refuses a key that is given twice. Keys may be numbers, unlike in Daybreak's settings."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         found: set[Any] = set()
@@ -170,7 +170,7 @@ def read_config(path: Path) -> SessionsConfig:
 
 
 class _Scheduler(_Part):
-    max_batch_size: BatchSize = MOST
+    max_batch_size: BatchSize = MAX_BATCH_SIZE
     batch_timeout: Annotated[float, Field(ge=0)] = 0.1
     session_timeout: Annotated[float, Field(gt=0)] = 300.0
 

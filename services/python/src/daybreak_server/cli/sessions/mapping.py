@@ -1,4 +1,4 @@
-"""The settings that a configuration file of InfiniSST means."""
+"""Translates a configuration file of InfiniSST into Daybreak's settings."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _DASHBOARD = RayOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class MeantSettings:
-    """The tree of settings, and what of the file has no setting."""
+class MappedSettings:
+    """The tree of settings, and notes on the parts of the file that have no setting."""
 
     tree: dict[str, Any]
     notes: list[str] = field(default_factory=list)
@@ -33,7 +33,7 @@ class MeantSettings:
         return notes + yaml.safe_dump(self.tree, sort_keys=False, allow_unicode=True)
 
 
-def settings_of(config: SessionsConfig) -> MeantSettings:
+def settings_of(config: SessionsConfig) -> MappedSettings:
     """Map a configuration onto our settings. Pairs of one model share a pool.
 
     :raises SessionsConfigError: if our settings do not accept a value.
@@ -58,7 +58,7 @@ def settings_of(config: SessionsConfig) -> MeantSettings:
     except ValidationError as exc:
         lines = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
         raise SessionsConfigError(*lines) from exc
-    return MeantSettings(tree, _notes(config))
+    return MappedSettings(tree, _notes(config))
 
 
 def _pool(config: SessionsConfig, model: PairModel, pairs: list[str]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _notes(config: SessionsConfig) -> list[str]:
         )
     if serving.load_balance_strategy != "least_loaded":
         notes.append(
-            f"serving.load_balance_strategy {serving.load_balance_strategy}: no effect; groups take sessions "
-            "themselves, the one with the most room first"
+            f"serving.load_balance_strategy {serving.load_balance_strategy}: no effect; groups that have "
+            "room take sessions themselves"
         )
     return notes

@@ -156,7 +156,10 @@ class Rank:
             cause = None if self._stopping.is_set() else Cause(reason=Reason.RANKS_FAIL, message=str(exc))
         except BaseException as exc:  # `load` and `warm_up` are the workload's code, and may call sys.exit
             cause = cause_of(exc, phase=self._current_phase)
-            _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, cause, exc_info=True)
+            if (
+                cause.reason != Reason.MODEL_MISSING
+            ):  # its message says all, and a group tries again and again
+                _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, cause, exc_info=True)
         finally:
             if cause is None:
                 self._deps.tracing.close()

@@ -244,10 +244,9 @@ class SessionsLeader:
                 lowest=settings.get("latency_multiplier", lag.lowest),
                 highest=settings.get("max_latency_multiplier", lag.highest),
             )
+            self.table.scheduler.rules, self.table.lag_rules = rules, lag
         except ValueError as exc:
             _log.error("the settings of sessions cannot be used, so the former ones stay: %s", exc)
-            return
-        self.table.scheduler.rules, self.table.lag_rules = rules, lag
 
     def _release_while_draining(self, now: float) -> None:
         """Release as many sessions as other groups have room for, or all of them when the time to drain is

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from daybreak_server.batching.iterations.lag import LagRules, LagState, observe, percentile, session_lag_s
 from daybreak_server.batching.iterations.rules import IterationRules
-from daybreak_server.batching.iterations.scheduler import Batch, Scheduler, WaitUntil
+from daybreak_server.batching.iterations.scheduler import Batch, Scheduler
+from daybreak_server.batching.iterations.strategy import WaitUntil
 from daybreak_server.batching.iterations.trace import Phase
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.sessions import (
@@ -240,8 +241,9 @@ class SessionTable:
             self.forget(
                 commit.lease.session, str(commit.end), error=commit.error.reason if commit.error else ""
             )
-        for session_id in results.keys() & self._sessions.keys():
-            self._announce(self._sessions[session_id], now)
+        for session_id in results:  # in the order of the batch
+            if session_id in self._sessions:
+                self._announce(self._sessions[session_id], now)
 
     def _results(
         self, step: Callable[[Sequence[K]], Sequence[Result]], items: Mapping[SessionId, K]

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import FrameType
 from typing import Any
 
@@ -19,6 +19,7 @@ from daybreak.sync import Client
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.local.child_up import DemoError, Up, running
 from daybreak_server.local.console import say
+from daybreak_server.local.demo_speech.progress import Progress
 from daybreak_server.local.demo_speech.speaker import Arrived, Speaker
 from daybreak_server.settings.tree import Settings
 from daybreak_server.workloads.speech.clips import clips
@@ -114,7 +115,7 @@ def _show_users(client: Client, up: Up) -> None:
     codes = list(LANGUAGES)
     before = _batches(client)
     speakers = [Speaker(client, codes[user % len(codes)], turned[user]) for user in range(USERS)]
-    _speak(speakers, stagger_s=_STAGGER_S)
+    _speak(speakers, stagger_s=_STAGGER_S, on_second=Progress(speakers).show)
     time.sleep(_PUBLISHED_S)
     say(f"  {_score(speakers)}; {_lags(speakers)}")
     for phase, sizes in sorted(_batches(client).items()):
@@ -125,12 +126,16 @@ def _show_users(client: Client, up: Up) -> None:
             _print_sizes(new)
 
 
-def _speak(speakers: Sequence[Speaker], *, stagger_s: float = 0.0) -> None:
+def _speak(
+    speakers: Sequence[Speaker], *, stagger_s: float = 0.0, on_second: Callable[[], None] = lambda: None
+) -> None:
     with ThreadPoolExecutor(len(speakers)) as pool:
         futures = []
         for speaker in speakers:
             futures.append(pool.submit(speaker.run))
             time.sleep(stagger_s)
+        while wait(futures, timeout=1.0).not_done:
+            on_second()
         for future in futures:
             future.result()
 

@@ -44,6 +44,8 @@ class Speaker:
     sentences: list[str] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
     """When each sentence had been spoken."""
+    open: bool = False
+    """Whether the session is open."""
 
     @property
     def expected(self) -> list[str]:
@@ -54,12 +56,13 @@ class Speaker:
         """Speak, and read until the session has ended. Raises what the client raises."""
         audio = self._audio()
         with self.client.sessions.open(self.target, name="demo") as live:
-            began = time.monotonic()
+            self.open, began = True, time.monotonic()
             sender = threading.Thread(target=self._send, args=(live, audio), daemon=True)
             sender.start()
             for event in live:
                 self._read(event, time.monotonic() - began)
             sender.join()
+        self.open = False
 
     @staticmethod
     def _send(live: LiveSession, audio: bytes) -> None:

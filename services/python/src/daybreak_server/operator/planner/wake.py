@@ -16,7 +16,7 @@ from daybreak_server.domain.pools import (
 from daybreak_server.operator.crd.resource import WakeStatus
 from daybreak_server.operator.planner.cluster_state import ClusterState
 from daybreak_server.operator.planner.observed import Observed
-from daybreak_server.operator.planner.placement import is_ready
+from daybreak_server.operator.planner.removal_units import is_ready
 
 
 def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -> WakeStatus:

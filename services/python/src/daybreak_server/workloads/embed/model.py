@@ -33,7 +33,7 @@ class EmbedInput(NamedTuple):
 
 
 class EmbedModel:
-    """See the module. ``encode`` must run on one thread at a time."""
+    """The encoder. ``encode`` must run on one thread at a time."""
 
     def __init__(self, options: EmbedOptions, group: Group) -> None:
         folder = folder_of(options.model, group)

@@ -12,14 +12,14 @@ from daybreak_server.workloads.bulk import BulkParams
 from daybreak_server.workloads.text_batches.options import TextOptions, parse
 
 Kind = Literal["query", "document"]
-"""What a text is: a question, or what is searched."""
+"""Whether a text is a query, or a document that queries search."""
 
 
 class EmbedOptions(TextOptions):
     """The options of a pool of the workload ``embed``."""
 
     prompts: dict[Kind, str] = Field(default_factory=dict)
-    """What comes before a query or a document; if one is unset, the model's own prompt of that name."""
+    """The texts before a query and before a document. If one is unset, the model's own prompt of that name is used."""
     cache_mb: float = Field(0.0, ge=0, le=1 << 20)
     """The size of the cache of vectors in MB; 0: none."""
 

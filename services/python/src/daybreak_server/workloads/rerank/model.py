@@ -37,7 +37,7 @@ class Score(NamedTuple):
 
 
 class RerankModel:
-    """See the module. ``score`` must run on one thread at a time."""
+    """The reranker. ``score`` must run on one thread at a time."""
 
     def __init__(self, options: RerankOptions, group: Group) -> None:
         folder = folder_of(options.model, group)

@@ -47,4 +47,5 @@ SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
     implementation="daybreak_server.workloads.simulated_speech.model:SimulatedSpeech",
     limits=options_of,
     pairs=lambda options: PAIRS,
+    notice=lambda options: "There is no model: the words mean nothing.",
 )

@@ -66,7 +66,15 @@ def read_folder(folder: Path, *, dtype: torch.dtype, device: str) -> SpeechFolde
             **config["streaming"],
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as exc:
-        raise ModelMissingError(f"the speech model in {folder} cannot be loaded: {exc}") from exc
+        raise ModelMissingError(
+            f"the speech model in {folder} cannot be loaded: {_reason(exc)} `daybreakd models verify {folder}` "
+            "checks all of its parts."
+        ) from exc
+
+
+def _reason(error: Exception) -> str:
+    text = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(text.split()).rstrip(".") + "."
 
 
 def _encoder(
@@ -166,13 +174,14 @@ def from_hugging_face(weights: dict[str, Tensor], config: LanguageModelConfig) -
 
 
 def to_hugging_face(model: LanguageModel) -> dict[str, Tensor]:
-    """The inverse, for a model without biases whose output has a matrix of its own."""
+    """The inverse."""
     weights, config = model.state_dict(), model.config
     named = {
         "model.embed_tokens.weight": weights["embed.weight"],
         "model.norm.weight": weights["norm.weight"],
-        "lm_head.weight": weights["head.weight"],
     }
+    if not config.tied:
+        named["lm_head.weight"] = weights["head.weight"]
     q, k = config.heads * config.head_dim, config.kv_heads * config.head_dim
     sizes = {
         "qkv": [q, k, k],
@@ -187,4 +196,7 @@ def to_hugging_face(model: LanguageModel) -> dict[str, Tensor]:
         for fused, names in _FUSED.items():
             parts = weights[f"{ours}{fused}.weight"].split(sizes[fused])
             named |= {f"{theirs}{name}.weight": part for name, part in zip(names, parts, strict=True)}
+        if config.bias:
+            parts = weights[f"{ours}qkv.bias"].split(sizes["qkv"])
+            named |= {f"{theirs}{name}.bias": part for name, part in zip(_FUSED["qkv"], parts, strict=True)}
     return {name: part.clone().contiguous() for name, part in named.items()}

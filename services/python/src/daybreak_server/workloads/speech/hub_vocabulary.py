@@ -32,6 +32,12 @@ class HubVocabulary:
         if not all(self._markers.values()):
             raise ValueError("the marker of a turn has no token")
 
+    @property
+    def largest(self) -> int:
+        """The largest number of a token that ``config.json`` names. A tokenizer may have more tokens than its model."""
+        named = (*self._openings.values(), *self._markers.values(), self.ends_turn)
+        return max(number for numbers in named for number in numbers)
+
     def _number(self, token: str) -> int:
         number = self._tokenizer.convert_tokens_to_ids(token)
         if number is None or number == self._tokenizer.unk_token_id:

@@ -14,6 +14,10 @@ from daybreak_server.workloads.speech.pairs import pairs_of
 
 TINY: Final = Path(__file__).parent / "tiny"
 """The tiny model of the package."""
+TINY_NOTICE: Final = (
+    "The model is tiny: it knows some fifty English words, for example “three small red flowers are moving left”, and "
+    "mistakes other words for them."
+)
 
 
 class SpeechOptions(BaseModel):
@@ -43,10 +47,15 @@ def _pairs(options: Mapping[str, Any]) -> Sequence[LanguagePair]:
     return pairs_of(Path(model) if model else TINY)
 
 
+def _notice(options: Mapping[str, Any]) -> str:
+    return "" if options_of(options).model else TINY_NOTICE
+
+
 SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
     name="speech",
     kind="sessions",
     implementation="daybreak_server.workloads.speech.model:Speech",
     limits=options_of,
     pairs=_pairs,
+    notice=_notice,
 )

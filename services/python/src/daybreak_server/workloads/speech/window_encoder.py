@@ -23,24 +23,34 @@ _WAV2VEC2_MORE: Final = 80
 """The convolutions of wav2vec 2.0 need 400 samples for the first state: 80 from before the window."""
 
 
+def block_states(content: Mapping[str, Any]) -> int:
+    """The states of one block. :raises ValueError: if the adapter cannot stack them."""
+    states = int(content["block_ms"] * SAMPLE_RATE // 1000 // STATE_SAMPLES)
+    if states < 1 or states % content["stack"]:
+        raise ValueError(
+            f"a block has {states} states of 20 ms, which is no multiple of stack: {content['stack']}"
+        )
+    return states
+
+
+def new_adapter(stack: int, encoder_width: int, width: int) -> nn.Sequential:
+    """The adapter: from stacked states of the encoder to embeddings of the language model."""
+    inner = 2 * encoder_width
+    return nn.Sequential(nn.Linear(stack * encoder_width, inner), nn.SiLU(), nn.Linear(inner, width))
+
+
 class WindowEncoder:
     """Implements :class:`~daybreak_server.workloads.speech.streaming.StreamingEncoder`."""
 
     def __init__(
         self, folder: Path, content: Mapping[str, Any], *, width: int, dtype: torch.dtype, device: str
     ) -> None:
-        states = content["block_ms"] * SAMPLE_RATE // 1000 // STATE_SAMPLES
-        stack = content["stack"]
-        if states < 1 or states % stack:
-            raise ValueError(f"a block has {states} states of 20 ms, which is no multiple of stack: {stack}")
+        stack, states = content["stack"], block_states(content)
         self._states, self._stack, self._device, self._dtype = states, stack, device, dtype
         self.block_samples, self.block_embeddings = states * STATE_SAMPLES, states // stack
         self._window = self.block_samples * (content["left_blocks"] + 1)
         self._encoder = _ENCODERS[content["type"]](folder / "encoder", dtype, device)
-        inner = 2 * self._encoder.width
-        self._adapter = nn.Sequential(
-            nn.Linear(stack * self._encoder.width, inner), nn.SiLU(), nn.Linear(inner, width)
-        )
+        self._adapter = new_adapter(stack, self._encoder.width, width)
         self._adapter.load_state_dict(load_file(folder / "adapter.safetensors"))
         self._adapter.to(device, dtype).eval()
         self.slot_bytes = 4 * (self._window + _WAV2VEC2_MORE)

@@ -23,9 +23,10 @@ from verification.benchmarks.sessions.table import Found
 
 CONTENDERS = (SINGLE, REQUEST, STRICT, MIXED, GATHER)
 CACHE_MB = 600.0
-"""For more sessions than one core can compute."""
+"""The cache of the model. It holds more sessions than one core can compute."""
 START_BUSY = 0.6
-"""The search begins with as many users as keep the device so busy, one turn at a time."""
+"""The search begins with the number of users whose turns, one at a time, keep the device busy for this share of the
+time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class Plan:
 
     for_s: float
     rounds: int
-    """Of the costs of steps."""
+    """How many rounds measure the costs of steps."""
     steps: Steps
 
 
@@ -73,7 +74,7 @@ class _Bed:
         self.users = self.differing = 0
 
     def start(self, costs: Costs) -> int:
-        """With how many users each search begins."""
+        """The number of users with which each search begins."""
         turn_s = costs.seconds(1, 0) + self.references.tokens_per_turn * costs.seconds(0, 1)
         return max(1, int(START_BUSY * self.turn_s / turn_s))
 

@@ -1,7 +1,7 @@
 """One run: users speak in real time to a group's sessions, scheduler and model, on one thread.
 
-A turn's audio arrives when it has been spoken. What the group writes goes to memory instead of Redis. Its lag is not
-measured, so the length of turns stays as it is.
+A turn's audio arrives when it has been spoken. The group writes to memory instead of Redis. It does not react to lag,
+so the length of turns never changes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from verification.benchmarks.sessions.measured.speakers import References, Speak
 from verification.benchmarks.sessions.outcome import Outcome
 
 LATE_SHARE = 0.05
-"""A run is given up once more turns than this share of all are too late: its 95th percentile is above the limit."""
+"""A run stops when more than this share of its turns are too late: its 95th percentile is then above the limit."""
 
 
 class PacedRun:
-    """See the module."""
+    """One run with some users."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class PacedRun:
         self._turn_s = self._samples / SAMPLE_RATE
         self._table = SessionTable(model, rules=rules, write=self._written)
         self._late_at_most = LATE_SHARE * len(speakers) * for_s * 2 / 3 / self._turn_s
-        """The turns of the last two thirds, which alone count."""
+        """How many turns may be late. Only the turns of the last two thirds of the run count."""
         self._late = 0
         self._began = 0.0
         self.turns: list[list[tuple[int, ...]]] = [[] for _ in speakers]
@@ -75,7 +75,7 @@ class PacedRun:
         return self.outcome
 
     def differing(self, references: References) -> int:
-        """How many users got other tokens than in a session of their own."""
+        """How many users got other tokens than a user alone would get."""
         return sum(map(references.differs, self._speakers, self.turns))
 
     def _speak(self) -> None:
@@ -119,7 +119,7 @@ class PacedRun:
             self.outcome.gave_up = self._late > self._late_at_most
 
     def _count_unfinished(self) -> None:
-        """Turns that are too late already, and have not ended, count with the lag that they have."""
+        """Count turns that have not ended but are already too late, with their lag at the end of the run."""
         for user, turns in enumerate(self.turns):
             turn = len(turns)
             while (ready := self._ready(user, turn)) < self._for_s - self._limit_s:

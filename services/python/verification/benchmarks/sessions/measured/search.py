@@ -1,4 +1,4 @@
-"""Finds how many users a strategy sustains: their number rises until the lag does, and then the gap is halved."""
+"""Finds how many users a strategy sustains: raises their number until it is not sustained, and then bisects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Steps:
     """How finely to search."""
 
     factor: float
-    """From one number of users to the next."""
+    """The factor from one number of users to the next."""
     until: float
     """The search ends when the number that was not sustained is at most this many times the one that was."""
 
@@ -26,7 +26,7 @@ QUICK = Steps(factor=2.0, until=2.0)
 def climb(
     run: Callable[[int], Outcome], *, start: int, at_most: int, limit_s: float, steps: Steps
 ) -> list[tuple[int, Outcome]]:
-    """All runs, by the number of users. Begins at ``start``, and goes down if that many are not sustained."""
+    """All runs, by number of users. Begins with ``start`` users, and lowers the number if they are not sustained."""
     tried: dict[int, Outcome] = {}
 
     def sustained(users: int) -> bool:
@@ -54,7 +54,10 @@ def climb(
 
 
 def most(tried: list[tuple[int, Outcome]], *, limit_s: float) -> tuple[int, Outcome | None]:
-    """The largest number of users below which none was missed, and its run; 0 and ``None`` if not even one was."""
+    """The largest number of users such that it and all smaller numbers were sustained, and its run.
+
+    0 and ``None`` if the smallest number was not sustained.
+    """
     best: tuple[int, Outcome | None] = (0, None)
     for users, outcome in tried:
         if not outcome.sustains(limit_s):

@@ -1,4 +1,4 @@
-"""What the users of a measurement say: the clips of the speech model in a loop, each user from another place on."""
+"""The audio of the users: the clips of the speech model in a loop, in which users begin at different places."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from daybreak_server.workloads.speech.model import Speech
 
 TARGETS = ("de", "zh")
 PLACES = 8
-"""In how many places of the loop users begin."""
+"""The number of places of the loop at which users begin."""
 _PAUSE_S = 1.0
 _GOLDEN = 0.6180339887
-"""Multiples of it, modulo 1, are spread evenly, however many there are."""
+"""The fractional parts of its multiples are spread evenly, whatever their number."""
 Turns = Sequence[tuple[int, ...]]
 """The tokens of each turn of a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speaker:
-    """A user. Those with the same place and language say the same, and get the same text."""
+    """A user. Users with the same place and language say the same, and get the same text."""
 
     place: int
     target: str
@@ -36,7 +36,7 @@ class Speaker:
 
 
 def speakers(count: int, *, for_s: float, turn_s: float) -> list[Speaker]:
-    """So many users, with audio for at least ``for_s``."""
+    """This many users, with audio for at least ``for_s``."""
     pause = bytes(int(_PAUSE_S * SAMPLE_RATE) * SAMPLE_BYTES)
     loop = b"".join(clip.audio() + pause for clip in clips())
     size = int((for_s + turn_s) * SAMPLE_RATE) * SAMPLE_BYTES
@@ -55,7 +55,7 @@ def speakers(count: int, *, for_s: float, turn_s: float) -> list[Speaker]:
 
 
 class References:
-    """What the model writes for each user in a session of its own, without any batch."""
+    """What the model writes for each user if there is no other session, so that it forms no batches."""
 
     def __init__(self, model: Speech, *, for_s: float) -> None:
         samples = model.shape.block_samples

@@ -14,9 +14,9 @@ from verification.benchmarks.sessions.costs import Costs
 from verification.benchmarks.sessions.measured.speakers import Speaker, speakers
 
 SIZES = (1, 2, 4, 8, 16, 32)
-MOST = SIZES[-1]
-SESSIONS = 3 * MOST
-"""Enough that after a prefill a whole batch of them has more to write."""
+LARGEST = SIZES[-1]
+SESSIONS = 3 * LARGEST
+"""Enough sessions that after a prefill, at least a whole batch of them needs to decode."""
 FILL_TURNS = 12
 """Turns before the first measurement, so that all windows are full."""
 Answers = Sequence[Token | SessionFailedError]
@@ -24,7 +24,7 @@ K = TypeVar("K")
 
 
 def measure(model: Speech, *, rounds: int) -> Costs:
-    """The median of all batches of each size; a round is a turn of ``SESSIONS`` sessions for each size."""
+    """The median duration of the batches of each size. A round is a turn of all sessions with each size."""
     turn_s = model.shape.block_samples / SAMPLE_RATE
     turns = FILL_TURNS + rounds * len(SIZES)
     users = dict(enumerate(speakers(SESSIONS, for_s=turns * turn_s, turn_s=turn_s)))
@@ -34,7 +34,7 @@ def measure(model: Speech, *, rounds: int) -> Costs:
     decodes: dict[int, list[float]] = {size: [] for size in SIZES}
     for turn in range(turns):
         if turn < FILL_TURNS:
-            _turn(model, users, turn, MOST, [], [])
+            _turn(model, users, turn, LARGEST, [], [])
         else:
             size = SIZES[turn % len(SIZES)]
             _turn(model, users, turn, size, prefills[size], decodes[size])
@@ -54,7 +54,7 @@ def _turn(
     prefills: list[float],
     decodes: list[float],
 ) -> None:
-    """A turn of all sessions in batches of one size, and the milliseconds of each."""
+    """Run a turn of all sessions in batches of one size, and add the milliseconds of each batch."""
     samples = model.shape.block_samples
     items = [Prefill(session=str(user), audio=speaker.turn(turn, samples)) for user, speaker in users.items()]
     writing: list[str] = []
@@ -66,7 +66,7 @@ def _turn(
 
 
 def _timed(step: Callable[[Sequence[K]], Answers], batch: Sequence[K], times: list[float]) -> list[str]:
-    """The sessions that have more to write."""
+    """Run a step, and add its milliseconds. :returns: the sessions that need to decode."""
     began = time.perf_counter()
     answers = step(batch)
     times.append((time.perf_counter() - began) * 1000)

@@ -35,11 +35,11 @@ class Measured:
     tokens_per_turn: float
     for_s: float
     until: float
-    """A number of users this many times the sustained one was not sustained."""
+    """This many times the sustained number of users was not sustained."""
     users: int
     """The users of all sustained runs."""
     differing: int
-    """How many of them got other tokens than in a session of their own."""
+    """How many of them got other tokens than a user alone would get."""
 
 
 def report(measured: Measured, *, limit_s: float) -> Report:

@@ -1,5 +1,6 @@
 #!lua
--- Appends audio to a session, and skips audio that the journal already has.
+-- Appends audio to a session, and skips audio that the journal already has. Each call counts as activity of the session,
+-- even if nothing is left to append.
 -- Answers {`session`, the session}, {`gap`, the position from which audio must be sent}, {`backlog`} if too much audio
 -- is not processed yet, {`ended`, why} or {`unknown`}.
 local function append(a)
@@ -10,11 +11,9 @@ local function append(a)
   local received, at = tonumber(stored[2]), tonumber(a.at)
   if stored[4] then return { 'session', S.show(id) } end  -- nothing follows the end of the input
   if at > received then return { 'gap', int(received) } end
-  local new = at + #a.samples / 2 - received
-  local ends = a.ends == '1'
-  if new <= 0 and not ends then return { 'session', S.show(id) } end
-  if received + new - tonumber(stored[3]) > S.BACKLOG_MAX then return { 'backlog' } end
+  local new, ends = math.max(0, at + #a.samples / 2 - received), a.ends == '1'
   if new > 0 then
+    if received + new - tonumber(stored[3]) > S.BACKLOG_MAX then return { 'backlog' } end
     local samples = at == received and a.samples or string.sub(a.samples, (received - at) * 2 + 1)
     received = received + new
     call('XADD', S.key.session_audio(id), int(received) .. '-1', 'a', samples)
@@ -25,7 +24,7 @@ local function append(a)
   end
   call('HSET', key, 'received', int(received), 'touched', NOW_TEXT)
   call('ZADD', S.session_timers, int(NOW + tonumber(stored[6])), id)
-  S.notify({ id = id, token = stored[5] }, 'a')
+  if new > 0 or ends then S.notify({ id = id, token = stored[5] }, 'a') end
   return { 'session', S.show(id) }
 end
 

@@ -108,7 +108,8 @@ class RedisRegistry:
     ) -> tuple[Replica, ...]:
         """Record a heartbeat. Returns the replicas that the worker should run.
 
-        :raises UnknownWorkerError: WorkerTakenError:
+        :raises UnknownWorkerError: if the registry does not have this incarnation, so it must register again
+        :raises WorkerTakenError: if another worker with this id is alive
         """
         outcome, found = await self._call(
             "renew_worker",

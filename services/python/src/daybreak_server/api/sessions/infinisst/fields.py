@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
 from daybreak_server.api.errors import from_validation, invalid_field
-from daybreak_server.api.http.request_body import header, read_bytes, read_json
+from daybreak_server.api.http.request_body import header, not_json, read_bytes, read_json
 
 M = TypeVar("M", bound=BaseModel)
 _FORM = "application/x-www-form-urlencoded"
@@ -40,7 +40,7 @@ OptionalName = Annotated[str | None, BeforeValidator(_absent_if_empty), Field(ma
 class Init(Fields):
     """``POST /init``."""
 
-    agent_type: str = "InfiniSST"
+    agent_type: Literal["InfiniSST"] = "InfiniSST"
     language_pair: Name
     client_id: OptionalName = None
     latency_multiplier: Annotated[int, NOT_A_FLAG, Field(ge=1, le=8)] = 2
@@ -57,7 +57,7 @@ class SessionOnly(Fields):
 class LoadModel(Fields):
     """``POST /load_model``."""
 
-    gpu_id: Annotated[int, Field(ge=0)]
+    gpu_id: Annotated[int, NOT_A_FLAG, Field(ge=0)]
     language_pair: Name
 
 
@@ -75,19 +75,25 @@ class Translate(Fields):
 async def read_fields(request: Request, model: type[M], *, max_bytes: int) -> M:
     """The fields. A field of the body takes precedence over one of the query.
 
-    :raises ApiError: ``invalid_input``, ``bad_json`` or ``too_large``
+    :raises ApiError: ``invalid_input``, ``bad_json``, ``unsupported_media_type`` or ``too_large``
     """
     found: dict[str, Any] = dict(request.query_params)
     content_type = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
-    if content_type == _FORM:
-        body = await read_bytes(request, max_bytes=max_bytes)
-        try:
-            found |= dict(parse_qsl(body.decode(), keep_blank_values=True))
-        except UnicodeDecodeError:
-            raise invalid_field("body", "The form is not valid UTF-8.") from None
-    elif content_type:
+    if content_type in {"", _FORM}:
+        found |= _form(await read_bytes(request, max_bytes=max_bytes), content_type)
+    else:
         found |= await read_json(request, max_bytes=max_bytes)
     try:
         return model.model_validate(found)
     except ValidationError as exc:
         raise from_validation(exc) from exc
+
+
+def _form(body: bytes, content_type: str) -> dict[str, str]:
+    """The fields of a form. curl says of any body that it is a form, unless it is given a Content-Type."""
+    if body.lstrip()[:1] in {b"{", b"["} or (body and not content_type):
+        raise not_json(content_type)
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True))
+    except UnicodeDecodeError:
+        raise invalid_field("body", "The form is not valid UTF-8.") from None

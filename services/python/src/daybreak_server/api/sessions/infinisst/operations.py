@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import Field, ValidationError
@@ -19,6 +19,7 @@ from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.sessions import specs
 from daybreak_server.api.sessions.infinisst.fields import NOT_A_FLAG, Fields, read_fields
 from daybreak_server.api.sessions.service import SessionService
+from daybreak_server.batching.iterations import strategy_names
 from daybreak_server.domain.sessions import GroupSessions, SessionsOverview, SessionsThroughput
 from daybreak_server.settings.sessions import SessionSettings
 
@@ -42,7 +43,7 @@ class Configure(Fields):
     max_batch_size: Annotated[int | None, NOT_A_FLAG] = None
     batch_timeout_ms: Annotated[float | None, NOT_A_FLAG] = None
     enable_dynamic_batching: bool | None = None
-    strategy: Literal["iteration", "mixed", "request", "single"] | None = None
+    strategy: Annotated[str | None, Field(max_length=200)] = None
     max_decode_delay_ms: Annotated[float | None, NOT_A_FLAG] = None
     gather_size: Annotated[int | None, NOT_A_FLAG] = None
     gather_wait_ms: Annotated[float | None, NOT_A_FLAG] = None
@@ -115,12 +116,20 @@ class Configuration:
         if sent.load_balance_strategy not in {None, _BALANCE}:
             raise invalid_field(
                 "load_balance_strategy",
-                f"Groups take sessions themselves, the one with the most room first: use {_BALANCE}.",
+                f"Groups that have room take sessions themselves, so no other value has an effect: use {_BALANCE}.",
+            )
+        configured = entry.settings.session_settings.strategy
+        usable = [*strategy_names.names(), *([configured] if ":" in configured else [])]
+        if sent.strategy is not None and sent.strategy not in usable:
+            raise invalid_field(
+                "strategy", f"There is no strategy of that name here. Use {', '.join(usable)}."
             )
         changes = {name: value for name in _LIVE if (value := getattr(sent, name)) is not None}
         before = await self._values(entry)
         if sent.enable_dynamic_batching is not None and sent.strategy is None:
-            changes["strategy"] = _strategy(before["strategy"], dynamic=sent.enable_dynamic_batching)
+            changes["strategy"] = _strategy(
+                before["strategy"], configured, dynamic=sent.enable_dynamic_batching
+            )
         try:
             checked = SessionSettings.model_validate({**before, **changes}).values()
         except ValidationError as exc:
@@ -132,10 +141,13 @@ class Configuration:
         return {**entry.settings.session_settings.values(), **changed}
 
 
-def _strategy(present: str, *, dynamic: bool) -> str:
+def _strategy(present: str, configured: str, *, dynamic: bool) -> str:
+    """The strategy after dynamic batching was switched on or off."""
     if not dynamic:
         return _ONE_AT_A_TIME
-    return _DYNAMIC if present == _ONE_AT_A_TIME else present
+    if present != _ONE_AT_A_TIME:
+        return present
+    return configured if configured != _ONE_AT_A_TIME else _DYNAMIC
 
 
 def _counts(overview: SessionsOverview) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from daybreak.wire import ErrorCode
 from daybreak_server.api import serializers
 from daybreak_server.api.auth.principal import Caller, Principal
-from daybreak_server.api.errors import ApiError, not_found
+from daybreak_server.api.errors import ApiError, invalid_field, not_found
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.sessions import opening, specs
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Encoding
@@ -48,6 +48,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
         """Say whether the model of a pair is loaded. Groups load it when they start."""
         wanted = await read_fields(request, LoadModel, max_bytes=settings.http.max_body_bytes)
         entry, pair = service.pools.choose(None, lambda languages: languages.parse(wanted.language_pair))
+        await _check_device(service, wanted.gpu_id)
         view = await service.ctx.pool_views.get(entry.name)
         health = serializers.pool_health(entry, view, service.ctx.services.now_ms())
         status = "ready" if health.groups_ready else (health.wake.phase if health.wake else "zero")
@@ -73,6 +74,24 @@ def add(routes: APIRouter, service: SessionService) -> None:
         record = await users.find(caller, user, unquote(language))
         await service.store.close_session(record.session.id)
         return json_response({"success": True, "session_id": record.session.id, "user_id": user})
+
+
+async def _check_device(service: SessionService, device: int) -> None:
+    """Refuse a number that no device has. A group has one device, so the groups of all pools are counted from 0.
+
+    On Kubernetes, the operator decides how many groups there are, so any number may become one.
+    """
+    count = 0
+    for entry in service.pools.entries.values():
+        view = await service.ctx.pool_views.get(entry.name)
+        if view.report is not None:
+            return
+        count += max(entry.settings.groups, len(view.groups))
+    if device >= count:
+        raise invalid_field(
+            "gpu_id",
+            f"There is no device {device}. Each group of the pools of sessions has one: use 0 to {count - 1}.",
+        )
 
 
 class UserSessions:

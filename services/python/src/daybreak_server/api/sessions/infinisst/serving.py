@@ -42,7 +42,7 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
                 latency_multiplier=wanted.latency_multiplier,
                 client=wanted.client_id or "",
             )
-        position = await _position(service, record)
+        record, position = await service.place_in_queue(record)
         return json_response(
             {
                 "session_id": record.session.id,
@@ -58,8 +58,7 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
     @routes.get("/queue_status/{session_id}", **specs.QUEUE_STATUS)
     async def queue_status(session_id: str, caller: Caller) -> Response:
         """Whether a session waits for a group, and its place in the queue."""
-        record = await service.get(session_id, caller)
-        position = await _position(service, record)
+        record, position = await service.place_in_queue(await service.get(session_id, caller))
         return json_response({**shown(record), "queued": position > 0, "queue_position": position})
 
     @routes.websocket("/wss/{session_id}")
@@ -71,16 +70,23 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
 
 
 def _add_ends(routes: APIRouter, service: SessionService, max_bytes: int) -> None:
-    """Add the routes that end a session."""
+    """Add the routes that end a session, or keep it from ending."""
 
-    @routes.post("/delete_session", **specs.session_only("delete_session"))
+    @routes.post("/ping", **specs.PING)
+    async def ping(request: Request, caller: Caller) -> Response:
+        """Keep a session alive that sends no audio at present."""
+        named = await read_fields(request, SessionOnly, max_bytes=max_bytes)
+        record = await service.keep_alive(named.session_id, caller)
+        return json_response({"success": True, **shown(record)})
+
+    @routes.post("/delete_session", **specs.DELETE_SESSION)
     async def delete_session(request: Request, caller: Caller) -> Response:
         """End a session at once."""
         named = await read_fields(request, SessionOnly, max_bytes=max_bytes)
         record = await service.close(named.session_id, caller)
         return json_response({"success": True, **shown(record)})
 
-    @routes.post("/reset_translation", **specs.session_only("reset_translation"))
+    @routes.post("/reset_translation", **specs.RESET_TRANSLATION)
     async def reset_translation(request: Request, caller: Caller) -> Response:
         """End a session, and open another one of the same client and languages."""
         named = await read_fields(request, SessionOnly, max_bytes=max_bytes)
@@ -113,15 +119,3 @@ def shown(record: SessionRecord) -> dict[str, Any]:
         "consumed_ms": views.milliseconds(record.consumed),
         "latency_multiplier": record.latency_multiplier,
     }
-
-
-async def _position(service: SessionService, record: SessionRecord) -> int:
-    """The session's place among those that wait for a group, from 1. It is 0 if the session does not wait."""
-    if record.state is not SessionState.WAITING:
-        return 0
-    waiting = [
-        other.session.id
-        for other in await service.store.sessions(record.session.pool)
-        if other.state is SessionState.WAITING
-    ]
-    return waiting.index(record.session.id) + 1 if record.session.id in waiting else 0

@@ -16,7 +16,7 @@ from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.multipart import read_form
 from daybreak_server.api.http.request_body import header, too_large
 from daybreak_server.api.intake.catalog import PoolEntry
-from daybreak_server.api.openai.routes import OpenAIFace
+from daybreak_server.api.openai.routes import ModelRequests
 from daybreak_server.api.routing.request_body import ForwardedBody
 from daybreak_server.api.sessions import opening, specs
 from daybreak_server.api.sessions.recordings.form import parse
@@ -53,7 +53,7 @@ class Recordings:
     """Answers the requests."""
 
     def __init__(self, ctx: Dependencies, service: SessionService) -> None:
-        self._face = OpenAIFace(ctx)
+        self._model_requests = ModelRequests(ctx)
         self._service = service
         self._settings = ctx.services.settings.router
 
@@ -67,15 +67,15 @@ class Recordings:
 
     async def _answer(self, request: Request, caller: Principal, *, translates: bool) -> Response:
         async def answer_named(name: str | None, body: ForwardedBody) -> Response:
-            model = await self._face.model(name)
+            model = await self._model_requests.model(name)
             if model is not None:
-                return await self._face.answer_by(model, request, caller, body)
+                return await self._model_requests.answer_by(model, request, caller, body)
             entry = self._service.pools.find(name)
             if entry is None:
-                return await self._face.answer_by_pool(name, request, caller, body)
+                return await self._model_requests.answer_by_pool(name, request, caller, body)
             return await self._run(entry, request, caller, body, translates=translates)
 
-        return await self._face.read_name(request, answer_named)
+        return await self._model_requests.read_name(request, answer_named)
 
     async def _run(
         self, entry: PoolEntry, request: Request, caller: Principal, body: ForwardedBody, *, translates: bool

@@ -79,7 +79,8 @@ class RecordingRun:
             span = int(data.get("start_ms", 0)), int(data.get("end_ms", 0))
             self._segments.append(RecordingSegment(*span, str(data["text"])))
         elif event.type is SessionEventType.ENDED and data.get("reason") != SessionEnd.FINISHED:
-            raise self._error or _failure(data)
+            # If the session failed, audio that came later was refused, which is not the reason.
+            raise _failure(data) if data.get("error") or self._error is None else self._error
 
     async def _feed(self) -> None:
         """Write the recording. If that fails, end the session, so that the reader of its events gets the last

@@ -109,7 +109,26 @@ async function open() {
   return new Session(answer);
 }
 
+function offer(list, values) {
+  const options = [...new Set(values)].map((value) => Object.assign(document.createElement('option'), {value}));
+  element(list).replaceChildren(...options);
+}
+
+// Shows which pools and languages there are, and what users of their models should know.
+async function describe() {
+  const models = (await (await fetch(`${base}/v1/models`)).json()).data || [];
+  const pools = models.filter((model) => model.kind === 'sessions');
+  offer('pools', pools.map((pool) => pool.id));
+  offer('languages', pools.flatMap((pool) => pool.pairs || []).map((pair) => pair.target_name));
+  const notices = pools.filter((pool) => pool.notice);
+  element('notice').textContent = notices.map((pool) => (pools.length > 1 ? `${pool.id}: ` : '') + pool.notice).join(' ');
+  element('notice').hidden = !notices.length;
+}
+
 async function start() {
+  if (!navigator.mediaDevices) {
+    throw new Error('Browsers allow the microphone only on https:// and http://localhost. Open this page there.');
+  }
   const stream = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
   const context = new AudioContext({sampleRate: RATE});
   await context.audioWorklet.addModule(`${base}/speak/microphone.js`);
@@ -150,3 +169,4 @@ element('stop').onclick = () => {
   state.live.release();
   state.live.end();
 };
+describe().catch(() => {}); // the page also works without it

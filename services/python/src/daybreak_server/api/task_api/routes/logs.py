@@ -1,4 +1,4 @@
-"""The route of a task's own lines: what its workload has written with ``ctx.log``."""
+"""The route of the lines that a task's workload has written with ``ctx.log``."""
 
 from __future__ import annotations
 

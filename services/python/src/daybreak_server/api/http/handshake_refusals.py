@@ -1,0 +1,22 @@
+"""Answers the handshake of a WebSocket with an HTTP response, without an error in the log.
+
+The server refuses a handshake at an unknown path with 404, and one from a page of another origin with 403. uvicorn
+sends such a response, but then takes the handshake for one that was never answered, and logs an error. Any client
+could fill the log with these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+
+class RefusingProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol of WebSockets, for which a complete HTTP response completes the handshake."""
+
+    async def send(self, message: Any) -> None:
+        """Send a message of the app."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True

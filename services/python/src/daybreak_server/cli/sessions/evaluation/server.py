@@ -1,0 +1,72 @@
+"""The server under evaluation: its pool, the batches that its groups have run, and its settings of batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+
+from daybreak import AsyncClient
+from daybreak_server.cli.sessions.evaluation import figures
+
+_BATCH_FIELDS = ("strategy", "max_batch_size", "batch_timeout_ms")
+
+
+class EvaluationError(Exception):
+    """The evaluation is not possible. The message says why."""
+
+
+class PoolUnderTest:
+    """A pool of a server."""
+
+    def __init__(self, client: AsyncClient, http: httpx2.AsyncClient, name: str, workload: str) -> None:
+        self.client = client
+        self._http = http
+        self.name = name
+        self.workload = workload
+
+    @classmethod
+    async def find(cls, client: AsyncClient, http: httpx2.AsyncClient, name: str | None) -> PoolUnderTest:
+        """The named pool, or the only one of the kind ``sessions``. :raises EvaluationError: if there is none."""
+        pools = [pool for pool in await client.pools() if pool.kind == "sessions"]
+        named = [pool for pool in pools if name in {None, pool.name}]
+        have = ", ".join(pool.name for pool in pools)
+        if not pools:
+            raise EvaluationError(
+                "no pool of the server serves sessions. Add one to its settings, for example with the workload `speech`"
+            )
+        if not named:
+            raise EvaluationError(
+                f"the server has no pool {name!r} for sessions. Choose one with --pool: {have}"
+            )
+        if len(named) > 1:
+            raise EvaluationError(
+                f"the server has several pools for sessions. Choose one with --pool: {have}"
+            )
+        return cls(client, http, named[0].name, named[0].workload)
+
+    async def healthy(self) -> bool:
+        """Whether the server answers its health route."""
+        return (await self._http.get("/health")).status_code == httpx2.codes.OK
+
+    async def batches(self) -> dict[str, dict[int, int]]:
+        """The batches that the groups have run. Groups publish them each second."""
+        return figures.total(group["batches"] for group in (await self._stats())["groups"])
+
+    async def batching(self) -> dict[str, Any]:
+        """How the groups form batches."""
+        configuration = (await self._stats())["configuration"]
+        return {name: configuration[name] for name in _BATCH_FIELDS}
+
+    async def configure(self, **fields: Any) -> None:
+        """Change how the groups form batches. They apply the change within about a second."""
+        answer = await self._http.post("/ray/configure", json={"pool": self.name, **fields})
+        if answer.is_error:
+            raise EvaluationError(f"the server refuses to change its batches: {answer.text}")
+
+    async def _stats(self) -> dict[str, Any]:
+        answer = await self._http.get("/ray/stats", params={"pool": self.name})
+        if answer.is_error:
+            raise EvaluationError(f"the server does not show its batches: {answer.text}")
+        found: dict[str, Any] = answer.json()
+        return found

@@ -1,0 +1,78 @@
+"""Checks the simulator's method at small size: predictions for one shard, to compare with measured figures.
+
+The model is a closed loop of two stations: the server's core, and the core that producer and leaders share. The
+clients' CPU time is fitted to "submit alone" and "settle alone". From it follow the predictions: the rate of both
+together, and the hand-off.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from verification.benchmarks.queue.rate import BATCH, LEADERS, WIDTH
+from verification.benchmarks.shard_simulation.costs import Costs
+
+TASKS = 6_000
+
+
+def predicted_tasks_s(costs: Costs) -> float:
+    """Submitted, claimed and settled per second, by one producer and the leaders of the benchmark."""
+    producer_s = max(0.0, 1 / costs.submits_s - costs.submit)
+    leader_s = fitted(
+        lambda client: closed(client=0, leader=client, costs=costs, produce=False), costs.settles_s
+    )
+    return closed(client=producer_s, leader=leader_s, costs=costs, produce=True)
+
+
+def predicted_handoff_s(costs: Costs) -> float:
+    """Seconds from submit to claim: two raw hand-offs and the two scripts."""
+    return 2 * costs.handoff_raw + costs.submit + costs.settle / 2
+
+
+def fitted(simulate: Callable[[float], float], wanted: float) -> float:
+    """The client's seconds per task with which ``simulate`` reaches ``wanted`` tasks per second."""
+    low, high = 0.0, 0.01
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if simulate(middle) > wanted else (low, middle)
+    return (low + high) / 2
+
+
+def closed(*, client: float, leader: float, costs: Costs, produce: bool) -> float:
+    """Tasks per second of a closed loop: each customer alternates between the clients' core and the server's."""
+    free = {"client": 0.0, "server": 0.0}
+    waiting = 0 if produce else TASKS + LEADERS
+    submitted = settled = 0
+    number = LEADERS + 1
+    calendar = [(0.0, at, at) for at in range(0 if produce else 1, number)]
+    heapq.heapify(calendar)
+    now = 0.0
+    idle: list[int] = []
+
+    def serve(station: str, at: float, cost: float) -> float:
+        free[station] = max(at, free[station]) + cost
+        return free[station]
+
+    while settled < TASKS and calendar:
+        now, _, leader_number = heapq.heappop(calendar)
+        number += 1
+        if leader_number == 0:  # the producer, in batches
+            if submitted >= TASKS:
+                continue
+            served_at = serve("server", serve("client", now, client * BATCH), costs.submit * BATCH)
+            submitted += BATCH
+            waiting += BATCH
+            for customer in idle:
+                heapq.heappush(calendar, (served_at, number + customer, customer))
+            idle.clear()
+            heapq.heappush(calendar, (served_at, number, 0))
+        elif not waiting:
+            idle.append(leader_number)
+        else:
+            claimed = min(WIDTH, waiting)
+            waiting -= claimed
+            settled += claimed
+            served_at = serve("server", serve("client", now, leader * claimed), costs.settle * claimed)
+            heapq.heappush(calendar, (served_at, number, leader_number))
+    return settled / max(now, 1e-9)
