@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 VERIFICATION = cd services/python && $(CURDIR)/$(BIN)/python
 # Most tests wait for processes, so the default is more workers than most machines have cores. The tests of one file run in
 # order, on the same worker.
-WORKERS ?= 4
+WORKERS ?= 6
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
@@ -65,7 +65,7 @@ up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000; OBSERVE=1 
 test-quick: setup  ## Run all tests except those that start whole systems or need a GPU
 	@$(BIN)/python -m pytest -m "not gpu and not slow and not tiny" $(PARALLEL) $(PYTEST)
 
-test: setup  ## Run all tests that need no GPU (WORKERS=4, PYTEST="-k cancel")
+test: setup  ## Run all tests that need no GPU (WORKERS=6, PYTEST="-k cancel")
 	@$(BIN)/python -m pytest -m "not gpu" $(PARALLEL) $(PYTEST)
 
 llama: setup  ## Install llama.cpp and a small model into build/llama, for the tests that need a real model (130 MB)
@@ -83,6 +83,7 @@ check-others: setup
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
 	$(BIN)/python tools/class_names.py
+	$(BIN)/python tools/module_lists.py
 	$(BIN)/python tools/portable_lock.py --check requirements.lock
 	$(BIN)/python tools/openapi.py --check
 	$(BIN)/python tools/reference.py --check
@@ -207,7 +208,7 @@ previous:  ## Check out an older commit into build/previous; e2e-full then also 
 
 bench-k8s: setup  ## Measure wakes, a burst, and 200 pools of simulated nodes (kwok) on the cluster in KUBECONFIG (QUICK=--quick)
 	@$(VERIFICATION) -m verification.benchmarks.k8s --image $(IMAGE) $(QUICK)
-	@$(VERIFICATION) -m verification.benchmarks.scale $(QUICK)
+	@$(VERIFICATION) -m verification.benchmarks.operator $(QUICK)
 	@$(BIN)/python tools/figures.py
 
 ##@ Release

@@ -11,12 +11,13 @@ from typing import Any
 
 import httpx2
 
-GROUP_HEADER = "Daybreak-Group"
+ID_HEADERS = ("Daybreak-Group", "Daybreak-Worker")
+"""A pool names the group that answered, and a model names the worker."""
 
 
 def answered_by(answer: httpx2.Response) -> str:
-    """The id of the group, or of the worker, that answered."""
-    return str(answer.headers[GROUP_HEADER])
+    """The id of the group, or of the worker, that answered; empty if none did."""
+    return next((answer.headers[name] for name in ID_HEADERS if name in answer.headers), "")
 
 
 @contextmanager
@@ -78,7 +79,7 @@ class Load:
                 try:
                     answer.read()
                     self.statuses[answer.status_code] += 1
-                    self.groups[answer.headers.get(GROUP_HEADER, "")] += 1
+                    self.groups[answered_by(answer)] += 1
                 except httpx2.TransportError:
                     self.statuses["cut off"] += 1
                 finally:

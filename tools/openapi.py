@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from daybreak_server.api.app import build_app
 from daybreak_server.api.services import Services
+from daybreak_server.ports.batching import BatchingStore
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.ports.demand import DemandStore
 from daybreak_server.ports.events import EventLog
@@ -42,7 +43,7 @@ def app() -> FastAPI:
         blobs=cast("Blobs", None),
         demand=cast("DemandStore", None),
         registry=cast("Registry", None),
-        batching=cast("DemandStore", None),
+        batching=cast("BatchingStore", None),
         upstreams=cast("Upstreams", None),
         sessions=cast("SessionStore", None),
         session_events=cast("SessionEvents", None),

@@ -74,7 +74,7 @@ def test_an_unknown_task_is_named_with_what_to_do(command: Any) -> None:
     assert "daybreak tasks list" in err
 
 
-def test_a_trimmed_history_is_told_as_such(scripted: Any, make: Any, command: Any) -> None:
+def test_a_client_learns_that_a_history_was_trimmed(scripted: Any, make: Any, command: Any) -> None:
     stream = make.stream(
         make.event("reset", task={}), make.event("succeeded", "5-0", at="2026-11-21T12:00:12.000Z")
     )

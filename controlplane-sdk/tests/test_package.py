@@ -84,12 +84,12 @@ print(",".join(sorted(name for name in third if not name.startswith("_"))))
     )
     assert done.returncode == 0, done.stderr
     loaded = {name.replace("_", "-") for name in done.stdout.strip().split(",")}
-    assert loaded - CLOSURE - {"daybreak", "typing-extensions"} <= {
+    installed_by_others = {
         "sitecustomize",
         "distutils-hack",
         "sniffio",
-    }
-    # sniffio: anyio imports it where it is installed
+    }  # anyio imports sniffio where it is installed
+    assert loaded - CLOSURE - {"daybreak", "typing-extensions"} <= installed_by_others
 
 
 def test_the_wire_types_load_no_http_client() -> None:

@@ -61,7 +61,7 @@ RETRIED = _events(
     (11.0, "progress", 1, _progress("denoise", 3, from_step=1)),
     (12.0, "progress", 1, _progress("denoise", 4)),
     (12.0, "checkpoint", 1, {"step": 4}),
-    (15.0, "retrying", 1, {"reason": "lease_lost", "strikes": 1, "delay_s": 2.0, "message": "group g-a went silent"}),
+    (15.0, "retrying", 1, {"reason": "lease_lost", "strikes": 1, "delay_s": 2.0, "message": "Group g-a stopped"}),
     (18.0, "started", 2, {"group": "g-b", "ranks": 2, "resumed_from_step": 4}),
     (22.0, "progress", 2, _progress("denoise", 20, from_step=5)),
     (23.0, "progress", 2, _progress("upload")),
@@ -83,7 +83,7 @@ def test_a_retried_task_has_its_waits_attempts_and_phases() -> None:
     assert _pieces(queued) == [("queue", 2.0), ("pods", 2.0), ("model", 4.0), ("queue", 1.0)]
     assert _pieces(first) == [("load", 1.0), ("denoise", 2.0), ("silent", 3.0)]
     assert (first.pieces[1].first_step, first.pieces[1].last_step, first.pieces[1].steps) == (1, 4, 20)
-    assert (first.outcome, first.message, first.checkpoints) == ("lease_lost", "group g-a went silent", (4,))
+    assert (first.outcome, first.message, first.checkpoints) == ("lease_lost", "Group g-a stopped", (4,))
     assert _pieces(pause) == [("backoff", 2.0), ("queue", 1.0)]
     assert (second.group, second.resumed_from_step, second.outcome) == ("g-b", 4, "succeeded")
     assert (second.uploads, second.gpu_seconds) == ((("video.mp4", 2048),), 12.0)

@@ -101,7 +101,7 @@ def _compact(value: object) -> str:
 
 
 def _annotation(name: str, color: str, expression: str, title: str, text: str) -> dict[str, Any]:
-    """An annotation; the SDK's type lacks the titles and texts that Grafana's Prometheus plugin reads."""
+    """An annotation, as a dict: the SDK's type lacks the titles and texts that Grafana's Prometheus plugin reads."""
     return {
         "name": name,
         "datasource": {"type": "prometheus", "uid": "${datasource}"},

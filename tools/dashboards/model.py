@@ -129,12 +129,12 @@ class Panel:
     alarm: float | None = None
     """The value from which the panel is red; if it is below ``warn``, low values are bad."""
     width: int = 8
-    """Of the 24 columns of a dashboard."""
+    """Its width in columns; a dashboard has 24."""
     height: int = 7
     pictured: bool = False
     """Whether the documentation shows it."""
     pictured_note: str = ""
-    """What a reader of the picture cannot know."""
+    """What the picture alone does not tell its reader."""
 
     @property
     def description(self) -> str:

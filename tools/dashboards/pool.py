@@ -230,7 +230,7 @@ _WORK = Row(
         ),
         Panel(
             title="Steps until a cancelled task stopped",
-            shows="The same in reported steps.",
+            shows="Median and 95th percentile of the steps that a running task still reported after its cancel.",
             bad="More than 1: the cancel reaches the ranks late.",
             unit=Unit.COUNT,
             queries=quantiles("daybreak_task_cancel_steps{POOL}", "pool", stored=True),
@@ -285,7 +285,7 @@ _GROUPS = Row(
         ),
         Panel(
             title="Groups and leases lost",
-            shows="Groups that went silent, and attempts whose lease ran out, in the last hour.",
+            shows="Groups that stopped renewing their leases, and attempts whose lease ran out, in the last hour.",
             bad="Any number without a node that failed: ranks crash or hang.",
             unit=Unit.COUNT,
             runbook="daybreakleaseslost",
@@ -328,7 +328,7 @@ _GROUPS = Row(
             queries=(query("max by (namespace, pool) (daybreak_rank_lease_age_seconds{POOL})", "{{pool}}"),),
         ),
         Panel(
-            title="From bell to claim",
+            title="From wake-up to claim",
             shows="Median and 95th percentile of the time from the wake-up of a waiting group to its claim.",
             bad="Above 100 ms: Redis is slow, or the leader's host is overloaded.",
             unit=Unit.SECONDS,

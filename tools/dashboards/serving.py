@@ -296,7 +296,7 @@ _BATCHES = Row(
         Panel(
             title="Wait for a batch",
             shows="Median and 90th percentile of how long the first text of a batch waited for it. Texts of bulk work, "
-            "which fill what callers leave, do not count.",
+            "which fill the rest of a batch, do not count.",
             bad="Longer than a few batches take: more groups are needed. Near `batch_timeout_ms` in the mode `timed`: "
             "too few requests come to fill a batch, so a shorter timeout answers sooner.",
             unit=Unit.SECONDS,

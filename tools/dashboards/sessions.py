@@ -56,9 +56,9 @@ _SESSIONS = Row(
         ),
         Panel(
             title="Opened and ended",
-            shows="Sessions per second that were opened, and that ended, by reason. `finished`: all audio was worked "
-            "off. `closed`: by the client. `idle`: no audio came for `session_timeout_s`. `failed`: the model could "
-            "not continue.",
+            shows="Sessions per second that were opened, and that ended, by reason. `finished`: the model has "
+            "processed all audio. `closed`: by the client. `idle`: no audio came for `session_timeout_s`. `failed`: "
+            "the model could not continue.",
             bad="`failed` above 0: the event `ended` of a session says why. Many `idle`: clients do not end their "
             "sessions, which keep their places until the timeout.",
             unit=Unit.PER_SECOND,

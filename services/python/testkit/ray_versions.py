@@ -47,13 +47,22 @@ def _word(text: str) -> str:
 
 
 def _link_tree(source: Path, target: Path, texts: dict[Path, str]) -> None:
-    """Link everything in ``source``, except the files of ``texts`` and their parent folders, which are created."""
+    """Link everything in ``source``, except the files of ``texts`` and their parent folders, which are created.
+
+    Each of these folders gets its own ``__pycache__``: through a link, Python would write the compiled copies into the
+    installed package, and then compile the originals again.
+    """
     target.mkdir(parents=True)
     replaced: dict[str, dict[Path, str]] = {}
     for path, text in texts.items():
         replaced.setdefault(path.parts[0], {})[path] = text
     for entry in source.iterdir():
-        if entry.name not in replaced:
+        if entry.name == "__pycache__":
+            (target / entry.name).mkdir()
+            for compiled in entry.iterdir():
+                if f"{compiled.name.partition('.')[0]}.py" not in replaced:
+                    (target / entry.name / compiled.name).symlink_to(compiled)
+        elif entry.name not in replaced:
             (target / entry.name).symlink_to(entry)
         elif entry.is_dir():
             below = {path.relative_to(entry.name): text for path, text in replaced[entry.name].items()}

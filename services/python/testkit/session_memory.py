@@ -190,13 +190,15 @@ class MemorySessions:
         """See the port."""
         found = self._sessions[session]
         while True:
+            # Before the events are read: another may be added while the caller has one of them.
+            changed = asyncio.Event()
+            found.waiters.append(changed)
             for event in await self.session_events(session, after=after):
                 yield event
                 after = event.id
                 if event.type is SessionEventType.ENDED:
                     return
-            found.waiters.append(asyncio.Event())
-            await found.waiters[-1].wait()
+            await changed.wait()
 
     async def announce_progress(self, session: SessionId, *, tenant: str) -> SessionRecord:
         """See the port. Here, each event wakes the watches."""

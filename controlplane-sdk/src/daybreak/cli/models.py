@@ -59,7 +59,7 @@ def register(
     $ daybreak models register tiny /models/tiny.gguf --engine llama.cpp --arg ctx_size=4096 --replicas 4
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client, _explained(alias):
+    with report_errors(output), session_of(context).client() as client, _with_hints(alias):
         if wait and not min_replicas:
             raise UsageError(
                 "--wait needs --min-replicas 1 or more: without it, the model starts with its first request"
@@ -139,7 +139,7 @@ def delete(context: typer.Context, alias: options.Alias, as_json: JsonOption = F
     $ daybreak models delete small
     """
     output = Output(as_json=as_json)
-    with report_errors(output), session_of(context).client() as client, _explained(alias):
+    with report_errors(output), session_of(context).client() as client, _with_hints(alias):
         client.models.delete(alias)
         if as_json:
             output.json({"id": alias, "deleted": True})
@@ -157,8 +157,8 @@ def parse_size(text: str) -> int:
 
 
 @contextmanager
-def _explained(alias: str) -> Iterator[None]:
-    """Say what to do about errors that are different for models."""
+def _with_hints(alias: str) -> Iterator[None]:
+    """Add to the errors of models what to do about them."""
     try:
         yield
     except AuthError as error:

@@ -86,7 +86,7 @@ def _work(pool: Pool) -> str:
         return _sessions(pool, pool.sessions)
     if pool.requests is None:
         return f"{pool.queued} queued, {pool.delayed} delayed, {pool.running} running"
-    waiting = "" if pool.requests_waiting is None else f", {pool.requests_waiting} of them in the line"
+    waiting = "" if pool.requests_waiting is None else f", {pool.requests_waiting} of them waiting"
     needed = "" if pool.groups_needed is None else f"; they need {pool.groups_needed} group(s)"
     return f"{pool.requests} requests{waiting}{needed}"
 

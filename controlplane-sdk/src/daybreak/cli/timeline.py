@@ -1,8 +1,8 @@
 """Turns a task's events into the phase, the progress, the ETA, and the time spent in each phase.
 
 :class:`Timeline` is pure. Call :meth:`Timeline.update` with each event; the timeline keeps the current state.
-    For some events (a start, a retry, a log, a problem of the pool) the method returns a line to print. The
-    progress bar shows the other events.
+For some events (a start, a retry, a log, a problem of the pool) the method returns a line to print. The progress bar
+shows the other events.
 
 The time by phase is measured as follows. An event that begins a phase (queued, wake, started, retrying) ends the phase
 before it. A progress event arrives when a step has ended, so the time since the previous event belongs to the phase
@@ -38,7 +38,8 @@ PHASES = {
 }
 QUEUE = "queue"
 START = "start"
-RETRY = "waiting to retry"
+RETRY = "retry"
+LABELS = PHASES | {QUEUE: "in the queue", START: "starting", RETRY: "waiting to retry"}
 SHORTEST_ETA_S = 0.05
 """An ETA that is shorter is not shown."""
 REASONS = {
@@ -51,7 +52,7 @@ REASONS = {
 
 def phase_label(phase: str) -> str:
     """The label of a phase, as users see it."""
-    return PHASES.get(phase, phase.replace("_", " "))
+    return LABELS.get(phase, phase.replace("_", " "))
 
 
 def ranks(count: int) -> str:
@@ -160,7 +161,7 @@ class Timeline:
         self.state, self.attempt, self.label, self.eta_s = (
             TaskState.RUNNING,
             event.attempt or 1,
-            "starting",
+            phase_label(START),
             None,
         )
         step, count = event.data.get("resumed_from_step"), _integer(event.data.get("ranks"))
@@ -182,7 +183,7 @@ class Timeline:
         self._enter(RETRY, event.at)
         reason = str(event.data.get("reason", ""))
         delay = _number(event.data.get("delay_s"))
-        self.state, self.label, self.eta_s = TaskState.QUEUED, RETRY, None
+        self.state, self.label, self.eta_s = TaskState.QUEUED, phase_label(RETRY), None
         text = f"retrying after {REASONS.get(reason, reason)}"
         if event.data.get("message"):
             text += f": {event.data['message']}"

@@ -23,10 +23,11 @@ SAMPLE_BYTES = {"pcm16": 2, "float32": 4}
 MAX_KEPT_S = 120.0
 """How much audio is kept for a new connection. When it is reached, sending waits."""
 FRAME_S = 0.5
+"""The length of a frame of audio that is sent as fast as possible."""
 PACED_FRAME_S = 0.1
+"""The length of a frame of audio that is sent as if it were spoken now."""
 MAX_LATE_S = 1.0
 """A sender that is later than this has paused, so the audio that follows is spoken from then on."""
-"""The length of a frame that is sent when it has been spoken."""
 _RETRIED = frozenset({"store_unavailable", "shutting_down", "too_many_streams"})
 _NORMAL, _TOO_LARGE = 1000, 1009
 
@@ -76,7 +77,7 @@ class Speech:
         self._audio += audio
 
     def frames(self, audio: bytes, *, paced: bool = False) -> list[bytes]:
-        """The audio in pieces, which the server accepts in any format. ``paced``: in short ones."""
+        """The audio in pieces, which the server accepts in any format. ``paced``: in short pieces."""
         step = int((PACED_FRAME_S if paced else FRAME_S) * self.sample_rate) * self._size
         return [audio[first : first + step] for first in range(0, len(audio), step)]
 
@@ -91,7 +92,7 @@ class Speech:
         return self.frames(bytes(self._audio))
 
     def on_message(self, text: str) -> SessionEvent | None:
-        """Take in a message. Returns the event that it is, if it is new. Raises the error that it is."""
+        """Take in a message. Returns its event, if it has a new one. Raises the error that it reports."""
         message = self.parse(text)
         kind = message.get("type")
         if kind == "received":
@@ -113,18 +114,18 @@ class Speech:
 
     @staticmethod
     def parse(text: str | bytes) -> dict[str, Any]:
-        """A message. Raises ``ProtocolError`` if it is none."""
+        """Parse a message. Raises ``ProtocolError`` if the text is not a message."""
         try:
             message = from_json(text)
         except ValueError:
             message = None
         if not isinstance(message, dict):
-            raise ProtocolError(f"the session's stream sent something that is no message: {text[:100]!r}")
+            raise ProtocolError(f"the session's stream sent something that is not a message: {text[:100]!r}")
         return message
 
     @staticmethod
     def error(message: dict[str, Any]) -> ApiError:
-        """The error of a message."""
+        """The error that a message reports."""
         return error_of(
             str(message.get("code", "")), str(message.get("message", "")), message.get("retry_after_s")
         )
@@ -149,10 +150,10 @@ class Speech:
 def check_format(encoding: str, sample_rate: int) -> None:
     """Raise ``ArgumentError`` if sessions do not accept this audio."""
     if encoding not in SAMPLE_BYTES:
-        raise ArgumentError(f"{encoding!r} is no encoding; use pcm16 or float32")
+        raise ArgumentError(f"{encoding!r} is not an encoding; use pcm16 or float32")
     if sample_rate not in SAMPLE_RATES:
         raise ArgumentError(
-            f"{sample_rate} is no sample rate; use one of {', '.join(map(str, SAMPLE_RATES))}"
+            f"{sample_rate} is not a sample rate; use one of {', '.join(map(str, SAMPLE_RATES))}"
         )
 
 

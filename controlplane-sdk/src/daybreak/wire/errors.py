@@ -52,7 +52,7 @@ class ErrorCode(StrEnum):
 
     @property
     def status(self) -> int:
-        """The HTTP status of every error with the code."""
+        """The HTTP status of an error with the code. A group may send another one, such as 429 with `queue_full`."""
         return _STATUS_AND_TITLE[self][0]
 
     @property

@@ -53,7 +53,7 @@ class RegisterModelRequest(RequestModel):
     gpus: int | None = Field(None, ge=1, le=64)
     """GPUs of one replica; by default ``tensor_parallel_size``, or else 1."""
     replicas: int = Field(1, ge=1, le=1000)
-    """The most replicas that run at a time."""
+    """The maximum number of replicas."""
     min_replicas: int = Field(0, ge=0, le=1000)
     """How many replicas run even without any request."""
     target_load: float = Field(8.0, gt=0)

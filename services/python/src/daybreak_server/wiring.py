@@ -42,7 +42,7 @@ from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.settings.rules.port_range import ports_of
 from daybreak_server.settings.tree import ArtifactSettings, BulkSettings, PoolSettings, Settings
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import Workload, WorkloadSpec
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
 
 def workload_spec(pool: PoolSettings) -> WorkloadSpec[Any]:
     """The spec of a pool's workload."""
-    return registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks)
+    return discovery.spec(pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks)
 
 
 def target_loads(settings: Settings) -> dict[str, float]:
@@ -242,7 +242,7 @@ def build_session_work(
     )
 
 
-def gang_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupConfig:
+def group_config(settings: Settings, pool: str, *, device: str = "cpu") -> GroupConfig:
     """The configuration of a group of ``pool``. ``device``: what ``auto`` means on this machine."""
     options = settings.pools[pool]
     bulk = options.bulk or BulkSettings()
@@ -324,7 +324,7 @@ def build_rank(
         tracing=tracing,
         wake=wake or {},
     )
-    config = gang_config(settings, pool, device=device)
+    config = group_config(settings, pool, device=device)
     return BUILDERS[PoolKind(spec.kind)](spec, config, deps, rank)
 
 
@@ -394,4 +394,4 @@ def build_watchdog(settings: Settings, pool: str) -> Watchdog:
 
 
 def _implementation(spec: WorkloadSpec[Any]) -> Workload[Any]:
-    return registry.implementation(spec)
+    return discovery.implementation(spec)

@@ -58,7 +58,7 @@ def test_a_pool_shows_its_kind_and_its_requests(
     command = ["--url", api.url, "pools", "answers"]
     lines = CliRunner().invoke(app, command).stdout.splitlines()
     assert lines[:2] == [
-        "answers (echo-serve, online): 9 requests, 9 of them in the line; they need 3 group(s)",
+        "answers (echo-serve, online): 9 requests, 9 of them waiting; they need 3 group(s)",
         "routing policy: power_of_two",
     ]
     with contextlib.closing(RedisQueue(valkey.url, pool="answers")) as queue:

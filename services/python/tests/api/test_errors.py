@@ -165,7 +165,7 @@ def test_the_detail_says_what_to_do(api: Api) -> None:
 
 @pytest.mark.parametrize("key", ["a", "Inp", "string"])
 def test_the_detail_names_the_field(api: Api, key: str) -> None:
-    """Even if the field's name happens to occur in pydantic's message."""
+    """It does so even if the field's name happens to occur in pydantic's message."""
     problem = post(api, {**good(), "metadata": {key: 1}}).json()
     assert problem["detail"].startswith(f"metadata.{key}: ")
 

@@ -64,7 +64,7 @@ class Follower:
 
 
 def test_the_lines_of_a_task_come_in_pages(api: Api, worker: Worker) -> None:
-    """Only lines, oldest first, each with its attempt; a page continues where the one before ended."""
+    """A page has only lines, oldest first, each with its attempt. It continues where the page before ended."""
     task = api.submit()["id"]
     assert page(api, task) == {"object": "list", "data": [], "has_more": False}
     claim = worker.claim()

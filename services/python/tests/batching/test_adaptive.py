@@ -47,7 +47,7 @@ def test_the_mode_adaptive_is_never_slower_than_a_batch_size_of_one(
 
 
 def test_it_finds_the_best_size() -> None:
-    """Within a few batches, and stays there."""
+    """It finds the size within a few batches, and keeps it."""
     seconds, batcher = run(COSTS["gains end at eight"], Mode.ADAPTIVE, items=20_000)
     best, _ = run(COSTS["gains end at eight"], Mode.EAGER, items=20_000, size=8)
     assert seconds <= 1.05 * best
@@ -55,7 +55,7 @@ def test_it_finds_the_best_size() -> None:
 
 
 def test_it_follows_a_change_of_the_executor() -> None:
-    """A device that becomes busy, so that batches pay no longer."""
+    """The device becomes busy, so that batches are no longer faster."""
     batcher: Batcher[int] = Batcher(Rules(mode=Mode.ADAPTIVE))
     keys = itertools.count()
 

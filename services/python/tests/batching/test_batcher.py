@@ -43,7 +43,7 @@ def test_an_idle_executor_starts_at_once_in_the_mode_eager() -> None:
 
 
 def test_the_mode_timed_waits_for_a_full_batch_or_its_timeout() -> None:
-    """It says when to ask again."""
+    """The batcher returns the time at which to call it again."""
     batcher = filled(Rules(mode=Mode.TIMED, timeout_s=0.5, max_batch_size=2), item(1, at=10.0))
     waits = batcher.next(10.1)
     assert (waits.batch, waits.wake_at) == ((), 10.5)
@@ -54,7 +54,7 @@ def test_the_mode_timed_waits_for_a_full_batch_or_its_timeout() -> None:
 
 
 def test_a_batch_is_full_when_its_tokens_are() -> None:
-    """In the mode timed too, where only 16 items would fill it otherwise."""
+    """This holds even in the mode `timed` with room for 16 items."""
     rules = Rules(mode=Mode.TIMED, timeout_s=9, max_batch_size=16, max_batch_tokens=100)
     batcher = filled(rules, *(item(key, 30) for key in range(4)))
     assert keys(batcher.next(0.0).batch) == [0, 1, 2]
@@ -79,7 +79,7 @@ def test_only_items_of_similar_length_are_batched_together() -> None:
 
 
 def test_a_better_priority_goes_first_and_others_fill_its_batch() -> None:
-    """Bulk work fills what interactive callers leave."""
+    """Bulk work fills the places that interactive callers leave."""
     rules = Rules(max_batch_size=3)
     batcher = filled(rules, *(item(key, priority=9) for key in range(4)), item(9, at=1.0))
     assert [keys(batcher.next(1.0).batch) for _ in range(2)] == [[9, 0, 1], [2, 3]]
@@ -95,14 +95,14 @@ def test_cancelled_and_expired_items_leave_before_they_cost_anything() -> None:
 
 
 def test_a_deadline_wakes_the_caller() -> None:
-    """So that an item that waits for others expires in time."""
+    """So an item that waits for others expires in time."""
     batcher = filled(Rules(mode=Mode.TIMED, timeout_s=9), item(1, deadline=2.0))
     assert batcher.next(0.0).wake_at == 2.0
     decision = batcher.next(2.0)
     assert (keys(decision.expired), decision.wake_at) == ([1], None)
 
 
-def test_no_more_wait_than_may() -> None:
+def test_no_more_items_wait_than_the_limit_allows() -> None:
     """The error is for the caller, who answers 429."""
     batcher = filled(Rules(max_waiting=1), item(1))
     with pytest.raises(FullError):
@@ -132,7 +132,7 @@ def test_an_invalid_rule_is_refused_by_name(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("similar", [1.5, 2.0, 10.0])
 def test_lengths_that_share_a_bucket_differ_by_less_than_the_factor(similar: float) -> None:
-    """Also at the powers themselves, where a logarithm may be rounded."""
+    """This holds even at the powers themselves, where a logarithm may be rounded."""
     batcher: Batcher[int] = Batcher(Rules(similar=similar))
     buckets: dict[int, list[int]] = {}
     for tokens in range(1, 3000):
@@ -143,7 +143,7 @@ def test_lengths_that_share_a_bucket_differ_by_less_than_the_factor(similar: flo
 
 
 def test_a_change_of_a_rule_holds_from_the_next_batch_on() -> None:
-    """Nothing that waits is lost, also if the buckets change."""
+    """No waiting item is lost, even if the buckets change."""
     batcher = filled(Rules(max_batch_size=1), item(1, 10), item(2, 200), item(3, 10))
     assert keys(batcher.next(0.0).batch) == [1]
     batcher.rules = Rules(max_batch_size=8, similar=1000)

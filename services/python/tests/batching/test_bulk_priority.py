@@ -53,8 +53,11 @@ ARRIVALS = st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.integers(0,
 def test_no_batch_without_a_waiting_request_starts_before_it(
     arrivals: Sequence[tuple[bool, int, int]], mode: Mode, size: int
 ) -> None:
-    """However lengths are mixed: as long as a request waits, each batch has one. So it waits for one batch of bulk work
-    at most, the one that runs when it arrives. No item is lost or doubled."""
+    """As long as a request waits, each batch has one, however lengths are mixed.
+
+    So a request waits for one batch of bulk work at most, the one that runs when it arrives. No item is lost or
+    doubled.
+    """
     batcher: Batcher[int] = Batcher(Rules(mode=mode, max_batch_size=size, max_batch_tokens=400))
     now, seen = 0.0, []
 

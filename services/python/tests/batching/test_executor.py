@@ -65,7 +65,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_every_caller_gets_its_own_results_in_order(start: Start) -> None:
-    """However the items of 32 callers are mixed."""
+    """This holds however the items of 32 callers are mixed."""
     executor, _ = start(max_batch_size=7)
     chance = random.Random(0)
     inputs = [[chance.randrange(10**6) for _ in range(chance.randrange(1, 9))] for _ in range(200)]
@@ -76,7 +76,7 @@ def test_every_caller_gets_its_own_results_in_order(start: Start) -> None:
 
 
 def test_what_arrives_while_a_batch_runs_becomes_the_next_batch(start: Start) -> None:
-    """So that batches form without any waiting."""
+    """So batches form although no item waits for others."""
     executor, run = start()
     run.go.clear()
     with ThreadPoolExecutor(8) as callers:
@@ -107,7 +107,7 @@ def test_an_item_that_raises_fails_only_its_own_caller(start: Start) -> None:
 
 
 def test_a_caller_that_leaves_takes_its_items_with_it(start: Start) -> None:
-    """They are not computed."""
+    """Its items are not computed."""
     executor, run = start()
     run.go.clear()
     gone = threading.Event()
@@ -126,7 +126,7 @@ def test_a_caller_that_leaves_takes_its_items_with_it(start: Start) -> None:
 
 
 def test_a_deadline_ends_the_wait(start: Start) -> None:
-    """Also if the executor would wait longer for a full batch."""
+    """This holds even if the executor would wait longer for a full batch."""
     executor, run = start(mode=Mode.TIMED, timeout_s=60)
     with pytest.raises(ExpiredError):
         executor.compute([1], [5], deadline=time.monotonic() + 0.05)
@@ -134,7 +134,7 @@ def test_a_deadline_ends_the_wait(start: Start) -> None:
 
 
 def test_a_call_is_accepted_as_a_whole_or_not_at_all(start: Start) -> None:
-    """Half of a call would be computed for nobody."""
+    """Otherwise half of a call would be computed in vain."""
     executor, run = start(mode=Mode.TIMED, timeout_s=60, max_waiting=4)
     with ThreadPoolExecutor(4) as callers:
         waiting = callers.submit(executor.compute, [1, 2, 3], [5, 5, 5])
@@ -147,8 +147,8 @@ def test_a_call_is_accepted_as_a_whole_or_not_at_all(start: Start) -> None:
     assert run.batches == [[1, 2, 3]]
 
 
-def test_a_closed_executor_answers_everybody(start: Start) -> None:
-    """Nobody waits forever."""
+def test_a_closed_executor_answers_all_callers(start: Start) -> None:
+    """No caller waits forever."""
     executor, _ = start(mode=Mode.TIMED, timeout_s=60)
     with ThreadPoolExecutor(2) as callers:
         waiting = callers.submit(executor.compute, [1], [5])

@@ -51,7 +51,7 @@ def test_sessions_join_and_leave_between_two_steps() -> None:
 
 
 def test_a_batch_has_one_phase_and_prefill_goes_first() -> None:
-    """Also if decode has waited longer, as long as that is not too long."""
+    """Prefill goes first even if decode has waited longer, unless decode has waited too long."""
     scheduler = ready(IterationRules(gather_size=1, max_decode_delay_s=9), "a")
     run(scheduler, 0.0, 1.0, "a")
     scheduler.prefill_ready("b", 2.0, seconds=0.5)
@@ -88,7 +88,7 @@ def test_prefill_does_not_starve_under_a_tiny_decode_delay() -> None:
 
 
 def test_prefill_gathers_while_a_session_decodes() -> None:
-    """Until enough turns are ready."""
+    """It gathers until enough turns are ready."""
     scheduler = ready(IterationRules(gather_size=3, gather_wait_s=9), "a")
     run(scheduler, 0.0, 1.0, "a")
     scheduler.prefill_ready("b", 1.0, seconds=0.5)
@@ -137,8 +137,8 @@ def test_a_session_has_one_turn_at_a_time() -> None:
     assert run(scheduler, 4.0, 5.0).audio_s == 0.125
 
 
-def test_the_mixed_strategy_takes_who_has_waited_longest() -> None:
-    """Of both phases."""
+def test_the_mixed_strategy_takes_the_sessions_that_have_waited_longest() -> None:
+    """A batch has the sessions of both phases that have waited longest."""
     scheduler = ready(IterationRules(strategy=Strategy.MIXED, max_batch_size=3), "a", "b")
     run(scheduler, 0.0, 2.0, "ab")
     scheduler.prefill_ready("c", 1.0, seconds=0.5)
@@ -148,7 +148,7 @@ def test_the_mixed_strategy_takes_who_has_waited_longest() -> None:
 
 
 def test_a_batch_of_the_request_strategy_runs_to_its_end_before_others_join() -> None:
-    """The turns that end early leave places that nobody takes."""
+    """Turns that end early leave places that stay empty."""
     scheduler = ready(IterationRules(strategy=Strategy.REQUEST, max_batch_size=2), "a", "b", "c")
     assert run(scheduler, 0.0, 1.0, "ab").prefill == ("a", "b")
     assert run(scheduler, 1.0, 2.0, "b").decode == ("a", "b")
@@ -158,7 +158,7 @@ def test_a_batch_of_the_request_strategy_runs_to_its_end_before_others_join() ->
 
 
 def test_the_request_strategy_waits_for_a_full_batch_or_its_timeout() -> None:
-    """It says when to ask again."""
+    """The scheduler returns the time at which to call it again."""
     rules = IterationRules(strategy=Strategy.REQUEST, max_batch_size=2, batch_timeout_s=0.5)
     scheduler = ready(rules, "a")
     assert scheduler.next(0.25) == WaitUntil(0.5)
@@ -168,7 +168,7 @@ def test_the_request_strategy_waits_for_a_full_batch_or_its_timeout() -> None:
 
 
 def test_the_single_strategy_runs_one_turn_at_a_time() -> None:
-    """To its end, at once."""
+    """The turn runs to its end without a pause."""
     scheduler = ready(IterationRules(strategy=Strategy.SINGLE), "a", "b")
     assert run(scheduler, 0.0, 1.0, "a").sessions == ("a",)
     assert run(scheduler, 1.0, 2.0).sessions == ("a",)
@@ -176,7 +176,7 @@ def test_the_single_strategy_runs_one_turn_at_a_time() -> None:
 
 
 def test_a_turn_that_another_group_began_is_continued() -> None:
-    """By every strategy, although it was not in a batch here."""
+    """Every strategy continues it, although it has not been in a batch of this group."""
     for strategy in Strategy:
         scheduler = ready(IterationRules(strategy=strategy, batch_timeout_s=0))
         scheduler.decode_ready("a", 0.0)
@@ -186,7 +186,7 @@ def test_a_turn_that_another_group_began_is_continued() -> None:
 
 
 def test_a_forgotten_session_leaves_its_queue_and_its_batch() -> None:
-    """Its later turns too. A new session may have its name at once."""
+    """Its later turns are removed too. A new session may have its name at once."""
     scheduler = ready(IterationRules(), "a", "b")
     scheduler.prefill_ready("b", 0.0, seconds=9)
     batch = started(scheduler, 0.0)
@@ -211,7 +211,10 @@ def test_a_change_of_the_rules_holds_from_the_next_batch_on() -> None:
 
 
 def test_every_batch_leaves_a_record() -> None:
-    """With its phase, sessions, tokens, wait and duration; the ring has a fixed size, and the counts of sizes stay."""
+    """The record has phase, sessions, tokens, wait and duration.
+
+    The ring has a fixed size, but the counts of sizes stay.
+    """
     scheduler: Scheduler[str] = Scheduler(IterationRules(), kept=2)
     scheduler.prefill_ready("a", 1.0, seconds=0.5)
     scheduler.prefill_ready("b", 2.0, seconds=0.25)
@@ -264,7 +267,7 @@ def test_an_invalid_rule_is_refused_by_name(name: str, value: float) -> None:
 
 
 def test_rules_become_settings_and_come_back() -> None:
-    """With the names that a pool's settings have."""
+    """The names are those of a pool's settings."""
     settings = {"strategy": "mixed", "max_batch_size": 8, "gather_wait_ms": 125.0}
     rules = IterationRules.of(settings)
     assert rules == IterationRules(strategy=Strategy.MIXED, max_batch_size=8, gather_wait_s=0.125)

@@ -18,7 +18,7 @@ def after(state: LagState, lags: dict[float, float]) -> LagState:
 
 
 def test_audio_that_makes_no_turn_yet_is_no_lag() -> None:
-    """Nobody can work on it."""
+    """The model cannot compute it yet."""
     assert session_lag_s(received_s=10.4, consumed_s=10.0, turn_s=0.5) == 0.0
     assert session_lag_s(received_s=12.0, consumed_s=10.0, turn_s=0.5) == 1.5
 
@@ -46,7 +46,7 @@ def test_a_lasting_lag_raises_the_multiplier_step_by_step() -> None:
 
 
 def test_a_short_peak_changes_nothing() -> None:
-    """The lag must be too much all the time."""
+    """The lag must exceed the limit for some time without interruption."""
     assert after(LagState(), {0: 3, 0.9: 1, 1.0: 3, 1.9: 3}).multiplier == 1
 
 

@@ -159,7 +159,7 @@ def test_config_is_accepted_before_and_after_the_command(daybreakd: Daybreakd, t
 def test_a_strategy_that_cannot_be_used_stops_the_command(
     daybreakd: Daybreakd, strategy: str, message: str
 ) -> None:
-    """Before anything starts."""
+    """The command stops before anything starts."""
     environ = {
         "DAYBREAK_POOLS__SPEECH__WORKLOAD": "simulated-speech",
         "DAYBREAK_POOLS__SPEECH__SESSIONS__STRATEGY": strategy,

@@ -56,7 +56,7 @@ def test_an_untested_ray_is_a_warning(
 
 
 def test_a_strategy_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:
-    """Of its pool. The advice names the variable."""
+    """The error names the pool, and the advice names the variable."""
     pool = {"workload": "simulated-speech", "sessions": {"strategy": "nowhere:Fast"}}
     check = report(tmp_path, pools={"speech": pool})["pool speech"]
     assert (check.level, check.found) == (

@@ -64,7 +64,7 @@ def test_without_gpus_a_rank_reserves_none(name: str, tmp_path: Path) -> None:
 
 
 def test_a_device_of_mig_takes_the_place_of_a_whole_gpu() -> None:
-    """As the comment of the example says: the pod requests the part, and Ray still sees one device."""
+    """As the example's comment says, the pod requests the part, and Ray still sees one device."""
     limits = {"nvidia.com/gpu": 0, "nvidia.com/mig-1g.18gb": 1}
     rendered = render(EXAMPLE, also={"pools": {"embed": {"worker": {"resources": {"limits": limits}}}}})
     (workers,) = cluster(pools(rendered)["embed"], replicas=1, suspend=False)["spec"]["workerGroupSpecs"]

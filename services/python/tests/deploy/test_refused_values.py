@@ -151,7 +151,7 @@ def _at(path: str, value: object) -> Object:
     ],
     ids=str,
 )
-def test_a_setting_that_has_its_own_value_is_rejected_with_the_name_of_the_value(
+def test_a_setting_that_the_chart_derives_from_a_value_is_rejected_and_the_value_named(
     path: str, value: object, instead: str
 ) -> None:
     """Ports, policies and triggers are rendered from values, and the operator sets a group's settings in its pods."""

@@ -357,7 +357,7 @@ def test_the_limits_of_sessions_replace_no_group() -> None:
     assert with_sessions(max_batch_size=9, max_sessions=9) == other
 
 
-def test_the_collector_of_the_traces_replaces_groups_but_the_sampling_does_not() -> None:
+def test_a_new_trace_collector_replaces_groups_but_a_new_sample_ratio_does_not() -> None:
     """A group reads the endpoint when it starts. Tasks are sampled where they are submitted."""
 
     def traced(**tracing: object) -> dict[str, str]:

@@ -78,7 +78,7 @@ def test_min_replicas_always_run_and_a_deleted_model_does_not() -> None:
 def test_wanted_replicas_are_within_their_bounds(
     requests: int, idle_s: float, placed: int, most: int, least: int
 ) -> None:
-    """Whatever the demand was."""
+    """This holds for any demand."""
     least = min(least, most)
     model = replace(MODEL, replicas=most, min_replicas=least)
     assert least <= wanted(model, requests, 0 if requests else idle_s, placed) <= most
@@ -128,7 +128,7 @@ def test_a_view_lists_the_workers_of_ready_replicas() -> None:
 
 
 def test_wanted_models_are_placed_on_workers() -> None:
-    """From the demand to the replicas that each worker should run."""
+    """The demand determines the replicas that each worker should run."""
     count = wanted(MODEL, 5, 0)
     workers = [worker("w1"), worker("w2"), worker("w3", draining=True)]
     placement = place([wanted_model(MODEL, count)], map(placeable, workers))

@@ -16,7 +16,7 @@ from daybreak_server.engines.common.lease_renewer import HeldLease
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.ports.store_errors import StoreUnavailableError
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 from testkit.echo import echo_text
 from testkit.pools import Pool
 
@@ -73,14 +73,14 @@ def serve() -> Iterator[Callable[..., Rank]]:
         blobs: Callable[[Any], Any] = lambda blobs: blobs,
         queue: Callable[[Any], Any] = lambda queue: queue,
     ) -> Rank:
-        spec = registry.spec("echo")
+        spec = discovery.spec("echo")
         deps = RankDeps(
             queue=lambda: queue(wiring.build_queue(pool.settings, "echo")),
             blobs=lambda: blobs(pool.blobs),
-            workload=lambda: registry.implementation(spec),
+            workload=lambda: discovery.implementation(spec),
             on_broken=print,
         )
-        started.append(Rank(spec, wiring.gang_config(pool.settings, "echo"), deps))
+        started.append(Rank(spec, wiring.group_config(pool.settings, "echo"), deps))
         started[-1].start()
         return started[-1]
 

@@ -27,7 +27,7 @@ from daybreak_server.engines.gang.channel import Channel
 from daybreak_server.engines.gang.control_group import Followers, LeaderConnection
 from daybreak_server.engines.gang.follower import FollowerLoop
 from daybreak_server.engines.gang.verdict import Verdict
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import RetryableError
 from testkit.pools import Pool
 from testkit.waiting import wait_until
@@ -54,7 +54,7 @@ def test_all_ranks_get_the_same_verdict(
 ) -> None:
     """A cancel stops the follower at the same step as the leader, and the follower then waits for its next order."""
     pool = pools()
-    spec, config = registry.spec("echo"), wiring.gang_config(pool.settings, "echo")
+    spec, config = discovery.spec("echo"), wiring.group_config(pool.settings, "echo")
     queue = wiring.build_queue(pool.settings, "echo")
     task = pool.submit(message="c", steps=5000, step_s=0.01)
     claim = queue.claim(GroupRecord(id=GroupId("g"), state=GroupState.IDLE), wait_s=30)
@@ -64,7 +64,7 @@ def test_all_ranks_get_the_same_verdict(
     follower = FollowerLoop(
         spec,
         config=config,
-        workload=registry.implementation(spec),
+        workload=discovery.implementation(spec),
         leader=connection,
         heartbeat=Heartbeat(60),
     )
@@ -75,7 +75,7 @@ def test_all_ranks_get_the_same_verdict(
         config=config,
         queue=queue,
         blobs=pool.blobs,
-        workload=registry.implementation(spec),
+        workload=discovery.implementation(spec),
         heartbeat=Heartbeat(60),
         phases=PhaseEta(),
         must_leave=lambda: False,

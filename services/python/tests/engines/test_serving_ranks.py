@@ -154,7 +154,7 @@ def test_a_follower_that_must_leave_takes_its_group_along_after_the_answer(group
 
 
 @pytest.mark.parametrize("all_ranks", [False, True])
-def test_a_rank_that_dies_before_the_answer_leaves_the_request_to_another_group(
+def test_if_a_rank_dies_before_the_answer_another_group_gets_the_request(
     group: Callable[..., Any], all_ranks: bool
 ) -> None:
     """The error of the leader's collective is only an echo of the death."""

@@ -20,7 +20,7 @@ from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.tasks import NewTask, State
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rank_lifecycle import Rank
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 from testkit.echo import echo_text
 from testkit.pools import Pool, make_settings
 from testkit.valkey import Server, start_valkey
@@ -236,14 +236,14 @@ class SlowBlobs:
 def test_a_cancel_stops_an_upload(pools: Callable[..., Pool]) -> None:
     """The upload stops between two parts, and the uploaded parts are removed."""
     pool, began = pools(), threading.Event()
-    spec = registry.spec("echo")
+    spec = discovery.spec("echo")
     deps = RankDeps(
         queue=lambda: wiring.build_queue(pool.settings, "echo"),
         blobs=lambda: SlowBlobs(pool.blobs, began),
-        workload=lambda: registry.implementation(spec),
+        workload=lambda: discovery.implementation(spec),
         on_broken=print,
     )
-    rank = Rank(spec, wiring.gang_config(pool.settings, "echo"), deps)
+    rank = Rank(spec, wiring.group_config(pool.settings, "echo"), deps)
     rank.start()
     try:
         task = pool.submit(message="u", steps=1, artifact_bytes=200 << 20)
@@ -259,7 +259,7 @@ def test_a_blob_store_that_cannot_be_opened_is_reported_before_the_model_is_read
     pools: Callable[..., Pool],
 ) -> None:
     """A wrong address of the bucket is reported at once, not after minutes of loading a model."""
-    pool, spec = pools(), registry.spec("echo")
+    pool, spec = pools(), discovery.spec("echo")
     broken: list[Cause] = []
     loaded = threading.Event()
 
@@ -269,10 +269,10 @@ def test_a_blob_store_that_cannot_be_opened_is_reported_before_the_model_is_read
     deps = RankDeps(
         queue=lambda: wiring.build_queue(pool.settings, "echo"),
         blobs=refuse,
-        workload=lambda: loaded.set() or registry.implementation(spec),
+        workload=lambda: loaded.set() or discovery.implementation(spec),
         on_broken=broken.append,
     )
-    rank = Rank(spec, wiring.gang_config(pool.settings, "echo"), deps)
+    rank = Rank(spec, wiring.group_config(pool.settings, "echo"), deps)
     rank.start()
     assert rank.wait_ended(30)
     wait_until(lambda: broken, 10, "the group to report that it is broken")
@@ -370,7 +370,7 @@ def test_the_lines_before_an_error_are_stored(
 def test_lines_are_numbered_so_that_dropped_ones_can_be_counted(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """Of more lines than one write may carry, the oldest are dropped."""
+    """If there are more lines than one write may carry, the oldest are dropped."""
     pool = pools(workload="testkit.indiscreet:SPEC")
     leader(pool)
     task = pool.submit(prompt="a cat", lines=1000)

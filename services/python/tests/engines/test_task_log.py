@@ -197,7 +197,7 @@ def test_a_task_that_expires_in_the_queue_has_a_line(pools: Callable[..., Pool],
 def test_a_group_that_restarts_has_a_line_for_the_task_that_it_lost(
     pools: Callable[..., Pool], lines: Lines
 ) -> None:
-    """Also one that deregisters while it holds a task."""
+    """A group that deregisters while it holds a task has one too."""
     pool = pools()
     first, second = pool.submit(message="first"), pool.submit(message="second")
     queue, record, _ = claimed(pool)

@@ -85,7 +85,7 @@ def test_a_record_has_the_start_of_its_current_phase(pools: Callable[..., Pool])
     pool = pools()
     queue = wiring.build_queue(pool.settings, "echo")
     record = GroupRecord(id=new_group_id(), state=GroupState.LOADING, phase="model", since_ms=1)
-    config = wiring.gang_config(pool.settings, "echo")
+    config = wiring.group_config(pool.settings, "echo")
     lease_renewer = LeaseRenewer(queue, config, Heartbeat(10), record=record, on_break=print)
     assert lease_renewer.update(phase="model", wake={"ray": 1.0}).since_ms == 1
     warm_up_since_ms = lease_renewer.update(phase="warm_up").since_ms

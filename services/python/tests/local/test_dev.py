@@ -20,12 +20,12 @@ from daybreak_server.entrypoints import gateway
 from daybreak_server.local import dev, embedded_valkey, supervisor
 from daybreak_server import wiring
 from daybreak_server.settings.tree import Settings
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 settings = Settings.model_validate({"redis": {"url": "redis://127.0.0.1:1"}})
 settings = settings.model_copy(update={"pools": dev.light_pools(settings)})
 gateway.Gateway(settings)
 wiring.build_rank(settings, "echo", on_broken=print)
-registry.implementation(registry.spec("echo"))
+discovery.implementation(discovery.spec("echo"))
 loaded = {name.partition(".")[0] for name in sys.modules}
 heavy = sorted(loaded & {"torch", "ray", "numpy", "diffusers", "av"})
 assert not heavy, heavy

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daybreak_server.local.llama_cpp import install as module
-from daybreak_server.local.llama_cpp.install import REQUIREMENTS, VERSIONS, InstallError, find, install
+from daybreak_server.local.llama_cpp.install import REQUIREMENTS, VERSIONS, InstallError, find, install, main
 
 
 @pytest.fixture
@@ -58,5 +57,5 @@ def test_make_llama_ends_with_code_1_if_it_fails(
     no_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["install", str(tmp_path / "llama")])
-    assert module.main() == 1
+    assert main() == 1
     assert "pip cannot install llama.cpp" in capsys.readouterr().out

@@ -15,7 +15,7 @@ import pytest_asyncio
 from daybreak_server.adapters.redis.registry.store import RedisRegistry
 from daybreak_server.domain.models import ReplicaState
 from daybreak_server.domain.spread import SPREAD_AFTER_MS
-from daybreak_server.model_placement import manager as module
+from daybreak_server.model_placement import manager as manager_module
 from daybreak_server.model_placement.manager import TTL_S, Manager
 from daybreak_server.ports.registry import PlacementPlan, Registry, RegistryView
 from daybreak_server.ports.store_errors import StoreError
@@ -108,7 +108,9 @@ async def test_another_manager_continues_when_the_lease_of_the_first_ends(driver
     assert seen.plan.wakes["chat"] == before.plan.wakes["chat"]
 
 
-async def test_a_worker_that_comes_back_gets_a_replica_of_one_that_has_two(driver: RegistryDriver) -> None:
+async def test_a_worker_that_returns_takes_over_a_replica_from_one_that_has_two(
+    driver: RegistryDriver,
+) -> None:
     """Another manager finishes the move that the first one has begun."""
     registry = driver.registry
 
@@ -165,7 +167,7 @@ async def has_manager(driver: RegistryDriver, holder: str) -> bool:
 
 async def test_demand_is_planned_at_once(driver: RegistryDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not with the next tick: a client waits for it."""
-    monkeypatch.setattr(module, "EVERY_S", 600.0)
+    monkeypatch.setattr(manager_module, "EVERY_S", 600.0)
     await driver.registry.add_model(model(replicas=2, target_load=1))
     async with running(Manager(driver.registry, holder="a")):
         await driver.wait_blocked()
@@ -215,8 +217,8 @@ class Observed:
 async def test_a_manager_outlives_the_store(
     own_server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one warning, however long it takes."""
-    monkeypatch.setattr(module, "_MAX_BACKOFF_S", 0.1)
+    """It logs one warning, however long the outage takes."""
+    monkeypatch.setattr(manager_module, "_MAX_BACKOFF_S", 0.1)
     registry = RedisRegistry(own_server.url, timeout_s=2)
     observed = Observed(registry)
     try:
@@ -261,16 +263,16 @@ async def test_a_manager_that_cannot_plan_gives_its_lease_back() -> None:
 async def test_an_error_of_a_round_does_not_end_the_manager(
     driver: RegistryDriver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MAX_BACKOFF_S", 0.01)
+    monkeypatch.setattr(manager_module, "_MAX_BACKOFF_S", 0.01)
     errors = iter([ZeroDivisionError("a bug")])
-    plan = module.plan
+    plan = manager_module.plan
 
     def plan_or_fail(seen: RegistryView) -> PlacementPlan:
         for error in errors:
             raise error
         return plan(seen)
 
-    monkeypatch.setattr(module, "plan", plan_or_fail)
+    monkeypatch.setattr(manager_module, "plan", plan_or_fail)
     await driver.registry.add_model(model(min_replicas=1))
     async with running(Manager(driver.registry, holder="a")):
         await wait_wanted(driver.registry, chat=1)

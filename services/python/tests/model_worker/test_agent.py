@@ -113,7 +113,7 @@ def test_a_worker_whose_port_is_taken_ends_before_it_registers(
 def test_an_engine_that_fails_is_restarted_and_says_why_until_it_is_ready(
     gateway: WorkerGateway, start_worker: Start, tmp_path: Path
 ) -> None:
-    """After three failures in a row it is `failed` also while it starts, so that clients see the reason."""
+    """After three failures in a row the model stays `failed` while it starts again, so that clients see the reason."""
     broken = tmp_path / "broken"
     broken.touch()
     gateway.want("w1", model("m", args={"broken": str(broken), "load_s": 3}))

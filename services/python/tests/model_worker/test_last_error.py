@@ -38,7 +38,7 @@ main: exiting due to model loading error
         ("", ""),
     ],
 )
-def test_the_cause_is_found_before_what_only_points_at_it(output: str, line: str) -> None:
+def test_the_line_with_the_cause_is_preferred_to_lines_that_refer_to_it(output: str, line: str) -> None:
     assert last_error(output.splitlines(), env={}).startswith(line)
 
 

@@ -1,4 +1,4 @@
-"""What a worker reads from its machine. NVML is a library of the same functions, compiled here."""
+"""What a worker reads from its machine. In place of NVML, the tests compile a small library with the same functions."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_an_engine_sees_its_gpus_in_the_order_of_nvml() -> None:
     assert environment_of([], machine_has_gpus=False) == {}
 
 
-def test_memory_is_the_containers_if_that_is_less(tmp_path: Path) -> None:
+def test_the_memory_of_a_container_counts_if_it_is_less_than_that_of_its_machine(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 600 kB\n")
     assert total_and_free(meminfo, tmp_path / "none") == (1_024_000, 614_400)

@@ -58,7 +58,7 @@ def test_path_query_and_headers_reach_the_engine(worker: WorkerProcess) -> None:
     headers = {
         "Daybreak-Model": "m",
         "Daybreak-Deadline-S": "30",
-        "Daybreak-Group": "w1/m",
+        "Daybreak-Worker": "w1",
         "X-Request-Id": "r-1",
         "Authorization": "Bearer of-the-engine",
     }
@@ -166,7 +166,7 @@ def test_a_model_that_starts_refuses_before_the_body_is_sent(worker: WorkerProce
 
 def test_a_request_for_another_worker_is_refused(worker: WorkerProcess) -> None:
     with worker.client() as client:
-        answer = client.post(PATH, json={"model": "m"}, headers={"Daybreak-Group": "w2/m"})
+        answer = client.post(PATH, json={"model": "m"}, headers={"Daybreak-Worker": "w2"})
     assert (answer.status_code, answer.headers["daybreak-refused"]) == (503, "other")
 
 
@@ -234,7 +234,7 @@ def test_the_models_that_are_ready_are_listed(worker: WorkerProcess) -> None:
     assert "last_lines" not in json.dumps(health)
 
 
-def test_an_engine_that_dies_before_its_answer_is_502_and_within_it_cuts_it_off(
+def test_the_death_of_an_engine_is_a_502_or_cuts_off_an_answer_that_has_begun(
     worker: WorkerProcess, gateway: WorkerGateway
 ) -> None:
     before = worker.ask("m", crash="before")

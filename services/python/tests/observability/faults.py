@@ -33,6 +33,9 @@ class Fault:
 
 
 FAULTS: list[Fault] = []
+"""In order. Some alerts look back for a minute. Their faults are among the first ones, so they have long resolved when
+the test looks for their end. The gateway hangs first of all, and nobody scrapes Ray last, because an alert without its
+metrics would seem to have resolved."""
 
 
 def fault(*alerts: str) -> Callable[[Callable[[ObservedRun], Iterator[During]]], None]:
@@ -48,16 +51,78 @@ def nothing() -> None:
     """Clients do nothing during the fault."""
 
 
-@fault("DaybreakQueueStuck", "DaybreakTasksWait", "DaybreakWakeSlow")
-def a_pool_has_no_group(run: ObservedRun) -> Iterator[During]:
-    waiting = run.submit(pool=PARKED)
+@fault("DaybreakGatewayAbsent", "DaybreakTargetDown")
+def the_gateway_hangs(run: ObservedRun) -> Iterator[During]:
+    gateway = run.system.state()["pids"]["gateway"]
+    os.kill(gateway, signal.SIGSTOP)
     yield nothing
-    run.post(f"/v1/tasks/{waiting}/cancel", {})
+    os.kill(gateway, signal.SIGCONT)
 
 
-@fault("DaybreakDeadLetters")
-def tasks_fail(run: ObservedRun) -> Iterator[During]:
-    yield lambda: run.submit(steps=1, fail_at=1, fail_kind="permanent")
+@fault("DaybreakRedisDown", "DaybreakTicksLate", "DaybreakApiErrorBudgetFast", "DaybreakApiErrorBudgetSlow")
+def redis_dies(run: ObservedRun) -> Iterator[During]:
+    run.redis.stop()
+    yield lambda: run.refused("GET", "/v1/tasks")
+    run.redis.start()
+    with contextlib.closing(run.redis.client()) as client:
+        client.config_set("maxmemory", MEMORY_LIMIT)
+
+
+@fault("DaybreakRedisMemory")
+def redis_is_nearly_full(run: ObservedRun) -> Iterator[During]:
+    with contextlib.closing(run.redis.client()) as client:
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
+        yield nothing
+        client.config_set("maxmemory", MEMORY_LIMIT)
+
+
+@fault("DaybreakRedisAof")
+def redis_writes_no_file(run: ObservedRun) -> Iterator[During]:
+    with contextlib.closing(run.redis.client()) as client:
+        client.config_set("appendonly", "no")
+        yield nothing
+        client.config_set("appendonly", "yes")
+
+
+@fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent")
+def models_cannot_start_and_nobody_plans(run: ObservedRun) -> Iterator[During]:
+    """One model fails, another one fits nowhere, and then a third one stops every manager."""
+    run.models.want_what_cannot_start()
+    run.models.stop_managers()
+    yield nothing
+    received = run.watch.notifications.received
+
+    def reasons() -> set[tuple[str, str]]:
+        labels = [alert["labels"] for alert in received]
+        return {(each["model"], each["reason"]) for each in labels if "reason" in each}
+
+    both = {("broken", "a replica failed"), ("huge", "no worker has room")}
+    wait_until(lambda: both <= reasons(), 60, "an alert for each reason")
+    run.models.restore()
+
+
+@fault("DaybreakGroupsRestart")
+def both_groups_crash(run: ObservedRun) -> Iterator[During]:
+    """Their watchdogs report it at once."""
+    run.wait_groups()
+    for pid in itertools.chain.from_iterable(group["pids"] for group in run.groups()):
+        os.kill(pid, signal.SIGKILL)
+    yield nothing
+    run.wait_groups()
+
+
+@fault("DaybreakLeasesLost")
+def a_host_dies(run: ObservedRun) -> Iterator[During]:
+    """Its watchdogs die too, so nothing reports the death, and the lease of its task runs out."""
+    run.wait_groups()
+    task = run.running(steps=100, step_s=0.1)
+    ranks = [psutil.Process(pid) for pid in run.holder(task)["pids"]]
+    for process in [*itertools.chain.from_iterable(rank.children(recursive=True) for rank in ranks), *ranks]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    yield nothing
+    run.system.wait(task)
+    run.wait_groups()
 
 
 @fault("DaybreakGpuWaste")
@@ -68,6 +133,18 @@ def tasks_are_cancelled_late(run: ObservedRun) -> Iterator[During]:
         run.system.wait(number, "cancelled")
 
     yield work_in_vain
+
+
+@fault("DaybreakQueueStuck", "DaybreakTasksWait", "DaybreakWakeSlow")
+def a_pool_has_no_group(run: ObservedRun) -> Iterator[During]:
+    waiting = run.submit(pool=PARKED)
+    yield nothing
+    run.post(f"/v1/tasks/{waiting}/cancel", {})
+
+
+@fault("DaybreakDeadLetters")
+def tasks_fail(run: ObservedRun) -> Iterator[During]:
+    yield lambda: run.submit(steps=1, fail_at=1, fail_kind="permanent")
 
 
 @fault("DaybreakRequestsRefused", "DaybreakRequestsLate")
@@ -145,23 +222,6 @@ def sessions_fail(run: ObservedRun) -> Iterator[During]:
     yield fail
 
 
-@fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent")
-def models_cannot_start_and_nobody_plans(run: ObservedRun) -> Iterator[During]:
-    """One model fails, another one fits nowhere, and then a third one stops every manager."""
-    run.models.want_what_cannot_start()
-    run.models.stop_managers()
-    yield nothing
-    received = run.watch.notifications.received
-
-    def reasons() -> set[tuple[str, str]]:
-        labels = [alert["labels"] for alert in received]
-        return {(each["model"], each["reason"]) for each in labels if "reason" in each}
-
-    both = {("broken", "a replica failed"), ("huge", "no worker has room")}
-    wait_until(lambda: both <= reasons(), 60, "an alert for each reason")
-    run.models.restore()
-
-
 @fault("DaybreakStreamResets")
 def subscribers_lag(run: ObservedRun) -> Iterator[During]:
     """They come back when the events after the last one that they saw are gone."""
@@ -172,30 +232,6 @@ def subscribers_lag(run: ObservedRun) -> Iterator[During]:
             assert run.read_stream(task, after=seen)[0] == "reset"
 
     yield lag
-
-
-@fault("DaybreakGroupsRestart")
-def both_groups_crash(run: ObservedRun) -> Iterator[During]:
-    """Their watchdogs report it at once."""
-    run.wait_groups()
-    for pid in itertools.chain.from_iterable(group["pids"] for group in run.groups()):
-        os.kill(pid, signal.SIGKILL)
-    yield nothing
-    run.wait_groups()
-
-
-@fault("DaybreakLeasesLost")
-def a_host_dies(run: ObservedRun) -> Iterator[During]:
-    """With its watchdogs, so that nobody reports it, and the lease of its task runs out."""
-    run.wait_groups()
-    task = run.running(steps=100, step_s=0.1)
-    ranks = [psutil.Process(pid) for pid in run.holder(task)["pids"]]
-    for process in [*itertools.chain.from_iterable(rank.children(recursive=True) for rank in ranks), *ranks]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    yield nothing
-    run.system.wait(task)
-    run.wait_groups()
 
 
 @fault("DaybreakRanksAbsent")
@@ -210,34 +246,3 @@ def _replace(run: ObservedRun, targets: str) -> None:
     temporary = run.ray_targets.with_suffix(".new")
     temporary.write_text(targets)
     temporary.replace(run.ray_targets)
-
-
-@fault("DaybreakRedisMemory")
-def redis_is_nearly_full(run: ObservedRun) -> Iterator[During]:
-    with contextlib.closing(run.redis.client()) as client:
-        client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
-        yield nothing
-        client.config_set("maxmemory", MEMORY_LIMIT)
-
-
-@fault("DaybreakRedisAof")
-def redis_writes_no_file(run: ObservedRun) -> Iterator[During]:
-    with contextlib.closing(run.redis.client()) as client:
-        client.config_set("appendonly", "no")
-        yield nothing
-        client.config_set("appendonly", "yes")
-
-
-@fault("DaybreakGatewayAbsent", "DaybreakTargetDown")
-def the_gateway_hangs(run: ObservedRun) -> Iterator[During]:
-    gateway = run.system.state()["pids"]["gateway"]
-    os.kill(gateway, signal.SIGSTOP)
-    yield nothing
-    os.kill(gateway, signal.SIGCONT)
-
-
-@fault("DaybreakRedisDown", "DaybreakTicksLate", "DaybreakApiErrorBudgetFast", "DaybreakApiErrorBudgetSlow")
-def redis_dies(run: ObservedRun) -> Iterator[During]:
-    run.redis.stop()
-    yield lambda: run.refused("GET", "/v1/tasks")
-    run.redis.start()

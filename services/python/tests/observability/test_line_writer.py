@@ -150,7 +150,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise RuntimeError"])
 def test_a_process_that_ends_writes_the_lines_of_its_last_submits_and_a_child_does_not(end: str) -> None:
-    """However it ends, as long as Python still runs."""
+    """This holds for every end at which Python still runs."""
     process = start(f"""{LATER}
 import warnings
 warnings.simplefilter("ignore")
@@ -216,7 +216,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 
 
 def test_no_kind_of_standard_error_blocks(ends: tuple[int, int]) -> None:
-    """And a descriptor that is shared with other processes stays as it was."""
+    """A descriptor that is shared with other processes stays blocking."""
     reader, writer = ends
     write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, make=made)
     for number in range(3000):

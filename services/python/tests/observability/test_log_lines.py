@@ -104,7 +104,7 @@ def test_any_text_is_logged() -> None:
 
 
 def test_libraries_use_the_same_format_and_show_only_their_warnings() -> None:
-    """Also those that have configured handlers of their own, as Ray does. At level debug everything is shown."""
+    """This includes libraries that configure their own handlers, as Ray does. At level debug everything is shown."""
     program = """
 for name in ("ray", "ray.serve", "uvicorn.error", "botocore.hooks", "kopf.objects"):
     logger = logging.getLogger(name)
@@ -147,7 +147,7 @@ log.info("after the task")
 @pytest.mark.parametrize("trace", ["", "4bf92f3577b34da6a3ce929d0e0e4736"])
 @pytest.mark.parametrize("text", ["plain", 'a"b\\c', "ü\n", "\ud800"])
 def test_the_line_of_a_submit_is_what_it_would_be_without_haste(text: str, trace: str) -> None:
-    """Whatever the tenant and the client's request id are."""
+    """This holds for any tenant and any request id of the client."""
     task = new_task_id("video-hd")
     fields = {"message": f"task {task} submitted", "change": "submitted", "request_id": text, "task": task}
     line = {
@@ -166,7 +166,7 @@ def test_the_line_of_a_submit_is_what_it_would_be_without_haste(text: str, trace
 
 
 def test_lines_of_submits_made_together_are_those_made_one_by_one() -> None:
-    """Whatever the times, tenants and request ids of the others are."""
+    """This holds for any times, tenants and request ids of the other submits."""
     task = new_task_id("video-hd")
     submits = [
         (at, (task, tenant, "", request_id))

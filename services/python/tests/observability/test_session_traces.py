@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import logging
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,28 @@ def test_every_way_to_open_a_session_by_a_request_continues_its_callers_trace(
     assert response.headers["traceparent"] == f"00-{TRACE}-{opened.id}-01", response.text
     [session] = client.get("/v1/sessions").json()["data"]
     assert session["traceparent"] == response.headers["traceparent"]
+
+
+def test_a_recording_continues_its_callers_trace_to_the_end_of_its_session(
+    traced: Callable[..., Settings], gateway: Callable[[Settings], httpx2.Client], collector: Collector
+) -> None:
+    """The client disconnects before the text, which ends the session."""
+    client = gateway(traced())
+    recording = io.BytesIO()
+    with wave.open(recording, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(noise(0.5))
+    form = {"model": POOL, "target_language": "de", "stream": "true"}
+    files = {"file": ("speech.wav", recording.getvalue(), "audio/wav")}
+    path, headers = "/v1/audio/translations", {"traceparent": CALLER}
+    with client.stream("POST", path, data=form, files=files, headers=headers) as response:
+        returned = response.headers["traceparent"]
+    collector.wait(f"end {POOL}")
+    opened, [end] = one_trace(collector, f"POST {path}")
+    assert (opened.parent, returned) == (PARENT, f"00-{TRACE}-{opened.id}-01")
+    assert end.attributes["daybreak.outcome"] == "closed"
 
 
 @pytest.fixture

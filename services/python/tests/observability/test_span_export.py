@@ -134,7 +134,7 @@ def test_a_wait_for_the_export_is_bounded() -> None:
 
 
 def test_without_tracing_nothing_of_it_is_imported() -> None:
-    """Neither by a gateway nor by a rank. (redis-py imports OpenTelemetry's metrics by itself if it finds them.)"""
+    """This holds for gateways and ranks. (redis-py imports OpenTelemetry's metrics by itself if it finds them.)"""
     program = """
 import sys
 from daybreak_server import wiring

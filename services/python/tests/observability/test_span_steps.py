@@ -15,7 +15,7 @@ MOVES = st.lists(
 
 @given(MOVES, st.integers(0, 1000))
 def test_phases_follow_each_other_without_overlap(moves: list[tuple[str, bool, int]], rest: int) -> None:
-    """Whatever the workload yields: each phase begins where the one before ended, or later."""
+    """Each phase begins where the one before ended, or later, whatever the workload yields."""
     at, phases, found = 100, Phases(100), list[PhaseSteps | None]()
     for name, is_step, took in moves:
         at += took

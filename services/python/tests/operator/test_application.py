@@ -18,9 +18,10 @@ from operator_samples import (
     settled,
 )
 
+from daybreak_server.adapters.ray.serve_rest import view
 from daybreak_server.operator.crd.resource import Application, PoolStatus
-from daybreak_server.operator.planner.actions import PutApplication
-from daybreak_server.operator.planner.plan import plan
+from daybreak_server.operator.planner.actions import PutApplication, ScaleApplication
+from daybreak_server.operator.planner.plan import REQUEUE_FAST_S, plan
 from daybreak_server.ports.cluster import ServeView
 
 
@@ -39,6 +40,20 @@ def test_a_missing_application_is_deployed_and_a_failed_one_gets_a_new_attempt()
         tried, rc, pods=[head(rc), *hosts(rc, "a")], groups=[busy("g", "a0")], serve={rc.name: failed}
     )
     assert actions_of(at_work, PutApplication) == []
+
+
+def test_an_application_is_scaled_only_when_serve_has_built_it() -> None:
+    """Serve builds an application in a process of its own. Until it is built, Ray answers 404 to a request to scale."""
+    app = {"status": "DEPLOYING", "deployed_app_config": {"args": {"attempt": 0}}, "deployments": {}}
+    building = view({"applications": {"video": app}}, application="video")
+    video = pool(replicas=1)
+    rc = ray_cluster(video, 1)
+    early = observed(video, rc, pods=[head(rc)], serve={rc.name: building})
+    assert (actions_of(early, ScaleApplication), plan(early).requeue_after_s) == ([], REQUEUE_FAST_S)
+    failed = settled(replace(early, serve={rc.name: replace(building, status="DEPLOY_FAILED")}))
+    assert actions_of(failed, ScaleApplication) == []
+    built = replace(early, serve={rc.name: replace(building, built=True)})
+    assert only_action(built, ScaleApplication).target == rc.ranks
 
 
 def test_attempts_are_counted_per_revision() -> None:
@@ -63,13 +78,13 @@ def test_a_template_that_returns_keeps_its_application_although_its_head_is_sile
     pods, groups = [head(rc), *hosts(rc, "a")], [group("g", "a0")]
     silent = settled(observed(video, rc, pods=pods, groups=groups, serve={}))
     assert silent.pool.status.revision == rc.revision
-    view = ServeView(status="RUNNING", attempt=2, target=2, running=2)
-    answers = replace(silent, serve={rc.name: view})
+    running = ServeView(status="RUNNING", attempt=2, target=2, running=2)
+    answers = replace(silent, serve={rc.name: running})
     assert (actions_of(answers, PutApplication), plan(answers).status.application) == (
         [],
         Application(attempt=2),
     )
-    failing = settled(replace(answers, serve={rc.name: replace(view, status="DEPLOY_FAILED")}))
+    failing = settled(replace(answers, serve={rc.name: replace(running, status="DEPLOY_FAILED")}))
     assert failing.pool.status.application == Application(attempt=2, since=NOW)
 
 

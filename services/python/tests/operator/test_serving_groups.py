@@ -80,7 +80,7 @@ def test_of_two_busy_groups_the_one_with_fewer_requests_is_drained() -> None:
     assert only_action(swapped, MarkDrain).group == "many"
 
 
-def test_of_two_groups_that_hold_sessions_the_one_with_fewer_of_them_is_drained() -> None:
+def test_the_group_with_fewer_sessions_is_drained_first() -> None:
     video = pool(replicas=1)
     few, many = holding("few", "a0", sessions=1), holding("many", "b0", sessions=2)
     assert only_action(two_groups(video, few, many), MarkDrain).group == "few"
@@ -173,7 +173,7 @@ def test_a_group_that_still_loads_is_removed_without_a_drain() -> None:
 
 
 def test_the_last_group_stays_while_there_are_requests() -> None:
-    """Even if KEDA asks for zero."""
+    """It stays even if KEDA wants zero groups."""
     video = pool(replicas=0)
     rc = ray_cluster(video, 1)
     last = serving("a", "a0")
@@ -226,7 +226,7 @@ def test_a_change_of_the_target_load_replaces_no_group() -> None:
     "other", [{}, {"warmSchedule": [{"from": "08:00", "to": "18:00", "groups": 1, "timeZone": "Mars"}]}]
 )
 async def test_the_operator_publishes_the_target_load(other: dict[str, Any]) -> None:
-    """Also if another field of the spec cannot be read: then nothing else changes either."""
+    """It does so even if another field of the spec cannot be read, although nothing else changes then."""
     world = World()
     api = Api(world)
     operator, _ = reconciler(world, api)

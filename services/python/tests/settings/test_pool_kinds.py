@@ -9,7 +9,7 @@ from daybreak_server import wiring
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.settings.tree import PoolSettings, Settings
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import WorkloadSpec
 
 
@@ -34,17 +34,17 @@ def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
     """The API and the rank process both refuse it, so that no task waits forever."""
     settings = Settings.model_validate({"pools": {"odd": {"workload": FUTURE_KIND_PATH}}})
     with pytest.raises(
-        registry.WrongKindError, match="has the kind 'odd'; this version serves: jobs, online"
+        discovery.WrongKindError, match="has the kind 'odd'; this version serves: jobs, online"
     ):
         PoolEntry.of("odd", settings.pools["odd"])
-    with pytest.raises(registry.WrongKindError, match="'odd'"):
+    with pytest.raises(discovery.WrongKindError, match="'odd'"):
         wiring.build_rank(settings, "odd", on_broken=print)
 
 
 def test_a_pool_that_states_a_different_kind_from_its_workload_is_refused() -> None:
-    with pytest.raises(registry.WrongKindError, match="correct the pool's kind"):
-        registry.spec("echo", kind="online")
-    with pytest.raises(registry.WrongKindError, match="correct the pool's kind"):
+    with pytest.raises(discovery.WrongKindError, match="correct the pool's kind"):
+        discovery.spec("echo", kind="online")
+    with pytest.raises(discovery.WrongKindError, match="correct the pool's kind"):
         PoolEntry.of("echo", PoolSettings.model_validate({"workload": "echo", "kind": "online"}))
     with pytest.raises(ValidationError, match="jobs"):
         PoolSettings.model_validate({"workload": "echo", "kind": "odd"})
@@ -54,17 +54,17 @@ def test_a_pool_of_sessions_with_several_ranks_is_refused_at_start() -> None:
     """The API, the commands and the rank process refuse it before a model is loaded."""
     settings = Settings.model_validate({"pools": {"s": {"workload": "simulated-speech", "ranks": 2}}})
     message = "groups have one rank, but its pool has 2; set ranks to 1"
-    with pytest.raises(registry.WrongKindError, match=message):
+    with pytest.raises(discovery.WrongKindError, match=message):
         PoolEntry.of("s", settings.pools["s"])
-    with pytest.raises(registry.WrongKindError, match=message):
+    with pytest.raises(discovery.WrongKindError, match=message):
         wiring.build_rank(settings, "s", on_broken=print)
-    assert registry.spec("echo", ranks=2).kind == "jobs"
+    assert discovery.spec("echo", ranks=2).kind == "jobs"
 
 
 @pytest.mark.parametrize("setting", ["capacity", "routing", "target_load", "ports"])
 def test_what_is_for_answering_requests_only_is_refused_for_jobs(setting: str) -> None:
     value = {"routing": "session", "ports": "20100-20199"}.get(setting, 4)
-    with pytest.raises(registry.WrongKindError, match=f"cannot have {setting}"):
+    with pytest.raises(discovery.WrongKindError, match=f"cannot have {setting}"):
         PoolEntry.of("echo", PoolSettings.model_validate({"workload": "echo", setting: value}))
     PoolEntry.of("answers", PoolSettings.model_validate({"workload": "echo-serve", setting: value}))
 
@@ -72,8 +72,8 @@ def test_what_is_for_answering_requests_only_is_refused_for_jobs(setting: str) -
 def test_the_capacity_of_a_group_is_the_pools_or_else_the_workloads() -> None:
     pools = {"own": {"workload": "echo-serve", "capacity": 3}, "echo-serve": {"workload": "echo-serve"}}
     settings = Settings.model_validate({"pools": pools})
-    assert wiring.gang_config(settings, "own").capacity == 3
-    assert wiring.gang_config(settings, "echo-serve").capacity == registry.spec("echo-serve").capacity
+    assert wiring.group_config(settings, "own").capacity == 3
+    assert wiring.group_config(settings, "echo-serve").capacity == discovery.spec("echo-serve").capacity
 
 
 def test_a_pool_that_answers_requests_has_a_target_load() -> None:
@@ -85,7 +85,7 @@ def test_a_pool_that_answers_requests_has_a_target_load() -> None:
         "default": serve,
         "echo": {},
     }
-    capacity = registry.spec("echo-serve").capacity
+    capacity = discovery.spec("echo-serve").capacity
     loads = wiring.target_loads(Settings.model_validate({"pools": pools}))
     assert loads == {"own": 2.5, "full": 8, "default": capacity}
 

@@ -23,4 +23,4 @@ def test_anything_else_is_refused(text: str) -> None:
 
 def test_a_group_without_a_range_listens_at_any_free_port() -> None:
     settings = Settings.model_validate({"pools": {"answers": {"workload": "echo-serve"}}})
-    assert list(wiring.gang_config(settings, "answers").ports) == [0]
+    assert list(wiring.group_config(settings, "answers").ports) == [0]

@@ -195,7 +195,7 @@ async def test_a_connection_that_ends_before_an_answer():
         assert not caught.value.stale
 
 
-async def test_an_idle_connection_that_was_closed_is_told_from_a_group_that_died():
+async def test_a_closed_idle_connection_is_not_taken_for_a_dead_group():
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)

@@ -103,7 +103,7 @@ def test_a_checkpoint_of_the_training_becomes_a_model(
     out.mkdir()
     (out / "decay").write_text("2")
     options = Namespace(
-        data=tmp_path / "data", out=out, steps=500, rate=1e-3, seconds=30, workers=1, start=None, seed=1
+        data=tmp_path / "data", out=out, steps=500, rate=1e-3, seconds=30, processes=1, start=None, seed=1
     )
     run(0, options, "")
     assert "20 sentences" in capsys.readouterr().out

@@ -6,19 +6,17 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("diffusers")
 
 import torch
 
-from daybreak_server.workloads.video.pipeline.codec import BlockCodec
 from daybreak_server.workloads.video.tiny import MODEL_DIR
 from verification.tiny_wan.check import read
-from verification.tiny_wan.score import TinyModel, sample, score
 from verification.tiny_wan.shapes import (
     BACKGROUND,
     COLOURS,
@@ -28,7 +26,9 @@ from verification.tiny_wan.shapes import (
     Subject,
     random_clip,
 )
-from verification.tiny_wan.tokenizer import MAX_LENGTH, byte_tokenizer
+
+if TYPE_CHECKING:
+    from verification.tiny_wan.score import TinyModel
 
 TRAITS = ("colour", "shape", "direction")
 
@@ -44,7 +44,15 @@ def read_traits(video: np.ndarray) -> Subject:
 
 
 @pytest.fixture(scope="module")
-def model() -> TinyModel:
+def diffusers() -> None:
+    """Tests and fixtures that use diffusers import it late: its import takes seconds, in each process of a test run."""
+    pytest.importorskip("diffusers")
+
+
+@pytest.fixture(scope="module")
+def model(diffusers: None) -> TinyModel:
+    from verification.tiny_wan.score import TinyModel
+
     return TinyModel.load(MODEL_DIR)
 
 
@@ -60,8 +68,10 @@ def test_four_ranks_can_share_the_heads() -> None:
     assert heads % 4 == 0
 
 
-def test_the_model_folder_names_the_classes_of_its_parts() -> None:
+def test_the_model_folder_names_the_classes_of_its_parts(diffusers: None) -> None:
     """A loader that follows ``_class_name`` finds the Wan transformer and our codec."""
+    from daybreak_server.workloads.video.pipeline.codec import BlockCodec
+
     assert config("transformer")["_class_name"] == "WanTransformer3DModel"
     assert config("vae")["_class_name"] == "BlockCodec"
     index = json.loads((MODEL_DIR / "model_index.json").read_text())
@@ -76,6 +86,8 @@ def test_the_path_of_the_model_folder_is_known_without_torch() -> None:
 
 def test_the_tokenizer_in_the_folder_equals_the_one_in_the_code(model: TinyModel) -> None:
     """It gives the same ids, ignores case and outer spaces, and pads to the same length as in training."""
+    from verification.tiny_wan.tokenizer import MAX_LENGTH, byte_tokenizer
+
     expected = byte_tokenizer()("a red circle moving left").input_ids
     assert model.tokenizer("  A RED circle moving Left ").input_ids == expected
     assert len(expected) == len("a red circle moving left") + 1
@@ -135,6 +147,8 @@ def test_the_codec_refuses_a_frame_count_that_is_not_4n_plus_1(model: TinyModel)
 @pytest.mark.tiny
 def test_the_model_follows_its_prompts(model: TinyModel) -> None:
     """Of all 60 videos, at least 57 have the right colour, 57 the right direction and 48 the right shape."""
+    from verification.tiny_wan.score import score
+
     result = score(model)
     assert result.right("colour") >= 57, result.misses()
     assert result.right("direction") >= 57, result.misses()
@@ -144,6 +158,8 @@ def test_the_model_follows_its_prompts(model: TinyModel) -> None:
 @pytest.mark.tiny
 def test_the_model_understands_paraphrases(model: TinyModel) -> None:
     """Other wordings in capitals work nearly as well as the documented sentence."""
+    from verification.tiny_wan.score import sample
+
     subjects = SUBJECTS[::6]
     wordings = len(SUBJECTS[0].paraphrases)
     prompts = [subject.paraphrases[number % wordings].upper() for number, subject in enumerate(subjects)]

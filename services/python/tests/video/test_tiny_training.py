@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("diffusers")
 
 import torch
-
-from verification.tiny_wan.score import TinyModel
-from verification.tiny_wan.train import STATE, Recipe, train
 
 
 @pytest.mark.slow
 def test_a_resumed_training_continues_with_the_same_codec(tmp_path: Path) -> None:
     """A resumed training keeps the codec, adds steps to those of the first run, and exports the averaged weights."""
+    pytest.importorskip("diffusers")  # late: its import takes seconds, in each process of a test run
+    from verification.tiny_wan.score import TinyModel
+    from verification.tiny_wan.train import STATE, Recipe, train
+
     short = {"workers": 1, "clips_per_subject": 1, "batch": 2, "score_last": 60}
     train(Recipe(seconds=0.5, **short), tmp_path, resume=False)
     first = torch.load(tmp_path / STATE, weights_only=True)

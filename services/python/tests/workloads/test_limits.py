@@ -77,7 +77,7 @@ def pool_of(folder: Path, **more: Any) -> dict[str, Any]:
     return {"vectors": {"workload": f"{__name__}:SPEC", "model": str(folder), **more}}
 
 
-def test_texts_beyond_those_that_may_wait_are_429_with_a_time(whole: Any, gate: Gate) -> None:
+def test_texts_beyond_the_limit_of_waiting_texts_get_429_and_retry_after(whole: Any, gate: Gate) -> None:
     gate.open.clear()
     with ThreadPoolExecutor(4) as pool:
         running = pool.submit(whole.post, "/v1/embeddings", input="a cat")

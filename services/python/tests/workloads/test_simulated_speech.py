@@ -88,7 +88,7 @@ def test_the_same_audio_gives_the_same_text_in_every_process() -> None:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.target)
 def test_a_lost_or_doubled_chunk_changes_the_text(pair: LanguagePair) -> None:
-    """From its place on. So a test sees it at the end of a session."""
+    """All text after the chunk changes, so a test can see the loss at the end of a session."""
     audio = speech(30)
     whole = text(turns(audio, pair))
     for at in range(len(audio)):
@@ -131,7 +131,7 @@ def test_another_group_continues_exactly(seed: int, data: st.DataObject) -> None
 
 
 def test_a_batch_gives_the_tokens_of_each_session_alone() -> None:
-    """With any others."""
+    """This holds for any composition of the batch."""
     speaker, audio = model(), [speech(1, seed)[0] for seed in range(8)]
     for number in range(8):
         speaker.open(f"s{number}", PAIRS[number % 3])
@@ -150,13 +150,16 @@ def test_a_batch_gives_the_tokens_of_each_session_alone() -> None:
 
 
 def test_no_turn_has_more_tokens_than_its_shape_says() -> None:
-    """The engine reserves as many."""
+    """The engine reserves this number of tokens."""
     bound = model().shape.max_turn_tokens
     assert max(len(tokens) for tokens in turns(speech(400))) <= bound
 
 
 def test_longer_turns_have_more_words() -> None:
-    """As many blocks have in several turns, roughly, so that a longer turn saves steps but not words."""
+    """A turn of several blocks has about as many words as several turns of one block.
+
+    So longer turns save steps, not words.
+    """
     audio = speech(400)
     short = len(text(turns(audio)).split())
     long = len(text(turns([b"".join(audio[at : at + 4]) for at in range(0, 400, 4)])).split())
@@ -178,7 +181,7 @@ def test_one_session_fails_alone() -> None:
 
 
 def test_sessions_are_bounded_and_their_memory_returns() -> None:
-    """Admission relies on it."""
+    """The admission of sessions relies on this."""
     speaker = model(max_sessions=2)
     speaker.open("a", GERMAN)
     speaker.open("b", GERMAN)
@@ -195,7 +198,7 @@ def test_sessions_are_bounded_and_their_memory_returns() -> None:
 
 
 def test_a_wrong_past_is_refused() -> None:
-    """Rather than continued with other words."""
+    """Otherwise the session would continue with other words."""
     speaker, audio = model(), speech(1)[0]
     unfinished = PastTurn(audio=audio, tokens=(), complete=False)
     french = LanguagePair(source="en", target="fr", source_name="English", target_name="French")
@@ -211,7 +214,7 @@ def test_a_wrong_past_is_refused() -> None:
 
 
 def test_a_step_takes_as_long_as_its_options_say() -> None:
-    """Prefill by the blocks of its audio, decode by its sessions."""
+    """The duration of a prefill depends on its blocks of audio, and that of a decode on its sessions."""
     slept: list[float] = []
     speaker = SimulatedSpeech(sleep=slept.append)
     costs = {"prefill_ms": 10, "prefill_item_ms": 1, "decode_ms": 5, "decode_item_ms": 0.5}
@@ -230,7 +233,7 @@ def test_a_step_takes_as_long_as_its_options_say() -> None:
 
 
 def test_it_is_installed_as_a_workload_and_needs_no_torch() -> None:
-    """So that a pool names it in its settings, and starts at once."""
+    """So a pool can name it in its settings, and starts at once."""
     (entry,) = entry_points(group="daybreak.workloads", name="simulated-speech")
     assert entry.load() is SPEC
     code = f"import sys, {SimulatedSpeech.__module__}; print({{'torch', 'numpy'}} & set(sys.modules))"
@@ -240,7 +243,7 @@ def test_it_is_installed_as_a_workload_and_needs_no_torch() -> None:
 
 
 def test_a_wrong_option_is_refused() -> None:
-    """When the settings are read."""
+    """It is refused when the settings are read."""
     with pytest.raises(ValueError, match="decode_ms"):
         options_of({"decode_ms": -1})
     with pytest.raises(ValueError, match="speed"):

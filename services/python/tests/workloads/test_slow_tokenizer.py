@@ -78,7 +78,7 @@ def test_long_texts_are_refused(make: Make) -> None:
 
 
 def test_two_tokens_between_the_texts_of_a_pair_count_in_its_length(tmp_path: Path) -> None:
-    """As of PhoBERT, which has no fast tokenizer: ``<s> first </s></s> second </s>``."""
+    """PhoBERT, which has no fast tokenizer, writes pairs in this form: ``<s> first </s></s> second </s>``."""
     from transformers import PhobertTokenizer
 
     vocabulary, merges = tmp_path / "vocab.txt", tmp_path / "bpe.codes"

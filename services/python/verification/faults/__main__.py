@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from verification.faults import registry, server
+from verification.faults import scenario_catalogue, server
 from verification.faults.checker import check
 from verification.faults.cluster import FaultCluster
 from verification.faults.failpoints import ALL
 from verification.faults.history import read
 from verification.faults.options import ClusterOptions, PoolOptions
-from verification.faults.registry import Scenario, ScenarioContext, ViolatedError
+from verification.faults.scenario_catalogue import Scenario, ScenarioContext, ViolatedError
 from verification.faults.scenarios import mixed_runs
 from verification.results import Report, Row
 
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("daybreak").addHandler(logging.NullHandler())
     args = parser().parse_args(arguments)
     if args.command == "list":
-        for scenario in registry.scenarios().values():
+        for scenario in scenario_catalogue.scenarios().values():
             print(f"{scenario.name:20} {scenario.about}")
         print("\nfailpoints:")
         for point, where in ALL.items():
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         context.done.mkdir(parents=True, exist_ok=True)
     if args.command == "mixed":
         return _mixed(context, args)
-    known = registry.scenarios()
+    known = scenario_catalogue.scenarios()
     default_names = [
         name for name, entry in known.items() if entry.package == "verification.faults.scenarios"
     ]
@@ -178,7 +178,7 @@ def _mixed(context: ScenarioContext, args: argparse.Namespace) -> int:
 
 def _several(context: ScenarioContext, args: argparse.Namespace, names: Sequence[str]) -> int:
     started = time.monotonic()
-    known = registry.scenarios()
+    known = scenario_catalogue.scenarios()
     results: dict[str, list[Row] | None] = {}
     for name in names:
         if (saved := _load_rows(context, name)) is not None:
@@ -211,7 +211,7 @@ def _several(context: ScenarioContext, args: argparse.Namespace, names: Sequence
 def _run_here(context: ScenarioContext, scenario: Scenario) -> list[Row] | None:
     """A scenario's rows, or ``None`` when it failed, so that the others still run."""
     try:
-        return registry.run(scenario, context)
+        return scenario_catalogue.run(scenario, context)
     except Exception as exc:
         frame = traceback.extract_tb(exc.__traceback__)[-1]
         failure = f"{type(exc).__name__} at {Path(frame.filename).name}:{frame.lineno}: {exc}"

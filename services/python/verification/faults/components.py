@@ -28,7 +28,7 @@ from daybreak_server.engines.common.watchdog import Watchdog
 from daybreak_server.engines.gang.rank_deps import RankDeps
 from daybreak_server.engines.gang.rank_lifecycle import Rank
 from daybreak_server.settings.tree import Settings
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 from testkit.rendezvous import FolderRendezvousStore
 from verification.faults.failpoints import (
     FailingBlobs,
@@ -94,7 +94,7 @@ def preload() -> None:
             {"data_dir": folder, "redis": {"url": "redis://127.0.0.1:1"}, "pools": pools}
         )
         build_app(wiring.build_services(settings))
-    registry.implementation(wiring.workload_spec(settings.pools["echo"]))
+    discovery.implementation(wiring.workload_spec(settings.pools["echo"]))
 
 
 def run(component: Component) -> None:
@@ -161,7 +161,7 @@ def _build_rank(component: Component, settings: Settings, failpoints: Failpoints
         )
 
     def workload() -> Any:
-        return FailingWorkload(registry.implementation(spec), failpoints)
+        return FailingWorkload(discovery.implementation(spec), failpoints)
 
     deps = RankDeps(
         queue=lambda: FailingQueue(wiring.build_queue(settings, component.pool), failpoints),
@@ -172,7 +172,7 @@ def _build_rank(component: Component, settings: Settings, failpoints: Failpoints
         label=component.name,
         watchdog=(lambda: _watchdog(settings, component)) if component.has_watchdog else None,
     )
-    return Rank(spec, wiring.gang_config(settings, component.pool), deps, rank=component.rank)
+    return Rank(spec, wiring.group_config(settings, component.pool), deps, rank=component.rank)
 
 
 class _KillableWatchdog(Watchdog):

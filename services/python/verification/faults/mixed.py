@@ -17,7 +17,7 @@ from verification.faults.checker import Verdict, check
 from verification.faults.cluster import FaultCluster
 from verification.faults.history import read
 from verification.faults.load import Load
-from verification.faults.registry import ViolatedError
+from verification.faults.scenario_catalogue import ViolatedError
 from verification.faults.schedule import Fault, Schedule
 
 

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from verification.faults import registry, server
+from verification.faults import scenario_catalogue, server
 from verification.faults.checker import Verdict
 from verification.faults.cluster import FaultCluster
 from verification.faults.history import Line, read
 from verification.faults.options import ClusterOptions, PoolOptions
-from verification.faults.registry import Scenario, ScenarioContext
+from verification.faults.scenario_catalogue import Scenario, ScenarioContext
 from verification.results import Report, Row
 
 
@@ -25,7 +25,7 @@ class ScenarioPackage:
     """A package of scenarios."""
 
     package: str
-    """One of :data:`verification.faults.registry.PACKAGES`."""
+    """One of :data:`verification.faults.scenario_catalogue.PACKAGES`."""
     report: str
     """The name of its report; that of a long run ends in ``-long``."""
     title: str
@@ -96,7 +96,11 @@ class ScenarioPackage:
         return 1 if failed or any(row.broken for row in rows) else 0
 
     def _scenarios(self) -> dict[str, Scenario]:
-        return {name: entry for name, entry in registry.scenarios().items() if entry.package == self.package}
+        return {
+            name: entry
+            for name, entry in scenario_catalogue.scenarios().items()
+            if entry.package == self.package
+        }
 
     def _report(self, context: ScenarioContext, flavour: str, rows: list[Row]) -> Report:
         options = ClusterOptions(flavour=flavour, pools=(PoolOptions(groups=0),), gateways=0)
@@ -116,7 +120,11 @@ def _run_quietly(scenario: Scenario, context: ScenarioContext) -> tuple[str, lis
     """Run a scenario beside others. :returns: its name, its rows (``None`` when it failed) and its log."""
     messages: list[str] = []
     try:
-        return scenario.name, registry.run(scenario, replace(context, log=messages.append)), messages
+        return (
+            scenario.name,
+            scenario_catalogue.run(scenario, replace(context, log=messages.append)),
+            messages,
+        )
     except Exception as exc:  # the others still run
         messages.append(f"   FAILED: {type(exc).__name__}: {exc}")
         return scenario.name, None, messages

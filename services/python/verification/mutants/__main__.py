@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Event
 
 from verification.mutants.catalogue import CATALOGUE
 from verification.mutants.mutant import Mutant
@@ -35,18 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="daybreak-mutants-") as folder:
         trees = [Tree(Path(folder) / str(number)) for number in range(options.jobs)]
-        if not options.unchecked:
-            tests = [test for mutant in chosen for test in mutant.tests]
-            failures = failures_without_bug(trees[0], tests, workers=options.jobs)
-            if failures is not None:
-                print(
-                    f"{failures}\nThese tests fail without a planted bug, so they cannot catch one. Fix them first."
-                )
-                return 2
-            print(f"The tests pass without a bug ({time.perf_counter() - began:.1f} s).", flush=True)
         waiting_first = sorted(chosen, key=lambda mutant: not mutant.waits)
-        trials = _run_all(trees, waiting_first, verbose=options.verbose)
-        trials.sort(key=lambda trial: chosen.index(trial.mutant))
+        trials = _run_all(trees, waiting_first, unchecked=options.unchecked, verbose=options.verbose)
+    if trials is None:
+        return 2
+    trials.sort(key=lambda trial: chosen.index(trial.mutant))
     seconds = time.perf_counter() - began
     survivors = [trial for trial in trials if trial.caught_by is None]
     print(f"{len(trials) - len(survivors)} of {len(trials)} planted bugs caught in {seconds:.0f} s")
@@ -95,24 +89,55 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run_all(trees: Sequence[Tree], chosen: Sequence[Mutant], *, verbose: bool) -> list[Trial]:
-    free: SimpleQueue[Tree] = SimpleQueue()
-    for tree in trees:
-        free.put(tree)
+def _run_all(
+    trees: Sequence[Tree], chosen: Sequence[Mutant], *, unchecked: bool, verbose: bool
+) -> list[Trial] | None:
+    """Plant all bugs. While the first ones are planted, run all tests without a bug in the first copy of the source.
 
-    def run_one(mutant: Mutant) -> Trial:
+    :returns: ``None`` if a test fails without a bug. It is printed, and no further bug is planted.
+    """
+    free: SimpleQueue[Tree] = SimpleQueue()
+    for tree in trees[1:]:
+        free.put(tree)
+    failing = Event()
+
+    def run_without_bug() -> None:
+        try:
+            if not unchecked and not _pass_without_bug(trees[0], chosen):
+                failing.set()
+        finally:
+            free.put(trees[0])
+
+    def run_one(mutant: Mutant) -> Trial | None:
         tree = free.get()
         try:
-            trial = attempt(tree, mutant)
+            trial = None if failing.is_set() else attempt(tree, mutant)
         finally:
             free.put(tree)
-        print(trial.line, flush=True)
-        if verbose or trial.caught_by is None:
-            print(trial.output, flush=True)
+        if trial is not None:
+            print(trial.line, flush=True)
+            if verbose or trial.caught_by is None:
+                print(trial.output, flush=True)
         return trial
 
-    with ThreadPoolExecutor(len(trees)) as pool:
-        return list(pool.map(run_one, chosen))
+    with ThreadPoolExecutor(len(trees) + 1) as pool:
+        check = pool.submit(run_without_bug)
+        trials = list(pool.map(run_one, chosen))
+        check.result()
+    return None if failing.is_set() else [trial for trial in trials if trial is not None]
+
+
+def _pass_without_bug(tree: Tree, mutants: Sequence[Mutant]) -> bool:
+    """Whether the tests of these bugs pass without a bug. If they do not, they cannot catch one."""
+    began = time.perf_counter()
+    failures = failures_without_bug(tree, [test for mutant in mutants for test in mutant.tests], workers=2)
+    if failures is None:
+        print(f"The tests pass without a bug ({time.perf_counter() - began:.1f} s).", flush=True)
+    else:
+        print(
+            f"{failures}\nThese tests fail without a planted bug, so they cannot catch one. Fix them first."
+        )
+    return failures is None
 
 
 def _report(trials: Sequence[Trial], seconds: float) -> Report:

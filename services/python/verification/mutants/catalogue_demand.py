@@ -49,7 +49,7 @@ DEMAND: tuple[Mutant, ...] = (
     mutant(
         "fuller-group-first",
         "of two busy groups, the one with more requests is removed",
-        (f"{_PLANNER}/eviction.py", "placement.mixed, held, _order", "placement.mixed, -held, _order"),
+        (f"{_PLANNER}/eviction.py", "unit.mixed, held, _order", "unit.mixed, -held, _order"),
         tests=_OPERATOR,
     ),
     mutant(
@@ -61,7 +61,7 @@ DEMAND: tuple[Mutant, ...] = (
     mutant(
         "requests-do-not-hold-a-group",
         "a draining group is removed with the requests that it answers",
-        (f"{_PLANNER}/placement.py", " or requests(group) > 0", ""),
+        (f"{_PLANNER}/removal_units.py", " or requests(group) > 0", ""),
         tests=_OPERATOR,
     ),
     mutant(

@@ -216,6 +216,6 @@ ROUTER: tuple[Mutant, ...] = (
         "client-stale",
         "an idle connection that was closed counts as a group that died",
         (_CONNECTION, "stale=self.used > 1 and not self._head_bytes", "stale=False"),
-        tests=f"{_CLIENT_TESTS}::test_an_idle_connection_that_was_closed_is_told_from_a_group_that_died",
+        tests=f"{_CLIENT_TESTS}::test_a_closed_idle_connection_is_not_taken_for_a_dead_group",
     ),
 )

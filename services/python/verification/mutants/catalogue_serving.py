@@ -32,7 +32,7 @@ SERVING: tuple[Mutant, ...] = (
             "                exchange.stop(Stop.LEAVING)\n",
         ),
         tests=f"{TESTS}/engines/test_serving_ranks.py::"
-        "test_a_rank_that_dies_before_the_answer_leaves_the_request_to_another_group",
+        "test_if_a_rank_dies_before_the_answer_another_group_gets_the_request",
     ),
     mutant(
         "draining-takes-requests",

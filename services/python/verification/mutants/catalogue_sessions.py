@@ -217,7 +217,7 @@ SESSIONS: tuple[Mutant, ...] = (
             "since[2] and S.waits.moved or S.waits.new",
             "S.waits.new",
         ),
-        tests=f"{_TOTALS}::test_the_wait_of_a_new_session_and_of_a_moved_one_are_told_apart",
+        tests=f"{_TOTALS}::test_waits_of_new_and_of_moved_sessions_are_counted_separately",
     ),
     mutant(
         "session-waiting-counts-as-active",

@@ -217,7 +217,7 @@ _ENDS = (
     mutant(
         "group-failures-unbounded",
         "a task breaks one group after another and never gets a strike",
-        (_ATTEMPT, "if leader_may_write and failures >= GROUP_FAILURES_MAX then", "if false then"),
+        (_ATTEMPT, "if group_failed and failures >= GROUP_FAILURES_MAX then", "if false then"),
         tests=f"{_RUNNING}::test_repeated_failures_of_its_group_give_a_task_strikes[valkey-deregister]",
     ),
 )

@@ -72,7 +72,7 @@ WORKER: tuple[Mutant, ...] = (
         "last-line-for-cause",
         "the cause of an engine that ended is its last line, even if that only points at another one",
         (f"{_WORKER}/last_error.py", " and not _POINTER.search(line)", ""),
-        tests=f"{_CAUSES}::test_the_cause_is_found_before_what_only_points_at_it",
+        tests=f"{_CAUSES}::test_the_line_with_the_cause_is_preferred_to_lines_that_refer_to_it",
     ),
     mutant(
         "cause-shows-secrets",

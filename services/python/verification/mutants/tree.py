@@ -11,11 +11,15 @@ from verification.mutants.mutant import Mutant
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 _PARTS = ("pyproject.toml", "conftest.py", "services/python", "controlplane-sdk")
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".hypothesis", "*.egg-info")
+_LEFT_OUT = shutil.ignore_patterns(".hypothesis", "*.egg-info")
 
 
 class Tree:
-    """A copy below ``root``."""
+    """A copy below ``root``.
+
+    It has the compiled modules too, so that only files with a bug are compiled. Python compares the time and the size
+    of a file with those in its compiled module. Copies keep the time, and a file that is changed gets a new one.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root

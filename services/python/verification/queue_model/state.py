@@ -107,7 +107,8 @@ class ModelGroup:
 def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
     """The failure of an attempt whose worker did not report one."""
     if event is Event.LEASE_LOST and task.running is not None:
-        message = f"group {task.running.group} went silent"
+        group = task.running.group
+        message = f"Group {group} stopped renewing the lease of the task. The log of the group may say why."
         return Failed(code="lease_lost", message=message, reason="lease_lost")
     if event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX:
         many = f"more than {GROUP_FAILURES_MAX} times"

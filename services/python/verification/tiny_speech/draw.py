@@ -1,4 +1,4 @@
-"""Draws sentences ahead: `python -m verification.tiny_speech.draw --out DIR --sentences 6000 --seed 1`.
+"""Draws sentences in advance: `python -m verification.tiny_speech.draw --out DIR --sentences 6000 --seed 1`.
 
 For each seed, it writes one file of log-mel frames (float16), and one JSON line for each sentence with the
 position of its frames, its words, the end of each word, and its target tokens. Run one process per core, with

@@ -2,15 +2,16 @@
 
 The method:
 
-- data: `draw.py` speaks sentences of the grammar ahead; `streams.py` makes streams of many sentences of them;
+- data: `draw.py` speaks sentences of the grammar in advance; `streams.py` makes streams of many sentences of them;
 - loss: cross-entropy on the tokens of each turn and on its end, and half of CTC over the English words, which
   teaches the encoder to recognize words before the language model can use its output;
-- AdamW; warm-up, a plateau, and a linear decay over the last third of the steps;
+- AdamW; warm-up, a plateau, and a linear decay over the last 35 % of the steps (`DECAY`);
 - result: an average of the weights (EMA), which is written every 100 steps, so there is a model at any
   moment.
 
-Workers are processes of one thread each that average their gradients once a step. The file `decay` in the output
-folder, with a number of steps in it, starts the decay at once and ends the training after that many steps.
+Several processes of one thread each train together (`--processes`), and average their gradients once a step. The
+file `decay` in the output folder, with a number of steps in it, starts the decay at once and ends the training after
+that many steps.
 """
 
 from __future__ import annotations
@@ -83,10 +84,10 @@ class _Schedule:
         self.steps, self.rate, self.file = steps, rate, folder / "decay"
         self.decay_from = int(steps * (1 - DECAY))
 
-    def look(self, step: int, workers: int) -> None:
-        """All workers follow the values that the first one reads."""
+    def look(self, step: int, processes: int) -> None:
+        """All processes follow the values that the first one reads."""
         requested = torch.tensor([int(self.file.read_text()) if self.file.exists() else 0])
-        if workers > 1:
+        if processes > 1:
             dist.broadcast(requested, 0)
         if step < self.decay_from and int(requested):
             self.decay_from, self.steps = step, step + int(requested)
@@ -109,12 +110,12 @@ def _optimizer(model: nn.Module, rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
 
-def _average_gradients(model: nn.Module, workers: int) -> None:
-    """Averages over the workers, and clips the norm to 1."""
+def _average_gradients(model: nn.Module, processes: int) -> None:
+    """Averages over the processes, and clips the norm to 1."""
     flat = torch.cat([part.grad.flatten() for part in model.parameters() if part.grad is not None])
-    if workers > 1:
+    if processes > 1:
         dist.all_reduce(flat)
-        flat /= workers
+        flat /= processes
     flat *= min(1.0, 1.0 / (float(flat.norm()) + 1e-6))
     at = 0
     for part in model.parameters():
@@ -123,12 +124,12 @@ def _average_gradients(model: nn.Module, workers: int) -> None:
 
 
 def run(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
-    """One worker."""
+    """One process of the training."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    workers = options.workers
-    if workers > 1:
-        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
+    processes = options.processes
+    if processes > 1:
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=processes)
     streams, model = Streams(options.data, options.seed * 100 + rank), Translator()
     if options.start:
         model.load_state_dict(load_file(options.start))
@@ -140,7 +141,7 @@ def run(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
         print(f"{count:,} parameters, {len(streams.items):,} sentences", flush=True)
     while step < schedule.steps:
         if step % 10 == 0:
-            schedule.look(step, workers)
+            schedule.look(step, processes)
         for group in optimizer.param_groups:
             group["lr"] = schedule(step)
         longest = 6.5 if step < 400 and not options.start else 13.5
@@ -152,10 +153,10 @@ def run(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
         entropy, ctc, right = losses(model, streams.batch(size, seconds, blocks))
         optimizer.zero_grad()
         (entropy + 0.5 * ctc).backward()
-        _average_gradients(model, workers)
+        _average_gradients(model, processes)
         optimizer.step()
         step += 1
-        audio_seconds += size * seconds * workers
+        audio_seconds += size * seconds * processes
         with torch.no_grad():
             for mean, part in zip(average.parameters(), model.parameters(), strict=True):
                 mean.lerp_(part, 1 - min(0.998, step / (step + 50)))
@@ -184,14 +185,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--seconds", type=float, default=120, help="audio of a step, for each worker")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=120, help="audio of a step, for each process")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--start", type=Path, help="continue from these weights")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        spawn(run, (options, f"{folder}/rendezvous"), nprocs=options.workers)
+        spawn(run, (options, f"{folder}/rendezvous"), nprocs=options.processes)
 
 
 if __name__ == "__main__":

@@ -85,15 +85,15 @@ def finish(program: Program, settings: Settings, *, workloads: bool = True) -> N
 
 def _check_workloads(settings: Settings) -> None:
     """Fail before anything starts if the workload of a pool, or its strategy, cannot be found."""
-    from daybreak_server.workloads import registry
+    from daybreak_server.workloads import discovery
 
     problems = []
     for name, pool in settings.pools.items():
         try:
-            registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks)
-        except registry.WrongKindError as exc:
+            discovery.spec(pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks)
+        except discovery.WrongKindError as exc:
             problems.append(f"pool {name}: {exc}")
-        except registry.UnknownWorkloadError as exc:
+        except discovery.UnknownWorkloadError as exc:
             variable = environment_variable("pools", name, "workload")
             problems.append(
                 f"pool {name}: {exc}; correct {variable} (your own modules must be on PYTHONPATH)"

@@ -17,7 +17,7 @@ class Reason(StrEnum):
     MODEL_MISSING = "ModelMissing"
     """The model does not exist, or the workload cannot run it."""
     MODEL_UNAVAILABLE = "ModelUnavailable"
-    """The model cannot be downloaded: its store refuses or cannot be reached."""
+    """The model cannot be downloaded: its store refuses the request or cannot be reached."""
     ARTIFACTS_REFUSED = "ArtifactsRefused"
     """The artifact store refuses the files of tasks."""
     OUT_OF_MEMORY = "OutOfMemory"

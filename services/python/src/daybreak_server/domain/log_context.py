@@ -1,4 +1,4 @@
-"""The fields of the current work that each line of the log has: task, attempt, pool, group, rank, trace id, request id.
+"""The fields that each line of the log has: task, attempt, pool, group, rank, trace id and request id of the work.
 
 Code that starts a piece of work binds its fields; the lines that it logs, and those of the libraries that it calls,
 then have them without naming them. A new thread has no fields: start it with :func:`inherited` to give it those of its
@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 LogValue = str | int | float
 
-OF_THE_PROCESS = ("pool", "rank", "request_id")
+TASK_INDEPENDENT = ("pool", "rank", "request_id")
 """The fields that do not depend on the task that is bound."""
 
 _FIELDS: ContextVar[Mapping[str, LogValue]] = ContextVar("log_fields", default={})  # noqa: B039 - never changed
@@ -53,11 +53,11 @@ def about(task: str) -> dict[str, object]:
     context = _FIELDS.get()
     if context.get("task") == task:
         return dict(context)
-    return {name: context[name] for name in OF_THE_PROCESS if name in context}
+    return {name: context[name] for name in TASK_INDEPENDENT if name in context}
 
 
 def inherited(function: Callable[P, T]) -> Callable[P, T]:
-    """The function with the fields that are bound now, wherever it is called: for the target of a thread."""
+    """Wrap ``function``, for example the target of a thread, so that it runs with the fields that are bound now."""
     context = copy_context()
 
     def run(*args: P.args, **options: P.kwargs) -> T:

@@ -52,7 +52,7 @@ class ModelRecord:
     gpus: int = 1
     """GPUs of one replica."""
     replicas: int = 1
-    """The most replicas that run at a time."""
+    """The maximum number of replicas."""
     min_replicas: int = 0
     """How many replicas run even without any request."""
     target_load: float = 8.0
@@ -104,7 +104,7 @@ class WorkerRecord:
     version: str = ""
     gpus: tuple[Gpu, ...] = ()
     memory_bytes: int = 0
-    """Of its machine."""
+    """Memory of its machine."""
     memory_free_bytes: int = 0
     seen_ms: int = field(default=0, compare=False)
     """When it last registered or sent a heartbeat, on the clock of the store; 0 if that is not known."""
@@ -115,7 +115,7 @@ class Demand:
     """The requests for a model, in all gateways together."""
 
     requests: int = 0
-    """Those that wait or are answered now."""
+    """Requests that wait or are being answered."""
     idle_s: float = math.inf
     """How long there has been no request; 0 while there is one."""
 
@@ -237,7 +237,7 @@ _BEST_FIRST = {
     ReplicaState.STARTING: ModelState.STARTING,
     ReplicaState.FAILED: ModelState.FAILED,
 }
-"""The state of a model by that of its best replica."""
+"""The state of a model by the state of its best replica, the best first."""
 
 
 def _reason(state: ModelState, worker: str, report: ReplicaReport, placement: Placement) -> str:

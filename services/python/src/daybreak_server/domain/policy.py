@@ -111,7 +111,7 @@ CANCEL_BUCKETS_MS = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000,
 """Upper bounds of the histogram of the time that a running task takes to stop; only append to it."""
 
 CANCEL_STEP_BUCKETS = (0, 1, 2, 5, 10, 100)
-"""Upper bounds of the same in steps; only append to it."""
+"""Upper bounds of the steps until a cancelled task stopped; only append to it."""
 
 RETRY_REASONS = ("error", "stalled", "lease_lost", "released")
 """The reasons of retries and strikes. A leader's unknown reason counts as ``error``."""

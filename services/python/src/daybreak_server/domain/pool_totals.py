@@ -91,7 +91,7 @@ class PoolTotals:
 
     @property
     def cancel_steps(self) -> HistogramTotals:
-        """The same in steps."""
+        """How many steps cancelled tasks still made until they stopped."""
         return self.histogram("cancel_steps", policy.CANCEL_STEP_BUCKETS, unit=1)
 
     @property

@@ -150,7 +150,7 @@ class PoolView:
     wanted: int = 0
     """The number of groups that these requests need, by the pool's target load."""
     wanted_for_s: float | None = None
-    """For how long they have needed at least one group."""
+    """How long they have needed at least one group."""
 
     @property
     def has_work(self) -> bool:

@@ -23,5 +23,5 @@ class RoutingPolicy(StrEnum):
 
     @classmethod
     def named(cls, name: str | None) -> RoutingPolicy | None:
-        """The policy of that name; ``None`` without a name, or for a policy of a later version."""
+        """The policy with this name; ``None`` without a name, or for a policy of a later version."""
         return next((policy for policy in cls if policy == name), None)

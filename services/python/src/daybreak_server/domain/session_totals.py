@@ -32,7 +32,7 @@ class SessionTotals:
 
     @classmethod
     def of(cls, totals: PoolTotals) -> SessionTotals:
-        """Those among the totals of a pool."""
+        """The totals of sessions among the totals of a pool."""
         return cls(
             opened=totals.total("sessions_opened"),
             refused={why: totals.total(f"sessions_refused:{why}") for why in REFUSALS},

@@ -65,21 +65,21 @@ class Spread:
         :returns: the replicas that run now, for ``place``, and the moves that continue.
         """
         here = {worker.id for worker in workers if not worker.draining}
-        current, going_on = list(placed), dict(self.moves)
+        current, continuing = list(placed), dict(self.moves)
         for alias, move in self.moves.items():
             if move.replica is None:
                 continue
             mine = [replica for replica in current if replica.alias == alias and replica.worker in here]
             if len(mine) < wanted.get(alias, 0):
                 current.append(move.replica)
-                del going_on[alias]
+                del continuing[alias]
                 continue
             surplus = _surplus(mine, move.replica, wanted.get(alias, 0), workers)
             if surplus is not None:
                 current.remove(surplus)
                 current.append(move.replica)
-                del going_on[alias]
-        return current, Spread(moves=going_on)
+                del continuing[alias]
+        return current, Spread(moves=continuing)
 
     def advance(
         self,

@@ -1,7 +1,8 @@
 """The state table as data.
 
 The Lua scripts implement the rules; tests compare them with this table on a real server, and
-``verification/exhaustive`` proves its properties. ``tools/reference.py`` writes the table into the documentation.
+``verification/exhaustive`` checks its properties for two leaders and two tasks. ``tools/reference.py`` writes the
+table into the documentation.
 """
 
 from __future__ import annotations

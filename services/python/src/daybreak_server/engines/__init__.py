@@ -3,5 +3,5 @@
 * ``gang`` runs tasks, with all ranks in lockstep.
 * ``serving`` answers requests, and computes bulk files beside them.
 * ``sessions`` serves streaming sessions.
-* ``rank`` has the parts that these engines share.
+* ``common`` has the parts that these engines share.
 """

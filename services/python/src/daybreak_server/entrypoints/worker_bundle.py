@@ -39,18 +39,22 @@ _IMPORTS = (
 _DISTRIBUTIONS = ("daybreak-server", "daybreak-sdk")
 """Ours, which an editable installation does not list."""
 _UNUSED = (
-    *(
-        "__phello__",
-        "_test*",
-        "_tkinter*",
-        "config-*",
-        "dist-packages",
-        "ensurepip",
-        "idlelib",
-        "lib2to3",
-        "pydoc_data",
-    ),
-    *("site-packages", "test", "tests", "tkinter", "turtledemo", "*.a", "*.opt-?.pyc"),
+    "__phello__",
+    "_test*",
+    "_tkinter*",
+    "config-*",
+    "dist-packages",
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "pydoc_data",
+    "site-packages",
+    "test",
+    "tests",
+    "tkinter",
+    "turtledemo",
+    "*.a",
+    "*.opt-?.pyc",
 )
 """Files and folders of the standard library that no worker uses."""
 _LIBRARY = re.compile(r"^\s*(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
@@ -70,7 +74,7 @@ sys.exit(run())
 
 
 class BundleError(Exception):
-    """The folder cannot be made."""
+    """The bundle cannot be made."""
 
 
 def write_bundle(folder: Path) -> None:
@@ -117,7 +121,9 @@ def _sources() -> set[Path]:
             continue
         found |= paths
         found |= {libraries for path in paths for libraries in path.parent.glob(f"{path.name}.libs")}
-        found |= {folder for of in distributions.get(name, ()) for folder in _metadata(of)}
+        found |= {
+            folder for distribution in distributions.get(name, ()) for folder in _metadata(distribution)
+        }
     return found.union(*map(_metadata, _DISTRIBUTIONS))
 
 

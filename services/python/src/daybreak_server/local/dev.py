@@ -1,4 +1,7 @@
-"""``daybreakd dev``: the gateway and light pools in one process, beside an embedded Valkey. No Ray, no torch."""
+"""``daybreakd dev``: the gateway and light pools in one process, beside an embedded Valkey, without Ray.
+
+It imports torch only for a pool whose workload needs it: ``embed``, ``rerank`` or ``speech``.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from daybreak_server.settings.tree import PoolSettings, Settings
 
 _log = logging.getLogger(__name__)
 _HEAVY = frozenset({"video"})
-"""Workloads that `dev` does not run. Torch is imported only if a pool embeds or reranks."""
+"""Workloads that ``dev`` does not run."""
 _RESTART_DELAY_S = 1.0
 
 
 def light_pools(settings: Settings) -> dict[str, PoolSettings]:
-    """The pools that ``dev`` serves: all that do not need torch, and always a pool ``echo``.
+    """The pools that ``dev`` serves: all but those of heavy workloads, and always a pool ``echo``.
 
     The echo workload refuses the fault ``crash`` here: it would end the whole process.
     """

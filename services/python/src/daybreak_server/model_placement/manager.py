@@ -103,4 +103,4 @@ class Manager:
             async with asyncio.timeout(1.0):
                 await self._registry.release_placement(self._holder)
         except (StoreError, TimeoutError) as exc:
-            _log.warning("cannot give the lease of the manager back: %s; it ends by itself", exc)
+            _log.warning("cannot end the lease of the manager: %s. It expires by itself", exc)

@@ -1,4 +1,4 @@
-"""Keeps the worker known to its gateway, and the supervisor to what the gateway wants.
+"""Registers the worker at its gateway, and tells the supervisor which models the gateway wants.
 
 A heartbeat goes out every ``heartbeat_s``, and at once when the state of a model changes. Its answer is the list of
 models to run. While the gateway cannot be reached, everything that runs keeps running. A gateway that does not know the
@@ -149,4 +149,4 @@ class Agent:
 def _described(registration: WorkerRegistration) -> str:
     names = [gpu.name for gpu in registration.gpus]
     gpus = ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names)) or "no GPU"
-    return f"{gpus}; engines: {', '.join(registration.engines) or 'none: no program of any is on PATH'}"
+    return f"{gpus}; engines: {', '.join(registration.engines) or 'none (PATH has the program of no engine)'}"

@@ -57,7 +57,9 @@ class WorkerApp:
             ready = health["registered"] and not health["draining"]
             return JSONResponse(health, 200 if ready else 503)
         if not path.startswith("/v1/"):
-            return error_response(404, "not_found", "There is no such path. Models are asked at /v1/….")
+            return error_response(
+                404, "not_found", "There is no such path. Send requests for models to /v1/…."
+            )
         if not self._is_authorized(request):
             return error_response(
                 401,

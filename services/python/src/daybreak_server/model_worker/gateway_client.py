@@ -27,7 +27,7 @@ _Reply = TypeVar("_Reply", WorkerRegistered, WorkerAssignments)
 
 
 class GatewayError(Exception):
-    """A call had no success. The message says why."""
+    """A call failed. The message says why."""
 
 
 class GatewayUnavailableError(GatewayError):

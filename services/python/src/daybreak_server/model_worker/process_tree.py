@@ -1,7 +1,7 @@
 """Finds and ends processes together with everything that they have started.
 
 An engine may start processes that leave its session and its process group, so neither a signal to the group nor one to
-the session reaches all of them. Linux has a way: a process that has declared itself a *subreaper* becomes the parent
+the session reaches all of them. On Linux, a process that has declared itself a *subreaper* becomes the parent
 of every descendant whose own parent has ended. So all that an engine has ever started stays below its guardian
 (:mod:`~daybreak_server.model_worker.guardian`), and can be found by following parents.
 

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from daybreak.wire.workers import MODEL_HEADER
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.request_body import header
-from daybreak_server.api.routing.forwarding import GROUP_HEADER, Header, forwarded_headers
+from daybreak_server.api.routing.forwarding import WORKER_ID_HEADER, Header, forwarded_headers
 from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
 from daybreak_server.api.routing.request_body import (
     BufferedBytes,
@@ -52,14 +52,14 @@ DEADLINE_HEADER = b"daybreak-deadline-s"
 MAX_BODY_BYTES = 256 << 20
 """Gateways have smaller limits of their own."""
 MAX_BUFFERED_BYTES = 512 << 20
-"""Of all bodies that are kept in memory at the same time."""
+"""The limit for all bodies together that are in memory at the same time."""
 BUFFER_BYTES = 1 << 20
 """A body of up to this size can be sent again to an engine that has just closed an idle connection, and it may name
 the model itself."""
 _MODEL = MODEL_HEADER.lower().encode()
 _OWN_HEADERS = frozenset({_MODEL, b"daybreak-session"})
 _MESSAGES = {
-    WorkerRefusal.BUSY: "All engines of the model {alias} on this worker have as many requests as they take. Retry.",
+    WorkerRefusal.BUSY: "All engines of the model {alias} on this worker are full. Retry.",
     WorkerRefusal.STARTING: "The model {alias} is starting on this worker. Retry later.",
     WorkerRefusal.FAILED: "The engine of the model {alias} has failed on this worker, and starts again. Retry later.",
     WorkerRefusal.DRAINING: "This worker takes no more requests for the model {alias}. Send it to another one.",
@@ -107,8 +107,7 @@ class WorkerProxy:
             raise
 
     async def _answer(self, request: Request, watch: ClientWatch) -> Response:
-        meant_for = header(request, GROUP_HEADER)
-        if meant_for is not None and meant_for.partition("/")[0] != self._worker:
+        if (header(request, WORKER_ID_HEADER) or self._worker) != self._worker:
             raise _refused(WorkerRefusal.OTHER, "")
         body = ForwardedBody(request, max_bytes=MAX_BODY_BYTES, in_memory=self._in_memory)
         try:

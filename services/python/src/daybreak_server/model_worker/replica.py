@@ -101,7 +101,7 @@ class RunningReplica:
     # ── the life of the process ───────────────────────────────────────────────────────────────────────────
 
     async def run(self, clear: Awaitable[None]) -> None:
-        """Keep the engine running. The first start waits for ``clear``. Returns once nothing of it is left."""
+        """Keep the engine running. The first start waits for ``clear``. Returns once all its processes have ended."""
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             waiting = asyncio.ensure_future(clear)

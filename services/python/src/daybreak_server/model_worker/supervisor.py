@@ -172,7 +172,7 @@ class ReplicaSupervisor:
         try:
             await replica.run(self._wait_for(leaving))
         except Exception:
-            _log.exception("model %s: the worker has a bug; the model is given up", replica.model.alias)
+            _log.exception("model %s: a bug of the worker ended the replica", replica.model.alias)
         finally:
             del self._running[replica]
             _log.info("model %s: ended", replica.model.alias)
@@ -204,7 +204,7 @@ class ReplicaSupervisor:
 
 
 def is_installed(engine: EngineSettings) -> bool:
-    """Whether the program of an replica can be found."""
+    """Whether the program of an engine can be found."""
     return shutil.which(words_of(engine.command)[0]) is not None
 
 

@@ -28,8 +28,22 @@ from daybreak_server.observability.redaction import Redactor
 from daybreak_server.observability.task_log import TASKS
 
 FIELDS = (
-    *("change", "task", "session", "attempt", "pool", "group", "rank", "tenant", "trace_id", "request_id"),
-    *("reason", "error", "strikes", "delay_s", "latency_multiplier", "input"),
+    "change",
+    "task",
+    "session",
+    "attempt",
+    "pool",
+    "group",
+    "rank",
+    "tenant",
+    "trace_id",
+    "request_id",
+    "reason",
+    "error",
+    "strikes",
+    "delay_s",
+    "latency_multiplier",
+    "input",
 )
 """The fields that a line may have beside the standard ones, in their order."""
 _PLAIN = re.compile(r"[\w.:/+-]+")

@@ -28,7 +28,7 @@ from opentelemetry.semconv.attributes import (
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Tracer
 
 from daybreak_server.domain.tracing import TraceContext
-from daybreak_server.observability.harmless import harmless, nothing
+from daybreak_server.observability.fallback import fall_back_to, nothing
 from daybreak_server.observability.span_conventions import GROUP, OUTCOME, POOL, TENANT, span_context
 from daybreak_server.observability.spans import fail, trace_context
 
@@ -76,7 +76,7 @@ class RequestSpans:
         self._try: Span | None = None
         self._tries = 0
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def waited(self, *, began_ns: int, granted: bool) -> None:
         """Record the time that the request waited in line."""
         span = self._tracer.start_span(
@@ -86,7 +86,7 @@ class RequestSpans:
             span.set_attribute(OUTCOME, "no_group")
         span.end()
 
-    @harmless(lambda self, *_args, **_kwargs: self.context)
+    @fall_back_to(lambda self, *_args, **_kwargs: self.context)
     def sent(self, group: str, endpoint: str) -> TraceContext | None:
         """Begin a try."""
         address = urlsplit(endpoint)
@@ -103,7 +103,7 @@ class RequestSpans:
         self._try = self._tracer.start_span(self._name, self._inside, SpanKind.CLIENT, attributes)
         return trace_context(self._try, self.context)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def not_answered(self, reason: str) -> None:
         """End a try."""
         if self._try is not None:
@@ -111,7 +111,7 @@ class RequestSpans:
             self._try.end()
             self._try = None
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def first_byte(self, status: int) -> None:
         """Note that the answer has begun."""
         self._span.add_event(FIRST_BYTE)
@@ -123,7 +123,7 @@ class RequestSpans:
         if status >= 500:
             fail(self._span, str(status))
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def ended(self, outcome: str, *, status: int | None = None) -> None:
         """End the request and the try that answered it."""
         self._span.set_attribute(OUTCOME, outcome)

@@ -6,8 +6,16 @@ from daybreak_server.observability import router_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter
 
 OUTCOMES = (
-    *("answered", "cut_off", "client_gone", "cancelled", "internal"),
-    *("queue_full", "not_ready", "deadline_passed", "group_failed", "shutting_down"),
+    "answered",
+    "cut_off",
+    "client_gone",
+    "cancelled",
+    "internal",
+    "queue_full",
+    "not_ready",
+    "deadline_passed",
+    "group_failed",
+    "shutting_down",
 )
 """The outcomes of requests that alerts and panels know. Codes of other errors appear when they first occur."""
 RETRY_REASONS = ("busy", "leaves", "unreachable", "no_answer")

@@ -26,7 +26,7 @@ from daybreak_server.domain.ids import GroupId, pool_of
 from daybreak_server.domain.session_changes import SessionChange
 from daybreak_server.domain.sessions import SessionClaim, SessionEnd, SessionRecord
 from daybreak_server.domain.tracing import TraceContext
-from daybreak_server.observability.harmless import harmless, nothing
+from daybreak_server.observability.fallback import fall_back_to, nothing
 from daybreak_server.observability.span_conventions import (
     ATTEMPT,
     FIRST_TURN,
@@ -73,7 +73,7 @@ class OpeningSpan:
         )
         self.context: TraceContext | None = trace_context(self._span, caller)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def opened(self, record: SessionRecord) -> None:
         """Note the session."""
         new = record.session
@@ -83,7 +83,7 @@ class OpeningSpan:
             if new.trace_context is not None:
                 self._span.add_link(span_context(new.trace_context))
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def ended(self, *, status: int | None = None, error: str = "") -> None:
         """End the span."""
         if not self._span.is_recording():
@@ -126,25 +126,25 @@ class CarriedSpan:
             claimed_ns,
         )
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def first_text(self) -> None:
         """Add the event."""
         self._span.add_event(FIRST_TEXT)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def turn_ended(self) -> None:
         """Count the turn. The events about turns are added at the end."""
         number = self._turns.steps + 1
         self._turns.step(number, number, time.time_ns())
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def degraded(self, latency_multiplier: int) -> None:
         """Add the event."""
         self._degraded += 1
         if self._degraded <= DEGRADED_MAX:
             self._span.add_event(DEGRADED, {LATENCY_MULTIPLIER: latency_multiplier})
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def ended(self, reason: str, *, error: str = "") -> None:
         """End the span."""
         for event in self._turns.events:

@@ -20,7 +20,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from daybreak_server.domain.tasks import TaskRecord
 from daybreak_server.domain.tracing import TraceContext
-from daybreak_server.observability.harmless import harmless, nothing
+from daybreak_server.observability.fallback import fall_back_to, nothing
 from daybreak_server.observability.span_conventions import REPEATED, TENANT, operation, span_context
 
 _NO_STATUS = Status(StatusCode.UNSET)
@@ -55,7 +55,7 @@ class SubmitSpan:
             tracestate=caller.tracestate if caller is not None else "",
         )
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def stored(self, record: TaskRecord, *, repeated: bool) -> None:
         """End the span of a submit that the store answered."""
         attributes: dict[str, str | bool] = {
@@ -70,7 +70,7 @@ class SubmitSpan:
                 links = (Link(span_context(record.trace_context)),)
         self._end(record.pool, attributes, links=links)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def refused(self, pool: str, *, error: str) -> None:
         """End the span of a submit that the store did not take."""
         attributes: dict[str, str | bool] = {**operation(pool, "send"), ERROR_TYPE: error}

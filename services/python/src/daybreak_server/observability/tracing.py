@@ -42,7 +42,7 @@ from daybreak_server.domain.session_changes import SessionChange
 from daybreak_server.domain.sessions import SessionClaim
 from daybreak_server.domain.tasks import Claim, Failed, Outcome, Released, State, Stopped
 from daybreak_server.domain.tracing import TraceContext
-from daybreak_server.observability.harmless import harmless, nothing
+from daybreak_server.observability.fallback import fall_back_to, nothing
 from daybreak_server.observability.request_spans import RequestSpans
 from daybreak_server.observability.sampling import Sampler
 from daybreak_server.observability.session_spans import CarriedSpan, OpeningSpan, record_end, record_wait
@@ -127,11 +127,11 @@ class OpenTelemetryTracing:
             return self._begin(None) if self._sampler.draw() else UNRECORDED_SUBMIT
         return self._begin(caller) if caller.sampled else UnrecordedSubmit(caller)
 
-    @harmless(lambda _self, caller: UnrecordedSubmit(caller))
+    @fall_back_to(lambda _self, caller: UnrecordedSubmit(caller))
     def _begin(self, caller: TraceContext | None) -> SubmitTrace:
         return SubmitSpan(self._sink, caller)
 
-    @harmless(lambda _self, caller, **_kwargs: UnrecordedRequest(caller))
+    @fall_back_to(lambda _self, caller, **_kwargs: UnrecordedRequest(caller))
     def request(
         self,
         caller: TraceContext | None,
@@ -157,7 +157,7 @@ class OpenTelemetryTracing:
             tenant=tenant,
         )
 
-    @harmless(lambda *_args, **_kwargs: NO_ATTEMPT_TRACE)
+    @fall_back_to(lambda *_args, **_kwargs: NO_ATTEMPT_TRACE)
     def attempt(
         self, claim: Claim, group: GroupRecord, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]
     ) -> AttemptTrace:
@@ -169,7 +169,7 @@ class OpenTelemetryTracing:
         spans.record_wait(asked_ns=asked_ns, ready_ns=ready_ns, wake=wake)
         return spans
 
-    @harmless(lambda _self, caller, **_kwargs: UnrecordedOpening(caller))
+    @fall_back_to(lambda _self, caller, **_kwargs: UnrecordedOpening(caller))
     def opening(
         self, caller: TraceContext | None, *, method: str, route: str, scheme: str, path: str
     ) -> OpeningTrace:
@@ -178,7 +178,7 @@ class OpenTelemetryTracing:
             return UnrecordedOpening(caller)
         return OpeningSpan(self._tracer, caller, method=method, route=route, scheme=scheme, path=path)
 
-    @harmless(lambda *_args, **_kwargs: NO_CARRIED_TRACE)
+    @fall_back_to(lambda *_args, **_kwargs: NO_CARRIED_TRACE)
     def carried(self, claim: SessionClaim, group: GroupId) -> CarriedTrace:
         """Continue the trace of a session that a group has claimed, if it is sampled."""
         context = claim.record.session.trace_context
@@ -188,19 +188,19 @@ class OpenTelemetryTracing:
         record_wait(self._tracer, claim, context, now)
         return CarriedSpan(self._tracer, claim, context, group, now)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def session_ended(self, change: SessionChange) -> None:
         """Record the end of a session, if its trace is sampled."""
         context = change.trace_context
         if context is not None and context.sampled:
             record_end(self._tracer, change, context)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Send what has been recorded."""
         within(timeout_s, self._provider.force_flush)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Send what has been recorded, and stop."""
         within(timeout_s, self._provider.shutdown)
@@ -269,21 +269,21 @@ class AttemptSpans:
                 self._tracer.start_span(f"wake {phase}", parent, SpanKind.INTERNAL, start_time=begin).end(end)
                 end = begin
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def phase(self, phase: str) -> None:
         """Enter a phase."""
         with self._lock:
             if self._phases is not None:
                 self._record(self._phases.enter(phase, time.time_ns()))
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def step(self, phase: str, step: int, steps: int) -> None:
         """Take a step that has ended."""
         with self._lock:
             if self._phases is not None:
                 self._record(self._phases.step(phase, step, steps, time.time_ns()))
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def ended(self, outcome: Outcome | None) -> None:
         """End the span of the attempt."""
         with self._lock:
@@ -306,7 +306,7 @@ class AttemptSpans:
                     self._span.set_attribute(OUTCOME, "finished")
             self._span.end(now)
 
-    @harmless(nothing)
+    @fall_back_to(nothing)
     def settled(self, state: State | None, *, began_ns: int) -> None:
         """Record the call that settled the attempt."""
         span = self._tracer.start_span(

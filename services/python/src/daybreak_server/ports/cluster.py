@@ -114,6 +114,8 @@ class ServeView:
     message: str = ""
     attempt: int | None = None
     """The ``attempt`` argument that it was deployed with."""
+    built: bool = True
+    """Whether Serve has built the application. Until then it has no deployment that can be scaled."""
     target: int = 0
     """Ranks that Serve is asked to run."""
     running: int = 0

@@ -10,7 +10,7 @@ from daybreak_server.domain.pool_totals import PoolTotals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStats:
-    """The server that stores the tasks. ``None``: the server does not say."""
+    """Facts about the server that stores the tasks. A fact is ``None`` if the server does not report it."""
 
     memory_bytes: int | None = None
     memory_limit_bytes: int | None = None
@@ -25,7 +25,7 @@ class ServerStats:
 
 
 class Measurements(Protocol):
-    """Read when metrics are read. All methods raise :class:`StoreUnavailableError`."""
+    """Reads the values of metrics when they are scraped. All methods raise :class:`StoreUnavailableError`."""
 
     async def measure(self, pool: str) -> PoolTotals:
         """The pool's totals, and the depths of its queue now."""

@@ -1,4 +1,4 @@
-"""Metrics as the code that measures sees them: declarations, and where values go.
+"""Metrics, as the code that measures uses them: how they are declared, and where their values go.
 
 A :class:`Metric` declares a metric once (all of them are in ``observability/catalogue.py``). A :class:`Meter` hands out
 its series. Two adapters implement the meter: ``observability/prometheus_meter.py`` for processes with a ``/metrics`` of

@@ -1,7 +1,7 @@
 """The registry of external workers and their models, shared by all gateways and the manager.
 
-It keeps what was declared (models), what lives (workers, each under a lease), what clients ask for (demand) and what
-should run (placement). Everything about models and workers is here, so a gateway or a manager that is killed loses
+It keeps the models that were registered, the workers (each under a lease), the demand of clients, and the placement
+(what should run where). Everything about models and workers is here, so a gateway or a manager that is killed loses
 nothing.
 
 Leases end on the registry's own lease clock, which :meth:`Registry.tick` advances, so an outage of the store ends no
@@ -75,7 +75,7 @@ class Registry(Protocol):
     """The registry. All methods raise ``StoreError`` if the store fails."""
 
     async def view(self) -> RegistryView:
-        """Everything, without a change."""
+        """Everything in the registry. Changes nothing."""
 
     async def tick(self) -> RegistryView:
         """Advance the lease clock, end the leases that are over, and return everything. Each gateway and manager calls
@@ -127,4 +127,4 @@ class Registry(Protocol):
         """Replace the plan. Returns whether ``holder`` still had the lease; if not, nothing changes."""
 
     async def release_placement(self, holder: str) -> None:
-        """Give the lease back, if ``holder`` has it."""
+        """End the lease, if ``holder`` has it."""

@@ -1,4 +1,4 @@
-"""The knobs of the batches of a pool whose workload batches requests. All can be changed while the pool runs."""
+"""The settings of batches, for a pool whose workload batches requests. All can be changed while the pool runs."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from daybreak_server.settings.rules import config_file
 from daybreak_server.settings.rules.config_file import ConfigFile, ConfigFileError
 
 PREFIX: Final = VARIABLES
-OF_THE_CLIENT: Final = frozenset({"DAYBREAK_URL", "DAYBREAK_API_KEY"})
+CLIENT_VARIABLES: Final = frozenset({"DAYBREAK_URL", "DAYBREAK_API_KEY"})
 """Variables that the client reads and the server ignores."""
 CONFIG: Final = "DAYBREAK_CONFIG"
 """Names the file for processes without our command line, such as Ray's workers."""
@@ -48,7 +48,7 @@ _SECRET_QUERY = re.compile(
 )
 """The signature and the credential of a presigned URL too: they give access to the file until they expire."""
 # Kubernetes sets such variables in each pod for a Service named `daybreak` or `daybreak-…`.
-_OF_A_SERVICE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
+_SERVICE_VARIABLE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
 
 
 class SettingsError(Exception):
@@ -122,12 +122,12 @@ def _from_environment(
     variables: dict[tuple[str, ...], str] = {}
     problems: list[str] = []
     for name, text in sorted(environ.items()):
-        if not name.startswith(PREFIX) or name in (OF_THE_CLIENT | {CONFIG}) or not text:
+        if not name.startswith(PREFIX) or name in (CLIENT_VARIABLES | {CONFIG}) or not text:
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
         kind = _kind(root, path)
         if kind is None:
-            if not (_OF_A_SERVICE.search(name) or (name.endswith("_PORT") and "://" in text)):
+            if not (_SERVICE_VARIABLE.search(name) or (name.endswith("_PORT") and "://" in text)):
                 problems.append(f"{name}: there is no such setting; {_suggestion(root, name, path)}")
             continue
         if path[0] == "pools" and len(path) > 1:

@@ -3,7 +3,7 @@
 :class:`Settings` itself is pure: tests and other code build it with the values that they need. A process that a
 person starts calls :func:`load_settings`, and passes the tree to the processes that it starts, as a file or as JSON.
 
-The sections for Redis and S3 are in :mod:`~daybreak_server.settings.stores`, and all others are here. The types of
+The larger sections have modules of their own, and the others are here. The types of
 :mod:`~daybreak_server.settings.rules` check single settings, and :mod:`~daybreak_server.settings.rules.fitting` checks
 settings that depend on each other. The descriptions of the fields are the text of docs/settings.md, of ``daybreakd
 settings`` and of the chart's schema.
@@ -204,8 +204,8 @@ class PoolSettings(Section):
         return self.sessions or SessionSettings()
 
     @property
-    def online_only(self) -> tuple[str, ...]:
-        """The settings here that are set and that pools of kind ``jobs`` cannot have."""
+    def not_for_jobs(self) -> tuple[str, ...]:
+        """The settings of this pool that pools of kind ``jobs`` cannot have, if they are set."""
         return tuple(
             name
             for name in ("capacity", "routing", "target_load", "ports", "bulk", "sessions")

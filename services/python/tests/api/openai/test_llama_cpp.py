@@ -52,7 +52,7 @@ def test_a_real_model_is_started_asked_and_balanced(client: openai.OpenAI) -> No
             model="smol", messages=[{"role": "user", "content": f"Count to {number + 5}."}], max_tokens=16
         )
         assert raw.parse().usage.completion_tokens > 1
-        return raw.headers["daybreak-group"]
+        return raw.headers["daybreak-worker"]
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(ask, range(6)))

@@ -19,7 +19,7 @@ def test_the_first_request_starts_a_model_and_waits_for_it(start_models):
     assert response.status_code == 200, response.text
     assert response.json()["choices"][0]["message"]["content"] == "word word "
     assert response.headers["daybreak-model"] == "small"
-    assert response.headers["daybreak-group"] == "w1"
+    assert response.headers["daybreak-worker"] == "w1"
     shown = models.show("small")
     assert (shown["state"], shown["ready"], shown["wanted"], shown["workers"]) == ("ready", 1, 1, ["w1"])
     assert len(worker.events("pid")) == 1
@@ -45,7 +45,7 @@ def test_more_requests_than_one_replica_should_have_start_another(start_models):
         assert {answer.status_code for answer in answers} == {200}
         assert models.wait_for("small", "ready", ready=2)["workers"] == ["w1", "w2"]
         answers = list(pool.map(lambda _: models.ask("small", tokens=5, pause=0.1), range(8)))
-    assert sorted(answer.headers["daybreak-group"] for answer in answers) == ["w1"] * 4 + ["w2"] * 4
+    assert sorted(answer.headers["daybreak-worker"] for answer in answers) == ["w1"] * 4 + ["w2"] * 4
 
 
 def test_a_stream_sends_each_part_at_once_and_ends_with_the_engines_done(start_models):
@@ -84,7 +84,7 @@ def test_the_requests_of_a_killed_worker_go_to_another(start_models):
         first.kill()
         answers = [future.result() for future in answers]
     assert {answer.status_code for answer in answers} == {200}
-    assert {answer.headers["daybreak-group"] for answer in answers} == {"w2"}
+    assert {answer.headers["daybreak-worker"] for answer in answers} == {"w2"}
 
 
 def test_an_engine_that_breaks_before_its_answer_costs_no_request(start_models):
@@ -183,5 +183,5 @@ def test_a_worker_that_stops_in_order_hands_its_models_over(start_models):
     models.start_worker("w2")
     first.terminate()
     wait_until(lambda: models.show("small")["workers"] == ["w2"], 60, "w2 to have the model")
-    assert models.ask("small").headers["daybreak-group"] == "w2"
+    assert models.ask("small").headers["daybreak-worker"] == "w2"
     assert first.process.wait(30) == 0

@@ -43,7 +43,7 @@ def test_chat_answers_from_a_model_that_its_first_request_starts(start_models, c
     completion = raw.parse()
     assert completion.choices[0].message.content == "word word word "
     assert (completion.model, completion.usage.completion_tokens) == ("small", 3)
-    assert (raw.headers["daybreak-model"], raw.headers["daybreak-group"]) == ("small", "w1")
+    assert (raw.headers["daybreak-model"], raw.headers["daybreak-worker"]) == ("small", "w1")
 
 
 def test_text_completions_whole_and_streamed(ready):

@@ -209,7 +209,7 @@ def test_a_slow_client_slows_down_its_group(start_gateway, groups):
     wait_until(lambda: backend.lines("gone"), 60, "the group to see that the client has gone")
 
 
-def test_limits_are_told_apart(start_gateway, groups):
+def test_a_refusal_names_the_limit_that_was_reached(start_gateway, groups):
     api = start_gateway(max_waiting=2, max_waiting_per_tenant=1, max_buffered_bytes=10, buffer_bytes=10)
     router = api.context.serving_pools.get("answers").router
     with ThreadPoolExecutor(1) as clients:

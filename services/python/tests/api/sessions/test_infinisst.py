@@ -172,9 +172,10 @@ def test_a_client_that_connects_again_gets_the_whole_text_and_the_end(speech):
         socket.send(float32(floats(audio)))
         assert spoken(audio).startswith(socket.text())
         wait_until(lambda: speech.show(session)["received_ms"] == 2000, 30, "all audio")
-    for _ in range(2):  # before the end, and after it
+    for ended in (False, True):
         with speech.socket(f"/wss/{session}") as socket:
-            socket.send("EOF")
+            if not ended:
+                socket.send("EOF")
             messages, code = socket.rest()
         assert (messages[0], "".join(messages[1:-1])) == ("READY", spoken(audio))
         assert (messages[-1], code) == ("PROCESSING_COMPLETE", 1000)

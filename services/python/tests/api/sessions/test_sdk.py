@@ -311,7 +311,7 @@ def test_the_command_says_that_there_was_no_text(capsys):
         (["--to", "de", "nothing.wav"], b"", "nothing.wav"),
         (["--to", "de", "-"], b"RIFF\0\0\0\0WAVE", "stdin: The WAV file has no samples"),
         (["--to", "de", "-"], b"", "stdin: The recording is empty"),
-        (["--to", "de", "--rate", "9", "-"], b"\0\0", "9 is no sample rate"),
+        (["--to", "de", "--rate", "9", "-"], b"\0\0", "9 is not a sample rate"),
     ],
 )
 def test_the_command_says_what_is_wrong(speech, arguments, stdin, message):

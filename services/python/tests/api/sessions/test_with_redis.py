@@ -232,7 +232,7 @@ def test_each_step_of_a_group_that_lags_reaches_the_client_of_each_realtime_dial
             assert (event.latency_multiplier, event.lag_ms) == (multiplier, 2345)
         connection.send({"type": f"{prefix}input_audio_buffer.append", "audio": audio})
         while not connection.recv().type.endswith(".delta"):
-            continue  # the client goes on after an event that it does not know
+            continue  # the client continues after an event that it does not know
 
 
 def test_a_session_is_listed_closed_and_unknown_to_others(speech):

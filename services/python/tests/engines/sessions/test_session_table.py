@@ -203,7 +203,7 @@ def test_sessions_share_batches(bench: Bench) -> None:
 
 
 def test_each_step_of_the_model_leaves_a_record(bench: Bench) -> None:
-    """Of what it did, for which sessions, and how many tokens it wrote."""
+    """The record says what the step did, for which sessions, and how many tokens it wrote."""
     for name in "abc":
         bench.take(name, seconds=0.1)
     bench.model.fails = {"b"}

@@ -8,7 +8,7 @@ import pytest
 
 from daybreak_server.batching.iterations import IterationRules, Phase
 from daybreak_server.domain.sessions import SAMPLE_BYTES, SessionEnd, Turn
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import Group
 from tests.engines.sessions.test_session_table import Bench
 
@@ -21,8 +21,8 @@ SILENCE, SOFT, LOUD = (bytes(BLOCK * SAMPLE_BYTES), b"\x00\x02" * BLOCK, b"\x00\
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A group with both examples."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    spec = registry.spec("loudness:SPEC")
-    model = registry.implementation(spec)
+    spec = discovery.spec("loudness:SPEC")
+    model = discovery.implementation(spec)
     model.load(Group(options={}))
     model.warm_up()
     bench = Bench(model, IterationRules(strategy="alternate:Alternate"))

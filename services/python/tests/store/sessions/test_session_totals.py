@@ -31,7 +31,7 @@ async def test_opened_refused_and_ended_sessions_are_counted(sessions: Sessions)
     assert counted.seconds == 10.0
 
 
-async def test_the_wait_of_a_new_session_and_of_a_moved_one_are_told_apart(sessions: Sessions) -> None:
+async def test_waits_of_new_and_of_moved_sessions_are_counted_separately(sessions: Sessions) -> None:
     await sessions.open()
     sessions.driver.pass_time(500)
     group = sessions.group()

@@ -138,7 +138,7 @@ def test_the_search_stops_when_it_is_fine_enough() -> None:
     assert sessions <= 73 < next_one
 
 
-def test_a_number_that_is_sustained_by_chance_above_one_that_is_not_does_not_count() -> None:
+def test_a_number_sustained_by_chance_does_not_count_if_a_smaller_one_was_not() -> None:
     tried = [(4, lagging(1.0)), (6, lagging(9.0)), (9, lagging(1.0))]
     assert search.most(tried, limit_s=2.0)[0] == 4
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from verification.faults import registry
+from verification.faults import scenario_catalogue
 from verification.faults.environment.preload import PreloadAbsentError
 from verification.faults.environment.s3 import FaultyS3
 from verification.faults.environment.skew import Skew
@@ -167,7 +167,7 @@ def test_toxiproxy_forwards_connections() -> None:
 
 def test_every_scenario_has_its_package() -> None:
     """The environment's command runs only its own scenarios; `python -m verification.faults` knows all of them."""
-    known = registry.scenarios()
+    known = scenario_catalogue.scenarios()
     of_environment = {
         name for name, entry in known.items() if entry.package == "verification.faults.environment"
     }

@@ -20,7 +20,7 @@ from verification.faults.failpoints import ALL, Failpoints
 from verification.faults.history import History, read
 from verification.faults.load import unended
 from verification.faults.options import ClusterOptions, PoolOptions
-from verification.faults.registry import Scenario, ScenarioContext, ViolatedError, run
+from verification.faults.scenario_catalogue import Scenario, ScenarioContext, ViolatedError, run
 from verification.faults.schedule import schedule
 from verification.results import Row
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from verification.faults.options import ClusterOptions
-from verification.faults.registry import ScenarioContext, ViolatedError
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError
 from verification.faults.serving.http_client import Client, Received
 from verification.faults.serving.trial import decide, trial
 from verification.faults.wish import Wish

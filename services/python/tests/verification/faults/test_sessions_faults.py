@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from verification.faults.options import ClusterOptions
-from verification.faults.registry import ScenarioContext, ViolatedError
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError
 from verification.faults.sessions import client
 from verification.faults.sessions.checker import owners
 from verification.faults.sessions.losses import SLOW, scripts

@@ -9,10 +9,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from verification.mutants import __main__ as program
 from verification.mutants.__main__ import main, share_of
 from verification.mutants.catalogue import CATALOGUE
 from verification.mutants.mutant import Edit, MisplacedError, Mutant
 from verification.mutants.tree import REPOSITORY
+from verification.mutants.trial import Trial
 
 
 @pytest.mark.parametrize("mutant", CATALOGUE, ids=lambda mutant: mutant.name)
@@ -54,3 +56,29 @@ def test_a_share_can_be_listed_and_an_invalid_share_is_an_error(capsys: pytest.C
         with pytest.raises(SystemExit):
             main(["--list", "--share", wrong])
         assert "is not a share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("failures", [None, "FAILED test_it.py::test_it"])
+def test_no_bug_counts_if_its_tests_fail_without_it(
+    failures: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The only copy of the source first runs the tests without a bug. If one fails, no bug is planted."""
+    planted: list[Mutant] = []
+
+    def attempt(_tree: object, mutant: Mutant) -> Trial:
+        planted.append(mutant)
+        return Trial(mutant=mutant, seconds=1.0, caught_by="a test")
+
+    monkeypatch.setattr(program, "Tree", lambda root: root)
+    monkeypatch.setattr(program, "failures_without_bug", lambda *_, **__: failures)
+    monkeypatch.setattr(program, "attempt", attempt)
+    names = [mutant.name for mutant in CATALOGUE[:3]]
+    code = main(["--jobs", "1", *(f"--only={name}" for name in names)])
+    printed = capsys.readouterr().out
+    if failures is None:
+        assert (code, {mutant.name for mutant in planted} >= set(names)) == (0, True)
+        assert "The tests pass without a bug" in printed
+    else:
+        assert (code, planted) == (2, [])
+        assert failures in printed
+        assert "fail without a planted bug" in printed

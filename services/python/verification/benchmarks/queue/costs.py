@@ -1,6 +1,6 @@
 """Measures what one call of each operation costs the server: the CPU time of its main thread, from read to reply.
 
-`verification.benchmarks.shards` uses these as its service times.
+`verification.benchmarks.shard_simulation` uses these as its service times.
 """
 
 from __future__ import annotations

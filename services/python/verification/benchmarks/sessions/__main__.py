@@ -3,7 +3,8 @@
 ``measured`` runs the engine with the tiny speech model and users who speak in real time, and writes `sessions.json`,
 `sessions.svg` and `sessions-steps.json`. It takes some minutes, and needs a quiet machine. ``simulated`` runs the
 scheduler in virtual time, and writes `sessions-simulated.json` and `.svg`. ``second`` draws one second of batches,
-`one-second-of-batches.svg`. The same seed gives the same figures of these two. Without a part, all three run.
+`one-second-of-batches.svg`. ``simulated`` and ``second`` give the same figures for the same seed. Without a part, all
+three run.
 
 ``--whisper-live PYTHON`` measures WhisperLive beside Daybreak, and writes `sessions-whisper-live.json`. ``PYTHON`` is
 that of an environment with the packages in `requirements/`. No part runs then unless it is named.

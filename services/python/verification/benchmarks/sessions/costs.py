@@ -32,7 +32,8 @@ TINY_SPEECH = Costs(
     decode=((1, 1.3), (8, 3.0), (32, 7.7)),
 )
 """A speech translator of 1.4 million parameters in float32 on one core: encoder and language model for a turn of
-0.48 s, and one token of the language model. A sketch of the tiny model was measured, not the one in the package."""
+0.48 s, and one token of the language model. An early version of the tiny model was measured, not the one in the
+package."""
 
 FLAT = Costs(prefill=((1, 31.0), (32, 62.0)), decode=((1, 15.0), (32, 18.0)))
 """Assumed, not measured: a device with idle units, as GPUs have, so that a step hardly depends on its size."""

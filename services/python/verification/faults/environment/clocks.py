@@ -18,7 +18,7 @@ from verification.faults.environment.preload import PreloadAbsentError
 from verification.faults.environment.skew import Skew
 from verification.faults.environment.traffic import Traffic, connection, get_tasks, settle, unsettled
 from verification.faults.options import PoolOptions
-from verification.faults.registry import ScenarioContext, SkippedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, SkippedError, scenario
 from verification.results import Row
 
 HOUR_S = 3600

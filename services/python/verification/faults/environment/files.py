@@ -22,7 +22,7 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.environment.s3 import BUCKET, FaultyS3, credentials, left_behind, s3_server
 from verification.faults.environment.traffic import connection, get_tasks, settle
 from verification.faults.load import Load
-from verification.faults.registry import ScenarioContext, SkippedError, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, SkippedError, ViolatedError, scenario
 from verification.results import Row
 
 LARGE = 9 << 20

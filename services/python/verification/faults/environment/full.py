@@ -26,7 +26,7 @@ from verification.faults.environment.traffic import (
     settle,
     unsettled,
 )
-from verification.faults.registry import ScenarioContext, SkippedError, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, SkippedError, ViolatedError, scenario
 from verification.results import Row
 
 LEASE_S = 5.0

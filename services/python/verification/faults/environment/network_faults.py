@@ -19,7 +19,7 @@ from verification.faults.environment.proxy import DOWN, HALF_OPEN, PARTITION, Co
 from verification.faults.environment.toxi import Toxiproxy, find_program
 from verification.faults.environment.traffic import connection, get_tasks, settle
 from verification.faults.load import Load
-from verification.faults.registry import ScenarioContext, SkippedError, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, SkippedError, ViolatedError, scenario
 from verification.results import Row
 
 NetworkFault = Callable[[float], None]

@@ -19,7 +19,7 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.environment.disk import Disk, DiskAbsentError, SlowDisk, open_disk
 from verification.faults.environment.invariants import inconsistencies
 from verification.faults.environment.traffic import Traffic, settle, unsettled
-from verification.faults.registry import ScenarioContext, SkippedError, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, SkippedError, ViolatedError, scenario
 from verification.results import Row
 
 WINDOW_S = 2.0

@@ -11,7 +11,7 @@ from typing import Any
 from verification.faults.history import read
 from verification.faults.load import Load
 from verification.faults.options import PoolOptions
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.scenarios.leases import decide, wait_running
 from verification.faults.schedule import Submission
 from verification.results import Row

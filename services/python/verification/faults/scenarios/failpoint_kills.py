@@ -14,7 +14,7 @@ from verification.faults.failpoints import ALL, GATEWAY
 from verification.faults.history import read
 from verification.faults.load import Load
 from verification.faults.options import PoolOptions
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.scenarios.mixed_runs import BOUND_S, bound
 from verification.results import Row
 

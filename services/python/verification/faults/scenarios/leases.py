@@ -12,8 +12,8 @@ from verification.faults.cluster import FaultCluster
 from verification.faults.history import Line, read
 from verification.faults.load import Load
 from verification.faults.options import PoolOptions
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
 from verification.faults.replicas import Target
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.scenarios.mixed_runs import BOUND_S, bound
 from verification.results import Row
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from verification.faults import mixed
 from verification.faults.mixed import Outcome
 from verification.faults.options import PoolOptions
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.schedule import schedule
 from verification.results import Row
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.serving.trial import Trial, decide, failed_row, trial
 from verification.faults.wish import Wish
 from verification.results import Row

@@ -7,7 +7,7 @@ import asyncio
 from daybreak_server import wiring
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from testkit.waiting import wait_until_async
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.serving.trial import POOL, READY_S, Trial, decide, failed_row, trial
 from verification.results import Row
 

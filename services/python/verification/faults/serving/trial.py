@@ -13,8 +13,8 @@ from testkit.waiting import wait_until
 from verification.faults.cluster import FaultCluster
 from verification.faults.history import read
 from verification.faults.options import PoolOptions
-from verification.faults.registry import ScenarioContext, ViolatedError
 from verification.faults.replicas import Target
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError
 from verification.faults.serving.checker import check
 from verification.faults.serving.load import DEADLINE_S, Chooser, ServingLoad
 from verification.faults.serving.observations import ServingObservations, gather

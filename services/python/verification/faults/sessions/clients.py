@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 
 from daybreak_server.domain.sessions import SAMPLE_RATE
 from testkit.waiting import wait_until
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.sessions.client import FRAME_S, Script
 from verification.faults.sessions.losses import scripts
 from verification.faults.sessions.trial import (

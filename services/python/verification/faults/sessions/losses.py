@@ -7,7 +7,7 @@ import asyncio
 from daybreak_server import wiring
 from daybreak_server.domain.ids import GroupId
 from testkit.waiting import wait_until
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.sessions.checker import SessionsSeen, events_of, owners
 from verification.faults.sessions.client import Script
 from verification.faults.sessions.trial import (

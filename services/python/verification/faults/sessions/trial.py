@@ -15,8 +15,8 @@ from testkit.waiting import wait_until
 from verification.faults.cluster import FaultCluster
 from verification.faults.history import read
 from verification.faults.options import PoolOptions
-from verification.faults.registry import ScenarioContext, ViolatedError
 from verification.faults.replicas import Target
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError
 from verification.faults.sessions.checker import SessionsSeen, check, gather, owners
 from verification.faults.sessions.client import Script, SpeechClient
 from verification.results import Row
@@ -167,9 +167,10 @@ def text_row(what: str, seen: SessionsSeen, *, faults: str) -> Row:
         f"{what}: sessions whose text is not exactly that of an undisturbed session",
         0,
         "sessions",
-        target=f"0 of {len(seen.sessions)}",
+        target="0",
         held=True,
-        note=f"{faults}; takeovers by another group: {owners(seen)}; connections: {connections}",
+        note=f"of {len(seen.sessions)}; {faults}; takeovers by another group: {owners(seen)}; "
+        f"connections: {connections}",
     )
 
 

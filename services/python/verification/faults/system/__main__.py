@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from verification.faults.registry import ViolatedError
+from verification.faults.scenario_catalogue import ViolatedError
 from verification.faults.system.cases import CASES
 from verification.faults.system.run import chosen, run
 

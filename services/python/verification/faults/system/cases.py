@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testkit.waiting import wait_until
-from verification.faults.registry import ViolatedError
+from verification.faults.scenario_catalogue import ViolatedError
 from verification.faults.system import processes
 from verification.faults.system.trial import (
     LATEST_S,

@@ -10,7 +10,7 @@ from verification.faults import final_state
 from verification.faults.checker import check
 from verification.faults.history import read
 from verification.faults.load import Load
-from verification.faults.registry import ViolatedError
+from verification.faults.scenario_catalogue import ViolatedError
 from verification.faults.system.cases import CASES, LEASE_S, STALL_S, VIDEO, Case
 from verification.faults.system.trial import Bench
 from verification.faults.system.up import Up

@@ -12,7 +12,7 @@ from typing import Any
 
 from testkit.waiting import wait_until
 from verification.faults.load import Load
-from verification.faults.registry import ViolatedError
+from verification.faults.scenario_catalogue import ViolatedError
 from verification.faults.system import processes
 from verification.faults.system.up import Up
 from verification.faults.system.watching import Watcher

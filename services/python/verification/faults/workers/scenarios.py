@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from testkit.waiting import wait_until
 from verification.faults.cluster import FaultCluster
 from verification.faults.options import PoolOptions
-from verification.faults.registry import ScenarioContext, ViolatedError, scenario
+from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
 from verification.faults.serving.load import ServingLoad
 from verification.faults.serving.observations import ServingObservations
 from verification.faults.serving.trial import failed_row, judge, mostly_short

@@ -177,7 +177,8 @@ class HttpConnection(asyncio.Protocol):
     async def finish(self, request: UpstreamRequest, answer: HttpAnswer) -> None:
         """Write a body that can only be sent once, and wait until the answer is usable.
 
-        :raises NoAnswerError: AnswerCutOffError:
+        :raises NoAnswerError: if the connection broke before an answer began
+        :raises AnswerCutOffError: if the answer has begun, but its rest is missing or not valid HTTP
         """
         if request.rest is not None:
             await self._send_body(request, request.rest, answer)

@@ -22,7 +22,7 @@ def api_groups() -> frozenset[str]:
     :raises ClusterRefusedError: when there is no account, or it is refused.
     :raises ClusterUnavailableError: when the API server does not answer.
     """
-    found = _asked(lambda api, _: client.ApisApi(api).get_api_versions(_request_timeout=TIMEOUT_S))
+    found = _query(lambda api, _: client.ApisApi(api).get_api_versions(_request_timeout=TIMEOUT_S))
     return frozenset(group.name for group in found.groups)
 
 
@@ -32,7 +32,7 @@ def scaled_objects() -> tuple[Mapping[str, Any], ...]:
     :raises ClusterRefusedError: when there is no account, it may not read them, or the cluster has no KEDA.
     :raises ClusterUnavailableError: when the API server does not answer.
     """
-    found = _asked(
+    found = _query(
         lambda api, namespace: client.CustomObjectsApi(api).list_namespaced_custom_object(
             "keda.sh", "v1alpha1", namespace, "scaledobjects", _request_timeout=TIMEOUT_S
         )
@@ -40,10 +40,10 @@ def scaled_objects() -> tuple[Mapping[str, Any], ...]:
     return tuple(found["items"])
 
 
-def _asked(ask: Callable[[client.ApiClient, str], T]) -> T:
+def _query(call: Callable[[client.ApiClient, str], T]) -> T:
     api, namespace = connect()
     try:
-        return ask(api, namespace)
+        return call(api, namespace)
     except ApiException as exc:
         raise ClusterRefusedError(f"the Kubernetes API answers {exc.status} {exc.reason}") from exc
     except HTTPError as exc:

@@ -84,8 +84,10 @@ FAST_START_NODE_PARTS: Final = (
         _PARAMETERS,
         "RayParams",
         (
-            *("metrics_agent_port", "metrics_export_port"),
-            *("dashboard_agent_listen_port", "runtime_env_agent_port"),
+            "metrics_agent_port",
+            "metrics_export_port",
+            "dashboard_agent_listen_port",
+            "runtime_env_agent_port",
         ),
     ),
     PrivatePart(_SERVICES, "_build_python_executable_command_memory_profileable"),
@@ -107,8 +109,13 @@ LEAN_NODE_PARTS: Final = (
         _PARAMETERS,
         "RayParams",
         (
-            *("num_cpus", "object_store_memory", "temp_dir", "include_dashboard", "include_log_monitor"),
-            *("no_monitor", "resource_isolation_config"),
+            "num_cpus",
+            "object_store_memory",
+            "temp_dir",
+            "include_dashboard",
+            "include_log_monitor",
+            "no_monitor",
+            "resource_isolation_config",
         ),
     ),
     PrivatePart(

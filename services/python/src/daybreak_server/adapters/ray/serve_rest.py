@@ -123,6 +123,7 @@ def view(details: Mapping[str, Any], *, application: str) -> ServeView:
         status=str(app["status"]),
         message=next((message for message in messages if message), ""),
         attempt=int(args["attempt"]) if "attempt" in args else None,
+        built=bool(deployments),
         target=sum(int(deployment["target_num_replicas"]) for deployment in deployments),
         running=sum(
             replica["state"] == _RUNNING for deployment in deployments for replica in deployment["replicas"]

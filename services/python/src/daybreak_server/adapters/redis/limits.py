@@ -90,7 +90,7 @@ SESSION_BACKLOG_MAX = 16_000 * 600
 """The most samples of a session that the model has not processed yet."""
 
 SESSION_TEXT_MAX = 1_000_000
-"""Bytes of text that the event `ended` carries; of a longer text, the end."""
+"""Bytes of text that the event `ended` carries. If the text is longer, the event has the end of it."""
 
 SESSION_LENGTH_MS = 60_000
 """The assumed length of a session until one has ended."""

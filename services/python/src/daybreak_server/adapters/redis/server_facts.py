@@ -10,6 +10,7 @@ from typing import Any
 from redis.asyncio.sentinel import MasterNotFoundError
 
 from daybreak_server.adapters.redis.client import connect_async, translated
+from daybreak_server.adapters.redis.codec import text
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.ports.store_errors import StoreError, StoreRefusedError
 
@@ -76,11 +77,7 @@ async def _config(client: Any) -> dict[str, str]:
             )
     except StoreError:
         return {}
-    return {_text(name): _text(value) for name, value in found.items()}
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return {text(name): text(value) for name, value in found.items()}
 
 
 def _facts(info: dict[str, Any], config: dict[str, str], ping_ms: float) -> RedisFacts:

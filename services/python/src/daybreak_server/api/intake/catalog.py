@@ -20,7 +20,7 @@ from daybreak_server.domain.ids import TaskId, pool_of
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.settings.tree import PoolSettings, Settings
-from daybreak_server.workloads import registry
+from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.inputs import ChangedInputError, context_of, restored, stored_form
 
@@ -41,8 +41,8 @@ class PoolEntry:
     @classmethod
     def of(cls, name: str, settings: PoolSettings) -> PoolEntry:
         """Look up the pool's workload. :raises UnknownWorkloadError: if it is not installed."""
-        spec = registry.spec(
-            settings.workload, kind=settings.kind, online_only=settings.online_only, ranks=settings.ranks
+        spec = discovery.spec(
+            settings.workload, kind=settings.kind, not_for_jobs=settings.not_for_jobs, ranks=settings.ranks
         )
         return cls(name, settings, spec, context_of(spec, settings.workload_options))
 

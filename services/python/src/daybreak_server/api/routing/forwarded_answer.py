@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.routing.forwarding import GROUP_HEADER, SET_BY_GATEWAY, Header
+from daybreak_server.api.routing.forwarding import SET_BY_GATEWAY, Header
 from daybreak_server.api.routing.interruption import ClientWatch
 from daybreak_server.api.routing.pool_router import Slot
 from daybreak_server.domain.tracing import TraceContext
@@ -36,7 +36,7 @@ class ForwardedAnswer(Response):
         self.background = None
         self.body = b""
         self.raw_headers = [header for header in answer.headers if header[0] not in SET_BY_GATEWAY]
-        self.raw_headers += ((GROUP_HEADER, slot.group.id.encode()), *headers)
+        self.raw_headers += headers
         if context is not None:
             self.raw_headers.append((b"traceparent", context.traceparent.encode()))
         self._answer = answer

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
+from daybreak.wire.workers import WORKER_HEADER
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.upstreams import UpstreamAnswer
 
@@ -23,6 +24,8 @@ _REFUSING = frozenset({503, 404})
 """The statuses of refusals: 404 is that of a worker that does not run the model."""
 GROUP_HEADER = b"daybreak-group"
 """In a request, the group that it is meant for. In an answer, the group that answered."""
+WORKER_ID_HEADER = WORKER_HEADER.lower().encode()
+"""The same for models, which workers serve: the worker."""
 _NOT_FORWARDED = frozenset(
     {
         b"connection",
@@ -39,7 +42,8 @@ _NOT_FORWARDED = frozenset(
         b"expect",
         b"x-request-id",
         b"daybreak-deadline-s",
-        b"daybreak-group",
+        GROUP_HEADER,
+        WORKER_ID_HEADER,
         b"daybreak-tenant",
     }
 )

@@ -3,8 +3,8 @@
 To learn that the client has gone, an asyncio task must wait for it. Most requests end before a client would give up, so
 the task starts only after ``WATCH_AFTER_S``.
 
-A timer of the event loop for each request would cost as much as choosing a group. So all requests share the one of
-:class:`WatchTimer` until that task starts, and only those that take longer get one of their own, for the deadline. A
+A timer of the event loop for each request would cost as much as choosing a group. Until that task starts, all requests
+share one timer (:class:`WatchTimer`). Only a request that takes longer gets a timer of its own, for its deadline. A
 block works like ``asyncio.timeout``, but has no timer of its own: entering three blocks of ``asyncio.timeout`` took as
 long as choosing a group.
 """

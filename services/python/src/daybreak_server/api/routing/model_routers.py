@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from daybreak.wire import ErrorCode
 from daybreak.wire.workers import MODEL_HEADER
 from daybreak_server.api.errors import ApiError
+from daybreak_server.api.routing.forwarding import WORKER_ID_HEADER
 from daybreak_server.api.routing.model_demand import ModelDemand
 from daybreak_server.api.routing.pool_router import PoolRouter
 from daybreak_server.api.routing.proxy import PoolProxy
@@ -143,6 +144,7 @@ class ModelRouters:
             tracing=self._tracing,
             in_memory=self._in_memory,
             not_ready=lambda: self._not_ready(alias, router),
+            id_header=WORKER_ID_HEADER,
             headers=[name, (b"authorization", f"Bearer {self._token}".encode())] if self._token else [name],
             withheld=(_MODEL, b"authorization"),  # a key of the client is not for the machines of workers
             answer_headers=[name],

@@ -145,7 +145,10 @@ class PoolRouter:
 
         ``deadline`` is a time of the event loop's clock.
 
-        :raises LineFullError: WaitedTooLongError: NoGroupError: ClosingError: or the error that ``close`` got.
+        :raises LineFullError: if too many requests wait
+        :raises WaitedTooLongError: if the deadline passed before a group was free
+        :raises NoGroupError: if the pool has no group, and the request must not wake one
+        :raises ClosingError: if this gateway shuts down, unless ``close`` got another error
         """
         if self._closing is not None:
             raise self._closing

@@ -104,6 +104,7 @@ class PoolProxy:
         tracing: Tracing,
         in_memory: BufferedBytes,
         not_ready: Callable[[], ApiError],
+        id_header: bytes = GROUP_HEADER,
         headers: Sequence[Header] = (),
         withheld: Collection[bytes] = (),
         answer_headers: Sequence[Header] = (),
@@ -111,6 +112,7 @@ class PoolProxy:
         """Prepare.
 
         :param not_ready: The error of a request that no group could take in time.
+        :param id_header: The header that names the group, in requests to it and in its answers.
         :param headers: Are added to each request to a group.
         :param withheld: Names of headers of the client that are not passed on.
         :param answer_headers: Are added to each answer.
@@ -123,6 +125,7 @@ class PoolProxy:
         self._settings = settings
         self._in_memory = in_memory
         self._not_ready = not_ready
+        self._id_header = id_header
         self._headers = list(headers)
         self._withheld = frozenset(withheld)
         self._answer_headers = tuple(answer_headers)
@@ -225,7 +228,7 @@ class PoolProxy:
             pool=self._pool,
             ended=ended,
             context=trace.context,
-            headers=self._answer_headers,
+            headers=((self._id_header, slot.group.id.encode()), *self._answer_headers),
         )
 
     def _seconds_left(self, request: Request) -> float:
@@ -318,7 +321,9 @@ class PoolProxy:
     async def _attempt(self, slot: Slot, incoming: _Incoming) -> UpstreamAnswer:
         """Send the request once, and wait for the head of the answer.
 
-        :raises UpstreamError: TimeoutError: ClientGoneError:
+        :raises UpstreamError: if the group gave no answer
+        :raises TimeoutError: if the deadline passed before that
+        :raises ClientGoneError: if the client went away before that
         """
         request, body, watch = incoming.request, incoming.body, incoming.watch
         context = incoming.trace.sent(slot.group.id, slot.group.endpoint)
@@ -329,7 +334,7 @@ class PoolProxy:
             headers=[
                 *trace_headers(incoming.headers, context),
                 (DEADLINE_HEADER, b"%.3f" % left_s),
-                (GROUP_HEADER, slot.group.id.encode()),
+                (self._id_header, slot.group.id.encode()),
             ],
             body=body.buffered,
             rest=body.rest,

@@ -65,7 +65,8 @@ class ForwardedBody:
         with a higher limit.
 
         :raises ApiError: ``too_large``
-        :raises ClientGoneError: BuffersFullError:
+        :raises ClientGoneError: if the client went away before the body was complete
+        :raises BuffersFullError: if there is no memory for more of the body
         """
         self.begun = True
         parts = [self.buffered] if self.buffered else []

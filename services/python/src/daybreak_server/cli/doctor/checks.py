@@ -98,19 +98,19 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _pools(settings: Settings) -> Iterator[Check]:
     from daybreak_server.batching.iterations import strategy_names
-    from daybreak_server.workloads import registry
+    from daybreak_server.workloads import discovery
 
     for name, pool in settings.pools.items():
         what = f"pool {name}"
         try:
-            spec = registry.spec(
-                pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks
+            spec = discovery.spec(
+                pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks
             )
             spec.limits(pool.workload_options)
-        except registry.WrongKindError as exc:
+        except discovery.WrongKindError as exc:
             yield error(what, str(exc), f"correct pools.{name}.kind or .workload")
             continue
-        except registry.UnknownWorkloadError as exc:
+        except discovery.UnknownWorkloadError as exc:
             yield error(what, str(exc), f"correct {environment_variable('pools', name, 'workload')}")
             continue
         except Exception as exc:  # a third-party workload may raise anything
@@ -125,7 +125,7 @@ def _pools(settings: Settings) -> Iterator[Check]:
         # `_packages` has checked what the video workload needs; importing torch here would take seconds.
         if spec.name != "video":
             try:
-                registry.implementation(spec)
+                discovery.implementation(spec)
             except Exception as exc:
                 advice = (
                     f"install what {spec.implementation} imports, or correct `implementation` in the spec"

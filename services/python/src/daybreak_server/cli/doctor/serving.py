@@ -36,11 +36,13 @@ def demand_pools(settings: Settings) -> list[str]:
 
 
 def _kind(pool: PoolSettings) -> PoolKind | None:
-    from daybreak_server.workloads import registry
+    from daybreak_server.workloads import discovery
 
     try:
         return PoolKind(
-            registry.spec(pool.workload, kind=pool.kind, online_only=pool.online_only, ranks=pool.ranks).kind
+            discovery.spec(
+                pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks
+            ).kind
         )
     except Exception:  # a third-party workload may raise anything
         return None

@@ -10,7 +10,7 @@ import typer
 from daybreak_server.cli.run import fail, write_out
 
 if TYPE_CHECKING:
-    from daybreak_server.local.evaluation.run import Options
+    from daybreak_server.cli.sessions.evaluation.run import Options
 
 Test = Literal["health", "single", "concurrent", "stream"]
 
@@ -118,7 +118,12 @@ def evaluate(  # noqa: PLR0917 - typer passes them by name
     """
     if sum((basic_test_only, batch_test_only, test is not None)) > 1:
         fail(("use only one of --basic-test-only, --batch-test-only and --test",), code=2)
-    from daybreak_server.local.evaluation.run import BATCH_SIZES, BATCH_TIMEOUTS_MS, USER_TESTS, Options
+    from daybreak_server.cli.sessions.evaluation.run import (
+        BATCH_SIZES,
+        BATCH_TIMEOUTS_MS,
+        USER_TESTS,
+        Options,
+    )
 
     batches = not (basic_test_only or test)
     options = Options(
@@ -138,10 +143,10 @@ def _evaluate(options: Options, out: Path, *, charts: bool) -> None:
     import asyncio
     from importlib.util import find_spec
 
+    from daybreak_server.cli.sessions.evaluation import report
+    from daybreak_server.cli.sessions.evaluation.run import evaluate
+    from daybreak_server.cli.sessions.evaluation.server import EvaluationError
     from daybreak_server.local.console import say
-    from daybreak_server.local.evaluation import report
-    from daybreak_server.local.evaluation.run import evaluate
-    from daybreak_server.local.evaluation.server import EvaluationError
 
     if charts and find_spec("matplotlib") is None:
         hint = "pip install 'daybreak-server[evaluate]', or add --no-charts"

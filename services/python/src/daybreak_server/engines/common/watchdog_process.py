@@ -1,7 +1,6 @@
 """The watchdog process: watches one leader, and renews its leases when the leader's own threads cannot.
 
-:mod:`~daybreak_server.engines.common.watchdog` explains why there is a watchdog, and how the leader starts
-    it.
+:mod:`~daybreak_server.engines.common.watchdog` explains why there is a watchdog, and how the leader starts it.
 
 Every ``_POLL_S`` (0.25 s) the loop reads the shared heartbeat and decides:
 

@@ -62,7 +62,7 @@ class MakeLeader(Protocol):
         lease_renewer: LeaseRenewer,
         stopping: threading.Event,
     ) -> Leader:
-        """Make it."""
+        """Make the leader's loop."""
 
 
 class MakeFollower(Protocol):
@@ -78,7 +78,7 @@ class MakeFollower(Protocol):
         leader: LeaderConnection,
         heartbeat: Heartbeat,
     ) -> Follower:
-        """Make it."""
+        """Make a follower's loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankDeps:
-    """See the module."""
+    """What a rank needs from outside: the queue, the stores, the workload and the means to report."""
 
     queue: Callable[[], WorkQueue]
     """Opens the queue; called on the leader only. Must not fail when the store is down."""

@@ -10,7 +10,8 @@ From the inside out:
 * ``http_server``    runs the app on a free port of the leader's host
 * ``request_run``    runs one request on all ranks, with a point of agreement after each part
 * ``worker_threads`` the threads on which a group runs its requests
-* ``leader``, ``follower``, ``engine``  the loops
+* ``bulk``           tasks that a group runs beside its requests
+* ``leader``, ``follower``, ``loops``  the loops
 
 The rest of a group's life (rendezvous, lease renewer, heartbeat, watchdog) is the same as for jobs, and is in
 ``engines.gang`` and ``engines.common``.

@@ -22,21 +22,26 @@ class RequestOutcome(StrEnum):
     INVALID = "invalid"
     """The request could not be read."""
     DEADLINE = "deadline"
+    """The deadline passed before the answer was complete."""
     GONE = "gone"
     """The client closed the connection, or did not read."""
     BUSY = GroupRefusal.BUSY.value
+    """Refused: the group held as many requests as its capacity."""
     DRAINING = GroupRefusal.DRAINING.value
     """Refused, or stopped because the group left."""
     BROKEN = GroupRefusal.BROKEN.value
     """The group broke while it ran the request."""
     OTHER = GroupRefusal.OTHER.value
+    """Refused: the request was for another group, which had this address before."""
 
 
 class TokenKind(StrEnum):
     """The kind of a token of a request."""
 
     INPUT = "input"
+    """Read by the model."""
     OUTPUT = "output"
+    """Written by the model."""
 
 
 class RequestMetrics:

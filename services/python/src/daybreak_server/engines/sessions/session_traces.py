@@ -27,8 +27,7 @@ class SessionTraces:
         """Sessions for which the group has written no text."""
 
     def took(self, claim: SessionClaim) -> None:
-        """The group has claimed a session, perhaps one that it had lost without noticing."""
-        self.ended(claim.lease.session, LOST)
+        """The group has claimed a session."""
         trace = self._tracing.carried(claim, self._group)
         if trace is not NO_CARRIED_TRACE:
             self._traces[claim.lease.session] = trace

@@ -90,6 +90,7 @@ class SessionTable:
 
     def take(self, claim: SessionClaim, now: float) -> None:
         """Begin to serve a session, from where its last owner left it."""
+        self.forget(claim.lease.session)  # the group may have lost it without noticing, and claimed it again
         self._traces.took(claim)
         session, languages = Session(claim, self._model.shape), claim.record.session
         pair = self._pairs.get((languages.source, languages.target))

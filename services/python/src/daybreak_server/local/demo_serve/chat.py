@@ -66,7 +66,7 @@ class Chat:
         )
         return ChatAnswer(
             model=response.headers["daybreak-model"],
-            worker=response.headers["daybreak-group"],
+            worker=response.headers["daybreak-worker"],
             tokens=response.json()["usage"]["completion_tokens"],
             seconds=time.monotonic() - began,
         )
@@ -89,7 +89,7 @@ class Stream:
         self._response = response
         self._began = time.monotonic()
         self.model: str = response.headers["daybreak-model"]
-        self.worker: str = response.headers["daybreak-group"]
+        self.worker: str = response.headers["daybreak-worker"]
         self.tokens = 0
         self.complete = False
 

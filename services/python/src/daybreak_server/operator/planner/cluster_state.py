@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.operator.planner.observed import Observed
-from daybreak_server.operator.planner.placement import (
-    GroupPlacement,
+from daybreak_server.operator.planner.removal_units import (
+    RemovalUnit,
     ReplicaPods,
     is_busy,
     is_ready,
-    placements_of,
+    removal_units_of,
     replicas_of,
 )
 from daybreak_server.ports.cluster import Pod, RayCluster, ServeView
@@ -32,7 +32,7 @@ class ClusterState:
     """The worker pods on dead nodes, which do not terminate by themselves."""
     replicas: tuple[ReplicaPods, ...]
     """The replicas that are not being deleted."""
-    placements: tuple[GroupPlacement, ...]
+    units: tuple[RemovalUnit, ...]
     groups: tuple[GroupRecord, ...]
     """Groups with a rank on one of its pods, terminating pods included."""
     serve: ServeView | None
@@ -61,7 +61,7 @@ class ClusterState:
     @property
     def ready_groups(self) -> int:
         """How many groups have started and not ended, except those whose hosts will all be removed."""
-        return sum(is_ready(group) for placement in self.placements for group in placement.groups)
+        return sum(is_ready(group) for unit in self.units for group in unit.groups)
 
     @property
     def settled(self) -> bool:
@@ -103,7 +103,7 @@ def _cluster_state(observed: Observed, cluster: RayCluster) -> ClusterState:
         workers=workers,
         stuck=frozenset(pod.name for pod in workers if _stuck(pod, observed.now)),
         replicas=replicas,
-        placements=placements_of(replicas, groups),
+        units=removal_units_of(replicas, groups),
         groups=groups,
         serve=observed.serve.get(cluster.name),
     )

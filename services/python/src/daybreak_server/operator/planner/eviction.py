@@ -1,4 +1,4 @@
-"""Chooses the placements to evict when there are too many, and decides when one may be evicted."""
+"""Chooses the removal units to evict when there are too many, and decides when one may be evicted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.operator.crd.resource import Drain
-from daybreak_server.operator.planner.placement import GroupPlacement, is_busy, is_ready, requests
+from daybreak_server.operator.planner.removal_units import RemovalUnit, is_busy, is_ready, requests
 
 FORM_S = 120.0
 """Hosts that run without a group may be about to form one. They may be evicted once they have run this long."""
@@ -22,20 +22,18 @@ and always died right after that, it would never set the mark."""
 Drains = Mapping[str, Drain]
 
 
-def choose(
-    placements: Sequence[GroupPlacement], *, excess: int, drains: Drains
-) -> tuple[GroupPlacement, ...]:
-    """The placements to evict, the cheapest first, until ``excess`` replicas are covered."""
-    chosen: list[GroupPlacement] = []
-    for placement in sorted(placements, key=lambda placement: _cost(placement, drains)):
+def choose(units: Sequence[RemovalUnit], *, excess: int, drains: Drains) -> tuple[RemovalUnit, ...]:
+    """The units to evict, the cheapest first, until ``excess`` replicas are covered."""
+    chosen: list[RemovalUnit] = []
+    for unit in sorted(units, key=lambda unit: _cost(unit, drains)):
         if excess <= 0:
             break
-        chosen.append(placement)
-        excess -= len(placement.replicas)
+        chosen.append(unit)
+        excess -= len(unit.replicas)
     return tuple(chosen)
 
 
-def may_evict(placement: GroupPlacement, *, now: float, drains: Drains) -> bool:
+def may_evict(unit: RemovalUnit, *, now: float, drains: Drains) -> bool:
     """Whether its hosts may go now: no group on them is busy, unless its drain deadline has passed.
 
     The same plan marks an idle group before it names the hosts. The precondition for naming them then finds that the
@@ -43,10 +41,10 @@ def may_evict(placement: GroupPlacement, *, now: float, drains: Drains) -> bool:
     have drained before the plan: what the store knows of them is what the group reported when it last refreshed its
     registration, which is also when it sees the mark.
     """
-    if placement.groups:
-        return all(_may_leave(group) or overdue(group, now=now, drains=drains) for group in placement.groups)
+    if unit.groups:
+        return all(_may_leave(group) or overdue(group, now=now, drains=drains) for group in unit.groups)
     # Without a group: not before FORM_S, because a group may be forming here.
-    since = [replica.running_since for replica in placement.replicas]
+    since = [replica.running_since for replica in unit.replicas]
     return all(moment is None or now - moment >= FORM_S for moment in since)
 
 
@@ -76,12 +74,12 @@ def overdue(group: GroupRecord, *, now: float, drains: Drains) -> bool:
     return group.drain and record is not None and now >= record.deadline
 
 
-def _cost(placement: GroupPlacement, drains: Drains) -> tuple[int, bool, int, float, str]:
-    held = sum(map(requests, placement.groups))
-    return (_tier(placement, drains), placement.mixed, held, _order(placement), placement.name)
+def _cost(unit: RemovalUnit, drains: Drains) -> tuple[int, bool, int, float, str]:
+    held = sum(map(requests, unit.groups))
+    return (_tier(unit, drains), unit.mixed, held, _order(unit), unit.name)
 
 
-def _tier(placement: GroupPlacement, drains: Drains) -> int:
+def _tier(unit: RemovalUnit, drains: Drains) -> int:
     """How costly an eviction is; the lowest tier is evicted first.
 
     0. It has no group, and not all of its hosts run yet.
@@ -93,12 +91,12 @@ def _tier(placement: GroupPlacement, drains: Drains) -> int:
     6. Its group is busy, and the operator has already chosen it.
     7. Its group is busy.
 
-    A placement with several groups has the tier of the most costly one. In a tier, placements with fewer requests
+    A unit with several groups has the tier of the most costly one. In a tier, units with fewer requests
     come first.
     """
-    if not placement.groups:
-        return 0 if any(replica.running_since is None for replica in placement.replicas) else 1
-    return max(_tier_of(group, drains) for group in placement.groups)
+    if not unit.groups:
+        return 0 if any(replica.running_since is None for replica in unit.replicas) else 1
+    return max(_tier_of(group, drains) for group in unit.groups)
 
 
 def _tier_of(group: GroupRecord, drains: Drains) -> int:
@@ -110,7 +108,7 @@ def _tier_of(group: GroupRecord, drains: Drains) -> int:
     return 5 if is_ready(group) else 4
 
 
-def _order(placement: GroupPlacement) -> float:
+def _order(unit: RemovalUnit) -> float:
     """Idle groups: the longest idle first. Busy groups: the most recently started first."""
-    since = max((group.since_ms for group in placement.groups), default=0)
-    return float(-since if any(is_busy(group) for group in placement.groups) else since)
+    since = max((group.since_ms for group in unit.groups), default=0)
+    return float(-since if any(is_busy(group) for group in unit.groups) else since)

@@ -41,7 +41,7 @@ from daybreak_server.operator.planner.cluster_state import ClusterState, cluster
 from daybreak_server.operator.planner.diagnosis import SILENT_S, problems
 from daybreak_server.operator.planner.eviction import MARK_S, RELEASE_S
 from daybreak_server.operator.planner.observed import Observed
-from daybreak_server.operator.planner.placement import is_ready
+from daybreak_server.operator.planner.removal_units import is_ready
 from daybreak_server.operator.planner.scaling import Scaled, ScalingContext, scale
 from daybreak_server.operator.planner.serving import Served, serve
 from daybreak_server.operator.planner.status import PlanInputs
@@ -146,14 +146,12 @@ def _wanted(observed: Observed, states: Sequence[ClusterState], requested: int) 
     """
     if requested or observed.store is None or not observed.store.has_work:
         return requested, False
-    stays = any(
-        is_ready(group) for state in states for placement in state.placements for group in placement.groups
-    )
+    stays = any(is_ready(group) for state in states for unit in state.units for group in unit.groups)
     return (1, True) if stays else (0, False)
 
 
 def _serialize_growth(observed: Observed, states: Sequence[ClusterState], wanted: int) -> bool:
-    if any(placement.mixed for state in states for placement in state.placements):
+    if any(unit.mixed for state in states for unit in state.units):
         return True
     if not observed.pool.status.serialize_growth:
         return False
@@ -278,12 +276,8 @@ def _drains(
     known = {drain.group: drain for drain in observed.pool.status.drains}
     if observed.store is None:
         return observed.pool.status.drains, ()
-    chosen = {
-        group.id: group for result in scaled for placement in result.victims for group in placement.groups
-    }
-    staying = {
-        group.id: state for state in states for placement in state.placements for group in placement.groups
-    }
+    chosen = {group.id: group for result in scaled for unit in result.victims for group in unit.groups}
+    staying = {group.id: state for state in states for unit in state.units for group in unit.groups}
     cordoned = set(observed.pool.status.cordoned)
     records: list[Drain] = []
     marks: list[Action] = []
@@ -319,15 +313,8 @@ def _cordons(
     before = observed.pool.status.cordoned
     if observed.store is None:
         return before, (), ()
-    chosen = {
-        host
-        for result in scaled
-        for placement in (*result.victims, *result.evicted)
-        for host in placement.hosts
-    }
-    leaving = tuple(
-        sorted({host for result in scaled for placement in result.evicted for host in placement.hosts})
-    )
+    chosen = {host for result in scaled for unit in (*result.victims, *result.evicted) for host in unit.hosts}
+    leaving = tuple(sorted({host for result in scaled for unit in result.evicted for host in unit.hosts}))
     uncordons: list[Action] = []
     marked: set[str] = set()
     staying: set[str] = set()

@@ -19,7 +19,7 @@ from daybreak_server.operator.planner.actions import (
     Suspend,
 )
 from daybreak_server.operator.planner.eviction import drained
-from daybreak_server.operator.planner.placement import is_busy, replicas_of
+from daybreak_server.operator.planner.removal_units import is_busy, replicas_of
 from daybreak_server.ports.cluster import Pod, RayCluster, ServeView
 
 Preconditioned = (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from daybreak_server.operator.planner.actions import Action, ScaleDown, ScaleUp
 from daybreak_server.operator.planner.cluster_state import ClusterState
 from daybreak_server.operator.planner.eviction import Drains, choose, may_evict, overdue
-from daybreak_server.operator.planner.placement import GroupPlacement
+from daybreak_server.operator.planner.removal_units import RemovalUnit
 
 UNUSED_HOST_S = 300.0
 """Hosts on which Serve starts no group for this long, although it wants one, are replaced."""
@@ -33,11 +33,11 @@ class Scaled:
     """The decision for one RayCluster: the victims to drain, the patch, and the number of replicas after it."""
 
     replicas: int
-    victims: tuple[GroupPlacement, ...] = ()
+    victims: tuple[RemovalUnit, ...] = ()
     actions: tuple[Action, ...] = ()
     hurry: bool = False
     """Whether to plan again within a second or so."""
-    evicted: tuple[GroupPlacement, ...] = field(default=())
+    evicted: tuple[RemovalUnit, ...] = field(default=())
     """The victims that are deleted now."""
 
 
@@ -65,9 +65,9 @@ def _down(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
     ``replicas`` fell without a named pod just as KubeRay creates a replica, KubeRay would delete an arbitrary one."""
     current = state.cluster.replicas
     unmade = min(state.missing, current - wanted)
-    victims = choose(state.placements, excess=current - wanted - unmade, drains=context.drains)
+    victims = choose(state.units, excess=current - wanted - unmade, drains=context.drains)
     evictable = _evictable(victims, context)
-    fewer = sum(len(placement.replicas) for placement in evictable)
+    fewer = sum(len(unit.replicas) for unit in evictable)
     if unmade and state.cluster.problem:
         fewer += unmade  # KubeRay cannot create them, because of a quota for example
     if fewer:
@@ -81,10 +81,10 @@ def _repair(state: ClusterState, context: ScalingContext) -> Scaled:
     current = state.cluster.replicas
     if state.missing or state.leaving:
         return Scaled(replicas=current)
-    victims = tuple(placement for placement in state.placements if placement.mixed) if context.no_work else ()
+    victims = tuple(unit for unit in state.units if unit.mixed) if context.no_work else ()
     evictable = _evictable(victims, context)
     if evictable:
-        fewer = sum(len(placement.replicas) for placement in evictable)
+        fewer = sum(len(unit.replicas) for unit in evictable)
         return _scale_down(state, victims, evictable, replicas=current - fewer, context=context)
     unused = _unused(state, context)
     if unused and not victims:
@@ -92,45 +92,43 @@ def _repair(state: ClusterState, context: ScalingContext) -> Scaled:
     return Scaled(replicas=current, victims=victims, hurry=bool(victims))
 
 
-def _unused(state: ClusterState, context: ScalingContext) -> tuple[GroupPlacement, ...]:
+def _unused(state: ClusterState, context: ScalingContext) -> tuple[RemovalUnit, ...]:
     serve = state.serve
     if serve is None or serve.status not in {"DEPLOYING", "RUNNING", "UNHEALTHY"}:
         return ()
     if serve.running >= serve.target:
         return ()
-    for placement in state.placements:
-        since = placement.replicas[0].running_since
-        if not placement.groups and since is not None and context.now - since >= UNUSED_HOST_S:
-            return (placement,)  # at most one per plan
+    for unit in state.units:
+        since = unit.replicas[0].running_since
+        if not unit.groups and since is not None and context.now - since >= UNUSED_HOST_S:
+            return (unit,)  # at most one per plan
     return ()
 
 
-def _evictable(victims: tuple[GroupPlacement, ...], context: ScalingContext) -> tuple[GroupPlacement, ...]:
-    return tuple(
-        placement for placement in victims if may_evict(placement, now=context.now, drains=context.drains)
-    )
+def _evictable(victims: tuple[RemovalUnit, ...], context: ScalingContext) -> tuple[RemovalUnit, ...]:
+    return tuple(unit for unit in victims if may_evict(unit, now=context.now, drains=context.drains))
 
 
 def _scale_down(
     state: ClusterState,
-    victims: tuple[GroupPlacement, ...],
-    evictable: tuple[GroupPlacement, ...],
+    victims: tuple[RemovalUnit, ...],
+    evictable: tuple[RemovalUnit, ...],
     *,
     replicas: int,
     context: ScalingContext,
 ) -> Scaled:
-    named = tuple(pod for placement in evictable for pod in placement.named_pods)
+    named = tuple(pod for unit in evictable for pod in unit.named_pods)
     overdue_groups = tuple(
         group.id
-        for placement in evictable
-        for group in placement.groups
+        for unit in evictable
+        for group in unit.groups
         if overdue(group, now=context.now, drains=context.drains)
     )
     remove = ScaleDown(
         cluster=state.cluster,
         replicas=replicas,
         named_pods=named,
-        hosts=tuple(host for placement in evictable for host in placement.hosts),
+        hosts=tuple(host for unit in evictable for host in unit.hosts),
         max_remaining=replicas,
         workers_to_delete=(*state.still_named, *named),
         overdue=overdue_groups,

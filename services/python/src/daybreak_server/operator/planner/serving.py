@@ -39,9 +39,9 @@ def serve(
             return Served(application=application)
         put = PutApplication(cluster=state.cluster, config=render.applications(pool, application.attempt))
         return Served(application=application, actions=(put,), hurry=True)
-    return Served(
-        application=application, actions=_target(pool, state, replicas * state.cluster.ranks), hurry=False
-    )
+    if not state.serve.built:  # Ray answers 404 when such an application is scaled
+        return Served(application=application, hurry=state.serve.status == "DEPLOYING")
+    return Served(application=application, actions=_target(pool, state, replicas * state.cluster.ranks))
 
 
 def _next_attempt(state: ClusterState, application: Application, now: float) -> Application:

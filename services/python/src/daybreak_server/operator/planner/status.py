@@ -21,7 +21,7 @@ from daybreak_server.operator.planner.actions import EmitEvent
 from daybreak_server.operator.planner.cluster_state import ClusterState
 from daybreak_server.operator.planner.diagnosis import QUOTE_MARK
 from daybreak_server.operator.planner.observed import Observed
-from daybreak_server.operator.planner.placement import is_ready
+from daybreak_server.operator.planner.removal_units import is_ready
 
 _Truth = Literal["True", "False", "Unknown"]
 
@@ -174,12 +174,13 @@ def _ready(inputs: PlanInputs, after: PoolStatus) -> Condition:
     wanted, ready = inputs.wanted, after.ready
     if inputs.kept_for_work:
         note = (
-            "No group is wanted, but tasks or requests are live: the last group stays until they have ended."
+            "No group is wanted, but the pool has tasks, requests or sessions: the last group stays until they have "
+            "ended."
         )
         return _condition("Ready", "True" if ready else "False", "HeldByTasks", note)
     if not wanted:
         return _condition(
-            "Ready", "True", "AtZero", "No group is wanted; a task or a request wakes the pool."
+            "Ready", "True", "AtZero", "No group is wanted; a task, a request or a session wakes the pool."
         )
     if ready >= wanted:
         return _condition("Ready", "True", "GroupsReady", f"{_groups(wanted)} wanted and ready.")

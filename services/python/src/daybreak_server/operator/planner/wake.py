@@ -16,7 +16,7 @@ from daybreak_server.domain.pools import (
 from daybreak_server.operator.crd.resource import WakeStatus
 from daybreak_server.operator.planner.cluster_state import ClusterState
 from daybreak_server.operator.planner.observed import Observed
-from daybreak_server.operator.planner.placement import is_ready
+from daybreak_server.operator.planner.removal_units import is_ready
 
 
 def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -> WakeStatus:
@@ -50,7 +50,7 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
 
 
 def _waited_s(store: PoolView | None) -> float | None:
-    """For how long a task, or requests, have waited for a group."""
+    """How long a task, or requests, have waited for a group."""
     if store is None:
         return None
     waits = [wait for wait in (store.oldest_wait_s, store.wanted_for_s) if wait is not None]

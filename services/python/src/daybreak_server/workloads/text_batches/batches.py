@@ -2,8 +2,8 @@
 
 A request waits on its own thread for its results (:class:`~daybreak_server.batching.executor.BatchExecutor`). While it
 waits, it asks several times a second whether its client has gone. Each such question shows the group's leader that
-the request advances. So it is asked only if that is true: if no batch runs, or one has ended since the last question.
-A model that hangs then makes the request stall, and the group restarts.
+the request advances. So it asks only while the group really advances: if no batch runs, or a batch has ended since it
+last asked. A model that hangs then makes the request stall, and the group restarts.
 """
 
 from __future__ import annotations

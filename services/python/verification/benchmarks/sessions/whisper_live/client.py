@@ -11,7 +11,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from daybreak_server.local.evaluation.speeches import RATE, SAMPLE_BYTES, RecordedSpeech
+from daybreak_server.cli.sessions.evaluation.speeches import RATE, SAMPLE_BYTES, RecordedSpeech
 
 CHUNK_S = 0.1
 READY_S = 120.0

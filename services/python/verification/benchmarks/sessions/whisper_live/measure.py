@@ -11,8 +11,8 @@ from pathlib import Path
 
 from daybreak import AsyncClient
 from daybreak_server.batching.iterations.lag import percentile
-from daybreak_server.local.evaluation import speeches, user
-from daybreak_server.local.evaluation.speeches import RecordedSpeech
+from daybreak_server.cli.sessions.evaluation import speeches, user
+from daybreak_server.cli.sessions.evaluation.speeches import RecordedSpeech
 from verification.benchmarks.sessions.whisper_live import client, servers
 from verification.results import Report, Row
 

@@ -175,13 +175,13 @@ local function end_failed_attempt(r, e)
     .. ',"delay_s":' .. seconds(wait) .. ',"message":' .. cjson.encode(e.message) .. '}')
 end
 
--- Releases a task: it returns to its old place without a strike, unless it was released too often. With
--- `leader_may_write`, the group failed instead of releasing the task. Such failures have a lower limit, because each
--- costs the pool a restart.
-local function release(r, why, leader_may_write)
+-- Releases a task: it returns to its old place without a strike, unless it was released too often. `group_failed`: the
+-- group failed instead of releasing the task. Such failures have a lower limit, because each costs the pool a restart.
+local function release(r, why, group_failed)
+  local leader_may_write = group_failed  -- A leader that releases its task writes nothing more.
   if r.cancel_at or overdue(r) then return end_failed_attempt(r, { leader_may_write = leader_may_write }) end
   local failures = tonumber(r.group_failures or '0')
-  if leader_may_write and failures >= GROUP_FAILURES_MAX then
+  if group_failed and failures >= GROUP_FAILURES_MAX then
     return end_failed_attempt(r, { reason = 'error', code = 'group_failed', leader_may_write = leader_may_write,
       message = 'The groups that ran this task failed more than ' .. GROUP_FAILURES_MAX
       .. ' times. Look for the cause in their logs. Last failure: ' .. why })
@@ -194,7 +194,7 @@ local function release(r, why, leader_may_write)
   detach(r, false, leader_may_write)
   add_total('releases:' .. one_of(TOTALS.RELEASE_REASONS, why, TOTALS.OTHER), 1)
   set(r, 'releases', int(releases))
-  if leader_may_write then set(r, 'group_failures', int(failures + 1)) end
+  if group_failed then set(r, 'group_failures', int(failures + 1)) end
   emit_change(r, 'retrying', '{"reason":"released","strikes":' .. (r.strikes or '0')
     .. ',"delay_s":0,"message":' .. cjson.encode(why) .. '}')
   enqueue(r)

@@ -11,7 +11,7 @@ do
 -- What the keys of a session hold.
 local kinds = { session = 'hash', session_audio = 'stream', session_turns = 'list', session_text = 'string',
   session_history = 'stream' }
--- For metrics: how long sessions waited for their first group, and those that lost theirs for the next one.
+-- How long sessions waited: `new` for their first group, `moved` for another one after they lost theirs.
 S.waits = {
   new = histogram('session_wait:new', TOTALS.WAIT_BUCKETS_MS),
   moved = histogram('session_wait:moved', TOTALS.WAIT_BUCKETS_MS),

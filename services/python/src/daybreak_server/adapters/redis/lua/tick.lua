@@ -80,7 +80,7 @@ local function run(ARGV)
   for _, id in ipairs(leases_expire and due(K_leases, lease_clock) or {}) do
     local r = load_task(id)
     end_failed_attempt(r, { reason = 'lease_lost', code = 'lease_lost', leader_may_write = true,
-      message = 'group ' .. r.group .. ' went silent' })
+      message = 'Group ' .. r.group .. ' stopped renewing the lease of the task. The log of the group may say why.' })
     reaped = reaped + 1
   end
   add_total('leases_lost', reaped)

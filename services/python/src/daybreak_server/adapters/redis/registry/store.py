@@ -51,7 +51,7 @@ class RedisRegistry:
             await self._waiting.aclose()
 
     async def view(self) -> RegistryView:
-        """Everything, without a change."""
+        """Everything in the registry. Changes nothing."""
         return codec.view_of(await self._call("view"))
 
     async def tick(self) -> RegistryView:
@@ -108,7 +108,8 @@ class RedisRegistry:
     ) -> tuple[Replica, ...]:
         """Record a heartbeat. Returns the replicas that the worker should run.
 
-        :raises UnknownWorkerError: WorkerTakenError:
+        :raises UnknownWorkerError: if the registry does not have this incarnation, so it must register again
+        :raises WorkerTakenError: if another worker with this id is alive
         """
         outcome, found = await self._call(
             "renew_worker",

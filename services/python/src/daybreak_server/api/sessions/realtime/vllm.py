@@ -67,5 +67,5 @@ class VllmDialect:
         """See the protocol."""
         await self._send(error.detail, error.code.value, **wait_fields(error, self._connection.uid))
 
-    async def _send(self, message: str, code: str, **more: Any) -> None:
-        await self._connection.send("error", error=message, code=code, **more)
+    async def _send(self, error: str, code: str, **more: Any) -> None:
+        await self._connection.send("error", error=error, code=code, **more)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 
 from daybreak import AsyncClient
-from daybreak_server.local.evaluation import figures
+from daybreak_server.cli.sessions.evaluation import figures
 
 _BATCH_FIELDS = ("strategy", "max_batch_size", "batch_timeout_ms")
 

@@ -12,11 +12,11 @@ import httpx2
 
 from daybreak import AsyncClient
 from daybreak.errors import DaybreakError
-from daybreak_server.local.evaluation import speeches
-from daybreak_server.local.evaluation.figures import difference, summarize
-from daybreak_server.local.evaluation.server import EvaluationError, PoolUnderTest
-from daybreak_server.local.evaluation.speeches import RecordedSpeech
-from daybreak_server.local.evaluation.user import Talk, talk, undisturbed
+from daybreak_server.cli.sessions.evaluation import speeches
+from daybreak_server.cli.sessions.evaluation.figures import difference, summarize
+from daybreak_server.cli.sessions.evaluation.server import EvaluationError, PoolUnderTest
+from daybreak_server.cli.sessions.evaluation.speeches import RecordedSpeech
+from daybreak_server.cli.sessions.evaluation.user import Talk, talk, undisturbed
 
 BATCH_SIZES = (1, 8, 32)
 BATCH_TIMEOUTS_MS = (10.0, 100.0, 300.0)

@@ -1,4 +1,4 @@
-"""``python -m verification.benchmarks.shards [--quick] [--seed N]``: simulates 100 k tasks/s on 10 k groups.
+"""``python -m verification.benchmarks.shard_simulation [--quick] [--seed N]``: simulates 100 k tasks/s on 10 k groups.
 
 The number of shards varies, and one million clients follow the tasks. The service times come from
 `verification.benchmarks.queue` (docs/figures/queue.json). The program prints the table, and writes `shards.json` and
@@ -12,11 +12,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from verification.benchmarks.shards import table
-from verification.benchmarks.shards.assumptions import Assumptions, event_out
-from verification.benchmarks.shards.costs import Costs, NotMeasuredError, measured
-from verification.benchmarks.shards.picture import Line, draw
-from verification.benchmarks.shards.shard import Shard, ShardLoad, ShardResult
+from verification.benchmarks.shard_simulation import table
+from verification.benchmarks.shard_simulation.assumptions import Assumptions, event_out
+from verification.benchmarks.shard_simulation.costs import Costs, NotMeasuredError, measured
+from verification.benchmarks.shard_simulation.picture import Line, draw
+from verification.benchmarks.shard_simulation.shard import Shard, ShardLoad, ShardResult
 from verification.results import FOLDER
 
 SHARDS = (8, 12, 16, 20, 24, 32, 48, 64, 128)
@@ -27,7 +27,9 @@ PROMISE_S = 0.010
 
 def main(arguments: list[str] | None = None) -> int:
     """Simulate. :returns: 2 if the costs have not been measured."""
-    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.shards", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m verification.benchmarks.shard_simulation", description=__doc__
+    )
     parser.add_argument("--quick", action="store_true", help="shorter and fewer runs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--costs", type=Path, default=FOLDER, help="folder of queue.json")

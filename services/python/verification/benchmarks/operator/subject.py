@@ -28,7 +28,7 @@ class Operator:
         self._out: IO[bytes] = log.open("ab")
         arguments = [namespace, redis, heads, str(port)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "verification.benchmarks.scale.subject", *arguments],
+            [sys.executable, "-m", "verification.benchmarks.operator.subject", *arguments],
             stdout=self._out,
             stderr=self._out,
         )

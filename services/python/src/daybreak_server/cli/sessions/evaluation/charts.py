@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 
 from daybreak_server.batching.iterations.lag import percentile
-from daybreak_server.local.evaluation.run import Evaluation
+from daybreak_server.cli.sessions.evaluation.run import Evaluation
 
 matplotlib.use("Agg")
 

@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from daybreak_server.batching.iterations.lag import percentile
-from daybreak_server.local.evaluation.latency import stream_laal
-from daybreak_server.local.evaluation.text_quality import accuracy, bleu
-from daybreak_server.local.evaluation.user import Talk
+from daybreak_server.cli.sessions.evaluation.latency import stream_laal
+from daybreak_server.cli.sessions.evaluation.text_quality import accuracy, bleu
+from daybreak_server.cli.sessions.evaluation.user import Talk
 
 LAG_LIMIT_S = 2.0
 Batches = Mapping[str, Mapping[int, int]]

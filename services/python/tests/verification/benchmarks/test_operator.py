@@ -1,4 +1,4 @@
-"""The simulated heads of the scale benchmark, on a real server; ``make bench-k8s`` runs the part on a cluster."""
+"""The simulated heads of the operator's benchmark, on a real server; ``make bench-k8s`` runs the part on a cluster."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from daybreak_server.adapters.ray.serve_rest import ServeRest
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.ports.cluster import ClusterError, RayCluster
 from testkit.valkey import Server
-from verification.benchmarks.scale import rows
-from verification.benchmarks.scale.heads import Heads
-from verification.benchmarks.scale.rows import Change, Idle, Size
-from verification.benchmarks.scale.watching import Observed
+from verification.benchmarks.operator import rows
+from verification.benchmarks.operator.heads import Heads
+from verification.benchmarks.operator.rows import Change, Idle, Size
+from verification.benchmarks.operator.watching import Observed
 
 CLUSTER = RayCluster(
     name="echo-12345678",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daybreak_server.local.evaluation.text_quality import resegment, words
+from daybreak_server.cli.sessions.evaluation.text_quality import resegment, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

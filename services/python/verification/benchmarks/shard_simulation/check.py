@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Callable
 
 from verification.benchmarks.queue.rate import BATCH, LEADERS, WIDTH
-from verification.benchmarks.shards.costs import Costs
+from verification.benchmarks.shard_simulation.costs import Costs
 
 TASKS = 6_000
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from daybreak_server.local.evaluation import speeches
-from daybreak_server.local.evaluation.figures import difference, mean_size, summarize, total
-from daybreak_server.local.evaluation.latency import SpokenSegment, TimedWord, laal, stream_laal
-from daybreak_server.local.evaluation.text_quality import accuracy, bleu, resegment, tokens, words
-from daybreak_server.local.evaluation.user import Talk
+from daybreak_server.cli.sessions.evaluation import speeches
+from daybreak_server.cli.sessions.evaluation.figures import difference, mean_size, summarize, total
+from daybreak_server.cli.sessions.evaluation.latency import SpokenSegment, TimedWord, laal, stream_laal
+from daybreak_server.cli.sessions.evaluation.text_quality import accuracy, bleu, resegment, tokens, words
+from daybreak_server.cli.sessions.evaluation.user import Talk
 
 GERMAN = (
     [

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from verification.benchmarks.shards.costs import Costs
+from verification.benchmarks.shard_simulation.costs import Costs
 
 SLOTS = 16384
 DAY_S = 86400.0

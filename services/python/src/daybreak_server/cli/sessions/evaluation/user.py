@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from daybreak import AsyncClient
 from daybreak.async_live_session import AsyncLiveSession
 from daybreak.errors import DaybreakError
-from daybreak_server.local.evaluation.latency import TimedWord
-from daybreak_server.local.evaluation.speeches import RATE, SAMPLE_BYTES, RecordedSpeech
-from daybreak_server.local.evaluation.text_quality import words
+from daybreak_server.cli.sessions.evaluation.latency import TimedWord
+from daybreak_server.cli.sessions.evaluation.speeches import RATE, SAMPLE_BYTES, RecordedSpeech
+from daybreak_server.cli.sessions.evaluation.text_quality import words
 
 _CHUNK_S = 0.1
 _PATIENCE_S = 120.0

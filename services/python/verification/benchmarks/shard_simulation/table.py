@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from verification.benchmarks.shards.assumptions import (
+from verification.benchmarks.shard_simulation.assumptions import (
     DAY_S,
     Assumptions,
     fan_out_bytes_s,
@@ -14,9 +14,9 @@ from verification.benchmarks.shards.assumptions import (
     memory_bytes,
     pools_by_node,
 )
-from verification.benchmarks.shards.check import predicted_handoff_s, predicted_tasks_s
-from verification.benchmarks.shards.costs import Costs, shares
-from verification.benchmarks.shards.shard import ShardResult
+from verification.benchmarks.shard_simulation.check import predicted_handoff_s, predicted_tasks_s
+from verification.benchmarks.shard_simulation.costs import Costs, shares
+from verification.benchmarks.shard_simulation.shard import ShardResult
 from verification.results import Report, Row
 
 ABOUT = (

@@ -25,16 +25,16 @@ class WrongKindError(UnknownWorkloadError):
 
 _ONLINE_ONLY = (PoolKind.ONLINE,)
 _KINDS_OF = {"target_load": (PoolKind.ONLINE, PoolKind.SESSIONS), "sessions": (PoolKind.SESSIONS,)}
-"""Setting → the kinds of pools that may have it. The other settings in ``online_only`` need ``_ONLINE_ONLY``."""
+"""Setting → the kinds of pools that may have it. The other settings in ``not_for_jobs`` need ``_ONLINE_ONLY``."""
 
 
 def spec(
-    name: str, *, kind: str | None = None, online_only: Collection[str] = (), ranks: int = 1
+    name: str, *, kind: str | None = None, not_for_jobs: Collection[str] = (), ranks: int = 1
 ) -> WorkloadSpec[Any]:
     """The workload with the name ``name`` (``video``), or at ``package.module:ATTRIBUTE``.
 
     :param kind: The kind of its pool, if the pool states one.
-    :param online_only: The settings of its pool that only a pool of kind ``online`` or ``sessions`` may have.
+    :param not_for_jobs: The settings of its pool that only a pool of kind ``online`` or ``sessions`` may have.
     :param ranks: The ranks of a group of its pool.
     :raises UnknownWorkloadError: when there is no such workload, or it cannot be used in this pool.
     """
@@ -60,7 +60,7 @@ def spec(
             f"workload {name!r} has the kind {loaded.kind!r}, but its pool has {kind!r}; correct the pool's kind, or "
             "leave it out"
         )
-    refused = [setting for setting in online_only if loaded.kind not in _KINDS_OF.get(setting, _ONLINE_ONLY)]
+    refused = [setting for setting in not_for_jobs if loaded.kind not in _KINDS_OF.get(setting, _ONLINE_ONLY)]
     if refused:
         raise WrongKindError(
             f"workload {name!r} has the kind {loaded.kind!r}, so its pool cannot have {', '.join(refused)}; leave "

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from daybreak_server.local.evaluation.run import Evaluation
+from daybreak_server.cli.sessions.evaluation.run import Evaluation
 
 _ROWS = {
     "users": "users",
@@ -32,7 +32,7 @@ def write(evaluation: Evaluation, folder: Path, *, charts: bool) -> list[Path]:
     paths = [folder / "summary.json", folder / "README.md"]
     paths[0].write_text(json.dumps(evaluation.summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if charts:
-        from daybreak_server.local.evaluation import charts as drawing
+        from daybreak_server.cli.sessions.evaluation import charts as drawing
 
         paths += drawing.draw(evaluation, folder)
     paths[1].write_text(readme(evaluation.summary, [path.name for path in paths[2:]]), encoding="utf-8")

@@ -9,10 +9,10 @@ import pytest
 from verification.benchmarks.queue import table
 from verification.benchmarks.queue.handoff import HandOff
 from verification.benchmarks.queue.rate import Rate
-from verification.benchmarks.shards import __main__ as program
-from verification.benchmarks.shards.assumptions import Assumptions, load, slot
-from verification.benchmarks.shards.check import closed
-from verification.benchmarks.shards.costs import Costs, measured
+from verification.benchmarks.shard_simulation import __main__ as program
+from verification.benchmarks.shard_simulation.assumptions import Assumptions, load, slot
+from verification.benchmarks.shard_simulation.check import closed
+from verification.benchmarks.shard_simulation.costs import Costs, measured
 from verification.results import load as load_report
 
 

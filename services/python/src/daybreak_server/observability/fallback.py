@@ -14,7 +14,7 @@ _R = TypeVar("_R")
 _warned = threading.Event()
 
 
-def harmless(default: Callable[..., Any]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def fall_back_to(default: Callable[..., Any]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """If the method raises, call ``default`` with the same arguments instead. The process logs only its first error."""
 
     def decorate(method: Callable[_P, _R]) -> Callable[_P, _R]:

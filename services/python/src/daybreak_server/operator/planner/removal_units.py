@@ -2,7 +2,7 @@
 
 KubeRay creates and deletes replicas (``hosts`` pods each). Serve starts gangs of ranks wherever there is room and does
 not know about replicas. A group usually sits on one replica. After a failure it may span two: then neither can go
-alone, so both replicas and all groups on them form one placement. The operator always removes whole placements.
+alone, so both replicas and all groups on them form one removal unit. The operator always removes whole units.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ReplicaPods:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupPlacement:
+class RemovalUnit:
     """Replicas and groups that can only be removed together: usually one of each, or a replica without a group yet."""
 
     replicas: tuple[ReplicaPods, ...]
@@ -98,10 +98,10 @@ def replicas_of(cluster: RayCluster, pods: Iterable[Pod]) -> tuple[ReplicaPods, 
     )
 
 
-def placements_of(
+def removal_units_of(
     replicas: Sequence[ReplicaPods], groups: Iterable[GroupRecord]
-) -> tuple[GroupPlacement, ...]:
-    """Join replicas that share a group into placements."""
+) -> tuple[RemovalUnit, ...]:
+    """Join replicas that share a group into removal units."""
     replica_of_host = {host: replica.name for replica in replicas for host in replica.hosts}
     parent = {replica.name: replica.name for replica in replicas}
 
@@ -126,6 +126,6 @@ def placements_of(
     for name, group in placed:
         inside[root(name)].append(group)
     return tuple(
-        GroupPlacement(tuple(found), tuple(sorted(inside[name], key=lambda group: group.id)))
+        RemovalUnit(tuple(found), tuple(sorted(inside[name], key=lambda group: group.id)))
         for name, found in sorted(members.items())
     )

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from daybreak_server.local.evaluation.server import EvaluationError, PoolUnderTest
+from daybreak_server.cli.sessions.evaluation.server import EvaluationError, PoolUnderTest
 
 
 class _Client:

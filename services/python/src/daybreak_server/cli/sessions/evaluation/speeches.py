@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daybreak_server.local.evaluation.latency import SpokenSegment
+from daybreak_server.cli.sessions.evaluation.latency import SpokenSegment
 from daybreak_server.workloads.speech.clips import Clip, clips
 
 RATE = 16_000

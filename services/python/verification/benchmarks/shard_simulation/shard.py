@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from verification.benchmarks.shards.costs import Costs
+from verification.benchmarks.shard_simulation.costs import Costs
 
 WAKEUP_MAX = 64
 

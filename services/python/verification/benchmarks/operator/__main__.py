@@ -1,4 +1,4 @@
-"""``python -m verification.benchmarks.scale [--quick] [--pools N] [--groups N]``: ``docs/figures/k8s-scale.json``.
+"""``python -m verification.benchmarks.operator [--quick] [--pools N] [--groups N]``: ``docs/figures/k8s-scale.json``.
 
 Needs a Kubernetes cluster with KubeRay that KUBECONFIG names and that may be loaded to its limits, and `kwok` on PATH.
 The operator is the real one, as a local process; nodes, kubelets and Ray are simulated. At the end everything is
@@ -27,13 +27,13 @@ from daybreak_server.operator.crd.definition import definition
 from daybreak_server.operator.crd.resource import GROUP, PLURAL, VERSION
 from testkit.kubernetes.waiting import wait_until
 from testkit.log import log
+from verification.benchmarks.operator import rows
+from verification.benchmarks.operator.heads import Heads
+from verification.benchmarks.operator.nodes import PLACE, KwokMissingError, nodes
+from verification.benchmarks.operator.rows import Change, Idle, Size
+from verification.benchmarks.operator.subject import ACTIONS, RECONCILED, Operator
+from verification.benchmarks.operator.watching import Observed, Watching
 from verification.benchmarks.queue.server import BenchServer
-from verification.benchmarks.scale import rows
-from verification.benchmarks.scale.heads import Heads
-from verification.benchmarks.scale.nodes import PLACE, KwokMissingError, nodes
-from verification.benchmarks.scale.rows import Change, Idle, Size
-from verification.benchmarks.scale.subject import ACTIONS, RECONCILED, Operator
-from verification.benchmarks.scale.watching import Observed, Watching
 from verification.results import FOLDER, Report, Row
 
 ABOUT = (
@@ -113,7 +113,7 @@ class Testbed:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.scale", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.operator", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10 pools, not saved")
     parser.add_argument("--pools", type=int, default=200)
     parser.add_argument("--groups", type=int, default=12, help="groups of each pool, each of two pods")
