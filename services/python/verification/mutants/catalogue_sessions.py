@@ -7,6 +7,7 @@ from verification.mutants.mutant import LUA, SERVER, TESTS, Mutant, mutant
 _STORE = f"{TESTS}/store/sessions/test_sessions.py"
 _TABLE = f"{TESTS}/engines/sessions/test_session_table.py"
 _WAKEUPS = f"{TESTS}/store/sessions/test_session_wakeups.py"
+_WATCHES = f"{TESTS}/store/sessions/test_session_watches.py"
 _INTAKE = f"{TESTS}/store/sessions/test_session_intake.py"
 _ENGINE = f"{SERVER}/engines/sessions"
 _METRICS = f"{TESTS}/engines/sessions/test_session_metrics.py"
@@ -51,6 +52,22 @@ SESSIONS: tuple[Mutant, ...] = (
         "audio leaves the journal as soon as one turn has heard it",
         (f"{_ENGINE}/session.py", "keep_from=self._starts[0]", "keep_from=turn.end"),
         tests=f"{_TABLE}::test_the_window_is_two_turns",
+    ),
+    mutant(
+        "session-progress-unannounced",
+        "a gateway that waits for the model of a session is not woken by its turns",
+        (
+            f"{LUA}/session_commit.lua",
+            "call('HDEL', key, 'watched') == 0",
+            "call('HDEL', key, 'watched') == 1",
+        ),
+        tests=f"{_WATCHES}::test_a_turn_without_text_wakes_the_gateway",
+    ),
+    mutant(
+        "session-progress-announced-for-nobody",
+        "each turn of each session costs an entry of the stream, although no gateway waits for it",
+        (f"{LUA}/session_commit.lua", " or call('HDEL', key, 'watched') == 0", ""),
+        tests=f"{_WATCHES}::test_turns_cost_no_entry_unless_a_gateway_waits",
     ),
     mutant(
         "session-never-idle",

@@ -126,8 +126,8 @@ SINGLE = {
     ),
     "session_events": Key(
         "stream",
-        "the newest events of all sessions, for the gateways that follow some of them; at most about "
-        f"{SESSION_EVENTS_MAX:,}",
+        "the newest events of all sessions, for the gateways that follow some of them, and which "
+        f"watched session's audio was processed; at most about {SESSION_EVENTS_MAX:,}",
     ),
     "dead": Key("zset", "failed tasks (dead letters), by the time of their failure"),
     "expiring": Key("zset", "ended tasks by the end of their retention"),
