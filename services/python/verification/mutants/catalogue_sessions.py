@@ -56,12 +56,9 @@ SESSIONS: tuple[Mutant, ...] = (
     mutant(
         "session-progress-unannounced",
         "a gateway that waits for the model of a session is not woken by its turns",
-        (
-            f"{LUA}/session_commit.lua",
-            "call('HDEL', key, 'watched') == 0",
-            "call('HDEL', key, 'watched') == 1",
-        ),
+        (f"{LUA}/session_commit.lua", "  announce_progress(c)\n", ""),
         tests=f"{_WATCHES}::test_a_turn_without_text_wakes_the_gateway",
+        waits=True,
     ),
     mutant(
         "session-progress-announced-for-nobody",

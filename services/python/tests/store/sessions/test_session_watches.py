@@ -40,6 +40,12 @@ def announced(sessions: Sessions) -> int:
     return sum(b"consumed" in fields or "consumed" in fields for _, fields in entries)
 
 
+async def until_watched(sessions: Sessions, session: SessionId) -> None:
+    """Wait until a gateway has read the session and waits for its progress."""
+    key = Keys(prefix="daybreak", pool=POOL).of("session", session)
+    await until_true(lambda: sessions.driver.client.hexists(key, "watched") == 1)
+
+
 async def claimed(sessions: Sessions) -> tuple[SessionId, SessionClaim]:
     session = await sessions.open()
     await sessions.store.append_audio(session, pcm(*range(9)), at=0)
@@ -50,7 +56,7 @@ async def claimed(sessions: Sessions) -> tuple[SessionId, SessionClaim]:
 async def test_a_turn_without_text_wakes_the_gateway(sessions: Sessions) -> None:
     session, claim = await claimed(sessions)
     waiting = asyncio.create_task(until_consumed(sessions, session, 2))
-    await until_true(lambda: blocked(sessions.driver, "xread") == 1)
+    await until_watched(sessions, session)
     for number in (1, 2):
         sessions.groups[0].commit([completes(claim, number)])
     assert (await waiting).consumed == 2
@@ -60,7 +66,7 @@ async def test_a_turn_without_text_wakes_the_gateway(sessions: Sessions) -> None
 async def test_the_end_wakes_the_gateway(sessions: Sessions) -> None:
     session, _ = await claimed(sessions)
     waiting = asyncio.create_task(until_consumed(sessions, session, 9))
-    await until_true(lambda: blocked(sessions.driver, "xread") == 1)
+    await until_watched(sessions, session)
     await sessions.store.close_session(session)
     assert (await waiting).end == "closed"
 
@@ -68,7 +74,7 @@ async def test_the_end_wakes_the_gateway(sessions: Sessions) -> None:
 async def test_an_outage_loses_no_progress(sessions: Sessions) -> None:
     session, claim = await claimed(sessions)
     waiting = asyncio.create_task(until_consumed(sessions, session, 1))
-    await until_true(lambda: blocked(sessions.driver, "xread") == 1)
+    await until_watched(sessions, session)
     sessions.driver.client.client_kill_filter(_type="normal", skipme=True)
     sessions.groups[0].commit([completes(claim, 1)])
     assert (await waiting).consumed == 1
