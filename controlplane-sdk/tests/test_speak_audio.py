@@ -91,5 +91,5 @@ def test_what_cannot_be_read_is_a_usage_error(tmp_path: Path, name: str, data: b
 def test_options_of_samples_are_checked_before_anything_is_read() -> None:
     with pytest.raises(ArgumentError, match="mp3"):
         opened("-", encoding="mp3")
-    with pytest.raises(ArgumentError, match="no sample rate"):
+    with pytest.raises(ArgumentError, match="is not a sample rate"):
         opened("-", rate=0)

@@ -264,7 +264,7 @@ class AttemptSpans:
     def _record_wake(self, parent: Context, ready_ns: int, wake: Mapping[str, float]) -> None:
         end = ready_ns
         for phase in reversed(WAKE_PHASES):
-            if seconds := wake.get(phase):
+            if (seconds := wake.get(phase)) is not None:  # 0.0 if it took less than half a millisecond
                 begin = end - round(seconds * 1e9)
                 self._tracer.start_span(f"wake {phase}", parent, SpanKind.INTERNAL, start_time=begin).end(end)
                 end = begin
