@@ -41,13 +41,13 @@ class Loudness:
     shape = Shape(
         pairs=(PAIR,),
         block_samples=BLOCK,
-        window_turns=1,  # another group needs only the turn that is in progress
+        window_turns=1,  # if a session moves, its new group needs only the turn in progress
         max_sessions=64,
         max_turn_tokens=1,
     )
 
     def load(self, group: Group) -> None:
-        """Load the model, and reserve the memory of all sessions. This model only has the words of each turn."""
+        """Load the model, and reserve the memory of all sessions. This model keeps nothing but the words still to be written."""
         self.step_s = group.options.get("step_ms", 0) / 1000
         self.words: dict[str, list[int]] = {}
 

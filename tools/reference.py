@@ -61,8 +61,8 @@ def errors() -> str:
         "- [Requests to groups](wire.md#requests-to-groups-v1poolsnameservepath) can also get errors from the group",
         "  itself, for example 500 after an error of its workload. These have only `status`, `code` and `detail`, or",
         "  what the workload returns. Their codes are not in the table.",
-        "- The server does not check API keys or quotas yet. Until it does, it does not send `no_key`, `bad_key`,",
-        "  `forbidden` or `quota_exceeded`.",
+        "- The server has no API keys and no quotas yet. It sends `no_key` and `forbidden` only for routes that need",
+        "  `workers.token` or `admin.token`, and never `bad_key` or `quota_exceeded`.",
     ]
     return "\n".join(lines) + "\n"
 

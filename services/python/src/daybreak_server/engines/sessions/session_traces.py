@@ -13,11 +13,11 @@ from daybreak_server.ports.session_tracing import (
 
 _NO_GROUP = GroupId("")
 LOST = "lost"
-"""Why a group has a session no more, if it learned only that its lease is gone."""
+"""The reason if the group learns only that its lease is gone, not why."""
 
 
 class SessionTraces:
-    """The traces of one group, from each claim until the group has the session no more."""
+    """The traces of one group, from each claim until the group no longer has the session."""
 
     def __init__(self, tracing: SessionTracing | None = None, *, group: GroupId = _NO_GROUP) -> None:
         self._tracing = tracing or NoSessionTracing()
@@ -50,13 +50,13 @@ class SessionTraces:
             trace.degraded(commit.latency_multiplier)
 
     def ended(self, session: SessionId, reason: str, *, error: str = "") -> None:
-        """The group has the session no more."""
+        """The group no longer has the session."""
         self._textless.discard(session)
         trace = self._traces.pop(session, None)
         if trace is not None:
             trace.ended(reason, error=error)
 
     def end_all(self, reason: str, *, error: str) -> None:
-        """The group is broken, so it has no session any more."""
+        """The group is broken, so it no longer has any session."""
         for session in list(self._traces):
             self.ended(session, reason, error=error)

@@ -2,7 +2,7 @@
 
 ``from_pretrained`` requires accelerate for models that keep some modules in float32, as Wan's transformer does
 (diffusers 0.42.1), and it goes through host memory. Here the model is created without storage, and the tensors of the
-safetensors files become its parameters. So an expert of 28 GB is in memory only once.
+safetensors files become its parameters. So each of Wan's two transformers, of 28 GB, is in memory only once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def fill(model: Any, tensors: Iterator[tuple[str, Tensor]], *, dtype: torch.dtyp
     for name, tensor in tensors:
         stored_as = torch.float32 if keep.intersection(name.split(".")) else dtype
         state[name] = tensor.to(device=device, dtype=stored_as) if tensor.is_floating_point() else tensor
-    # Some published Wan files have a norm that no pipeline uses. The class lists it here.
+    # Some published Wan files have a norm layer that no pipeline uses; the class names it in this attribute.
     ignored = tuple(type(model)._keys_to_ignore_on_load_unexpected or ())
     state = {name: tensor for name, tensor in state.items() if not any(part in name for part in ignored)}
     try:
