@@ -110,7 +110,9 @@ def test_sessions_that_open_at_zero_are_served_after_the_wake(stage: Stage) -> N
     assert {speaker.opened_as for speaker in audience.all} == {"waiting"}
     assert stage.sessions().open == TARGET_LOAD
     # A gateway computes the demand once a second.
-    wait_until(lambda: deployment.client.pool(TALKS).groups_needed == 1, timeout_s=60, what="one group needed")
+    wait_until(
+        lambda: deployment.client.pool(TALKS).groups_needed == 1, timeout_s=60, what="one group needed"
+    )
     audience.wait_for_texts(audience.all, 1, timeout_s=WAKE_S, what="text of every session")
     assert deployment.replicas_wanted(TALKS) == 1
     assert len(deployment.groups(TALKS)) == 1
