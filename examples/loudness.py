@@ -47,7 +47,7 @@ class Loudness:
     )
 
     def load(self, group: Group) -> None:
-        """Load the model, and reserve the memory of all sessions. This model keeps nothing but the words still to be written."""
+        """Load the model, and reserve the memory of all sessions. This model keeps only unwritten words."""
         self.step_s = group.options.get("step_ms", 0) / 1000
         self.words: dict[str, list[int]] = {}
 
