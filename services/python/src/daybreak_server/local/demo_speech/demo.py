@@ -124,6 +124,10 @@ def _show_users(client: Client, up: Up) -> None:
             mean = sum(size * count for size, count in new.items()) / new.total()
             say(f"  {phase} batches: {new.total()}, {mean:.1f} sessions on average")
             _print_sizes(new)
+    say(
+        f"  A step takes milliseconds, so {USERS} users rarely need one together: most batches have one session."
+    )
+    say("  docs/11-sessions.md has the figures of hundreds of users.")
 
 
 def _speak(
