@@ -18,7 +18,7 @@ import httpx2
 
 from daybreak_server.local.child_up import DemoError
 from daybreak_server.local.console import say
-from daybreak_server.local.demo_serve.chat import WAIT_S, Chat, ChatAnswer
+from daybreak_server.local.demo_serve.chat import WAIT_S, Chat, ChatAnswer, Stream
 from daybreak_server.local.demo_serve.fleet import Workers, fleet
 from daybreak_server.local.instance import free_port
 from daybreak_server.local.llama_cpp.install import InstallError, LlamaCpp, install
@@ -143,9 +143,9 @@ def _show_death(chat: Chat, workers: Workers, clock: Clock) -> None:
     victim, survivor = WORKERS
     say(f"\n3 · {victim} is killed in the middle of eight requests (SIGKILL)")
     with ThreadPoolExecutor(len(QUESTIONS)) as pool:
-        streams = [chat.stream(MODEL, question, tokens=80, ignore_eos=True) for question in QUESTIONS[:2]]
+        streams = _streams_of_both(chat)
         streamed = [pool.submit(stream.rest) for stream in streams]
-        _wait(lambda: all(stream.tokens > 2 for stream in streams), "the first words of two answers", workers)
+        _wait(lambda: all(stream.tokens > 2 for stream in streams), "the first words of each answer", workers)
         whole = [pool.submit(chat.ask, MODEL, question, tokens=20) for question in QUESTIONS[2:]]
         _wait(lambda: chat.requests_at(victim) >= 2, f"{victim} to have requests", workers)
         moved = chat.requests_at(victim) - sum(stream.worker == victim for stream in streams)
@@ -164,6 +164,17 @@ def _show_death(chat: Chat, workers: Workers, clock: Clock) -> None:
         )
         say(f"  1 answer that had begun on {answer.worker}: {how} ({answer.tokens} tokens)")
     clock.lap("death of a worker")
+
+
+def _streams_of_both(chat: Chat) -> list[Stream]:
+    """Begin answers until each worker has begun one. Two are enough unless a worker is still busy with earlier ones."""
+    streams: list[Stream] = []
+    while {stream.worker for stream in streams} != set(WORKERS):
+        if len(streams) == len(QUESTIONS):
+            began = f"{len(streams)} answers began on {streams[0].worker}, and none on the other worker"
+            raise DemoError(f"{began}; see the logs in demo-serve/logs of the data folder")
+        streams.append(chat.stream(MODEL, QUESTIONS[len(streams)], tokens=80, ignore_eos=True))
+    return streams
 
 
 def _show_fallback(chat: Chat, server: LlamaCpp, workers: Workers, clock: Clock) -> None:
