@@ -238,7 +238,7 @@ def test_a_wrong_use_is_refused() -> None:
     with pytest.raises(ValueError, match="waits already"):
         scheduler.decode_ready("a", 0.0)
     batch = started(scheduler, 0.0)
-    with pytest.raises(RuntimeError, match="runs still"):
+    with pytest.raises(RuntimeError, match="is still running"):
         scheduler.next(0.0)
     scheduler.decode_ready("a", 1.0)
     with pytest.raises(ValueError, match="waits already"):
