@@ -119,12 +119,12 @@ class OpenTelemetryTracing:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("daybreak", version, schema_url=SCHEMA)
         self._sink = SpanSink(processor, resource, InstrumentationScope("daybreak", version, SCHEMA))
-        self._sampler = sampler
+        self._draw = sampler.draw
 
     def submit(self, caller: TraceContext | None) -> SubmitTrace:
         """Begin the trace of a submit, and decide whether it is sampled."""
         if caller is None:
-            return self._begin(None) if self._sampler.draw() else UNRECORDED_SUBMIT
+            return self._begin(None) if self._draw() else UNRECORDED_SUBMIT
         return self._begin(caller) if caller.sampled else UnrecordedSubmit(caller)
 
     @fall_back_to(lambda _self, caller: UnrecordedSubmit(caller))
@@ -144,7 +144,7 @@ class OpenTelemetryTracing:
         tenant: str,
     ) -> RequestTrace:
         """Begin the trace of a request to a serving pool, and decide whether it is sampled."""
-        if not (caller.sampled if caller is not None else self._sampler.draw()):
+        if not (caller.sampled if caller is not None else self._draw()):
             return UnrecordedRequest(caller)
         return RequestSpans(
             self._tracer,
@@ -174,7 +174,7 @@ class OpenTelemetryTracing:
         self, caller: TraceContext | None, *, method: str, route: str, scheme: str, path: str
     ) -> OpeningTrace:
         """Begin the trace of a request that may open sessions, and decide whether it is sampled."""
-        if not (caller.sampled if caller is not None else self._sampler.draw()):
+        if not (caller.sampled if caller is not None else self._draw()):
             return UnrecordedOpening(caller)
         return OpeningSpan(self._tracer, caller, method=method, route=route, scheme=scheme, path=path)
 

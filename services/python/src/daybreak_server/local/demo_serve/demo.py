@@ -146,7 +146,7 @@ def _show_death(chat: Chat, workers: Workers, clock: Clock) -> None:
         streams = _streams_of_both(chat)
         streamed = [pool.submit(stream.rest) for stream in streams]
         _wait(lambda: all(stream.tokens > 2 for stream in streams), "the first words of each answer", workers)
-        whole = _asked_until_at(victim, chat, workers, pool)
+        whole = _requests_until_at(victim, chat, workers, pool)
         moved = chat.requests_at(victim) - sum(stream.worker == victim for stream in streams)
         began = time.monotonic()
         workers.kill(victim)
@@ -176,14 +176,14 @@ def _streams_of_both(chat: Chat) -> list[Stream]:
     return streams
 
 
-def _asked_until_at(victim: str, chat: Chat, workers: Workers, pool: Executor) -> list[Future[ChatAnswer]]:
+def _requests_until_at(victim: str, chat: Chat, workers: Workers, pool: Executor) -> list[Future[ChatAnswer]]:
     """Ask six questions, and again if all are answered before the victim has reported a request besides its stream."""
     while True:
-        asked = [pool.submit(chat.ask, MODEL, question, tokens=20) for question in QUESTIONS[2:]]
-        while not all(future.done() for future in asked):
+        requests = [pool.submit(chat.ask, MODEL, question, tokens=20) for question in QUESTIONS[2:]]
+        while not all(future.done() for future in requests):
             workers.check()
             if chat.requests_at(victim) >= 2:
-                return asked
+                return requests
             time.sleep(0.02)
 
 
