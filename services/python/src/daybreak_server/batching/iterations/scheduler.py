@@ -9,7 +9,7 @@ sessions of each batch among them (:mod:`.strategies` has the built-in ones). Th
 whatever the strategy does: a session has one turn at a time, is in at most one batch, and loses no turn.
 
 The caller owns the clock and the model. It calls :meth:`Scheduler.next` and runs the batch. Then it calls
-:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.ran`. A
+:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.complete`. A
 session of the batch for which ``decode_ready`` was not called has ended its turn. No operation is linear in
 the number of sessions that wait.
 """
@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from daybreak_server.batching.iterations import strategy_names
+from daybreak_server.batching.iterations.history import KEPT, BatchHistory, BatchRecord, Phase
 from daybreak_server.batching.iterations.queues import Queue, Ready, Waiting
 from daybreak_server.batching.iterations.rules import IterationRules
 from daybreak_server.batching.iterations.strategy import BatchStrategy, Choice, WaitUntil, WrongChoiceError
-from daybreak_server.batching.iterations.trace import KEPT, BatchRecord, Phase, Trace
 
 K = TypeVar("K", bound=Hashable)
 
@@ -63,8 +63,8 @@ class Scheduler(Generic[K]):
     """The sessions of one device. Not safe for use by several threads at once."""
 
     def __init__(self, rules: IterationRules | None = None, *, kept: int = KEPT) -> None:
-        """``kept``: how many records the trace keeps."""
-        self.trace: Trace[K] = Trace(kept)
+        """``kept``: how many records the history keeps."""
+        self.history: BatchHistory[K] = BatchHistory(kept)
         self._waiting: Waiting[K] = Waiting()
         self._later: dict[K, deque[Ready]] = {}
         """Turns of sessions whose present turn is not over yet."""
@@ -126,15 +126,15 @@ class Scheduler(Generic[K]):
     def next(self, now: float) -> Batch[K] | WaitUntil | None:
         """The batch that an idle device computes now. ``None`` if no session waits.
 
-        :raises RuntimeError: if the last batch has not been reported with :meth:`ran`.
+        :raises RuntimeError: if the last batch has not been completed with :meth:`complete`.
         :raises WrongChoiceError: if the strategy chooses a batch that cannot run.
         """
         if self._running is not None:
-            raise RuntimeError(f"Batch {self._running.number} runs still; report it with ran() first.")
+            raise RuntimeError(f"Batch {self._running.number} is still running; call complete() first.")
         choice = self._strategy.choose(self._waiting, self._rules, now)
         return self._start(choice, now) if isinstance(choice, Choice) else choice
 
-    def ran(self, batch: Batch[K], now: float, *, tokens: int | None = None) -> BatchRecord[K]:
+    def complete(self, batch: Batch[K], now: float, *, tokens: int | None = None) -> BatchRecord[K]:
         """Record that the batch has been computed. First call :meth:`decode_ready` for the sessions whose
         turn continues.
 
@@ -161,7 +161,7 @@ class Scheduler(Generic[K]):
             started=batch.started,
             seconds=now - batch.started,
         )
-        self.trace.add(record)
+        self.history.add(record)
         return record
 
     def waiting(self, phase: Phase) -> int:
