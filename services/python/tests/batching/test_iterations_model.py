@@ -169,11 +169,11 @@ class Machine(RuleBasedStateMachine):
                         del self.later[session]
         if batch.decode:
             self.decode_unserved_since = self.now
-        record = self.scheduler.ran(batch, self.now, tokens=tokens)
-        assert record == self.scheduler.trace.last == self.expected_record(batch, tokens)
+        record = self.scheduler.complete(batch, self.now, tokens=tokens)
+        assert record == self.scheduler.history.last == self.expected_record(batch, tokens)
 
     def expected_record(self, batch: Batch[int], tokens: int) -> BatchRecord[int]:
-        """What the trace must say of a batch. Each block has half a second of audio."""
+        """What the history must say of a batch. Each block has half a second of audio."""
         phases = {(True, False): Phase.PREFILL, (False, True): Phase.DECODE, (True, True): Phase.MIXED}
         return BatchRecord(
             number=self.batches - 1,

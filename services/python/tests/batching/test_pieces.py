@@ -31,7 +31,7 @@ def run(scheduler: Scheduler[str], now: float, go_on: str = "") -> Batch[str]:
     assert isinstance(batch, Batch)
     for session in go_on:
         scheduler.decode_ready(session, now)
-    scheduler.ran(batch, now)
+    scheduler.complete(batch, now)
     return batch
 
 
@@ -50,7 +50,7 @@ def test_a_long_turn_is_read_in_pieces_beside_the_decodes() -> None:
     assert [read(batch) for batch in batches] == [{"long": 2}, {"long": 2}, {"long": 1}]
     assert [batch.decode for batch in batches] == [("a", "b")] * 3
     assert [batch.unfinished for batch in batches] == [("long",), ("long",), ()]
-    records = list(scheduler.trace)
+    records = list(scheduler.history)
     assert [(record.phase, record.blocks, record.audio_s, record.tokens) for record in records] == [
         (Phase.MIXED, (2,), 2.0, 2),
         (Phase.MIXED, (2,), 2.0, 2),
@@ -129,7 +129,7 @@ def test_a_session_that_is_forgotten_in_the_middle_of_its_turn_is_gone() -> None
     assert isinstance(batch, Batch)
     assert scheduler.forget("a")
     scheduler.prefill_ready("a", 0.0, seconds=1.0, blocks=2)
-    scheduler.ran(batch, 0.0)
+    scheduler.complete(batch, 0.0)
     assert read(run(scheduler, 0.0)) == {"a": 1}
     assert scheduler.forget("a")
     assert scheduler.next(0.0) is None

@@ -214,7 +214,7 @@ def test_each_step_of_the_model_leaves_a_record(bench: Bench) -> None:
     bench.run()
     records = [
         (record.number, record.phase, record.prefill, record.decode, round(record.audio_s, 6), record.tokens)
-        for record in bench.table.scheduler.trace
+        for record in bench.table.scheduler.history
     ]
     assert records == [
         (0, Phase.PREFILL, ("a", "b", "c"), (), 0.3, 2),

@@ -70,7 +70,7 @@ def test_the_text_is_that_of_whole_turns(blocks: int, sessions: list[tuple[float
     bench = chunked(blocks)
     assert written(bench, streams, multipliers) == whole
     assert all(end is SessionEnd.FINISHED for _, end in whole)
-    for record in bench.table.scheduler.trace:
+    for record in bench.table.scheduler.history:
         tokens = BLOCK_TOKENS * sum(record.blocks) + len(record.decode)
         assert tokens <= max(blocks * BLOCK_TOKENS, BLOCK_TOKENS + 1)
         assert record.audio_s <= 0.48 * sum(record.blocks) + 1e-9
@@ -91,7 +91,7 @@ def test_each_piece_has_its_own_audio() -> None:
     ]
     records = [
         (record.phase, record.blocks, record.unfinished, record.tokens)
-        for record in bench.table.scheduler.trace
+        for record in bench.table.scheduler.history
     ]
     assert records[:3] == [
         (Phase.PREFILL, (2,), ("a",), 0),
@@ -107,7 +107,7 @@ def test_the_others_get_a_token_between_two_pieces() -> None:
     bench.table.step(0.0)
     bench.take("long", audio=speech(4), multiplier=4)
     bench.run()
-    pieces = [record for record in bench.table.scheduler.trace if "long" in record.prefill]
+    pieces = [record for record in bench.table.scheduler.history if "long" in record.prefill]
     assert [record.number for record in pieces] == [1, 2, 3, 4]
     assert sum("writes" in record.decode for record in pieces) >= 2
 

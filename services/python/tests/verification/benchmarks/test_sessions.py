@@ -124,7 +124,7 @@ def test_the_picture_has_a_box_for_each_step_of_each_session(tmp_path: Path) -> 
     records = run.run().records
     ready = dict(enumerate(run.ready))
     path = second.draw(
-        [second.Trace(title="<t>", records=records, ready=ready, begins=2.0)], tmp_path / "x.svg"
+        [second.Panel(title="<t>", records=records, ready=ready, begins=2.0)], tmp_path / "x.svg"
     )
     text = path.read_text()
     shown = [record for record in records if record.started < 3.0 and record.started + record.seconds > 2.0]

@@ -134,13 +134,13 @@ def one_second(path: Path, *, seed: int) -> Path:
             IterationRules(gather_size=4, gather_wait_s=0.08),
         ),
     )
-    traces = []
+    panels = []
     for title, rules in ways:
         run = Run(replace(SHOWN, seed=seed), FLAT, rules, keep_records=True)
         outcome = run.run()
         ready = dict(enumerate(run.ready))
-        traces.append(second.Trace(title=title, records=outcome.records, ready=ready, begins=SHOWN_FROM_S))
-    return second.draw(traces, path)
+        panels.append(second.Panel(title=title, records=outcome.records, ready=ready, begins=SHOWN_FROM_S))
+    return second.draw(panels, path)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class Run:
                 self._scheduler.decode_ready(user, end)
             else:
                 self._turn_is_over(user, end)
-        record = self._scheduler.ran(batch, end, tokens=written)
+        record = self._scheduler.complete(batch, end, tokens=written)
         if self._keep_records:
             self.outcome.records.append(record)
         self.outcome.tokens += written

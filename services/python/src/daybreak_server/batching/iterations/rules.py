@@ -30,7 +30,7 @@ class Strategy(StrEnum):
     """One turn at a time, to its end."""
 
 
-KNOBS = (
+SETTING_NAMES = (
     "strategy",
     "max_batch_size",
     "max_decode_delay_ms",
@@ -85,7 +85,7 @@ class IterationRules:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> IterationRules:
-        """The rules of the settings of a pool, with the names in ``KNOBS``. Absent rules have their defaults.
+        """The rules of the settings of a pool, with the names in ``SETTING_NAMES``. Absent rules have their defaults.
 
         :raises ValueError: if a value is out of range.
         """

@@ -10,7 +10,7 @@ sessions of each batch among them (:mod:`.strategies` has the built-in ones). Th
 whatever the strategy does: a session has one turn at a time, is in at most one batch, and loses no turn.
 
 The caller owns the clock and the model. It calls :meth:`Scheduler.next` and runs the batch. Then it calls
-:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.ran`. A
+:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.complete`. A
 session of the batch for which ``decode_ready`` was not called has ended its turn, unless a part of its prefill is
 left. Then it waits for prefill again, before the turns that have not begun. No operation is linear in
 the number of sessions that wait.
@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from daybreak_server.batching.iterations import strategy_names
+from daybreak_server.batching.iterations.history import KEPT, BatchHistory, BatchRecord, Phase
 from daybreak_server.batching.iterations.queues import Queue, Ready, Waiting
 from daybreak_server.batching.iterations.rules import IterationRules
 from daybreak_server.batching.iterations.strategy import BatchStrategy, Choice, WaitUntil, WrongChoiceError
-from daybreak_server.batching.iterations.trace import KEPT, BatchRecord, Phase, Trace
 
 K = TypeVar("K", bound=Hashable)
 
@@ -72,10 +72,10 @@ class Scheduler(Generic[K]):
         self, rules: IterationRules | None = None, *, kept: int = KEPT, block_tokens: int = 0
     ) -> None:
         """
-        :param kept: how many records the trace keeps.
+        :param kept: how many records the history keeps.
         :param block_tokens: as in :class:`Waiting`.
         """
-        self.trace: Trace[K] = Trace(kept)
+        self.history: BatchHistory[K] = BatchHistory(kept)
         self._waiting: Waiting[K] = Waiting(block_tokens=block_tokens)
         self._unread: dict[K, Ready] = {}
         """What the running batch leaves of the turns that it reads in part."""
@@ -142,15 +142,15 @@ class Scheduler(Generic[K]):
     def next(self, now: float) -> Batch[K] | WaitUntil | None:
         """The batch that an idle device computes now. ``None`` if no session waits.
 
-        :raises RuntimeError: if the last batch has not been reported with :meth:`ran`.
+        :raises RuntimeError: if the last batch has not been completed with :meth:`complete`.
         :raises WrongChoiceError: if the strategy chooses a batch that cannot run.
         """
         if self._running is not None:
-            raise RuntimeError(f"Batch {self._running.number} runs still; report it with ran() first.")
+            raise RuntimeError(f"Batch {self._running.number} is still running; call complete() first.")
         choice = self._strategy.choose(self._waiting, self._rules, now)
         return self._start(choice, now) if isinstance(choice, Choice) else choice
 
-    def ran(self, batch: Batch[K], now: float, *, tokens: int | None = None) -> BatchRecord[K]:
+    def complete(self, batch: Batch[K], now: float, *, tokens: int | None = None) -> BatchRecord[K]:
         """Record that the batch has been computed. First call :meth:`decode_ready` for the sessions whose
         turn continues.
 
@@ -183,7 +183,7 @@ class Scheduler(Generic[K]):
             started=batch.started,
             seconds=now - batch.started,
         )
-        self.trace.add(record)
+        self.history.add(record)
         return record
 
     def waiting(self, phase: Phase) -> int:

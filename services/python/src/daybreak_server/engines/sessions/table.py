@@ -10,11 +10,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from daybreak_server.batching.iterations.history import Phase
 from daybreak_server.batching.iterations.lag import LagRules, LagState, observe, percentile, session_lag_s
 from daybreak_server.batching.iterations.rules import IterationRules
 from daybreak_server.batching.iterations.scheduler import Batch, Scheduler
 from daybreak_server.batching.iterations.strategy import WaitUntil
-from daybreak_server.batching.iterations.trace import Phase
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.sessions import (
     SAMPLE_RATE,
@@ -159,7 +159,7 @@ class SessionTable:
                 self._lag.multiplier,
                 "refusing new" if self._lag.full else "accepting",
             )
-        audio_s, tokens, batches = self.scheduler.trace.rates(now)
+        audio_s, tokens, batches = self.scheduler.history.rates(now)
         self.measured = SessionsMeasured(
             lag_ms=lag_s * 1000,
             full=self._lag.full,
@@ -168,7 +168,7 @@ class SessionTable:
             prefill=self.scheduler.waiting(Phase.PREFILL),
             decode=self.scheduler.waiting(Phase.DECODE),
             throughput=SessionsThroughput(audio_s=audio_s, tokens=tokens, batches=batches),
-            batches=self.scheduler.trace.by_size,
+            batches=self.scheduler.history.by_size,
         )
         self._metrics.measured(
             self.measured,
@@ -239,7 +239,7 @@ class SessionTable:
         for session_id in going_on:
             self.scheduler.decode_ready(session_id, now)
         tokens = sum(isinstance(result, Token) and result.token is not None for result in results.values())
-        self._metrics.ran(self.scheduler.ran(batch, now, tokens=tokens))
+        self._metrics.batch_completed(self.scheduler.complete(batch, now, tokens=tokens))
         for commit in ended:
             self.forget(
                 commit.lease.session, str(commit.end), error=commit.error.reason if commit.error else ""
