@@ -255,6 +255,7 @@ def test_a_wrong_use_is_refused() -> None:
         ("max_batch_size", 33),
         ("gather_size", 0),
         ("gather_wait_ms", -1),
+        ("max_batch_tokens", -1),
         ("max_decode_delay_ms", float("nan")),
         ("batch_timeout_ms", float("inf")),
         ("strategy", "fast"),
@@ -268,9 +269,12 @@ def test_an_invalid_rule_is_refused_by_name(name: str, value: float) -> None:
 
 def test_rules_become_settings_and_come_back() -> None:
     """The names are those of a pool's settings."""
-    settings = {"strategy": "mixed", "max_batch_size": 8, "gather_wait_ms": 125.0}
+    settings = {"strategy": "mixed", "max_batch_size": 8, "gather_wait_ms": 125.0, "max_batch_tokens": 64}
     rules = IterationRules.of(settings)
-    assert rules == IterationRules(strategy=Strategy.MIXED, max_batch_size=8, gather_wait_s=0.125)
+    expected = IterationRules(
+        strategy=Strategy.MIXED, max_batch_size=8, gather_wait_s=0.125, max_batch_tokens=64
+    )
+    assert rules == expected
     assert settings.items() <= rules.settings().items()
     assert IterationRules.of(rules.settings()) == rules
 

@@ -10,6 +10,8 @@ def ran(number: int, *, started: float, audio_s: float, tokens: int) -> BatchRec
         number=number,
         phase=Phase.MIXED,
         prefill=("a",),
+        blocks=(1,),
+        unfinished=(),
         decode=("b",),
         audio_s=audio_s,
         tokens=tokens,

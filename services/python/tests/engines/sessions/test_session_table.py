@@ -112,12 +112,16 @@ class Bench:
         seconds: float = 0.0,
         audio: bytes = b"",
         input_ended: bool = False,
+        multiplier: int = 1,
         **fields: Any,
     ) -> SessionId:
         session = SessionId(name)
         audio = audio or bytes(2 * int(seconds * 16_000))
         record = SessionRecord(
-            session=NewSession(id=session, pool="p", tenant="t", **self.languages),
+            session=NewSession(
+                id=session, pool="p", tenant="t", latency_multiplier=multiplier, **self.languages
+            ),
+            latency_multiplier=multiplier,
             state=SessionState.ACTIVE,
             received=len(audio) // 2,
             input_ended=input_ended,

@@ -22,10 +22,13 @@ ROUND = Costs(prefill=((1, 100.0), (32, 100.0)), decode=((1, 50.0), (32, 50.0)))
 
 
 def test_costs_between_two_measured_sizes_are_interpolated() -> None:
-    """A mixed batch costs a step of each phase, and a size that nobody measured is an error."""
+    """A mixed batch saves a call of the language model, and a size that nobody measured is an error."""
     assert TINY_SPEECH.seconds(1, 0) == pytest.approx(0.004)
     assert TINY_SPEECH.seconds(20, 0) == pytest.approx((10.3 + 33) / 2 / 1000)
-    assert TINY_SPEECH.seconds(1, 8) == pytest.approx(0.007)
+    saved = 1.3 - (3.0 - 1.3) / 7
+    assert TINY_SPEECH.seconds(1, 8) == pytest.approx((4.0 + 3.0 - saved) / 1000)
+    half = 4.0 - (10.3 - 4.0) / 7 / 2
+    assert TINY_SPEECH.seconds(0.5, 0) == pytest.approx(half / 1000)
     with pytest.raises(ValueError, match="33 sessions"):
         TINY_SPEECH.seconds(33, 0)
 

@@ -32,6 +32,10 @@ class BatchRecord(Generic[K]):
     """Counts the batches of a scheduler, from 0."""
     phase: Phase
     prefill: tuple[K, ...]
+    blocks: tuple[int, ...]
+    """The blocks of audio that the model read of each session of ``prefill``."""
+    unfinished: tuple[K, ...]
+    """The sessions of ``prefill`` of whose turn a part is left to read."""
     decode: tuple[K, ...]
     audio_s: float
     """Seconds of audio that the model read."""
