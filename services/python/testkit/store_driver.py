@@ -290,8 +290,8 @@ def _check_members(client: redis.Redis, keys: Keys, members: dict[str, set[str]]
     assert held["groups"] | held["gone"] == members.get("group", set()), (
         "group records and registrations differ"
     )
-    for member in members.get("idem", set()):
-        known = (client.get(keys.of("idem", member)) or b"").split(b" ")[0].decode()
+    for member in members.get("idempotency", set()):
+        known = (client.get(keys.of("idempotency", member)) or b"").split(b" ")[0].decode()
         assert known in tasks, f"an idempotency key of the forgotten {known}"
     shares = {field.decode() for field in client.hkeys(keys.single("shares"))}
     assert held["tenants"] <= shares

@@ -41,6 +41,7 @@ from daybreak_server.ports.queue import WorkQueue
 from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tracing import NO_TRACING, Tracing
 from daybreak_server.settings.rules.port_range import ports_of
+from daybreak_server.settings.tracing import TracingSettings
 from daybreak_server.settings.tree import ArtifactSettings, BulkSettings, PoolSettings, Settings
 from daybreak_server.workloads import discovery
 from daybreak_server.workloads.base import Workload, WorkloadSpec
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 
 _log = logging.getLogger(__name__)
-_GATEWAY, _GROUP = "daybreak-gateway", "daybreak-group"  # names of processes in traces
+_GATEWAY, GROUP = "daybreak-gateway", "daybreak-group"  # names of processes in traces
 
 
 class NoStoreError(ValueError):
@@ -126,8 +127,8 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
     from daybreak_server.api.services import Services
     from daybreak_server.observability.gateway_metrics import GatewayMetrics
 
-    metrics, tracing = GatewayMetrics(meter), build_tracing(settings, service=_GATEWAY)
-    on_change = recorder(tracing)
+    metrics, tracing = GatewayMetrics(meter), build_tracing(settings.tracing, service=_GATEWAY)
+    on_change = recorder(tracing.session_ended)
     endpoint, prefix, timeout_s = redis_endpoint(settings), settings.redis.prefix, settings.redis.timeout_s
     store = RedisStore(
         endpoint,
@@ -178,14 +179,14 @@ def build_services(settings: Settings, *, meter: Meter | None = None) -> Service
     )
 
 
-def build_tracing(settings: Settings, *, service: str) -> Tracing:
+def build_tracing(settings: TracingSettings, *, service: str) -> Tracing:
     """What records the traces of this process; ``service`` is its name in them."""
-    if not settings.tracing.enabled:
+    if not settings.enabled:
         return NO_TRACING
     from daybreak_server.observability.tracing import open_tracing  # imports OpenTelemetry
 
     is_gateway, found = service == _GATEWAY, version("daybreak-server")
-    return open_tracing(settings.tracing, service_name=service, version=found, is_gateway=is_gateway)
+    return open_tracing(settings, service_name=service, version=found, is_gateway=is_gateway)
 
 
 def build_app(settings: Settings, *, meter: Meter | None = None) -> FastAPI:
@@ -303,8 +304,8 @@ def build_rank(
     """
     spec = workload_spec(settings.pools[pool])
     metrics = RankMetrics(meter, pool=pool, rank=rank)
-    tracing = build_tracing(settings, service=_GROUP) if rank == 0 else NO_TRACING
-    on_change = recorder(tracing)
+    tracing = build_tracing(settings.tracing, service=GROUP) if rank == 0 else NO_TRACING
+    on_change = recorder(tracing.session_ended)
     deps = RankDeps(
         queue=queue or (lambda: build_queue(settings, pool, metrics=metrics, on_change=on_change)),
         metrics=metrics,
@@ -389,6 +390,7 @@ def build_watchdog(settings: Settings, pool: str) -> Watchdog:
         "lease_s": settings.pools[pool].lease.lease_s,
         "timeout_s": settings.redis.timeout_s,
         "log": settings.log.model_dump(),
+        "tracing": settings.tracing.model_dump(mode="json"),
     }
     return Watchdog(command, config=config)
 

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.store import RedisStore
-from daybreak_server.api.cancellation import cancel_and_wait
+from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from daybreak_server.api.intake.catalog import PoolViewCache
 from daybreak_server.api.services import wall_ms
 from daybreak_server.api.streaming.broadcaster import Broadcaster

@@ -301,7 +301,7 @@ def test_the_reader_runs_only_while_there_is_a_subscriber(api: Api) -> None:
             lines = response.iter_lines()  # a variable, because closing the iterator closes the response
             next(lines)
             wait_until(lambda: feed.reading, 30, "the reader")
-        wait_until(lambda: not feed.reading, 10, "the reader to stop")
+        wait_until(lambda: not feed.reading, 60, "the reader to stop")
 
 
 def test_streams_survive_a_restart_of_the_store(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def run(
     chance, now = random.Random(1), 0.0
     while batch := batcher.next(now).batch:
         seconds = cost(len(batch)) * (1 + chance.uniform(-noise, noise))
-        batcher.ran(batch, seconds)
+        batcher.complete(batch, seconds)
         now += seconds
     return now, batcher
 
@@ -65,7 +65,7 @@ def test_it_follows_a_change_of_the_executor() -> None:
             while len(batcher) < 32:
                 batcher.add(BatchItem(key=next(keys), tokens=10, arrived=0.0))
             batch = batcher.next(0.0).batch
-            batcher.ran(batch, cost(len(batch)))
+            batcher.complete(batch, cost(len(batch)))
             found.append(len(batch))
         return found
 

@@ -68,7 +68,7 @@ def test_no_batch_without_a_waiting_request_starts_before_it(
         if waits:
             assert any(each.priority == INTERACTIVE for each in batch)
         if batch:
-            batcher.ran(batch, 0.001 * len(batch))
+            batcher.complete(batch, 0.001 * len(batch))
 
     for key, (bulk, tokens, batches) in enumerate(arrivals):
         batcher.add(item(key, tokens=tokens, at=now, bulk=bulk))

@@ -28,7 +28,7 @@ def run(scheduler: Scheduler[str], at: float, until: float, go_on: Iterable[str]
     batch = started(scheduler, at)
     for session in go_on:
         scheduler.decode_ready(session, until)
-    scheduler.ran(batch, until)
+    scheduler.complete(batch, until)
     return batch
 
 
@@ -68,7 +68,7 @@ def test_decode_does_not_starve_under_endless_prefill() -> None:
         batch = started(scheduler, step)
         if batch.decode:
             scheduler.decode_ready("a", step + 1)
-        scheduler.ran(batch, step + 1)
+        scheduler.complete(batch, step + 1)
         phases.append(batch.phase[0])
     assert "".join(phases) == "pppdpppdpppd"
 
@@ -82,7 +82,7 @@ def test_prefill_does_not_starve_under_a_tiny_decode_delay() -> None:
         batch = started(scheduler, step)
         for session in batch.sessions:
             scheduler.decode_ready(session, step + 1)
-        scheduler.ran(batch, step + 1)
+        scheduler.complete(batch, step + 1)
         phases.append(batch.phase[0])
     assert "".join(phases) == "pdpdpdpd"
 
@@ -131,7 +131,7 @@ def test_a_session_has_one_turn_at_a_time() -> None:
     last = started(scheduler, 2.0)
     scheduler.prefill_ready("a", 2.5, seconds=0.125)
     scheduler.decode_ready("a", 3.0)
-    scheduler.ran(last, 3.0)
+    scheduler.complete(last, 3.0)
     assert last.audio_s == 0.25
     assert run(scheduler, 3.0, 4.0).decode == ("a",)
     assert run(scheduler, 4.0, 5.0).audio_s == 0.125
@@ -193,7 +193,7 @@ def test_a_forgotten_session_leaves_its_queue_and_its_batch() -> None:
     assert scheduler.forget("b")
     assert not scheduler.forget("b")
     scheduler.prefill_ready("b", 0.5, seconds=0.25)
-    scheduler.ran(batch, 1.0)
+    scheduler.complete(batch, 1.0)
     assert run(scheduler, 1.0, 2.0).audio_s == 0.25
     assert scheduler.next(2.0) is None
 
@@ -220,16 +220,16 @@ def test_every_batch_leaves_a_record() -> None:
     scheduler.prefill_ready("b", 2.0, seconds=0.25)
     batch = started(scheduler, 4.0)
     assert scheduler.oldest_wait_s(4.0) == 0.0
-    record = scheduler.ran(batch, 7.0, tokens=1)
-    assert scheduler.trace.last is record
+    record = scheduler.complete(batch, 7.0, tokens=1)
+    assert scheduler.history.last is record
     assert (record.number, record.phase, record.prefill, record.size) == (0, Phase.PREFILL, ("a", "b"), 2)
     assert (record.audio_s, record.tokens, record.waited_s) == (0.75, 1, 3.0)
     assert (record.started, record.seconds) == (4.0, 3.0)
     for number in range(3):
         scheduler.prefill_ready("c", 8.0, seconds=0.5)
         run(scheduler, 8.0 + number, 9.0)
-    assert [kept.number for kept in scheduler.trace] == [2, 3]
-    assert scheduler.trace.sizes == {(Phase.PREFILL, 2): 1, (Phase.PREFILL, 1): 3}
+    assert [kept.number for kept in scheduler.history] == [2, 3]
+    assert scheduler.history.sizes == {(Phase.PREFILL, 2): 1, (Phase.PREFILL, 1): 3}
 
 
 def test_a_wrong_use_is_refused() -> None:
@@ -238,14 +238,14 @@ def test_a_wrong_use_is_refused() -> None:
     with pytest.raises(ValueError, match="waits already"):
         scheduler.decode_ready("a", 0.0)
     batch = started(scheduler, 0.0)
-    with pytest.raises(RuntimeError, match="runs still"):
+    with pytest.raises(RuntimeError, match="is still running"):
         scheduler.next(0.0)
     scheduler.decode_ready("a", 1.0)
     with pytest.raises(ValueError, match="waits already"):
         scheduler.decode_ready("a", 1.0)
-    scheduler.ran(batch, 1.0)
+    scheduler.complete(batch, 1.0)
     with pytest.raises(RuntimeError, match="not running"):
-        scheduler.ran(batch, 1.0)
+        scheduler.complete(batch, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +255,7 @@ def test_a_wrong_use_is_refused() -> None:
         ("max_batch_size", 33),
         ("gather_size", 0),
         ("gather_wait_ms", -1),
+        ("max_batch_tokens", -1),
         ("max_decode_delay_ms", float("nan")),
         ("batch_timeout_ms", float("inf")),
         ("strategy", "fast"),
@@ -268,9 +269,12 @@ def test_an_invalid_rule_is_refused_by_name(name: str, value: float) -> None:
 
 def test_rules_become_settings_and_come_back() -> None:
     """The names are those of a pool's settings."""
-    settings = {"strategy": "mixed", "max_batch_size": 8, "gather_wait_ms": 125.0}
+    settings = {"strategy": "mixed", "max_batch_size": 8, "gather_wait_ms": 125.0, "max_batch_tokens": 64}
     rules = IterationRules.of(settings)
-    assert rules == IterationRules(strategy=Strategy.MIXED, max_batch_size=8, gather_wait_s=0.125)
+    expected = IterationRules(
+        strategy=Strategy.MIXED, max_batch_size=8, gather_wait_s=0.125, max_batch_tokens=64
+    )
+    assert rules == expected
     assert settings.items() <= rules.settings().items()
     assert IterationRules.of(rules.settings()) == rules
 
@@ -293,7 +297,7 @@ def calls_of_a_step(waiting: int) -> int:
             batch = started(scheduler, 1.0)
             for session in batch.sessions:
                 scheduler.decode_ready(session, 1.0)
-            scheduler.ran(batch, 1.0)
+            scheduler.complete(batch, 1.0)
         scheduler.forget(f"p{waiting // 2}")
     finally:
         sys.setprofile(None)

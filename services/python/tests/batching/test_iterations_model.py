@@ -1,7 +1,7 @@
 """A model check of the scheduler: whatever happens in whatever order, it keeps its promises.
 
-The model is as plain as can be: two lists of who waits, and for each session the turns that wait behind its present
-one. It knows what a batch *may* be, not how it is chosen.
+The model is as plain as can be: two lists of who waits, and for each session the blocks of audio that are left of its
+present turn, and the turns that wait behind it. It knows what a batch *may* be, not how it is chosen.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ RULES = st.builds(
     gather_size=st.integers(1, 6),
     gather_wait_s=MILLISECONDS,
     batch_timeout_s=MILLISECONDS,
+    max_batch_tokens=st.sampled_from((0, 0, 1, 5, 7, 12, 40)),
 )
+BLOCK_TOKENS = 3
 
 
 class Machine(RuleBasedStateMachine):
@@ -41,13 +43,18 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler: Scheduler[int] = Scheduler(IterationRules())
+        self.scheduler: Scheduler[int] = Scheduler(IterationRules(), block_tokens=BLOCK_TOKENS)
         self.now = 0.0
         self.prefill: list[tuple[int, float]] = []
         self.decode: list[tuple[int, float]] = []
-        self.later: dict[int, int] = {}
+        self.left: dict[int, int] = {}
+        """The blocks that are left to read of the turns of ``prefill``."""
+        self.later: dict[int, list[int]] = {}
+        """The blocks of the turns behind the present one."""
         self.running: Batch[int] | None = None
         self.running_began = 0.0
+        self.running_waits: dict[int, float] = {}
+        """Since when each session of the running batch has waited."""
         self.running_waited = 0.0
         """The longest wait of a session of the running batch."""
         self.batches = 0
@@ -55,8 +62,9 @@ class Machine(RuleBasedStateMachine):
         """The sessions whose turns run to their end before others begin, in the strategies that do so."""
         self.in_flight: set[int] = set()
         self.turns_ready = 0
-        self.turns_begun = 0
-        self.turns_dropped = 0
+        self.blocks_ready = 0
+        self.blocks_read = 0
+        self.blocks_dropped = 0
         self.decode_unserved_since = 0.0
         self.prefills_in_the_way = 0
         """Batches without decode since decode has been overdue."""
@@ -87,11 +95,14 @@ class Machine(RuleBasedStateMachine):
     @rule(session=SESSIONS)
     def audio_comes(self, session: int) -> None:
         self.turns_ready += 1
+        blocks = self.turns_ready % 4 + 1
+        self.blocks_ready += blocks
         if self.busy(session):
-            self.later[session] = self.later.get(session, 0) + 1
+            self.later.setdefault(session, []).append(blocks)
         else:
             self.prefill.append((session, self.now))
-        self.scheduler.prefill_ready(session, self.now, seconds=0.5)
+            self.left[session] = blocks
+        self.scheduler.prefill_ready(session, self.now, seconds=0.5 * blocks, blocks=blocks)
 
     @rule(steps=st.lists(st.tuples(MILLISECONDS, st.integers(0, 3), st.booleans()), max_size=12))
     def the_device_works(self, steps: list[tuple[float, int, bool]]) -> None:
@@ -113,7 +124,7 @@ class Machine(RuleBasedStateMachine):
     @rule(session=SESSIONS)
     def a_session_is_forgotten(self, session: int) -> None:
         known = self.busy(session) or session in self.later
-        self.turns_dropped += self.later.pop(session, 0) + (session in self.waits(self.prefill))
+        self.blocks_dropped += sum(self.later.pop(session, [])) + self.left.pop(session, 0)
         self.prefill = [entry for entry in self.prefill if entry[0] != session]
         self.decode = [entry for entry in self.decode if entry[0] != session]
         self.in_flight.discard(session)
@@ -140,6 +151,9 @@ class Machine(RuleBasedStateMachine):
         batch, self.running = self.running, None
         assert batch is not None
         tokens = 0
+        unfinished = [session for session in batch.unfinished if session in self.in_flight]
+        self.in_flight -= set(unfinished)
+        self.prefill = [(session, self.running_waits[session]) for session in unfinished] + self.prefill
         for session in batch.sessions:
             if session in self.in_flight and goes_on(session):
                 self.in_flight.discard(session)
@@ -150,23 +164,25 @@ class Machine(RuleBasedStateMachine):
                 self.in_flight.discard(session)
                 if self.later.get(session):
                     self.prefill.append((session, self.now))
-                    self.later[session] -= 1
+                    self.left[session] = self.later[session].pop(0)
                     if not self.later[session]:
                         del self.later[session]
         if batch.decode:
             self.decode_unserved_since = self.now
-        record = self.scheduler.ran(batch, self.now, tokens=tokens)
-        assert record == self.scheduler.trace.last == self.expected_record(batch, tokens)
+        record = self.scheduler.complete(batch, self.now, tokens=tokens)
+        assert record == self.scheduler.history.last == self.expected_record(batch, tokens)
 
     def expected_record(self, batch: Batch[int], tokens: int) -> BatchRecord[int]:
-        """What the trace must say of a batch. Each turn has half a second of audio."""
+        """What the history must say of a batch. Each block has half a second of audio."""
         phases = {(True, False): Phase.PREFILL, (False, True): Phase.DECODE, (True, True): Phase.MIXED}
         return BatchRecord(
             number=self.batches - 1,
             phase=phases[bool(batch.prefill), bool(batch.decode)],
             prefill=batch.prefill,
+            blocks=batch.blocks,
+            unfinished=batch.unfinished,
             decode=batch.decode,
-            audio_s=0.5 * len(batch.prefill),
+            audio_s=0.5 * sum(batch.blocks),
             tokens=tokens,
             waited_s=self.running_waited,
             started=self.running_began,
@@ -193,10 +209,12 @@ class Machine(RuleBasedStateMachine):
         assert len(set(sessions)) == len(sessions)
         assert not self.in_flight & set(sessions)
         waits = dict(self.prefill) | dict(self.decode)
+        self.running_waits = waits
         self.running_waited = self.now - min(waits[session] for session in sessions)
         assert batch.waited_s == self.running_waited
         # Nobody is overtaken within a phase.
         assert list(batch.prefill) == [session for session, _ in self.prefill[: len(batch.prefill)]]
+        self.check_pieces(batch, divides=rules.strategy is Strategy.MIXED and rules.max_batch_tokens > 0)
         if rules.strategy in (Strategy.ITERATION, Strategy.MIXED):
             assert list(batch.decode) == [session for session, _ in self.decode[: len(batch.decode)]]
         if rules.strategy is not Strategy.MIXED:
@@ -205,12 +223,42 @@ class Machine(RuleBasedStateMachine):
             self.check_starvation(batch, rules)
             queue = self.prefill if batch.prefill else self.decode
             assert len(sessions) == min(len(queue), rules.max_batch_size)
+        elif rules.strategy is Strategy.MIXED and rules.max_batch_tokens:
+            self.check_tokens(batch, rules)
         elif rules.strategy is Strategy.MIXED:
             assert len(sessions) == min(len(self.prefill) + len(self.decode), rules.max_batch_size)
             left = [at for session, at in self.prefill + self.decode if session not in sessions]
             assert max(waits[session] for session in sessions) <= min(left, default=math.inf)
         else:
             self.check_whole_turns(batch)
+
+    def check_pieces(self, batch: Batch[int], *, divides: bool) -> None:
+        """Each turn is read block by block, never more than it has, and only as the last of a batch in part."""
+        left = [self.left[session] for session in batch.prefill]
+        unfinished = [
+            session
+            for session, blocks, of in zip(batch.prefill, batch.blocks, left, strict=True)
+            if blocks < of
+        ]
+        assert all(1 <= blocks <= of for blocks, of in zip(batch.blocks, left, strict=True))
+        assert list(batch.unfinished) == unfinished
+        assert unfinished in ([], list(batch.prefill[-1:]) if divides else [])
+
+    def check_tokens(self, batch: Batch[int], rules: IterationRules) -> None:
+        """A batch has no more tokens than allowed, all decodes that fit, and then as much audio as fits."""
+        most = max(rules.max_batch_tokens, BLOCK_TOKENS + 1)
+        tokens = BLOCK_TOKENS * sum(batch.blocks) + len(batch.decode)
+        assert tokens <= most
+        kept = bool(self.prefill and rules.max_batch_size > 1)
+        places = min(rules.max_batch_size - kept, most - kept * BLOCK_TOKENS)
+        if rules.max_batch_size > 1:
+            assert len(batch.decode) == min(len(self.decode), places)
+            assert bool(batch.prefill) == bool(self.prefill)
+        if len(batch.prefill) < len(self.prefill) or batch.unfinished:
+            assert len(batch.sessions) == rules.max_batch_size or most - tokens < BLOCK_TOKENS
+        self.decodes_in_the_way = 0 if batch.prefill or not self.prefill else self.decodes_in_the_way + 1
+        self.prefills_in_the_way = 0 if batch.decode or not self.decode else self.prefills_in_the_way + 1
+        assert max(self.decodes_in_the_way, self.prefills_in_the_way) <= 1
 
     def check_whole_turns(self, batch: Batch[int]) -> None:
         """The turns of a batch end before others begin or continue."""
@@ -241,7 +289,11 @@ class Machine(RuleBasedStateMachine):
         self.running_began = self.now
         self.batches += 1
         self.in_flight = set(batch.sessions)
-        self.turns_begun += len(batch.prefill)
+        self.blocks_read += sum(batch.blocks)
+        for session, blocks in zip(batch.prefill, batch.blocks, strict=True):
+            self.left[session] -= blocks
+            if not self.left[session]:
+                del self.left[session]
         self.prefill = self.prefill[len(batch.prefill) :]
         self.decode = [entry for entry in self.decode if entry[0] not in batch.decode]
 
@@ -253,8 +305,8 @@ class Machine(RuleBasedStateMachine):
         assert self.scheduler.oldest_wait_s(self.now) == self.now - oldest
 
     def teardown(self) -> None:
-        """No turn is lost or begun twice: with time, all of them run, each once."""
-        for _ in range(1000):
+        """No audio is lost or read twice: with time, all of it is read, once."""
+        for _ in range(10_000):
             if self.running is not None:
                 self.finish(lambda session: False)
             self.now += 1.0
@@ -262,7 +314,8 @@ class Machine(RuleBasedStateMachine):
             if self.running is None:
                 break
         assert not self.later
-        assert self.turns_begun + self.turns_dropped == self.turns_ready
+        assert not self.left
+        assert self.blocks_read + self.blocks_dropped == self.blocks_ready
 
 
 TestScheduler = Machine.TestCase

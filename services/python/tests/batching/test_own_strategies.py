@@ -67,7 +67,7 @@ def run(scheduler: Scheduler[str], now: float, more: Callable[[str], bool] = lam
     continued = [session for session in batch.sessions if more(session)]
     for session in continued:
         scheduler.decode_ready(session, now + 1)
-    scheduler.ran(batch, now + 1, tokens=len(continued))
+    scheduler.complete(batch, now + 1, tokens=len(continued))
 
 
 def test_a_strategy_from_outside_the_package_chooses_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,9 @@ def test_a_strategy_from_outside_the_package_chooses_the_batches(monkeypatch: py
     for step in range(7):
         run(scheduler, 5.0 + step, more)
     prefill, decode = Phase.PREFILL, Phase.DECODE
-    assert [(record.phase, record.prefill + record.decode, record.tokens) for record in scheduler.trace] == [
+    assert [
+        (record.phase, record.prefill + record.decode, record.tokens) for record in scheduler.history
+    ] == [
         (prefill, ("a", "b"), 2),
         (decode, ("a", "b"), 2),
         (prefill, ("c", "d"), 2),
@@ -92,7 +94,7 @@ def test_a_strategy_from_outside_the_package_chooses_the_batches(monkeypatch: py
         (decode, ("d", "c", "e"), 2),
         (decode, ("d", "e"), 0),
     ]
-    assert [record.waited_s for record in scheduler.trace] == [5.0, 0.0, 5.0, 1.0, 5.0, 2.0, 0.0]
+    assert [record.waited_s for record in scheduler.history] == [5.0, 0.0, 5.0, 1.0, 5.0, 2.0, 0.0]
     assert scheduler.next(12.0) is None
 
 
@@ -103,7 +105,7 @@ def test_a_changed_strategy_chooses_from_the_next_batch_on() -> None:
     run(scheduler, 4.0)
     scheduler.rules = IterationRules(strategy="single")
     run(scheduler, 5.0)
-    assert [record.prefill for record in scheduler.trace] == [("a",), ("c",), ("b",)]
+    assert [record.prefill for record in scheduler.history] == [("a",), ("c",), ("b",)]
 
 
 @pytest.mark.parametrize(
@@ -167,4 +169,4 @@ def test_an_installed_strategy_has_a_name(installed: str) -> None:
     assert strategy_names.names() == ["iteration", "mixed", "request", "single", installed]
     scheduler = scheduler_of(installed, *"abc")
     run(scheduler, 3.0)
-    assert [record.prefill for record in scheduler.trace] == [("c",)]
+    assert [record.prefill for record in scheduler.history] == [("c",)]

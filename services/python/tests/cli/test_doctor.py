@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from daybreak_server.cli.doctor.check import Check
 from daybreak_server.cli.doctor.checks import as_lines, broken, examine
 from daybreak_server.domain.causes import Cause
 from daybreak_server.settings.tree import Settings
+from daybreak_server.workloads.speech.spec import TINY
 from testkit.free_ports import free_port
 from testkit.valkey import Server
 
@@ -98,6 +100,28 @@ def test_a_missing_or_empty_model_folder_is_an_error(tmp_path: Path) -> None:
     assert "model_index.json" in checks["pool video"].found
     assert f"daybreakd models verify {tmp_path / 'empty'}" in checks["pool video"].advice
     assert checks["torch"].level == "ok"
+
+
+def test_the_folder_of_a_speech_model_is_verified(tmp_path: Path) -> None:
+    """Weights that were copied in part are an error. Without a folder, the model of the package is checked."""
+    folder = tmp_path / "speech"
+    shutil.copytree(TINY, folder)
+    weights = folder / "encoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    pools = {
+        "own": {"workload": "speech", "model": str(folder)},
+        "gone": {"workload": "speech", "model": str(tmp_path / "none")},
+        "tiny": {"workload": "speech"},
+    }
+    checks = report(tmp_path, pools=pools)
+    own = checks["pool own"]
+    assert own.level == "error"
+    assert str(weights) in own.found
+    assert own.advice == f"run `daybreakd models verify {folder}` for details"
+    assert checks["pool gone"].found == f"there is no folder {tmp_path / 'none'}"
+    tiny = checks["pool tiny"]
+    assert tiny.level == "ok"
+    assert "built-in speech translator: causal encoder" in tiny.found
 
 
 def test_a_workload_class_that_cannot_be_imported_is_an_error(tmp_path: Path) -> None:

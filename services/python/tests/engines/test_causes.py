@@ -70,7 +70,7 @@ def test_a_followers_cause_becomes_its_groups_cause(reason: str) -> None:
     followers = Followers({1: Channel(leader_socket)}, grace_s=1.0)
     leader = LeaderConnection(Channel(follower_socket), on_lost=print)
     leader.report_broken(Cause(reason=reason, message="/m is not a folder"))
-    lost = wait_until(followers.failure, 10, "the leader to receive the cause")
+    lost = wait_until(followers.failure, 60, "the leader to receive the cause")
     cause = cause_of_failed(Failed(code=lost.code, message=lost.message))
     assert cause == Cause(reason=reason, message="rank 1 cannot continue: /m is not a folder")
     followers.close()

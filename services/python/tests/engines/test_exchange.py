@@ -61,7 +61,7 @@ async def test_a_thread_waits_until_the_loop_has_taken_what_is_there() -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    await asyncio.to_thread(wait_until, lambda: sent == [0], 10, "the first part")
+    await asyncio.to_thread(wait_until, lambda: sent == [0], 60, "the first part")
     await asyncio.to_thread(thread.join, 0.3)
     assert sent == [0]
     assert len(await receive_all(opened)) == 6 * BUFFER_BYTES
@@ -80,7 +80,7 @@ async def test_a_stop_wakes_a_thread_that_waits(reason: Stop) -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    await asyncio.to_thread(wait_until, lambda: results == [True], 10, "a thread that waits")
+    await asyncio.to_thread(wait_until, lambda: results == [True], 60, "a thread that waits")
     opened.stop(reason)
     opened.stop(Stop.GONE)  # the first reason counts
     await asyncio.to_thread(thread.join, 10)

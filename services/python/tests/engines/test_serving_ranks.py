@@ -89,7 +89,7 @@ def test_requests_wait_for_their_turn_up_to_the_capacity(group: Callable[..., An
             load = group_of(pool).load
             return load is not None and (load.in_flight, load.waiting) == (1, 1)
 
-        wait_until(waits, 20, "a waiting request")
+        wait_until(waits, 60, "a waiting request")
         assert post(url).headers["daybreak-refused"] == "busy"
     second.join(30)
     assert [answer.status_code for answer in answers] == [200]
@@ -167,7 +167,7 @@ def test_if_a_rank_dies_before_the_answer_another_group_gets_the_request(
         load = group_of(pool).load
         return load is not None and load.in_flight == 1
 
-    wait_until(runs, 20, "the request to run")
+    wait_until(runs, 60, "the request to run")
     ranks.kill(1)
     client.join(60)
     assert answers[0].status_code == 503

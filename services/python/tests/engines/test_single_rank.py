@@ -275,7 +275,7 @@ def test_a_blob_store_that_cannot_be_opened_is_reported_before_the_model_is_read
     rank = Rank(spec, wiring.group_config(pool.settings, "echo"), deps)
     rank.start()
     assert rank.wait_ended(30)
-    wait_until(lambda: broken, 10, "the group to report that it is broken")
+    wait_until(lambda: broken, 60, "the group to report that it is broken")
     assert list(map(str, broken)) == ["ValueError: no such scheme: s4://"]
     assert not loaded.is_set()
     assert not pool.view().groups

@@ -41,7 +41,7 @@ class Lines(logging.Handler):
 
     def wait_for(self, task: TaskId, *expected: str) -> None:
         """Wait until exactly this has happened to the task: a line is written after its change."""
-        wait_until(lambda: len(self.of(task)) >= len(expected), 10, f"the lines of {task}")
+        wait_until(lambda: len(self.of(task)) >= len(expected), 60, f"the lines of {task}")
         assert self.of(task) == list(expected)
 
     def last(self, task: TaskId, change: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def test_a_task_that_is_retried_and_succeeds_has_a_line_for_each_attempt(
     pool.call(pool.store.submit([new]))
     rank = leader(pool)
     pool.wait(task)
-    wait_until(lambda: len(lines.of(task)) == 5, 10, "the last line")
+    wait_until(lambda: len(lines.of(task)) == 5, 60, "the last line")
     of_the_tick = lines.last(task, "queued")  # on a thread of its own, so its line may come late
     assert (of_the_tick["attempt"], of_the_tick["trace_id"]) == (1, TRACE.trace_id)
     of_the_leader = [line for line in lines.found if line is not of_the_tick]

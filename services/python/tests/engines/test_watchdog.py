@@ -118,7 +118,7 @@ def test_a_stopped_leader_loses_its_task(
     task = pool.submit(steps=200, hold_s=0.02)
     pool.wait_step(task, 2)
     os.kill(leader.pid, signal.SIGSTOP)
-    wait_until(lambda: is_stopped(leader.pid), 10, "the stop")
+    wait_until(lambda: is_stopped(leader.pid), 60, "the stop")
     pool.wait_for(task, lambda record: record.strikes == 1, "the lost lease")
     os.kill(leader.pid, signal.SIGCONT)
     record = pool.wait(task)
@@ -138,7 +138,7 @@ def test_the_task_of_a_killed_leader_gets_a_strike_at_once(
     leader.wait(10)
     record = pool.wait_for(task, lambda record: record.strikes == 1, "the strike")
     assert record.error_code == "rank_lost"
-    wait_until(lambda: not _alive(watchdog), 10, "the end of the watchdog")
+    wait_until(lambda: not _alive(watchdog), 60, "the end of the watchdog")
     assert not [group for group in pool.view().groups if group.state != "lost"]
 
 
@@ -152,7 +152,7 @@ def test_a_leader_that_leaves_stops_its_watchdog(
     task = pool.submit(steps=200, hold_s=0.05)
     pool.wait_step(task, 2)
     leader.communicate()
-    wait_until(lambda: not _alive(watchdog), 10, "the end of the watchdog")
+    wait_until(lambda: not _alive(watchdog), 60, "the end of the watchdog")
     record = pool.get(task)
     assert (record.state, record.strikes, record.releases) == (State.QUEUED, 0, 1)
 

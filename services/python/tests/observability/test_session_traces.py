@@ -13,9 +13,13 @@ from typing import Any
 
 import httpx2
 import pytest
+import redis
 from websockets.sync.client import connect
 
+from daybreak_server.adapters.redis.key_names import Keys
+from daybreak_server.adapters.redis.limits import SESSION_LOSSES_MAX
 from daybreak_server.domain.sessions import SessionEventType, SessionId
+from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.session_log import SESSIONS
 from daybreak_server.settings.tree import Settings
 from testkit.otlp_collector import Collector, ReceivedSpan
@@ -166,6 +170,30 @@ def test_a_websocket_that_opens_a_session_continues_its_callers_trace(
     assert end.attributes["daybreak.outcome"] == "closed"
 
 
+async def test_a_session_that_the_watchdog_of_a_killed_group_ends_has_an_end(
+    traced: Callable[..., Settings], collector: Collector, tmp_path: Path
+) -> None:
+    """The group is the last one that the session may lose."""
+    settings = traced()
+    pool = SpeechPool(settings, tmp_path)
+    try:
+        group = await pool.start_group()
+        session = await pool.open(trace_context=TraceContext(traceparent=CALLER))
+        await until_owned(pool, session, 1)
+        group.freeze()  # so that the audio stays unread
+        await pool.store.append_audio(session, noise(0.6), at=0)
+        record = Keys(prefix=settings.redis.prefix, pool=POOL).of("session", session)
+        with redis.Redis.from_url(str(settings.redis.url)) as client:
+            client.hset(record, "losses", SESSION_LOSSES_MAX)
+        group.kill()
+        [end] = await asyncio.to_thread(collector.wait, f"end {POOL}")
+    finally:
+        await pool.close()
+    assert (end.trace, end.parent, end.service) == (TRACE, PARENT, "daybreak-group")
+    assert (end.attributes["daybreak.session"], end.attributes["daybreak.outcome"]) == (session, "failed")
+    assert (end.failed, end.attributes["error.type"]) == (True, "groups_lost")
+
+
 @pytest.mark.parametrize("path", ["/v1/sessions", "/init", "/translate"])
 def test_every_way_to_open_a_session_by_a_request_continues_its_callers_trace(
     traced: Callable[..., Settings],
@@ -186,8 +214,30 @@ def test_every_way_to_open_a_session_by_a_request_continues_its_callers_trace(
     assert session["traceparent"] == response.headers["traceparent"]
 
 
-def test_a_recording_continues_its_callers_trace_to_the_end_of_its_session(
+def test_a_reset_begins_another_trace_for_the_new_session(
     traced: Callable[..., Settings], gateway: Callable[[Settings], httpx2.Client], collector: Collector
+) -> None:
+    """The trace of the old session ends with it. The new session continues the trace of the caller."""
+    client = gateway(traced())
+    old = client.post("/init", json={"language_pair": "English -> German"})
+    body = {"session_id": old.json()["session_id"]}
+    new = client.post("/reset_translation", json=body, headers={"traceparent": CALLER})
+    [opened], [end] = collector.wait("POST /reset_translation"), collector.wait(f"end {POOL}")
+    assert (opened.trace, opened.parent) == (TRACE, PARENT)
+    assert new.headers["traceparent"] == f"00-{TRACE}-{opened.id}-01"
+    assert opened.attributes["daybreak.session"] == new.json()["session_id"]
+    [session] = client.get("/v1/sessions").json()["data"]
+    assert (session["id"], session["traceparent"]) == (new.json()["session_id"], new.headers["traceparent"])
+    assert end.attributes["daybreak.session"] == body["session_id"]
+    assert f"00-{end.trace}-{end.parent}-01" == old.headers["traceparent"]
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/translations", "/v1/audio/transcriptions"])
+def test_a_recording_continues_its_callers_trace_to_the_end_of_its_session(
+    traced: Callable[..., Settings],
+    gateway: Callable[[Settings], httpx2.Client],
+    collector: Collector,
+    path: str,
 ) -> None:
     """The client disconnects before the text, which ends the session."""
     client = gateway(traced())
@@ -197,9 +247,11 @@ def test_a_recording_continues_its_callers_trace_to_the_end_of_its_session(
         file.setsampwidth(2)
         file.setframerate(16_000)
         file.writeframes(noise(0.5))
-    form = {"model": POOL, "target_language": "de", "stream": "true"}
+    form = {"model": POOL, "stream": "true"}
+    if path == "/v1/audio/translations":
+        form["target_language"] = "de"
     files = {"file": ("speech.wav", recording.getvalue(), "audio/wav")}
-    path, headers = "/v1/audio/translations", {"traceparent": CALLER}
+    headers = {"traceparent": CALLER}
     with client.stream("POST", path, data=form, files=files, headers=headers) as response:
         returned = response.headers["traceparent"]
     collector.wait(f"end {POOL}")

@@ -127,13 +127,13 @@ def record_session(tracing: OpenTelemetryTracing, context: TraceContext) -> None
         claim = SessionClaim(
             lease=lease, record=record, turns=(), audio_start=0, audio=b"", segment_text="the-secret-prompt"
         )
-        carried = tracing.carried(claim, GROUP.id)
-        carried.first_text()
+        claimed = tracing.claimed(claim, GROUP.id)
+        claimed.first_text()
         for _ in range(TURNS):
-            carried.turn_ended()
+            claimed.turn_ended()
         for multiplier in range(200):
-            carried.degraded(1 + multiplier % 2)
-        carried.ended(reason, error=error)
+            claimed.degraded(1 + multiplier % 2)
+        claimed.ended(reason, error=error)
     for reason, code in (("finished", ""), ("failed", "session_failed")):
         tracing.session_ended(
             SessionChange(

@@ -144,7 +144,7 @@ settings = Settings.model_validate({
 })
 wiring.build_app(settings)
 rank = wiring.build_rank(settings, "echo", on_broken=print)
-wiring.build_tracing(settings, service="daybreak-group")
+wiring.build_tracing(settings.tracing, service="daybreak-group")
 ours = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "daybreak_server.observability.tracing", "requests")
 print(sorted({name for name in ours if name in sys.modules}))
 """

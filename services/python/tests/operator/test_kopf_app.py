@@ -43,7 +43,7 @@ async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() 
     async def created() -> bool:
         return bool(world.clusters)
 
-    await wait_until_async(created, 5, "the RayCluster")
+    await wait_until_async(created, 60, "the RayCluster")
     world.replicas = 2
     cache.pool(body(world), gone=False)
     for _ in range(100):
@@ -54,7 +54,7 @@ async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() 
             cluster["spec"]["workerGroupSpecs"][0]["replicas"] == 2 for cluster in world.clusters.values()
         )
 
-    await wait_until_async(scaled_up, 5, "two groups wanted")
+    await wait_until_async(scaled_up, 60, "two groups wanted")
     assert loops.liveness() == {"pools": 1}
     cache.pool(body(world), gone=True)
     await loops.end(POOL)
@@ -84,7 +84,7 @@ async def test_an_unexpected_error_ends_no_loop_and_an_ended_loop_fails_the_live
     async def ended() -> bool:
         return loops._tasks[POOL].done()
 
-    await wait_until_async(ended, 5, "the loop to end")
+    await wait_until_async(ended, 60, "the loop to end")
     with pytest.raises(RuntimeError, match="ended"):
         loops.liveness()
     await loops.close()
@@ -105,14 +105,14 @@ async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
     async def reported() -> bool:
         return world.report is not None
 
-    await wait_until_async(reported, 5, "a report")
+    await wait_until_async(reported, 60, "a report")
     cache.pools.clear()
     loops._dirty[POOL].set()
 
     async def loop_ended() -> bool:
         return loops.liveness() == {"pools": 0}
 
-    await wait_until_async(loop_ended, 5, "the loop to end")
+    await wait_until_async(loop_ended, 60, "the loop to end")
 
 
 def test_kopf_accepts_all_handlers() -> None:

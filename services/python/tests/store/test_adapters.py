@@ -181,7 +181,7 @@ async def test_a_pool_view_shows_the_operators_report_and_the_last_failure(serve
     async def report_expired() -> bool:
         return (await store.pool("video")).report is None
 
-    await wait_until_async(report_expired, 5, "the report to expire")
+    await wait_until_async(report_expired, 60, "the report to expire")
     assert (await store.pool("video")).wake_last == last
     queue.close()
     await store.close()

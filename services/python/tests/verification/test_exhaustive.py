@@ -62,7 +62,7 @@ def driver(valkey: Server) -> Iterator[Driver]:
 
 
 def _assert_right(search: Found) -> None:
-    assert search.violation is None, "\n".join([str(search.violation), *search.trace])
+    assert search.violation is None, "\n".join([str(search.violation), *search.path])
 
 
 def test_two_leaders_and_two_tasks(two_tasks: tuple[World, Found]) -> None:
@@ -110,7 +110,7 @@ def test_a_planted_flaw_is_found(flaw: type[Store]) -> None:
         if search.violation is not None:
             break
     assert search.violation is not None, f"the search did not find this bug: {flaw.__doc__}"
-    print(f"\n{flaw.__doc__}\n{search.violation}", *search.trace, sep="\n  ")
+    print(f"\n{flaw.__doc__}\n{search.violation}", *search.path, sep="\n  ")
 
 
 @pytest.mark.parametrize("flaw", STUCK, ids=lambda flaw: flaw.__name__)

@@ -35,7 +35,7 @@ class SettleAfterTheEnd(Store):
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> Any:
         t = self.tasks[i]
-        if t.state in "SFCX" and t.done != token:
+        if t.state in "SFCX" and t.settled_token != token:
             self.end(t, outcome, "S" if outcome == "finish" else "F")
             return t.state, None
         return super().settle(i, token, outcome, then)
@@ -59,11 +59,11 @@ class SplitClaim(Store):
 
     def start(self, t: Task, group: int) -> None:
         super().start(t, group)
-        t.leased = False
+        t.in_leases = False
         self.second_half = ("lease_late", self.tasks.index(t))
 
     def lease_late(self, i: int) -> None:
-        self.tasks[i].leased = True
+        self.tasks[i].in_leases = True
 
 
 class SplitEnd(Store):
@@ -71,11 +71,11 @@ class SplitEnd(Store):
 
     def end(self, t: Task, event: str, state: str) -> None:
         super().end(t, event, state)
-        t.ends -= 1
+        t.terminal_events -= 1
         self.second_half = ("write_event_late", self.tasks.index(t))
 
     def write_event_late(self, i: int) -> None:
-        self.tasks[i].ends += 1
+        self.tasks[i].terminal_events += 1
 
 
 class LeaseInWallTime(Store):
@@ -105,7 +105,7 @@ class ReleasesUnbounded(Store):
     """A task is released forever."""
 
     def release(self, t: Task, event: str) -> None:
-        if t.cancel or t.late:
+        if t.cancel_requested or t.overdue:
             self.strike(t, event)
         else:
             self._move(t, event, "Q")
@@ -129,16 +129,16 @@ class ReleaseForgets(Store):
     def release(self, t: Task, event: str) -> None:
         super().release(t, event)
         if t.state == "Q":
-            t.queued = False
+            t.in_queue = False
 
 
 class CancelForgotten(Store):
     """A finish succeeds although the cancel came first."""
 
     def apply(self, t: Task, outcome: str) -> None:
-        cancel, t.cancel = t.cancel, t.cancel and outcome != "finish"
+        cancel, t.cancel_requested = t.cancel_requested, t.cancel_requested and outcome != "finish"
         super().apply(t, outcome)
-        t.cancel = cancel
+        t.cancel_requested = cancel
 
 
 class CancelEndsAtOnce(Store):
@@ -171,7 +171,7 @@ class LeaseKeptByTheEnded(Store):
 
     def detach(self, t: Task) -> None:
         super().detach(t)
-        t.leased = True
+        t.in_leases = True
 
 
 class LiveForgotten(Store):
@@ -179,7 +179,7 @@ class LiveForgotten(Store):
 
     def end(self, t: Task, event: str, state: str) -> None:
         super().end(t, event, state)
-        t.live = True
+        t.in_live = True
 
 
 class TokenUsedTwice(Store):
@@ -196,7 +196,7 @@ class RepeatIsStale(Store):
     """A repeated settle is answered as stale."""
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> Any:
-        repeated = self.tasks[i].done == token
+        repeated = self.tasks[i].settled_token == token
         result = super().settle(i, token, outcome, then)
         return (STALE, None) if repeated else result
 
@@ -222,7 +222,7 @@ class SubmitTwice(Store):
     def submit(self, i: int, ahead: bool) -> None:
         t = self.tasks[i]
         if t.state in "QS":
-            t.state, t.ends, t.attempt = "-", 0, 0
+            t.state, t.terminal_events, t.attempt = "-", 0, 0
         super().submit(i, ahead)
 
 
@@ -271,12 +271,12 @@ class ReleasedIsSkipped(Store):
     """A claim skips released tasks."""
 
     def next(self, group: int) -> Any:
-        released = [t for t in self.tasks if t.queued and t.releases]
+        released = [t for t in self.tasks if t.in_queue and t.releases]
         for t in released:
-            t.queued = False
+            t.in_queue = False
         token = super().next(group)
         for t in released:
-            t.queued = True
+            t.in_queue = True
         return token
 
 

@@ -32,8 +32,8 @@ InFlight = tuple[str, int] | None
 """A call in flight whose reply no leader awaits: a group's ``claim``, or the second half of a split script."""
 Label = tuple[Any, ...]
 IDLE: Leader = ("idle", 0, 0)
-STATE, ATTEMPT, TOKEN, DONE, OWNER = (
-    Task.__slots__.index(name) for name in ("state", "attempt", "token", "done", "owner")
+STATE, ATTEMPT, TOKEN, SETTLED_TOKEN, OWNER = (
+    Task.__slots__.index(name) for name in ("state", "attempt", "token", "settled_token", "owner")
 )
 
 
@@ -181,7 +181,11 @@ def canonical(state: State) -> State:
     tasks, (first, second), in_flight, outage = state
     first, second = _remembered(first, tasks), _remembered(second, tasks)
     for i, task in enumerate(tasks):
-        if task[DONE] and first != ("resettling", i, task[DONE]) and second != ("resettling", i, task[DONE]):
+        if (
+            task[SETTLED_TOKEN]
+            and first != ("resettling", i, task[SETTLED_TOKEN])
+            and second != ("resettling", i, task[SETTLED_TOKEN])
+        ):
             tasks = (*tasks[:i], _forgotten(task), *tasks[i + 1 :])
     if _swaps(first, second, tasks, in_flight):
         first, second = second, first
@@ -208,7 +212,11 @@ def _swaps(first: Leader, second: Leader, tasks: Tasks, in_flight: InFlight) -> 
 
 def _remembered(leader: Leader, tasks: Tasks) -> Leader:
     doing, i, number = leader
-    if doing == "idle" or number == tasks[i][TOKEN] or (doing == "resettling" and number == tasks[i][DONE]):
+    if (
+        doing == "idle"
+        or number == tasks[i][TOKEN]
+        or (doing == "resettling" and number == tasks[i][SETTLED_TOKEN])
+    ):
         return leader
     return "works", i, OLD
 
@@ -221,7 +229,7 @@ def _thawed(task: Values) -> Task:
 @cache
 def _forgotten(task: Values) -> Values:
     t = Task(task)
-    t.done, t.answer = 0, ""
+    t.settled_token, t.settled_state = 0, ""
     return frozen(t)
 
 
@@ -239,6 +247,6 @@ def settled(task: Values) -> Values:
     if t.releases >= RELEASES:
         t.failures = 0
     if t.state in ENDED:
-        t.attempt = t.strikes = t.releases = t.failures = t.won = 0
-        t.late = False
+        t.attempt = t.strikes = t.releases = t.failures = t.published_attempt = 0
+        t.overdue = False
     return frozen(t)

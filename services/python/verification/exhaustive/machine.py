@@ -36,26 +36,26 @@ class Task:
     """A task's record and its places in the indices. Each place is separate, so that a bug can make them disagree."""
 
     __slots__ = (
-        "answer",
         "attempt",
-        "cancel",
-        "dead",
-        "done",
-        "ends",
+        "cancel_requested",
+        "dead_letters",
         "failures",
-        "late",
-        "leased",
-        "live",
+        "in_delays",
+        "in_leases",
+        "in_live",
+        "in_queue",
+        "overdue",
         "owner",
-        "queued",
+        "published_attempt",
         "releases",
+        "settled_state",
+        "settled_token",
         "state",
         "strikes",
+        "terminal_events",
         "ticks",
+        "ticks_unanswered",
         "token",
-        "unanswered",
-        "waits",
-        "won",
     )
     state: str
     """``-`` before submit, then Q D R S F C X."""
@@ -64,69 +64,78 @@ class Task:
     releases: int
     failures: int
     """How many of the releases were caused by groups that failed."""
-    cancel: bool
-    late: bool
+    cancel_requested: bool
+    overdue: bool
     """Its deadline has passed: the start deadline until its first start, afterwards the run deadline."""
     ticks: int
     """R: ticks since the lease was renewed, as the store counts; D: ticks until it is due."""
-    unanswered: int
+    ticks_unanswered: int
     """R: ticks since the last reply to its holder. No decision of the store depends on it."""
     owner: int
     token: int
-    done: int
-    """The token that was settled last; ``answer`` is its result."""
-    answer: str
-    won: int
+    settled_token: int
+    """The token that was settled last; ``settled_state`` is its result."""
+    settled_state: str
+    published_attempt: int
     """The attempt whose artifacts were published."""
-    ends: int
+    terminal_events: int
     """How many terminal events its stream has."""
-    dead: int
+    dead_letters: int
     """How many dead letters it left."""
-    queued: bool
-    waits: bool
-    leased: bool
-    live: bool
+    in_queue: bool
+    in_delays: bool
+    in_leases: bool
+    in_live: bool
 
     def __init__(self, values: Sequence[object]) -> None:
         (
-            self.answer,
             self.attempt,
-            self.cancel,
-            self.dead,
-            self.done,
-            self.ends,
+            self.cancel_requested,
+            self.dead_letters,
             self.failures,
-            self.late,
-            self.leased,
-            self.live,
+            self.in_delays,
+            self.in_leases,
+            self.in_live,
+            self.in_queue,
+            self.overdue,
             self.owner,
-            self.queued,
+            self.published_attempt,
             self.releases,
+            self.settled_state,
+            self.settled_token,
             self.state,
             self.strikes,
+            self.terminal_events,
             self.ticks,
+            self.ticks_unanswered,
             self.token,
-            self.unanswered,
-            self.waits,
-            self.won,
         ) = values  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        marks = "".join(mark for mark, on in (("c", self.cancel), ("l", self.late), ("!", self.dead)) if on)
+        marks = "".join(
+            mark
+            for mark, on in (("c", self.cancel_requested), ("l", self.overdue), ("!", self.dead_letters))
+            if on
+        )
         places = "".join(
             place
-            for place, on in (("q", self.queued), ("d", self.waits), ("h", self.leased), ("v", self.live))
+            for place, on in (
+                ("q", self.in_queue),
+                ("d", self.in_delays),
+                ("h", self.in_leases),
+                ("v", self.in_live),
+            )
             if on
         )
         return (
             f"{self.state}{marks} attempt {self.attempt} strikes {self.strikes} releases {self.releases}"
-            f" owner {self.owner} ticks {self.ticks} in [{places}] ends {self.ends}"
+            f" owner {self.owner} ticks {self.ticks} in [{places}] ends {self.terminal_events}"
         )
 
 
 frozen: Callable[[Task], tuple[object, ...]] = attrgetter(*Task.__slots__)
-NEW = ("", 0, False, 0, 0, 0, 0, False, False, False, NOBODY, False, 0, "-", 0, 0, 0, 0, False, 0)
-USED_UP = (*NEW[:12], RELEASES - 1, *NEW[13:])
+NEW = (0, False, 0, 0, False, False, False, False, False, NOBODY, 0, 0, "", 0, "-", 0, 0, 0, 0, 0)
+USED_UP = (*NEW[:11], RELEASES - 1, *NEW[12:])
 """New, with one release left."""
 
 
@@ -169,9 +178,9 @@ class Store:
 
     def cancel(self, i: int) -> None:
         t = self.tasks[i]
-        if t.state in ENDED or t.cancel:
+        if t.state in ENDED or t.cancel_requested:
             return
-        t.cancel = True
+        t.cancel_requested = True
         if t.state == "R":
             self._move(t, "cancel", "R")
         else:
@@ -186,10 +195,10 @@ class Store:
 
     def next(self, group: int) -> Token | None:
         for i, t in enumerate(self.tasks):  # the queue is in the order of the numbers
-            if t.queued and t.late:
+            if t.in_queue and t.overdue:
                 self.leave_queue(t)
                 self.end(t, "run deadline" if t.attempt else "start deadline", "X")
-            elif t.queued:
+            elif t.in_queue:
                 self.start(t, group)
                 return i, t.token
         return None
@@ -198,11 +207,11 @@ class Store:
         self._move(t, "claim", "R")
         self.leave_queue(t)
         if t.attempt == 0:
-            t.late = False  # from now on the run deadline applies
+            t.overdue = False  # from now on the run deadline applies
         t.attempt += 1
         t.token = t.attempt
-        t.owner, t.leased, t.live = group, True, True
-        t.ticks = t.unanswered = 0
+        t.owner, t.in_leases, t.in_live = group, True, True
+        t.ticks = t.ticks_unanswered = 0
 
     def holds(self, t: Task, token: int) -> bool:
         return t.token == token
@@ -213,8 +222,8 @@ class Store:
             return STALE
         self._move(t, "renew, report, checkpoint", "R")
         self.renew(t)
-        t.unanswered = 0
-        return "stop" if t.cancel or t.late else "continue"
+        t.ticks_unanswered = 0
+        return "stop" if t.cancel_requested or t.overdue else "continue"
 
     def renew(self, t: Task) -> None:
         t.ticks = 0
@@ -224,13 +233,13 @@ class Store:
         t = self.tasks[i]
         if self.holds(t, token):
             self.apply(t, outcome)
-            t.done, t.answer = token, t.state
+            t.settled_token, t.settled_state = token, t.state
             if then == NOBODY:
-                return t.answer, None
+                return t.settled_state, None
             self.release_unknown(then)
-            return t.answer, self.next(then)
-        if t.done == token:
-            return t.answer, self.next_again(then) if then != NOBODY else None
+            return t.settled_state, self.next(then)
+        if t.settled_token == token:
+            return t.settled_state, self.next_again(then) if then != NOBODY else None
         return STALE, None
 
     def next_again(self, group: int) -> Token | None:
@@ -252,8 +261,8 @@ class Store:
         """No script: something happens outside the store."""
 
     def apply(self, t: Task, outcome: str) -> None:
-        if outcome == "finish" and not t.cancel:
-            t.won = t.token
+        if outcome == "finish" and not t.cancel_requested:
+            t.published_attempt = t.token
             self.detach(t)
             self.end(t, outcome, "S")
         elif outcome in ("release", "stopped"):
@@ -274,9 +283,9 @@ class Store:
     def jump(self, outage: int = 0) -> int:
         """The wall clock jumps: deadlines pass and delays end, but leases do not change. Returns the new bits."""
         for t in self.tasks:
-            if t.state == "R" and not t.late:
+            if t.state == "R" and not t.overdue:
                 self._move(t, "run deadline", "R")
-            t.late = t.late or t.state in "QDR"
+            t.overdue = t.overdue or t.state in "QDR"
             if t.state == "D":
                 t.ticks = min(t.ticks, 1)
         return outage | UNTICKED
@@ -285,22 +294,22 @@ class Store:
         self.outage = outage
         for t in self.tasks:
             t.ticks += (t.state == "R") - (t.state == "D")
-            t.unanswered = min(t.unanswered + (t.state == "R"), LEASE)
+            t.ticks_unanswered = min(t.ticks_unanswered + (t.state == "R"), LEASE)
         for t in self.tasks:
-            if t.late and (t.queued or t.waits):
+            if t.overdue and (t.in_queue or t.in_delays):
                 self.leave_queue(t)
                 self.end(t, "run deadline" if t.attempt else "start deadline", "X")
         for t in self.tasks:
-            if t.waits and t.ticks == 0:
+            if t.in_delays and t.ticks == 0:
                 self.promote(t)
         for t in self.tasks:
-            if t.leased and t.ticks >= LEASE and outage != UNTICKED:
-                self.reaped.append(t.unanswered)
+            if t.in_leases and t.ticks >= LEASE and outage != UNTICKED:
+                self.reaped.append(t.ticks_unanswered)
                 self.reap(t)
         return GRACE if outage == UNTICKED else 0
 
     def promote(self, t: Task) -> None:
-        t.waits = False
+        t.in_delays = False
         self._move(t, "due", "Q")
         self.enter(t)
 
@@ -310,7 +319,7 @@ class Store:
     # ── how an attempt ends ───────────────────────────────────────────────────────────────────────────────
 
     def release(self, t: Task, event: str) -> None:
-        if t.cancel or t.late or _exhausted(t, event):
+        if t.cancel_requested or t.overdue or _exhausted(t, event):
             self.strike(t, event)
         else:
             self._move(t, event, "Q")
@@ -320,10 +329,10 @@ class Store:
             self.enter(t)
 
     def strike(self, t: Task, event: str) -> None:
-        if t.cancel:
+        if t.cancel_requested:
             self.detach(t)
             self.end(t, event, "C")
-        elif t.late and event != "permanent error":
+        elif t.overdue and event != "permanent error":
             self.detach(t)
             self.end(t, event, "X")
         elif event == "permanent error" or t.strikes + 1 >= STRIKES:
@@ -341,33 +350,33 @@ class Store:
         t.strikes += 1
 
     def detach(self, t: Task) -> None:
-        t.leased = False
-        t.owner, t.token, t.ticks, t.unanswered = NOBODY, 0, 0, 0
+        t.in_leases = False
+        t.owner, t.token, t.ticks, t.ticks_unanswered = NOBODY, 0, 0, 0
 
     def end(self, t: Task, event: str, state: str) -> None:
         self._move(t, event, state)
-        t.live = False
-        t.ends += 1
+        t.in_live = False
+        t.terminal_events += 1
         t.ticks = 0
         if state == "F":
             self.bury(t)
 
     def bury(self, t: Task) -> None:
-        t.dead += 1
+        t.dead_letters += 1
 
     # ── the queue ─────────────────────────────────────────────────────────────────────────────────────────
 
     def enter(self, t: Task) -> None:
         """Put the task into the queue or the delays."""
-        t.queued, t.waits = t.state == "Q", t.state == "D"
-        t.live = t.queued
-        t.ticks = AHEAD if t.waits else 0
+        t.in_queue, t.in_delays = t.state == "Q", t.state == "D"
+        t.in_live = t.in_queue
+        t.ticks = AHEAD if t.in_delays else 0
 
     def leave_queue(self, t: Task) -> None:
-        t.queued = t.waits = False
+        t.in_queue = t.in_delays = False
         t.ticks = 0
 
     def _move(self, t: Task, event: str, after: str, *, ahead: bool = False) -> None:
-        facts = (ahead, t.cancel, t.late, t.strikes + 1 >= STRIKES, _exhausted(t, event))
+        facts = (ahead, t.cancel_requested, t.overdue, t.strikes + 1 >= STRIKES, _exhausted(t, event))
         self.moves.append((t.state, event, facts, after))
         t.state = after

@@ -32,13 +32,13 @@ _AGE = {"R": 0, "D": 1, "Q": 2}
 def task_violation(tasks: Sequence[Task]) -> str | None:
     """The first violation in a state of the store, or ``None``."""
     for i, t in enumerate(tasks):
-        if (t.queued, t.waits, t.leased, t.live) != PLACES[t.state]:
+        if (t.in_queue, t.in_delays, t.in_leases, t.in_live) != PLACES[t.state]:
             return f"task {i} is lost, or in two places"
-        if t.ends != (t.state in ENDED):
-            return f"task {i} has {t.ends} terminal events"
-        if t.dead != (t.state == "F"):
-            return f"task {i} has {t.dead} dead letters"
-        if t.state in ENDED and t.cancel != (t.state == "C"):
+        if t.terminal_events != (t.state in ENDED):
+            return f"task {i} has {t.terminal_events} terminal events"
+        if t.dead_letters != (t.state == "F"):
+            return f"task {i} has {t.dead_letters} dead letters"
+        if t.state in ENDED and t.cancel_requested != (t.state == "C"):
             return f"task {i} was cancelled first, but did not end as cancelled"
         if t.attempt > STRIKES + RELEASES or t.strikes > STRIKES or t.releases > RELEASES:
             return f"task {i} is retried forever"
@@ -57,7 +57,7 @@ def script_violation(was: Sequence[Task], store: Store) -> str | None:
     for i, (old, new) in enumerate(zip(was, store.tasks, strict=True)):
         if progress(new) < progress(old):
             return f"task {i} went back: {old} → {new}"
-        if old.state in ENDED and (new.state != old.state or new.ends != old.ends):
+        if old.state in ENDED and (new.state != old.state or new.terminal_events != old.terminal_events):
             return f"task {i} had ended, and changed"
     if any(ticks < LEASE for ticks in store.reaped):
         return "a lease expired although its holder had just received a reply"
@@ -70,16 +70,20 @@ def reply_violation(script: tuple[Any, ...], old: Sequence[Task], store: Store, 
     """The first violation in a reply to a leader or its effect, or ``None``."""
     i, number = script[1], script[2]
     was, now = old[i], store.tasks[i]
-    current, repeated = number == was.token, script[0] == "settle" and number == was.done
+    current, repeated = number == was.token, script[0] == "settle" and number == was.settled_token
     result = answer if script[0] == "report" else answer[0]
     if (result == STALE) == (current or repeated):
         return f"a leader wrongly received {result!r}"
     alone = script[0] == "report" or script[4] == NOBODY
     if not current and alone and (now.state, now.ticks, now.attempt) != (was.state, was.ticks, was.attempt):
         return f"a leader without the token changed task {i}"
-    if result == "S" and current and now.won != number:
+    if result == "S" and current and now.published_attempt != number:
         return "a leader received the success of another attempt"
-    if current and script[0] == "report" and result != ("stop" if was.cancel or was.late else "continue"):
+    if (
+        current
+        and script[0] == "report"
+        and result != ("stop" if was.cancel_requested or was.overdue else "continue")
+    ):
         return f"a leader wrongly received {result!r}"
     return None
 

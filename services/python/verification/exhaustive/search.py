@@ -15,11 +15,11 @@ from verification.exhaustive.machine import ENDED, Task
 class Found:
     """A state space. States have numbers, in the order in which they were found.
 
-    ``violation`` is the first violation, and ``trace`` the shortest path to it.
+    ``violation`` is the first violation, and ``path`` the shortest path to it.
     """
 
     violation: str | None = None
-    trace: list[str] = field(default_factory=list)
+    path: list[str] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     depth: array[int] = field(default_factory=lambda: array("i"))
     reached_from: list[tuple[int, Label]] = field(default_factory=list)
@@ -74,7 +74,7 @@ def _explore(world: World, limit: int) -> Found:
         out = array("i")
         for label, after, violation in world.steps(found.states[at]):
             if violation is not None:
-                found.violation, found.trace = violation, [*found.path_to(at), line(label, after)]
+                found.violation, found.path = violation, [*found.path_to(at), line(label, after)]
                 return found
             number = numbers.setdefault(after, len(numbers))
             if number == len(found.states):

@@ -67,7 +67,7 @@ def kind_of(state: State, label: Label) -> Label:
 
 
 def _seen(task: Task, *, whole: bool) -> tuple[Any, ...]:
-    seen = (task.state, task.late, task.cancel, task.owner == ORPHAN)
+    seen = (task.state, task.overdue, task.cancel_requested, task.owner == ORPHAN)
     return (*seen, task.strikes, task.releases, task.ticks) if whole else seen
 
 
@@ -293,12 +293,12 @@ class ServerWalk:
             assert record is not None
             t, name = self.tasks[i], record.id
             got = (LETTERS[record.state], record.attempt, record.strikes, record.cancel_requested)
-            assert got == (t.state, t.attempt, t.strikes, t.cancel), (self.story, t)
+            assert got == (t.state, t.attempt, t.strikes, t.cancel_requested), (self.story, t)
             assert record.releases - RELEASES_MAX + RELEASES == t.releases, (self.story, t)
             places = (name in queue, name in delayed or name in soon, name in leases, name in live)
-            assert places == (t.queued, t.waits, t.leased, t.live), (self.story, t)
-            assert (name in dead) == bool(t.dead), (self.story, t)
-            if t.leased:
+            assert places == (t.in_queue, t.in_delays, t.in_leases, t.in_live), (self.story, t)
+            assert (name in dead) == bool(t.dead_letters), (self.story, t)
+            if t.in_leases:
                 assert leases[name] - int(clock or 0) == (LEASE - t.ticks) * TICK_MS, (self.story, t)
 
     def check_events(self) -> None:

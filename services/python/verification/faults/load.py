@@ -23,7 +23,7 @@ from daybreak.core.retry import Retry, changed_nothing
 from daybreak.errors import ApiError, DaybreakError
 from daybreak.relay import Delivery, Relay, RelayGapError
 from daybreak.wire import Event, Task
-from daybreak_server.api.cancellation import cancel_and_wait
+from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from verification.faults.client_transport import BalancedTransport
 from verification.faults.cluster import FaultCluster
 from verification.faults.history import History

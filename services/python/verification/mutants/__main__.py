@@ -14,8 +14,8 @@ from threading import Event
 
 from verification.mutants.catalogue import CATALOGUE
 from verification.mutants.mutant import Mutant
+from verification.mutants.mutant_run import MutantRun, attempt, failures_without_bug
 from verification.mutants.tree import Tree
-from verification.mutants.trial import Trial, attempt, failures_without_bug
 from verification.results import FOLDER, Report, Row, load
 
 NAME = "mutants"
@@ -37,19 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="daybreak-mutants-") as folder:
         trees = [Tree(Path(folder) / str(number)) for number in range(options.jobs)]
         waiting_first = sorted(chosen, key=lambda mutant: not mutant.waits)
-        trials = _run_all(trees, waiting_first, unchecked=options.unchecked, verbose=options.verbose)
-    if trials is None:
+        runs = _run_all(trees, waiting_first, unchecked=options.unchecked, verbose=options.verbose)
+    if runs is None:
         return 2
-    trials.sort(key=lambda trial: chosen.index(trial.mutant))
+    runs.sort(key=lambda run: chosen.index(run.mutant))
     seconds = time.perf_counter() - began
-    survivors = [trial for trial in trials if trial.caught_by is None]
-    print(f"{len(trials) - len(survivors)} of {len(trials)} planted bugs caught in {seconds:.0f} s")
+    survivors = [run for run in runs if run.caught_by is None]
+    print(f"{len(runs) - len(survivors)} of {len(runs)} planted bugs caught in {seconds:.0f} s")
     if options.share != (0, 1):
         print(f"This was share {options.share[0]} of {options.share[1]}; the saved report is unchanged.")
     elif not options.only:
-        _report(trials, seconds).save()
+        _report(runs, seconds).save()
     elif options.save:
-        _updated(load(FOLDER / f"{NAME}.json"), trials).save()
+        _updated(load(FOLDER / f"{NAME}.json"), runs).save()
     return 1 if survivors else 0
 
 
@@ -91,7 +91,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _run_all(
     trees: Sequence[Tree], chosen: Sequence[Mutant], *, unchecked: bool, verbose: bool
-) -> list[Trial] | None:
+) -> list[MutantRun] | None:
     """Plant all bugs. While the first ones are planted, run all tests without a bug in the first copy of the source.
 
     :returns: ``None`` if a test fails without a bug. It is printed, and no further bug is planted.
@@ -108,23 +108,23 @@ def _run_all(
         finally:
             free.put(trees[0])
 
-    def run_one(mutant: Mutant) -> Trial | None:
+    def run_one(mutant: Mutant) -> MutantRun | None:
         tree = free.get()
         try:
-            trial = None if failing.is_set() else attempt(tree, mutant)
+            run = None if failing.is_set() else attempt(tree, mutant)
         finally:
             free.put(tree)
-        if trial is not None:
-            print(trial.line, flush=True)
-            if verbose or trial.caught_by is None:
-                print(trial.output, flush=True)
-        return trial
+        if run is not None:
+            print(run.line, flush=True)
+            if verbose or run.caught_by is None:
+                print(run.output, flush=True)
+        return run
 
     with ThreadPoolExecutor(len(trees) + 1) as pool:
         check = pool.submit(run_without_bug)
-        trials = list(pool.map(run_one, chosen))
+        runs = list(pool.map(run_one, chosen))
         check.result()
-    return None if failing.is_set() else [trial for trial in trials if trial is not None]
+    return None if failing.is_set() else [run for run in runs if run is not None]
 
 
 def _pass_without_bug(tree: Tree, mutants: Sequence[Mutant]) -> bool:
@@ -140,20 +140,20 @@ def _pass_without_bug(tree: Tree, mutants: Sequence[Mutant]) -> bool:
     return failures is None
 
 
-def _report(trials: Sequence[Trial], seconds: float) -> Report:
+def _report(runs: Sequence[MutantRun], seconds: float) -> Report:
     about = (
         "Bugs planted in a private copy of the source, one at a time. A test of the ordinary suite, which passes "
         "without the bug, must catch each. Rows show only bugs that survived; the saved report names every bug and "
         "the test that caught it."
     )
     report = Report(NAME, title="Planted bugs", about=about, extra={"seconds": round(seconds)})
-    report.rows = _with_total([_row(trial) for trial in trials])
+    report.rows = _with_total([_row(run) for run in runs])
     return report
 
 
-def _updated(report: Report, trials: Sequence[Trial]) -> Report:
-    """A saved report in which the rows of these trials replace those of the same mutants."""
-    fresh = {f"{trial.mutant.name}: ": _row(trial) for trial in trials}
+def _updated(report: Report, runs: Sequence[MutantRun]) -> Report:
+    """A saved report in which the rows of these runs replace those of the same mutants."""
+    fresh = {f"{run.mutant.name}: ": _row(run) for run in runs}
     old = [row for row in report.rows[1:] if not row.what.startswith(tuple(fresh))]
     order = {f"{mutant.name}: ": index for index, mutant in enumerate(CATALOGUE)}
     rows = sorted([*old, *fresh.values()], key=lambda row: order.get(row.what.partition(": ")[0] + ": ", 0))
@@ -161,15 +161,15 @@ def _updated(report: Report, trials: Sequence[Trial]) -> Report:
     return report
 
 
-def _row(trial: Trial) -> Row:
+def _row(run: MutantRun) -> Row:
     return Row(
-        f"{trial.mutant.name}: {trial.mutant.about}",
-        trial.seconds,
+        f"{run.mutant.name}: {run.mutant.about}",
+        run.seconds,
         "s",
         target="caught",
-        held=trial.caught_by is not None,
-        note=trial.error or trial.caught_by or "survived",
-        detail=trial.caught_by is not None,
+        held=run.caught_by is not None,
+        note=run.error or run.caught_by or "survived",
+        detail=run.caught_by is not None,
     )
 
 

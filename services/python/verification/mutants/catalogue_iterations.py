@@ -7,9 +7,13 @@ from verification.mutants.mutant import SERVER, TESTS, Mutant, mutant
 _SCHEDULER = f"{SERVER}/batching/iterations/scheduler.py"
 _QUEUES = f"{SERVER}/batching/iterations/queues.py"
 _STRATEGIES = f"{SERVER}/batching/iterations/strategies.py"
+_PIECES = f"{SERVER}/batching/iterations/pieces.py"
+_SESSION = f"{SERVER}/engines/sessions/session.py"
+_SPEECH = f"{SERVER}/workloads/speech/model.py"
 _LAG = f"{SERVER}/batching/iterations/lag.py"
 _MODEL = f"{SERVER}/workloads/simulated_speech/model.py"
 _RULES_TESTS = f"{TESTS}/batching/test_iterations.py"
+_PIECES_TESTS = f"{TESTS}/batching/test_pieces.py"
 _LAG_TESTS = f"{TESTS}/batching/test_lag.py"
 _SIMULATED_TESTS = f"{TESTS}/workloads/test_simulated_speech.py"
 
@@ -83,6 +87,53 @@ ITERATIONS: tuple[Mutant, ...] = (
         "a strategy from outside the package makes batches that are larger than the model allows",
         (_SCHEDULER, "if not 1 <= size <= self._rules.max_batch_size:", "if size < 1:"),
         tests=f"{TESTS}/batching/test_own_strategies.py::test_a_wrong_choice_names_the_strategy",
+    ),
+    mutant(
+        "pieces-prefill-starves",
+        "sessions that decode leave no place for a new turn",
+        (_PIECES, "decode.first(min(size - 1, budget - block))", "decode.first(min(size, budget))"),
+        tests=(
+            f"{_PIECES_TESTS}::test_one_block_is_read_however_many_sessions_decode",
+            f"{TESTS}/batching/test_iterations_model.py",
+        ),
+    ),
+    mutant(
+        "pieces-limit-exceeded",
+        "a turn is read at once, however small the limit of a batch is",
+        (_PIECES, "min(left, ready.blocks)", "ready.blocks"),
+        tests=f"{_PIECES_TESTS}::test_a_long_turn_is_read_in_pieces_beside_the_decodes",
+    ),
+    mutant(
+        "pieces-rest-lost",
+        "the rest of a turn is never read",
+        (_SCHEDULER, "        for session in reversed(batch.unfinished):", "        for session in ():"),
+        tests=f"{_PIECES_TESTS}::test_a_long_turn_is_read_in_pieces_beside_the_decodes",
+    ),
+    mutant(
+        "pieces-overtaken",
+        "a turn that was begun waits behind those that were not",
+        (_QUEUES, "        self._waiting.move_to_end(session, last=False)\n", ""),
+        tests=f"{_PIECES_TESTS}::test_a_turn_that_was_begun_is_read_before_the_next_ones",
+    ),
+    mutant(
+        "pieces-audio-repeated",
+        "each piece of a turn has the audio from its beginning on",
+        (
+            _SESSION,
+            "audio, self._unread = self._unread[:size], self._unread[size:]",
+            "audio = self._unread[:size]",
+        ),
+        tests=f"{TESTS}/engines/sessions/test_turns_in_pieces.py::test_each_piece_has_its_own_audio",
+    ),
+    mutant(
+        "pieces-begin-turns",
+        "each piece of a turn counts as a turn of its own, so the window of the language model slides too early",
+        (
+            _SPEECH,
+            "        if not session.unfinished:\n            session.table",
+            "        if True:\n            session.table",
+        ),
+        tests=f"{TESTS}/speech/test_turns_in_pieces.py::test_any_cuts_give_the_same_tokens_in_batches_of_both_phases",
     ),
     mutant(
         "lag-multiplier-swings",

@@ -220,7 +220,7 @@ SESSIONS: tuple[Mutant, ...] = (
     mutant(
         "session-steps-measured-again",
         "the metrics of the model's steps count each step again every second",
-        (f"{_ENGINE}/session_metrics.py", "        self._ran.clear()\n", ""),
+        (f"{_ENGINE}/session_metrics.py", "        self._batches.clear()\n", ""),
         tests=f"{_METRICS}::test_steps_tokens_and_audio_are_those_of_the_scheduler",
     ),
     mutant(

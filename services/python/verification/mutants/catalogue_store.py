@@ -226,7 +226,7 @@ _QUEUES = (
     mutant(
         "idempotency-not-stored",
         "the same key creates a second task",
-        (_SUBMIT, "    call('SET', k_idem(s.idempotency_hash), s.task .. ' ' .. s.body_hash)\n", ""),
+        (_SUBMIT, "    call('SET', k_idempotency(s.idempotency_hash), s.task .. ' ' .. s.body_hash)\n", ""),
         tests=f"{_WAITING}::test_an_idempotency_key_with_the_same_body_finds_its_task[valkey]",
     ),
     mutant(

@@ -112,7 +112,7 @@ def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
         return Failed(code="lease_lost", message=message, reason="lease_lost")
     if event is Event.GROUP_FAILED and task.group_failures >= GROUP_FAILURES_MAX:
         many = f"more than {GROUP_FAILURES_MAX} times"
-        message = f"its group failed {many} while it held the task; last: {why}"
+        message = f"The groups that ran this task failed {many}. Look for the cause in their logs. Last failure: {why}"
         return Failed(code="group_failed", message=message)
     message = f"The task was released more than {RELEASES_MAX} times. Last reason: {why}"
     return Failed(code="released", message=message, reason="released")

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 
+from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from daybreak_server.api.background.orphan_files import OrphanFileSweeper
 from daybreak_server.api.background.ticker import Ticker, report_ages
-from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.embedding_api import batching_routes
 from daybreak_server.api.embedding_api import routes as embedding_routes
@@ -19,10 +19,10 @@ from daybreak_server.api.http import exception_handlers
 from daybreak_server.api.http.head_requests import add_head_routes
 from daybreak_server.api.http.middleware import RequestMiddleware
 from daybreak_server.api.http.origin_check import OriginCheck
-from daybreak_server.api.model_api import models, overview, workers
 from daybreak_server.api.openai import routes as openai_routes
 from daybreak_server.api.openai.errors import openai_response
 from daybreak_server.api.path_prefix import PathPrefixes
+from daybreak_server.api.registry_api import models, overview, workers
 from daybreak_server.api.services import Services
 from daybreak_server.api.sessions import routes as session_routes
 from daybreak_server.api.sessions.recordings import routes as recording_routes

@@ -75,7 +75,7 @@ class SizeLimits:
     def __init__(self) -> None:
         self._buckets: dict[int, _Bucket] = {}
 
-    def ran(self, bucket: int, size: int, seconds: float) -> None:
+    def observe(self, bucket: int, size: int, seconds: float) -> None:
         """Record that a batch of ``size`` items took ``seconds``."""
         if seconds > 0:
             known = self._buckets.setdefault(bucket, _Bucket())

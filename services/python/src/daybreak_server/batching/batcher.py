@@ -163,9 +163,9 @@ class Batcher(Generic[K]):
         self.sizes[len(batch)] += 1
         return Decision(batch=batch, expired=expired)
 
-    def ran(self, batch: tuple[BatchItem[K], ...], seconds: float) -> None:
+    def complete(self, batch: tuple[BatchItem[K], ...], seconds: float) -> None:
         """Record how long the executor worked on a batch. The mode ``adaptive`` learns from it."""
-        self._limits.ran(self._bucket_of(batch[0]), len(batch), seconds)
+        self._limits.observe(self._bucket_of(batch[0]), len(batch), seconds)
 
     def _bucket_of(self, item: BatchItem[K]) -> int:
         return math.floor(math.log(item.tokens, self._rules.similar) + 1e-9)

@@ -202,7 +202,7 @@ class BatchExecutor(Generic[P, R]):
             seconds = time.monotonic() - began
             if clean:  # a repeat says nothing about the speed of a size
                 with self._changed:
-                    self._batcher.ran(batch, seconds)
+                    self._batcher.complete(batch, seconds)
             waits = [began - item.arrived for item in batch if item.priority <= 0]
             self._observe(
                 BatchReport(

@@ -20,7 +20,7 @@ class Mode(StrEnum):
     """At once, with at most the number of items that was fastest when measured."""
 
 
-KNOBS = ("mode", "max_batch_size", "max_batch_tokens", "batch_timeout_ms", "similar", "max_waiting")
+SETTING_NAMES = ("mode", "max_batch_size", "max_batch_tokens", "batch_timeout_ms", "similar", "max_waiting")
 """The names of the setting ``batching`` of a pool."""
 
 

@@ -15,9 +15,13 @@ from typing import Any
 
 from daybreak_server.adapters.redis.endpoint import Endpoint
 from daybreak_server.adapters.redis.queue import RedisQueue
+from daybreak_server.domain.session_changes import SessionChange
 from daybreak_server.engines.common.shared_heartbeat import SharedHeartbeat
 from daybreak_server.engines.common.watchdog_process import WatchdogLoop, read_config, run
-from daybreak_server.observability.changes import log_change
+from daybreak_server.observability.changes import recorder
+from daybreak_server.ports.tracing import NO_TRACING, Tracing
+
+_log = logging.getLogger(__name__)
 
 
 class _FirstLine(logging.Handler):
@@ -39,6 +43,34 @@ class _FirstLine(logging.Handler):
             self.handleError(record)
 
 
+class _EndedSessions:
+    """Records the ends of sessions in their traces. It opens the tracing with the first one, because that imports
+    OpenTelemetry, and hardly any watchdog ends a session."""
+
+    def __init__(self, tracing: Mapping[str, Any]) -> None:
+        self._settings = tracing
+        self._tracing: Tracing = NO_TRACING
+
+    def record(self, change: SessionChange) -> None:
+        """Record the end of a session. Never raises."""
+        if not self._settings["enabled"] or change.trace_context is None or not change.trace_context.sampled:
+            return
+        try:
+            if self._tracing is NO_TRACING:
+                from daybreak_server import wiring
+                from daybreak_server.settings.tree import TracingSettings
+
+                settings = TracingSettings.model_validate(self._settings)
+                self._tracing = wiring.build_tracing(settings, service=wiring.GROUP)
+            self._tracing.session_ended(change)
+        except Exception:
+            _log.exception("the end of session %s cannot be recorded in its trace", change.session)
+
+    def close(self) -> None:
+        """Send what has been recorded."""
+        self._tracing.close()
+
+
 def main() -> int:
     """Watch the leader until it is gone."""
     # Ignore signals: the watchdog ends with its leader, which may still have to release its task.
@@ -47,18 +79,20 @@ def main() -> int:
     source = sys.stdin.fileno()
     config, received = read_config(source)
     logging.basicConfig(handlers=[_FirstLine(config["log"])], level=config["log"]["level"].upper())
+    ended_sessions = _EndedSessions(config["tracing"])
     queue = RedisQueue(
         Endpoint.of(config["endpoint"]),
         pool=config["pool"],
         prefix=config["prefix"],
         lease_s=config["lease_s"],
         timeout_s=config["timeout_s"],
-        on_change=log_change,
+        on_change=recorder(ended_sessions.record),
     )
     shared = SharedHeartbeat(config["heartbeat_fd"])
     loop = WatchdogLoop(queue, shared, leader=config["leader"], lease_s=config["lease_s"])
     run(loop, source, received)
     queue.close()
+    ended_sessions.close()
     return 0
 
 

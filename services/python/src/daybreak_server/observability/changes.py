@@ -3,11 +3,12 @@ session in its trace."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from daybreak_server.domain.changes import Change, OnChange
 from daybreak_server.domain.session_changes import SessionChange, SessionChangeKind
 from daybreak_server.observability.session_log import log_session
 from daybreak_server.observability.task_log import log_change as log_task_change
-from daybreak_server.ports.session_tracing import SessionTracing
 
 
 def log_change(change: Change) -> None:
@@ -18,12 +19,12 @@ def log_change(change: Change) -> None:
         log_task_change(change)
 
 
-def recorder(tracing: SessionTracing) -> OnChange:
-    """Logs each change, and records the end of sessions in their traces."""
+def recorder(session_ended: Callable[[SessionChange], None]) -> OnChange:
+    """Logs each change. ``session_ended`` records the end of a session in its trace."""
 
     def record(change: Change) -> None:
         log_change(change)
         if isinstance(change, SessionChange) and change.kind is SessionChangeKind.ENDED:
-            tracing.session_ended(change)
+            session_ended(change)
 
     return record

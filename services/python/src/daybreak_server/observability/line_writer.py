@@ -33,9 +33,9 @@ from collections.abc import Callable, Sequence
 BUFFER_BYTES = 4 * 1024 * 1024
 """The most that may wait for the reader: some 20,000 lines."""
 EXIT_S = 1.0
-LATER_S = 0.02
+LATER_S = 0.05
 """The longest time that a line waits for others."""
-LATER_MAX = 64
+LATER_MAX = 256
 _PART = select.PIPE_BUF
 """A pipe that accepts anything accepts this many bytes as a whole."""
 _FILE_PART = 64 * 1024

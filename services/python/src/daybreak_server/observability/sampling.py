@@ -11,6 +11,9 @@ import random
 import time
 from collections.abc import Callable
 
+_ROUNDING_S = 1e-6
+"""More than sums of times are off by, and less than any interval that matters."""
+
 
 class Sampler:
     """Draws requests. Two threads that draw at the same moment may together exceed the limit by one.
@@ -21,21 +24,21 @@ class Sampler:
 
     def __init__(self, ratio: float, per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._ratio = ratio
-        self._per_s = per_s
-        self._most = max(1.0, per_s)  # a limit of 0.1 still allows one after ten seconds
+        self._interval_s = 1 / per_s
+        most = max(1.0, per_s)  # a limit of 0.1 still allows one after ten seconds
+        self._burst_s = (most - 1) / per_s + _ROUNDING_S
         self._clock = clock
-        self._left = self._most
-        self._counted_at = clock()
+        self._due = clock()
+        """When the bucket would be full again. The bucket is kept as two times (as the generic cell rate algorithm of
+        ATM has it), because a request that is not sampled then costs one comparison."""
+        self._next = self._due - self._burst_s
+        """No request is sampled before this time."""
 
     def draw(self) -> bool:
         """Whether the next request is sampled."""
-        if self._ratio < 1 and random.random() >= self._ratio:
-            return False
         now = self._clock()
-        left = min(self._most, self._left + (now - self._counted_at) * self._per_s)
-        self._counted_at = now
-        if left < 1:
-            self._left = left
+        if now < self._next or (self._ratio < 1 and random.random() >= self._ratio):
             return False
-        self._left = left - 1
+        self._due = max(self._due, now) + self._interval_s
+        self._next = self._due - self._burst_s
         return True

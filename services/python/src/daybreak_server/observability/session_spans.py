@@ -97,8 +97,8 @@ class OpeningSpan:
         self._span.end()
 
 
-class CarriedSpan:
-    """The span ``serve <pool>``. Implements :class:`daybreak_server.ports.session_tracing.CarriedTrace`.
+class ClaimSpan:
+    """The span ``serve <pool>``. Implements :class:`daybreak_server.ports.session_tracing.ClaimTrace`.
 
     Only the work thread of the group uses it.
     """

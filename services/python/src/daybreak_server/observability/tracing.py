@@ -45,7 +45,7 @@ from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.observability.fallback import fall_back_to, nothing
 from daybreak_server.observability.request_spans import RequestSpans
 from daybreak_server.observability.sampling import Sampler
-from daybreak_server.observability.session_spans import CarriedSpan, OpeningSpan, record_end, record_wait
+from daybreak_server.observability.session_spans import ClaimSpan, OpeningSpan, record_end, record_wait
 from daybreak_server.observability.span_conventions import (
     ATTEMPT,
     FIRST_STEP,
@@ -68,8 +68,8 @@ from daybreak_server.observability.span_steps import Phases, PhaseSteps
 from daybreak_server.observability.spans import fail
 from daybreak_server.observability.submit_span import SpanSink, SubmitSpan
 from daybreak_server.ports.session_tracing import (
-    NO_CARRIED_TRACE,
-    CarriedTrace,
+    NO_CLAIM_TRACE,
+    ClaimTrace,
     OpeningTrace,
     UnrecordedOpening,
 )
@@ -119,12 +119,12 @@ class OpenTelemetryTracing:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("daybreak", version, schema_url=SCHEMA)
         self._sink = SpanSink(processor, resource, InstrumentationScope("daybreak", version, SCHEMA))
-        self._sampler = sampler
+        self._draw = sampler.draw
 
     def submit(self, caller: TraceContext | None) -> SubmitTrace:
         """Begin the trace of a submit, and decide whether it is sampled."""
         if caller is None:
-            return self._begin(None) if self._sampler.draw() else UNRECORDED_SUBMIT
+            return self._begin(None) if self._draw() else UNRECORDED_SUBMIT
         return self._begin(caller) if caller.sampled else UnrecordedSubmit(caller)
 
     @fall_back_to(lambda _self, caller: UnrecordedSubmit(caller))
@@ -144,7 +144,7 @@ class OpenTelemetryTracing:
         tenant: str,
     ) -> RequestTrace:
         """Begin the trace of a request to a serving pool, and decide whether it is sampled."""
-        if not (caller.sampled if caller is not None else self._sampler.draw()):
+        if not (caller.sampled if caller is not None else self._draw()):
             return UnrecordedRequest(caller)
         return RequestSpans(
             self._tracer,
@@ -174,19 +174,19 @@ class OpenTelemetryTracing:
         self, caller: TraceContext | None, *, method: str, route: str, scheme: str, path: str
     ) -> OpeningTrace:
         """Begin the trace of a request that may open sessions, and decide whether it is sampled."""
-        if not (caller.sampled if caller is not None else self._sampler.draw()):
+        if not (caller.sampled if caller is not None else self._draw()):
             return UnrecordedOpening(caller)
         return OpeningSpan(self._tracer, caller, method=method, route=route, scheme=scheme, path=path)
 
-    @fall_back_to(lambda *_args, **_kwargs: NO_CARRIED_TRACE)
-    def carried(self, claim: SessionClaim, group: GroupId) -> CarriedTrace:
+    @fall_back_to(lambda *_args, **_kwargs: NO_CLAIM_TRACE)
+    def claimed(self, claim: SessionClaim, group: GroupId) -> ClaimTrace:
         """Continue the trace of a session that a group has claimed, if it is sampled."""
         context = claim.record.session.trace_context
         if context is None or not context.sampled:
-            return NO_CARRIED_TRACE
+            return NO_CLAIM_TRACE
         now = time.time_ns()
         record_wait(self._tracer, claim, context, now)
-        return CarriedSpan(self._tracer, claim, context, group, now)
+        return ClaimSpan(self._tracer, claim, context, group, now)
 
     @fall_back_to(nothing)
     def session_ended(self, change: SessionChange) -> None:

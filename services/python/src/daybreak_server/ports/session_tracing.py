@@ -31,7 +31,7 @@ class OpeningTrace(Protocol):
         """
 
 
-class CarriedTrace(Protocol):
+class ClaimTrace(Protocol):
     """The trace of a session while one group owns it."""
 
     def first_text(self) -> None:
@@ -58,7 +58,7 @@ class SessionTracing(Protocol):
         ``caller``: its context, whose decision to sample is kept. ``path``: without the query.
         """
 
-    def carried(self, claim: SessionClaim, group: GroupId) -> CarriedTrace:
+    def claimed(self, claim: SessionClaim, group: GroupId) -> ClaimTrace:
         """Continue the trace of a session that a group has claimed."""
 
     def session_ended(self, change: SessionChange) -> None:
@@ -80,7 +80,7 @@ class UnrecordedOpening:
         """Do nothing."""
 
 
-class NoCarriedTrace:
+class NoClaimTrace:
     """Records nothing: the session belongs to no trace, or its trace is not sampled."""
 
     def first_text(self) -> None:
@@ -105,12 +105,12 @@ class NoSessionTracing:
         """Pass on the caller's context."""
         return UnrecordedOpening(caller)
 
-    def carried(self, claim: SessionClaim, group: GroupId) -> CarriedTrace:
+    def claimed(self, claim: SessionClaim, group: GroupId) -> ClaimTrace:
         """Record nothing."""
-        return NO_CARRIED_TRACE
+        return NO_CLAIM_TRACE
 
     def session_ended(self, change: SessionChange) -> None:
         """Do nothing."""
 
 
-NO_CARRIED_TRACE = NoCarriedTrace()
+NO_CLAIM_TRACE = NoClaimTrace()

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from daybreak_server.batching.iterations import strategy_names
 from daybreak_server.batching.iterations.rules import MAX_BATCH_SIZE, IterationRules
-from daybreak_server.settings.rules.numbers import Count, Duration, DurationOrNone
+from daybreak_server.settings.rules.numbers import MAX_COUNT, Count, Duration, DurationOrNone
 from daybreak_server.settings.section import Section, checked
 
 _DEFAULTS = IterationRules()
@@ -50,6 +50,12 @@ class SessionSettings(Section):
     batch_timeout_ms: DurationOrNone = Field(
         _DEFAULTS.batch_timeout_s * 1000,
         description="How long the first turn of a batch waits for others in the strategy `request`, in milliseconds.",
+    )
+    max_batch_tokens: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
+        _DEFAULTS.max_batch_tokens,
+        description="Maximum number of tokens in a batch of the strategy `mixed`. A session that decodes counts as one "
+        "token, and a block of audio as the tokens that the model makes of it. Audio that does not fit is read in "
+        "later batches, in pieces of whole blocks. 0: no limit, so a turn is read at once.",
     )
     lag_limit_ms: Duration = Field(
         2000.0,

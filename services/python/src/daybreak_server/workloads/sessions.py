@@ -5,6 +5,9 @@ journals. It decides which sessions share a batch (iteration by iteration), and 
 :meth:`SessionModel.prefill` and :meth:`SessionModel.decode` from one thread. Only
 ``memory`` may be called from others. The model manages the caches of its sessions, in a fixed amount of memory.
 
+A model that also has the method ``step`` (:class:`MixedSessionModel`) computes both phases in one call, and reads the
+audio of a turn in pieces.
+
 A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Tokens are
 greedy, and those of a batch equal those of each session alone.
 """
@@ -20,11 +23,13 @@ from daybreak_server.workloads.languages import LanguagePair
 
 __all__ = [
     "LanguagePair",
+    "MixedSessionModel",
     "PastTurn",
     "Prefill",
     "SessionFailedError",
     "SessionModel",
     "Shape",
+    "StepResult",
     "Token",
 ]
 
@@ -48,13 +53,16 @@ class PastTurn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefill:
-    """The audio of one session's next turn."""
+    """The audio of one session's next turn, or a piece of it."""
 
     session: str
     audio: bytes
     """16-bit PCM at 16 kHz: a whole number of blocks, except at the end."""
     last: bool = False
     """The client has ended its audio; the model adds the silence that it needs to finish the last words."""
+    unfinished: bool = False
+    """More audio of the same turn follows in a later call, so there is no token yet. The piece has whole blocks. Only
+    models with ``step`` get such pieces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +91,9 @@ class Shape:
     """How many sessions fit into the fixed memory."""
     max_turn_tokens: int
     """The limit on the tokens of a turn with one block, because greedy decoding may not end by itself."""
+    block_tokens: int = 1
+    """How many tokens a block counts as where a step is limited by tokens: the positions that it takes in the language
+    model."""
 
 
 class SessionModel(Protocol):
@@ -115,3 +126,19 @@ class SessionModel(Protocol):
 
     def memory(self) -> tuple[int, int]:
         """Bytes of caches in use, and reserved."""
+
+
+StepResult = Token | SessionFailedError | None
+"""``None``: more audio of the turn follows."""
+
+
+class MixedSessionModel(SessionModel, Protocol):
+    """A model that computes both phases in one call."""
+
+    def step(
+        self, prefill: Sequence[Prefill], decode: Sequence[str]
+    ) -> tuple[Sequence[StepResult], Sequence[StepResult]]:
+        """Do what :meth:`prefill` and :meth:`decode` do. Either may be empty; no session is in both.
+
+        The result of an unfinished piece is ``None``, unless it fails.
+        """

@@ -59,7 +59,7 @@ def test_a_stream_sends_each_part_at_once_and_ends_with_the_engines_done(start_m
         assert next(lines).startswith("data: {")
         assert worker.events("end") == []  # the first part arrives before the answer ends
         assert list(lines)[-1] == "data: [DONE]"
-    wait_until(lambda: worker.events("end"), 10, "the engine's end")
+    wait_until(lambda: worker.events("end"), 60, "the engine's end")
 
 
 def test_a_client_that_leaves_ends_the_work_at_the_engine(start_models):

@@ -24,6 +24,8 @@ def test_a_change_is_stored_and_shown(speech):
     assert stats["configuration"] == held
     assert configure(speech, strategy="mixed")["configuration"]["strategy"] == "mixed"
     assert configure(speech, gather_size=4)["configuration"]["max_batch_size"] == 16
+    for tokens in (64, 0):
+        assert configure(speech, max_batch_tokens=tokens)["configuration"]["max_batch_tokens"] == tokens
 
 
 def test_dynamic_batching_is_a_strategy(speech):
@@ -56,6 +58,9 @@ def test_a_strategy_of_ones_own_is_the_one_of_the_settings(start_speech):
         {"max_batch_size": True},
         {"batch_timeout_ms": False},
         {"batch_timeout_ms": -1},
+        {"max_batch_tokens": -1},
+        {"max_batch_tokens": 0.5},
+        {"max_batch_tokens": True},
         {"strategy": "magic"},
         {"strategy": "testkit.session_workload:pairs"},
         {"load_balance_strategy": "round_robin"},

@@ -93,7 +93,7 @@ def test_steps_tokens_and_audio_are_those_of_the_scheduler(measured: Measured) -
         measured.take(name, blocks=2)
     measured.run()
     measured.measure()
-    records = list(measured.table.scheduler.trace)
+    records = list(measured.table.scheduler.history)
     prefills = [record for record in records if record.prefill]
     assert measured.value("iteration_items_count", phase="prefill") == len(prefills)
     assert measured.value("iteration_items_sum", phase="prefill") == 6

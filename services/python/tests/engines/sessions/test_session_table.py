@@ -112,12 +112,16 @@ class Bench:
         seconds: float = 0.0,
         audio: bytes = b"",
         input_ended: bool = False,
+        multiplier: int = 1,
         **fields: Any,
     ) -> SessionId:
         session = SessionId(name)
         audio = audio or bytes(2 * int(seconds * 16_000))
         record = SessionRecord(
-            session=NewSession(id=session, pool="p", tenant="t", **self.languages),
+            session=NewSession(
+                id=session, pool="p", tenant="t", latency_multiplier=multiplier, **self.languages
+            ),
+            latency_multiplier=multiplier,
             state=SessionState.ACTIVE,
             received=len(audio) // 2,
             input_ended=input_ended,
@@ -210,7 +214,7 @@ def test_each_step_of_the_model_leaves_a_record(bench: Bench) -> None:
     bench.run()
     records = [
         (record.number, record.phase, record.prefill, record.decode, round(record.audio_s, 6), record.tokens)
-        for record in bench.table.scheduler.trace
+        for record in bench.table.scheduler.history
     ]
     assert records == [
         (0, Phase.PREFILL, ("a", "b", "c"), (), 0.3, 2),

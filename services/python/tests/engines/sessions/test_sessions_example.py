@@ -53,7 +53,7 @@ def test_the_strategy_of_the_example_forms_the_batches(bench: Bench) -> None:
         bench.take(name, audio=LOUD + SILENCE)
     bench.run()
     assert {bench.text(name) for name in "abcde"} == {"loud silence "}
-    records = list(bench.table.scheduler.trace)
+    records = list(bench.table.scheduler.history)
     assert [record.phase for record in records] == [Phase.PREFILL, Phase.DECODE] * 5
     begun = [record.prefill for record in records[::2]]
     assert begun == [("a", "b"), ("c", "d"), ("e", "a"), ("b", "c"), ("d", "e")]

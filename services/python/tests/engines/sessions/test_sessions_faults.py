@@ -97,6 +97,20 @@ async def test_a_strategy_that_chooses_what_cannot_run_breaks_its_group_and_no_s
     assert events[-1].data == {"reason": SessionEnd.FINISHED, "text": text}
 
 
+async def test_a_new_group_reads_an_administrators_change_before_its_first_batch(
+    speech: Callable[..., SpeechPool],
+) -> None:
+    """The strategy of the settings would break the group at its first batch."""
+    pool = speech(sessions={"strategy": "testkit.wrong_strategy:Twice", "max_latency_multiplier": 1})
+    await pool.tasks.set_batching(POOL, {"strategy": "iteration"})
+    session = await pool.open()
+    await pool.store.append_audio(session, noise(0.6), at=0, end=True)
+    group = await pool.start_group()
+    text, events = await pool.texts(session)
+    assert events[-1].data == {"reason": SessionEnd.FINISHED, "text": text}
+    assert group.process.poll() is None
+
+
 async def test_each_step_of_a_group_that_lags_is_reported_before_it_refuses(
     speech: Callable[..., SpeechPool],
 ) -> None:

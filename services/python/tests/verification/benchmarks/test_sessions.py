@@ -22,10 +22,13 @@ ROUND = Costs(prefill=((1, 100.0), (32, 100.0)), decode=((1, 50.0), (32, 50.0)))
 
 
 def test_costs_between_two_measured_sizes_are_interpolated() -> None:
-    """A mixed batch costs a step of each phase, and a size that nobody measured is an error."""
+    """A mixed batch saves a call of the language model, and a size that nobody measured is an error."""
     assert TINY_SPEECH.seconds(1, 0) == pytest.approx(0.004)
     assert TINY_SPEECH.seconds(20, 0) == pytest.approx((10.3 + 33) / 2 / 1000)
-    assert TINY_SPEECH.seconds(1, 8) == pytest.approx(0.007)
+    saved = 1.3 - (3.0 - 1.3) / 7
+    assert TINY_SPEECH.seconds(1, 8) == pytest.approx((4.0 + 3.0 - saved) / 1000)
+    half = 4.0 - (10.3 - 4.0) / 7 / 2
+    assert TINY_SPEECH.seconds(0.5, 0) == pytest.approx(half / 1000)
     with pytest.raises(ValueError, match="33 sessions"):
         TINY_SPEECH.seconds(33, 0)
 
@@ -121,7 +124,7 @@ def test_the_picture_has_a_box_for_each_step_of_each_session(tmp_path: Path) -> 
     records = run.run().records
     ready = dict(enumerate(run.ready))
     path = second.draw(
-        [second.Trace(title="<t>", records=records, ready=ready, begins=2.0)], tmp_path / "x.svg"
+        [second.Panel(title="<t>", records=records, ready=ready, begins=2.0)], tmp_path / "x.svg"
     )
     text = path.read_text()
     shown = [record for record in records if record.started < 3.0 and record.started + record.seconds > 2.0]

@@ -157,7 +157,7 @@ def test_a_short_run_leaves_rows_and_a_picture(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(
         measure, "QUICK", measure.Plan(for_s=1.0, rounds=1, steps=Steps(factor=9.0, until=9.0))
     )
-    monkeypatch.setattr(measure, "CONTENDERS", (SINGLE, REQUEST, GATHER))
+    monkeypatch.setattr(measure, "ALL", (SINGLE, REQUEST, GATHER))
     monkeypatch.setattr(steps, "SIZES", (1, 8))
     monkeypatch.setattr(steps, "SESSIONS", 24)
     monkeypatch.setattr(steps, "FILL_TURNS", 2)

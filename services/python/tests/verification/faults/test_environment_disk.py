@@ -105,7 +105,7 @@ class Servers:
             stdout=subprocess.DEVNULL,
         )
         client = redis.Redis(port=int(options["port"]))
-        wait_until(lambda: _responds(client), 20, "the server")
+        wait_until(lambda: _responds(client), 60, "the server")
         return client
 
     def kill(self) -> None:

@@ -13,8 +13,8 @@ from verification.mutants import __main__ as program
 from verification.mutants.__main__ import main, share_of
 from verification.mutants.catalogue import CATALOGUE
 from verification.mutants.mutant import Edit, MisplacedError, Mutant
+from verification.mutants.mutant_run import MutantRun
 from verification.mutants.tree import REPOSITORY
-from verification.mutants.trial import Trial
 
 
 @pytest.mark.parametrize("mutant", CATALOGUE, ids=lambda mutant: mutant.name)
@@ -65,9 +65,9 @@ def test_no_bug_counts_if_its_tests_fail_without_it(
     """The only copy of the source first runs the tests without a bug. If one fails, no bug is planted."""
     planted: list[Mutant] = []
 
-    def attempt(_tree: object, mutant: Mutant) -> Trial:
+    def attempt(_tree: object, mutant: Mutant) -> MutantRun:
         planted.append(mutant)
-        return Trial(mutant=mutant, seconds=1.0, caught_by="a test")
+        return MutantRun(mutant=mutant, seconds=1.0, caught_by="a test")
 
     monkeypatch.setattr(program, "Tree", lambda root: root)
     monkeypatch.setattr(program, "failures_without_bug", lambda *_, **__: failures)

@@ -156,8 +156,15 @@ def valkey(folder: Path, *, fsync: str, cores: frozenset[int]) -> Iterator[Runni
 
 
 @contextmanager
-def python(module: str, *arguments: str, port: int, cores: frozenset[int], log: Path) -> Iterator[Running]:
-    """Run ``python -m module arguments…``, which listens on ``port``."""
+def python(
+    module: str, *arguments: str, port: int, cores: frozenset[int], log: Path, hash_seed: int | None = None
+) -> Iterator[Running]:
+    """Run ``python -m module arguments…``, which listens on ``port``.
+
+    :param hash_seed: The seed of its hashes; by default, a random one. Processes that are compared should share one,
+        because dictionaries are faster with some seeds than with others.
+    """
     command = [sys.executable, "-m", module, *arguments]
-    with process(command, port=port, cores=cores, log=log, ready=listens) as running:
+    env = None if hash_seed is None else {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+    with process(command, port=port, cores=cores, log=log, ready=listens, env=env) as running:
         yield running

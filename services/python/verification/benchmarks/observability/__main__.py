@@ -29,7 +29,8 @@ ABOUT = (
     "nothing), only errors in the log, no tracing. *Every trace sampled* shows the cost without that limit. "
     "*Submit*: CPU time of the gateway and of Redis for each `POST /v1/tasks`, the export of spans included, at 16 "
     "requests at once. "
-    "All processes are started {starts} times. Each time, a gateway of each mode and a second one of the baseline "
+    "All processes are started {starts} times, each time with another seed of hashes, which all gateways of a start "
+    "share. Each time, a gateway of each mode and a second one of the baseline "
     "take turns of {turn:g} s in random order, {rounds} rounds in all. The baseline of a round is the mean of its two "
     "gateways, and the *control* is the difference between them. The difference of a start is the median of the "
     "differences within its rounds. The figure is the baseline plus the median of the starts; *min to max* is over "
@@ -98,12 +99,14 @@ def say(what: str) -> None:
 
 
 def _process(
-    folder: Path, kind: str, *options: str, cores: frozenset[int]
+    folder: Path, kind: str, *options: str, cores: frozenset[int], hash_seed: int | None = None
 ) -> AbstractContextManager[Running]:
     port = free_port()
     module = "verification.benchmarks.observability.serve"
     log = folder / f"{kind}-{port}.log"
-    return parts.python(module, kind, str(port), *options, port=port, cores=cores, log=log)
+    return parts.python(
+        module, kind, str(port), *options, port=port, cores=cores, log=log, hash_seed=hash_seed
+    )
 
 
 def _start_ray(stack: ExitStack) -> None:
@@ -122,10 +125,10 @@ def _store(folder: Path, name: str, cores: Cores) -> AbstractContextManager[Runn
 
 def _submits(folder: Path, cores: Cores, url: str, *, quick: bool, each_part: bool) -> list[Row]:
     @contextlib.contextmanager
-    def gateway(name: str, mode: str) -> Iterator[tuple[Running, Running]]:
+    def gateway(name: str, mode: str, hash_seed: int) -> Iterator[tuple[Running, Running]]:
         with _store(folder, name, cores) as store:
             options = (f"redis://127.0.0.1:{store.port}", str(folder), mode, url)
-            with _process(folder, "gateway", *options, cores=cores.server) as running:
+            with _process(folder, "gateway", *options, cores=cores.server, hash_seed=hash_seed) as running:
                 yield running, store
 
     starts, rounds = (2, 4) if quick else (submits.STARTS, submits.ROUNDS)

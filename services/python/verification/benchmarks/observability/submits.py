@@ -1,10 +1,11 @@
 """CPU time of a gateway and its Redis for each submit, in each mode.
 
-Two gateways that do exactly the same differ by about a percent for as long as they run, because the seeds of their
-hashes and the addresses of their memory differ. More rounds with the same processes do not change that. So all
-processes are started several times. Each time, the gateways take turns in random order, and each round gives one
-difference from the baseline for each mode. The baseline is the mean of two gateways without observability. The
-difference between the two, the *control*, shows how far figures differ without a reason.
+Two gateways that do exactly the same differ by about a percent for as long as they run, because the addresses of their
+memory differ, and the seeds of their hashes too unless they share one. More rounds with the same processes do not
+change that. So all processes are started several times, each time with another seed, which all gateways share. Each
+time, the gateways take turns in random order, and each round gives one difference from the baseline for each mode. The
+baseline is the mean of two gateways without observability. The difference between the two, the *control*, shows how far
+figures differ without a reason.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ TURN_S = 0.1
 _AT_ONCE = 16
 _WARM_UP_S = 1.0
 
-Start = Callable[[str, str], AbstractContextManager[tuple[Running, Running]]]
-"""Starts a gateway and its Redis, given a name for their files and a mode."""
+Start = Callable[[str, str, int], AbstractContextManager[tuple[Running, Running]]]
+"""Starts a gateway and its Redis, given a name for their files, a mode and the seed of hashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def measure(
 ) -> dict[str, Cost]:
     """The cost of each gateway but the first, by name."""
     order = random.Random(seed)
-    figures = [_one_start(start, gateways, f"start-{number}", rounds, order) for number in range(starts)]
+    figures = [_one_start(start, gateways, number, rounds, order) for number in range(starts)]
     first, second, *others = gateways
     bases = [
         [statistics.mean(pair) for pair in zip(took[first], took[second], strict=True)] for took in figures
@@ -75,13 +76,13 @@ def _cost(figures: Sequence[Sequence[float]], bases: Sequence[Sequence[float]]) 
 
 
 def _one_start(
-    start: Start, gateways: Mapping[str, str], name: str, rounds: int, order: random.Random
+    start: Start, gateways: Mapping[str, str], number: int, rounds: int, order: random.Random
 ) -> dict[str, list[float]]:
     """The CPU microseconds for each submit, by gateway, of every round."""
     took: dict[str, list[float]] = {gateway: [] for gateway in gateways}
     with ExitStack() as stack:
         running = {
-            gateway: stack.enter_context(start(f"{name}-{gateway}", mode))
+            gateway: stack.enter_context(start(f"start-{number}-{gateway}", mode, number))
             for gateway, mode in gateways.items()
         }
         for gateway, _ in running.values():

@@ -104,13 +104,18 @@ def found(scene: Scene, contender: Contender, *, seed: int, quick: bool) -> tabl
     (sessions, best), rules = max(tried, key=lambda entry: entry[0][0])
     users = scene.users[::4] if quick else scene.users
     curve = [(number, scene.run(number, rules, for_s=for_s, seed=seed)) for number in users]
-    timeouts = f"; batch_timeout {rules.batch_timeout_s * 1000:g} ms" if len(tried) > 1 else ""
     return table.Found(
         sessions=sessions,
         best=best,
         curve=[(number, run) for number, run in curve if not run.grows],
-        rules=timeouts,
+        rules="".join(f"; {name} {rules.settings()[name]:g}" for name in _varied(contender)),
     )
+
+
+def _varied(contender: Contender) -> list[str]:
+    """The names of the settings in which the rules of a strategy differ."""
+    first, *others = (rules.settings() for rules in contender.rules)
+    return [name for name, value in first.items() if any(other[name] != value for other in others)]
 
 
 def one_second(path: Path, *, seed: int) -> Path:
@@ -129,13 +134,13 @@ def one_second(path: Path, *, seed: int) -> Path:
             IterationRules(gather_size=4, gather_wait_s=0.08),
         ),
     )
-    traces = []
+    panels = []
     for title, rules in ways:
         run = Run(replace(SHOWN, seed=seed), FLAT, rules, keep_records=True)
         outcome = run.run()
         ready = dict(enumerate(run.ready))
-        traces.append(second.Trace(title=title, records=outcome.records, ready=ready, begins=SHOWN_FROM_S))
-    return second.draw(traces, path)
+        panels.append(second.Panel(title=title, records=outcome.records, ready=ready, begins=SHOWN_FROM_S))
+    return second.draw(panels, path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The duration of a step of the model, by the number of its sessions."""
+"""The duration of a step of the model, by the number of its sessions, or the share of their turns that it reads."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ class Costs:
     prefill: Points
     decode: Points
 
-    def seconds(self, prefills: int, decodes: int) -> float:
-        """The duration of a step. A mixed step is a step of each phase, because a model has a separate call
-        for each phase."""
-        return (_interpolated(self.prefill, prefills) + _interpolated(self.decode, decodes)) / 1000
+    def seconds(self, prefills: float, decodes: int) -> float:
+        """The duration of a step that reads this many turns, which need not be whole. A mixed step has one call of the
+        language model instead of two, so it saves what a decode of no session would cost."""
+        saved = _interpolated(self.decode, 0) if prefills and decodes else 0.0
+        read = _interpolated(self.prefill, prefills) if prefills else 0.0
+        written = _interpolated(self.decode, decodes) if decodes else 0.0
+        return (read + written - saved) / 1000
 
-    def of(self, batch: Batch[int]) -> float:
-        """The duration of a batch."""
-        return self.seconds(len(batch.prefill), len(batch.decode))
+    def of(self, batch: Batch[int], *, turn_blocks: int = 1) -> float:
+        """The duration of a batch, if a turn has ``turn_blocks``."""
+        return self.seconds(sum(batch.blocks) / turn_blocks, len(batch.decode))
 
 
 TINY_SPEECH = Costs(
@@ -39,12 +42,11 @@ FLAT = Costs(prefill=((1, 31.0), (32, 62.0)), decode=((1, 15.0), (32, 18.0)))
 """Assumed, not measured: a device with idle units, as GPUs have, so that a step hardly depends on its size."""
 
 
-def _interpolated(points: Points, size: int) -> float:
-    if size == 0:
-        return 0.0
+def _interpolated(points: Points, size: float) -> float:
+    """The milliseconds for a size. Below the first point, the line between the first two continues."""
     (small, low), *rest = points
     for large, high in rest:
         if size <= large:
             return low + (high - low) * (size - small) / (large - small)
         small, low = large, high
-    raise ValueError(f"no cost is known for {size} sessions")
+    raise ValueError(f"no cost is known for {size:g} sessions")

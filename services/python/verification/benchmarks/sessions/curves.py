@@ -11,7 +11,8 @@ from pathlib import Path
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 480, 330, 62, 40, 18, 46
 ROW = 18
 """The height of a row of the legend."""
-COLORS = ("#4b5563", "#ea580c", "#9333ea", "#059669", "#2563eb")
+COLORS = ("#4b5563", "#ea580c", "#9333ea", "#059669", "#be185d", "#2563eb")
+"""One for each strategy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ def _legend(names: Sequence[str], width: float) -> tuple[list[str], int]:
     """The legend, and how many rows it has. A name that does not fit begins the next row."""
     parts: list[str] = []
     x, row = float(LEFT), 0
-    for name, color in zip(names, COLORS, strict=False):
+    for name, color in zip(names, COLORS[: len(names)], strict=True):
         needed = 36 + 5.6 * len(name)
         if x > LEFT and x + needed > width:
             x, row = float(LEFT), row + 1
@@ -82,7 +83,7 @@ def _panel(panel: Panel) -> list[str]:
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">'
         "throughput, tokens per second (upwards: median lag of a turn)</text>"
     )
-    for (_, line), color in zip(panel.lines, COLORS, strict=False):
+    for (_, line), color in zip(panel.lines, COLORS[: len(panel.lines)], strict=True):
         if not line:
             continue
         dots = [(across(x), up(y)) for x, y in line]

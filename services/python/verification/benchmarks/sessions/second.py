@@ -1,4 +1,4 @@
-"""Draws one second of batches from a trace. Each session has a row, with a box for each of its steps."""
+"""Draws one second of batches. Each session has a row, with a box for each of its steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFILL, DECODE, READY = "#ea580c", "#60a5fa", "#111827"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
+class Panel:
     """The batches of some sessions, and when the audio of their turns was complete."""
 
     title: str
@@ -25,13 +25,13 @@ class Trace:
     """The start of the second that is drawn."""
 
 
-def draw(traces: Sequence[Trace], path: Path) -> Path:
-    """Write the SVG, a panel for each trace."""
+def draw(panels: Sequence[Panel], path: Path) -> Path:
+    """Write the SVG, one panel below the other."""
     parts: list[str] = []
     y = 30.0
-    for trace in traces:
-        parts.append(f'<g transform="translate(0 {y:.0f})">{"".join(_panel(trace))}</g>')
-        y += TITLE + ROW * len(trace.ready) + 28
+    for panel in panels:
+        parts.append(f'<g transform="translate(0 {y:.0f})">{"".join(_panel(panel))}</g>')
+        y += TITLE + ROW * len(panel.ready) + 28
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y:.0f}" font-family="sans-serif" '
         'font-size="11">',
@@ -55,26 +55,26 @@ def _legend() -> list[str]:
     ]
 
 
-def _across(at: float, trace: Trace) -> float:
-    return LEFT + (WIDTH - LEFT - RIGHT) * (at - trace.begins)
+def _across(at: float, panel: Panel) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * (at - panel.begins)
 
 
-def _panel(trace: Trace) -> list[str]:
-    rows = {session: TITLE + ROW * number for number, session in enumerate(trace.ready)}
+def _panel(panel: Panel) -> list[str]:
+    rows = {session: TITLE + ROW * number for number, session in enumerate(panel.ready)}
     bottom = TITLE + ROW * len(rows)
-    parts = [f'<text x="{LEFT}" y="22" font-size="13">{escape(trace.title)}</text>']
+    parts = [f'<text x="{LEFT}" y="22" font-size="13">{escape(panel.title)}</text>']
     for session, y in rows.items():
         parts.append(f'<text x="{LEFT - 8}" y="{y + 11}" text-anchor="end">user {session}</text>')
     for tenth in range(11):
         x = LEFT + (WIDTH - LEFT - RIGHT) * tenth / 10
         parts.append(f'<path d="M{x:.1f} {TITLE}V{bottom}" stroke="#f3f4f6"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{tenth * 100} ms</text>')
-    parts += _waits(trace, rows)
-    for record in trace.records:
-        begin, end = max(record.started, trace.begins), min(record.started + record.seconds, trace.begins + 1)
+    parts += _waits(panel, rows)
+    for record in panel.records:
+        begin, end = max(record.started, panel.begins), min(record.started + record.seconds, panel.begins + 1)
         if begin >= end:
             continue
-        x, width = _across(begin, trace), _across(end, trace) - _across(begin, trace)
+        x, width = _across(begin, panel), _across(end, panel) - _across(begin, panel)
         for sessions, color in ((record.prefill, PREFILL), (record.decode, DECODE)):
             parts += [
                 f'<rect x="{x:.1f}" y="{rows[session] + 2}" width="{max(width - 0.8, 0.8):.1f}" height="{ROW - 4}" '
@@ -82,30 +82,30 @@ def _panel(trace: Trace) -> list[str]:
                 for session in sessions
                 if session in rows
             ]
-    for session, times in trace.ready.items():
+    for session, times in panel.ready.items():
         parts += [
-            f'<path d="M{_across(at, trace):.1f} {rows[session] + 1}v{ROW - 2}" stroke="{READY}" stroke-width="2"/>'
+            f'<path d="M{_across(at, panel):.1f} {rows[session] + 1}v{ROW - 2}" stroke="{READY}" stroke-width="2"/>'
             for at in times
-            if trace.begins <= at < trace.begins + 1
+            if panel.begins <= at < panel.begins + 1
         ]
     return parts
 
 
-def _waits(trace: Trace, rows: Mapping[Hashable, float]) -> list[str]:
+def _waits(panel: Panel, rows: Mapping[Hashable, float]) -> list[str]:
     """A line from the moment when a turn is ready to its prefill, and between the steps of a turn."""
     parts = []
     for session, y in rows.items():
-        steps = [record for record in trace.records if session in record.prefill + record.decode]
-        turns = iter(trace.ready[session])
+        steps = [record for record in panel.records if session in record.prefill + record.decode]
+        turns = iter(panel.ready[session])
         since = None
         for record in steps:
             if session in record.prefill:
                 since = next(turns, None)
             if since is not None and record.started > since:
-                begin = max(since, trace.begins)
-                end = min(record.started, trace.begins + 1)
+                begin = max(since, panel.begins)
+                end = min(record.started, panel.begins + 1)
                 if begin < end:
-                    x, to = _across(begin, trace), _across(end, trace)
+                    x, to = _across(begin, panel), _across(end, panel)
                     parts.append(
                         f'<path d="M{x:.1f} {y + ROW / 2}H{to:.1f}" stroke="#d1d5db" stroke-width="2"/>'
                     )

@@ -16,6 +16,8 @@ from daybreak_server.batching.iterations import Batch, IterationRules, Scheduler
 from verification.benchmarks.sessions.costs import Costs
 from verification.benchmarks.sessions.outcome import Outcome
 
+BLOCK_TOKENS = 6
+"""How many tokens a block counts as: those of the tiny speech model."""
 TOO_LATE_S = 20.0
 """If a turn is this late, the device is overloaded, and the run is stopped."""
 
@@ -27,6 +29,8 @@ class Load:
     users: int
     for_s: float
     turn_s: float = 0.48
+    turn_blocks: int = 1
+    """The blocks of audio of a turn, between which it can be divided."""
     most_tokens: int = 5
     """A turn has from 0 to this many tokens, with equal probability."""
     seed: int = 1
@@ -44,7 +48,7 @@ class Run:
         self, load: Load, costs: Costs, rules: IterationRules, *, keep_records: bool = False
     ) -> None:
         self._load, self._costs = load, costs
-        self._scheduler: Scheduler[int] = Scheduler(rules)
+        self._scheduler: Scheduler[int] = Scheduler(rules, block_tokens=BLOCK_TOKENS)
         self._keep_records = keep_records
         speakers = [load.speaker(user) for user in range(load.users)]
         self._tokens = [tokens for _, tokens in speakers]
@@ -77,23 +81,25 @@ class Run:
             at, user = self._speech[0]
             heapq.heapreplace(self._speech, (at + self._load.turn_s, user))
             self.ready[user].append(at)
-            self._scheduler.prefill_ready(user, at, seconds=self._load.turn_s)
+            self._scheduler.prefill_ready(user, at, seconds=self._load.turn_s, blocks=self._load.turn_blocks)
 
     def _compute(self, batch: Batch[int], now: float) -> float:
-        seconds = self._costs.of(batch)
+        seconds = self._costs.of(batch, turn_blocks=self._load.turn_blocks)
         end = now + seconds
         self._listen(end)
-        for user in batch.prefill:
-            self._left[user] = next(self._tokens[user])
         written = 0
         for user in batch.sessions:
+            if user in batch.unfinished:
+                continue
+            if user in batch.prefill:
+                self._left[user] = next(self._tokens[user])
             if self._left[user]:
                 self._left[user] -= 1
                 written += 1
                 self._scheduler.decode_ready(user, end)
             else:
                 self._turn_is_over(user, end)
-        record = self._scheduler.ran(batch, end, tokens=written)
+        record = self._scheduler.complete(batch, end, tokens=written)
         if self._keep_records:
             self.outcome.records.append(record)
         self.outcome.tokens += written

@@ -28,8 +28,14 @@ REQUEST = Contender(
 )
 STRICT = Contender(name="by iterations, strictly prefill first", rules=(IterationRules(gather_size=1),))
 MIXED = Contender(name="by iterations, mixed", rules=(IterationRules(strategy=Strategy.MIXED),))
+CHUNKED = Contender(
+    name="by iterations, mixed, chunked prefill",
+    rules=tuple(
+        IterationRules(strategy=Strategy.MIXED, max_batch_tokens=tokens) for tokens in (96, 48, 64, 128)
+    ),
+)
 GATHER = Contender(name="by iterations, prefill gathers (default)", rules=(IterationRules(),))
-ALL = (SINGLE, REQUEST, STRICT, MIXED, GATHER)
+ALL = (SINGLE, REQUEST, STRICT, MIXED, CHUNKED, GATHER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +45,21 @@ class Scene:
     name: str
     costs: Costs
     turn_s: float
+    turn_blocks: int
     most_tokens: int
     users: tuple[int, ...]
     """The numbers of users for which the lag is drawn."""
 
     def run(self, users: int, rules: IterationRules, *, for_s: float, seed: int) -> Outcome:
         """Simulate this many users."""
-        load = Load(users=users, for_s=for_s, turn_s=self.turn_s, most_tokens=self.most_tokens, seed=seed)
+        load = Load(
+            users=users,
+            for_s=for_s,
+            turn_s=self.turn_s,
+            turn_blocks=self.turn_blocks,
+            most_tokens=self.most_tokens,
+            seed=seed,
+        )
         return Run(load, self.costs, rules).run()
 
 
@@ -54,6 +68,7 @@ SCENES = (
         name="tiny speech model, one CPU core",
         costs=TINY_SPEECH,
         turn_s=0.48,
+        turn_blocks=1,
         most_tokens=5,
         users=(4, 8, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288),
     ),
@@ -61,6 +76,7 @@ SCENES = (
         name="device with flat costs",
         costs=FLAT,
         turn_s=0.96,
+        turn_blocks=2,
         most_tokens=20,
         users=(1, 2, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64, 80, 96, 112),
     ),

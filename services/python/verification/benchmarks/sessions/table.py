@@ -17,7 +17,9 @@ of the turns end less than {limit:g} s after their audio was complete, and the l
 steps are inputs, not results. *Tiny speech model, one CPU core*: turns of 0.48 s with 0 to 5 tokens. The costs \
 were measured on an early version of the tiny model, for batches of 1, 8 and 32: a prefill takes 4.0, 10.3 and \
 33 ms, a decode 1.3, 3.0 and 7.7 ms. *Device with flat costs*: turns of 0.96 s with 0 to 20 tokens; the costs are \
-assumed: a prefill takes 30 ms + 1 ms for each session, a decode 15 ms + 0.1 ms. Not simulated: Redis, the \
+assumed: a prefill takes 30 ms + 1 ms for each session, a decode 15 ms + 0.1 ms. A step of both phases has one call \
+of the language model, so it does not cost the fixed part of a decode. A block has 0.48 s and counts as 6 tokens \
+(`max_batch_tokens`). A piece of a turn costs a call, and its share of the turn. Not simulated: Redis, the \
 network, other work on the machine."""
 
 

@@ -55,8 +55,8 @@ def _check_indexes(
     }
     problems = [f"in no list: {task}" for task in tasks - indexed]
     problems += [f"in a list without a record: {task}" for task in indexed - tasks]
-    for member in families["idem"]:
-        known = (client.get(keys.of("idem", member)) or "").split(" ")[0]
+    for member in families["idempotency"]:
+        known = (client.get(keys.of("idempotency", member)) or "").split(" ")[0]
         if known not in tasks:
             problems.append(f"an idempotency key of {known}, which has no record")
     return problems

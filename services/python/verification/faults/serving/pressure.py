@@ -12,7 +12,7 @@ import random
 import time
 
 from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
-from verification.faults.serving.trial import Trial, decide, failed_row, trial
+from verification.faults.serving.trial import ServingTrial, decide, failed_row, trial
 from verification.faults.wish import Wish
 from verification.results import Row
 
@@ -124,7 +124,7 @@ def run_mixed(context: ScenarioContext) -> list[Row]:
     return [failed_row("All faults at once", seen, faults=counts, wanted=wanted)]
 
 
-def _inject(run: Trial, kind: str, rng: random.Random) -> None:
+def _inject(run: ServingTrial, kind: str, rng: random.Random) -> None:
     targets = run.targets(kind)
     if not targets:
         return

@@ -8,7 +8,7 @@ from daybreak_server import wiring
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from testkit.waiting import wait_until_async
 from verification.faults.scenario_catalogue import ScenarioContext, ViolatedError, scenario
-from verification.faults.serving.trial import POOL, READY_S, Trial, decide, failed_row, trial
+from verification.faults.serving.trial import POOL, READY_S, ServingTrial, decide, failed_row, trial
 from verification.results import Row
 
 
@@ -38,7 +38,7 @@ def run_rolling(context: ScenarioContext) -> list[Row]:
     ]
 
 
-def _drain(run: Trial, pid: int) -> None:
+def _drain(run: ServingTrial, pid: int) -> None:
     """Mark the group of this leader to drain, and wait until it has no request, as the operator does."""
 
     async def drain() -> None:

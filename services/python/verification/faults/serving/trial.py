@@ -34,7 +34,7 @@ def mostly_short(rng: random.Random) -> Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ServingTrial:
     """A cluster at work and its clients."""
 
     cluster: FaultCluster
@@ -71,7 +71,7 @@ def trial(
     deadline_s: float = DEADLINE_S,
     pool: Mapping[str, Any] | None = None,
     **options: Any,
-) -> Iterator[Trial]:
+) -> Iterator[ServingTrial]:
     """A cluster with one serving pool, two gateways and clients that already send requests."""
     serving = PoolOptions(
         name=POOL,
@@ -93,10 +93,10 @@ def trial(
         ) as load,
     ):
         load.wait_for(clients)
-        yield Trial(cluster, load)
+        yield ServingTrial(cluster, load)
 
 
-def decide(trial: Trial) -> ServingObservations:
+def decide(trial: ServingTrial) -> ServingObservations:
     """Stop the clients and check the history. :raises ViolatedError: if a promise was broken."""
     trial.load.stop()
     return judge(trial.cluster.history.path)

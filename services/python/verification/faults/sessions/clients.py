@@ -18,7 +18,7 @@ from verification.faults.sessions.trial import (
     CHUNK_S,
     POOL,
     READY_S,
-    Trial,
+    SessionTrial,
     gap_row,
     text_row,
     trial,
@@ -63,7 +63,7 @@ def run_silent(context: ScenarioContext) -> list[Row]:
     ]
 
 
-def _left(run: Trial) -> list[str]:
+def _left(run: SessionTrial) -> list[str]:
     """The remaining audio and turns in the journals, and the remaining entries of sessions in groups."""
     keys = run.cluster.keys(POOL)
     with run.cluster.client() as client:
@@ -103,7 +103,7 @@ def run_absurd(context: ScenarioContext) -> list[Row]:
     ]
 
 
-async def _wrong_streams(run: Trial, session: str) -> int:
+async def _wrong_streams(run: SessionTrial, session: str) -> int:
     """Connect with wrong parameters.
 
     :returns: how often.

@@ -15,7 +15,7 @@ from verification.faults.sessions.trial import (
     LEASE_S,
     POOL,
     READY_S,
-    Trial,
+    SessionTrial,
     gap_row,
     text_row,
     trial,
@@ -91,7 +91,7 @@ def run_frozen(context: ScenarioContext) -> list[Row]:
     ]
 
 
-def _owned(run: Trial, group: str) -> int:
+def _owned(run: SessionTrial, group: str) -> int:
     with run.cluster.client() as client:
         return int(client.scard(run.cluster.keys(POOL).of("group_sessions", group)))
 
@@ -122,7 +122,7 @@ def run_drained(context: ScenarioContext) -> list[Row]:
     ]
 
 
-def _drain(run: Trial, group: str) -> None:
+def _drain(run: SessionTrial, group: str) -> None:
     async def mark() -> None:
         store = wiring.build_store(run.cluster.settings)
         try:

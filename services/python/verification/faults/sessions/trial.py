@@ -75,7 +75,7 @@ class Clients:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SessionTrial:
     """A cluster at work, and its clients."""
 
     cluster: FaultCluster
@@ -127,7 +127,7 @@ def trial(
     sessions: Mapping[str, Any] | None = None,
     drain_s: float = 5.0,
     **options: Any,
-) -> Iterator[Trial]:
+) -> Iterator[SessionTrial]:
     """A cluster with two gateways and clients that have begun to speak.
 
     The latency multiplier stays 1, because turns of another length would lead to another text.
@@ -146,7 +146,7 @@ def trial(
         context.cluster(pools=(pool,), lease_s=LEASE_S, **options) as cluster,
         Clients(cluster, scripts, seed=context.seed) as clients,
     ):
-        yield Trial(cluster, clients)
+        yield SessionTrial(cluster, clients)
 
 
 def judge(path: Path) -> SessionsSeen:

@@ -26,7 +26,7 @@ _PATH = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class FleetTrial:
     """A fleet at work and its clients."""
 
     cluster: FaultCluster
@@ -46,7 +46,7 @@ class Trial:
 
 
 @contextlib.contextmanager
-def trial(context: ScenarioContext, *, clients: int = 12) -> Iterator[Trial]:
+def trial(context: ScenarioContext, *, clients: int = 12) -> Iterator[FleetTrial]:
     """Two gateways, three workers with a replica each, and clients that already send requests."""
     settings = {"workers": {"heartbeat_s": 0.3, "lease_s": LEASE_S}}
     with (
@@ -62,20 +62,20 @@ def trial(context: ScenarioContext, *, clients: int = 12) -> Iterator[Trial]:
         ) as load,
     ):
         load.wait_for(clients)
-        yield Trial(cluster, fleet, load)
+        yield FleetTrial(cluster, fleet, load)
 
 
-def kill_worker(run: Trial, number: int) -> None:
+def kill_worker(run: FleetTrial, number: int) -> None:
     """Kill a worker, and its engine with it."""
     run.fleet.kill_worker(number)
 
 
-def kill_engine(run: Trial, number: int) -> None:
+def kill_engine(run: FleetTrial, number: int) -> None:
     """Kill an engine. Its worker restarts it."""
     run.fleet.kill_engine(number)
 
 
-def kill_manager(run: Trial, _number: int) -> None:
+def kill_manager(run: FleetTrial, _number: int) -> None:
     """Kill the gateway whose manager makes the plans. The manager of the other gateway takes over."""
     target = run.fleet.manager_gateway()
     before = run.fleet.manager()
@@ -83,7 +83,7 @@ def kill_manager(run: Trial, _number: int) -> None:
     wait_until(lambda: run.fleet.manager() not in (None, before), READY_S, "another gateway to plan")
 
 
-def kill_gateway(run: Trial, number: int) -> None:
+def kill_gateway(run: FleetTrial, number: int) -> None:
     """Kill a gateway. Its clients use the other one, and its workers wait for its return."""
     gateways = sorted(run.cluster.at_work("gateway"), key=lambda target: target.name)
     run.cluster.kill(gateways[number % len(gateways)], down_s=0.5)
@@ -92,7 +92,7 @@ def kill_gateway(run: Trial, number: int) -> None:
     )
 
 
-def restart_store(run: Trial, number: int) -> None:
+def restart_store(run: FleetTrial, number: int) -> None:
     """Stop the store's server, or kill it for several heartbeats."""
     (target,) = run.cluster.at_work("server")
     if number % 2:
@@ -107,7 +107,7 @@ def restart_store(run: Trial, number: int) -> None:
     )
 
 
-FAULTS: tuple[Callable[[Trial, int], None], ...] = (
+FAULTS: tuple[Callable[[FleetTrial, int], None], ...] = (
     kill_worker,
     kill_engine,
     kill_manager,
@@ -160,7 +160,7 @@ def run_rolling(context: ScenarioContext) -> list[Row]:
     ]
 
 
-def _faults(run: Trial) -> str:
+def _faults(run: FleetTrial) -> str:
     counts = {
         name.removeprefix("fault."): count
         for name, count in run.cluster.history.counts.items()

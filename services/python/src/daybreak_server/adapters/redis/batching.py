@@ -15,7 +15,7 @@ from daybreak_server.batching.iterations import lag
 from daybreak_server.batching.iterations import rules as iteration_rules
 
 _PREFIX = "batching."
-_NAMES = tuple(dict.fromkeys((*rules.KNOBS, *iteration_rules.KNOBS, *lag.KNOBS)))
+_NAMES = tuple(dict.fromkeys((*rules.SETTING_NAMES, *iteration_rules.SETTING_NAMES, *lag.SETTING_NAMES)))
 FIELDS = [_PREFIX + name for name in _NAMES]
 
 

@@ -179,7 +179,7 @@ FAMILIES = {
             "that answers requests, its endpoint, models, capacity and load",
         ),
     ),
-    "idem": Family(
+    "idempotency": Family(
         "idem:",
         "",
         "hash",

@@ -105,7 +105,7 @@ class RedisStore:
 
     async def submitted(self, pool: str, tenant: str, *, key: str, body_hash: str) -> Submitted | None:
         """What an earlier submit with this key created. :raises IdempotencyMismatchError: if its body was another."""
-        name = self._keys(pool).of("idem", submit.hash_of_key(tenant, key))
+        name = self._keys(pool).of("idempotency", submit.hash_of_key(tenant, key))
         stored = await self._scripts.perform(lambda: self._client.get(name), idempotent=True)
         if stored is None:
             return None

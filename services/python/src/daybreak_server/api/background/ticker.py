@@ -16,7 +16,7 @@ import random
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from daybreak_server.api.cancellation import cancel_and_wait
+from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from daybreak_server.api.intake.catalog import PoolViewCache
 from daybreak_server.api.streaming.queue_positions import QueuePositions
 from daybreak_server.domain.pools import TickReport

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from daybreak_server.api.cancellation import cancel_and_wait
+from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from daybreak_server.ports.blobs import Blobs
 
 CHUNK_BYTES = 256 * 1024

@@ -10,8 +10,8 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from daybreak.wire import ErrorCode
+from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from daybreak_server.api.auth.principal import Principal, principal
-from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import ApiError, to_api_error
 from daybreak_server.api.streaming import websocket

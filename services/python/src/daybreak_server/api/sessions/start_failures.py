@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.cancellation import cancel_and_wait
+from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.intake.catalog import FRESH_MS, PoolViewCache
 from daybreak_server.domain.causes import Reason

@@ -24,7 +24,7 @@ import logging
 import random
 from collections.abc import Callable
 
-from daybreak_server.api.cancellation import TaskReaper
+from daybreak_server.api.asyncio_tasks import TaskReaper
 from daybreak_server.api.streaming import frames
 from daybreak_server.api.streaming.frames import Frame
 from daybreak_server.api.streaming.topic import Subscriber, Topic

@@ -5,14 +5,15 @@ Pure: no asyncio, no clock, no torch. The caller passes the time and runs the ba
 
 from __future__ import annotations
 
+from daybreak_server.batching.iterations.history import BatchHistory, BatchRecord, Phase
 from daybreak_server.batching.iterations.queues import Queue, Ready, Waiting
 from daybreak_server.batching.iterations.rules import IterationRules, Strategy
 from daybreak_server.batching.iterations.scheduler import Batch, Scheduler
 from daybreak_server.batching.iterations.strategy import BatchStrategy, Choice, WaitUntil, WrongChoiceError
-from daybreak_server.batching.iterations.trace import BatchRecord, Phase, Trace
 
 __all__ = [
     "Batch",
+    "BatchHistory",
     "BatchRecord",
     "BatchStrategy",
     "Choice",
@@ -22,7 +23,6 @@ __all__ = [
     "Ready",
     "Scheduler",
     "Strategy",
-    "Trace",
     "WaitUntil",
     "Waiting",
     "WrongChoiceError",

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-KNOBS = ("lag_limit_ms", "latency_multiplier", "max_latency_multiplier")
+SETTING_NAMES = ("lag_limit_ms", "latency_multiplier", "max_latency_multiplier")
 """The names of these rules in the settings of a pool."""
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -14,10 +14,19 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Since when a session waits, and the seconds of audio of its turn (0 in decode)."""
+    """Since when a session waits, and the audio of its turn that the model has not read (none in decode)."""
 
     at: float
     audio_s: float = 0.0
+    blocks: int = 1
+    """The same audio in blocks."""
+
+    def read(self, blocks: int) -> tuple[float, Ready | None]:
+        """The seconds of audio of the next ``blocks``, and what is left after them; ``None`` if that is nothing."""
+        if blocks == self.blocks:
+            return self.audio_s, None
+        audio_s = self.audio_s * blocks / self.blocks
+        return audio_s, replace(self, audio_s=self.audio_s - audio_s, blocks=self.blocks - blocks)
 
 
 @dataclass(slots=True)
@@ -52,6 +61,11 @@ class Queue(Generic[K]):
         """Append a session. For the scheduler."""
         self._waiting[session] = ready
 
+    def put_back(self, session: K, ready: Ready) -> None:
+        """Put a session before all others. For the scheduler."""
+        self._waiting[session] = ready
+        self._waiting.move_to_end(session, last=False)
+
     def remove(self, session: K) -> Ready | None:
         """Remove a session, if it waits. For the scheduler."""
         return self._waiting.pop(session, None)
@@ -62,9 +76,11 @@ class Waiting(Generic[K]):
     """What a strategy sees. It reads this, and changes nothing."""
 
     prefill: Queue[K] = field(default_factory=Queue)
-    """Sessions whose next turn has all of its audio."""
+    """Sessions whose next turn has all of its audio. Those whose turn the model has read in part are first."""
     decode: Queue[K] = field(default_factory=Queue)
     """Sessions that need the next token of their turn."""
+    block_tokens: int = 0
+    """How many tokens a block of audio counts as. 0: the model reads turns only as a whole."""
     decoded_last: bool = False
     """Whether the last batch was one of decode alone."""
     decode_since: float = 0.0

@@ -21,7 +21,8 @@ class Strategy(StrEnum):
     """Sessions join and leave between any two steps. A batch has one phase. Prefill has priority, but decode
     never starves."""
     MIXED = "mixed"
-    """Like ``iteration``, but a batch has the sessions of both phases that have waited longest."""
+    """Like ``iteration``, but a batch has the sessions of both phases that have waited longest. With
+    ``max_batch_tokens``, it has the sessions that decode, and as much new audio as fits beside them."""
     REQUEST = "request"
     """A batch of turns runs until the last of them ends; only then does the next batch begin. Ray Serve's
     ``@serve.batch`` works like this. It exists for comparison."""
@@ -29,13 +30,14 @@ class Strategy(StrEnum):
     """One turn at a time, to its end."""
 
 
-KNOBS = (
+SETTING_NAMES = (
     "strategy",
     "max_batch_size",
     "max_decode_delay_ms",
     "gather_size",
     "gather_wait_ms",
     "batch_timeout_ms",
+    "max_batch_tokens",
 )
 """The names of the rules in the settings of a pool."""
 _TIMES = ("max_decode_delay", "gather_wait", "batch_timeout")
@@ -61,6 +63,9 @@ class IterationRules:
     """``iteration``: how long the first of these turns waits for others, at most."""
     batch_timeout_s: float = 0.1
     """``request``: how long the first turn of a batch waits for others."""
+    max_batch_tokens: int = 0
+    """``mixed``: the most tokens of a batch, so that a long turn is read in pieces. A decode counts as one token, and
+    a block of audio as ``Waiting.block_tokens``. One block and one decode always fit. 0: there is no such limit."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -71,6 +76,8 @@ class IterationRules:
             )
         if self.gather_size < 1:
             raise ValueError(f"gather_size is {self.gather_size}; it must be at least 1.")
+        if self.max_batch_tokens < 0:
+            raise ValueError(f"max_batch_tokens is {self.max_batch_tokens}; it must not be negative.")
         for name in _TIMES:
             value = getattr(self, f"{name}_s")
             if not 0 <= value < float("inf"):
@@ -78,7 +85,7 @@ class IterationRules:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> IterationRules:
-        """The rules of the settings of a pool, with the names in ``KNOBS``. Absent rules have their defaults.
+        """The rules of the settings of a pool, with the names in ``SETTING_NAMES``. Absent rules have their defaults.
 
         :raises ValueError: if a value is out of range.
         """
@@ -97,4 +104,5 @@ class IterationRules:
             "gather_size": self.gather_size,
             "gather_wait_ms": self.gather_wait_s * 1000,
             "batch_timeout_ms": self.batch_timeout_s * 1000,
+            "max_batch_tokens": self.max_batch_tokens,
         }

@@ -1,7 +1,8 @@
 """Forms the batches of the model's steps.
 
-A turn of a session is one *prefill* (the model reads its audio and returns a first token) and then some
-*decodes* (each returns one token). Their number is not known in advance. So the scheduler forms a new batch
+A turn of a session is a *prefill* (the model reads its audio and returns a first token) and then some
+*decodes* (each returns one token). Their number is not known in advance. A prefill may be divided into pieces, of
+which only the last returns a token. So the scheduler forms a new batch
 for each step, which is an *iteration*. Sessions whose turn has ended leave, and sessions with new audio join.
 
 Sessions wait in two queues, one for each phase, in the order in which they became ready. A *strategy* chooses the
@@ -9,8 +10,9 @@ sessions of each batch among them (:mod:`.strategies` has the built-in ones). Th
 whatever the strategy does: a session has one turn at a time, is in at most one batch, and loses no turn.
 
 The caller owns the clock and the model. It calls :meth:`Scheduler.next` and runs the batch. Then it calls
-:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.ran`. A
-session of the batch for which ``decode_ready`` was not called has ended its turn. No operation is linear in
+:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.complete`. A
+session of the batch for which ``decode_ready`` was not called has ended its turn, unless a part of its prefill is
+left. Then it waits for prefill again, before the turns that have not begun. No operation is linear in
 the number of sessions that wait.
 """
 
@@ -19,14 +21,14 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from daybreak_server.batching.iterations import strategy_names
+from daybreak_server.batching.iterations.history import KEPT, BatchHistory, BatchRecord, Phase
 from daybreak_server.batching.iterations.queues import Queue, Ready, Waiting
 from daybreak_server.batching.iterations.rules import IterationRules
 from daybreak_server.batching.iterations.strategy import BatchStrategy, Choice, WaitUntil, WrongChoiceError
-from daybreak_server.batching.iterations.trace import KEPT, BatchRecord, Phase, Trace
 
 K = TypeVar("K", bound=Hashable)
 
@@ -37,14 +39,18 @@ class Batch(Generic[K]):
 
     number: int
     prefill: tuple[K, ...] = ()
-    """Sessions whose next turn begins, in the order in which they became ready."""
+    """Sessions whose next turn the model reads, in the order in which they became ready."""
+    blocks: tuple[int, ...] = ()
+    """How many blocks of audio of each of these turns are read."""
+    unfinished: tuple[K, ...] = ()
+    """The sessions of ``prefill`` of whose turn a part is left after this batch. They get no token."""
     decode: tuple[K, ...] = ()
     """Sessions that get their next token, in the order in which they became ready."""
     started: float
     waited_s: float
     """The longest time that a session of the batch has waited."""
     audio_s: float = 0.0
-    """Seconds of audio of all turns that begin."""
+    """Seconds of audio that are read."""
 
     @property
     def phase(self) -> Phase:
@@ -55,17 +61,24 @@ class Batch(Generic[K]):
 
     @property
     def sessions(self) -> tuple[K, ...]:
-        """All sessions of the batch. Those that begin a turn are first."""
+        """All sessions of the batch. Those of ``prefill`` are first."""
         return self.prefill + self.decode
 
 
 class Scheduler(Generic[K]):
     """The sessions of one device. Not safe for use by several threads at once."""
 
-    def __init__(self, rules: IterationRules | None = None, *, kept: int = KEPT) -> None:
-        """``kept``: how many records the trace keeps."""
-        self.trace: Trace[K] = Trace(kept)
-        self._waiting: Waiting[K] = Waiting()
+    def __init__(
+        self, rules: IterationRules | None = None, *, kept: int = KEPT, block_tokens: int = 0
+    ) -> None:
+        """
+        :param kept: how many records the history keeps.
+        :param block_tokens: as in :class:`Waiting`.
+        """
+        self.history: BatchHistory[K] = BatchHistory(kept)
+        self._waiting: Waiting[K] = Waiting(block_tokens=block_tokens)
+        self._unread: dict[K, Ready] = {}
+        """What the running batch leaves of the turns that it reads in part."""
         self._later: dict[K, deque[Ready]] = {}
         """Turns of sessions whose present turn is not over yet."""
         self._running: Batch[K] | None = None
@@ -87,12 +100,12 @@ class Scheduler(Generic[K]):
             self._strategy = strategy_names.create(rules.strategy)
         self._rules = rules
 
-    def prefill_ready(self, session: K, now: float, *, seconds: float) -> None:
-        """Add the next turn of a session, with this many seconds of audio.
+    def prefill_ready(self, session: K, now: float, *, seconds: float, blocks: int = 1) -> None:
+        """Add the next turn of a session, with this many seconds and blocks of audio.
 
         It waits for the session's earlier turns. Call it once for each turn.
         """
-        ready = Ready(now, seconds)
+        ready = Ready(now, seconds, blocks)
         if session in self._waiting or session in self._in_flight:
             self._later.setdefault(session, deque()).append(ready)
         else:
@@ -102,10 +115,12 @@ class Scheduler(Generic[K]):
         """Add a session that needs the next token of its turn. It is in the running batch, or another group
         began its turn.
 
-        :raises ValueError: if it waits already.
+        :raises ValueError: if it waits already, or a part of its turn is left to read.
         """
         if session in self._waiting:
             raise ValueError(f"The session {session!r} waits already.")
+        if session in self._unread:
+            raise ValueError(f"The session {session!r} has no token yet: a part of its turn is left to read.")
         self._in_flight.discard(session)
         if not self._waiting.decode:
             self._waiting.decode_since = now
@@ -119,6 +134,7 @@ class Scheduler(Generic[K]):
         known = session in self._in_flight or session in self._later
         self._in_flight.discard(session)
         self._later.pop(session, None)
+        self._unread.pop(session, None)
         for queue in (self._waiting.prefill, self._waiting.decode):
             known = queue.remove(session) is not None or known
         return known
@@ -126,19 +142,19 @@ class Scheduler(Generic[K]):
     def next(self, now: float) -> Batch[K] | WaitUntil | None:
         """The batch that an idle device computes now. ``None`` if no session waits.
 
-        :raises RuntimeError: if the last batch has not been reported with :meth:`ran`.
+        :raises RuntimeError: if the last batch has not been completed with :meth:`complete`.
         :raises WrongChoiceError: if the strategy chooses a batch that cannot run.
         """
         if self._running is not None:
-            raise RuntimeError(f"Batch {self._running.number} runs still; report it with ran() first.")
+            raise RuntimeError(f"Batch {self._running.number} is still running; call complete() first.")
         choice = self._strategy.choose(self._waiting, self._rules, now)
         return self._start(choice, now) if isinstance(choice, Choice) else choice
 
-    def ran(self, batch: Batch[K], now: float, *, tokens: int | None = None) -> BatchRecord[K]:
+    def complete(self, batch: Batch[K], now: float, *, tokens: int | None = None) -> BatchRecord[K]:
         """Record that the batch has been computed. First call :meth:`decode_ready` for the sessions whose
         turn continues.
 
-        :param tokens: the tokens that it wrote; by default as many as it has sessions.
+        :param tokens: the tokens that it wrote; by default one for each session that is not unfinished.
         :raises RuntimeError: if it is not the running batch.
         """
         if self._running is not batch:
@@ -147,21 +163,27 @@ class Scheduler(Generic[K]):
         for session in batch.sessions:
             if session in self._in_flight:
                 self._in_flight.discard(session)
-                self._next_turn(session, now)
+                if session not in self._unread:
+                    self._next_turn(session, now)
+        for session in reversed(batch.unfinished):
+            if session in self._unread:
+                self._waiting.prefill.put_back(session, self._unread.pop(session))
         if batch.decode:
             self._waiting.decode_since = now
         record = BatchRecord(
             number=batch.number,
             phase=batch.phase,
             prefill=batch.prefill,
+            blocks=batch.blocks,
+            unfinished=batch.unfinished,
             decode=batch.decode,
             audio_s=batch.audio_s,
-            tokens=len(batch.sessions) if tokens is None else tokens,
+            tokens=len(batch.sessions) - len(batch.unfinished) if tokens is None else tokens,
             waited_s=batch.waited_s,
             started=batch.started,
             seconds=now - batch.started,
         )
-        self.trace.add(record)
+        self.history.add(record)
         return record
 
     def waiting(self, phase: Phase) -> int:
@@ -177,7 +199,7 @@ class Scheduler(Generic[K]):
         """End a turn. The next one begins if its audio has arrived."""
         later = self._later.get(session)
         if later:
-            self._waiting.prefill.add(session, Ready(now, later.popleft().audio_s))
+            self._waiting.prefill.add(session, replace(later.popleft(), at=now))
             if not later:
                 del self._later[session]
 
@@ -187,17 +209,21 @@ class Scheduler(Generic[K]):
             raise self._wrong(
                 f"a batch of {size} sessions; it may have from 1 to {self._rules.max_batch_size}"
             )
-        begun = self._take(self._waiting.prefill, choice.prefill, Phase.PREFILL)
-        taken = begun + self._take(self._waiting.decode, choice.decode, Phase.DECODE)
+        turns = self._take(self._waiting.prefill, choice.prefill, Phase.PREFILL)
+        taken = turns + self._take(self._waiting.decode, choice.decode, Phase.DECODE)
+        blocks = choice.blocks or tuple(ready.blocks for ready in turns)
+        audio_s, self._unread = self._read(choice.prefill, turns, blocks)
         self._in_flight.update(choice.prefill, choice.decode)
         self._waiting.decoded_last = not choice.prefill
         self._running = Batch(
             number=next(self._numbers),
             prefill=choice.prefill,
+            blocks=blocks,
+            unfinished=tuple(self._unread),
             decode=choice.decode,
             started=now,
             waited_s=max(0.0, now - min(ready.at for ready in taken)),
-            audio_s=sum(ready.audio_s for ready in begun),
+            audio_s=audio_s,
         )
         return self._running
 
@@ -210,6 +236,26 @@ class Scheduler(Generic[K]):
                 raise self._wrong(f"the session {session!r}, which does not wait for {phase.value}")
             taken.append(ready)
         return taken
+
+    def _read(
+        self, sessions: tuple[K, ...], turns: list[Ready], blocks: tuple[int, ...]
+    ) -> tuple[float, dict[K, Ready]]:
+        """The seconds of audio of these blocks, and what is left of the turns that are read in part."""
+        if len(blocks) != len(turns):
+            raise self._wrong(f"{len(blocks)} pieces of {len(turns)} turns")
+        seconds, left = 0.0, {}
+        for session, ready, count in zip(sessions, turns, blocks, strict=True):
+            if not 1 <= count <= ready.blocks:
+                raise self._wrong(
+                    f"{count} blocks of a turn of {session!r}, which has {ready.blocks} to read"
+                )
+            if count < ready.blocks and not self._waiting.block_tokens:
+                raise self._wrong("a part of a turn, but the model reads turns only as a whole")
+            audio_s, rest = ready.read(count)
+            seconds += audio_s
+            if rest is not None:
+                left[session] = rest
+        return seconds, left
 
     def _wrong(self, chosen: str) -> WrongChoiceError:
         return WrongChoiceError(f"The strategy {self._rules.strategy!r} has chosen {chosen}.")

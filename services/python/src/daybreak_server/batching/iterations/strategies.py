@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Hashable
 from typing import TypeVar
 
+from daybreak_server.batching.iterations import pieces
 from daybreak_server.batching.iterations.queues import Waiting
 from daybreak_server.batching.iterations.rules import IterationRules
 from daybreak_server.batching.iterations.strategy import BatchStrategy, Choice, WaitUntil
@@ -54,10 +55,13 @@ def _gathers(waiting: Waiting[K], rules: IterationRules, now: float) -> bool:
 
 
 class BothPhases(BatchStrategy[K]):
-    """``mixed``: a batch has the sessions of both phases that have waited longest."""
+    """``mixed``: a batch has the sessions of both phases that have waited longest. With ``max_batch_tokens``, it is
+    filled by :func:`.pieces.fill`."""
 
     def choose(self, waiting: Waiting[K], rules: IterationRules, now: float) -> Choice[K] | None:
         """See the class."""
+        if rules.max_batch_tokens and waiting.block_tokens:
+            return pieces.fill(waiting, rules)
         size = rules.max_batch_size
         ready = [
             *((waits.at, 0, session) for session, waits in itertools.islice(waiting.decode.items(), size)),

@@ -22,7 +22,9 @@ class Choice(Generic[K]):
     """The sessions of the next batch, at least one and at most ``max_batch_size``."""
 
     prefill: tuple[K, ...] = ()
-    """Sessions whose next turn begins. Each of them waits for prefill."""
+    """Sessions whose next turn the model reads. Each of them waits for prefill."""
+    blocks: tuple[int, ...] = ()
+    """How many blocks of audio of each of these turns are read now. Empty: all blocks of all turns."""
     decode: tuple[K, ...] = ()
     """Sessions that get their next token. Each of them waits for decode."""
 

@@ -27,6 +27,8 @@ from daybreak_server.settings.tree import PoolSettings, Settings
 GIB = 1 << 30
 OLDEST = {"ray": (2, 60), "torch": (2, 11)}
 """Package → oldest version that has the functions that Daybreak calls."""
+_VERIFIED = ("video", "speech")
+"""The workloads whose model folders can be checked without loading the model."""
 
 Examine = Callable[[Settings], Iterator[Check]]
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
@@ -137,10 +139,10 @@ def _pools(settings: Settings) -> Iterator[Check]:
         group = f"{pool.groups} group(s) of {pool.ranks} rank(s)"
         if pool.model is not None and pool.model.startswith("s3://"):
             yield from _remote_model(what, settings, pool.model, group)
-        elif spec.name == "video":
-            yield from _video_model(what, pool, group)
         elif pool.model is not None and not Path(pool.model).is_dir():
             yield error(what, f"there is no folder {pool.model}", f"correct pools.{name}.model")
+        elif spec.name in _VERIFIED:
+            yield from _local_model(what, spec.name, pool, group)
         else:
             yield ok(what, f"{spec.name}, {group}")
 
@@ -162,9 +164,14 @@ def _remote_model(what: str, settings: Settings, url: str, group: str) -> Iterat
     )
 
 
-def _video_model(what: str, pool: PoolSettings, group: str) -> Iterator[Check]:
-    from daybreak_server.workloads.video.spec.model_folder import BUILT_IN
-    from daybreak_server.workloads.video.spec.verify import verify
+def _local_model(what: str, spec: str, pool: PoolSettings, group: str) -> Iterator[Check]:
+    """Whether the pool's model can be loaded, as ``daybreakd models verify`` decides it."""
+    if spec == "video":
+        from daybreak_server.workloads.video.spec.model_folder import BUILT_IN
+        from daybreak_server.workloads.video.spec.verify import verify
+    else:
+        from daybreak_server.workloads.speech.spec import TINY as BUILT_IN
+        from daybreak_server.workloads.speech.verify import verify
 
     folder = Path(pool.model) if pool.model else BUILT_IN
     findings = verify(folder)
@@ -174,7 +181,7 @@ def _video_model(what: str, pool: PoolSettings, group: str) -> Iterator[Check]:
         yield error(what, errors[0] + more, f"run `daybreakd models verify {folder}` for details")
         return
     info = next((finding.message for finding in findings if finding.level == "info"), str(folder))
-    yield ok(what, f"video, {group}, {'' if pool.model else 'built-in '}{info}")
+    yield ok(what, f"{spec}, {group}, {'' if pool.model else 'built-in '}{info}")
 
 
 def _artifacts(settings: Settings) -> Iterator[Check]:

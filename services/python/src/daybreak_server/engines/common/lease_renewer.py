@@ -194,9 +194,13 @@ class LeaseRenewer:
         self._peers = peers
 
     def report(self, changes: Callable[[], Mapping[str, Any]], *, every_s: float) -> None:
-        """Refresh the record this often from now on, each time with the changes that ``changes`` returns."""
+        """Refresh the record this often from now on, each time with the changes that ``changes`` returns.
+
+        This also reads :attr:`batching` at once, so that a new group works with it from its first batch on.
+        """
         self._changes = changes
         self._refresh_s = min(self.ttl_s / 3, every_s)
+        self.refresh()
 
     def hold(self, held: HeldLease) -> None:
         """Renew this lease too from now on."""

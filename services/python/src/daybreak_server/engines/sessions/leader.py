@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from daybreak_server.batching.iterations.rules import KNOBS, IterationRules
+from daybreak_server.batching.iterations.rules import SETTING_NAMES, IterationRules
 from daybreak_server.domain.pools import GroupState
 from daybreak_server.domain.serving_load import Load
 from daybreak_server.domain.sessions import Intake
@@ -99,7 +99,7 @@ class SessionsLeader:
         self._traces = SessionTraces(deps.tracing, group=lease_renewer.record.id)
         self.table = SessionTable(
             cast("SessionModel", deps.workload),
-            rules=IterationRules.of(_only(config.sessions, KNOBS)),
+            rules=IterationRules.of(_only(config.sessions, SETTING_NAMES)),
             write=self._threads.commit,
             metrics=SessionMetrics(deps.metrics.meter, pool=config.pool),
             traces=self._traces,
@@ -237,7 +237,7 @@ class SessionsLeader:
         """Apply these settings of batches from now on."""
         lag = self.table.lag_rules
         try:
-            rules = IterationRules.of(_only(settings, KNOBS))
+            rules = IterationRules.of(_only(settings, SETTING_NAMES))
             lag = replace(
                 lag,
                 limit_s=settings.get("lag_limit_ms", lag.limit_s * 1000) / 1000,

@@ -1,12 +1,13 @@
 """One session as its owner knows it: the audio that waits, the turn in progress, and the segment in progress.
 
 :meth:`Session.hear` adds audio. When there is enough for a turn (or the client has ended its audio),
-:meth:`Session.ready` returns how much, and :meth:`Session.begin` removes it. :meth:`Session.write` gets each token of
-the model and returns the commit for the journal. No I/O, no clock.
+:meth:`Session.ready` returns how much. :meth:`Session.read` removes it, and returns it as the model's input, whole or
+in pieces. :meth:`Session.write` gets each token of the model and returns the commit for the journal. No I/O, no clock.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -54,6 +55,8 @@ class Session:
         """The samples of the turn that waits for the model."""
         self.turn: Turn | None = None
         """The turn in progress."""
+        self._unread = b""
+        """The audio of this turn that the model has not read."""
         self._block = shape.block_samples
         self._most_tokens = shape.max_turn_tokens * ENDLESS
         self.position = claim.turns[-1].end if claim.turns else record.consumed
@@ -93,18 +96,33 @@ class Session:
             return pending
         return self.turn_samples if pending >= self.turn_samples else None
 
-    def begin(self) -> Prefill:
+    def blocks(self, samples: int) -> int:
+        """The blocks of a turn with this many samples. Without audio, it has one: the silence that ends the input."""
+        return max(1, math.ceil(samples / self._block))
+
+    def read(self, blocks: int | None = None) -> Prefill:
+        """The next blocks of the announced turn, which begins with them if it has not begun. ``None``: all that is
+        left."""
+        if self.turn is None:
+            self._begin()
+        assert self.turn is not None
+        size = len(self._unread) if blocks is None else blocks * self._block * SAMPLE_BYTES
+        audio, self._unread = self._unread[:size], self._unread[size:]
+        unfinished = bool(self._unread)
+        last = self.turn.last and not unfinished
+        return Prefill(session=self.id, audio=audio, last=last, unfinished=unfinished)
+
+    def _begin(self) -> None:
         """Take the audio of the announced turn."""
         samples = self.announced
         assert samples is not None, "no turn was announced"
-        audio = bytes(self._pending[: samples * SAMPLE_BYTES])
+        self._unread = bytes(self._pending[: samples * SAMPLE_BYTES])
         del self._pending[: samples * SAMPLE_BYTES]
         start, self.position = self.position, self.position + samples
         last = self.input_ended and not self._pending
         self.turn = Turn(start=start, end=self.position, complete=False, last=last)
         self._starts.append(start)
         self.announced = None
-        return Prefill(session=self.id, audio=audio, last=last)
 
     def write(self, token: Token) -> SessionCommit:
         """The commit of the model's next token. :raises EndlessTurnError: when the turn has too many."""

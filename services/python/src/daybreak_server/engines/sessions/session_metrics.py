@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from daybreak_server.batching.iterations.trace import BatchRecord, Phase
+from daybreak_server.batching.iterations.history import BatchRecord, Phase
 from daybreak_server.domain.sessions import SessionClaim, SessionId, SessionsMeasured
 from daybreak_server.engines.common.rank_metrics import harmless
 from daybreak_server.observability import request_catalogue
@@ -30,7 +30,7 @@ class SessionMetrics:
         self._textless: dict[SessionId, float] = {}
         """When the first audio of a session came that has no text yet."""
         self._first_texts: list[float] = []
-        self._ran: list[BatchRecord[SessionId]] = []
+        self._batches: list[BatchRecord[SessionId]] = []
         self._begin_counting()
 
     @harmless
@@ -70,9 +70,9 @@ class SessionMetrics:
         self._textless.pop(session, None)
 
     @harmless
-    def ran(self, record: BatchRecord[SessionId]) -> None:
-        """The model has taken a step."""
-        self._ran.append(record)
+    def batch_completed(self, record: BatchRecord[SessionId]) -> None:
+        """The model has computed a batch."""
+        self._batches.append(record)
 
     @harmless
     def measured(
@@ -93,18 +93,20 @@ class SessionMetrics:
         self._observe_all(catalogue.RANK_SESSION_LAG, lags)
         self._observe_all(catalogue.RANK_FIRST_TEXT, self._first_texts)
         for phase in Phase:
-            records = [record for record in self._ran if record.phase is phase]
+            records = [record for record in self._batches if record.phase is phase]
             self._observe_all(catalogue.RANK_ITERATION_SIZE, (record.size for record in records), phase.value)
             self._observe_all(catalogue.RANK_ITERATION, (record.seconds for record in records), phase.value)
             stepped = self._meter.counter(catalogue.RANK_ITERATION_SESSIONS, self._pool, phase.value)
             stepped.inc(sum(record.size for record in records))
-        busy_s = sum(record.seconds for record in self._ran)
+        busy_s = sum(record.seconds for record in self._batches)
         self._meter.counter(catalogue.RANK_ITERATION_BUSY, self._pool).inc(busy_s)
-        self._meter.counter(catalogue.RANK_AUDIO, self._pool).inc(sum(record.audio_s for record in self._ran))
-        tokens = sum(record.tokens for record in self._ran)
+        self._meter.counter(catalogue.RANK_AUDIO, self._pool).inc(
+            sum(record.audio_s for record in self._batches)
+        )
+        tokens = sum(record.tokens for record in self._batches)
         self._meter.counter(request_catalogue.RANK_TOKENS, self._pool, _WRITTEN).inc(tokens)
         self._first_texts.clear()
-        self._ran.clear()
+        self._batches.clear()
 
     def _gauges(
         self, measured: SessionsMeasured, *, sessions: int, longer: float, memory: tuple[int, int]

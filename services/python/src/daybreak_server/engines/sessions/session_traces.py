@@ -5,8 +5,8 @@ from __future__ import annotations
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import SessionClaim, SessionCommit, SessionId
 from daybreak_server.ports.session_tracing import (
-    NO_CARRIED_TRACE,
-    CarriedTrace,
+    NO_CLAIM_TRACE,
+    ClaimTrace,
     NoSessionTracing,
     SessionTracing,
 )
@@ -22,14 +22,14 @@ class SessionTraces:
     def __init__(self, tracing: SessionTracing | None = None, *, group: GroupId = _NO_GROUP) -> None:
         self._tracing = tracing or NoSessionTracing()
         self._group = group
-        self._traces: dict[SessionId, CarriedTrace] = {}
+        self._traces: dict[SessionId, ClaimTrace] = {}
         self._textless: set[SessionId] = set()
         """Sessions for which the group has written no text."""
 
     def took(self, claim: SessionClaim) -> None:
         """The group has claimed a session."""
-        trace = self._tracing.carried(claim, self._group)
-        if trace is not NO_CARRIED_TRACE:
+        trace = self._tracing.claimed(claim, self._group)
+        if trace is not NO_CLAIM_TRACE:
             self._traces[claim.lease.session] = trace
             self._textless.add(claim.lease.session)
 

@@ -1,23 +1,20 @@
 """The sessions of a group, the scheduler and the model. Only the work thread may touch it.
 
-If a step of the model raises, it is repeated for each session of its batch alone. If the model raises again
-for a session, or returns :class:`SessionFailedError` for it, this session fails, and the others continue. If
-the model raises for every session of a larger batch, the sessions are not the cause. The caller then gets the
-error, and another group gets the sessions.
+If the model raises for a session alone, or returns :class:`SessionFailedError` for it, this session fails, and the
+others continue (:mod:`.model_steps`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
 
+from daybreak_server.batching.iterations.history import Phase
 from daybreak_server.batching.iterations.lag import LagRules, LagState, observe, percentile, session_lag_s
 from daybreak_server.batching.iterations.rules import IterationRules
 from daybreak_server.batching.iterations.scheduler import Batch, Scheduler
 from daybreak_server.batching.iterations.strategy import WaitUntil
-from daybreak_server.batching.iterations.trace import Phase
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.sessions import (
     SAMPLE_RATE,
@@ -30,16 +27,14 @@ from daybreak_server.domain.sessions import (
     SessionsMeasured,
     SessionsThroughput,
 )
-from daybreak_server.domain.text import storable
+from daybreak_server.engines.sessions.model_steps import ModelSteps, cause_of
 from daybreak_server.engines.sessions.session import EndlessTurnError, Session
 from daybreak_server.engines.sessions.session_metrics import SessionMetrics
 from daybreak_server.engines.sessions.session_traces import LOST, SessionTraces
 from daybreak_server.workloads.base import WorkloadError
-from daybreak_server.workloads.sessions import SessionFailedError, SessionModel, Token
+from daybreak_server.workloads.sessions import Prefill, SessionModel, Token
 
 _log = logging.getLogger(__name__)
-K = TypeVar("K")
-Result = Token | WorkloadError
 LAG_SHARE = 0.95
 """The lag of a group is this percentile of the lags of its sessions."""
 
@@ -56,13 +51,13 @@ class SessionTable:
         metrics: SessionMetrics | None = None,
         traces: SessionTraces | None = None,
     ) -> None:
-        self._model = model
+        self._model, self._steps = model, ModelSteps(model)
         self._metrics = metrics or SessionMetrics()
         self._traces = traces or SessionTraces()
         self._write_commits = write
         self._pairs = {(pair.source, pair.target): pair for pair in model.shape.pairs}
         self._sessions: dict[SessionId, Session] = {}
-        self.scheduler: Scheduler[SessionId] = Scheduler(rules)
+        self.scheduler: Scheduler[SessionId] = Scheduler(rules, block_tokens=self._steps.block_tokens)
         self.lag_rules = LagRules()
         self._lag = LagState()
         self.measured = SessionsMeasured(room=model.shape.max_sessions)
@@ -106,7 +101,7 @@ class SessionTable:
         except Exception as exc:
             _log.exception("session %s cannot be opened", session.id)
             self._model.close(session.id)
-            self._fail(session, _cause(exc))
+            self._fail(session, cause_of(exc))
             return
         session.past = ()
         self._sessions[session.id] = session
@@ -164,7 +159,7 @@ class SessionTable:
                 self._lag.multiplier,
                 "refusing new" if self._lag.full else "accepting",
             )
-        audio_s, tokens, batches = self.scheduler.trace.rates(now)
+        audio_s, tokens, batches = self.scheduler.history.rates(now)
         self.measured = SessionsMeasured(
             lag_ms=lag_s * 1000,
             full=self._lag.full,
@@ -173,7 +168,7 @@ class SessionTable:
             prefill=self.scheduler.waiting(Phase.PREFILL),
             decode=self.scheduler.waiting(Phase.DECODE),
             throughput=SessionsThroughput(audio_s=audio_s, tokens=tokens, batches=batches),
-            batches=self.scheduler.trace.by_size,
+            batches=self.scheduler.history.by_size,
         )
         self._metrics.measured(
             self.measured,
@@ -211,17 +206,25 @@ class SessionTable:
         samples = session.ready()
         if samples is not None:
             session.announced = samples
-            self.scheduler.prefill_ready(session.id, now, seconds=samples / SAMPLE_RATE)
+            self.scheduler.prefill_ready(
+                session.id, now, seconds=samples / SAMPLE_RATE, blocks=session.blocks(samples)
+            )
+
+    def _pieces(self, batch: Batch[SessionId]) -> list[Prefill]:
+        """The audio that the model reads in a batch."""
+        pieces = zip(batch.prefill, batch.blocks, strict=True)
+        return [
+            self._sessions[session].read(blocks if session in batch.unfinished else None)
+            for session, blocks in pieces
+        ]
 
     def _run(self, batch: Batch[SessionId]) -> None:
-        items = [self._sessions[session].begin() for session in batch.prefill]
-        results = {
-            **self._results(self._model.prefill, {SessionId(item.session): item for item in items}),
-            **self._results(self._model.decode, {session: str(session) for session in batch.decode}),
-        }
+        results = self._steps.run(self._pieces(batch), batch.decode)
         now = time.monotonic()
         commits, going_on, ended = [], [], []
         for session_id, result in results.items():
+            if result is None:  # more audio of the turn follows
+                continue
             session = self._sessions[session_id]
             commit = _outcome(session, result)
             commits.append(commit)
@@ -236,7 +239,7 @@ class SessionTable:
         for session_id in going_on:
             self.scheduler.decode_ready(session_id, now)
         tokens = sum(isinstance(result, Token) and result.token is not None for result in results.values())
-        self._metrics.ran(self.scheduler.ran(batch, now, tokens=tokens))
+        self._metrics.batch_completed(self.scheduler.complete(batch, now, tokens=tokens))
         for commit in ended:
             self.forget(
                 commit.lease.session, str(commit.end), error=commit.error.reason if commit.error else ""
@@ -245,38 +248,11 @@ class SessionTable:
             if session_id in self._sessions:
                 self._announce(self._sessions[session_id], now)
 
-    def _results(
-        self, step: Callable[[Sequence[K]], Sequence[Result]], items: Mapping[SessionId, K]
-    ) -> dict[SessionId, Result]:
-        if not items:
-            return {}
-        try:
-            return dict(zip(items, step(list(items.values())), strict=True))
-        except Exception:
-            _log.exception("a step of %d sessions has failed; repeating it for each alone", len(items))
-        results: dict[SessionId, Result] = {}
-        error: Exception | None = None
-        for session, item in items.items():
-            try:
-                results[session] = step([item])[0]
-            except Exception as exc:
-                error = exc
-                results[session] = SessionFailedError(_cause(exc).message)
-        failed = sum(isinstance(result, WorkloadError) for result in results.values())
-        if error is not None and failed == len(items) > 1:
-            raise error
-        return results
 
-
-def _outcome(session: Session, result: Result) -> SessionCommit:
+def _outcome(session: Session, result: Token | WorkloadError) -> SessionCommit:
     if isinstance(result, WorkloadError):
-        return session.fail(_cause(result))
+        return session.fail(cause_of(result))
     try:
         return session.write(result)
     except EndlessTurnError as exc:
-        return session.fail(_cause(exc))
-
-
-def _cause(exc: Exception) -> Cause:
-    code = exc.code if isinstance(exc, WorkloadError) else SessionFailedError.code
-    return Cause(reason=code, message=storable(exc) or type(exc).__name__)
+        return session.fail(cause_of(exc))

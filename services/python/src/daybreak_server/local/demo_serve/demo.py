@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -85,7 +85,7 @@ class Clock:
 def _demo_settings(settings: Settings, server: LlamaCpp) -> Settings:
     """Settings of a fleet of its own: the demo must not touch a store or workers that the user's settings name."""
     engine = {"command": server.command, "capacity": _CAPACITY, "stop_s": 2}
-    workers = {"heartbeat_s": 0.5, "lease_s": 5, "drain_s": 5, "engines": {"llama.cpp": engine}}
+    workers = {"heartbeat_s": 0.2, "lease_s": 5, "drain_s": 5, "engines": {"llama.cpp": engine}}
     folder = settings.data_dir / "demo-serve"
     shutil.rmtree(folder / "valkey", ignore_errors=True)  # models of an earlier run
     http = {"host": "127.0.0.1", "port": free_port()}
@@ -146,8 +146,7 @@ def _show_death(chat: Chat, workers: Workers, clock: Clock) -> None:
         streams = _streams_of_both(chat)
         streamed = [pool.submit(stream.rest) for stream in streams]
         _wait(lambda: all(stream.tokens > 2 for stream in streams), "the first words of each answer", workers)
-        whole = [pool.submit(chat.ask, MODEL, question, tokens=20) for question in QUESTIONS[2:]]
-        _wait(lambda: chat.requests_at(victim) >= 2, f"{victim} to have requests", workers)
+        whole = _requests_until_at(victim, chat, workers, pool)
         moved = chat.requests_at(victim) - sum(stream.worker == victim for stream in streams)
         began = time.monotonic()
         workers.kill(victim)
@@ -173,8 +172,19 @@ def _streams_of_both(chat: Chat) -> list[Stream]:
         if len(streams) == len(QUESTIONS):
             began = f"{len(streams)} answers began on {streams[0].worker}, and none on the other worker"
             raise DemoError(f"{began}; see the logs in demo-serve/logs of the data folder")
-        streams.append(chat.stream(MODEL, QUESTIONS[len(streams)], tokens=80, ignore_eos=True))
+        streams.append(chat.stream(MODEL, QUESTIONS[len(streams)], tokens=120, ignore_eos=True))
     return streams
+
+
+def _requests_until_at(victim: str, chat: Chat, workers: Workers, pool: Executor) -> list[Future[ChatAnswer]]:
+    """Ask six questions, and again if all are answered before the victim has reported a request besides its stream."""
+    while True:
+        requests = [pool.submit(chat.ask, MODEL, question, tokens=20) for question in QUESTIONS[2:]]
+        while not all(future.done() for future in requests):
+            workers.check()
+            if chat.requests_at(victim) >= 2:
+                return requests
+            time.sleep(0.02)
 
 
 def _show_fallback(chat: Chat, server: LlamaCpp, workers: Workers, clock: Clock) -> None:

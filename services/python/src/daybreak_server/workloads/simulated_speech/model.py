@@ -17,6 +17,7 @@ from daybreak_server.workloads.sessions import (
     Prefill,
     SessionFailedError,
     Shape,
+    StepResult,
     Token,
 )
 from daybreak_server.workloads.simulated_speech import words
@@ -45,12 +46,14 @@ class _Turn:
 class _Session:
     target: str
     turn: _Turn | None = None
+    unfinished: bytes = b""
+    """The audio of a turn of which more follows."""
     before: int = words.START
     """The last token."""
 
 
 class SimulatedSpeech:
-    """Implements :class:`daybreak_server.workloads.sessions.SessionModel`."""
+    """Implements :class:`daybreak_server.workloads.sessions.MixedSessionModel`."""
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         self._sleep = sleep
@@ -71,6 +74,7 @@ class SimulatedSpeech:
             window_turns=WINDOW_TURNS,
             max_sessions=options.max_sessions,
             max_turn_tokens=words.TOKENS_A_BLOCK * 2,
+            block_tokens=options.block_tokens,
         )
 
     def warm_up(self) -> None:
@@ -118,26 +122,39 @@ class SimulatedSpeech:
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
         """Begin a turn of each session, and give each its first token."""
-        blocks = sum(math.ceil(len(item.audio) / self._block_bytes) for item in batch)
-        self._sleep((self._options.prefill_ms + blocks * self._options.prefill_item_ms) / 1000)
-        return [self._begin(item) for item in batch]
+        return [answer for answer in self.step(batch, ())[0] if answer is not None]
 
     def decode(self, sessions: Sequence[str]) -> Sequence[Token | SessionFailedError]:
         """Give each session its next token."""
-        self._sleep((self._options.decode_ms + len(sessions) * self._options.decode_item_ms) / 1000)
-        return [self._continue(name) for name in sessions]
+        return [answer for answer in self.step((), sessions)[1] if answer is not None]
 
-    def _begin(self, item: Prefill) -> Token | SessionFailedError:
+    def step(
+        self, prefill: Sequence[Prefill], decode: Sequence[str]
+    ) -> tuple[Sequence[StepResult], Sequence[StepResult]]:
+        """Both phases in one call, which costs what the items cost, and the larger of the two phases' own costs."""
+        options = self._options
+        blocks = sum(math.ceil(len(item.audio) / self._block_bytes) for item in prefill)
+        call_ms = max(options.prefill_ms if prefill else 0.0, options.decode_ms if decode else 0.0)
+        items_ms = blocks * options.prefill_item_ms + len(decode) * options.decode_item_ms
+        self._sleep((call_ms + items_ms) / 1000)
+        return [self._read(item) for item in prefill], [self._continue(name) for name in decode]
+
+    def _read(self, item: Prefill) -> StepResult:
         session = self._sessions.get(item.session)
         if session is None:
             return SessionFailedError(f"session {item.session} is not open here")
         if session.turn is not None:
             return SessionFailedError(f"the present turn of session {item.session} has not ended")
+        audio, session.unfinished = session.unfinished + item.audio, b""
         try:
-            session.turn = self._turn(item.audio, last=item.last)
+            turn = self._turn(audio, last=item.last)
         except SessionFailedError as exc:
             return exc
-        return self._next(item.session, session, session.turn)
+        if item.unfinished:
+            session.unfinished = audio
+            return None
+        session.turn = turn
+        return self._next(item.session, session, turn)
 
     def _continue(self, name: str) -> Token | SessionFailedError:
         session = self._sessions.get(name)

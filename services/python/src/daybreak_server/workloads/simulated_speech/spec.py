@@ -19,8 +19,8 @@ PAIRS = tuple(
 class SimulatedSpeechOptions(BaseModel):
     """The options of a pool of the workload ``simulated-speech``.
 
-    A step of ``n`` sessions takes ``…_ms + n * …_item_ms``. The defaults are those of the tiny speech model on one core
-    of a server.
+    A step of ``n`` sessions takes ``…_ms + n * …_item_ms``. A step of both phases takes the larger ``…_ms`` once. The
+    defaults are those of the tiny speech model on one core of a server.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -32,6 +32,8 @@ class SimulatedSpeechOptions(BaseModel):
     decode_item_ms: float = Field(0.2, ge=0, le=60_000)
     block_ms: int = Field(480, ge=20, le=10_000)
     """The length of a block of audio."""
+    block_tokens: int = Field(6, ge=1, le=10_000)
+    """How many tokens a block counts as (``max_batch_tokens``)."""
     max_sessions: int = Field(512, ge=1, le=100_000)
     """How many sessions a group holds."""
 

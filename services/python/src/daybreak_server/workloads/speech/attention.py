@@ -98,6 +98,8 @@ def _new_positions(spans: Sequence[Span], memory: Memory) -> tuple[Tensor, Tenso
 class GatherAttention:
     """Plain torch: queries padded to the longest span, keys to the most pages that any session can have.
 
+    Spans of one position are computed apart from longer ones. So decodes are not padded to the prefills beside them.
+
     The shape of a session's keys does not depend on the other sessions of the batch, so that rounding does not either.
     """
 
@@ -106,10 +108,43 @@ class GatherAttention:
 
     def plan(self, spans: Sequence[Span]) -> Plan:
         """Prepares the table of pages and the mask."""
-        memory, longest = self._memory, max(span.count for span in spans)
-        device, size = memory.keys.device, memory.page_size
+        memory = self._memory
         at, page, place = _new_positions(spans, memory)
         by = angles(at, memory.keys.shape[-1], self._rope_base)
+        single = torch.tensor(
+            [span.count == 1 for span in spans for _ in range(span.count)], device=at.device
+        )
+        parts = [
+            (rows, self._part(chosen))
+            for rows, chosen in (
+                (~single, [span for span in spans if span.count > 1]),
+                (single, [span for span in spans if span.count == 1]),
+            )
+            if chosen
+        ]
+
+        def layer(number: int) -> Attend:
+            keys, values = memory.keys[number], memory.values[number]
+
+            def attend(queries: Tensor, new_keys: Tensor, new_values: Tensor) -> Tensor:
+                keys[page, place] = rotate(new_keys, by)
+                values[page, place] = new_values
+                rotated = rotate(queries, by)
+                if len(parts) == 1:
+                    return parts[0][1](rotated, keys, values)
+                output = torch.empty_like(queries)
+                for rows, attended in parts:
+                    output[rows] = attended(rotated[rows], keys, values)
+                return output
+
+            return attend
+
+        return layer
+
+    def _part(self, spans: Sequence[Span]) -> Attend:
+        """The attention of some spans: their queries, rotated, with the keys and values of all pages."""
+        memory, longest = self._memory, max(span.count for span in spans)
+        device, size = memory.keys.device, memory.page_size
         spare = memory.keys.shape[1] - 1
         table = torch.tensor(
             [[*span.pages, *([spare] * (self._pages_each - len(span.pages)))] for span in spans],
@@ -133,21 +168,14 @@ class GatherAttention:
             rows[flat] = vectors
             return rows.transpose(1, 2)
 
-        def layer(number: int) -> Attend:
-            keys, values = memory.keys[number], memory.values[number]
+        def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            seen, carried = (part[table].flatten(1, 2).transpose(1, 2) for part in (keys, values))
+            output = functional.scaled_dot_product_attention(
+                padded(queries), seen, carried, attn_mask=mask, enable_gqa=True
+            ).transpose(1, 2)
+            return output[flat] if ragged else output[:, 0]
 
-            def attend(queries: Tensor, new_keys: Tensor, new_values: Tensor) -> Tensor:
-                keys[page, place] = rotate(new_keys, by)
-                values[page, place] = new_values
-                seen, carried = (part[table].flatten(1, 2).transpose(1, 2) for part in (keys, values))
-                output = functional.scaled_dot_product_attention(
-                    padded(rotate(queries, by)), seen, carried, attn_mask=mask, enable_gqa=True
-                ).transpose(1, 2)
-                return output[flat] if ragged else output[:, 0]
-
-            return attend
-
-        return layer
+        return attend
 
 
 class FlexAttention:

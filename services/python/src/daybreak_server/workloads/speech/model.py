@@ -1,9 +1,10 @@
 """``speech``: live translation of speech for many sessions at once, on caches of fixed memory.
 
 A turn of a session begins with a *prefill*: the encoder reads the turn's blocks of audio, and the language model reads
-their embeddings and the marker of the target language. Each *decode* step then feeds the last token back and returns
-the next one. The end-of-turn token is never fed back. All sessions of a batch share each matrix multiplication,
-wherever each is in its session. Only attention is computed per session, on that session's pages.
+their embeddings and the marker of the target language. A prefill can be cut between any two blocks, because all that
+the next block needs is in the caches. Each *decode* step then feeds the last token back and returns the next one. The
+end-of-turn token is never fed back. All sessions of a batch share each matrix multiplication, wherever each is in its
+session, and whether it prefills or decodes. Only attention is computed per session, on that session's pages.
 
 Memory is reserved once. Admission reserves the most memory that a session can ever need, so memory cannot run out
 later.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from daybreak_server.workloads.sessions import (
     Prefill,
     SessionFailedError,
     Shape,
+    StepResult,
     Token,
 )
 from daybreak_server.workloads.speech.folder import SpeechFolder, read_folder
@@ -51,12 +53,23 @@ class _Session:
     """Tokens of the present turn."""
     limit: int = 0
     """The bound on them."""
+    unfinished: int = 0
+    """The blocks that were read of a turn of which more audio follows."""
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))
     """The newest tokens, on which the beginning of the next token's text depends."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A piece of a turn: what the engine sent, and its blocks of audio, [blocks, samples]."""
+
+    item: Prefill
+    session: _Session
+    blocks: Tensor
+
+
 class Speech:
-    """Implements :class:`daybreak_server.workloads.sessions.SessionModel`."""
+    """Implements :class:`daybreak_server.workloads.sessions.MixedSessionModel`."""
 
     shape: Shape
 
@@ -100,6 +113,7 @@ class Speech:
             window_turns=parts.past_blocks,
             max_sessions=sessions,
             max_turn_tokens=parts.first_turn_tokens,
+            block_tokens=self._encoder.block_embeddings,
         )
 
     def _attention(self, options: SpeechOptions) -> str:
@@ -188,8 +202,9 @@ class Speech:
                 f"a turn of the past has {len(tokens)} tokens; it may have {limit}, each below {known}"
             )
 
-    def _blocks(self, audio: bytes, *, last: bool) -> Tensor:
-        """The blocks of a turn, [blocks, samples], with the silence after the last one."""
+    def _blocks(self, audio: bytes, *, last: bool, before: int = 0) -> Tensor:
+        """The blocks of a turn, [blocks, samples], with the silence after the last one. ``before``: how many blocks of
+        the turn were read before."""
         if (
             len(audio) % BYTES_PER_SAMPLE
             or (len(audio) % self._block_bytes and not last)
@@ -199,9 +214,10 @@ class Speech:
                 f"a turn has {len(audio)} bytes of audio, and needs a whole number of blocks of {self._block_bytes}"
             )
         count = math.ceil(len(audio) / self._block_bytes)
-        if count > self._options.max_turn_blocks:
+        if before + count > self._options.max_turn_blocks:
+            most = self._options.max_turn_blocks
             raise SessionFailedError(
-                f"a turn has {count} blocks of audio, more than max_turn_blocks: {self._options.max_turn_blocks}"
+                f"a turn has {before + count} blocks of audio, more than max_turn_blocks: {most}"
             )
         count += self._parts.silence_blocks if last else 0
         samples = np.zeros(count * self._encoder.block_samples, np.float32)
@@ -211,7 +227,7 @@ class Speech:
     def _hear(self, sessions: Sequence[_Session], audio: Sequence[Tensor]) -> list[Tensor]:
         """The speech embeddings of each session's blocks; the first blocks of all in a batch, then the second, …"""
         embeddings: list[list[Tensor]] = [[] for _ in sessions]
-        for number in range(max(len(blocks) for blocks in audio)):
+        for number in range(max(map(len, audio), default=0)):
             rows = [row for row, blocks in enumerate(audio) if number < len(blocks)]
             batch = torch.stack([audio[row][number] for row in rows])
             for row, block in zip(
@@ -220,57 +236,81 @@ class Speech:
                 embeddings[row].append(block)
         return [torch.cat(blocks) for blocks in embeddings]
 
-    def _turn(self, session: _Session, speech: Tensor, text: Sequence[int]) -> Tensor:
+    def _turn(self, session: _Session, speech: Tensor, text: Sequence[int], *, opens: bool = True) -> Tensor:
         """The embeddings of a turn: the opening, the speech, and the marker with the tokens after it."""
-        opening = self._vocabulary.opening(session.pair)
+        opening = self._vocabulary.opening(session.pair) if opens else ()
         return torch.cat((self._lm.embed(opening), speech, self._lm.embed(text)))
 
     def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
         """Read the audio of one turn for each session, and return the first token of each."""
-        answers: dict[int, Token | SessionFailedError] = {}
-        rows: list[tuple[int, _Session, Tensor]] = []
-        for number, item in enumerate(batch):
-            try:
-                session = self._session(item.session)
-                if session.next:
-                    raise SessionFailedError(f"the present turn of session {item.session} has not ended")
-                rows.append((number, session, self._blocks(item.audio, last=item.last)))
-            except SessionFailedError as exc:
-                answers[number] = exc
-        if rows:
-            sessions = [session for _, session, _ in rows]
-            new = []
-            for session, speech in zip(
-                sessions, self._hear(sessions, [audio for *_, audio in rows]), strict=True
-            ):
-                session.table.begin_turn()
-                new.append(self._turn(session, speech, self._vocabulary.marker(session.pair)))
-            for _, session, audio in rows:
-                session.limit, session.written = self._limit(len(audio)), 0
-            best = self._lm.step([session.table for session in sessions], new).argmax(-1).tolist()
-            for (number, session, _), token in zip(rows, best, strict=True):
-                answers[number] = self._take(batch[number].session, session, token)
-        return [answers[number] for number in range(len(batch))]
+        return [answer for answer in self.step(batch, ())[0] if answer is not None]
 
     def decode(self, sessions: Sequence[str]) -> Sequence[Token | SessionFailedError]:
         """Return the next token of each session."""
-        answers: dict[str, Token | SessionFailedError] = {}
-        rows: dict[str, _Session] = {}
-        for name in sessions:
+        return [answer for answer in self.step((), sessions)[1] if answer is not None]
+
+    def step(
+        self, prefill: Sequence[Prefill], decode: Sequence[str]
+    ) -> tuple[Sequence[StepResult], Sequence[StepResult]]:
+        """Both phases in one call: pieces of turns, and the last tokens of other sessions."""
+        answers: dict[str, StepResult] = {}
+        reading: list[_Reading] = []
+        writing: dict[str, _Session] = {}
+        for item in prefill:
             try:
-                session = self._session(name)
-                if not session.next:
-                    raise SessionFailedError(f"no turn of session {name} is open")
-                rows[name] = session
+                reading.append(self._reading(item))
+            except SessionFailedError as exc:
+                answers[item.session] = exc
+        for name in decode:
+            try:
+                writing[name] = self._writing(name)
             except SessionFailedError as exc:
                 answers[name] = exc
-        if rows:
-            tables = [session.table for session in rows.values()]
-            fed = self._lm.embed([session.next[0] for session in rows.values()])
-            best = self._lm.step(tables, [row[None] for row in fed]).argmax(-1).tolist()
-            for (name, session), token in zip(rows.items(), best, strict=True):
-                answers[name] = self._take(name, session, token)
-        return [answers[name] for name in sessions]
+        if reading or writing:
+            answers |= self._run(reading, writing)
+        return [answers[item.session] for item in prefill], [answers[name] for name in decode]
+
+    def _reading(self, item: Prefill) -> _Reading:
+        """The input of a piece of a turn. :raises SessionFailedError: if it cannot be read."""
+        session = self._session(item.session)
+        if session.next:
+            raise SessionFailedError(f"the present turn of session {item.session} has not ended")
+        return _Reading(item, session, self._blocks(item.audio, last=item.last, before=session.unfinished))
+
+    def _writing(self, name: str) -> _Session:
+        """A session that decodes. :raises SessionFailedError: if no token follows."""
+        session = self._session(name)
+        if not session.next:
+            raise SessionFailedError(f"no turn of session {name} is open")
+        return session
+
+    def _run(self, reading: Sequence[_Reading], writing: Mapping[str, _Session]) -> dict[str, StepResult]:
+        """The results of one step of the encoder and one of the language model."""
+        speech = self._hear([entry.session for entry in reading], [entry.blocks for entry in reading])
+        new = [self._piece(entry, embedded) for entry, embedded in zip(reading, speech, strict=True)]
+        if writing:
+            fed = self._lm.embed([session.next[0] for session in writing.values()])
+            new += [row[None] for row in fed]
+        sessions = [*(entry.session for entry in reading), *writing.values()]
+        best = self._lm.step([session.table for session in sessions], new).argmax(-1).tolist()
+        answers: dict[str, StepResult] = {}
+        for entry, token in zip(reading, best[: len(reading)], strict=True):
+            session, blocks = entry.session, entry.session.unfinished + len(entry.blocks)
+            session.unfinished = blocks if entry.item.unfinished else 0
+            session.limit, session.written = self._limit(blocks), 0
+            name = entry.item.session
+            answers[name] = None if entry.item.unfinished else self._take(name, session, token)
+        for (name, session), token in zip(writing.items(), best[len(reading) :], strict=True):
+            answers[name] = self._take(name, session, token)
+        return answers
+
+    def _piece(self, entry: _Reading, speech: Tensor) -> Tensor:
+        """The embeddings of a piece. The first one begins the turn, and the last one has the marker."""
+        session = entry.session
+        if not session.unfinished:
+            session.table.begin_turn()
+        marker = () if entry.item.unfinished else self._vocabulary.marker(session.pair)
+        return self._turn(session, speech, marker, opens=not session.unfinished)
 
     def _take(self, name: str, session: _Session, token: int) -> Token:
         """The answer for a token that the model chose: the text, or the end of the turn."""

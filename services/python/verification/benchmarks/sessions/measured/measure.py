@@ -18,10 +18,9 @@ from verification.benchmarks.sessions.measured.search import Steps
 from verification.benchmarks.sessions.measured.speakers import References, speakers
 from verification.benchmarks.sessions.measured.table import Measured
 from verification.benchmarks.sessions.outcome import Outcome
-from verification.benchmarks.sessions.strategies import GATHER, MIXED, REQUEST, SINGLE, STRICT, Contender
+from verification.benchmarks.sessions.strategies import ALL, Contender
 from verification.benchmarks.sessions.table import Found
 
-CONTENDERS = (SINGLE, REQUEST, STRICT, MIXED, GATHER)
 CACHE_MB = 600.0
 """The cache of the model. It holds more sessions than one core can compute."""
 START_BUSY = 0.6
@@ -53,7 +52,7 @@ def measure(plan: Plan, *, limit_s: float) -> Measured:
     costs = steps.measure(model, rounds=plan.rounds * len(steps.SIZES))
     bed = _Bed(model, plan, limit_s=limit_s)
     start = bed.start(costs)
-    results = {contender: bed.found(contender, start) for contender in CONTENDERS}
+    results = {contender: bed.found(contender, start) for contender in ALL}
     return Measured(
         results=results,
         costs=costs,

@@ -67,7 +67,7 @@ class PacedRun:
                 self._table.forget(lease.session)
         self.outcome.sizes = [
             size
-            for sizes in self._table.scheduler.trace.by_size.values()
+            for sizes in self._table.scheduler.history.by_size.values()
             for size, count in sizes.items()
             for _ in range(count)
         ]

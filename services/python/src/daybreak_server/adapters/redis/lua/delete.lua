@@ -11,7 +11,7 @@ local function run(ARGV)
   call('ZREM', k_index(r.tenant), id)
   call('ZREM', K_expiring, id)
   call('ZREM', K_dead, id)
-  if r.idem then call('DEL', k_idem(r.idem)) end
+  if r.idem then call('DEL', k_idempotency(r.idem)) end
   if call('EXISTS', k_index(r.tenant)) == 0 then
     tenant_totals.remove(r.tenant)
     -- A tenant without tasks and without debt is removed too: its next task starts as a new tenant's would.

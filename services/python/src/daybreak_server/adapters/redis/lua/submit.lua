@@ -12,7 +12,7 @@ end
 
 -- The task that was created with this idempotency key, if there is one.
 local function submitted_before(hash, body_hash)
-  local stored = call('GET', k_idem(hash))
+  local stored = call('GET', k_idempotency(hash))
   if not stored then return nil end
   local id, stored_body = string.match(stored, '^(%S+) (.*)$')
   if stored_body ~= body_hash then return { 'mismatch', id } end
@@ -70,7 +70,7 @@ local function new_record(s, order, start_at)
   if s.replay_of ~= '' then set(r, 'replay_of', s.replay_of) end
   if s.idempotency_hash ~= '' then
     set(r, 'idem', s.idempotency_hash)
-    call('SET', k_idem(s.idempotency_hash), s.task .. ' ' .. s.body_hash)
+    call('SET', k_idempotency(s.idempotency_hash), s.task .. ' ' .. s.body_hash)
   end
   if start_at then set(r, 'start_at', int(start_at)) end
   if s.run_within ~= '' then set(r, 'run_within', s.run_within) end

@@ -55,7 +55,9 @@ class AudioFormat:
         try:
             found = _ALIASES.get(named) or Encoding(named)
         except ValueError:
-            raise invalid_field("encoding", f"{named[:40]!r} is no encoding. Use pcm16 or float32.") from None
+            raise invalid_field(
+                "encoding", f"{named[:40]!r} is not a supported encoding. Use pcm16 or float32."
+            ) from None
         text = str(SAMPLE_RATE if rate in (None, "") else rate)
         if not (text.isascii() and text.isdecimal() and len(text) < 7 and int(text) in SAMPLE_RATES):
             rates = ", ".join(map(str, SAMPLE_RATES))

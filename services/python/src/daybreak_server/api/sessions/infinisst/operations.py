@@ -32,6 +32,7 @@ _LIVE = (
     "max_decode_delay_ms",
     "gather_size",
     "gather_wait_ms",
+    "max_batch_tokens",
 )
 """The settings that ``/ray/configure`` changes, with their names in the pool's section ``sessions``."""
 
@@ -47,6 +48,7 @@ class Configure(Fields):
     max_decode_delay_ms: Annotated[float | None, NOT_A_FLAG] = None
     gather_size: Annotated[int | None, NOT_A_FLAG] = None
     gather_wait_ms: Annotated[float | None, NOT_A_FLAG] = None
+    max_batch_tokens: Annotated[int | None, NOT_A_FLAG] = None
     load_balance_strategy: Annotated[str | None, Field(max_length=40)] = None
 
 

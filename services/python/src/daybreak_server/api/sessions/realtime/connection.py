@@ -19,8 +19,8 @@ from pydantic_core import from_json
 from starlette.websockets import WebSocket
 
 from daybreak.wire import ErrorCode
+from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from daybreak_server.api.auth.principal import Principal
-from daybreak_server.api.cancellation import cancel_and_wait
 from daybreak_server.api.errors import ApiError, invalid_field
 from daybreak_server.api.sessions import opening
 from daybreak_server.api.sessions.audio.formats import AudioFormat, Encoding, invalid_audio

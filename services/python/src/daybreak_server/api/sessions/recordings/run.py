@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.cancellation import cancel_and_wait
+from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from daybreak_server.api.errors import ApiError, to_api_error
 from daybreak_server.api.http.responses import until_disconnect
 from daybreak_server.api.openai.errors import openai_response

@@ -17,9 +17,9 @@ from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import MAX_FIELD_CHARS, ApiError, from_validation, invalid_field, not_found
 from daybreak_server.api.http.request_body import read_json
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.model_api import openapi_specs
-from daybreak_server.api.model_api.access import Access
-from daybreak_server.api.model_api.records import assigned_models, registered_worker, reported_worker
+from daybreak_server.api.registry_api import openapi_specs
+from daybreak_server.api.registry_api.access import Access
+from daybreak_server.api.registry_api.records import assigned_models, registered_worker, reported_worker
 from daybreak_server.domain.models import ModelRecord
 from daybreak_server.domain.placement import Replica
 from daybreak_server.domain.worker_urls import (

@@ -25,10 +25,10 @@ from daybreak_server.api.errors import (
 from daybreak_server.api.http.exception_handlers import error_response
 from daybreak_server.api.http.request_body import read_json
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.model_api import openapi_specs, views
-from daybreak_server.api.model_api.access import Access
-from daybreak_server.api.model_api.records import registered_model
 from daybreak_server.api.openai.errors import openai_response
+from daybreak_server.api.registry_api import openapi_specs, views
+from daybreak_server.api.registry_api.access import Access
+from daybreak_server.api.registry_api.records import registered_model
 from daybreak_server.api.routing.model_routers import model_not_found
 from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.models import ModelRecord

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from api_support import Api
-from model_api_support import PlannedGateway
+from registry_support import PlannedGateway
 
 
 @pytest.fixture

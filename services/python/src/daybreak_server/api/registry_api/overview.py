@@ -11,8 +11,8 @@ from daybreak_server.api.auth.principal import Caller
 from daybreak_server.api.dependencies import Dependencies
 from daybreak_server.api.errors import MAX_FIELD_CHARS, not_found
 from daybreak_server.api.http.responses import json_response
-from daybreak_server.api.model_api import openapi_specs, views
-from daybreak_server.api.model_api.access import Access
+from daybreak_server.api.registry_api import openapi_specs, views
+from daybreak_server.api.registry_api.access import Access
 from daybreak_server.domain.kinds import PoolKind
 
 

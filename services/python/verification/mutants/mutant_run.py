@@ -19,8 +19,8 @@ _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+\.py.*?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """The result of one mutant. ``caught_by`` is the id of a test; ``error`` says why the trial does not count."""
+class MutantRun:
+    """The result of one mutant. ``caught_by`` is the id of a test; ``error`` says why the run does not count."""
 
     mutant: Mutant
     seconds: float
@@ -70,13 +70,13 @@ def failures_without_bug(tree: Tree, tests: Sequence[str], *, workers: int = 0) 
     return None if ran.returncode == 0 else ran.stdout[-6000:]
 
 
-def attempt(tree: Tree, mutant: Mutant) -> Trial:
+def attempt(tree: Tree, mutant: Mutant) -> MutantRun:
     """Plant one bug and run its tests, one after the other, until a test fails."""
     began = time.perf_counter()
 
-    def trial(caught_by: str | None = None, error: str | None = None, output: str = "") -> Trial:
+    def result(caught_by: str | None = None, error: str | None = None, output: str = "") -> MutantRun:
         seconds = round(time.perf_counter() - began, 2)
-        return Trial(mutant=mutant, seconds=seconds, caught_by=caught_by, error=error, output=output)
+        return MutantRun(mutant=mutant, seconds=seconds, caught_by=caught_by, error=error, output=output)
 
     output = ""
     try:
@@ -85,12 +85,12 @@ def attempt(tree: Tree, mutant: Mutant) -> Trial:
                 ran = run(tree, [test])
                 output += ran.stdout[-3000:]
                 if ran.returncode in (1, _TIMED_OUT, _KILLED):
-                    return trial(_name(ran.stdout, test), output=output)
+                    return result(_name(ran.stdout, test), output=output)
                 if ran.returncode != 0:
-                    return trial(error=f"does not count: pytest exited with {ran.returncode}", output=output)
+                    return result(error=f"does not count: pytest exited with {ran.returncode}", output=output)
     except MisplacedError as exc:
-        return trial(error=str(exc))
-    return trial(output=output)
+        return result(error=str(exc))
+    return result(output=output)
 
 
 def _name(output: str, requested: str) -> str:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 KEPT = 4096
-"""How many records a trace keeps unless it is created with another number."""
+"""How many records a history keeps unless it is created with another number."""
 
 
 class Phase(StrEnum):
@@ -32,6 +32,10 @@ class BatchRecord(Generic[K]):
     """Counts the batches of a scheduler, from 0."""
     phase: Phase
     prefill: tuple[K, ...]
+    blocks: tuple[int, ...]
+    """The blocks of audio that the model read of each session of ``prefill``."""
+    unfinished: tuple[K, ...]
+    """The sessions of ``prefill`` of whose turn a part is left to read."""
     decode: tuple[K, ...]
     audio_s: float
     """Seconds of audio that the model read."""
@@ -49,7 +53,7 @@ class BatchRecord(Generic[K]):
         return len(self.prefill) + len(self.decode)
 
 
-class Trace(Generic[K]):
+class BatchHistory(Generic[K]):
     """The newest records, oldest first, and the number of batches of each phase and size."""
 
     def __init__(self, kept: int = KEPT) -> None:

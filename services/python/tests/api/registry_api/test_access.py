@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from model_api_support import REMOTE, bearer, heartbeat, registration
+from registry_support import REMOTE, bearer, heartbeat, registration
 
 from testkit.waiting import wait_until
 

@@ -1,0 +1,39 @@
+"""Fills a batch of both phases up to a number of tokens, and so divides the prefill of long turns (*chunked prefill*).
+
+Without a limit, a step that reads a long turn takes as long as that turn needs, and every session of the batch waits
+for its next token. With a limit, all steps take about the same time. Decodes come first, because each of them is one
+token of a reader's text. The rest of the batch is filled with blocks of audio: first of the turn that the model has
+read in part, then of the next ones. So at most the last turn of a batch is cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable
+from typing import TypeVar
+
+from daybreak_server.batching.iterations.queues import Waiting
+from daybreak_server.batching.iterations.rules import IterationRules
+from daybreak_server.batching.iterations.strategy import Choice
+
+K = TypeVar("K", bound=Hashable)
+
+
+def fill(waiting: Waiting[K], rules: IterationRules) -> Choice[K] | None:
+    """The next batch of at most ``max_batch_tokens``. ``None`` if no session waits.
+
+    While a turn waits, one place and one block are kept for it, so prefill does not starve. If a batch has only one
+    place, the phases take turns.
+    """
+    size, block, decode = rules.max_batch_size, waiting.block_tokens, waiting.decode
+    budget = max(rules.max_batch_tokens, block + 1)
+    if not waiting.prefill or (size == 1 and decode and not waiting.decoded_last):
+        return Choice(decode=decode.first(min(size, budget))) if decode else None
+    decoding = decode.first(min(size - 1, budget - block))
+    left = (budget - len(decoding)) // block
+    pieces: dict[K, int] = {}
+    for session, ready in itertools.islice(waiting.prefill.items(), size - len(decoding)):
+        if left:
+            pieces[session] = min(left, ready.blocks)
+            left -= pieces[session]
+    return Choice(prefill=tuple(pieces), blocks=tuple(pieces.values()), decode=decoding)

@@ -1,0 +1,173 @@
+"""How a batch of both phases is filled up to a number of tokens, and long turns are read in pieces."""
+
+from __future__ import annotations
+
+import pytest
+
+from daybreak_server.batching.iterations import (
+    Batch,
+    BatchStrategy,
+    Choice,
+    IterationRules,
+    Phase,
+    Scheduler,
+    Strategy,
+    Waiting,
+    WrongChoiceError,
+)
+
+BLOCK_TOKENS = 4
+
+
+def chunked(tokens: int, **rules: int) -> Scheduler[str]:
+    return Scheduler(
+        IterationRules(strategy=Strategy.MIXED, max_batch_tokens=tokens, **rules), block_tokens=BLOCK_TOKENS
+    )
+
+
+def run(scheduler: Scheduler[str], now: float, go_on: str = "") -> Batch[str]:
+    """Run the next batch; the sessions of ``go_on`` want another token after it."""
+    batch = scheduler.next(now)
+    assert isinstance(batch, Batch)
+    for session in go_on:
+        scheduler.decode_ready(session, now)
+    scheduler.complete(batch, now)
+    return batch
+
+
+def read(batch: Batch[str]) -> dict[str, int]:
+    """The blocks that a batch reads of each session."""
+    return dict(zip(batch.prefill, batch.blocks, strict=True))
+
+
+def test_a_long_turn_is_read_in_pieces_beside_the_decodes() -> None:
+    """The others get a token in each of these batches, and the session of the turn gets its first token at the end."""
+    scheduler = chunked(10)
+    scheduler.decode_ready("a", 0.0)
+    scheduler.decode_ready("b", 0.0)
+    scheduler.prefill_ready("long", 0.0, seconds=5.0, blocks=5)
+    batches = [run(scheduler, 0.0, "ab"), run(scheduler, 0.0, "ab"), run(scheduler, 0.0, "ab")]
+    assert [read(batch) for batch in batches] == [{"long": 2}, {"long": 2}, {"long": 1}]
+    assert [batch.decode for batch in batches] == [("a", "b")] * 3
+    assert [batch.unfinished for batch in batches] == [("long",), ("long",), ()]
+    records = list(scheduler.history)
+    assert [(record.phase, record.blocks, record.audio_s, record.tokens) for record in records] == [
+        (Phase.MIXED, (2,), 2.0, 2),
+        (Phase.MIXED, (2,), 2.0, 2),
+        (Phase.MIXED, (1,), 1.0, 3),
+    ]
+    assert [record.unfinished for record in records] == [("long",), ("long",), ()]
+
+
+def test_a_turn_that_was_begun_is_read_before_the_next_ones() -> None:
+    """So at most one turn waits half-read, and turns end in the order in which they became ready."""
+    scheduler = chunked(3 * BLOCK_TOKENS)
+    for session, blocks in (("a", 1), ("b", 4), ("c", 2)):
+        scheduler.prefill_ready(session, 0.0, seconds=1.0, blocks=blocks)
+    assert read(run(scheduler, 0.0)) == {"a": 1, "b": 2}
+    scheduler.prefill_ready("d", 1.0, seconds=1.0, blocks=9)
+    assert read(run(scheduler, 1.0)) == {"b": 2, "c": 1}
+    assert read(run(scheduler, 2.0)) == {"c": 1, "d": 2}
+
+
+def test_one_block_is_read_however_many_sessions_decode() -> None:
+    """Otherwise a turn would wait until others end theirs."""
+    scheduler = chunked(6)
+    for session in "abcdefgh":
+        scheduler.decode_ready(session, 0.0)
+    scheduler.prefill_ready("new", 0.0, seconds=1.0, blocks=2)
+    first, second = run(scheduler, 0.0, "ab"), run(scheduler, 0.0, "cd")
+    assert (read(first), first.decode) == ({"new": 1}, ("a", "b"))
+    assert (read(second), second.decode) == ({"new": 1}, ("c", "d"))
+    assert run(scheduler, 0.0).decode == tuple("efghab"), "without a turn, all tokens are for decode"
+
+
+def test_a_limit_below_a_block_still_lets_both_phases_run() -> None:
+    scheduler = chunked(1)
+    scheduler.decode_ready("a", 0.0)
+    scheduler.prefill_ready("new", 0.0, seconds=1.0, blocks=2)
+    batch = run(scheduler, 0.0, "a")
+    assert (read(batch), batch.decode) == ({"new": 1}, ("a",))
+
+
+def test_the_phases_take_turns_if_a_batch_has_one_place() -> None:
+    scheduler = chunked(40, max_batch_size=1)
+    scheduler.decode_ready("a", 0.0)
+    scheduler.prefill_ready("b", 0.0, seconds=1.0)
+    scheduler.prefill_ready("c", 0.0, seconds=1.0)
+    assert [run(scheduler, 0.0, go_on).sessions for go_on in ("a", "", "a", "")] == [
+        ("a",),
+        ("b",),
+        ("a",),
+        ("c",),
+    ]
+
+
+def test_without_a_limit_a_turn_is_read_at_once() -> None:
+    """The limit can change in the middle of a turn; the rest of it is read by the new rules."""
+    scheduler = chunked(BLOCK_TOKENS + 1)
+    scheduler.prefill_ready("a", 0.0, seconds=4.0, blocks=4)
+    assert read(run(scheduler, 0.0)) == {"a": 1}
+    scheduler.rules = IterationRules()
+    batch = run(scheduler, 0.0, "a")
+    assert (read(batch), batch.audio_s, batch.unfinished) == ({"a": 3}, 3.0, ())
+    assert run(scheduler, 0.0).decode == ("a",)
+
+
+def test_a_model_that_reads_whole_turns_gets_whole_turns() -> None:
+    """Then the limit has no effect."""
+    scheduler: Scheduler[str] = Scheduler(IterationRules(strategy=Strategy.MIXED, max_batch_tokens=1))
+    scheduler.prefill_ready("a", 0.0, seconds=4.0, blocks=4)
+    assert read(run(scheduler, 0.0)) == {"a": 4}
+
+
+def test_a_session_that_is_forgotten_in_the_middle_of_its_turn_is_gone() -> None:
+    """Whether a piece of it runs or it waits for the next one. A session of the same name begins at its beginning."""
+    scheduler = chunked(BLOCK_TOKENS)
+    scheduler.prefill_ready("a", 0.0, seconds=4.0, blocks=4)
+    batch = scheduler.next(0.0)
+    assert isinstance(batch, Batch)
+    assert scheduler.forget("a")
+    scheduler.prefill_ready("a", 0.0, seconds=1.0, blocks=2)
+    scheduler.complete(batch, 0.0)
+    assert read(run(scheduler, 0.0)) == {"a": 1}
+    assert scheduler.forget("a")
+    assert scheduler.next(0.0) is None
+
+
+def test_a_turn_that_is_read_in_part_cannot_decode() -> None:
+    """It has no token to continue from."""
+    scheduler = chunked(BLOCK_TOKENS)
+    scheduler.prefill_ready("a", 0.0, seconds=4.0, blocks=4)
+    scheduler.next(0.0)
+    with pytest.raises(ValueError, match="a part of its turn is left"):
+        scheduler.decode_ready("a", 0.0)
+
+
+class Chooses(BatchStrategy[str]):
+    """Chooses these blocks of the first sessions that wait for prefill."""
+
+    blocks: tuple[int, ...] = ()
+
+    def choose(self, waiting: Waiting[str], rules: IterationRules, now: float) -> Choice[str]:
+        return Choice(prefill=waiting.prefill.first(1), blocks=self.blocks)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "block_tokens", "message"),
+    [
+        ((0,), 4, "0 blocks of a turn of 'a', which has 3 to read"),
+        ((4,), 4, "4 blocks of a turn of 'a', which has 3 to read"),
+        ((1, 1), 4, "2 pieces of 1 turns"),
+        ((2,), 0, "the model reads turns only as a whole"),
+    ],
+)
+def test_a_wrong_piece_names_the_strategy(
+    monkeypatch: pytest.MonkeyPatch, blocks: tuple[int, ...], block_tokens: int, message: str
+) -> None:
+    monkeypatch.setattr(Chooses, "blocks", blocks)
+    rules = IterationRules(strategy=f"{__name__}:{Chooses.__name__}")
+    scheduler: Scheduler[str] = Scheduler(rules, block_tokens=block_tokens)
+    scheduler.prefill_ready("a", 0.0, seconds=3.0, blocks=3)
+    with pytest.raises(WrongChoiceError, match=f"Chooses.*{message}"):
+        scheduler.next(0.0)
