@@ -32,6 +32,7 @@ from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
 from daybreak_server.domain.names import REGISTRY
 from daybreak_server.domain.pool_totals import PoolTotals
 from daybreak_server.domain.pools import GroupRecord, GroupState, PoolView, TickReport
+from daybreak_server.domain.sessions import SessionId
 from daybreak_server.domain.tasks import (
     CheckpointRef,
     Claim,
@@ -150,8 +151,13 @@ class Driver:
         )
         return bool(group.decode(self.run(group.encode(self.keys, record, ttl_s=ttl_s))))
 
-    def deregister(self, name: str, *, died: bool = False) -> None:
-        self.run(group.encode_deregister(self.keys, GroupId(name), died=died))
+    def deregister(
+        self, name: str, *, died: bool = False, worked_on: Sequence[SessionId] | None = None
+    ) -> None:
+        if died:
+            self.run(group.encode_deregister_dead(self.keys, GroupId(name), worked_on=worked_on))
+        else:
+            self.run(group.encode_deregister(self.keys, GroupId(name)))
 
     def drain(self, name: str, *, on: bool = True) -> bool | None:
         return group.decode(self.run(group.encode_drain(self.keys, GroupId(name), on=on)))

@@ -173,18 +173,20 @@ def test_a_websocket_that_opens_a_session_continues_its_callers_trace(
 async def test_a_session_that_the_watchdog_of_a_killed_group_ends_has_an_end(
     traced: Callable[..., Settings], collector: Collector, tmp_path: Path
 ) -> None:
-    """The group is the last one that the session may lose."""
-    settings = traced()
+    """The group is the last one that the session may lose. It dies while its model works on the session."""
+    settings = traced(options={"prefill_ms": 60_000})
     pool = SpeechPool(settings, tmp_path)
     try:
         group = await pool.start_group()
         session = await pool.open(trace_context=TraceContext(traceparent=CALLER))
-        await until_owned(pool, session, 1)
-        group.freeze()  # so that the audio stays unread
         await pool.store.append_audio(session, noise(0.6), at=0)
-        record = Keys(prefix=settings.redis.prefix, pool=POOL).of("session", session)
+        owner = await until_owned(pool, session, 1)
+        keys = Keys(prefix=settings.redis.prefix, pool=POOL)
         with redis.Redis.from_url(str(settings.redis.url)) as client:
-            client.hset(record, "losses", SESSION_LOSSES_MAX)
+            client.hset(keys.of("session", session), "losses", SESSION_LOSSES_MAX)
+            async with asyncio.timeout(60):
+                while b'"sessions": 1' not in (client.hget(keys.of("group", owner), "load") or b""):
+                    await asyncio.sleep(0.05)
         group.kill()
         [end] = await asyncio.to_thread(collector.wait, f"end {POOL}")
     finally:

@@ -178,7 +178,7 @@ SESSIONS: tuple[Mutant, ...] = (
     mutant(
         "session-kills-all-groups",
         "a session that kills every group that works on it is given to one group after the other, forever",
-        (f"{LUA}/_sessions.lua", "if kills_groups(r, reason) then", "if false then"),
+        (f"{LUA}/_sessions.lua", "if kills_groups(r, reason, worked_on) then", "if false then"),
         tests=f"{TESTS}/store/sessions/test_deadly_sessions.py::test_groups_that_die_in_a_row_fail_the_session",
     ),
     mutant(

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import GroupRecord
+from daybreak_server.domain.sessions import SessionId
 from daybreak_server.domain.tasks import (
     CheckpointRef,
     Claim,
@@ -53,8 +54,15 @@ class WorkQueue(Protocol):
     def batching(self) -> Mapping[str, Any]:
         """An administrator's changes to the pool's setting ``batching``."""
 
-    def deregister(self, record: GroupRecord, *, died: bool = False) -> None:
-        """Remove a group. Tasks that it still holds are released. ``died``: metrics count it as lost."""
+    def deregister(self, record: GroupRecord) -> None:
+        """Remove a group. Tasks that it still holds are released."""
+
+    def deregister_dead(self, record: GroupRecord, *, worked_on: Sequence[SessionId] | None = None) -> None:
+        """Remove a group that has died, and count it as lost. Tasks that it still holds are released.
+
+        ``worked_on``: the streaming sessions that it worked on last, one of which may be the cause; ``None`` if they
+        are unknown.
+        """
 
     def report_failure(self, cause: Cause, *, rank: int = 0) -> None:
         """Report why a rank ended. The pool shows it until a group is ready."""

@@ -102,7 +102,13 @@ class Bench:
         self.model: Any = model or Counting()
         self.commits: list[SessionCommit] = []
         rules = rules or IterationRules(gather_size=1)
-        self.table = SessionTable(self.model, rules=rules, write=self.commits.extend)
+        self.worked_on: list[list[SessionId]] = []
+        self.table = SessionTable(
+            self.model,
+            rules=rules,
+            write=self.commits.extend,
+            work_on=lambda sessions: self.worked_on.append(list(sessions)),
+        )
         self.languages = {"source": "en", "target": "de"}
 
     def take(
@@ -346,3 +352,21 @@ def test_a_growing_lag_makes_turns_longer_and_then_refuses(bench: Bench) -> None
     assert len(bench.model.prefilled[1].audio) == 4 * BLOCK * 2  # the first turn had been announced before
     assert [measure(now) for now in (10, 12, 14, 16)] == [(4, True), (4, False), (2, False), (1, False)]
     assert bench.of(session)[-1].latency_multiplier == 1
+
+
+def test_others_see_with_which_sessions_the_model_works() -> None:
+    """What they see stays if the model ends the process."""
+    bench = Bench()
+    session = bench.take("a", seconds=0.48)
+    bench.run()
+    assert len(bench.worked_on) > 2
+    assert bench.worked_on == [[session], []] * (len(bench.worked_on) // 2)
+    bench.take("b", seconds=0.48)
+
+    def die(_sessions: Sequence[str]) -> None:
+        raise SystemExit
+
+    bench.model._step = die
+    with pytest.raises(SystemExit):
+        bench.run()
+    assert bench.worked_on[-1] == ["b"]

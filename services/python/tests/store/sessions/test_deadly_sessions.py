@@ -48,6 +48,26 @@ async def test_a_complete_turn_shows_that_the_session_is_not_the_cause(sessions:
     assert await state(sessions, session) is SessionState.WAITING
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_only_sessions_that_a_dead_group_worked_on_may_be_the_cause(
+    sessions: Sessions, known: bool
+) -> None:
+    """If it is unknown what the group worked on, each session with audio may be the cause."""
+    deadly, waits = await sessions.open(), await sessions.open()
+    for session in (deadly, waits):
+        await sessions.store.append_audio(session, pcm(1, 2), at=0)
+    for number in range(SESSION_LOSSES_MAX + 1):
+        name = f"g{number}"
+        sessions.driver.register(name)
+        take(sessions.group(), name, room=2)
+        sessions.driver.deregister(name, died=True, worked_on=[deadly] if known else None)
+    ended = SessionState.ENDED
+    assert (await state(sessions, deadly), await state(sessions, waits)) == (
+        ended,
+        SessionState.WAITING if known else ended,
+    )
+
+
 async def test_a_session_without_work_is_not_the_cause(sessions: Sessions) -> None:
     session = await sessions.open()
     await lose(sessions, SESSION_LOSSES_MAX + 2)

@@ -183,9 +183,16 @@ class Registration(NamedTuple):
 
 
 class GroupName(NamedTuple):
-    """The arguments of ``deregister``, ``deregister_dead``, ``drain`` and ``undrain``."""
+    """The arguments of ``deregister``, ``drain`` and ``undrain``."""
 
     group: str
+
+
+class DeadGroup(NamedTuple):
+    """The arguments of ``deregister_dead``. ``known``: whether the sessions follow that the group worked on last."""
+
+    group: str
+    known: int
 
 
 class Cordon(NamedTuple):
@@ -352,6 +359,7 @@ LAYOUTS: tuple[type[NamedTuple], ...] = (
     GroupAction,
     Registration,
     GroupName,
+    DeadGroup,
     Cordon,
     RankFailure,
     OperatorReport,

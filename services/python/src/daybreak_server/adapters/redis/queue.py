@@ -21,6 +21,7 @@ from daybreak_server.domain import policy
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.changes import OnChange
 from daybreak_server.domain.pools import GroupRecord
+from daybreak_server.domain.sessions import SessionId
 from daybreak_server.domain.tasks import (
     SPEC_VERSION,
     CheckpointRef,
@@ -162,9 +163,14 @@ class RedisQueue:
             stored = self._client.hmget(self._keys.single("meta"), batching.FIELDS)
         return batching.decode(dict(zip(batching.FIELDS, stored, strict=True)))
 
-    def deregister(self, record: GroupRecord, *, died: bool = False) -> None:
+    def deregister(self, record: GroupRecord) -> None:
         """Remove a group. Tasks that it still holds are released. ``died``: metrics count it as lost."""
-        self._scripts.call(groups.encode_deregister(self._keys, record.id, died=died), idempotent=True)
+        self._scripts.call(groups.encode_deregister(self._keys, record.id), idempotent=True)
+
+    def deregister_dead(self, record: GroupRecord, *, worked_on: Sequence[SessionId] | None = None) -> None:
+        """Remove a group that has died, and count it as lost. ``worked_on``: the sessions that it worked on last."""
+        call = groups.encode_deregister_dead(self._keys, record.id, worked_on=worked_on)
+        self._scripts.call(call, idempotent=True)
 
     def report_failure(self, cause: Cause, *, rank: int = 0) -> None:
         """Report why a rank ended. The pool shows it until a group is ready."""

@@ -27,13 +27,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.log_context import inherited
 from daybreak_server.domain.pools import GroupRecord, GroupState
+from daybreak_server.domain.sessions import SessionId
 from daybreak_server.domain.tasks import Control, Failed, Lease
 from daybreak_server.engines.common.config import GroupConfig
 from daybreak_server.engines.common.heartbeat import Heartbeat
@@ -215,6 +216,16 @@ class LeaseRenewer:
             self._held = {other: held for other, held in self._held.items() if other != task}
             if self._watchdog is not None:
                 self._watchdog.drop(task)
+
+    def work_on(self, sessions: Sequence[SessionId]) -> None:
+        """Show the watchdog the streaming sessions that the model works on from now on."""
+        if self._watchdog is not None:
+            self._watchdog.shared.work_on(sessions)
+
+    def deregister_dead(self, queue: WorkQueue) -> None:
+        """Remove the group's record, because the group has died."""
+        worked_on = self._watchdog.shared.worked_on() if self._watchdog is not None else None
+        queue.deregister_dead(self._record, worked_on=worked_on)
 
     def _least_renewed_at(self) -> float:
         """When the least recently renewed lease was renewed; 0 if there is none."""

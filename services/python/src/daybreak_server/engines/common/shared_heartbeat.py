@@ -1,6 +1,6 @@
 """The heartbeat and the leases of a leader in shared memory, where its watchdog process reads them.
 
-The memory has three parts, each with one writer:
+The memory has four parts, each with one writer:
 
 * the state: the heartbeat (when the work last advanced, in which activity, within which limit), and when the leases
   were last renewed and the group's record was last refreshed. The leader writes it.
@@ -8,10 +8,13 @@ The memory has three parts, each with one writer:
 * :data:`MAX_LEASES` slots, each empty or with one lease that the leader holds, as JSON. The leader writes them. Leases
   change with each task, so they are here and not in messages: a leader that is about to enter a long call in C has
   already shown its lease to the watchdog.
+* the streaming sessions that the model works on now, as JSON. The leader writes them before and after each batch. If
+  the group dies, only one of them can be the cause.
 
 There is no lock between the two processes: a watchdog that died while it held one would block the leader. Instead the
-state and each slot begin and end with the same sequence number, which changes with each write. If a reader sees two
-different numbers, or different bytes when it looks again, it has read in the middle of a write and reads again.
+state, each slot and the sessions begin and end with the same sequence number, which changes with each write. If a
+reader sees two different numbers, or different bytes when it looks again, it has read in the middle of a write and
+reads again.
 
 All times are of the monotonic clock, which all processes of a machine share. A child process inherits the memory by
 its file descriptor.
@@ -26,10 +29,12 @@ import struct
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from daybreak_server.domain.ids import AttemptToken, GroupId, TaskId
+from daybreak_server.domain.sessions import SessionId
 from daybreak_server.domain.tasks import Lease
 
 _STATE = struct.Struct("=QddddQ32s")
@@ -40,7 +45,11 @@ _LEASE = struct.Struct(f"=QI{_LEASE_BYTES}sQ")
 _LEASES_AT = _STATE.size + _WATCHDOG.size
 MAX_LEASES = 64
 """Tasks that a leader can hold at once."""
-_SIZE = _LEASES_AT + MAX_LEASES * _LEASE.size
+_SESSIONS_BYTES = 4076
+_SESSIONS = struct.Struct(f"=QI{_SESSIONS_BYTES}sQ")
+"""Like a slot. 32 sessions, the most in a batch, have less than 2 KiB of ids."""
+_SESSIONS_AT = _LEASES_AT + MAX_LEASES * _LEASE.size
+_SIZE = _SESSIONS_AT + _SESSIONS.size
 _READS = 100
 """How often a reader tries to read a state or slot that is being written, before it gives up for now."""
 
@@ -160,6 +169,22 @@ class SharedHeartbeat:
                 return Lease(
                     task=TaskId(task), token=AttemptToken(token), group=GroupId(group), lease_s=lease_s
                 )
+        return None
+
+    def work_on(self, sessions: Sequence[SessionId]) -> None:
+        """Show the streaming sessions that the model works on from now on."""
+        data = json.dumps(sessions).encode()
+        with self._lock:
+            self._sequence += 1
+            _SESSIONS.pack_into(self._map, _SESSIONS_AT, self._sequence, len(data), data, self._sequence)
+
+    def worked_on(self) -> tuple[SessionId, ...] | None:
+        """Return the sessions that the model works on, or ``None`` if they cannot be read now."""
+        for _ in range(_READS):
+            data = self._map[_SESSIONS_AT:_SIZE]
+            begin, size, text, end = _SESSIONS.unpack(data)
+            if begin == end and data == self._map[_SESSIONS_AT:_SIZE]:
+                return tuple(SessionId(session) for session in json.loads(text[:size])) if size else ()
         return None
 
     def mark_polled(self) -> None:

@@ -133,7 +133,7 @@ class WatchdogLoop:
             for lease in self._leases():
                 self._queue.settle(lease, failed)
             if self._record is not None:
-                self._queue.deregister(self._record, died=True)
+                self._queue.deregister_dead(self._record, worked_on=self._shared.worked_on())
         except StoreError as exc:
             _log.warning(
                 "tasks of the leader are not settled, and are retried when their leases end: %s", exc

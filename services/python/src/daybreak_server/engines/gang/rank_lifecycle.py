@@ -230,7 +230,10 @@ class Rank:
             opener.shutdown(wait=False)
             lease_renewer.stop()
             with contextlib.suppress(StoreError):
-                queue.deregister(lease_renewer.record, died=not (left or self._stopping.is_set()))
+                if left or self._stopping.is_set():
+                    queue.deregister(lease_renewer.record)
+                else:
+                    lease_renewer.deregister_dead(queue)
             queue.close()
             control_group.close()
 
@@ -253,7 +256,7 @@ class Rank:
         if self._lease_renewer is not None:
             queue = self._deps.queue()
             with contextlib.suppress(StoreError):
-                queue.deregister(self._lease_renewer.record, died=True)
+                self._lease_renewer.deregister_dead(queue)
             queue.close()
         self._break(cause_of_failed(failed))
 

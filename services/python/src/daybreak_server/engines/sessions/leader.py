@@ -103,6 +103,7 @@ class SessionsLeader:
             write=self._threads.commit,
             metrics=SessionMetrics(deps.metrics.meter, pool=config.pool),
             traces=self._traces,
+            work_on=lease_renewer.work_on,
         )
         self._apply_batching_settings(config.sessions)
         lease_renewer.update(now=False, load=self._load())

@@ -39,8 +39,16 @@ LAG_SHARE = 0.95
 """The lag of a group is this percentile of the lags of its sessions."""
 
 
+def _tell_nobody(_sessions: Sequence[SessionId]) -> None:
+    """No other process needs to know with which sessions the model works."""
+
+
 class SessionTable:
-    """See the module. ``write`` gets the commits of each step, in order."""
+    """See the module.
+
+    ``write`` gets the commits of each step, in order. ``work_on`` gets the sessions with which the model begins to
+    work, and ``()`` when it has done so. If the process dies in between, one of them may be the cause.
+    """
 
     def __init__(
         self,
@@ -50,11 +58,13 @@ class SessionTable:
         write: Callable[[Sequence[SessionCommit]], None],
         metrics: SessionMetrics | None = None,
         traces: SessionTraces | None = None,
+        work_on: Callable[[Sequence[SessionId]], None] = _tell_nobody,
     ) -> None:
         self._model, self._steps = model, ModelSteps(model)
         self._metrics = metrics or SessionMetrics()
         self._traces = traces or SessionTraces()
         self._write_commits = write
+        self._work_on = work_on
         self._pairs = {(pair.source, pair.target): pair for pair in model.shape.pairs}
         self._sessions: dict[SessionId, Session] = {}
         self.scheduler: Scheduler[SessionId] = Scheduler(rules, block_tokens=self._steps.block_tokens)
@@ -96,13 +106,16 @@ class SessionTable:
             )
             self._fail(session, Cause(reason="unknown_languages", message=message))
             return
+        self._work_on((session.id,))
         try:
             self._model.open(session.id, pair, session.past)
         except Exception as exc:
+            self._work_on(())
             _log.exception("session %s cannot be opened", session.id)
             self._model.close(session.id)
             self._fail(session, cause_of(exc))
             return
+        self._work_on(())
         session.past = ()
         self._sessions[session.id] = session
         self._metrics.took(claim, now)
@@ -219,7 +232,9 @@ class SessionTable:
         ]
 
     def _run(self, batch: Batch[SessionId]) -> None:
+        self._work_on(batch.sessions)
         results = self._steps.run(self._pieces(batch), batch.decode)
+        self._work_on(())
         now = time.monotonic()
         commits, going_on, ended = [], [], []
         for session_id, result in results.items():

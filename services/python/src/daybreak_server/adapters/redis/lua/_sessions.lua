@@ -64,14 +64,21 @@ local function leave_group(r)
 end
 
 -- Whether too many groups in a row have died with work on this session. It would kill one group after the other.
-local function kills_groups(r, reason)
-  if reason == 'released' or tonumber(r.received) <= tonumber(r.consumed) and not r.input_ended then return false end
+-- A group whose watchdog or leader reports its death says what it worked on. Without such a report, any session with
+-- audio to process may be the cause.
+local function kills_groups(r, reason, worked_on)
+  if reason == 'released' then return false end
+  if worked_on then
+    if not worked_on[r.id] then return false end
+  elseif tonumber(r.received) <= tonumber(r.consumed) and not r.input_ended then
+    return false
+  end
   return call('HINCRBY', S.key.session(r.id), 'losses', 1) > S.LOSSES_MAX
 end
 
 -- Takes the session from its group. Another group claims it before any new session.
-function S.make_waiting(r, reason)
-  if kills_groups(r, reason) then
+function S.make_waiting(r, reason, worked_on)
+  if kills_groups(r, reason, worked_on) then
     return S.finish(r, 'failed', cjson.encode({ code = 'groups_lost',
       message = int(S.LOSSES_MAX + 1) .. ' groups in a row were lost before they completed a turn of this session.' }))
   end
@@ -178,17 +185,17 @@ local function expire(id)
   if r then S.finish(r, 'idle') else drop(id) end
 end
 
-local function take_from(id, group, reason)
+local function take_from(id, group, reason, worked_on)
   local r = S.load(id)
   if not r or r.group ~= group then return false end
-  S.make_waiting(r, reason)
+  S.make_waiting(r, reason, worked_on)
   return true
 end
 
--- Releases all sessions of a group that has left.
-function S.release_group(group, reason)
+-- Releases all sessions of a group that has left. `worked_on` has those that it worked on when it died, if that is known.
+function S.release_group(group, reason, worked_on)
   for _, id in ipairs(call('SMEMBERS', S.key.group_sessions(group))) do
-    if S.guarded(id, take_from, id, group, reason) then add_total('sessions_moved:' .. reason, 1) end
+    if S.guarded(id, take_from, id, group, reason, worked_on) then add_total('sessions_moved:' .. reason, 1) end
   end
   call('DEL', S.key.group_sessions(group))
   call('HDEL', S.session_groups, group)

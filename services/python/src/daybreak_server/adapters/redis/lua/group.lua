@@ -24,9 +24,10 @@ local function wake_stamps(own)
   return '{' .. table.concat(stamps, ',')
 end
 
-local function remove(group)
+-- `worked_on`: the set of the sessions that a dead group worked on last; nil if it is unknown.
+local function remove(group, worked_on)
   release_unknown(group, 'left')
-  S.release_group(group, 'left')
+  S.release_group(group, 'left', worked_on)
   flush()
   call('DEL', k_group(group))
   call('ZREM', K_groups, group)
@@ -87,11 +88,15 @@ local actions = {
     return remove(read.group_name(ARGV, at).group)
   end,
   deregister_dead = function(ARGV, at)
-    local group = read.group_name(ARGV, at).group
+    local a, worked_on = read.dead_group(ARGV, at), nil
+    if a.known == '1' then
+      worked_on = {}
+      for i = at + width.dead_group, #ARGV do worked_on[ARGV[i]] = true end
+    end
     -- Its leader and its watchdog may both report the death, or a tick has found and counted it before.
-    local state = call('HGET', k_group(group), 'state')
+    local state = call('HGET', k_group(a.group), 'state')
     if state and state ~= 'lost' then add_total('groups_lost', 1) end
-    return remove(group)
+    return remove(a.group, worked_on)
   end,
   cordon = function(ARGV, at)
     local ends = int(meta('lease_clock') + tonumber(read.cordon(ARGV, at).ttl_ms))

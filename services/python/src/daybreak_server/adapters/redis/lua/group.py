@@ -10,6 +10,7 @@ from typing import Any
 from daybreak_server.adapters.redis import batching, codec
 from daybreak_server.adapters.redis.arguments import (
     Cordon,
+    DeadGroup,
     GroupAction,
     GroupName,
     OperatorReport,
@@ -31,6 +32,7 @@ from daybreak_server.domain.pools import (
     WakePhase,
 )
 from daybreak_server.domain.routing import RoutingPolicy
+from daybreak_server.domain.sessions import SessionId
 from daybreak_server.domain.text import storable
 
 CORDON_S = 600.0
@@ -86,9 +88,15 @@ def _serving(group: GroupRecord) -> dict[str, str | int]:
     }
 
 
-def encode_deregister(keys: Keys, group: GroupId, *, died: bool = False) -> Call:
-    """Remove a group. ``died``: count it as lost."""
-    return _call(keys, "deregister_dead" if died else "deregister", *GroupName(group=group))
+def encode_deregister(keys: Keys, group: GroupId) -> Call:
+    """Remove a group that leaves."""
+    return _call(keys, "deregister", *GroupName(group=group))
+
+
+def encode_deregister_dead(keys: Keys, group: GroupId, *, worked_on: Sequence[SessionId] | None) -> Call:
+    """Remove a group and count it as lost. ``worked_on``: the sessions that it worked on last, if they are known."""
+    dead = DeadGroup(group=group, known=int(worked_on is not None))
+    return _call(keys, "deregister_dead", *dead, *(worked_on or ()))
 
 
 def encode_drain(keys: Keys, group: GroupId, *, on: bool) -> Call:
