@@ -104,16 +104,22 @@ class Machine(RuleBasedStateMachine):
             self.left[session] = blocks
         self.scheduler.prefill_ready(session, self.now, seconds=0.5 * blocks, blocks=blocks)
 
-    @rule(steps=st.lists(st.tuples(MILLISECONDS, st.integers(0, 3), st.booleans()), max_size=12))
-    def the_device_works(self, steps: list[tuple[float, int, bool]]) -> None:
-        """Some batches, one after the other; audio comes while each of them runs."""
-        for seconds, comes, goes_on in steps:
+    @rule(
+        steps=st.lists(st.tuples(MILLISECONDS, st.integers(0, 3), st.booleans(), st.booleans()), max_size=12)
+    )
+    def the_device_works(self, steps: list[tuple[float, int, bool, bool]]) -> None:
+        """Some batches, one after the other; while each of them runs, audio comes, and a session whose turn it reads in
+        part may leave."""
+        for seconds, comes, goes_on, leaves in steps:
             if self.running is None:
                 self.the_device_is_idle()
             for session in range(comes):
                 self.audio_comes((session + self.turns_ready) % 10)
             self.now += seconds
             if self.running is not None:
+                for session in self.running.unfinished if leaves else ():
+                    if session in self.in_flight:
+                        self.a_session_is_forgotten(session)
                 self.finish(lambda session, goes_on=goes_on: goes_on)  # type: ignore[misc]
 
     @rule(session=SESSIONS)

@@ -128,10 +128,10 @@ def test_a_session_that_is_forgotten_in_the_middle_of_its_turn_is_gone() -> None
     batch = scheduler.next(0.0)
     assert isinstance(batch, Batch)
     assert scheduler.forget("a")
-    scheduler.prefill_ready("a", 0.0, seconds=1.0, blocks=2)
     scheduler.complete(batch, 0.0)
-    assert read(run(scheduler, 0.0)) == {"a": 1}
-    assert scheduler.forget("a")
+    assert scheduler.next(0.0) is None
+    scheduler.prefill_ready("a", 0.0, seconds=1.0, blocks=2)
+    assert [run(scheduler, 0.0).unfinished, scheduler.forget("a")] == [("a",), True]
     assert scheduler.next(0.0) is None
 
 

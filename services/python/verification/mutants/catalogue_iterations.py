@@ -110,6 +110,12 @@ ITERATIONS: tuple[Mutant, ...] = (
         tests=f"{_PIECES_TESTS}::test_a_long_turn_is_read_in_pieces_beside_the_decodes",
     ),
     mutant(
+        "pieces-forgotten-turn-returns",
+        "a session that was forgotten while a piece of its turn ran waits for the next piece",
+        (_SCHEDULER, "        self._unread.pop(session, None)\n", ""),
+        tests=f"{_PIECES_TESTS}::test_a_session_that_is_forgotten_in_the_middle_of_its_turn_is_gone",
+    ),
+    mutant(
         "pieces-overtaken",
         "a turn that was begun waits behind those that were not",
         (_QUEUES, "        self._waiting.move_to_end(session, last=False)\n", ""),
