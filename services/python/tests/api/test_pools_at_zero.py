@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from api_support import Api
 
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
-from daybreak_server.domain.pools import PoolReport
+from daybreak_server.domain.causes import Cause, Reason
+from daybreak_server.domain.ids import new_group_id
+from daybreak_server.domain.pools import GroupRecord, GroupState, PoolReport
 from testkit.http_backend import Backend
 from testkit.valkey import Server
 from testkit.waiting import wait_until
@@ -155,3 +159,52 @@ def test_a_ready_group_answers_itself(api: Api, valkey: Server, backend: Backend
         assert shown["path"] == "/debug"
         assert get(api, "/health")["pools"]["answers"]["groups_ready"] == 1
         queue.deregister(record)
+
+
+CAUSE = Cause(reason=Reason.MODEL_MISSING, message="ModelMissingError: /models/mini has no config.json")
+
+
+@pytest.fixture
+def queue(valkey: Server) -> Iterator[RedisQueue]:
+    """The queue of the pool, as its groups use it."""
+    queue = RedisQueue(valkey.url, pool="vectors")
+    yield queue
+    queue.close()
+
+
+def embed(api: Api) -> httpx2.Response:
+    return api.client.post("/v1/embeddings", json={"model": "vectors", "input": "a"}, timeout=60)
+
+
+def test_a_request_to_groups_that_cannot_load_their_model_gets_the_reason(
+    start_api: Callable[..., Api], queue: RedisQueue
+) -> None:
+    """A request that waits gets the reason as soon as a group has reported it, and a new request gets it at once."""
+    api = start_api(pools=POOLS)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(embed, api)
+        wait_until(lambda: get(api, "/v1/pools/vectors")["requests_waiting"] == 1, 30, "the request")
+        queue.report_failure(CAUSE)
+        answers = [waiting.result(60), embed(api)]
+    for answer in answers:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "120")
+        assert answer.json()["error"]["code"] == "not_ready"
+        assert CAUSE.message in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("why", ["starting", "operator", "ranks"])
+def test_a_request_waits_for_groups_that_may_start(
+    start_api: Callable[..., Api], queue: RedisQueue, valkey: Server, why: str
+) -> None:
+    """A group tries again, an operator may start groups with another model, or the failure may pass."""
+    reason = Reason.RANKS_FAIL if why == "ranks" else Reason.MODEL_MISSING
+    queue.report_failure(Cause(reason=reason, message="why"))
+    if why == "starting":
+        queue.register(GroupRecord(id=new_group_id(), state=GroupState.STARTING), ttl_s=60)
+    elif why == "operator":
+        woken_before(valkey)
+    answer = start_api(pools=POOLS, router={"max_wait_s": 1}).client.post(
+        "/v1/embeddings", json={"model": "vectors", "input": "a"}, timeout=60
+    )
+    assert answer.status_code == 503
+    assert "can start" not in answer.json()["error"]["message"]

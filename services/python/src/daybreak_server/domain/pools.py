@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from daybreak_server.domain.causes import Cause
+from daybreak_server.domain.causes import Cause, Reason
 from daybreak_server.domain.ids import GroupId, TaskId
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.domain.serving_load import Load
@@ -156,6 +156,19 @@ class PoolView:
     def has_work(self) -> bool:
         """Whether the pool needs a group: a task is due or running, or there are requests."""
         return self.live > 0 or self.wanted > 0
+
+    @property
+    def start_failure(self) -> Cause | None:
+        """Why no group can start; ``None`` if one may.
+
+        A group that cannot load its model reports why, leaves, and tries again after a growing delay. Between two
+        attempts the pool has no group, and its last failure names the model. While a group starts, work waits for it.
+        If an operator manages the pool, work always waits: its demand is what makes the operator start groups with a
+        corrected model.
+        """
+        if self.failure is None or self.failure.reason != Reason.MODEL_MISSING or self.report is not None:
+            return None
+        return None if any(group.state is not GroupState.LOST for group in self.groups) else self.failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError
+from daybreak_server.domain.causes import Cause
 from daybreak_server.ports.upstreams import UpstreamError
 
+_START_RETRY_S = 120.0
+"""Longer than the longest delay between two attempts of a group to start, with the time to load a model."""
 CLIENT_GONE = 499
 """The status in metrics of a request whose client did not wait for the answer."""
 
@@ -21,6 +24,16 @@ def full(limit: str) -> ApiError:
     """The line has reached this limit."""
     return ApiError(
         ErrorCode.QUEUE_FULL, "Too many requests are waiting for a group. Retry later.", limit=limit
+    )
+
+
+def no_group_can_start(pool: str, cause: Cause) -> ApiError:
+    """The groups of the pool cannot load their model."""
+    return ApiError(
+        ErrorCode.NOT_READY,
+        f"No group of the pool {pool} can start: {cause.message.rstrip('.')}. An administrator must correct the model. "
+        "The groups try again by themselves.",
+        retry_after_s=_START_RETRY_S,
     )
 
 

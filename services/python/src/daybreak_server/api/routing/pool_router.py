@@ -19,6 +19,7 @@ from daybreak_server.api.routing.candidates import Candidate
 from daybreak_server.api.routing.group_table import GroupTable
 from daybreak_server.api.routing.policies import POLICIES
 from daybreak_server.api.routing.waiting_line import Ticket, WaitingLine
+from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.domain.routing import RoutingPolicy
 from daybreak_server.observability.router_metrics import RouterMetrics
@@ -37,7 +38,7 @@ class WaitedTooLongError(Exception):
 
 
 class NoGroupError(Exception):
-    """The pool has no group, and the request must not wake it."""
+    """The pool has no group, and none can start, or the request must not wake it."""
 
 
 class ClosingError(Exception):
@@ -114,6 +115,11 @@ class PoolRouter:
         """The groups that may get requests, now or when they have room."""
         return self._table.ready
 
+    @property
+    def start_failure(self) -> Cause | None:
+        """Why no group of the pool can start; ``None`` if one may."""
+        return self.view.start_failure if self.view is not None else None
+
     def show(self, metrics: RouterMetrics) -> None:
         """Bring the gauges up to date. Doing this in each request would take longer than counting the request."""
         metrics.set_state(
@@ -147,12 +153,12 @@ class PoolRouter:
 
         :raises LineFullError: if too many requests wait
         :raises WaitedTooLongError: if the deadline passed before a group was free
-        :raises NoGroupError: if the pool has no group, and the request must not wake one
+        :raises NoGroupError: if the pool has no group, and none can start, or the request must not wake one
         :raises ClosingError: if this gateway shuts down, unless ``close`` got another error
         """
         if self._closing is not None:
             raise self._closing
-        if not (ticket.wakes or self._table.ready):
+        if not self._table.ready and (self.start_failure is not None or not ticket.wakes):
             raise NoGroupError
         return self.acquire_now(ticket) or self._begin(ticket, await self._wait(ticket, deadline))
 
@@ -237,7 +243,9 @@ class PoolRouter:
     def _grant(self) -> None:
         if not len(self._line):
             return
-        if not self._table.ready:
+        if self.start_failure is not None:
+            self._line.refuse_all(NoGroupError())
+        elif not self._table.ready:
             self._line.refuse_questions(NoGroupError())
         policy, groups = self._arranged_for
         if policy is not self.policy or groups is not self._table.ready:

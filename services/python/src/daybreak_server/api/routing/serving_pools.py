@@ -10,6 +10,7 @@ from daybreak_server.api import serializers
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.intake.catalog import Catalog, PoolEntry, PoolViewCache
 from daybreak_server.api.routing.demand import DemandPublisher
+from daybreak_server.api.routing.failures import no_group_can_start
 from daybreak_server.api.routing.pool_router import PoolRouter
 from daybreak_server.api.routing.proxy import PoolProxy
 from daybreak_server.api.routing.request_body import BufferedBytes
@@ -137,7 +138,9 @@ class ServingPools:
         return [group.endpoint for pool in self for group in pool.router.groups]
 
     def _not_ready(self, pool: str, router: PoolRouter) -> ApiError:
-        """No group took the request in time: the pool is waking, or all groups are full."""
+        """No group took the request in time: no group can start, the pool is waking, or all groups are full."""
+        if router.start_failure is not None:
+            return no_group_can_start(pool, router.start_failure)
         if router.groups:
             return ApiError(
                 ErrorCode.NOT_READY,

@@ -1,9 +1,6 @@
-"""Notices that no group of a pool can start, so that clients need not wait for one.
+"""Notices that no group of a pool can start, so that clients of sessions need not wait for one.
 
-A group that cannot load its model reports why, leaves, and tries again after a growing delay. Between two attempts, the
-pool has no group at all, and its last failure names the model. A session that no group has begun then fails with this
-failure. While a group starts, sessions wait for it. If an operator manages the pool, they always wait: their demand is
-what makes the operator start groups with a corrected model.
+A session that no group has begun then fails with the failure of the groups (:attr:`PoolView.start_failure`).
 """
 
 from __future__ import annotations
@@ -11,17 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from daybreak.wire import ErrorCode
 from daybreak_server.api.asyncio_tasks import cancel_and_wait
-from daybreak_server.api.errors import ApiError
 from daybreak_server.api.intake.catalog import FRESH_MS, PoolViewCache
-from daybreak_server.domain.causes import Reason
-from daybreak_server.domain.pools import GroupState
+from daybreak_server.api.routing.failures import no_group_can_start
 from daybreak_server.domain.sessions import SessionEvent
 from daybreak_server.ports.store_errors import StoreError
-
-_RETRY_AFTER_S = 120.0
-"""Longer than the longest delay between two attempts of a group, with the time to load a model."""
 
 
 class StartFailures:
@@ -36,17 +27,8 @@ class StartFailures:
             view = await self._views.get(pool)
         except StoreError:
             return  # the call that follows finds out
-        failure = view.failure
-        if failure is None or failure.reason != Reason.MODEL_MISSING or view.report is not None:
-            return
-        if any(group.state is not GroupState.LOST for group in view.groups):
-            return
-        raise ApiError(
-            ErrorCode.NOT_READY,
-            f"No group of the pool {pool} can start: {failure.message.rstrip('.')}. An administrator must correct the "
-            "model. The groups try again by themselves.",
-            retry_after_s=_RETRY_AFTER_S,
-        )
+        if view.start_failure is not None:
+            raise no_group_can_start(pool, view.start_failure)
 
     async def until_begun(
         self, pool: str, events: AsyncGenerator[SessionEvent, None]

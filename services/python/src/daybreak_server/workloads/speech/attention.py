@@ -179,41 +179,39 @@ class GatherAttention:
 
 
 class FlexAttention:
-    """torch's FlexAttention over the whole pool. ``compiled``: for a GPU; otherwise it is slow, and only for tests."""
+    """torch's FlexAttention over the whole pool. ``compiled``: for a GPU; otherwise it is slow, and only for tests.
+
+    The compiled kernel is made for one number of queries. So queries are padded to a few sizes (:func:`padded_size`),
+    and a batch of another length needs no new compilation, which takes seconds. Padded queries see nothing.
+    """
 
     def __init__(self, memory: Memory, *, rope_base: float, compiled: bool) -> None:
         from torch.nn.attention import flex_attention as flex
 
-        self._memory, self._rope_base = memory, rope_base
+        self._memory, self._rope_base, self._compiled = memory, rope_base, compiled
         self._attention: Any = (
-            torch.compile(flex.flex_attention, dynamic=True) if compiled else flex.flex_attention
+            torch.compile(flex.flex_attention, dynamic=False) if compiled else flex.flex_attention
         )
         self._block_mask: Any = flex.create_block_mask
 
     def plan(self, spans: Sequence[Span]) -> Plan:
         """Prepares the mask, from the session and the first position of each page."""
         memory = self._memory
-        device, size = memory.keys.device, memory.page_size
+        device = memory.keys.device
         at, page, place = _new_positions(spans, memory)
         by = angles(at, memory.keys.shape[-1], self._rope_base)
         pages = memory.keys.shape[1]
-        owner = torch.full((pages,), -1, device=device)
+        owner = torch.full((pages,), _NOBODY, device=device)
         begins = torch.zeros(pages, dtype=torch.long, device=device)
         for number, span in enumerate(spans):
             held = torch.tensor(list(span.pages), device=device)
             owner[held] = number
-            begins[held] = span.base + torch.arange(len(span.pages), device=device) * size
+            begins[held] = span.base + torch.arange(len(span.pages), device=device) * memory.page_size
         asks = torch.tensor(
             [number for number, span in enumerate(spans) for _ in range(span.count)], device=device
         )
         visible = torch.tensor([span.visible for span in spans], device=device)[asks]
-
-        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            position = begins[key // size] + key % size
-            mine = owner[key // size] == asks[query]
-            return mine & (position >= visible[query]) & (position <= at[query])
-
-        mask = self._block_mask(sees, None, None, len(at), pages * size, device=str(device))
+        attention = self._masked(owner, begins, asks, visible, at)
 
         def layer(number: int) -> Attend:
             keys, values = memory.keys[number], memory.values[number]
@@ -221,13 +219,64 @@ class FlexAttention:
             def attend(queries: Tensor, new_keys: Tensor, new_values: Tensor) -> Tensor:
                 keys[page, place] = rotate(new_keys, by)
                 values[page, place] = new_values
-                all_keys, all_values = (part.flatten(0, 1).transpose(0, 1)[None] for part in (keys, values))
-                asking = rotate(queries, by).transpose(0, 1)[None]
-                output: Tensor = self._attention(
-                    asking, all_keys, all_values, block_mask=mask, enable_gqa=True
-                )
-                return output[0].transpose(0, 1)
+                return attention(rotate(queries, by), keys, values)
 
             return attend
 
         return layer
+
+    @torch.inference_mode()
+    def warm_up(self, most: int, *, heads: int) -> None:
+        """Compile for each size of up to ``most`` queries of ``heads`` heads, so that no session waits for it."""
+        memory, size = self._memory, 1
+        pages, width = memory.keys.shape[1], memory.keys.shape[-1]
+        nobody = torch.full((pages,), _NOBODY, device=memory.keys.device)
+        while self._compiled and size <= padded_size(most):
+            size = padded_size(size)
+            none = nobody.new_zeros(size)
+            attention = self._masked(nobody, torch.zeros_like(nobody), none, none, none)
+            attention(memory.keys.new_zeros(size, heads, width), memory.keys[0], memory.values[0])
+            size += 1
+
+    def _masked(self, owner: Tensor, begins: Tensor, asks: Tensor, visible: Tensor, at: Tensor) -> Attend:
+        """The attention of queries to the pages of a layer.
+
+        :param owner: For each page, the number of its session.
+        :param begins: For each page, its first position.
+        :param asks: For each query, the number of its session.
+        :param visible: For each query, the first position that it sees.
+        :param at: For each query, its position, the last one that it sees.
+        """
+        count, size = len(asks), self._memory.page_size
+        more = padded_size(count) - count if self._compiled else 0
+        asks, visible, at = (
+            functional.pad(part, (0, more), value=fill)
+            for part, fill in ((asks, _PADDED), (visible, 0), (at, 0))
+        )
+
+        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            position = begins[key // size] + key % size
+            mine = owner[key // size] == asks[query]
+            return mine & (position >= visible[query]) & (position <= at[query])
+
+        mask = self._block_mask(sees, None, None, len(asks), len(owner) * size, device=str(owner.device))
+
+        def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            asking = functional.pad(queries, (0, 0, 0, 0, 0, more)).transpose(0, 1)[None]
+            all_keys, all_values = (part.flatten(0, 1).transpose(0, 1)[None] for part in (keys, values))
+            output: Tensor = self._attention(asking, all_keys, all_values, block_mask=mask, enable_gqa=True)
+            return output[0].transpose(0, 1)[:count]
+
+        return attend
+
+
+_NOBODY, _PADDED = -1, -2
+"""In place of the number of a session: the owner of a free page, and the session of a padded query."""
+
+
+def padded_size(queries: int) -> int:
+    """The number of queries for which compiled attention runs: 16, 64, 256, 1024 and so on."""
+    size = 16
+    while size < queries:
+        size *= 4
+    return size

@@ -18,6 +18,8 @@ from daybreak_server.workloads.speech.language_model import LanguageModel
 from daybreak_server.workloads.speech.pages import PagePool, PageTable, pages_at_most
 
 PAGE_SIZE = 16
+_WARM_QUERIES = 4096
+"""Compiled attention is ready for batches of up to this many new positions. Larger ones are compiled when they come."""
 
 
 class PagedLanguageModel:
@@ -45,13 +47,15 @@ class PagedLanguageModel:
             device=str(weight.device),
         )
         self.pool = PagePool(sessions * self.pages_each, PAGE_SIZE)
-        self._attention = self._of(attention)
+        self._attention = self._of(attention, most_queries=sessions * longest_turn)
 
-    def _of(self, name: str) -> PagedAttention:
-        base = self._model.config.rope_base
+    def _of(self, name: str, *, most_queries: int) -> PagedAttention:
+        config = self._model.config
         if name == "flex":
-            return FlexAttention(self.memory, rope_base=base, compiled=self.memory.keys.is_cuda)
-        return GatherAttention(self.memory, rope_base=base, pages_each=self.pages_each)
+            flex = FlexAttention(self.memory, rope_base=config.rope_base, compiled=self.memory.keys.is_cuda)
+            flex.warm_up(min(most_queries, _WARM_QUERIES), heads=config.heads)
+            return flex
+        return GatherAttention(self.memory, rope_base=config.rope_base, pages_each=self.pages_each)
 
     def table(self) -> PageTable:
         """The table of a new session. It has no page yet."""
