@@ -64,16 +64,16 @@ class World:
     tasks: int = 2
     delayed: bool = False
     moves: set[Move] = field(default_factory=set)
-    _effects: dict[Label, Effect] = field(default_factory=dict)
+    _effects: dict[Tasks, dict[Label, Effect]] = field(default_factory=dict)
 
     @property
     def start(self) -> State:
         """The start state. No task has been submitted, and both leaders are idle."""
         return State(start(self.tasks), (IDLE, IDLE))
 
-    def run(self, tasks: Tasks, script: Label) -> Effect:
-        """Run one script. The result is cached for each state of the store."""
-        known = self._effects.get((tasks, script))
+    def run(self, tasks: Tasks, script: Label, effects: dict[Label, Effect]) -> Effect:
+        """Run one script. ``effects``: the known results in this state of the store, which gets this one too."""
+        known = effects.get(script)
         if known is None:
             store = self.kind([Task(values) for values in tasks])
             answer = getattr(store, script[0])(*script[1:])
@@ -86,13 +86,14 @@ class World:
                 self.moves.update(store.moves)
             if script[0] in ("report", "settle"):
                 violation = violation or reply_violation(script, before, store, answer)
-            known = self._effects[tasks, script] = Effect(after, answer, store.second_half, violation)
+            known = effects[script] = Effect(after, answer, store.second_half, violation)
         return known
 
     def steps(self, state: State) -> Iterator[tuple[Label, State, str | None]]:
         """Every possible next step: its label, the state that follows, and the violation if there is one."""
+        effects = self._effects.setdefault(state.tasks, {})
         for label, script, leaders, in_flight in self._choices(state):
-            effect = self.run(state.tasks, script)
+            effect = self.run(state.tasks, script, effects)
             leaders_after = leaders(effect.answer) if callable(leaders) else leaders
             outage = effect.answer if script[0] in ("tick", "jump") else state.outage
             after = canonical(State(effect.tasks, leaders_after, effect.second_half or in_flight, outage))

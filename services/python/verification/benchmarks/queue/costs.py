@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.tasks import Claim, EventDraft, Finished
+from verification.benchmarks.queue import processes
 from verification.benchmarks.queue.server import BenchServer
 from verification.benchmarks.queue.tasks import POOL, group, plain
 
@@ -23,7 +23,6 @@ READERS = 8
 ROUNDS = 3
 BATCH = 100
 _STEP = {"phase": "denoise", "fraction": 0.5, "step": 5, "steps": 10, "eta_s": 1.0}
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 def measure(server: BenchServer, *, calls: int, cores: Collection[int]) -> Mapping[str, float]:
@@ -108,8 +107,9 @@ async def _alone_and_batched(server: BenchServer, store: RedisStore, calls: int)
 @contextmanager
 def _followers(url: str) -> Iterator[Callable[[], object]]:
     """Run readers in another process; the callable waits until they follow."""
-    stop, ready = _SPAWN.Event(), _SPAWN.Semaphore(0)
-    reader = _SPAWN.Process(target=_follow, args=(url, READERS, ready, stop), daemon=True)
+    context = processes.context()
+    stop, ready = context.Event(), context.Semaphore(0)
+    reader = context.Process(target=_follow, args=(url, READERS, ready, stop), daemon=True)
     reader.start()
     try:
         yield ready.acquire

@@ -7,7 +7,6 @@ machine affects both. A raw sample is one RPUSH by the same client library, and 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import random
 import time
@@ -19,6 +18,7 @@ from daybreak_server.adapters.redis.client import connect, connect_async
 from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.tasks import Finished
+from verification.benchmarks.queue import processes
 from verification.benchmarks.queue.tasks import POOL, group, plain
 
 RAW_KEY = "raw-hand-off"
@@ -50,7 +50,7 @@ def tenths_range(values: Sequence[float], share: float) -> tuple[float, float]:
 
 def measure(url: str, *, samples: int, cores: Collection[int]) -> HandOff:
     """Take ``samples`` of each kind."""
-    context = multiprocessing.get_context("spawn")
+    context = processes.context()
     our_end, leader_end = context.Pipe()
     total = samples + WARM_UP
     leader = context.Process(target=_lead, args=(url, leader_end, total, set(cores)), daemon=True)

@@ -7,7 +7,6 @@ same, because the producer runs only a little ahead of the leaders.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import statistics
 import time
@@ -21,6 +20,7 @@ from daybreak_server.adapters.redis.queue import RedisQueue
 from daybreak_server.adapters.redis.store import RedisStore
 from daybreak_server.domain.pools import GroupRecord
 from daybreak_server.domain.tasks import Finished, Lease, NewTask
+from verification.benchmarks.queue import processes
 from verification.benchmarks.queue.server import BenchServer
 from verification.benchmarks.queue.tasks import POOL, group, plain, realistic
 
@@ -30,7 +30,6 @@ AHEAD = 1000
 LEADERS = 2
 WIDTH = 16
 """Groups that one leader process serves, with one call for all of them."""
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +57,11 @@ class Counters:
     """Counters in shared memory. Each process writes only its own counter, so no locks are needed."""
 
     def __init__(self, leaders: int) -> None:
-        self.submitted = _SPAWN.RawValue("q", 0)
-        self.settled = _SPAWN.RawArray("q", leaders)
-        self.ready = _SPAWN.Semaphore(0)
-        self.go = _SPAWN.Event()
+        context = processes.context()
+        self.submitted = context.RawValue("q", 0)
+        self.settled = context.RawArray("q", leaders)
+        self.ready = context.Semaphore(0)
+        self.go = context.Event()
 
     @property
     def settled_total(self) -> int:
@@ -72,7 +72,8 @@ class Counters:
 def fill(url: str, number: int, *, cores: Collection[int], makers: int = 2) -> None:
     """Queue ``number`` realistic tasks."""
     parts = [number // makers + (1 if at < number % makers else 0) for at in range(makers)]
-    _run_all([_SPAWN.Process(target=_fill, args=(url, part, set(cores)), daemon=True) for part in parts])
+    context = processes.context()
+    _run_all([context.Process(target=_fill, args=(url, part, set(cores)), daemon=True) for part in parts])
 
 
 def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores: Collection[int]) -> Rate:
@@ -117,17 +118,17 @@ def _run(
     width: int = WIDTH,
 ) -> float:
     """Seconds until ``produced`` tasks are submitted and ``settled`` tasks are settled."""
-    counters = Counters(LEADERS)
+    counters, context = Counters(LEADERS), processes.context()
     produce, lead = (_produce_raw, _lead_raw) if raw else (_produce, _lead)
     workers = []
     if produced:
         ahead = AHEAD if settled else produced + AHEAD
         workers.append(
-            _SPAWN.Process(target=produce, args=(url, counters, produced, ahead, set(cores)), daemon=True)
+            context.Process(target=produce, args=(url, counters, produced, ahead, set(cores)), daemon=True)
         )
     for at in range(LEADERS if settled else 0):
         workers.append(
-            _SPAWN.Process(target=lead, args=(url, counters, at, settled, set(cores), width), daemon=True)
+            context.Process(target=lead, args=(url, counters, at, settled, set(cores), width), daemon=True)
         )
     with _running(workers):
         for worker in workers:
