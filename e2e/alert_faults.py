@@ -106,7 +106,10 @@ def the_operator_is_gone(deployment: Deployment) -> Iterator[During]:
 
 @fault("DaybreakOperatorStuck", pool="video")
 def a_pool_is_not_planned(deployment: Deployment) -> Iterator[During]:
-    """A suspended pool is planned once a minute, which is longer than the shortened limit. A change ends the wait."""
+    """The operator plans a suspended pool once a minute. In this test the alert's limit is shorter.
+
+    A change of the pool ends the wait.
+    """
     deployment.wait_for_zero("video", head=False)
     deployment.kube.touch_pool("video")
     yield nothing

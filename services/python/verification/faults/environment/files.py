@@ -42,7 +42,8 @@ def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
 async def _sweep_two_days_later(cluster: FaultCluster) -> None:
     """Run the gateways' daily sweep with a clock that is two days ahead.
 
-    It deletes the files of probes whose responses were lost.
+    It deletes leftover probe files: those that a rank wrote to test the store, and whose write or delete got no
+    response.
     """
     store = wiring.build_store(cluster.settings)
     try:
