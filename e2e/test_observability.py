@@ -1,7 +1,7 @@
 """Prometheus watches a pool that goes from zero to a group and back, as the chart's monitors say.
 
 The queries that need Kubernetes have data, and the alerts that only Kubernetes can cause fire in a fault and end after
-it. ``tests/observability/test_live.py`` proves all others on one machine.
+it. ``tests/observability/test_live.py`` proves all other queries and alerts on one machine.
 """
 
 from __future__ import annotations

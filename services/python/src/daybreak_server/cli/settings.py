@@ -221,4 +221,4 @@ def _shown(value: Any) -> str:
 
 
 def _code(value: Any) -> str:
-    return "" if value is None else f"`{_shown(value)}`"
+    return f"`{shown}`" if value is not None and (shown := _shown(value)) else ""
