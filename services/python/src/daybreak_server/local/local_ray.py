@@ -3,8 +3,9 @@
 It deploys the pools first, because users reach the API through the gateway. It deploys the app ``api`` once the groups
 are ready.
 
-* The main thread polls Serve twice a second. It writes the status of the applications to ``ray.json`` and deploys those
-  that are missing. Serve may be unreachable for a while, because Ray restarts its controller. If Serve does not answer
+* The main thread polls Serve twice a second, and less often once all applications run, because each answer costs Serve
+  and this process some CPU time. It writes the status of the applications to ``ray.json`` and deploys those that are
+  missing. Serve may be unreachable for a while, because Ray restarts its controller. If Serve does not answer
   for ``_SERVE_TIMEOUT_S``, this process exits.
 * A second thread watches Ray's own processes. When one of them dies, this process exits at once.
 * The supervisor of ``up`` watches this process. When it exits, the supervisor starts it again, and with it Ray.
@@ -44,6 +45,8 @@ from daybreak_server.settings.tree import Settings
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.5
+_STEADY_POLL_S = 2.0
+"""The pause between polls while all applications run."""
 _NODE_POLL_S = 0.1
 _API_DELAY_S = 120.0
 """The app ``api`` is deployed after this time, even if not all groups are ready."""
@@ -140,20 +143,23 @@ class RayHead:
     def _watch(self) -> int:
         """Poll Serve until stopped."""
         answered_at = time.monotonic()
-        while not self._stopping.wait(_POLL_S):
+        pause_s = _POLL_S
+        while not self._stopping.wait(pause_s):
             try:
-                self._poll_serve()
+                pause_s = _STEADY_POLL_S if self._poll_serve() else _POLL_S
             except Exception as exc:
                 silent_s = time.monotonic() - answered_at
                 if silent_s > _SERVE_TIMEOUT_S:
                     _log.error("Serve has not answered for %.0f s, so Ray restarts: %s", silent_s, exc)
                     return 1
+                pause_s = _POLL_S
                 _log.warning("Serve does not answer: %s", exc)
             else:
                 answered_at = time.monotonic()
         return 0
 
-    def _poll_serve(self) -> None:
+    def _poll_serve(self) -> bool:
+        """Report the status and deploy what is missing. :returns: whether all applications run."""
         status = serve.status()
         self._report(
             phase="running",
@@ -161,10 +167,16 @@ class RayHead:
             failures=cluster.failures(),
         )
         self._deploy_missing(set(status.applications))
+        running = {name for name, app in status.applications.items() if app.status == "RUNNING"}
+        return self._pools() | {API_APPLICATION} <= running
+
+    def _pools(self) -> set[str]:
+        """The pools that have groups. Each is an application."""
+        return {name for name, pool in self._settings.pools.items() if pool.groups}
 
     def _deploy_missing(self, deployed: set[str]) -> None:
         """Deploy pools that are missing, and the app ``api`` once the groups are ready (or after a while)."""
-        pools = {name for name, pool in self._settings.pools.items() if pool.groups}
+        pools = self._pools()
         if not pools <= deployed:
             _log.warning(
                 "pools %s are not deployed on Serve; deploying them", ", ".join(sorted(pools - deployed))

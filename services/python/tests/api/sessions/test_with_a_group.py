@@ -250,6 +250,13 @@ def test_the_next_batches_of_a_group_follow_a_change(real: Speech) -> None:
         wait_for_batches(real, lambda newest: set(sizes(newest)) == {1}, "one turn at a time")
         configure(real, strategy="mixed", max_batch_size=32)
         wait_for_batches(real, lambda newest: "mixed" in {phase for phase, _ in newest}, "mixed batches")
+        configure(real, max_batch_tokens=7)  # one block of six tokens, and one decode
+        wait_for_batches(
+            real,
+            lambda newest: set(sizes(newest, "mixed")) == {2} and set(sizes(newest, "prefill")) <= {1},
+            "one new turn in a batch",
+        )
+        configure(real, max_batch_tokens=0)
         refused = real.client.post("/ray/configure", json={"strategy": "single", "max_batch_size": 33})
         assert refused.status_code == 422
         wait_for_batches(real, lambda newest: max(sizes(newest)) > 2, "the same batches as before")

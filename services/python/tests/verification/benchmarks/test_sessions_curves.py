@@ -8,12 +8,21 @@ from pathlib import Path
 import pytest
 
 from verification.benchmarks.sessions.curves import Panel, draw
+from verification.benchmarks.sessions.strategies import ALL
 
 NAMES = [
     "one turn at a time",
     "request-level, as `@serve.batch`",
     "by iterations, strictly prefill first",
 ] * 2
+
+
+def test_each_strategy_has_a_line_of_its_own_color(tmp_path: Path) -> None:
+    lines = [(contender.name, [(1.0, 10.0), (2.0, 20.0)]) for contender in ALL]
+    picture = draw([Panel(title="scene", lines=lines)], tmp_path / "x.svg").read_text()
+    colors = re.findall(r'fill="none" stroke="(#\w+)"', picture)
+    assert len(set(colors)) == len(colors) == len(ALL)
+    assert re.findall(r'h18" stroke="(#\w+)"', picture) == colors
 
 
 @pytest.mark.parametrize("panels", [1, 2])

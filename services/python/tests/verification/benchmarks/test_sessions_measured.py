@@ -60,13 +60,20 @@ def references(model: Speech) -> References:
     return References(model, for_s=1.0)
 
 
-@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize(
+    "rules",
+    [
+        *(IterationRules(strategy=strategy) for strategy in Strategy),
+        IterationRules(strategy=Strategy.MIXED, max_batch_tokens=14),
+    ],
+    ids=[*Strategy, "chunked"],
+)
 def test_every_strategy_writes_the_text_of_sessions_alone(
-    model: Speech, references: References, strategy: Strategy
+    model: Speech, references: References, rules: IterationRules
 ) -> None:
     """Each turn is counted once, with its lag."""
     users = speakers(8, for_s=1.0, turn_s=TURN_S)
-    run = PacedRun(model, IterationRules(strategy=strategy), users, for_s=1.0, limit_s=30.0)
+    run = PacedRun(model, rules, users, for_s=1.0, limit_s=30.0)
     outcome = run.run()
     assert run.differing(references) == 0
     assert len(outcome.lags) == sum(map(len, run.turns)) > 0
@@ -160,6 +167,7 @@ def test_a_short_run_leaves_rows_and_a_picture(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(measure, "ALL", (SINGLE, REQUEST, GATHER))
     monkeypatch.setattr(steps, "SIZES", (1, 8))
     monkeypatch.setattr(steps, "SESSIONS", 24)
+    monkeypatch.setattr(steps, "DECODES", 2)
     monkeypatch.setattr(steps, "FILL_TURNS", 2)
     assert program.main(["measured", "--quick", "--out", str(tmp_path)]) == 0
     report = load_report(tmp_path / f"{table.NAME}.json")
@@ -172,5 +180,8 @@ def test_a_short_run_leaves_rows_and_a_picture(tmp_path: Path, monkeypatch: pyte
     alone, together = (row for row in costs.rows if row.what.startswith("prefill"))
     assert alone.value < together.value < 8 * alone.value
     assert all(math.isfinite(row.value) for row in costs.rows)
+    assert costs.rows[-1].what.startswith("both phases")
+    assert costs.rows[-1].value > 0
+    assert (costs.rows[-1].baseline or 0) > 0
     assert ElementTree.parse(tmp_path / f"{table.NAME}.svg").getroot().tag.endswith("svg")
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", ".svg"]

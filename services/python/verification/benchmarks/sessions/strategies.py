@@ -31,7 +31,7 @@ MIXED = Contender(name="by iterations, mixed", rules=(IterationRules(strategy=St
 CHUNKED = Contender(
     name="by iterations, mixed, chunked prefill",
     rules=tuple(
-        IterationRules(strategy=Strategy.MIXED, max_batch_tokens=tokens) for tokens in (96, 48, 64, 128)
+        IterationRules(strategy=Strategy.MIXED, max_batch_tokens=tokens) for tokens in (128, 48, 64, 96)
     ),
 )
 GATHER = Contender(name="by iterations, prefill gathers (default)", rules=(IterationRules(),))

@@ -50,12 +50,14 @@ def measure(plan: Plan, *, limit_s: float) -> Measured:
     model.load(Group(options={"cache_mb": CACHE_MB}))
     model.warm_up()
     costs = steps.measure(model, rounds=plan.rounds * len(steps.SIZES))
+    mixed = steps.measure_mixed(model, rounds=plan.rounds * len(steps.SIZES))
     bed = _Bed(model, plan, limit_s=limit_s)
     start = bed.start(costs)
     results = {contender: bed.found(contender, start) for contender in ALL}
     return Measured(
         results=results,
         costs=costs,
+        mixed=mixed,
         turn_s=bed.turn_s,
         tokens_per_turn=bed.references.tokens_per_turn,
         for_s=plan.for_s,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from verification.benchmarks.sessions.costs import Costs
 from verification.benchmarks.sessions.measured.search import throughput_at
+from verification.benchmarks.sessions.measured.steps import DECODES, PREFILLS, MixedCosts
 from verification.benchmarks.sessions.strategies import SINGLE, Contender
 from verification.benchmarks.sessions.table import Found, point, sustained
 from verification.results import Report, Row
@@ -22,7 +23,8 @@ the turns end less than {limit:g} s after their audio was complete, and the lag 
 {until:.0f} % more users, this was not so. Not measured: the gateway, Redis and the network."""
 STEPS_ABOUT = """A step of the tiny speech model of the package, by the number of its sessions: medians, on one thread \
 of torch, with full windows. *Prefill*: a turn of {turn_ms:.0f} ms goes through the encoder and the language model. \
-*Decode*: one token. The baseline is a step with one session, so a ratio of 32 for 32 sessions would mean that a batch \
+*Decode*: one token. *Both phases*: some sessions prefill, and others decode, in one step. The baseline of a step of \
+one phase is a step with one session, so a ratio of 32 for 32 sessions would mean that a batch \
 saves nothing, and a ratio of 1 that further sessions cost nothing."""
 
 
@@ -32,6 +34,7 @@ class Measured:
 
     results: Mapping[Contender, Found]
     costs: Costs
+    mixed: MixedCosts
     turn_s: float
     tokens_per_turn: float
     for_s: float
@@ -108,4 +111,13 @@ def steps_report(measured: Measured) -> Report:
                     note=f"{cost / size:.2f} ms a session",
                 )
             )
+    made.add(
+        Row(
+            f"both phases, {PREFILLS} prefill and {DECODES} decode",
+            round(measured.mixed.together, 3),
+            "ms",
+            baseline=round(measured.mixed.apart, 3),
+            baseline_what="a step of each phase",
+        )
+    )
     return made
