@@ -1,4 +1,4 @@
-"""A scripted fault for alerts that only Kubernetes can cause.
+"""Scripted faults for alerts that only Kubernetes can cause.
 
 A fault is a context: inside it something is wrong, and after it everything is as before. The context yields a function
 that does what clients do during the fault. The test calls the function again and again while it waits for the alerts.
@@ -17,7 +17,7 @@ from testkit.kubernetes.release import NAME
 
 During = Callable[[], object]
 Script = Callable[[Deployment], Iterator[During]]
-Context = Callable[[Deployment], AbstractContextManager[During]]
+FaultContext = Callable[[Deployment], AbstractContextManager[During]]
 _PAUSED = "autoscaling.keda.sh/paused"
 
 
@@ -27,7 +27,7 @@ class Fault:
 
     name: str
     alerts: tuple[str, ...]
-    context: Context
+    context: FaultContext
     pool: str = "echo"
     """The pool that the alerts name, if they name one."""
 
@@ -35,10 +35,10 @@ class Fault:
 FAULTS: list[Fault] = []
 
 
-def fault(*alerts: str, pool: str = "echo") -> Callable[[Script], Context]:
+def fault(*alerts: str, pool: str = "echo") -> Callable[[Script], FaultContext]:
     """Register a generator function as the fault of these alerts."""
 
-    def register(function: Script) -> Context:
+    def register(function: Script) -> FaultContext:
         context = contextmanager(function)
         FAULTS.append(Fault(function.__name__, alerts, context, pool))
         return context
@@ -106,7 +106,10 @@ def the_operator_is_gone(deployment: Deployment) -> Iterator[During]:
 
 @fault("DaybreakOperatorStuck", pool="video")
 def a_pool_is_not_planned(deployment: Deployment) -> Iterator[During]:
-    """A suspended pool is planned once a minute, which is longer than the shortened limit. A change ends the wait."""
+    """The operator plans a suspended pool once a minute. In this test the alert's limit is shorter.
+
+    A change of the pool ends the wait.
+    """
     deployment.wait_for_zero("video", head=False)
     deployment.kube.touch_pool("video")
     yield nothing

@@ -1,7 +1,7 @@
 """Prometheus watches a pool that goes from zero to a group and back, as the chart's monitors say.
 
 The queries that need Kubernetes have data, and the alerts that only Kubernetes can cause fire in a fault and end after
-it. ``tests/observability/test_live.py`` proves all others on one machine.
+it. ``tests/observability/test_live.py`` proves all other queries and alerts on one machine.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class Observed:
         return self.cluster.watch.over(expression)
 
     def sent(self, since: int, alert: str, status: str, *, pool: str = POOL) -> bool:
-        """Whether a notification about this alert followed the first ``since`` ones. It may name no other pool."""
+        """Whether one of the notifications after the first ``since`` is about this alert.
+
+        One that names another pool does not count.
+        """
         return any(
             (sent["labels"]["alertname"], sent["status"]) == (alert, status)
             and sent["labels"].get("pool", pool) == pool
@@ -156,7 +159,7 @@ def test_a_kubernetes_alert_has_its_metrics(run: Observed, alert: Alert) -> None
 
 
 def test_prometheus_evaluates_every_rule_of_the_chart(run: Observed) -> None:
-    """The rules as the chart renders them for this installation, all of them, and those with shortened windows."""
+    """Prometheus evaluates all rules that the chart renders here, and the same rules with shortened windows."""
     assert sorted(rule["alert"] for rule in run.cluster.chart_rules) == sorted(alert.name for alert in ALERTS)
     for rule in run.cluster.chart_rules:
         run.cluster.watch.now(rule["expr"])
@@ -164,7 +167,7 @@ def test_prometheus_evaluates_every_rule_of_the_chart(run: Observed) -> None:
 
 
 def test_every_query_that_needs_kubernetes_has_data(run: Observed) -> None:
-    """All panels, also those of what Ray exports, whose names and labels come from the chart's monitor."""
+    """This includes panels about Ray. The chart's monitor sets the names and labels of Ray's metrics."""
     _make_a_failure(run)
     left = {
         f"{dashboard.title} / {panel.title}: {expression}": expression

@@ -130,7 +130,8 @@ _REDIS = Row(
         Panel(
             title="Memory",
             shows="Memory that Redis uses, and its limit, if it has one.",
-            bad="Above 80 % of the limit. At the limit Redis accepts no new tasks; running tasks continue.",
+            bad="Above 80 % of the limit. At the limit Redis accepts no new tasks, sessions or audio; running tasks "
+            "continue.",
             unit=Unit.BYTES,
             runbook="daybreakredismemory",
             pictured=True,

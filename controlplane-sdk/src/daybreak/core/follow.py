@@ -8,8 +8,8 @@ receives it once. A connection that lasted ``STABLE_CONNECTION_S`` resets the ba
 
 - The terminal event arrives (``succeeded``, ``failed``, ``cancelled``, ``expired``).
 - The server answers 204, because no event follows the id in ``Last-Event-ID``.
-- A connection brings no event although the task had already ended before it. To know that, ``follow`` reads the task
-  after each connection without events: the task may have ended between two connections.
+- A connection brings no event, and the task had ended before that connection began. To know that, ``follow`` reads the
+  task after each connection without events: the task may have ended between two connections.
 
 :func:`wait` follows the task without emitting its events. During the last ``POLL_BELOW_S`` seconds before its deadline
 it polls instead.

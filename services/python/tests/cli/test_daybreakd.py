@@ -289,6 +289,13 @@ def test_the_settings_page_is_the_same_on_every_machine(
     assert "| `http.port` | `DAYBREAK_HTTP__PORT` | integer | `8000` |" in before
 
 
+def test_the_text_of_each_section_of_settings_is_whole() -> None:
+    """It may have several lines in the code, and ends with a full stop."""
+    texts = [section.split("\n\n")[1] for section in settings.as_markdown().split("\n## ")[1:]]
+    assert len(texts) > 10
+    assert [text for text in texts if not text.endswith(".")] == []
+
+
 def test_each_setting_of_a_section_that_may_be_unset_has_a_row() -> None:
     """The page has the defaults of such sections; a pool that has none of them is shown with one row for each."""
     page = settings.as_markdown()

@@ -58,7 +58,7 @@ class Task:
         "token",
     )
     state: str
-    """``-`` before submit, then Q D R S F C X."""
+    """``-`` before submit, then the first letter of the state (Q D R S F C), or X for ``expired``."""
     attempt: int
     strikes: int
     releases: int

@@ -156,9 +156,8 @@ def from_store(exc: StoreError) -> ApiError:
         case QueueFullError():
             return ApiError(ErrorCode.QUEUE_FULL, "The pool's queue is full. Retry later.")
         case StoreFullError():
-            return ApiError(
-                ErrorCode.QUEUE_FULL, "The task store is out of memory for new tasks. Retry later."
-            )
+            detail = "The store has no memory for new tasks, sessions or audio. Retry later."
+            return ApiError(ErrorCode.QUEUE_FULL, detail)
         case StoreRefusedError():
             return ApiError(
                 ErrorCode.STORE_UNAVAILABLE,

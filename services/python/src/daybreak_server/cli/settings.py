@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -146,7 +147,7 @@ def _sections(
         else:
             usual = unchanged.get(name) or (_defaults(inner[0]) if value else {})
             below += _described(field, _sections(inner[0], path, value, usual))
-    title = (kind.__doc__ or "").strip().splitlines()[0]
+    title = " ".join(inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0].split())
     if rows:
         yield SettingSection(name=".".join(at), title=title, rows=tuple(rows))
     yield from below
@@ -220,4 +221,4 @@ def _shown(value: Any) -> str:
 
 
 def _code(value: Any) -> str:
-    return "" if value is None else f"`{_shown(value)}`"
+    return f"`{shown}`" if value is not None and (shown := _shown(value)) else ""

@@ -42,7 +42,7 @@ class WantedModel:
     devices: int = 1
     """GPUs of one replica, which spreads its memory equally over them. On a worker without GPUs this is ignored."""
     gpu_share: float = 0.0
-    """The part of each of its GPUs that the engine takes at least, however small the model is: from 0 to 1."""
+    """The smallest share of each of its GPUs (0 to 1) that the engine takes, however small the model is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -222,7 +222,7 @@ class SessionsThroughput:
     """What the model of a group did per second, on average over the last seconds."""
 
     audio_s: float = 0.0
-    """Seconds of audio that it read: how many sessions that speak without a pause it served."""
+    """Seconds of audio that it read per second, so it equals the number of sessions that speak without a pause."""
     tokens: float = 0.0
     """Tokens that it wrote."""
     batches: float = 0.0

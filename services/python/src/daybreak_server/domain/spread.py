@@ -26,7 +26,8 @@ from daybreak_server.domain.models import ReplicaReport, ReplicaState, WorkerRec
 from daybreak_server.domain.placement import Placement, Replica, WantedModel, fits, free_place
 
 SPREAD_AFTER_MS = 120_000
-"""Longer than the chart's ``scaling.cooldownPeriod``, after which Kubernetes removes a worker without replicas."""
+"""Longer than the chart's ``workers.scaling.cooldownPeriod`` (60 s), after which KEDA removes a worker without
+replicas."""
 _MAX_DOUBLINGS = 5
 
 

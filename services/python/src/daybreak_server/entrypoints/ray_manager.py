@@ -40,7 +40,7 @@ class ManagerActor:
         parsed = Settings.model_validate_json(settings)
         log_from_ray_worker(parsed.log)
         self._settings = parsed
-        self._made_from = fingerprint(settings)
+        self._settings_fingerprint = fingerprint(settings)
         self._manager: Manager | None = None
         threading.Thread(target=lambda: asyncio.run(self._run()), name="manager", daemon=True).start()
 
@@ -52,7 +52,7 @@ class ManagerActor:
     def health(self) -> dict[str, Any]:
         """Whether it leads, and what it last read from the registry."""
         state = self._manager.health() if self._manager is not None else {}
-        return {**state, "settings": self._made_from, "pid": os.getpid()}
+        return {**state, "settings": self._settings_fingerprint, "pid": os.getpid()}
 
 
 def fingerprint(settings: str) -> str:

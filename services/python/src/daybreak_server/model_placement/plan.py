@@ -1,7 +1,7 @@
 """What the models need now: how many replicas, where, and how many workers. Pure.
 
-The same view gives the same plan, and the view with that plan in it gives the plan again, so any process may plan, and
-a manager that is killed and replaced changes nothing.
+Planning is deterministic and idempotent: a view that already has the plan gives the same plan again. So any process may
+plan, and a manager that is killed and replaced changes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def plan(view: RegistryView) -> PlacementPlan:
     placement = _place(view, wanted, current)
     still_wanted = _wanted(view, placement)
     if still_wanted != wanted:
-        # Some replicas were wanted only because they were loaded. They are lost, and nothing has room for them.
+        # Some replicas were wanted only because workers had loaded them. These workers are lost, and no other has room.
         wanted, placement = still_wanted, _place(view, still_wanted, placement.replicas)
     placed = _counts(placement)
     lacking = sum(replicas - placed[alias] for alias, replicas in wanted.items())

@@ -1,4 +1,4 @@
-"""Registers the worker at its gateway, and tells the supervisor which models the gateway wants.
+"""Registers the worker at its gateway, and tells the supervisor which models the manager wants.
 
 A heartbeat goes out every ``heartbeat_s``, and at once when the state of a model changes. Its answer is the list of
 models to run. While the gateway cannot be reached, everything that runs keeps running. A gateway that does not know the

@@ -1,4 +1,4 @@
-"""Makes the models that run equal to those that the gateway wants, and chooses the replica for each request.
+"""Makes the models that run equal to those that the manager wants, and chooses the replica for each request.
 
 A replica is known by what it runs: alias, source, engine, args and GPUs. :meth:`ReplicaSupervisor.apply` starts a
 replica for each model that is wanted and not running, and drains each replica that is not wanted. A new replica waits
@@ -121,10 +121,10 @@ class ReplicaSupervisor:
 
     def ready(self) -> list[str]:
         """The aliases that can be asked now, sorted."""
-        ready = {e.model.alias for e in self._running if e.state is WorkerModelState.READY}
+        ready = {replica.model.alias for replica in self._running if replica.state is WorkerModelState.READY}
         return sorted(ready)
 
-    # ── the end ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── shutting down ─────────────────────────────────────────────────────────────────────────────────────
 
     def drain(self) -> None:
         """Take no more requests and start nothing. Replicas stop once their requests have ended."""
@@ -143,7 +143,7 @@ class ReplicaSupervisor:
         async with self._ended:
             await self._ended.wait_for(lambda: not self._running)
 
-    # ── inside ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── starting and stopping replicas ────────────────────────────────────────────────────────────────────
 
     def _on_change(self) -> None:
         self._upstreams.keep([replica.endpoint for replica in self._running if replica.endpoint])

@@ -339,7 +339,8 @@ ALERTS: tuple[Alert, ...] = (
         expression="max by (namespace) (daybreak_redis_memory_bytes{HERE}) / "
         "(max by (namespace) (daybreak_redis_memory_limit_bytes{HERE}) > 0) > ${redis_memory_ratio}",
         for_="5m",
-        summary="Redis uses {{ $value | humanizePercentage }} of its memory; at 100 % it accepts no new tasks.",
+        summary="Redis uses {{ $value | humanizePercentage }} of its memory; at 100 % it accepts no new tasks, "
+        "sessions or audio.",
         when="Redis uses more than `monitoring.alerts.redisMemoryRatio` of its memory limit",
         dashboard="daybreak-api",
         about_pool=False,

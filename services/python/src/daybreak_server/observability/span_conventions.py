@@ -26,7 +26,7 @@ LEASE_LOST = "lease_lost"
 
 
 def destination(pool: str) -> dict[str, str]:
-    """The attributes of everything about a pool."""
+    """The attributes that every span about a pool has."""
     return {messaging.MESSAGING_SYSTEM: SYSTEM, messaging.MESSAGING_DESTINATION_NAME: pool}
 
 

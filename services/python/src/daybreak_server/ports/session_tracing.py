@@ -44,7 +44,7 @@ class ClaimTrace(Protocol):
         """The length of turns has changed."""
 
     def ended(self, reason: str, *, error: str = "") -> None:
-        """The group has the session no more. ``error``: the code of the error, if there is one."""
+        """The group no longer has the session. ``error``: the code of the error, if there is one."""
 
 
 class SessionTracing(Protocol):

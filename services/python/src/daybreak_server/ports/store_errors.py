@@ -9,7 +9,7 @@ class StoreError(Exception):
     ``StoreError``
       ├── ``StoreUnavailableError``    cannot be reached or timed out: temporary, retry
       │     └── ``StoreRefusedError``  refuses our user or password: until an administrator corrects them
-      ├── ``StoreFullError``           has no memory for new tasks: temporary, running tasks continue
+      ├── ``StoreFullError``           has no memory for new tasks, sessions or audio: temporary
       ├── ``QueueFullError``           the pool's limit on waiting tasks is reached: temporary
       ├── ``SessionsFullError``        a sessions pool has no room: temporary (in ``ports/sessions.py``)
       ├── ``AudioBacklogError``        a session's audio waits for a model: temporary
@@ -31,7 +31,7 @@ class StoreRefusedError(StoreUnavailableError):
 
 
 class StoreFullError(StoreError):
-    """The store has no memory left for new tasks."""
+    """The store has no memory left for new tasks, sessions or audio. Running tasks continue."""
 
 
 class QueueFullError(StoreError):

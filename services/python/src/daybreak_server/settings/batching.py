@@ -20,7 +20,7 @@ class BatchingSettings(Section):
         _DEFAULTS.mode,
         description="When an idle device starts a batch: `eager` (at once, so batches form only while it is busy), "
         "`timed` (when a batch is full, or its first item has waited for `batch_timeout_ms`) or `adaptive` (like "
-        "`eager`, with the batch size up to which larger batches were measured to be faster).",
+        "`eager`, but batches are no larger than the size that was fastest when measured).",
     )
     max_batch_size: Count = Field(_DEFAULTS.max_batch_size, description="Maximum number of items in a batch.")
     max_batch_tokens: Count = Field(
@@ -34,8 +34,8 @@ class BatchingSettings(Section):
     )
     similar: Annotated[float, Field(gt=1, le=1000)] = Field(
         _DEFAULTS.similar,
-        description="Items share a batch if their lengths lie between the same two powers of this number, because each "
-        "item is padded to the longest.",
+        description="Items share a batch if their lengths lie between the same two neighbouring powers of this number "
+        "(with 2, for example 16 to 31 tokens), because each item is padded to the longest.",
     )
     max_waiting: Count = Field(
         _DEFAULTS.max_waiting,

@@ -56,8 +56,8 @@ class HttpSettings(Section):
     )
     drain_s: Duration = Field(
         30.0,
-        description="How long a server that stops waits for answers that have begun, in seconds. Event streams end at "
-        "once, because their clients continue elsewhere.",
+        description="How long a server waits for answers that have begun before it stops, in seconds. Event streams "
+        "end at once, because their clients continue elsewhere.",
     )
     allowed_hosts: Hosts = Field(
         (),

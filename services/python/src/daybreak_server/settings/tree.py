@@ -173,8 +173,8 @@ class PoolSettings(Section):
     target_load: Share | None = Field(
         None,
         description="How many requests each group of a pool of kind `online`, or open sessions each group of a "
-        "pool of kind `sessions`, should have. The pool needs as many groups as its requests, in progress and waiting, "
-        "or its sessions, divided by this number. If unset, `capacity`, or `sessions.max_batch_size`. On Kubernetes, "
+        "pool of kind `sessions`, should have. Groups needed: the requests that wait or run (or the open sessions), "
+        "divided by this number and rounded up. If unset, `capacity`, or `sessions.max_batch_size`. On Kubernetes, "
         "`targetLoad` of the GeneratorPool overrides it.",
     )
     ports: PortRange | None = Field(
@@ -190,7 +190,7 @@ class PoolSettings(Section):
         None, description="Only for pools with the workload `embed` or `rerank`."
     )
     sessions: SessionSettings | None = Field(
-        None, description="If unset, the pool of kind `sessions` has the defaults."
+        None, description="A pool of kind `sessions` without this section has the defaults."
     )
     lease: LeaseSettings = LeaseSettings()
     options: dict[str, Any] = Field(
@@ -224,7 +224,8 @@ class PoolSettings(Section):
 
 
 class TenantSettings(Section):
-    """How much GPU time one tenant gets while others wait too."""
+    """How much GPU time one tenant gets while others wait too. Until there are API keys, only clients on the server's
+    own machine can be another tenant than `default`."""
 
     weight: Share = Field(
         1.0, description="Share of the GPU time, relative to the weights of the other tenants."

@@ -20,7 +20,7 @@ from registry_support import PlannedGateway
 
 @pytest.fixture
 def start_gateway(start_api: Callable[..., Api], valkey: Server) -> Callable[..., PlannedGateway]:
-    """Starts a gateway with the settings of the call. Its manager is kept from planning."""
+    """Starts a gateway with the settings of the call. Its manager does not plan."""
 
     def start(**changes: Any) -> PlannedGateway:
         gateway = PlannedGateway(start_api(**changes), valkey.url)

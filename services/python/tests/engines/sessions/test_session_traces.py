@@ -1,4 +1,4 @@
-"""The span `serve` of a session says what its group did, and why the group has the session no more."""
+"""The span `serve` of a session says what its group did, and why the group no longer has the session."""
 
 from __future__ import annotations
 

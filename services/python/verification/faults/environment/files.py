@@ -8,10 +8,9 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from daybreak import Client
 from daybreak_server import wiring
@@ -32,7 +31,7 @@ FAULT_S = 5.0
 
 
 def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
-    """Delete every task through the API, as its retention would."""
+    """Delete every task through the API, as happens when its retention ends."""
     for tenant in tenants:
         with Client(cluster.urls[0], headers={"Daybreak-Tenant": tenant}) as client:
             for task in list(client.list(pool="solo")):
@@ -42,7 +41,8 @@ def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
 async def _sweep_two_days_later(cluster: FaultCluster) -> None:
     """Run the gateways' daily sweep with a clock that is two days ahead.
 
-    It deletes the files of probes whose responses were lost.
+    It deletes leftover probe files: those that a rank wrote to test the store, and whose write or delete got no
+    response.
     """
     store = wiring.build_store(cluster.settings)
     try:
@@ -179,7 +179,7 @@ def _files(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_file()]
 
 
-def _folder_fault(cluster: FaultCluster, what: str, fault: Any) -> list[Row]:
+def _folder_fault(cluster: FaultCluster, what: str, fault: Callable[[bool], object]) -> list[Row]:
     body = {"pool": "solo", "input": {"steps": 3, "artifact_bytes": 100_000}, "max_strikes": 12}
     with connection(cluster.urls[0]) as client:
         fault(True)

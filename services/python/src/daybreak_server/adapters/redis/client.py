@@ -67,7 +67,7 @@ def translate(exc: BaseException) -> StoreError:
     message = str(exc)
     if isinstance(exc, failures.OutOfMemoryError) or message.startswith("OOM") or "-OOM" in message:
         return StoreFullError(
-            "Redis has reached its maxmemory: it accepts no new tasks; running tasks continue"
+            "Redis has reached its maxmemory: it accepts no new tasks, sessions or audio; running tasks continue"
         )
     if (
         isinstance(exc, failures.AuthenticationError | failures.AuthorizationError)

@@ -2,7 +2,8 @@
 
 To its router, a model is a pool whose groups are the workers that have ready replicas of it. So everything that holds
 for groups holds for workers: requests wait while none is ready, go elsewhere before the first byte if one refuses or
-breaks, and only an ended lease, a refused connection or the worker's own word takes it out.
+breaks, and only an ended lease, a refused connection or the worker's own word
+takes a worker out of the table.
 """
 
 from __future__ import annotations

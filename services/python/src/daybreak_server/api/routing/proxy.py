@@ -113,7 +113,7 @@ class PoolProxy:
 
         :param not_ready: The error of a request that no group could take in time.
         :param id_header: The header that names the group, in requests to it and in its answers.
-        :param headers: Are added to each request to a group.
+        :param headers: Replace the ``withheld`` headers. Without ``withheld``, none are added.
         :param withheld: Names of headers of the client that are not passed on.
         :param answer_headers: Are added to each answer.
         """

@@ -1,9 +1,9 @@
 """Forms the batches of the model's steps.
 
-A turn of a session is a *prefill* (the model reads its audio and returns a first token) and then some
-*decodes* (each returns one token). Their number is not known in advance. A prefill may be divided into pieces, of
-which only the last returns a token. So the scheduler forms a new batch
-for each step, which is an *iteration*. Sessions whose turn has ended leave, and sessions with new audio join.
+A turn of a session is a *prefill* (the model reads its audio and returns a first token) and then some *decodes* (each
+returns one token). Their number is not known in advance. A prefill may be divided into pieces, of which only the last
+returns a token. So the scheduler forms a new batch for each step, which is an *iteration*. Sessions whose turn has
+ended leave, and sessions with new audio join.
 
 Sessions wait in two queues, one for each phase, in the order in which they became ready. A *strategy* chooses the
 sessions of each batch among them (:mod:`.strategies` has the built-in ones). The scheduler keeps the rest right,
@@ -11,9 +11,9 @@ whatever the strategy does: a session has one turn at a time, is in at most one 
 
 The caller owns the clock and the model. It calls :meth:`Scheduler.next` and runs the batch. Then it calls
 :meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.complete`. A
-session of the batch for which ``decode_ready`` was not called has ended its turn, unless a part of its prefill is
-left. Then it waits for prefill again, before the turns that have not begun. No operation is linear in
-the number of sessions that wait.
+session of the batch for which ``decode_ready`` was not called has ended its turn, unless a part of its prefill is left.
+Then it waits for prefill again, before the turns that have not begun. No operation is linear in the number of sessions
+that wait.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Batch(Generic[K]):
     blocks: tuple[int, ...] = ()
     """How many blocks of audio of each of these turns are read."""
     unfinished: tuple[K, ...] = ()
-    """The sessions of ``prefill`` of whose turn a part is left after this batch. They get no token."""
+    """Sessions of ``prefill`` whose turn is read only in part. They get no token."""
     decode: tuple[K, ...] = ()
     """Sessions that get their next token, in the order in which they became ready."""
     started: float

@@ -27,9 +27,9 @@ class OnePhase(BatchStrategy[K]):
     3. Prefill, if a turn is ready.
     4. Decode, if a session needs its next token.
 
-    So a ready turn runs at the latest ``gather_wait_s`` and two batches after the turns before it in its queue. A
-    batch of decode runs at the latest ``max_decode_delay_s`` and one batch of prefill after the previous one. Within a
-    phase, sessions keep their order.
+    Both phases have a limit. Once the turns before it have run, a ready turn waits for at most ``gather_wait_s`` plus
+    the time of two batches. After a batch of decode, the next one waits for at most ``max_decode_delay_s`` plus the
+    time of one batch of prefill. Within a phase, sessions keep their order.
     """
 
     def choose(self, waiting: Waiting[K], rules: IterationRules, now: float) -> Choice[K] | None:

@@ -48,7 +48,7 @@ _PAUSE_S = 0.05
 _FLUSH_S = 5.0
 """How long a group that ends tries to write its last commits."""
 RELEASED, _BROKEN = "released", "group_broken"
-"""Why the group has a session no more, in the session's trace."""
+"""Why the group no longer has a session, in the session's trace."""
 
 
 class NotSessionsError(TypeError):

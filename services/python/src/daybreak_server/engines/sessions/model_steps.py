@@ -3,7 +3,7 @@
 A model with the method ``step`` computes both phases of a batch in one call. Other models have a call for each phase.
 
 If a call raises, it is repeated for each of its sessions alone. If the model raises again for a session, that session
-gets the error as its result. If the model raises for every session of a larger batch, the sessions are not the cause.
+gets the error as its result. If the model raises for every session of a batch of two or more, they are not the cause.
 The caller then gets the error, and another group gets the sessions.
 """
 

@@ -65,7 +65,7 @@ class SessionMetrics:
 
     @harmless
     def forgot(self, session: SessionId) -> None:
-        """The group has the session no more."""
+        """The group no longer has the session."""
         self._without_audio.discard(session)
         self._textless.pop(session, None)
 

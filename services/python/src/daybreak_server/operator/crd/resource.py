@@ -148,8 +148,8 @@ class PoolSpec(_Model):
         ge=0.01,
         le=1_000_000,
         description="How many requests each group of a pool of kind `online` should have, or how many sessions of a "
-        "pool of kind `sessions`. The pool needs as many groups as its requests, in progress and waiting, or its open "
-        "sessions, divided by this number. Default: the setting `target_load` of the gateways.",
+        "pool of kind `sessions`. Groups needed: the requests that wait or run (or the open sessions), divided "
+        "by this number and rounded up. Default: the setting `target_load` of the gateways.",
     )
     model: str | None = Field(None, min_length=1, description="Folder of the model inside the pods.")
     ranks: int = Field(1, ge=1, le=4096, description="Ranks of one group.")

@@ -15,9 +15,10 @@ RELEASE_S = 15.0
 it cannot release it."""
 
 MARK_S = 30.0
-"""If a group has no drain mark this long after its drain record, the record gets a new time. It does not get one on
-every call, because the operator writes a new time to the status before it sets the mark. If it wrote one on every call
-and always died right after that, it would never set the mark."""
+"""How long the operator may take from a group's drain record, in the status, to its drain mark, in the store.
+
+It writes the record first. If the mark is still missing after this time, the record gets a new time, but not before: an
+operator that wrote a new record on every call, and died after each, would never set the mark."""
 
 Drains = Mapping[str, Drain]
 

@@ -22,8 +22,8 @@ SPEECH_S, QUICK_SPEECH_S = 20.0, 5.0
 APART_S = 0.3
 TARGET = "en"
 ABOUT = """Each client speaks {speech_s:g} s of English in real time, in pieces of 100 ms, and reads the \
-transcription. *Lag*: when the text covers more audio than before, the time since the last of that audio was spoken, \
-by the times that the server gives; text that never comes counts as late as the client waited for it. *WhisperLive*: \
+transcription. *Lag*: whenever new text arrives, how long ago the last audio that it covers was spoken, by the times \
+that the server gives. For text that never comes, the lag runs until the client stops waiting. *WhisperLive*: \
 version {version}, its faster-whisper backend on the CPU, one model for all clients, with its own settings except \
 voice activity detection, which is off; *batched* adds its batches across clients. Its model is Whisper base, with 74 \
 million parameters and any words. *Daybreak*: `daybreakd up` with the tiny speech model, with 1.4 million parameters \

@@ -1,5 +1,6 @@
 #!lua
--- Opens a session, unless the pool is full. A repeated call returns the session as it is.
+-- Opens a session, unless the pool is full. A repeated call returns the session as it is. When `maxmemory` is reached,
+-- Redis refuses this script.
 -- Answers {`session`, the session} or {`full`, why (`limit`, `lag`), when to try again in ms, open sessions}.
 local function run(ARGV)
   local a = read.session_opening(ARGV, 1)

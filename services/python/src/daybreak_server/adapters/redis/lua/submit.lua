@@ -1,6 +1,6 @@
 #!lua
 -- Accepts tasks, one after the other. For each it writes the record, input, index entry, queue entry and event. When
--- `maxmemory` is reached, Redis refuses only this script, so that running tasks can still write.
+-- `maxmemory` is reached, Redis refuses this script, so that running tasks can still write.
 -- ARGV: the limit, then a submission for each task. Answers one item for each: what happened, followed by the task as
 -- `show` describes it, or for a new task {created, state, position, wait, event id}.
 local max_queued, waiting_now

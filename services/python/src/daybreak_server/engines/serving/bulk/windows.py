@@ -3,10 +3,9 @@
 Two windows are computed at once, so the device has work from one of them while the other is read, tokenised or
 written. ``results`` yields the results in the order of the file.
 
-While ``results`` waits for a window, it yields ``None`` now and then, but only if batches have ended since. The caller
-reports each ``None`` as a step. So the watchdog sees a difference between a task that gets no batch because requests
-take all of them, which does not count as a stall, and a model that hangs. The caller also sees a cancel without
-waiting for the window.
+A task must not count as stalled because requests take all batches, but it must if the model hangs. So while ``results``
+waits for a window, it yields ``None`` now and then, but only if batches have ended since. The caller reports each
+``None`` as a step, which the watchdog sees. The caller also sees a cancel without waiting for the window.
 
 An error of the model at first fails the whole window. The window is then computed again in halves, and so on, until a
 window has a single line. If that line fails, its result is the error. If every line of a window fails, the lines are
