@@ -35,6 +35,8 @@ NEEDS = (
     _need("Prometheus", r"prom(etheus|tool)", "apt-get install prometheus prometheus-alertmanager"),
     _need("FUSE", r"\bFUSE\b|/dev/fuse", "apt-get install libfuse2, and /dev/fuse"),
     _need("a C compiler", r"C compiler", "apt-get install gcc"),
+    _need("g++", r"g\+\+", "apt-get install g++"),
+    _need("PortAudio", r"PortAudio", "apt-get install libportaudio2; pip install sounddevice"),
     _need("a GPU", r"no CUDA device", "make gpu on a machine that has one"),
     _need("llama.cpp", r"llama\.cpp server", "make llama"),
     _need("competitors", r"benchmarks\.competitors", "python -m verification.benchmarks.competitors"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -92,6 +93,7 @@ def _microphone(rate: int, stopped: Callable[[], bool]) -> Audio:
             raise UsageError(f"the microphone cannot be opened: {exc}") from exc
         with stream:
             while not stopped():
-                yield taken.get()
+                with suppress(queue.Empty):  # Ctrl-C also ends a device that delivers nothing
+                    yield taken.get(timeout=2 * PIECE_S)
 
     return Audio(pieces=pieces(), sample_rate=rate, live=True)
