@@ -169,6 +169,7 @@ def test_a_store_without_memory_holds_audio_back_and_loses_none(real: Speech, va
             client.config_set("maxmemory", 0)
         socket.send({"type": "end"})
         messages, code = socket.rest()
+    assert code == 1000, messages
     assert (messages[-1]["data"]["text"], code) == (expected_text(audio, "de"), 1000)
     assert "error" not in {message["type"] for message in messages}
 

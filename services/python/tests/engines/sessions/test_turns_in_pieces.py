@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from daybreak_server.batching.iterations import IterationRules, Phase, Strategy
 from daybreak_server.domain.sessions import SessionEnd, SessionNews
 from daybreak_server.workloads.base import Group
-from daybreak_server.workloads.sessions import Prefill, SessionFailedError, StepResult
+from daybreak_server.workloads.sessions import Prefill, SessionFailedError, StepResult, Token
 from daybreak_server.workloads.simulated_speech.model import SimulatedSpeech
 from tests.engines.sessions.test_session_table import Bench, Counting
 
@@ -36,6 +36,21 @@ class Observed(SimulatedSpeech):
             self._before(prefill, decode)
         self.prefilled += prefill
         return super().step(prefill, decode)
+
+
+class Deaf(SimulatedSpeech):
+    """A subclass that knows nothing of ``step``."""
+
+    def prefill(self, batch: Sequence[Prefill]) -> Sequence[Token | SessionFailedError]:
+        return [SessionFailedError("heard nothing") for _ in batch]
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ITERATION, Strategy.MIXED])
+def test_a_subclass_that_overrides_one_phase_is_called(strategy: Strategy) -> None:
+    bench = Bench(Deaf(sleep=lambda _seconds: None), IterationRules(strategy=strategy, max_batch_tokens=12))
+    bench.take("a", audio=speech(2), input_ended=True)
+    bench.run()
+    assert bench.of("a")[-1].end is SessionEnd.FAILED
 
 
 def chunked(blocks: int, before: Before | None = None) -> Bench:

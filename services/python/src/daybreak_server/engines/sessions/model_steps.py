@@ -1,6 +1,7 @@
 """Runs the steps of a model of sessions.
 
 A model with the method ``step`` computes both phases of a batch in one call. Other models have a call for each phase.
+So has a subclass that overrides ``prefill`` or ``decode``, but not the ``step`` that it inherits.
 
 If a call raises, it is repeated for each of its sessions alone. If the model raises again for a session, that session
 gets the error as its result. If the model raises for every session of a batch of two or more, they are not the cause.
@@ -36,7 +37,7 @@ class ModelSteps:
 
     def __init__(self, model: SessionModel) -> None:
         self._model = model
-        self._mixes = callable(getattr(model, "step", None))
+        self._mixes = callable(getattr(model, "step", None)) and not _bypassed(type(model))
         self.block_tokens = model.shape.block_tokens if self._mixes else 0
         """The tokens of a block of audio; 0 if the model reads turns only as a whole."""
 
@@ -57,6 +58,16 @@ class ModelSteps:
         """Run a step of one phase."""
         prefill, decode = _parted(inputs)
         return self._model.prefill(prefill) if prefill else self._model.decode(decode)
+
+
+def _bypassed(model: type) -> bool:
+    """Whether ``prefill`` or ``decode`` belongs to a subclass of the class that has ``step``."""
+    classes = model.__mro__
+
+    def place(method: str) -> int:
+        return next((place for place, each in enumerate(classes) if method in vars(each)), len(classes))
+
+    return min(place("prefill"), place("decode")) < place("step")
 
 
 def _parted(inputs: Sequence[Input]) -> tuple[list[Prefill], list[str]]:
