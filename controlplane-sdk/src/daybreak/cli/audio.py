@@ -72,7 +72,7 @@ def _pieces(reader: SampleReader, file: BinaryIO) -> Iterator[bytes]:
 
 def _microphone(rate: int, stopped: Callable[[], bool]) -> Audio:
     try:
-        import sounddevice  # type: ignore[import-not-found,unused-ignore]
+        import sounddevice  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except (ImportError, OSError) as exc:
         raise UsageError(
             f"the microphone cannot be used ({exc}). Install it with: pip install 'daybreak-sdk[microphone]' (and the "
