@@ -6,7 +6,7 @@ A GPU has kernels of its own, which ``make gpu`` tests.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -57,6 +57,16 @@ def _spans(counts: Sequence[int]) -> list[Span]:
     ]
 
 
+@pytest.fixture
+def fixed_threads() -> Iterator[None]:
+    """The number of torch's threads is part of what it compiles for. Before it is set, it may change by itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("fixed_threads")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
 @torch.inference_mode()
 def test_compiled_attention_computes_what_plain_attention_does() -> None:
