@@ -22,6 +22,7 @@ from testkit.kubernetes import s3
 from testkit.kubernetes.deployment import GATEWAY_PORT, NAME, WAKE_S, Deployment
 from testkit.kubernetes.values import pool
 from testkit.log import log
+from testkit.waiting import wait_until
 
 pytestmark = pytest.mark.full
 
@@ -116,6 +117,8 @@ def test_a_question_about_a_pool_at_zero_is_answered_and_wakes_nothing(
     assert "gpus_per_group" not in health[EMBED], "the pool runs on CPUs"
     debug = get(f"{gateway}/debug?model=tiny-{EMBED}")
     assert (debug["pool"], debug["groups_ready"]) == (EMBED, 0)
+    # The connection of the client may still lead to a gateway from before the upgrade, which knows no such pool.
+    wait_until(lambda: EMBED in {each.name for each in deployment.client.pools()}, 60, "a new gateway")
     shown = deployment.client.pool(EMBED)
     assert (shown.requests, shown.groups_needed) == (0, 0)
     assert deployment.replicas_wanted(EMBED) == 0
