@@ -53,7 +53,7 @@ ITERATIONS: tuple[Mutant, ...] = (
     mutant(
         "iterations-turn-lost",
         "audio that comes during a turn is never translated",
-        (_SCHEDULER, "                self._next_turn(session, now)\n", ""),
+        (_SCHEDULER, "                    self._next_turn(session, now)\n", "                    pass\n"),
         tests=f"{_RULES_TESTS}::test_a_session_has_one_turn_at_a_time",
     ),
     mutant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ TESTS = "services/python/tests"
 
 
 class MisplacedError(Exception):
-    """The source does not have the text to replace exactly once: it has changed, so the mutant must change too."""
+    """The bug does not fit the source, which has changed. The mutant must change too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,24 @@ class Mutant:
     waits: bool = False
     """A test that catches it waits up to a minute for what does not come, so the bug is planted before others."""
 
-    def check(self, root: Path) -> None:
-        """:raises MisplacedError: when the tree at ``root`` has no place for the bug."""
+    def texts(self, root: Path) -> dict[str, str]:
+        """The files with the bug, each with its new text. The tree at ``root`` is only read.
+
+        :raises MisplacedError: when it has no place for the bug, or when a file with the bug is not valid Python.
+        """
+        texts: dict[str, str] = {}
         for edit in self.edits:
-            edit.applied((root / edit.file).read_text(encoding="utf-8"))
+            text = texts.get(edit.file) or (root / edit.file).read_text(encoding="utf-8")
+            texts[edit.file] = edit.applied(text)
+        for file, text in texts.items():
+            if file.endswith(".py"):
+                try:
+                    ast.parse(text, file)
+                except SyntaxError as exc:
+                    raise MisplacedError(
+                        f"{file} with this bug is not Python ({exc}); update the planted bug"
+                    ) from exc
+        return texts
 
 
 def mutant(

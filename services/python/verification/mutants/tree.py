@@ -39,15 +39,12 @@ class Tree:
     @contextmanager
     def planted(self, mutant: Mutant) -> Iterator[None]:
         """Plant the bug for the body of ``with``. :raises MisplacedError: when it cannot be planted."""
-        mutant.check(self.root)
-        before: dict[Path, str] = {}
+        texts = mutant.texts(self.root)
+        before = {self.root / file: (self.root / file).read_text(encoding="utf-8") for file in texts}
         try:
-            for edit in mutant.edits:
-                file = self.root / edit.file
-                text = file.read_text(encoding="utf-8")
-                before.setdefault(file, text)
-                file.write_text(edit.applied(text), encoding="utf-8")
+            for file, text in texts.items():
+                (self.root / file).write_text(text, encoding="utf-8")
             yield
         finally:
-            for file, text in before.items():
-                file.write_text(text, encoding="utf-8")
+            for path, text in before.items():
+                path.write_text(text, encoding="utf-8")

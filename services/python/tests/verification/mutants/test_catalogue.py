@@ -20,7 +20,7 @@ from verification.mutants.tree import REPOSITORY
 @pytest.mark.parametrize("mutant", CATALOGUE, ids=lambda mutant: mutant.name)
 def test_every_bug_can_be_planted(mutant: Mutant) -> None:
     """The source has each text to replace exactly once. If you change such a line, change the mutant too."""
-    mutant.check(REPOSITORY)
+    mutant.texts(REPOSITORY)
     assert all(edit.old != edit.new for edit in mutant.edits)
     for test in mutant.tests:
         file, _, name = test.partition("::")
@@ -38,6 +38,20 @@ def test_a_bug_without_a_unique_place_is_an_error(text: str) -> None:
     """A missing or ambiguous place is an error and does not count as caught."""
     with pytest.raises(MisplacedError, match="expected once"):
         Edit("f.py", "x = 1", "x = 2").applied(text)
+
+
+def test_a_bug_that_breaks_the_syntax_is_an_error(tmp_path: Path) -> None:
+    """Python would not even import such a file, so no test could catch the bug."""
+    (tmp_path / "f.py").write_text("if x:\n    y()\n")
+    bug = Mutant("empty-block", "y is not called", (Edit("f.py", "    y()\n", ""),), ("test_it.py",))
+    with pytest.raises(MisplacedError, match=r"f\.py with this bug is not Python"):
+        bug.texts(tmp_path)
+
+
+def test_two_edits_of_one_file_are_both_applied(tmp_path: Path) -> None:
+    (tmp_path / "f.py").write_text("a = 1\nb = 1\n")
+    edits = (Edit("f.py", "a = 1", "a = 2"), Edit("f.py", "b = 1", "b = 2"))
+    assert Mutant("two", "both differ", edits, ("test_it.py",)).texts(tmp_path) == {"f.py": "a = 2\nb = 2\n"}
 
 
 def test_three_consecutive_commits_plant_every_bug_once() -> None:
