@@ -177,12 +177,12 @@ def tasks_fail(run: ObservedRun) -> Iterator[During]:
 @fault("DaybreakRequestsRefused", "DaybreakRequestsLate", part=ANSWERS)
 def clients_send_more_than_the_group_can_answer(run: ObservedRun) -> Iterator[During]:
     """The line is full, and those in it wait for longer than their deadline."""
-    yield lambda: run.ask_often(CAPACITY + LINE + 10, deadline_s=1.0, latency_s=0.8)
+    yield lambda: run.requests.ask_often(CAPACITY + LINE + 10, deadline_s=1.0, latency_s=0.8)
 
 
 @fault("DaybreakRequestsFail", part=ANSWERS)
 def answers_break_off(run: ObservedRun) -> Iterator[During]:
-    yield lambda: run.ask_often(4, chunks=2, fault="error", fault_at=2)
+    yield lambda: run.requests.ask_often(4, chunks=2, fault="error", fault_at=2)
 
 
 @fault("DaybreakLineStuck", "DaybreakRouterRetries", part=ANSWERS)
@@ -190,22 +190,22 @@ def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
     """The gateway has sent the group nothing, so it seems to have room, and refuses each request."""
     with contextlib.ExitStack() as requests:
         for _ in range(CAPACITY):
-            requests.enter_context(run.open_request(run.answering_group(), latency_s=600.0))
+            requests.enter_context(run.requests.open_request(run.requests.answering_group(), latency_s=600.0))
         for _ in range(3):
-            requests.enter_context(run.open_request(f"{run.system.url}/v1/pools/{ANSWERS}/serve/"))
+            requests.enter_context(run.requests.open_request(f"{run.system.url}/v1/pools/{ANSWERS}/serve/"))
         yield nothing
 
 
 @fault("DaybreakBatchesWait", part=BATCHES)
 def batches_are_slow(run: ObservedRun) -> Iterator[During]:
     """Most items wait until several batches before theirs have ended."""
-    yield lambda: run.ask_often(4 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.8)
+    yield lambda: run.requests.ask_often(4 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.8)
 
 
 @fault("DaybreakBatchesFail", part=BATCHES)
 def batches_fail(run: ObservedRun) -> Iterator[During]:
     def ask() -> None:
-        assert set(run.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
+        assert set(run.requests.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
 
     yield ask
 
@@ -216,7 +216,7 @@ def callers_send_more_than_may_wait(run: ObservedRun) -> Iterator[During]:
     texts = ["a text"] * (ITEMS - BATCH)
 
     def ask() -> None:
-        statuses = run.ask_often(4, pool=BATCHES, texts=texts, batch_s=0.1)
+        statuses = run.requests.ask_often(4, pool=BATCHES, texts=texts, batch_s=0.1)
         assert set(statuses) <= {200, 429}, statuses
 
     yield ask
