@@ -28,7 +28,7 @@ def test_a_task_embeds_each_line_as_a_request_would(start_whole: Start, tmp_path
     """Texts and objects with a text, in order; what cannot be embedded has the error that a request would get."""
     (tmp_path / "corpora").mkdir()
     lines: list[Any] = [{"id": n, "text": text} if n % 2 else text for n, text in enumerate(TEXTS)]
-    lines[4], lines[5] = sentence(0, 500), {"no": "text"}
+    lines[4], lines[5], lines[6] = sentence(0, 500), {"no": "text"}, "half a pair: \ud800"
     (tmp_path / "corpora" / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
     bulk = {"places": {"corpora": (tmp_path / "corpora").as_uri()}}
     model = str(tiny_encoder(tmp_path / "tiny"))
@@ -43,10 +43,12 @@ def test_a_task_embeds_each_line_as_a_request_would(start_whole: Start, tmp_path
     assert {line["line"]: line["error"]["code"] for line in found if "error" in line} == {
         5: "too_long",
         6: "invalid_input",
+        7: "invalid_json",
     }
+    assert found[4]["error"]["message"].startswith("text has 502 tokens")
     assert (found[7]["id"], "id" in found[8]) == (7, False)
     wanted = whole.post("/v1/embeddings", input=TEXTS)["data"]
-    for number in (n for n in range(300) if n not in (4, 5)):
+    for number in (n for n in range(300) if n not in (4, 5, 6)):
         data = base64.b64decode(found[number]["embedding"])
         vector = struct.unpack(f"<{len(data) // 4}f", data)
         assert vector == pytest.approx(wanted[number]["embedding"], abs=1e-4)
