@@ -16,6 +16,7 @@ from daybreak_server.workloads.text_batches.requests import wrong
 PROBE = "a"
 MANY = 1 << 30
 """More tokens than any model takes."""
+_QUERY = " with its query"
 _SHOWN = 40
 """Characters that an error shows of a value that is no token id."""
 
@@ -108,7 +109,7 @@ class TextTokenizer:
                 found.append(Tokens(ids, typed))
                 continue
             end = len(self.after)
-            self._check_length(len(ids), field, cut=cut, room=self.most - firsts - end)
+            self._check_length(len(ids), field, cut=cut, room=self.most - firsts - end, beside=_QUERY)
             kept = [*range(self.most - end), *range(len(ids) - end, len(ids))]
             found.append(
                 Tokens(tuple(ids[at] for at in kept), tuple(typed[at] for at in kept if typed), True)
@@ -128,7 +129,7 @@ class TextTokenizer:
         """
         ids, room = self.plain(text), self.most - len(before) - len(after)
         if len(ids) > room:
-            self._check_length(len(ids) + self.most - room, field, cut=cut, room=room)
+            self._check_length(len(ids) + self.most - room, field, cut=cut, room=room, beside=_QUERY)
         return Tokens((*before, *ids[: max(0, room)], *after), (), len(ids) > room)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
@@ -147,12 +148,14 @@ class TextTokenizer:
         self._check_length(len(ids), field, room=kept - start)
         return Tokens((*ids[:kept], *self.after), (), True)
 
-    def _check_length(self, count: int, field: str, *, cut: bool = False, room: int) -> None:
+    def _check_length(
+        self, count: int, field: str, *, cut: bool = False, room: int, beside: str = ""
+    ) -> None:
         """Refuse a text that is too long, unless it may be cut and ``room`` for some of its tokens is left."""
         if not (self._cut or cut) or room < 1:
             wrong(
                 field,
-                f"{field} has {count} tokens; this model takes at most {self.most}. Send a shorter text.",
+                f"{field} has {count} tokens{beside}; this model takes at most {self.most}. Send a shorter text.",
                 code="too_long",
             )
 
