@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -276,23 +276,39 @@ class ObservedRun:
 
     # ── the story ────────────────────────────────────────────────────────────────────────────────────────
 
-    def play(self) -> None:
-        """Make everything happen that the dashboards show."""
-        for what, act in (
+    def play(self, *, at_once: bool = True) -> None:
+        """Make everything happen that the dashboards show.
+
+        :param at_once: The parts of the system at the same time, which is faster. Otherwise one part after the other,
+            so that a picture shows what caused what.
+        """
+        tasks = (
             ("tasks that succeed", self._successes),
             ("failures, retries, and a rank that dies", self._failures_and_retries),
             ("cancels", self._cancels),
             ("streams and refused requests", self._streams_and_refusals),
-            ("requests to a group", self._requests),
-            ("batches", self._batches),
-            ("a request to a model on a worker", self.models.ask),
             ("tasks of two tenants", self._tenants_that_wait),
+            ("a group drains", self._a_drain),
+        )
+        sessions = (
             ("streaming sessions", self.sessions.play),
             ("sessions move", lambda: self.sessions.move(self.drain)),
-            ("a group drains", self._a_drain),
-        ):
-            self.marks.append((time.time() - self.watch.started, what))
-            act()
+        )
+        parts: tuple[tuple[tuple[str, Callable[[], object]], ...], ...] = (
+            tasks,
+            (("requests to a group", self._requests),),
+            (("batches", self._batches),),
+            (("a request to a model on a worker", self.models.ask),),
+            sessions,
+        )
+
+        def play_part(part: tuple[tuple[str, Callable[[], object]], ...]) -> None:
+            for what, act in part:
+                self.marks.append((time.time() - self.watch.started, what))
+                act()
+
+        with ThreadPoolExecutor(len(parts) if at_once else 1) as threads:
+            list(threads.map(play_part, parts))
         wait_until(lambda: try_request(f"{self.system.state()['api_url']}/v1/pools"), 180, "APIEntrypoint")
 
     def _successes(self) -> None:
