@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from testkit.text_models import minilm
+from testkit.text_models import minilm, needs_sentence_transformers
 
+needs_sentence_transformers()
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 DEMO = Path(__file__).parents[4] / "examples" / "embed_demo.py"
 
 
