@@ -49,7 +49,7 @@ models: setup  ## Install the real models that tests, demo and benchmarks of emb
 demo: setup  ## Start all parts, turn a prompt into an MP4, and stop
 	@$(BIN)/daybreakd demo
 
-demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest to a question, and stop
+demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest to a question, rank them, and stop
 	@$(BIN)/python examples/embed_demo.py
 
 demo-serve: setup  ## Start a chat model on two workers from zero, kill one, and stop (installs llama.cpp: 130 MB, once)
