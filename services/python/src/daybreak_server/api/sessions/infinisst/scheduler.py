@@ -60,14 +60,15 @@ def add(routes: APIRouter, service: SessionService) -> None:
         sent = await read_fields(request, Translate, max_bytes=settings.router.max_body_bytes)
         return await users.translate(caller, sent, request)
 
-    @routes.get("/session/{user}/{language}", **specs.user_session("user_session"))
+    # `:path`, because the name of a user may have a slash, which arrives decoded.
+    @routes.get("/session/{user:path}/{language}", **specs.user_session("user_session"))
     async def user_session(user: str, language: str, caller: Caller) -> Response:
         """The session of a user and pair."""
         record = await users.find(caller, user, unquote(language))
         text = await service.text(record.session.id)
         return json_response({**shown(record), "user_id": user, "language_pair": language, "text": text})
 
-    @routes.post("/session/{user}/{language}/reset", **specs.user_session("reset_user_session"))
+    @routes.post("/session/{user:path}/{language}/reset", **specs.user_session("reset_user_session"))
     async def reset(user: str, language: str, caller: Caller) -> Response:
         """End the session of a user and pair, so that the next request begins a new one."""
         record = await users.find(caller, user, unquote(language))
