@@ -53,6 +53,7 @@ class LoadModel(Fields):
 
     gpu_id: Annotated[int, NUMBER, Field(ge=0)]
     language_pair: Name
+    pool: OptionalName = None
 
 
 class Translate(Fields):
@@ -64,6 +65,7 @@ class Translate(Fields):
     audio_data: list[Annotated[float, Field(strict=True)]] = Field(default_factory=list)
     is_final: bool = False
     max_new_tokens: Annotated[Annotated[int, Field(ge=1)] | None, NUMBER] = None
+    pool: OptionalName = None
 
 
 async def read_fields(request: Request, model: type[M], *, max_bytes: int) -> M:

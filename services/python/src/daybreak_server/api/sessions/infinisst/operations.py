@@ -91,9 +91,9 @@ def add(routes: APIRouter, service: SessionService) -> None:
         return json_response({"success": True, "configuration": await configuration.shown(entry)})
 
     @routes.get("/stats", **specs.STATS)
-    async def stats(caller: Caller) -> Response:
+    async def stats(caller: Caller, *, pool: str | None = None) -> Response:
         """The queues of each group's scheduler."""
-        entry = service.pools.get()
+        entry = service.pools.get(pool)
         overview = await service.store.sessions_overview(entry.name)
         shown = {"queue_sizes": _queue_sizes(overview), **_counts(overview)}
         return json_response({"scheduler_stats": shown, "pool": entry.name})
