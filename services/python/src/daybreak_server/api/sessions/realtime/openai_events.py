@@ -9,7 +9,7 @@ from typing import Any
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, invalid_field
 from daybreak_server.api.sessions.realtime.connection import Json, RealtimeConnection, member, unknown_event
-from daybreak_server.api.sessions.realtime.wait import wait_fields
+from daybreak_server.api.sessions.realtime.whisper_live_wait import wait_fields
 from daybreak_server.domain.sessions import SessionEvent
 
 RATE = 24_000
