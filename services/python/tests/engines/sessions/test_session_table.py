@@ -354,8 +354,8 @@ def test_a_growing_lag_makes_turns_longer_and_then_refuses(bench: Bench) -> None
     assert bench.of(session)[-1].latency_multiplier == 1
 
 
-def test_others_see_with_which_sessions_the_model_works() -> None:
-    """What they see stays if the model ends the process."""
+def test_the_watchdog_sees_with_which_sessions_the_model_works() -> None:
+    """The watchdog still sees them after the model has ended the process."""
     bench = Bench()
     session = bench.take("a", seconds=0.48)
     bench.run()

@@ -91,7 +91,8 @@ def _encoder(
 
 
 def _vocabulary(folder: Path, content: dict[str, Any] | None) -> Vocabulary:
-    """That of ``config.json`` with the tokenizer of the language model, or else ``vocabulary.json``."""
+    """The vocabulary: ``config.json`` describes it, with the tokenizer of the language model. Otherwise, it is the file
+    ``vocabulary.json``."""
     if content is not None:
         return HubVocabulary(folder / "language_model", content)
     return WordVocabulary.read(folder / "vocabulary.json")

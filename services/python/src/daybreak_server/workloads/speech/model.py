@@ -52,9 +52,9 @@ class _Session:
     written: int = 0
     """Tokens of the present turn."""
     limit: int = 0
-    """The bound on them."""
+    """The most tokens that the present turn may have."""
     unfinished: int = 0
-    """The blocks that were read of a turn of which more audio follows."""
+    """How many blocks of an unfinished turn have been read."""
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))
     """The newest tokens, on which the beginning of the next token's text depends."""
 
