@@ -114,6 +114,7 @@ class Speech:
             max_sessions=sessions,
             max_turn_tokens=parts.first_turn_tokens,
             block_tokens=self._encoder.block_embeddings,
+            max_turn_blocks=most,
         )
 
     def _attention(self, options: SpeechOptions) -> str:
