@@ -108,6 +108,17 @@ def test_settings_as_json_have_the_same_fields_by_name(daybreakd: Daybreakd) -> 
     assert [name for name, row in rows.items() if not row["description"]] == []
 
 
+def test_a_default_that_depends_on_other_settings_names_them(daybreakd: Daybreakd) -> None:
+    """A pool runs the workload with its own name, so such a workload is not marked as changed."""
+    pools = {"DAYBREAK_POOLS__ECHO__RANKS": "1", "DAYBREAK_POOLS__OTHER__WORKLOAD": "echo"}
+    rows = json.loads(daybreakd("settings", "--json", **pools).out)
+    shown = {name: (row["default"], row["value"], row["changed"]) for name, row in rows.items()}
+    assert shown["pools.echo.workload"] == ("echo", "echo", False)
+    assert shown["pools.other.workload"] == ("other", "echo", True)
+    assert (shown["model_cache"][0], shown["model_cache"][2]) == ("<data_dir>/models", False)
+    assert (shown["artifacts.url"][0], shown["artifacts.url"][2]) == ("file:<data_dir>/artifacts", False)
+
+
 def test_settings_show_no_password(daybreakd: Daybreakd) -> None:
     """A password in a URL is masked, in text and in JSON."""
     for form in ((), ("--json",)):

@@ -370,8 +370,8 @@ def test_no_turn_has_more_blocks_than_the_model_allows(bench: Bench) -> None:
     assert [commit.latency_multiplier for commit in bench.of(session) if commit.latency_multiplier] == [2]
 
 
-def test_others_see_with_which_sessions_the_model_works() -> None:
-    """What they see stays if the model ends the process."""
+def test_the_watchdog_sees_with_which_sessions_the_model_works() -> None:
+    """The watchdog still sees them after the model has ended the process."""
     bench = Bench()
     session = bench.take("a", seconds=0.48)
     bench.run()
