@@ -46,7 +46,8 @@ def _total(window: str, name: str) -> Panel:
         shows=f"GPU-hours of all groups in the last {name}: used for a result, wasted by cause, and idle. Together "
         "they are all the time that groups held GPUs since they registered. Pulling the image and starting Ray come "
         "before that.",
-        bad="Little of it is `used`. Idle: shorten `idle.afterSeconds`. Wasted: see the causes.",
+        bad="Little of it is `used`. Idle: shorten `scaling.cooldownPeriod`, or lower `minWarm`. Wasted: see the "
+        "causes.",
         unit=Unit.GPU_HOURS,
         kind=Kind.BARS,
         colors=GPU_TIME,

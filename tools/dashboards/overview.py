@@ -196,7 +196,7 @@ OVERVIEW = Dashboard(
                 Panel(
                     title="Oldest wait by pool",
                     shows="How long the oldest due task of each pool has waited.",
-                    bad="A line that rises steadily: no task is claimed. Above 15 min an alert fires.",
+                    bad="A curve that rises steadily: no task is claimed. Above 15 min an alert fires.",
                     unit=Unit.SECONDS,
                     runbook="daybreaktaskswait",
                     alarm=900,
@@ -273,8 +273,8 @@ OVERVIEW = Dashboard(
                 Panel(
                     title="GPUs held",
                     shows="GPUs (ranks) of the groups that exist now, by the state of their group.",
-                    bad="`idle` for long: shorten `idle.afterSeconds`. `starting` or `loading` for longer than a wake "
-                    "takes.",
+                    bad="`idle` for long: shorten `scaling.cooldownPeriod`, or `scaling.behavior.scaleDown` if some "
+                    "groups of the pool are busy. `starting` or `loading` for longer than a wake takes.",
                     deeper="daybreak-cost",
                     unit=Unit.GPUS,
                     kind=Kind.AREAS,

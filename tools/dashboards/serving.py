@@ -102,7 +102,7 @@ _LINE = Row(
         Panel(
             title="Oldest request in the line",
             shows="How long the oldest request has waited; 0 means that none waits.",
-            bad="A line that rises as fast as time passes: no request leaves the line.",
+            bad="A curve that rises as fast as time passes: no request leaves the line.",
             unit=Unit.SECONDS,
             runbook="daybreaklinestuck",
             pictured=True,
@@ -249,7 +249,8 @@ _GROUPS = Row(
             title="GPUs that answer, and idle ones",
             shows="GPUs of the pools' groups: those that held at least one request, and those that held none. It is "
             "the mean of the last hour, from a sample every five seconds.",
-            bad="Mostly `idle`: shorten `idle.afterSeconds`, or lower `minWarm`. Never `idle`: requests soon wait.",
+            bad="Mostly `idle`: shorten `scaling.cooldownPeriod`, or lower `minWarm`. Never `idle`: requests soon "
+            "wait.",
             unit=Unit.GPUS,
             kind=Kind.AREAS,
             colors={".* answering": GOOD, ".* idle": NONE},

@@ -155,7 +155,7 @@ _DELAY = Row(
     panels=(
         Panel(
             title="Lag",
-            shows="Median, 95th and 99th percentile of the audio that waits for the model although it makes a whole "
+            shows="Median, 95th and 99th percentile of the audio that waits for the model beyond the length of one "
             "turn. Each session counts once a second.",
             bad="A p95 above `lag_limit_ms` (2 s): the groups work in longer turns, and at last refuse sessions.",
             unit=Unit.SECONDS,

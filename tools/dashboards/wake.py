@@ -84,7 +84,7 @@ _WAKES = Row(
         Panel(
             title="Wakes per hour",
             shows="Complete wakes in the last hour.",
-            bad="Many: `idle.afterSeconds` is so short that groups start again and again.",
+            bad="Many: `scaling.cooldownPeriod` is so short that groups start again after each pause.",
             unit=Unit.COUNT,
             queries=(query(grown("daybreak_wakes_total", "1h", matchers="POOL"), "{{pool}}"),),
         ),

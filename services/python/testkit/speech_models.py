@@ -111,7 +111,10 @@ def token(answer: Token | SessionFailedError) -> Token:
 
 
 def finish(model: Speech, answers: Sequence[Token | SessionFailedError]) -> dict[str, list[Token]]:
-    """Decodes until the turn of each session has ended: the tokens by session, those of the answers first."""
+    """Decode until the turn of each session has ended.
+
+    :returns: The tokens by session; those of ``answers`` come first.
+    """
     written: dict[str, list[Token]] = {token(answer).session: [] for answer in answers}
     while answers:
         writing = [token(answer) for answer in answers if token(answer).token is not None]

@@ -59,7 +59,7 @@ class RegisterModelRequest(RequestModel):
     target_load: float = Field(8.0, gt=0)
     """The requests that one replica should have; more of them start another one, up to ``replicas``."""
     idle_s: float | None = Field(None, gt=0)
-    """How long a replica beyond ``min_replicas`` stays without any request."""
+    """How long the model must have had no request before replicas beyond ``min_replicas`` stop."""
     fallback: Alias | None = None
     """The model that answers while no replica of this one is ready."""
 

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
@@ -108,6 +108,17 @@ def test_settings_as_json_have_the_same_fields_by_name(daybreakd: Daybreakd) -> 
     assert [name for name, row in rows.items() if not row["description"]] == []
 
 
+def test_a_default_that_depends_on_other_settings_names_them(daybreakd: Daybreakd) -> None:
+    """A pool runs the workload with its own name, so such a workload is not marked as changed."""
+    pools = {"DAYBREAK_POOLS__ECHO__RANKS": "1", "DAYBREAK_POOLS__OTHER__WORKLOAD": "echo"}
+    rows = json.loads(daybreakd("settings", "--json", **pools).out)
+    shown = {name: (row["default"], row["value"], row["changed"]) for name, row in rows.items()}
+    assert shown["pools.echo.workload"] == ("echo", "echo", False)
+    assert shown["pools.other.workload"] == ("other", "echo", True)
+    assert (shown["model_cache"][0], shown["model_cache"][2]) == ("<data_dir>/models", False)
+    assert (shown["artifacts.url"][0], shown["artifacts.url"][2]) == ("file:<data_dir>/artifacts", False)
+
+
 def test_settings_show_no_password(daybreakd: Daybreakd) -> None:
     """A password in a URL is masked, in text and in JSON."""
     for form in ((), ("--json",)):
@@ -163,6 +174,29 @@ def test_a_strategy_that_cannot_be_used_stops_the_command(
     environ = {
         "DAYBREAK_POOLS__SPEECH__WORKLOAD": "simulated-speech",
         "DAYBREAK_POOLS__SPEECH__SESSIONS__STRATEGY": strategy,
+    }
+    result = daybreakd("dev", **environ)
+    assert result.code == 2
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("workload", "options", "message"),
+    [
+        ("speech", {"cache_mb": -1}, "pools.speech.options.cache_mb: Input should be greater than 0"),
+        ("speech", {"speed": 1}, "pools.speech.options.speed: "),
+        ("simulated-speech", {"block_ms": "long"}, "pools.speech.options.block_ms: "),
+        ("embed", {"dtype": "int7"}, "pools.speech.options.dtype: "),
+    ],
+)
+def test_a_wrong_option_of_a_workload_stops_the_command(
+    daybreakd: Daybreakd, workload: str, options: dict[str, Any], message: str
+) -> None:
+    """The message names the option, as it does for a wrong setting."""
+    environ = {
+        "DAYBREAK_POOLS__SPEECH__WORKLOAD": workload,
+        "DAYBREAK_POOLS__SPEECH__OPTIONS": json.dumps(options),
     }
     result = daybreakd("dev", **environ)
     assert result.code == 2

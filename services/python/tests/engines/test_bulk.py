@@ -41,7 +41,9 @@ def test_a_task_turns_each_line_of_a_file_into_a_line_of_its_artifact(
 def test_requests_are_answered_beside_a_task_and_go_first(
     bulk_serving: Start, tmp_path: Path, client: httpx.Client
 ) -> None:
-    """The next batch begins with the request, whatever waits before it. The group holds both, and is live for both."""
+    """The next batch begins with the request, whatever waits before it. The group holds both, and the pool counts one
+    live task.
+    """
     pool, _, url = bulk_serving()
     Squares.go.clear()
     task = pool.submit(file=write(tmp_path, range(600)))
@@ -94,7 +96,7 @@ def test_a_task_can_fail_at_its_first_bad_line(bulk_serving: Start, tmp_path: Pa
 def test_a_model_that_fails_for_every_line_is_not_the_lines_fault(
     bulk_serving: Start, tmp_path: Path
 ) -> None:
-    """A task of a hundred thousand errors would count as a success."""
+    """Otherwise, a task whose output has only errors would count as a success."""
     pool, _, _ = bulk_serving()
     Squares.broken = True
     task = pool.submit(file=write(tmp_path, range(20)), max_strikes=1)
@@ -105,7 +107,10 @@ def test_a_model_that_fails_for_every_line_is_not_the_lines_fault(
 
 
 def test_only_files_of_a_place_that_the_settings_allow_are_read(bulk_serving: Start, tmp_path: Path) -> None:
-    """No path leads out of its place, and limits hold. The task fails at once."""
+    """A *place* is a folder that `bulk.places` names. No path leads out of it, and limits hold.
+
+    The task fails at once.
+    """
     pool, _, _ = bulk_serving(bulk={"max_bytes": 5000, "max_lines": 100})
     (tmp_path / "secret.jsonl").write_text("1\n")
     (tmp_path / "files" / "link.jsonl").symlink_to(tmp_path / "secret.jsonl")

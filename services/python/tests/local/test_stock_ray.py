@@ -68,7 +68,7 @@ PRIVATE, UNKNOWN, OFF = "a private name is missing", "an unknown version", "the 
 
 @pytest.fixture(params=[PRIVATE, UNKNOWN, OFF])
 def why(request: pytest.FixtureRequest, tmp_path: Path) -> Why:
-    """Each reason for the stock start. It is always the same start, so tests that start a whole Ray take one reason."""
+    """Each reason for the stock start. The start is the same for all, so tests that start a whole Ray use only one."""
     if request.param == PRIVATE:
         # A tested series, even if the installed Ray belongs to another one.
         fake_ray = make_ray(tmp_path / "ray", *renamed(PRIVATE_NAME), version=f"{TESTED_SERIES[0]}.99")

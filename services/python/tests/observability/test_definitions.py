@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from dashboards import ALL
 from dashboards.model import GPU, KUBERNETES, SCRAPE_INTERVAL
 from queries import of_alerts, of_annotations, of_panels
 
+from daybreak.wire.errors import ErrorCode
+from daybreak.wire.models import RegisterModelRequest
+from daybreak_server.cli.settings import setting_names
 from daybreak_server.observability import catalogue, prometheus_rules
 from daybreak_server.observability.prometheus_rules import Place, rule
 from daybreak_server.observability.promql import metric_names, scoped, seconds, shortened
 from daybreak_server.ports.metrics import Metric, MetricType, Source
+from daybreak_server.workloads.embed.spec import EmbedOptions
 
 REPOSITORY = Path(__file__).parents[4]
 RUNBOOKS = (REPOSITORY / "docs" / "runbooks.md").read_text()
@@ -26,6 +32,8 @@ FILES = sorted((REPOSITORY / "deploy/helm/daybreak/files/dashboards").glob("*.js
 QUERIES = [*of_panels(), *of_annotations(), *of_alerts()]
 OF_TARGETS = {"namespace", "job", "instance", "pod", "le"}
 """Labels that Prometheus adds."""
+LABEL_VALUES = {"waiting_group", "lease_lost", "claim_lost", "cut_off", "no_answer"}
+"""Values of labels that look like the names of settings."""
 each = pytest.mark.parametrize
 
 
@@ -125,6 +133,34 @@ def test_every_panel_says_its_unit_and_what_is_bad_and_links_to_pages_that_exist
         assert not panel.runbook or panel.runbook in ANCHORS, panel.title
         assert not panel.deeper or panel.deeper in uids - {dashboard.uid}, panel.title
         assert panel.queries, panel.title
+
+
+def paths(value: object, at: str = "") -> Iterator[str]:
+    """The paths of all values in a mapping, such as ``pools.video.minWarm``."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from (path := f"{at}{key}", *paths(inner, f"{path}."))
+
+
+def ends(names: Iterable[str]) -> set[str]:
+    """The names, with and without the parts before a dot: a text may leave out the pool or the section."""
+    return {name.split(".", left)[left] for name in names for left in range(name.count(".") + 1)}
+
+
+@each("dashboard", ALL, ids=lambda dashboard: dashboard.uid)
+def test_a_panel_names_only_settings_that_exist(dashboard) -> None:
+    values = yaml.safe_load((REPOSITORY / "deploy/helm/daybreak/values.yaml").read_text())
+    known = ends(setting_names()) | ends(paths(values)) | set(ErrorCode) | LABEL_VALUES
+    known |= set(RegisterModelRequest.model_fields) | set(EmbedOptions.model_fields)
+    for panel in dashboard.panels:
+        named = re.findall(r"`([a-z]\w*(?:[._]\w+|[A-Z]\w*)+)`", panel.description)
+        assert set(named) <= known, panel.title
+
+
+@each("dashboard", ALL, ids=lambda dashboard: dashboard.uid)
+def test_no_panel_blames_a_setting_of_the_head_for_idle_groups(dashboard) -> None:
+    """`idle.afterSeconds` only delays the stop of the Ray head. `scaling.cooldownPeriod` keeps groups."""
+    assert [panel.title for panel in dashboard.panels if "idle.afterSeconds" in panel.description] == []
 
 
 @each("path", FILES, ids=lambda path: path.stem)

@@ -68,7 +68,7 @@ KINDS = {
 
 
 def _registry() -> Iterator[tuple[str, bool]]:
-    """Each attribute of the registry, and whether it is deprecated there. The stable ones come last and count."""
+    """Each attribute of the registry, and whether it is deprecated. The stable ones come last, so they override."""
     for package in (incubating, stable):
         for module in pkgutil.iter_modules(package.__path__):
             body = ast.parse(Path(package.__path__[0], f"{module.name}.py").read_text()).body

@@ -84,7 +84,7 @@ def token_of(answer: Token | SessionFailedError) -> int | None:
 
 
 def whole(model: Speech, audio: bytes, pair: int, blocks: int) -> list[list[int]]:
-    """The tokens of each turn of a session alone, whose turns are read at once."""
+    """The tokens of each turn if the session is alone and the model reads each turn in one piece."""
     turns = speak(model, audio, model.shape.pairs[pair], blocks=blocks)
     return [[each.token for each in turn if each.token is not None] for turn in turns]
 

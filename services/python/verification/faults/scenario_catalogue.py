@@ -1,4 +1,4 @@
-"""Scenarios by name: each proves one promise and returns its figures."""
+"""Scenarios by name: each tests one promise and returns its figures."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class ScenarioContext:
     """A folder of results. A run saves results there and does not repeat those that it finds, so that an interrupted
     run of hours can resume."""
 
-    def times(self, short: int, long: int) -> int:
-        """A count for a short or a long run."""
+    def repeats(self, short: int, long: int) -> int:
+        """How often a run repeats something: ``long`` times if the run is long, otherwise ``short`` times."""
         return long if self.long else short
 
     @contextlib.contextmanager

@@ -208,7 +208,13 @@ class _Scores:
         for name, sound in sounds.items():
             item = Item(pcm(sound.astype(np.float32)), [], {language: [] for language in LANGUAGES})
             tokens = sum(len(translate(self.speech, [item], language, 2)[0]) for language in LANGUAGES)
-            self.add(Row(f"30 s of {name}: tokens written in three languages", tokens, "tokens"))
+            self.add(
+                Row(
+                    f"30 s of {name}: tokens written, sum of three sessions (English, German, Chinese)",
+                    tokens,
+                    "tokens",
+                )
+            )
 
     def batches(self, items: Sequence[Item]) -> None:
         """The same items alone and in one batch: whether the tokens are equal, and how much the logits differ."""
@@ -219,7 +225,7 @@ class _Scores:
         differ = max(float((a - b).abs().max()) for a, b in pairs)
         best = torch.cat([a for a, _ in pairs]).topk(2, -1).values
         margin = float((best[:, 0] - best[:, 1]).min())
-        note = f"logits differ by at most {differ:.0e}; the two best are at least {margin:.0e} apart"
+        note = f"logits differ by at most {differ:.0e}; the two best logits of a token are at least {margin:.0e} apart"
         what = f"Sessions whose tokens are the same alone and in a batch of {len(items)}"
         self.add(Row(what, equal, f"of {len(items)}", target="all", held=equal == len(items), note=note))
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from daybreak_server.settings.section import ComputedDefault
 from daybreak_server.settings.sources import environment_name, masked
 from daybreak_server.settings.tree import Settings
 
@@ -57,6 +58,13 @@ write. No message shows a password.
 To keep secrets out of the settings, put the password of Redis in `redis.password_file` and the keys of S3 in
 `artifacts.s3.access_key_id_file` and `artifacts.s3.secret_access_key_file`. You can also write the password into
 `redis.url`, and provide the S3 keys by the usual AWS variables, files or roles."""
+
+_EXAMPLE: dict[str, Any] = {
+    "pools": {"<pool>": {}},
+    "tenants": {"<tenant>": {}},
+    "workers": {"engines": {"<engine>": {}}},
+}
+"""A tree with one pool, one tenant and one engine, for what depends on no values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,18 +124,18 @@ def as_text(settings: Settings) -> str:
 def as_markdown() -> str:
     """The page docs/settings.md. It depends on the tree alone, so it is the same on every machine."""
     lines = [_PREAMBLE]
-    example: dict[str, Any] = {
-        "pools": {"<pool>": {}},
-        "tenants": {"<tenant>": {}},
-        "workers": {"engines": {"<engine>": {}}},
-    }
-    for section in _sections(Settings, (), example, example):
+    for section in _sections(Settings, (), _EXAMPLE, _EXAMPLE):
         lines += ["", f"## {_heading(section)}", "", section.title, ""]
         lines += ["| setting | variable | type | default | meaning |", "|---|---|---|---|---|"]
         for row in section.rows:
             kind, meaning = row.type.replace("|", "\\|"), row.description.replace("|", "\\|")
             lines.append(f"| `{row.name}` | `{row.variable}` | {kind} | {_code(row.default)} | {meaning} |")
     return "\n".join(lines) + "\n"
+
+
+def setting_names() -> list[str]:
+    """The names of all settings, such as ``pools.<pool>.ranks``."""
+    return [row.name for section in _sections(Settings, (), _EXAMPLE, _EXAMPLE) for row in section.rows]
 
 
 def _sections(
@@ -165,8 +173,9 @@ def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def _row(path: tuple[str, ...], field: FieldInfo, value: Any, unchanged: Any) -> SettingRow:
-    default = field.get_default(call_default_factory=True, validated_data={})
-    default = str(default) if isinstance(default, Path) else default
+    default = _default(path, field)
+    if path[0] == "pools" and _computed(field):
+        unchanged = default
     return SettingRow(
         name=".".join(path),
         variable=environment_name(path),
@@ -176,6 +185,18 @@ def _row(path: tuple[str, ...], field: FieldInfo, value: Any, unchanged: Any) ->
         changed=value != unchanged,
         description=field.description or "",
     )
+
+
+def _default(path: tuple[str, ...], field: FieldInfo) -> Any:
+    """The default as a JSON value. One that depends on other settings names them; a pool's name is filled in."""
+    if computed := _computed(field):
+        return computed.text.replace("<pool>", path[1]) if path[0] == "pools" else computed.text
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return str(default) if isinstance(default, Path) else default
+
+
+def _computed(field: FieldInfo) -> ComputedDefault | None:
+    return next((entry for entry in field.metadata if isinstance(entry, ComputedDefault)), None)
 
 
 def _group_in(annotation: Any) -> tuple[type[BaseModel], bool] | None:

@@ -61,7 +61,7 @@ class ModelRecord:
     fallback: str | None = None
     """The alias of the model that answers while no replica is ready."""
     idle_s: float = 300.0
-    """How long a replica beyond `min_replicas` stays without any request."""
+    """How long the model must have had no request before replicas beyond `min_replicas` stop."""
     deleted: bool = False
 
 

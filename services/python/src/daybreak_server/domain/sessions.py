@@ -60,7 +60,7 @@ class SessionEnd(StrEnum):
     CLOSED = "closed"
     """The client closed it, or an administrator did."""
     IDLE = "idle"
-    """No audio arrived for ``session_timeout_s``."""
+    """For ``session_timeout_s``, no audio or ping arrived. After the end of the input: the model did nothing."""
     FAILED = "failed"
     """The model cannot continue it."""
 

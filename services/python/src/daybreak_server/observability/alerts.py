@@ -223,7 +223,7 @@ ALERTS: tuple[Alert, ...] = (
         for_="5m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} missed their deadline.",
         when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests have missed their deadline, "
-        "and that was more than `monitoring.alerts.failedRequests` requests in 5 min; not during a wake",
+        "and more than `monitoring.alerts.failedRequests` of them in 5 min; not during a wake",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -243,8 +243,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"({_BROKEN} / {_ended('', '5m')} > 0.01) and ({_BROKEN} > ${{failed_requests}})",
         for_="10m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} broke a group or lost their answer.",
-        when="for 10 min, more than 1 % of a pool's requests have broken a group or lost their answer, and that "
-        "was more than `monitoring.alerts.failedRequests` requests in 5 min",
+        when="for 10 min, more than 1 % of a pool's requests have broken a group or lost their answer, and "
+        "more than `monitoring.alerts.failedRequests` of them in 5 min",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -254,7 +254,7 @@ ALERTS: tuple[Alert, ...] = (
         for_="10m",
         summary="{{ $value | humanizePercentage }} of what is sent to groups of pool {pool} is refused or fails.",
         when="for 10 min, groups have refused or not answered more than half of the requests that gateways sent them, "
-        "and that was more than `monitoring.alerts.failedRequests` requests in 5 min",
+        "and more than `monitoring.alerts.failedRequests` times in 5 min",
         dashboard="daybreak-serving",
     ),
     Alert(

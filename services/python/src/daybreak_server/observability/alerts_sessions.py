@@ -66,8 +66,8 @@ SESSION_ALERTS: tuple[Alert, ...] = (
         expression=f"({_all(_FAILED)} / {_all(_ENDED)} > 0.01) and ({_all(_FAILED)} > ${{failed_requests}})",
         for_="5m",
         summary="{{ $value | humanizePercentage }} of the sessions of pool {pool} that end have failed.",
-        when="for 5 min, more than 1 % of the sessions that ended within 10 min have failed, and that was more than "
-        "`monitoring.alerts.failedRequests` sessions",
+        when="for 5 min, more than 1 % of the sessions that ended within 10 min have failed, and more than "
+        "`monitoring.alerts.failedRequests` of them",
         dashboard="daybreak-sessions",
     ),
 )

@@ -80,7 +80,7 @@ TASK_TRANSITIONS = _pool_counter(
 )
 TASK_CLAIMS = _pool_counter(
     "daybreak_task_claims_total",
-    "Claims, by what waited: `waiting_group` if a group was idle when the task came, otherwise `backlog`.",
+    "Claims, by what the task met when it came: an idle group (`waiting_group`), or a `backlog`.",
     "met",
 )
 TASK_RETRIES = _pool_counter(
@@ -113,13 +113,14 @@ TASK_CANCEL_STEPS = _pool_histogram(
 
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
-    "GPU-seconds (seconds × ranks) with a result: of tasks that succeeded, except what their retries lost, and of "
-    "groups while they hold a request. Measured on the lease clock.",
+    "GPU-seconds (seconds × ranks) that had a result: those of successful tasks, without what their lost attempts "
+    "cost; and those of groups while they hold a request. Measured on the lease clock.",
 )
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
-    "GPU-seconds without a result, by cause: what retries lost, tasks that were cancelled, that expired or failed, and "
-    "groups that start (from their registration, so without the start of the pod and of Ray).",
+    "GPU-seconds without a result, by cause: what retried attempts lost (`retry`), tasks that were cancelled "
+    "(`cancel`), expired (`expiry`) or failed (`failure`), and starts of groups (`cold_start`), from their "
+    "registration, so without the start of the pod and of Ray.",
     "cause",
 )
 GPU_IDLE = _pool_counter(

@@ -1,6 +1,6 @@
 """The metrics of groups that answer requests; :mod:`~daybreak_server.observability.catalogue` lists them with the rest.
 
-Names follow the field: a request's duration, and the time to its first byte.
+The names are the usual ones: a request's duration, and the time to its first byte.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ SESSIONS_ENDED = _stored(
 SESSIONS_SECONDS = _stored(
     "sessions_open_seconds_total",
     MetricType.COUNTER,
-    "For how long the sessions that have ended were open, added up.",
+    "Total time that the ended sessions were open.",
 )
 SESSION_WAIT = _stored(
     "session_wait_seconds",
@@ -85,7 +85,7 @@ RANK_SESSIONS = _rank("sessions", MetricType.GAUGE, "Sessions that a group serve
 RANK_SESSION_LAG = _rank(
     "session_lag_seconds",
     MetricType.HISTOGRAM,
-    "How much audio of a session waits for the model although it makes a whole turn. Each session counts once a "
+    "How much audio of a session waits for the model beyond the length of one turn. Each session counts once a "
     "second.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
 )
@@ -98,7 +98,7 @@ RANK_FIRST_TEXT = _rank(
 RANK_LATENCY_MULTIPLIER = _rank(
     "latency_multiplier_ratio",
     MetricType.GAUGE,
-    "How many times as long as its settings say the turns of a group are, because its sessions lag; 1 if they do not.",
+    "The length of a group's turns, divided by the length in its settings; above 1 while it lags.",
 )
 RANK_SESSIONS_FULL = _rank(
     "sessions_full",

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 _Section = TypeVar("_Section", bound="Section")
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedDefault:
+    """Metadata of a field whose default depends on the rest of the tree: how its value is shown, with the names of
+    other settings in angle brackets. The field's own default is only the value without the rest of the tree."""
+
+    text: str
 
 
 class Section(BaseModel):

@@ -22,8 +22,8 @@ class SessionSettings(Section):
     )
     session_timeout_s: Duration = Field(
         300.0,
-        description="How long a session lives without audio, and how long Daybreak keeps its record after its end, in "
-        "seconds.",
+        description="How long a session lives without audio or a ping, and how long Daybreak keeps its record after "
+        "its end, in seconds. After the end of its input, only the work of the model keeps it alive.",
     )
     strategy: Annotated[str, AfterValidator(strategy_names.check)] = Field(
         str(_DEFAULTS.strategy),

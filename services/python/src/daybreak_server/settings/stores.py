@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,7 @@ from daybreak_server.settings.rules.addresses import (
     ServerUrl,
 )
 from daybreak_server.settings.rules.numbers import Duration, Replicas, Timeout
-from daybreak_server.settings.section import Section, checked
+from daybreak_server.settings.section import ComputedDefault, Section, checked
 
 
 class RedisSettings(Section):
@@ -114,7 +114,7 @@ class S3Settings(Section):
 class ArtifactSettings(Section):
     """Where the artifacts of tasks are stored."""
 
-    url: FilesUrl = Field(
+    url: Annotated[FilesUrl, ComputedDefault("file:<data_dir>/artifacts")] = Field(
         "file:.daybreak/artifacts",
         description="`file:///folder` or `s3://bucket/prefix`. If unset, the folder `artifacts` in `data_dir`.",
     )

@@ -47,7 +47,7 @@ from daybreak_server.settings.rules.numbers import (
     Share,
 )
 from daybreak_server.settings.rules.port_range import PortRange
-from daybreak_server.settings.section import Section, checked
+from daybreak_server.settings.section import ComputedDefault, Section, checked
 from daybreak_server.settings.sessions import SessionSettings
 from daybreak_server.settings.sources import SettingsError
 from daybreak_server.settings.stores import ArtifactSettings, RedisSettings, S3Settings
@@ -121,7 +121,7 @@ class LeaseSettings(Section):
 class PoolSettings(Section):
     """One pool: a queue and the groups that serve it."""
 
-    workload: str = Field(
+    workload: Annotated[str, ComputedDefault("<pool>")] = Field(
         "video",
         description="Name of an installed workload, or `package.module:SPEC`. If unset, the installed workload that "
         "has the pool's name.",
@@ -285,7 +285,7 @@ class Settings(Section):
         Path(".daybreak"),
         description="Folder in which `up`, `dev` and `gateway --embedded` keep their data, logs and tokens.",
     )
-    model_cache: Folder = Field(
+    model_cache: Annotated[Folder, ComputedDefault("<data_dir>/models")] = Field(
         Path(".daybreak/models"),
         description="Folder in which a node caches models from S3. If unset, the folder `models` in `data_dir`.",
     )

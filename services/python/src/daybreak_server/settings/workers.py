@@ -86,8 +86,8 @@ class WorkerSettings(Section):
     )
     idle_s: Duration = Field(
         300.0,
-        description="How long a replica of a model beyond `min_replicas` stays without any request, if the model does "
-        "not say.",
+        description="How long a model must have had no request before its replicas beyond `min_replicas` stop, in "
+        "seconds. It applies to models that were registered without an `idle_s`.",
     )
     timeout_s: Duration = Field(
         600.0,

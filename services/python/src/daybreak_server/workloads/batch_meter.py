@@ -15,7 +15,7 @@ class BatchMeter(Protocol):
         """A batch of ``items`` items took ``seconds``."""
 
     def waited(self, seconds: float) -> None:
-        """An item that a caller waits for has waited ``seconds`` for its batch: the longest wait of this batch."""
+        """The longest wait for this batch, of items that a caller waits for."""
 
     def failed(self) -> None:
         """A batch has raised an error."""

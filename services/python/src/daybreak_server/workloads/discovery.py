@@ -25,7 +25,8 @@ class WrongKindError(UnknownWorkloadError):
 
 _ONLINE_ONLY = (PoolKind.ONLINE,)
 _KINDS_OF = {"target_load": (PoolKind.ONLINE, PoolKind.SESSIONS), "sessions": (PoolKind.SESSIONS,)}
-"""Setting → the kinds of pools that may have it. The other settings in ``not_for_jobs`` need ``_ONLINE_ONLY``."""
+"""Setting → the kinds of pools that may have it. The other settings in ``not_for_jobs`` are only for pools of
+kind ``online`` (``_ONLINE_ONLY``)."""
 
 
 def spec(

@@ -42,7 +42,7 @@ def groups(draw, min_size: int = 0) -> list[Candidate]:
 
 
 requests = st.builds(RoutingRequest, session=st.none() | st.binary(min_size=1), prefix=st.binary(max_size=40))
-turns = st.integers(0, 1 << 40)
+choice_counts = st.integers(0, 1 << 40)
 
 
 def test_every_policy_has_a_class():
@@ -50,40 +50,40 @@ def test_every_policy_has_a_class():
 
 
 @pytest.mark.parametrize("name", EVERY)
-@given(found=groups(), request=requests, turn=turns)
-def test_the_chosen_group_is_free_and_the_choice_depends_on_the_arguments_only(name, found, request, turn):
-    chosen = policy(name).choose(found, request, turn)
+@given(found=groups(), request=requests, choices=choice_counts)
+def test_the_chosen_group_is_free_and_the_choice_depends_on_the_arguments_only(name, found, request, choices):
+    chosen = policy(name).choose(found, request, choices)
     assert chosen is None or (chosen.free and any(chosen is group for group in found))
-    assert policy(name).choose([replace(group) for group in found], request, turn) == chosen
+    assert policy(name).choose([replace(group) for group in found], request, choices) == chosen
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name != RoutingPolicy.SESSION])
-@given(found=groups(), request=requests, turn=turns)
-def test_a_request_waits_only_if_no_group_is_free(name, found, request, turn):
-    chosen = policy(name).choose(found, request, turn)
+@given(found=groups(), request=requests, choices=choice_counts)
+def test_a_request_waits_only_if_no_group_is_free(name, found, request, choices):
+    chosen = policy(name).choose(found, request, choices)
     assert (chosen is not None) == any(group.free for group in found)
 
 
-@given(found=groups(min_size=1), turn=turns)
-def test_least_loaded_chooses_the_smallest_share_of_the_capacity(found, turn):
-    chosen = policy("least_loaded").choose(found, RoutingRequest(), turn)
+@given(found=groups(min_size=1), choices=choice_counts)
+def test_least_loaded_chooses_the_smallest_share_of_the_capacity(found, choices):
+    chosen = policy("least_loaded").choose(found, RoutingRequest(), choices)
     free = [group for group in found if group.free]
     assert chosen is None or chosen.relative_load == min(group.relative_load for group in free)
 
 
 @pytest.mark.parametrize("name", ["least_loaded", "round_robin", "power_of_two"])
 def test_equal_groups_get_equal_shares(name):
-    counts = Counter(policy(name).choose(idle(4), RoutingRequest(), turn).id for turn in range(4000))
+    counts = Counter(policy(name).choose(idle(4), RoutingRequest(), choices).id for choices in range(4000))
     assert len(counts) == 4
     assert min(counts.values()) > 900
 
 
-@given(found=groups(min_size=2), turn=turns)
-def test_power_of_two_never_chooses_the_most_loaded_of_several(found, turn):
+@given(found=groups(min_size=2), choices=choice_counts)
+def test_power_of_two_never_chooses_the_most_loaded_of_several(found, choices):
     found = [replace(group, blocked=False, capacity=None, own=number) for number, group in enumerate(found)]
     for group in found:
         group.others = 0
-    chosen = policy("power_of_two").choose(found, RoutingRequest(), turn)
+    chosen = policy("power_of_two").choose(found, RoutingRequest(), choices)
     assert chosen is not found[-1]
 
 
@@ -91,8 +91,8 @@ def test_gpu_memory_prefers_free_memory_and_counts_what_was_sent_since_the_repor
     small, large = idle(2)
     small.free_memory_bytes, large.free_memory_bytes = 10 * GIB, 50 * GIB
     chosen = []
-    for turn in range(6):
-        group = policy("gpu_memory").choose([small, large], RoutingRequest(), turn)
+    for choices in range(6):
+        group = policy("gpu_memory").choose([small, large], RoutingRequest(), choices)
         group.own += 1
         chosen.append(group is large)
     assert chosen.count(True) in (4, 5)
@@ -131,10 +131,10 @@ def test_sessions_spread_over_the_groups_and_wait_for_their_own():
 @given(keys=sessions, count=st.integers(1, 8), popular=st.booleans())
 def test_prefix_keeps_the_same_group_within_the_bound(keys, count, popular):
     found = idle(count)
-    for turn, key in enumerate(keys):
+    for choices, key in enumerate(keys):
         request = RoutingRequest(prefix=keys[0] if popular else key)
         bound = math.ceil(BOUND * (sum(group.load for group in found) + 1) / count)
-        chosen = policy("prefix").choose(found, request, turn)
+        chosen = policy("prefix").choose(found, request, choices)
         assert chosen.load < bound
         favourite = policy("prefix").choose(idle(count), request, 0)
         if next(group for group in found if group.id == favourite.id).load < bound:

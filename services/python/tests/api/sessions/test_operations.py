@@ -37,8 +37,8 @@ def test_dynamic_batching_is_a_strategy(speech):
     assert configure(speech, enable_dynamic_batching=True)["configuration"]["strategy"] == "request"
 
 
-def test_a_strategy_of_ones_own_is_the_one_of_the_settings(start_speech):
-    """Over HTTP no other import path is accepted, because that would import a module."""
+def test_http_accepts_a_strategy_of_your_own_only_if_the_settings_name_it(start_speech):
+    """To accept another import path would be to import a module that a client names."""
     own = "alternate:Alternate"
     speech = start_speech(pools={"speech": POOLS["speech"] | {"sessions": {"strategy": own}}})
     for strategy in ("single", own):

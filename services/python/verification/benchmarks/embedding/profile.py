@@ -43,7 +43,7 @@ THREADS = {"batches": "group: model", "http": "group: HTTP", "request-": "group:
 REQUESTS, TOKENISING, JSON_PARTS = "group: requests", "group: tokenising", "group: JSON and base64"
 HANDED = "group: passing requests between threads"
 ABOUT = (
-    "Where the CPU time of a request goes: {clients} clients send one short text each, one after the other, through "
+    "Where the CPU time of a request goes: each of {clients} clients sends one short text at a time, through "
     "the gateway, with `eager` batches of at most 32 texts. The kernel counts the time of each thread. *Model* is the "
     "thread that forms the batches and runs them. Tokenising and JSON are timed apart, with the same code and texts. A "
     "request takes {total:.2f} ms of CPU time in all, at {rate:.0f} requests/s; batches have {batch:.1f} texts on "

@@ -55,7 +55,7 @@ def report(cells: Cells, folder: Path | None) -> Report:
     made = Report(
         "embedding-batches",
         title="Throughput by batch size and timeout",
-        about=f"{CLIENTS} clients send one short text each, one after the other; mode `timed`.",
+        about=f"Each of {CLIENTS} clients sends one short text at a time; mode `timed`.",
     )
     for (size, timeout_ms), (rate, batch) in cells.items():
         made.add(

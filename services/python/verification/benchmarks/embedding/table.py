@@ -15,10 +15,14 @@ from verification.results.table import number
 ABOUT = (
     "All servers have the same weights (MiniLM, 22 million parameters, float32) and one thread of torch, and the same "
     "client sends one text per request, over kept connections. All servers run, but only one at a time has clients; "
-    "the turns have a random order, and all processes share the cores of the machine. {kinds}. Answers have base64. A "
-    "figure is the median of {rounds} of {seconds:g} s. *At the same p95*: the line between the measured points of a "
-    "peer ({clients} clients) is read at the p95 that Daybreak has with {tuned} clients. The note has the requests per "
-    "second of each server, and in brackets the p95. All vectors equal Daybreak's to within {same:g}. {how}."
+    "the turns have a random order, and all processes share the cores of the machine.\n\n"
+    "- Texts: {kinds}. Answers have base64.\n"
+    "- A figure is the median of {rounds} of {seconds:g} s.\n"
+    "- *At the same p95*: the curve through the measured points of a peer ({clients} clients) is read at the p95 that "
+    "Daybreak has with {tuned} clients.\n"
+    "- The note has the requests per second of each server, and in brackets the p95. All vectors equal Daybreak's to "
+    "within {same:g}.\n"
+    "- {how}."
 )
 AHEAD = "ahead of each"
 STALL = 2.0

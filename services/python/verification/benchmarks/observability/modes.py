@@ -38,7 +38,7 @@ PARTS = {
     "tracing": Mode(traces_per_s=_ON.traces_per_s),
 }
 """Modes with one part each."""
-# The fragments' functions are locals of the library's text, which may have at most 200, so they get other values.
+# Lua allows 200 locals, so this reassigns the existing functions instead of defining new ones.
 _COUNT_NOTHING = """
 observe = function() end
 add_total = observe

@@ -91,7 +91,7 @@ def restarts(size: Size, seconds: Sequence[float], actions: float, memory_mib: f
         value=median(seconds),
         unit="s",
         spread=(min(seconds), max(seconds)),
-        note=f"from the start of the new process, which took {actions:.0f} actions",
+        note=f"from the start of the new process, which ran {actions:.0f} actions",
     )
     yield Row(
         what=f"Operator killed and started again with {size}: peak memory",

@@ -14,13 +14,19 @@ NAME = "sessions-simulated"
 ABOUT = """Simulated in virtual time, with the scheduler that groups run. All users speak without pauses, in real \
 time, and begin at different moments; all strategies get the same speech. A number of sessions is *sustained* if 95 % \
 of the turns end less than {limit:g} s after their audio was complete, and the lag does not grow. The costs of \
-steps are inputs, not results. *Tiny speech model, one CPU core*: turns of 0.48 s with 0 to 5 tokens. The costs \
+steps are inputs, not results:
+
+- *Tiny speech model, one CPU core*: turns of 0.48 s with 0 to 5 tokens. The costs \
 were measured on an early version of the tiny model, for batches of 1, 8 and 32: a prefill takes 4.0, 10.3 and \
-33 ms, a decode 1.3, 3.0 and 7.7 ms. *Device with flat costs*: turns of 0.96 s with 0 to 20 tokens; the costs are \
-assumed: a prefill takes 30 ms + 1 ms for each session, a decode 15 ms + 0.1 ms. A step of both phases has one call \
+33 ms, a decode 1.3, 3.0 and 7.7 ms.
+- *Device with flat costs*: turns of 0.96 s with 0 to 20 tokens; the costs are \
+assumed: a prefill takes 30 ms + 1 ms for each session, a decode 15 ms + 0.1 ms.
+- A step of both phases has one call \
 of the language model, so it does not cost the fixed part of a decode. A block has 0.48 s and counts as 6 tokens \
-(`max_batch_tokens`). Each piece of a divided turn costs the fixed part of a call, plus its share of the \
-turn. Not simulated: Redis, the network, other work on the machine."""
+(`max_batch_tokens`).
+- Each piece of a divided turn costs the fixed part of a call, plus its share of the \
+turn.
+- Not simulated: Redis, the network, other work on the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -141,7 +141,7 @@ def network_store(context: ScenarioContext) -> list[Row]:
             context,
             cluster,
             links,
-            seconds=context.times(12, 600),
+            seconds=context.repeats(12, 600),
             rate=8.0,
             name="proxies in front of the server",
         )
@@ -164,7 +164,7 @@ def network_clients(context: ScenarioContext) -> list[Row]:
                 context,
                 cluster,
                 links,
-                seconds=context.times(8, 600),
+                seconds=context.repeats(8, 600),
                 rate=8.0,
                 name="proxies in front of the gateways",
             )
@@ -193,7 +193,7 @@ def network_toxiproxy(context: ScenarioContext) -> list[Row]:
                 context,
                 cluster,
                 links,
-                seconds=context.times(7, 300),
+                seconds=context.repeats(7, 300),
                 rate=8.0,
                 name="toxiproxy in front of the server",
             )

@@ -153,7 +153,7 @@ def _rows(stats: CrashStats, *, fsync: str, disk: str) -> list[Row]:
 @scenario("power-always", "a power cut under `always` loses no acknowledged task")
 def power_always(context: ScenarioContext) -> list[Row]:
     """Crash repeatedly on a disk that loses what was not fsynced."""
-    stats, disk = _crashes(context, fsync="always", count=context.times(3, 100))
+    stats, disk = _crashes(context, fsync="always", count=context.repeats(3, 100))
     if stats.lost:
         raise ViolatedError(f"{stats.lost} acknowledged tasks were lost under `always`")
     return _rows(stats, fsync="always", disk=disk)
@@ -162,7 +162,7 @@ def power_always(context: ScenarioContext) -> list[Row]:
 @scenario("power-everysec", "counts what a power cut under `everysec` loses; the rest is consistent")
 def power_everysec(context: ScenarioContext) -> list[Row]:
     """Crash repeatedly under ``everysec``, which is expected to lose tasks."""
-    stats, disk = _crashes(context, fsync="everysec", count=context.times(3, 100))
+    stats, disk = _crashes(context, fsync="everysec", count=context.repeats(3, 100))
     return _rows(stats, fsync="everysec", disk=disk)
 
 
@@ -172,7 +172,7 @@ def kill_slow_disk(context: ScenarioContext) -> list[Row]:
     stats, disk = _crashes(
         context,
         fsync="everysec",
-        count=context.times(3, 50),
+        count=context.repeats(3, 50),
         make=lambda folder: SlowDisk(folder, fsync_s=1.5),
     )
     share = 100 * stats.lost / max(1, stats.accepted)

@@ -20,7 +20,7 @@ from verification.results import Row
 @scenario("cuts", "a thousand streams are cut and gateways killed: no event is missing or repeated")
 def run_cuts(context: ScenarioContext) -> list[Row]:
     """Follow long tasks with many readers. A quarter of all chunks are cut off, half of these in their middle."""
-    wanted = context.times(1000, 5000)
+    wanted = context.repeats(1000, 5000)
     with (
         context.cluster(pools=(PoolOptions(groups=4),)) as cluster,
         Load(cluster, seed=context.seed, cut=0.25) as load,
@@ -56,7 +56,7 @@ def run_cuts(context: ScenarioContext) -> list[Row]:
 @scenario("cancel", "measures how long a group takes to stop after a cancel", alone=True)
 def run_cancel(context: ScenarioContext) -> list[Row]:
     """Cancel tasks with steps of 0.3 s, and time from the cancel's response to the terminal event."""
-    count, groups, step_s = context.times(200, 600), 8, 0.3
+    count, groups, step_s = context.repeats(200, 600), 8, 0.3
     pools = (PoolOptions(groups=groups),)
     with (
         context.cluster(pools=pools, progress_s=0.25, lease_s=5.0) as cluster,
@@ -154,7 +154,7 @@ def _steps_after(lines: list[dict[str, Any]]) -> list[int]:
 )
 def run_idempotent(context: ScenarioContext) -> list[Row]:
     """Send a hundred submits at once for each key, lose the first response, and kill a gateway around its script."""
-    keys, parallel = context.times(5, 40), 100
+    keys, parallel = context.repeats(5, 40), 100
     with context.cluster(pools=(PoolOptions(groups=2),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(keys):
             cluster.arm(("after-submit", "before-submit")[number % 2], passes=number * 7 % 50)
@@ -188,7 +188,7 @@ def run_idempotent(context: ScenarioContext) -> list[Row]:
 @scenario("all-dead", "tasks submitted while all groups are dead survive the death of everything else")
 def run_all_dead(context: ScenarioContext) -> list[Row]:
     """Kill all groups, submit tasks, kill the gateways and the server, then restart everything."""
-    rounds = context.times(2, 8)
+    rounds = context.repeats(2, 8)
     with context.cluster(pools=(PoolOptions(groups=3),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(rounds):
             load.submit("solo", message="before", steps=200, step_s=0.05, readers=1)

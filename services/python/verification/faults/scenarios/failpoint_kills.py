@@ -61,7 +61,7 @@ def _reach(cluster: FaultCluster, load: Load, point: str, before: int) -> None:
 )
 def run_named(context: ScenarioContext) -> list[Row]:
     """Kill at each failpoint once (long: twelve times), then check the history."""
-    rounds = context.times(1, 12)
+    rounds = context.repeats(1, 12)
     with context.cluster(pools=POOLS, checkpoint_s=0.05) as cluster, Load(cluster, seed=context.seed) as load:
         for at in range(rounds):
             for point in ALL:
@@ -97,7 +97,7 @@ def run_named(context: ScenarioContext) -> list[Row]:
 @scenario("resume", "leaders are killed after a checkpoint: the same seed gives the same SHA-256")
 def run_resume(context: ScenarioContext) -> list[Row]:
     """Kill leaders of tasks that have a checkpoint, and compare the results with those of an uninterrupted run."""
-    rounds, steps = context.times(3, 15), 60
+    rounds, steps = context.repeats(3, 15), 60
     with (
         context.cluster(pools=(PoolOptions(groups=4),), checkpoint_s=0.05) as cluster,
         Load(cluster, seed=context.seed) as load,

@@ -138,7 +138,7 @@ def run_reclaim(context: ScenarioContext) -> list[Row]:
     default lease of 15 s.
     """
     lease_s, groups = (15.0, 12) if context.long else (4.0, 6)
-    rounds = context.times(1, 2)
+    rounds = context.repeats(1, 2)
     pools = (PoolOptions(groups=groups),)
     with context.cluster(pools=pools, lease_s=lease_s) as cluster, Load(cluster, seed=context.seed) as load:
         by_lease, again = _kill_and_time(cluster, load, rounds=rounds, groups=groups)
@@ -173,7 +173,7 @@ def run_reclaim(context: ScenarioContext) -> list[Row]:
 @scenario("live-long", "a task of ten leases survives heavy work and an outage without a second attempt")
 def run_live_long(context: ScenarioContext) -> list[Row]:
     """Run Python code that computes and C code that holds the GIL for more than a lease, with an outage of 2 leases."""
-    lease_s, rounds = 6.0, context.times(1, 3)
+    lease_s, rounds = 6.0, context.repeats(1, 3)
     short_s = (
         lease_s / 80
     )  # no more steps than the stream keeps events, so that the checker can read all of them
@@ -226,7 +226,7 @@ def _retry_reasons(cluster: FaultCluster, record: Line) -> list[str]:
 @scenario("zombies", "leaders frozen for two leases wake up: the store refuses all their writes")
 def run_zombies(context: ScenarioContext) -> list[Row]:
     """Freeze three leaders in the middle of a task, let other groups take over, and resume the leaders."""
-    rounds = context.times(2, 10)
+    rounds = context.repeats(2, 10)
     with context.cluster(pools=(PoolOptions(groups=6),)) as cluster, Load(cluster, seed=context.seed) as load:
         for _ in range(rounds):
             for number in range(6):
@@ -263,7 +263,7 @@ def run_poison(context: ScenarioContext) -> list[Row]:
         context.cluster(pools=(PoolOptions(groups=4),), lease_s=1.0) as cluster,
         Load(cluster, seed=context.seed) as load,
     ):
-        for number in range(context.times(6, 30)):
+        for number in range(context.repeats(6, 30)):
             load.submit("solo", steps=4, fail_at=2, fail_kind="exit", max_strikes=1 + number % 3, readers=1)
             load.submit("solo", steps=4)
         records = decide(cluster, load)

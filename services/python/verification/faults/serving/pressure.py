@@ -33,7 +33,7 @@ def _slow(rng: random.Random) -> Wish:
 @scenario("busy", "groups are full, slow and frozen for a moment: none loses its place, nothing fails")
 def run_busy(context: ScenarioContext) -> list[Row]:
     """Send four times as many requests as the groups hold, and freeze one group after the other."""
-    freezes, wanted = context.times(5, 40), context.times(1500, 10_000)
+    freezes, wanted = context.repeats(5, 40), context.repeats(1500, 10_000)
     with trial(context, clients=48, wish=_slow, pool={"capacity": 4}, lease_s=LEASE_S) as run:
         run.cluster.history.note("expect", kind="stay")
         for number in range(freezes):
@@ -67,7 +67,7 @@ def _streams(rng: random.Random) -> Wish:
 )
 def run_streams(context: ScenarioContext) -> list[Row]:
     """Kill leaders and gateways while nearly every request is in the middle of its answer."""
-    kills, wanted = context.times(14, 100), context.times(1000, 8000)
+    kills, wanted = context.repeats(14, 100), context.repeats(1000, 8000)
     with trial(context, clients=24, wish=_streams, pool={"capacity": 24}) as run:
         for number in range(kills):
             kind = "gateway" if number % 3 == 2 else "leader"
@@ -97,7 +97,7 @@ def run_streams(context: ScenarioContext) -> list[Row]:
 @scenario("mixed-serving", "every fault at once, by seed, in a pool of groups of two ranks")
 def run_mixed(context: ScenarioContext) -> list[Row]:
     """Inject the kills, stops and freezes that the seed determines."""
-    faults, wanted = context.times(16, 150), context.times(1000, 8000)
+    faults, wanted = context.repeats(16, 150), context.repeats(1000, 8000)
     rng = random.Random(context.seed)
     with trial(context, groups=3, ranks=2, lease_s=LEASE_S) as run:
         server_fault_at = -SERVER_APART_S

@@ -19,7 +19,7 @@ def run_rolling(context: ScenarioContext) -> list[Row]:
     """Replace each group several times. Half of the groups first get a drain mark, as from the operator. The
     other half only get SIGTERM, as when a node is drained.
     """
-    rounds, wanted = context.times(3, 12), context.times(2000, 10_000)
+    rounds, wanted = context.repeats(3, 12), context.repeats(2000, 10_000)
     with trial(context) as run:
         for number in range(rounds * 3):
             target = run.targets("leader")[number % 3]
@@ -64,7 +64,7 @@ def _drain(run: ServingTrial, pid: int) -> None:
 @scenario("leaders", "leaders of serving groups are killed under load: only answers that had begun break off")
 def run_leaders(context: ScenarioContext) -> list[Row]:
     """Kill one leader after the other. Sometimes kill two at once, so that few are left."""
-    kills, wanted = context.times(16, 120), context.times(2000, 10_000)
+    kills, wanted = context.repeats(16, 120), context.repeats(2000, 10_000)
     with trial(context, groups=4) as run:
         for number in range(kills):
             target = run.targets("leader")[number % 2]
@@ -81,7 +81,7 @@ def run_leaders(context: ScenarioContext) -> list[Row]:
 @scenario("gateways", "gateways are killed under load: clients that try the other one get their answers")
 def run_gateways(context: ScenarioContext) -> list[Row]:
     """Kill the gateways in turn, and stop each of them once by SIGTERM."""
-    kills, wanted = context.times(8, 60), context.times(1500, 10_000)
+    kills, wanted = context.repeats(8, 60), context.repeats(1500, 10_000)
     with trial(context) as run:
         for number in range(kills + 2):
             target = run.targets("gateway")[number % 2]
@@ -100,7 +100,7 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
 @scenario("store", "the server of the store restarts or is killed under load: requests do not notice")
 def run_store(context: ScenarioContext) -> list[Row]:
     """Stop and kill the server, for a moment and for longer than a lease."""
-    rounds, wanted = context.times(2, 10), context.times(1500, 10_000)
+    rounds, wanted = context.repeats(2, 10), context.repeats(1500, 10_000)
     with trial(context) as run:
         for number in range(rounds * 2):
             (target,) = run.targets("server")

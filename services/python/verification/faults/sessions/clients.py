@@ -31,7 +31,7 @@ TIMEOUT_S = 3.0
 @scenario("sessions-many", "50 clients speak at once, and a group is killed")
 def run_many(context: ScenarioContext) -> list[Row]:
     """Kill one group. All of its sessions fit into the others."""
-    clients = context.times(50, 100)
+    clients = context.repeats(50, 100)
     with trial(context, scripts(clients, 6.0), groups=2, watchdogs=True) as run:
         run.clients.wait_for_texts(2)
         run.cluster.kill(run.busiest())
@@ -46,7 +46,7 @@ def run_many(context: ScenarioContext) -> list[Row]:
 def run_silent(context: ScenarioContext) -> list[Row]:
     """The group has places for the silent clients only. The other clients wait until the sessions of the
     silent ones are idle."""
-    count = context.times(3, 30)
+    count = context.repeats(3, 30)
     silent = [Script(number=number, seconds=60.0, silent_after_s=1.0) for number in range(count)]
     late = [Script(number=count + number, seconds=9.0) for number in range(count)]
     limits = {"session_timeout_s": TIMEOUT_S}

@@ -43,7 +43,7 @@ def _moved(seen: SessionsSeen, least: int) -> None:
 @scenario("sessions-killed", "groups are killed in mid-turn: other groups continue their sessions")
 def run_killed(context: ScenarioContext) -> list[Row]:
     """Kill the group with the most sessions, again and again."""
-    kills = context.times(2, 20)
+    kills = context.repeats(2, 20)
     with trial(context, scripts(8, 4.0 + 3.0 * kills), model=SLOW, watchdogs=True) as run:
         run.clients.wait_for_texts(3)
         for number in range(kills):
@@ -64,7 +64,7 @@ def run_killed(context: ScenarioContext) -> list[Row]:
 )
 def run_frozen(context: ScenarioContext) -> list[Row]:
     """Freeze a group, and thaw it once other groups own all of its sessions and have written to them."""
-    rounds = context.times(1, 10)
+    rounds = context.repeats(1, 10)
     with trial(context, scripts(6, 5.0 + 6.0 * rounds), model=SLOW, groups=2) as run:
         run.clients.wait_for_texts(3)
         for _ in range(rounds):
@@ -99,7 +99,7 @@ def _owned(run: SessionTrial, group: str) -> int:
 @scenario("sessions-drained", "groups drain and are replaced: their sessions move before they leave")
 def run_drained(context: ScenarioContext) -> list[Row]:
     """Drain all groups by SIGTERM. The first group also gets a drain mark, as from the operator."""
-    groups = context.times(2, 12)
+    groups = context.repeats(2, 12)
     with trial(context, scripts(6, 4.0 + 2.0 * groups), model=SLOW, groups=2, drain_s=20.0) as run:
         run.clients.wait_for_texts(3)
         for number in range(groups):
@@ -137,7 +137,7 @@ def _drain(run: SessionTrial, group: str) -> None:
 @scenario("sessions-gateways", "gateways are killed: their clients continue at the other one")
 def run_gateways(context: ScenarioContext) -> list[Row]:
     """Kill the gateways in turn. Clients continue by position and by the id of their last event."""
-    kills = context.times(2, 20)
+    kills = context.repeats(2, 20)
     with trial(context, scripts(8, 4.0 + 2.5 * kills), groups=1) as run:
         for number in range(kills):
             run.clients.wait_for_texts(3 + 3 * number)
@@ -161,7 +161,7 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
 def run_store(context: ScenarioContext) -> list[Row]:
     """Kill the server for a moment, and stop it for longer than a lease. It has written all acknowledged
     data."""
-    rounds = context.times(1, 8)
+    rounds = context.repeats(1, 8)
     with trial(context, scripts(6, 4.0 + 7.0 * rounds), groups=2, fsync="always") as run:
         run.clients.wait_for_texts(2)
         for number in range(2 * rounds):

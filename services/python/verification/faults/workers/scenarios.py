@@ -124,7 +124,7 @@ FAULTS: tuple[Callable[[FleetTrial, int], None], ...] = (
 )
 def run_workers(context: ScenarioContext) -> list[Row]:
     """Inject each fault while clients send requests. Between two faults every worker gets its replica back."""
-    rounds, wanted = context.times(1, 14), context.times(1500, 12_000)
+    rounds, wanted = context.repeats(1, 14), context.repeats(1500, 12_000)
     with trial(context) as run:
         for number in range(rounds):
             for index, inject in enumerate(FAULTS):
@@ -142,7 +142,7 @@ def run_workers(context: ScenarioContext) -> list[Row]:
 )
 def run_rolling(context: ScenarioContext) -> list[Row]:
     """Restart each worker. The next one follows when the replica of the last one is ready."""
-    rounds, wanted = context.times(1, 10), context.times(1500, 12_000)
+    rounds, wanted = context.repeats(1, 10), context.repeats(1500, 12_000)
     with trial(context) as run:
         for number in range(rounds * WORKERS):
             run.fleet.restart_worker(number)

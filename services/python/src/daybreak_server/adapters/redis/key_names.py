@@ -116,7 +116,11 @@ SINGLE = {
     "session_leases": Key(
         "zset", "sessions that a group owns, by the end of their lease, on the lease clock"
     ),
-    "session_timers": Key("zset", "sessions by the time at which they end unless audio arrives"),
+    "session_timers": Key(
+        "zset",
+        "sessions by the time at which they end unless audio or a ping arrives or, after the end of the input, the "
+        "model works on them",
+    ),
     "session_wakeup": Key("list", "wake-ups for groups with room for a session (BLPOP)"),
     "session_groups": Key(
         "hash",
@@ -126,8 +130,8 @@ SINGLE = {
     ),
     "session_events": Key(
         "stream",
-        "the newest events of all sessions, for the gateways that follow some of them, and which "
-        f"watched session's audio was processed; at most about {SESSION_EVENTS_MAX:,}",
+        "the newest events of all sessions, for the gateways that follow some of them; also a note "
+        f"each time audio of a watched session was processed; at most about {SESSION_EVENTS_MAX:,}",
     ),
     "dead": Key("zset", "failed tasks (dead letters), by the time of their failure"),
     "expiring": Key("zset", "ended tasks by the end of their retention"),

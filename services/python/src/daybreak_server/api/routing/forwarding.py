@@ -12,12 +12,12 @@ from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.upstreams import UpstreamAnswer
 
 REFUSED_HEADER = b"daybreak-refused"
-"""A group sets it in the answer to a request that another group may answer, with the reason."""
+"""The header of a refusal. Its value is the reason; another group may answer the request."""
 BUSY = b"busy"
 """The reason of a group that is full. It will take requests again. A group with the reason ``draining``, or with
 ``other`` (it now has the address of the group that was meant), will not."""
 BROKEN = b"broken"
-"""The reason of a group that broke. It has begun to run the request, unlike all others."""
+"""The reason of a group that broke. The group may have begun to run the request; with all other reasons it has not."""
 BROKE_HEADER = b"daybreak-broke"
 """A worker sets it in the answer 502 to a request that its engine broke on."""
 _REFUSING = frozenset({503, 404})

@@ -1,8 +1,8 @@
 """The policies: which group gets a request.
 
-Each policy is a pure function of the groups, the request and ``turn``, a number that the router increases with each
-choice. It returns a group that is free, or ``None`` if the request should wait. With the same arguments it makes the
-same choice. The groups are those that are ready and may get this request; they may be full.
+Each policy is a pure function of the groups, the request and ``choices``, the number of choices that the router has
+made before. It returns a group that is free, or ``None`` if the request should wait. With the same arguments it makes
+the same choice. The groups are those that are ready and may get this request; they may be full.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _relative_load = attrgetter("relative_load")
 class Policy(Protocol):
     """Chooses a group."""
 
-    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
         """A free group, or ``None``."""
 
     def only_group(self, groups: Sequence[Candidate], request: RoutingRequest) -> Candidate | None:
@@ -41,40 +41,40 @@ class _AnyGroup:
 class LeastLoaded(_AnyGroup):
     """The group with the smallest share of its capacity in use. Equal groups take turns."""
 
-    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
         """See the protocol."""
         free = [group for group in groups if group.free]
         if not free:
             return None
-        start = turn % len(free)
+        start = choices % len(free)
         return min(free[start:] + free[:start] if start else free, key=_relative_load)
 
 
 class RoundRobin(_AnyGroup):
     """One group after the other; full ones are skipped."""
 
-    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
         """See the protocol."""
         count = len(groups)
         for offset in range(count):
-            group = groups[(turn + offset) % count]
+            group = groups[(choices + offset) % count]
             if group.free:
                 return group
         return None
 
 
 class PowerOfTwo(_AnyGroup):
-    """The less loaded of two groups that the turn picks at random.
+    """The less loaded of two groups that ``choices`` picks as if at random.
 
     This keeps many gateways from all choosing the same group between two reports of its load.
     """
 
-    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
         """See the protocol."""
         free = [group for group in groups if group.free]
         if len(free) < 2:
             return free[0] if free else None
-        number = key_of(turn.to_bytes(8, "little"))
+        number = key_of(choices.to_bytes(8, "little"))
         first = number % len(free)
         second = (first + 1 + (number >> 32) % (len(free) - 1)) % len(free)
         return min(free[first], free[second], key=_relative_load)
@@ -86,7 +86,7 @@ class GpuMemory(_AnyGroup):
     Groups that do not report their memory come last, the least loaded first.
     """
 
-    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
         """See the protocol."""
         free = [group for group in groups if group.free]
         return min(free, key=_memory_order) if free else None
@@ -99,10 +99,10 @@ class SessionAffinity:
     the least loaded group.
     """
 
-    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
         """See the protocol."""
         if request.session is None:
-            return _LEAST_LOADED.choose(groups, request, turn)
+            return _LEAST_LOADED.choose(groups, request, choices)
         chosen = self.only_group(groups, request)
         return chosen if chosen is not None and chosen.free else None
 
@@ -121,10 +121,10 @@ class Prefix(_AnyGroup):
     all requests share. Requests without a body go to the least loaded group.
     """
 
-    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, turn: int) -> Candidate | None:
+    def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
         """See the protocol."""
         if not request.prefix:
-            return _LEAST_LOADED.choose(groups, request, turn)
+            return _LEAST_LOADED.choose(groups, request, choices)
         if not groups:
             return None
         key = key_of(request.prefix)
@@ -132,7 +132,7 @@ class Prefix(_AnyGroup):
         within = [group for group in groups if group.free and group.load < bound]
         if within:
             return max(within, key=lambda group: group.weight(key))
-        return _LEAST_LOADED.choose(groups, request, turn)
+        return _LEAST_LOADED.choose(groups, request, choices)
 
 
 def _memory_order(group: Candidate) -> tuple[float, float]:

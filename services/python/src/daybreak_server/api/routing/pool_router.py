@@ -84,7 +84,7 @@ class PoolRouter:
         """Called whenever :attr:`demand` may have changed."""
         self._on_groups = on_groups
         self._slots: set[Slot] = set()
-        self._turn = 0
+        self._choices = 0
         self._closing: Exception | None = None
         """Why all requests are refused, if they are."""
         self._arranged_for: tuple[RoutingPolicy, Sequence[Candidate]] = (policy, ())
@@ -258,9 +258,9 @@ class PoolRouter:
 
     def _choose(self, ticket: Ticket) -> Candidate | None:
         """Choose a group and count the request as sent to it."""
-        group = POLICIES[self.policy].choose(self._groups_for(ticket), ticket.request, self._turn)
+        group = POLICIES[self.policy].choose(self._groups_for(ticket), ticket.request, self._choices)
         if group is not None:
-            self._turn += 1
+            self._choices += 1
             self._table.sent(group)
         return group
 

@@ -35,7 +35,7 @@ class BatchRecord(Generic[K]):
     blocks: tuple[int, ...]
     """The blocks of audio that the model read of each session of ``prefill``."""
     unfinished: tuple[K, ...]
-    """The sessions of ``prefill`` of whose turn a part is left to read."""
+    """Sessions in ``prefill`` whose turn is not read to its end yet."""
     decode: tuple[K, ...]
     audio_s: float
     """Seconds of audio that the model read."""

@@ -78,7 +78,7 @@ class Scheduler(Generic[K]):
         self.history: BatchHistory[K] = BatchHistory(kept)
         self._waiting: Waiting[K] = Waiting(block_tokens=block_tokens)
         self._unread: dict[K, Ready] = {}
-        """What the running batch leaves of the turns that it reads in part."""
+        """The unread rest of turns that the running batch reads in part."""
         self._later: dict[K, deque[Ready]] = {}
         """Turns of sessions whose present turn is not over yet."""
         self._running: Batch[K] | None = None

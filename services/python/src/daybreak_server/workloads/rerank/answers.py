@@ -27,7 +27,7 @@ from daybreak_server.workloads.text_batches.requests import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankRequest:
-    """What a request asks for. ``fields``: what errors call each pair."""
+    """What a request asks for. ``fields``: the field of the request that holds each pair, which errors name."""
 
     face: Literal["cohere", "tei", "plain"]
     pairs: Sequence[tuple[str, str]]

@@ -52,6 +52,8 @@ class SpeechFolder:
     """How many more tokens each further block may bring."""
     past_blocks: int
     """How many of the newest blocks decide what comes next."""
+    max_turn_blocks: int | None = None
+    """The most blocks of the turns that the model was trained with; ``None``: any number."""
 
 
 def read_folder(folder: Path, *, dtype: torch.dtype, device: str) -> SpeechFolder:
@@ -91,7 +93,8 @@ def _encoder(
 
 
 def _vocabulary(folder: Path, content: dict[str, Any] | None) -> Vocabulary:
-    """That of ``config.json`` with the tokenizer of the language model, or else ``vocabulary.json``."""
+    """The vocabulary: ``config.json`` describes it, with the tokenizer of the language model. Otherwise, it is the file
+    ``vocabulary.json``."""
     if content is not None:
         return HubVocabulary(folder / "language_model", content)
     return WordVocabulary.read(folder / "vocabulary.json")

@@ -31,18 +31,32 @@ class PagePool:
         return self.pages - len(self._free)
 
     def take(self, count: int) -> list[int]:
-        """Takes pages. :raises OutOfPagesError: and takes none, if there are not enough."""
+        """Take ``count`` pages.
+
+        :raises OutOfPagesError: if there are not enough. Then it takes none.
+        """
         if count > len(self._free):
             raise OutOfPagesError(f"{count} pages are needed, and {len(self._free)} are free")
         return [self._free.pop() for _ in range(count)]
 
     def give_back(self, pages: Sequence[int]) -> None:
-        """Frees pages."""
+        """Free pages."""
         self._free.extend(pages)
 
 
 class PageTable:
-    """The positions of one session: ``visible`` to ``end``, in pages of which the first one begins at ``base``."""
+    """The positions of one session that the model sees, and the pages that hold them.
+
+    With pages of four positions::
+
+        position   4  5  6  7 │ 8  9 10 11 │12 13 14 15
+        page       ── 17 ──── │ ── 3 ───── │ ── 9 ─────
+                   ▲     ▲                        ▲
+                   base  visible                  end
+
+    ``base`` is the first position of the first page. The model sees the positions from ``visible`` to before ``end``:
+    those before have left the window, but share a page with positions that it sees. Those from ``end`` on are free.
+    """
 
     def __init__(self, pool: PagePool, window: int) -> None:
         self._pool, self._window = pool, window
@@ -51,7 +65,7 @@ class PageTable:
         self._turns: deque[int] = deque()
 
     def begin_turn(self) -> None:
-        """Drops the oldest turns that the next one does not see, and frees their pages."""
+        """Drop the oldest turns that the next one does not see, and free their pages."""
         gone = first_visible(list(self._turns), self._window)
         self.visible += sum(self._turns.popleft() for _ in range(gone))
         self._turns.append(0)
@@ -62,7 +76,10 @@ class PageTable:
             self.base = self.visible
 
     def extend(self, count: int) -> None:
-        """Makes room for new positions of the present turn. :raises OutOfPagesError: if there is none."""
+        """Make room for ``count`` new positions of the present turn.
+
+        :raises OutOfPagesError: if there are not enough free pages.
+        """
         missing = self.end + count - self.base - len(self.pages) * self._pool.page_size
         if missing > 0:
             self.pages.extend(self._pool.take(-(-missing // self._pool.page_size)))
@@ -70,7 +87,7 @@ class PageTable:
         self._turns[-1] += count
 
     def free(self) -> None:
-        """Frees all pages."""
+        """Free all pages."""
         self._pool.give_back(self.pages)
         self.pages.clear()
 

@@ -88,8 +88,8 @@ class RedisSessionWork:
         self._read_to = "0-0"
         self._look_at = 0.0
         self._unknown: set[SessionId] = set()
-        """Sessions that the inbox has named before the caller asked for them. Each is kept for two looks at all
-        sessions, because the caller may learn of the session after the first one."""
+        """Sessions that the inbox has named before the caller asked for them. Each is kept for two full reads, because
+        the caller may learn of it only after the first."""
         self._old_unknown: frozenset[SessionId] = frozenset()
 
     def claim_sessions(
