@@ -42,9 +42,11 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 def test_the_user_tests_measure_text_and_lag_and_batches(dev, tmp_path):
-    done = command(dev, tmp_path, "--basic-test-only", "--num-users", "4", "--test-duration", "3")
+    options = ("--num-users", "4", "--test-duration", "3", "--to", "German")
+    done = command(dev, tmp_path, "--basic-test-only", *options)
     assert done.returncode == 0, done.stderr + done.stdout
     found = summary(tmp_path)
+    assert found["options"]["target"] == "de"  # the clips have their references by codes
     assert list(found["tests"]) == ["health", "single", "stream", "concurrent"]
     concurrent = found["tests"]["concurrent"]
     assert (concurrent["users"], concurrent["finished"]) == (4, 4)

@@ -77,7 +77,13 @@ def run_in_chromium(tmp_path: Path) -> Iterator[Any]:
             client.delete(session)
 
 
-_COLLECT_FAILURES = """
+_OBSERVE = """
+window.streams = [];
+const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = async (wanted) => {
+  streams.push(await real(wanted));
+  return streams.at(-1);
+};
 window.failures = [];
 addEventListener('unhandledrejection', (event) => failures.push(String(event.reason)));
 """
@@ -88,7 +94,7 @@ def test_the_page_sends_the_microphone_and_shows_the_text_also_through_a_lost_co
 ) -> None:
     run = run_in_chromium
     page = f"{speech.api.url.replace('127.0.0.1', 'localhost')}/speak"
-    run(_COLLECT_FAILURES, page)
+    run(_OBSERVE, page)
 
     def content(name: str) -> str:
         return str(run(f"return document.getElementById('{name}').textContent"))
@@ -98,6 +104,10 @@ def test_the_page_sends_the_microphone_and_shows_the_text_also_through_a_lost_co
     )
     languages = run("return [...document.getElementById('languages').options].map((option) => option.value)")
     assert languages == ["German", "Chinese", "English"]
+    run("document.getElementById('target').value = 'Klingon'; document.getElementById('start').click()")
+    wait_until(lambda: "no pair en -> Klingon" in content("status"), 60, "the refusal")
+    tracks = "streams[0].getTracks().map((track) => track.readyState)"
+    assert run(f"return {tracks}") == ["ended"], "the browser still listens after the refusal"
     run("document.getElementById('target').value = 'zh'; document.getElementById('start').click()")
 
     def shown() -> str:

@@ -131,12 +131,22 @@ async function start() {
   }
   const stream = await navigator.mediaDevices.getUserMedia({audio: {channelCount: 1}});
   const context = new AudioContext({sampleRate: RATE});
-  await context.audioWorklet.addModule(`${base}/speak/microphone.js`);
-  const live = await open();
-  live.release = () => {
+  const release = () => {
     stream.getTracks().forEach((track) => track.stop());
     if (context.state !== 'closed') context.close();
   };
+  try {
+    return await listen(stream, context, release);
+  } catch (error) {
+    release(); // otherwise the browser would listen on, although no session does
+    throw error;
+  }
+}
+
+async function listen(stream, context, release) {
+  await context.audioWorklet.addModule(`${base}/speak/microphone.js`);
+  const live = await open();
+  live.release = release;
   const node = new AudioWorkletNode(context, 'microphone', {numberOfOutputs: 0});
   node.port.onmessage = (message) => { if (!live.inputEnded) live.send(message.data); };
   context.createMediaStreamSource(stream).connect(node);

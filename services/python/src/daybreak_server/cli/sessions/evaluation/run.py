@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -64,7 +64,7 @@ async def evaluate(options: Options, say: Callable[[str], None]) -> Evaluation:
             httpx2.AsyncClient(base_url=client.url, timeout=30) as http,
         ):
             pool = await PoolUnderTest.find(client, http, options.pool)
-            return await _Run(options, pool, say).all()
+            return await _Run(replace(options, target=await pool.code_of(options.target)), pool, say).all()
     except (DaybreakError, httpx2.HTTPError) as exc:
         raise EvaluationError(str(exc) or repr(exc)) from exc
 

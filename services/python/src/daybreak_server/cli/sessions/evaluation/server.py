@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import httpx2
 
-from daybreak import AsyncClient
+from daybreak import ApiError, AsyncClient
 from daybreak_server.cli.sessions.evaluation import figures
 
 _BATCH_FIELDS = ("strategy", "max_batch_size", "batch_timeout_ms")
@@ -44,6 +45,14 @@ class PoolUnderTest:
                 f"the server has several pools for sessions. Choose one with --pool: {have}"
             )
         return cls(client, http, named[0].name, named[0].workload)
+
+    async def code_of(self, language: str) -> str:
+        """The code of a language, which may be given by its name. The server refuses what it does not know."""
+        with suppress(ApiError):  # an older server does not list its pools as models
+            for pair in (await self.client.models.get(self.name)).pairs or ():
+                if language.strip().lower() in {pair.target.lower(), pair.target_name.lower()}:
+                    return pair.target
+        return language
 
     async def healthy(self) -> bool:
         """Whether the server answers its health route."""
