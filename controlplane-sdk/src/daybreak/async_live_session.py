@@ -126,9 +126,12 @@ class AsyncLiveSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._speech.ended and self._error is None:
+        if not self._speech.ended:
+            failed = (
+                error or self._error
+            )  # the server keeps a session open whose client has stopped by an error
             async with self._sending:
-                await self._send(json.dumps({"type": "end" if error is None else "close"}))
+                await self._send(json.dumps({"type": "close" if failed else "end"}))
         await self.close()
 
     async def _send(self, message: str | bytes) -> None:

@@ -121,9 +121,12 @@ class LiveSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._speech.ended and not self._closed and self._error is None:
+        if not self._speech.ended and not self._closed:
+            failed = (
+                error or self._error
+            )  # the server keeps a session open whose client has stopped by an error
             with self._sending:
-                self._send(json.dumps({"type": "end" if error is None else "close"}))
+                self._send(json.dumps({"type": "close" if failed else "end"}))
         self.close()
 
     def _send_frame(self, frame: bytes) -> None:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import http.client
 import json
 import os
-import socket
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,9 @@ from daybreak_server.domain.ids import GroupId, new_group_id
 from daybreak_server.domain.pools import GroupRecord, GroupState
 from daybreak_server.domain.tasks import EventDraft, Finished
 from daybreak_server.local import observe
-from testkit import observed_sessions, valkey
+from testkit import observed_requests, observed_sessions, valkey
 from testkit.observed_models import ObservedModels
+from testkit.observed_requests import ObservedRequests
 from testkit.observed_sessions import ObservedSessions
 from testkit.prometheus import Watch
 from testkit.system import System, request, try_request
@@ -42,9 +41,6 @@ MEMORY_LIMIT = 64 * 1024 * 1024
 """Of Redis."""
 PARKED = "parked"
 """A pool without groups: its tasks wait."""
-ANSWERS = "answers"
-"""A pool whose one group answers :data:`CAPACITY` requests at once, while :data:`LINE` wait."""
-CAPACITY, LINE = 4, 20
 BATCHES = "batches"
 """A pool whose one group computes batches of :data:`BATCH` items, while :data:`ITEMS` wait (``testkit.batch_echo``)."""
 BATCH, ITEMS = 4, 40
@@ -53,10 +49,7 @@ _SETTINGS = {
     "POOLS__BATCHES__BATCHING__MAX_BATCH_SIZE": str(BATCH),
     "POOLS__BATCHES__BATCHING__MAX_WAITING": str(ITEMS),
     "POOLS__BATCHES__CPUS_PER_RANK": "0.25",
-    "POOLS__ANSWERS__WORKLOAD": "echo-serve",
-    "POOLS__ANSWERS__CAPACITY": str(CAPACITY),
-    "POOLS__ANSWERS__CPUS_PER_RANK": "0.25",
-    "ROUTER__MAX_WAITING": str(LINE),
+    **observed_requests.SETTINGS,
     "POOLS__ECHO__WORKLOAD": "echo",
     "POOLS__ECHO__RANKS": "2",
     "POOLS__ECHO__GROUPS": "2",
@@ -110,6 +103,11 @@ class ObservedRun:
         return self._models
 
     @property
+    def requests(self) -> ObservedRequests:
+        """The clients of groups that answer requests."""
+        return ObservedRequests(self.system.url)
+
+    @property
     def sessions(self) -> ObservedSessions:
         """The clients of streaming sessions."""
         return ObservedSessions(self.system.url)
@@ -148,57 +146,6 @@ class ObservedRun:
         )
         with urllib.request.urlopen(outgoing, timeout=30) as response:
             return json.load(response)
-
-    def ask(self, *, pool: str = ANSWERS, deadline_s: float = 30.0, **wish: Any) -> int:
-        """Send a request to the group of a pool and read its answer. :returns: the status; 0: it broke off."""
-        outgoing = urllib.request.Request(
-            f"{self.system.url}/v1/pools/{pool}/serve/",
-            data=json.dumps(wish).encode(),
-            headers={"content-type": "application/json", "Daybreak-Deadline-S": str(deadline_s)},
-        )
-        try:
-            with urllib.request.urlopen(outgoing, timeout=deadline_s + 30) as response:
-                response.read()
-                return int(response.status)
-        except urllib.error.HTTPError as exc:
-            return exc.code
-        except (OSError, http.client.HTTPException):
-            return 0
-
-    def ask_often(
-        self, times: int, *, pool: str = ANSWERS, deadline_s: float = 30.0, **wish: Any
-    ) -> list[int]:
-        """Send this many requests at once. :returns: their statuses."""
-        with ThreadPoolExecutor(times) as threads:
-            return list(
-                threads.map(lambda _: self.ask(pool=pool, deadline_s=deadline_s, **wish), range(times))
-            )
-
-    def open_request(self, url: str, **wish: Any) -> socket.socket:
-        """Send a request whose answer nobody reads. It ends when the socket is closed."""
-        to, body = urllib.parse.urlsplit(url), json.dumps(wish).encode()
-        head = f"POST {to.path or '/'} HTTP/1.1\r\nhost: {to.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
-        assert to.hostname is not None
-        connection = socket.create_connection((to.hostname, to.port or 80))
-        connection.sendall(head.encode() + body)
-        return connection
-
-    def _is_full(self, url: str) -> bool:
-        """Whether a group refuses a request."""
-        try:
-            with urllib.request.urlopen(url, data=b"{}", timeout=30):
-                return False
-        except urllib.error.HTTPError as exc:
-            return exc.code == 503
-
-    def answering_group(self, pool: str = ANSWERS) -> str:
-        """Wait for the group of a pool that answers requests. :returns: its endpoint."""
-
-        def look() -> str | None:
-            groups = request(f"{self.system.url}/v1/pools/{pool}")["groups"]
-            return next((group["endpoint"] for group in groups if group["state"] in {"idle", "busy"}), None)
-
-        return wait_until(look, 180, f"the group of {pool}")
 
     def refused(self, method: str, path: str, body: dict[str, Any] | None = None) -> int:
         """The status of a request that must fail."""
@@ -276,23 +223,39 @@ class ObservedRun:
 
     # ── the story ────────────────────────────────────────────────────────────────────────────────────────
 
-    def play(self) -> None:
-        """Make everything happen that the dashboards show."""
-        for what, act in (
+    def play(self, *, at_once: bool = True) -> None:
+        """Make everything happen that the dashboards show.
+
+        :param at_once: The parts of the system at the same time, which is faster. Otherwise one part after the other,
+            so that a picture shows what caused what.
+        """
+        tasks = (
             ("tasks that succeed", self._successes),
             ("failures, retries, and a rank that dies", self._failures_and_retries),
             ("cancels", self._cancels),
             ("streams and refused requests", self._streams_and_refusals),
-            ("requests to a group", self._requests),
-            ("batches", self._batches),
-            ("a request to a model on a worker", self.models.ask),
             ("tasks of two tenants", self._tenants_that_wait),
+            ("a group drains", self._a_drain),
+        )
+        sessions = (
             ("streaming sessions", self.sessions.play),
             ("sessions move", lambda: self.sessions.move(self.drain)),
-            ("a group drains", self._a_drain),
-        ):
-            self.marks.append((time.time() - self.watch.started, what))
-            act()
+        )
+        parts: tuple[tuple[tuple[str, Callable[[], object]], ...], ...] = (
+            tasks,
+            (("requests to a group", self.requests.play),),
+            (("batches", self._batches),),
+            (("a request to a model on a worker", self.models.ask),),
+            sessions,
+        )
+
+        def play_part(part: tuple[tuple[str, Callable[[], object]], ...]) -> None:
+            for what, act in part:
+                self.marks.append((time.time() - self.watch.started, what))
+                act()
+
+        with ThreadPoolExecutor(len(parts) if at_once else 1) as threads:
+            list(threads.map(play_part, parts))
         wait_until(lambda: try_request(f"{self.system.state()['api_url']}/v1/pools"), 180, "APIEntrypoint")
 
     def _successes(self) -> None:
@@ -326,37 +289,22 @@ class ObservedRun:
         assert self.refused("GET", "/v1/tasks/echo_01JD0000000000000000000000") == 404
         assert self.refused("POST", "/v1/tasks", {"pool": POOL, "input": {"steps": -1}}) == 422
 
-    def _requests(self) -> None:
-        self.answering_group()
-        for _ in range(4):
-            assert set(self.ask_often(6, latency_s=0.3)) == {200}
-        assert self.ask(chunks=5, chunk_s=0.1, tokens=20) == 200
-        assert self.ask(chunks=2, fault="error", fault_at=2) == 0
-        # All must be sent before the first ones end, also on a busy machine.
-        statuses = set(self.ask_often(CAPACITY + LINE + 6, latency_s=1.0))
-        assert statuses == {200, 503}, statuses
-        with contextlib.ExitStack() as others:
-            group = self.answering_group()
-            for _ in range(CAPACITY):
-                others.enter_context(self.open_request(group, latency_s=30.0))
-            wait_until(lambda: self._is_full(group), 30, "the group to have read all requests")
-            status = self.ask(deadline_s=3.0)  # ends in the pause before the fourth try, and not within a try
-            assert status == 503, status
-
     def _batches(self) -> None:
         """Texts that share batches, texts that the cache has, files whose lines fill the room that callers leave,
         a batch that fails, and requests that are refused. Rates need several rounds."""
-        self.answering_group(BATCHES)
+        self.requests.answering_group(BATCHES)
         (self.files / "texts.jsonl").write_text('"a cat"\n' * 200 + "0\n")
         file = {"place": "texts", "path": "texts.jsonl"}
         for _ in range(8):
-            assert set(self.ask_often(2 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.3)) == {200}
-            assert self.ask(pool=BATCHES, texts=["a cat", "a dog"], cached=True) == 200
+            assert set(self.requests.ask_often(2 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.3)) == {
+                200
+            }
+            assert self.requests.ask(pool=BATCHES, texts=["a cat", "a dog"], cached=True) == 200
             self.system.wait(self.submit(pool=BATCHES, file=file))
-        assert set(self.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
+        assert set(self.requests.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
         # The first of these requests leaves no place for the others. All must be sent before it ends.
         many = ["a text"] * (ITEMS - BATCH)
-        statuses = set(self.ask_often(4, pool=BATCHES, texts=many, batch_s=0.5))
+        statuses = set(self.requests.ask_often(4, pool=BATCHES, texts=many, batch_s=0.5))
         assert statuses == {200, 429}, statuses
 
     def _tenants_that_wait(self) -> None:

@@ -71,10 +71,17 @@ class Notifications:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}/"
 
-    def since(self, number: int, name: str, status: str) -> dict[str, Any] | None:
-        """The first notification after the first ``number`` ones, of this alert in this state."""
+    def since(self, number: int, name: str, status: str, *, pool: str | None = None) -> dict[str, Any] | None:
+        """The first notification after the first ``number`` ones, of this alert in this state.
+
+        :param pool: Ignore alerts about other pools.
+        """
         for alert in self.received[number:]:
-            if alert["labels"]["alertname"] == name and alert["status"] == status:
+            labels = alert["labels"]
+            if (labels["alertname"], alert["status"]) == (name, status) and pool in (
+                None,
+                labels.get("pool", pool),
+            ):
                 return alert
         return None
 

@@ -104,6 +104,32 @@ def test_an_unknown_place_is_refused_with_those_that_there_are(
             assert advice in error["message"]
 
 
+def test_an_error_in_the_file_names_the_field_that_the_client_has_sent(bulk_api: Api) -> None:
+    """Not the name of a class, and nothing of the form of `file` that the client did not choose."""
+    cases: list[tuple[Any, list[str]]] = [
+        ({"place": "corpora"}, ["input.file.path"]),
+        ({"path": "a.jsonl"}, ["input.file.place"]),
+        ({"place": "corpora", "path": ""}, ["input.file.path"]),
+        ({"place": "corpora", "path": "a.jsonl", "line": 1}, ["input.file.line"]),
+        ({"task": "embed_01"}, ["input.file.artifact"]),
+        ({"artifact": "texts.jsonl"}, ["input.file.task"]),
+        ({"task": 5, "artifact": "texts.jsonl"}, ["input.file.task"]),
+        ({}, ["input.file.place", "input.file.path"]),
+        ("a.jsonl", ["input.file"]),
+        ([], ["input.file"]),
+    ]
+    for file, fields in cases:
+        problem = bulk_api.submit({"file": file}, pool="embed", status=422)
+        assert [error["field"] for error in problem["errors"]] == fields, (file, problem)
+
+
+def test_the_example_of_the_documentation_is_a_task_that_the_pool_takes(bulk_api: Api) -> None:
+    submit = bulk_api.client.get("/openapi.json").json()["paths"]["/v1/tasks"]["post"]
+    examples = submit["requestBody"]["content"]["application/json"]["examples"]
+    for pool in ("embed", "rerank"):
+        assert bulk_api.client.post("/v1/tasks", json=examples[pool]["value"]).status_code == 202, examples
+
+
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_repeated_submit_returns_the_first_task_also_if_its_file_is_gone(
     bulk_api: Api, worker: Worker, batch: bool

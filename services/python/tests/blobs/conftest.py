@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daybreak_server.adapters.blobs import open_blobs
+from daybreak_server.adapters.blobs.s3 import client_factory
 from daybreak_server.ports.blobs import Blobs
 from daybreak_server.settings.tree import ArtifactSettings, S3Settings
 from testkit.free_ports import free_port
@@ -77,10 +79,13 @@ def _server(command: Callable[[int], list[str]], folder: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def make_bucket(url: str) -> None:
-    import boto3
+def s3_client(url: str) -> Any:
+    """A plain client of the server, with the keys of the environment."""
+    return client_factory(region="us-east-1", path_style=True, other_server=True)(url)
 
-    client = boto3.session.Session().client("s3", endpoint_url=url, region_name="us-east-1")
+
+def make_bucket(url: str) -> None:
+    client = s3_client(url)
     client.create_bucket(Bucket=BUCKET)
     client.close()
 

@@ -25,6 +25,8 @@ from daybreak_server.ports.blobs import (
     probed_at_ms,
 )
 
+from .conftest import s3_client
+
 if TYPE_CHECKING:
     from .conftest import Place
 
@@ -204,12 +206,8 @@ def leftovers(place: Place) -> list[str]:
     if place.kind == "local":
         root = Path(place.address.url.removeprefix("file://"))
         return [str(path) for path in root.rglob("*")]
-    import boto3
-
     bucket, _, prefix = place.address.url.removeprefix("s3://").partition("/")
-    client = boto3.session.Session().client(
-        "s3", endpoint_url=place.address.s3.endpoint_url, region_name="us-east-1"
-    )
+    client = s3_client(place.address.s3.endpoint_url)
     try:
         response = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix)
         return [upload["Key"] for upload in response.get("Uploads", ())]

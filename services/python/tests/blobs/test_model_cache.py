@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 
 from daybreak_server.adapters.blobs import model_cache, open_blobs
@@ -24,7 +22,7 @@ from daybreak_server.adapters.blobs.model_source import ModelFile, S3Model
 from daybreak_server.ports.blobs import BlobNotFoundError, BlobRefusedError, BlobUnavailableError
 from daybreak_server.settings.tree import S3Settings
 
-from .conftest import BUCKET, Place, s3_address
+from .conftest import BUCKET, Place, s3_address, s3_client
 
 FILES = {
     "model_index.json": 700,
@@ -40,14 +38,9 @@ def content(name: str) -> bytes:
     return random.Random(name).randbytes(FILES[name])
 
 
-def client(place: Place) -> Any:
-    url = place.address.s3.endpoint_url
-    return boto3.session.Session().client("s3", endpoint_url=url, region_name="us-east-1")
-
-
 def put(place: Place) -> str:
     """Store the model on the server, and return its URL."""
-    s3 = client(place)
+    s3 = s3_client(place.address.s3.endpoint_url)
     prefix = place.address.url.removeprefix(f"s3://{BUCKET}/")
     for name in FILES:
         s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=content(name))
@@ -93,9 +86,9 @@ def test_a_model_is_downloaded_once_for_each_version(s3: Place, tmp_path: Path) 
     assert fetch(model, tmp_path) == (folder, [])
     assert model.requested == TOTAL
     prefix = url.removeprefix(f"s3://{BUCKET}/")
-    s3_client = client(s3)
-    s3_client.put_object(Bucket=BUCKET, Key=f"{prefix}/model_index.json", Body=b"{}")
-    s3_client.close()
+    client = s3_client(s3.address.s3.endpoint_url)
+    client.put_object(Bucket=BUCKET, Key=f"{prefix}/model_index.json", Body=b"{}")
+    client.close()
     assert fetch(model, tmp_path)[0] != folder
     assert whole(folder)
 
@@ -262,9 +255,9 @@ def test_a_file_name_that_leads_out_of_the_folder_is_refused(
     address = s3_address(moto_url)
     place = Place("moto", address, open_blobs(address))
     url = put(place)
-    s3_client = client(place)
-    s3_client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/{name}", Body=b"x")
-    s3_client.close()
+    client = s3_client(place.address.s3.endpoint_url)
+    client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/{name}", Body=b"x")
+    client.close()
     with pytest.raises(BlobRefusedError, match="contains a file named"):
         fetch(S3Model(url, address.s3), tmp_path)
     assert os.listdir(tmp_path) == []

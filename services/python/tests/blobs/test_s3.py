@@ -23,7 +23,7 @@ from daybreak_server.ports.blobs import (
 )
 from testkit.free_ports import free_port
 
-from .conftest import BUCKET, CREDENTIALS, s3_address
+from .conftest import BUCKET, CREDENTIALS, s3_address, s3_client
 from .losing_proxy import LosingProxy
 
 if TYPE_CHECKING:
@@ -250,12 +250,8 @@ def test_each_error_of_a_server_becomes_an_error_of_the_port(
 
 def test_objects_of_others_are_not_part_of_the_store(s3: Place, source: Path) -> None:
     """Other objects in the bucket, and names that no key can have, are neither listed nor deleted."""
-    import boto3
-
     bucket, _, prefix = s3.address.url.removeprefix("s3://").partition("/")
-    client = boto3.session.Session().client(
-        "s3", endpoint_url=s3.address.s3.endpoint_url, region_name="us-east-1"
-    )
+    client = s3_client(s3.address.s3.endpoint_url)
     try:
         client.put_object(Bucket=bucket, Key=f"{prefix}/t/with space", Body=b"x")
         client.put_object(Bucket=bucket, Key=f"{prefix}-more/t/x", Body=b"x")

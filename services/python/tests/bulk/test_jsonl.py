@@ -25,6 +25,8 @@ def lines_of(data: bytes, **options: Any) -> list[Line]:
         (b"{", "invalid_json"),
         (b"\xff\xfe\n", "invalid_json"),
         (b'{"a": NaN}\n', "invalid_json"),
+        (b'{"a": 1e999}\n', "invalid_json"),
+        (b'"\\ud800"\n', "invalid_json"),
         (b'"' + b"x" * 99 + b'"\n', "line_too_long"),
         (b'"' + b"x" * 300_000 + b'"', "line_too_long"),
         (b"[" * 100 + b"\n", "invalid_json"),

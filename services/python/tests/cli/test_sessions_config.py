@@ -125,6 +125,34 @@ def test_a_language_pair_is_added_as_the_readme_of_infinisst_adds_it(daybreakd, 
     assert show(daybreakd, path)["pools"]["speech-2"]["model"] == "/models/en-fr"
 
 
+def test_a_pair_may_be_written_without_spaces(daybreakd, tmp_path):
+    path = tmp_path / "scheduler.yaml"
+    path.write_text(SCHEDULER.replace("English -> German", "English->German"))
+    assert show(daybreakd, path)["pools"]["speech-2"]["model"] == "/models/german"
+
+
+def test_a_file_without_devices_gets_a_group_for_each_model(daybreakd, tmp_path):
+    path = tmp_path / "serving.json"
+    path.write_text(json.dumps({"languages": {"English -> German": PAIR}}))
+    assert show(daybreakd, path)["pools"]["speech"]["groups"] == 1
+
+
+def test_a_pair_that_the_model_of_the_package_lacks_is_noted(daybreakd, tmp_path):
+    french = {"source_lang": "English", "target_lang": "French", "src_code": "en", "tgt_code": "fr"}
+    path = changed(daybreakd, tmp_path, "languages", **{"English -> French": french})
+    for action in ("--validate", "--show"):
+        out = daybreakd("sessions", "config", action, str(path)).out
+        assert "languages (English -> French): the small model of the package does not have them" in out
+    path = changed(
+        daybreakd,
+        tmp_path,
+        "languages",
+        path,
+        **{"English -> French": french | {"model_config": {"model_path": "/m"}}},
+    )
+    assert "does not have them" not in daybreakd("sessions", "config", "--validate", str(path)).out
+
+
 def changed(
     daybreakd: Daybreakd, folder: Path, part: str, path: Path | None = None, /, **values: Any
 ) -> Path:
@@ -142,6 +170,8 @@ def changed(
     ("part", "values", "message"),
     [
         ("serving", {"max_batch_size": 33}, "serving.max_batch_size: "),
+        ("serving", {"max_batch_size": True}, "serving.max_batch_size: "),
+        ("serving", {"port": True}, "serving.port: "),
         ("serving", {"batch_timeout_ms": -1}, "serving.batch_timeout_ms: "),
         ("serving", {"load_balance_strategy": "random"}, "serving.load_balance_strategy: "),
         ("serving", {"gpu_language_map": {"0": "English -> Klingon"}}, "serving.gpu_language_map.0: "),
@@ -174,7 +204,18 @@ def test_a_wrong_file_names_the_field(daybreakd, tmp_path, part, values, message
         ('{"languages": {}, "server": {}}', "server: "),
         ("gpu_language_map: {0: German}", "gpu_language_map: 'German' is no language pair"),
         ("gpu_language_map: {0: English -> Klingon}", "gpu_language_map: the language 'Klingon'"),
+        ("gpu_language_map: {0: a -> b -> c}", "gpu_language_map: 'a -> b -> c' is no language pair"),
         ("gpu_language_map: {x: English -> German}", "gpu_language_map.x"),
+        ("gpu_language_map: {-1: English -> German}", "gpu_language_map.-1"),
+        ("gpu_language_map: {true: English -> German}", "not true or false"),
+        (
+            "gpu_language_map: {0: English -> German}\nmodel_configs: {German: {}}",
+            "model_configs: 'German' is no language pair",
+        ),
+        (
+            "gpu_language_map: {0: English -> German}\nmodel_configs: {English -> Klingon: {}}",
+            "model_configs: the language 'Klingon'",
+        ),
         ("gpu_language_map: {0: a -> b}\nscheduler: {max_batch_size: 0}", "scheduler.max_batch_size: "),
     ],
 )

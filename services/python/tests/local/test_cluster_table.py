@@ -15,7 +15,7 @@ import pytest
 
 from testkit.ray_versions import make_ray, renamed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 PROGRAM = """
 import json, logging, sys
 from pathlib import Path

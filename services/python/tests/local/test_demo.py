@@ -12,7 +12,7 @@ from daybreak_server.workloads.video.pipeline.encode import read_mp4
 from testkit.demo_process import DemoProcess
 from verification.tiny_wan import check
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 Start = Callable[..., DemoProcess]
 
 

@@ -14,7 +14,7 @@ from testkit.demo_process import DemoProcess
 needs_llama = pytest.mark.skipif(
     llama.found() is None, reason=f"a llama.cpp server is not installed: {llama.INSTALL}"
 )
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 Start = Callable[..., DemoProcess]
 
 

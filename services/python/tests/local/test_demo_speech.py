@@ -10,7 +10,7 @@ import pytest
 from testkit.demo_process import DemoProcess
 from testkit.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 Start = Callable[..., DemoProcess]
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from testkit.valkey import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 PROGRAM = """
 import asyncio, contextlib, json, os, signal, sys, urllib.request
 from pathlib import Path

@@ -64,7 +64,7 @@ WANTED = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_metrics_of_a_rank_and_of_the_api_are_exported_by_ray(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

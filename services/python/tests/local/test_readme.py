@@ -15,7 +15,7 @@ import pytest
 from testkit.system import System, request, try_request
 from testkit.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 README = Path(__file__).parents[4] / "README.md"
 BIN = Path(sys.executable).parent
 RED_LEFT = {"prompt": "a red circle moving left", "seed": 7}

@@ -14,7 +14,7 @@ from testkit.system import System
 from testkit.valkey import Server
 from testkit.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

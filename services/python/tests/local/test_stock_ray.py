@@ -22,7 +22,7 @@ from testkit.ray_versions import make_ray, renamed
 from testkit.system import System, kill_tree
 from testkit.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 PRIVATE_NAME = "_build_python_executable_command_memory_profileable"
 WARNING = "Ray gets its stock start"
 GAVE_UP = "timed out during startup"

@@ -14,7 +14,7 @@ from testkit.echo import echo_text
 from testkit.system import System, request, try_request
 from testkit.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 def group_of(up: System) -> dict:

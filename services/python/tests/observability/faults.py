@@ -16,11 +16,26 @@ from dataclasses import dataclass
 
 import psutil
 
-from testkit.observed import ANSWERS, BATCH, BATCHES, CAPACITY, ITEMS, LINE, MEMORY_LIMIT, PARKED, ObservedRun
-from testkit.observed_sessions import MAX_SESSIONS, PLACES, noise
+from testkit.observed import (
+    ANSWERS,
+    BATCH,
+    BATCHES,
+    CAPACITY,
+    ITEMS,
+    LINE,
+    MEMORY_LIMIT,
+    PARKED,
+    POOL,
+    ObservedRun,
+)
+from testkit.observed_sessions import MAX_SESSIONS, PLACES, SPEECH, noise
 from testkit.waiting import wait_until
 
 During = Callable[[], object]
+
+
+MODELS = "models"
+"""The part of the system that is no pool."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +44,31 @@ class Fault:
 
     name: str
     alerts: tuple[str, ...]
+    part: str | None
+    """The pool that it disturbs, or :data:`MODELS`. ``None``: the whole system."""
     context: Callable[[ObservedRun], contextlib.AbstractContextManager[During]]
+
+    @property
+    def pool(self) -> str | None:
+        return None if self.part == MODELS else self.part
 
 
 FAULTS: list[Fault] = []
-"""In order. Some alerts look back for a minute. Their faults are among the first ones, so they have long resolved when
-the test looks for their end. The gateway hangs first of all, and nobody scrapes Ray last, because an alert without its
-metrics would seem to have resolved."""
+"""In order. Faults of different parts of the system happen at the same time, those of the whole system alone.
+
+The fault in which the gateway hangs comes first, and the one in which nobody scrapes Ray comes last, because an alert
+without metrics would seem to have resolved. Some alerts look back for a minute. Their faults come first in their part,
+so that less time is left until they resolve.
+"""
 
 
-def fault(*alerts: str) -> Callable[[Callable[[ObservedRun], Iterator[During]]], None]:
+def fault(
+    *alerts: str, part: str | None = None
+) -> Callable[[Callable[[ObservedRun], Iterator[During]]], None]:
     """Register a generator function as the fault of these alerts."""
 
     def register(function: Callable[[ObservedRun], Iterator[During]]) -> None:
-        FAULTS.append(Fault(function.__name__, alerts, contextlib.contextmanager(function)))
+        FAULTS.append(Fault(function.__name__, alerts, part, contextlib.contextmanager(function)))
 
     return register
 
@@ -84,7 +110,7 @@ def redis_writes_no_file(run: ObservedRun) -> Iterator[During]:
         client.config_set("appendonly", "yes")
 
 
-@fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent")
+@fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent", part=MODELS)
 def models_cannot_start_and_nobody_plans(run: ObservedRun) -> Iterator[During]:
     """One model fails, another one fits nowhere, and then a third one stops every manager."""
     run.models.want_what_cannot_start()
@@ -101,7 +127,17 @@ def models_cannot_start_and_nobody_plans(run: ObservedRun) -> Iterator[During]:
     run.models.restore()
 
 
-@fault("DaybreakGroupsRestart")
+@fault("DaybreakGpuWaste", part=POOL)
+def tasks_are_cancelled_late(run: ObservedRun) -> Iterator[During]:
+    def work_in_vain() -> None:
+        number = run.running(steps=1000, step_s=0.1)
+        run.post(f"/v1/tasks/{number}/cancel", {})
+        run.system.wait(number, "cancelled")
+
+    yield work_in_vain
+
+
+@fault("DaybreakGroupsRestart", part=POOL)
 def both_groups_crash(run: ObservedRun) -> Iterator[During]:
     """Their watchdogs report it at once."""
     run.wait_groups()
@@ -112,7 +148,7 @@ def both_groups_crash(run: ObservedRun) -> Iterator[During]:
     run.wait_groups()
 
 
-@fault("DaybreakLeasesLost")
+@fault("DaybreakLeasesLost", part=POOL)
 def a_host_dies(run: ObservedRun) -> Iterator[During]:
     """Its watchdogs die too, so nothing reports the death, and the lease of its task runs out."""
     run.wait_groups()
@@ -126,77 +162,67 @@ def a_host_dies(run: ObservedRun) -> Iterator[During]:
     run.wait_groups()
 
 
-@fault("DaybreakGpuWaste")
-def tasks_are_cancelled_late(run: ObservedRun) -> Iterator[During]:
-    def work_in_vain() -> None:
-        number = run.running(steps=1000, step_s=0.1)
-        run.post(f"/v1/tasks/{number}/cancel", {})
-        run.system.wait(number, "cancelled")
-
-    yield work_in_vain
-
-
-@fault("DaybreakQueueStuck", "DaybreakTasksWait", "DaybreakWakeSlow")
+@fault("DaybreakQueueStuck", "DaybreakTasksWait", "DaybreakWakeSlow", part=PARKED)
 def a_pool_has_no_group(run: ObservedRun) -> Iterator[During]:
     waiting = run.submit(pool=PARKED)
     yield nothing
     run.post(f"/v1/tasks/{waiting}/cancel", {})
 
 
-@fault("DaybreakDeadLetters")
+@fault("DaybreakDeadLetters", part=POOL)
 def tasks_fail(run: ObservedRun) -> Iterator[During]:
     yield lambda: run.submit(steps=1, fail_at=1, fail_kind="permanent")
 
 
-@fault("DaybreakRequestsRefused", "DaybreakRequestsLate")
+@fault("DaybreakRequestsRefused", "DaybreakRequestsLate", part=ANSWERS)
 def clients_send_more_than_the_group_can_answer(run: ObservedRun) -> Iterator[During]:
     """The line is full, and those in it wait for longer than their deadline."""
-    yield lambda: run.ask_often(CAPACITY + LINE + 10, deadline_s=1.0, latency_s=0.8)
+    yield lambda: run.requests.ask_often(CAPACITY + LINE + 10, deadline_s=1.0, latency_s=0.8)
 
 
-@fault("DaybreakRequestsFail")
+@fault("DaybreakRequestsFail", part=ANSWERS)
 def answers_break_off(run: ObservedRun) -> Iterator[During]:
-    yield lambda: run.ask_often(4, chunks=2, fault="error", fault_at=2)
+    yield lambda: run.requests.ask_often(4, chunks=2, fault="error", fault_at=2)
 
 
-@fault("DaybreakLineStuck", "DaybreakRouterRetries")
+@fault("DaybreakLineStuck", "DaybreakRouterRetries", part=ANSWERS)
 def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
     """The gateway has sent the group nothing, so it seems to have room, and refuses each request."""
     with contextlib.ExitStack() as requests:
         for _ in range(CAPACITY):
-            requests.enter_context(run.open_request(run.answering_group(), latency_s=600.0))
+            requests.enter_context(run.requests.open_request(run.requests.answering_group(), latency_s=600.0))
         for _ in range(3):
-            requests.enter_context(run.open_request(f"{run.system.url}/v1/pools/{ANSWERS}/serve/"))
+            requests.enter_context(run.requests.open_request(f"{run.system.url}/v1/pools/{ANSWERS}/serve/"))
         yield nothing
 
 
-@fault("DaybreakBatchesWait")
+@fault("DaybreakBatchesWait", part=BATCHES)
 def batches_are_slow(run: ObservedRun) -> Iterator[During]:
     """Most items wait until several batches before theirs have ended."""
-    yield lambda: run.ask_often(4 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.8)
+    yield lambda: run.requests.ask_often(4 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.8)
 
 
-@fault("DaybreakBatchesFail")
+@fault("DaybreakBatchesFail", part=BATCHES)
 def batches_fail(run: ObservedRun) -> Iterator[During]:
     def ask() -> None:
-        assert set(run.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
+        assert set(run.requests.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
 
     yield ask
 
 
-@fault("DaybreakItemsRefused")
+@fault("DaybreakItemsRefused", part=BATCHES)
 def callers_send_more_than_may_wait(run: ObservedRun) -> Iterator[During]:
     """Each request has most of the items that may wait, so the first one leaves no place for the others."""
     texts = ["a text"] * (ITEMS - BATCH)
 
     def ask() -> None:
-        statuses = run.ask_often(4, pool=BATCHES, texts=texts, batch_s=0.1)
+        statuses = run.requests.ask_often(4, pool=BATCHES, texts=texts, batch_s=0.1)
         assert set(statuses) <= {200, 429}, statuses
 
     yield ask
 
 
-@fault("DaybreakSessionsRefused", "DaybreakSessionsLag", "DaybreakSessionsDegraded")
+@fault("DaybreakSessionsRefused", "DaybreakSessionsLag", "DaybreakSessionsDegraded", part=SPEECH)
 def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
     """The group cannot keep up with those that it serves, and others want sessions."""
     speaking = run.sessions.open_all(PLACES)
@@ -206,7 +232,7 @@ def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
     run.sessions.close_all()
 
 
-@fault("DaybreakSessionsWait")
+@fault("DaybreakSessionsWait", part=SPEECH)
 def sessions_find_no_place(run: ObservedRun) -> Iterator[During]:
     """The memory of the only group is full."""
     run.sessions.open_all(PLACES + 1)
@@ -214,7 +240,7 @@ def sessions_find_no_place(run: ObservedRun) -> Iterator[During]:
     run.sessions.close_all()
 
 
-@fault("DaybreakSessionsFail")
+@fault("DaybreakSessionsFail", part=SPEECH)
 def sessions_fail(run: ObservedRun) -> Iterator[During]:
     def fail() -> None:
         for session in run.sessions.open(3):
@@ -223,7 +249,7 @@ def sessions_fail(run: ObservedRun) -> Iterator[During]:
     yield fail
 
 
-@fault("DaybreakStreamResets")
+@fault("DaybreakStreamResets", part=PARKED)
 def subscribers_lag(run: ObservedRun) -> Iterator[During]:
     """They come back when the events after the last one that they saw are gone."""
     task, seen = run.trimmed()

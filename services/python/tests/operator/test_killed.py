@@ -29,7 +29,7 @@ from testkit.pools import Pool
 from testkit.valkey import start_valkey
 from testkit.waiting import wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(3600)]
 WAIT_S = 900.0
 DRAIN_S = 3
 POOLS = ("daybreak.dev", "v1alpha1")

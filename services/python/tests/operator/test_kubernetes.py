@@ -23,7 +23,7 @@ from daybreak_server.ports.cluster import (
 )
 from testkit.waiting import wait_until_async
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 RAY = "rayclusters.daybreak-test.dev"
 
 

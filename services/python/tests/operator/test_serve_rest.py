@@ -26,7 +26,7 @@ from testkit.free_ports import free_port
 from testkit.system import kill_tree
 from testkit.waiting import wait_until_async
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 HEAD = RayCluster(name="head", uid="u", resource_version="1", ranks=2)
 TOKEN = secrets.token_hex(32)
 

@@ -20,7 +20,7 @@ from daybreak_server.workloads.speech.attention import (
 )
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.heavy,
     pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed: apt-get install g++"),
 ]

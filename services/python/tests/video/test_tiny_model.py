@@ -144,7 +144,7 @@ def test_the_codec_refuses_a_frame_count_that_is_not_4n_plus_1(model: TinyModel)
         model.codec.encode(torch.zeros(1, 3, 16, 64, 64))
 
 
-@pytest.mark.tiny
+@pytest.mark.heavy
 def test_the_model_follows_its_prompts(model: TinyModel) -> None:
     """Of all 60 videos, at least 57 have the right colour, 57 the right direction and 48 the right shape."""
     from verification.tiny_wan.score import score
@@ -155,7 +155,7 @@ def test_the_model_follows_its_prompts(model: TinyModel) -> None:
     assert result.right("shape") >= 48, result.misses()
 
 
-@pytest.mark.tiny
+@pytest.mark.heavy
 def test_the_model_understands_paraphrases(model: TinyModel) -> None:
     """Other wordings in capitals work nearly as well as the documented sentence."""
     from verification.tiny_wan.score import sample

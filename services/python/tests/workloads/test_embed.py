@@ -137,6 +137,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"input": [[1, True]]}, "input.0", "invalid_token"),
     ({"input": ["a"] * 9}, "input", "too_many"),
     ({"input": "the cat " * POSITIONS}, "input.0", "too_long"),
+    ({"input": [["the" * 500]]}, "input.0", "invalid_token"),
+    ({"input": "a", "model": 5}, "model", "invalid_input"),
     ({"input": "a", "input_type": "other"}, "input_type", "invalid_input"),
     ({"input": "a", "encoding_format": "int8"}, "encoding_format", "invalid_input"),
     ({"input": "a", "dimensions": 33}, "dimensions", "invalid_input"),
@@ -153,11 +155,13 @@ def test_a_wrong_request_is_422_in_the_shape_of_openai(start_whole: Start, encod
         error = response.json()["error"]
         assert (error["param"], error["code"], error["type"]) == (param, code, "invalid_request_error"), body
         assert error["message"].startswith(param.partition(".")[0])
+        assert len(error["message"]) < 150, "it quotes too much of the body"
 
 
 def test_a_body_that_is_no_json_is_400(whole: Any) -> None:
-    response = whole.client.post("/v1/embeddings", content=b'{"model"')
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
+    for body in (b'{"model"', b'{"input": "\\ud800"}', b'{"input": ' + b"[" * 100_000):
+        response = whole.client.post("/v1/embeddings", content=body)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json"), body[:30]
 
 
 def test_a_model_that_does_not_exist_is_404(whole: Any) -> None:

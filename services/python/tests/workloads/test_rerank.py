@@ -156,6 +156,9 @@ def test_a_wrong_request_is_422_and_names_the_field(start_whole: Start, cross_en
         assert response.headers["content-type"] == "application/problem+json"
         problem = response.json()
         assert (problem["errors"][0]["field"], problem["code"]) == (field, code), body
+        assert (code == "too_long") == ("tokens with its query; " in problem["detail"]), (
+            "either may be too long"
+        )
 
 
 @pytest.mark.parametrize("kind", ["cross-encoder", "language-model"])

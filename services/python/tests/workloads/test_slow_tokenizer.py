@@ -15,6 +15,7 @@ from testkit.text_models import POSITIONS, SPECIAL, WORDS, sentence, word_tokeni
 
 TEXTS = [sentence(number, 1 + number % 9) for number in range(24)]
 PAIRS = [(TEXTS[number], TEXTS[-number]) for number in range(1, 9)]
+NAMES = [f"input.{number}" for number in range(len(TEXTS))]
 FIELDS = [f"texts.{number}" for number in range(len(PAIRS))]
 LONG = " ".join(WORDS[:40] * 2)
 Make = Callable[..., tuple[TextTokenizer, TextTokenizer]]
@@ -41,14 +42,14 @@ def make(tmp_path: Path) -> Make:
 def test_texts_have_the_same_tokens(make: Make) -> None:
     slow, fast = make()
     assert (slow.before, slow.after, slow.vocabulary) == (fast.before, fast.after, fast.vocabulary)
-    assert slow.texts(TEXTS, "input") == fast.texts(TEXTS, "input")
-    assert slow.texts(TEXTS, "input", prefix="query : ") == fast.texts(TEXTS, "input", prefix="query : ")
+    assert slow.texts(TEXTS, NAMES) == fast.texts(TEXTS, NAMES)
+    assert slow.texts(TEXTS, NAMES, prefix="query : ") == fast.texts(TEXTS, NAMES, prefix="query : ")
     assert (
         slow.plain("the cat sat")
         == fast.plain("the cat sat")
         == tuple(len(SPECIAL) + WORDS.index(word) for word in ("the", "cat", "sat"))
     )
-    assert slow.ids([[7, 8]], "input", prefix="query :") == fast.ids([[7, 8]], "input", prefix="query :")
+    assert slow.ids([[7, 8]], ["input"], prefix="query :") == fast.ids([[7, 8]], ["input"], prefix="query :")
 
 
 def test_pairs_have_the_same_tokens_and_types(make: Make) -> None:
@@ -60,8 +61,8 @@ def test_pairs_have_the_same_tokens_and_types(make: Make) -> None:
 
 def test_long_texts_are_cut_in_the_same_place(make: Make) -> None:
     slow, fast = make(cut=True)
-    (text,) = slow.texts([LONG], "input")
-    assert [text] == fast.texts([LONG], "input")
+    (text,) = slow.texts([LONG], ["input"])
+    assert [text] == fast.texts([LONG], ["input"])
     assert (len(text.ids), text.cut) == (POSITIONS, True)
     (pair,) = slow.pairs([("a cat", LONG)], ["texts.0"])
     assert [pair] == fast.pairs([("a cat", LONG)], ["texts.0"])
@@ -74,7 +75,20 @@ def test_long_texts_are_cut_in_the_same_place(make: Make) -> None:
 def test_long_texts_are_refused(make: Make) -> None:
     for tokenizer in make():
         with pytest.raises(RequestError, match=r"input\.1 has 82 tokens"):
-            tokenizer.texts(["a cat", LONG], "input")
+            tokenizer.texts(["a cat", LONG], NAMES[:2])
+
+
+def test_a_text_is_not_cut_to_nothing_but_its_prompt(make: Make) -> None:
+    """All texts would have the same vector."""
+    prompt = sentence(1, POSITIONS - 3)
+    for tokenizer in make(cut=True):
+        (text,) = tokenizer.texts(["a cat"], ["input"], prefix=f"{prompt} ")
+        assert (len(text.ids), text.cut, text.ids[-2]) == (POSITIONS, True, *tokenizer.plain("a"))
+        for longer in (f"{prompt} the ", f"{prompt} the cat "):
+            with pytest.raises(RequestError, match="takes at most 64"):
+                tokenizer.texts(["a cat"], ["input"], prefix=longer)
+            with pytest.raises(RequestError, match="takes at most 64"):
+                tokenizer.ids([[7, 8]], ["input"], prefix=longer)
 
 
 def test_two_tokens_between_the_texts_of_a_pair_count_in_its_length(tmp_path: Path) -> None:
@@ -94,16 +108,18 @@ def test_two_tokens_between_the_texts_of_a_pair_count_in_its_length(tmp_path: Pa
 def test_texts_are_changed_to_lower_case(make: Make) -> None:
     slow, fast = make(lower=True)
     assert (
-        slow.texts(["The CAT"], "input")
-        == fast.texts(["The CAT"], "input")
-        == slow.texts(["the cat"], "input")
+        slow.texts(["The CAT"], ["input"])
+        == fast.texts(["The CAT"], ["input"])
+        == slow.texts(["the cat"], ["input"])
     )
 
 
 def test_many_threads_get_their_own_tokens(make: Make) -> None:
     """One thread at a time uses the tokenizer, so none sees the text of another."""
     slow, fast = make(cut=True)
-    expected = [(fast.texts([text, LONG], "input"), fast.pairs(PAIRS, FIELDS)) for text in TEXTS]
+    expected = [(fast.texts([text, LONG], NAMES[:2]), fast.pairs(PAIRS, FIELDS)) for text in TEXTS]
     with ThreadPoolExecutor(8) as threads:
-        work = threads.map(lambda text: (slow.texts([text, LONG], "input"), slow.pairs(PAIRS, FIELDS)), TEXTS)
+        work = threads.map(
+            lambda text: (slow.texts([text, LONG], NAMES[:2]), slow.pairs(PAIRS, FIELDS)), TEXTS
+        )
         assert list(work) == expected

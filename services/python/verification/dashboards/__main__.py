@@ -110,7 +110,7 @@ def main() -> int:
         print(f"install {', '.join(missing)} first; on Debian: apt-get install {' '.join(missing)}")
         return 1
     with tempfile.TemporaryDirectory() as folder, observed_run(Path(folder)) as run:
-        run.play()
+        run.play(at_once=False)
         for dashboard in ALL:
             path = REPOSITORY / "docs" / f"dashboard-{dashboard.uid.removeprefix('daybreak-')}.svg"
             if any(panel.pictured for panel in dashboard.panels):

@@ -132,15 +132,22 @@ def invalid_field(field: str, message: str) -> ApiError:
 
 
 def from_validation(exc: ValidationError, *, within: str = "") -> ApiError:
-    """Pydantic's errors, with paths such as ``input.frames``; ``within`` is the path's first part."""
+    """Pydantic's errors, with paths such as ``input.frames``; ``within`` is the path's first part.
+
+    A name in angle brackets is no field: models give such names to the alternatives of a field.
+    """
     found = exc.errors(include_url=False, include_context=False, include_input=False)
     return invalid([_field_error(e, within) for e in found[:MAX_FIELD_ERRORS]])
 
 
 def _field_error(error: Mapping[str, Any], within: str) -> FieldError:
-    parts = ([within] if within else []) + [str(part) for part in error["loc"]]
+    parts = ([within] if within else []) + [str(part) for part in error["loc"] if not _is_alternative(part)]
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return FieldError(field=".".join(parts)[:MAX_FIELD_CHARS] or "body", message=message[:1000])
+
+
+def _is_alternative(part: Any) -> bool:
+    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
 
 
 def from_store(exc: StoreError) -> ApiError:

@@ -12,9 +12,9 @@ with the priority of bulk work.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from daybreak_server.workloads.base import WorkloadError
 
@@ -50,12 +50,34 @@ class BulkArtifact(BaseModel):
     )
 
 
+def _kind_of(file: Any) -> str | None:
+    """Which of the two an object is meant to be, so that errors are about that one only."""
+    if not isinstance(file, Mapping | BulkInput | BulkArtifact):
+        return None
+    named = isinstance(file, BulkArtifact) or (
+        isinstance(file, Mapping) and not file.keys().isdisjoint(BulkArtifact.model_fields)
+    )
+    return "<artifact>" if named else "<place>"
+
+
+BulkFile = Annotated[
+    Annotated[BulkInput, Tag("<place>")] | Annotated[BulkArtifact, Tag("<artifact>")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="file",
+        custom_error_message="Input should be an object with `place` and `path`, or with `task` and `artifact`",
+    ),
+]
+
+
 class BulkParams(BaseModel):
     """What every task of this kind says. Workloads add fields of their own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: BulkInput | BulkArtifact = Field(description="The JSONL file.")
+    file: BulkFile = Field(
+        description="The JSONL file.", examples=[{"place": "corpora", "path": "2026/texts.jsonl"}]
+    )
     on_error: Literal["keep", "fail"] = Field(
         "keep",
         description="What becomes of a line without a result: `keep` writes its error into the output, `fail` fails "

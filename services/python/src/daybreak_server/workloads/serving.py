@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from daybreak_server.workloads.base import Group, WorkloadError
+from daybreak_server.workloads.json_value import json_value
 
 
 class RequestError(WorkloadError):
@@ -91,7 +92,7 @@ class Request:
     def json(self) -> Any:
         """The body as JSON. :raises RequestError: 400 if it is not."""
         try:
-            return json.loads(self.body)
+            return json_value(self.body)
         except ValueError as exc:
             raise RequestError(400, f"the body is not JSON: {exc}", code="invalid_json") from exc
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import pytest
 from session_support import float32, noise, pcm16, tone
@@ -265,6 +266,16 @@ def translate(speech, audio: bytes, status: int = 200, **fields):
     response = speech.client.post("/translate", json=body)
     assert response.status_code == status, response.text
     return response.json()
+
+
+def test_the_name_of_a_user_may_have_any_characters(speech):
+    name = "team a/täm\0 b"
+    sent = {"user_id": name, "language_pair": PAIR, "audio_data": floats(noise(0.1))}
+    session = speech.client.post("/translate", json=sent).json()["session_id"]
+    path = f"/session/{quote(name, safe='')}/en-zh"
+    assert speech.client.get(path).json()["session_id"] == session
+    assert speech.client.post(f"{path}/reset").json()["success"]
+    assert speech.client.get(path).status_code == 404
 
 
 def test_chunks_in_requests_give_the_text_that_each_adds(speech):

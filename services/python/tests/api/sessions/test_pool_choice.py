@@ -50,6 +50,23 @@ def test_a_pair_of_several_pools_needs_a_name_or_a_default_pool(start_speech):
     )
 
 
+def test_infinissts_clients_name_one_of_several_pools_too(start_speech):
+    """Otherwise, the advice to name one would be of no use to them."""
+    client = start_speech(pools={"one": SPEC, "two": SPEC}).client
+    pair, two = {"language_pair": "English -> German"}, {"pool": "two"}
+    sent = {**pair, "user_id": "u", "audio_data": [0.0]}
+    for path, body in (("/init", pair), ("/load_model", {**pair, "gpu_id": 0}), ("/translate", sent)):
+        assert "Name one." in client.post(path, json=body).json()["detail"], path
+        answer = client.post(path, json=body | two)
+        assert (answer.status_code, "two" in answer.text) == (200, True), answer.text
+    for path in ("/stats", "/ray/stats", "/session/u/en-de"):
+        assert "Name one." in client.get(path).json()["detail"], path
+        answer = client.get(path, params=two)
+        assert (answer.status_code, "two" in answer.text) == (200, True), answer.text
+    assert client.post("/session/u/en-de/reset", params=two).json()["success"]
+    assert client.get("/session/u/en-de", params=two).status_code == 404
+
+
 def test_a_workload_that_lists_no_pairs_leaves_known_languages_to_its_groups(start_speech):
     speech = start_speech(pools={"any": WITHOUT_PAIRS})
     opened = speech.open(source="French", target="ja")

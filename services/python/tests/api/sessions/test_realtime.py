@@ -183,6 +183,9 @@ def test_vllms_dialect_translates_with_an_extension(speech):
             "invalid_input",
             "999",
         ),
+        ({"type": "session.update", "session": {"type": "translations"}}, "invalid_input", "'translations'"),
+        ({"type": "session.update", "session": {"type": 7}}, "invalid_input", "session.type"),
+        ('{"type": "session.update", "session": {"audio": {"input": {"x": NaN}}}}', "invalid_input", "JSON"),
         ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "invalid_input", "session.update"),
         ({"type": "response.create"}, "invalid_input", "response.create"),
         ({"kind": 1}, "invalid_input", "type"),
@@ -255,6 +258,10 @@ def test_a_later_update_needs_only_the_fields_that_change(speech):
         connection.session.update(session=first)
         shown = connection.recv().session.to_dict()
         assert (shown["target_language"], shown["model"]) == ("German", "speech")
+        assert shown["audio"]["input"]["format"] == {
+            "type": "audio/pcm",
+            "rate": 24_000,
+        }  # the default is shown
         connection.send({"type": "session.update", "session": {"target_language": "Chinese"}})
         shown = connection.recv().session.to_dict()
         assert shown["target_language"] == "Chinese"

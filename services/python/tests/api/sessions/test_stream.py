@@ -239,7 +239,9 @@ def test_the_same_idempotency_key_returns_the_same_session(speech):
     headers = {"Idempotency-Key": "k-1"}
     first = speech.open(headers=headers)
     assert speech.open(headers=headers)["id"] == first["id"]
-    assert speech.open(headers=headers, target="zh", status=422)["code"] == "idempotency_mismatch"
+    assert speech.open(headers=headers, target="German")["id"] == first["id"]  # another name of the language
+    for other in ({"target": "zh"}, {"latency_multiplier": 2}, {"client": "me"}, {"options": {"a": 1}}):
+        assert speech.open(headers=headers, status=422, **other)["code"] == "idempotency_mismatch"
     assert speech.open()["id"] != first["id"]
 
 

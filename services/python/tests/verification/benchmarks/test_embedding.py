@@ -204,7 +204,7 @@ def test_a_peer_that_is_faster_at_the_same_p95_makes_the_row_missed() -> None:
     assert rows["Short texts, at a p95 of 100 ms: requests"].held is False
 
 
-@pytest.mark.slow
+@pytest.mark.system
 @pytest.mark.parametrize("contender", PEERS, ids=lambda contender: contender.name)
 def test_a_peer_answers_the_vectors_of_the_model(contender: Contender) -> None:
     """A real process of the peer computes what sentence-transformers computes, alone and in a batch."""

@@ -99,7 +99,7 @@ def tokenising_ms(model: str, chosen: list[str]) -> float:
     from transformers import AutoTokenizer
 
     tokenizer = TextTokenizer(AutoTokenizer.from_pretrained(model, local_files_only=True), most=256, cut=True)
-    return _timed_ms(lambda text: tokenizer.texts([text], "input"), chosen)
+    return _timed_ms(lambda text: tokenizer.texts([text], ["input"]), chosen)
 
 
 def json_ms(chosen: list[str]) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, cast
 
 from daybreak.wire import ErrorCode
@@ -85,11 +86,7 @@ class SessionService:
         )
         await self._check_limit(new)
         record = await self._stored(new)
-        if (record.session.tenant, record.session.source, record.session.target) != (
-            new.tenant,
-            new.source,
-            new.target,
-        ):
+        if _of_client(record.session) != _of_client(new):
             raise ApiError(
                 ErrorCode.IDEMPOTENCY_MISMATCH,
                 "This Idempotency-Key was used with another body. Use a new key, or send the first body again.",
@@ -230,6 +227,11 @@ class SessionService:
                 limit="sessions_per_tenant",
                 retry_after_s=5.0,
             )
+
+
+def _of_client(new: NewSession) -> NewSession:
+    """The session as its client requested it: without what differs when the same request is repeated."""
+    return replace(new, trace_context=None)
 
 
 def _new_id(pool: str, tenant: str, key: str | None) -> SessionId:

@@ -61,7 +61,7 @@ LOAD_MODEL = route_spec(
     Code.NO_SUCH_POOL,
     *STORE,
     ok={200: ("The state of the model's pool.", None)},
-    body=_object(["gpu_id", "language_pair"], gpu_id={"type": "integer"}, language_pair=_TEXT),
+    body=_object(["gpu_id", "language_pair"], gpu_id={"type": "integer"}, language_pair=_TEXT, pool=_TEXT),
     media=_ANSWER,
 )
 TRANSLATE = route_spec(
@@ -79,6 +79,7 @@ TRANSLATE = route_spec(
         audio_data={"type": "array", "items": {"type": "number"}},
         is_final={"type": "boolean"},
         max_new_tokens={"type": "integer", "minimum": 1},
+        pool=_TEXT,
     ),
     media=_ANSWER,
 )

@@ -75,7 +75,7 @@ class SessionStream:
 
     async def _control(self, audio: AudioInput, text: str) -> None:
         try:
-            command = from_json(text)
+            command = from_json(text, allow_inf_nan=False)
         except ValueError:
             command = None
         kind = command.get("type") if isinstance(command, dict) else None

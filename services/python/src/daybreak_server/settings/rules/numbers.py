@@ -22,24 +22,25 @@ def _number(value: Any) -> Any:
     return value
 
 
-_Number = BeforeValidator(_number)
+NUMBER: Final = BeforeValidator(_number)
+"""Refuses ``true`` and ``false``."""
 
-Timeout = Annotated[float, Field(gt=0, le=3600), _Number]
+Timeout = Annotated[float, Field(gt=0, le=3600), NUMBER]
 """Timeout of one call, in seconds. The kernel's timers overflow at 24 days."""
-Duration = Annotated[float, Field(gt=0, le=WEEK_S), _Number]
+Duration = Annotated[float, Field(gt=0, le=WEEK_S), NUMBER]
 """Seconds that a process waits."""
-DurationOrNone = Annotated[float, Field(ge=0, le=WEEK_S), _Number]
+DurationOrNone = Annotated[float, Field(ge=0, le=WEEK_S), NUMBER]
 """A duration; 0 means none."""
-Period = Annotated[float, Field(gt=0, le=CENTURY_S), _Number]
+Period = Annotated[float, Field(gt=0, le=CENTURY_S), NUMBER]
 """Seconds that are only compared and added to dates: no timer waits for them."""
-Count = Annotated[int, Field(ge=1, le=MAX_COUNT), _Number]
-Ranks = Annotated[int, Field(ge=1, le=100_000), _Number]
-Groups = Annotated[int, Field(ge=0, le=100_000), _Number]
-Replicas = Annotated[int, Field(ge=0, le=100), _Number]
-Bytes = Annotated[int, Field(ge=1, le=1 << 40), _Number]
-Port = Annotated[int, Field(ge=0, le=65_535), _Number]
-Ratio = Annotated[float, Field(ge=0, le=1), _Number]
-PerSecond = Annotated[float, Field(gt=0, le=1_000_000), _Number]
-Share = Annotated[float, Field(ge=1e-6, le=1e6), _Number]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT), NUMBER]
+Ranks = Annotated[int, Field(ge=1, le=100_000), NUMBER]
+Groups = Annotated[int, Field(ge=0, le=100_000), NUMBER]
+Replicas = Annotated[int, Field(ge=0, le=100), NUMBER]
+Bytes = Annotated[int, Field(ge=1, le=1 << 40), NUMBER]
+Port = Annotated[int, Field(ge=0, le=65_535), NUMBER]
+Ratio = Annotated[float, Field(ge=0, le=1), NUMBER]
+PerSecond = Annotated[float, Field(gt=0, le=1_000_000), NUMBER]
+Share = Annotated[float, Field(ge=1e-6, le=1e6), NUMBER]
 """A weight. GPU-seconds are divided by it, and the sums must stay finite."""
-Processors = Annotated[float, Field(ge=0, le=100_000), _Number]
+Processors = Annotated[float, Field(ge=0, le=100_000), NUMBER]

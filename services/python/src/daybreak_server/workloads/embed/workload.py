@@ -50,7 +50,7 @@ class Embed:
 
     def warm_up(self) -> None:
         """Encode a text."""
-        tokens = self._model.tokenizer.texts(["Good morning."], "input")[0]
+        tokens = self._model.tokenizer.texts(["Good morning."], ["warm-up"])[0]
         self._model.encode([EmbedInput(tokens, 0)])
 
     def serve(self, request: Request) -> Response:
@@ -70,7 +70,7 @@ class Embed:
         length = self._model.prompt_length(params.input_type)
 
         def read(value: Any) -> EmbedInput:
-            return EmbedInput(tokenizer.texts([text_in(value, "text")], "text", prefix=prompt)[0], length)
+            return EmbedInput(tokenizer.texts([text_in(value, "text")], ["text"], prefix=prompt)[0], length)
 
         def embedded(inputs: Sequence[EmbedInput]) -> Sequence[Mapping[str, Any]]:
             lengths = [len(each.tokens.ids) for each in inputs]
@@ -97,10 +97,11 @@ class Embed:
 
     def _answer(self, request: Request, wanted: EmbedRequest) -> Response:
         tokenizer, prompt = self._model.tokenizer, self._model.prompts[wanted.kind]
+        fields = [f"input.{number}" for number in range(len(wanted.ids or wanted.texts))]
         if wanted.ids:
-            tokens = tokenizer.ids(wanted.ids, "input", prefix=prompt)
+            tokens = tokenizer.ids(wanted.ids, fields, prefix=prompt)
         else:
-            tokens = tokenizer.texts(wanted.texts, "input", prefix=prompt)
+            tokens = tokenizer.texts(wanted.texts, fields, prefix=prompt)
         length = self._model.prompt_length(wanted.kind)
         vectors = self._vectors(request, wanted.kind, [EmbedInput(each, length) for each in tokens])
         count = sum(len(each.ids) for each in tokens)

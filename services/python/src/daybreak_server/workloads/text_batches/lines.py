@@ -15,13 +15,17 @@ R = TypeVar("R")
 def text_in(value: Any, field: str) -> str:
     """The text of a line, or of a field of the object on it. :raises LineError: if there is none."""
     text = value.get(field) if isinstance(value, dict) else value
-    if not isinstance(text, str):
-        raise LineError(
-            f"The line must be a text, or an object with the text `{field}`.", code="invalid_input"
-        )
-    if not text:
-        raise LineError("The text is empty.", code="empty_input")
-    return text
+    if isinstance(text, str):
+        if not text:
+            raise LineError("The text is empty.", code="empty_input")
+        return text
+    if not isinstance(value, dict):
+        message = f"The line must be a text, or an object with the text `{field}`."
+    elif field in value:
+        message = f"`{field}` must be a text."
+    else:
+        message = f"The object has no `{field}`."
+    raise LineError(message, code="invalid_input")
 
 
 def computed(

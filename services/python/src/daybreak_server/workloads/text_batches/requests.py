@@ -24,6 +24,8 @@ def body_of(request: Request) -> dict[str, Any]:
     body = request.json()
     if not isinstance(body, dict):
         wrong("body", "The body must be a JSON object.")
+    if not isinstance(body.get("model"), str | None):  # the gateway has taken it for an absent one
+        wrong("model", "model must be a text.")
     return body
 
 

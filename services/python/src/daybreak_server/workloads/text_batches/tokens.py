@@ -16,6 +16,9 @@ from daybreak_server.workloads.text_batches.requests import wrong
 PROBE = "a"
 MANY = 1 << 30
 """More tokens than any model takes."""
+_QUERY = " with its query"
+_SHOWN = 40
+"""Characters that an error shows of a value that is no token id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,34 +60,36 @@ class TextTokenizer:
         self.vocabulary = min(len(tokenizer), vocabulary or len(tokenizer))
         self.before, self.after = self._special()
 
-    def texts(self, texts: Sequence[str], field: str, *, prefix: str = "") -> list[Tokens]:
+    def texts(self, texts: Sequence[str], fields: Sequence[str], *, prefix: str = "") -> list[Tokens]:
         """The tokens of texts, each after ``prefix``, with special tokens.
 
+        :param fields: what errors call each text.
         :raises RequestError: if one is too long.
         """
         encoded = self._encode([prefix + text for text in texts], special=True)
-        return [self._fitting(ids, self._name(field, number)) for number, ids in enumerate(encoded)]
+        start = self._start(prefix)
+        return [self._fitting(ids, field, len(start)) for ids, field in zip(encoded, fields, strict=True)]
 
-    def ids(self, lists: Sequence[Sequence[Any]], field: str, *, prefix: str = "") -> list[Tokens]:
+    def ids(self, lists: Sequence[Sequence[Any]], fields: Sequence[str], *, prefix: str = "") -> list[Tokens]:
         """Token ids that a client has sent, after the tokens of ``prefix``, with special tokens.
 
+        :param fields: what errors call each list.
         :raises RequestError: if one is not in the vocabulary, or a list is empty or too long.
         """
-        start = (*self.before, *self.plain(prefix)) if prefix else self.before
+        start = self._start(prefix)
         found = []
-        for number, ids in enumerate(lists):
-            name = self._name(field, number)
+        for ids, name in zip(lists, fields, strict=True):
             if not ids:
                 wrong(name, f"{name} is empty. Leave it out.", code="empty_input")
             for token in ids:
                 if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < self.vocabulary:
                     wrong(
                         name,
-                        f"{name} has the token id {token!r}; ids of this model are whole numbers from 0 to "
-                        f"{self.vocabulary - 1}.",
+                        f"{name} has the token id {repr(token)[:_SHOWN]}; ids of this model are whole numbers from 0 "
+                        f"to {self.vocabulary - 1}.",
                         code="invalid_token",
                     )
-            found.append(self._fitting((*start, *ids, *self.after), name))
+            found.append(self._fitting((*start, *ids, *self.after), name, len(start)))
         return found
 
     def pairs(
@@ -104,7 +109,7 @@ class TextTokenizer:
                 found.append(Tokens(ids, typed))
                 continue
             end = len(self.after)
-            self._check_length(len(ids), field, cut=cut, room=self.most - firsts - end)
+            self._check_length(len(ids), field, cut=cut, room=self.most - firsts - end, beside=_QUERY)
             kept = [*range(self.most - end), *range(len(ids) - end, len(ids))]
             found.append(
                 Tokens(tuple(ids[at] for at in kept), tuple(typed[at] for at in kept if typed), True)
@@ -124,32 +129,35 @@ class TextTokenizer:
         """
         ids, room = self.plain(text), self.most - len(before) - len(after)
         if len(ids) > room:
-            self._check_length(len(ids) + self.most - room, field, cut=cut, room=room)
+            self._check_length(len(ids) + self.most - room, field, cut=cut, room=room, beside=_QUERY)
         return Tokens((*before, *ids[: max(0, room)], *after), (), len(ids) > room)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _fitting(self, ids: tuple[int, ...], field: str) -> Tokens:
+    def _start(self, prefix: str) -> tuple[int, ...]:
+        """The tokens before those of a text."""
+        return (*self.before, *self.plain(prefix)) if prefix else self.before
+
+    def _fitting(self, ids: tuple[int, ...], field: str, start: int) -> Tokens:
+        """The tokens that the model takes. ``start``: the number of those that are not the text's own."""
         if not ids:
             wrong(field, f"{field} has no tokens. Send a text with words.", code="empty_input")
         if len(ids) <= self.most:
             return Tokens(ids)
         kept = self.most - len(self.after)
-        self._check_length(len(ids), field, room=kept - len(self.before))
+        self._check_length(len(ids), field, room=kept - start)
         return Tokens((*ids[:kept], *self.after), (), True)
 
-    def _check_length(self, count: int, field: str, *, cut: bool = False, room: int) -> None:
+    def _check_length(
+        self, count: int, field: str, *, cut: bool = False, room: int, beside: str = ""
+    ) -> None:
         """Refuse a text that is too long, unless it may be cut and ``room`` for some of its tokens is left."""
         if not (self._cut or cut) or room < 1:
             wrong(
                 field,
-                f"{field} has {count} tokens; this model takes at most {self.most}. Send a shorter text.",
+                f"{field} has {count} tokens{beside}; this model takes at most {self.most}. Send a shorter text.",
                 code="too_long",
             )
-
-    @staticmethod
-    def _name(field: str, number: int) -> str:
-        return f"{field}.{number}"
 
     def _encode(self, texts: Sequence[str], *, special: bool) -> list[tuple[int, ...]]:
         if self._lower:

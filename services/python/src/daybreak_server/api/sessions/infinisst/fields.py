@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from daybreak_server.api.errors import from_validation, invalid_field
 from daybreak_server.api.http.request_body import header, not_json, read_bytes, read_json
+from daybreak_server.settings.rules.numbers import NUMBER
 
 M = TypeVar("M", bound=BaseModel)
 _FORM = "application/x-www-form-urlencoded"
@@ -25,16 +26,9 @@ def _absent_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
-def _no_flag(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("it must be a number, not true or false")
-    return value
-
-
-NOT_A_FLAG = BeforeValidator(_no_flag)
-"""For numbers: pydantic takes ``true`` for 1."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-OptionalName = Annotated[str | None, BeforeValidator(_absent_if_empty), Field(max_length=200)]
+# The limit belongs to the text inside. Outside, pydantic would apply it to `None` too, which fails.
+OptionalName = Annotated[Annotated[str, Field(max_length=200)] | None, BeforeValidator(_absent_if_empty)]
 
 
 class Init(Fields):
@@ -43,7 +37,7 @@ class Init(Fields):
     agent_type: Literal["InfiniSST"] = "InfiniSST"
     language_pair: Name
     client_id: OptionalName = None
-    latency_multiplier: Annotated[int, NOT_A_FLAG, Field(ge=1, le=8)] = 2
+    latency_multiplier: Annotated[int, NUMBER, Field(ge=1, le=8)] = 2
     evaluation_mode: bool = False
     pool: OptionalName = None
 
@@ -57,8 +51,9 @@ class SessionOnly(Fields):
 class LoadModel(Fields):
     """``POST /load_model``."""
 
-    gpu_id: Annotated[int, NOT_A_FLAG, Field(ge=0)]
+    gpu_id: Annotated[int, NUMBER, Field(ge=0)]
     language_pair: Name
+    pool: OptionalName = None
 
 
 class Translate(Fields):
@@ -67,9 +62,10 @@ class Translate(Fields):
 
     user_id: Annotated[str, Field(min_length=1, max_length=100)]
     language_pair: Name
-    audio_data: list[float] = Field(default_factory=list)
+    audio_data: list[Annotated[float, Field(strict=True)]] = Field(default_factory=list)
     is_final: bool = False
-    max_new_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_new_tokens: Annotated[Annotated[int, Field(ge=1)] | None, NUMBER] = None
+    pool: OptionalName = None
 
 
 async def read_fields(request: Request, model: type[M], *, max_bytes: int) -> M:

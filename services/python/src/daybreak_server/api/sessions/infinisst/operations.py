@@ -17,10 +17,11 @@ from daybreak_server.api.errors import ApiError, from_validation, invalid_field
 from daybreak_server.api.http.responses import json_response
 from daybreak_server.api.intake.catalog import PoolEntry
 from daybreak_server.api.sessions import specs
-from daybreak_server.api.sessions.infinisst.fields import NOT_A_FLAG, Fields, read_fields
+from daybreak_server.api.sessions.infinisst.fields import Fields, read_fields
 from daybreak_server.api.sessions.service import SessionService
 from daybreak_server.batching.iterations import strategy_names
 from daybreak_server.domain.sessions import GroupSessions, SessionsOverview, SessionsThroughput
+from daybreak_server.settings.rules.numbers import NUMBER
 from daybreak_server.settings.sessions import SessionSettings
 
 _DYNAMIC, _ONE_AT_A_TIME = "iteration", "single"
@@ -41,14 +42,14 @@ class Configure(Fields):
     """``POST /ray/configure``. The fields have the limits of the settings, which check the values again."""
 
     pool: str | None = None
-    max_batch_size: Annotated[int | None, NOT_A_FLAG] = None
-    batch_timeout_ms: Annotated[float | None, NOT_A_FLAG] = None
+    max_batch_size: Annotated[int | None, NUMBER] = None
+    batch_timeout_ms: Annotated[float | None, NUMBER] = None
     enable_dynamic_batching: bool | None = None
     strategy: Annotated[str | None, Field(max_length=200)] = None
-    max_decode_delay_ms: Annotated[float | None, NOT_A_FLAG] = None
-    gather_size: Annotated[int | None, NOT_A_FLAG] = None
-    gather_wait_ms: Annotated[float | None, NOT_A_FLAG] = None
-    max_batch_tokens: Annotated[int | None, NOT_A_FLAG] = None
+    max_decode_delay_ms: Annotated[float | None, NUMBER] = None
+    gather_size: Annotated[int | None, NUMBER] = None
+    gather_wait_ms: Annotated[float | None, NUMBER] = None
+    max_batch_tokens: Annotated[int | None, NUMBER] = None
     load_balance_strategy: Annotated[str | None, Field(max_length=40)] = None
 
 
@@ -90,9 +91,9 @@ def add(routes: APIRouter, service: SessionService) -> None:
         return json_response({"success": True, "configuration": await configuration.shown(entry)})
 
     @routes.get("/stats", **specs.STATS)
-    async def stats(caller: Caller) -> Response:
+    async def stats(caller: Caller, *, pool: str | None = None) -> Response:
         """The queues of each group's scheduler."""
-        entry = service.pools.get()
+        entry = service.pools.get(pool)
         overview = await service.store.sessions_overview(entry.name)
         shown = {"queue_sizes": _queue_sizes(overview), **_counts(overview)}
         return json_response({"scheduler_stats": shown, "pool": entry.name})

@@ -46,7 +46,9 @@ def add(routes: APIRouter, service: SessionService) -> None:
     async def load_model(request: Request, caller: Caller) -> Response:
         """Say whether the model of a pair is loaded. Groups load it when they start."""
         wanted = await read_fields(request, LoadModel, max_bytes=settings.http.max_body_bytes)
-        entry, pair = service.pools.choose(None, lambda languages: languages.parse(wanted.language_pair))
+        entry, pair = service.pools.choose(
+            wanted.pool, lambda languages: languages.parse(wanted.language_pair)
+        )
         await _check_device(service, wanted.gpu_id)
         view = await service.ctx.pool_views.get(entry.name)
         health = serializers.pool_health(entry, view, service.ctx.services.now_ms())
@@ -60,17 +62,18 @@ def add(routes: APIRouter, service: SessionService) -> None:
         sent = await read_fields(request, Translate, max_bytes=settings.router.max_body_bytes)
         return await users.translate(caller, sent, request)
 
-    @routes.get("/session/{user}/{language}", **specs.user_session("user_session"))
-    async def user_session(user: str, language: str, caller: Caller) -> Response:
+    # `:path`, because the name of a user may have a slash, which arrives decoded.
+    @routes.get("/session/{user:path}/{language}", **specs.user_session("user_session"))
+    async def user_session(user: str, language: str, caller: Caller, *, pool: str | None = None) -> Response:
         """The session of a user and pair."""
-        record = await users.find(caller, user, unquote(language))
+        record = await users.find(caller, user, unquote(language), pool)
         text = await service.text(record.session.id)
         return json_response({**shown(record), "user_id": user, "language_pair": language, "text": text})
 
-    @routes.post("/session/{user}/{language}/reset", **specs.user_session("reset_user_session"))
-    async def reset(user: str, language: str, caller: Caller) -> Response:
+    @routes.post("/session/{user:path}/{language}/reset", **specs.user_session("reset_user_session"))
+    async def reset(user: str, language: str, caller: Caller, *, pool: str | None = None) -> Response:
         """End the session of a user and pair, so that the next request begins a new one."""
-        record = await users.find(caller, user, unquote(language))
+        record = await users.find(caller, user, unquote(language), pool)
         await service.store.close_session(record.session.id)
         return json_response({"success": True, "session_id": record.session.id, "user_id": user})
 
@@ -100,9 +103,9 @@ class UserSessions:
         self._service = service
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    async def find(self, caller: Principal, user: str, language: str) -> SessionRecord:
+    async def find(self, caller: Principal, user: str, language: str, pool: str | None) -> SessionRecord:
         """The open session. :raises ApiError: ``not_found``, or ``invalid_input`` for an unknown pair."""
-        entry, pair = self._service.pools.choose(None, lambda languages: languages.parse(language))
+        entry, pair = self._service.pools.choose(pool, lambda languages: languages.parse(language))
         for record in await self._service.store.sessions(entry.name, tenant=caller.tenant):
             new = record.session
             if (new.client, new.source, new.target) == (_client(user), pair.source, pair.target):
@@ -143,11 +146,13 @@ class UserSessions:
 
     async def _opened(self, caller: Principal, sent: Translate, request: Request) -> SessionRecord:
         try:
-            return await self.find(caller, sent.user_id, sent.language_pair)
+            return await self.find(caller, sent.user_id, sent.language_pair, sent.pool)
         except ApiError as exc:
             if exc.code is not ErrorCode.NOT_FOUND:
                 raise
-        entry, pair = self._service.pools.choose(None, lambda languages: languages.parse(sent.language_pair))
+        entry, pair = self._service.pools.choose(
+            sent.pool, lambda languages: languages.parse(sent.language_pair)
+        )
         with opening.traced(self._service.ctx, request) as trace:
             return await self._service.open(
                 caller,

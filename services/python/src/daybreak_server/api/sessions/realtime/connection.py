@@ -229,7 +229,7 @@ def _parse(frame: bytes | str) -> Json:
             ErrorCode.INVALID_INPUT, "Send events as text frames with JSON. Audio is base64 in them."
         )
     try:
-        event = from_json(frame)
+        event = from_json(frame, allow_inf_nan=False)
     except ValueError:
         event = None
     if not isinstance(event, dict) or not isinstance(event.get("type"), str):

@@ -8,12 +8,19 @@ from typing import Any
 
 from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, invalid_field
-from daybreak_server.api.sessions.realtime.connection import Json, RealtimeConnection, member, unknown_event
+from daybreak_server.api.sessions.realtime.connection import (
+    Json,
+    RealtimeConnection,
+    member,
+    text_of,
+    unknown_event,
+)
 from daybreak_server.api.sessions.realtime.whisper_live_wait import wait_fields
 from daybreak_server.domain.sessions import SessionEvent
 
 RATE = 24_000
 """The rate of OpenAI's audio."""
+_TYPES = (None, "transcription", "translation", "realtime")
 _SHOWN = ("audio", "target_language")
 """The fields of an update that are repeated to the client."""
 
@@ -75,6 +82,7 @@ class OpenAIDialect:
 
     def with_earlier(self, event: Json) -> Json:
         """A ``session.update`` with the fields of the earlier ones, for it may have only those that change."""
+        session_type(event)
         return {"session": _merged(self._fields, member(event, "session") or {})}
 
     async def update(self, event: Json) -> None:
@@ -85,14 +93,14 @@ class OpenAIDialect:
     def shown(self) -> dict[str, Any]:
         """The session as the client sees it."""
         changed = {name: self._fields[name] for name in _SHOWN if self._fields.get(name) is not None}
+        usual = {"audio": {"input": {"format": {"type": "audio/pcm", "rate": RATE}}}}
         return {
             "id": self.connection.id,
             "object": f"realtime.{self.kind}_session",
             "type": self.kind,
             "model": (self.connection.wanted and self.connection.wanted.model) or self.connection.model or "",
             "expires_at": None,
-            "audio": {"input": {"format": {"type": "audio/pcm", "rate": RATE}}},
-            **changed,
+            **_merged(usual, changed),
         }
 
 
@@ -101,6 +109,17 @@ def _merged(old: Any, new: Any) -> Any:
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
         return new
     return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
+
+
+def session_type(event: Json) -> str | None:
+    """The type of session that an update names. :raises ApiError: if there is none of that name."""
+    named = text_of(event, "session", "type")
+    if named not in _TYPES:
+        listed = ", ".join(kind for kind in _TYPES if kind)
+        raise invalid_field(
+            "session.type", f"There is no session of the type {named[:60]!r}. Use one of: {listed}."
+        )
+    return named
 
 
 def rate_of(event: Json) -> int:

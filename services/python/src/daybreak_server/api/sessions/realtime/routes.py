@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
 from daybreak_server.api.sessions.realtime.connection import Dialect, Json, RealtimeConnection, member
-from daybreak_server.api.sessions.realtime.openai_events import OpenAIDialect
+from daybreak_server.api.sessions.realtime.openai_events import OpenAIDialect, session_type
 from daybreak_server.api.sessions.realtime.transcription import TranscriptionDialect
 from daybreak_server.api.sessions.realtime.translation import TranslationDialect
 from daybreak_server.api.sessions.realtime.vllm import VllmDialect
@@ -34,13 +34,14 @@ def choose(connection: RealtimeConnection, update: Json | None) -> Dialect:
         return OpenAIDialect(connection)
     if "session" not in update:
         return VllmDialect(connection)
-    if member(update, "session", "type") == "translation" or member(
-        update, "session", "audio", "output", "language"
-    ):
+    if session_type(update) == "translation" or member(update, "session", "audio", "output", "language"):
         return TranslationDialect(connection)
     return TranscriptionDialect(connection)
 
 
 def choose_translation(connection: RealtimeConnection, update: Json | None) -> Dialect:
     """The dialect of a client of translations."""
-    return OpenAIDialect(connection) if update is None else TranslationDialect(connection)
+    if update is None:
+        return OpenAIDialect(connection)
+    session_type(update)
+    return TranslationDialect(connection)

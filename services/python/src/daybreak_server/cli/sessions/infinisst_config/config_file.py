@@ -23,10 +23,12 @@ from pydantic import (
 )
 
 from daybreak_server.batching.iterations.rules import MAX_BATCH_SIZE
+from daybreak_server.settings.rules.numbers import NUMBER, Port
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)]
-Multiplier = Annotated[int, Field(ge=1, le=8)]
+BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE), NUMBER]
+Multiplier = Annotated[int, Field(ge=1, le=8), NUMBER]
+DeviceMap = dict[Annotated[int, Field(ge=0), NUMBER], str]
+"""The pair of each device."""
 
 
 class SessionsConfigError(ValueError):
@@ -47,8 +49,8 @@ class RayOptions(_Part):
     """The cluster that the groups run on."""
 
     ray_address: str | None = None
-    num_cpus: Annotated[float, Field(ge=0)] | None = None
-    num_gpus: Annotated[float, Field(ge=0)] | None = None
+    num_cpus: Annotated[float, Field(ge=0), NUMBER] | None = None
+    num_gpus: Annotated[float, Field(ge=0), NUMBER] | None = None
     dashboard_host: str = "127.0.0.1"
     dashboard_port: Port = 8265
 
@@ -59,12 +61,12 @@ class Serving(_Part):
     host: str = "127.0.0.1"
     port: Port = 8000
     cuda_visible_devices: str | None = None
-    gpu_language_map: dict[int, str] = Field(default_factory=lambda: {0: "English -> Chinese"})
+    gpu_language_map: DeviceMap = Field(default_factory=lambda: {0: "English -> Chinese"})
     max_batch_size: BatchSize = MAX_BATCH_SIZE
-    batch_timeout_ms: Annotated[float, Field(ge=0)] = 100.0
+    batch_timeout_ms: Annotated[float, Field(ge=0), NUMBER] = 100.0
     enable_dynamic_batching: bool = True
     load_balance_strategy: Literal["least_loaded", "round_robin", "gpu_memory"] = "least_loaded"
-    session_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    session_timeout_s: Annotated[float, Field(gt=0), NUMBER] = 300.0
     """From the YAML form, which calls it ``scheduler.session_timeout``."""
 
 
@@ -112,6 +114,8 @@ class SessionsConfig(_Part):
 
     @model_validator(mode="after")
     def _pairs_exist(self) -> Self:
+        if "gpu_language_map" not in self.serving.model_fields_set:
+            return self  # the file says nothing of devices, so each model gets one
         for gpu, pair in self.serving.gpu_language_map.items():
             if pair not in self.languages:
                 raise ValueError(
@@ -171,8 +175,8 @@ def read_config(path: Path) -> SessionsConfig:
 
 class _Scheduler(_Part):
     max_batch_size: BatchSize = MAX_BATCH_SIZE
-    batch_timeout: Annotated[float, Field(ge=0)] = 0.1
-    session_timeout: Annotated[float, Field(gt=0)] = 300.0
+    batch_timeout: Annotated[float, Field(ge=0), NUMBER] = 0.1
+    session_timeout: Annotated[float, Field(gt=0), NUMBER] = 300.0
 
 
 class _Server(_Part):
@@ -181,27 +185,38 @@ class _Server(_Part):
 
 
 class _SchedulerConfig(_Part):
-    gpu_language_map: dict[int, str] = Field(min_length=1)
+    gpu_language_map: DeviceMap = Field(min_length=1)
     configs: dict[str, PairModel] = Field(default_factory=dict, alias="model_configs")
     scheduler: _Scheduler = Field(default_factory=_Scheduler)
     server: _Server = Field(default_factory=_Server)
 
     @field_validator("gpu_language_map")
     @classmethod
-    def _are_pairs(cls, pairs: dict[int, str]) -> dict[int, str]:
-        for pair in pairs.values():
-            source, arrow, target = (part.strip() for part in pair.partition("->"))
-            if not (source and arrow and target):
-                raise ValueError(f"{pair!r} is no language pair; write it as `English -> Chinese`")
-        return pairs
+    def _map_has_pairs(cls, devices: dict[int, str]) -> dict[int, str]:
+        return {device: _pair(text) for device, text in devices.items()}
+
+    @field_validator("configs")
+    @classmethod
+    def _configs_have_pairs(cls, configs: dict[str, PairModel]) -> dict[str, PairModel]:
+        return {_pair(text): model for text, model in configs.items()}
+
+
+def _pair(text: str) -> str:
+    """The name of a pair, as the JSON form writes it."""
+    parts = [part.strip() for part in text.split("->")]
+    if len(parts) != 2 or not all(parts):
+        raise ValueError(f"{text!r} is no language pair; write it as `English -> Chinese`")
+    return " -> ".join(parts)
 
 
 def _from_scheduler(config: _SchedulerConfig) -> SessionsConfig:
     languages = {}
-    for pair in (*config.gpu_language_map.values(), *config.configs):
-        source, target = (part.strip() for part in pair.split("->"))
+    fields = dict.fromkeys(config.gpu_language_map.values(), "gpu_language_map")
+    fields |= dict.fromkeys(config.configs, "model_configs")
+    for pair, field in fields.items():
+        source, target = pair.split(" -> ")
         model = config.configs.get(pair, PairModel())
-        languages[pair] = _language(source, target, _code(source), _code(target), model)
+        languages[pair] = _language(source, target, _code(source, field), _code(target, field), model)
     return SessionsConfig(
         serving=Serving(
             host=config.server.host,
@@ -221,15 +236,13 @@ def _language(source: str, target: str, src: str, tgt: str, model: PairModel | N
     )
 
 
-def _code(name: str) -> str:
+def _code(name: str, field: str) -> str:
     from daybreak_server.api.sessions.languages import NAMES
 
     code = _known_code(name)
     if code is None:
         known = ", ".join(NAMES.values())
-        raise SessionsConfigError(
-            f"gpu_language_map: the language {name!r} is not known; use one of: {known}"
-        )
+        raise SessionsConfigError(f"{field}: the language {name!r} is not known; use one of: {known}")
     return code
 
 

@@ -15,6 +15,7 @@ from daybreak_server.cli.sessions.infinisst_config.config_file import (
     SessionsConfigError,
 )
 from daybreak_server.settings.tree import Settings
+from daybreak_server.workloads.speech.spec import SPEC
 
 _MOST_BLOCKS = 4
 _DASHBOARD = RayOptions()
@@ -99,6 +100,18 @@ def _notes(config: SessionsConfig) -> list[str]:
     if names:
         notes.append(
             f"model_name ({', '.join(names)}): no effect; state_dict_path is the folder of the model with all its parts"
+        )
+    has = {(pair.source, pair.target) for pair in SPEC.pairs({})}
+    missing = sorted(
+        name
+        for name, language in config.languages.items()
+        if not language.model.state_dict_path
+        and (language.src_code.lower(), language.tgt_code.lower()) not in has
+    )
+    if missing:
+        notes.append(
+            f"languages ({', '.join(missing)}): the small model of the package does not have them; set "
+            "model_config.state_dict_path to the folder of a model that does"
         )
     if serving.cuda_visible_devices is not None:
         notes.append(

@@ -11,12 +11,12 @@ A line that is too long is skipped in pieces, so it is never in memory as a whol
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from daybreak_server.workloads.bulk import LineError
+from daybreak_server.workloads.json_value import json_value
 
 _PIECE = 1 << 16
 
@@ -62,19 +62,10 @@ def _line(text: bytes, number: int, end: int) -> Line:
     try:
         if not text.strip():
             raise LineError("The line is empty.", code="empty_line")
-        value = json.loads(text.decode(), parse_constant=_refuse)
+        value = json_value(text)
     except LineError as exc:
         return Line(number=number, end=end, size=0, error=exc)
-    except UnicodeDecodeError:
-        return Line(
-            number=number, end=end, size=0, error=LineError("The line is not UTF-8.", code="invalid_json")
-        )
-    except (ValueError, RecursionError) as exc:
-        reason = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
-        error = LineError(f"The line is not JSON: {reason}"[:300], code="invalid_json")
+    except ValueError as exc:
+        error = LineError(f"The line is not JSON: {exc}"[:300], code="invalid_json")
         return Line(number=number, end=end, size=0, error=error)
     return Line(number=number, end=end, size=len(text), value=value)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")

@@ -1,0 +1,42 @@
+"""Reads JSON from clients that every later step can also write.
+
+Python's parser accepts more than JSON allows: ``NaN``, numbers that become infinite, and half of a surrogate pair. Such
+values fail later, where nothing says that the client's text is the cause: a tokenizer refuses half of a pair, and JSON
+cannot be written with an infinite number. Nesting that is too deep for the parser is an error like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def json_value(data: bytes) -> Any:
+    """The JSON value in ``data``, which may begin with a byte order mark. :raises ValueError: saying what is wrong."""
+    try:
+        text = data.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        if _SURROGATE.search(text):  # escapes are the only surrogates that decoding leaves
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"it is not UTF-8 (byte {exc.start})") from exc
+    except UnicodeEncodeError as exc:
+        raise ValueError("a text has half of a surrogate pair") from exc
+    except RecursionError as exc:
+        raise ValueError("it is nested too deeply") from exc
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"{number[:20]} is too large")
+    return value

@@ -1,0 +1,73 @@
+"""Provokes the faults and remembers which alerts fired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from faults import Fault
+
+from testkit.observed import ObservedRun
+from testkit.waiting import wait_until
+
+PATIENCE_S = 240.0
+"""Until an alert fires or resolves."""
+
+
+@dataclass(frozen=True)
+class Fired:
+    """What a fault set off."""
+
+    before: int
+    """How many notifications came earlier."""
+    notifications: dict[str, dict[str, Any]]
+    """For each of its alerts, the one with which it fired."""
+
+
+def provoke_all(run: ObservedRun, faults: Sequence[Fault]) -> dict[str, Future[Fired]]:
+    """Provoke the faults in order, those of different parts of the system at the same time.
+
+    :returns: name of a fault → what it set off, or the exception with which it ended.
+    """
+    results: dict[str, Future[Fired]] = {}
+    for alone, stage in groupby(faults, key=lambda fault: fault.part is None):
+        parts: dict[str | None, list[Fault]] = {}
+        for fault in stage:
+            parts.setdefault(fault.part, []).append(fault)
+            results[fault.name] = Future()
+        with ThreadPoolExecutor(1 if alone else len(parts)) as threads:
+            list(threads.map(lambda part: _provoke(run, part, results), parts.values()))
+    return results
+
+
+def _provoke(run: ObservedRun, faults: Sequence[Fault], results: dict[str, Future[Fired]]) -> None:
+    for fault in faults:
+        try:
+            results[fault.name].set_result(_provoked(run, fault))
+        except Exception as exc:
+            results[fault.name].set_exception(exc)
+
+
+def _provoked(run: ObservedRun, fault: Fault) -> Fired:
+    """Provoke a fault while its alerts are quiet, and wait until all have fired."""
+    watch = run.watch
+    pool = "" if fault.pool is None else f',pool=~"|{fault.pool}"'
+    active = f'ALERTS{{alertname=~"{"|".join(fault.alerts)}"{pool}}}'
+    wait_until(lambda: not watch.now(active), PATIENCE_S, f"{fault.alerts} to be quiet")
+    before = len(watch.notifications.received)
+    fired: dict[str, dict[str, Any]] = {}
+    with fault.context(run) as during:
+
+        def all_fire() -> bool:
+            during()
+            for name in fault.alerts:
+                notification = watch.notifications.since(before, name, "firing", pool=fault.pool)
+                if notification is not None:
+                    fired[name] = notification
+            return len(fired) == len(fault.alerts)
+
+        wait_until(all_fire, PATIENCE_S, f"{fault.alerts} to fire", pause_s=0.5)
+    return Fired(before, fired)
