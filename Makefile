@@ -62,10 +62,10 @@ up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000; OBSERVE=1 
 	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up $(if $(OBSERVE),--observe)
 
 test: setup  ## Run the tests of all parts, with real servers (WORKERS=6, PYTEST="-k cancel")
-	@$(BIN)/python -m pytest -m "not gpu and not system and not tiny" $(call PARALLEL,6) $(PYTEST)
+	@$(BIN)/python -m pytest -m "not gpu and not system and not heavy" $(call PARALLEL,6) $(PYTEST)
 
 test-systems: setup  ## Run the tests that start whole systems: Ray, the demos, the README's commands (WORKERS=3, PYTEST="-k demo")
-	@$(BIN)/python -m pytest -m "(system or tiny) and not gpu" $(call PARALLEL,3) $(PYTEST)
+	@$(BIN)/python -m pytest -m "(system or heavy) and not gpu" $(call PARALLEL,3) $(PYTEST)
 
 llama: setup  ## Install llama.cpp and a small model into build/llama, for the tests that need a real model (130 MB)
 	@$(BIN)/python -m daybreak_server.local.llama_cpp.install build/llama

@@ -16,18 +16,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from testkit.observed import (
-    ANSWERS,
-    BATCH,
-    BATCHES,
-    CAPACITY,
-    ITEMS,
-    LINE,
-    MEMORY_LIMIT,
-    PARKED,
-    POOL,
-    ObservedRun,
-)
+from testkit.observed import BATCH, BATCHES, ITEMS, MEMORY_LIMIT, PARKED, POOL, ObservedRun
+from testkit.observed_requests import ANSWERS, CAPACITY, LINE
 from testkit.observed_sessions import MAX_SESSIONS, PLACES, SPEECH, noise
 from testkit.waiting import wait_until
 
