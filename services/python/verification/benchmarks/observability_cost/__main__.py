@@ -33,7 +33,7 @@ ABOUT = (
     "requests at once.\n\n"
     "- All processes are started {starts} times, each time with another seed of hashes, which all gateways of a start "
     "share. Each time, a gateway of each mode and a second one of the baseline "
-    "take turns of {turn:g} s in random order, {rounds} rounds in all.\n"
+    "run one at a time, for {turn:g} s each, in random order, {rounds} rounds in all.\n"
     "- The baseline of a round is the mean of its two gateways, and the *control* is the difference between them. The "
     "difference of a start is the median of the differences within its rounds.\n"
     "- The figure is the baseline plus the median of the starts; *min to max* is over "
