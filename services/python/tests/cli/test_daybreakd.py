@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
@@ -174,6 +174,29 @@ def test_a_strategy_that_cannot_be_used_stops_the_command(
     environ = {
         "DAYBREAK_POOLS__SPEECH__WORKLOAD": "simulated-speech",
         "DAYBREAK_POOLS__SPEECH__SESSIONS__STRATEGY": strategy,
+    }
+    result = daybreakd("dev", **environ)
+    assert result.code == 2
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("workload", "options", "message"),
+    [
+        ("speech", {"cache_mb": -1}, "pools.speech.options.cache_mb: Input should be greater than 0"),
+        ("speech", {"speed": 1}, "pools.speech.options.speed: "),
+        ("simulated-speech", {"block_ms": "long"}, "pools.speech.options.block_ms: "),
+        ("embed", {"dtype": "int7"}, "pools.speech.options.dtype: "),
+    ],
+)
+def test_a_wrong_option_of_a_workload_stops_the_command(
+    daybreakd: Daybreakd, workload: str, options: dict[str, Any], message: str
+) -> None:
+    """The message names the option, as it does for a wrong setting."""
+    environ = {
+        "DAYBREAK_POOLS__SPEECH__WORKLOAD": workload,
+        "DAYBREAK_POOLS__SPEECH__OPTIONS": json.dumps(options),
     }
     result = daybreakd("dev", **environ)
     assert result.code == 2

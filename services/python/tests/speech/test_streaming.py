@@ -189,6 +189,7 @@ def test_all_memory_is_reserved_at_once_and_returns(folder: Path) -> None:
         model.open(name, model.shape.pairs[0])
     with pytest.raises(SessionFailedError, match=f"all {len(names)} sessions"):
         model.open("one more", model.shape.pairs[0])
+    assert model.shape.max_turn_blocks == 8
     longest = 8 * 2 * model.shape.block_samples
     model._vocabulary.ends_turn = frozenset()  # each session writes as much as it may
     for at in range(4):

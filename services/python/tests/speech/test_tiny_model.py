@@ -50,6 +50,14 @@ def test_each_clip_is_translated(model: Speech, clip: Clip, target: str) -> None
     assert _written(model, clip.audio(), target) == clip.references[target]
 
 
+def test_the_longest_turns_lose_no_words(model: Speech) -> None:
+    longest = model.shape.max_turn_blocks
+    assert longest is not None
+    assert loaded(max_turn_blocks=2).shape.max_turn_blocks == 2
+    for clip in CLIPS:
+        assert _written(model, clip.audio(), "de", blocks=longest) == clip.references["de"]
+
+
 def test_a_sentence_is_written_while_it_is_spoken(model: Speech) -> None:
     clip, pair = CLIPS[0], model.shape.pairs[0]
     turns = speak(model, clip.audio(), pair, blocks=1)

@@ -118,6 +118,7 @@ BREAKS: list[tuple[Callable[[Path], object], str]] = [
     (edit("config.json", "streaming", past_blocks=None), "streaming has no past_blocks"),
     (edit("config.json", "streaming", window="many"), "streaming.window is 'many'"),
     (edit("config.json", "streaming", windows=3), "unknown member windows"),
+    (edit("config.json", "streaming", max_turn_blocks="many"), "streaming.max_turn_blocks is 'many'"),
     (edit("config.json", "encoder", type="conformer"), "encoder.type is 'conformer'"),
     (edit("config.json", "encoder", type="whisper"), "model_type is 'wav2vec2'"),
     (edit("config.json", "encoder", stack=5), "no multiple of stack"),

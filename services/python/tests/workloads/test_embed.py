@@ -112,7 +112,7 @@ def test_base64_has_the_same_numbers(whole: Any) -> None:
 
 def test_fewer_dimensions_have_length_one_again(whole: Any) -> None:
     whole_vector = vectors(whole.post("/v1/embeddings", input="a cat"))[0]
-    short = vectors(whole.post("/v1/embeddings", input="a cat", dimensions=8))[0]
+    short = vectors(whole.post("/v1/embeddings", input="a cat", dimensions=8.0))[0]
     assert short.shape == (8,)
     assert np.allclose(short, whole_vector[:8] / np.linalg.norm(whole_vector[:8]), atol=1e-6)
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from daybreak_server.workloads.speech.folder import to_hugging_face
 from verification.tiny_speech.lexicon import LANGUAGES, SPECIAL, STOPS, VOCABULARY
 from verification.tiny_speech.streams import WINDOW
-from verification.tiny_speech.train import Translator
+from verification.tiny_speech.train import TURN_BLOCKS, Translator
 
 STREAMING: Final = {
     "window": WINDOW,
@@ -25,6 +25,7 @@ STREAMING: Final = {
     "first_turn_tokens": 24,
     "more_turn_tokens": 12,
     "past_blocks": 40,
+    "max_turn_blocks": max(TURN_BLOCKS),
 }
 _NAMES = {"de": "German", "zh": "Chinese", "en": "English"}
 

@@ -44,6 +44,8 @@ LOG_EVERY: Final = 50
 SAVE_EVERY: Final = 100
 WARM_UP: Final = 50
 DECAY: Final = 0.35
+TURN_BLOCKS: Final = (1, 2, 4)
+"""The lengths of turns, in blocks. The model loses words in turns that are longer than the longest of these."""
 
 
 class Translator(nn.Module):
@@ -147,7 +149,7 @@ def run(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
         longest = 6.5 if step < 400 and not options.start else 13.5
         seconds, blocks = (
             float(shared.uniform(3.8, longest)),
-            int(shared.choice([1, 2, 4], p=[0.2, 0.4, 0.4])),
+            int(shared.choice(TURN_BLOCKS, p=[0.2, 0.4, 0.4])),
         )
         size = max(4, round(options.seconds / seconds))
         entropy, ctc, right = losses(model, streams.batch(size, seconds, blocks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -84,13 +84,16 @@ def finish(program: Program, settings: Settings, *, workloads: bool = True) -> N
 
 
 def _check_workloads(settings: Settings) -> None:
-    """Fail before anything starts if the workload of a pool, or its strategy, cannot be found."""
+    """Fail before anything starts if a pool's workload or strategy cannot be found, or its options are wrong."""
     from daybreak_server.workloads import discovery
 
     problems = []
     for name, pool in settings.pools.items():
         try:
-            discovery.spec(pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks)
+            spec = discovery.spec(
+                pool.workload, kind=pool.kind, not_for_jobs=pool.not_for_jobs, ranks=pool.ranks
+            )
+            problems += _problems_of_options(name, spec.limits, pool)
         except discovery.WrongKindError as exc:
             problems.append(f"pool {name}: {exc}")
         except discovery.UnknownWorkloadError as exc:
@@ -101,6 +104,30 @@ def _check_workloads(settings: Settings) -> None:
         problems += _problems_of_strategy(name, pool)
     if problems:
         fail(problems, code=2)
+
+
+def _problems_of_options(
+    name: str, check: Callable[[Mapping[str, Any]], object], pool: PoolSettings
+) -> list[str]:
+    """What is wrong in the options of a pool."""
+    from pydantic import ValidationError
+
+    try:
+        check(pool.workload_options)
+    except ValidationError as exc:
+        return [
+            f"pools.{name}.{_place(error['loc'])}: {str(error['msg']).removeprefix('Value error, ')}"
+            for error in exc.errors()
+        ]
+    except ValueError as exc:
+        return [f"pools.{name}.options: {exc}"]
+    return []
+
+
+def _place(path: Sequence[int | str]) -> str:
+    """Where an option is in the settings of a pool."""
+    outside = path[:1] in {("model",), ("batching",)}
+    return ".".join(str(part) for part in (path if outside else ("options", *path)))
 
 
 def _problems_of_strategy(name: str, pool: PoolSettings) -> list[str]:

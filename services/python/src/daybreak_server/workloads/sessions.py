@@ -94,6 +94,12 @@ class Shape:
     block_tokens: int = 1
     """How many tokens a block counts as where a step is limited by tokens: the positions that it takes in the language
     model."""
+    max_turn_blocks: int | None = None
+    """The most blocks in a turn, whatever clients and settings ask for. ``None``: any number."""
+
+    def blocks_that_fit(self, multiplier: int) -> int:
+        """The blocks in a turn when clients, settings or the lag ask for this latency multiplier."""
+        return multiplier if self.max_turn_blocks is None else min(multiplier, self.max_turn_blocks)
 
 
 class SessionModel(Protocol):

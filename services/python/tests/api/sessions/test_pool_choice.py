@@ -50,6 +50,13 @@ def test_a_pair_of_several_pools_needs_a_name_or_a_default_pool(start_speech):
     )
 
 
+def test_a_default_pool_that_does_not_exist_is_named_with_its_setting(start_speech):
+    speech = start_speech(pools={"one": SPEC, "two": SPEC}, http={"default_pools": {"sessions": "three"}})
+    message = speech.open(target="de", status=404)["detail"]
+    assert message.startswith("The setting http.default_pools.sessions names 'three', but")
+    assert speech.open(target="de", pool="one")["pool"] == "one"
+
+
 def test_infinissts_clients_name_one_of_several_pools_too(start_speech):
     """Otherwise, the advice to name one would be of no use to them."""
     client = start_speech(pools={"one": SPEC, "two": SPEC}).client

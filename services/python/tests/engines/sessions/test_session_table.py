@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -352,6 +353,21 @@ def test_a_growing_lag_makes_turns_longer_and_then_refuses(bench: Bench) -> None
     assert len(bench.model.prefilled[1].audio) == 4 * BLOCK * 2  # the first turn had been announced before
     assert [measure(now) for now in (10, 12, 14, 16)] == [(4, True), (4, False), (2, False), (1, False)]
     assert bench.of(session)[-1].latency_multiplier == 1
+
+
+def test_no_turn_has_more_blocks_than_the_model_allows(bench: Bench) -> None:
+    """Neither the client nor the settings can ask for a turn that the model refuses."""
+    bench.model.shape = replace(bench.model.shape, max_turn_blocks=2)
+    bench.table.lag_rules = LagRules(limit_s=0.5, highest=8, raise_after_s=1)
+    session = bench.take("a", seconds=5, multiplier=8)
+    reported = [commit.latency_multiplier for commit in bench.of(session) if commit.latency_multiplier]
+    assert reported == [2]  # the client learns that it does not get what it has requested
+    for now in range(4):
+        bench.table.measure(now, wall_ms=1e6)
+    assert (bench.table.measured.latency_multiplier, bench.table.measured.full) == (2, True)
+    bench.run()
+    assert {len(item.audio) for item in bench.model.prefilled} == {2 * BLOCK * 2}
+    assert [commit.latency_multiplier for commit in bench.of(session) if commit.latency_multiplier] == [2]
 
 
 def test_the_watchdog_sees_with_which_sessions_the_model_works() -> None:

@@ -36,14 +36,20 @@ class SessionPools:
         if name:
             found = self.find(name)
             if found is None:
-                known = ", ".join(sorted(self._names)) or "none"
                 raise ApiError(
                     ErrorCode.NO_SUCH_POOL,
-                    f"There is no pool {name[:MAX_FIELD_CHARS]!r} for sessions. Those are: {known}.",
+                    f"There is no pool {name[:MAX_FIELD_CHARS]!r} for sessions. Those are: {self._known()}.",
                 )
             return found
         if self._default is not None:
-            return self.get(self._default)
+            found = self.find(self._default)
+            if found is None:
+                raise ApiError(
+                    ErrorCode.NO_SUCH_POOL,
+                    f"The setting http.default_pools.sessions names {self._default!r}, but there is no such pool for "
+                    f"sessions. Those are: {self._known()}. Name one, until an administrator corrects the setting.",
+                )
+            return found
         if len(self.entries) == 1:
             return next(iter(self.entries.values()))
         if not self.entries:
@@ -82,3 +88,6 @@ class SessionPools:
             message = f"Several pools serve this pair of languages: {names}. Name one."
             raise ApiError(ErrorCode.NO_SUCH_POOL, message)
         return having[0]
+
+    def _known(self) -> str:
+        return ", ".join(sorted(self._names)) or "none"

@@ -45,8 +45,9 @@ class Session:
         record = claim.record
         self.id = record.session.id
         self.lease = claim.lease
-        self.least_multiplier = record.session.latency_multiplier
-        """The multiplier that the client requested."""
+        self._fitting = shape.blocks_that_fit
+        self.least_multiplier = self._fitting(record.session.latency_multiplier)
+        """The multiplier that the client requested, as far as the model allows it."""
         self.multiplier = record.latency_multiplier
         self.opened_ms = record.opened_ms
         self.received = record.received
@@ -78,7 +79,7 @@ class Session:
     @property
     def turn_samples(self) -> int:
         """The samples of a turn."""
-        return self._block * self.multiplier
+        return self._block * self._fitting(self.multiplier)
 
     def hear(self, audio: bytes, *, input_ended: bool) -> None:
         """Add audio that follows what was received."""
@@ -137,7 +138,7 @@ class Session:
 
     def degrade(self, multiplier: int, *, lag_ms: float) -> SessionCommit | None:
         """Change the length of turns, from the next turn on. ``None`` if the length is the same."""
-        multiplier = max(multiplier, self.least_multiplier)
+        multiplier = max(self._fitting(multiplier), self.least_multiplier)
         if multiplier == self.multiplier:
             return None
         self.multiplier = multiplier

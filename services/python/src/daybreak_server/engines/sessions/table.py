@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from daybreak_server.batching.iterations.history import Phase
 from daybreak_server.batching.iterations.lag import LagRules, LagState, observe, percentile, session_lag_s
@@ -163,8 +164,8 @@ class SessionTable:
     def measure(self, now: float, *, wall_ms: float) -> None:
         """Measure the lag, and change the length of turns if the lag is too large or has become small."""
         lags = [self._lag_s(session, wall_ms) for session in self._sessions.values()]
-        lag_s, before = percentile(lags, LAG_SHARE), self._lag
-        self._lag = observe(before, lag_s, now, self.lag_rules)
+        lag_s, before, rules = percentile(lags, LAG_SHARE), self._lag, self._rules()
+        self._lag = observe(before, lag_s, now, rules)
         if self._lag.multiplier != before.multiplier or self._lag.full != before.full:
             _log.warning(
                 "the lag is %.2f s: latency multiplier %d, %s sessions",
@@ -186,10 +187,15 @@ class SessionTable:
         self._metrics.measured(
             self.measured,
             lags=lags,
-            longer=self._lag.multiplier / self.lag_rules.lowest,
+            longer=self._lag.multiplier / rules.lowest,
             memory=self._model.memory(),
         )
         self._adjust(self._sessions.values())
+
+    def _rules(self) -> LagRules:
+        """The rules of the settings, within what the model allows."""
+        fitting, rules = self._model.shape.blocks_that_fit, self.lag_rules
+        return replace(rules, lowest=fitting(rules.lowest), highest=fitting(rules.highest))
 
     def _lag_s(self, session: Session, wall_ms: float) -> float:
         return session_lag_s(

@@ -52,6 +52,8 @@ class SpeechFolder:
     """How many more tokens each further block may bring."""
     past_blocks: int
     """How many of the newest blocks decide what comes next."""
+    max_turn_blocks: int | None = None
+    """The most blocks of the turns that the model was trained with; ``None``: any number."""
 
 
 def read_folder(folder: Path, *, dtype: torch.dtype, device: str) -> SpeechFolder:

@@ -87,7 +87,7 @@ class Speech:
 
     def _use(self, parts: SpeechFolder) -> None:
         self._parts, self._vocabulary = parts, parts.vocabulary
-        most = self._options.max_turn_blocks
+        most = min(self._options.max_turn_blocks, parts.max_turn_blocks or self._options.max_turn_blocks)
         longest_turn = self._turn_positions(most)
         each = self._bytes_each(parts, longest_turn)
         sessions = int(self._options.cache_mb * 1_000_000 // each)
@@ -114,6 +114,7 @@ class Speech:
             max_sessions=sessions,
             max_turn_tokens=parts.first_turn_tokens,
             block_tokens=self._encoder.block_embeddings,
+            max_turn_blocks=most,
         )
 
     def _attention(self, options: SpeechOptions) -> str:
@@ -214,8 +215,8 @@ class Speech:
                 f"a turn has {len(audio)} bytes of audio, and needs a whole number of blocks of {self._block_bytes}"
             )
         count = math.ceil(len(audio) / self._block_bytes)
-        if before + count > self._options.max_turn_blocks:
-            most = self._options.max_turn_blocks
+        most = self.shape.max_turn_blocks
+        if self.shape.blocks_that_fit(before + count) < before + count:
             raise SessionFailedError(
                 f"a turn has {before + count} blocks of audio, more than max_turn_blocks: {most}"
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,12 +34,12 @@ from daybreak_server.workloads.weight_files import (
     worst_first,
 )
 
-_STREAMING: Final = tuple(
-    field.name
+_STREAMING: Final = {
+    field.name: field.default is MISSING
     for field in fields(SpeechFolder)
     if field.name not in {"encoder", "language_model", "vocabulary"}
-)
-"""The members of ``streaming`` in ``config.json``."""
+}
+"""The members of ``streaming`` in ``config.json``, and whether it needs them."""
 _TOKENIZERS: Final = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _OPTIONAL: Final = frozenset({"masked_spec_embed"})
 """Tensors of encoders that only training uses."""
@@ -99,9 +99,10 @@ def _summary(
 
 
 def _streaming(path: Path, content: Mapping[str, Any]) -> Iterator[Finding]:
-    for name in _STREAMING:
+    for name, needed in _STREAMING.items():
         if name not in content:
-            yield error(f"{path}: streaming has no {name}; {_SEE}.")
+            if needed:
+                yield error(f"{path}: streaming has no {name}; {_SEE}.")
         elif not isinstance(content[name], int) or content[name] < 0:
             yield error(f"{path}: streaming.{name} is {content[name]!r}, not a whole number.")
     for name in sorted(set(content) - set(_STREAMING)):
