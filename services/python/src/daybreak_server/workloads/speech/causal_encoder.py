@@ -30,7 +30,7 @@ class CausalEncoder:
         self.slot_bytes = (states + FRAMES_BEFORE * config.bands) * size + 4 * OVERLAP + 8
 
     def reserve(self, slots: int) -> None:
-        """Reserves the memory of all slots."""
+        """Reserve the memory of all slots."""
         config, weight = self.module.config, self.module.conv_1.weight
         self._device, self._dtype = weight.device, weight.dtype
         ring = (config.layers, slots, config.left_blocks, config.block, config.heads, config.head_dim)

@@ -69,7 +69,7 @@ class PagedLanguageModel:
 
     @torch.inference_mode()
     def step(self, tables: Sequence[PageTable], new: Sequence[Tensor]) -> Tensor:
-        """Feeds each session its new embeddings, [count, width]; returns the logits after the last, [batch, tokens].
+        """Feed each session its new embeddings, [count, width]; return the logits after the last, [batch, tokens].
 
         :raises OutOfPagesError: if a session needs more pages than there are.
         """

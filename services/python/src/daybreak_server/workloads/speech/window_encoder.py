@@ -56,7 +56,7 @@ class WindowEncoder:
         self.slot_bytes = 4 * (self._window + _WAV2VEC2_MORE)
 
     def reserve(self, slots: int) -> None:
-        """Reserves the audio of all slots."""
+        """Reserve the audio of all slots."""
         self._audio = torch.zeros(slots, self._window + _WAV2VEC2_MORE, device=self._device)
 
     def reset(self, slot: int) -> None:
