@@ -165,6 +165,10 @@ def test_fast_steps_of_a_long_task_leave_room_for_its_other_events() -> None:
             write(number)
     step("upload", 48_000)
     write(48_000)
+    step("upload", 48_001)
+    assert event_buffer.take()[0] == [], "it waits for later steps"
+    assert [event.data["step"] for event in event_buffer.take(last=True)[0]] == [48_001]
+    event_buffer.clear()
     assert MANY < len(written) < 950
     log = next(at for at, event in enumerate(written) if event.type == "log")
     assert written[log - 1].data["step"] == 40_005, "the steps before a line are written before it"

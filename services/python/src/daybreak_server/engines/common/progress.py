@@ -150,9 +150,9 @@ class EventBuffer:
         """Write these fields of the record with the next events."""
         self._fields.update(fields)
 
-    def take(self) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:
-        """Return the events and fields to write now."""
-        self._taken = len(self._events) if self._is_due() else 0
+    def take(self, *, last: bool = False) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:
+        """Return the events and fields to write now. ``last``: nothing follows, so nothing is held back."""
+        self._taken = len(self._events) if last or self._is_due() else 0
         return self._events[: self._taken], dict(self._fields)
 
     def clear(self) -> None:
