@@ -283,4 +283,34 @@ SESSIONS: tuple[Mutant, ...] = (
         (f"{SERVER}/api/sessions/service.py", "        await self._start_failures.check(entry.name)\n", ""),
         tests=f"{TESTS}/api/sessions/test_start_failures.py::test_a_new_session_is_refused_with_the_reason",
     ),
+    mutant(
+        "speech-heard-twice",
+        "a block of audio is read again when its step is repeated",
+        (
+            f"{SERVER}/workloads/speech/model.py",
+            "if len(sessions[row].embedded) <= number < len(blocks)",
+            "if number < len(blocks)",
+        ),
+        tests=f"{TESTS}/speech/test_failed_steps.py",
+    ),
+    mutant(
+        "speech-positions-kept",
+        "a step that failed leaves positions without content in the caches of its sessions",
+        (
+            f"{SERVER}/workloads/speech/pages.py",
+            "        self.end -= count\n        self._turns[-1] -= count\n",
+            "        pass\n",
+        ),
+        tests=f"{TESTS}/speech/test_failed_steps.py",
+    ),
+    mutant(
+        "speech-ring-written-early",
+        "the encoder's caches have a block whose step failed",
+        (
+            f"{SERVER}/workloads/speech/causal_encoder.py",
+            "        new: list[tuple[Tensor, Tensor]] = []\n",
+            "        new: list[tuple[Tensor, Tensor]] = []\n        self._frames[at] = mel[:, -FRAMES_BEFORE:]\n",
+        ),
+        tests=f"{TESTS}/speech/test_failed_steps.py",
+    ),
 )
