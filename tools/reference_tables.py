@@ -155,7 +155,7 @@ def _retry(code: ErrorCode) -> str:
 
 def routes() -> str:
     """The routes, from the app itself. Each can also respond with 500 ``internal``."""
-    head = ("method", "path", "what it does", "status on success", "error codes")
+    head = ("method", "path", "what it returns (GET) or does", "status on success", "error codes")
     app = openapi.app()
     ctx = app.state.context
     module_routes = [route for module in ROUTE_MODULES for route in module.router(ctx).routes]

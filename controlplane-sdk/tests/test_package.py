@@ -64,12 +64,11 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import asyncio, pkgutil, importlib, daybreak
 for module in pkgutil.walk_packages(daybreak.__path__, "daybreak."):
-    extra = module.name.split(".")[1]
-    if extra not in {"cli", "relay", "testing"}:
+    if module.name.split(".")[1] not in {"cli", "event_relay", "testing"}:
         importlib.import_module(module.name)
-for extra in ("relay", "testing"):
+for name, extra in (("event_relay", "relay"), ("testing", "testing")):
     try:
-        importlib.import_module(f"daybreak.{extra}")
+        importlib.import_module(f"daybreak.{name}")
     except ImportError as exc:
         assert f"pip install 'daybreak-sdk[{extra}]'" in str(exc), exc
     else:

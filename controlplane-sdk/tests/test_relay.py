@@ -1,4 +1,4 @@
-"""`daybreak.relay` on the Valkey of a real Daybreak and on an old Redis: at-least-once delivery, reported gaps."""
+"""`daybreak.event_relay` on the Valkey of a real Daybreak and an old Redis: at-least-once delivery, reported gaps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from redis.retry import Retry
 
 from daybreak.core.follow import parse_event_id
 from daybreak.errors import ConfigError, UnreachableError
-from daybreak.relay import Delivery, Relay, RelayGapError
+from daybreak.event_relay import Delivery, Relay, RelayGapError
 from daybreak.testing import LocalDaybreak
 from daybreak.wire import Event
 

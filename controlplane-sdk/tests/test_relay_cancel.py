@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from daybreak.relay import Relay
+from daybreak.event_relay import Relay
 
 
 async def test_a_swallowed_cancellation_still_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:

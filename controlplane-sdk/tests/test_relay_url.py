@@ -15,7 +15,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from daybreak.errors import ConfigError
-from daybreak.relay import Relay
+from daybreak.event_relay import Relay
 
 WAIT_S = 60.0
 

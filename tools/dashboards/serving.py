@@ -58,9 +58,10 @@ _REQUESTS = Row(
         ),
         Panel(
             title="Refused and failed",
-            shows="Requests per second that got no complete answer. `queue_full`: the line was full. `not_ready`: no "
-            "group was free before the deadline. `deadline_passed`: the group did not answer in time. `group_failed`: "
-            "groups broke, and no other could try. `cut_off`: the answer broke off. `shutting_down`: the gateway ends.",
+            shows="Requests per second that got no complete answer. `queue_full`: the waiting line was full. "
+            "`not_ready`: no group was free before the deadline. `deadline_passed`: the group did not answer in time. "
+            "`group_failed`: groups broke, and no other could try. `cut_off`: the answer broke off. `shutting_down`: "
+            "the gateway ends.",
             bad="Any of them for longer than a few minutes, except `shutting_down` during a rollout, and `not_ready` "
             "during a wake.",
             unit=Unit.PER_SECOND,
@@ -77,8 +78,9 @@ _REQUESTS = Row(
         Panel(
             title="Time to first byte",
             shows="Median, 95th and 99th percentile of the time from the arrival of a request to the first byte of its "
-            "answer, the time in the line included.",
-            bad="A p99 near the deadlines of your clients. If *First byte, in groups* is low, the line is long.",
+            "answer, the time in the waiting line included.",
+            bad="A p99 near the deadlines of your clients. If *First byte, in groups* is low, the waiting line is "
+            "long.",
             unit=Unit.SECONDS,
             runbook="daybreakrequestslate",
             pictured=True,
@@ -102,7 +104,7 @@ _LINE = Row(
         Panel(
             title="Oldest request in the line",
             shows="How long the oldest request has waited; 0 means that none waits.",
-            bad="A curve that rises as fast as time passes: no request leaves the line.",
+            bad="A curve that rises as fast as time passes: no request leaves the waiting line.",
             unit=Unit.SECONDS,
             runbook="daybreaklinestuck",
             pictured=True,

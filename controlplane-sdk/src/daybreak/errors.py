@@ -21,7 +21,7 @@
   ├── ``ModelFailedError``         ``models.wait``: no worker could start the model; ``model`` is the model
   ├── ``WaitTimeoutError``         ``wait``: the time is up; the task continues
   ├── ``DownloadError``            the artifact does not exist, or arrived damaged
-  └── ``RelayGapError``            ``daybreak.relay``: the consumer group missed events; iterate again to continue
+  └── ``RelayGapError``            ``daybreak.event_relay``: the consumer group missed events; iterate again to continue
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class LocalDaybreak:
 
     @property
     def redis_url(self) -> str:
-        """The URL of the server's Valkey with its password, as :class:`daybreak.relay.Relay` needs it."""
+        """The URL of the server's Valkey with its password, as :class:`daybreak.event_relay.Relay` needs it."""
         folder = self._require_folder() / "data" / "valkey"
         port, password = (folder / "port").read_text().strip(), (folder / "password").read_text().strip()
         return f"redis://:{quote(password, safe='')}@127.0.0.1:{port}/0"

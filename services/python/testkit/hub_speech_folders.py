@@ -17,7 +17,7 @@ SAMPLES = BLOCK_MS * 16
 
 
 def _tokenizer(folder: Path) -> int:
-    """Writes a tokenizer of single bytes with four special tokens; returns how many tokens it has."""
+    """Write a tokenizer of single bytes with four special tokens; return how many tokens it has."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     special = ["<pad>", "<end>", "<user>", "<assistant>"]
     vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
@@ -73,7 +73,7 @@ def _whisper(folder: Path) -> Any:
 
 
 def hub_folder(folder: Path, kind: str) -> tuple[Any, nn.Module]:
-    """Writes a folder with random weights. ``kind``: ``whisper``, or the norm of wav2vec 2.0 (``group``, ``layer``).
+    """Write a folder with random weights. ``kind``: ``whisper``, or the norm of wav2vec 2.0 (``group``, ``layer``).
 
     Returns its encoder and its adapter.
     """

@@ -123,6 +123,14 @@ class ObservedRun:
         early = self.submit(steps=1)
         self.system.ready(800)
         self.system.wait(early)
+        # A rate needs a sample from before the first event, and Ray exports the metrics of a new process after a while.
+        pools = {POOL, BATCHES, observed_requests.ANSWERS, observed_sessions.SPEECH}
+        wait_until(lambda: self._exported() >= pools, 120, "metrics of a rank of each pool")
+
+    def _exported(self) -> set[str]:
+        """The pools of whose ranks Prometheus has metrics."""
+        series = self.watch.now('count by (pool) ({__name__=~"daybreak_rank_.+"})')
+        return {each["metric"]["pool"] for each in series}
 
     def close(self) -> None:
         if self._models is not None:

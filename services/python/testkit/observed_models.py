@@ -27,14 +27,17 @@ class ObservedModels:
         self._redis = redis
         self._broken = folder / "broken"
         self._broken.touch()
+        self._registered = False
         self._worker = WorkerProcess(folder / "worker", gateway, worker="observed")
 
     def close(self) -> None:
         self._worker.close()
 
     def ask(self) -> None:
-        """Register :data:`MODEL` and ask it, which starts it."""
-        self._register(MODEL)
+        """Ask :data:`MODEL`, which starts it. Registers it the first time."""
+        if not self._registered:
+            self._register(MODEL)
+            self._registered = True
         answer = self._send("POST", "/v1/chat/completions", {"model": MODEL, "messages": []})
         assert answer["model"] == MODEL
 

@@ -1,8 +1,8 @@
 """The URL paths of tasks and their files, and the data of events as clients see it.
 
 The store and the pool's event stream contain the names of files (``video.mp4``, ``preview``) instead of URLs. Two
-readers use this module to make URLs from the names: the API, and :mod:`daybreak.relay`, which reads the stream directly
-from Redis.
+readers use this module to make URLs from the names: the API, and :mod:`daybreak.event_relay`, which reads the stream
+directly from Redis.
 """
 
 from __future__ import annotations

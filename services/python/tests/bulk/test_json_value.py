@@ -40,6 +40,7 @@ def test_a_value_is_read_if_it_can_be_written_as_json(value: Any, marked: bool) 
         (b"[-Infinity]", "-Infinity is not JSON"),
         (b'{"a": ["\\uD83D"]}', "half of a surrogate pair"),
         (b'{"\\udfff": 1}', "half of a surrogate pair"),
+        (b'[{"a": 1, "b": 2, "b": 2}]', "an object has the key 'b' twice"),
         (b'"\xed\xa0\x80"', "not UTF-8"),
         ('"a"'.encode("utf-16"), "not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),

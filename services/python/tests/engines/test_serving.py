@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -232,6 +233,10 @@ def test_errors_become_answers_and_leave_the_group_warm(
     refused = client.post(url, json={"fault": "refuse", "status": 418})
     assert (refused.status_code, refused.json()["code"]) == (418, "echo_refused")
     assert client.post(url, content=b"{").json()["code"] == "invalid_json"
+    packed = client.post(url, content=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
+    assert (packed.status_code, packed.json()["code"]) == (415, "unsupported_media_type")
+    plain = client.post(url, content=b"{}", headers={"Content-Encoding": "identity"})
+    assert plain.status_code == 200
     nonsense = client.post(url, json={"fault": "nonsense"})
     assert (nonsense.status_code, nonsense.json()["code"]) == (500, "invalid_response")
     late = client.post(url, json={"chunks": 3, "fault": "refuse", "status": 429, "fault_at": 1})

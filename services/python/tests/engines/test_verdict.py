@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from daybreak_server.domain.tasks import Control
+from daybreak_server.domain.tasks import Control, EventDraft
 from daybreak_server.engines.common.heartbeat import Heartbeat
-from daybreak_server.engines.common.progress import MAX_PENDING, EventBuffer, PhaseEta
+from daybreak_server.engines.common.progress import MANY, MAX_PENDING, EventBuffer, PhaseEta
 from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict, decide, report_of, worst
 from daybreak_server.workloads.base import PermanentError, RetryableError, Step
 
@@ -139,3 +139,46 @@ def test_fast_steps_are_merged_and_none_is_lost() -> None:
     assert (fields["step"], fields["phase"], fields["fraction"]) == (100, "echo", 1.0)
     event_buffer.clear()
     assert not event_buffer
+
+
+def test_fast_steps_of_a_long_task_leave_room_for_its_other_events() -> None:
+    """The store keeps a thousand events of a task: twenty minutes of 40 steps per second fit into them."""
+    now = [0.0]
+    event_buffer = EventBuffer(clock=lambda: now[0])
+    written: list[EventDraft] = []
+
+    def step(phase: str, number: int) -> None:
+        event_buffer.step(Step(phase=phase, fraction=0, step=number, steps=48_000), fraction=0, eta_s=None)
+
+    def write(number: int) -> None:
+        events, fields = event_buffer.take()
+        assert fields["step"] == number, "the record has every step"
+        written.extend(events)
+        event_buffer.clear()
+
+    for number in range(1, 48_001):
+        now[0] += 0.025
+        step("lines", number)
+        if number == 40_005:
+            event_buffer.note(EventDraft(type="log", data={"message": "more than half of them"}))
+        if number % 10 == 0:
+            write(number)
+    step("upload", 48_000)
+    write(48_000)
+    step("upload", 48_001)
+    assert event_buffer.take()[0] == [], "it waits for later steps"
+    assert [event.data["step"] for event in event_buffer.take(last=True)[0]] == [48_001]
+    event_buffer.clear()
+    assert MANY < len(written) < 950
+    log = next(at for at, event in enumerate(written) if event.type == "log")
+    assert written[log - 1].data["step"] == 40_005, "the steps before a line are written before it"
+    *steps, last, upload = (event for event in written if event.type == "progress")
+    assert (last.data["step"], upload.data["phase"]) == (48_000, "upload"), (
+        "a new phase ends the one before it"
+    )
+    covered = 0
+    for event in (*steps, last):
+        assert event.data.get("from_step", event.data["step"]) == covered + 1
+        covered = event.data["step"]
+    numbers = [event.number for event in written]
+    assert numbers == sorted(numbers), "the store skips an event whose number is not new"

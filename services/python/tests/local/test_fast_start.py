@@ -22,7 +22,7 @@ from daybreak_server.settings.fast_start_setting import fast_start_allowed
 from daybreak_server.settings.tree import load_settings
 
 REPOSITORY = Path(__file__).parents[4]
-SHIM = REPOSITORY / "deploy" / "image" / "ray"
+SHIM = REPOSITORY / "deploy" / "image" / "ray-wrapper"
 TESTED = f"{TESTED_SERIES[0]}.7"
 PARTS = sorted({*fast_start.LEAN_NODE_PARTS, *fast_start.RAY_START_PARTS}, key=str)
 needs_fast_start = pytest.mark.skipif(

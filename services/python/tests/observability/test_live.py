@@ -42,7 +42,10 @@ def provoked(run: ObservedRun) -> dict[str, Future[Fired]]:
 
 
 def test_every_query_of_a_panel_has_data(run: ObservedRun) -> None:
-    """So have the marks of wakes and releases. A query that needs what this machine lacks says so, and has no data."""
+    """So have the marks of wakes and releases. A query that needs what this machine lacks says so, and has no data.
+
+    On a busy machine, all requests of a pool may end between two samples. Then the clients do everything again.
+    """
     queries = [query for query in (*of_panels(), *of_annotations()) if query.by != "mark Alerts"]
     needed = [query for query in queries if not query.no_data]
     left = list(needed)
@@ -51,8 +54,12 @@ def test_every_query_of_a_panel_has_data(run: ObservedRun) -> None:
         left[:] = [query for query in left if not run.watch.over(query.expression)]
         return not left
 
-    with contextlib.suppress(TimeoutError):
-        wait_until(all_have_data, 60, "data of every query", pause_s=2)
+    for plays_left in (2, 1, 0):
+        with contextlib.suppress(TimeoutError):
+            wait_until(all_have_data, 20, "data of every query", pause_s=2)
+        if not left or not plays_left:
+            break
+        run.play()
     assert [f"{query.by}: {query.expression}" for query in left] == []
 
 

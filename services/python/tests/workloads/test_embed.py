@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from testkit.text_models import POSITIONS, minilm, sentence, tiny_encoder, tiny_llm_encoder
+from testkit.text_models import (
+    POSITIONS,
+    SPECIAL,
+    WORDS,
+    minilm,
+    sentence,
+    tiny_encoder,
+    tiny_llm_encoder,
+)
 
 Start = Callable[..., Any]
 QUERY = "query : "
@@ -112,7 +121,7 @@ def test_base64_has_the_same_numbers(whole: Any) -> None:
 
 def test_fewer_dimensions_have_length_one_again(whole: Any) -> None:
     whole_vector = vectors(whole.post("/v1/embeddings", input="a cat"))[0]
-    short = vectors(whole.post("/v1/embeddings", input="a cat", dimensions=8))[0]
+    short = vectors(whole.post("/v1/embeddings", input="a cat", dimensions=8.0))[0]
     assert short.shape == (8,)
     assert np.allclose(short, whole_vector[:8] / np.linalg.norm(whole_vector[:8]), atol=1e-6)
 
@@ -125,18 +134,19 @@ def test_the_answer_has_the_fields_of_openai(whole: Any) -> None:
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({}, "input", "invalid_input"),
-    ({"input": ""}, "input.0", "empty_input"),
+    ({"input": ""}, "input", "empty_input"),
     ({"input": []}, "input", "empty_input"),
     ({"input": ["a", ""]}, "input.1", "empty_input"),
     ({"input": ["a", 1]}, "input.1", "invalid_input"),
     ({"input": {"a": 1}}, "input", "invalid_input"),
     ({"input": [[1, 2], "a"]}, "input.1", "invalid_input"),
     ({"input": [[1], []]}, "input.1", "empty_input"),
-    ({"input": [1, 10_000]}, "input.0", "invalid_token"),
+    ({"input": [1, 10_000]}, "input", "invalid_token"),
     ({"input": [[1], [-1]]}, "input.1", "invalid_token"),
     ({"input": [[1, True]]}, "input.0", "invalid_token"),
     ({"input": ["a"] * 9}, "input", "too_many"),
-    ({"input": "the cat " * POSITIONS}, "input.0", "too_long"),
+    ({"input": "the cat " * POSITIONS}, "input", "too_long"),
+    ({"input": ["the cat " * POSITIONS]}, "input.0", "too_long"),
     ({"input": [["the" * 500]]}, "input.0", "invalid_token"),
     ({"input": "a", "model": 5}, "model", "invalid_input"),
     ({"input": "a", "input_type": "other"}, "input_type", "invalid_input"),
@@ -162,6 +172,27 @@ def test_a_body_that_is_no_json_is_400(whole: Any) -> None:
     for body in (b'{"model"', b'{"input": "\\ud800"}', b'{"input": ' + b"[" * 100_000):
         response = whole.client.post("/v1/embeddings", content=body)
         assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json"), body[:30]
+
+
+def test_a_vector_that_is_not_finite_is_an_error_of_its_own_request(
+    start_whole: Start, encoder: Path
+) -> None:
+    """In every format, and not of the requests in the same batch. float16 overflows, for example."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(encoder / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][len(SPECIAL) + WORDS.index("cat")] = float("nan")
+    save_file(weights, encoder / "model.safetensors", metadata={"format": "pt"})
+    whole = start_whole(pool_of(encoder, cache_mb=1))
+    for encoding in ("float", "base64"):
+        error = whole.post("/v1/embeddings", 500, input="a cat", encoding_format=encoding)["error"]
+        assert (error["code"], "not finite" in error["message"]) == ("workload_failed", True), error
+    with ThreadPoolExecutor(8) as callers:
+        texts = ["a cat", "a dog"] * 8
+        statuses = callers.map(
+            lambda text: whole.client.post("/embedding/api", json={"input": text}).status_code, texts
+        )
+        assert list(statuses) == [500, 200] * 8
 
 
 def test_a_model_that_does_not_exist_is_404(whole: Any) -> None:
@@ -194,7 +225,7 @@ def test_the_limit_of_tokens_is_a_setting(start_whole: Start, encoder: Path) -> 
     whole = start_whole(pool_of(encoder, max_tokens=6))
     whole.post("/v1/embeddings", input="the cat sat on")
     error = whole.post("/v1/embeddings", 422, input="the cat sat on mat")["error"]
-    assert error["message"].startswith("input.0 has 7 tokens; this model takes at most 6.")
+    assert error["message"].startswith("input has 7 tokens; this model takes at most 6.")
 
 
 def test_the_body_names_the_pool_or_its_model_and_else_the_default_is_chosen(

@@ -21,7 +21,7 @@ from typing import Any, Self
 from daybreak.aio import AsyncClient
 from daybreak.core.retry import Retry, changed_nothing
 from daybreak.errors import ApiError, DaybreakError
-from daybreak.relay import Delivery, Relay, RelayGapError
+from daybreak.event_relay import Delivery, Relay, RelayGapError
 from daybreak.wire import Event, Task
 from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from verification.faults.client_transport import BalancedTransport

@@ -116,7 +116,7 @@ EDGES: tuple[Mutant, ...] = (
         "relay-acknowledges-first",
         "a relay acknowledges an event before it is handled",
         (
-            f"{CLIENT}/relay/reader.py",
+            f"{CLIENT}/event_relay/reader.py",
             "                if entries.is_well_formed(fields):\n                    return Delivery(",
             "                if entries.is_well_formed(fields):\n"
             "                    await self._ack_ids(entry_id)\n                    return Delivery(",

@@ -218,4 +218,16 @@ ROUTER: tuple[Mutant, ...] = (
         (_CONNECTION, "stale=self.used > 1 and not self._head_bytes", "stale=False"),
         tests=f"{_CLIENT_TESTS}::test_a_closed_idle_connection_is_not_taken_for_a_dead_group",
     ),
+    mutant(
+        "router-hopeless-waits",
+        "requests wait on although no group of their pool can start",
+        (
+            f"{_ROUTING}/pool_router.py",
+            "            self._line.refuse_all(NoGroupError())\n",
+            "            pass\n",
+        ),
+        tests=f"{TESTS}/api/test_pools_at_zero.py"
+        "::test_a_request_to_groups_that_cannot_load_their_model_gets_the_reason",
+        waits=True,
+    ),
 )

@@ -255,4 +255,62 @@ SESSIONS: tuple[Mutant, ...] = (
         (f"{LUA}/_sessions.lua", "  S.report(r, 'ended', ", "  local _ = string.format('', "),
         tests=f"{_CHANGES}::test_each_change_is_reported_once_by_the_process_that_made_it",
     ),
+    mutant(
+        "session-bystanders-count",
+        "a session that a dead group did not work on counts as a cause of its death",
+        (f"{LUA}/_sessions.lua", "if not worked_on[r.id] then return false end", ""),
+        tests=f"{TESTS}/store/sessions/test_deadly_sessions.py"
+        "::test_only_sessions_that_a_dead_group_worked_on_may_be_the_cause",
+    ),
+    mutant(
+        "session-turn-too-long",
+        "turns may have more blocks than the model allows",
+        (
+            f"{_ENGINE}/session.py",
+            "self._block * self._fitting(self.multiplier)",
+            "self._block * self.multiplier",
+        ),
+        (
+            f"{_ENGINE}/session.py",
+            "max(self._fitting(multiplier), self.least_multiplier)",
+            "max(multiplier, self.least_multiplier)",
+        ),
+        tests=f"{_TABLE}::test_no_turn_has_more_blocks_than_the_model_allows",
+    ),
+    mutant(
+        "session-hopeless-waits",
+        "a session may be opened although no group of its pool can start",
+        (f"{SERVER}/api/sessions/service.py", "        await self._start_failures.check(entry.name)\n", ""),
+        tests=f"{TESTS}/api/sessions/test_start_failures.py::test_a_new_session_is_refused_with_the_reason",
+    ),
+    mutant(
+        "speech-heard-twice",
+        "a block of audio is read again when its step is repeated",
+        (
+            f"{SERVER}/workloads/speech/model.py",
+            "if len(sessions[row].embedded) <= number < len(blocks)",
+            "if number < len(blocks)",
+        ),
+        tests=f"{TESTS}/speech/test_failed_steps.py",
+    ),
+    mutant(
+        "speech-positions-kept",
+        "a step that failed leaves positions without content in the caches of its sessions",
+        (
+            f"{SERVER}/workloads/speech/pages.py",
+            "        self.end -= count\n        self._turns[-1] -= count\n",
+            "        pass\n",
+        ),
+        tests=f"{TESTS}/speech/test_failed_steps.py",
+    ),
+    mutant(
+        "speech-ring-written-early",
+        "the encoder's caches have a block whose step failed",
+        (
+            f"{SERVER}/workloads/speech/causal_encoder.py",
+            "        new: list[tuple[Tensor, Tensor]] = []\n",
+            "        new: list[tuple[Tensor, Tensor]] = []\n        self._frames[at] = mel[:, -FRAMES_BEFORE:]\n",
+        ),
+        tests=f"{TESTS}/speech/test_failed_steps.py",
+    ),
 )

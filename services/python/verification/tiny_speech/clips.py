@@ -41,7 +41,7 @@ def _chosen(seed: int) -> list[Sentence]:
 
 
 def render(folder: Path, seed: int = 17) -> None:
-    """Writes the clips."""
+    """Write the clips."""
     folder.mkdir(parents=True, exist_ok=True)
     synthesiser, numbers, entries = Synthesiser(), np.random.default_rng(seed), []
     for number, (sentence, voice) in enumerate(zip(_chosen(seed), _VOICES, strict=True), 1):

@@ -25,7 +25,7 @@ from verification.tiny_speech.synthesis import Synthesiser, random_speech
 
 
 def draw(out: Path, sentences: int, seed: int) -> float:
-    """Draws the sentences of one seed; returns the seconds of speech."""
+    """Draw the sentences of one seed; return the seconds of speech."""
     out.mkdir(parents=True, exist_ok=True)
     rng, phase, synthesiser, frames = random.Random(seed), np.random.default_rng(seed), Synthesiser(), 0
     with (out / f"mel.{seed}.f16").open("wb") as mels, (out / f"meta.{seed}.jsonl").open("w") as lines:

@@ -31,7 +31,7 @@ _NAMES = {"de": "German", "zh": "Chinese", "en": "English"}
 
 
 def export(checkpoint: Path, folder: Path) -> None:
-    """Writes the folder. The weights are rounded to bfloat16."""
+    """Write the folder. The weights are rounded to bfloat16."""
     model = Translator()
     model.load_state_dict(load_file(checkpoint))
     lm_folder = folder / "language_model"
@@ -81,7 +81,7 @@ def _llama(model: Translator) -> dict[str, object]:
 
 
 def _save(weights: dict[str, torch.Tensor], file: Path) -> None:
-    """Writes weights as bfloat16, readable for all."""
+    """Write weights as bfloat16, readable for all."""
     save_file(
         {name: part.to(torch.bfloat16).contiguous() for name, part in weights.items()}, file, {"format": "pt"}
     )

@@ -101,7 +101,7 @@ def _due(sentence: Sentence, word_ends: list[float]) -> dict[str, list[Due]]:
 
 
 def with_noise(samples: Floats, rng: np.random.Generator, decibels: float) -> Floats:
-    """Adds noise of a random colour; ``decibels``: the power of the speech over that of the noise."""
+    """Add noise of a random colour; ``decibels``: the power of the speech over that of the noise."""
     spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
     corner = 800 * len(samples) / (40 * SAMPLE_RATE)
     noise = np.fft.irfft(

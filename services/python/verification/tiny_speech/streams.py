@@ -143,7 +143,7 @@ class Streams:
         return self._with_noise(mel, gain, silent), language, due, words
 
     def _with_noise(self, mel: Floats, gain: float, silent: bool) -> Floats:
-        """Adds noise as power, normalises, and hides two bands in half of the streams.
+        """Add noise as power, normalise, and hide two bands in half of the streams.
 
         Some noises begin or end inside the stream, because a session ends with digital silence.
         """

@@ -2,7 +2,8 @@
 
 Python's parser accepts more than JSON allows: ``NaN``, numbers that become infinite, and half of a surrogate pair. Such
 values fail later, where nothing says that the client's text is the cause: a tokenizer refuses half of a pair, and JSON
-cannot be written with an infinite number. Nesting that is too deep for the parser is an error like any other.
+cannot be written with an infinite number. Nesting that is too deep for the parser is an error like any other. So is a
+key that an object has twice, as in all bodies that the API reads: the parser would silently take the last one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -19,7 +21,7 @@ def json_value(data: bytes) -> Any:
     """The JSON value in ``data``, which may begin with a byte order mark. :raises ValueError: saying what is wrong."""
     try:
         text = data.decode("utf-8-sig")
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_object)
         if _SURROGATE.search(text):  # escapes are the only surrogates that decoding leaves
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as exc:
@@ -29,6 +31,14 @@ def json_value(data: bytes) -> Any:
     except RecursionError as exc:
         raise ValueError("it is nested too deeply") from exc
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"an object has the key {twice[:100]!r} twice")
+    return found
 
 
 def _refuse(constant: str) -> None:

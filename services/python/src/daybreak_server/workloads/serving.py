@@ -90,7 +90,13 @@ class Request:
     ranks other than the leader count nothing."""
 
     def json(self) -> Any:
-        """The body as JSON. :raises RequestError: 400 if it is not."""
+        """The body as JSON. :raises RequestError: 400 if it is not, and 415 if it is compressed."""
+        encoding = self.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() not in {"", "identity"}:
+            message = (
+                f"the Content-Encoding {encoding[:40]!r} is not supported here; send the body uncompressed"
+            )
+            raise RequestError(415, message, code="unsupported_media_type")
         try:
             return json_value(self.body)
         except ValueError as exc:

@@ -103,7 +103,11 @@ class Shape:
 
 
 class SessionModel(Protocol):
-    """A model that serves sessions. Each rank has one object. ``shape`` is read once, after ``warm_up``."""
+    """A model that serves sessions. Each rank has one object. ``shape`` is read once, after ``warm_up``.
+
+    A step (``prefill``, ``decode``) that raises must leave its sessions as they were, because the engine repeats it for
+    each of them alone. If that is impossible for a session, return a :class:`SessionFailedError` for it.
+    """
 
     shape: Shape
 

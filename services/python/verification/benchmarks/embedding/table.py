@@ -15,7 +15,7 @@ from verification.results.table import number
 ABOUT = (
     "All servers have the same weights (MiniLM, 22 million parameters, float32) and one thread of torch, and the same "
     "client sends one text per request, over kept connections. All servers run, but only one at a time has clients; "
-    "the turns have a random order, and all processes share the cores of the machine.\n\n"
+    "the runs have a random order, and all processes share the cores of the machine.\n\n"
     "- Texts: {kinds}. Answers have base64.\n"
     "- A figure is the median of {rounds} of {seconds:g} s.\n"
     "- *At the same p95*: the curve through the measured points of a peer ({clients} clients) is read at the p95 that "
@@ -41,7 +41,7 @@ def report(figures: Figures, effort: Effort, versions: Mapping[str, str]) -> Rep
         title="Embedding beside other servers",
         about=ABOUT.format(
             kinds="; ".join(f"*{kind}*: {what}" for kind, what in KINDS.items()).capitalize(),
-            rounds="one turn" if effort.rounds == 1 else f"{effort.rounds} turns",
+            rounds="one run" if effort.rounds == 1 else f"{effort.rounds} runs",
             seconds=effort.seconds,
             clients=", ".join(map(str, effort.clients)),
             tuned=TUNED_WITH,

@@ -22,8 +22,8 @@ ABOUT = (
     "task has ten clients. In the second run all clients follow the same task, so each event goes to all of them at "
     "once. Events are written to Redis as `report` writes them. The lag is the time from the event's id to the arrival "
     "of its bytes at the client, which is another process. Memory is the growth of the gateway's RSS. Clients connect "
-    "over loopback from 16 source addresses. *Relay*: `daybreak.relay` reads the events with a consumer group. Its "
-    "baseline is redis-py, which reads and acknowledges the same entries without parsing them."
+    "over loopback from 16 source addresses. *Relay*: `daybreak.event_relay` reads the events with a consumer group. "
+    "Its baseline is redis-py, which reads and acknowledges the same entries without parsing them."
 )
 
 

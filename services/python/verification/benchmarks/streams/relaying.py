@@ -14,7 +14,7 @@ from pathlib import Path
 
 import redis
 
-from daybreak.relay import Delivery, Relay
+from daybreak.event_relay import Delivery, Relay
 from daybreak_server.domain.ids import new_task_id
 from verification.benchmarks.http import parts
 from verification.benchmarks.http.parts import Cores, Running

@@ -48,7 +48,7 @@ DEBUG = EmbedRoute(
     role=EMBED,
     render=problem_response,
     spec=specs.DEBUG,
-    summary="Show the memory, load and batches of a group. If none is ready, describe the pool. Starts no group.",
+    summary="The memory, load and batches of a group, or the pool if none is ready. Starts no group.",
 )
 ROUTES = (
     EmbedRoute(

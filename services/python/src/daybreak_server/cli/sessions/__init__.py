@@ -1,6 +1,6 @@
 """``daybreakd sessions``: configuration files of InfiniSST, and the evaluation of pools of streaming sessions.
 
 * ``commands`` has the commands.
-* ``config_file`` reads a configuration file of InfiniSST, and ``mapping`` turns it into settings of Daybreak.
+* ``infinisst_config`` reads a configuration file of InfiniSST, and turns it into settings of Daybreak.
 * ``evaluation`` measures a pool of sessions, on this machine or on another one.
 """

@@ -42,7 +42,7 @@ def config(
       daybreakd up --config daybreak.yaml
     Exit code 2: the file is wrong; the message names the field.
     """
-    from daybreak_server.cli.sessions.config_file import SessionsConfigError
+    from daybreak_server.cli.sessions.infinisst_config.config_file import SessionsConfigError
 
     paths = [path for path in (create_default, show, validate) if path is not None]
     if len(paths) != 1:
@@ -54,7 +54,7 @@ def config(
 
 
 def _create(path: Path) -> str:
-    from daybreak_server.cli.sessions.config_file import default_config
+    from daybreak_server.cli.sessions.infinisst_config.config_file import default_config
 
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -67,8 +67,8 @@ def _create(path: Path) -> str:
 
 
 def _read(path: Path, *, show: bool) -> str:
-    from daybreak_server.cli.sessions.config_file import read_config
-    from daybreak_server.cli.sessions.mapping import settings_of
+    from daybreak_server.cli.sessions.infinisst_config.config_file import read_config
+    from daybreak_server.cli.sessions.infinisst_config.mapping import settings_of
 
     config = read_config(path)
     meant = settings_of(config)

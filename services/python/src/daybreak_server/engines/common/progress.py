@@ -1,5 +1,10 @@
 """Decides which progress events are due, and estimates the remaining time of a task. Pure, except for a clock
-that is passed in."""
+that is passed in.
+
+The store keeps about the last thousand events of a task. Fast steps would fill them within seconds, and the events that
+explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress events of an
+attempt, an event covers all steps of about ``SPACING_S``. A new phase, or another event, still ends it at once.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,9 @@ from daybreak_server.workloads.base import Step
 
 MAX_PENDING = 16
 """Progress events in one write. If steps come faster, the oldest are merged into one event that covers them."""
+MANY = 300
+"""Progress events of an attempt, after which there is one for each ``SPACING_S`` only."""
+SPACING_S = 2.0
 MAX_NOTES = 200
 """Other events that are kept while the store cannot be reached. Beyond that, the oldest are dropped."""
 _SMOOTHING = 0.3
@@ -85,6 +93,13 @@ class EventBuffer:
     _fields: dict[str, str | int | float] = field(default_factory=dict)
     _number: int = 0
     """The number of the newest event. If the reply to a write is lost, the store skips events whose number it has."""
+    _written: int = 0
+    """Progress events that have been written."""
+    _written_at: float = -math.inf
+    _phase: str = ""
+    """The phase of the last progress event that was written."""
+    _taken: int = 0
+    clock: Callable[[], float] = time.monotonic
 
     def step(self, step: Step, *, fraction: float, eta_s: float | None) -> None:
         """Add a progress event for this step, and the record's fields that go with it."""
@@ -95,16 +110,32 @@ class EventBuffer:
             data["eta_s"] = round(eta_s, 3)
         self._fields.update(data)
         self._append(EventDraft(type="progress", data=data))
+        if self._sparse and len(self._events) > 1 and _same_phase(self._events[-2], self._events[-1]):
+            self._merge(len(self._events) - 2, len(self._events) - 1)
         steps = [at for at, event in enumerate(self._events) if event.type == "progress"]
         if len(steps) > MAX_PENDING:
-            self._events[steps[1]] = _merged(self._events[steps[0]], self._events[steps[1]])
-            del self._events[steps[0]]
+            self._merge(*steps[:2])
 
     def note(self, draft: EventDraft) -> None:
         """Add any other event."""
         self._append(draft)
         if len(self._events) > MAX_PENDING + MAX_NOTES:
             del self._events[next(at for at, event in enumerate(self._events) if event.type != "progress")]
+
+    @property
+    def _sparse(self) -> bool:
+        """Whether there are so many progress events that further ones are spaced."""
+        return self._written >= MANY
+
+    def _merge(self, old: int, new: int) -> None:
+        self._events[new] = _merged(self._events[old], self._events[new])
+        del self._events[old]
+
+    def _is_due(self) -> bool:
+        """Whether the events are written now, rather than merged with later ones."""
+        if not self._sparse or len(self._events) != 1 or self.has_notes:
+            return True
+        return self._events[0].data["phase"] != self._phase or self.clock() - self._written_at >= SPACING_S
 
     def _append(self, draft: EventDraft) -> None:
         self._number += 1
@@ -119,17 +150,26 @@ class EventBuffer:
         """Write these fields of the record with the next events."""
         self._fields.update(fields)
 
-    def take(self) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:
-        """Return the events and fields to write now."""
-        return list(self._events), dict(self._fields)
+    def take(self, *, last: bool = False) -> tuple[list[EventDraft], Mapping[str, str | int | float]]:
+        """Return the events and fields to write now. ``last``: nothing follows, so nothing is held back."""
+        self._taken = len(self._events) if last or self._is_due() else 0
+        return self._events[: self._taken], dict(self._fields)
 
     def clear(self) -> None:
-        """Remove everything: what ``take`` returned has been written."""
-        self._events.clear()
+        """Remove what ``take`` returned, because it has been written."""
+        for event in self._events[: self._taken]:
+            if event.type == "progress":
+                self._written += 1
+                self._written_at, self._phase = self.clock(), str(event.data["phase"])
+        del self._events[: self._taken]
         self._fields.clear()
 
     def __bool__(self) -> bool:
         return bool(self._events or self._fields)
+
+
+def _same_phase(old: EventDraft, new: EventDraft) -> bool:
+    return old.type == new.type == "progress" and old.data["phase"] == new.data["phase"]
 
 
 def _merged(old: EventDraft, new: EventDraft) -> EventDraft:

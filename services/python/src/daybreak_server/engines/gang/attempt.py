@@ -114,9 +114,16 @@ class EventReporter:
         self.event_buffer.step(step, fraction=self._fraction, eta_s=eta_s)
 
     def write(
-        self, *, checkpoint: CheckpointRef | None = None, preview: tuple[bytes, int, str] | None = None
+        self,
+        *,
+        checkpoint: CheckpointRef | None = None,
+        preview: tuple[bytes, int, str] | None = None,
+        last: bool = False,
     ) -> bool:
-        """Write now, and return whether that worked. If it did not, a later write includes the same events."""
+        """Write now, and return whether that worked. If it did not, a later write includes the same events.
+
+        :param last: The work is done, so no event waits for later steps.
+        """
         deps, lease, sent_at = self._deps, self._held.lease, time.monotonic()
         try:
             if preview is not None:
@@ -124,7 +131,7 @@ class EventReporter:
                 deps.queue.preview(lease, image, content_type=content_type, ttl_s=deps.config.preview_ttl_s)
                 data = {"name": "preview", "step": step, "content_type": content_type}
                 self.event_buffer.note(EventDraft(type="preview", data=data))
-            events, fields = self.event_buffer.take()
+            events, fields = self.event_buffer.take(last=last)
             control = deps.queue.report(lease, events, checkpoint=checkpoint, fields=fields)
         except StoreError as exc:
             _log.debug("the report of %s waits: %s", lease.task, exc)
@@ -318,7 +325,7 @@ class Attempt:
             reporter.event_buffer.note(EventDraft(type="artifact", data=ref.description()))
         preview, self._context.latest_preview = self._context.latest_preview, None
         if reporter.event_buffer or preview is not None:
-            reporter.write(preview=preview)
+            reporter.write(preview=preview, last=True)
         return Finished(artifacts=tuple(refs))
 
     def _uploads(self) -> Iterator[ArtifactRef | None]:

@@ -19,6 +19,7 @@ from daybreak_server.workloads.text_batches.requests import (
     choice_of,
     flag_of,
     number_of,
+    text_of,
     texts_of,
     wrong,
 )
@@ -36,12 +37,13 @@ DECIMALS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
-    """What a request asks for: texts, or lists of token ids."""
+    """What a request asks for: texts, or lists of token ids. ``fields``: what errors call each of them."""
 
     face: Literal["openai", "plain"]
     kind: str
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[Any]] = ()
+    fields: Sequence[str]
     dimensions: int | None = None
     base64: bool = False
 
@@ -49,7 +51,8 @@ class EmbedRequest:
 def read_openai(request: Request, *, most: int, dimensions: int) -> EmbedRequest:
     """The request of ``/v1/embeddings``. :raises RequestError:"""
     body = body_of(request)
-    texts, ids = _inputs(body.get("input"), most)
+    given = body.get("input")
+    texts, ids = _inputs(given, most)
     wanted = number_of(body, "dimensions")
     if wanted is not None and wanted > dimensions:
         wrong("dimensions", f"dimensions is {wanted}; vectors of this model have {dimensions}.")
@@ -58,6 +61,7 @@ def read_openai(request: Request, *, most: int, dimensions: int) -> EmbedRequest
         kind=choice_of(body, "input_type", INPUT_TYPES, default="document"),
         texts=texts,
         ids=ids,
+        fields=_fields(given, texts or ids),
         dimensions=wanted,
         base64=choice_of(body, "encoding_format", {"float": False, "base64": True}, default="float"),
     )
@@ -67,9 +71,9 @@ def read_plain(request: Request, *, most: int) -> EmbedRequest:
     """The request of ``/embedding/api``. :raises RequestError:"""
     body = body_of(request)
     given = body.get("input")
-    texts = texts_of([given] if isinstance(given, str) else given, "input", most=most)
+    texts = [text_of(body, "input")] if isinstance(given, str) else texts_of(given, "input", most=most)
     kind = "query" if flag_of(body, "is_query", default=False) else "document"
-    return EmbedRequest(face="plain", kind=kind, texts=texts)
+    return EmbedRequest(face="plain", kind=kind, texts=texts, fields=_fields(given, texts))
 
 
 def answer(
@@ -112,7 +116,7 @@ def _inputs(given: Any, most: int) -> tuple[Sequence[str], Sequence[Sequence[Any
     if given is None:
         wrong("input", "input is missing. Send a text, or a list of texts.")
     if isinstance(given, str):
-        given = [given]
+        return [text_of({"input": given}, "input")], ()
     if not isinstance(given, list):
         wrong("input", "input must be a text, a list of texts, or lists of token ids.")
     if given and all(isinstance(each, int) and not isinstance(each, bool) for each in given):
@@ -124,6 +128,13 @@ def _inputs(given: Any, most: int) -> tuple[Sequence[str], Sequence[Sequence[Any
                 wrong(f"input.{number}", f"input.{number} must be a list of token ids, as the others.")
         return (), given
     return texts_of(given, "input", most=most), ()
+
+
+def _fields(given: Any, inputs: Sequence[Any]) -> list[str]:
+    """The fields of the inputs: a single text or list of ids is the field itself."""
+    if isinstance(given, str) or inputs[0] is given:
+        return ["input"]
+    return [f"input.{number}" for number in range(len(inputs))]
 
 
 def _shortened(vector: Any, dimensions: int | None) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from daybreak_server.workloads.base import Group, ModelMissingError
 from daybreak_server.workloads.embed.spec import EmbedOptions
 from daybreak_server.workloads.text_batches.device import (
+    check_finite,
     device_of,
     folder_of,
     padded,
@@ -75,7 +76,10 @@ class EmbedModel:
         return len(self.tokenizer.before) + len(self.tokenizer.plain(prompt))
 
     def encode(self, inputs: Sequence[EmbedInput]) -> list[Any]:
-        """A vector (a numpy array, float32) for each input."""
+        """A vector (a numpy array, float32) for each input.
+
+        :raises FloatingPointError: if a number of a vector is not finite.
+        """
         import torch
 
         found: list[Any] = [None] * len(inputs)
@@ -92,7 +96,7 @@ class EmbedModel:
             if length:
                 features["prompt_length"] = length
             with torch.inference_mode():
-                vectors = self._model(features)["sentence_embedding"].float().cpu().numpy()
+                vectors = check_finite(self._model(features)["sentence_embedding"].float()).cpu().numpy()
             for number, vector in zip(chosen, vectors, strict=True):
                 found[number] = vector.copy()  # not a view, which would keep the whole batch in memory
         return found

@@ -97,11 +97,10 @@ class Embed:
 
     def _answer(self, request: Request, wanted: EmbedRequest) -> Response:
         tokenizer, prompt = self._model.tokenizer, self._model.prompts[wanted.kind]
-        fields = [f"input.{number}" for number in range(len(wanted.ids or wanted.texts))]
         if wanted.ids:
-            tokens = tokenizer.ids(wanted.ids, fields, prefix=prompt)
+            tokens = tokenizer.ids(wanted.ids, wanted.fields, prefix=prompt)
         else:
-            tokens = tokenizer.texts(wanted.texts, fields, prefix=prompt)
+            tokens = tokenizer.texts(wanted.texts, wanted.fields, prefix=prompt)
         length = self._model.prompt_length(wanted.kind)
         vectors = self._vectors(request, wanted.kind, [EmbedInput(each, length) for each in tokens])
         count = sum(len(each.ids) for each in tokens)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from daybreak_server.workloads.base import Group, ModelMissingError
 from daybreak_server.workloads.rerank.spec import RerankOptions
 from daybreak_server.workloads.text_batches.device import (
+    check_finite,
     device_of,
     folder_of,
     padded,
@@ -91,14 +92,14 @@ class RerankModel:
         ]
 
     def score(self, inputs: Sequence[Tokens]) -> list[Score]:
-        """The score of each pair."""
+        """The score of each pair. :raises FloatingPointError: if one is not finite."""
         import torch
 
         features = padded(inputs, pad=self._pad, left=self._left, device=self.device)
         if self._is_language_model:
             features["logits_to_keep"] = 1
         with torch.inference_mode():
-            raw = self._model(features)["scores"].float()
+            raw = check_finite(self._model(features)["scores"].float())
             relevance = self._model.activation_fn(raw)
         pairs = zip(raw.flatten().tolist(), relevance.flatten().tolist(), strict=True)
         return [Score(*pair) for pair in pairs]

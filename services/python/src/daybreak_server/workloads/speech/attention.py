@@ -56,7 +56,7 @@ class Memory:
         dtype: torch.dtype,
         device: str,
     ) -> Memory:
-        """Reserves the memory."""
+        """Reserve the memory."""
         shape = (layers, pages + 1, page_size, kv_heads, head_dim)
         return cls(*(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2)))
 

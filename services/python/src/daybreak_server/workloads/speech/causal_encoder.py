@@ -30,7 +30,7 @@ class CausalEncoder:
         self.slot_bytes = (states + FRAMES_BEFORE * config.bands) * size + 4 * OVERLAP + 8
 
     def reserve(self, slots: int) -> None:
-        """Reserves the memory of all slots."""
+        """Reserve the memory of all slots."""
         config, weight = self.module.config, self.module.conv_1.weight
         self._device, self._dtype = weight.device, weight.dtype
         ring = (config.layers, slots, config.left_blocks, config.block, config.heads, config.head_dim)
@@ -51,10 +51,8 @@ class CausalEncoder:
         encoder, config = self.module, self.module.config
         at = torch.tensor(slots, device=self._device)
         samples = torch.cat((self._samples[at], audio.to(self._device)), 1)
-        self._samples[at] = samples[:, -OVERLAP:]
         mel = log_mel(samples).to(self._dtype)
         frames = torch.cat((self._frames[at], mel), 1)
-        self._frames[at] = mel[:, -FRAMES_BEFORE:]
         x, before = encoder.subsample(frames), self._blocks[at]
         positions = before[:, None] * config.block + torch.arange(config.block, device=self._device)
         by = angles(positions, config.head_dim)
@@ -62,22 +60,34 @@ class CausalEncoder:
         seen = functional.pad(full.repeat_interleave(config.block, 1), (0, config.block), value=True)[
             :, None, None
         ]
+        new: list[tuple[Tensor, Tensor]] = []
         for number, layer in enumerate(encoder.layers):
-            x = layer(x, self._attend(number, at, before % config.left_blocks, by, seen))
+            x = layer(x, self._attend(number, at, by, seen, new))
+        embeddings: Tensor = encoder.adapt(encoder.norm(x))
+        # Last of all: if anything before raises, the slots are as they were.
+        place = before % config.left_blocks
+        for ring, block in new:
+            ring[at, place] = block
+        self._samples[at] = samples[:, -OVERLAP:]
+        self._frames[at] = mel[:, -FRAMES_BEFORE:]
         self._blocks[at] = before + 1
-        return encoder.adapt(encoder.norm(x))
+        return embeddings
 
     def _attend(
-        self, number: int, at: Tensor, place: Tensor, by: tuple[Tensor, Tensor], seen: Tensor
+        self,
+        number: int,
+        at: Tensor,
+        by: tuple[Tensor, Tensor],
+        seen: Tensor,
+        new: list[tuple[Tensor, Tensor]],
     ) -> Attend:
-        """The attention of one layer to the ring and to the block itself. The new block replaces the oldest."""
+        """The attention of one layer to the ring and to the block itself. Adds to ``new`` what the ring shall get."""
 
         def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             keys = rotate(keys, by)
-            seen_keys, seen_values = (
-                self._with_ring(ring[number], at, place, new)
-                for ring, new in ((self._keys, keys), (self._values, values))
-            )
+            pairs = [(self._keys[number], keys), (self._values[number], values)]
+            new.extend(pairs)
+            seen_keys, seen_values = (self._with_ring(ring[at], block) for ring, block in pairs)
             asking = rotate(queries, by).transpose(1, 2)
             output = functional.scaled_dot_product_attention(asking, seen_keys, seen_values, attn_mask=seen)
             return output.transpose(1, 2)
@@ -85,8 +95,6 @@ class CausalEncoder:
         return attend
 
     @staticmethod
-    def _with_ring(ring: Tensor, at: Tensor, place: Tensor, new: Tensor) -> Tensor:
-        """What the ring has, and the new block after it: [batch, heads, time, head_dim]. Stores the new block."""
-        both = torch.cat((ring[at].flatten(1, 2), new), 1).transpose(1, 2)
-        ring[at, place] = new
-        return both
+    def _with_ring(ring: Tensor, block: Tensor) -> Tensor:
+        """What the ring has, and the new block after it: [batch, heads, time, head_dim]."""
+        return torch.cat((ring.flatten(1, 2), block), 1).transpose(1, 2)

@@ -57,7 +57,7 @@ class SpeechFolder:
 
 
 def read_folder(folder: Path, *, dtype: torch.dtype, device: str) -> SpeechFolder:
-    """Loads the parts. :raises ModelMissingError: if a file is missing, or is not as it should be."""
+    """Load the parts. :raises ModelMissingError: if a file is missing, or is not as it should be."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         language_model = read_language_model(folder / "language_model").to(device, dtype).eval()
@@ -105,7 +105,7 @@ FAMILIES: Final = {"llama": False, "qwen2": True}
 
 
 def read_language_model(folder: Path) -> LanguageModel:
-    """Reads a language model in the layout of Hugging Face.
+    """Read a language model in the layout of Hugging Face.
 
     :raises ValueError: if it is of another family, or has a part that this implementation lacks.
     """

@@ -29,7 +29,7 @@ def angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Angles:
 
 
 def rotate(vectors: Tensor, by: Angles) -> Tensor:
-    """Applies rotary positions as Llama does: the two halves of each head are the two coordinates."""
+    """Apply rotary positions as Llama does: the two halves of each head are the two coordinates."""
     first, second = vectors.chunk(2, -1)
     cos, sin = (part.to(vectors.dtype) for part in by)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)

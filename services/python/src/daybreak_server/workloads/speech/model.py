@@ -55,6 +55,9 @@ class _Session:
     """The most tokens that the present turn may have."""
     unfinished: int = 0
     """How many blocks of an unfinished turn have been read."""
+    embedded: list[Tensor] = field(default_factory=list)
+    """The embeddings of the blocks that the encoder has read for the present step. If the language model then fails,
+    the step that repeats this one uses them."""
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT))
     """The newest tokens, on which the beginning of the next token's text depends."""
 
@@ -186,6 +189,7 @@ class Speech:
             session.table.begin_turn()
             speech = self._hear([session], [blocks])[0]
             self._lm.step([session.table], [self._turn(session, speech, fed)])
+            session.embedded.clear()
         session.recent.extend(token for turn in past for token in turn.tokens)
 
     def _newest(self, past: Sequence[PastTurn]) -> Sequence[PastTurn]:
@@ -227,15 +231,18 @@ class Speech:
 
     def _hear(self, sessions: Sequence[_Session], audio: Sequence[Tensor]) -> list[Tensor]:
         """The speech embeddings of each session's blocks; the first blocks of all in a batch, then the second, …"""
-        embeddings: list[list[Tensor]] = [[] for _ in sessions]
         for number in range(max(map(len, audio), default=0)):
-            rows = [row for row, blocks in enumerate(audio) if number < len(blocks)]
+            rows = [
+                row for row, blocks in enumerate(audio) if len(sessions[row].embedded) <= number < len(blocks)
+            ]
+            if not rows:
+                continue  # a step that failed has read them
             batch = torch.stack([audio[row][number] for row in rows])
             for row, block in zip(
                 rows, self._encoder.encode([sessions[row].slot for row in rows], batch), strict=True
             ):
-                embeddings[row].append(block)
-        return [torch.cat(blocks) for blocks in embeddings]
+                sessions[row].embedded.append(block)
+        return [torch.cat(session.embedded) for session in sessions]
 
     def _turn(self, session: _Session, speech: Tensor, text: Sequence[int], *, opens: bool = True) -> Tensor:
         """The embeddings of a turn: the opening, the speech, and the marker with the tokens after it."""
@@ -297,6 +304,7 @@ class Speech:
         answers: dict[str, StepResult] = {}
         for entry, token in zip(reading, best[: len(reading)], strict=True):
             session, blocks = entry.session, entry.session.unfinished + len(entry.blocks)
+            session.embedded.clear()
             session.unfinished = blocks if entry.item.unfinished else 0
             session.limit, session.written = self._limit(blocks), 0
             name = entry.item.session

@@ -69,22 +69,32 @@ class PagedLanguageModel:
 
     @torch.inference_mode()
     def step(self, tables: Sequence[PageTable], new: Sequence[Tensor]) -> Tensor:
-        """Feeds each session its new embeddings, [count, width]; returns the logits after the last, [batch, tokens].
+        """Feed each session its new embeddings, [count, width]; return the logits after the last, [batch, tokens].
+
+        If it raises, the sessions are as they were: the keys and values that it has written lie after their ends.
 
         :raises OutOfPagesError: if a session needs more pages than there are.
         """
-        spans = []
-        for table, embeddings in zip(tables, new, strict=True):
-            table.extend(len(embeddings))
-            spans.append(
-                Span(
-                    pages=tuple(table.pages),
-                    base=table.base,
-                    visible=table.visible,
-                    end=table.end,
-                    count=len(embeddings),
+        spans: list[Span] = []
+        try:
+            for table, embeddings in zip(tables, new, strict=True):
+                table.extend(len(embeddings))
+                spans.append(
+                    Span(
+                        pages=tuple(table.pages),
+                        base=table.base,
+                        visible=table.visible,
+                        end=table.end,
+                        count=len(embeddings),
+                    )
                 )
-            )
+            return self._logits(spans, new)
+        except BaseException:
+            for table, span in zip(tables, spans, strict=False):
+                table.take_back(span.count)
+            raise
+
+    def _logits(self, spans: Sequence[Span], new: Sequence[Tensor]) -> Tensor:
         plan, x = self._attention.plan(spans), torch.cat(list(new))
         for number, layer in enumerate(self._model.layers):
             x = layer(x, plan(number))

@@ -65,7 +65,12 @@ class PageTable:
         self._turns: deque[int] = deque()
 
     def begin_turn(self) -> None:
-        """Drop the oldest turns that the next one does not see, and free their pages."""
+        """Drop the oldest turns that the next one does not see, and free their pages.
+
+        Does nothing if the present turn has no position yet, because its first step has failed.
+        """
+        if self._turns and not self._turns[-1]:
+            return
         gone = first_visible(list(self._turns), self._window)
         self.visible += sum(self._turns.popleft() for _ in range(gone))
         self._turns.append(0)
@@ -85,6 +90,11 @@ class PageTable:
             self.pages.extend(self._pool.take(-(-missing // self._pool.page_size)))
         self.end += count
         self._turns[-1] += count
+
+    def take_back(self, count: int) -> None:
+        """Undo :meth:`extend` after a step that failed. The pages stay, for the next one."""
+        self.end -= count
+        self._turns[-1] -= count
 
     def free(self) -> None:
         """Free all pages."""

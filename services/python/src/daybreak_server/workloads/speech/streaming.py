@@ -19,7 +19,7 @@ class StreamingEncoder(Protocol):
     """The memory of one slot."""
 
     def reserve(self, slots: int) -> None:
-        """Reserves the memory of all slots. Called once."""
+        """Reserve the memory of all slots. Called once."""
 
     def reset(self, slot: int) -> None:
         """Prepares a slot for a new session."""

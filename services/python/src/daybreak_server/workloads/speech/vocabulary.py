@@ -31,7 +31,7 @@ class WordVocabulary:
 
     @classmethod
     def read(cls, file: Path) -> WordVocabulary:
-        """Reads the file."""
+        """Read the file."""
         return cls(json.loads(file.read_text(encoding="utf-8")))
 
     def marker(self, pair: LanguagePair) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ class WindowEncoder:
         self.slot_bytes = 4 * (self._window + _WAV2VEC2_MORE)
 
     def reserve(self, slots: int) -> None:
-        """Reserves the audio of all slots."""
+        """Reserve the audio of all slots."""
         self._audio = torch.zeros(slots, self._window + _WAV2VEC2_MORE, device=self._device)
 
     def reset(self, slot: int) -> None:
@@ -68,9 +68,9 @@ class WindowEncoder:
         """One block of each slot."""
         at = torch.tensor(slots, device=self._device)
         window = torch.cat((self._audio[at], audio.to(self._device)), 1)[:, self.block_samples :]
-        self._audio[at] = window
         states = self._encoder(window, self._window // STATE_SAMPLES)[:, -self._states :]
         embeddings: Tensor = self._adapter(states.unflatten(1, (-1, self._stack)).flatten(2))
+        self._audio[at] = window  # last of all: if the encoder raises, the slots are as they were
         return embeddings
 
 

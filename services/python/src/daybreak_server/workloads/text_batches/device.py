@@ -52,6 +52,19 @@ def positions_of(transformer: Any) -> int:
     return int(getattr(config, "max_position_embeddings", 0) or MANY)
 
 
+def check_finite(results: Any) -> Any:
+    """The tensor, all of whose numbers must be finite. Base64 could show others, but no client could use them.
+
+    :raises FloatingPointError: for any other number. The batch then runs again in halves, so only the texts that cause
+        it fail.
+    """
+    import torch
+
+    if not torch.isfinite(results).all():
+        raise FloatingPointError("The model computed a number that is not finite, such as NaN.")
+    return results
+
+
 def padded(inputs: Sequence[Tokens], *, pad: int, left: bool, device: str) -> dict[str, Any]:
     """Inputs as tensors ``[inputs, longest]``: ids, the mask of what is no padding, and types if there are any."""
     import torch

@@ -79,6 +79,8 @@ def number_of(body: Mapping[str, Any], field: str) -> int | None:
     value = body.get(field)
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         wrong(field, f"{field} must be a whole number of at least 1.")
     return value

@@ -205,7 +205,7 @@ local function due(key, upto, limit)
   return call('ZRANGE', key, '-inf', int(upto), 'BYSCORE', 'LIMIT', 0, limit)
 end
 
--- Handles the changes that depend on time: lost leases, and sessions without audio. Returns whether more are due.
+-- Handles the changes that depend on time: lost leases, and idle sessions. Returns whether more are due.
 function S.tick(lease_clock, leases_expire, limit)
   if call('EXISTS', S.sessions, S.session_groups) == 0 then return false end
   local lost = leases_expire and due(S.session_leases, lease_clock, limit) or {}

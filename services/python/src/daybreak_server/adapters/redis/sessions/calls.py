@@ -48,7 +48,7 @@ class SessionLimits:
 
     max_sessions: int = 1000
     timeout_s: float = 300.0
-    """How long a session lives without audio, and how long its record is kept after its end."""
+    """How long a session lives without audio or a ping, and how long its record is kept after its end."""
     target_load: float = 32.0
     """The sessions that one group should have, unless the GeneratorPool sets this number."""
 

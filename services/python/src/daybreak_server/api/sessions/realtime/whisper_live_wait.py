@@ -1,6 +1,7 @@
-"""The refusal of WhisperLive's server while it is full, which names the wait in minutes.
+"""Adds to our error ``sessions_full`` the fields with which WhisperLive's server says that it is full, and for how many
+minutes.
 
-It does not collide with the fields of an error of OpenAI's or vLLM's API, so one event serves the clients of all three.
+They do not collide with the fields of an error of OpenAI's or vLLM's API, so one event serves the clients of all three.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from daybreak_server.api.errors import ApiError
 def wait_fields(error: ApiError, uid: str) -> dict[str, Any]:
     """The fields that an error has in addition if the pool is full; otherwise none.
 
-    ``uid``: the name of the client. WhisperLive's clients ignore messages with another one.
+    ``uid``: the name of the client. WhisperLive's clients ignore messages with another uid.
     """
     if error.code is not ErrorCode.SESSIONS_FULL or error.retry_after_s is None:
         return {}

@@ -30,7 +30,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/", include_in_schema=False)
     async def root() -> Response:
-        """Redirects to the documentation."""
+        """A redirect to the documentation."""
         return RedirectResponse(f"{path_prefix.current()}/docs")
 
     @routes.get("/healthz", **openapi_specs.HEALTH)

@@ -43,7 +43,7 @@ def router(ctx: Dependencies) -> APIRouter:
             str | None, Header(description="The same as `after`, and takes precedence over it.")
         ] = None,
     ) -> Response:
-        """Follow a task as server-sent events: stored events after the id `after`, then live events, up to the last.
+        """The events of a task, server-sent: stored events after the id `after`, then live events, up to the last.
 
         204 means that `after` is the last event of an ended task: nothing can follow, so do not reconnect.
         """

@@ -41,7 +41,7 @@ def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any
         protocol=2,
         decode_responses=True,
     )
-    # The client returns entries unparsed, and `relay/entries.py` parses each of them once.
+    # The client returns entries unparsed, and `event_relay/entries.py` parses each of them once.
     for command in ("XREADGROUP", "XAUTOCLAIM"):
         client.set_response_callback(command, cast("Any", _unparsed))
     if hiredis is not None:  # It packs an `XACK` of a thousand ids in C.

@@ -1,6 +1,6 @@
 """Reads every event of a pool directly from Redis, for a control plane that relays events to its own users.
 
->>> from daybreak.relay import Relay
+>>> from daybreak.event_relay import Relay
 >>> async with Relay("redis://…", pool="video", group="control-plane", consumer="pod-0") as relay:
 ...     async for delivery in relay:
 ...         await forward(delivery.event)
@@ -14,10 +14,12 @@ from __future__ import annotations
 try:
     import redis.asyncio  # noqa: F401 - fails here, so that the message can say what to install
 except ImportError as exc:
-    raise ImportError("daybreak.relay needs redis: pip install 'daybreak-sdk[relay]'", name="redis") from exc
+    raise ImportError(
+        "daybreak.event_relay needs redis: pip install 'daybreak-sdk[relay]'", name="redis"
+    ) from exc
 
 from daybreak.errors import RelayGapError
-from daybreak.relay.delivery import Delivery
-from daybreak.relay.reader import Relay
+from daybreak.event_relay.delivery import Delivery
+from daybreak.event_relay.reader import Relay
 
 __all__ = ["Delivery", "Relay", "RelayGapError"]

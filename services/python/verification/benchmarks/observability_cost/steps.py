@@ -18,8 +18,8 @@ from daybreak_server.domain.tasks import NewTask
 from daybreak_server.domain.tracing import TraceContext
 from testkit.pools import Pool
 from verification.benchmarks.http.parts import Running
-from verification.benchmarks.observability import modes
-from verification.benchmarks.observability.serve import group_settings
+from verification.benchmarks.observability_cost import modes
+from verification.benchmarks.observability_cost.serve import group_settings
 
 SAMPLED = TraceContext(traceparent=f"00-{'a' * 32}-{'b' * 16}-01")
 UNSAMPLED = TraceContext(traceparent=f"00-{'a' * 32}-{'b' * 16}-00")

@@ -1,4 +1,4 @@
-"""``python -m verification.benchmarks.observability.serve KIND PORT …`` runs one of the processes of the benchmark.
+"""``python -m verification.benchmarks.observability_cost.serve KIND PORT …`` runs a process of the benchmark.
 
 ``gateway PORT REDIS_URL FOLDER MODE COLLECTOR_URL`` is a gateway. ``group``, with the same arguments and a workload, is
 a group of one rank, which listens on the port when it has started. ``collector PORT`` accepts spans and drops them.
@@ -19,8 +19,8 @@ from daybreak_server.observability.logging import log_to_stderr
 from daybreak_server.ports.metrics import NoMeter
 from daybreak_server.settings.tree import Settings
 from verification.benchmarks.http import serve
-from verification.benchmarks.observability import modes
-from verification.benchmarks.observability.modes import Mode
+from verification.benchmarks.observability_cost import modes
+from verification.benchmarks.observability_cost.modes import Mode
 
 
 class _Sink(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from daybreak_server.cli.sessions.config_file import (
+from daybreak_server.cli.sessions.infinisst_config.config_file import (
     PairModel,
     RayOptions,
     SessionsConfig,

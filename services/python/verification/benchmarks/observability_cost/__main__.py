@@ -1,4 +1,4 @@
-"""What metrics, traces and logs cost: ``python -m verification.benchmarks.observability [--quick]``."""
+"""What metrics, traces and logs cost: ``python -m verification.benchmarks.observability_cost [--quick]``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from daybreak_server.local.instance import free_port
 from daybreak_server.settings.tracing import TracingSettings
 from verification.benchmarks.http import parts
 from verification.benchmarks.http.parts import Cores, Running
-from verification.benchmarks.observability import steps, submits
-from verification.benchmarks.observability.modes import MODES
+from verification.benchmarks.observability_cost import steps, submits
+from verification.benchmarks.observability_cost.modes import MODES
 from verification.results import FOLDER, Report, Row
 
 MOST = 1.03
@@ -33,7 +33,7 @@ ABOUT = (
     "requests at once.\n\n"
     "- All processes are started {starts} times, each time with another seed of hashes, which all gateways of a start "
     "share. Each time, a gateway of each mode and a second one of the baseline "
-    "take turns of {turn:g} s in random order, {rounds} rounds in all.\n"
+    "run one at a time, for {turn:g} s each, in random order, {rounds} rounds in all.\n"
     "- The baseline of a round is the mean of its two gateways, and the *control* is the difference between them. The "
     "difference of a start is the median of the differences within its rounds.\n"
     "- The figure is the baseline plus the median of the starts; *min to max* is over "
@@ -46,7 +46,7 @@ ABOUT = (
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save. Missed targets do not change the exit code; the table shows them."""
     parser = argparse.ArgumentParser(
-        prog="python -m verification.benchmarks.observability", description=__doc__
+        prog="python -m verification.benchmarks.observability_cost", description=__doc__
     )
     parser.add_argument("--quick", action="store_true", help="a few rounds of each; saved only with --out")
     parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
@@ -105,7 +105,7 @@ def _process(
     folder: Path, kind: str, *options: str, cores: frozenset[int], hash_seed: int | None = None
 ) -> AbstractContextManager[Running]:
     port = free_port()
-    module = "verification.benchmarks.observability.serve"
+    module = "verification.benchmarks.observability_cost.serve"
     log = folder / f"{kind}-{port}.log"
     return parts.python(
         module, kind, str(port), *options, port=port, cores=cores, log=log, hash_seed=hash_seed

@@ -12,7 +12,7 @@ from daybreak_server import wiring
 from daybreak_server.adapters.redis import scripts
 from testkit.pools import Pool, make_settings
 from testkit.valkey import Server
-from verification.benchmarks.observability import modes
+from verification.benchmarks.observability_cost import modes
 
 
 @pytest.fixture

@@ -31,11 +31,11 @@ from typing import Any, Self, TypeVar, cast
 from redis import exceptions as failures
 
 from daybreak.errors import ConfigError, DaybreakError, RelayGapError
-from daybreak.relay import entries
-from daybreak.relay.connection import connect, is_temporary, translate_error
-from daybreak.relay.delivery import Delivery
-from daybreak.relay.entries import BEGINNING, Position, format_entry_id, parse_entry_id
-from daybreak.relay.redis_url import checked
+from daybreak.event_relay import entries
+from daybreak.event_relay.connection import connect, is_temporary, translate_error
+from daybreak.event_relay.delivery import Delivery
+from daybreak.event_relay.entries import BEGINNING, Position, format_entry_id, parse_entry_id
+from daybreak.event_relay.redis_url import checked
 from daybreak.wire import Event
 
 T = TypeVar("T")

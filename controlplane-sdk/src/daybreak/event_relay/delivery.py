@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from daybreak.relay import entries
+from daybreak.event_relay import entries
 from daybreak.wire import Event
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from verification.benchmarks.http import load
 from verification.benchmarks.http.parts import Running
 from verification.benchmarks.http.plan import plain
-from verification.benchmarks.observability import modes
-from verification.benchmarks.observability.modes import cpu_s
+from verification.benchmarks.observability_cost import modes
+from verification.benchmarks.observability_cost.modes import cpu_s
 
 GATEWAYS = {"off": "off", "control": "off", "on": "on", "all": "all"}
 """The gateways that take turns, and their modes. The first two are the baseline."""
