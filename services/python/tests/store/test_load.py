@@ -230,7 +230,7 @@ def test_stale_wakeups_do_not_make_leaders_spin(server: Server) -> None:
 
 
 def _memory(client: Any) -> int:
-    """The memory of the keys, without that of connections and of the append-only file's buffer, which varies."""
+    """The memory of the keys, without that of connections and of the append-only file's buffer, which vary."""
     info = client.info("memory")
     return int(info["used_memory"] - info["mem_clients_normal"] - info["mem_aof_buffer"])
 
