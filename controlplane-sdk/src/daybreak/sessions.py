@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Coroutine, Generator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from daybreak.async_live_session import AsyncLiveSession
 from daybreak.core import session_routes
 from daybreak.core.retry import Retry, request_with_retries
 from daybreak.core.speech import Speech
+from daybreak.errors import DaybreakError
 from daybreak.live_session import LiveSession
 from daybreak.wire import Session
 from daybreak.ws import require_websockets
@@ -54,7 +56,14 @@ class Sessions:
             options=options,
         )
         session = self._run(request_with_retries(session_routes.open_session(body), self._retry))
-        return self._live(session, speech)
+        try:
+            return self._live(session, speech)
+        except DaybreakError:
+            with suppress(
+                DaybreakError
+            ):  # nobody will use it, so it must not keep its place until it is idle
+                self.close(session.id)
+            raise
 
     def resume(
         self,
@@ -152,7 +161,14 @@ class AsyncSessions:
 
     async def _open(self, body: Mapping[str, Any], speech: Speech) -> AsyncLiveSession:
         session = await self._run(request_with_retries(session_routes.open_session(body), self._retry))
-        return await self._live(session, speech)
+        try:
+            return await self._live(session, speech)
+        except DaybreakError:
+            with suppress(
+                DaybreakError
+            ):  # nobody will use it, so it must not keep its place until it is idle
+                await self.close(session.id)
+            raise
 
     async def resume(
         self,

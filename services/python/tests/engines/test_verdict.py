@@ -141,8 +141,9 @@ def test_fast_steps_are_merged_and_none_is_lost() -> None:
     assert not event_buffer
 
 
-def test_fast_steps_of_a_long_task_leave_room_for_its_other_events() -> None:
-    """The store keeps a thousand events of a task: twenty minutes of 40 steps per second fit into them."""
+@pytest.mark.parametrize("step_s", [0.025, 0.75], ids=["20 minutes", "10 hours"])
+def test_fast_steps_of_a_long_task_leave_room_for_its_other_events(step_s: float) -> None:
+    """The store keeps a thousand events of a task."""
     now = [0.0]
     event_buffer = EventBuffer(clock=lambda: now[0])
     written: list[EventDraft] = []
@@ -157,7 +158,7 @@ def test_fast_steps_of_a_long_task_leave_room_for_its_other_events() -> None:
         event_buffer.clear()
 
     for number in range(1, 48_001):
-        now[0] += 0.025
+        now[0] += step_s
         step("lines", number)
         if number == 40_005:
             event_buffer.note(EventDraft(type="log", data={"message": "more than half of them"}))

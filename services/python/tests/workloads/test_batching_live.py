@@ -116,6 +116,8 @@ def test_what_was_changed_is_shown_and_holds_for_the_next_group(start_whole: Sta
         ({"max_batch_size": 0}, "max_batch_size"),
         ({"max_batch_size": True}, "max_batch_size"),
         ({"max_batch_tokens": "many"}, "max_batch_tokens"),
+        ({"max_batch_tokens": "8"}, "max_batch_tokens"),
+        ({"batch_timeout_ms": "5"}, "batch_timeout_ms"),
         ({"batch_timeout_ms": -1}, "batch_timeout_ms"),
         ({"similar": 1}, "similar"),
         ({"max_waiting": 1.5}, "max_waiting"),

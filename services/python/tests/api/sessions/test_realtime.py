@@ -12,6 +12,7 @@ import openai
 import pytest
 from session_support import noise, pcm16, tone
 
+from daybreak_server.api.sessions.realtime.transcription import TranscriptionDialect
 from testkit.session_memory import MemorySessions, spoken
 from testkit.waiting import wait_until
 
@@ -101,6 +102,23 @@ def test_without_turn_detection_a_commit_ends_an_item(speech):
     assert all(len(text.split()) >= 3 for text in texts)
     assert [event.usage.seconds for event in completed] == [1.0, 1.0]
     assert completed[0].item_id != completed[1].item_id
+
+
+def test_a_bug_beside_the_conversation_ends_the_connection(speech, monkeypatch, caplog):
+    """Otherwise, the client waits for an item that is never completed."""
+
+    async def fail(*_: Any) -> bool:
+        raise RuntimeError("a bug of this test")
+
+    monkeypatch.setattr(TranscriptionDialect, "_complete_heard", fail)
+    session = {"audio": {"input": {**TRANSCRIPTION["audio"]["input"], "turn_detection": None}}}
+    with speech.socket("/v1/realtime") as socket:
+        socket.send({"type": "session.update", "session": session})
+        socket.send({"type": "input_audio_buffer.append", "audio": b64(noise(1))})
+        socket.send({"type": "input_audio_buffer.commit"})
+        assert socket.until("error")["error"]["code"] == "internal"
+        assert socket.rest()[1] == 1011
+    assert "a bug of this test" in caplog.text
 
 
 def test_a_translation_session_streams_deltas_and_closes(speech):

@@ -13,6 +13,7 @@ import wave
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from session_support import float32, noise, tone
@@ -189,6 +190,19 @@ def test_errors_are_raised_where_they_happen(start_speech):
             with pytest.raises(InvalidInputError, match="Sample 0"):
                 live.send(b"\0\0\0\0")
         wait_until(lambda: client.sessions.get(live.id).end == "closed", 30, "its place to be free")
+
+
+async def test_a_session_that_cannot_be_connected_to_is_closed(speech):
+    """Such as behind a proxy that passes no WebSockets. The session would keep its place until it is idle."""
+    rate: Any = 16_000.0  # is refused by the stream only
+    with Client(speech.api.url, retry=QUICK) as client:
+        with pytest.raises(InvalidInputError, match="sample_rate"):
+            client.sessions.open("de", sample_rate=rate)
+        assert client.sessions.list() == []
+    async with AsyncClient(speech.api.url, retry=QUICK) as client:
+        with pytest.raises(InvalidInputError, match="sample_rate"):
+            await client.sessions.open("de", sample_rate=rate)
+        assert await client.sessions.list() == []
 
 
 async def test_the_asyncio_client_does_the_same_through_cuts(speech, cuttable):

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import ValidationError
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -63,12 +64,18 @@ def router(ctx: Dependencies) -> APIRouter:
 
 def _checked(entry: PoolEntry, changes: Mapping[str, Any]) -> dict[str, Any]:
     """All values with these changes. :raises ApiError: ``invalid_input``"""
-    present = {name: value for name, value in changes.items() if value is not None}
+    present = {name: _number(value) for name, value in changes.items() if value is not None}
     unknown = {name: value for name, value in changes.items() if name not in BatchingSettings.model_fields}
     try:
-        return BatchingSettings.model_validate({**batching_values(entry, present), **unknown}).values()
+        body = to_json({**batching_values(entry, present), **unknown})
+        return BatchingSettings.model_validate_json(body, strict=True).values()
     except ValidationError as exc:
         raise from_validation(exc) from exc
+
+
+def _number(value: Any) -> Any:
+    """``20.0`` counts as a whole number, but a text never counts as a number, as it does in environment variables."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _shown(entry: PoolEntry, changed: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@ that is passed in.
 
 The store keeps about the last thousand events of a task. Fast steps would fill them within seconds, and the events that
 explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress events of an
-attempt, an event covers all steps of about ``SPACING_S``. A new phase, or another event, still ends it at once.
+attempt, an event covers all steps of about ``SPACING_S``, and after each further ``DOUBLING`` events twice as long. The
+events of ten hours fit. A new phase, or another event, still ends it at once.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from daybreak_server.workloads.base import Step
 
 MAX_PENDING = 16
 """Progress events in one write. If steps come faster, the oldest are merged into one event that covers them."""
-MANY = 300
-"""Progress events of an attempt, after which there is one for each ``SPACING_S`` only."""
-SPACING_S = 2.0
+MANY, SPACING_S, DOUBLING = 200, 2.0, 100
+"""After so many progress events of an attempt, one covers so many seconds; these double after so many further ones."""
 MAX_NOTES = 200
 """Other events that are kept while the store cannot be reached. Beyond that, the oldest are dropped."""
 _SMOOTHING = 0.3
@@ -127,6 +127,10 @@ class EventBuffer:
         """Whether there are so many progress events that further ones are spaced."""
         return self._written >= MANY
 
+    @property
+    def _spacing_s(self) -> float:
+        return SPACING_S * 2.0 ** ((self._written - MANY) // DOUBLING)
+
     def _merge(self, old: int, new: int) -> None:
         self._events[new] = _merged(self._events[old], self._events[new])
         del self._events[old]
@@ -135,7 +139,9 @@ class EventBuffer:
         """Whether the events are written now, rather than merged with later ones."""
         if not self._sparse or len(self._events) != 1 or self.has_notes:
             return True
-        return self._events[0].data["phase"] != self._phase or self.clock() - self._written_at >= SPACING_S
+        return (
+            self._events[0].data["phase"] != self._phase or self.clock() - self._written_at >= self._spacing_s
+        )
 
     def _append(self, draft: EventDraft) -> None:
         self._number += 1

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +19,6 @@ from pydantic_core import from_json
 from starlette.websockets import WebSocket
 
 from daybreak.wire import ErrorCode
-from daybreak_server.api.asyncio_tasks import cancel_and_wait
 from daybreak_server.api.auth.principal import Principal
 from daybreak_server.api.errors import ApiError, invalid_field
 from daybreak_server.api.sessions import opening
@@ -91,7 +90,7 @@ class RealtimeConnection:
         self._closed = asyncio.Event()
         self._handled = asyncio.Event()
         self._count = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._started: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
     async def serve(self) -> None:
         """Serve the connection until it or its session ends."""
@@ -101,11 +100,9 @@ class RealtimeConnection:
 
         await self._sockets.serve(self._socket, self._converse, send_error=send_error, trace=self._trace)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something until it or the connection ends."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def start(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something beside the conversation, after what was started before. If it fails, the connection ends."""
+        self._started.put_nowait(work)
 
     async def send(self, kind: str, **fields: Any) -> None:
         """Send an event."""
@@ -176,14 +173,18 @@ class RealtimeConnection:
         self._caller = caller
         await self._dialect().on_client({"type": "connect"})
         try:
-            await self._sockets.both(self._read(), self._write())
+            await self._sockets.both(self._read(), self._write(), self._run_started())
         finally:
-            await cancel_and_wait(*self._tasks)
             if self.audio is not None:
                 # No client can continue a session of this interface, so it must not keep its place until it
                 # is idle.
                 with suppress(StoreError):
                     await self._service.store.close_session(self.audio.record.session.id)
+
+    async def _run_started(self) -> None:
+        while True:
+            work = await self._started.get()
+            await work()
 
     async def _read(self) -> None:
         while True:

@@ -119,7 +119,7 @@ class TranscriptionDialect(OpenAIDialect):
         await self._announce(item)
         if not self._watching:
             self._watching = True
-            self.connection.start(self._watch())
+            self.connection.start(self._watch)
 
     async def _text(self, event: SessionEvent) -> None:
         rests_on = int(event.data.get("audio_ms", 0)) * SAMPLE_RATE // 1000
