@@ -131,6 +131,15 @@ def test_a_pair_may_be_written_without_spaces(daybreakd, tmp_path):
     assert show(daybreakd, path)["pools"]["speech-2"]["model"] == "/models/german"
 
 
+def test_pools_with_the_same_model_are_noted(daybreakd, tmp_path):
+    path = tmp_path / "scheduler.yaml"
+    path.write_text(SCHEDULER.replace("state_dict_path: /models/german, ", ""))
+    out = daybreakd("sessions", "config", "--validate", str(path)).out
+    assert "languages (English -> German): the pool speech has the same model" in out
+    path.write_text(SCHEDULER)
+    assert "the same model" not in daybreakd("sessions", "config", "--validate", str(path)).out
+
+
 def test_a_file_without_devices_gets_a_group_for_each_model(daybreakd, tmp_path):
     path = tmp_path / "serving.json"
     path.write_text(json.dumps({"languages": {"English -> German": PAIR}}))

@@ -355,6 +355,18 @@ def test_a_growing_lag_makes_turns_longer_and_then_refuses(bench: Bench) -> None
     assert bench.of(session)[-1].latency_multiplier == 1
 
 
+def test_turns_that_settings_make_longer_are_no_sign_of_lag(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.table.lag_rules = LagRules(limit_s=0.5, lowest=2, highest=4)
+    bench.table.measure(0.0, wall_ms=1e6)
+    assert (bench.table.measured.latency_multiplier, caplog.records) == (2, [])
+    bench.take("a", seconds=5, multiplier=2)
+    for now in (1.0, 2.0):
+        bench.table.measure(now, wall_ms=1e6)
+    assert "latency multiplier 4" in caplog.text
+
+
 def test_no_turn_has_more_blocks_than_the_model_allows(bench: Bench) -> None:
     """Neither the client nor the settings can ask for a turn that the model refuses."""
     bench.model.shape = replace(bench.model.shape, max_turn_blocks=2)

@@ -165,6 +165,7 @@ class SessionTable:
         """Measure the lag, and change the length of turns if the lag is too large or has become small."""
         lags = [self._lag_s(session, wall_ms) for session in self._sessions.values()]
         lag_s, before, rules = percentile(lags, LAG_SHARE), self._lag, self._rules()
+        before = replace(before, multiplier=min(max(before.multiplier, rules.lowest), rules.highest))
         self._lag = observe(before, lag_s, now, rules)
         if self._lag.multiplier != before.multiplier or self._lag.full != before.full:
             _log.warning(

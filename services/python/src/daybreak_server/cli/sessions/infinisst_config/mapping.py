@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +60,8 @@ def settings_of(config: SessionsConfig) -> MappedSettings:
     except ValidationError as exc:
         lines = (f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors())
         raise SessionsConfigError(*lines) from exc
-    return MappedSettings(tree, _notes(config))
+    pools = dict(zip(names, models.items(), strict=True))
+    return MappedSettings(tree, [*_notes(config), *_notes_on_pools(pools)])
 
 
 def _pool(config: SessionsConfig, model: PairModel, pairs: list[str]) -> dict[str, Any]:
@@ -78,6 +80,20 @@ def _pool(config: SessionsConfig, model: PairModel, pairs: list[str]) -> dict[st
             "max_latency_multiplier": max(_MOST_BLOCKS, model.latency_multiplier),
         },
     }
+
+
+def _notes_on_pools(pools: Mapping[str, tuple[PairModel, list[str]]]) -> list[str]:
+    """Notes on pools with the same model: the first of them has the pairs of the others, too, and precedence."""
+    first: dict[str | None, str] = {}
+    notes = []
+    for name, (model, pairs) in pools.items():
+        chosen = first.setdefault(model.state_dict_path, name)
+        if chosen != name:
+            notes.append(
+                f"languages ({', '.join(pairs)}): the pool {chosen} has the same model, so it gets their sessions, "
+                f"unless a request names the pool {name}"
+            )
+    return notes
 
 
 def _notes(config: SessionsConfig) -> list[str]:
