@@ -122,7 +122,7 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
-        """Submit a task. When this method returns, the task is stored and will run.
+        """Submit a task. When this method returns, the task is stored.
 
         ``start_at`` (with a time zone) is the earliest start. The task expires if it does not start within
         ``start_within_s`` seconds of the submit or of ``start_at``, or does not end within ``run_within_s`` seconds of

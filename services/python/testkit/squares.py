@@ -19,11 +19,12 @@ from testkit.pools import Pool
 
 POISON = 1_000_001
 NAN = 1_000_002
-"""Its square is not a number, as the vectors of a model that overflows."""
+"""The model returns NaN for it, as a model whose numbers overflow."""
 HELD = 1500
-"""From this number on, batches take long while the file of the option `hold` exists. Steps still end, so checkpoints
-that are stored late are reported."""
+"""From this number on, each batch takes `_CRAWL_S` longer while the file of the option `hold` exists."""
 _CRAWL_S = 0.3
+"""Long enough for a test to kill the process in between. Steps still end, and each reports the checkpoints that were
+stored before it."""
 
 
 class Squares:

@@ -31,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _HELP = """Run Daybreak: a durable queue, groups of GPU processes, every step streamed.
 
 \b
-  daybreakd dev                           light mode: echo workload, no Ray, no torch
+  daybreakd dev                           light mode: all pools but those of `video`, without Ray
   daybreakd up                            everything on this machine, until Ctrl-C
   DAYBREAK_HTTP__PORT=9000 daybreakd up   settings are variables, nested by __ ...
   daybreakd up --config daybreak.yaml     ... or come from a file
@@ -93,10 +93,10 @@ def up(
 
 @app.command()
 def dev(context: typer.Context, config: Config = None) -> None:
-    """Run in light mode, without Ray and torch.
+    """Run in light mode: all pools but those of `video`, without Ray.
 
-    The gateway and the groups of the light workloads (echo) run in one process; an embedded Valkey
-    runs beside it.
+    The gateway and the groups run in one process; an embedded Valkey runs beside it. Torch is needed only for
+    pools of `embed`, `rerank` and `speech`.
     """
     finish(Program("daybreak_server.local.dev", "run_dev"), settings_of(context, config))
 
@@ -172,7 +172,7 @@ def gateway(
 ) -> None:
     """Serve the HTTP API alone, without Ray.
 
-    It accepts and shows tasks even while no worker runs. With workers (`daybreakd worker`), it serves models.
+    It accepts and shows tasks even while no group runs. With workers (`daybreakd worker`), it serves models.
     """
     settings = settings_of(context, config)
     if embedded:

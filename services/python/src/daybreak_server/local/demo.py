@@ -1,8 +1,7 @@
 """``daybreakd demo``: makes an MP4 from one prompt with every real process, then stops everything it started.
 
 The demo runs ``daybreakd up`` in a child process, with a data folder and a port of its own, and ``daybreak generate``
-in another. It sends the task as soon as the gateway accepts tasks, so that the progress bar also shows the wake-up
-of the group.
+in another. It sends the task as soon as the gateway accepts tasks, so that the progress bar also shows the wake.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ def _print_summary(
         "\nwhat to try next\n"
         "  make up                                                    the same, running until Ctrl-C\n"
         '  .venv/bin/daybreak generate "a green triangle moving up"   in another terminal\n'
-        "  .venv/bin/daybreakd dev                                    light mode: no Ray, no torch\n"
+        "  .venv/bin/daybreakd dev                                    light mode: no Ray, no pools of `video`\n"
         "  docs/00-overview.md                                        how it works"
     )
 

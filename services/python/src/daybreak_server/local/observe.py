@@ -24,7 +24,7 @@ from daybreak_server.observability.prometheus_rules import Place, rule_groups
 
 HOST = "127.0.0.1"
 NAMESPACE = "local"
-"""The label that Kubernetes' namespace has there."""
+"""The value of the label ``namespace``, which on Kubernetes is the pod's namespace."""
 RAY_TARGETS = "ray-targets.json"
 _HERE = f'namespace="{NAMESPACE}"'
 _LOCAL = frozenset({Needs.GATEWAY, Needs.RAY})

@@ -25,7 +25,10 @@ _KILL_S = 5.0
 
 
 def tagged(tag: str) -> list[int]:
-    """The processes with ``tag``, except this one. The tag is a prefix: of an instance, or of one process in it.
+    """The processes with ``tag``, except this one.
+
+    ``tag`` may be the tag of an instance, which matches all its processes, or that of one process: tags are compared
+    by their beginning.
 
     Some programs overwrite their environment with a title, so all descendants of a tagged process count too.
     """

@@ -59,7 +59,7 @@ class ProcessSpec:
     before: Callable[[], None] = _nothing
     """Called before each start."""
     tries: int = 1
-    """Attempts at the first start: more than one if a busy machine is enough to make it fail."""
+    """Attempts at the first start: more than one for a process that may fail only because the machine is busy."""
 
 
 class ManagedProcess:

@@ -133,7 +133,7 @@ class ModelWorker:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to the worker."""
+    """A uvicorn server that installs no signal handlers, because the worker handles SIGTERM and SIGINT itself."""
 
     def __init__(self, app: Any) -> None:
         super().__init__(
@@ -153,12 +153,12 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take no signal."""
+        """Install no handlers, unlike the method that this overrides."""
         yield
 
 
 class _Signals:
-    """SIGTERM and SIGINT: ``first`` ends with the first one, and ``second`` with the next."""
+    """Handles SIGTERM and SIGINT: the first of them completes the future ``first``, and the next one ``second``."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

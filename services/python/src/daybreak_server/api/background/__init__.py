@@ -1,1 +1,4 @@
-"""What a gateway does besides responding: ticks the queue, deletes unused files, tunes Python's garbage collection."""
+"""What a gateway does beside its routes.
+
+It ticks the queue, deletes unused files, reads the metrics of pools and Redis, and tunes Python's garbage collection.
+"""

@@ -75,12 +75,12 @@ def _count(number: int, noun: str) -> str:
 
 
 def _packages(settings: Settings) -> Iterator[Check]:
-    """Ray runs the groups; torch, diffusers and av run the video workload. ``daybreakd dev`` needs none of them."""
+    """Ray runs the groups; torch, diffusers and av run the video workload, which ``daybreakd dev`` leaves out."""
     video = any(pool.workload == "video" for pool in settings.pools.values())
     needed = {"ray": "ray", **({"torch": "video", "diffusers": "video", "av": "mp4"} if video else {})}
     for package, extra in needed.items():
         found = version(package)
-        install = f"pip install 'daybreak-server[{extra}]'; `daybreakd dev` runs without it"
+        install = f"pip install 'daybreak-server[{extra}]'; `daybreakd dev` needs neither Ray nor `video`"
         oldest = OLDEST.get(package, (0,))
         if found is None:
             yield error(package, "not installed", install)

@@ -6,8 +6,8 @@ stored the file and its reply was lost.
 
 Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work,
 one at a time. The record's pointer moves with a fenced report; only then is the file of the previous
-checkpoint deleted. The gateways delete leftover files (the *sweeper*), so after a failed deletion a file only
-stays for longer.
+checkpoint deleted. A loop of the gateways, the ticker, deletes leftover files, so after a failed deletion a file
+only stays for longer.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def upload_artifact(blobs: Blobs, lease: Lease, draft: ArtifactDraft) -> Iterato
 
 
 def _file_state(path: Path) -> tuple[int, int, int]:
-    """Return what a write to a file changes: its inode, size and modification time."""
+    """Return what changes when a file is written or replaced: its inode, size and modification time."""
     stat = path.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
@@ -109,11 +109,11 @@ def _upload(blobs: Blobs, key: str, draft: ArtifactDraft) -> Iterator[int]:
 
 
 def discard(blobs: Blobs, lease: Lease) -> None:
-    """Remove an attempt's artifacts, or leave them for the sweeper."""
+    """Remove an attempt's artifacts, or leave them for the gateways' ticker."""
     try:
         blobs.delete(attempt_prefix(lease))
     except BlobError as exc:
-        _log.info("artifacts of %s are left for the sweeper: %s", lease.task, exc)
+        _log.info("artifacts of %s are left for the gateways: %s", lease.task, exc)
 
 
 def fetch(blobs: Blobs, checkpoint: CheckpointRef) -> bytes | None:
@@ -215,4 +215,4 @@ class Checkpoints:
         try:
             self._blobs.delete(key)
         except BlobError as exc:
-            _log.info("checkpoint %s is left for the sweeper: %s", key, exc)
+            _log.info("checkpoint %s is left for the gateways: %s", key, exc)

@@ -45,8 +45,8 @@ _POLL_S = 0.25
 _MARGIN_S = 3.0
 """How much longer than the leader's own lease renewer the watchdog waits before it treats silence as a stall."""
 _LATE = 1.25
-"""The watchdog renews once this many periods of the lease renewer have passed. Even a short lease then has more time
-left than one tick of the store can take from it after a stall."""
+"""The watchdog renews once this many periods of the lease renewer have passed. At that moment, even a short lease
+has enough time left: a tick after a stall takes less than that from it."""
 
 
 class WatchdogLoop:

@@ -227,7 +227,7 @@ class LeaderLoop:
         self._must_probe |= isinstance(outcome, Failed) and outcome.code == "artifact_store"
         settled = self._settle(held, outcome)
         if settled is None:
-            # A call whose reply was lost may have published the artifacts, so only the sweeper may remove them.
+            # A call whose reply was lost may have published the artifacts, so only a tick may remove them.
             return None
         if settled.stale or settled.state is not State.SUCCEEDED:
             attempt.discard()

@@ -26,7 +26,7 @@ from daybreak_server.domain.sessions import (
 from daybreak_server.workloads.sessions import PastTurn, Prefill, Shape, Token
 
 Event = tuple[SessionEventType, Mapping[str, Any]]
-ENDLESS = 4
+ENDLESS_FACTOR = 4
 """If a turn has this many times the model's limit of tokens, its session fails."""
 
 
@@ -59,7 +59,7 @@ class Session:
         self._unread = b""
         """The audio of this turn that the model has not read."""
         self._block = shape.block_samples
-        self._most_tokens = shape.max_turn_tokens * ENDLESS
+        self._most_tokens = shape.max_turn_tokens * ENDLESS_FACTOR
         self.position = claim.turns[-1].end if claim.turns else record.consumed
         """The position after the last turn."""
         self.past = _past(claim)
@@ -102,8 +102,10 @@ class Session:
         return max(1, math.ceil(samples / self._block))
 
     def read(self, blocks: int | None = None) -> Prefill:
-        """The next blocks of the announced turn, which begins with them if it has not begun. ``None``: all that is
-        left."""
+        """Remove the next ``blocks`` blocks of the announced turn, and return them; ``None``: all that are left.
+
+        The first call begins the turn.
+        """
         if self.turn is None:
             self._begin()
         assert self.turn is not None

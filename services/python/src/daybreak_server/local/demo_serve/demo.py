@@ -177,8 +177,7 @@ def _streams_of_both(chat: Chat) -> list[Stream]:
 
 
 def _requests_until_at(victim: str, chat: Chat, workers: Workers, pool: Executor) -> list[Future[ChatAnswer]]:
-    """Ask six questions until the victim reports that it answers one of them as well as its stream. If all six are
-    answered before, ask them again."""
+    """Ask six questions at once, again and again, until the victim works on one of them beside its stream."""
     while True:
         requests = [pool.submit(chat.ask, MODEL, question, tokens=20) for question in QUESTIONS[2:]]
         while not all(future.done() for future in requests):

@@ -60,10 +60,10 @@ class Executor:
         done: Callable[[Action], None],
         refused: Callable[[Cause], None],
     ) -> None:
-        """Run the actions in order and stop at the first failure, because later actions may rely on it.
+        """Run the actions in order, and stop at the first failure on which later actions may rely.
 
-        A refused RayCluster, or a head that refuses its application, must not hold up the other RayCluster: the rest
-        runs first, and then the failure is raised.
+        The exceptions are a refused RayCluster and a failed call to a head. They must not hold up the other
+        RayCluster: the other actions run first, except deletions of RayClusters, and then the failure is raised.
 
         ``done`` is called after each action; ``refused``, with the cause, if Kubernetes refuses a change of a
         RayCluster.

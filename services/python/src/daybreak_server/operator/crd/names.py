@@ -17,7 +17,7 @@ SERVE_PORT = 8265
 
 
 def selector(pool: str) -> str:
-    """The label selector of a pool's worker pods. HPA requires it, even at zero."""
+    """The label selector of the pods of a pool's groups. HPA requires it, even at zero."""
     return f"{POOL_LABEL}={pool},{ROLE_LABEL}={RANK_ROLE}"
 
 

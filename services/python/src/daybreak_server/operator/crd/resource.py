@@ -1,8 +1,8 @@
 """The custom resource ``GeneratorPool`` (``daybreak.dev/v1alpha1``) as typed values.
 
 People, Helm and KEDA write ``spec``; only the operator writes ``status``. The status is also the operator's only
-memory: drains in progress, when the pool reached zero, and the attempt of the Serve application. So the operator may
-die at any moment and continue from the status.
+memory: drains in progress, when the pool reached zero, and the deploy attempt of the Serve application. So the
+operator may die at any moment and continue from the status.
 """
 
 from __future__ import annotations
@@ -201,14 +201,14 @@ class WakeStatus(_Model):
 
 
 class Application(_Model):
-    """The attempt to deploy the Serve application. Serve retries a failed application only with new arguments."""
+    """The deploy attempt of the Serve application. Serve retries a failed application only with new arguments."""
 
     attempt: int = 0
     since: Instant | None = None
     revision: str = Field(
         "",
-        description="The revision that the attempt belongs to, if it is not the current one: the head of the current "
-        "one has yet to report its attempt.",
+        description="The revision that the deploy attempt belongs to, if it is not the current one: the head of "
+        "the current one has yet to report its deploy attempt.",
     )
 
 
@@ -216,7 +216,7 @@ class PoolStatus(_Model):
     """The observed state."""
 
     replicas: int = Field(0, description="Complete groups: all of their pods run.")
-    selector: str = Field("", description="Label selector of the worker pods; never empty.")
+    selector: str = Field("", description="Label selector of the pods of groups; never empty.")
     ready: int = Field(0, description="Groups that can take tasks or requests, or work on one.")
     wanted: int = Field(0, description="Groups wanted: the larger of `spec.replicas` and what stays warm.")
     phase: Phase = "Zero"

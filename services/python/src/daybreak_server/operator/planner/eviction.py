@@ -17,8 +17,9 @@ it cannot release it."""
 MARK_S = 30.0
 """How long the operator may take from a group's drain record, in the status, to its drain mark, in the store.
 
-It writes the record first. If the mark is still missing after this time, the record gets a new time, but not before: an
-operator that wrote a new record on every call, and died after each, would never set the mark."""
+The operator writes the record into the status, then sets the mark in the store. If it died in between, the record is
+renewed, but only after this time. If each call renewed it, an operator that dies after each call would never set the
+mark."""
 
 Drains = Mapping[str, Drain]
 
@@ -39,8 +40,8 @@ def may_evict(unit: RemovalUnit, *, now: float, drains: Drains) -> bool:
 
     The same plan marks an idle group before it names the hosts. The precondition for naming them then finds that the
     group has drained, or that it took a task just before the mark. A group that answers requests or holds sessions must
-    have drained before the plan: what the store knows of them is what the group reported when it last refreshed its
-    registration, which is also when it sees the mark.
+    have drained before the plan. The store knows of its requests and sessions only what the group last reported. The
+    group reports when it refreshes its registration, and only then does it see the mark.
     """
     if unit.groups:
         return all(_may_leave(group) or overdue(group, now=now, drains=drains) for group in unit.groups)

@@ -234,10 +234,13 @@ def _plan_cluster(
 
 
 def _application(before: PoolStatus, current: ClusterState | None, revision: str) -> Application:
-    """The next attempt to deploy the Serve application. Each revision counts its own attempts, so no revision
-    backs off because another one failed. If the pool goes back to an earlier revision, the RayCluster of that revision
-    keeps its application. While Serve does not answer there, the attempt of that application is unknown, and the status
-    keeps the count of the other revision."""
+    """The number of the Serve application's deploy attempt, which ``serve`` may increase.
+
+    Each revision counts its own deploy attempts, so no revision backs off because another one failed. If the pool
+    returns to an earlier revision, the RayCluster of that revision still has its application, and its number is that
+    application's. Until Serve answers there, this number is unknown, and the status keeps the number of the revision
+    that the pool leaves.
+    """
     counted = before.application.revision or before.revision
     if counted in {"", revision}:
         return before.application.model_copy(update={"revision": ""})
@@ -249,7 +252,7 @@ def _application(before: PoolStatus, current: ClusterState | None, revision: str
 
 
 def _as_deployed(state: ClusterState) -> Application:
-    """The attempt that is deployed: an outgoing revision keeps its application."""
+    """The deploy attempt that Serve runs: an outgoing revision keeps its application."""
     return Application(attempt=state.serve.attempt or 0) if state.serve is not None else Application()
 
 

@@ -91,7 +91,7 @@ def _may_change_serve(
     limit = action.max_running if isinstance(action, ScaleApplication) else None
     if limit is not None:
         return "more ranks run than should remain" if serve is None or serve.running > limit else None
-    # Scaling to zero and deploying another attempt both make Serve stop every group here.
+    # Scaling to zero and another deploy attempt both make Serve stop every group here.
     return "a group works here" if _working_on({pod.name for pod in workers}, store) else None
 
 

@@ -66,7 +66,7 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
 
 
 def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
-    """Serve's config. It depends only on the pool and the attempt, so deploying it twice changes nothing.
+    """Serve's config. It depends only on the pool and the deploy attempt, so deploying it twice changes nothing.
 
     Serve rejects a deployment with zero replicas, so it starts with one group and the operator scales it right away.
     """

@@ -2,6 +2,8 @@
 
 Up: at once. Down: choose victims, let them drain over several plans, then name exactly their pods for deletion, because
 KubeRay would otherwise pick replicas without knowing which of them are busy.
+
+The caller has decided the number. A pool goes to zero only without work; ``plan._wanted`` has this rule.
 """
 
 from __future__ import annotations

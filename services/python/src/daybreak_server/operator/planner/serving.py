@@ -1,4 +1,8 @@
-"""Keeps the Serve application of one head deployed, healthy and scaled to the number of groups."""
+"""Keeps the Serve application of one head deployed, healthy and scaled to the number of groups.
+
+``attempt`` is the number of a *deploy attempt*: how often the operator has deployed the application again because Serve
+gave it up. It has nothing to do with the attempts of tasks.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ def serve(
     if state.serve.status == "DEPLOY_FAILED":
         application = _next_attempt(state, application, now)
     if state.serve.attempt != application.attempt:
-        if state.busy:  # deploying another attempt stops all groups of the previous one
+        if state.busy:  # another deploy attempt stops all groups of the previous one
             return Served(application=application)
         put = PutApplication(cluster=state.cluster, config=render.applications(pool, application.attempt))
         return Served(application=application, actions=(put,), hurry=True)
@@ -45,10 +49,11 @@ def serve(
 
 
 def _next_attempt(state: ClusterState, application: Application, now: float) -> Application:
-    """Serve stops retrying after a few failed starts. Only new arguments (here: the attempt) restart it."""
+    """Serve stops retrying after a few failed starts. Only new arguments (here: the number of the deploy attempt)
+    restart it."""
     backoff_s = min(LONGEST_RETRY_S, RETRY_S * 2.0 ** min(application.attempt, 10))
     if state.serve is None or state.serve.attempt != application.attempt:
-        return application  # the next attempt is being deployed
+        return application  # the next deploy attempt has begun
     if application.since is None:
         return Application(attempt=application.attempt, since=now)
     if now - application.since < backoff_s or state.busy:
