@@ -46,6 +46,15 @@ class Stream:
         entry = {"task": f"{self.pool}_1", "type": "log", "attempt": "1", "data": "{}"} | fields
         return [self.redis.xadd(self.key, entry) for _ in range(number)]
 
+    def wait_for_disk(self) -> None:
+        """Wait until all earlier writes are in Valkey's append-only file. While the disk is busy, they follow up to two
+        seconds later, and a kill loses them."""
+        with self.redis.pipeline(transaction=False) as pipeline:
+            # WAITAOF waits for the writes of its own connection, and for those before them.
+            pipeline.xadd(f"{self.key}:disk", {"written": "1"})
+            pipeline.execute_command("WAITAOF", 1, 0, 30_000)
+            assert pipeline.execute()[1][0] == 1
+
     def relay(self, consumer: str = "a", **options: Any) -> Relay:
         return Relay(self.url, pool=self.pool, group="g", consumer=consumer, **options)
 
@@ -284,6 +293,7 @@ async def test_a_relay_survives_the_death_of_valkey(
         ids = stream.add(150)
         reading = asyncio.create_task(read(relay, 210))
         await until(lambda: len(seen) > 20, "some events")
+        stream.wait_for_disk()
         os.kill(daybreak.pids["valkey"], signal.SIGKILL)
         more: list[str] = []
 
