@@ -5,6 +5,7 @@ from __future__ import annotations
 from verification.mutants.mutant import LUA, SERVER, TESTS, Mutant, mutant
 
 _STORE = f"{TESTS}/store/sessions/test_sessions.py"
+_IDLE = f"{TESTS}/store/sessions/test_idle_sessions.py"
 _TABLE = f"{TESTS}/engines/sessions/test_session_table.py"
 _WAKEUPS = f"{TESTS}/store/sessions/test_session_wakeups.py"
 _WATCHES = f"{TESTS}/store/sessions/test_session_watches.py"
@@ -71,18 +72,18 @@ SESSIONS: tuple[Mutant, ...] = (
         "the session of a client that opens it and sends nothing stays forever",
         (
             f"{LUA}/session_open.lua",
-            "  call('ZADD', S.session_timers, int(NOW + tonumber(a.timeout_ms)), a.session)\n",
+            "  S.touch(a.session, a.timeout_ms)\n",
             "",
         ),
-        tests=f"{_STORE}::test_a_session_that_never_gets_audio_is_idle",
+        tests=f"{_IDLE}::test_a_session_that_never_gets_audio_is_idle",
     ),
     mutant(
         "session-work-is-silence",
         "a session whose audio has ended is idle while the model computes the rest",
         (
             f"{LUA}/session_commit.lua",
-            "if stored[1] then call('ZADD', S.session_timers",
-            "if false then call('ZADD', S.session_timers",
+            "if stored[1] then S.touch",
+            "if false then S.touch",
         ),
         tests=f"{_STORE}::test_work_on_the_rest_is_not_silence",
     ),
@@ -117,11 +118,10 @@ SESSIONS: tuple[Mutant, ...] = (
         "a session whose client sends pings, and no audio at present, ends as idle",
         (
             f"{LUA}/session_append.lua",
-            "  call('ZADD', S.session_timers,",
-            "  if new > 0 then call('ZADD', S.session_timers,",
+            "NOW_TEXT)\n  S.touch(id, stored[6])\n",
+            "NOW_TEXT)\n  if new > 0 then S.touch(id, stored[6]) end\n",
         ),
-        (f"{LUA}/session_append.lua", "stored[6])), id)\n", "stored[6])), id) end\n"),
-        tests=f"{_STORE}::test_an_append_without_new_audio_keeps_a_session_alive",
+        tests=f"{_IDLE}::test_an_append_without_new_audio_keeps_a_session_alive",
     ),
     mutant(
         "session-inbox-trusted",
@@ -282,6 +282,16 @@ SESSIONS: tuple[Mutant, ...] = (
         "a session may be opened although no group of its pool can start",
         (f"{SERVER}/api/sessions/service.py", "        await self._start_failures.check(entry.name)\n", ""),
         tests=f"{TESTS}/api/sessions/test_start_failures.py::test_a_new_session_is_refused_with_the_reason",
+    ),
+    mutant(
+        "session-accepted-audio-idles",
+        "a session whose input has ended becomes idle while it waits for a group",
+        (
+            f"{LUA}/_sessions.lua",
+            "  if r.input_ended and not r.group then return S.touch(id, r.timeout) end\n",
+            "",
+        ),
+        tests=f"{_IDLE}::test_a_session_whose_input_has_ended_waits_for_a_group_however_long",
     ),
     mutant(
         "speech-heard-twice",

@@ -23,7 +23,7 @@ class SessionSettings(Section):
     session_timeout_s: Duration = Field(
         300.0,
         description="How long a session lives without audio or a ping, and how long Daybreak keeps its record after "
-        "its end, in seconds. After the end of its input, only the work of the model keeps it alive.",
+        "its end, in seconds. After the end of its input, it also lives while it waits for a group or the model works.",
     )
     strategy: Annotated[str, AfterValidator(strategy_names.check)] = Field(
         str(_DEFAULTS.strategy),

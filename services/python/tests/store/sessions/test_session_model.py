@@ -133,6 +133,8 @@ class SessionMachine(RuleBasedStateMachine):
         for claim in claims:
             model = self.model[claim.lease.session]
             model.begun = True
+            if model.input_ended:
+                model.idle_at = self.driver.now + TIMEOUT_S * 1000
             model.owner, model.lease_end = claim.lease.token, self.clock + LEASE_S * 1000
             kept = [turn for turn in model.turns if turn.start >= model.kept]
             assert list(claim.turns) == kept
@@ -209,7 +211,11 @@ class SessionMachine(RuleBasedStateMachine):
             model = self.model[session]
             if model.owner and model.lease_end <= self.clock:
                 self.lose(model)
-            if model.ended is None and model.idle_at <= self.driver.now:
+            if model.ended is not None or model.idle_at > self.driver.now:
+                continue
+            if model.input_ended and model.owner is None:
+                model.idle_at = self.driver.now + TIMEOUT_S * 1000
+            else:
                 self.end(model, "idle")
 
     def lose(self, model: Model) -> None:

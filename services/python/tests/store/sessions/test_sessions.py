@@ -272,37 +272,6 @@ async def test_a_draining_group_claims_nothing(sessions: Sessions) -> None:
     assert len(take(sessions.group(), "g2")) == 1
 
 
-async def test_silence_ends_a_session(sessions: Sessions) -> None:
-    sessions.limit(timeout_s=10)
-    session = await sessions.open()
-    sessions.driver.pass_time(9000)
-    await sessions.store.append_audio(session, pcm(1), at=0)
-    sessions.driver.pass_time(9000)
-    assert (await sessions.get(session)).end is None
-    sessions.driver.pass_time(1000)
-    assert (await sessions.get(session)).end is SessionEnd.IDLE
-
-
-async def test_a_session_that_never_gets_audio_is_idle(sessions: Sessions) -> None:
-    sessions.limit(timeout_s=10)
-    session = await sessions.open()
-    sessions.driver.pass_time(10_000)
-    assert (await sessions.get(session)).end is SessionEnd.IDLE
-
-
-async def test_an_append_without_new_audio_keeps_a_session_alive(sessions: Sessions) -> None:
-    sessions.limit(timeout_s=10)
-    session = await sessions.open()
-    await sessions.store.append_audio(session, pcm(1), at=0)
-    for samples, at in ((b"", 1), (pcm(1), 0)):
-        sessions.driver.pass_time(9000)
-        kept = await sessions.store.append_audio(session, samples, at=at)
-        assert (kept.received, kept.touched_ms) == (1, sessions.driver.now)
-    assert (await sessions.get(session)).end is None
-    sessions.driver.pass_time(10_000)
-    assert (await sessions.get(session)).end is SessionEnd.IDLE
-
-
 async def test_work_on_the_rest_is_not_silence(sessions: Sessions) -> None:
     sessions.limit(timeout_s=10)
     session, group = await sessions.open(), sessions.group(lease_s=1000)

@@ -180,9 +180,17 @@ local function orphan(id, reason)
   if r then S.make_waiting(r, reason) else drop(id) end
 end
 
+-- The client's activity, or the model's work on a session whose input has ended, begins the time again.
+function S.touch(id, timeout)
+  call('ZADD', S.session_timers, int(NOW + tonumber(timeout)), id)
+end
+
+-- All audio of a session whose input has ended is in the journal. So it waits for a group as long as it takes.
 local function expire(id)
   local r = S.load(id)
-  if r then S.finish(r, 'idle') else drop(id) end
+  if not r then return drop(id) end
+  if r.input_ended and not r.group then return S.touch(id, r.timeout) end
+  S.finish(r, 'idle')
 end
 
 local function take_from(id, group, reason, worked_on)

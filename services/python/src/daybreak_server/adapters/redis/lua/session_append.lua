@@ -13,7 +13,10 @@ local function append(a)
   if at > received then return { 'gap', int(received) } end
   local new, ends = math.max(0, at + #a.samples / 2 - received), a.ends == '1'
   if new > 0 then
-    if received + new - tonumber(stored[3]) > S.BACKLOG_MAX then return { 'backlog' } end
+    if received + new - tonumber(stored[3]) > S.BACKLOG_MAX then
+      S.touch(id, stored[6])
+      return { 'backlog' }
+    end
     local samples = at == received and a.samples or string.sub(a.samples, (received - at) * 2 + 1)
     received = received + new
     call('XADD', S.key.session_audio(id), int(received) .. '-1', 'a', samples)
@@ -23,7 +26,7 @@ local function append(a)
     call('HSET', key, 'input_ended', '1')
   end
   call('HSET', key, 'received', int(received), 'touched', NOW_TEXT)
-  call('ZADD', S.session_timers, int(NOW + tonumber(stored[6])), id)
+  S.touch(id, stored[6])
   if new > 0 or ends then S.notify({ id = id, token = stored[5] }, 'a') end
   return { 'session', S.show(id) }
 end

@@ -58,7 +58,7 @@ local function write(c, ARGV, at)
   announce_progress(c)
   local stored = call('HMGET', key, 'input_ended', 'timeout')
   -- The client sends no more audio, so only the work of the model prevents the session from being idle.
-  if stored[1] then call('ZADD', S.session_timers, int(NOW + tonumber(stored[2])), c.session) end
+  if stored[1] then S.touch(c.session, stored[2]) end
   if c.ends ~= '' then S.finish(S.load(c.session), c.ends, c.error) end
   return true
 end

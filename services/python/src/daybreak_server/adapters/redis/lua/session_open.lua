@@ -19,7 +19,7 @@ local function run(ARGV)
   if a.trace ~= '' then call('HSET', key, 'trace', a.trace) end
   call('ZADD', S.sessions, NOW_TEXT, a.session)
   call('ZADD', S.sessions_waiting, NOW_TEXT, a.session)
-  call('ZADD', S.session_timers, int(NOW + tonumber(a.timeout_ms)), a.session)
+  S.touch(a.session, a.timeout_ms)
   S.wake(1)
   add_total('sessions_opened', 1)
   S.report({ id = a.session, tenant = a.tenant, trace = a.trace }, 'opened', '{}')
