@@ -139,7 +139,7 @@ def main() -> None:
         print(f"Embedding {len(SENTENCES):,} sentences, {EACH} in a request, {CALLERS} requests at a time:")
         rows = embed_all(client)
         took = time.perf_counter() - began
-        print(f"  {took:.1f} s, {len(rows) / took:.0f} sentences/s. How many batches had how many of them:")
+        print(f"  {took:.1f} s, {len(rows) / took:.0f} sentences/s. Number of batches by size:")
         show_batches(client)
         began = time.perf_counter()
         nearness = rows @ embed(client, [QUESTION], "query")[0]

@@ -71,7 +71,7 @@ def rows(trace: TaskTrace) -> Iterator[Row]:
         )
         for piece in part.pieces:
             if len(part.pieces) == 1 and part.kind is not PartKind.ATTEMPT and not piece.wake:
-                continue  # the part says it already
+                continue  # the row of the part shows the same
             yield Row(
                 label=_words(piece),
                 start_ms=piece.start_ms,
