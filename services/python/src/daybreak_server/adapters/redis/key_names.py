@@ -83,8 +83,8 @@ SINGLE = {
     ),
     "gone": Key(
         "zset",
-        f"lost groups, by the time at which the pool stops showing them, {GONE_MS // 60_000} minutes later on the "
-        "lease clock",
+        "lost groups, by the time at which the pool stops showing them "
+        f"({GONE_MS // 60_000} minutes after the loss, on the lease clock)",
     ),
     "cordoned": Key(
         "zset", "hosts that are about to be removed; a group that registers on such a host is marked to drain"
@@ -240,8 +240,8 @@ FAMILIES = {
         "nonce",
         Key(
             "stream",
-            "which sessions of a group have new audio or were ended; a group waits for it with one connection. At "
-            f"most about {SESSION_INBOX_MAX:,} entries",
+            "which sessions of a group have new audio or were ended; a group waits on this stream with one connection. "
+            f"At most about {SESSION_INBOX_MAX:,} entries",
             "a minute after the last renewal",
         ),
     ),

@@ -23,7 +23,8 @@ SINGLE = {
     "lease": Key("hash", "which process is the manager, with its priority and the end of its lease"),
     "wanted": Key("zset", "a member for each worker that the models need; KEDA reads its `ZCARD`"),
     "changes": Key(
-        "stream", "one entry for each of the last versions; processes that wait for the next one read it"
+        "stream",
+        "one entry for each of the last versions; processes that wait for the next version read this stream",
     ),
 }
 FAMILIES = {
