@@ -58,7 +58,7 @@ def headline(trace: TaskTrace) -> str:
 
 
 def rows(trace: TaskTrace) -> Iterator[Row]:
-    """The lines: each part, and below it its pieces."""
+    """The lines: each part, followed by its pieces."""
     for part in trace.parts:
         style = FAILED_STYLE if _failed(part) else STYLES[part.kind]
         yield Row(

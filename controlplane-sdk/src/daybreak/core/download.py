@@ -130,7 +130,7 @@ def _complete_part(task: Task, artifact: Artifact, part: Path, retry: Retry) -> 
 
 
 def _write_body(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
-    """Write the open response to the part file, starting at ``offset``. What arrived before an error stays."""
+    """Write the open response to the part file, starting at ``offset``. Bytes that arrived before an error stay."""
     written = offset
     buffer = bytearray()
 

@@ -99,8 +99,8 @@ SINGLE = {
     ),
     "demand": Key(
         "hash",
-        "the requests that each gateway holds or has sent to groups, and the time at which its lease on this entry "
-        "ends, on the lease clock; only pools of kind `online`",
+        "the requests that each gateway holds or has sent to groups, and the end of the gateway's lease on this "
+        "entry, on the lease clock; only in pools of kind `online`",
     ),
     "wanted": Key(
         "zset",
