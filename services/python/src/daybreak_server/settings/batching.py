@@ -25,8 +25,8 @@ class BatchingSettings(Section):
     max_batch_size: Count = Field(_DEFAULTS.max_batch_size, description="Maximum number of items in a batch.")
     max_batch_tokens: Count = Field(
         _DEFAULTS.max_batch_tokens,
-        description="Maximum number of tokens in a batch with its padding: the number of its items, times the length "
-        "of the longest. A longer item has a batch of its own.",
+        description="Maximum number of tokens in a batch, including padding: the number of items, times the length of "
+        "the longest item. An item that alone has more tokens gets a batch of its own.",
     )
     batch_timeout_ms: DurationOrNone = Field(
         _DEFAULTS.timeout_s * 1000,
