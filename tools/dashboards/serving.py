@@ -122,7 +122,7 @@ _LINE = Row(
         ),
         Panel(
             title="In flight and capacity",
-            shows="Requests that groups answer for the gateways, and how many requests the ready groups can hold at once.",
+            shows="Requests that groups answer for the gateways, and how many the ready groups can hold at once.",
             bad="At the capacity while requests wait: more groups are needed. Far below it while requests wait: see "
             "*Retries by reason*.",
             unit=Unit.COUNT,
@@ -139,9 +139,9 @@ _LINE = Row(
         ),
         Panel(
             title="Demand and groups",
-            shows="How many groups the requests need (`needed`, KEDA's value), how many the operator wants (`wanted`), and "
-            "how many are ready (`ready`). `usable`: to how many groups a gateway sends requests, in the gateway with the "
-            "fewest.",
+            shows="How many groups the requests need (`needed`, KEDA's value), how many the operator wants (`wanted`), "
+            "and how many are `ready`. `usable`: the groups to which a gateway sends requests, for the gateway with "
+            "the fewest.",
             bad="`needed` above `wanted`: KEDA does not scale, or `maxGroups` is reached. `usable` below `ready` for "
             "more than a few seconds: groups drain, or that gateway cannot connect to them.",
             unit=Unit.COUNT,
@@ -377,7 +377,7 @@ _BATCHES = Row(
         Panel(
             title="Memory of the caches",
             shows="Memory that the cache of each group uses.",
-            bad="At its limit (`cache_mb`) while few texts are found: the texts that arrive are not those that it keeps.",
+            bad="At its limit (`cache_mb`) while few texts are found: it does not have the texts that arrive.",
             unit=Unit.BYTES,
             width=6,
             queries=(
