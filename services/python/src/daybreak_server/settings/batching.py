@@ -40,7 +40,7 @@ class BatchingSettings(Section):
     max_waiting: Count = Field(
         _DEFAULTS.max_waiting,
         description="Maximum number of items that wait in one group. A request with more items than free places gets "
-        "429.",
+        "429. A request with more than `max_waiting` items gets 422.",
     )
 
     def values(self) -> dict[str, Any]:
