@@ -49,7 +49,8 @@ class ScaleUp:
     """Pods that were named before and still exist; the others are dropped from the list."""
 
     def operations(self) -> list[dict[str, Any]]:
-        """The JSON Patch. It tests only ``replicas``, because more hosts never harm a group."""
+        """The JSON Patch. Unlike that of ``ScaleDown``, it does not test the resource version, because more hosts never
+        harm a group."""
         return [*_tests(self.cluster), *_scale(self.cluster, self.replicas, self.workers_to_delete)]
 
 
@@ -73,6 +74,7 @@ class ScaleDown:
     workers_to_delete: tuple[str, ...]
     """``named_pods``, and pods that were named before and still exist."""
     overdue: tuple[GroupId, ...] = ()
+    """Groups whose drain deadline has passed. They are removed even if they are busy."""
 
     def operations(self) -> list[dict[str, Any]]:
         """The JSON Patch."""
@@ -83,7 +85,7 @@ class ScaleDown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspend:
-    """Suspend the RayCluster, head included. Preconditions: no worker pods exist, and no task is live."""
+    """Suspend the RayCluster, head included. Preconditions: no worker pods exist, and the pool has no work."""
 
     cluster: RayCluster
 

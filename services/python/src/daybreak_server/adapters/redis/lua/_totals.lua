@@ -30,11 +30,12 @@ end
 
 local function one_of(reasons, reason, otherwise) return reasons[reason] and reason or otherwise end
 
--- The GPU time of tenants: the first `tenants_max` have totals of their own in K_tenant_totals, always two fields. The time
--- of the others is in K_totals, as that of `other`, and so is that of deleted tenants. The sum of all is the pool's total.
+-- The GPU time of tenants: the first `tenants_max` have totals of their own in K_tenant_totals, always two fields.
+-- K_totals has the time of the others, as `other`, and that of deleted tenants, as `deleted`. The sum of all is the
+-- pool's total.
 local tenant_totals = {}
 
--- Gives a tenant totals of its own, which are 0, if there is room. Returns whether it has some.
+-- Gives a tenant totals of its own, which are 0, if there is room. Returns whether the tenant has some.
 function tenant_totals.add(name)
   if name == TOTALS.OTHER then return false end
   if call('HEXISTS', K_tenant_totals, name .. ':used_ms') == 1 then return true end
