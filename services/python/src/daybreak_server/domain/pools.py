@@ -40,7 +40,7 @@ class WakePhase(StrEnum):
     ZERO = "zero"
     """Nothing runs and nothing waits. No wake is in progress."""
     DETECT = "detect"
-    """A task or a request waits, but no group has been requested yet."""
+    """A task, a request or a session waits, but no group has been requested yet."""
     PODS = "pods"
     IMAGE = "image"
     RAY = "ray"

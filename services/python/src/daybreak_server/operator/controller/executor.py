@@ -60,7 +60,7 @@ class Executor:
         done: Callable[[Action], None],
         refused: Callable[[Cause], None],
     ) -> None:
-        """Run the actions in order, and stop at the first failure, unless no other action relies on the failed one.
+        """Run the actions in order, and stop at a failure if later actions may rely on the failed one.
 
         If Kubernetes refuses to create a RayCluster, or a call to a head fails, the pool's other RayCluster must not
         wait. So the remaining actions run, except deletions of RayClusters, and then the failure is raised.

@@ -1,4 +1,5 @@
-"""The operator's actions, as values. The executor runs them in order and stops at the first failure.
+"""The operator's actions, as values. The executor runs them in order, and stops at a failure if later actions may rely
+on the failed one.
 
 Every change of a RayCluster is a JSON Patch that begins with tests, so that a plan made from a stale view changes
 nothing. A merge patch would replace the whole list of worker groups.
