@@ -1,7 +1,7 @@
 -- The pool's totals for metrics: counts that only grow, in one hash. domain/pool_totals.py says what they mean.
 --
--- Each count costs a command. So of what happens to each task, scripts count only what nothing else implies: the wait at
--- a claim, the run time at a success. A histogram `name` has the fields `name:<place of the bucket>` and `name:sum`.
+-- Each count costs a command. So of what happens to each task, scripts count only what nothing else implies: the wait
+-- at a claim, the run time at a success. A histogram `name` has the fields `name:<place of the bucket>` and `name:sum`.
 
 local function histogram(name, bounds)
   local fields = { sum = name .. ':sum', bounds = bounds }
