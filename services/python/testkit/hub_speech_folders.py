@@ -1,4 +1,4 @@
-"""Folders of speech translators whose encoder and language model transformers has made, with small random weights."""
+"""Folders of speech translators with few random weights. ``transformers`` writes their encoders and language models."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from testkit.waiting import wait_until
 
 POOL = "echo"
 MEMORY_LIMIT = 64 * 1024 * 1024
-"""Of Redis."""
+"""The memory limit of Redis, in bytes."""
 PARKED = "parked"
 """A pool without groups: its tasks wait."""
 BATCHES = "batches"

@@ -39,7 +39,7 @@ class Squares:
 
     @classmethod
     def reset(cls) -> None:
-        """As at the start of a test."""
+        """Restore the state at the start of a test."""
         cls.go.set()
         cls.batches.clear()
         cls.broken = False

@@ -233,7 +233,7 @@ def test_a_line_that_cannot_be_written_is_no_error_of_the_work(
     """The caller has changed a task, and continues. The log has the reason once."""
 
     class CannotWriteError(Exception):
-        """Not one that another test has logged."""
+        """An error of a class that no other test has logged."""
 
     def write(is_warning: bool, line: dict[str, object]) -> None:
         raise CannotWriteError

@@ -51,7 +51,7 @@ class BulkArtifact(BaseModel):
 
 
 def _kind_of(file: Any) -> str | None:
-    """Which of the two an object is meant to be, so that errors are about that one only."""
+    """Which of the two classes an object is meant to be, so that errors are about that class only."""
     if not isinstance(file, Mapping | BulkInput | BulkArtifact):
         return None
     named = isinstance(file, BulkArtifact) or (
@@ -71,7 +71,7 @@ BulkFile = Annotated[
 
 
 class BulkParams(BaseModel):
-    """What every task of this kind says. Workloads add fields of their own."""
+    """The input that all tasks with a file have in common. Workloads add fields of their own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

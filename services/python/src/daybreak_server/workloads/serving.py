@@ -125,8 +125,8 @@ class ServingWorkload(Protocol):
     after ``warm_up``.
 
     A workload that batches requests may have a method ``set_batching(settings)``. It gets an administrator's changes
-    while the group runs: a mapping with the names of the pool's setting ``batching``, without those that are as the
-    settings say. It is called whenever they change, and must not raise.
+    while the group runs: a mapping with names of the pool's setting ``batching``, but only with those that the
+    administrator has changed. It is called whenever that mapping changes, and must not raise.
     """
 
     def load(self, group: Group) -> None:

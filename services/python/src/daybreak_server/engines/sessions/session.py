@@ -53,7 +53,7 @@ class Session:
         self.received = record.received
         self.input_ended = record.input_ended
         self.announced: int | None = None
-        """The samples of the turn that waits for the model."""
+        """The number of samples of the turn that waits for the model, if one does."""
         self.turn: Turn | None = None
         """The turn in progress."""
         self._unread = b""

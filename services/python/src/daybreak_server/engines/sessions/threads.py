@@ -1,7 +1,7 @@
 """The threads of a sessions group that call the store.
 
-* The *claimer* claims sessions while there is room: none if the group drains, and only orphans if it lags. Otherwise
-  it waits on the wake-up list.
+* The *claimer* claims sessions while there is room: none if the group drains, and only orphans if the group lags. While
+  no session waits for a group, it blocks on the wake-up list.
 * The *reader* waits for audio of all sessions of the group, on one connection.
 * The *keeper* renews the leases each second while the work advances, and publishes the measurements of the group.
 * The *writer* sends commits. Each call sends all commits that have collected since the last one, so a slow store leads
@@ -130,7 +130,7 @@ class StoreThreads:
         self._threads.append(self._claimer)
 
     def start(self) -> None:
-        """Start them."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
@@ -143,7 +143,7 @@ class StoreThreads:
         return self._mailbox.take(wait_s=0)[0]
 
     def stop(self) -> None:
-        """End them. Commits that are not written by then are lost, and the next owner computes them again."""
+        """End the threads. Commits that are not written by then are lost, and the next owner computes them again."""
         self._ended.set()
         self._claims_ended.set()
         for event in (self._room_changed, self._positions_changed):

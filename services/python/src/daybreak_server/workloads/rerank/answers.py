@@ -27,7 +27,7 @@ from daybreak_server.workloads.text_batches.requests import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankRequest:
-    """What a request asks for. ``fields``: the field of the request that holds each pair, which errors name."""
+    """What a request asks for, in the API ``face``. ``fields``: the name of each pair in error messages."""
 
     face: Literal["cohere", "tei", "plain"]
     pairs: Sequence[tuple[str, str]]
@@ -103,7 +103,7 @@ def answer(
 
 
 def _ranked(wanted: RerankRequest, scores: Sequence[float]) -> list[int]:
-    """The numbers of the pairs, the best first. Of equal ones, the first is first."""
+    """The numbers of the pairs, the best first. Pairs with equal scores keep their order."""
     return sorted(range(len(scores)), key=lambda number: (-scores[number], number))[: wanted.top]
 
 

@@ -18,7 +18,7 @@ Angles = tuple[Tensor, Tensor]
 """Cosines and sines of rotary positions, [..., head_dim / 2]."""
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values, [..., heads, head_dim], not rotated, to the output, as the queries."""
+"""From queries, keys and values, [..., heads, head_dim], not rotated, to the output, in the shape of the queries."""
 
 
 def angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Angles:
@@ -74,7 +74,7 @@ class Layer(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """[..., width] to the same."""
+        """From [..., width] to the same shape."""
         heads = self.qkv(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim))
         queries, keys, values = heads.split(self.parts, -2)
         x = x + self.out(attend(queries, keys, values).flatten(-2))

@@ -22,7 +22,7 @@ class StreamingEncoder(Protocol):
         """Reserve the memory of all slots. Called once."""
 
     def reset(self, slot: int) -> None:
-        """Prepares a slot for a new session."""
+        """Prepare a slot for a new session."""
 
     def encode(self, slots: Sequence[int], audio: Tensor) -> Tensor:
         """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width]."""
