@@ -1,4 +1,4 @@
-"""Folders of speech translators with few random weights. ``transformers`` writes their encoders and language models."""
+"""Folders of tiny speech translators with random weights. ``transformers`` writes the encoders and language models."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ class MemorySessions:
             raise StoreUnavailableError("the store is down")
 
     def _work(self, found: _Session) -> None:
-        """Do what a group would do at once."""
+        """Do at once what a group would do with the audio so far."""
         record = found.record
         if not self.group or record.state is SessionState.ENDED:
             return

@@ -216,7 +216,7 @@ def test_a_text_that_is_too_long_can_be_cut_and_the_answer_says_so(start_whole: 
     assert response.headers["daybreak-cut"] == "1"
     assert ["cut" in each for each in answer["data"]] == [False, True]
     assert answer["usage"]["total_tokens"] == 4 + POSITIONS
-    assert np.abs(vectors(answer) - reference(encoder, texts)).max() < 1e-4  # which cuts too
+    assert np.abs(vectors(answer) - reference(encoder, texts)).max() < 1e-4  # the reference cuts too
     response = whole.client.post("/embedding/api", json={"input": texts})
     assert response.headers["daybreak-cut"] == "1"
 

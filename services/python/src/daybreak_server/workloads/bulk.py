@@ -87,7 +87,7 @@ class BulkParams(BaseModel):
 
 class BulkWorkload(Protocol[P_contra]):
     """What a class needs beside ``serve`` so that its pool takes tasks. The ``Params`` of its spec are a
-    :class:`BulkParams`. Its groups have one rank.
+    :class:`BulkParams`. The groups of the pool have one rank.
 
     The attribute ``bulk_version`` (optional, a text) says what the results depend on beside the input, such as the
     model. If it changes, the next attempt computes all lines again, so no output has the results of two models.

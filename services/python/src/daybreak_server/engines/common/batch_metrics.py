@@ -20,7 +20,7 @@ class BatchMetrics:
 
     @harmless
     def begin(self) -> None:
-        """Failures and refusals begin with 0, so that the rate of the first one is known."""
+        """Export failures and refusals from the start: a rate needs a value before the first event."""
         for metric in (catalogue.RANK_BATCH_FAILURES, catalogue.RANK_BATCH_REFUSED):
             self._meter.counter(metric, self._pool).inc(0)
 

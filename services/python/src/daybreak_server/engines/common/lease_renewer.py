@@ -51,7 +51,7 @@ class PeerFailure(Protocol):
 
     @property
     def code(self) -> str:
-        """A stable word for it; empty if there is none."""
+        """A stable code for the reason; empty if there is none."""
 
     @property
     def message(self) -> str:

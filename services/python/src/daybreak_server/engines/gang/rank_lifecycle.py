@@ -63,7 +63,7 @@ _LAST_SPANS_S = 0.2
 
 
 class Rank:
-    """A rank at work."""
+    """One rank: its work thread, and the calls with which its process starts, checks and stops it."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ bounded: a thread that is more than ``BUFFER_BYTES`` ahead of the client waits i
 slows down only its request, and does not fill the memory.
 
 Either side may stop. :meth:`Exchange.stop` (the client has gone, the deadline has passed, the group leaves)
-wakes both: ``send`` returns ``False``, and the loop sends the answer for this reason.
+wakes both: ``send`` returns ``False``, and the loop sends the error response that belongs to the reason.
 
 An exchange counts against the group's capacity until both sides have left it, because a workload that ignores
 ``cancelled`` still occupies the group when its client has long gone.

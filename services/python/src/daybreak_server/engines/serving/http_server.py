@@ -29,7 +29,7 @@ class ServerNotStartedError(RuntimeError):
 
 
 class HttpServer:
-    """The server.
+    """The HTTP server of a leader.
 
     :param host: An address of this node that gateways can reach.
     :param ports: The server takes the first that is free; 0 is any.

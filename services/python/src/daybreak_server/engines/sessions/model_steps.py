@@ -29,7 +29,7 @@ from daybreak_server.workloads.sessions import (
 _log = logging.getLogger(__name__)
 Result = StepResult | WorkloadError
 Input = Prefill | str
-"""The audio of a session, or the name of one that decodes."""
+"""The audio of a session, or the id of a session that decodes."""
 
 
 class ModelSteps:

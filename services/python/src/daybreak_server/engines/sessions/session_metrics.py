@@ -35,7 +35,7 @@ class SessionMetrics:
 
     @harmless
     def _begin_counting(self) -> None:
-        """Totals begin with 0, so that the rate of the first event is known."""
+        """Export totals from the start: a rate needs a value before the first event."""
         self._meter.counter(catalogue.RANK_AUDIO, self._pool).inc(0)
         self._meter.counter(request_catalogue.RANK_TOKENS, self._pool, _WRITTEN).inc(0)
 

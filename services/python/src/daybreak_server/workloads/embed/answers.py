@@ -37,9 +37,9 @@ DECIMALS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
-    """What a request asks for, in the API ``face``: texts, or lists of token ids.
+    """What a request asks for: the vectors of texts, or of lists of token ids.
 
-    ``fields``: the name of each of them in error messages.
+    ``face``: the API whose form the answer has. ``fields``: the name of each text or list in error messages.
     """
 
     face: Literal["openai", "plain"]

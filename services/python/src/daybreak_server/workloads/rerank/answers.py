@@ -27,7 +27,10 @@ from daybreak_server.workloads.text_batches.requests import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankRequest:
-    """What a request asks for, in the API ``face``. ``fields``: the name of each pair in error messages."""
+    """What a request asks for.
+
+    ``face``: the API whose form the answer has. ``fields``: the name of each pair in error messages.
+    """
 
     face: Literal["cohere", "tei", "plain"]
     pairs: Sequence[tuple[str, str]]

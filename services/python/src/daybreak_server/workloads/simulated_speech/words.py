@@ -15,7 +15,7 @@ STOP = 0
 START = -1
 """Stands for the token before the first one."""
 TOKENS_A_BLOCK = 3
-"""A turn of one block has one to this many words, and at most one full stop."""
+"""A turn of one block has one to this many words. A full stop may follow each word."""
 _SENTENCE_ENDS = 5
 """On average, one of this many words is the last of its sentence."""
 

@@ -22,7 +22,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Angles:
-    """Rotary angles of positions, [..., 1, head_dim / 2]; float64, so that a session may last for days."""
+    """Rotary angles of positions, [..., 1, head_dim / 2], computed in float64, so that a session may last for days."""
     powers = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim
     turns = positions.double()[..., None, None] * base**-powers
     return turns.cos().float(), turns.sin().float()
@@ -50,7 +50,7 @@ def attend_to_all(mask: Tensor, by: Angles) -> Attend:
 
 
 class Layer(nn.Module):
-    """RMSNorm, attention, RMSNorm, SwiGLU, as in Llama; queries, keys and values are one product."""
+    """RMSNorm, attention, RMSNorm, SwiGLU, as in Llama. One matrix product computes queries, keys and values."""
 
     def __init__(
         self,
