@@ -80,7 +80,7 @@ class Request:
     deadline: float | None = None
     """The time of ``time.monotonic()`` after which nobody waits for the answer. It differs a little between ranks."""
     cancelled: Callable[[], bool] = never
-    """Whether nobody waits for the answer any more. A call also shows that the work advances, so a request that
+    """Whether nobody waits for the answer any more. A call also shows that the work advances, so a workload that
     computes for longer than ``lease.stall_s`` without a part must call it. In a group of several ranks it is always
     false, because the ranks may only stop together: yield instead."""
 

@@ -8,8 +8,8 @@ journals. It decides which sessions share a batch (iteration by iteration), and 
 A model that also has the method ``step`` (:class:`MixedSessionModel`) computes both phases in one call, and reads the
 audio of a turn in pieces.
 
-A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Tokens are
-greedy, and those of a batch equal those of each session alone.
+A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Decoding is
+greedy, and the tokens of a session do not depend on the other sessions of its batches.
 """
 
 from __future__ import annotations

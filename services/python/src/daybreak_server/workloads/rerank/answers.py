@@ -73,7 +73,7 @@ def read_tei(request: Request, *, most: int) -> RerankRequest:
 
 
 def read_plain(request: Request, *, most: int) -> RerankRequest:
-    """The request of ``/reranker/api``. One question belongs to all texts. :raises RequestError:"""
+    """The request of ``/reranker/api``. A single question belongs to all texts. :raises RequestError:"""
     body = body_of(request)
     given = body.get("questions")
     texts = texts_of(body.get("texts"), "texts", most=most)

@@ -143,7 +143,7 @@ class Speech:
         return pages * PAGE_SIZE * position + parts.encoder.slot_bytes
 
     def warm_up(self) -> None:
-        """Translate a second of silence, alone and for two sessions at once."""
+        """Translate two blocks of silence, for two sessions at once if there is memory for two."""
         names = [f"warm-up-{number}" for number in range(min(2, self.shape.max_sessions))]
         audio = bytes(2 * self._block_bytes)
         for name in names:
