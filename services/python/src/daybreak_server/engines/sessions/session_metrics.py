@@ -28,7 +28,7 @@ class SessionMetrics:
         self._without_audio: set[SessionId] = set()
         """New sessions from which no audio has arrived."""
         self._textless: dict[SessionId, float] = {}
-        """When the first audio of each new session arrived that has no text yet."""
+        """For each new session with audio and without text: when its first audio arrived."""
         self._first_texts: list[float] = []
         self._batches: list[BatchRecord[SessionId]] = []
         self._begin_counting()

@@ -1,7 +1,7 @@
 """The threads of a sessions group that call the store.
 
-* The *claimer* claims sessions while there is room: none if the group drains, and only orphans if the group lags. While
-  no session waits for a group, it blocks on the wake-up list.
+* The *claimer* claims sessions while there is room: none if the group drains, and only orphans if the group lags too
+  far for new sessions. While no session waits for a group, it blocks on the wake-up list.
 * The *reader* waits for audio of all sessions of the group, on one connection.
 * The *keeper* renews the leases each second while the work advances, and publishes the measurements of the group.
 * The *writer* sends commits. Each call sends the commits that wait, at most ``_CALL_MAX``. So a slow store leads to
