@@ -118,7 +118,7 @@ class Load:
         asyncio.run_coroutine_threadsafe(self._spawn(coroutine), self._loop).result(30)
 
     def play(self, submissions: Sequence[Submission]) -> None:
-        """Start the submissions in the background, each at its time from now."""
+        """Start the submissions in the background, each at its time, counted from now."""
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:

@@ -81,7 +81,7 @@ def measure(client: httpx2.Client, shape: dict[str, Any], seconds: float) -> Out
     """One run with these batches."""
     client.patch("/v1/pools/embed/batching", json=shape).raise_for_status()
     wait_until(lambda: client.get("/debug").json()["batching"].items() >= shape.items(), 30, f"{shape}")
-    asyncio.run(_run(str(client.base_url), 1))  # also lets `adaptive` learn
+    asyncio.run(_run(str(client.base_url), 1))  # a warm-up, in which `adaptive` also learns
     batches, items = _batches(client)
     began = time.perf_counter()
     latencies = sorted(asyncio.run(_run(str(client.base_url), seconds)))

@@ -96,7 +96,7 @@ class Router:
 
     @property
     def port(self) -> int:
-        """Its address."""
+        """The port on which it listens."""
         return self.running.port
 
     @property

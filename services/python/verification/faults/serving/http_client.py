@@ -2,7 +2,7 @@
 is complete.
 
 It shares no code with the gateway's client. An answer is complete only if it has as many bytes as ``Content-Length``,
-or its last chunk. Daybreak sends no answer without both, so the client treats such an answer as an error.
+or its last chunk. Every answer of Daybreak has a length or chunks, so the client treats any other answer as an error.
 """
 
 from __future__ import annotations

@@ -110,7 +110,10 @@ def text(session: SessionSeen) -> Iterator[tuple[str, str]]:
         )
     for line in session.events("ended"):
         if line["data"]["text"] != session.text:
-            yield "text", f"its end repeats another text: {_difference(line['data']['text'], session.text)}"
+            yield (
+                "text",
+                f"its last event has another text: {_difference(line['data']['text'], session.text)}",
+            )
 
 
 def order(session: SessionSeen) -> Iterator[tuple[str, str]]:

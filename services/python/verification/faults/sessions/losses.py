@@ -159,8 +159,8 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
     "sessions-store", "the server of the store is killed and restarted: sessions continue when it is back"
 )
 def run_store(context: ScenarioContext) -> list[Row]:
-    """Kill the server for a moment, and stop it for longer than a lease. It has written all acknowledged
-    data."""
+    """Kill the server for a moment, and stop it for longer than a lease. With ``always``, all data that it has
+    acknowledged is on the disk."""
     rounds = context.repeats(1, 8)
     with trial(context, scripts(6, 4.0 + 7.0 * rounds), groups=2, fsync="always") as run:
         run.clients.wait_for_texts(2)

@@ -33,7 +33,7 @@ and some fifty words. So do not compare the lags of one client: compare how each
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What some clients saw."""
+    """What the clients of one run saw."""
 
     server: str
     clients: int
@@ -50,7 +50,7 @@ class Plan:
     speech_s: float = SPEECH_S
 
     def speeches(self, clients: int) -> list[RecordedSpeech]:
-        """What they say."""
+        """What the clients say."""
         found = [
             speeches.of_clips(TARGET, at_least_s=self.speech_s, user=number) for number in range(clients)
         ]
@@ -59,7 +59,7 @@ class Plan:
 
 QUICK = Plan(clients=QUICK_CLIENTS, speech_s=QUICK_SPEECH_S)
 Talk = Callable[[RecordedSpeech, str, float], Awaitable[tuple[Sequence[float], bool]]]
-"""Speaks after some seconds: the lags, and whether all text came."""
+"""Waits some seconds and speaks. Returns the lags, and whether all text came."""
 
 
 def measure(python: Path, plan: Plan) -> Report:
