@@ -227,7 +227,7 @@ class FaultCluster:
     # ── faults ───────────────────────────────────────────────────────────────────────────────────────────
 
     def kill(self, target: Target, *, down_s: float = 0.0) -> bool:
-        """Send SIGKILL and wait until the process is gone. It restarts after ``down_s``.
+        """Send SIGKILL and wait until the process is gone. Its replica restarts after ``down_s``.
 
         :returns: whether the process existed.
         """
@@ -249,7 +249,7 @@ class FaultCluster:
         return self._signal(target, signal.SIGCONT, "thaw")
 
     def preempt(self, target: Target) -> bool:
-        """Send SIGTERM to a rank: it releases its task and is replaced."""
+        """Send SIGTERM. A rank then releases its task. Whatever ends is restarted."""
         return self._signal(target, signal.SIGTERM, "preempt")
 
     def arm(self, point: str, *, passes: int = 0) -> None:

@@ -37,8 +37,8 @@ TEXTS = [" ".join(_WORDS[start : start + 3 + start % 12]) for start in range(24)
 ABOUT = (
     "`daybreakd up` on one machine, with one group of one rank and one thread for MiniLM (22 million parameters, "
     f"float32). Each of {CALLERS} callers sends one text of 3 to 14 words at a time, through the gateway. "
-    "`PATCH` changes the batches between the runs, which alternate, and nothing restarts. The clients, the gateway, "
-    "Redis and the group share the machine."
+    "The modes take turns. Between two runs, `PATCH` changes the settings of the batches, and nothing restarts. The "
+    "clients, the gateway, Redis and the group share the machine."
 )
 
 

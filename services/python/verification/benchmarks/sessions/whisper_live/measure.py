@@ -26,8 +26,8 @@ transcription. *Lag*: whenever new text arrives, how long ago the last audio tha
 that the server gives. For text that never comes, the lag runs until the client stops waiting. *WhisperLive*: \
 version {version}, its faster-whisper backend on the CPU, one model for all clients, with its own settings except \
 voice activity detection, which is off; *batched* adds its batches across clients. Its model is Whisper base, with 74 \
-million parameters and any words. *Daybreak*: `daybreakd up` with the tiny speech model, with 1.4 million parameters \
-and some fifty words. So do not compare the lags of one client: compare how each server's lag grows with its clients \
+million parameters, for any words. *Daybreak*: `daybreakd up` with the tiny speech model, with 1.4 million parameters, \
+for some fifty words. So do not compare the lags of one client: compare how each server's lag grows with its clients \
 (*ratio*)."""
 
 
