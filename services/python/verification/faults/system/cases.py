@@ -195,7 +195,7 @@ def _ray_killed(bench: Bench, component: str, name: str) -> list[Row]:
 
 @case("raylet", "echo", "video")
 def raylet_killed(bench: Bench) -> list[Row]:
-    """Kill the raylet: its workers end with it."""
+    """Kill the raylet: Ray's worker processes end with it."""
     return _ray_killed(bench, "raylet", "raylet")
 
 
