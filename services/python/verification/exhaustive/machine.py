@@ -140,8 +140,8 @@ USED_UP = (*NEW[:11], RELEASES - 1, *NEW[12:])
 
 
 def start(tasks: int) -> tuple[tuple[object, ...], ...]:
-    """The tasks at the beginning. With two tasks, each has one release left, which keeps the state space small. So only
-    a search with one task reaches the limit on releases by failed groups."""
+    """The tasks at the beginning. With two tasks, each has one release left, which keeps the state space small. So the
+    limit on releases by failed groups has an effect of its own only with one task."""
     return (NEW if tasks == 1 else USED_UP,) * tasks
 
 

@@ -7,7 +7,7 @@ The modules, from the inside out:
 * ``components``   what the process of a gateway or of a rank runs
 * ``fork_server``  the parent of every component, so that each starts in milliseconds; ``processes`` is its client
 * ``cluster``      runs a Redis server, gateways and groups (``replicas``), and restarts dead ones as Kubernetes would
-* ``history``      the record of the clients, with one line per call or event; ``load`` has the clients
+* ``history``      the record of the clients: two lines per call, one per event; ``load`` has the clients
 * ``checker``      finds the broken promises in a history (pure); ``checks`` has its rules
 * ``schedule``     makes the faults and the clients' calls from a seed (pure); ``mixed`` runs them
 * ``scenarios``    each tests one promise and saves its figures

@@ -44,7 +44,7 @@ QUICK = Effort(rounds=1, seconds=0.8, tuned_s=0.0, outlier_s=1.5, clients=(1, 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One turn of one server. ``cpu_ms`` is the CPU time of all of its processes for each answer."""
+    """The figures of one server over some seconds. ``cpu_ms``: CPU time of all of its processes for each answer."""
 
     rate: float
     p50_ms: float

@@ -46,7 +46,7 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, path: str, body: bytes, *, headers: dict[str, str], timeout_s: float) -> Received:
-        """Send one request. Never raises because of the network: see :attr:`Received.error`."""
+        """Send one request. A failure of the network is not raised; it is in :attr:`Received.error`."""
         received = Received()
         try:
             async with asyncio.timeout(timeout_s):

@@ -2,7 +2,7 @@
 
 * ``ends``: each session ends once, for the reason that its client expects, and no event follows its end.
 * ``text``: the text is that of an undisturbed session. No audio was lost, and no word is missing or repeated.
-* ``order``: the ids of events increase, and so do their positions in the audio. Attempts are numbered one by one.
+* ``order``: the ids of events increase, and positions in the audio never fall. Attempts are numbered one by one.
 * ``sentences``: sentences are numbered one by one, and together they are the whole text.
 * ``audio``: no connection asks for audio that the client has not sent, or that the server has acknowledged.
 * ``refusals``: each absurd frame is refused with the cause, and no other frame is refused.
@@ -117,7 +117,7 @@ def text(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def order(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """Ids and positions in the audio increase. Attempts are numbered from 1."""
+    """Ids increase, and positions in the audio never fall. Attempts are numbered from 1."""
     for earlier, later in pairwise(session.events()):
         if _id(later) <= _id(earlier):
             yield "order", f"event {later['id']} came after {earlier['id']}"
