@@ -1,5 +1,4 @@
-"""Starts the back ends and one router after the other. The router has one core; all other processes share the
-others."""
+"""Starts the back ends and the routers. One core is for the routers alone; all other processes share the other cores."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 * ``ends``: each session ends once, for the reason that its client expects, and no event follows its end.
 * ``text``: the text is that of an undisturbed session. No audio was lost, and no word is missing or repeated.
 * ``order``: the ids of events increase, and positions in the audio never fall. Attempts are numbered one by one.
-* ``sentences``: sentences are numbered one by one, and together they are the whole text.
+* ``sentences``: sentences are numbered one by one, and together they are the text, up to an incomplete last sentence.
 * ``audio``: no connection asks for audio that the client has not sent, or that the server has acknowledged.
 * ``refusals``: each absurd frame is refused with the cause, and no other frame is refused.
 """
