@@ -1,4 +1,4 @@
-"""Starts the back ends and the routers. One core is for the routers alone; all other processes share the other cores."""
+"""Starts the back ends and the routers. One core is for the routers alone; all other processes share the others."""
 
 from __future__ import annotations
 
