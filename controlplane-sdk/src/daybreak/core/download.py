@@ -50,7 +50,9 @@ def artifact_of(task: Task, name: str) -> Artifact:
         if artifact.name == name:
             return artifact
     names = ", ".join(artifact.name for artifact in task.artifacts) or "none"
-    raise ArtifactNotFoundError(f"{task.id} ({task.state.value}) has no artifact {name!r}; its artifacts: {names}")
+    raise ArtifactNotFoundError(
+        f"{task.id} ({task.state.value}) has no artifact {name!r}; its artifacts: {names}"
+    )
 
 
 def download(
