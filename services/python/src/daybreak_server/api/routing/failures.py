@@ -8,7 +8,7 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.ports.upstreams import UpstreamError
 
 _START_RETRY_S = 120.0
-"""Longer than the longest delay between two attempts of a group to start, with the time to load a model."""
+"""Longer than a group that could not start waits at most before it tries again, plus the time to load a model."""
 CLIENT_GONE = 499
 """The status in metrics of a request whose client did not wait for the answer."""
 

@@ -14,12 +14,12 @@ from daybreak_server.ports.upstreams import UpstreamAnswer
 REFUSED_HEADER = b"daybreak-refused"
 """The header of a refusal. Its value is the reason; another group may answer the request."""
 BUSY = b"busy"
-"""The reason of a group that is full. It will take requests again. A group with the reason ``draining``, or with
-``other`` (it now has the address of the group that was meant), will not."""
+"""The reason of a group that is full, and will take requests again. With two other reasons, the group that was meant
+will not: ``draining``, and ``other`` (another group answered, which now has its address)."""
 BROKEN = b"broken"
 """The reason of a group that broke. The group may have begun to run the request; with all other reasons it has not."""
 BROKE_HEADER = b"daybreak-broke"
-"""A worker sets it in the answer 502 to a request that its engine broke on."""
+"""A header that a worker sets in the answer 502 to a request if its engine broke before it answered."""
 _REFUSING = frozenset({503, 404})
 """The statuses of refusals: 404 is that of a worker that does not run the model."""
 GROUP_HEADER = b"daybreak-group"

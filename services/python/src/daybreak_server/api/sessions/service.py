@@ -34,7 +34,7 @@ PATIENCE_S = 30.0
 """How long a connection stays open while the store does not answer."""
 _BACKOFF_S = (0.1, 2.0)
 _BEGINNING = "0-0"
-"""What comes before the first event."""
+"""An event id that comes before the first event."""
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
