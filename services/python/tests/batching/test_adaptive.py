@@ -40,7 +40,7 @@ def run(
 def test_the_mode_adaptive_is_never_slower_than_a_batch_size_of_one(
     cost: Callable[[int], float], noise: float
 ) -> None:
-    """What it costs to try larger sizes is below two in a hundred."""
+    """Trying larger sizes costs at most 2 % of the time."""
     adaptive, _ = run(cost, Mode.ADAPTIVE, items=5000, noise=noise)
     alone, _ = run(cost, Mode.EAGER, items=5000, noise=noise, size=1)
     assert adaptive <= 1.02 * alone
