@@ -157,7 +157,7 @@ class WorkerProxy:
                     raise UnreachableError("it has ended")
                 return await self._upstreams.send(replica.endpoint, request)
             except UnreachableError as exc:
-                if stale:  # the request may have been the last thing that the engine has seen
+                if stale:  # an earlier try of this request may have broken the engine
                     raise _broke(replica, exc) from exc
                 raise _refused(WorkerRefusal.FAILED, replica.model.alias) from exc
             except NoAnswerError as exc:

@@ -1,4 +1,4 @@
-"""The values from which a policy chooses."""
+"""What a policy knows of the groups from which it chooses, and of the request."""
 
 from __future__ import annotations
 

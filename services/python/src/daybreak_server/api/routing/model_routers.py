@@ -158,9 +158,8 @@ class ModelRouters:
     def _remove(self, alias: str) -> None:
         model = self._models.pop(alias)
         self._demand.forget(alias)
-        model.router.update(
-            PoolView(name=alias)
-        )  # requests that are still answered see that their worker is lost
+        # A view without workers tells the requests in flight that their workers are lost.
+        model.router.update(PoolView(name=alias))
         model.router.close()
         model.metrics.remove()
 

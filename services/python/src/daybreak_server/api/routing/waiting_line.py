@@ -1,4 +1,4 @@
-"""Requests that wait until a group is free: in the order of their arrival, bounded in number and by tenant.
+"""Requests that wait until a group is free, in the order of their arrival. Their number is limited, also by tenant.
 
 The work for each free group does not grow with the line. Requests that may go to any group wait in one lane. A request
 that must wait for one certain group moves to the lane of that group when its turn comes, so it is not looked at again
