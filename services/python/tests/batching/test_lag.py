@@ -60,7 +60,7 @@ def test_the_multiplier_falls_when_the_lag_has_been_small_for_long() -> None:
 
 
 def test_a_middling_lag_changes_nothing() -> None:
-    """Between the two limits the multiplier rests, so it does not swing."""
+    """Between the two limits, the multiplier stays the same, so it does not oscillate."""
     state = LagState(multiplier=2)
     assert after(state, dict.fromkeys(range(100), 1.0)) == state
     assert after(state, {0: 0.1, 5: 1.0, 6: 0.1, 15: 0.1}).multiplier == 2

@@ -365,7 +365,7 @@ class Life:
     )
 )
 def test_no_request_and_no_slot_is_ever_lost(policy, steps):
-    """Whatever happens in whatever order: counts are exact, capacities hold, and nobody waits beside a free group."""
+    """In any order of events, counts are exact, capacities hold, and no request waits while a group is free."""
 
     async def run() -> None:
         life = Life(policy)
