@@ -30,8 +30,8 @@ class Ticket:
     tenant: str
     request: RoutingRequest
     broke: dict[str, float] = field(default_factory=dict)
-    """The groups that broke while they had this request. If there is no other group, such a group may get the request
-    again, from this time of the event loop's clock on."""
+    """The groups that broke while they had this request, each with a time of the event loop's clock. If there is no
+    other group, such a group may get the request again from that time on."""
     breaks: int = 0
     """How often a group broke while it had this request."""
     tried: bool = False
