@@ -29,7 +29,7 @@ DEFINITION = "customresourcedefinition.apiextensions.k8s.io/generatorpools.daybr
 def test_tasks_survive_an_upgrade_and_a_rollback(
     deployment: Deployment, request: pytest.FixtureRequest
 ) -> None:
-    """`helm upgrade` to another image and `helm rollback`, each while a task runs: all tasks succeed without a strike."""
+    """`helm upgrade` to another image and `helm rollback`, each while a task runs: no task fails or gets a strike."""
     next_image = request.config.getoption("--next-image")
     if next_image is None:
         pytest.skip("no --next-image was given")
