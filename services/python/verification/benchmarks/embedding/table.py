@@ -22,7 +22,8 @@ ABOUT = (
     "Daybreak has with {tuned} clients.\n"
     "- The note has the requests per second of each server, and in brackets the p95 and the mean size of a batch. All "
     "vectors equal Daybreak's to within {same:g}.\n"
-    "- Settings (a number of texts is the limit of a batch, and a time is how long a batch waits for more texts): {how}."
+    "- Settings (a number of texts is the limit of a batch, and a time is how long a batch waits for more texts): "
+    "{how}."
 )
 AHEAD = "ahead of each"
 STALL = 2.0
