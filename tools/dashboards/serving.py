@@ -115,7 +115,7 @@ _LINE = Row(
         Panel(
             title="Time in the line",
             shows="Median, 95th and 99th percentile of the time that requests waited, without those that did not wait.",
-            bad="Seconds, outside a wake: lower `targetLoad`, so that more groups are wanted.",
+            bad="Seconds, outside a wake: lower `target_load`, so that more groups are wanted.",
             unit=Unit.SECONDS,
             runbook="daybreakrequestslate",
             queries=quantiles("daybreak_router_wait_seconds{POOL}", "pool", at=(0.5, 0.95, 0.99)),
