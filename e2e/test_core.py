@@ -33,7 +33,7 @@ def test_a_pool_goes_from_no_pods_to_a_video_and_back(deployment: Deployment) ->
     took_s = time.monotonic() - started
     log(f"  accepted after {1000 * took_s:.0f} ms")
     assert task.state.value == "queued"
-    assert not deployment.kube.workers("video"), "the task must be accepted while no worker exists"
+    assert not deployment.kube.workers("video"), "the task must be accepted while no group has a pod"
     assert took_s < ACCEPTED_S, "the task must be accepted at once"
     timeline = deployment.follow(task)
     _runs_on_two_hosts(

@@ -113,7 +113,7 @@ _SESSIONS = Row(
         Panel(
             title="Room for more",
             shows="How many further sessions the groups would take. Groups that drain or lag do not count.",
-            bad="0: new sessions wait or are refused. More groups are needed (`target_load`, `maxGroups`).",
+            bad="0: new sessions wait or are refused. More groups are needed (`targetLoad`, `maxGroups`).",
             unit=Unit.COUNT,
             runbook="daybreaksessionsrefused",
             queries=(query("max by (namespace, pool) (daybreak_sessions_room{POOL})", "{{pool}}"),),
