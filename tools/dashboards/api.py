@@ -49,8 +49,8 @@ _API = Row(
         ),
         Panel(
             title="Burn rate of the error budget",
-            shows="How fast failed requests use up an error budget of 0.1 %, the default. At 1, it lasts exactly "
-            "its 30 days. Probes, requests to groups, and `queue_full` do not count.",
+            shows="How fast failed requests use up an error budget of 0.1 %, the default. At 1, the budget lasts "
+            "exactly 30 days. Probes, requests to groups, and `queue_full` do not count.",
             bad="Above 14.4 in both 5 min and 1 h, or above 6 in both 30 min and 6 h: an alert fires.",
             unit=Unit.COUNT,
             runbook="daybreakapierrorbudgetfast",
@@ -143,7 +143,7 @@ _REDIS = Row(
         Panel(
             title="CPU of the main thread",
             shows="Share of one CPU that Redis's main thread uses. It runs all scripts, one after the other.",
-            bad="Above 80 %: it is the limit of all pools together.",
+            bad="Above 80 %: this thread soon limits all pools together.",
             unit=Unit.RATIO,
             warn=0.6,
             alarm=0.8,
