@@ -250,7 +250,10 @@ OPERATOR_CALLS = _operator(
     "kubernetes_calls_total", MetricType.COUNTER, "Calls to the Kubernetes API, except watches.", "method"
 )
 OPERATOR_LAST_PLAN = _operator(
-    "last_plan_timestamp_seconds", MetricType.GAUGE, "When the operator last planned a pool, in Unix time.", "pool"
+    "last_plan_timestamp_seconds",
+    MetricType.GAUGE,
+    "When the operator last planned a pool, in Unix time.",
+    "pool",
 )
 
 ALL: tuple[Metric, ...] = (

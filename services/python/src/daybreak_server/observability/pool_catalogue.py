@@ -148,7 +148,9 @@ FAIRNESS_ERROR = _pool_gauge(
 # ── pools: groups and wakes ───────────────────────────────────────────────────────────────────────────────
 
 GROUPS = _pool_gauge(
-    "daybreak_groups", "Groups, by state; a ready group that is marked to drain counts as `draining`.", "state"
+    "daybreak_groups",
+    "Groups, by state; a ready group that is marked to drain counts as `draining`.",
+    "state",
 )
 GPUS_HELD = _pool_gauge(
     "daybreak_gpus_held", "GPUs (ranks) of the groups, by the state of their group.", "state"
