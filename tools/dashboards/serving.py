@@ -47,8 +47,7 @@ _REQUESTS = Row(
         Panel(
             title="Requests by outcome",
             shows="Requests to serving pools that ended, per second. `answered`: the group's answer was passed on, "
-            "whatever its status. `client_gone`: the client did not wait for its answer. *Refused and failed* describes "
-            "the other outcomes.",
+            "whatever its status. `client_gone`: the client did not wait. *Refused and failed* describes the rest.",
             bad="`answered` that falls while the demand does not.",
             unit=Unit.PER_SECOND,
             kind=Kind.AREAS,
@@ -348,9 +347,9 @@ _BATCHES = Row(
         ),
         Panel(
             title="Items that wait for a batch",
-            shows="Texts that each group has accepted and not begun, after its last batch.",
-            bad="A number that stays above the size of a few batches: more groups are needed, or a lower `capacity`. At "
-            "`max_waiting`, the group refuses requests.",
+            shows="Texts that each group has accepted but not begun, as of its last batch.",
+            bad="A number that stays above the size of a few batches: more groups are needed, or a lower `capacity`. "
+            "At `max_waiting`, the group refuses requests.",
             unit=Unit.COUNT,
             runbook="daybreakitemsrefused",
             width=12,
@@ -378,8 +377,7 @@ _BATCHES = Row(
         Panel(
             title="Memory of the caches",
             shows="Memory that the cache of each group uses.",
-            bad="At the limit (`cache_mb`) while few texts are found: clients rarely send a text twice, or the cache is "
-            "too small.",
+            bad="At the limit (`cache_mb`) while few texts are found: texts rarely repeat, or the cache is too small.",
             unit=Unit.BYTES,
             width=6,
             queries=(

@@ -176,7 +176,8 @@ _DELAY = Row(
         Panel(
             title="Longer turns, and groups that refuse",
             shows="`turns`: the length of the longest turns of a group, divided by the usual length; above 1 while its "
-            "sessions lag. `groups that refuse`: groups that take no new session, because longer turns were not enough.",
+            "sessions lag. `groups that refuse`: groups that take no new session, because longer turns were not "
+            "enough.",
             bad="Above 1 for minutes: text comes later than users are used to. More groups are needed.",
             unit=Unit.COUNT,
             colors={".* turns": LATE, ".* groups that refuse": BAD},

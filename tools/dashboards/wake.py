@@ -169,7 +169,8 @@ _SCALE = Row(
         ),
         Panel(
             title="KEDA's scalers",
-            shows="Whether KEDA's scaler of each ScaledObject is active, which means that it sees live tasks or demand.",
+            shows="Whether KEDA's scaler of each ScaledObject is active, which means that it sees live tasks or "
+            "demand.",
             bad="Not active while tasks are live or requests wait: KEDA does not wake the pool.",
             unit=Unit.YES_NO,
             runbook="daybreaknotscaling",

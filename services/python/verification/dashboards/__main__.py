@@ -82,7 +82,7 @@ def _color(name: str, panel: Panel) -> str:
 
 
 def _table(panel: Panel, run: ObservedRun) -> list[dict[str, str]]:
-    """The rows of a table. Its columns are the labels and, if the panel has several queries, a number for each query."""
+    """The rows of a table. Its columns are the labels and, if the panel has several queries, a number for each."""
     rows: dict[str, dict[str, str]] = {}
     for query in panel.queries:
         for each in run.watch.over(_filled(query)):

@@ -4,8 +4,8 @@
 entry. ``daybreakd up --observe`` gives them to a local Prometheus.
 
 An expression is PromQL with these marks: ``HERE`` (see :mod:`~daybreak_server.observability.promql`), ``${name}`` for
-a threshold of :class:`Thresholds`, and ``${60s}`` for a number of seconds that tests shorten. The expression returns one
-series for each pool, model or other thing that is in trouble, with the labels that identify it.
+a threshold of :class:`Thresholds`, and ``${60s}`` for a number of seconds that tests shorten. The expression returns
+one series for each pool, model or other thing that is in trouble, with the labels that identify it.
 """
 
 from __future__ import annotations

@@ -4,11 +4,12 @@ The metrics of pools are in ``pool_catalogue.py``, those of requests in ``router
 ``request_catalogue.py``, those of batches in ``batch_catalogue.py``, those of models in ``model_catalogue.py``, and
 those of streaming sessions in ``session_catalogue.py``; this file declares the rest. Processes export only metrics
 that are declared here, and ``tools/reference.py`` writes the tables of docs/metrics.md from the declarations.
-``tools/metrics.py`` checks names and uses: a panel or an alert uses each metric, or its ``why_unused`` says why none does.
+``tools/metrics.py`` checks names and uses: a panel or an alert uses each metric, or its ``why_unused`` says why none
+does.
 
 Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded: pools, states and
-reasons, never ids of tasks. At most ``metrics.tenants_max`` tenants of a pool and ``model_metrics.MODELS_MAX`` models have
-labels of their own; all others are counted together as ``other``.
+reasons, never ids of tasks. At most ``metrics.tenants_max`` tenants of a pool and ``model_metrics.MODELS_MAX`` models
+have labels of their own; all others are counted together as ``other``.
 """
 
 from __future__ import annotations

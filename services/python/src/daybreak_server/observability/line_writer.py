@@ -2,13 +2,13 @@
 
 A gateway writes its log on its event loop. If standard error is a pipe that nobody reads, for example because the disk
 of the node stalls, a plain write would stop the gateway after 64 KiB. So a line is written only if that needs no
-waiting. Otherwise it goes into a buffer, and a thread writes the buffer as fast as the reader reads it. While the buffer
-has lines, later lines are added to it, so the order stays. If the buffer is full, lines are lost, and a line says how
-many.
+waiting. Otherwise it goes into a buffer, and a thread writes the buffer as fast as the reader reads it. While the
+buffer has lines, later lines are added to it, so the order stays. If the buffer is full, lines are lost, and a line
+says how many.
 
-- A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes such a line for each submit:
-  fifty lines made and written together cost a third of what they cost one by one. While such lines wait, only their
-  facts are kept. Before an urgent line is written, the lines that wait are written, so the order stays.
+- A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes such a line for each
+  submit: fifty lines made and written together cost a third of what they cost one by one. While such lines wait, only
+  their facts are kept. Before an urgent line is written, the lines that wait are written, so the order stays.
 - A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
   or a terminal is opened a second time, through ``/proc``. For sockets, and where that is impossible, the writer calls
   ``poll`` before each write. A write to a file may wait for the disk.

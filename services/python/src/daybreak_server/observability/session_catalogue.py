@@ -122,8 +122,8 @@ RANK_ITERATION = _rank(
 RANK_ITERATION_SESSIONS = _rank(
     "iteration_sessions_total",
     MetricType.COUNTER,
-    "Sum of the sizes of all steps of the model, in sessions, by phase. (The sum of the histogram "
-    "`daybreak_rank_iteration_items` is not exact, because Ray computes it from the buckets.)",
+    "Sum of the sizes of all steps of the model, in sessions, by phase. The sum of the histogram "
+    "`daybreak_rank_iteration_items` is not exact, because Ray computes it from the buckets.",
     "phase",
 )
 RANK_ITERATION_BUSY = _rank(
