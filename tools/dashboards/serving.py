@@ -122,7 +122,7 @@ _LINE = Row(
         ),
         Panel(
             title="In flight and capacity",
-            shows="Requests that groups answer for the gateways, and how many the ready groups hold at once.",
+            shows="Requests that groups answer for the gateways, and how many the ready groups can hold at once.",
             bad="At the capacity while requests wait: more groups are needed. Far below it while requests wait: see "
             "*Retries by reason*.",
             unit=Unit.COUNT,
@@ -139,9 +139,9 @@ _LINE = Row(
         ),
         Panel(
             title="Demand and groups",
-            shows="Numbers of groups. `needed`: what the requests need (KEDA's value). `wanted`: what the operator "
-            "wants. `ready`: groups that are ready. `usable`: groups to which the gateway that knows the fewest sends "
-            "requests.",
+            shows="How many groups the requests need (`needed`, KEDA's value), how many the operator wants (`wanted`), "
+            "and how many are `ready`. `usable`: the groups to which a gateway sends requests, for the gateway with "
+            "the fewest.",
             bad="`needed` above `wanted`: KEDA does not scale, or `maxGroups` is reached. `usable` below `ready` for "
             "more than a few seconds: groups drain, or that gateway cannot connect to them.",
             unit=Unit.COUNT,
@@ -291,7 +291,7 @@ _BATCHES = Row(
         ),
         Panel(
             title="Duration of a batch",
-            shows="Median and 95th percentile of the time that a group computes a batch.",
+            shows="Median and 95th percentile of how long a group computes a batch.",
             bad="A step upwards while batches have as many items as before: longer texts, or a device that others use.",
             unit=Unit.SECONDS,
             width=12,
@@ -333,7 +333,7 @@ _BATCHES = Row(
         Panel(
             title="Lines of files",
             shows="Lines per second that tasks over files have written, with a result or with an error in its place.",
-            bad="Many `failed`: the files do not have what the model reads; the outputs say why. Near 0 while a task "
+            bad="Many `failed`: the lines are not what the model reads; the outputs say why. Near 0 while a task "
             "runs: requests take all batches, so more groups are needed.",
             unit=Unit.PER_SECOND,
             colors={".* failed": LATE},

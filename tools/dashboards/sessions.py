@@ -226,7 +226,7 @@ _MODEL = Row(
         Panel(
             title="Duration of a step",
             shows="Median and 95th percentile of how long the model takes for a step, by phase.",
-            bad="A step upwards while as many sessions share steps as before: a device that others use.",
+            bad="A jump while as many sessions share steps as before: other programs use the device.",
             unit=Unit.SECONDS,
             pictured=True,
             queries=quantiles("daybreak_rank_iteration_seconds{POOL}", "phase"),
@@ -259,7 +259,7 @@ _MODEL = Row(
         ),
         Panel(
             title="Audio worked on",
-            shows="Seconds of audio per second that the models work on: with how many speakers they keep up.",
+            shows="Seconds of audio per second that the models work on: with how many speakers they keep pace.",
             bad="Below the number of active sessions whose speakers talk, while *Lag* rises.",
             unit=Unit.COUNT,
             runbook="daybreaksessionslag",

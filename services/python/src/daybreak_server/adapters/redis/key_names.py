@@ -104,8 +104,8 @@ SINGLE = {
     ),
     "wanted": Key(
         "zset",
-        "a member for each group that the requests of `demand` need, by the time since which they need it; KEDA "
-        "reads its `ZCARD`",
+        "a member for each group that the requests of `demand` or the open sessions need, by the time since which they "
+        "need it; KEDA reads its `ZCARD`",
     ),
     "wakeup": Key("list", "wake-ups for idle leaders (BLPOP)"),
     "sessions": Key("zset", "streaming sessions that have not ended, by the time at which they were opened"),
@@ -240,8 +240,8 @@ FAMILIES = {
         "nonce",
         Key(
             "stream",
-            "which sessions of a group have new audio or were ended; a group waits on this stream with one connection. "
-            f"At most about {SESSION_INBOX_MAX:,} entries",
+            "which sessions of a group have new audio or were ended, and which it has lost; the group waits for "
+            f"entries with one connection. At most about {SESSION_INBOX_MAX:,} entries",
             "a minute after the last renewal",
         ),
     ),
@@ -268,7 +268,7 @@ class TaggedKeys:
         return f"{self.prefix}:{{{self.tag}}}:"
 
     def single(self, name: str) -> str:
-        """The key ``name`` of those that there are once."""
+        """The key ``name``, one of :attr:`singles`."""
         if name not in self.singles:
             raise KeyError(name)
         return self.base + name
