@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# One image for every process of Daybreak: gateway, operator, Ray head and workers.
+# One image for every process of Daybreak (gateway, operator, Ray head, groups), except workers: they run in the image
+# of their engine.
 #
 #   docker build -t daybreak:dev .                             the default build
 #   docker build --build-arg BASE=nvidia/cuda:… …              another base image: Debian or Ubuntu with Python ≥ 3.11
@@ -60,7 +61,7 @@ ARG BASE
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Daybreak" \
-      org.opencontainers.image.description="Long GPU jobs as a service: gateway, operator, Ray head and workers" \
+      org.opencontainers.image.description="Long GPU jobs as a service: gateway, operator, Ray head and groups" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.version="${VERSION}" \

@@ -135,7 +135,7 @@ ray-next: setup  ## Run the tests that start Ray with the newest release of Ray 
 ##@ Measure
 
 bench: setup  ## Run the benchmarks, also of baselines and competitors, and write the tables in docs (sessions: 15 minutes; QUICK=--quick)
-	@for name in queue http routing observability streams competitors video shards sessions; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
+	@for name in queue http routing observability_cost streams competitors video shard_simulation sessions; do ($(VERIFICATION) -m verification.benchmarks.$$name $(QUICK)); done
 	@$(BIN)/python tools/figures.py
 
 bench-embed: models  ## Measure embedding beside infinity, LitServe, mosec and Ray Serve, in 17 minutes (QUICK=--quick, OUT=DIR)

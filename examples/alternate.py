@@ -11,7 +11,7 @@ TURNS = 2
 
 
 class Alternate(BatchStrategy[str]):
-    """Prefill and decode take turns, so neither starves. At most two turns begin at once, so each interruption of the
+    """Prefill and decode alternate, so neither starves. At most two turns begin at once, so each interruption of the
     sessions that write is short."""
 
     def choose(self, waiting: Waiting[str], rules: IterationRules, now: float) -> Choice[str] | None:

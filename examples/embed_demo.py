@@ -91,7 +91,7 @@ def server() -> Iterator[httpx2.Client]:
 
 
 def embed(client: httpx2.Client, texts: list[str], kind: str) -> np.ndarray[Any, Any]:
-    """A row for each text."""
+    """The embeddings, one row for each text."""
     answer = client.post("/embedding/api", json={"input": texts, "is_query": kind == "query"})
     answer.raise_for_status()
     return np.array(answer.json(), dtype=np.float32)
@@ -105,7 +105,7 @@ def rerank(client: httpx2.Client, texts: list[str]) -> list[dict[str, Any]]:
 
 
 def embed_all(client: httpx2.Client) -> np.ndarray[Any, Any]:
-    """The sentences, sent by many callers, with a progress bar."""
+    """Embed the sentences, sent by many callers, and show a progress bar."""
     parts = [SENTENCES[start : start + EACH] for start in range(0, len(SENTENCES), EACH)]
     rows = []
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -139,7 +139,7 @@ def main() -> None:
         print(f"Embedding {len(SENTENCES):,} sentences, {EACH} in a request, {CALLERS} requests at a time:")
         rows = embed_all(client)
         took = time.perf_counter() - began
-        print(f"  {took:.1f} s, {len(rows) / took:.0f} sentences/s. How many batches had how many of them:")
+        print(f"  {took:.1f} s, {len(rows) / took:.0f} sentences/s. Number of batches by size:")
         show_batches(client)
         began = time.perf_counter()
         nearness = rows @ embed(client, [QUESTION], "query")[0]

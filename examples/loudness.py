@@ -70,7 +70,7 @@ class Loudness:
 
     def decode(self, sessions: Sequence[str]) -> Sequence[Token]:
         """Return the next token of each session."""
-        time.sleep(self.step_s)  # what a step of a real model takes
+        time.sleep(self.step_s)  # the time that a step of a real model takes
         return [self.next_token(session) for session in sessions]
 
     def next_token(self, session: str) -> Token:

@@ -28,7 +28,10 @@ class _Plain(yaml.SafeDumper):
 
 
 def document() -> str:
-    """The manifest as text. The chart compares the hash in its annotation before an upgrade."""
+    """The manifest as text.
+
+    Its annotation has a hash, by which the chart sees whether the CRD in the cluster differs.
+    """
     manifest = definition()
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
     manifest["metadata"]["annotations"] = {"daybreak.dev/definition": digest}

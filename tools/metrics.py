@@ -2,7 +2,7 @@
 
 A metric's declaration is in ``observability/catalogue.py``, or in a catalogue that it lists. This fails
 
-* for a metric that is made anywhere but in the meters, because then nothing knows it;
+* for a metric that is made outside the modules in ``METERS``, because then no catalogue lists it;
 * for a name that breaks Prometheus' conventions, or help without a sentence;
 * for a name that a dashboard, an alert or a page uses and no declaration has;
 * for a metric without a place: no panel and no alert uses it, and ``why_unused`` does not say why;

@@ -1,4 +1,4 @@
-"""Writes what watches Daybreak: the chart's Grafana dashboards and alerts, and the alerts' table in docs/runbooks.md.
+"""Writes the Grafana dashboards and the alerts of the chart.
 
 The panels are in ``tools/dashboards``, the alerts in ``daybreak_server.observability.alerts``. ``--check`` writes
 nothing, shows a diff, and exits with 1 if something is stale.

@@ -78,7 +78,7 @@ _WORDS = "|".join(f"(?P<w{i}>{words})" for i, words in enumerate(PROSE)).replace
 _PROSE = re.compile(rf"(?<![\w-])(?:{_WORDS})(?![\w-])", re.IGNORECASE)
 _REPLACEMENTS = list(PROSE.values())
 _SKIPPED = re.compile(r"```.*?```|`[^`\n]*`|^[ \t]*(?:#+|--+|//)", re.DOTALL | re.MULTILINE)
-"""Code, and the marks of comments: a phrase may be broken between two lines of one."""
+"""Code, and the marks of comments, because a phrase may continue on the next line of a comment."""
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -94,7 +94,7 @@ def in_prose(text: str, first_line: int = 1) -> Iterator[tuple[int, str, str]]:
 
 
 def in_python(source: str) -> Iterator[tuple[int, str, str]]:
-    """The same for a Python module, and its names."""
+    """Each use in the comments, strings and names of a Python module, as :func:`in_prose` returns it."""
     comment: list[str] = []
     next_line = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

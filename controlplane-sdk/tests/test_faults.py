@@ -362,7 +362,7 @@ def test_a_download_retries_a_500_of_s3_but_not_of_daybreak(
 
 
 def test_a_download_of_the_wrong_bytes_fails(scripted: Any, make: Any, face: Any, tmp_path: Path) -> None:
-    """Bytes with a wrong SHA-256 or a wrong size never reach the target. So does an artifact that does not exist."""
+    """Bytes with a wrong SHA-256 or a wrong size never reach the target, and an unknown artifact is an error."""
     task_response = make.answer(make.task(state="succeeded", artifacts=[artifact()]))
     for wrong in (b"\1" * len(FILE), b"\1" * (len(FILE) + 5)):
         scripted.answers = [task_response, make.answer(wrong)]

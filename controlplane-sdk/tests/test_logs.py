@@ -155,7 +155,7 @@ def test_the_command_reports_a_task_that_does_not_exist(
 
 
 def test_a_real_task_s_lines(daybreak: LocalDaybreak, tmp_path: Path) -> None:
-    """On a real server, while the task runs and after its end."""
+    """A real server returns the lines while the task runs and after its end."""
     with Client(daybreak.url) as client:
         task = client.submit("echo", {"message": "hi", "steps": 3})
         followed = list(client.logs(task, follow=True))

@@ -56,14 +56,14 @@ def test_a_registration_whose_answer_was_lost_succeeds(scripted: Any, make: Any,
 def test_another_model_of_the_name_is_a_conflict(
     fields: dict[str, Any], scripted: Any, make: Any, client: Client
 ) -> None:
-    """Also if the first attempt's answer was lost."""
+    """It is a conflict even if the first attempt's answer was lost."""
     scripted.answers = [make.drop, make.problem(409, "conflict"), make.answer(MODEL)]
     with pytest.raises(ConflictError):
         client.models.register("small", "org/small", **fields)
 
 
 def test_a_conflict_at_the_first_attempt_is_one(scripted: Any, make: Any, client: Client) -> None:
-    """Even with the same fields: the caller registers what exists already."""
+    """It is a conflict even with the same fields, because the model existed before."""
     scripted.answers = [make.problem(409, "conflict"), make.answer(MODEL)]
     with pytest.raises(ConflictError):
         client.models.register("small", "org/small")

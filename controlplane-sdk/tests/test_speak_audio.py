@@ -19,7 +19,7 @@ PCM = array("h", [0, 8191, -16384, 24575] * 1000).tobytes()
 
 
 def wav(data: bytes, *, code: int = 1, channels: int = 1, bits: int = 16, size: int | None = None) -> bytes:
-    """A WAV file. ``size``: what its header says about its samples, if that is wrong."""
+    """A WAV file. ``size``: the wrong size of the samples that the header has, if any."""
     block = channels * bits // 8
     form = struct.pack("<HHIIHH", code, channels, 16_000, 16_000 * block, block, bits)
     size = len(data) if size is None else size

@@ -1,4 +1,4 @@
-"""The targets of a download, and what happens to the file that was there before. Both clients."""
+"""The targets of a download, and what happens to the file that was there before. Most tests run with both clients."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ _REDIS = Row(
         Panel(
             title="CPU of the main thread",
             shows="Share of one CPU that Redis's main thread uses. It runs all scripts, one after the other.",
-            bad="Above 80 %: it is the limit of all pools together.",
+            bad="Above 80 %: this thread limits all pools together.",
             unit=Unit.RATIO,
             warn=0.6,
             alarm=0.8,

@@ -123,7 +123,7 @@ class Panel:
     runbook: str = ""
     """The anchor of an entry in docs/runbooks.md."""
     deeper: str = ""
-    """The uid of the dashboard that explains this panel further. Default: the first one of its dashboard."""
+    """The uid of the dashboard that explains this panel further. Default: the first in ``deeper`` of its dashboard."""
     warn: float | None = None
     """The value from which the panel is orange."""
     alarm: float | None = None
@@ -181,7 +181,7 @@ def quantiles(
 
     :param histogram: its name with a selector, such as ``daybreak_x_seconds{POOL}``.
     :param by: the label, or several of them with commas.
-    :param stored: whether it is stored in Redis, so that every gateway exports the same.
+    :param stored: whether the histogram is stored in Redis, so that every gateway exports the same values.
     """
     name, brace, selector = histogram.partition("{")
     rate = f"rate({name}_bucket{brace}{selector}[$__rate_interval])"

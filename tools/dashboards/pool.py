@@ -62,7 +62,7 @@ _QUEUE = Row(
         ),
         Panel(
             title="Claims",
-            shows="Claims per second. `waiting_group`: a group was idle when the task came. `backlog`: it waited.",
+            shows="Claims per second. `waiting_group`: the task met an idle group. `backlog`: the task waited.",
             bad="No claims while tasks wait.",
             unit=Unit.PER_SECOND,
             runbook="daybreakqueuestuck",
@@ -99,8 +99,8 @@ _QUEUE = Row(
         Panel(
             title="Waiting by tenant",
             shows="Due tasks that wait, by tenant. Tenants beyond `metrics.tenants_max` are in `other`.",
-            bad="One tenant with most of the tasks, while the oldest wait of all rises: it submits more than its "
-            "share, and only its own tasks should wait longer.",
+            bad="One tenant with most of the tasks, while the oldest wait rises: this tenant submits more than its "
+            "share. Only its own tasks should wait longer.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,
             width=12,
@@ -138,7 +138,8 @@ _REQUESTS = Row(
         ),
         Panel(
             title="Groups that requests need",
-            shows="The requests divided by the pool's target load. KEDA scales by this number.",
+            shows="`needed`: the requests divided by the pool's target load. KEDA scales by this number. `ready`: the "
+            "groups that are ready.",
             bad="Above 0 while no group is ready or wanted: KEDA does not scale.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",

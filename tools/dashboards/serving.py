@@ -122,7 +122,7 @@ _LINE = Row(
         ),
         Panel(
             title="In flight and capacity",
-            shows="Requests that groups answer for the gateways, and how many the ready groups hold at once.",
+            shows="Requests that groups answer for the gateways, and how many the ready groups can hold at once.",
             bad="At the capacity while requests wait: more groups are needed. Far below it while requests wait: see "
             "*Retries by reason*.",
             unit=Unit.COUNT,
@@ -139,8 +139,9 @@ _LINE = Row(
         ),
         Panel(
             title="Demand and groups",
-            shows="Groups that the requests need (KEDA's value), that the operator wants, that are ready, and to which "
-            "the gateway that sees the fewest sends requests.",
+            shows="How many groups the requests need (`needed`, KEDA's value), how many the operator wants (`wanted`), "
+            "and how many are `ready`. `usable`: the groups to which a gateway sends requests, for the gateway with "
+            "the fewest.",
             bad="`needed` above `wanted`: KEDA does not scale, or `maxGroups` is reached. `usable` below `ready` for "
             "more than a few seconds: groups drain, or that gateway cannot connect to them.",
             unit=Unit.COUNT,
@@ -290,7 +291,7 @@ _BATCHES = Row(
         ),
         Panel(
             title="Duration of a batch",
-            shows="Median and 95th percentile of the time that a group computes a batch.",
+            shows="Median and 95th percentile of how long a group computes a batch.",
             bad="A step upwards while batches have as many items as before: longer texts, or a device that others use.",
             unit=Unit.SECONDS,
             width=12,
@@ -332,7 +333,7 @@ _BATCHES = Row(
         Panel(
             title="Lines of files",
             shows="Lines per second that tasks over files have written, with a result or with an error in its place.",
-            bad="Many `failed`: the files do not have what the model reads; the outputs say why. Near 0 while a task "
+            bad="Many `failed`: the lines are not what the model reads; the outputs say why. Near 0 while a task "
             "runs: requests take all batches, so more groups are needed.",
             unit=Unit.PER_SECOND,
             colors={".* failed": LATE},
@@ -347,7 +348,7 @@ _BATCHES = Row(
         Panel(
             title="Items that wait for a batch",
             shows="Texts that each group has accepted and not begun, after its last batch.",
-            bad="A number that stays above that of a few batches: more groups are needed, or a lower `capacity`. At "
+            bad="For long, more items than a few batches hold: more groups are needed, or a lower `capacity`. At "
             "`max_waiting`, the group refuses requests.",
             unit=Unit.COUNT,
             runbook="daybreakitemsrefused",
@@ -376,7 +377,7 @@ _BATCHES = Row(
         Panel(
             title="Memory of the caches",
             shows="Memory that the cache of each group uses.",
-            bad="At its limit (`cache_mb`) while few texts are found: other texts come than those it keeps.",
+            bad="At its limit (`cache_mb`) while few texts are found: it does not have the texts that arrive.",
             unit=Unit.BYTES,
             width=6,
             queries=(

@@ -18,7 +18,7 @@ MODELS = Row(
         Panel(
             title="Models by state",
             shows="Models that workers serve, by state. `registered`: no replica is wanted. `placing`: no worker has "
-            "room. Their requests are above, with the alias as the pool.",
+            "room. Requests for models are in the rows above, with the alias as the pool.",
             bad="`placing` or `failed` for longer than a few minutes.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,

@@ -174,8 +174,9 @@ _DELAY = Row(
         ),
         Panel(
             title="Longer turns, and groups that refuse",
-            shows="How many times as long as usual the turns of the group with the longest ones are, because its "
-            "sessions lag (1: as usual), and how many groups take no new session because that was not enough.",
+            shows="`turns`: how many times as long as usual the turns of a group are, because its sessions lag (1: as "
+            "usual), in the group with the longest turns. `groups that refuse`: how many groups take no new session, "
+            "because longer turns were not enough.",
             bad="Above 1 for minutes: text comes later than users are used to. More groups are needed.",
             unit=Unit.COUNT,
             colors={".* turns": LATE, ".* groups that refuse": BAD},
@@ -223,7 +224,7 @@ _MODEL = Row(
         Panel(
             title="Duration of a step",
             shows="Median and 95th percentile of how long the model takes for a step, by phase.",
-            bad="A step upwards while as many sessions share steps as before: a device that others use.",
+            bad="A jump while as many sessions share steps as before: other programs use the device.",
             unit=Unit.SECONDS,
             pictured=True,
             queries=quantiles("daybreak_rank_iteration_seconds{POOL}", "phase"),
@@ -256,7 +257,7 @@ _MODEL = Row(
         ),
         Panel(
             title="Audio worked on",
-            shows="Seconds of audio per second that the models work on: how many speakers are kept up with.",
+            shows="Seconds of audio per second that the models work on: with how many speakers they keep pace.",
             bad="Below the number of active sessions whose speakers talk, while *Lag* rises.",
             unit=Unit.COUNT,
             runbook="daybreaksessionslag",

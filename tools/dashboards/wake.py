@@ -29,7 +29,8 @@ _WAKES = Row(
     panels=(
         Panel(
             title="Phase of the wake",
-            shows="The phase in which each pool is: from `zero` through `pods`, `image`, `ray`, `model` to `ready`.",
+            shows="The phase in which each pool is: `zero`, `ready`, or a phase of its wake, such as `pods`, `image`, "
+            "`ray` and `model`.",
             bad="A phase that stays. The runbook's table says which part hangs in which phase.",
             unit=Unit.COUNT,
             kind=Kind.TIMELINE,

@@ -1,4 +1,4 @@
-"""A live session of the asyncio client. It works as :mod:`daybreak.live_session` does, with a task for its thread."""
+"""A live session of the asyncio client. It works like :mod:`daybreak.live_session`, with a task instead of a thread."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _OPEN_S = 10.0
 class AsyncLiveSession:
     """A session that is open: send audio, and iterate over its events. Use it in ``async with``.
 
-    One task may send while another iterates. ``async with`` ends the session if you leave the block by an exception;
-    otherwise its input ends. A lost connection is replaced without loss.
+    One task may send while another iterates. If you leave the block by an exception, the session ends; otherwise only
+    its input ends. A lost connection is replaced without loss.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class AsyncLiveSession:
 
     @property
     def position(self) -> int:
-        """The position of the next sample to send. Of a session that is resumed, audio is needed from here on."""
+        """The position of the next sample to send. In a resumed session, send the audio from this position on."""
         return self._speech.position
 
     async def start(self) -> Self:
-        """Connect. ``client.sessions.open`` has done it."""
+        """Connect. ``client.sessions.open`` and ``resume`` call this."""
         try:
             await self._connect()
         except DaybreakError as error:
@@ -76,7 +76,7 @@ class AsyncLiveSession:
         return self
 
     async def send(self, audio: bytes, *, pace: bool = False) -> None:
-        """Send samples. ``pace``: as fast as they were spoken. Waits while too much audio is not confirmed."""
+        """Send samples; with ``pace``, as fast as they were spoken. Waits while 120 s of audio are not confirmed."""
         clock = asyncio.get_running_loop().time
         for frame in self._speech.frames(audio, paced=pace):
             if pace:
@@ -108,7 +108,7 @@ class AsyncLiveSession:
         return self.events()
 
     async def text(self) -> str:
-        """End the input, wait for the end, and return the whole text of the remaining events."""
+        """End the input, wait until the session ends, and return the text of the remaining events."""
         await self.end()
         return "".join([event.text async for event in self.events() if event.type == "text"])
 
@@ -127,15 +127,14 @@ class AsyncLiveSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._speech.ended:
-            failed = (
-                error or self._error
-            )  # the server keeps a session open whose client has stopped by an error
+            # Without "close", the server would keep the session open after an error of its client.
+            failed = error or self._error
             async with self._sending:
                 await self._send(json.dumps({"type": "close" if failed else "end"}))
         await self.close()
 
     async def _send(self, message: str | bytes) -> None:
-        """Send. If the connection is lost, the reader sends it on the next one. The caller holds ``_sending``."""
+        """Send a message. If the connection is lost, :meth:`_connect` sends audio and end again. Needs ``_sending``."""
         from websockets.exceptions import ConnectionClosed
 
         if self._connection is not None:

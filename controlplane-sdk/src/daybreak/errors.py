@@ -7,7 +7,7 @@
   │     └── ``UnreachableError``   no connection was made; the server did nothing
   ├── ``ProtocolError``            the response is not one of Daybreak's; is another server at this address?
   ├── ``ApiError``                 the server returned an error; ``problem`` is the whole error
-  │     ├── ``BadRequestError``    400, 405, 406, 413, 415, 431
+  │     ├── ``BadRequestError``    any other 4xx: the request is malformed or too large, for example
   │     ├── ``AuthError``          401, 403
   │     ├── ``NotFoundError``      404
   │     ├── ``ConflictError``      409, and an Idempotency-Key that was used with another body
@@ -81,7 +81,7 @@ class ApiError(DaybreakError):
 
 
 class BadRequestError(ApiError):
-    """The request is malformed, too large or of the wrong media type."""
+    """The server refuses the request as it is: it is malformed, too large or of the wrong media type, for example."""
 
 
 class AuthError(ApiError):
@@ -106,7 +106,7 @@ class InvalidInputError(ApiError):
 
 
 class QuotaError(ApiError):
-    """A limit of the tenant is reached."""
+    """A limit is reached: of the tenant, or of the pool for sessions."""
 
     @property
     def limit(self) -> str | None:
@@ -115,7 +115,7 @@ class QuotaError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """The server cannot accept the request now. Retry later."""
+    """The server cannot answer the request now. Retry later."""
 
 
 class ServerError(ApiError):

@@ -1,8 +1,9 @@
 """A live session of the blocking client.
 
-A thread reads the stream all the time, because the server waits for a client that does not read. It also connects again
-after a lost connection. Two locks keep the other threads apart: ``_state`` is held for a moment, and ``_sending`` while
-frames are sent. A new connection sends what the server still needs before anything else is sent.
+One thread, the *reader*, reads the stream all the time, because the server waits for a client that does not read. The
+reader also connects again after a lost connection. Two locks protect the data that the reader shares with the threads
+of the caller: ``_state`` is held only for a moment, ``_sending`` while frames are sent. On a new connection, what the
+server still needs is sent before anything else.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _OPEN_S = 10.0
 class LiveSession:
     """A session that is open: send audio, and iterate over its events. Use it as a context manager.
 
-    One thread may send while another iterates. ``with`` ends the session if you leave the block by an exception;
-    otherwise its input ends. A lost connection is replaced without loss.
+    One thread may send while another iterates. If you leave the block by an exception, the session ends; otherwise only
+    its input ends. A lost connection is replaced without loss.
     """
 
     def __init__(
@@ -75,11 +76,11 @@ class LiveSession:
 
     @property
     def position(self) -> int:
-        """The position of the next sample to send. Of a session that is resumed, audio is needed from here on."""
+        """The position of the next sample to send. In a resumed session, send the audio from this position on."""
         return self._speech.position
 
     def send(self, audio: bytes, *, pace: bool = False) -> None:
-        """Send samples. ``pace``: as fast as they were spoken. Waits while too much audio is not confirmed."""
+        """Send samples; with ``pace``, as fast as they were spoken. Waits while 120 s of audio are not confirmed."""
         for frame in self._speech.frames(audio, paced=pace):
             if pace:
                 time.sleep(self._pacer.delay(time.monotonic(), self._speech.seconds(frame)))
@@ -104,7 +105,7 @@ class LiveSession:
     __iter__ = events
 
     def text(self) -> str:
-        """End the input, wait for the end, and return the whole text of the remaining events."""
+        """End the input, wait until the session ends, and return the text of the remaining events."""
         self.end()
         return "".join(event.text for event in self.events() if event.type == "text")
 
@@ -122,9 +123,8 @@ class LiveSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._speech.ended and not self._closed:
-            failed = (
-                error or self._error
-            )  # the server keeps a session open whose client has stopped by an error
+            # Without "close", the server would keep the session open after an error of its client.
+            failed = error or self._error
             with self._sending:
                 self._send(json.dumps({"type": "close" if failed else "end"}))
         self.close()
@@ -141,7 +141,7 @@ class LiveSession:
             self._send(frame)
 
     def _send(self, message: str | bytes) -> None:
-        """Send. If the connection is lost, the reader sends it on the next one. The caller holds ``_sending``."""
+        """Send a message. If the connection is lost, :meth:`_connect` sends audio and end again. Needs ``_sending``."""
         from websockets.exceptions import ConnectionClosed
 
         if self._connection is not None:
@@ -177,7 +177,7 @@ class LiveSession:
             raise lost(self._speech, self._server, exc) from exc
 
     def _read(self) -> None:
-        """Read until the last event, an error, or the end of this object."""
+        """Read until the last event, an error, or :meth:`close`."""
         try:
             while not self._speech.ended and not self._closed:
                 try:

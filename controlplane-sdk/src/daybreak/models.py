@@ -34,13 +34,15 @@ class Models:
         idle_s: float | None = None,
         fallback: str | None = None,
     ) -> Model:
-        """Register a model under a name by which clients ask for it. Its first request starts it.
+        """Register a model under a name by which clients ask for it. The first request for the model starts it.
 
         ``source`` is what the engine loads: a folder, a file or a name of a model hub. ``args`` are options of the
-        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` on its ``gpus``; without
-        ``memory_bytes`` it gets its devices for itself. Between ``min_replicas`` and ``replicas`` run, one for each
-        ``target_load`` requests, and those above ``min_replicas`` stop after ``idle_s`` seconds without a request.
-        ``fallback`` is the model that answers while none is ready. Raises ``ConflictError`` if the name exists.
+        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
+        without ``memory_bytes``, it gets its devices for itself. The model has one replica for each ``target_load``
+        requests, at least ``min_replicas`` and at most ``replicas``. Those above ``min_replicas`` stop when the model
+        has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no replica of this one
+        is ready.
+        Raises ``ConflictError`` if the name exists.
         """
         body = model_routes.register_body(
             alias,
@@ -71,9 +73,7 @@ class Models:
         self._run(request_with_retries(model_routes.delete(alias), self._retry))
 
     def watch(self, alias: str, *, timeout_s: float | None = None) -> Iterator[Model]:
-        """Iterate over the changes of a model while it starts. The last one is ready or has failed, unless the time is
-        up.
-        """
+        """Iterate over the changes of a model, until it is ready, it has failed, or ``timeout_s`` has passed."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         return cast(
             "Iterator[Model]", self._iterate(model_routes.watch(alias, retry=self._retry, until=until))
@@ -82,7 +82,7 @@ class Models:
     def wait(self, alias: str, *, timeout_s: float | None = None) -> Model:
         """Wait until a model is ready. Raises ``ModelFailedError`` if no worker could start it.
 
-        This starts no model: a request for it does, and so do ``min_replicas``.
+        This does not start the model. A request for the model starts it, and so does a ``min_replicas`` above 0.
         """
         return cast("Model", self._run(model_routes.wait(alias, timeout_s=timeout_s, retry=self._retry)))
 
@@ -123,13 +123,15 @@ class AsyncModels:
         idle_s: float | None = None,
         fallback: str | None = None,
     ) -> Model:
-        """Register a model under a name by which clients ask for it. Its first request starts it.
+        """Register a model under a name by which clients ask for it. The first request for the model starts it.
 
         ``source`` is what the engine loads: a folder, a file or a name of a model hub. ``args`` are options of the
-        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` on its ``gpus``; without
-        ``memory_bytes`` it gets its devices for itself. Between ``min_replicas`` and ``replicas`` run, one for each
-        ``target_load`` requests, and those above ``min_replicas`` stop after ``idle_s`` seconds without a request.
-        ``fallback`` is the model that answers while none is ready. Raises ``ConflictError`` if the name exists.
+        engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
+        without ``memory_bytes``, it gets its devices for itself. The model has one replica for each ``target_load``
+        requests, at least ``min_replicas`` and at most ``replicas``. Those above ``min_replicas`` stop when the model
+        has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no replica of this one
+        is ready.
+        Raises ``ConflictError`` if the name exists.
         """
         body = model_routes.register_body(
             alias,
@@ -160,9 +162,7 @@ class AsyncModels:
         await self._run(request_with_retries(model_routes.delete(alias), self._retry))
 
     def watch(self, alias: str, *, timeout_s: float | None = None) -> AsyncIterator[Model]:
-        """Iterate over the changes of a model while it starts. The last one is ready or has failed, unless the time is
-        up.
-        """
+        """Iterate over the changes of a model, until it is ready, it has failed, or ``timeout_s`` has passed."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         return cast(
             "AsyncIterator[Model]", self._iterate(model_routes.watch(alias, retry=self._retry, until=until))
@@ -171,7 +171,7 @@ class AsyncModels:
     async def wait(self, alias: str, *, timeout_s: float | None = None) -> Model:
         """Wait until a model is ready. Raises ``ModelFailedError`` if no worker could start it.
 
-        This starts no model: a request for it does, and so do ``min_replicas``.
+        This does not start the model. A request for the model starts it, and so does a ``min_replicas`` above 0.
         """
         return cast(
             "Model", await self._run(model_routes.wait(alias, timeout_s=timeout_s, retry=self._retry))

@@ -59,9 +59,8 @@ class Sessions:
         try:
             return self._live(session, speech)
         except DaybreakError:
-            with suppress(
-                DaybreakError
-            ):  # nobody will use it, so it must not keep its place until it is idle
+            # Nobody will use the session, so it must not keep its place in the pool.
+            with suppress(DaybreakError):
                 self.close(session.id)
             raise
 
@@ -73,7 +72,7 @@ class Sessions:
         encoding: str = "pcm16",
         sample_rate: int = 16_000,
     ) -> LiveSession:
-        """Connect to an open session, also from another process. ``after``: the last event that you have seen.
+        """Connect to an open session, also from another process. ``after`` is the id of the last event that you saw.
 
         Send audio from :attr:`.LiveSession.position` on.
         """
@@ -86,7 +85,7 @@ class Sessions:
         return cast("Session", self._run(request_with_retries(session_routes.get(session_id), self._retry)))
 
     def list(self, *, pool: str | None = None) -> builtins.list[Session]:
-        """Return your open sessions, oldest first."""
+        """Return your open sessions: pool by pool, oldest first."""
         found = self._run(request_with_retries(session_routes.list_sessions(pool), self._retry))
         return builtins.list(found)
 
@@ -164,9 +163,8 @@ class AsyncSessions:
         try:
             return await self._live(session, speech)
         except DaybreakError:
-            with suppress(
-                DaybreakError
-            ):  # nobody will use it, so it must not keep its place until it is idle
+            # Nobody will use the session, so it must not keep its place in the pool.
+            with suppress(DaybreakError):
                 await self.close(session.id)
             raise
 
@@ -178,7 +176,7 @@ class AsyncSessions:
         encoding: str = "pcm16",
         sample_rate: int = 16_000,
     ) -> AsyncLiveSession:
-        """Connect to an open session, also from another process. ``after``: the last event that you have seen.
+        """Connect to an open session, also from another process. ``after`` is the id of the last event that you saw.
 
         Send audio from :attr:`.AsyncLiveSession.position` on.
         """
@@ -192,7 +190,7 @@ class AsyncSessions:
         return cast("Session", found)
 
     async def list(self, *, pool: str | None = None) -> builtins.list[Session]:
-        """Return your open sessions, oldest first."""
+        """Return your open sessions: pool by pool, oldest first."""
         found = await self._run(request_with_retries(session_routes.list_sessions(pool), self._retry))
         return builtins.list(found)
 

@@ -145,7 +145,7 @@ class Client:
     def submit_batch(
         self, tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> BatchResult:
-        """Submit up to 100 tasks in one request. Each is accepted or refused by itself; results keep the order."""
+        """Submit up to 100 tasks in one request. Each is accepted or refused by itself; results keep that order."""
         return self._request(routes.submit_batch(tasks, idempotency_key=idempotency_key))
 
     def estimate(self, pool: str, input: Mapping[str, Any]) -> Estimate:

@@ -61,7 +61,7 @@ def http_options(config: Config, headers: dict[str, str] | None) -> HttpOptions:
 
 
 def session_headers(options: HttpOptions) -> dict[str, str]:
-    """The headers of WebSockets: the same as of requests, without those that websockets sends itself."""
+    """The headers of a WebSocket: those of requests, without the ones that the library websockets sends itself."""
     return {name: value for name, value in options["headers"].items() if name not in {"User-Agent", "Accept"}}
 
 

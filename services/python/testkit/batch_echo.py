@@ -1,4 +1,4 @@
-"""A workload on the batching core whose batches are made by plain Python: like ``embed``, without torch or a model.
+"""A workload whose requests share batches, which plain Python computes: like ``embed``, without torch or a model.
 
 The vector of a text is its length. The body of a request is a :class:`Wish`, which says how long its batches take and
 whether they fail. Vectors go through the cache of ``embed``, so every metric of batches has data.

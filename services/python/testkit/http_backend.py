@@ -166,7 +166,7 @@ async def _send(send: Any, status: int, body: bytes, headers: list[tuple[bytes, 
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Writes ``ready`` into the log when it listens."""
 
     log: Any = None
 

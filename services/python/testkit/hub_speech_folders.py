@@ -1,4 +1,4 @@
-"""Folders of speech translators whose encoder and language model transformers has made, with small random weights."""
+"""Folders of tiny speech translators with random weights. ``transformers`` writes the encoders and language models."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from testkit.waiting import wait_until
 
 POOL = "echo"
 MEMORY_LIMIT = 64 * 1024 * 1024
-"""Of Redis."""
+"""The memory limit of Redis, in bytes."""
 PARKED = "parked"
 """A pool without groups: its tasks wait."""
 BATCHES = "batches"
@@ -93,7 +93,7 @@ class ObservedRun:
         self._models: ObservedModels | None = None
         self.watch = Watch(folder / "watch")
         self.marks: list[tuple[float, str]] = []
-        """What happened when, in seconds since the watch began: marks on pictures."""
+        """What happened, and when, in seconds since the watch began. Pictures of the run show these marks."""
 
     @property
     def models(self) -> ObservedModels:
@@ -168,7 +168,7 @@ class ObservedRun:
         raise AssertionError(f"{method} {path} succeeded")
 
     def read_stream(self, task: str, *, after: str = "") -> list[str]:
-        """The types of a task's events, to the last one."""
+        """The types of all events of a task, in order. Waits for the last event."""
         url = f"{self.system.url}/v1/tasks/{task}/events" + (f"?after={after}" if after else "")
         with urllib.request.urlopen(url, timeout=120) as response:
             lines = response.read().decode().splitlines()
@@ -218,7 +218,7 @@ class ObservedRun:
         wait_until(lambda: len(self.groups()) == 2, 180, "both groups")
 
     def drain(self, group: str, *, pool: str = POOL, on: bool = True) -> None:
-        """Mark a group as the operator does before it removes it. ``on=False``: remove the mark."""
+        """Mark a group to drain, as the operator does before it removes the group. ``on=False``: remove the mark."""
 
         async def mark() -> None:
             store = RedisStore(Endpoint(url=self.redis.url))

@@ -15,8 +15,8 @@ from testkit.system import request
 from testkit.waiting import wait_until
 
 SPEECH = "speech"
-"""A pool whose one group has places for :data:`PLACES` sessions, of the workload ``testkit.fragile_speech``. A block of
-its audio takes the model a sixth of its length, so six speakers are too many."""
+"""A pool of the workload ``testkit.fragile_speech``, whose one group has room for :data:`PLACES` sessions. The model
+needs a sixth of a block's duration to read the block, so six speakers are too many."""
 PLACES, MAX_SESSIONS = 8, 10
 _BLOCK_MS = 240
 SETTINGS = {
@@ -92,7 +92,7 @@ class ObservedSessions:
                     return
 
     def close(self, sessions: list[str]) -> None:
-        """End them at once, if they have not ended."""
+        """End these sessions at once, if they have not ended."""
         for session in sessions:
             outgoing = urllib.request.Request(f"{self._gateway}/v1/sessions/{session}", method="DELETE")
             urllib.request.urlopen(outgoing, timeout=30).close()

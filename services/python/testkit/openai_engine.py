@@ -2,11 +2,11 @@
 requests ask.
 
 Options: ``--load-s`` before it is healthy · ``--broken FILE`` exits with code 3 while the file exists · ``--daemon``
-leaves a process of another session, without a parent and without environment · ``--deaf`` ignores SIGTERM ·
-``--grow`` says something at each health check.
+leaves a process of another session, without a parent and without environment · ``--deaf`` ignores SIGTERM.
 
-Fields of a request: ``tokens`` in the answer, ``pause`` seconds before each, ``until`` the file exists that ends a
-stream, ``crash`` = ``before`` or ``within`` the answer, ``status`` of an error, ``stream``.
+Fields of a request: ``tokens`` in the answer, ``pause`` seconds before each, ``stream``, ``size`` of each token of a
+stream, ``until``: a stream ends once this file exists, ``crash`` = ``before`` or ``within`` the answer, ``status`` of
+an error.
 
 The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID``, ``end ID``,
 ``gone ID``, where ID is the request's ``X-Request-Id``.

@@ -67,7 +67,7 @@ class _Session:
 
 
 class _Watch:
-    """See the port."""
+    """Implements :class:`daybreak_server.ports.sessions.SessionWatch`."""
 
     def __init__(self, store: MemorySessions, session: _Session, tenant: str) -> None:
         self._store, self._session, self._tenant = store, session, tenant
@@ -87,7 +87,7 @@ class _Watch:
 
 
 class MemorySessions:
-    """A store of sessions and their events.
+    """Implements ``SessionStore`` and ``SessionEvents`` of :mod:`daybreak_server.ports.sessions`.
 
     ``group``: whether a group works; ``down``: whether the store fails; ``broken``: why the group fails all sessions.
     """
@@ -222,7 +222,7 @@ class MemorySessions:
             raise StoreUnavailableError("the store is down")
 
     def _work(self, found: _Session) -> None:
-        """Do what a group would do at once."""
+        """Do at once what a group would do with the audio so far."""
         record = found.record
         if not self.group or record.state is SessionState.ENDED:
             return

@@ -25,7 +25,7 @@ WINDOW = 40
 
 
 def random_folder(folder: Path, *, family: str = "llama", **streaming: int) -> Path:
-    """A folder of a model with random weights, whose language model transformers has made."""
+    """Write a folder of a model with random weights. The package ``transformers`` writes its language model."""
     import transformers
 
     torch.manual_seed(5)
@@ -80,7 +80,7 @@ def _write(file: Path, content: object) -> None:
 
 
 def loaded(folder: Path | None = None, **options: Any) -> Speech:
-    """The workload with a model; the built-in one without a folder."""
+    """The workload with the model of this folder, or with the built-in model."""
     torch.set_num_threads(1)  # more threads make products this small slower
     model = Speech()
     model.load(Group(options={**({"model": str(folder)} if folder else {}), **options}))

@@ -28,7 +28,7 @@ stored before it."""
 
 
 class Squares:
-    """Squares numbers, in batches of requests and tasks. The tests hold its model, and see its batches."""
+    """Squares numbers, in batches of requests and tasks. Tests can pause its model, and see its batches."""
 
     models = ("squares",)
     bulk_version = "1"
@@ -39,7 +39,7 @@ class Squares:
 
     @classmethod
     def reset(cls) -> None:
-        """As at the start of a test."""
+        """Restore the state at the start of a test."""
         cls.go.set()
         cls.batches.clear()
         cls.broken = False
@@ -85,7 +85,10 @@ class Squares:
 
 
 def _held(restore: Callable[[Output], Iterator[None]], hold: Path) -> Callable[[Output], Iterator[None]]:
-    """Return ``restore`` with a wait, in its phase, until the file ``hold`` is gone. For a process of its own."""
+    """Return a function that waits until the file ``hold`` is gone, and then does what ``restore`` does.
+
+    It yields while it waits, so the task stays in the phase ``resume``. This is for a group with a process of its own.
+    """
 
     def held(output: Output) -> Iterator[None]:
         while hold.exists():

@@ -57,7 +57,8 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
 
 
 _UNMODELLED = {"note", "tenants_max", "metered", "matched", "idle_ms", "cold_ms", "serving_ms", "wakes"}
-"""Totals that depend on what groups report about themselves, which the model leaves out, and what is no total."""
+"""Totals that depend on what groups report about themselves, which the model leaves out; and fields that are no totals.
+"""
 
 
 def _counts(totals: dict[bytes, bytes]) -> dict[str, int]:

@@ -172,7 +172,7 @@ class Driver:
         return measure.decode(self.run(measure.encode(self.keys)), self.pool)
 
     def publish_demand(self, gateway: str, requests: int, *, ttl_s: float = 3.0) -> int:
-        """Return the number of groups wanted. The pool must have a ``target_load``."""
+        """Publish a gateway's demand, and return the number of groups wanted. The pool must have a ``target_load``."""
         assert self.target_load is not None
         call = publish_demand.encode(self.keys, gateway, requests, ttl_s=ttl_s, target_load=self.target_load)
         return int(self.run(call))

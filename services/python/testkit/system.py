@@ -1,4 +1,4 @@
-"""Whole systems as subprocesses, started with the user's command and removed without a trace."""
+"""Whole systems as subprocesses, which start with the user's command and leave no process behind."""
 
 from __future__ import annotations
 

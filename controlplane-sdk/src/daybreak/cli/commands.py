@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from daybreak.cli.exit_codes import Exit, message
 from daybreak.cli.output import Output, abandon_streams, prepare_streams
 
-# Typer bundles its own Click since 0.26 and used the installed one before. This finds the class that it raises.
+# Since 0.26, Typer bundles its own Click; before, it used the installed one. This finds the class of its errors.
 _ParseError: type[Exception] = next(
     kind
     for kind in typer.BadParameter.__mro__

@@ -23,7 +23,7 @@ def visible(text: str) -> str:
 
 
 def json_line(value: Any, encoding: str | None) -> str:
-    """A value as one line of JSON that any encoding can carry unchanged."""
+    """A value as one line of JSON that contains only characters of ``encoding``."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     text = _IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     try:

@@ -48,7 +48,7 @@ class Exit(IntEnum):
 
 MEANING = {
     Exit.OK: "success; if the command waits for a task: the task succeeded",
-    Exit.TASK_FAILED: "the task failed, or the model cannot start",
+    Exit.TASK_FAILED: "the task or the session failed, or the model cannot start",
     Exit.USAGE: "wrong usage, or input that the server rejects",
     Exit.NOT_FOUND: "no such task, pool, model or artifact",
     Exit.UNREACHABLE: "the server cannot be reached, or the connection broke",

@@ -57,7 +57,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Submit GPU jobs, follow every step, download the result. Serve models from zero. Translate speech.
+    """Submit GPU jobs, follow every step, download the result. Serve models on demand. Translate speech.
 
     Examples:
 

@@ -48,14 +48,16 @@ MinReplicasOption = Annotated[
 TargetLoadOption = Annotated[
     float | None,
     typer.Option(
-        metavar="N", help="Requests that one replica should have. More start another.", show_default="8"
+        metavar="N",
+        help="Requests that one replica should have. With more, another replica starts.",
+        show_default="8",
     ),
 ]
 IdleOption = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="How long a replica above --min-replicas stays without requests.",
+        help="How long the model has no request before replicas above --min-replicas stop.",
         show_default="the server's",
     ),
 ]

@@ -33,7 +33,7 @@ class ProgressView(Protocol):
 
 
 class ProgressBar:
-    """A bar that shows the whole way of a task: the queue, the wake and the work."""
+    """A bar for the whole life of a task: the queue, the wake and the work."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(

@@ -41,11 +41,11 @@ def speak(
     ] = None,
     pool: Annotated[str | None, typer.Option(help="The pool to use.", show_default="the only one")] = None,
     rate: Annotated[
-        int, typer.Option(help="Samples a second of raw samples and of the microphone.")
+        int, typer.Option(help="The sample rate of raw samples and of the microphone, in Hz.")
     ] = 16_000,
-    encoding: Annotated[str, typer.Option(help="Of raw samples: pcm16 or float32.")] = "pcm16",
+    encoding: Annotated[str, typer.Option(help="The format of raw samples: pcm16 or float32.")] = "pcm16",
     latency: Annotated[
-        int, typer.Option(metavar="N", help="Larger: better text, later (the latency multiplier).")
+        int, typer.Option(metavar="N", help="A larger multiplier gives better text, but later.")
     ] = 1,
     fast: Annotated[
         bool, typer.Option("--fast", help="Send a file as fast as the model takes it, not as it was spoken.")
@@ -87,8 +87,8 @@ def speak(
 
 
 def _show_notice(output: Output, client: Client, pool: str) -> None:
-    """Print what every user of the pool should read, if the server says something."""
-    with suppress(DaybreakError):  # the session is open, and an older server does not list its pool
+    """Print what every user of the pool should read, if the server has such a notice."""
+    with suppress(DaybreakError):  # the notice is optional, and an older server does not list the pool
         if notice := client.models.get(pool).notice:
             output.note(notice, style="yellow")
 

@@ -31,7 +31,7 @@ def main_artifact(task: Task) -> Artifact | None:
 
 
 def default_path(task: Task, artifact: Artifact) -> Path:
-    """Where an artifact goes without ``-o``: ``out/<id>`` with its extension."""
+    """Where an artifact goes without ``-o``: ``out/<id>`` with the artifact's extension."""
     return OUT / f"{task.id}{Path(artifact.name).suffix}"
 
 

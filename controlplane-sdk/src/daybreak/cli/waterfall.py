@@ -58,7 +58,7 @@ def headline(trace: TaskTrace) -> str:
 
 
 def rows(trace: TaskTrace) -> Iterator[Row]:
-    """The lines: each part, and below it its pieces."""
+    """The lines: each part, followed by its pieces."""
     for part in trace.parts:
         style = FAILED_STYLE if _failed(part) else STYLES[part.kind]
         yield Row(
@@ -71,7 +71,7 @@ def rows(trace: TaskTrace) -> Iterator[Row]:
         )
         for piece in part.pieces:
             if len(part.pieces) == 1 and part.kind is not PartKind.ATTEMPT and not piece.wake:
-                continue  # the part says it already
+                continue  # the row of the part shows the same
             yield Row(
                 label=_words(piece),
                 start_ms=piece.start_ms,

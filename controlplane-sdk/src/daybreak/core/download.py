@@ -2,8 +2,8 @@
 
 The bytes go to a hidden part file beside the target. The name of the part file contains the artifact's SHA-256, so any
 later call, in this process or another, finds it and continues with a ``Range`` request. When the part file is complete
-and its SHA-256 is right, it is renamed to the target. If the SHA-256 of a resumed file is wrong, the artifact is
-downloaded once more from the start, because the bytes of the earlier call may have been the wrong ones.
+and its SHA-256 is right, it is renamed to the target. The bytes of an earlier call may be wrong. So if the SHA-256 of a
+resumed file is wrong, the artifact is downloaded once more from the start.
 
 A device or a FIFO must not be replaced by a rename. It receives the bytes from a temporary file after they have been
 checked. :mod:`daybreak.core.targets` decides where the bytes go.
@@ -130,7 +130,7 @@ def _complete_part(task: Task, artifact: Artifact, part: Path, retry: Retry) -> 
 
 
 def _write_body(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
-    """Write the open response to the part file, starting at ``offset``. What arrived before an error stays."""
+    """Write the open response to the part file, starting at ``offset``. Bytes that arrived before an error stay."""
     written = offset
     buffer = bytearray()
 

@@ -97,7 +97,7 @@ def watch(
 ) -> Operation[Model]:
     """Emit the model whenever it has changed, until it is ready, it has failed, or ``clock`` reaches ``until``.
 
-    Returns the last one.
+    Returns the model as it was read last.
     """
     last: Model | None = None
     while True:

@@ -104,7 +104,7 @@ class _OpenAIError(BaseModel):
 
 
 class _OpenAIBody(BaseModel):
-    """An error in the shape of OpenAI, which routes of OpenAI's API have."""
+    """An error in OpenAI's format, as the routes of OpenAI's API return it."""
 
     error: _OpenAIError
 

@@ -104,9 +104,12 @@ def submit_body(
 ) -> dict[str, Any]:
     """The body of ``POST /v1/tasks``.
 
-    Only the server validates the input, so that its rules and messages exist once. This function raises
-    ``ArgumentError`` for a value that JSON cannot represent, and ``TypeError`` or ``ValueError`` for an argument of the
-    wrong type and a time without a time zone.
+    Only the server validates the input, so that its rules and messages exist once. This function only
+    checks what it must:
+
+    :raises ArgumentError: if JSON cannot represent a value.
+    :raises TypeError: if an argument has the wrong type.
+    :raises ValueError: if ``start_at`` has no time zone.
     """
     if not isinstance(input, Mapping):
         raise TypeError(f"input must be a mapping such as a dict, not {type(input).__name__}")

@@ -27,7 +27,7 @@ FRAME_S = 0.5
 PACED_FRAME_S = 0.1
 """The length of a frame of audio that is sent as if it were spoken now."""
 MAX_LATE_S = 1.0
-"""A sender that is later than this has paused, so the audio that follows is spoken from then on."""
+"""If a sender is later than this, it has paused. The next audio then counts as spoken from that moment on."""
 _RETRIED = frozenset({"store_unavailable", "shutting_down", "too_many_streams"})
 _NORMAL, _TOO_LARGE = 1000, 1009
 
@@ -77,7 +77,7 @@ class Speech:
         self._audio += audio
 
     def frames(self, audio: bytes, *, paced: bool = False) -> list[bytes]:
-        """The audio in pieces, which the server accepts in any format. ``paced``: in short pieces."""
+        """The audio in pieces that are small enough for the server in every format; with ``paced``, in shorter ones."""
         step = int((PACED_FRAME_S if paced else FRAME_S) * self.sample_rate) * self._size
         return [audio[first : first + step] for first in range(0, len(audio), step)]
 
@@ -92,7 +92,7 @@ class Speech:
         return self.frames(bytes(self._audio))
 
     def on_message(self, text: str) -> SessionEvent | None:
-        """Take in a message. Returns its event, if it has a new one. Raises the error that it reports."""
+        """Process a message. Returns its event if that is new. Raises the error that the message reports."""
         message = self.parse(text)
         kind = message.get("type")
         if kind == "received":
@@ -131,7 +131,7 @@ class Speech:
         )
 
     def on_closed(self, code: int | None, reason: str = "") -> None:
-        """A connection has ended. Raises the error, unless the client should connect again."""
+        """Process the end of a connection. Raises its error, unless the client should connect again."""
         if code == _TOO_LARGE:
             raise ArgumentError("a frame is larger than the server accepts; send less at once")
         if code is not None and 4000 <= code < 5000 and reason not in _RETRIED:
@@ -158,14 +158,14 @@ def check_format(encoding: str, sample_rate: int) -> None:
 
 
 class Pacer:
-    """Says when audio may be sent, so that it arrives as if it were spoken now: a frame goes when it is complete."""
+    """Says when to send each frame: when its last sample would be spoken, if the audio were spoken now."""
 
     def __init__(self) -> None:
         self._spoken = 0.0
-        """When the audio so far has been spoken."""
+        """The time at which the audio so far would have been spoken."""
 
     def delay(self, now: float, seconds: float) -> float:
-        """How long to wait before a frame of so many seconds is sent."""
+        """How long to wait before a frame that lasts ``seconds`` is sent."""
         begun = self._spoken if now - self._spoken < MAX_LATE_S else now
         self._spoken = begun + seconds
         return max(0.0, self._spoken - now)

@@ -9,8 +9,9 @@ Events say when something *ended*: a ``progress`` event comes after its step, so
 to the phase that it names. After a lease was lost or a step stalled, the time since the last sign of work is
 ``silent``.
 
-Histories that this version did not expect still give a trace: a time before the time of an earlier event counts as that
-earlier time, an event without its attempt opens one, and unknown events change nothing.
+Histories that this version does not expect still give a trace. If the time of an event is before that of an earlier
+event, the time of the earlier event counts. An event of an attempt that has no ``started`` begins that attempt. Unknown
+events change nothing.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class Part:
 
     @property
     def gpu_seconds(self) -> float | None:
-        """The duration times the number of ranks; ``None`` if the part held no group that is known."""
+        """The duration times the number of ranks; ``None`` if no group of the part is known."""
         return self.seconds * self.ranks if self.ranks is not None else None
 
 

@@ -29,7 +29,7 @@ _OUTAGES = (
 
 
 def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any:
-    """A client that never retries by itself, because a read that is sent twice would assign events twice."""
+    """A client that never retries by itself: a repeated read would skip the events of the reply that was lost."""
     # A Unix socket has no keepalive, and redis-py rejects the option for it.
     keepalive: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     client = redis.asyncio.Redis.from_url(

@@ -32,7 +32,7 @@ class Delivery:
         self.id = id_
         """The event's id."""
         self.redelivered = redelivered
-        """Whether the event may have been delivered before: to this consumer before a restart, or to one that died."""
+        """Whether the event may have been delivered before: to this consumer before a restart, or to another one."""
         self._acknowledger = acknowledger
         self._fields = fields
         self._decoded = decoded

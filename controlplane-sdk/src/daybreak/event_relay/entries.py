@@ -1,6 +1,6 @@
 """The entries of a pool's stream in Redis, as the server writes them (``adapters/redis``), and their ids.
 
-The client must not import the server, so each of them defines the format. A test compares both on a real server.
+The client must not import the server, so both define the format. A test compares the two on a real server.
 """
 
 from __future__ import annotations

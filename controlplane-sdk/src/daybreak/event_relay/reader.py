@@ -13,7 +13,8 @@ A buffer that is older than ``idle_s / 2`` is dropped, because another consumer 
 entries that still belong to this consumer come back from source 1.
 
 Every command runs through ``_with_retries``, which waits until an outage of Redis is over and recreates a group that
-was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` would assign entries twice.
+was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` returns
+later entries, and the relay would skip those of the lost reply.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Relay:
     It first delivers the events that this consumer had not acknowledged when it stopped, then the events of other
     consumers that have been silent for ``idle_s`` seconds, then new events. An event that is not acknowledged within
     ``idle_s`` seconds is delivered again, to this consumer or another. Two processes must not use the same
-    ``consumer`` name. The consumers of a group share its events, so events of different tasks arrive in order only if
-    the group has a single consumer.
+    ``consumer`` name. The consumers of a group share its events, so all events arrive in order only if the group
+    has a single consumer.
 
     ``start`` is where a new group begins: ``"0"`` is the oldest event, ``"$"`` the next new event, and an event id the
     event after it. The relay buffers at most ``batch`` events. Only one coroutine may iterate; any may acknowledge.

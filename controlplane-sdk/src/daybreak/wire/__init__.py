@@ -4,7 +4,7 @@ Fields are added, never changed or removed. A client ignores unknown fields in a
 fields in a request. Times are RFC 3339 in UTC with milliseconds. Durations are in seconds and their names end in
 ``_s``; the names of sizes end in ``_bytes``. The value of an absent field is unknown.
 
-:mod:`daybreak.wire.recordings` reads the audio files that both accept.
+:mod:`daybreak.wire.recordings` reads the audio files that the server and ``daybreak speak`` accept.
 """
 
 from daybreak.wire.errors import ErrorCode, FieldError, Problem

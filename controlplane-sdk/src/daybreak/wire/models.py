@@ -36,7 +36,7 @@ class RegisterModelRequest(RequestModel):
     """``POST /v1/models/register``.
 
     ``source`` (or ``model_name``) is what the engine loads: a folder, a file or a name of a model hub. ``args`` are
-    options of the engine; the most common ones may also stand beside them.
+    options of the engine. The most common options may also be fields of the request.
     """
 
     alias: Alias
@@ -57,7 +57,7 @@ class RegisterModelRequest(RequestModel):
     min_replicas: int = Field(0, ge=0, le=1000)
     """How many replicas run even without any request."""
     target_load: float = Field(8.0, gt=0)
-    """The requests that one replica should have; more of them start another one, up to ``replicas``."""
+    """The requests that one replica should have. With more, another replica starts, up to ``replicas``."""
     idle_s: float | None = Field(None, gt=0)
     """How long the model must have had no request before replicas beyond ``min_replicas`` stop."""
     fallback: Alias | None = None
@@ -82,7 +82,7 @@ class RegisterModelRequest(RequestModel):
 
 
 TOP_LEVEL_ARGS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "dtype", "quantization")
-"""The options of engines that may stand beside ``args``."""
+"""The options of engines that may also be fields of the request."""
 
 
 class ModelPair(ResponseModel):
@@ -95,8 +95,8 @@ class ModelPair(ResponseModel):
 
 
 class Model(ResponseModel):
-    """A model in the shape of OpenAI, with more fields. A pool that answers requests or serves sessions is listed with
-    ``pool``, ``kind``, and what its users need to know.
+    """A model as OpenAI's API shows it, with more fields. A pool that answers requests or serves sessions is listed
+    with ``pool``, ``kind``, and what its users need to know.
     """
 
     id: str
@@ -167,13 +167,13 @@ class ServingPoolHealth(ResponseModel):
 
     workload: str
     model: str | None = None
-    """What clients may call its model."""
+    """The name by which clients may ask for its model."""
     groups_ready: int
     groups_max: int
     gpus_per_group: float | None = None
-    """What a group takes if its ranks run on GPUs, in GPUs; absent if they run on CPUs."""
+    """The number of GPUs of a group; absent if its ranks run on CPUs."""
     wake: WakeHistory
-    """Its wake. At zero, ``eta_s`` is how long the last wake took, in seconds; absent before the first one."""
+    """The pool's wake. At zero, ``eta_s`` is how long the last wake took, in seconds; absent before the first wake."""
 
 
 class ServingHealth(ResponseModel):

@@ -1,7 +1,7 @@
 """Pools. A pool is a queue and the groups of ranks that serve it.
 
-A pool without a group is *at zero*; its wake phase is ``zero``. A task takes it through the other phases, in the order
-of :data:`WAKE_PHASES`, until a group is ``ready``.
+A pool without a group is *at zero*; its wake phase is ``zero``. When a task arrives, the pool goes through the other
+phases, in the order of :data:`WAKE_PHASES`, until a group is ``ready``.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class PoolCondition(ResponseModel):
 class PoolSessions(ResponseModel):
     """The streaming sessions of a pool: those that are open, and those of them that no group has (``waiting``).
 
-    ``lag_ms`` is how far behind the sessions of the slowest group are (the 95th percentile), and
-    ``latency_multiplier`` the largest number of blocks that a group takes in a turn. ``full``: every group lags too far
+    ``lag_ms`` is how far behind the sessions of the slowest group are (the 95th percentile). ``latency_multiplier`` is
+    the largest number of blocks that a group takes in a turn. ``full``: every group lags too far
     behind, so new sessions are refused.
     """
 
@@ -92,10 +92,15 @@ class PoolSessions(ResponseModel):
 class Pool(ResponseModel):
     """A pool as ``GET /v1/pools/{name}`` returns it.
 
-    The groups of kind ``jobs`` run tasks, and those of kind ``online`` answer requests. Only ``online`` pools have
-    ``requests`` (those that wait and those that are being answered), ``requests_waiting`` (those of them that no group
-    has), ``groups_needed`` (how many groups the requests need) and ``routing`` (how a group is chosen for a request).
-    The groups of kind ``sessions`` serve streaming sessions; such a pool has ``sessions`` and ``groups_needed``.
+    The groups of a pool of kind ``jobs`` run tasks. Those of kind ``online`` answer requests; such a pool has four more
+    fields:
+
+    - ``requests``: the requests that wait or are being answered
+    - ``requests_waiting``: those of them that no group has
+    - ``groups_needed``: how many groups the requests need
+    - ``routing``: how a group is chosen for a request
+
+    Those of kind ``sessions`` serve streaming sessions; such a pool has ``sessions`` and ``groups_needed``.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Recordings as the server and ``daybreak speak`` read them: WAV with the usual kinds of samples, and raw samples.
 
-Python's ``wave`` reads neither floats nor files whose header does not know their length, so this module parses the
-chunks itself. It only reads forward, so a recording may come through a pipe. Programs that write WAV into a pipe cannot
+Python's ``wave`` reads neither floats nor files whose header lacks their length, so this module parses the chunks
+itself. It only reads forward, so a recording may come through a pipe. Programs that write WAV into a pipe cannot
 return to the header to fill in the size of the samples. They leave 0 or a huge number there, and then the samples
 extend to the end of the file.
 """

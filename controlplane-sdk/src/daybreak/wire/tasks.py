@@ -86,7 +86,7 @@ class Progress(ResponseModel):
 
 
 class QueuePosition(ResponseModel):
-    """The position of a task in its queue. 1 is next. In a long queue the position is a lower bound."""
+    """The position of a task in its queue. 1 is next. If many tenants wait, it is a lower bound."""
 
     position: int
     eta_s: float | None = None

@@ -17,10 +17,9 @@ from daybreak.wire.base import RequestModel, ResponseModel
 WORKER_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}$"
 MODEL_HEADER = "Daybreak-Model"
-"""The header of a request to a worker that names the alias of its model. In an answer, the model that answered."""
+"""In a request to a worker, the alias of the model. In an answer, the model that answered."""
 WORKER_HEADER = "Daybreak-Worker"
-"""The header of a request to a worker that names the worker that it is meant for. In an answer, the worker that
-answered."""
+"""In a request to a worker, the worker that should receive it. In an answer, the worker that answered."""
 
 WorkerId = Annotated[str, StringConstraints(pattern=WORKER_ID)]
 Alias = Annotated[str, StringConstraints(pattern=ALIAS)]

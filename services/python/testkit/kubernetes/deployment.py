@@ -135,7 +135,8 @@ class Deployment:
         return int((self.kube.pool(pool) or {"spec": {}})["spec"].get("replicas", 0))
 
     def wait_for_zero(self, pool: str, *, head: bool | None = None, timeout_s: float = ZERO_S) -> None:
-        """Wait until no worker is left, and until the Ray head is ready (``head=True``) or gone (``head=False``)."""
+        """Wait until no group is wanted and no pod of one is left. Also wait until the Ray head is ready
+        (``head=True``) or gone (``head=False``)."""
 
         def at_zero() -> bool:
             if self.replicas_wanted(pool) or self.kube.workers(pool):

@@ -114,7 +114,7 @@ def versitygw_url(aws_variables: None, tmp_path_factory: pytest.TempPathFactory)
 
 
 def s3_address(url: str, *, bucket: str = BUCKET, **settings: object) -> ArtifactSettings:
-    """Return an address in the bucket that no other test uses."""
+    """Return a new address in the bucket: a prefix that no other test uses."""
     access = S3Settings.model_validate({"endpoint_url": url, "path_style": True, **settings})
     return ArtifactSettings(url=f"s3://{bucket}/test-{os.getpid()}-{next(_numbers)}", s3=access)
 

@@ -202,7 +202,7 @@ def test_a_killed_writer_leaves_no_visible_file(place: Place, tmp_path: Path) ->
 
 
 def leftovers(place: Place) -> list[str]:
-    """Everything in the store that is not a file of it: uploaded parts and folders."""
+    """Everything in the store that is not one of its files: uploaded parts and folders."""
     if place.kind == "local":
         root = Path(place.address.url.removeprefix("file://"))
         return [str(path) for path in root.rglob("*")]

@@ -51,7 +51,7 @@ def test_a_line_may_be_as_long_as_the_limit() -> None:
 
 
 def test_a_byte_order_mark_is_passed_over_and_an_empty_file_has_no_lines() -> None:
-    """Windows editors write one."""
+    """Some editors on Windows write a byte order mark."""
     assert [line.value for line in lines_of(b"\xef\xbb\xbf1\r\n2\r\n")] == [1, 2]
     assert lines_of(b"") == []
 

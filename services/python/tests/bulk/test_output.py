@@ -1,4 +1,4 @@
-"""The output continues behind its stored parts: no line lost, none there twice."""
+"""The output continues behind its stored parts: no line is lost, and none appears twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(output: Output, until: int) -> None:
 
 
 def test_an_attempt_continues_behind_the_last_stored_part(blobs: LocalBlobs, tmp_path: Path) -> None:
-    """What the first one wrote or stored after its snapshot does not count."""
+    """What the first attempt wrote or stored after its snapshot does not count."""
     with opened(blobs, tmp_path / "1") as first:
         write(first, 3)
         first.store(timeout_s=30)
@@ -69,7 +69,7 @@ def test_a_snapshot_without_news_stores_nothing(blobs: LocalBlobs, tmp_path: Pat
 def test_a_part_that_is_not_what_the_checkpoint_says_is_refused(
     blobs: LocalBlobs, tmp_path: Path, change: str
 ) -> None:
-    """Otherwise the artifact would have lines of something else."""
+    """Otherwise the artifact could have wrong lines."""
     with opened(blobs, tmp_path / "1") as first:
         write(first, 3)
         ledger = first.store(timeout_s=30)
@@ -89,7 +89,7 @@ def test_a_snapshot_that_cannot_be_read_means_line_one(snapshot: bytes | None) -
 
 
 def test_a_snapshot_of_another_file_means_line_one(blobs: LocalBlobs, tmp_path: Path) -> None:
-    """The fingerprint tells."""
+    """The snapshot has the fingerprint of the other file."""
     with opened(blobs, tmp_path / "1") as output:
         write(output, 3)
         snapshot = output.store(timeout_s=30).dump()

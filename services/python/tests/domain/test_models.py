@@ -106,7 +106,7 @@ def test_the_state_of_a_model_is_that_of_its_best_replica(
 
 
 def test_a_view_says_why() -> None:
-    """The reason of the placement, or of the worker."""
+    """The reason comes from the placement or from the worker."""
     unplaced = Placement(replicas=(), unplaced={"chat": "No worker is registered."})
     assert view(MODEL, wanted=1, placement=unplaced, workers=[]).reason == "No worker is registered."
     failed = worker("w1", ReplicaState.FAILED, reason="CUDA out of memory")

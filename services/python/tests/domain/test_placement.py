@@ -40,7 +40,7 @@ def at(alias: str, worker: str, *devices: int) -> Replica:
 
 
 def test_replicas_of_a_model_are_spread_over_workers() -> None:
-    """Two replicas share a worker only if there is no other one."""
+    """Two replicas share a worker only if there is no other worker."""
     two = place([model("chat", 10, replicas=2)], [gpus("a", 80, 80), gpus("b", 80)])
     assert two.replicas == (at("chat", "a", 0), at("chat", "b", 0))
     four = place([model("chat", 10, replicas=4)], [gpus("a", 80, 80), gpus("b", 80)])
@@ -99,7 +99,7 @@ def test_a_model_of_unknown_size_has_its_device_for_itself() -> None:
 
 
 def test_one_replica_is_moved_if_that_makes_room() -> None:
-    """The smallest that is enough."""
+    """The smallest replica whose move makes enough room is moved."""
     workers = [gpus("a", 80), gpus("b", 24)]
     placed = place(
         [model("big", 70), model("small", 20), model("tiny", 4)],
@@ -180,7 +180,7 @@ replicas = st.lists(
 
 
 def check_possible(wanted: list[WantedModel], machines: list[Worker], placed: Placement) -> None:
-    """No device has more than its memory, no worker what it cannot run, no model more than it wants."""
+    """No device holds more than its memory, no worker runs an engine that it lacks, no model has surplus replicas."""
     by_alias = {entry.alias: entry for entry in wanted}
     by_id = {worker.id: worker for worker in machines}
     used: Counter[tuple[str, int]] = Counter()
@@ -206,7 +206,7 @@ def check_possible(wanted: list[WantedModel], machines: list[Worker], placed: Pl
 def test_a_placement_is_possible_stable_and_independent_of_order(
     wanted: list[WantedModel], machines: list[Worker], current: list[Replica]
 ) -> None:
-    """A second placement changes nothing: models would be loaded again and again."""
+    """A second placement changes nothing; otherwise, models would be loaded again and again."""
     placed = place(wanted, machines, current)
     check_possible(wanted, machines, placed)
     assert place(wanted, machines, placed.replicas) == placed
@@ -230,7 +230,7 @@ def test_a_new_model_moves_at_most_one_replica_for_each_of_its_own(
 def test_the_loss_of_a_worker_moves_only_what_it_had(
     wanted: list[WantedModel], machines: list[Worker]
 ) -> None:
-    """Unless a replica that it had needs the place of another one."""
+    """Another replica moves only to make room for one that was lost or that had no place before."""
     before = place(wanted, machines)
     lost = machines[:1]
     gone = {worker.id for worker in lost}
@@ -261,7 +261,7 @@ def test_an_engine_that_takes_a_part_of_its_gpus_has_it_whatever_its_model_needs
     halves = dataclasses.replace(chat, gpu_share=0.5)
     assert place([halves], [gpus("a", 80)]).replicas == (at("chat", "a", 0), at("chat", "a", 0))
     host = Worker(id="cpu", engines=frozenset({"vllm"}), devices={HOST: 64 * GB})
-    assert len(place([chat], [host]).replicas) == 2, "the part is one of GPUs"
+    assert len(place([chat], [host]).replicas) == 2, "gpu_share counts only for GPUs"
 
 
 def test_a_place_for_a_move_is_free_and_on_a_worker_without_the_model() -> None:

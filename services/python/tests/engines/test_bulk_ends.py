@@ -1,4 +1,4 @@
-"""How tasks over files end early or continue in another group: no line is lost, and none is there twice."""
+"""How tasks over files end early or continue in another group: no line is lost, and none appears twice."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_cancelled_task_leaves_its_group_to_the_requests(
 def test_a_task_that_passes_its_deadline_leaves_its_group_to_the_requests(
     bulk_serving: Start, tmp_path: Path, client: httpx.Client
 ) -> None:
-    """It ends as expired, without the lines that it had."""
+    """It ends as expired, without an artifact of the lines that it has computed."""
     pool, rank, url = bulk_serving()
     Squares.go.clear()
     task = pool.submit(file=write(tmp_path, range(5000)), run_within_ms=500)
@@ -207,7 +207,8 @@ def killed(valkey: Server, tmp_path: Path) -> Iterator[Callable[[], Killed]]:
 
 
 def test_killed_processes_cost_no_line_and_double_none(killed: Callable[[], Killed], tmp_path: Path) -> None:
-    """The second kill meets a group that fetches the parts of the first. The file is that of a run without kills."""
+    """The second kill hits a group that fetches the parts of the first attempt. The output is that of a run without
+    kills."""
     hold, resume = tmp_path / "hold", tmp_path / "hold.resume"
     hold.touch()
     resume.touch()

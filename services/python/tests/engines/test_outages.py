@@ -139,7 +139,7 @@ def test_the_last_checkpoint_is_reported_after_a_short_outage_of_redis(
 def test_a_drain_mark_that_is_removed_in_time_releases_nothing(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """Attempt 1 takes longer than `drain_s` and succeeds, because the mark goes before `drain_s` is over."""
+    """Attempt 1 takes longer than `drain_s` and succeeds, because the mark is removed before `drain_s` is over."""
     pool = pools(drain_s=2.0, progress_s=0.1)
     serve(pool)
     task = pool.submit(message="m", steps=200, step_s=0.02)

@@ -85,7 +85,7 @@ def test_a_task_that_is_retried_and_succeeds_has_a_line_for_each_attempt(
     rank = leader(pool)
     pool.wait(task)
     wait_until(lambda: len(lines.of(task)) == 5, 60, "the last line")
-    of_the_tick = lines.last(task, "queued")  # on a thread of its own, so its line may come late
+    of_the_tick = lines.last(task, "queued")  # the tick runs on another thread, so its line may come late
     assert (of_the_tick["attempt"], of_the_tick["trace_id"]) == (1, TRACE.trace_id)
     of_the_leader = [line for line in lines.found if line is not of_the_tick]
     lines.found = of_the_leader
@@ -233,7 +233,7 @@ def test_a_line_that_cannot_be_written_is_no_error_of_the_work(
     """The caller has changed a task, and continues. The log has the reason once."""
 
     class CannotWriteError(Exception):
-        """Not one that another test has logged."""
+        """An error of a class that no other test has logged."""
 
     def write(is_warning: bool, line: dict[str, object]) -> None:
         raise CannotWriteError

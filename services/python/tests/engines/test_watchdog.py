@@ -85,7 +85,7 @@ def watchdog_of(leader: subprocess.Popen[str]) -> int:
 def test_a_step_that_holds_the_lock_for_longer_than_the_lease_keeps_its_task(
     pools: Callable[..., Pool], start_leader: Callable[[Pool], subprocess.Popen[str]]
 ) -> None:
-    """Two calls in C of two leases each keep the lease renewer from running, and the task still has one attempt."""
+    """Two calls in C, each as long as two leases, keep the lease renewer from running. The task has one attempt."""
     pool = stress_pool(pools)
     leader = start_leader(pool)
     watchdog_of(leader)
@@ -382,7 +382,8 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_log_that_cannot_be_set_up_does_not_stop_a_watchdog(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its first line may come when it must release leases. Standard error then has the reason."""
+    """The watchdog sets up its log at the first line, which may come when it must settle leases. If the setup fails,
+    standard error has the reason."""
     line = logging.LogRecord("daybreak", logging.WARNING, __file__, 1, "the leader is gone", None, None)
     _FirstLine({"format": "no such format"}).handle(line)
     assert "no such format" in capsys.readouterr().err

@@ -113,12 +113,11 @@ class Driver:
             self.world.kuberay(name, versions[0] if versions else None)
 
     def kill(self, name: str, *, stays: bool = False) -> None:
-        """Kill a node. Its pod ``stays`` if nobody deletes the node.
+        """Kill a node. With ``stays``, nobody deletes the node, so its pod stays.
 
-        KubeRay learns of the death no earlier than of previous writes. One order is excluded on purpose,
-        because only KubeRay could prevent it: a victim's host dies just after it was named; KubeRay replaces
-        the victim because it still knows the old number, then reads the lower number and deletes any replica.
-        The group on it releases its task.
+        KubeRay knows all earlier writes when it learns of the death. So one order of events does not happen here, which
+        only KubeRay could make harmless: a victim's host dies just after it was named; KubeRay replaces it, because it
+        knows only the old number of replicas; then KubeRay reads the lower number and deletes an arbitrary replica.
         """
         cluster = self.world.pods[name].cluster
         if stays:

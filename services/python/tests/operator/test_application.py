@@ -71,7 +71,7 @@ def test_attempts_are_counted_per_revision() -> None:
 
 
 def test_a_template_that_returns_keeps_its_application_although_its_head_is_silent_for_a_while() -> None:
-    """The attempt of the abandoned template is never taken for its own: deploying it would stop all of its groups."""
+    """The abandoned template's deploy attempt does not count for this one: another deployment would stop all groups."""
     before = PoolStatus(application=Application(attempt=5, since=NOW - 10), revision="another")
     video = pool(replicas=1, status=before)
     rc = ray_cluster(video, 1)
@@ -89,7 +89,7 @@ def test_a_template_that_returns_keeps_its_application_although_its_head_is_sile
 
 
 def test_a_template_that_is_tried_again_continues_to_count_its_attempts() -> None:
-    """The pool returned to an earlier template for a moment, too short for the head of that one to answer."""
+    """Between the two tries, the pool returned to an earlier template, but too briefly for the head there to answer."""
     video = pool(replicas=1)
     rc = ray_cluster(video, 1)
     earlier = Application(attempt=5, since=NOW - 10, revision=rc.revision)

@@ -22,7 +22,7 @@ from daybreak_server.settings.tree import RedisSettings, Settings
 async def test_a_stalled_response_body_blocks_no_loop_and_raises_the_ports_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The headers of a response may come at once and its body never, and the loops of other pools continue."""
+    """Even if the headers of a response come at once and its body never comes, the loops of other pools continue."""
     monkeypatch.setattr(kube, "TIMEOUT_S", 0.5)
     with listening(Behaviour(stalls=True)) as api:
         cluster = KubeCluster(api, namespace="default", cache=Cache())

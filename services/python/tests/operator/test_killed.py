@@ -217,7 +217,7 @@ def test_an_operator_killed_after_every_action_continues(
 ) -> None:
     """Each run of the operator has one action, and still the pool reaches every state that is wanted.
 
-    It goes from nothing to two groups, to one while the other works, to a new image group by group, to zero
+    The pool goes from nothing to two groups, to the one that works, to a new image group by group, to zero
     with the head suspended, and back. No busy group is removed before its deadline, no task is lost, and at
     rest nothing more is written.
     """

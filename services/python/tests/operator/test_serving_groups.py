@@ -69,7 +69,7 @@ def two_groups(video: GeneratorPool, a: GroupRecord, b: GroupRecord) -> Observed
 
 
 def test_of_two_busy_groups_the_one_with_fewer_requests_is_drained() -> None:
-    """Although the other one has been busy for a shorter time."""
+    """The number of requests decides, although the other group has been busy for a shorter time."""
     video = pool(replicas=1)
     few = serving("few", "a0", requests=2, since_ms=int((NOW - 500) * 1000))
     many = serving("many", "b0", requests=7, since_ms=int((NOW - 5) * 1000))

@@ -59,7 +59,7 @@ def _spans(counts: Sequence[int]) -> list[Span]:
 
 @pytest.fixture
 def fixed_threads() -> Iterator[None]:
-    """The number of torch's threads is part of what it compiles for. Before it is set, it may change by itself."""
+    """torch compiles for a number of threads. Before that number is set, it may change by itself."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

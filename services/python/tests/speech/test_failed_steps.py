@@ -21,7 +21,7 @@ SESSIONS, TURNS, BLOCKS = 3, 3, 2
 
 
 TRIES = {"causal": 40, "whisper": 5}
-"""So many calls fail, each in a run of its own. Whisper's encoder takes longer."""
+"""How many calls fail, each in a separate run. Runs with Whisper's encoder take longer, so there are fewer."""
 
 
 @pytest.fixture(scope="module", params=TRIES)

@@ -297,7 +297,7 @@ async def test_a_change_that_cannot_be_reported_is_no_error_of_the_call(
     """Redis has made the change, so a settle and a cancel succeed. The log has one line."""
 
     class CannotReportError(Exception):
-        """Not one that another test has logged."""
+        """The type is local to this test, because a process logs each type only once."""
 
     def on_change(change: Change) -> None:
         raise CannotReportError
@@ -320,7 +320,7 @@ async def test_a_change_that_cannot_be_reported_is_no_error_of_the_call(
 
 
 async def test_a_call_that_its_caller_cancels_is_not_measured(server: Server) -> None:
-    """The script may succeed, so it must not count as failed."""
+    """The script of the cancelled call may succeed, so the call must not count as failed."""
     calls: list[tuple[str, bool]] = []
     store = RedisStore(server.url, on_call=lambda script, _seconds, ok: calls.append((script, ok)))
     await store.measure("video")

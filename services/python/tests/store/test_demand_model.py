@@ -42,7 +42,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target_load=st.sampled_from([None, 0.5, 1, 2.5, 4]))
     def set_target_load(self, target_load: float | None) -> None:
-        """The settings of the gateways change. It counts from the next call on."""
+        """Change the settings of the gateways. The new value counts from the next call on."""
         self.driver.target_load = self.model.target_load = target_load
         self.tick()
 

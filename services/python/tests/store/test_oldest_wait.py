@@ -24,7 +24,7 @@ def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> 
 
 
 def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driver) -> None:
-    """It is shown as its wait will be counted: without the run before the release."""
+    """The wait is shown as it will be counted: without the run before the release."""
     claim = start(driver)
     driver.pass_time(8_000)
     driver.settle(claim.lease, Released())
@@ -55,7 +55,7 @@ def test_a_task_that_returns_to_the_front_does_not_hide_the_oldest_wait(driver: 
 
 
 def test_a_promoted_task_does_not_hide_the_oldest_wait(driver: Driver) -> None:
-    """Its place is that of its submit, but it waits from its start time on."""
+    """The task's place is that of its submit, but its wait begins at its start time."""
     submit(driver, start_at_ms=driver.now + 4_000)
     submit(driver)
     driver.pass_time(5_000)

@@ -18,7 +18,7 @@ from testkit.valkey import Server
 
 
 def assert_adds_up(totals: PoolTotals) -> None:
-    """Every task came once, and every state was left as often as tasks that are not in it now entered it."""
+    """Each task was submitted once, no state was left more often than it was entered, and the totals agree."""
     moved = totals.transitions
     entered = {state: sum(n for (_, to), n in moved.items() if to == state) for state in State}
     left = {state: sum(n for (before, _), n in moved.items() if before == state) for state in State}
@@ -70,7 +70,7 @@ def test_a_delayed_task_waits_from_its_start_time(driver: Driver) -> None:
 
 
 def test_a_claim_of_a_waiting_group_is_a_match_and_a_claim_from_a_backlog_is_none(driver: Driver) -> None:
-    """The rate of matches falls before waits grow: groups then never wait for tasks."""
+    """The rate of matches falls before waits grow, because groups are then never idle when a task comes."""
     driver.register("g")
     driver.pass_time(1_000)
     submit(driver)
@@ -98,7 +98,7 @@ def test_a_group_that_dies_is_counted_once_and_one_that_leaves_is_not(driver: Dr
 
 
 def test_ends_strikes_and_releases_are_counted_by_reason(driver: Driver) -> None:
-    """A reason that nobody knows counts as `error` or `other`, so that labels stay bounded."""
+    """An unknown reason counts as `error` or `other`, so that labels stay bounded."""
     for outcome in (OOPS, FATAL, Released(), Released(reason="a reason of my own"), Stopped(), DONE):
         claim = start(driver)
         driver.settle(claim.lease, outcome)
@@ -205,7 +205,7 @@ def test_time_before_a_checkpoint_counts_when_the_task_ends(driver: Driver, endi
 
 
 def test_waste_is_not_negative_if_the_clock_is_set_back_after_a_checkpoint(driver: Driver) -> None:
-    """Prometheus takes a counter that falls for a restart, and adds its whole value once more."""
+    """When a counter falls, Prometheus assumes a restart and adds its whole value once more."""
     claim = start_on_two_ranks(driver)
     driver.pass_time(3_000)
     driver.now += 950
@@ -217,7 +217,7 @@ def test_waste_is_not_negative_if_the_clock_is_set_back_after_a_checkpoint(drive
 
 
 def test_idle_and_starting_groups_cost_gpu_time_too(driver: Driver) -> None:
-    """A busy group's time is billed with its attempt, so it is neither."""
+    """The time of a busy group is billed with its attempt, so it counts neither as idle nor as starting."""
     driver.tick()
     driver.register("idle", ranks=2, ttl_s=600)
     driver.register("cold", ranks=1, fresh=True, ttl_s=600)

@@ -135,7 +135,8 @@ def test_a_claim_starts_an_attempt(driver: Driver) -> None:
 
 @pytest.mark.parametrize("ticks", [False, True])
 def test_weights_count_that_an_earlier_version_stored(driver: Driver, ticks: bool) -> None:
-    """It stored no mark. Such a gateway may also run beside this version, whose ticks found no weight before."""
+    """An earlier version stores weights but does not update `equal_weights`. Its gateway may also run beside this
+    version, whose ticks have found no weight before."""
     if ticks:
         driver.tick()
     submit(driver, estimate_s=4.0)
@@ -147,7 +148,7 @@ def test_weights_count_that_an_earlier_version_stored(driver: Driver, ticks: boo
 
 
 def test_a_first_weight_counts_before_the_next_tick(driver: Driver) -> None:
-    """A tick found that all weights were equal."""
+    """The tick before the submit found that all weights were equal."""
     driver.tick()
     submit(driver, estimate_s=4.0, weight=4.0)
     assert driver.claim() is not None
@@ -156,7 +157,7 @@ def test_a_first_weight_counts_before_the_next_tick(driver: Driver) -> None:
 
 @pytest.mark.parametrize("by_itself", [True, False])
 def test_a_draining_group_claims_nothing(driver: Driver, by_itself: bool) -> None:
-    """A group gets no claim while it drains, whether it says so itself or was marked. Its worker sees the mark."""
+    """A group gets no claim while it drains, whether it says so itself or was marked. Its leader sees the mark."""
     first = start(driver)
     submit(driver)
     driver.drain("g")
@@ -170,7 +171,7 @@ def test_a_draining_group_claims_nothing(driver: Driver, by_itself: bool) -> Non
 
 
 def test_a_worker_skips_a_task_with_an_unknown_spec_version(driver: Driver) -> None:
-    """An older worker skips a task whose spec it does not know, and a newer worker takes it."""
+    """A group of an older version skips a task whose spec version it does not know. A newer group takes the task."""
     newer = submit(driver, spec_version=2)
     current = submit(driver)
     claim = driver.claim()

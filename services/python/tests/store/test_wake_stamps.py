@@ -53,7 +53,8 @@ def test_a_group_that_is_lost_and_comes_back_has_not_woken_again(driver: Driver)
 
 
 def test_the_phases_before_the_group_come_from_the_operator(driver: Driver) -> None:
-    """The operator saw the pods come; of phases that both measured, its own count if no group can know them."""
+    """The operator measures the phases before a group exists, so its values count for these. For the later phases, the
+    group's own values count."""
     task = submit(driver)
     passed = {"detect": 1.8, "pods": 0.6, "ray": 4.1, "model": 99.0}
     report = PoolReport(phase="Waking", wake_phase="model", wake_passed=passed)

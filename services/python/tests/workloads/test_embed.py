@@ -177,7 +177,7 @@ def test_a_body_that_is_no_json_is_400(whole: Any) -> None:
 def test_a_vector_that_is_not_finite_is_an_error_of_its_own_request(
     start_whole: Start, encoder: Path
 ) -> None:
-    """In every format, and not of the requests in the same batch. float16 overflows, for example."""
+    """This holds in every format. Other requests of the batch get their vectors. float16, for example, overflows."""
     from safetensors.torch import load_file, save_file
 
     weights = load_file(encoder / "model.safetensors")
@@ -216,7 +216,7 @@ def test_a_text_that_is_too_long_can_be_cut_and_the_answer_says_so(start_whole: 
     assert response.headers["daybreak-cut"] == "1"
     assert ["cut" in each for each in answer["data"]] == [False, True]
     assert answer["usage"]["total_tokens"] == 4 + POSITIONS
-    assert np.abs(vectors(answer) - reference(encoder, texts)).max() < 1e-4  # which cuts too
+    assert np.abs(vectors(answer) - reference(encoder, texts)).max() < 1e-4  # the reference cuts too
     response = whole.client.post("/embedding/api", json={"input": texts})
     assert response.headers["daybreak-cut"] == "1"
 

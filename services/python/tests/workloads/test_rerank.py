@@ -1,4 +1,4 @@
-"""The workload ``rerank`` from a client to the model: its faces, and scores equal to those of transformers."""
+"""The workload ``rerank`` from a client to the model: its APIs, and scores equal to those of transformers."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_a_lost_or_doubled_chunk_changes_the_text(pair: LanguagePair) -> None:
 @given(st.integers(0, 200), st.data())
 @settings(max_examples=100)
 def test_another_group_continues_exactly(seed: int, data: st.DataObject) -> None:
-    """At every token, also within a turn and within the last one, from the newest turns alone."""
+    """This holds at every token, also within a turn and within the last turn. The newest turns alone are enough."""
     audio = speech(6, seed)
     pair = data.draw(st.sampled_from(PAIRS))
     undisturbed = turns(audio, pair)
@@ -150,7 +150,7 @@ def test_a_batch_gives_the_tokens_of_each_session_alone() -> None:
 
 
 def test_no_turn_has_more_tokens_than_its_shape_says() -> None:
-    """The engine reserves this number of tokens."""
+    """The engine fails a session whose turn has more than four times as many tokens."""
     bound = model().shape.max_turn_tokens
     assert max(len(tokens) for tokens in turns(speech(400))) <= bound
 

@@ -79,7 +79,7 @@ def test_long_texts_are_refused(make: Make) -> None:
 
 
 def test_a_text_is_not_cut_to_nothing_but_its_prompt(make: Make) -> None:
-    """All texts would have the same vector."""
+    """Otherwise, all texts would have the same vector."""
     prompt = sentence(1, POSITIONS - 3)
     for tokenizer in make(cut=True):
         (text,) = tokenizer.texts(["a cat"], ["input"], prefix=f"{prompt} ")

@@ -52,7 +52,7 @@ def _plot(panel: Panel, run: ObservedRun) -> Plot:
 
 
 def _note(panel: Panel) -> str:
-    """The panels for which a run on one machine has no data."""
+    """The note below a panel, such as the queries for which a run on one machine has no data."""
     if panel.runbook_of_row:
         return (
             "All alerts that fired in this run. Their windows are 300 times shorter than in production, so a start of "

@@ -197,7 +197,7 @@ def canonical(state: State) -> State:
 
 
 def swaps(state: State) -> bool:
-    """Whether the canonical state swaps the leaders."""
+    """Whether :func:`canonical` swaps the two leaders of this state."""
     tasks, (first, second), in_flight, _ = state
     return _swaps(_remembered(first, tasks), _remembered(second, tasks), tasks, in_flight)
 

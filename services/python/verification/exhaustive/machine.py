@@ -17,7 +17,7 @@ STRIKES = 2
 RELEASES = 2
 """How many times a task is released without a strike."""
 FAILURES = 1
-"""How many of these releases groups that failed may cause."""
+"""How many of these releases may be caused by groups that failed."""
 AHEAD = 2
 """Ticks until a task with a start in the future is due."""
 NOBODY, ORPHAN = 3, 2
@@ -140,8 +140,8 @@ USED_UP = (*NEW[:11], RELEASES - 1, *NEW[12:])
 
 
 def start(tasks: int) -> tuple[tuple[object, ...], ...]:
-    """The tasks at the beginning. With two tasks, each has one release left, which keeps the state space small. The
-    limit on releases by failed groups shows with one task."""
+    """The tasks at the beginning. With two tasks, each has one release left, which keeps the state space small. So the
+    limit on releases by failed groups has an effect of its own only with one task."""
     return (NEW if tasks == 1 else USED_UP,) * tasks
 
 

@@ -89,8 +89,8 @@ def reply_violation(script: tuple[Any, ...], old: Sequence[Task], store: Store, 
 
 
 def progress(t: Task) -> tuple[int, int]:
-    """The progress of a task, which no step may decrease. After a claim, a task runs, is then delayed, and is
-    then queued."""
+    """The progress of a task, which no step may decrease. Between two claims, a task can go only forward through these
+    states: running, delayed, queued."""
     if t.state == "-":
         return -1, 0
     return (99, 0) if t.state in ENDED else (t.attempt, _AGE[t.state])

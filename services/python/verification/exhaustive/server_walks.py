@@ -58,7 +58,7 @@ Walk = list[tuple[Label, int]]
 
 
 def kind_of(state: State, label: Label) -> Label:
-    """The kind of a step: its name, its leader, all fields of its task, and the states of the other tasks."""
+    """The kind of a step: its name, its leader's state, its task's state and counters, and the other task's state."""
     clients = label[0] in ("submit", "cancel")
     named = label[1] if clients else label[2] if len(label) > 2 else None
     tasks = tuple([_seen(Task(values), whole=i == named) for i, values in enumerate(state.tasks)])

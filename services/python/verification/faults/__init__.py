@@ -6,13 +6,14 @@ The modules, from the inside out:
 * ``failpoints``   named places, wrapped around the ports, where a process kills itself
 * ``components``   what the process of a gateway or of a rank runs
 * ``fork_server``  the parent of every component, so that each starts in milliseconds; ``processes`` is its client
-* ``cluster``      runs a server, gateways and groups (``replicas``), and restarts dead ones as Kubernetes would
-* ``history``      the record of the clients, with one line per call or event; ``load`` has the clients
+* ``cluster``      runs a Redis server, gateways and groups (``replicas``), and restarts dead ones as Kubernetes would
+* ``history``      the record of the clients: two lines per call, one per event; ``load`` has the clients
 * ``checker``      finds the broken promises in a history (pure); ``checks`` has its rules
 * ``schedule``     makes the faults and the clients' calls from a seed (pure); ``mixed`` runs them
 * ``scenarios``    each tests one promise and saves its figures
 * ``wish``         what a request to a serving pool or a model asks for, and the exact bytes of its answer
-* ``serving``      faults of serving pools; ``workers`` has those of models on workers
+* ``serving``      faults of serving pools; ``workers`` has those of models on workers, ``sessions`` those of streaming
+  sessions
 * ``environment``  faults of the network, disk, memory, clocks and S3
 * ``system``       faults in a whole ``daybreakd up`` with Ray
 

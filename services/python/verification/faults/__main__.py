@@ -26,9 +26,9 @@ from verification.faults.scenarios import mixed_runs
 from verification.results import Report, Row
 
 _ABOUT = """\
-Starts a server, gateways and groups on this machine (no Ray). Kills them with SIGKILL, at random and at named
-points, freezes them, cuts them off and restarts them. External clients record all they see; a checker decides
-from that history alone whether Daybreak kept its promises.
+Starts a Redis server (Valkey), gateways and groups on this machine (no Ray). Kills them with SIGKILL, at random and
+at named points, freezes them, cuts them off and restarts them. External clients record all they see; a checker
+decides from that history alone whether Daybreak kept its promises.
 
   python -m verification.faults all                      what CI runs (minutes); saves docs/figures/faults.json
   python -m verification.faults long                     promised counts (hours); saves docs/figures/faults-long.json

@@ -11,8 +11,8 @@ import httpx2
 class BalancedTransport(httpx2.AsyncBaseTransport):
     """Sends each request to a random gateway, as a Kubernetes Service would.
 
-    It drops the response to a request whose idempotency key is in ``lose``, once, after the gateway has sent it. It
-    cuts a stream of events before each chunk with probability ``cut``.
+    For each idempotency key in ``lose``, it drops one response, after the gateway has sent it. Before each chunk of a
+    stream of events, it cuts the stream with probability ``cut``.
     """
 
     def __init__(self, urls: Sequence[str], *, seed: int, cut: float = 0.0) -> None:

@@ -1,13 +1,13 @@
-"""The system under test: a real server, gateways and groups on this machine, restarted when they die.
+"""The system under test: a real Redis server, gateways and groups on this machine, restarted when they die.
 
-A replica is the server, one gateway or one group with all its ranks. One supervisor thread does what Kubernetes and
-Ray Serve do in production: it reads ended processes from ``Processes.ended`` and restarts their replicas.
+Here, a replica is the server, one gateway or one group with all its ranks. One supervisor thread does what Kubernetes
+and Ray Serve do in production: it reads ended processes from ``Processes.ended`` and restarts their replicas.
 
 * A gateway restarts on its port; the server restarts on its port with its data.
 * When a rank ends, the supervisor starts a whole new group at once. The other ranks of the old group have
-  ``LINGER_S`` to end by themselves; then the supervisor kills them. Each incarnation of a group has its own
+  ``LINGER_S`` to end by themselves; then the supervisor kills them. Each new group has its own
   rendezvous folder, so old and new ranks never meet.
-* A replica that ends right after its start restarts after a pause, so that a broken one does not restart in a loop.
+* A replica that ends right after its start restarts only after a pause, so that a broken one does not take all CPU.
 * A replica on hold (``hold``) is not restarted until ``release``.
 
 ``targets`` lists the processes that a fault may hit; ``at_work`` only those that have finished starting. Nothing here
@@ -227,7 +227,7 @@ class FaultCluster:
     # ── faults ───────────────────────────────────────────────────────────────────────────────────────────
 
     def kill(self, target: Target, *, down_s: float = 0.0) -> bool:
-        """Send SIGKILL and wait until the process is gone. It restarts after ``down_s``.
+        """Send SIGKILL and wait until the process is gone. Its replica restarts after ``down_s``.
 
         :returns: whether the process existed.
         """
@@ -249,11 +249,11 @@ class FaultCluster:
         return self._signal(target, signal.SIGCONT, "thaw")
 
     def preempt(self, target: Target) -> bool:
-        """Send SIGTERM to a rank: it releases its task and is replaced."""
+        """Send SIGTERM. A rank then releases its task. Whatever ends is restarted."""
         return self._signal(target, signal.SIGTERM, "preempt")
 
     def arm(self, point: str, *, passes: int = 0) -> None:
-        """Arm a failpoint: after ``passes`` passes, the next process that reaches it kills itself there, once."""
+        """Arm a failpoint: processes pass it ``passes`` times, then the next one kills itself there and disarms it."""
         (self.folder / "armed" / f"{point}.{passes}").touch()
 
     def disarm(self) -> list[str]:

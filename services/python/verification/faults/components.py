@@ -56,7 +56,7 @@ class Component:
     pool: str = ""
     rank: int = 0
     rendezvous: str = ""
-    """The folder of this group's :class:`FolderRendezvousStore`; each incarnation has its own."""
+    """The folder of this group's :class:`FolderRendezvousStore`; each new group has its own."""
     command: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     """Extra variables. If there are any, the component runs in its own interpreter, because the dynamic loader reads

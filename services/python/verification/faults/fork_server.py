@@ -4,7 +4,7 @@ It has imported everything that a component needs, and it has no threads and no 
 speaks JSON over a socket, one message per line:
 
 * A request ``{"ref", "component", "log"}`` makes it fork. It responds with ``{"ref", "pid"}``.
-* When a child ends, it reaps the child and then writes ``{"ended": pid, "status"}``. The process is certainly gone.
+* When a child ends, it reaps the child and only then writes ``{"ended": pid, "status"}``. So the process is gone.
 
 When the socket closes, the fork server kills all its children. They also die when the fork server itself is killed.
 """

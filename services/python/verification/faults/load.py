@@ -118,7 +118,7 @@ class Load:
         asyncio.run_coroutine_threadsafe(self._spawn(coroutine), self._loop).result(30)
 
     def play(self, submissions: Sequence[Submission]) -> None:
-        """Start the submissions in the background, each at its time from now."""
+        """Start the submissions in the background, each at its time, counted from now."""
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
@@ -300,7 +300,7 @@ class Load:
             self.history.done(call, "list", "ok", tenant=tenant, pool=pool, tasks=states, count=len(tasks))
 
     async def read(self, task: str, tenant: str, *, cut: bool = True, hops: bool = True) -> str | None:
-        """Follow a task's events to the end and return the last event's type. ``hops``: disconnect at times."""
+        """Follow a task's events to the end and return the last event's type. ``hops``: reconnect at times."""
         self._readers += 1
         reader, last_event, after = f"r{self._readers}", None, None
         client = (self.clients if cut else self.readers)[tenant]

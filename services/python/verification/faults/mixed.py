@@ -26,9 +26,9 @@ class Outcome:
     """The figures of a run that broke no promise."""
 
     kills: Counter[str]
-    """Processes that were killed and confirmed gone: by kind, and ``at <failpoint>`` by name."""
+    """How many processes were killed and are gone. A key is a kind of process or ``at <failpoint>``."""
     states: Counter[str]
-    """How its tasks ended."""
+    """How many tasks ended in each state."""
     counts: Counter[str]
     """Lines of the history, by operation and kind."""
     seconds: float

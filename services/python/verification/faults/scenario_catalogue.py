@@ -87,9 +87,10 @@ _known: dict[str, Scenario] = {}
 def scenario(
     name: str, about: str, *, alone: bool = False
 ) -> Callable[[Callable[[ScenarioContext], list[Row]]], Callable[[ScenarioContext], list[Row]]]:
-    """Register a function that runs a scenario and returns its rows. ``alone``: it measures times.
+    """Register a function that runs a scenario and returns its rows.
 
-    The function raises :class:`SkippedError` where this machine lacks something and any other exception on failure.
+    ``alone``: nothing else may run beside it, because it measures times. The function raises :class:`SkippedError` if
+    this machine lacks something that it needs, and any other exception on failure.
     """
 
     def register(run: Callable[[ScenarioContext], list[Row]]) -> Callable[[ScenarioContext], list[Row]]:

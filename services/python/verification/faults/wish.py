@@ -1,7 +1,7 @@
 """What a request asks for, and the exact bytes of its answer.
 
 Workloads, engines, clients and the checker share this, so that the checker knows every byte of a complete answer. Each
-part names its request: the answer to another request never looks right.
+part contains the number of its request, so the answer to another request never looks right.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Wish:
         return json.dumps({"number": number, "send": send, **asdict(self)}, separators=(",", ":")).encode()
 
     def part(self, number: int, index: int) -> bytes:
-        """A part of the answer, the first of which has the index 0."""
+        """The part of the answer with this index, from 0."""
         return f"{number} {index + 1}/{max(1, self.parts)} ".ljust(self.size - 1, "x").encode() + b"\n"
 
     def answer(self, number: int) -> bytes:

@@ -1,4 +1,4 @@
-"""``python -m verification.mutants``: plant bugs, one at a time; exit 1 if a bug survives or cannot be planted."""
+"""``python -m verification.mutants``: plant bugs, each alone; exit 1 if a bug survives or cannot be planted."""
 
 from __future__ import annotations
 

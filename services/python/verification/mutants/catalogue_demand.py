@@ -18,13 +18,13 @@ DEMAND: tuple[Mutant, ...] = (
     ),
     mutant(
         "outage-ends-demand",
-        "after an outage of Redis, a pool under load scales down before its gateways can speak",
+        "after an outage of Redis, a pool under load scales down before its gateways can report their requests",
         (f"{_LUA}/_demand.lua", "if leases_end and tonumber(", "if tonumber("),
         tests=f"{_STORE}::test_an_outage_of_the_store_ends_no_demand",
     ),
     mutant(
         "last-request-without-group",
-        "the requests that do not fill a group get none",
+        "requests that do not fill a whole group get no group",
         (f"{_LUA}/_demand.lua", "math.ceil(requests /", "math.floor(requests /"),
         tests=f"{_STORE}::test_requests_need_as_many_groups_as_the_target_load_says",
     ),
@@ -36,7 +36,7 @@ DEMAND: tuple[Mutant, ...] = (
     ),
     mutant(
         "unbounded-demand",
-        "a small target load makes one script write any number of members",
+        "with a small target load, one script writes an unlimited number of entries",
         (f"{_LUA}/_demand.lua", "math.min(WANTED_MAX, ", "math.max(0, "),
         tests=f"{_STORE}::test_demand_asks_for_a_limited_number_of_groups",
     ),

@@ -67,7 +67,7 @@ EMBEDDING: tuple[Mutant, ...] = (
     ),
     mutant(
         "batching-change-lost",
-        "a group never sees that its batches are to change",
+        "a group never sees that the settings of its batches have changed",
         (f"{SERVER}/engines/serving/leader.py", "if changes == self._batching:", "if True:"),
         tests=f"{_LIVE}::test_what_was_changed_is_shown_and_holds_for_the_next_group",
     ),

@@ -30,7 +30,7 @@ GROUP: tuple[Mutant, ...] = (
     ),
     mutant(
         "stale-continues",
-        "a worker whose task belongs to another group continues",
+        "a leader whose task belongs to another group by now continues",
         (
             f"{SERVER}/engines/gang/verdict.py",
             "if control & Control.STALE:",
@@ -70,7 +70,7 @@ GROUP: tuple[Mutant, ...] = (
     ),
     mutant(
         "discard-deletes-other-attempts",
-        "a worker that lost its task deletes the files of all attempts",
+        "a leader that lost its task deletes the files of all attempts",
         (
             f"{SERVER}/engines/common/artifacts.py",
             "blobs.delete(attempt_prefix(lease))",

@@ -74,7 +74,7 @@ ITERATIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "iterations-request-joins",
-        "a new turn joins a batch of the strategy `request` before it has ended",
+        "a new turn joins a batch of the strategy `request` before the batch has ended",
         (
             _STRATEGIES,
             "        if decode:\n            self._together",
@@ -123,7 +123,7 @@ ITERATIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "pieces-audio-repeated",
-        "each piece of a turn has the audio from its beginning on",
+        "each piece of a turn has the audio from the beginning of the turn",
         (
             _SESSION,
             "audio, self._unread = self._unread[:size], self._unread[size:]",
@@ -155,7 +155,7 @@ ITERATIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "simulated-takeover-forgets",
-        "a group that takes a session over does not know its last word",
+        "a group that takes over a session does not know the session's last word",
         (_MODEL, "            session.before = token\n            turn.place", "            turn.place"),
         tests=f"{_SIMULATED_TESTS}::test_another_group_continues_exactly",
     ),

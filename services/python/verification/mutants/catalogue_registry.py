@@ -24,7 +24,7 @@ REGISTRY: tuple[Mutant, ...] = (
     ),
     mutant(
         "outage-ends-workers",
-        "after an outage of Redis, all workers are lost before they can speak",
+        "after an outage of Redis, all workers are lost before they can send a heartbeat",
         (_LUA, "return lease_clock() >= meta('grace') end", "return true end"),
         tests=f"{_STORE}/test_workers.py::test_an_outage_ends_no_lease",
     ),
@@ -76,7 +76,7 @@ REGISTRY: tuple[Mutant, ...] = (
     ),
     mutant(
         "lost-replica-wants-worker",
-        "a replica that was kept only because it was loaded asks for a machine once it is lost",
+        "a replica that was wanted only because a worker had loaded it still asks for a worker when that one is lost",
         (f"{_MANAGER}/plan.py", "if still_wanted != wanted:", "if False:"),
         tests=f"{TESTS}/model_placement/test_plan.py::test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker",
     ),

@@ -15,7 +15,7 @@ _PROXY = f"{TESTS}/api/routing/test_proxy.py"
 ROUTER: tuple[Mutant, ...] = (
     mutant(
         "router-slot-leaks",
-        "a client that leaves at the moment of its turn keeps its slot forever",
+        "a client that leaves at the moment in which its request gets a slot keeps the slot forever",
         (
             f"{_ROUTING}/pool_router.py",
             "                self._table.ended(granted.result())  # granted and cancelled at once\n",

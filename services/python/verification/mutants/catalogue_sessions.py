@@ -79,7 +79,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-work-is-silence",
-        "a session whose audio has ended is idle while the model computes the rest",
+        "a session whose audio has ended counts as idle while the model computes the rest",
         (
             f"{LUA}/session_commit.lua",
             "if stored[1] then S.touch",
@@ -135,7 +135,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-last-lost-at-takeover",
-        "the next owner of a session takes its last turn for one that others follow",
+        "the next owner of a session does not see that the session's last turn is its last",
         (f"{SERVER}/adapters/redis/sessions/codec.py", 'last=last == "1"', "last=False"),
         tests=f"{_STORE}::test_the_next_owner_knows_the_last_turn",
     ),
@@ -285,7 +285,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-accepted-audio-idles",
-        "a session whose input has ended becomes idle while it waits for a group",
+        "a session whose input has ended counts as idle while it waits for a group",
         (
             f"{LUA}/_sessions.lua",
             "  if r.input_ended and not r.group then return S.touch(id, r.timeout) end\n",

@@ -46,7 +46,7 @@ _FENCES = (
     ),
     mutant(
         "stale-settle-is-success",
-        "a worker that lost its task gets a success when it settles",
+        "a leader that lost its task gets a success when it settles",
         (_SETTLE, "return { 'stale', r.state }", "return { 'settled', r.state, { 'none' } }"),
         tests=_ZOMBIE,
     ),
@@ -101,7 +101,7 @@ _TIME = (
     ),
     mutant(
         "grace-forever",
-        "late ticks extend the grace forever, so a dead worker keeps its task",
+        "late ticks extend the grace forever, so a dead leader keeps its task",
         (_TICK, " and meta('lease_clock') >= meta('grace')", ""),
         tests=f"{_HOUSEKEEPING}::test_a_silent_holder_loses_its_lease_after_an_outage[valkey]",
     ),
@@ -113,7 +113,7 @@ _TIME = (
     ),
     mutant(
         "renew-extends-nothing",
-        "a worker loses its lease although it renews",
+        "a leader loses its lease although it renews",
         (
             f"{LUA}/renew.lua",
             "int(meta('lease_clock') + tonumber(a.lease_ms))",
@@ -123,7 +123,7 @@ _TIME = (
     ),
     mutant(
         "leases-never-reaped",
-        "a dead worker keeps its task",
+        "a dead leader keeps its task",
         (_TICK, "ipairs(leases_expire and due(K_leases, lease_clock) or {})", "ipairs({})"),
         tests=f"{_RUNNING}::test_a_strike_delays_the_task_with_a_backoff[valkey-lapse]",
     ),
@@ -166,7 +166,7 @@ _TIME = (
 _ENDS = (
     mutant(
         "strike-not-counted",
-        "a task that kills its worker is retried forever",
+        "a task that kills its group is retried forever",
         (_ATTEMPT, "  set(r, 'strikes', int(strikes))\n", ""),
         tests=f"{_RUNNING}::test_a_strike_delays_the_task_with_a_backoff[valkey-error]",
     ),
@@ -188,7 +188,7 @@ _ENDS = (
     ),
     mutant(
         "cancel-not-reported",
-        "a worker does not learn that its task was cancelled",
+        "a leader does not learn that its task was cancelled",
         (_ATTEMPT, "  if r.cancel_at then bits = bits + CANCEL end\n", ""),
         tests=f"{_RUNNING}::test_a_running_task_is_cancelled_when_its_group_stops[valkey]",
     ),

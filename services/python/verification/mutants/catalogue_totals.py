@@ -63,7 +63,7 @@ TOTALS: tuple[Mutant, ...] = (
     ),
     mutant(
         "waste-counts-as-used-too",
-        "a GPU-second of a cancelled or failed task is used and also wasted",
+        "a GPU-second of a cancelled or failed task counts as used and also as wasted",
         (
             f"{SERVER}/domain/pool_totals.py",
             '(self.total("used_ms") + self.total("serving_ms") - without_result) / 1000',
@@ -95,7 +95,7 @@ TOTALS: tuple[Mutant, ...] = (
     ),
     mutant(
         "weights-of-an-earlier-version-ignored",
-        "weights count only if this version stored them",
+        "fair-share weights count only if this version of Daybreak stored them",
         (f"{LUA}/_queue.lua", "number('equal_weights') ~= 1", "number('equal_weights') == 0"),
         tests=f"{TESTS}/store/test_waiting.py::test_weights_count_that_an_earlier_version_stored",
     ),

@@ -70,7 +70,7 @@ WORKER: tuple[Mutant, ...] = (
     ),
     mutant(
         "last-line-for-cause",
-        "the cause of an engine that ended is its last line, even if that only points at another one",
+        "an engine that ended is reported with its last log line, even if that line only points at another one",
         (f"{_WORKER}/last_error.py", " and not _POINTER.search(line)", ""),
         tests=f"{_CAUSES}::test_the_line_with_the_cause_is_preferred_to_lines_that_refer_to_it",
     ),
@@ -88,7 +88,7 @@ WORKER: tuple[Mutant, ...] = (
     ),
     mutant(
         "failed-move-tried-at-once",
-        "a move whose replica failed is tried again as soon as the first time",
+        "a move whose replica failed is tried again without a longer wait, however often it failed",
         (_SPREAD, "SPREAD_AFTER_MS << min(move.failures, _MAX_DOUBLINGS)", "SPREAD_AFTER_MS"),
         tests=f"{_MOVES}::test_a_new_replica_that_fails_ends_the_move_and_the_next_try_comes_later",
     ),

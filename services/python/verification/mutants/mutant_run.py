@@ -38,10 +38,10 @@ class MutantRun:
 def run(
     tree: Tree, tests: Sequence[str], *, stop: bool = True, workers: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """Run tests on the copy with ``workers`` processes. Its stdout includes stderr."""
+    """Run tests on the copy with ``workers`` processes. The stdout of the result includes stderr."""
     options = ["-q", "-p", "no:cacheprovider", "-rfE", f"--timeout={TIMEOUT_S}", "--hypothesis-seed=1"]
     options += [f"-n{workers}", "--dist=loadfile"] if workers > 1 else []
-    # A limit for the whole run: a Hypothesis test may search for long. `timeout` also ends its servers.
+    # A limit for the whole run, because a Hypothesis test may search for long. `timeout` also ends the tests' servers.
     limit = ["timeout", "--kill-after=5", str(TIMEOUT_S + 60 * len(tests))]
     command = [
         *limit,

@@ -17,7 +17,7 @@ class ModelDemand:
         self.target_load: float | None = None
         """The requests that one group should have; ``None`` for a pool that serves no requests."""
         self.requests: dict[str, tuple[int, int]] = {}
-        """By gateway: the number, and the end of its lease on the lease clock."""
+        """By gateway: the number of its requests, and the end of its lease on the lease clock."""
         self.needed_since: list[int] = []
         """When each group that is wanted was first needed. It has as many items as groups are wanted."""
 

@@ -387,7 +387,7 @@ class ModelPool:
     def _release_unknown(self, group: str, why: str, kept: Sequence[str] = ()) -> None:
         known = self.groups.get(group)
         for held in [] if known is None else [task for task in known.tasks if task not in kept]:
-            self._releasing = True  # its worker did not release it, and may still be writing files
+            self._releasing = True  # its group did not release it, and may still be writing files
             self._move(self.tasks[held], Event.GROUP_FAILED, why=why)
             self._releasing = False
 

@@ -46,7 +46,7 @@ class ModelTask:
     step: int = 0
     """The step that its group reported last."""
     cancel_step: int = 0
-    """That step when its cancel was requested."""
+    """The value of ``step`` when its cancel was requested."""
     due_ms: int | None = None
     start_by: int | None = None
     run_by: int | None = None
@@ -105,7 +105,7 @@ class ModelGroup:
 
 
 def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
-    """The failure of an attempt whose worker did not report one."""
+    """The failure of an attempt whose group did not report one."""
     if event is Event.LEASE_LOST and task.running is not None:
         group = task.running.group
         message = f"Group {group} stopped renewing the lease of the task. The log of the group may say why."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads make such small products slower
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrix products are slower on more threads
 
 import argparse
 import json

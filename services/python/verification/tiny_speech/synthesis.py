@@ -50,7 +50,7 @@ class Speech(NamedTuple):
 
 
 class Synthesiser:
-    """One process may have one."""
+    """eSpeak NG in this process, which may have only one instance."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL("libespeak-ng.so.1")
@@ -74,7 +74,7 @@ class Synthesiser:
         return 0
 
     def say(self, words: list[str], voice: str, speed: int, pitch: int) -> Speech | None:
-        """Speaks; ``None`` if eSpeak NG has merged two words, so that their times are unknown."""
+        """Speak the words. :returns: ``None`` if eSpeak NG has merged two words, so that their times are unknown."""
         self._audio, self._events = [], []
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(f"eSpeak NG has no voice {voice!r}")

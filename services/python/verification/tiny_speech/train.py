@@ -80,7 +80,7 @@ def losses(model: Translator, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Schedule:
-    """The rate of learning by step. A ``decay`` file moves the end."""
+    """The learning rate by step. The file ``decay`` moves the end."""
 
     def __init__(self, steps: int, rate: float, folder: Path) -> None:
         self.steps, self.rate, self.file = steps, rate, folder / "decay"

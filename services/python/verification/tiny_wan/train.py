@@ -12,7 +12,7 @@ The method and its sources:
   then shifted as in SD3 (Esser et al., arXiv 2403.03206, eq. 23) towards noise, where the direction of motion
   is decided. The shift is 5 at first. It is 3, as in sampling, once only outlines are left to learn;
 - captions are dropped in 10 % for classifier-free guidance (Ho & Salimans, arXiv 2207.12598);
-- AdamW, warm-up, a plateau and a cosine to nothing over the last part (WSD; MiniCPM, arXiv 2404.06395), and a
+- AdamW, warm-up, a plateau and a cosine to 1 % over the last part (WSD; MiniCPM, arXiv 2404.06395), and a
   moving average of the weights, which is released, rounded to bfloat16.
 
 Workers are processes of one thread each that average their gradients once a step. On two cores that also did other

@@ -1,8 +1,7 @@
 """The fields that each line of the log has: task, attempt, pool, group, rank, trace id and request id of the work.
 
-Code that starts a piece of work binds its fields; the lines that it logs, and those of the libraries that it calls,
-then have them without naming them. A new thread has no fields: start it with :func:`inherited` to give it those of its
-parent.
+Code that starts a piece of work binds its fields. All lines that the work logs then have these fields, including those
+of libraries. A new thread has no fields: start it with :func:`inherited` to give it those of its parent.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 :func:`place` is pure and deterministic: the same models, workers and replicas give the same placement, in whatever
 order they are listed. It keeps what is placed already, because to move a replica means to load its model again. It
 first gives each model one replica, then each a second one, and so on, the largest models first. A replica goes to the
-worker that has the fewest replicas of its model, and there to the devices that it fills best (best fit), so that
-large gaps stay whole. If a replica fits nowhere, one other replica is moved, if that makes room.
+worker that has the fewest replicas of its model. There it gets the devices that it fills best (best fit), so that large
+gaps stay whole. If a replica fits nowhere, one other replica is moved, if that makes room.
 """
 
 from __future__ import annotations

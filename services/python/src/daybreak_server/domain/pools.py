@@ -40,7 +40,7 @@ class WakePhase(StrEnum):
     ZERO = "zero"
     """Nothing runs and nothing waits. No wake is in progress."""
     DETECT = "detect"
-    """A task or a request waits, but no group has been requested yet."""
+    """A task, a request or a session waits, but no group has been requested yet."""
     PODS = "pods"
     IMAGE = "image"
     RAY = "ray"
@@ -116,7 +116,7 @@ class PoolReport:
     wake_passed: Mapping[str, float] = field(default_factory=dict)
     """The seconds of each completed phase of the current wake; empty while no wake is in progress."""
     target_load: float | None = None
-    """The requests that one group should have, as the GeneratorPool says; ``None`` if it says nothing."""
+    """The requests or sessions that one group should have, as the GeneratorPool says; ``None`` if it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,15 +146,15 @@ class PoolView:
     batching: Mapping[str, Any] = field(default_factory=dict)
     """An administrator's changes to the setting ``batching`` while the pool runs."""
     demand: int = 0
-    """Requests that gateways hold or have handed to groups. Only pools of kind ``online`` have any."""
+    """Kind ``online``: the requests that gateways hold or have sent to groups. Kind ``sessions``: the open sessions."""
     wanted: int = 0
-    """The number of groups that these requests need, by the pool's target load."""
+    """The number of groups that this demand needs, by the pool's target load."""
     wanted_for_s: float | None = None
-    """How long they have needed at least one group."""
+    """How long the demand has needed at least one group."""
 
     @property
     def has_work(self) -> bool:
-        """Whether the pool needs a group: a task is due or running, or there are requests."""
+        """Whether the pool needs a group: there are live tasks, requests or open sessions."""
         return self.live > 0 or self.wanted > 0
 
     @property

@@ -5,7 +5,8 @@ texts of the inputs of the tasks that run here (:class:`running`), and of those 
 replaces what comes from them (``observability/redaction.py``).
 
 Anybody may send an input, so what is remembered is bounded, and so is the work to remember it: the first
-:data:`INPUT_CHARS` of each input, and at most :data:`RECENT` inputs that do not run, with :data:`RECENT_CHARS` in all.
+:data:`INPUT_CHARS` of each input; and besides the inputs of running tasks, at most :data:`RECENT` inputs, with
+:data:`RECENT_CHARS` in all.
 """
 
 from __future__ import annotations

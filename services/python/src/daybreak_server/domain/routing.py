@@ -17,7 +17,7 @@ class RoutingPolicy(StrEnum):
     GPU_MEMORY = "gpu_memory"
     """The group with the most free device memory for each of its requests."""
     SESSION = "session"
-    """The same group for all requests of a session."""
+    """The same group for all requests with the same header ``Daybreak-Session``."""
     PREFIX = "prefix"
     """The same group for bodies that begin with the same bytes, unless it has much more work than the others."""
 

@@ -60,7 +60,8 @@ class SessionEnd(StrEnum):
     CLOSED = "closed"
     """The client closed it, or an administrator did."""
     IDLE = "idle"
-    """For ``session_timeout_s``, no audio or ping arrived. After the end of the input: the model did nothing."""
+    """No audio and no ping arrived for ``session_timeout_s``. After the end of the input: the model did nothing for
+    that time."""
     FAILED = "failed"
     """The model cannot continue it."""
 
@@ -70,8 +71,8 @@ class Intake(StrEnum):
 
     ALL = "all"
     ORPHANS = "orphans"
-    """Only those that have lost their group. The group lags too far for new sessions, but these have nowhere else to
-    continue."""
+    """Only orphans: sessions that have lost their group. The group lags too far for new sessions, but still takes
+    these, so that they continue soon."""
     NONE = "none"
 
 
@@ -124,7 +125,7 @@ class SessionRecord:
     """The number of groups that have owned it."""
     opened_ms: int = 0
     touched_ms: int = 0
-    """When audio last arrived, or the session was opened or resumed."""
+    """When audio or a ping last arrived; if there was none, when the session was opened."""
     received: int = 0
     """The position up to which the journal has audio."""
     consumed: int = 0
@@ -136,7 +137,7 @@ class SessionRecord:
     last_event: str = "0-0"
     """The id of the session's newest event."""
     waiting_since_ms: int = 0
-    """When it lost its last group; 0 if it has lost none."""
+    """When it last lost a group; 0 if it has lost none."""
     lost_group: str = ""
     """The group that it lost last."""
     lost_reason: str = ""
@@ -187,7 +188,8 @@ class SessionClaim:
     turns: tuple[Turn, ...]
     """The turns of the window, oldest first; none for a new session."""
     audio_start: int
-    """The position of the first sample of ``audio``: where the oldest of ``turns`` begins, or ``record.consumed``."""
+    """The position of the first sample of ``audio``: where the oldest of ``turns`` begins, or ``record.consumed`` if
+    there are no turns."""
     audio: bytes
     """All audio from there to ``record.received``."""
     segment: int = 0
@@ -222,7 +224,7 @@ class SessionsThroughput:
     """What the model of a group did per second, on average over the last seconds."""
 
     audio_s: float = 0.0
-    """Seconds of audio that it read per second, so it equals the number of sessions that speak without a pause."""
+    """Seconds of audio that it read per second: 20 while 20 sessions speak without a pause."""
     tokens: float = 0.0
     """Tokens that it wrote."""
     batches: float = 0.0
@@ -230,7 +232,7 @@ class SessionsThroughput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsMeasured:
-    """The measurements of a group of its sessions. Admission and the views of a pool use them."""
+    """What a group measures of its sessions. Admission and the views of a pool use it."""
 
     lag_ms: float = 0.0
     """The 95th percentile of the lag of its sessions."""

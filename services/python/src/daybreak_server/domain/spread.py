@@ -8,12 +8,12 @@ without reducing the capacity for requests::
     worker b:             ──▶    worker b: chat (starts) ──▶  worker b: chat
        for SPREAD_AFTER_MS          until it is ready
 
-A move needs free memory on the other worker. While it lasts, the model has one replica more than wanted. It ends
-without effect if that replica fails, if its memory is needed for a wanted replica, or if it is no longer useful. Each
-model has at most one move at a time, and each move makes the spread better, so replicas do not move back and forth.
-A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before it begins. So a worker that comes and
-goes gets nothing, and by then Kubernetes has removed a worker that nobody needs. After each failure, the next try comes
-later.
+A move needs free memory on the other worker. While it lasts, the model has one replica more than wanted. The move ends
+without effect if the new replica fails, if its memory is needed for a wanted replica, or if the move is no longer
+useful. Each model has at most one move at a time, and each move makes the spread better, so replicas do not move back
+and forth. A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before it begins. So a worker
+that comes and goes gets no replica, and neither does a worker that nobody needs: Kubernetes removes it earlier. After
+each failure, the next try comes later.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class NewTask:
     tenant: str
     priority: Priority = Priority.NORMAL
     input_json: str
-    """The validated input as JSON text, ≤ 16 KB (larger inputs live in the blob store)."""
+    """The validated input as JSON text. The API refuses more than 16 KiB."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     trace_context: TraceContext | None = None
     """The trace of the submit request."""

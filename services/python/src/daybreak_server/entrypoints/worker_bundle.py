@@ -37,7 +37,7 @@ _IMPORTS = (
 )
 """What a worker imports, now or later."""
 _DISTRIBUTIONS = ("daybreak-server", "daybreak-sdk")
-"""Ours, which an editable installation does not list."""
+"""Daybreak's own, which ``packages_distributions`` does not list for an editable installation."""
 _UNUSED = (
     "__phello__",
     "_test*",
@@ -78,7 +78,7 @@ class BundleError(Exception):
 
 
 def write_bundle(folder: Path) -> None:
-    """Copy the worker of this process's Python into ``folder``. An earlier copy there is replaced, also half of one.
+    """Copy the worker of this process's Python into ``folder``. An earlier copy, even an incomplete one, is replaced.
 
     :raises BundleError: if the folder has something else, or if this Python cannot be copied.
     """

@@ -144,7 +144,7 @@ class SessionWork(Protocol):
     ) -> Sequence[SessionClaim]:
         """Claim up to ``room`` sessions that no group owns: orphans before new ones, oldest first.
 
-        Waits up to ``wait_s`` for one. ``intake`` is called after each wait, because it may have changed. Other
+        Waits up to ``wait_s`` for one. ``intake`` is called after each wait, because its answer may have changed. Other
         groups can claim the sessions that it leaves.
         """
 

@@ -1,7 +1,7 @@
 """Sends requests to the groups that answer them.
 
-An answer arrives in parts, and a part is read from the network only when there is room for it, so a slow client slows
-down its group instead of filling the memory of the gateway.
+An answer arrives in parts. A part is read from the network only when there is room for it. So a slow client slows down
+its group instead of filling the memory of the gateway.
 
 The errors say what a caller must know before it sends the request to another group::
 

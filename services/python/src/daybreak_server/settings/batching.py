@@ -25,8 +25,8 @@ class BatchingSettings(Section):
     max_batch_size: Count = Field(_DEFAULTS.max_batch_size, description="Maximum number of items in a batch.")
     max_batch_tokens: Count = Field(
         _DEFAULTS.max_batch_tokens,
-        description="Maximum number of tokens in a batch with its padding: the number of its items, times the length "
-        "of the longest. A longer item has a batch of its own.",
+        description="Maximum number of tokens in a batch, including padding: the number of items, times the length of "
+        "the longest item. An item that alone has more tokens gets a batch of its own.",
     )
     batch_timeout_ms: DurationOrNone = Field(
         _DEFAULTS.timeout_s * 1000,
@@ -40,7 +40,7 @@ class BatchingSettings(Section):
     max_waiting: Count = Field(
         _DEFAULTS.max_waiting,
         description="Maximum number of items that wait in one group. A request with more items than free places gets "
-        "429.",
+        "429. A request with more than `max_waiting` items gets 422.",
     )
 
     def values(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from daybreak_server.settings.section import Section
 
 
 class DefaultPools(Section):
-    """The pools of requests whose path and body name none."""
+    """The pool that a request gets if neither its path nor its body names one."""
 
     embed: str | None = Field(
         None,
@@ -62,8 +62,8 @@ class HttpSettings(Section):
     allowed_hosts: Hosts = Field(
         (),
         description="Names that the `Host` header may have, in addition to IP addresses, `localhost` and the name of "
-        "the machine: `daybreak.example.com,*.internal`, or `*` for any name. If the list is empty, requests from this "
-        "machine may use no other name, and requests from other machines may use any.",
+        "the machine: `daybreak.example.com,*.internal`, or `*` for any name. If the list is empty, requests from the "
+        "server's own machine may use no other name, and requests from other machines may use any.",
     )
     allowed_origins: Origins = Field(
         (),

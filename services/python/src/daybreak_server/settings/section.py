@@ -13,8 +13,9 @@ _Section = TypeVar("_Section", bound="Section")
 
 @dataclass(frozen=True, slots=True)
 class ComputedDefault:
-    """Metadata of a field whose default depends on the rest of the tree: how its value is shown, with the names of
-    other settings in angle brackets. The field's own default is only the value without the rest of the tree."""
+    """How documentation shows a default that depends on other settings, with their names in angle brackets.
+
+    The default in the field itself only applies to a section that is built without the rest of the tree."""
 
     text: str
 

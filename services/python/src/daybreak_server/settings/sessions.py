@@ -15,7 +15,9 @@ _DEFAULTS = IterationRules()
 
 
 class SessionSettings(Section):
-    """Streaming sessions of a pool of kind `sessions`. The values from `strategy` on can be changed while it runs."""
+    """Streaming sessions of a pool of kind `sessions`. `POST /ray/configure` changes `strategy`, `max_batch_size`,
+    `max_decode_delay_ms`, `gather_size`, `gather_wait_ms`, `batch_timeout_ms` and `max_batch_tokens` without a
+    restart."""
 
     max_sessions: Count = Field(
         1000, description="Maximum number of open sessions of the pool. Further ones are refused."
@@ -59,8 +61,8 @@ class SessionSettings(Section):
     )
     lag_limit_ms: Duration = Field(
         2000.0,
-        description="When the sessions of a group are further behind than this, it works in longer turns, and at last "
-        "the pool refuses new sessions. In milliseconds.",
+        description="When the sessions of a group are further behind than this, the group works in longer turns. If "
+        "all groups are still too far behind in the longest turns, the pool refuses new sessions. In milliseconds.",
     )
     latency_multiplier: Count = Field(
         1,

@@ -29,7 +29,7 @@ PREFIX: Final = VARIABLES
 CLIENT_VARIABLES: Final = frozenset({"DAYBREAK_URL", "DAYBREAK_API_KEY"})
 """Variables that the client reads and the server ignores."""
 CONFIG: Final = "DAYBREAK_CONFIG"
-"""Names the file for processes without our command line, such as Ray's workers."""
+"""Names the config file for processes that have no option ``--config``, such as Ray's workers."""
 
 Tree = TypeVar("Tree", bound=BaseModel)
 
@@ -46,7 +46,7 @@ _SECRET_QUERY = re.compile(
     r"[^&\s]*",
     re.IGNORECASE,
 )
-"""The signature and the credential of a presigned URL too: they give access to the file until they expire."""
+"""Also the signature and the credential of a presigned URL, because they give access to the file until they expire."""
 # Kubernetes sets such variables in each pod for a Service named `daybreak` or `daybreak-…`.
 _SERVICE_VARIABLE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
 
@@ -94,7 +94,7 @@ def environment_name(path: tuple[str, ...]) -> str:
 
 
 def leaves(root: type[BaseModel], *names: str) -> Iterator[tuple[str, ...]]:
-    """The paths of all settings. Settings below a name (``pools``) come once for each of ``names``."""
+    """The paths of all settings. Settings of a pool, a tenant or an engine come once for each of ``names``."""
     yield from _leaves(root, (), names)
 
 
@@ -302,7 +302,8 @@ _MAX_SHOWN: Final = 200
 
 
 def _place(path: tuple[str, ...], file: ConfigFile, variables: Mapping[tuple[str, ...], str]) -> str | None:
-    """Where a setting came from: file and line, or the variable if it is not the setting's own."""
+    """Where a setting came from: file and line, or a variable. ``None`` for the setting's own variable, whose name the
+    message has already."""
     for end in range(len(path), 0, -1):
         if (variable := variables.get(path[:end])) is not None:
             return None if variable == environment_name(path) else f"from {variable}"

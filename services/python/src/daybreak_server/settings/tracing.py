@@ -27,13 +27,13 @@ class TracingSettings(Section):
     sample_ratio: Ratio = Field(
         1.0,
         description="Share of the tasks, of the requests to serving pools, and of the streaming sessions whose "
-        "trace is recorded, from 0 to 1. It is decided when the submit or the request arrives. If that has a "
-        "`traceparent`, the caller's decision is kept.",
+        "trace is recorded, from 0 to 1. Daybreak decides when the submit or the request arrives. If it arrives "
+        "with a `traceparent`, the caller's decision is kept.",
     )
     max_per_s: PerSecond = Field(
         10.0,
-        description="The most traces that a gateway begins per second; all others have none. "
-        "Traces that callers have sampled do not count.",
+        description="The most traces that a gateway begins per second. Further tasks, requests and sessions have no "
+        "trace. Traces that callers have sampled do not count.",
     )
     headers_file: Path | None = Field(
         None,

@@ -108,7 +108,7 @@ class LeaseSettings(Section):
     lease_s: Duration = Field(
         policy.LEASE_S,
         description="A group whose leader does not renew its lease for this long loses its task. At most two seconds "
-        "of an outage of Redis count, so set at least 4 seconds.",
+        "of an outage of Redis count towards this time. Set at least 4 seconds, so that an outage ends no lease.",
     )
     stall_s: Duration = Field(
         policy.STALL_S, description="Maximum duration of one step. A longer step counts as stalled."
@@ -253,7 +253,7 @@ class AdminSettings(Section):
     token: str | None = Field(
         None,
         description="Secret with which a client on another machine is an administrator: it sends "
-        "`Authorization: Bearer …`. Clients on this machine always are.",
+        "`Authorization: Bearer …`. Clients on the server's own machine are administrators without it.",
     )
 
 
@@ -358,7 +358,10 @@ def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def foreign_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a program of others: this process's without Daybreak's settings, which have secrets."""
+    """The environment for a program that is not ours: this process's with ``changes``, without Daybreak's settings.
+
+    Settings may be secrets.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}  # noqa: TID251 - the one place
     return {**kept, **changes}
 

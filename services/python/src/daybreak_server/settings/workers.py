@@ -69,13 +69,13 @@ class WorkerSettings(Section):
     token: str | None = Field(
         None,
         description="Secret that a worker and its gateway send each other as `Authorization: Bearer …`. Set it on "
-        "both, unless both are on this machine.",
+        "both, unless both are on one machine.",
     )
     allowed_networks: Networks = Field(
         (),
         description="Networks in which the URLs of workers must lie, such as `10.0.0.0/8`. Gateways refuse workers "
-        "elsewhere. If the list is empty, a worker must have the address from which it registers, or one of this "
-        "machine, unless `token` is set.",
+        "elsewhere. If the list is empty and `token` is unset, the URL of a worker must have the address from which "
+        "it registers, or an address of the gateway's machine.",
     )
     heartbeat_s: Duration = Field(
         1.0, description="How often a worker reports to its gateway, in seconds. It reports changes at once."

@@ -96,8 +96,8 @@ class Step:
     """What a workload yields: the progress of the task.
 
     ``fraction`` is the part of the whole task that is done, from 0 to 1; it must not decrease. Numbers may be numpy or
-    torch scalars. A value that is not a number, not finite, or not whole where it must be is a permanent error
-    (``invalid_step``).
+    torch scalars. Any other value, an infinite number, NaN, or a fraction in place of a whole number is a permanent
+    error (``invalid_step``).
 
     ``snapshot`` returns the state from which ``run`` can continue after this step. It is called on the leader only,
     and only when a checkpoint is due, so it must not use collectives. On a GPU, yield a step only after its work has

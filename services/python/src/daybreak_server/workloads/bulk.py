@@ -51,7 +51,7 @@ class BulkArtifact(BaseModel):
 
 
 def _kind_of(file: Any) -> str | None:
-    """Which of the two an object is meant to be, so that errors are about that one only."""
+    """Which of the two classes an object is meant to be, so that errors are about that class only."""
     if not isinstance(file, Mapping | BulkInput | BulkArtifact):
         return None
     named = isinstance(file, BulkArtifact) or (
@@ -71,7 +71,7 @@ BulkFile = Annotated[
 
 
 class BulkParams(BaseModel):
-    """What every task of this kind says. Workloads add fields of their own."""
+    """The input that all tasks with a file have in common. Workloads add fields of their own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,7 +87,7 @@ class BulkParams(BaseModel):
 
 class BulkWorkload(Protocol[P_contra]):
     """What a class needs beside ``serve`` so that its pool takes tasks. The ``Params`` of its spec are a
-    :class:`BulkParams`. Its groups have one rank.
+    :class:`BulkParams`. The groups of the pool have one rank.
 
     The attribute ``bulk_version`` (optional, a text) says what the results depend on beside the input, such as the
     model. If it changes, the next attempt computes all lines again, so no output has the results of two models.

@@ -1,8 +1,8 @@
 """Stores a task's input as JSON, from which the ranks read exactly the values that the API has checked.
 
 Pydantic models do not always survive a round trip through JSON: a before-validator may see its own output, a field may
-be written under one alias and read under another, a secret is written as asterisks. So the API reads back what it is
-about to store, as a rank will, and stores the first of these forms that gives the same values:
+be written under one alias and read under another, and a secret is written as asterisks. So the API reads back what it
+is about to store, as a rank will, and stores the first of these forms that gives the same values:
 
 1. the checked values, with all defaults, by alias;
 2. the same by field name;

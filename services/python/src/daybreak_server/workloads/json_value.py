@@ -3,7 +3,8 @@
 Python's parser accepts more than JSON allows: ``NaN``, numbers that become infinite, and half of a surrogate pair. Such
 values fail later, where nothing says that the client's text is the cause: a tokenizer refuses half of a pair, and JSON
 cannot be written with an infinite number. Nesting that is too deep for the parser is an error like any other. So is a
-key that an object has twice, as in all bodies that the API reads: the parser would silently take the last one.
+key that an object has twice, because the parser would silently take the last one. The API also refuses such keys in all
+other bodies.
 """
 
 from __future__ import annotations

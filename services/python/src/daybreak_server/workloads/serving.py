@@ -80,7 +80,7 @@ class Request:
     deadline: float | None = None
     """The time of ``time.monotonic()`` after which nobody waits for the answer. It differs a little between ranks."""
     cancelled: Callable[[], bool] = never
-    """Whether nobody waits for the answer any more. A call also shows that the work advances, so a request that
+    """Whether nobody waits for the answer any more. A call also shows that the work advances, so a workload that
     computes for longer than ``lease.stall_s`` without a part must call it. In a group of several ranks it is always
     false, because the ranks may only stop together: yield instead."""
 
@@ -125,8 +125,8 @@ class ServingWorkload(Protocol):
     after ``warm_up``.
 
     A workload that batches requests may have a method ``set_batching(settings)``. It gets an administrator's changes
-    while the group runs: a mapping with the names of the pool's setting ``batching``, without those that are as the
-    settings say. It is called whenever they change, and must not raise.
+    while the group runs: a mapping with names of the pool's setting ``batching``, but only with those that the
+    administrator has changed. It is called whenever that mapping changes, and must not raise.
     """
 
     def load(self, group: Group) -> None:

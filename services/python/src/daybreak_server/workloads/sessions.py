@@ -3,13 +3,13 @@
 ``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. The engine manages time, queues and
 journals. It decides which sessions share a batch (iteration by iteration), and calls
 :meth:`SessionModel.prefill` and :meth:`SessionModel.decode` from one thread. Only
-``memory`` may be called from others. The model manages the caches of its sessions, in a fixed amount of memory.
+``memory`` may be called from other threads. The model manages the caches of its sessions, in a fixed amount of memory.
 
 A model that also has the method ``step`` (:class:`MixedSessionModel`) computes both phases in one call, and reads the
 audio of a turn in pieces.
 
-A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Tokens are
-greedy, and those of a batch equal those of each session alone.
+A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Decoding is
+greedy, and the tokens of a session do not depend on the other sessions of its batches.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Shape:
     max_turn_tokens: int
     """The limit on the tokens of a turn with one block, because greedy decoding may not end by itself."""
     block_tokens: int = 1
-    """How many tokens a block counts as where a step is limited by tokens: the positions that it takes in the language
-    model."""
+    """How many tokens a block counts as for the limit on the tokens of a step (``max_batch_tokens``): the positions
+    that it takes in the language model."""
     max_turn_blocks: int | None = None
     """The most blocks in a turn, whatever clients and settings ask for. ``None``: any number."""
 

@@ -24,7 +24,7 @@ MAX_HEADER: Final = 100_000_000
 """The limit of the safetensors format for its header, in bytes."""
 
 SHOWN: Final = 4
-"""How many tensors are named that are missing or have a wrong shape."""
+"""How many missing tensors, and how many tensors of a wrong shape, are named."""
 
 LFS_POINTER: Final = b"version https://git-lfs"
 

@@ -40,7 +40,7 @@ BLOCK = 1600
 
 
 class Counting:
-    """A model whose turns have two tokens: their numbers, counted in each session. Tests make it break."""
+    """A model whose turns have two tokens. The text of a token is its number in the session. Tests can make it fail."""
 
     def __init__(self) -> None:
         self.shape = Shape(

@@ -78,7 +78,7 @@ def written(bench: Bench, streams: Sequence[bytes], multipliers: Sequence[int]) 
     sessions=st.lists(st.tuples(st.floats(0.1, 9), st.integers(1, 5)), min_size=1, max_size=6),
 )
 def test_the_text_is_that_of_whole_turns(blocks: int, sessions: list[tuple[float, int]]) -> None:
-    """Whatever the limit, the lengths of turns, and the sessions beside them."""
+    """The limit, the lengths of turns and the other sessions of a batch do not change it."""
     streams = [speech(length, seed) for seed, (length, _) in enumerate(sessions)]
     multipliers = [multiplier for _, multiplier in sessions]
     whole = written(Bench(Observed()), streams, multipliers)
@@ -92,7 +92,7 @@ def test_the_text_is_that_of_whole_turns(blocks: int, sessions: list[tuple[float
 
 
 def test_each_piece_has_its_own_audio() -> None:
-    """In order, whole blocks except at the end, and only the last piece ends the input."""
+    """The pieces come in order and have whole blocks, except at the end. Only the last piece ends the input."""
     bench, audio = chunked(2), speech(4.5)
     bench.take("a", audio=audio, input_ended=True, multiplier=5)
     bench.run()
@@ -128,8 +128,8 @@ def test_the_others_get_a_token_between_two_pieces() -> None:
 
 
 def test_nothing_is_written_before_the_last_piece() -> None:
-    """So a group that is lost in the middle of a turn leaves a journal from which another one reads it from its
-    beginning. Audio that comes before that belongs to the next turn."""
+    """So if a group is lost in the middle of a turn, another group reads the whole turn again from the journal. Audio
+    that arrives before the last piece is read belongs to the next turn."""
     bench = chunked(1)
     session = bench.take("a", audio=speech(3), multiplier=3)
     bench.table.step(0.0)

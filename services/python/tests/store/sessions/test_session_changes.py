@@ -44,7 +44,7 @@ def commit(claim: SessionClaim, number: int, **fields: Any) -> SessionCommit:
 
 
 async def lived(sessions: Sessions) -> SessionId:
-    """A session that three groups have, one after the other: one gives it up, one loses it, and one fails."""
+    """A session of three groups: the first releases it, the second loses its lease, and the third ends it as failed."""
     session = await sessions.open(trace_context=TRACE)
     await sessions.store.append_audio(session, pcm(1, 2), at=0)
     first, second, third = sessions.group(), sessions.group(), sessions.group()

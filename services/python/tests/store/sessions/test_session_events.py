@@ -77,7 +77,7 @@ async def test_a_slow_follower_reads_the_history(sessions: Sessions, monkeypatch
     assert (await anext(follower)).type is SessionEventType.STARTED
     for number in range(1, 31):
         group.commit([says(claim, number, f"{number} ")])
-    await asyncio.sleep(0.1)  # the events pile up; without this the test passes all the same
+    await asyncio.sleep(0.1)  # so that events pile up; the test also passes without this pause
     await sessions.store.close_session(session)
     assert (await read(follower, "ended"))[:-1] == [f"{number} " for number in range(1, 31)]
 

@@ -60,7 +60,7 @@ class Model:
 
 
 class SessionMachine(RuleBasedStateMachine):
-    """Two groups, one gateway, and a clock. A group's claims are kept when it loses them, as a zombie's."""
+    """Two groups, one gateway, and a clock. Claims that a group has lost are kept, so that it acts as a zombie too."""
 
     server: Server
     loop: asyncio.AbstractEventLoop

@@ -24,7 +24,7 @@ async def test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgo
 async def test_a_look_at_all_sessions_forgets_no_announcement(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The audio of a session is announced, and all sessions are read, before the group reads the audio of this one."""
+    """Before the group asks for a session's audio, this audio is announced, and then all sessions are read once."""
     monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.LOOK_S", 3600.0)
     group = sessions.group()
     await sessions.open()

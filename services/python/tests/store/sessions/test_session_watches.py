@@ -18,7 +18,7 @@ LONG_S = 30.0
 
 @pytest.fixture(autouse=True)
 def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without announcements, the tests fail."""
+    """Let no watch look by itself, so that a test fails if an announcement is missing."""
     monkeypatch.setattr(session_events, "_LOOK_S", LONG_S)
 
 

@@ -118,7 +118,7 @@ def test_a_window_stays_open_until_each_caller_had_an_answer() -> None:
 
 @pytest.mark.parametrize("body", [b'{"error": "full"}', None], ids=["an error", "a closed connection"])
 def test_a_server_that_does_not_answer_vectors_ends_the_run(body: bytes | None) -> None:
-    """Errors are fast, and a server that answers them must not look fast."""
+    """Errors are fast, but a server that answers with errors must not look fast."""
     with answering(lambda _: body) as port, pytest.raises((AnswerError, ConnectionError)):
         client.load(port, [client.render("a text")], clients=2, window=Window(seconds=5))
 

@@ -107,7 +107,7 @@ def _no_error(lines: list[Line]) -> None:
     [
         pytest.param(_drop(11), {"end"}, id="no end"),
         pytest.param(_with(11, reason="idle"), {"end"}, id="another end"),
-        pytest.param(_with(11, text="Ein Satz."), {"text"}, id="the end repeats another text"),
+        pytest.param(_with(11, text="Ein Satz."), {"text"}, id="the last event has another text"),
         pytest.param(_drop(5), {"text", "sentences"}, id="a lost word"),
         pytest.param(_twice, {"text", "order", "sentences"}, id="a word twice"),
         pytest.param(_with(8, text=" Noch zwei"), {"text", "sentences"}, id="another word"),

@@ -30,11 +30,13 @@ PARTS = ("peers", "profile", "picture", "batches")
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save. Missed targets do not change the exit code; the table shows them."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.embedding", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a moment of each; saved only with --out")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure for a moment only; saved only with --out"
+    )
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
     names = [contender.name for contender in PEERS]
     parser.add_argument("--only", action="append", choices=names, help="only this peer; may be repeated")
-    parser.add_argument("--seed", type=int, default=16, help="of the order of the turns")
+    parser.add_argument("--seed", type=int, default=16, help="seed of the order of the servers")
     parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
     args = parser.parse_args(arguments)
     signal.signal(

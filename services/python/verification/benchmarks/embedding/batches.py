@@ -37,8 +37,8 @@ TEXTS = [" ".join(_WORDS[start : start + 3 + start % 12]) for start in range(24)
 ABOUT = (
     "`daybreakd up` on one machine, with one group of one rank and one thread for MiniLM (22 million parameters, "
     f"float32). Each of {CALLERS} callers sends one text of 3 to 14 words at a time, through the gateway. "
-    "`PATCH` changes the batches between the runs, which alternate, and nothing restarts. The clients, the gateway, "
-    "Redis and the group share the machine."
+    "The modes take turns. Between two runs, `PATCH` changes the settings of the batches, and nothing restarts. The "
+    "clients, the gateway, Redis and the group share the machine."
 )
 
 
@@ -81,7 +81,7 @@ def measure(client: httpx2.Client, shape: dict[str, Any], seconds: float) -> Out
     """One run with these batches."""
     client.patch("/v1/pools/embed/batching", json=shape).raise_for_status()
     wait_until(lambda: client.get("/debug").json()["batching"].items() >= shape.items(), 30, f"{shape}")
-    asyncio.run(_run(str(client.base_url), 1))  # also lets `adaptive` learn
+    asyncio.run(_run(str(client.base_url), 1))  # a warm-up, in which `adaptive` also learns
     batches, items = _batches(client)
     began = time.perf_counter()
     latencies = sorted(asyncio.run(_run(str(client.base_url), seconds)))

@@ -62,7 +62,7 @@ class Server:
         return [self.request(text, encoding=encoding) for text in texts]
 
     def processes(self) -> list[psutil.Process]:
-        """The ids of all its processes."""
+        """All its processes."""
         if self.process is not None:
             parent = psutil.Process(self.process.pid)
             return [parent, *parent.children(recursive=True)]
@@ -98,7 +98,7 @@ class Server:
         return sum(sizes.values()), sum(int(size) * count for size, count in sizes.items())
 
     def use(self, variant: Variant) -> None:
-        """Change the batches of Daybreak while it runs."""
+        """Change the settings of Daybreak's batches while it runs."""
         with httpx2.Client(base_url=self.url, timeout=60) as http:
             http.patch("/v1/pools/embed/batching", json=dict(variant.change)).raise_for_status()
             wait_until(
@@ -120,7 +120,7 @@ def running(contender: Contender, variant: Variant, *, folder: Path, model: str)
     place = Path(tempfile.mkdtemp(prefix="s", dir=folder))
     start = _daybreak if contender.name == US else _peer
     with start(contender, variant, place, model) as server:
-        for process in server.processes():  # some processes are in separate sessions
+        for process in server.processes():  # each by itself, because some are in sessions of their own
             raise_priority(process.pid)
         yield server
 

@@ -24,10 +24,10 @@ PATH = "/v1/embeddings"
 LEAST = 3
 """A window stays open until each caller has received this many answers on average."""
 LONGEST = 4.0
-"""If each caller has received one answer on average, the window stays open at most this many times as
-long."""
+"""A window stays open at most this many times its planned length, unless fewer answers than callers have arrived by
+then."""
 LIMIT_S = 120.0
-"""A server that answers fewer requests in this time does not work."""
+"""How much longer it then stays open for the missing answers. If they do not arrive, the server does not work."""
 
 
 @dataclass(slots=True)

@@ -44,7 +44,7 @@ QUICK = Effort(rounds=1, seconds=0.8, tuned_s=0.0, outlier_s=1.5, clients=(1, 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One turn of one server. ``cpu_ms`` is the CPU time of all of its processes for each answer."""
+    """The figures of one server over some seconds. ``cpu_ms``: CPU time of all of its processes for each answer."""
 
     rate: float
     p50_ms: float
@@ -59,18 +59,18 @@ class Figures:
     """The measurements. The keys of the mappings end with the name of the server."""
 
     turns: dict[tuple[str, int, str], list[Turn]] = field(default_factory=dict)
-    """The rounds by kind, number of clients and server."""
+    """The turns by kind of text, number of clients and server."""
     numbers: dict[str, list[Turn]] = field(default_factory=dict)
     """Turns with short texts whose answers have numbers instead of base64."""
     calm: dict[str, list[Turn]] = field(default_factory=dict)
-    """Turns with short texts while no outliers are sent. ``outliers`` has those beside outliers."""
+    """Turns with short texts, without outliers. ``outliers`` has the turns in which another client sends outliers."""
     outliers: dict[str, list[Turn]] = field(default_factory=dict)
     rss_mib: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Resident memory before and after the outliers."""
     idle: dict[str, float] = field(default_factory=dict)
     """The share of one core that a server uses without requests."""
     differences: dict[str, float] = field(default_factory=dict)
-    """The largest difference from a number of Daybreak's vectors."""
+    """The largest difference between a number of a server's vectors and the same number of Daybreak's."""
     chosen: dict[str, Variant] = field(default_factory=dict)
     tried: dict[tuple[str, str], float] = field(default_factory=dict)
     """The geometric mean of requests per second with short and with mixed texts, by server and setting."""
@@ -167,7 +167,7 @@ def compare(servers: Sequence[Server], figures: Figures) -> None:
 
 
 def rounds(servers: Sequence[Server], effort: Effort, figures: Figures, *, seed: int) -> None:
-    """All kinds and numbers of clients. Each round has a different order of turns."""
+    """Measure all kinds of text with all numbers of clients. Each round has a different order of turns."""
     chance = random.Random(seed)
     turns = [
         (server, kind, clients) for kind in effort.kinds for clients in effort.clients for server in servers

@@ -24,7 +24,7 @@ SETTLE_S = 8.0
 def installed(names: Sequence[str] | None = None) -> list[Contender]:
     """Daybreak, and the peers with these names, installed. A peer that cannot be installed is left out.
 
-    They get the build of torch that Daybreak has, because the newest one may bring gigabytes for GPUs.
+    The peers get the build of torch that Daybreak has, because the newest build may bring gigabytes of GPU libraries.
     """
     found = []
     for contender in CONTENDERS:
@@ -55,7 +55,10 @@ def run(
         time.sleep(2)
         for server in servers:
             figures.idle[server.name] = bed.added(before[server.name], server.cpu_s()) / 2
-        show("of a core without requests: " + ", ".join(f"{n} {s:.2f}" for n, s in figures.idle.items()))
+        show(
+            "CPU without requests, as shares of a core: "
+            + ", ".join(f"{n} {s:.2f}" for n, s in figures.idle.items())
+        )
         measure.rounds(servers, effort, figures, seed=seed)
         measure.outliers(servers, effort, figures, seed=seed)
     report = table.report(figures, effort, _described(contenders, load))

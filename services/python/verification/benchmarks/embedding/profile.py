@@ -1,8 +1,8 @@
 """The part ``profile`` shows how Daybreak spends its CPU time while callers embed texts.
 
-The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. The
-threads of requests do three kinds of work. Tokenising, and reading and writing JSON, are timed separately
-with the same code and texts. So the measurement does not slow the processes down.
+The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. The threads
+of requests do three kinds of work: tokenising, JSON, and passing requests between threads. The first two are timed
+separately, with the same code and texts; the rest is the third. So the measurement does not slow the processes down.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def measured(server: Server, model: str, seconds: float) -> Profile:
 
 
 def split(used: Mapping[str, float], alone: Mapping[str, float]) -> dict[str, float]:
-    """Divide the time of the request threads into the kinds of work that were timed separately, and other
-    work."""
+    """Divide the time of the request threads into the kinds of work that were timed separately (``alone``), and the
+    rest."""
     parts = {what: cpu_ms for what, cpu_ms in used.items() if what != REQUESTS}
     rest = used.get(REQUESTS, 0.0) - sum(alone.values())
     return {**parts, **alone, HANDED: max(0.0, rest)}

@@ -1,4 +1,4 @@
-"""Submits over HTTP beside a no-op POST on the same server: ``python -m verification.benchmarks.http [--quick]``."""
+"""Submits over HTTP beside a POST that does nothing: ``python -m verification.benchmarks.http [--quick]``."""
 
 from __future__ import annotations
 

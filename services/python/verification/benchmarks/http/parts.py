@@ -68,7 +68,7 @@ class Running:
 def raise_priority(pid: int | None = None) -> None:
     """Run a process, or this one, before other work, where that is allowed.
 
-    Linux first compares sessions (autogroups), and then the processes of a session.
+    Linux first compares sessions (autogroups), and then the processes of a session. So this raises both.
     """
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid or 0, NICE)
@@ -161,8 +161,8 @@ def python(
 ) -> Iterator[Running]:
     """Run ``python -m module arguments…``, which listens on ``port``.
 
-    :param hash_seed: The seed of its hashes; by default, a random one. Processes that are compared should share one,
-        because dictionaries are faster with some seeds than with others.
+    :param hash_seed: ``PYTHONHASHSEED`` of the process; by default, a random seed. Processes that are compared should
+        share a seed, because dictionaries are faster with some seeds than with others.
     """
     command = [sys.executable, "-m", module, *arguments]
     env = None if hash_seed is None else {**os.environ, "PYTHONHASHSEED": str(hash_seed)}

@@ -58,7 +58,7 @@ class BaselineServer(ApiServer):
 
 
 def settings(port: int, redis_url: str, folder: str) -> Settings:
-    """A gateway with the echo pool."""
+    """The settings of a gateway with a pool `echo`."""
     return Settings.model_validate(
         {
             "data_dir": folder,

@@ -1,4 +1,4 @@
-"""Measures Kubernetes, Ray and the model without Daybreak, in pods made from the worker's template."""
+"""Measures Kubernetes, Ray and the model without Daybreak, in bare pods with the pod spec of a pool's group."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Baselines:
         self.whole_s: list[float] = []
 
     def capture(self, pool: str) -> None:
-        """Remember the pod spec of a worker of this pool, which must be running now."""
+        """Remember the pod spec of this pool's group, which must be running now."""
         (worker, *_) = self._deployment.kube.workers(pool)
         self._templates[pool] = self._deployment.kube.api.sanitize_for_serialization(worker)
 

@@ -23,7 +23,7 @@ class Measured(Protocol):
 def post(at_zero: Sequence[float], warm: Sequence[float]) -> Row:
     value, baseline = median(at_zero), median(warm)
     return Row(
-        what="From POST to 202 while no worker exists, p50",
+        what="From POST to 202 while no group exists, p50",
         value=value,
         unit="ms",
         baseline=baseline,

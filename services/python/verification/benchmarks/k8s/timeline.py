@@ -31,7 +31,7 @@ class WakeCycle:
     formed_s: float
     """Until the group has claimed the task, from the task's events (the numbers of a pool may be a second old)."""
     gone_s: float
-    """From the moment when KEDA lowers ``replicas`` until the last worker pod is gone."""
+    """From the moment when KEDA lowers ``replicas`` until the last pod of the group is gone."""
     phases: dict[str, float]
     """The phases in the pool's record."""
 

@@ -1,1 +1,1 @@
-"""What tracing costs: submits and steps with it off and on, in one run."""
+"""Measures what metrics, traces and logs cost: submits and steps with and without them, in one run."""

@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--parts",
         action="store_true",
-        help="also submit with one part on at a time (12 minutes instead of 5)",
+        help="also submit with one part of observability on at a time (12 minutes instead of 5)",
     )
     given = parser.parse_args(arguments)
     report = Report(

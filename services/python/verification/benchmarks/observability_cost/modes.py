@@ -28,7 +28,8 @@ class Mode:
 
 
 TURNS = 4
-"""How many gateways take turns. In its own turns, each one begins as many traces per second as the default allows."""
+"""How many gateways take turns. The limit of traces is a token bucket, which also fills while the others work. So with
+a quarter of the default limit, each gateway begins about as many traces per second of its own turns as by default."""
 _ON = Mode(totals=True, metrics=True, log=True, traces_per_s=TracingSettings().max_per_s / TURNS)
 MODES = {"off": Mode(), "on": _ON, "all": replace(_ON, traces_per_s=EVERY)}
 PARTS = {

@@ -25,7 +25,7 @@ from verification.benchmarks.observability_cost.modes import cpu_s
 GATEWAYS = {"off": "off", "control": "off", "on": "on", "all": "all"}
 """The gateways that take turns, and their modes. The first two are the baseline."""
 PARTS = {part: part for part in modes.PARTS}
-"""Gateways with one part of observability each, which take turns with the others if asked for."""
+"""Gateways with one part of observability each. With the option ``--parts``, they take turns with the others."""
 STARTS, ROUNDS = 8, 40
 TURN_S = 0.1
 _AT_ONCE = 16

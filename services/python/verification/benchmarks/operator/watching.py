@@ -90,7 +90,7 @@ class Watching:
         threading.Thread(target=self._follow, args=(handle, follow), daemon=True).start()
 
     def _follow(self, handle: Handler, follow: Callable[..., Any]) -> None:
-        """Start from the beginning each time; repeated events change nothing."""
+        """Watch again from the beginning whenever a watch ends; repeated events change nothing."""
         while not self._stopping.is_set():
             with contextlib.suppress(HTTPError, ApiException, OSError):
                 answer = follow(watch=True, _preload_content=False)

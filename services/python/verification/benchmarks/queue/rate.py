@@ -41,7 +41,7 @@ class Rate:
     ended_bytes: float
     submits_s: float
     submit_us: float
-    """CPU of the server's main thread for one task, as is ``settle_us``."""
+    """CPU microseconds of the server's main thread for the submit of one task. ``settle_us``: for its settle."""
     settles_s: float
     settle_us: float
     tasks_s: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""A Valkey or Redis for one benchmark, configured as in production and bound to given cores."""
+"""A Valkey for one benchmark, configured as in production and bound to given cores."""
 
 from __future__ import annotations
 

@@ -27,7 +27,9 @@ PARTS = ("speed", "memory")
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save. Missed targets do not change the exit code; the table shows them."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.routing", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a moment of each; saved only with --out")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure for a moment only; saved only with --out"
+    )
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
     names = [contender.name for contender in CONTENDERS]
     parser.add_argument("--only", action="append", choices=names, help="only this router; may be repeated")

@@ -1,5 +1,4 @@
-"""Starts the back ends and one router after the other. The router has one core; all other processes share the
-others."""
+"""Starts the back ends and the routers. One core is for the routers alone; all other processes share the others."""
 
 from __future__ import annotations
 
@@ -96,7 +95,7 @@ class Router:
 
     @property
     def port(self) -> int:
-        """Its address."""
+        """The port on which it listens."""
         return self.running.port
 
     @property

@@ -127,7 +127,7 @@ class _Load:
         return True
 
     def fail(self, answer: bytes) -> None:
-        """An answer that is not the back end's."""
+        """Remember an answer that does not come from the back end, as the error of the round."""
         self._failed = RuntimeError(f"unexpected answer: {answer[:600]!r}")
 
     def closed(self, exc: Exception | None) -> None:

@@ -7,7 +7,7 @@ scheduler in virtual time, and writes `sessions-simulated.json` and `.svg`. ``se
 three run.
 
 ``--whisper-live PYTHON`` measures WhisperLive beside Daybreak, and writes `sessions-whisper-live.json`. ``PYTHON`` is
-that of an environment with the packages in `requirements/`. No part runs then unless it is named.
+that of an environment with the packages in `requirements/`. With this option, a part runs only if it is named.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The duration of a step of the model, by the number of its sessions, or the share of their turns that it reads."""
+"""How long a step of the model takes: a decode by its number of sessions, a prefill by how many turns it reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Costs:
         return (read + written - saved) / 1000
 
     def of(self, batch: Batch[int], *, turn_blocks: int = 1) -> float:
-        """The duration of a batch, if a turn has ``turn_blocks``."""
+        """The duration of a batch, if a turn has ``turn_blocks`` blocks."""
         return self.seconds(sum(batch.blocks) / turn_blocks, len(batch.decode))
 
 

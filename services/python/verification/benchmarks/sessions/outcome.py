@@ -25,7 +25,7 @@ class Outcome:
     tokens: int = 0
     busy_s: float = 0.0
     sizes: list[int] = field(default_factory=list)
-    """The sessions of each batch."""
+    """The number of sessions in each batch."""
     gave_up: bool = False
     records: list[BatchRecord[Any]] = field(default_factory=list)
 

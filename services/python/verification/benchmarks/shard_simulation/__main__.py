@@ -21,7 +21,7 @@ from verification.results import FOLDER
 
 SHARDS = (8, 12, 16, 20, 24, 32, 48, 64, 128)
 SHOWN = (16, 32, 64, 128)
-"""The numbers of shards for the other lines: every gateway follows every pool; one pool has twice the load."""
+"""The numbers of shards for two further cases: every gateway follows every pool; one pool has twice the mean load."""
 PROMISE_S = 0.010
 
 

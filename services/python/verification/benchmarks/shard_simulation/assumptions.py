@@ -20,7 +20,7 @@ class Assumptions:
     groups: int = 10_000
     subscribers: int = 1_000_000
     shards: int = 32
-    """Pools, each the hash tag of one node of the cluster."""
+    """The number of pools. Each pool has one hash tag, and here a node of the cluster for itself."""
     busy: float = 0.8
     """Share of the groups at work: with 10,000 groups and 100,000 tasks/s a task runs 80 ms."""
     reports: float = 0.0

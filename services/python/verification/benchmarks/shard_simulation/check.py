@@ -1,8 +1,8 @@
 """Checks the simulator's method at small size: predictions for one shard, to compare with measured figures.
 
 The model is a closed loop of two stations: the server's core, and the core that producer and leaders share. The
-clients' CPU time is fitted to "submit alone" and "settle alone". From it follow the predictions: the rate of both
-together, and the hand-off.
+clients' CPU time is fitted to the measured rates of "submit alone" and "settle alone"; the rate of both together is
+then predicted. The hand-off is predicted from the raw hand-off and the costs of the scripts.
 """
 
 from __future__ import annotations

@@ -42,14 +42,14 @@ class ShardResult:
     """The result of a simulation."""
 
     used: float = 0.0
-    """Share of the core."""
+    """The share of the time in which the core was busy."""
     lags: list[float] = field(default_factory=list)
     """Seconds from the call of submit to the start of the task."""
     waits: list[float] = field(default_factory=list)
     """Seconds that operations waited for the core."""
     wakes: int = 0
     wasted: int = 0
-    """Wakes that found nothing."""
+    """Wake-ups of leaders that then found no task."""
     unstarted: int = 0
     """Tasks still waiting at the end."""
 

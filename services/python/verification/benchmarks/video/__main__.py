@@ -37,7 +37,8 @@ POOLS: dict[str, dict[str, Any]] = {
     "previews": {"checkpoint_s": 3600, "options": {**OPTIONS, "preview_every": 2}},
     "checkpoints": {"checkpoint_s": 0.1, "options": {**OPTIONS, "preview_every": 0}},
 }
-"""``video`` has the defaults; each of the others differs in one setting."""
+"""``video`` has the defaults. ``plain`` has no previews, and no checkpoints within an hour. ``previews`` and
+``checkpoints`` each differ from ``plain`` in one setting."""
 PARTS = ("bare", "costs", "start")
 ABOUT = (
     "The tiny model, a small Wan model that is part of the package, runs on the CPU, with one thread per rank, in "

@@ -17,7 +17,10 @@ PHASES = (WakePhase.RAY, *GROUP_PHASES)
 
 
 def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row]:
-    """``daybreakd up`` with one video pool, and its leader killed while idle; each ``repeats`` times."""
+    """Time the start of ``daybreakd up`` with one video pool, and the recovery after a kill of its idle leader.
+
+    Each is measured ``repeats`` times.
+    """
     ready: list[float] = []
     cold: list[dict[str, float]] = []
     again: list[float] = []

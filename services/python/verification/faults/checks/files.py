@@ -67,9 +67,12 @@ def same_seed(observations: Observations) -> Iterator[Violation]:
 def nothing_left(observations: Observations) -> Iterator[Violation]:
     """Every file belongs to an artifact or will be deleted.
 
-    Three kinds of files will be deleted: files in the store's garbage list, checkpoints of ended tasks that no report
-    named (they go with the task's folder when its retention ends), and probes of killed ranks (gateways find them
-    after a day).
+    Three kinds of files will be deleted:
+
+    * files in the store's garbage list;
+    * checkpoints of ended tasks that no report named: they are deleted with the task's folder when its retention ends;
+    * probe files, which a rank writes to test the blob store: if the rank was killed, gateways delete its file after
+      a day.
     """
     if observations.files is None or not observations.stores:
         return

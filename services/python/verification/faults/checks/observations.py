@@ -61,7 +61,7 @@ class Observations:
     line_counts: Counter[str] = field(default_factory=Counter)
 
     def calls_to(self, op: str, kind: str | None = "ok") -> list[Call]:
-        """The calls of one operation."""
+        """The calls of one operation that ended as ``kind``; with ``None``, however they ended."""
         return [call for call in self.calls if call.op == op and kind in (None, call.kind)]
 
     @property

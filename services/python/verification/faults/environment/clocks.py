@@ -113,7 +113,7 @@ def _step_clock(cluster: FaultCluster, step: Callable[[int], None], *, what: str
     "clock-server", "the server's wall clock steps by ± 1 h: no lease expires, no task is lost or overcharged"
 )
 def clock_server(context: ScenarioContext) -> list[Row]:
-    """The scripts read the time from the server's TIME."""
+    """The scripts read the server's clock with the command ``TIME``."""
     with _skew("server") as skews:
         clock = skews["server"]
         with _disk() as disk:
@@ -121,7 +121,8 @@ def clock_server(context: ScenarioContext) -> list[Row]:
             with context.cluster(
                 environment={"server": clock.environment}, lease_s=LEASE_S, **place
             ) as cluster:
-                # A server whose clock has been ahead makes no fsync until that time, so the baseline comes first.
+                # After its clock goes back, a server makes no fsync until the clock is as far as it was before. So
+                # count the usual fsyncs first.
                 usual = None if disk is None else _count_fsyncs(cluster, disk)
                 rows = _step_clock(cluster, clock.step_to, what="server clock")
                 if disk is not None and usual is not None:
@@ -154,7 +155,7 @@ def _count_fsyncs(cluster: FaultCluster, disk: FuseDisk) -> int:
 
 
 def _fsync_row(usual: int, after: int) -> Row:
-    """Under ``everysec`` the server measures the second by its wall clock."""
+    """Under ``everysec`` the server tells by its wall clock when the next fsync is due."""
     return Row(
         "`everysec`: fsyncs in 3 s of writes after the server clock went back by 1 h",
         after,

@@ -130,7 +130,7 @@ class ShimDisk:
     kind = "fsync log"
 
     def __init__(self, folder: Path) -> None:
-        """:raises DiskAbsentError: where there is no C compiler."""
+        """:raises DiskAbsentError: if this is not Linux, or has no C compiler."""
         self.folder = folder
         folder.mkdir(parents=True)
         self._log = folder.with_name(f"{folder.name}.fsyncs")
@@ -190,7 +190,7 @@ class SlowDisk(ShimDisk):
     """A plain folder whose fsyncs take long. It loses nothing that was written."""
 
     def __init__(self, folder: Path, *, fsync_s: float) -> None:
-        """:raises DiskAbsentError: where there is no C compiler."""
+        """:raises DiskAbsentError: if this is not Linux, or has no C compiler."""
         super().__init__(folder)
         self.kind = f"fsyncs of {fsync_s:g} s"
         self.environment = {**self.environment, "FORGET_SLOW_MS": str(round(fsync_s * 1000))}

@@ -55,7 +55,7 @@ class Watchers:
                     self.at[task].append(time.monotonic())
 
     def join(self, timeout_s: float) -> None:
-        """Wait until each has seen its task end, or until the timeout."""
+        """Wait until each subscriber has seen its task end, or until the timeout."""
         end = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))

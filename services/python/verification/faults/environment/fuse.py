@@ -1,9 +1,9 @@
 """``python fuse.py FOLDER``: a file system in memory that loses what was not fsynced.
 
 The idea is LazyFS's: writes stay in a cache until ``fsync`` or ``fdatasync`` of their file, and a crash drops the
-cache. Names (create, rename, remove) are durable at once, as in LazyFS; the length of a file is data. Write a command
-(``crash``, ``limit BYTES``, ``limit none``) to the file ``.control``, or read counts from it as JSON. The kernel
-caches nothing, so a process that reads after a crash sees what is on the disk.
+cache. Names (create, rename, remove) are durable at once, as in LazyFS; the length of a file is lost like its data.
+Write a command (``crash``, ``limit BYTES``, ``limit none``) to the file ``.control``, or read counts from it as JSON.
+The kernel caches nothing, so a process that reads after a crash sees what is on the disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _File:
     seen: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     clean_to: int = 0
-    """Up to here, both are equal. So a sync copies only the bytes that were appended, not the whole file."""
+    """How many bytes at the start are equal in both. So a sync copies only what was appended, not the whole file."""
     changed: float = field(default_factory=time.time)
 
     def sync(self) -> None:

@@ -1,4 +1,4 @@
-"""Checks that the keys of a pool are consistent: no half-accepted task, no entry without a record, none twice."""
+"""Checks that a pool's keys are consistent: no half-accepted task, no entry without a record, no task in two sets."""
 
 from __future__ import annotations
 

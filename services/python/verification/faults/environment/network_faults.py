@@ -34,7 +34,8 @@ def proxy_faults(proxy: TcpProxy) -> dict[str, NetworkFault]:
             proxy.set_conditions(conditions)
             time.sleep(seconds)
             proxy.heal()
-            if cut_after:  # in production a keep-alive timeout ends a half-open connection; here it ends soon
+            if cut_after:
+                # In production, a keep-alive timeout ends a half-open connection. Here, this call ends it.
                 proxy.cut()
 
         return inject

@@ -3,7 +3,7 @@
 Its :class:`Conditions` apply to all connections, old and new, and to each direction separately:
 
 * ``PASS``: bytes pass, with optional latency and bandwidth limits.
-* ``HOLD``: bytes wait until the conditions change, as TCP delivers them after a partition.
+* ``HOLD``: bytes wait until the conditions change, and then arrive, as with TCP after a partition.
 * ``SWALLOW``: the proxy accepts bytes and drops them. From then on, the connection is dead but never ends, like a
   half-open connection.
 

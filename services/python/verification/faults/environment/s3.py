@@ -123,7 +123,7 @@ def _is_listening(port: int) -> bool:
 
 
 class FaultyS3:
-    """Forwards requests. With probability ``chance``, it injects a fault from ``only`` into a request, by a seed."""
+    """Forwards requests. With probability ``chance``, a request gets a fault from ``only``; a seed draws both."""
 
     def __init__(self, upstream: str, *, seed: int = 0) -> None:
         parts = urlsplit(upstream)

@@ -55,7 +55,7 @@ class Toxiproxy:
         return int(proxy["listen"].rpartition(":")[2])
 
     def faults(self, name: str) -> dict[str, Callable[[float], None]]:
-        """The faults that it can inject into the proxy ``name``, by name of the fault."""
+        """The faults that Toxiproxy can inject into its proxy ``name``. The keys are the faults' names."""
 
         def toxic(kind: str, stream: str = "downstream", **attributes: int) -> Callable[[float], None]:
             def inject(seconds: float) -> None:

@@ -86,7 +86,7 @@ class Traffic:
         body: Callable[[int], dict[str, Any]] | None = None,
         keys: bool = False,
     ) -> None:
-        """``keys``: send an Idempotency-Key and repeat each submit until a response arrives."""
+        """``keys``: send an Idempotency-Key and repeat each submit until it is accepted or refused for good."""
         self._urls = list(urls)
         self._pool = pool
         self._pause_s = pause_s

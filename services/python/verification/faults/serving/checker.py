@@ -132,7 +132,7 @@ def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def bounded(seen: ServingObservations) -> Iterator[Violation]:
-    """One send is run at most ``MAX_TRIES`` times."""
+    """Each time that a client sends a request, at most ``MAX_TRIES`` groups run it."""
     for request in seen.requests.values():
         for send in request.sends:
             runs = sum(run.send == send.number for run in request.runs)

@@ -2,7 +2,7 @@
 is complete.
 
 It shares no code with the gateway's client. An answer is complete only if it has as many bytes as ``Content-Length``,
-or its last chunk. Daybreak sends no answer without both, so the client treats such an answer as an error.
+or its last chunk. Every answer of Daybreak has a length or chunks, so the client treats any other answer as an error.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, path: str, body: bytes, *, headers: dict[str, str], timeout_s: float) -> Received:
-        """Send one request. Never raises because of the network: see :attr:`Received.error`."""
+        """Send one request. A failure of the network is not raised; it is in :attr:`Received.error`."""
         received = Received()
         try:
             async with asyncio.timeout(timeout_s):

@@ -90,7 +90,7 @@ class ServingObservations:
     orphans: dict[int, str] = field(default_factory=dict)
     """Engines that outlived their worker: process → worker."""
     must_stay: bool = False
-    """Whether no group may lose its place, because none was killed or stopped."""
+    """Whether every group must work until the end of the run, because none was killed or stopped."""
     line_counts: Counter[str] = field(default_factory=Counter)
 
     def gateway_kills(self, name: str) -> Sequence[float]:
@@ -105,8 +105,8 @@ class ServingObservations:
                     yield send.first
 
     def group_kills(self, leader: int) -> Sequence[float]:
-        """When a rank of the group with this leader was killed, or this engine or its worker. Each process that starts
-        again has another id.
+        """When the group of this leader was killed, by a kill of any of its ranks. If ``leader`` is an engine: when the
+        engine or its worker was killed. A process that starts again has another id.
         """
         group = self.replicas.get(leader)
         return [
@@ -118,7 +118,7 @@ class ServingObservations:
 
 
 _KILLS_ALL = ("kill-follower", "kill-worker")
-"""Faults that end all processes in the replica of their process."""
+"""Faults that end not only the process that they hit, but all processes of its replica."""
 
 
 def gather(lines: Iterable[Line]) -> ServingObservations:

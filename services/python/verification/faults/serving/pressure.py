@@ -1,9 +1,9 @@
-"""Tests promises under pressure. Full, slow and frozen groups keep their place, streams that break off never
-look complete, and all faults happen at once.
+"""Tests promises under pressure: full, slow and frozen groups stay in use, streams that break off never look
+complete, and all faults happen at once.
 
-A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its
-setting minus the time since the last refresh of the group's record, minus the time since the last tick. Each
-of these times is at most a second. So these scenarios use leases of 8 s, and freeze leaders for 1.5 s.
+A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its length,
+minus the time since the last refresh of the group's record, minus the time since the last tick. The latter two are at
+most a second each. So these scenarios use leases of 8 s, and freeze leaders for 1.5 s.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _slow(rng: random.Random) -> Wish:
     return Wish(latency_s=rng.uniform(0.01, 0.06), parts=rng.choice((0, 0, 3)), part_s=0.01)
 
 
-@scenario("busy", "groups are full, slow and frozen for a moment: none loses its place, nothing fails")
+@scenario("busy", "groups are full, slow and frozen for a moment: all of them stay in use, nothing fails")
 def run_busy(context: ScenarioContext) -> list[Row]:
     """Send four times as many requests as the groups hold, and freeze one group after the other."""
     freezes, wanted = context.repeats(5, 40), context.repeats(1500, 10_000)

@@ -16,9 +16,9 @@ SESSIONS = ScenarioPackage(
     title="Faults of streaming sessions",
     description="Kills, freezes and restarts the parts of a pool of sessions while clients speak.",
     about=(
-        "Two gateways, groups of the workload `simulated-speech` and a real server run on one machine, without "
-        "Ray. Clients stream audio in real time. The text of a session depends on every sample of its audio, so a "
-        "checker knows from what a client saw whether audio was lost or text came twice."
+        "Two gateways, groups of the workload `simulated-speech` and a real server (Valkey) run on one machine, "
+        "without Ray. Clients stream audio in real time. The text of a session depends on every sample of its audio, "
+        "so a checker knows from what a client saw whether audio was lost or text came twice."
     ),
     jobs=4,
     check=check,

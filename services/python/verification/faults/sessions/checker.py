@@ -2,8 +2,8 @@
 
 * ``ends``: each session ends once, for the reason that its client expects, and no event follows its end.
 * ``text``: the text is that of an undisturbed session. No audio was lost, and no word is missing or repeated.
-* ``order``: the ids of events increase, and so do their positions in the audio. Attempts are numbered one by one.
-* ``sentences``: sentences are numbered one by one, and together they are the whole text.
+* ``order``: the ids of events increase, and positions in the audio never fall. Attempts are numbered one by one.
+* ``sentences``: sentences are numbered one by one, and together they are the text, up to an incomplete last sentence.
 * ``audio``: no connection asks for audio that the client has not sent, or that the server has acknowledged.
 * ``refusals``: each absurd frame is refused with the cause, and no other frame is refused.
 """
@@ -110,11 +110,14 @@ def text(session: SessionSeen) -> Iterator[tuple[str, str]]:
         )
     for line in session.events("ended"):
         if line["data"]["text"] != session.text:
-            yield "text", f"its end repeats another text: {_difference(line['data']['text'], session.text)}"
+            yield (
+                "text",
+                f"its last event has another text: {_difference(line['data']['text'], session.text)}",
+            )
 
 
 def order(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """Ids and positions in the audio increase. Attempts are numbered from 1."""
+    """Ids increase, and positions in the audio never fall. Attempts are numbered from 1."""
     for earlier, later in pairwise(session.events()):
         if _id(later) <= _id(earlier):
             yield "order", f"event {later['id']} came after {earlier['id']}"

@@ -184,7 +184,7 @@ class SpeechClient:
             if script.silent_after_s is None:
                 await socket.send(json.dumps({"type": "end"}))
         except ConnectionClosed:
-            return  # the reader sees the end too
+            return  # `_converse` sees the end of the connection too
 
     async def _send_absurd_frame(self, socket: ClientConnection, frame: int) -> None:
         absurd = self.script.absurd.get(frame)

@@ -30,7 +30,7 @@ TIMEOUT_S = 3.0
 
 @scenario("sessions-many", "50 clients speak at once, and a group is killed")
 def run_many(context: ScenarioContext) -> list[Row]:
-    """Kill one group. All of its sessions fit into the others."""
+    """Kill one of two groups. All of its sessions fit into the other one."""
     clients = context.repeats(50, 100)
     with trial(context, scripts(clients, 6.0), groups=2, watchdogs=True) as run:
         run.clients.wait_for_texts(2)

@@ -37,7 +37,7 @@ def scripts(count: int, seconds: float) -> list[Script]:
 
 def _moved(seen: SessionsSeen, least: int) -> None:
     if owners(seen) < least:
-        raise RuntimeError(f"only {owners(seen)} sessions got another group, so little was tested")
+        raise RuntimeError(f"sessions got another group only {owners(seen)} times, so little was tested")
 
 
 @scenario("sessions-killed", "groups are killed in mid-turn: other groups continue their sessions")
@@ -63,7 +63,7 @@ def run_killed(context: ScenarioContext) -> list[Row]:
     "a group is frozen for longer than its lease, and thaws: its late writes change nothing",
 )
 def run_frozen(context: ScenarioContext) -> list[Row]:
-    """Freeze a group, and thaw it once other groups own all of its sessions and have written to them."""
+    """Freeze a group, and thaw it once it owns no session any more."""
     rounds = context.repeats(1, 10)
     with trial(context, scripts(6, 5.0 + 6.0 * rounds), model=SLOW, groups=2) as run:
         run.clients.wait_for_texts(3)
@@ -146,7 +146,7 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
         seen = run.decide()
     again = sum(max(0, len(session.of("ready")) - 1) for session in seen.sessions.values())
     if again < kills:
-        raise RuntimeError(f"only {again} clients had to connect again, so little was tested")
+        raise RuntimeError(f"clients had to connect again only {again} times, so little was tested")
     return [
         text_row(
             "Gateways killed", seen, faults=f"gateways killed: {kills}; clients that connected again: {again}"
@@ -159,8 +159,8 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
     "sessions-store", "the server of the store is killed and restarted: sessions continue when it is back"
 )
 def run_store(context: ScenarioContext) -> list[Row]:
-    """Kill the server for a moment, and stop it for longer than a lease. It has written all acknowledged
-    data."""
+    """Kill the server for a moment, and stop it for longer than a lease. With ``always``, all data that it has
+    acknowledged is on the disk."""
     rounds = context.repeats(1, 8)
     with trial(context, scripts(6, 4.0 + 7.0 * rounds), groups=2, fsync="always") as run:
         run.clients.wait_for_texts(2)

@@ -22,7 +22,7 @@ def float32(pcm: bytes) -> bytes:
 
 
 def expected_text(audio: bytes, target: str) -> str:
-    """The text of one session alone, in turns of one block."""
+    """The text of a session that the model serves alone, in turns of one block."""
     model = SimulatedSpeech(sleep=lambda _: None)
     model.open("s", next(pair for pair in PAIRS if pair.target == target))
     size = model.shape.block_samples * SAMPLE_BYTES

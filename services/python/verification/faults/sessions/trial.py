@@ -44,7 +44,7 @@ class Clients:
         self._thread.join(READY_S)
 
     def wait_for_texts(self, count: int, *, what: str = "all") -> None:
-        """Wait until every client (or ``any``) has this many pieces of text."""
+        """Wait until all clients (``what="any"``: one client) have this many pieces of text."""
         every = all if what == "all" else any
         wait_until(
             lambda: not self._thread.is_alive() or every(client.texts >= count for client in self.all),

@@ -1,1 +1,1 @@
-"""Faults in a whole ``daybreakd up`` with Ray: its processes are killed, frozen or starved, one case each."""
+"""Faults in a whole ``daybreakd up`` with Ray: its processes are killed, stopped or stuck, one case each."""

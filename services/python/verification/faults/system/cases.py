@@ -189,13 +189,13 @@ def proxy_killed(bench: Bench) -> list[Row]:
 
 
 def _ray_killed(bench: Bench, component: str, name: str) -> list[Row]:
-    """All of Ray ends and restarts: a running attempt may be a strike."""
+    """Kill a part of Ray, so that all of Ray ends and restarts. The running attempt may end with a strike."""
     return _component_killed(bench, component, name=name, attempts=(1, 2))
 
 
 @case("raylet", "echo", "video")
 def raylet_killed(bench: Bench) -> list[Row]:
-    """Kill the raylet: its workers end with it."""
+    """Kill the raylet: Ray's worker processes end with it."""
     return _ray_killed(bench, "raylet", "raylet")
 
 
@@ -276,7 +276,7 @@ def lock_held_while_working(bench: Bench) -> list[Row]:
 
 @case("gil-stuck", "stress")
 def lock_held_forever(bench: Bench) -> list[Row]:
-    """Hold the GIL forever: no thread of the leader can end the step, so its watchdog does."""
+    """Hold the GIL forever: no thread of the leader can run, so its watchdog kills it."""
     task = bench.submit("stress", steps=3, hold_s=0.5, stuck_at=2)
     group = bench.busy("stress", task, step=1)
     at = time.monotonic()

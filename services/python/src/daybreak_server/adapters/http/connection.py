@@ -24,7 +24,8 @@ import httptools
 from daybreak_server.ports.upstreams import AnswerCutOffError, NoAnswerError, UpstreamRequest
 
 CONTINUE_S = 1.0
-"""How long to wait for permission to send a body that cannot be sent twice. Servers need not support this."""
+"""How long to wait for permission to send a body that cannot be sent twice. After this time it is sent anyway, because
+a server need not answer."""
 HIGH_WATER = 64 * 1024
 """The connection stops reading when it has this many bytes of an answer in memory, and resumes below half of them."""
 MAX_HEAD_BYTES = 128 * 1024

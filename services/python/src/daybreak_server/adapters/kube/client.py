@@ -69,8 +69,8 @@ class KubeCluster:
     async def discover_kuberay(self) -> None:
         """Check whether KubeRay is installed. Call this before the watches start.
 
-        If KubeRay is installed later, the cluster calls ``on_kuberay``. If that happens before the watches start, the
-        callback is not needed, but does no harm.
+        If KubeRay is installed later, a full list of :meth:`observe` finds it and calls ``on_kuberay``. If that happens
+        before the watches start, the call is not needed, but does no harm.
         """
         list_objects = self._custom.list_namespaced_custom_object
         try:

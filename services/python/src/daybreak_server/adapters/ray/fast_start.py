@@ -158,7 +158,7 @@ def reason_for_stock_start(*, allowed: bool, version: str, problems: Sequence[st
 
 
 def warning(reason: str) -> str:
-    """Return the warning for the operator: what happens, why, and what to do."""
+    """Return the text of the warning: what happens, why, and what to do."""
     return (
         f"Ray gets its stock start, which takes some seconds longer: {reason}. Everything works; for the fast start, "
         f"install Ray {_series()} as released, and leave ray.fast_start on."

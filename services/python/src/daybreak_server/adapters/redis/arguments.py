@@ -212,8 +212,8 @@ class OperatorReport(NamedTuple):
     """The arguments of ``publish_report``.
 
     ``wake_ms`` and ``wake`` describe the last complete wake; they are empty if there was none. ``waking`` has the
-    seconds of the phases of the current wake that have passed; it is empty if there is none. ``target_load`` is the
-    target load of the GeneratorPool; it is empty if that sets none.
+    seconds of the phases of the current wake that have passed; it is empty if none has. ``target_load`` is the target
+    load that the GeneratorPool sets; it is empty if there is none.
     """
 
     ttl_ms: int

@@ -83,8 +83,8 @@ SINGLE = {
     ),
     "gone": Key(
         "zset",
-        f"lost groups, by the time at which the pool stops showing them, {GONE_MS // 60_000} minutes later on the "
-        "lease clock",
+        "lost groups, by the time at which the pool stops showing them "
+        f"({GONE_MS // 60_000} minutes after the loss, on the lease clock)",
     ),
     "cordoned": Key(
         "zset", "hosts that are about to be removed; a group that registers on such a host is marked to drain"
@@ -99,13 +99,13 @@ SINGLE = {
     ),
     "demand": Key(
         "hash",
-        "the requests that each gateway holds or has sent to groups, and the time at which its lease on this entry "
-        "ends, on the lease clock; only pools of kind `online`",
+        "the requests that each gateway holds or has sent to groups, and the end of the gateway's lease on this "
+        "entry, on the lease clock; only in pools of kind `online`",
     ),
     "wanted": Key(
         "zset",
-        "a member for each group that the requests of `demand` need, by the time since which they need it; KEDA "
-        "reads its `ZCARD`",
+        "a member for each group that the requests of `demand` or the open sessions need, by the time since which they "
+        "need it; KEDA reads its `ZCARD`",
     ),
     "wakeup": Key("list", "wake-ups for idle leaders (BLPOP)"),
     "sessions": Key("zset", "streaming sessions that have not ended, by the time at which they were opened"),
@@ -240,8 +240,8 @@ FAMILIES = {
         "nonce",
         Key(
             "stream",
-            "which sessions of a group have new audio or were ended; a group waits for it with one connection. At "
-            f"most about {SESSION_INBOX_MAX:,} entries",
+            "which sessions of a group have new audio or were ended, and which it has lost; the group waits for "
+            f"entries with one connection. At most about {SESSION_INBOX_MAX:,} entries",
             "a minute after the last renewal",
         ),
     ),
@@ -268,7 +268,7 @@ class TaggedKeys:
         return f"{self.prefix}:{{{self.tag}}}:"
 
     def single(self, name: str) -> str:
-        """The key ``name`` of those that there are once."""
+        """The key ``name``, one of :attr:`singles`."""
         if name not in self.singles:
             raise KeyError(name)
         return self.base + name

@@ -9,8 +9,8 @@ from __future__ import annotations
 # ── the queue ─────────────────────────────────────────────────────────────────────────────────────────────
 
 RUNNING_BAND = 1 << 52
-"""Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks. Those have one
-band of scores for each priority, each ``PRIORITY_BAND`` wide."""
+"""Added to the scores of running tasks in ``live``, so that they sort after all waiting tasks. Waiting tasks
+have one band of scores for each priority, each ``PRIORITY_BAND`` wide."""
 
 WAKEUPS_MAX = 64
 """Entries of the wake-up list. Idle leaders beyond this number find their tasks when they poll."""
@@ -62,7 +62,7 @@ MEASURED_TENANTS_MAX = 200
 """Tenants whose queues `measure` examines. The tasks of further tenants count under the priority `other`."""
 
 WANTED_MAX = 1_000
-"""Groups that the requests of a pool can ask for."""
+"""The most groups that a pool's demand can ask for, and the most workers that models can ask for."""
 
 FAILURE_FIRST_MS = 5_000
 """How long failures of further ranks are ignored. The ranks of a group end one after the other, and only the first one
@@ -99,8 +99,8 @@ SESSION_HISTORY_WEIGHT = 0.1
 """The weight of the newest session in a pool's exponentially weighted length of sessions."""
 
 SESSION_ORPHAN_BAND = 10_000_000_000_000
-"""Taken from the place of a session that has lost its group, so that it comes before all new ones. More than any time
-in ms, so such places are below 0."""
+"""Subtracted from the place of a session that has lost its group, so that it comes before all new ones. The number is
+larger than any time in ms, so such places are below 0."""
 
 SESSION_LOSSES_MAX = 5
 """Groups in a row that a session may lose before a turn is complete. Then it fails: it may be what kills them."""

@@ -130,7 +130,7 @@ class _Connection(asyncio.Protocol):
                 call.future.set_exception(type(error)(*error.args))
         if not self.loop.is_closed():
             self._transport.abort()
-        # With these references, its destructor would warn about an open connection.
+        # With these references, the destructor of redis-py's connection would warn that it is still open.
         self._connection._writer = self._connection._reader = None
 
 

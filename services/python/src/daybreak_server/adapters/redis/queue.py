@@ -164,7 +164,7 @@ class RedisQueue:
         return batching.decode(dict(zip(batching.FIELDS, stored, strict=True)))
 
     def deregister(self, record: GroupRecord) -> None:
-        """Remove a group. Tasks that it still holds are released. ``died``: metrics count it as lost."""
+        """Remove a group. Tasks that it still holds are released."""
         self._scripts.call(groups.encode_deregister(self._keys, record.id), idempotent=True)
 
     def deregister_dead(self, record: GroupRecord, *, worked_on: Sequence[SessionId] | None = None) -> None:

@@ -48,7 +48,8 @@ class RedisStore:
     For coroutines of one event loop.
 
     ``max_queued`` has the limit on waiting tasks of each pool; the limit of other pools is ``MAX_QUEUED``.
-    ``target_loads`` has, for each pool of kind ``online``, the requests that one group should have.
+    ``target_loads`` has, for each pool of kind ``online`` or ``sessions``, the requests or sessions that one group
+    should have.
     ``tenants_max``: how many tenants have totals of their own in metrics. ``on_call`` gets the script, the seconds and
     the success of each call.
     """

@@ -74,7 +74,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/v1/models", **openapi_specs.MODELS)
     async def models(request: Request, caller: Caller) -> Response:
-        """All models, in the shape of OpenAI's list. Pools that answer requests or serve sessions are models too."""
+        """All models, in the format of OpenAI's API. Pools that answer requests or serve sessions are models too."""
         trusted = caller.admin or access.allows(request)
         view = await ctx.registry_cache.get()
         return json_response(views.model_list(view, pool_models.values(), trusted=trusted))

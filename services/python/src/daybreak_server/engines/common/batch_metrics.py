@@ -11,7 +11,8 @@ MISS = "miss"
 
 
 class BatchMetrics:
-    """The metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``: what a workload's ``BatchMeter`` becomes."""
+    """Implements :class:`~daybreak_server.workloads.batch_meter.BatchMeter`, with the metrics ``daybreak_rank_batch…``
+    and ``daybreak_rank_cache…``."""
 
     def __init__(self, meter: Meter, *, pool: str) -> None:
         self._meter = meter
@@ -19,7 +20,7 @@ class BatchMetrics:
 
     @harmless
     def begin(self) -> None:
-        """Failures and refusals begin with 0, so that the rate of the first one is known."""
+        """Export failures and refusals from the start: a rate needs a value before the first event."""
         for metric in (catalogue.RANK_BATCH_FAILURES, catalogue.RANK_BATCH_REFUSED):
             self._meter.counter(metric, self._pool).inc(0)
 
@@ -31,7 +32,7 @@ class BatchMetrics:
 
     @harmless
     def waited(self, seconds: float) -> None:
-        """An item that a caller waits for has waited ``seconds`` for its batch."""
+        """The first item of a batch has waited ``seconds`` for it. Lines of tasks do not count."""
         self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
 
     @harmless

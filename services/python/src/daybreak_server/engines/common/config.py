@@ -31,7 +31,7 @@ class GroupConfig:
     start_s: float = 600.0
     """How long the ranks of a group wait for each other when it forms."""
     grace_s: float = 5.0
-    """How long the others have to reach the point at which a rank failed, before the group is broken."""
+    """How long the other ranks have to reach the point at which a rank failed, before the group is broken."""
     idle_s: float = 2.0
     """How long one claim waits for a task."""
     ping_s: float = 20.0
@@ -40,11 +40,11 @@ class GroupConfig:
     capacity: int = 1
     """How many requests a group that serves requests holds at once."""
     bulk_max_bytes: int = 1 << 30
-    """The largest file that a task of such a group may name."""
+    """The largest file that a task of a group that serves requests may name."""
     bulk_max_line_bytes: int = 1 << 20
     bulk_max_lines: int = 1_000_000
     ports: Sequence[int] = (0,)
-    """Ports at which the leader of such a group may listen; 0 is any free port."""
+    """Ports at which the leader of a group that serves requests may listen; 0 is any free port."""
 
     sessions: Mapping[str, Any] = field(default_factory=dict)
     """The pool's setting ``sessions``, if its groups serve sessions."""

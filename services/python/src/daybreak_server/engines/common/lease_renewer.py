@@ -51,7 +51,7 @@ class PeerFailure(Protocol):
 
     @property
     def code(self) -> str:
-        """A stable word for it; empty if there is none."""
+        """A stable code for the reason; empty if there is none."""
 
     @property
     def message(self) -> str:
@@ -83,7 +83,8 @@ class HeldLease:
     def on_reply(self, control: Control, *, sent_at: float) -> Control:
         """Record a reply of the store, which has extended the lease. Returns the control bits that hold now.
 
-        The drain mark can be removed again, so the reply to the newest request decides it. The other bits stay set.
+        The drain mark can be removed again, so the reply to the newest request decides whether it is set. The other
+        bits stay set.
 
         :param sent_at: When the request was sent, in monotonic seconds: the lease runs from then.
         """
@@ -177,7 +178,7 @@ class LeaseRenewer:
         return self._config.lease_s
 
     def update(self, *, now: bool = True, **changes: Any) -> GroupRecord:
-        """Change the record. With ``now`` the store gets it at once, if it can be reached."""
+        """Change the record. With ``now``, send the new record to the store at once."""
         with self._lock:
             # `since` shows how long the group has been in its state and phase.
             before = {"state": self._record.state, "phase": self._record.phase}

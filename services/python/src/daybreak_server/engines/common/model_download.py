@@ -1,4 +1,4 @@
-"""The progress of a model download: a heartbeat while bytes arrive, and a line in the group's record."""
+"""The progress of a model download: a heartbeat while bytes arrive, and a text with the phase in the group's record."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Decides which progress events are due, and estimates the remaining time of a task. Pure, except for a clock
 that is passed in.
 
-The store keeps about the last thousand events of a task. Fast steps would fill them within seconds, and the events that
-explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress events of an
-attempt, an event covers all steps of about ``SPACING_S``, and after each further ``DOUBLING`` events twice as long. The
-events of ten hours fit. A new phase, or another event, still ends it at once.
+The store keeps about the last thousand events of a task. Fast steps would produce a thousand within seconds, and the
+events that explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress events
+of an attempt, an event covers all steps of about ``SPACING_S``, and after each further ``DOUBLING`` events twice as
+long. The events of ten hours fit. A new phase, or an event of another type, still ends such an event at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from daybreak_server.workloads.base import Step
 MAX_PENDING = 16
 """Progress events in one write. If steps come faster, the oldest are merged into one event that covers them."""
 MANY, SPACING_S, DOUBLING = 200, 2.0, 100
-"""After so many progress events of an attempt, one covers so many seconds; these double after so many further ones."""
+"""After ``MANY`` progress events of an attempt, each one covers ``SPACING_S``. That time doubles after each further
+``DOUBLING`` events."""
 MAX_NOTES = 200
 """Other events that are kept while the store cannot be reached. Beyond that, the oldest are dropped."""
 _SMOOTHING = 0.3

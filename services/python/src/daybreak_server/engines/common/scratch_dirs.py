@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 class ScratchDirs:
-    """Gives one attempt at a time a folder that is empty at its start and removed afterwards.
+    """Gives one attempt at a time a folder that is empty at the attempt's start.
 
-    A folder that an attempt leaves empty serves the next attempt. For an instant task, making and removing a folder
-    would otherwise be most of the leader's work.
+    At the end of the attempt, a folder with files is removed. An empty one is kept for the next attempt. For an instant
+    task, making and removing a folder would otherwise be most of the leader's work.
     """
 
     def __init__(self, parent: Path | None) -> None:

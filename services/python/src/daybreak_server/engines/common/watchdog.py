@@ -9,9 +9,9 @@ lease, although the work advances. So each leader that has a process of its own 
   before their leases end.
 
 The watchdog gets its data on two channels. The first line on standard input is its configuration, which is not on the
-command line because it holds the store's password. A line follows for each new record of the group; the leader sends
-it only when something other than its task has changed, so a new task costs no message. The heartbeat and the leases
-are in shared memory (:mod:`~daybreak_server.engines.common.shared_heartbeat`).
+command line because it holds the store's password. Each later line is a new record of the group. The leader sends one
+only when something other than its task has changed, so a new task costs no message. The heartbeat and the leases are in
+shared memory (:mod:`~daybreak_server.engines.common.shared_heartbeat`).
 
 The watchdog keeps no state that must survive. When it dies, the lease renewer starts it again
 (:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. A watchdog that

@@ -43,10 +43,10 @@ from daybreak_server.ports.store_errors import StoreError
 _log = logging.getLogger(__name__)
 _POLL_S = 0.25
 _MARGIN_S = 3.0
-"""How much longer than the leader's own lease renewer the watchdog waits before it treats silence as a stall."""
+"""How much longer the watchdog waits than the leader's own lease renewer, before it treats silence as a stall."""
 _LATE = 1.25
-"""The watchdog renews once this many periods of the lease renewer have passed. At that moment, even a short lease
-has enough time left: a tick after a stall takes less than that from it."""
+"""The watchdog renews once this many periods of the lease renewer have passed. At that moment, even a short lease has
+enough time left: one tick takes at most ``policy.LEASE_STEP_MS`` from it."""
 
 
 class WatchdogLoop:

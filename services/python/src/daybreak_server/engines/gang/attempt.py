@@ -3,11 +3,12 @@
 1. The leader fetches the task's checkpoint, if it has one, and orders all ranks to run the task from the same bytes.
 2. At each point of agreement (:meth:`Attempt._agree`) it collects the reports of all ranks, writes progress to the
    store (at most once per ``progress_s``), decides from the control bits of the latest reply, and sends the verdict.
-   So a request to stop takes effect at the end of a step, at the latest ``progress_s`` and one step after it.
-3. When a checkpoint is due it takes a snapshot there and stores it in the background. The record's pointer moves with
-   the next report, which is fenced like any other.
-4. After ``FINISH`` it uploads the artifacts, and only then returns ``Finished``, so no client sees a file that does not
-   exist yet. Before it announces ``RELEASE`` it stores a last checkpoint, so that the next attempt loses no work.
+   So a request to stop takes effect at the end of a step, at most ``progress_s`` plus one step after the request.
+3. When a checkpoint is due, the leader takes a snapshot at such a point and stores it in the background. The record's
+   pointer moves with the next report, which is fenced like any other.
+4. After ``FINISH`` the leader uploads the artifacts, and only then returns ``Finished``, so no client sees a file that
+   does not exist yet. Before it announces ``RELEASE`` it stores a last checkpoint, so that the next attempt loses no
+   work.
 
 An outage of the store does not stop an attempt. Events wait in a bounded buffer, and reports are retried at
 growing intervals.
@@ -301,7 +302,7 @@ class Attempt:
         return Failed(code=report.code, message=report.message, permanent=report.permanent)
 
     def _finish(self) -> Outcome | None:
-        """Upload the artifacts, then report them, and only then claim success."""
+        """Upload the artifacts, then report them, and only then return ``Finished``."""
         reporter = self._reporter
         refs: list[ArtifactRef] = []
         assert self._context is not None

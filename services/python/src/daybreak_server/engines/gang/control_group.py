@@ -9,7 +9,7 @@ the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`
 | leader | ``run`` | an order: run this task; the payload is the snapshot to resume from |
 | follower | ``report`` | the rank's result at a point of agreement |
 | leader | ``verdict`` | what every rank does next |
-| follower | ``leaving`` | the follower's node drains: it asks the leader to release the task and end the group |
+| follower | ``leaving`` | the follower's node drains, so the leader should release the task and end the group |
 | follower | ``broken`` | the error that ends this rank |
 | leader | ``leave`` | the group ends |
 | leader | ``ping`` | a no-op from an idle leader |
@@ -249,7 +249,7 @@ class LeaderConnection:
             self._channel.send("broken", message=cause.message, reason=cause.reason)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection, without a call of ``on_lost``."""
         self._closed = True
         self._channel.close()
 

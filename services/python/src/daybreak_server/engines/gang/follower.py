@@ -22,7 +22,7 @@ from daybreak_server.workloads.inputs import context_of, restored
 
 FOREVER_S = 10 * 365 * 86400.0
 _LOGGED = ("task", "attempt", "group", "trace_id")
-"""Fields of an order that each line of the log has."""
+"""Fields of an order that each log line of its task has."""
 
 
 class FollowerLoop:

@@ -45,9 +45,12 @@ class RankDeps:
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
     """By name, the functions that open the places from which tasks of an ``online`` pool may read files."""
     fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
-    """Downloads the model, calling its argument with the bytes present and the total. ``None``: none is needed."""
+    """Downloads the model and returns its folder. Calls its argument with the bytes present and the total.
+
+    ``None``: no download is needed.
+    """
     on_model_unavailable: Callable[[Cause], None] = _log.warning
-    """Called with the reason each time that the download fails; it is retried."""
+    """Called with the reason each time that the download fails. The download is then retried."""
     session_work: Callable[[], SessionWork] | None = None
     """Opens the sessions of a pool of kind ``sessions``; called on the leader only."""
     metrics: RankMetrics = field(default_factory=RankMetrics)

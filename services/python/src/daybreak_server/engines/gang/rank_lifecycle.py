@@ -11,7 +11,7 @@ the phase of the record.
 
 A rank ends in one of three ways:
 
-* :meth:`Rank.ask_to_leave` or :meth:`Rank.stop`: the task is released at its next step, the group deregisters.
+* :meth:`Rank.ask_to_leave` or :meth:`Rank.stop`: the task is released at its next step, and the group deregisters.
 * An error of the work thread, or of another rank: ``on_broken`` is called once with the cause. If the rank has a
   process of its own, the process exits there.
 * The work thread hangs in a collective or in a step: then the lease renewer's thread or the thread that reads from the
@@ -63,7 +63,7 @@ _LAST_SPANS_S = 0.2
 
 
 class Rank:
-    """A rank at work."""
+    """One rank: its work thread, and the calls with which its process starts, checks and stops it."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class Rank:
         return ended
 
     def wait_ended(self, timeout_s: float) -> bool:
-        """Wait until the work has ended and its group has left, and return whether that is so."""
+        """Wait until the work has ended and the group has deregistered, and return whether both happened in time."""
         return self._ended.wait(timeout_s)
 
     # ── the work thread ──────────────────────────────────────────────────────────────────────────────────
@@ -158,7 +158,7 @@ class Rank:
             cause = cause_of(exc, phase=self._current_phase)
             if (
                 cause.reason != Reason.MODEL_MISSING
-            ):  # its message says all, and a group tries again and again
+            ):  # its message is enough, and the group restarts until the model is there
                 _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, cause, exc_info=True)
         finally:
             if cause is None:

@@ -31,7 +31,7 @@ _HELLO_S = 10.0
 
 
 class RendezvousStore(Protocol):
-    """Holds the leader's address. Only the ranks of one incarnation of a group can read it."""
+    """Holds the leader's address. Each start of a group has its own store, which only the ranks of that start read."""
 
     def put(self, address: str) -> None:
         """Publish the leader's address."""

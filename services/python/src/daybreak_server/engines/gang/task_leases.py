@@ -21,7 +21,7 @@ class TaskLeases(Protocol):
         """Whether the store has marked the group to drain."""
 
     def update(self, *, now: bool = True, **changes: Any) -> GroupRecord:
-        """Change the record. With ``now`` the store gets it at once, if it can be reached."""
+        """Change the record. With ``now``, send the new record to the store at once."""
 
     def hold(self, held: HeldLease) -> None:
         """Renew this lease too from now on."""

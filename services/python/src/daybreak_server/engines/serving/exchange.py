@@ -6,7 +6,7 @@ bounded: a thread that is more than ``BUFFER_BYTES`` ahead of the client waits i
 slows down only its request, and does not fill the memory.
 
 Either side may stop. :meth:`Exchange.stop` (the client has gone, the deadline has passed, the group leaves)
-wakes both: ``send`` returns ``False``, and the loop sends the answer for this reason.
+wakes both: ``send`` returns ``False``, and the loop sends the error response that belongs to the reason.
 
 An exchange counts against the group's capacity until both sides have left it, because a workload that ignores
 ``cancelled`` still occupies the group when its client has long gone.
@@ -69,7 +69,7 @@ class Exchange:
     # ── the thread that works ────────────────────────────────────────────────────────────────────────────
 
     def begin(self) -> bool:
-        """Begin to work on the request. Returns ``False`` if its client no longer waits."""
+        """Begin to work on the request. Returns ``False`` if the client no longer waits."""
         self.beat()
         return self.stopped is None
 
@@ -78,7 +78,7 @@ class Exchange:
         self._beat_at = time.monotonic()
 
     def send(self, part: AnswerPart) -> bool:
-        """Pass on a part of the answer, once there is room. Returns ``False`` if its client no longer waits.
+        """Pass on a part of the answer, once there is room. Returns ``False`` if the client no longer waits.
 
         A wait for a slow client is not a stall. The loop disconnects a client that reads nothing for too
         long.
@@ -102,7 +102,7 @@ class Exchange:
         self._leave()
 
     def abandon(self) -> None:
-        """Leave without the rest of the answer, because its client no longer waits."""
+        """Leave without the rest of the answer, because the client no longer waits."""
         with self._changed:
             self._ended = True
         self._leave()
@@ -150,7 +150,10 @@ class Exchange:
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def receive(self) -> Sequence[AnswerPart]:
-        """Wait for parts, and return all that are there. An empty result: see :attr:`failed` and :attr:`stopped`."""
+        """Wait for parts, and return all that are there.
+
+        An empty result means that no more parts come: see :attr:`complete`, :attr:`failed` and :attr:`stopped`.
+        """
         while True:
             self._wake.clear()
             with self._changed:

@@ -6,8 +6,8 @@
 3. The parts of the answer are sent to the client as they arrive. ``send`` waits while the client does not
    read, and then the workload waits too.
 
-If the client closes the connection, if the deadline passes or if the group leaves, the exchange is stopped. While no
-byte has been sent, the client then gets an error. After that, the connection is closed without the end of the answer,
+If the client closes the connection, if the deadline passes or if the group leaves, the exchange is stopped. If no byte
+has been sent, a client that still waits gets an error. Otherwise the connection is closed before the end of the answer,
 so that no client takes a part of an answer for the whole.
 """
 

@@ -1,7 +1,8 @@
 """Runs the app of a leader on a free port of its host, on a thread with a separate event loop.
 
-Only this module knows uvicorn. Idle connections stay open for longer than any gateway keeps them, because a server
-that closes one at the moment in which it is used again looks to the client like a group that has died.
+Only this module knows uvicorn. Idle connections stay open for longer than any gateway keeps them. Otherwise the server
+might close a connection just when a gateway sends the next request on it, and the gateway would take the group for
+dead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _KEEP_ALIVE_S = 120
 _STARTED_S = 30.0
 _POLL_S = 0.01
 _GRACE_S = 1
-"""How long answers may still be sent when the server stops. Requests in flight have ended by then, or are cut."""
+"""How long answers may still be sent after :meth:`HttpServer.stop`. Then the server cuts them off."""
 
 
 class ServerNotStartedError(RuntimeError):
@@ -28,7 +29,7 @@ class ServerNotStartedError(RuntimeError):
 
 
 class HttpServer:
-    """The server.
+    """The HTTP server of a leader.
 
     :param host: An address of this node that gateways can reach.
     :param ports: The server takes the first that is free; 0 is any.

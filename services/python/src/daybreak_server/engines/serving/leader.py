@@ -193,7 +193,7 @@ class ServingLeader:
         return self._stopping.is_set() or self._control_group.wants_to_leave()
 
     def _apply_changes(self) -> None:
-        """Check the group's health, and apply what others have asked of it since the last turn of the loop."""
+        """Check the group's health, apply the drain mark and changed settings, and measure."""
         config = self._deps.config
         self._check_progress()
         if not self._server.running:
@@ -298,7 +298,7 @@ class ServingLeader:
 def _task_thread(
     spec: WorkloadSpec[Any], deps: LeaderDeps, control_group: ControlGroup, lease_renewer: LeaseRenewer
 ) -> TaskThread | None:
-    """What claims tasks, if the workload takes some."""
+    """The thread that claims tasks, or ``None`` if the workload takes none."""
     if not spec.takes_tasks:
         return None
     if deps.config.ranks > 1:

@@ -4,7 +4,7 @@
 * ``table`` has the sessions of a group, the scheduler and the model. Only the work thread uses it.
 * ``model_steps`` calls the model, for a whole batch or for each of its sessions alone.
 * ``threads`` has the threads that call the store. They claim sessions, read audio, renew leases and write commits, so
-  the model never waits for Redis.
+  the model does not wait for Redis, unless thousands of commits are unwritten.
 * ``session_metrics`` measures the sessions, and the steps of the model.
 * ``session_traces`` records the spans of the sessions.
 * ``leader`` is the loop, and ``loops`` gives it to the ranks of a group.

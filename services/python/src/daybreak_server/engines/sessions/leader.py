@@ -136,7 +136,7 @@ class SessionsLeader:
         return self._broken is None
 
     def _leave(self) -> None:
-        """Give up what was claimed in the last moment, and write all that is left."""
+        """Give up the sessions that were claimed at the last moment, and write all commits that are left."""
         self._share()
         self._threads.release([claim.lease for claim in self._threads.end_claims()])
         if not self._threads.flush(timeout_s=_FLUSH_S):

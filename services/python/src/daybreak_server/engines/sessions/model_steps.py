@@ -1,7 +1,7 @@
 """Runs the steps of a model of sessions.
 
-A model with the method ``step`` computes both phases of a batch in one call. Other models have a call for each phase.
-So has a subclass that overrides ``prefill`` or ``decode``, but not the ``step`` that it inherits.
+A model with the method ``step`` computes both phases of a batch in one call. Any other model gets a call for each
+phase. So does a model that inherits ``step``, but overrides ``prefill`` or ``decode``.
 
 If a call raises, it is repeated for each of its sessions alone. If the model raises again for a session, that session
 gets the error as its result. If the model raises for every session of a batch of two or more, they are not the cause.
@@ -29,7 +29,7 @@ from daybreak_server.workloads.sessions import (
 _log = logging.getLogger(__name__)
 Result = StepResult | WorkloadError
 Input = Prefill | str
-"""The audio of a session, or the name of one that decodes."""
+"""The audio of a session, or the id of a session that decodes."""
 
 
 class ModelSteps:

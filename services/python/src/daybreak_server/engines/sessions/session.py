@@ -27,7 +27,7 @@ from daybreak_server.workloads.sessions import PastTurn, Prefill, Shape, Token
 
 Event = tuple[SessionEventType, Mapping[str, Any]]
 ENDLESS_FACTOR = 4
-"""If a turn has this many times the model's limit of tokens, its session fails."""
+"""If a turn has more than this many times the model's limit of tokens, its session fails."""
 
 
 class EndlessTurnError(Exception):
@@ -47,13 +47,13 @@ class Session:
         self.lease = claim.lease
         self._fitting = shape.blocks_that_fit
         self.least_multiplier = self._fitting(record.session.latency_multiplier)
-        """The multiplier that the client requested, as far as the model allows it."""
+        """The latency multiplier that the client requested, as far as the model allows it."""
         self.multiplier = record.latency_multiplier
         self.opened_ms = record.opened_ms
         self.received = record.received
         self.input_ended = record.input_ended
         self.announced: int | None = None
-        """The samples of the turn that waits for the model."""
+        """The number of samples of the turn that waits for the model, if one does."""
         self.turn: Turn | None = None
         """The turn in progress."""
         self._unread = b""

@@ -1,7 +1,7 @@
 """What a group measures of its sessions and of the steps of its model.
 
-The calls for each step are cheap: they only count. Once a second, :meth:`SessionMetrics.measured` hands on what has
-collected. None of the calls ever raises.
+The calls for each step are cheap: they only collect. Once a second, :meth:`SessionMetrics.measured` exports what they
+have collected. None of the calls ever raises.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _WRITTEN = "output"
 
 
 class SessionMetrics:
-    """The series of one group. Without a meter it measures nothing."""
+    """The metrics of one group. Without a meter it measures nothing."""
 
     def __init__(self, meter: Meter | None = None, *, pool: str = "") -> None:
         self._meter = meter or NoMeter()
         self._pool = pool
         self._without_audio: set[SessionId] = set()
-        """New sessions of which no audio has come."""
+        """New sessions from which no audio has arrived."""
         self._textless: dict[SessionId, float] = {}
-        """When the first audio of a session came that has no text yet."""
+        """For each new session with audio and without text: when its first audio arrived."""
         self._first_texts: list[float] = []
         self._batches: list[BatchRecord[SessionId]] = []
         self._begin_counting()
 
     @harmless
     def _begin_counting(self) -> None:
-        """Totals begin with 0, so that the rate of the first event is known."""
+        """Export totals from the start: a rate needs a value before the first event."""
         self._meter.counter(catalogue.RANK_AUDIO, self._pool).inc(0)
         self._meter.counter(request_catalogue.RANK_TOKENS, self._pool, _WRITTEN).inc(0)
 
@@ -83,7 +83,7 @@ class SessionMetrics:
         longer: float,
         memory: tuple[int, int],
     ) -> None:
-        """Hand on the present state, and what has collected.
+        """Export the present state, and what the other calls have collected.
 
         :param lags: the lag of each session.
         :param longer: how many times as long as usual the turns are.

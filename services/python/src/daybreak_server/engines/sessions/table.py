@@ -41,14 +41,14 @@ LAG_SHARE = 0.95
 
 
 def _tell_nobody(_sessions: Sequence[SessionId]) -> None:
-    """No other process needs to know with which sessions the model works."""
+    """Do nothing: no other process needs to know with which sessions the model works."""
 
 
 class SessionTable:
     """See the module.
 
     ``write`` gets the commits of each step, in order. ``work_on`` gets the sessions with which the model begins to
-    work, and ``()`` when it has done so. If the process dies in between, one of them may be the cause.
+    work, and ``()`` once that work is done. If the process dies in between, one of the sessions may be the cause.
     """
 
     def __init__(

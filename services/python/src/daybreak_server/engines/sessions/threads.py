@@ -1,11 +1,12 @@
 """The threads of a sessions group that call the store.
 
-* The *claimer* claims sessions while there is room: none if the group drains, and only orphans if it lags. Otherwise
-  it waits on the wake-up list.
+* The *claimer* claims sessions while there is room: none if the group drains, and only orphans if the group lags too
+  far for new sessions. While no session waits for a group, it blocks on the wake-up list.
 * The *reader* waits for audio of all sessions of the group, on one connection.
 * The *keeper* renews the leases each second while the work advances, and publishes the measurements of the group.
-* The *writer* sends commits. Each call sends all commits that have collected since the last one, so a slow store leads
-  to larger calls and never delays the model. The writer also releases sessions, after it has written their commits.
+* The *writer* sends commits. Each call sends the commits that wait, at most ``_CALL_MAX``. So a slow store leads to
+  larger calls and does not delay the model, unless more than ``BEHIND_MAX`` commits wait. The writer also releases
+  sessions, after it has written their commits.
 
 The threads put new sessions, audio and lost leases into a :class:`Mailbox`, which the work thread reads. While the
 store is down, each thread retries until the group ends, with growing pauses. A commit that the store refuses for good
@@ -59,7 +60,7 @@ class Mailbox:
         self._news: list[SessionNews] = []
 
     def put(self, *, claims: Sequence[SessionClaim] = (), news: Sequence[SessionNews] = ()) -> None:
-        """Add an item, and wake the work thread."""
+        """Add claims and news, and wake the work thread."""
         with self._changed:
             self._claims += claims
             self._news += news
@@ -130,7 +131,7 @@ class StoreThreads:
         self._threads.append(self._claimer)
 
     def start(self) -> None:
-        """Start them."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
@@ -143,7 +144,7 @@ class StoreThreads:
         return self._mailbox.take(wait_s=0)[0]
 
     def stop(self) -> None:
-        """End them. Commits that are not written by then are lost, and the next owner computes them again."""
+        """End the threads. Commits that are not written by then are lost, and the next owner computes them again."""
         self._ended.set()
         self._claims_ended.set()
         for event in (self._room_changed, self._positions_changed):

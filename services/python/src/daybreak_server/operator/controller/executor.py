@@ -60,10 +60,10 @@ class Executor:
         done: Callable[[Action], None],
         refused: Callable[[Cause], None],
     ) -> None:
-        """Run the actions in order, and stop at the first failure on which later actions may rely.
+        """Run the actions in order, and stop at a failure if later actions may rely on the failed one.
 
-        The exceptions are a refused RayCluster and a failed call to a head. They must not hold up the other
-        RayCluster: the other actions run first, except deletions of RayClusters, and then the failure is raised.
+        If Kubernetes refuses to create a RayCluster, or a call to a head fails, the pool's other RayCluster must not
+        wait. So the remaining actions run, except deletions of RayClusters, and then the failure is raised.
 
         ``done`` is called after each action; ``refused``, with the cause, if Kubernetes refuses a change of a
         RayCluster.

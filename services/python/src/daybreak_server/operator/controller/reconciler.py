@@ -106,7 +106,7 @@ class Reconciler:
         self.metrics.forget(name)
 
     async def _status(self, name: str, uid: str) -> PoolStatus | None:
-        """The status written last, or the API server's for a pool seen first; ``None`` if the pool no longer exists."""
+        """The status that this operator wrote last; the first time, the API server's. ``None`` if the pool is gone."""
         if uid not in self._written:
             fresh = await self.read_pool(name)
             if fresh is None or fresh["metadata"]["uid"] != uid:

@@ -227,7 +227,7 @@ class PoolStatus(_Model):
         (), description="Hosts that take no new group: they are about to be deleted."
     )
     zero_since: Instant | None = Field(
-        None, description="When the pool reached zero: no group wanted, no task live, no worker."
+        None, description="When the pool reached zero: no group wanted, no work, no worker."
     )
     serialize_growth: bool = Field(
         False, description="Groups are added one by one, because one had formed across two replicas."

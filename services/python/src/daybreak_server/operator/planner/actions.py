@@ -1,4 +1,5 @@
-"""The operator's actions, as values. The executor runs them in order and stops at the first failure.
+"""The operator's actions, as values. The executor runs them in order, and stops at a failure if later actions may rely
+on the failed one.
 
 Every change of a RayCluster is a JSON Patch that begins with tests, so that a plan made from a stale view changes
 nothing. A merge patch would replace the whole list of worker groups.
@@ -49,7 +50,8 @@ class ScaleUp:
     """Pods that were named before and still exist; the others are dropped from the list."""
 
     def operations(self) -> list[dict[str, Any]]:
-        """The JSON Patch. It tests only ``replicas``, because more hosts never harm a group."""
+        """The JSON Patch. Unlike that of ``ScaleDown``, it does not test the resource version, because more hosts never
+        harm a group."""
         return [*_tests(self.cluster), *_scale(self.cluster, self.replicas, self.workers_to_delete)]
 
 
@@ -73,6 +75,7 @@ class ScaleDown:
     workers_to_delete: tuple[str, ...]
     """``named_pods``, and pods that were named before and still exist."""
     overdue: tuple[GroupId, ...] = ()
+    """Groups whose drain deadline has passed. They are removed even if they are busy."""
 
     def operations(self) -> list[dict[str, Any]]:
         """The JSON Patch."""
@@ -83,7 +86,7 @@ class ScaleDown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspend:
-    """Suspend the RayCluster, head included. Preconditions: no worker pods exist, and no task is live."""
+    """Suspend the RayCluster, head included. Preconditions: no worker pods exist, and the pool has no work."""
 
     cluster: RayCluster
 

@@ -88,13 +88,13 @@ def _tier(unit: RemovalUnit, drains: Drains) -> int:
     1. It has no group, but its hosts run, so a group may be forming.
     2. Its group is idle and drains by itself, because its node is going away.
     3. Its group is idle, and the operator has already chosen it and marked it as draining.
-    4. Its group is not busy and not ready: it starts, loads or is lost.
+    4. Its group is not ready: it starts or loads.
     5. Its group is ready and idle.
     6. Its group is busy, and the operator has already chosen it.
     7. Its group is busy.
 
-    A unit with several groups has the tier of the most costly one. In a tier, units with fewer requests
-    come first.
+    A unit with several groups has the tier of the most costly one. In a tier, units of one replica come first, and
+    among these the units with fewer requests.
     """
     if not unit.groups:
         return 0 if any(replica.running_since is None for replica in unit.replicas) else 1

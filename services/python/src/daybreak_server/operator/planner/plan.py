@@ -142,7 +142,7 @@ def _scaling_context(observed: Observed, *, serialize_growth: bool) -> ScalingCo
 def _wanted(observed: Observed, states: Sequence[ClusterState], requested: int) -> tuple[int, bool]:
     """The number of groups wanted, and whether the last group stays only because there is work.
 
-    A pool goes to zero only when it has no work: a group that is ready stays while a task waits or runs.
+    A pool goes to zero only when it has no work: while it has live tasks, requests or sessions, one ready group stays.
     """
     if requested or observed.store is None or not observed.store.has_work:
         return requested, False
@@ -237,9 +237,9 @@ def _application(before: PoolStatus, current: ClusterState | None, revision: str
     """The number of the Serve application's deploy attempt, which ``serve`` may increase.
 
     Each revision counts its own deploy attempts, so no revision backs off because another one failed. If the pool
-    returns to an earlier revision, the RayCluster of that revision still has its application, and its number is that
-    application's. Until Serve answers there, this number is unknown, and the status keeps the number of the revision
-    that the pool leaves.
+    returns to an earlier revision, the RayCluster of that revision still runs an application, whose number then counts.
+    Until Serve answers there, this number is unknown, and the status keeps the number of the revision that the pool
+    leaves.
     """
     counted = before.application.revision or before.revision
     if counted in {"", revision}:

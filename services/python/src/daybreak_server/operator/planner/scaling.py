@@ -26,7 +26,7 @@ class ScalingContext:
     now: float
     drains: Drains
     no_work: bool
-    """The store answered: no task is live, and there are no requests."""
+    """The store answered, and the pool has no live tasks, requests or sessions."""
     serialize_growth: bool
 
 

@@ -23,7 +23,7 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
     """The wake after this observation, with the seconds of the phases that have passed.
 
     An observation may come seconds late. Therefore a phase that a group reports begins at the time in the group's
-    report, and the last phase before the group existed ends when the group's first phase began. So the seconds of all
+    report. The last phase before the group existed ends when the group's first phase began. So the seconds of all
     phases add up to about the total.
     """
     before, now = observed.pool.status.wake, observed.now

@@ -160,7 +160,7 @@ def _check_keys(node: Node, path: tuple[str, ...], problems: list[str], name: st
     """Check the keys below ``node`` and add a sentence to ``problems`` for each problem.
 
     :returns: for each key of ``node`` that is in force, its line and those of all keys below it. A mapping's own key
-        overrides the same key of a merge (``<<``), and the lines below that are no longer in force.
+        overrides the same key of a merge (``<<``), and the lines below the key of the merge are no longer in force.
     """
     if isinstance(node, SequenceNode):
         for item in node.value:

@@ -37,7 +37,10 @@ DECIMALS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
-    """What a request asks for: texts, or lists of token ids. ``fields``: what errors call each of them."""
+    """What a request asks for: the vectors of texts, or of lists of token ids.
+
+    ``face``: the API whose form the answer has. ``fields``: the name of each text or list in error messages.
+    """
 
     face: Literal["openai", "plain"]
     kind: str
@@ -112,7 +115,7 @@ def shown(vector: Any, *, dimensions: int | None, base64: bool) -> Any:
 
 
 def _inputs(given: Any, most: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
-    """Texts or lists of ids, of which there is only one kind."""
+    """The texts of an input, or its lists of token ids. One of the two results is empty."""
     if given is None:
         wrong("input", "input is missing. Send a text, or a list of texts.")
     if isinstance(given, str):

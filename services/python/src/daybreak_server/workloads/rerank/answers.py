@@ -27,7 +27,10 @@ from daybreak_server.workloads.text_batches.requests import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankRequest:
-    """What a request asks for. ``fields``: the field of the request that holds each pair, which errors name."""
+    """What a request asks for.
+
+    ``face``: the API whose form the answer has. ``fields``: the name of each pair in error messages.
+    """
 
     face: Literal["cohere", "tei", "plain"]
     pairs: Sequence[tuple[str, str]]
@@ -70,7 +73,7 @@ def read_tei(request: Request, *, most: int) -> RerankRequest:
 
 
 def read_plain(request: Request, *, most: int) -> RerankRequest:
-    """The request of ``/reranker/api``. One question belongs to all texts. :raises RequestError:"""
+    """The request of ``/reranker/api``. A single question belongs to all texts. :raises RequestError:"""
     body = body_of(request)
     given = body.get("questions")
     texts = texts_of(body.get("texts"), "texts", most=most)
@@ -103,7 +106,7 @@ def answer(
 
 
 def _ranked(wanted: RerankRequest, scores: Sequence[float]) -> list[int]:
-    """The numbers of the pairs, the best first. Of equal ones, the first is first."""
+    """The numbers of the pairs, the best first. Pairs with equal scores keep their order."""
     return sorted(range(len(scores)), key=lambda number: (-scores[number], number))[: wanted.top]
 
 

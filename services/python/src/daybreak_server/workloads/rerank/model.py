@@ -80,7 +80,7 @@ class RerankModel:
     ) -> list[Tokens]:
         """The tokens of pairs of a query and a document.
 
-        :param fields: what errors call each pair.
+        :param fields: the name of each pair in error messages.
         :param cut: whether a document that is too long is cut, even if the options say that it is an error.
         :raises RequestError: if a pair is too long.
         """

@@ -28,9 +28,9 @@ class RerankOptions(TextOptions):
     before: str = QWEN_BEFORE
     """What a language model reads before the query and the document. The defaults are those of Qwen3-Reranker."""
     body: str = QWEN_BODY
-    """The query and the document. Its end is cut if it is too long."""
+    """The template for the query and the document. If the text made from it is too long, its end is cut."""
     after: str = QWEN_AFTER
-    """What follows. The next word of the model is its judgement."""
+    """What the model reads after that. The next word that it writes is its judgement."""
     instruction: str = QWEN_INSTRUCTION
     yes: str = Field("yes", min_length=1)
     """The word that says that the document is relevant; one token."""

@@ -39,7 +39,7 @@ class _Turn:
     place: int = 0
     """How many of its words have been written."""
     stop_checked: bool = True
-    """Whether it is decided that no full stop follows the last word."""
+    """Whether it is decided if a full stop follows the last word."""
 
 
 @dataclass(slots=True)

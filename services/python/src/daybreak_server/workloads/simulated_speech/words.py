@@ -1,8 +1,8 @@
 """The words that the simulated model writes, and the rule that chooses them.
 
-A turn's tokens depend only on its audio and on the last token before it. So if a chunk of audio is lost,
-doubled or changed, all text after it changes, as with a real model. And a group that gets the newest turns
-continues exactly as the previous group would have.
+A turn's tokens depend only on its audio, on the target language, and on the last token before the turn. So if a chunk
+of audio is lost, doubled or changed, all text after it changes, as with a real model. And a group that gets the newest
+turns continues exactly as the previous group would have.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ STOP = 0
 START = -1
 """Stands for the token before the first one."""
 TOKENS_A_BLOCK = 3
-"""A turn of one block has one to this many words, and at most one full stop."""
+"""A turn of one block has one to this many words. A full stop may follow each word."""
 _SENTENCE_ENDS = 5
 """On average, one of this many words is the last of its sentence."""
 

@@ -72,14 +72,14 @@ class Memory:
 
 
 Plan = Callable[[int], Attend]
-"""The number of a layer to its attention."""
+"""From the number of a layer to its attention."""
 
 
 class PagedAttention(Protocol):
     """See the module."""
 
     def plan(self, spans: Sequence[Span]) -> Plan:
-        """Prepares a batch; the flat list has the new positions of the spans in this order."""
+        """Prepare a batch. The flat list has the new positions of the spans, in the order of the spans."""
 
 
 def _new_positions(spans: Sequence[Span], memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,14 +100,14 @@ class GatherAttention:
 
     Spans of one position are computed apart from longer ones. So decodes are not padded to the prefills beside them.
 
-    The shape of a session's keys does not depend on the other sessions of the batch, so that rounding does not either.
+    The shape of a session's keys does not depend on the other sessions of the batch, so rounding does not either.
     """
 
     def __init__(self, memory: Memory, *, rope_base: float, pages_each: int) -> None:
         self._memory, self._rope_base, self._pages_each = memory, rope_base, pages_each
 
     def plan(self, spans: Sequence[Span]) -> Plan:
-        """Prepares the table of pages and the mask."""
+        """Prepare the table of pages and the mask."""
         memory = self._memory
         at, page, place = _new_positions(spans, memory)
         by = angles(at, memory.keys.shape[-1], self._rope_base)
@@ -195,7 +195,7 @@ class FlexAttention:
         self._block_mask: Any = flex.create_block_mask
 
     def plan(self, spans: Sequence[Span]) -> Plan:
-        """Prepares the mask, from the session and the first position of each page."""
+        """Prepare the mask, from the session and the first position of each page."""
         memory = self._memory
         device = memory.keys.device
         at, page, place = _new_positions(spans, memory)

@@ -1,7 +1,7 @@
 """Streams audio through the causal encoder, block by block, for the sessions of a batch.
 
-A session has a slot: the last samples and frames that the features and convolutions need, and the keys and values of
-the blocks that the next one sees, as a ring. Blocks are independent of the length of a turn, so sessions with
+A session has a slot: the last samples and frames that the features and convolutions need, and, in a ring, the keys and
+values of the blocks that the next block sees. Blocks are independent of the length of a turn, so sessions with
 different latencies share a batch.
 """
 
@@ -40,7 +40,7 @@ class CausalEncoder:
         self._blocks = torch.zeros(slots, dtype=torch.long, device=self._device)
 
     def reset(self, slot: int) -> None:
-        """Prepares a slot for a new session."""
+        """Prepare a slot for a new session."""
         self._samples[slot] = 0
         self._frames[slot] = 0
         self._blocks[slot] = 0
@@ -81,7 +81,7 @@ class CausalEncoder:
         seen: Tensor,
         new: list[tuple[Tensor, Tensor]],
     ) -> Attend:
-        """The attention of one layer to the ring and to the block itself. Adds to ``new`` what the ring shall get."""
+        """The attention of one layer to the ring and to the block itself. Adds to ``new`` what the ring gets later."""
 
         def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             keys = rotate(keys, by)

@@ -33,7 +33,7 @@ class EncoderConfig:
     """States of one block."""
     left_blocks: int = 4
     stack: int = 2
-    """States that the adapter makes one embedding of."""
+    """How many states the adapter turns into one embedding."""
     output: int = 128
     """The width of the language model."""
 

@@ -177,7 +177,7 @@ def from_hugging_face(weights: dict[str, Tensor], config: LanguageModelConfig) -
 
 
 def to_hugging_face(model: LanguageModel) -> dict[str, Tensor]:
-    """The inverse."""
+    """The inverse of :func:`from_hugging_face`."""
     weights, config = model.state_dict(), model.config
     named = {
         "model.embed_tokens.weight": weights["embed.weight"],

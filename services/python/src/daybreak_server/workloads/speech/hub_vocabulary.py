@@ -57,7 +57,7 @@ class HubVocabulary:
         return self._markers[pair]
 
     def text(self, before: Sequence[int], token: int) -> str:
-        """What a token adds. A character of which only a part of the bytes is known is added with its last byte."""
+        """What a token adds. A character that takes several tokens is added with the last of them."""
         known, now = self._decode(before).rstrip(_INCOMPLETE), self._decode([*before, token])
         return "" if now.endswith(_INCOMPLETE) else now[len(known) :]
 
@@ -68,5 +68,5 @@ class HubVocabulary:
         return text
 
     def ends_segment(self, token: int) -> bool:
-        """Whether a token ends with a full stop."""
+        """Whether a token ends with a character that ends a sentence."""
         return self._decode([token]).rstrip().endswith(self._stops)

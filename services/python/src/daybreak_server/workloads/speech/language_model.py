@@ -64,7 +64,10 @@ class LanguageModel(nn.Module):
         return logits
 
     def forward(self, x: Tensor, starts: Tensor) -> Tensor:
-        """The logits of whole streams: embeddings [batch, time, width]; each position sees from its start to itself."""
+        """The logits of whole streams, from embeddings [batch, time, width].
+
+        A position sees the positions from its entry in ``starts`` to itself.
+        """
         positions = torch.arange(x.shape[1], device=x.device)
         seen = (positions >= starts[..., None]) & (positions <= positions[:, None])
         attend = attend_to_all(seen[:, None], angles(positions, self.config.head_dim, self.config.rope_base))

@@ -18,11 +18,11 @@ Angles = tuple[Tensor, Tensor]
 """Cosines and sines of rotary positions, [..., head_dim / 2]."""
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values, [..., heads, head_dim], not rotated, to the output, as the queries."""
+"""From queries, keys and values, [..., heads, head_dim], not rotated, to the output, in the shape of the queries."""
 
 
 def angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Angles:
-    """Rotary angles of positions, [..., 1, head_dim / 2]; float64, so that a session may last for days."""
+    """Rotary angles of positions, [..., 1, head_dim / 2], computed in float64, so that a session may last for days."""
     powers = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim
     turns = positions.double()[..., None, None] * base**-powers
     return turns.cos().float(), turns.sin().float()
@@ -50,7 +50,7 @@ def attend_to_all(mask: Tensor, by: Angles) -> Attend:
 
 
 class Layer(nn.Module):
-    """RMSNorm, attention, RMSNorm, SwiGLU, as in Llama; queries, keys and values are one product."""
+    """RMSNorm, attention, RMSNorm, SwiGLU, as in Llama. One matrix product computes queries, keys and values."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Layer(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """[..., width] to the same."""
+        """From [..., width] to the same shape."""
         heads = self.qkv(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim))
         queries, keys, values = heads.split(self.parts, -2)
         x = x + self.out(attend(queries, keys, values).flatten(-2))

@@ -3,11 +3,11 @@
 A turn of a session begins with a *prefill*: the encoder reads the turn's blocks of audio, and the language model reads
 their embeddings and the marker of the target language. A prefill can be cut between any two blocks, because all that
 the next block needs is in the caches. Each *decode* step then feeds the last token back and returns the next one. The
-end-of-turn token is never fed back. All sessions of a batch share each matrix multiplication, wherever each is in its
-session, and whether it prefills or decodes. Only attention is computed per session, on that session's pages.
+end-of-turn token is never fed back. All sessions of a batch share each matrix multiplication, whatever their positions,
+and whether they prefill or decode. Only attention is computed per session, on that session's pages.
 
-Memory is reserved once. Admission reserves the most memory that a session can ever need, so memory cannot run out
-later.
+The memory of all caches is reserved once. It limits the number of sessions so that each can have the most memory that a
+session can ever need. So memory cannot run out later.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Speech:
         return pages * PAGE_SIZE * position + parts.encoder.slot_bytes
 
     def warm_up(self) -> None:
-        """Translate a second of silence, alone and for two sessions at once."""
+        """Translate two blocks of silence, for two sessions at once if there is memory for two."""
         names = [f"warm-up-{number}" for number in range(min(2, self.shape.max_sessions))]
         audio = bytes(2 * self._block_bytes)
         for name in names:
@@ -193,7 +193,7 @@ class Speech:
         session.recent.extend(token for turn in past for token in turn.tokens)
 
     def _newest(self, past: Sequence[PastTurn]) -> Sequence[PastTurn]:
-        """The newest turns with as many blocks as decide what comes next."""
+        """The newest turns, with at least ``past_blocks`` blocks if there are as many: they decide what comes next."""
         first, blocks = len(past), 0
         while first and blocks < self._parts.past_blocks:
             first -= 1
@@ -230,7 +230,10 @@ class Speech:
         return torch.from_numpy(samples.reshape(count, self._encoder.block_samples))
 
     def _hear(self, sessions: Sequence[_Session], audio: Sequence[Tensor]) -> list[Tensor]:
-        """The speech embeddings of each session's blocks; the first blocks of all in a batch, then the second, …"""
+        """The speech embeddings of each session's blocks.
+
+        The encoder reads the first blocks of all sessions as one batch, then the second blocks, and so on.
+        """
         for number in range(max(map(len, audio), default=0)):
             rows = [
                 row for row, blocks in enumerate(audio) if len(sessions[row].embedded) <= number < len(blocks)

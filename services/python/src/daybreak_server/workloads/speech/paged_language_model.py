@@ -23,7 +23,7 @@ _WARM_QUERIES = 4096
 
 
 class PagedLanguageModel:
-    """The model, its memory, and one ragged step for prefill and decode."""
+    """The model and its memory. In one step, some sessions may prefill and others decode."""
 
     def __init__(
         self,

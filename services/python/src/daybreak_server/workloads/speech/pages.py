@@ -15,7 +15,7 @@ from daybreak_server.workloads.speech.window import first_visible
 
 
 class OutOfPagesError(RuntimeError):
-    """There is no free page. Admission by the worst case prevents this."""
+    """There is no free page. The limit on the number of sessions, which assumes the worst case, prevents this."""
 
 
 class PagePool:

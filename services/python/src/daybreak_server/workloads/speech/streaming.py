@@ -22,7 +22,7 @@ class StreamingEncoder(Protocol):
         """Reserve the memory of all slots. Called once."""
 
     def reset(self, slot: int) -> None:
-        """Prepares a slot for a new session."""
+        """Prepare a slot for a new session."""
 
     def encode(self, slots: Sequence[int], audio: Tensor) -> Tensor:
         """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width]."""
@@ -42,7 +42,7 @@ class Vocabulary(Protocol):
         """The tokens between the audio of a turn and its text, which name the target language; at least one."""
 
     def text(self, before: Sequence[int], token: int) -> str:
-        """The text that a token adds. ``before`` has some tokens before it, or is empty if the session has no
+        """The text that a token adds. ``before``: some of the tokens before this one; empty if the session has no
         text yet."""
 
     def ends_segment(self, token: int) -> bool:

@@ -99,7 +99,10 @@ class TextBatches(Generic[P, R]):
             raise RetryableError("The group stopped before all lines were computed.", code="stopped") from exc
 
     def _asked_while_advancing(self, cancelled: Callable[[], bool]) -> Callable[[], bool]:
-        """``cancelled``, but ``False`` without asking it while a batch runs and none has ended since it was asked."""
+        """Return a function that asks ``cancelled``.
+
+        While a batch runs and none has ended since the last question, it returns ``False`` without asking.
+        """
         ended = -1
 
         def cancelled_now() -> bool:

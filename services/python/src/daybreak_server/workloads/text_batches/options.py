@@ -23,11 +23,12 @@ class TextOptions(BaseModel):
     """What clients call the model; if unset, the name of its folder."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_tokens: int | None = Field(None, ge=1)
-    """Tokens of a text, those of prompts and special tokens included; if unset, as many as the model allows."""
+    """The most tokens of a text, including prompts and special tokens; if unset, as many as the model allows."""
     too_long: Literal["error", "cut"] = "error"
-    """What becomes of a longer text: an error, or it is cut, and the answer says which ones were."""
+    """What happens to a longer text. ``error``: the request is refused. ``cut``: the text is cut, and the answer says
+    which texts were."""
     max_inputs: int = Field(2048, ge=1)
-    """Texts in a request."""
+    """The most texts in a request."""
 
     @property
     def name(self) -> str:

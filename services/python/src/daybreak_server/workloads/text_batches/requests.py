@@ -1,6 +1,6 @@
 """Reads the fields of requests, and refuses those that are wrong with an error that names the field.
 
-Checks by hand and not by a pydantic model: a request may have a hundred thousand token ids.
+It uses no pydantic model for this, because a request may have a hundred thousand token ids.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Turns texts into token ids, on the threads of requests: a batch then needs no tokenizer, and lengths are known.
 
-Of a fast tokenizer, the Rust object is used directly, with truncation and padding off. Several threads may call it at
-once, unlike the Python wrapper, which sets truncation and padding for each call.
+For a fast tokenizer, this module calls the Rust object directly, with truncation and padding off. Several threads may
+call that object at once, unlike the Python wrapper, which sets truncation and padding for each call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Tokens:
     ids: tuple[int, ...]
     type_ids: tuple[int, ...] = ()
     cut: bool = False
-    """Whether the text was longer."""
+    """Whether the text was too long and has been cut."""
 
 
 class TextTokenizer:
@@ -63,7 +63,7 @@ class TextTokenizer:
     def texts(self, texts: Sequence[str], fields: Sequence[str], *, prefix: str = "") -> list[Tokens]:
         """The tokens of texts, each after ``prefix``, with special tokens.
 
-        :param fields: what errors call each text.
+        :param fields: the name of each text in error messages.
         :raises RequestError: if one is too long.
         """
         encoded = self._encode([prefix + text for text in texts], special=True)
@@ -73,7 +73,7 @@ class TextTokenizer:
     def ids(self, lists: Sequence[Sequence[Any]], fields: Sequence[str], *, prefix: str = "") -> list[Tokens]:
         """Token ids that a client has sent, after the tokens of ``prefix``, with special tokens.
 
-        :param fields: what errors call each list.
+        :param fields: the name of each list in error messages.
         :raises RequestError: if one is not in the vocabulary, or a list is empty or too long.
         """
         start = self._start(prefix)

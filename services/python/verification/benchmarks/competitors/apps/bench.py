@@ -25,7 +25,9 @@ def run() -> dict[str, Any]:
 
 
 def produce(many: Callable[[int], None], single: Callable[[int], None]) -> None:
-    """``produce N`` submits N tasks through ``many``; ``light N RATE`` submits one at a time, each with its time."""
+    """Run the command line. ``produce N`` submits N tasks through ``many``. ``light N RATE`` submits N tasks, RATE of
+    them a second, each through ``single`` with the time of its submit.
+    """
     mode, number = sys.argv[1], int(sys.argv[2])
     started = time.monotonic_ns()
     if mode == "produce":

@@ -23,19 +23,19 @@ SESSIONS = 3 * LARGEST
 FILL_TURNS = 12
 """Turns before the first measurement, so that all windows are full."""
 PREFILLS, DECODES = 8, 24
-"""The sessions of a step of both phases."""
+"""How many sessions prefill, and how many decode, in a step of both phases."""
 Answers = Sequence[StepResult]
 K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedCosts:
-    """The median milliseconds of ``PREFILLS`` and ``DECODES``."""
+    """The median milliseconds for ``PREFILLS`` sessions that prefill and ``DECODES`` sessions that decode."""
 
     together: float
     """In one step."""
     apart: float
-    """In a step of each phase."""
+    """In two steps, one of each phase."""
 
 
 def measure(model: Speech, *, rounds: int) -> Costs:

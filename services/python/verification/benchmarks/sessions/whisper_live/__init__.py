@@ -1,4 +1,4 @@
 """WhisperLive beside Daybreak: how late the text is, by the number of clients.
 
-WhisperLive is not in our lock. It runs in a Python of its own, which :mod:`.servers` starts with :mod:`.app`.
+WhisperLive is not in `requirements.lock`. It runs in a Python of its own, in which :mod:`.servers` starts :mod:`.app`.
 """

@@ -1,6 +1,7 @@
 """Runs WhisperLive's server. Only WhisperLive's Python executes this file, so it imports nothing from Daybreak.
 
-``python app.py PORT FOLDER [batched]``. ``FOLDER`` gets the model: the parts in the two wheels, joined.
+``python app.py PORT FOLDER [batched]``. ``FOLDER`` gets the model. Two installed packages have its parts, which are
+joined (``requirements/whisper-base.txt``).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ READY_S = 120.0
 PATIENCE_S = 30.0
 """How long after the last audio its text may still come."""
 NEAR_S = 0.5
-"""Whisper's times are inexact: text that ends so long before the end of the speech has all of it."""
+"""Whisper's times are inexact. Text that ends at most this long before the end of the speech counts as complete."""
 
 
 class RefusedError(Exception):
@@ -31,7 +31,7 @@ class Received:
     """What came back. Times count from the first audio."""
 
     lags_s: list[float] = field(default_factory=list)
-    """Each time that the text covers more audio than before: how long ago the last of it was spoken."""
+    """Each time that the text covers more audio than before: how long ago the last audio that it covers was spoken."""
     covered_s: float = 0.0
     """How much audio the text covers, by the server's own times."""
     text: str = ""
@@ -40,7 +40,7 @@ class Received:
     """Whether the text covers all of the speech."""
 
     def receive(self, segments: Iterable[Mapping[str, Any]], *, now_s: float) -> None:
-        """The newest segments have arrived."""
+        """Note the newest segments, which have just arrived."""
         found = list(segments)
         self.text = " ".join(str(segment["text"]).strip() for segment in found)
         covered = max((float(segment["end"]) for segment in found), default=0.0)

@@ -26,14 +26,14 @@ transcription. *Lag*: whenever new text arrives, how long ago the last audio tha
 that the server gives. For text that never comes, the lag runs until the client stops waiting. *WhisperLive*: \
 version {version}, its faster-whisper backend on the CPU, one model for all clients, with its own settings except \
 voice activity detection, which is off; *batched* adds its batches across clients. Its model is Whisper base, with 74 \
-million parameters and any words. *Daybreak*: `daybreakd up` with the tiny speech model, with 1.4 million parameters \
-and some fifty words. So do not compare the lags of one client: compare how each server's lag grows with its clients \
+million parameters, for any words. *Daybreak*: `daybreakd up` with the tiny speech model, with 1.4 million parameters, \
+for some fifty words. So do not compare the lags of one client: compare how each server's lag grows with its clients \
 (*ratio*)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What some clients saw."""
+    """What the clients of one run saw."""
 
     server: str
     clients: int
@@ -50,7 +50,7 @@ class Plan:
     speech_s: float = SPEECH_S
 
     def speeches(self, clients: int) -> list[RecordedSpeech]:
-        """What they say."""
+        """What the clients say."""
         found = [
             speeches.of_clips(TARGET, at_least_s=self.speech_s, user=number) for number in range(clients)
         ]
@@ -59,7 +59,7 @@ class Plan:
 
 QUICK = Plan(clients=QUICK_CLIENTS, speech_s=QUICK_SPEECH_S)
 Talk = Callable[[RecordedSpeech, str, float], Awaitable[tuple[Sequence[float], bool]]]
-"""Speaks after some seconds: the lags, and whether all text came."""
+"""Waits some seconds and speaks. Returns the lags, and whether all text came."""
 
 
 def measure(python: Path, plan: Plan) -> Report:

@@ -22,7 +22,7 @@ START_S = 180.0
 
 @contextmanager
 def whisper_live(python: Path, folder: Path, *, batched: bool) -> Iterator[int]:
-    """Run WhisperLive until the block ends: its port. :raises RuntimeError: with its log, if it does not start."""
+    """Run WhisperLive on the yielded port until the block ends. :raises RuntimeError: with its log, if it fails."""
     folder.mkdir()
     port, log = free_port(), folder / "log"
     command = [str(python), str(APP), str(port), str(folder), *(["batched"] if batched else [])]
@@ -54,7 +54,7 @@ def version(python: Path) -> str:
 
 @contextmanager
 def daybreak(folder: Path) -> Iterator[str]:
-    """Run ``daybreakd up`` with one group of the tiny speech model until the block ends: its address."""
+    """Run ``daybreakd up`` with one group of the tiny speech model until the block ends. Yields its URL."""
     system = System("up", folder / "d", HOME=str(folder), DAYBREAK_POOLS=f'{{"{POOL}": {{}}}}')
     try:
         yield str(system.ready(START_S)["url"])

@@ -10,8 +10,8 @@
 local want_groups, demand_now
 
 do
--- The requests that one group should have. If an operator manages the groups, the GeneratorPool sets this number,
--- otherwise the caller does.
+-- The requests or sessions that one group should have. If an operator manages the groups, the GeneratorPool sets this
+-- number, otherwise the caller does.
 local function target_load_of(stated)
   local reported = call('EXISTS', K_operator_report) == 1 and call('HGET', K_meta, 'target_load')
   return tonumber(reported or stated)
@@ -34,7 +34,7 @@ local function requests_held()
   return sum
 end
 
--- Updates `wanted`. `target_load`: empty for a pool of another kind, which has no demand.
+-- Updates `wanted`. `target_load`: empty for a pool of kind `jobs`, which has no demand.
 function want_groups(target_load)
   if target_load == '' then return call('DEL', K_demand, K_wanted) end
   local requests = requests_held() + call('ZCARD', S.sessions)
@@ -46,7 +46,7 @@ function want_groups(target_load)
   zflush(K_wanted)
 end
 
--- The requests, the groups that they need, and for how many ms they have needed a group (-1: none needed).
+-- The requests or sessions, the groups that they need, and for how many ms they have needed a group (-1: none needed).
 function demand_now()
   local entries, requests = call('HVALS', K_demand), call('ZCARD', S.sessions)
   if not entries[1] and requests == 0 then return 0, 0, -1 end

@@ -63,9 +63,9 @@ local function leave_group(r)
   if r.group then call('SREM', S.key.group_sessions(r.group), r.id) end
 end
 
--- Whether too many groups in a row have died with work on this session. It would kill one group after the other.
--- A group whose watchdog or leader reports its death says what it worked on. Without such a report, any session with
--- audio to process may be the cause.
+-- Whether too many groups in a row have died with work on this session. Such a session would kill one group after the
+-- other. A group whose watchdog or leader reports its death says what it worked on. Without such a report, any session
+-- with audio to process may be the cause.
 local function kills_groups(r, reason, worked_on)
   if reason == 'released' then return false end
   if worked_on then
@@ -135,7 +135,7 @@ local function is_damage(message)
   return false
 end
 
--- Ends a session that cannot be worked on, because its keys hold something else than they should.
+-- Ends a session that cannot be worked on, because its keys hold something other than they should.
 local function damaged(id, err)
   local message = type(err) == 'table' and err.err or tostring(err)
   if not is_damage(message) then error(err) end
@@ -149,7 +149,8 @@ local function damaged(id, err)
   if not (r and pcall(S.finish, r, 'failed', cause)) then drop(id) end
 end
 
--- Runs `work` on a session, and returns what it returns. If the session is damaged, it ends, and the call continues with others.
+-- Runs `work` on a session, and returns its result. A damaged session is ended instead, so that the script continues
+-- with the other sessions.
 function S.guarded(id, work, ...)
   local done, result = pcall(work, ...)
   if done then return result end
@@ -180,12 +181,14 @@ local function orphan(id, reason)
   if r then S.make_waiting(r, reason) else drop(id) end
 end
 
--- The client's activity, or the model's work on a session whose input has ended, begins the time again.
+-- Restarts the timeout of a session, because its client was active or, after the end of the input, its model worked on
+-- it.
 function S.touch(id, timeout)
   call('ZADD', S.session_timers, int(NOW + tonumber(timeout)), id)
 end
 
--- All audio of a session whose input has ended is in the journal. So it waits for a group as long as it takes.
+-- Ends a session whose timeout is over. One whose input has ended waits for a group without a limit, because all of its
+-- audio is in the journal.
 local function expire(id)
   local r = S.load(id)
   if not r then return drop(id) end

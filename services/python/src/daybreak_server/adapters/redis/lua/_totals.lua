@@ -1,7 +1,7 @@
 -- The pool's totals for metrics: counts that only grow, in one hash. domain/pool_totals.py says what they mean.
 --
--- Each count costs a command. So what happens for every task counts only what nothing else implies: a claim counts the
--- wait, a success the run time. A histogram `name` has the fields `name:<place of the bucket>` and `name:sum`.
+-- Each count costs a command. So of what happens to each task, scripts count only what nothing else implies: the wait
+-- at a claim, the run time at a success. A histogram `name` has the fields `name:<place of the bucket>` and `name:sum`.
 
 local function histogram(name, bounds)
   local fields = { sum = name .. ':sum', bounds = bounds }
@@ -30,11 +30,12 @@ end
 
 local function one_of(reasons, reason, otherwise) return reasons[reason] and reason or otherwise end
 
--- The GPU time of tenants: the first `tenants_max` have totals of their own in K_tenant_totals, always two fields. The time
--- of the others is in K_totals, as that of `other`, and so is that of deleted tenants. The sum of all is the pool's total.
+-- The GPU time of tenants: the first `tenants_max` have totals of their own in K_tenant_totals, always two fields.
+-- K_totals has the time of the others, as `other`, and that of deleted tenants, as `deleted`. The sum of all is the
+-- pool's total.
 local tenant_totals = {}
 
--- Gives a tenant totals of its own, which are 0, if there is room. Returns whether it has some.
+-- Gives a tenant totals of its own, which are 0, if there is room. Returns whether the tenant has some.
 function tenant_totals.add(name)
   if name == TOTALS.OTHER then return false end
   if call('HEXISTS', K_tenant_totals, name .. ':used_ms') == 1 then return true end

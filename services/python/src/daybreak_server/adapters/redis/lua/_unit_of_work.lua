@@ -5,8 +5,8 @@
 -- them, and changes them in Lua tables: `load_task`, `set`, `unset` for records, `zput` and `zdrop` for sorted sets,
 -- `meta`, `set_meta`, `add_meta`, `add_total` for the pool's numbers. At the end, it calls `flush`, which writes one
 -- HSET for each record and one ZADD for each sorted set. A script that must read a key that it may have changed calls
--- `flush` first, or `zflush` for a single sorted set. Only events are written to the pool's stream immediately, because
--- the reply needs their ids. Other fragments have further state: functions in `resets` clear it when a call begins, and
+-- `flush` first, or `zflush` for a single sorted set. Only the pool's stream gets its events immediately, because the
+-- reply needs their ids. Other fragments have further state: functions in `resets` clear it when a call begins, and
 -- functions in `flushes` write it.
 --
 -- `NOW` is the time when the call began, in ms, and `NOW_TEXT` the same as text.

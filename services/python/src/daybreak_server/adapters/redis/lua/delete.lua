@@ -14,7 +14,8 @@ local function run(ARGV)
   if r.idem then call('DEL', k_idempotency(r.idem)) end
   if call('EXISTS', k_index(r.tenant)) == 0 then
     tenant_totals.remove(r.tenant)
-    -- A tenant without tasks and without debt is removed too: its next task starts as a new tenant's would.
+    -- The tenant is removed too, unless its virtual time is ahead of the pool's: its next task then starts as a new
+    -- tenant's would.
     if tenant(r.tenant).share <= meta('vtime') then
       call('HDEL', K_shares, r.tenant)
       call('HDEL', K_weights, r.tenant)

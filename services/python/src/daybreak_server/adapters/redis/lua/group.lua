@@ -93,7 +93,7 @@ local actions = {
       worked_on = {}
       for i = at + width.dead_group, #ARGV do worked_on[ARGV[i]] = true end
     end
-    -- Its leader and its watchdog may both report the death, or a tick has found and counted it before.
+    -- Its leader and its watchdog may both report the death, and a tick may have found and counted it before.
     local state = call('HGET', k_group(a.group), 'state')
     if state and state ~= 'lost' then add_total('groups_lost', 1) end
     return remove(a.group, worked_on)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Appends events, updates the record and the checkpoint, and extends the lease. With a stale token it writes nothing.
--- Events have numbers, so a report that is repeated after a lost answer writes no event twice.
+-- Each event with a number is written once, even if the report is repeated because its answer was lost.
 -- ARGV: see Report and ReportedEvent in arguments.py. Answers the control bits.
 local function run(ARGV)
   local a, at = read.report(ARGV, 1), width.report + 1

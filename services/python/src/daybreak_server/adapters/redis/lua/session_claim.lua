@@ -24,7 +24,7 @@ end
 local function run(ARGV)
   local a = read.session_claiming(ARGV, 1)
   if call('HEXISTS', k_group(a.group), 'drain') == 1 then
-    S.wake(math.min(1, call('ZCARD', S.sessions_waiting)))  -- it may have taken the wake-up of another group
+    S.wake(math.min(1, call('ZCARD', S.sessions_waiting)))  -- this one may have taken the wake-up of another group
     return { 1, {} }
   end
   local inbox, claims = S.key.session_inbox(a.nonce), {}

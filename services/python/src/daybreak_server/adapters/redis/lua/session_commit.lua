@@ -3,7 +3,8 @@
 -- A commit whose number was written before changes nothing, so a call whose reply was lost may be repeated.
 -- Answers the sessions that the group has lost; nothing was written for these.
 
--- The text of an event belongs to the segment in progress. An event that ends a segment has the start of the next.
+-- The text of an event belongs to the segment in progress. An event that ends a segment has the start of the
+-- next one.
 local function write_event(id, e)
   if e.text ~= '' then call('APPEND', S.key.session_text(id), e.text) end
   if e.segment ~= '' then

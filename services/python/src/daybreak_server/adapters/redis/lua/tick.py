@@ -21,7 +21,7 @@ def encode(
 ) -> Call:
     """One tick. ``tenants_max``: how many tenants have totals of their own.
 
-    ``target_load``: the requests that one group should have; ``None`` for a pool that serves no requests.
+    ``target_load``: the requests or sessions that one group should have; ``None`` for a pool of kind ``jobs``.
     """
     load = "" if target_load is None else target_load
     return Call("tick", keys, TickLimit(limit=limit, tenants_max=tenants_max, target_load=load))

@@ -13,17 +13,18 @@ SINGLE = {
     "workers": Key("zset", "workers by the end of their lease, on the lease clock"),
     "demand": Key(
         "hash",
-        "the end of each gateway's lease on its entry, and the requests that it has for each model, a line each",
+        "the end of each gateway's lease on its entry, and the requests that it has for each model, one line per model",
     ),
     "asked": Key(
         "hash",
-        "when each model was last asked for, on the lease clock, so that an outage makes no model idle",
+        "when each model last had a request, on the lease clock, so that an outage makes no model idle",
     ),
     "plan": Key("string", "which worker should run which model, as JSON; the manager writes it"),
     "lease": Key("hash", "which process is the manager, with its priority and the end of its lease"),
     "wanted": Key("zset", "a member for each worker that the models need; KEDA reads its `ZCARD`"),
     "changes": Key(
-        "stream", "one entry for each of the last versions; processes that wait for the next one read it"
+        "stream",
+        "one entry for each of the last versions; processes that wait for the next version read this stream",
     ),
 }
 FAMILIES = {

@@ -227,7 +227,7 @@ class RedisSessionWork:
         return complete
 
     def _audio_from(self, positions: Mapping[SessionId, int]) -> dict[SessionId, tuple[bytes, bool] | Cause]:
-        """For each session, the audio from its position on, and whether that is all of it; or why it has none."""
+        """For each session: the audio from its position on and whether its input has ended, or why it is unreadable."""
         if not positions:
             return {}
         with translated():

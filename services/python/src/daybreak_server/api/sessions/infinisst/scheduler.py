@@ -131,7 +131,7 @@ class UserSessions:
         except TimeoutError as exc:
             raise ApiError(
                 ErrorCode.DEADLINE_PASSED,
-                "The model has not worked the audio off in time. The audio is kept; send the next chunk for its text.",
+                "The model has not processed the audio in time. The audio is kept; send the next chunk for its text.",
             ) from exc
         text = await self._service.text(record.session.id)
         return {

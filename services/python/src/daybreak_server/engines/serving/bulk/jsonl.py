@@ -1,7 +1,7 @@
 """Reads a JSONL file line by line, with line numbers and limits.
 
 Each line of the file is one :class:`Line`. If a line is empty, too long or not JSON, its ``error`` says why
-it has no value. So the numbers of the output are those of the input. The last line needs no line break, and a
+it has no value. So the output has the same line numbers as the input. The last line needs no line break, and a
 file that ends with one has no empty line after it. Reading can begin after any line whose number and end are
 known.
 

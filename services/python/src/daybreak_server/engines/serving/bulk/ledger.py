@@ -31,7 +31,7 @@ class Ledger:
     """The progress of the output."""
 
     fingerprint: str
-    """Of the file, the parameters and the model: see :func:`fingerprint_of`."""
+    """Identifies the file, the parameters and the model: see :func:`fingerprint_of`."""
     line: int = 0
     """The last line whose result is in the parts."""
     offset: int = 0
@@ -68,7 +68,8 @@ def fingerprint_of(*facts: str) -> str:
 
 
 def resumed(snapshot: bytes | None, fingerprint: str) -> Ledger:
-    """The ledger of a snapshot. An empty one if there is none, if it cannot be read, or if it is of another input."""
+    """The ledger of a snapshot. It is empty if there is no snapshot, or one that cannot be read or has another
+    fingerprint."""
     fresh = Ledger(fingerprint=fingerprint)
     if not snapshot:
         return fresh

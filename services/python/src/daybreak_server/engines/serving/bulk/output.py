@@ -38,7 +38,7 @@ class Output:
     def __init__(self, path: Path, ledger: Ledger, blobs: Blobs, *, prefix: str) -> None:
         self.path = path
         self.ledger = ledger
-        """Reaches as far as parts are stored."""
+        """Covers the lines whose parts are stored."""
         self._blobs = blobs
         self._prefix = prefix
         self._file = path.open("wb")

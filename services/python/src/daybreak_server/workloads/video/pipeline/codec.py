@@ -1,10 +1,10 @@
 """A linear block codec that the tiny model uses in place of a video VAE.
 
 The tiny model must be small enough to ship and quick enough to train on a laptop. A learned causal VAE was the slowest
-and weakest part of every attempt, so the tiny model uses the optimal *linear* code instead. The codec projects each
-block of 4 frames x 8 x 8 pixels onto its leading principal directions (Pearson 1901; the Karhunen-Loeve transform of
-image coding). It repeats the first frame to fill a whole block, so 4n+1 frames become n+1 latent frames, as with Wan's
-causal VAE.
+and weakest part of every design that was tried, so the tiny model uses the optimal *linear* code instead. The codec
+projects each block of 4 frames x 8 x 8 pixels onto its leading principal directions (Pearson 1901; the Karhunen-Loeve
+transform of image coding). It repeats the first frame to fill a whole block, so 4n+1 frames become n+1 latent frames,
+as with Wan's causal VAE.
 
 :class:`BlockCodec` has the interface of ``AutoencoderKLWan`` (the same config names, ``encode(…).latent_dist``,
 ``decode(…).sample``), so a pipeline that works with one of them works with the other.

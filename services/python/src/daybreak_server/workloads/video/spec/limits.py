@@ -120,7 +120,7 @@ def limits(options: Mapping[str, Any]) -> VideoLimits:
     try:
         modified_ns = index.stat().st_mtime_ns
     except OSError:
-        # A gateway also serves pools whose model exists only on the workers.
+        # A gateway also serves pools whose model exists only on the hosts of their groups.
         return model_limits(model_folder.FAMILIES[parsed.assumed_family], parsed)
     return model_limits(_read(str(parsed.folder), modified_ns), parsed)
 
