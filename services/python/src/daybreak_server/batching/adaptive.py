@@ -1,10 +1,11 @@
 """Measures which batch size is fastest.
 
 On a device with idle units, a batch of two takes hardly longer than one item. On a busy CPU, it takes twice as long or,
-with padding and a full cache, even longer. So this module measures sizes. Sizes are powers of two, and each has a rate
-in items per second, as an exponentially weighted mean. The limit is the size with the best rate. It doubles while each
-doubling raises the rate. Rates may change with time, so now and then a batch tries the next smaller or larger size. The
-time that such a try is expected to lose is at most a hundredth of the time since the last try.
+with padding and a full cache, even longer. So this module measures the speed of each batch size. Sizes are powers of
+two, and each has a rate in items per second, as an exponentially weighted mean. The limit is the size with the best
+rate. It doubles while each doubling raises the rate. Rates may change with time, so now and then a batch tries the next
+smaller or larger size. The time that such a try is expected to lose is at most a hundredth of the time since the last
+try.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class _Rate:
     items_per_s: float = 0.0
     samples: int = 0
     measured_at: float = 0.0
-    """In seconds of work."""
+    """When the size was last measured, in seconds of work (:attr:`_Bucket.seconds`)."""
 
     def add(self, items_per_s: float, *, now: float, seconds: float) -> None:
         rare = now - self.measured_at > _RARE_S * seconds
@@ -47,7 +48,7 @@ class _Bucket:
     explored_at: float = 0.0
     """The time of the last try, in seconds of work."""
     seconds: float = 0.0
-    """Seconds of work."""
+    """Seconds of work: the sum of the times that batches of this bucket took. It serves as a clock."""
 
     def rate(self, size: int) -> float | None:
         """The rate of a size, if it is known well enough."""
@@ -70,7 +71,7 @@ class _Bucket:
 
 
 class SizeLimits:
-    """The limit of the batch size for each length bucket."""
+    """The limit of the batch size for each length bucket, which has the items of similar length (:mod:`.batcher`)."""
 
     def __init__(self) -> None:
         self._buckets: dict[int, _Bucket] = {}
