@@ -154,8 +154,8 @@ class Scheduler(Generic[K]):
         """Record that the batch has been computed. First call :meth:`decode_ready` for the sessions whose
         turn continues.
 
-        :param tokens: the tokens that it wrote; by default one for each session except the unfinished ones.
-        :raises RuntimeError: if it is not the running batch.
+        :param tokens: the tokens that the model wrote; by default one for each session except the unfinished ones.
+        :raises RuntimeError: if ``batch`` is not the running batch.
         """
         if self._running is not batch:
             raise RuntimeError(f"Batch {batch.number} is not running.")
