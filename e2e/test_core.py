@@ -108,7 +108,9 @@ def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> Non
     assert {task.state.value for task in ended} == {"succeeded"}
     assert deployment.client.get(long).state.value == "running"
     wait_until(
-        lambda: len(deployment.kube.group_pods("echo")) == 1, timeout_s=90, what="the removal of the idle group"
+        lambda: len(deployment.kube.group_pods("echo")) == 1,
+        timeout_s=90,
+        what="the removal of the idle group",
     )
     assert deployment.client.get(long).state.value == "running", "scale-down removes the idle group"
     done = timelines[2].wait_for_end(timeout_s=180)

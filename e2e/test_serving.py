@@ -108,7 +108,9 @@ def test_a_group_drains_while_it_answers_and_finishes_its_request(
     assert group in bodies
     assert {body.count(b"\n") for body in bodies.values()} == {PARTS}, "both answers are whole"
     wait_until(
-        lambda: len(deployment.kube.group_pods(POOL)) == 1, timeout_s=60, what="the removal of the drained group"
+        lambda: len(deployment.kube.group_pods(POOL)) == 1,
+        timeout_s=60,
+        what="the removal of the drained group",
     )
     assert group not in deployment.groups(POOL)
 
