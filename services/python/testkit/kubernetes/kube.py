@@ -153,7 +153,7 @@ class Kube:
         self.custom.patch_namespaced_custom_object(api_group, version, self.namespace, plural, name, patch)
 
     def touch_pool(self, name: str) -> None:
-        """Change an annotation of the pool, so that the operator plans it again. It changes nothing else."""
+        """Change an annotation of the pool, so that the operator reconciles it again. No other field changes."""
         annotations = {"daybreak.dev/touched": str(time.time_ns())}
         patch = {"metadata": {"annotations": annotations}}
         self.custom.patch_namespaced_custom_object(*POOLS[:2], self.namespace, POOLS[2], name, patch)
