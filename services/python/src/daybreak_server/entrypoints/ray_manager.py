@@ -50,7 +50,7 @@ class ManagerActor:
         await self._manager.run()
 
     def health(self) -> dict[str, Any]:
-        """Whether it leads, and what it last read from the registry."""
+        """Whether the manager holds the lease, and what it last read from the registry."""
         state = self._manager.health() if self._manager is not None else {}
         return {**state, "settings": self._settings_fingerprint, "pid": os.getpid()}
 
