@@ -20,7 +20,7 @@ from daybreak_server.domain.spread import Spread
 
 
 class UnknownWorkerError(Exception):
-    """The registry does not have this incarnation of the worker (any more), so the worker must register again."""
+    """The worker is not registered (any more), so it must register again."""
 
 
 class WorkerTakenError(Exception):
