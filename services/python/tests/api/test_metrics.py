@@ -149,7 +149,7 @@ def test_every_gateway_exports_the_same_totals_also_after_a_restart(
 def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The totals are kept for a minute; ``tests/observability/test_pool_metrics`` tests what happens then."""
+    """The totals are kept for an hour; ``tests/observability/test_pool_metrics`` tests what happens then."""
     from testkit.valkey import start_valkey
 
     own = start_valkey(tmp_path_factory.mktemp("own"))

@@ -1,8 +1,8 @@
 """Registers the worker at its gateway, and tells the supervisor which models the manager wants.
 
 A heartbeat goes out every ``heartbeat_s``, and at once when the state of a model changes. Its answer is the list of
-models to run. While the gateway cannot be reached, everything that runs keeps running. The worker registers
-again if the gateway does not know it, because the gateway lost its data or the worker's lease has ended.
+models to run. While the gateway cannot be reached, everything that runs keeps running. If the gateway does not
+know the worker, because the gateway has lost its data or the worker's lease has ended, the worker registers again.
 """
 
 from __future__ import annotations

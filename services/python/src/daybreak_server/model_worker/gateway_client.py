@@ -5,7 +5,7 @@
     GatewayError
     ├─ GatewayUnavailableError     no usable answer, a 5xx, or another status that may pass: try again
     ├─ WorkerForgottenError        404: register again
-    └─ RefusedError                a 4xx that will not pass: another worker has the id, or the token is wrong, …
+    └─ RefusedError                a 4xx that will not pass, for example because another worker has the id
 """
 
 from __future__ import annotations
