@@ -1,6 +1,6 @@
-"""Scripted faults for alerts that only Kubernetes can cause.
+"""Scripted faults for alerts whose causes exist only on Kubernetes.
 
-A fault is a context: inside it something is wrong, and after it everything is as before. The context yields a function
+A fault is a context manager: inside it something is wrong, and after it everything is as before. It yields a function
 that does what clients do during the fault. The test calls the function again and again while it waits for the alerts.
 """
 
@@ -106,9 +106,9 @@ def the_operator_is_gone(deployment: Deployment) -> Iterator[During]:
 
 @fault("DaybreakOperatorStuck", pool="video")
 def a_pool_is_not_planned(deployment: Deployment) -> Iterator[During]:
-    """The operator plans a suspended pool once a minute. In this test the alert's limit is shorter.
+    """The operator plans a suspended pool only once a minute, and in this test the alert's limit is shorter.
 
-    A change of the pool ends the wait.
+    A change of the pool makes the operator plan it at once, which ends the alert.
     """
     deployment.wait_for_zero("video", head=False)
     deployment.kube.touch_pool("video")

@@ -24,7 +24,7 @@ from testkit.log import elapsed_s, log
 
 OUT = Path(__file__).parents[1] / "build" / "e2e"
 CORE_S = 900
-"""The time limit of the core, from the first import to the end of its namespace. Enforced in CI."""
+"""The time limit of the core, from the first import until its namespace is gone. Enforced in CI."""
 _deployments = pytest.StashKey[list[Deployment]]()
 _skipped = pytest.StashKey[list[str]]()
 
@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def install_daybreak(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Deployment]]:
     """A context manager that installs Daybreak with the chart in its own namespace, and removes it at the end.
 
-    ``daybreak`` and ``chart`` select a different version from this tree's.
+    ``daybreak`` (an image) and ``chart`` (a folder) select another version than that of this tree.
     """
     config = request.config
     option = config.getoption

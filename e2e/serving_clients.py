@@ -24,7 +24,7 @@ def answered_by(answer: httpx2.Response) -> str:
 def open_streams(
     url: str, count: int, wish: Mapping[str, Any], *, deadline_s: float
 ) -> Iterator[list[httpx2.Response]]:
-    """Send ``count`` requests at once, and wait until each of their answers has begun. They end with the context.
+    """Send ``count`` requests at once, and wait until each answer has begun. The answers end with the context.
 
     ``wish``: the body, which says how the workload ``echo-serve`` answers.
     """

@@ -124,7 +124,7 @@ def test_the_charts_monitors_find_every_pod(run: Observed) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_kubernetes_alert_fires_in_its_fault_and_resolves_after_it(run: Observed, fault: Fault) -> None:
-    """The alert fires while something is wrong, reaches a webhook through Alertmanager, and ends after it."""
+    """The alert fires during the fault, reaches a webhook through Alertmanager, and ends after the fault."""
     before = len(run.cluster.watch.notifications.received)
     with fault.context(run.deployment) as during:
 
@@ -167,7 +167,7 @@ def test_prometheus_evaluates_every_rule_of_the_chart(run: Observed) -> None:
 
 
 def test_every_query_that_needs_kubernetes_has_data(run: Observed) -> None:
-    """This includes panels about Ray. The chart's monitor sets the names and labels of Ray's metrics."""
+    """Queries about Ray are included, because the chart's monitor sets the names and labels of Ray's metrics."""
     _make_a_failure(run)
     left = {
         f"{dashboard.title} / {panel.title}: {expression}": expression

@@ -1,4 +1,4 @@
-"""A pool that answers requests scales by them, from no pods and back, and loses none of them on the way.
+"""A pool that answers requests scales by their number, from no pods and back, and loses no request on the way.
 
 The tests follow one another, so that each finds the pool as the one before has left it: later ones need not wait for
 a wake from zero. Each also runs alone.
@@ -65,7 +65,7 @@ def test_requests_that_arrive_at_zero_are_answered_after_the_wake(
 ) -> None:
     """Four requests wake a pool without pods, and the target load of 2 asks for 2 groups, which share the requests.
 
-    Before, a request whose deadline ends during the wake gets 503 with the phase.
+    Before these four, a request whose deadline ends during the wake gets 503 with the phase.
     """
     deployment.wait_for_zero(POOL, head=False)
     refused_before_the_wake_ends(serve_url)

@@ -40,7 +40,7 @@ MOVE_S = 90.0
 
 
 def sessions_pool(workload: str, **values: Any) -> dict[str, Any]:
-    """A pool that holds sessions. ``values``: its own ones."""
+    """The chart's values of a pool that holds sessions. ``values``: those that differ between the pools."""
     return {
         **pool(workload, ranks=1, hosts=1, idle={"mode": "cluster", "afterSeconds": 5}),
         "kind": "sessions",

@@ -29,7 +29,7 @@ DEFINITION = "customresourcedefinition.apiextensions.k8s.io/generatorpools.daybr
 def test_tasks_survive_an_upgrade_and_a_rollback(
     deployment: Deployment, request: pytest.FixtureRequest
 ) -> None:
-    """`helm upgrade` to another image and `helm rollback`, each while a task runs: both succeed without a strike."""
+    """`helm upgrade` to another image and `helm rollback`, each while a task runs: no task fails or gets a strike."""
     next_image = request.config.getoption("--next-image")
     if next_image is None:
         pytest.skip("no --next-image was given")
@@ -128,7 +128,7 @@ def _documented_leftovers() -> set[str]:
 
 
 def _leftovers(deployment: Deployment) -> set[str]:
-    """All objects except those of every namespace and of the tests' S3 server."""
+    """All objects, without those that Kubernetes creates in each namespace and those of the tests' S3 server."""
     created_by_kubernetes = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
     names = deployment.kube.resource_names() - created_by_kubernetes
     return {name for name in names if not re.match(rf"{s3.NAME}(-|$)", name.partition("/")[2])}

@@ -39,7 +39,7 @@ PARTS = 24
 def question(**options: Any) -> dict[str, Any]:
     """A request for an answer of a certain length."""
     messages = [{"role": "user", "content": "Count from one to one hundred in words."}]
-    # `ignore_eos` is llama.cpp's: the answer does not end earlier.
+    # `ignore_eos` is an option of llama.cpp: the answer does not end before `max_tokens`.
     return {"model": ALIAS, "messages": messages, "max_tokens": PARTS, "ignore_eos": True, **options}
 
 
@@ -91,8 +91,8 @@ def test_a_request_to_a_model_without_workers_is_held_until_one_has_started(
 ) -> None:
     """KEDA starts a pod, the worker in it registers and loads the model, and the request gets its answer.
 
-    Before, a request whose deadline ends during the wake gets 503 with the phase. The job of the chart has registered
-    the model, and would do so again.
+    Before that, a request whose deadline ends during the wake gets 503 with the phase. The chart's job has already
+    registered the model, so a second registration of the same alias gets 409.
     """
     wait_for_zero(deployment, gateway_url)
     again = httpx2.post(f"{gateway_url}/v1/models/register", json={**MODEL, "source": "/other"}, timeout=30)
@@ -138,12 +138,12 @@ def test_an_answer_is_streamed(gateway_url: str) -> None:
 def test_no_request_fails_when_the_pod_of_a_worker_is_deleted_or_killed(
     deployment: Deployment, gateway_url: str
 ) -> None:
-    """A deleted pod finishes its answers. A killed one has not begun its answers, so the next pod gets them."""
+    """A deleted pod finishes its answers. A killed pod has not begun its answers, so the next pod gets its requests."""
     url = f"{gateway_url}/v1/chat/completions"
     with Load(url, question(), clients=2, deadline_s=DEADLINE_S) as load:
 
         def next_worker(*before: str) -> str:
-            """The worker that answers now, besides those before."""
+            """Wait for answers of a worker that is not in ``before``. :returns: its name."""
             wait_until(lambda: set(load.groups) - set(before), timeout_s=WAKE_S, what="answers of a worker")
             (name,) = set(load.groups) - set(before)
             return name

@@ -91,8 +91,8 @@ _TIME = Row(
         _by_pool(
             _IDLE,
             "Idle by pool",
-            "GPUs of groups that hold no task",
-            "High for hours without tasks.",
+            "GPUs of groups that hold no task and no request",
+            "High for hours without work.",
         ),
         Panel(
             title="Waste ÷ use, 24 hours",
@@ -111,8 +111,8 @@ _TIME = Row(
         ),
         Panel(
             title="Idle share, 24 hours",
-            shows="Share of all GPU time in which groups held no task, over 24 hours.",
-            bad="Above 50 %: groups wait for tasks most of the time.",
+            shows="Share of all GPU time in which groups held no task and no request, over 24 hours.",
+            bad="Above 50 %: groups wait for work most of the time.",
             unit=Unit.RATIO,
             kind=Kind.NUMBER,
             warn=0.5,
@@ -148,8 +148,8 @@ def _share(of: str) -> str:
 def _billed(window: str, name: str) -> Panel:
     return Panel(
         title=f"By tenant, {name}",
-        shows=f"GPU-hours billed to each tenant in the last {name}, used and wasted by retries, and the weight that it "
-        "had when it last waited in this time.",
+        shows=f"GPU-hours billed to each tenant in the last {name}, used and wasted by retries, and the highest weight "
+        "that the tenant had while it waited in this time.",
         bad="A tenant with more waste than use: its tasks are retried.",
         unit=Unit.GPU_HOURS,
         kind=Kind.TABLE,

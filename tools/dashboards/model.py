@@ -89,7 +89,7 @@ class Query:
     legend: str = ""
     """Grafana's format of the series' name, such as ``{{pool}}``."""
     no_data: str = ""
-    """Why a run on one machine gives no data for it. Empty: it must give data."""
+    """Why a run on one machine gives no data for this query. Empty: the run must give data."""
 
     @property
     def grafana(self) -> str:
@@ -127,14 +127,14 @@ class Panel:
     warn: float | None = None
     """The value from which the panel is orange."""
     alarm: float | None = None
-    """The value from which the panel is red; if it is below ``warn``, low values are bad."""
+    """The value from which the panel is red. If ``alarm`` is below ``warn``, low values are bad."""
     width: int = 8
-    """Its width in columns; a dashboard has 24."""
+    """The panel's width in columns; a dashboard has 24."""
     height: int = 7
     pictured: bool = False
-    """Whether the documentation shows it."""
+    """Whether the pictures in the documentation show the panel."""
     pictured_note: str = ""
-    """What the picture alone does not tell its reader."""
+    """What a reader must know besides the picture."""
 
     @property
     def description(self) -> str:

@@ -128,8 +128,9 @@ _REQUESTS = Row(
     panels=(
         Panel(
             title="Requests",
-            shows="Requests of a pool of kind `online` that wait in a gateway or that a group answers.",
-            bad="More than `maxGroups` × `targetLoad` for long: further requests wait.",
+            shows="The demand of a pool: requests that wait in a gateway or that a group answers (kind `online`), or "
+            "open sessions (kind `sessions`).",
+            bad="More than `maxGroups` × `targetLoad` for long: further requests or sessions wait.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
             deeper="daybreak-serving",
@@ -138,8 +139,8 @@ _REQUESTS = Row(
         ),
         Panel(
             title="Groups that requests need",
-            shows="`needed`: the requests divided by the pool's target load. KEDA scales by this number. `ready`: the "
-            "groups that are ready.",
+            shows="`needed`: the demand divided by the pool's target load, rounded up. KEDA scales by this number. "
+            "`ready`: the groups that are ready.",
             bad="Above 0 while no group is ready or wanted: KEDA does not scale.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
@@ -286,7 +287,8 @@ _GROUPS = Row(
         ),
         Panel(
             title="Groups and leases lost",
-            shows="Groups that stopped renewing their leases, and attempts whose lease ran out, in the last hour.",
+            shows="Groups that died, hung or stopped refreshing their registration, and attempts whose lease ended "
+            "without a renewal, in the last hour.",
             bad="Any number without a node that failed: ranks crash or hang.",
             unit=Unit.COUNT,
             runbook="daybreakleaseslost",

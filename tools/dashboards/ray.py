@@ -90,7 +90,7 @@ _NODES = Row(
         Panel(
             title="CPU",
             shows="CPU use of each Ray node, in percent of the node.",
-            bad="Near 100 % on a head: Serve slows down. On a worker: encoding competes with the ranks.",
+            bad="Near 100 % on a head: Serve slows down. On the node of a group: encoding competes with the ranks.",
             unit=Unit.PERCENT,
             warn=80,
             alarm=95,
@@ -102,7 +102,7 @@ _NODES = Row(
         Panel(
             title="Memory",
             shows="Share of its memory that each Ray node uses.",
-            bad="Above 95 %, where Ray begins to kill workers.",
+            bad="Above 95 %, where Ray begins to kill its worker processes.",
             unit=Unit.RATIO,
             runbook="outofmemory",
             warn=0.85,

@@ -47,7 +47,7 @@ _REQUESTS = Row(
         Panel(
             title="Requests by outcome",
             shows="Requests to serving pools that ended, per second. `answered`: the group's answer was passed on, "
-            "whatever its status. All others are described under *Refused and failed*.",
+            "whatever its status. `client_gone`: the client did not wait. *Refused and failed* describes the rest.",
             bad="`answered` that falls while the demand does not.",
             unit=Unit.PER_SECOND,
             kind=Kind.AREAS,
@@ -60,8 +60,8 @@ _REQUESTS = Row(
             title="Refused and failed",
             shows="Requests per second that got no complete answer. `queue_full`: the waiting line was full. "
             "`not_ready`: no group was free before the deadline. `deadline_passed`: the group did not answer in time. "
-            "`group_failed`: groups broke, and no other could try. `cut_off`: the answer broke off. `shutting_down`: "
-            "the gateway ends.",
+            "`group_failed`: groups broke at the request, and no try was left. `cut_off`: the answer broke off. "
+            "`shutting_down`: the gateway ends.",
             bad="Any of them for longer than a few minutes, except `shutting_down` during a rollout, and `not_ready` "
             "during a wake.",
             unit=Unit.PER_SECOND,
@@ -115,7 +115,7 @@ _LINE = Row(
         Panel(
             title="Time in the line",
             shows="Median, 95th and 99th percentile of the time that requests waited, without those that did not wait.",
-            bad="Seconds, outside a wake: lower `target_load`, so that more groups are wanted.",
+            bad="Several seconds outside a wake: lower `targetLoad`, so that more groups are wanted.",
             unit=Unit.SECONDS,
             runbook="daybreakrequestslate",
             queries=quantiles("daybreak_router_wait_seconds{POOL}", "pool", at=(0.5, 0.95, 0.99)),
@@ -299,8 +299,8 @@ _BATCHES = Row(
         ),
         Panel(
             title="Wait for a batch",
-            shows="Median and 90th percentile of how long the first text of a batch waited for it. Texts of bulk work, "
-            "which fill the rest of a batch, do not count.",
+            shows="Median and 90th percentile of the longest time that a text of a batch waited for it. Texts of bulk "
+            "work, which fill the rest of a batch, do not count.",
             bad="Longer than a few batches take: more groups are needed. Near `batch_timeout_ms` in the mode `timed`: "
             "too few requests come to fill a batch, so a shorter timeout answers sooner.",
             unit=Unit.SECONDS,
@@ -347,9 +347,9 @@ _BATCHES = Row(
         ),
         Panel(
             title="Items that wait for a batch",
-            shows="Texts that each group has accepted and not begun, after its last batch.",
-            bad="For long, more items than a few batches hold: more groups are needed, or a lower `capacity`. At "
-            "`max_waiting`, the group refuses requests.",
+            shows="Texts that each group has accepted but not begun, as of its last batch.",
+            bad="A number that stays above the size of a few batches: more groups are needed, or a lower `capacity`. "
+            "At `max_waiting`, the group refuses requests.",
             unit=Unit.COUNT,
             runbook="daybreakitemsrefused",
             width=12,
@@ -362,7 +362,7 @@ _BATCHES = Row(
         ),
         Panel(
             title="Found in the cache",
-            shows="Share of the texts whose vector was in the cache of their group. Nothing without a cache.",
+            shows="Share of the texts whose vector was in the cache of their group. Empty without a cache.",
             bad="Near 0: the cache costs memory for nothing, so turn it off (`cache_mb`).",
             unit=Unit.RATIO,
             width=6,
@@ -377,7 +377,7 @@ _BATCHES = Row(
         Panel(
             title="Memory of the caches",
             shows="Memory that the cache of each group uses.",
-            bad="At its limit (`cache_mb`) while few texts are found: it does not have the texts that arrive.",
+            bad="At the limit (`cache_mb`) while few texts are found: texts rarely repeat, or the cache is too small.",
             unit=Unit.BYTES,
             width=6,
             queries=(

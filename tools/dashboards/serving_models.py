@@ -46,7 +46,7 @@ MODELS = Row(
         Panel(
             title="Replicas by state",
             shows="Replicas that workers report, by model and state.",
-            bad="`failed`: its engine does not start, and the worker tries again at growing intervals.",
+            bad="`failed`: the engine of a replica does not start, and its worker tries again at growing intervals.",
             unit=Unit.COUNT,
             colors={f".* {state}": color for state, color in _REPLICA_STATES.items()},
             runbook="daybreakreplicasfail",

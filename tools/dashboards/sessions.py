@@ -57,8 +57,8 @@ _SESSIONS = Row(
         Panel(
             title="Opened and ended",
             shows="Sessions per second that were opened, and that ended, by reason. `finished`: the model has "
-            "processed all audio. `closed`: by the client. `idle`: no audio came for `session_timeout_s`. `failed`: "
-            "the model could not continue.",
+            "processed all audio. `closed`: by the client. `idle`: neither audio nor a ping came for "
+            "`session_timeout_s`. `failed`: the model could not continue.",
             bad="`failed` above 0: the event `ended` of a session says why. Many `idle`: clients do not end their "
             "sessions, which keep their places until the timeout.",
             unit=Unit.PER_SECOND,
@@ -113,7 +113,7 @@ _SESSIONS = Row(
         Panel(
             title="Room for more",
             shows="How many further sessions the groups would take. Groups that drain or lag do not count.",
-            bad="0: new sessions wait or are refused. More groups are needed (`target_load`, `maxGroups`).",
+            bad="0: new sessions wait or are refused. More groups are needed (`targetLoad`, `maxGroups`).",
             unit=Unit.COUNT,
             runbook="daybreaksessionsrefused",
             queries=(query("max by (namespace, pool) (daybreak_sessions_room{POOL})", "{{pool}}"),),
@@ -135,7 +135,8 @@ _SESSIONS = Row(
         Panel(
             title="Mean length of a session",
             shows="For how long the sessions that ended were open, on average.",
-            bad="No bound. Short sessions cost more: each one waits for a group and begins without a window.",
+            bad="No length is bad in itself. Short sessions cost more: each one waits for a group, and its model "
+            "begins without earlier turns.",
             unit=Unit.SECONDS,
             width=12,
             queries=(
@@ -174,9 +175,9 @@ _DELAY = Row(
         ),
         Panel(
             title="Longer turns, and groups that refuse",
-            shows="`turns`: how many times as long as usual the turns of a group are, because its sessions lag (1: as "
-            "usual), in the group with the longest turns. `groups that refuse`: how many groups take no new session, "
-            "because longer turns were not enough.",
+            shows="`turns`: the length of the longest turns of a group, divided by the usual length; above 1 while its "
+            "sessions lag. `groups that refuse`: groups that take no new session, because longer turns were not "
+            "enough.",
             bad="Above 1 for minutes: text comes later than users are used to. More groups are needed.",
             unit=Unit.COUNT,
             colors={".* turns": LATE, ".* groups that refuse": BAD},
@@ -199,7 +200,8 @@ _MODEL = Row(
         Panel(
             title="Sessions of each group",
             shows="Sessions that each group serves, by its pod.",
-            bad="One far above the others: sessions do not move by themselves, so this evens out as they end.",
+            bad="One far above the others: sessions do not move by themselves, so the numbers even out only as "
+            "sessions end.",
             unit=Unit.COUNT,
             pictured=True,
             queries=(query(_by_pod("sessions"), "{{pool}} {{pod}}"),),

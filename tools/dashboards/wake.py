@@ -73,7 +73,7 @@ _WAKES = Row(
         ),
         Panel(
             title="Duration of the last wake",
-            shows="Duration of the last complete wake, from the first task to a ready group.",
+            shows="Duration of the last complete wake, from the first task, request or session to a ready group.",
             bad="Longer than the wait that your users accept.",
             unit=Unit.SECONDS,
             kind=Kind.NUMBER,
@@ -125,8 +125,9 @@ _SCALE = Row(
     panels=(
         Panel(
             title="Live tasks, KEDA's value, groups",
-            shows="The live tasks that we count, the value that KEDA read, and the groups wanted and ready.",
-            bad="KEDA's value differs from ours for longer than its polling interval, or groups do not follow it.",
+            shows="The live tasks that Daybreak counts, the value that KEDA read, and the groups wanted and ready.",
+            bad="KEDA's value differs from Daybreak's for longer than KEDA's polling interval, or groups do not follow "
+            "it.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
             width=12,
@@ -153,7 +154,7 @@ _SCALE = Row(
         ),
         Panel(
             title="KEDA's errors",
-            shows="Errors of KEDA with our ScaledObjects in the last hour. Empty if KEDA exports no metrics.",
+            shows="Errors of KEDA with Daybreak's ScaledObjects in the last hour. Empty if KEDA exports no metrics.",
             bad="Any error: KEDA cannot read Redis, for example because of a password or a network policy.",
             unit=Unit.COUNT,
             runbook="daybreakkedaerrors",
@@ -169,8 +170,9 @@ _SCALE = Row(
         ),
         Panel(
             title="KEDA's scalers",
-            shows="Whether KEDA's scaler of each ScaledObject is active, that is, sees tasks.",
-            bad="Not active while tasks are live: KEDA does not wake the pool.",
+            shows="Whether KEDA's scaler of each ScaledObject is active, which means that it sees live tasks or "
+            "demand.",
+            bad="Not active while tasks are live or requests wait: KEDA does not wake the pool.",
             unit=Unit.YES_NO,
             runbook="daybreaknotscaling",
             width=6,

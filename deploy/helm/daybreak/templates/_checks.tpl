@@ -62,7 +62,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Settings of workers that gateways decide, or that a value sets. Call with the workers' path in the values. */}}
+{{/* Settings that are rejected in the settings of workers, each with what to do instead: gateways use them, or another
+     value sets them. Call with the workers' path in the values. */}}
 {{- define "daybreak.workerSettings.elsewhere" -}}
 token: write workersToken.existingSecret.
 drain_s: write {{ . }}.drainSeconds, from which the pod's grace period follows.
@@ -140,7 +141,8 @@ cpus_per_rank: write {{ . }}.resources.cpus.
 gpus_per_rank: write {{ . }}.resources.gpus.
 {{- end -}}
 
-{{/* Call with (list where settings elsewhere). */}}
+{{/* Fails if `settings`, which the values have at the path `where`, contains a setting that `elsewhere` rejects.
+     Call with (list where settings elsewhere). */}}
 {{- define "daybreak.checks.settings" -}}
 {{- $where := index . 0 -}}{{- $settings := index . 1 -}}
 {{- range $path, $instead := index . 2 -}}

@@ -4,7 +4,7 @@
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}
 {{- $pool := fromYaml (include "daybreak.pool" .) -}}
 annotations:
-  # Groups read their settings when they start, so a change of those that they use replaces them.
+  # Groups read their settings when they start, so a change of the settings that groups use replaces the groups.
   daybreak.dev/settings: {{ printf "%s\n%s" (include "daybreak.commonSettings" $root) (include "daybreak.groupSettings" .) | sha256sum }}
 spec:
   rayVersion: {{ $root.Values.ray.version | quote }}

@@ -15,7 +15,8 @@
 {{- toYaml (mergeOverwrite $settings (deepCopy ($pool.settings | default dict))) -}}
 {{- end -}}
 
-{{/* The same, without what only gateways use. A change of these settings restarts the gateways, but replaces no group. */}}
+{{/* The same, without the settings that only gateways use. A change of those restarts the gateways, but replaces no
+     group. */}}
 {{- define "daybreak.groupSettings" -}}
 {{- $settings := omit (fromYaml (include "daybreak.poolSettings" .)) "routing" "max_queued" "retention_s" -}}
 {{- with $settings.sessions -}}

@@ -104,7 +104,7 @@ def shared_queue(settings: Settings, pool: str) -> Callable[[], WorkQueue]:
 
 
 def build_blobs(settings: Settings) -> Blobs:
-    """The artifact storage."""
+    """The blob store."""
     return open_blobs(settings.artifacts)
 
 

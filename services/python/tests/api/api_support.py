@@ -1,4 +1,4 @@
-"""A running API server, a worker that a test controls, and a plain reader of event streams for the API's tests."""
+"""For tests of the API: a running server, a stand-in for a group's leader, and a simple reader of event streams."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Api:
 
 @dataclass
 class Worker:
-    """Plays the leader of a group of one rank."""
+    """A stand-in for the leader of a group of one rank. The test calls its methods."""
 
     queue: RedisQueue
     blobs: LocalBlobs

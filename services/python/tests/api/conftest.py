@@ -1,4 +1,4 @@
-"""Fixtures for the API on a real server with a real Valkey and folder, and for workers that a test controls."""
+"""Fixtures for the API on a real server with a real Valkey and folder, and for stand-ins for leaders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def api(start_api: Callable[..., Api]) -> Api:
 
 @pytest.fixture
 def start_worker(valkey: Server, api_blobs: LocalBlobs, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    """Creates workers, with a ``lease_s`` and a ``pool`` that a test may choose."""
+    """Creates stand-ins for leaders, with a ``lease_s`` and a ``pool`` that a test may choose."""
     queues: list[RedisQueue] = []
 
     def start(pool: str = POOL, lease_s: float = 30.0) -> Worker:
@@ -53,11 +53,11 @@ def start_worker(valkey: Server, api_blobs: LocalBlobs, tmp_path: Path) -> Itera
 
 @pytest.fixture
 def api_blobs(tmp_path: Path) -> LocalBlobs:
-    """The folder that the servers and workers of a test share."""
+    """The blob store that the servers and the stand-ins for leaders of a test share."""
     return LocalBlobs(tmp_path / "blobs")
 
 
 @pytest.fixture
 def worker(start_worker: Callable[..., Worker]) -> Worker:
-    """A worker of the pool ``echo``."""
+    """A stand-in for the leader of a group of the pool ``echo``."""
     return start_worker()

@@ -71,7 +71,7 @@ def test_an_artifact_of_ones_own_task_is_found(
 
 
 def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, worker: Worker) -> None:
-    """Another tenant's task is as unknown as one that does not exist. Nobody can name a key."""
+    """Another tenant's task is as unknown as one that does not exist. No client may send a key."""
     foreign, key = finished(bulk_api, worker, **{"Daybreak-Tenant": "heavy"})
     own, _ = finished(bulk_api, worker)
     waiting = bulk_api.submit()["id"]
@@ -105,7 +105,7 @@ def test_an_unknown_place_is_refused_with_those_that_there_are(
 
 
 def test_an_error_in_the_file_names_the_field_that_the_client_has_sent(bulk_api: Api) -> None:
-    """Not the name of a class, and nothing of the form of `file` that the client did not choose."""
+    """The error names neither a class nor a field of the form of `file` that the client did not choose."""
     cases: list[tuple[Any, list[str]]] = [
         ({"place": "corpora"}, ["input.file.path"]),
         ({"path": "a.jsonl"}, ["input.file.place"]),

@@ -83,7 +83,7 @@ def test_a_pool_shows_its_kind_and_its_requests(
 def test_metrics_show_the_groups_that_requests_need(
     start_api: Callable[..., Api], publish: Callable[[int], None]
 ) -> None:
-    """Each gateway's ticks keep the number, so it does not matter which gateway has the requests."""
+    """Every gateway shows the number, whichever gateway has the requests."""
     api = start_api(pools=POOLS)
     publish(9)
     lines = ('daybreak_pool_requests{pool="answers"} 9.0', 'daybreak_groups_needed{pool="answers"} 3.0')

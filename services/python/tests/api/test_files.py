@@ -116,7 +116,7 @@ def test_a_file_with_a_presigned_url_is_a_redirect(
 
 
 def test_a_file_that_the_store_has_lost_is_404(api: Api, ended: dict[str, Any]) -> None:
-    """The response is sent before any byte of a file."""
+    """The response is an error from its start, with no byte of a file before it."""
     api.blobs.delete(ended["id"])
     response = api.client.get(ended["artifacts"][0]["url"])
     assert (response.status_code, response.json()["code"]) == (404, "no_such_artifact")

@@ -1,4 +1,4 @@
-"""Parts of a response that are written in one turn of the event loop reach the kernel together."""
+"""Parts of a response that are written in one iteration of the event loop reach the kernel together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator of the server sees: health, readiness, metrics, documentation and recovery from outages."""
+"""What an administrator of the server sees: health, readiness, metrics, documentation and recovery from outages."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_local_clients_need_an_allowed_host(
 CROSS_SITE_HEADERS = [
     {"Origin": "https://evil.example"},
     {"Origin": "null"},
-    {"Origin": "http://127.0.0.1:1"},  # Another port is another site.
+    {"Origin": "http://127.0.0.1:1"},  # Another port is another origin.
     {"Origin": "https://evil.example", "Sec_Fetch_Site": "cross-site"},
     {"Origin": "http://a.localhost", "Sec_Fetch_Site": "same-site"},
     {"Sec_Fetch_Site": "cross-site"},

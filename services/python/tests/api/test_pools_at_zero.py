@@ -196,7 +196,7 @@ def test_a_request_to_groups_that_cannot_load_their_model_gets_the_reason(
 def test_a_request_waits_for_groups_that_may_start(
     start_api: Callable[..., Api], queue: RedisQueue, valkey: Server, why: str
 ) -> None:
-    """A group tries again, an operator may start groups with another model, or the failure may pass."""
+    """A group tries again, the operator may start groups with another model, or the failure may pass."""
     reason = Reason.RANKS_FAIL if why == "ranks" else Reason.MODEL_MISSING
     queue.report_failure(Cause(reason=reason, message="why"))
     if why == "starting":

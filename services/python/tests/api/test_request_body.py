@@ -21,7 +21,7 @@ from testkit.valkey import Server
 
 GOOD = b'{"pool": "echo", "input": {"message": "hi"}}'
 GZIPPED = gzip.compress(GOOD, mtime=0)
-"""It contains no time, because that would change the names of tests, and each worker must collect the same names."""
+"""It contains no time: that would change the tests' names, which must be equal in all workers of pytest-xdist."""
 PATHS = ["/v1/tasks", "/v1/tasks:batch", "/v1/estimate", "/generate"]
 BODIES = dict(zip(PATHS, [GOOD, b'{"tasks": [' + GOOD + b"]}", GOOD, b'{"prompt": "a boat"}'], strict=True))
 

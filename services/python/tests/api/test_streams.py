@@ -290,7 +290,7 @@ def test_messages_of_a_websocket_client_are_ignored(api: Api, worker: Worker) ->
 
 
 def test_the_reader_runs_only_while_there_is_a_subscriber(api: Api) -> None:
-    """The server notices at once when a client disconnects without a goodbye."""
+    """The server notices at once when a client disconnects in the middle of a stream."""
     feed = api.context.broadcaster.feed(POOL)
     task = api.submit()
     assert not feed.reading

@@ -1,4 +1,4 @@
-"""Every row of the state table, through HTTP, with a worker that does what the row says."""
+"""Every row of the state table, through HTTP, with a stand-in for a leader that does what the row says."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_waiting_task_is_cancelled_at_once(api: Api) -> None:
 
 
 def test_a_task_that_does_not_start_in_time_expires(api: Api) -> None:
-    """Queued → expired: the tick expires it after start_within_s, without any worker."""
+    """Queued → expired: the tick expires it after start_within_s, without any leader."""
     task = api.submit(start_within_s=0.2)
     shown = api.until(task["id"], "expired")
     assert shown["finished_at"] >= shown["created_at"]
@@ -46,7 +46,7 @@ def test_a_task_that_does_not_start_in_time_expires(api: Api) -> None:
 
 
 def test_a_delayed_task_is_claimed_when_it_is_due(api: Api, worker: Worker) -> None:
-    """Delayed → queued: a worker does not get the task before its time."""
+    """Delayed → queued: a leader does not get the task before its time."""
     start = datetime.now(UTC) + timedelta(seconds=1.0)
     task = api.submit(start_at=start.isoformat())
     claim = worker.claim(wait_s=60)
@@ -80,7 +80,7 @@ def test_a_draining_group_claims_nothing(api: Api, worker: Worker) -> None:
 
 
 def test_a_report_updates_record_and_stream(api: Api, worker: Worker) -> None:
-    """Running → running: record and stream show progress and checkpoint, and the worker continues."""
+    """Running → running: record and stream show progress and checkpoint, and the leader continues."""
     task = api.submit()
     claim = worker.claim()
     assert worker.progress(claim, 3, 10, phase="denoise") == Control.CONTINUE
@@ -95,7 +95,7 @@ def test_a_report_updates_record_and_stream(api: Api, worker: Worker) -> None:
 
 
 def test_a_running_task_is_cancelled_when_its_group_has_stopped(api: Api, worker: Worker) -> None:
-    """Running → running → cancelled: the worker gets the cancel with its next reply, and then stops."""
+    """Running → running → cancelled: the leader gets the cancel with its next reply, and then stops."""
     task = api.submit()
     claim = worker.claim()
     response = api.client.post(f"/v1/tasks/{task['id']}/cancel")
@@ -234,7 +234,7 @@ def test_a_released_task_keeps_its_queue_position(api: Api, worker: Worker) -> N
 
 
 def test_a_task_past_its_run_deadline_is_stopped(api: Api, worker: Worker) -> None:
-    """Running → running → expired: after run_within_s the worker gets the stop bit, and then the task expires."""
+    """Running → running → expired: after run_within_s the leader gets the stop bit, and then the task expires."""
     task = api.submit(run_within_s=0.2)
     claim = worker.claim()
     wait_until(lambda: worker.queue.renew(claim.lease) & Control.EXPIRE, 30, "the stop bit")

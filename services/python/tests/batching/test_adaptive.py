@@ -1,4 +1,4 @@
-"""Batch sizes that adapt to what the executor is measured to do."""
+"""Batch sizes that adapt to the measured speed of the executor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COSTS: dict[str, Callable[[int], float]] = {
 def run(
     cost: Callable[[int], float], mode: Mode, *, items: int, noise: float = 0.0, size: int = 32
 ) -> tuple[float, Batcher[int]]:
-    """Seconds in which all items, which wait from the start, are done; and the batcher afterwards."""
+    """The seconds that it takes to compute all items, which wait from the start; and the batcher afterwards."""
     batcher: Batcher[int] = Batcher(Rules(mode=mode, max_batch_size=size, max_waiting=items))
     for key in range(items):
         batcher.add(BatchItem(key=key, tokens=10, arrived=0.0))
@@ -40,7 +40,7 @@ def run(
 def test_the_mode_adaptive_is_never_slower_than_a_batch_size_of_one(
     cost: Callable[[int], float], noise: float
 ) -> None:
-    """What it costs to try larger sizes is below two in a hundred."""
+    """Trying larger sizes costs at most 2 % of the time."""
     adaptive, _ = run(cost, Mode.ADAPTIVE, items=5000, noise=noise)
     alone, _ = run(cost, Mode.EAGER, items=5000, noise=noise, size=1)
     assert adaptive <= 1.02 * alone

@@ -53,7 +53,7 @@ ARRIVALS = st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.integers(0,
 def test_no_batch_without_a_waiting_request_starts_before_it(
     arrivals: Sequence[tuple[bool, int, int]], mode: Mode, size: int
 ) -> None:
-    """As long as a request waits, each batch has one, however lengths are mixed.
+    """As long as a request waits, each batch contains a request, however lengths are mixed.
 
     So a request waits for one batch of bulk work at most, the one that runs when it arrives. No item is lost or
     doubled.
@@ -81,7 +81,7 @@ def test_no_batch_without_a_waiting_request_starts_before_it(
 
 
 def test_a_request_waits_for_one_batch_of_bulk_work_only() -> None:
-    """The batches that begin after it has arrived have it first, although hundreds of items came before it."""
+    """The request is the first item of the next batch, although hundreds of items came before it."""
     batches: list[list[int]] = []
     running, go = threading.Semaphore(0), threading.Semaphore(0)
 

@@ -40,7 +40,7 @@ def ready(rules: IterationRules, *sessions: str, at: float = 0.0) -> Scheduler[s
 
 
 def test_sessions_join_and_leave_between_two_steps() -> None:
-    """Nobody waits for another's turn to end: that is the point of it."""
+    """No session waits for the end of another session's turn. That is the purpose of the strategy."""
     scheduler = ready(IterationRules(gather_size=1), "a", "b")
     assert run(scheduler, 0.0, 1.0, "ab").sessions == ("a", "b")
     scheduler.prefill_ready("c", 1.0, seconds=0.5)
@@ -74,7 +74,7 @@ def test_decode_does_not_starve_under_endless_prefill() -> None:
 
 
 def test_prefill_does_not_starve_under_a_tiny_decode_delay() -> None:
-    """Overdue decode runs one batch, then it is the turn of prefill."""
+    """Overdue decode runs one batch, and then prefill follows."""
     rules = IterationRules(gather_size=1, max_decode_delay_s=0, max_batch_size=1)
     scheduler = ready(rules, *"abcdef")
     phases = []

@@ -1,6 +1,6 @@
 """A model check of the scheduler: whatever happens in whatever order, it keeps its promises.
 
-The model is as plain as can be: two lists of who waits, and for each session the blocks of audio that are left of its
+The model is simple: two lists of the sessions that wait, and for each session the blocks of audio that are left of its
 present turn, and the turns that wait behind it. It knows what a batch *may* be, not how it is chosen.
 """
 
@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
             self.check_whole_turns(batch)
 
     def check_pieces(self, batch: Batch[int], *, divides: bool) -> None:
-        """Each turn is read block by block, never more than it has, and only as the last of a batch in part."""
+        """Of each turn, a batch reads at least one block. Only the last turn of a batch may be read in part."""
         left = [self.left[session] for session in batch.prefill]
         unfinished = [
             session

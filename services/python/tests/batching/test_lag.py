@@ -30,7 +30,7 @@ def test_a_file_that_is_sent_at_once_makes_no_lag() -> None:
 
 
 def test_a_percentile_is_a_value_that_enough_others_do_not_exceed() -> None:
-    """By the nearest rank, so that one late session of ten shows in p95."""
+    """By the nearest-rank method, so that one late session of ten shows in p95."""
     assert percentile([], 0.95) == 0.0
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([float(value) for value in range(1, 101)], 0.95) == 95.0
@@ -60,7 +60,7 @@ def test_the_multiplier_falls_when_the_lag_has_been_small_for_long() -> None:
 
 
 def test_a_middling_lag_changes_nothing() -> None:
-    """Between the two limits the multiplier rests, so it does not swing."""
+    """Between the two limits, the multiplier stays the same, so it does not oscillate."""
     state = LagState(multiplier=2)
     assert after(state, dict.fromkeys(range(100), 1.0)) == state
     assert after(state, {0: 0.1, 5: 1.0, 6: 0.1, 15: 0.1}).multiplier == 2

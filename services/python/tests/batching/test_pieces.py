@@ -122,7 +122,10 @@ def test_a_model_that_reads_whole_turns_gets_whole_turns() -> None:
 
 
 def test_a_session_that_is_forgotten_in_the_middle_of_its_turn_is_gone() -> None:
-    """Whether a piece of it runs or it waits for the next one. A session of the same name begins at its beginning."""
+    """This holds while a piece of the turn runs, and while the turn waits for its next piece.
+
+    A new session of the same name starts from the beginning.
+    """
     scheduler = chunked(BLOCK_TOKENS)
     scheduler.prefill_ready("a", 0.0, seconds=4.0, blocks=4)
     batch = scheduler.next(0.0)

@@ -148,7 +148,7 @@ def test_the_failure_that_a_rank_reported_is_shown(tmp_path: Path, valkey: Serve
 
 
 def test_the_artifact_storage_is_probed(tmp_path: Path) -> None:
-    """A probe shows that the folder cannot exist, and the message comes from the storage."""
+    """The probe fails because a file has the name of the folder. The message comes from the blob store."""
     (tmp_path / "file").write_text("")
     files = report(tmp_path, artifacts={"url": (tmp_path / "file" / "below").as_uri()})["files"]
     assert files.level == "error"
@@ -255,7 +255,7 @@ def test_a_redis_that_refuses_the_password_is_an_error(tmp_path: Path, valkey: S
 
 
 def test_a_failover_that_could_lose_tasks_is_a_warning(tmp_path: Path) -> None:
-    """A lost master takes with it the tasks that no replica has. The advice names the setting against it."""
+    """If the master is lost, so are the tasks that no replica has. The advice names the setting that prevents this."""
     few = redis._failover(RedisFacts(replicas=0), 1)
     assert (few.level, few.found) == ("warning", "no replica is connected to the master")
     loses = redis._failover(RedisFacts(replicas=2), 0)

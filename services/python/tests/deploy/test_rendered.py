@@ -155,7 +155,7 @@ def test_keda_scales_a_pool_of_sessions_by_its_open_sessions() -> None:
 
 
 def test_the_target_load_is_that_of_the_generator_pool_alone() -> None:
-    """A change of it in the settings would replace groups, or gateways."""
+    """If it were a setting too, a change would replace groups or restart gateways."""
     rendered = render(CHART / "ci" / "online-values.yaml")
     known = pools(rendered)
     assert {name: pool.spec.target_load for name, pool in known.items()} == {
@@ -285,7 +285,7 @@ def test_the_install_page_has_the_resource_requests_of_a_default_installation() 
 
 
 def _pods(rendered: Rendered, pool: str) -> dict[str, Object]:
-    """The templates of a pool's head and workers."""
+    """The templates of a pool's head and of the pods of its groups."""
     spec = manifests.cluster(pools(rendered)[pool], replicas=1, suspend=False)["spec"]
     (workers,) = spec["workerGroupSpecs"]
     return {"headGroupSpec": spec["headGroupSpec"]["template"], "workerGroupSpecs": workers["template"]}

@@ -13,9 +13,9 @@ from testkit.system import System
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Run one ``daybreakd up`` for all tests of a worker, because its start takes half a minute of CPU time.
+    """Run one ``daybreakd up`` for all tests of a worker of pytest-xdist. Its start takes half a minute of CPU time.
 
-    It has a pool of each workload, with one gang of two ranks. Each test leaves a live group in each pool.
+    The pools ``echo`` and ``video`` have one gang of two ranks each. Each test leaves a live group in each pool.
     """
     variables = {"HOME": str(tmp_path_factory.mktemp("home"))}
     for pool in ("ECHO", "VIDEO"):

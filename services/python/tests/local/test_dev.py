@@ -123,11 +123,11 @@ def test_sigterm_ends_every_process(dev: System) -> None:
 def test_the_next_instance_has_the_earlier_tasks_and_a_killed_one_leaves_no_process(
     dev: System, systems: Callable[..., System]
 ) -> None:
-    """After a kill -9 of the process, a watcher ends its Valkey."""
+    """After a kill -9 of the process, its reaper ends its Valkey."""
     following = systems("dev", dev.folder)
     following.ready(60)
     assert len(request(f"{following.url}/v1/tasks?pool=echo&limit=100")["data"]) >= 3
     assert following.remaining_processes()
     following.process.send_signal(signal.SIGKILL)
     following.process.wait(30)
-    wait_until(lambda: not following.remaining_processes(), 30, "the watcher to end the rest")
+    wait_until(lambda: not following.remaining_processes(), 30, "the reaper to end the rest")

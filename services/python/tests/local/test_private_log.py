@@ -55,7 +55,7 @@ def log_of(system: System) -> list[dict[str, Any]]:
 
 
 def test_a_log_has_no_text_of_an_input_and_no_password(start_system: Callable[..., System]) -> None:
-    """At every level: tasks that succeed, retry and fail, a replay, and a request that is refused."""
+    """The level is ``debug``. Tasks succeed, retry and fail, one is replayed, and a request is refused."""
     system = start_system()
     done = submit(system)
     assert system.wait(done)["state"] == "succeeded"

@@ -1,5 +1,5 @@
 """The API and the manager on Ray: a new deployment of the API loses nothing. The manager leads, comes back when it is
-killed, and is replaced when the settings change.
+killed, and is replaced when the settings change. It always runs on the head's node.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from daybreak_server.adapters.ray.head_actor import head_share
 from testkit.valkey import Server
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 PROGRAM = """
-import asyncio, contextlib, json, os, signal, sys, urllib.request
+import asyncio, contextlib, json, os, signal, subprocess, sys, urllib.request
 from pathlib import Path
 import ray
 from ray import serve
@@ -62,6 +63,12 @@ def deploy():
     serve.run(api_app(settings()), name="api", route_prefix="/")
     return wait_until(answers, 60, "the API")
 
+ray_command = str(Path(sys.executable).with_name("ray"))
+node = subprocess.Popen(
+    [ray_command, "start", "--block", "--num-cpus=1", "--object-store-memory=80000000",
+     "--address=" + ray.get_runtime_context().gcs_address], stdout=subprocess.DEVNULL)
+wait_until(lambda: len(ray.nodes()) == 2, 60, "a second node")
+head = ray.get_runtime_context().get_node_id()
 port = free_port()
 url = f"http://127.0.0.1:{port}"
 serve.start(http_options={"host": "127.0.0.1", "port": port})
@@ -85,12 +92,15 @@ ensure_manager(settings(workers={"idle_s": 7}))
 wait_until(lambda: health().get("settings", again["settings"]) != again["settings"], 120, "another actor")
 wait_until(lambda: health().get("leads"), 60, "the other one to lead")
 output["replaced"] = health()["pid"] != again["pid"]
+output["on_the_head"] = [of["node"] == head for of in (first, again, health())]
 ray.kill(ray.get_actor("manager"))
 holder = lambda: asyncio.run(change(lambda registry: registry.view())).manager
 wait_until(lambda: holder() not in (None, "", "ray/manager"), 60, "the API's own manager to take over")
 ensure_manager(settings())
 wait_until(lambda: holder() == "ray/manager", 120, "the actor to take over again")
 Path(sys.argv[2]).write_text(json.dumps(output))  # Ray may write to the standard output
+node.terminate()
+node.wait(60)  # Ray waits 30 s for an actor that does not leave
 ray.shutdown()
 """
 
@@ -124,3 +134,11 @@ def test_the_api_and_the_manager_are_replaced_without_a_loss(folder: Path, valke
     assert seen["wanted"] == {"small": 1}
     assert seen["same"], "the same settings keep the actor"
     assert seen["replaced"], "other settings replace it"
+    assert all(seen["on_the_head"]), "it keeps no other node from leaving"
+
+
+def test_without_a_node_that_is_marked_as_the_head_ray_chooses_the_node() -> None:
+    head = {"Alive": True, "Resources": {"CPU": 1.0, "node:__internal_head__": 1.0}}
+    others = [{"Alive": True, "Resources": {"CPU": 1.0}}, {**head, "Alive": False}]
+    assert head_share(others) == {}
+    assert head_share([*others, head]) == {"node:__internal_head__": 0.001}

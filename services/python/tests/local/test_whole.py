@@ -61,7 +61,7 @@ def test_the_api_on_ray_serves_the_same_tasks(up: System) -> None:
 
 
 def test_the_log_of_a_rank_is_in_its_file(up: System) -> None:
-    """Lines about the task, and the error of each rank with its whole traceback, although Serve replaces stderr."""
+    """The file has lines about the task, and each rank's error with its traceback, although Serve replaces stderr."""
     task = up.wait(up.submit(message="hi", steps=3, fail_at=2, fail_kind="permanent"), "failed")["id"]
 
     def lines() -> list[str]:

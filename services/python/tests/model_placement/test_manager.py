@@ -166,7 +166,7 @@ async def has_manager(driver: RegistryDriver, holder: str) -> bool:
 
 
 async def test_demand_is_planned_at_once(driver: RegistryDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not with the next tick: a client waits for it."""
+    """The manager does not wait for its next tick, because a client waits for the replica."""
     monkeypatch.setattr(manager_module, "EVERY_S", 600.0)
     await driver.registry.add_model(model(replicas=2, target_load=1))
     async with running(Manager(driver.registry, holder="a")):
@@ -248,7 +248,7 @@ async def added(registry: Registry, alias: str) -> bool:
 
 
 async def test_a_manager_that_cannot_plan_gives_its_lease_back() -> None:
-    """So that another one may try, and that the metrics show that nobody plans."""
+    """Then another manager may try, and the metrics show that nobody plans."""
     registry = MemoryRegistry()
     assert await registry.add_model(model("bad", target_load=0.0, min_replicas=1))
     manager = Manager(registry, holder="a")

@@ -96,7 +96,7 @@ def test_replicas_move_from_a_worker_that_is_lost_or_drains(remaining: tuple[Wor
 
 
 def test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker() -> None:
-    """Two were kept because they were loaded. One is lost, nothing has room, and one is enough."""
+    """Two were kept because they were loaded. One is lost, no worker has room for another, and one is enough."""
     seen = view(
         model(replicas=2),
         workers=(worker("w2", devices={HOST: 10 * GB}),),
@@ -271,7 +271,7 @@ def test_models_that_are_idle_go_back_to_their_minimum(seen: RegistryView) -> No
 
 @given(registries())
 def test_replicas_that_stay_wanted_stay_where_they_are(seen: RegistryView) -> None:
-    """Unless one must make room for a replica that fits nowhere else, or its worker cannot run it."""
+    """Exceptions: one that must make room for one that fits nowhere else, and one that its worker cannot run."""
     first = planned(seen)
     assume(not first.plan.placement.unplaced)
     again = planned(replace(first, workers=(*first.workers, worker("new"))))

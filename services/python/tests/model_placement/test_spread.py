@@ -230,7 +230,7 @@ def test_demand_takes_the_new_replica_as_one_more() -> None:
 
 
 def test_a_move_makes_no_replica_more_wanted() -> None:
-    """A model keeps what is loaded until it is idle. The new replica of a move is not part of that."""
+    """A model keeps its loaded replicas until it is idle, but not the new replica of a move."""
     world = World(model(replicas=3), workers=[worker("a"), worker("b")], placed=["a", "a"])
     world.view = replace(world.view, demand={"chat": Demand(requests=1, idle_s=0)})
     world.step()

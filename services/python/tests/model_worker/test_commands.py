@@ -1,3 +1,5 @@
+"""The command line of an engine, which is made from a template and a model."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -11,7 +11,8 @@ _REFUSED = f"daybreak_rank_batch_refused_total{{{_POOL}}}"
 
 
 def _waits(*, short: str, long: str) -> dict[str, str]:
-    """Batches whose first items waited for at most 0.1 s, and all batches: the others waited for up to 30 s."""
+    """``short`` counts batches whose items waited for at most 0.1 s. ``long`` counts all batches; the rest of them
+    waited for up to 30 s."""
     name = f"daybreak_rank_batch_wait_seconds_bucket{{{_POOL}, le="
     return histogram(name, fast=("0.1", "5.0"), slow=("30.0", "+Inf"), short=short, long=long)
 

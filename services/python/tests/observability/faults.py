@@ -140,7 +140,7 @@ def both_groups_crash(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakLeasesLost", part=POOL)
 def a_host_dies(run: ObservedRun) -> Iterator[During]:
-    """Its watchdogs die too, so nothing reports the death, and the lease of its task runs out."""
+    """The watchdogs on the host die too, so nothing reports the death, and the lease of the task runs out."""
     run.wait_groups()
     task = run.running(steps=100, step_s=0.1)
     ranks = [psutil.Process(pid) for pid in run.holder(task)["pids"]]
@@ -177,7 +177,7 @@ def answers_break_off(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakLineStuck", "DaybreakRouterRetries", part=ANSWERS)
 def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
-    """The gateway has sent the group nothing, so it seems to have room, and refuses each request."""
+    """The gateway has sent nothing to the group, so the group seems to have room. But it refuses each request."""
     with contextlib.ExitStack() as requests:
         for _ in range(CAPACITY):
             requests.enter_context(run.requests.open_request(run.requests.answering_group(), latency_s=600.0))
@@ -241,7 +241,7 @@ def sessions_fail(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakStreamResets", part=PARKED)
 def subscribers_lag(run: ObservedRun) -> Iterator[During]:
-    """They come back when the events after the last one that they saw are gone."""
+    """Subscribers reconnect when the events after the last one that they saw are gone."""
     task, seen = run.trimmed()
 
     def lag() -> None:

@@ -14,7 +14,7 @@ from testkit.observed import ObservedRun
 from testkit.waiting import wait_until
 
 PATIENCE_S = 240.0
-"""Until an alert fires or resolves."""
+"""How long a test waits until an alert fires or resolves."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Fired:
     """What a fault set off."""
 
     before: int
-    """How many notifications came earlier."""
+    """How many notifications had come before the fault."""
     notifications: dict[str, dict[str, Any]]
-    """For each of its alerts, the one with which it fired."""
+    """For each alert of the fault, the notification that the alert fires."""
 
 
 def provoke_all(run: ObservedRun, faults: Sequence[Fault]) -> dict[str, Future[Fired]]:

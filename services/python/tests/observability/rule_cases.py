@@ -1,8 +1,8 @@
 """When each alert fires: series as ``promtool test rules`` reads them, and minutes at which it fires or does not.
 
 ``0+1x9`` is 0, 1, … 9, a value each minute; ``_x9`` are missing values. All series have the label ``namespace="n"``.
-:data:`CASES` has a fault for each alert. :data:`MORE_CASES` has what an alert could get wrong beside its fault:
-gateways that are replaced, and events that people need not know.
+:data:`CASES` has a fault for each alert. :data:`MORE_CASES` has situations that an alert could get wrong: gateways that
+are replaced, and events that are normal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Series, and the minutes at which the alert is known to fire and not to fire."""
+    """Series, and minutes at which the alert must fire or must be quiet."""
 
     series: dict[str, str]
     fires: int | None

@@ -11,7 +11,7 @@ _RETRIES = 'daybreak_router_retries_total{pool="video"'
 
 
 def _line(*, waiting: str, in_flight: str, groups: str, capacity: str, answers: str) -> dict[str, str]:
-    """The series of a line."""
+    """The series of a pool whose requests wait in line."""
     return {
         f"daybreak_router_waiting_requests{{{_POOL}}}": waiting,
         f"daybreak_router_in_flight_requests{{{_POOL}}}": in_flight,

@@ -22,7 +22,7 @@ def _waiting(pod: str = _A) -> str:
 
 
 def _lags(*, short: str, long: str) -> dict[str, str]:
-    """Samples of lags below 0.5 s, and all samples: the others are between 5 and 10 s."""
+    """``short`` counts lags below 0.5 s. ``long`` counts all lags; the rest of them are between 5 and 10 s."""
     name = f"daybreak_rank_session_lag_seconds_bucket{{{_POOL}, le="
     return histogram(name, fast=("0.5", "5.0"), slow=("10.0", "+Inf"), short=short, long=long)
 

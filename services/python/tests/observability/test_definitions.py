@@ -32,7 +32,7 @@ FILES = sorted((REPOSITORY / "deploy/helm/daybreak/files/dashboards").glob("*.js
 QUERIES = [*of_panels(), *of_annotations(), *of_alerts()]
 OF_TARGETS = {"namespace", "job", "instance", "pod", "le"}
 """Labels that Prometheus adds."""
-LABEL_VALUES = {"waiting_group", "lease_lost", "claim_lost", "cut_off", "no_answer"}
+LABEL_VALUES = {"waiting_group", "lease_lost", "claim_lost", "cut_off", "client_gone", "no_answer"}
 """Values of labels that look like the names of settings."""
 each = pytest.mark.parametrize
 

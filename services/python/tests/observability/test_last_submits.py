@@ -27,7 +27,7 @@ sys.exit(run_gateway(Settings.model_validate_json(sys.argv[1])))
 
 
 def test_sigterm_loses_no_line_of_a_submit(valkey: Server, tmp_path: Path) -> None:
-    """Although here, lines wait an hour for others."""
+    """In this test, lines may wait for an hour, so only the end of the gateway writes them."""
     settings = make_settings(valkey, tmp_path)
     tree = settings.model_dump(mode="json", exclude_unset=True)
     port = free_port()

@@ -42,7 +42,7 @@ def provoked(run: ObservedRun) -> dict[str, Future[Fired]]:
 
 
 def test_every_query_of_a_panel_has_data(run: ObservedRun) -> None:
-    """So have the marks of wakes and releases. A query that needs what this machine lacks says so, and has no data.
+    """The marks of wakes and releases have data too. A query that needs what this machine lacks says so, and has none.
 
     On a busy machine, all requests of a pool may end between two samples. Then the clients do everything again.
     """

@@ -1,4 +1,4 @@
-"""The metrics of pools that a gateway exports, from what it read of Redis last."""
+"""The metrics of pools that a gateway exports, from what it last read from Redis."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PROMPT = 'a "red" circle\nthat moves left, in the style of Žižek'
 
 
 def redacted(line: str, *inputs: object, task: str = "") -> str:
-    """The line where the inputs are those of the task ``video_1``."""
+    """The line after redaction, if the known inputs are those of the task ``video_1``."""
     known = tuple(PrivateInput.of(value, "video_1") for value in inputs)
     return Redactor(lambda: known)(line, task=task)
 
@@ -98,7 +98,7 @@ def no_inputs() -> None:
 
 @pytest.mark.usefixtures("no_inputs")
 def test_what_is_remembered_is_bounded() -> None:
-    """Large inputs cost no more memory than small ones, and no line joins them."""
+    """Large inputs take no more memory than small ones. Until an input is added, ``known`` returns the same object."""
     others = set(private_inputs.known())  # of tasks that still run
     for number in range(40):
         private_inputs.keep({"prompt": f"{number}" + "x" * 1_000_000, "numbers": list(range(100_000))})
@@ -121,7 +121,7 @@ def test_what_is_remembered_is_bounded() -> None:
     )
 )
 def test_a_mapping_of_single_values_has_the_texts_that_any_value_has(value: dict[str, object]) -> None:
-    """Most inputs take a shorter way."""
+    """Mappings of single values take a faster path through the code."""
     assert PrivateInput.of(value).texts == tuple(_Texts().of(value))
 
 

@@ -30,7 +30,7 @@ def start_gateway(
     collector: Collector,
     gateway: Callable[[Settings], httpx2.Client],
 ) -> Callable[..., httpx2.Client]:
-    """Starts a gateway with the serving pool ``answers``; the settings of the call are those of ``tracing``."""
+    """Starts a gateway with the serving pool ``answers``. The arguments of a call are settings of ``tracing``."""
 
     def start(**tracing: Any) -> httpx2.Client:
         tree = {

@@ -85,7 +85,7 @@ def test_an_alert_also_knows_the_other_cases(tmp_path: Path, name: str, case: Ca
 
 
 def test_a_total_is_complete_although_its_gateways_were_replaced(tmp_path: Path) -> None:
-    """A gateway a day: each exports the total as it is in Redis, 60 more in each minute."""
+    """Each of three gateways runs for a day, and exports the total in Redis, which grows by 60 in each minute."""
     days = {"a": "0+60x1440 _x2880", "b": "_x1440 86400+60x1440 _x1440", "c": "_x2880 172800+60x1440"}
     series = [
         {"series": f'x_total{{namespace="n", pool="video", pod="{pod}"}}', "values": values}

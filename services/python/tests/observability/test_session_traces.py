@@ -55,7 +55,7 @@ def one_trace(collector: Collector, root: str) -> tuple[ReceivedSpan, list[Recei
 
 
 async def until_owned(pool: SpeechPool, session: SessionId, attempt: int) -> str:
-    """Wait until so many groups have owned the session. Returns its group."""
+    """Wait until ``attempt`` groups have owned the session. Returns the last of them."""
     async with asyncio.timeout(60):
         while (
             record := await pool.store.session(session, tenant="default")

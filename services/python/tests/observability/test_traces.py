@@ -128,7 +128,7 @@ def test_a_callers_trace_is_continued(
     leader: Callable[[Settings], Rank],
     collector: Collector,
 ) -> None:
-    """The ratio does not apply to it, and its vendor data goes along."""
+    """The ratio does not apply to such a trace, and its vendor data (``tracestate``) is passed on."""
     settings = traced_settings(tracing={"sample_ratio": 0.0})
     client = gateway(settings)
     leader(settings)

@@ -52,7 +52,7 @@ def _plot(panel: Panel, run: ObservedRun) -> Plot:
 
 
 def _note(panel: Panel) -> str:
-    """The note below a panel, such as the queries for which a run on one machine has no data."""
+    """The line below a panel: what its reader must know, or which of its series need Kubernetes."""
     if panel.runbook_of_row:
         return (
             "All alerts that fired in this run. Their windows are 300 times shorter than in production, so a start of "
@@ -73,7 +73,7 @@ def _filled(query: Query) -> str:
 
 
 def _rank(name: str, panel: Panel) -> int:
-    """Series in the order of the panel's colours, the others after them."""
+    """The place of a series: in the order of the panel's colours, and series without such a colour last."""
     return next((rank for rank, start in enumerate(panel.colors) if re.match(start, name)), len(panel.colors))
 
 
@@ -82,7 +82,7 @@ def _color(name: str, panel: Panel) -> str:
 
 
 def _table(panel: Panel, run: ObservedRun) -> list[dict[str, str]]:
-    """The rows of a table. Its columns are the labels, and a number for each query that has several."""
+    """The rows of a table. Its columns are the labels and, if the panel has several queries, a number for each."""
     rows: dict[str, dict[str, str]] = {}
     for query in panel.queries:
         for each in run.watch.over(_filled(query)):

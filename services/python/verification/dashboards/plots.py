@@ -31,7 +31,7 @@ _INK, _PALE = "#374151", "#6b7280"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """A name, and values by seconds since the run began. ``color``: empty for one of the palette."""
+    """A name, and values by seconds since the run began. Without a ``color``, the palette gives one."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -55,7 +55,7 @@ class Plot:
     title: str
     kind: Kind
     columns: int
-    """Its width, of the 24 columns of a dashboard."""
+    """The panel's width, of the 24 columns of a dashboard."""
     series: Sequence[Series] = ()
     table: Sequence[Mapping[str, str]] = field(default=())
     """The rows of a table, by the titles of its columns."""

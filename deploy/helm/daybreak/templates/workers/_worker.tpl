@@ -38,7 +38,7 @@ daybreak.dev/workers: {{ index . 1 }}
 {{- add $settings.drain_s $stop 20 -}}
 {{- end -}}
 
-{{/* The environment of a gateway that has workers or models. */}}
+{{/* The variable with the token of workers, or empty if the release has no such token. */}}
 {{- define "daybreak.workersTokenEnv" -}}
 {{- with include "daybreak.workersTokenSecret" . }}
 - name: DAYBREAK_WORKERS__TOKEN

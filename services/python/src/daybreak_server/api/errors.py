@@ -196,13 +196,13 @@ def _from_sessions(exc: StoreError) -> ApiError:
 
 
 def from_blobs(exc: BlobError) -> ApiError:
-    """An error of the artifact store."""
+    """An error of the blob store."""
     if isinstance(exc, BlobNotFoundError):
         return ApiError(
             ErrorCode.NO_SUCH_ARTIFACT,
-            "The artifact store no longer has this file. Replay the task to make it again.",
+            "The blob store no longer has this file. Replay the task to make it again.",
         )
-    return ApiError(ErrorCode.STORE_UNAVAILABLE, "The artifact store cannot be reached. Retry.")
+    return ApiError(ErrorCode.STORE_UNAVAILABLE, "The blob store cannot be reached. Retry.")
 
 
 def from_http(exc: HTTPException, path: str) -> ApiError:

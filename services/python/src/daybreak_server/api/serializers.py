@@ -274,7 +274,7 @@ def _sessions(overview: SessionsOverview) -> PoolSessions:
 
 
 def pool_health(entry: PoolEntry, view: PoolView, now_ms: int) -> ServingPoolHealth:
-    """How many groups of a pool of the kind ``online`` are ready, and what it costs to start one."""
+    """For pools of kind ``online`` or ``sessions``: how many groups are ready, and what it costs to start one."""
     settings = entry.settings
     return ServingPoolHealth(
         workload=entry.spec.name,
@@ -315,7 +315,7 @@ def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
 
 
 def event(record: EventRecord) -> Json:
-    """A stored event as the wire has it."""
+    """A stored event as clients receive it."""
     shown: Json = {
         "id": record.id,
         "task": record.task,

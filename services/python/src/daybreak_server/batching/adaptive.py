@@ -29,7 +29,7 @@ class _Rate:
     items_per_s: float = 0.0
     samples: int = 0
     measured_at: float = 0.0
-    """In seconds of work."""
+    """When the size was last measured, on the bucket's clock (``_Bucket.seconds``)."""
 
     def add(self, items_per_s: float, *, now: float, seconds: float) -> None:
         rare = now - self.measured_at > _RARE_S * seconds
@@ -45,9 +45,9 @@ class _Bucket:
     explored_smaller: bool = False
     """Whether the last try used the smaller size."""
     explored_at: float = 0.0
-    """The time of the last try, in seconds of work."""
+    """When the last try was, on the clock ``seconds``."""
     seconds: float = 0.0
-    """Seconds of work."""
+    """How long the batches of this bucket have run in total. This is the clock of its measurements."""
 
     def rate(self, size: int) -> float | None:
         """The rate of a size, if it is known well enough."""
@@ -64,7 +64,7 @@ class _Bucket:
         return best
 
     def loss(self, size: int, best: int) -> float:
-        """The seconds by which a batch of ``size`` items takes longer than they would in batches of the best size."""
+        """How many seconds longer a batch of ``size`` items takes than the same items in batches of the best size."""
         rate, best_rate = self.rate(size), self.rate(best)
         return 0.0 if rate is None or best_rate is None else max(0.0, size / rate - size / best_rate)
 

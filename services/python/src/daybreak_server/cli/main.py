@@ -103,7 +103,7 @@ def dev(context: typer.Context, config: Config = None) -> None:
 
 @app.command()
 def demo(context: typer.Context, config: Config = None) -> None:
-    """Make one MP4 from a prompt in out/, then stop.
+    """Make one MP4 from a prompt, in the folder out/, then stop.
 
     Starts every process as `up` does, shows each step, and stops everything it started.
     """
@@ -316,7 +316,7 @@ def doctor(
 ) -> None:
     """Find what is wrong on this machine, and say how to fix it.
 
-    Checks packages, Redis, pools, workers and models, artifact storage, port, disk, CPUs, GPUs and Kubernetes.
+    Checks packages, Redis, pools, workers and models, the blob store, port, disk, CPUs, GPUs and Kubernetes.
     Exit code 1 if there is an error (✗); a warning (!) does not change it.
     """
     from daybreak_server.cli.doctor.checks import as_lines, broken, examine

@@ -71,7 +71,7 @@ def finish(program: Program, settings: Settings, *, workloads: bool = True) -> N
     try:
         code = program(settings)
     except BlobError as exc:
-        fail((f"the artifact storage (DAYBREAK_ARTIFACTS__URL) cannot be used: {exc}",), code=1)
+        fail((f"the blob store (DAYBREAK_ARTIFACTS__URL) cannot be used: {exc}",), code=1)
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         if package not in _EXTRAS:

@@ -64,7 +64,7 @@ _EXAMPLE: dict[str, Any] = {
     "tenants": {"<tenant>": {}},
     "workers": {"engines": {"<engine>": {}}},
 }
-"""A tree with one pool, one tenant and one engine, for what depends on no values."""
+"""A tree with one pool, one tenant and one engine, for pages that do not depend on anybody's settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ def _sections(
 
 
 def _described(field: FieldInfo, found: Iterator[SettingSection]) -> Iterator[SettingSection]:
-    """Sections, of which the first has the description of the field that holds it too."""
+    """The sections. The title of the first one also has the description of the field that holds it."""
     first, *more = found
     yield replace(first, title=f"{first.title} {field.description or ''}".rstrip())
     yield from more

@@ -19,7 +19,7 @@ class Reason(StrEnum):
     MODEL_UNAVAILABLE = "ModelUnavailable"
     """The model cannot be downloaded: its store refuses the request or cannot be reached."""
     ARTIFACTS_REFUSED = "ArtifactsRefused"
-    """The artifact store refuses the files of tasks."""
+    """The blob store refuses the files of tasks."""
     OUT_OF_MEMORY = "OutOfMemory"
     REDIS_REFUSED = "RedisRefused"
     REDIS_UNREACHABLE = "RedisUnreachable"

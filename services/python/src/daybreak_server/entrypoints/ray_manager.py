@@ -3,6 +3,8 @@
 The manager decides which workers run which models. Gateways have one too, but only the holder of the lease
 ``placement`` decides. The actor has a higher priority, so it takes the lease even from a gateway. All its state is in
 the registry. So Ray may restart it at any time, and while it is gone a gateway does its work.
+
+It runs on the head's node, so that it keeps no other node from leaving.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from daybreak_server import wiring
+from daybreak_server.adapters.ray.head_actor import head_actor
 from daybreak_server.model_placement.manager import Manager
 from daybreak_server.observability.logging import log_from_ray_worker
 from daybreak_server.settings.tree import Settings
@@ -50,9 +53,10 @@ class ManagerActor:
         await self._manager.run()
 
     def health(self) -> dict[str, Any]:
-        """Whether it leads, and what it last read from the registry."""
+        """Whether it leads, what it last read from the registry, and where it runs."""
         state = self._manager.health() if self._manager is not None else {}
-        return {**state, "settings": self._settings_fingerprint, "pid": os.getpid()}
+        node = ray.get_runtime_context().get_node_id()
+        return {**state, "settings": self._settings_fingerprint, "pid": os.getpid(), "node": node}
 
 
 def fingerprint(settings: str) -> str:
@@ -68,16 +72,7 @@ def ensure_manager(settings: Settings) -> None:
     text = settings.model_dump_json()
     try:
         _replace_outdated(fingerprint(text))
-        ray.remote(ManagerActor).options(
-            name=NAME,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=-1,
-            max_concurrency=8,
-        ).remote(text)
+        head_actor(ManagerActor, text, name=NAME, namespace=NAMESPACE, max_concurrency=8)
     except (RayError, ValueError, TimeoutError) as exc:
         _log.warning("cannot start the manager on Ray: %s; a gateway does its work", exc)
 

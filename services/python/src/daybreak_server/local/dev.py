@@ -102,7 +102,7 @@ class ThreadGroups:
         rank.start()
 
     def _restart_delay_s(self, pool: str, number: int, why: Cause) -> float:
-        """Log that a group has failed. :returns: when the next one starts. The rank has logged the cause."""
+        """Log that a group has failed. :returns: the pause before the next one. The rank has logged the cause."""
         if self._ranks[pool, number].loaded:
             self._start_failures.pop((pool, number), None)
             _log.error("pool %s: a group failed and is being replaced: %s", pool, why)

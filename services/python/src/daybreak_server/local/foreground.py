@@ -13,11 +13,14 @@ from daybreak_server.ports.blobs import BlobError
 from daybreak_server.settings.tree import Settings
 
 Run = Callable[[Settings, Instance, float], int]
-"""Runs until a signal arrives, with the time at which the command started. Returns the exit code."""
+"""Runs until a signal arrives, and returns the exit code. The number is the time at which the command started."""
 
 
 def run_in_foreground(settings: Settings, run: Run) -> int:
-    """Open the instance of the settings, and run it on a free port. :returns: the exit code; 1 if it cannot start."""
+    """Open the instance of the settings, and run it. The port 0 of the settings means any free port.
+
+    :returns: the exit code; 1 if the instance cannot start.
+    """
     started = time.monotonic()
     log_to_stderr(settings.log)
     try:

@@ -28,7 +28,8 @@ _MAX_BACKOFF_S = 5.0
 
 
 class Manager:
-    """One candidate. ``holder`` names it in the registry; the higher ``priority`` leads."""
+    """One candidate for the lease. ``holder`` names it in the registry. Of two candidates, the one with the higher
+    ``priority`` leads."""
 
     def __init__(self, registry: Registry, *, holder: str, priority: int = 0) -> None:
         self._registry = registry

@@ -73,7 +73,7 @@ class Agent:
             _log.info("the gateway %s does not know this worker; it registers again", self._gateway.url)
 
     async def deregister(self) -> None:
-        """Say that the worker ends. A gateway that does not hear it notices the missing heartbeats."""
+        """Say that the worker ends. A gateway that cannot be reached notices the missing heartbeats later."""
         if not self.registered:
             return
         try:

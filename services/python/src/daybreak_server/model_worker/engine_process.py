@@ -87,7 +87,7 @@ class Launcher:
         """Start an engine.
 
         :param name: The prefix of each line of its output in the log.
-        :param env: Variables that it gets besides those of this process that are no settings of Daybreak.
+        :param env: Variables that the engine gets besides those of this process. It gets no settings of Daybreak.
         :param stop_s: How long it may take to stop.
         :param lines: Gets the last lines of its output.
         :raises OSError: if no process can be started.
@@ -105,7 +105,7 @@ class Launcher:
         return EngineProcess(process, name=name, lines=lines, on_end=self._on_end)
 
     async def _on_end(self, pid: int, code: int) -> None:
-        """Forget a guardian. If it was killed, this process is now the parent of what was left of its engine."""
+        """Forget a guardian. If it was killed, end what is left of its engine, whose parent is now this process."""
         async with self._lock:
             self._guardians.discard(pid)
             if code < 0:

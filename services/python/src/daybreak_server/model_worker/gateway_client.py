@@ -135,7 +135,7 @@ def _read(kind: type[_Reply], answer: bytes) -> _Reply:
 
 
 def _detail(answer: bytes) -> str:
-    """The sentence in an error, whichever of the two shapes it has; else the beginning of the answer."""
+    """The sentence in an error in OpenAI's format or in problem+json; else the beginning of the answer."""
     try:
         found: Any = json.loads(answer)
         error = found.get("error")

@@ -29,7 +29,7 @@ def become_subreaper() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Get SIGKILL when the thread that started this process ends. ``parent`` is its process."""
+    """Get SIGKILL when the thread that started this process ends. ``parent`` is the process of that thread."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -66,7 +66,7 @@ def descendants(root: int, *, without: frozenset[int] = frozenset()) -> set[int]
 def reap() -> dict[int, int]:
     """Collect the children that have ended: process → exit code, negative for a signal.
 
-    For a process without other users of ``wait``.
+    Call it only in a process in which nothing else waits for children.
     """
     ended = {}
     with contextlib.suppress(ChildProcessError):

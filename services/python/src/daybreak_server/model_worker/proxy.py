@@ -47,15 +47,15 @@ _log = logging.getLogger(__name__)
 CLIENT_GONE = 499
 """The status of a request whose client did not wait for the answer."""
 MAX_STALE = 3
-"""How many idle connections that turn out to be closed are replaced before it counts as a failure of the engine."""
+"""A request may meet this many idle connections that turn out to be closed. More count as failures of the engine."""
 DEADLINE_HEADER = b"daybreak-deadline-s"
 MAX_BODY_BYTES = 256 << 20
 """Gateways have smaller limits of their own."""
 MAX_BUFFERED_BYTES = 512 << 20
 """The limit for all bodies together that are in memory at the same time."""
 BUFFER_BYTES = 1 << 20
-"""A body of up to this size can be sent again to an engine that has just closed an idle connection, and it may name
-the model itself."""
+"""A body of up to this size can be sent again to an engine that has just closed an idle connection. Only in such a body
+can the worker read the field ``model``."""
 _MODEL = MODEL_HEADER.lower().encode()
 _OWN_HEADERS = frozenset({_MODEL, b"daybreak-session"})
 _MESSAGES = {
@@ -157,7 +157,7 @@ class WorkerProxy:
                     raise UnreachableError("it has ended")
                 return await self._upstreams.send(replica.endpoint, request)
             except UnreachableError as exc:
-                if stale:  # the request may have been the last thing that the engine has seen
+                if stale:  # an earlier try of this request may have broken the engine
                     raise _broke(replica, exc) from exc
                 raise _refused(WorkerRefusal.FAILED, replica.model.alias) from exc
             except NoAnswerError as exc:

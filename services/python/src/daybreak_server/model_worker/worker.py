@@ -206,7 +206,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _url(address: WorkerAddress, port: int) -> str:
-    """The URL of the socket. If it listens on all networks: at the address from which the gateway is reached."""
+    """The URL of the socket. If it listens on all networks, the URL has the address that connects to the gateway."""
     host = address.host
     if host in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
         host = _own_address(address.manager_url) or "127.0.0.1"

@@ -4,8 +4,8 @@
 entry. ``daybreakd up --observe`` gives them to a local Prometheus.
 
 An expression is PromQL with these marks: ``HERE`` (see :mod:`~daybreak_server.observability.promql`), ``${name}`` for
-a threshold of :class:`Thresholds`, and ``${60s}`` for a number of seconds that tests shorten. It gives a series for
-each thing that is wrong, with the labels that identify it.
+a threshold of :class:`Thresholds`, and ``${60s}`` for a number of seconds that tests shorten. The expression returns
+one series for each pool, model or other thing that is in trouble, with the labels that identify it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Alert:
     """The uid of the dashboard that explains it."""
     needs: Needs = Needs.GATEWAY
     about_pool: bool = True
-    """Whether it has the label ``pool``."""
+    """Whether the alert has the label ``pool``."""
     needs_kubernetes: str = ""
     """Why it cannot fire on one machine. Empty: tests make it fire there."""
 
@@ -113,9 +113,9 @@ def _burns(window: str, rate: str) -> str:
 
 
 def _budget(*pairs: tuple[str, str, str]) -> str:
-    """The multi-window burn rate: a long window shows that it matters, a short one that it still happens.
+    """The multi-window burn rate: the long window shows that the problem matters, the short one that it still exists.
 
-    A number of failures is needed too. Otherwise, one failure among few requests would be an alert.
+    The alert also needs a minimum number of failures. Otherwise, one failure among few requests would trigger it.
     """
     return " or ".join(
         f"(({_burns(long, rate)}) and ({_burns(short, rate)}) and "
@@ -131,7 +131,7 @@ def _ended(outcomes: str, window: str) -> str:
 
 
 def _retried(reasons: str, window: str) -> str:
-    """Requests that were sent to another group within ``window``, by pool."""
+    """Tries within ``window`` that got no answer from a group for one of these reasons, by pool."""
     return (
         "sum by (namespace, pool) "
         f'(increase(daybreak_router_retries_total{{HERE,reason=~"{reasons}"}}[{window}]))'
@@ -149,7 +149,7 @@ _POOLS_OF_WAKING_MODELS = (
     "label_replace(max by (namespace, model) (max_over_time(daybreak_model_wake_elapsed_seconds{HERE}[5m])) > 0, "
     '"pool", "$1", "model", "(.+)")'
 )
-"""To the router, a model is a pool."""
+"""The models that wake, with the name of the model as the label ``pool``, as in the metrics of the router."""
 _ANSWERS_BEGUN = "sum by (namespace, pool) (increase(daybreak_router_first_byte_seconds_count{HERE}[3m]))"
 
 
@@ -300,8 +300,8 @@ ALERTS: tuple[Alert, ...] = (
         f"({_WASTED} > ${{waste_gpu_seconds}})",
         for_="15m",
         summary="{{ $value | humanizePercentage }} of the GPU time of attempts of pool {pool} led to no result.",
-        when="in 6 h, more than `monitoring.alerts.wasteRatio` of the GPU time of attempts led to no result, and more "
-        "than `monitoring.alerts.wasteGpuSeconds`",
+        when="in 6 h, more than `monitoring.alerts.wasteRatio` of the GPU time of attempts, and more than "
+        "`monitoring.alerts.wasteGpuSeconds` GPU-seconds, led to no result",
         dashboard="daybreak-cost",
     ),
     Alert(

@@ -91,8 +91,8 @@ KUBERNETES_ALERTS: tuple[Alert, ...] = (
         expression=f"({_pool_max('daybreak_pool_live_tasks')} > 0 or {_pool_max('daybreak_groups_needed')} > 0) and "
         f"({_pool_max('daybreak_operator_groups_wanted')} == 0)",
         for_="5m",
-        summary="Pool {pool} has live tasks or requests, but KEDA wants no group.",
-        when="a pool has had live tasks or requests for 5 min, but KEDA wants no group",
+        summary="Pool {pool} has live tasks, requests or open sessions, but KEDA wants no group.",
+        when="a pool has had live tasks, requests or open sessions for 5 min, but KEDA wants no group",
         dashboard="daybreak-wake",
         needs=Needs.OPERATOR,
         needs_kubernetes=_OPERATOR,

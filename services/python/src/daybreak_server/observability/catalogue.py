@@ -1,14 +1,15 @@
 """Every metric that Daybreak exports, declared once.
 
-Those of the pools are in ``pool_catalogue.py``, those of requests in ``router_catalogue.py`` and
+The metrics of pools are in ``pool_catalogue.py``, those of requests in ``router_catalogue.py`` and
 ``request_catalogue.py``, those of batches in ``batch_catalogue.py``, those of models in ``model_catalogue.py``, and
-those of streaming sessions in ``session_catalogue.py``. The processes take their metrics from all of them,
-``tools/reference.py`` writes the tables of docs/metrics.md from them, and ``tools/metrics.py`` checks names and uses: a
-metric is used by a panel or an alert, or says in ``why_unused`` why not.
+those of streaming sessions in ``session_catalogue.py``; this file declares the rest. Processes export only metrics
+that are declared here, and ``tools/reference.py`` writes the tables of docs/metrics.md from the declarations.
+``tools/metrics.py`` checks names and uses: a panel or an alert uses each metric, or its ``why_unused`` says why none
+does.
 
 Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded: pools, states and
-reasons, never ids of tasks; tenants up to ``metrics.tenants_max`` and models up to ``model_metrics.MODELS_MAX``, the
-others together as ``other``.
+reasons, never ids of tasks. At most ``metrics.tenants_max`` tenants of a pool and ``model_metrics.MODELS_MAX`` models
+have labels of their own; all others are counted together as ``other``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
 
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WORK_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0)
-"""From a step of a small model to loading a large one."""
+"""They fit everything from a step of a small model to the loading of a large one."""
 
 
 # ── the Redis server ──────────────────────────────────────────────────────────────────────────────────────
@@ -250,7 +251,10 @@ OPERATOR_CALLS = _operator(
     "kubernetes_calls_total", MetricType.COUNTER, "Calls to the Kubernetes API, except watches.", "method"
 )
 OPERATOR_LAST_PLAN = _operator(
-    "last_plan_timestamp_seconds", MetricType.GAUGE, "When a pool was last planned, in Unix time.", "pool"
+    "last_plan_timestamp_seconds",
+    MetricType.GAUGE,
+    "When the operator last planned a pool, in Unix time.",
+    "pool",
 )
 
 ALL: tuple[Metric, ...] = (

@@ -95,7 +95,7 @@ class GatewayMetrics:
         self.meter.counter(catalogue.FILES_DELETED, pool).inc(count)
 
     def update_ages(self) -> None:
-        """Bring the ages up to date."""
+        """Set the gauges of the time since each pool's last successful tick."""
         now = time.monotonic()
         for pool, last in self._last_tick.items():
             self.meter.gauge(catalogue.TICK_LAG, pool).set(now - last)

@@ -1,14 +1,14 @@
 """Writes lines to standard error without ever waiting for its reader.
 
-A gateway writes its log on its event loop. If standard error is a pipe and nobody reads it, because the disk of the
-node stalls, say, a plain write would stop the gateway after 64 KiB. So a line is written only if that needs no
-waiting. Otherwise it goes into a buffer, and a thread writes the buffer as fast as it is read. While the buffer has
-lines, later ones follow them into it, so the order stays. If the buffer is full, lines are lost, and a line says how
-many.
+A gateway writes its log on its event loop. If standard error is a pipe that nobody reads, for example because the disk
+of the node stalls, a plain write would stop the gateway after 64 KiB. So a line is written only if that needs no
+waiting. Otherwise it goes into a buffer, and a thread writes the buffer as fast as the reader reads it. While the
+buffer has lines, later lines are added to it, so the order stays. If the buffer is full, lines are lost, and a line
+says how many.
 
-- A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes one for each submit, and
-  fifty lines made and written together cost a third as much. Until then, only the facts of a line are kept. Any other
-  line is written after them, so the order stays.
+- A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes such a line for each
+  submit: fifty lines made and written together cost a third of what they cost one by one. While such lines wait, only
+  their facts are kept. Before an urgent line is written, the lines that wait are written, so the order stays.
 - A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
   or a terminal is opened a second time, through ``/proc``. For sockets, and where that is impossible, the writer calls
   ``poll`` before each write. A write to a file may wait for the disk.
@@ -37,7 +37,7 @@ LATER_S = 0.05
 """The longest time that a line waits for others."""
 LATER_MAX = 256
 _PART = select.PIPE_BUF
-"""A pipe that accepts anything accepts this many bytes as a whole."""
+"""If a pipe accepts a write at all, it accepts this many bytes as a whole."""
 _FILE_PART = 64 * 1024
 """A file takes any number of bytes as a whole. The limit bounds the time of a write."""
 _POLL_S = 0.5
@@ -89,9 +89,9 @@ class LineWriter:
             self._put(line + b"\n")
 
     def later(self, *facts: str) -> None:
-        """Write the line that ``make`` makes of the facts, soon and together with others, but before any other line.
+        """Write the line that ``make`` makes of the facts, within ``LATER_S`` and together with others.
 
-        Without an event loop, the line is written at once.
+        An urgent line never overtakes it. Without an event loop, the line is written at once.
         """
         later = self._later
         later.append((_now(), facts))
@@ -163,7 +163,7 @@ class LineWriter:
         return data
 
     def _drain(self) -> None:
-        """Write some of what the reader has made room for."""
+        """Write some lines of the buffer, as far as the reader has made room for them."""
         with self._lock:
             for _ in range(min(_AT_ONCE, len(self._buffer))):
                 line = self._buffer[0]
@@ -193,7 +193,7 @@ class LineWriter:
                     return
 
     def _can_write(self, timeout_s: float) -> bool:
-        poll = select.poll()  # a new one, because two threads must not use one at the same time
+        poll = select.poll()  # a new object, because two threads must not use the same one at the same time
         poll.register(self._fd, select.POLLOUT)
         return bool(poll.poll(timeout_s * 1000))
 

@@ -63,7 +63,7 @@ class Formatter(Protocol):
 
 
 class LazyFormatter(logging.Formatter):
-    """A formatter that is built when the first line is logged, because that imports structlog."""
+    """A formatter that is built only when the first line is logged, because building it imports structlog."""
 
     def __init__(self, build: Callable[[], Formatter]) -> None:
         super().__init__()

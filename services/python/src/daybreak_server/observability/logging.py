@@ -95,7 +95,7 @@ def _install(log: LogSettings, handlers: Sequence[logging.Handler]) -> None:
 
 
 def _adopt(logger: logging.Logger) -> None:
-    """Send a library's lines to the root's handlers instead of its own. Files that it writes stay."""
+    """Send a library's lines to the root's handlers instead of its own. Handlers that write to files stay."""
     for handler in logger.handlers[:]:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             logger.removeHandler(handler)

@@ -1,6 +1,6 @@
 """The metrics of models on external workers. ``catalogue`` lists them with all others.
 
-Their values are in the registry, which is in Redis, so every gateway exports the same.
+Their values are in the registry, which is in Redis, so every gateway exports the same values.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The metrics of pools: tasks, GPU time, tenants, groups and wakes.
 
-Their values live in Redis, so every gateway exports the same. ``catalogue.py`` has all others, and the conventions.
+Their values are in Redis, so every gateway exports the same values. ``catalogue.py`` lists all other metrics, and the
+conventions.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ TASK_TRANSITIONS = _pool_counter(
 )
 TASK_CLAIMS = _pool_counter(
     "daybreak_task_claims_total",
-    "Claims, by what the task met when it came: an idle group (`waiting_group`), or a `backlog`.",
+    "Claims, by what the task met when it entered the queue: an idle group (`waiting_group`), or a `backlog`.",
     "met",
 )
 TASK_RETRIES = _pool_counter(
@@ -140,13 +141,16 @@ TENANT_WEIGHT = _pool_gauge(
 )
 FAIRNESS_ERROR = _pool_gauge(
     "daybreak_fairness_error_seconds",
-    "How far apart the shares of waiting tenants are, in GPU-seconds ÷ weight. Fair: at most the cost of one task.",
+    "Difference between the highest and the lowest virtual time of waiting tenants, in GPU-seconds ÷ weight. Fair: at "
+    "most the cost of one task.",
 )
 
 # ── pools: groups and wakes ───────────────────────────────────────────────────────────────────────────────
 
 GROUPS = _pool_gauge(
-    "daybreak_groups", "Groups, by state; a ready group with a drain mark is draining.", "state"
+    "daybreak_groups",
+    "Groups, by state; a ready group that is marked to drain counts as `draining`.",
+    "state",
 )
 GPUS_HELD = _pool_gauge(
     "daybreak_gpus_held", "GPUs (ranks) of the groups, by the state of their group.", "state"
@@ -157,7 +161,8 @@ GROUPS_WANTED = _pool_gauge(
 )
 POOL_REQUESTS = _pool_gauge(
     "daybreak_pool_requests",
-    "Requests of a pool of kind `online` that wait in a gateway or that a group answers.",
+    "Demand of a pool: the requests that wait in a gateway or that a group answers (kind `online`), or the open "
+    "sessions (kind `sessions`).",
 )
 POOL_CAPACITY = _pool_gauge(
     "daybreak_pool_capacity_requests",
@@ -165,7 +170,8 @@ POOL_CAPACITY = _pool_gauge(
 )
 GROUPS_NEEDED = _pool_gauge(
     "daybreak_groups_needed",
-    "Groups that the requests of a pool of kind `online` need, by its target load: the number that KEDA reads.",
+    "Groups that the demand of a pool of kind `online` or `sessions` needs, by its target load: the number that KEDA "
+    "reads.",
 )
 GROUPS_LOST = _pool_counter(
     "daybreak_groups_lost_total", "Groups that died, hung, or stopped refreshing their registration."

@@ -5,8 +5,8 @@ of a gateway is counted, and the series of ``prometheus_client`` take three time
 bucket. Here one lock makes all series safe for any thread. It is held for an addition, or to copy the numbers of a
 series.
 
-The series of requests changes most often. So an observation of :meth:`PrometheusMeter.counted` only joins a deque, and
-a batch of them is counted under one lock, or before the metrics are read.
+The series of requests changes most often. So an observation of :meth:`PrometheusMeter.counted` only joins a deque. The
+observations in the deque are counted together, under one lock, when :data:`WAITING_MAX` wait or the metrics are read.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _Histogram:
             self.sum += amount
 
     def observe_all(self, waiting: deque[float]) -> int:
-        """Take all observations from ``waiting``, and count them. :returns: how many they were."""
+        """Take all observations from ``waiting``, and count them. :returns: how many there were."""
         bounds, counts, observed = self._bounds, self.counts, 0
         with self._lock:
             while waiting:  # one by one, because a signal handler may count, too

@@ -59,7 +59,7 @@ def rule(alert: Alert, place: Place) -> dict[str, Any]:
         "alert": alert.name,
         "expr": filled(alert, place),
         "for": _waits(alert.for_, place.factor),
-        # A table of firing alerts knows their labels only: `runbook` is the anchor in docs/runbooks.md.
+        # A dashboard's table of firing alerts can show only labels. So the anchor in docs/runbooks.md is a label too.
         "labels": {"severity": alert.severity.value, "runbook": alert.anchor},
         "annotations": {
             "summary": alert.summary.replace("{pool}", "{{ $labels.pool }}"),

@@ -105,7 +105,7 @@ class RequestSpans:
 
     @fall_back_to(nothing)
     def not_answered(self, reason: str) -> None:
-        """End a try."""
+        """End a try that got no answer."""
         if self._try is not None:
             fail(self._try, reason)
             self._try.end()

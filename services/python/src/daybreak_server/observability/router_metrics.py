@@ -47,7 +47,7 @@ class RouterMetrics:
         series.inc()
 
     def retried(self, reason: str) -> None:
-        """Count a request that goes to another group."""
+        """Count a try that got no answer from its group."""
         self._meter.counter(catalogue.ROUTER_RETRIES, self._pool, reason).inc()
 
     def waited(self, seconds: float) -> None:

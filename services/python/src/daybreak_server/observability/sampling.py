@@ -1,8 +1,8 @@
 """Decides which traces a gateway begins.
 
-A share of the requests is drawn by chance. Of these, at most a number per second begins a trace. So every rare and long
-task has a trace, and thousands of short ones per second cost no more than a few of them. The limit is a token bucket
-that holds what one second allows.
+A random share of the requests is selected. Of these, only a limited number per second begins a trace. So every rare and
+long task has a trace, and thousands of short tasks per second cost no more than a few traces. The limit is a token
+bucket that holds what one second allows.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 
 _ROUNDING_S = 1e-6
-"""More than sums of times are off by, and less than any interval that matters."""
+"""Larger than the rounding error of a sum of times, and smaller than any interval that matters."""
 
 
 class Sampler:
-    """Draws requests. Two threads that draw at the same moment may together exceed the limit by one.
+    """Selects requests. Two threads that call it at the same moment may together exceed the limit by one.
 
-    :param ratio: The share of the requests that is drawn, from 0 to 1.
-    :param per_s: The most that are drawn per second, above 0.
+    :param ratio: The share of the requests that is selected, from 0 to 1.
+    :param per_s: The most requests that are selected per second, above 0.
     """
 
     def __init__(self, ratio: float, per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,6 +1,6 @@
 """The metrics of streaming sessions; :mod:`~daybreak_server.observability.catalogue` lists them with all others.
 
-What Redis counts, every gateway exports with the same value. What the model does, its group measures.
+Every gateway exports the values that Redis counts, so they are the same everywhere. Each group measures its own model.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ SESSIONS_REFUSED = _stored(
 SESSIONS_MOVED = _stored(
     "sessions_moved_total",
     MetricType.COUNTER,
-    "Sessions that lost their group, by reason: it gave them up (`released`), `left` or `restarted`, or did not renew "
-    "its lease (`lease_lost`).",
+    "Sessions that lost their group, by reason: the group gave them up (`released`), `left` or `restarted`, or did not "
+    "renew its lease (`lease_lost`).",
     "reason",
 )
 SESSIONS_ENDED = _stored(
@@ -122,8 +122,8 @@ RANK_ITERATION = _rank(
 RANK_ITERATION_SESSIONS = _rank(
     "iteration_sessions_total",
     MetricType.COUNTER,
-    "Sessions of all steps of the model, added up, by phase. The sum of the histogram of sizes is not exact, because "
-    "Ray takes it from the buckets.",
+    "Sum of the sizes of all steps of the model, in sessions, by phase. The sum of the histogram "
+    "`daybreak_rank_iteration_items` is not exact, because Ray computes it from the buckets.",
     "phase",
 )
 RANK_ITERATION_BUSY = _rank(

@@ -6,7 +6,8 @@ A session has one trace, whichever processes work on it:
   with the session. All other spans of the session are its children, so the trace is connected even if a group is
   killed and cannot send its last span.
 * Each group that claims the session makes ``wait <pool>``, the time without a group, and ``serve <pool>``, the time
-  until it no longer has the session, with its first text, its turns and its changes of their length as events.
+  until it no longer has the session. The events of ``serve`` are the first text, the turns, and changes of the turns'
+  length.
 * The process that ends the session makes ``end <pool>``, which lasts no time.
 
 Our own attributes begin with ``daybreak.``. No span has text of the speech or the message of an error.

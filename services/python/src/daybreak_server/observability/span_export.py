@@ -31,13 +31,13 @@ GATEWAY_DELAY_S = 5.0
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
-"""Loggers of the SDK that repeat every failed batch and every dropped span."""
+"""Loggers of the SDK that write a line for each failed batch and each dropped span."""
 
 
 class HeadersFromFile:
     """Adds the headers of a file (``Name: value`` in each line) to each request, so that a new key needs no restart.
 
-    It is an ``auth`` of a session, which may be any callable.
+    It is used as the ``auth`` of a session of ``requests``, which may be any callable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -132,7 +132,7 @@ def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float) 
 
 
 def within(timeout_s: float, work: Callable[[], Any]) -> bool:
-    """Run ``work`` on a thread, and return whether it ended in time. The SDK's own time limits do not hold."""
+    """Run ``work`` on a thread, and return whether it ended in time. The SDK does not keep its own time limits."""
     thread = threading.Thread(target=work, name="traces", daemon=True)
     thread.start()
     thread.join(timeout_s)

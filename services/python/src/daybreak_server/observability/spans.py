@@ -1,4 +1,4 @@
-"""What the spans of tasks and of requests have in common: how they fail, and their context in headers."""
+"""What the spans of tasks, requests and sessions have in common: how they fail, and their context in headers."""
 
 from __future__ import annotations
 

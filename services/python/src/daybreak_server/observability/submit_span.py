@@ -1,7 +1,7 @@
 """The span ``send <pool>`` of a submit.
 
-A busy gateway makes many of them. A span that the SDK's tracer makes takes six times as long, because any thread may
-change it until its end. All facts of this one are known when it ends, so it is made then.
+A busy gateway makes many of these spans. A span that the SDK's tracer makes takes six times as long, because any thread
+may change it until its end. Here all facts are known when the span ends, so the span is made then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_STATUS = Status(StatusCode.UNSET)
 
 @dataclass(frozen=True, slots=True)
 class SpanSink:
-    """Where spans go that were not made by a tracer, and what all of them have in common."""
+    """Where spans go that no tracer has made, and what all these spans have in common."""
 
     processor: SpanProcessor
     resource: Resource

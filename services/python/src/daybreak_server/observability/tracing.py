@@ -4,12 +4,12 @@ A task has one trace, whichever processes work on it:
 
 * The gateway makes the span ``send <pool>`` and stores its context with the task. The span is the caller's child if the
   request has a ``traceparent``. The gateway decides whether the trace is sampled: it keeps the caller's decision;
-  without one, ``sampling`` decides. A task that is not sampled gets no new context, because making and
-  storing one would cost more than everything else that tracing adds to its submit.
-* The leader that claims the task continues the trace from the claim: ``queue`` (from the submit to the first claim,
-  with the phases of the wake), ``receive``, and for each attempt ``process``, which is a child of ``send`` and links to
-  it. Below it are the phases of the work with their steps as events, and ``settle``. An attempt on another group finds
-  the same context in its claim, so it continues the same trace.
+  without one, ``sampling`` decides. A task that is not sampled gets no new context, because making and storing a
+  context would cost more than everything else that tracing adds to its submit.
+* For each attempt, the leader that claims the task makes ``queue`` (the wait before the claim, with the phases of the
+  wake), ``receive`` and ``process``, as children of ``send``. Below ``process`` are the phases of the work, with their
+  steps as events, and ``settle``. An attempt on another group finds the same context in its claim, so it continues the
+  same trace.
 
 A request to a serving pool has a trace too: see ``request_spans``. So does a streaming session: see ``session_spans``.
 

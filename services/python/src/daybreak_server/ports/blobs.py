@@ -1,4 +1,4 @@
-"""The artifact store: a local folder or S3."""
+"""The blob store: a local folder or S3."""
 
 from __future__ import annotations
 

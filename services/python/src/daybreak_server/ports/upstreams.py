@@ -46,7 +46,7 @@ class AnswerCutOffError(UpstreamError):
     """The answer has begun, but its rest is missing or not valid HTTP."""
 
 
-@dataclass(slots=True, kw_only=True)  # not frozen, because that is slower to make
+@dataclass(slots=True, kw_only=True)  # not frozen: objects of a frozen class take longer to create
 class UpstreamRequest:
     """A request to a group."""
 

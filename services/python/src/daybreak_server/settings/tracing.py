@@ -32,8 +32,8 @@ class TracingSettings(Section):
     )
     max_per_s: PerSecond = Field(
         10.0,
-        description="The most traces that a gateway begins per second. Further tasks, requests and sessions have no "
-        "trace. Traces that callers have sampled do not count.",
+        description="Maximum number of traces that a gateway begins per second. Further tasks, requests and sessions "
+        "get no trace. Traces that callers have sampled do not count.",
     )
     headers_file: Path | None = Field(
         None,

@@ -36,7 +36,7 @@ def test_models_are_registered_once_and_the_same_again_is_a_success(start_models
 
 
 def test_a_model_that_differs_is_an_error_that_names_the_difference(start_models: Callable[..., Any]) -> None:
-    """The script changes nothing, and registers the other models nevertheless."""
+    """The script does not change the registered model, and still registers the other models."""
     models = start_models()
     assert register(models.api.url, MODEL).returncode == 0
     done = register(models.api.url, {**MODEL, "max_model_len": 128, "replicas": 1}, {**MODEL, "alias": "b"})

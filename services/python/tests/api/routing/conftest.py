@@ -60,7 +60,7 @@ def groups(valkey: Server, tmp_path: Path) -> Iterator[Groups]:
 
 @pytest.fixture
 def cuttable() -> Iterator[Callable[[Backend], TcpProxy]]:
-    """Puts a proxy that can break connections between gateways and a backend that is not registered yet."""
+    """Puts a proxy between gateways and a backend that is not registered yet. The proxy can break their connections."""
     with ExitStack() as stack:
 
         def put(backend: Backend) -> TcpProxy:

@@ -1,4 +1,4 @@
-"""Groups die, refuse, hang and are replaced; gateways and Redis stop. No request fails that need not."""
+"""Groups die, refuse, hang and are replaced; gateways and Redis stop. A request fails only if it must."""
 
 from __future__ import annotations
 

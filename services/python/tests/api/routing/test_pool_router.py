@@ -276,7 +276,7 @@ async def test_a_change_of_policy_gives_other_groups_to_those_that_waited_for_on
     router.update(view("g-a", "g-b"))
     full = await router.acquire(ticket(session=b"x"), deadline=later())
     (waiting,) = await wait_for(router, session=b"x")
-    (await router.acquire(ticket(), deadline=later())).release()  # the line is looked at beside a free group
+    (await router.acquire(ticket(), deadline=later())).release()  # looks at the line while a group is free
     assert not waiting.done()
     router.update(replace(view("g-a", "g-b"), routing=RoutingPolicy.LEAST_LOADED))
     assert (await waiting).group is not full.group
@@ -365,7 +365,7 @@ class Life:
     )
 )
 def test_no_request_and_no_slot_is_ever_lost(policy, steps):
-    """Whatever happens in whatever order: counts are exact, capacities hold, and nobody waits beside a free group."""
+    """In any order of events, counts are exact, capacities hold, and no request waits while a group is free."""
 
     async def run() -> None:
         life = Life(policy)

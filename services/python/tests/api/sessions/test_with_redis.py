@@ -1,4 +1,4 @@
-"""All interfaces on the real store, with a group that plays its part there: sessions move between groups unseen."""
+"""All interfaces on the real store, with stand-ins for groups: clients do not notice when sessions move."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Owned:
 
 @dataclass
 class Group:
-    """Writes a word for each block of audio, as the group in memory does."""
+    """A stand-in for a group, which writes a word for each block of audio."""
 
     work: RedisSessionWork
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -16,13 +16,14 @@ ABOUT = (
     "All servers have the same weights (MiniLM, 22 million parameters, float32) and one thread of torch, and the same "
     "client sends one text per request, over kept connections. All servers run, but only one at a time has clients; "
     "the runs have a random order, and all processes share the cores of the machine.\n\n"
-    "- Texts: {kinds}. Answers have base64.\n"
+    "- Texts: {kinds}. Answers have vectors as base64, except in the row *answers with numbers*.\n"
     "- A figure is the median of {rounds} of {seconds:g} s.\n"
     "- *At the same p95*: the curve through the measured points of a peer ({clients} clients) is read at the p95 that "
     "Daybreak has with {tuned} clients.\n"
-    "- The note has the requests per second of each server, and in brackets the p95. All vectors equal Daybreak's to "
-    "within {same:g}.\n"
-    "- {how}."
+    "- The note has the requests per second of each server, and in brackets the p95 and the mean size of a batch. All "
+    "vectors equal Daybreak's to within {same:g}.\n"
+    "- Settings (a number of texts is the limit of a batch, and a time is how long a batch waits for more texts): "
+    "{how}."
 )
 AHEAD = "ahead of each"
 STALL = 2.0

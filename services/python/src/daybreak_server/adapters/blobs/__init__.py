@@ -1,4 +1,4 @@
-"""The artifact store, in a local folder or on S3. :func:`open_blobs` chooses by the scheme of the URL."""
+"""The blob store, in a local folder or on S3. :func:`open_blobs` chooses by the scheme of the URL."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class S3Access(Protocol):
 
 
 class StoreAddress(Protocol):
-    """Where the artifact store is: ``settings.artifacts``."""
+    """Where the blob store is: ``settings.artifacts``."""
 
     @property
     def url(self) -> str:
@@ -73,7 +73,7 @@ def open_blobs(address: StoreAddress) -> Blobs:
             key_files=address.s3.key_files,
         )
     raise BlobRefusedError(
-        f"{address.url!r} is not the URL of an artifact store; "
+        f"{address.url!r} is not the URL of a blob store; "
         "set DAYBREAK_ARTIFACTS__URL to file:///folder or s3://bucket/prefix"
     )
 

@@ -1,4 +1,4 @@
-"""The artifact store in a local folder.
+"""The blob store in a local folder.
 
 Each path segment is opened relative to its parent's descriptor and never through a symbolic link, so no key
 can escape the folder. Keys never contain ``~``, so names that begin with it belong to the store:

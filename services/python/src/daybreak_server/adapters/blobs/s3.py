@@ -1,4 +1,4 @@
-"""The artifact store on S3 or a compatible server."""
+"""The blob store on S3 or a compatible server."""
 
 from __future__ import annotations
 

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 
 import ray
 
+from daybreak_server.adapters.ray.head_actor import head_actor
+
 _log = logging.getLogger(__name__)
 NAMESPACE: Final = "daybreak"
 ACTOR: Final = "daybreak-table"
@@ -101,19 +103,7 @@ class _ActorTable:
 
     def _call(self, method: str, *arguments: str) -> Any:
         # The first caller creates the actor. Each call looks it up, because a process may outlive an actor that died.
-        actor = (
-            ray.remote(_TableActor)
-            .options(
-                name=ACTOR,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                get_if_exists=True,
-                num_cpus=0,
-                max_restarts=-1,
-                max_task_retries=-1,
-            )
-            .remote()
-        )
+        actor = head_actor(_TableActor, name=ACTOR, namespace=NAMESPACE)
         return ray.get(getattr(actor, method).remote(*arguments))
 
     def put(self, key: str, value: str) -> None:

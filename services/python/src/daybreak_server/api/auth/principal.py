@@ -23,14 +23,14 @@ _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """A tenant and what it may do. ``admin`` sees hosts and process ids."""
+    """The tenant and the scopes of a caller. An administrator has the scope ``admin``."""
 
     tenant: str = DEFAULT_TENANT
     scopes: frozenset[str] = frozenset({"tasks"})
 
     @property
     def admin(self) -> bool:
-        """Whether the caller may see what belongs to the operator of the service."""
+        """Whether the caller is an administrator, who sees hosts and process ids, and may change pools."""
         return "admin" in self.scopes
 
 
@@ -80,7 +80,7 @@ def has_token(connection: HTTPConnection, *tokens: str | None) -> bool:
 async def principal(connection: HTTPConnection) -> Principal:
     """The principal of a request. Without API keys every caller is the tenant ``default``, and a local client may
     name another tenant with the header ``Daybreak-Tenant``. Local clients are administrators, and so are those that
-    send ``admin.token``. Any other key is ignored: OpenAI's clients always send one.
+    send ``admin.token``. Any other token is ignored, because OpenAI's clients always send one.
 
     :raises ApiError: ``bad_header`` if a local client's ``Daybreak-Tenant`` is malformed.
     """

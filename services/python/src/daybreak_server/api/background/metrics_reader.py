@@ -18,12 +18,13 @@ log = logging.getLogger("daybreak.api.metrics")
 FRESH_S = 1.0
 """A reading is reused for this long, however often ``/metrics`` is requested."""
 TIMEOUT_S = 3.0
-"""Prometheus gives up after 10 s by default; until then the last known values are worth more than none."""
+"""How long a reading may take. After that, ``/metrics`` shows the values of the last reading. Prometheus itself gives
+up after 10 s by default, and old values are worth more than none."""
 
 
 @dataclass(kw_only=True)
 class MetricsReader:
-    """Brings the metrics of the pools up to date. If Redis does not answer, they stay as they were for a minute."""
+    """Brings the metrics of the pools up to date. If Redis does not answer, they keep their values for a minute."""
 
     pools: Iterable[str]
     pool_views: PoolViewCache
@@ -34,10 +35,10 @@ class MetricsReader:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
     _refused: bool = field(default=False, init=False)
-    """Whether the server has refused INFO. The log then has one line about it."""
+    """Whether Redis has refused INFO. The log then has one line about it."""
 
     async def refresh(self) -> None:
-        """Read all pools and the server, unless that was done a moment ago. Never raises."""
+        """Read all pools and the state of Redis, unless that was done a moment ago. Never raises."""
         async with self._lock:
             loop = asyncio.get_running_loop()
             if loop.time() - self._read_at < FRESH_S:
@@ -56,7 +57,7 @@ class MetricsReader:
                 self.metrics.pools.update_server(stats, up=up)
 
     async def _read_server(self) -> ServerStats | None:
-        """The state of the server; ``None`` if it does not allow INFO, as on some managed servers."""
+        """The state of Redis; ``None`` if it does not allow INFO, as on some managed servers."""
         try:
             return await self.measurements.server_stats()
         except StoreUnavailableError:

@@ -61,7 +61,10 @@ class OrphanFileSweeper:
         return removed
 
     def _past_retention(self) -> list[TaskId]:
-        """Tasks with files whose retention must have ended. Also deletes files that a killed probe left behind."""
+        """The tasks that have files and whose retention must have ended.
+
+        Also deletes the files of probes of the blob store that were killed before they could delete them.
+        """
         found: dict[TaskId, None] = {}
         for blob in self.blobs.list(""):
             probed_ms = probed_at_ms(blob.key)

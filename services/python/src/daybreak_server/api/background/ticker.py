@@ -2,7 +2,7 @@
 
 A tick is a script in Redis that makes delayed tasks due, expires tasks, ends lost leases and names files that can be
 deleted. After each tick the ticker refreshes the pool's view, updates its metrics and publishes queue positions to
-the subscribers of waiting tasks. A separate asyncio task deletes the files, so that a slow artifact store never delays
+the subscribers of waiting tasks. A separate asyncio task deletes the files, so that a slow blob store never delays
 ticks.
 
 All of this is idempotent, so every gateway does it and there is no leader election.

@@ -49,7 +49,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.patch(PATH, **specs.SET_BATCHING)
     async def change(name: str, request: Request, caller: Caller) -> Response:
-        """Change how the groups of a pool form batches, without a restart. `null` restores a setting's own value."""
+        """Change how the groups of a pool form batches, without a restart. `null` restores the configured value."""
         entry = batching_pool(name)
         if not caller.admin:
             raise ApiError(ErrorCode.FORBIDDEN, "Only administrators may change how a pool forms batches.")
@@ -74,7 +74,7 @@ def _checked(entry: PoolEntry, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """``20.0`` counts as a whole number, but a text never counts as a number, as it does in environment variables."""
+    """``20.0`` counts as a whole number. A text never counts as a number, unlike in environment variables."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -154,7 +154,8 @@ def _handler(route: EmbedRoute, ctx: Dependencies, pools: ChosenPools) -> Handle
                 )
             except ApiError as exc:
                 if exc.code is not ErrorCode.NOT_READY or proxy.router.groups:
-                    raise  # if no group is left, the last one left while it had the request: describe the pool
+                    raise
+                # The last group went away while it had the request, so the answer describes the pool.
         return json_response(debug_at_zero(entry, view, ctx.services.now_ms()))
 
     return answer_debug if route is DEBUG else answer

@@ -1,9 +1,9 @@
-"""Sends the head of a response and its body with one call of the kernel.
+"""Sends the head of a response and its body with one system call.
 
 uvicorn writes them one after the other, and uvloop hands each write to the kernel at once. For a small response the
-second call costs about a tenth of the gateway's whole work, and the client wakes up twice. Here the parts
-that are written in the same turn of the event loop are joined, and written at the end of the turn. The parts of a
-stream come in different turns, so each is sent as it comes.
+second call costs about a tenth of the gateway's whole work, and the client wakes up twice. Here, the parts that are
+written in the same iteration of the event loop are joined, and written at its end. The parts of a stream come in
+different iterations, so each is sent as it comes.
 
 uvicorn also starts a timer after each response and cancels it at the next request. Here a connection has one timer.
 When it fires, it checks whether the connection has been idle all the time.
@@ -17,7 +17,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_BYTES = 64 * 1024
-"""More than this is written at once, so that the transport can tell the writer to pause."""
+"""If more is gathered, it is written without waiting, so that the transport can tell the writer to pause."""
 
 
 class GatheringTransport(asyncio.Transport):
@@ -31,7 +31,7 @@ class GatheringTransport(asyncio.Transport):
         self._bytes = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write at the end of this turn, or now if much has come together."""
+        """Write at the end of this iteration of the event loop, or now if more than ``MAX_BYTES`` are gathered."""
         if not self._parts:
             self._loop.call_soon(self.flush)
         self._parts.append(bytes(data))
@@ -90,13 +90,13 @@ class GatheringProtocol(HttpToolsProtocol):
 
 
 class OneTimerProtocol(GatheringProtocol):
-    """The same, with one timer for each connection."""
+    """A :class:`GatheringProtocol` with one timer for each connection."""
 
     _idle_since: float | None = None
     """When the last response was complete, on the clock of the event loop; ``None`` while there is a request."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End what belongs to the connection."""
+        """Also cancel the timer."""
         super().connection_lost(exc)
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()

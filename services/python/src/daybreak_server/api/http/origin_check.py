@@ -38,7 +38,7 @@ _EXPOSED = b"Location, Retry-After, X-Request-Id, Idempotent-Repeat, ETag, Conte
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(slots=True)  # not frozen, because that is slower to make
+@dataclass(slots=True)  # not frozen: objects of a frozen class take longer to create
 class _Addressing:
     """The headers of a request that say which page sent it and which server it is meant for."""
 

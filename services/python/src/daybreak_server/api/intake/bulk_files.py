@@ -1,10 +1,11 @@
 """Checks the file that a task of an ``online`` pool names, when the task is submitted.
 
-A *place* must be one of the pool's setting ``bulk.places``: the group would refuse any other.
+A file is an artifact, or it is in a *place*: a folder or a bucket that the pool's setting ``bulk.places`` names. The
+group would refuse any other place.
 
 An *artifact* is named by its task and its name. Only the API knows whose task that is, so it checks the tenant here and
-writes the artifact's key into the input, where the group finds it. Tasks never change their tenant or, once they have
-succeeded, their artifacts, so the check holds for as long as the artifact exists. A client must not send a key.
+writes the artifact's key into the input, where the group finds it. A task never changes its tenant, and a succeeded
+task never changes its artifacts. So the check holds for as long as the artifact exists. A client must not send a key.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ async def with_artifact_key(
     """The body of a submit, with the key of the artifact if it names one. What is malformed is left to validation.
 
     :raises ApiError: ``invalid_input`` if the caller has no such artifact, or has sent a key.
-    :raises StoreUnavailableError: if the store cannot be asked.
+    :raises StoreUnavailableError: if the store cannot be reached.
     """
     entry, given = catalog.find(body.get("pool")), body.get("input")
     if entry is None or not issubclass(entry.spec.Params, BulkParams) or not isinstance(given, dict):

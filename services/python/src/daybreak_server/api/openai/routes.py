@@ -1,7 +1,7 @@
 """Requests of OpenAI's clients: each goes to the model or pool that it names.
 
-The name is an alias of a model first, then the name of a pool. While a model with a ``fallback`` has no ready replica,
-its fallback answers, and the header ``Daybreak-Model`` of the answer says so.
+A name is looked up among the aliases of models, and then among the names of pools. While a model with a ``fallback``
+has no ready replica, its fallback answers, and the header ``Daybreak-Model`` of the answer says so.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class ModelRequests:
         *,
         wakes: bool = True,
     ) -> Response:
-        """The answer of a group or worker to the request as it is. ``wakes``: as :meth:`.PoolProxy.answer` has it."""
+        """The answer of a group or worker to the request as it is. ``wakes``: see :meth:`.PoolProxy.answer`."""
         return await proxy.answer(
             request,
             tenant=caller.tenant,
@@ -181,7 +181,7 @@ def route_of(path: str) -> str:
 
 
 def is_model_request(own: frozenset[str]) -> Callable[[str], bool]:
-    """Whether a path may be one of OpenAI's API.
+    """A function that says whether a path may be one of OpenAI's API.
 
     :param own: The first segments of this API's paths below ``/v1/``.
     """

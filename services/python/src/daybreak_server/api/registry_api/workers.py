@@ -82,7 +82,7 @@ def router(ctx: Dependencies) -> APIRouter:
     async def remove(
         request: Request,
         id: str,
-        incarnation: Annotated[str, Query(description="The process that ends, as it has registered.")],
+        incarnation: Annotated[str, Query(description="The `incarnation` of the process that ends.")],
     ) -> Response:
         """Remove a worker that ends. Another process that has taken its place stays."""
         access.require(request)

@@ -1,4 +1,4 @@
-"""The values from which a policy chooses."""
+"""What a policy knows of the groups from which it chooses, and of the request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Candidate:
 
     @property
     def relative_load(self) -> float:
-        """The load for comparisons. If the group has a capacity, the share of it that one more request would fill."""
+        """The load for comparisons: with one more request, and as a share of the capacity if the group has one."""
         return (self.own + self.others + 1) / (self.capacity or 1)
 
     @property
@@ -49,13 +49,14 @@ class Candidate:
         return not self.blocked and (self.capacity is None or self.own < self.capacity)
 
     def weight(self, key: int) -> int:
-        """The rank of this group for a key. Each key has its own order of the groups, which is the same in all
-        gateways. When a group comes or goes, the first group changes for few keys only.
+        """This group's score for a key. The group with the highest score comes first.
+
+        The scores are the same in all gateways. When a group comes or goes, the first group changes for few keys only.
         """
         return _mixed(self.point ^ key)
 
 
-@dataclass(slots=True, kw_only=True)  # not frozen, because that is slower to make
+@dataclass(slots=True, kw_only=True)  # not frozen: objects of a frozen class take longer to create
 class RoutingRequest:
     """What policies may know of a request."""
 

@@ -36,7 +36,7 @@ class DemandPublisher:
         self._demand = demand
         self._published = 0
         self._wanted = 0
-        """The groups that the published demand wants."""
+        """How many groups the published demand wants."""
         self._changed = asyncio.Event()
 
     def changed(self) -> None:

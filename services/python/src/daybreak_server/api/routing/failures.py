@@ -8,7 +8,8 @@ from daybreak_server.domain.causes import Cause
 from daybreak_server.ports.upstreams import UpstreamError
 
 _START_RETRY_S = 120.0
-"""Longer than the longest delay between two attempts of a group to start, with the time to load a model."""
+"""``Retry-After`` if the groups of a pool cannot start: longer than the longest pause of such a group before it tries
+again, plus the time to load a model."""
 CLIENT_GONE = 499
 """The status in metrics of a request whose client did not wait for the answer."""
 

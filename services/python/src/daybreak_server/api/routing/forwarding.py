@@ -14,18 +14,18 @@ from daybreak_server.ports.upstreams import UpstreamAnswer
 REFUSED_HEADER = b"daybreak-refused"
 """The header of a refusal. Its value is the reason; another group may answer the request."""
 BUSY = b"busy"
-"""The reason of a group that is full. It will take requests again. A group with the reason ``draining``, or with
-``other`` (it now has the address of the group that was meant), will not."""
+"""The reason of a group that is full, and will take requests again. Two other reasons say that the group will take no
+more: ``draining``, and ``other``, with which another group answers that now has its address."""
 BROKEN = b"broken"
 """The reason of a group that broke. The group may have begun to run the request; with all other reasons it has not."""
 BROKE_HEADER = b"daybreak-broke"
-"""A worker sets it in the answer 502 to a request that its engine broke on."""
+"""A header that a worker sets in the answer 502 to a request if its engine broke before it answered."""
 _REFUSING = frozenset({503, 404})
 """The statuses of refusals: 404 is that of a worker that does not run the model."""
 GROUP_HEADER = b"daybreak-group"
 """In a request, the group that it is meant for. In an answer, the group that answered."""
 WORKER_ID_HEADER = WORKER_HEADER.lower().encode()
-"""The same for models, which workers serve: the worker."""
+"""The same for requests to models: the worker instead of the group."""
 _NOT_FORWARDED = frozenset(
     {
         b"connection",

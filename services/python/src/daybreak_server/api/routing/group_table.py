@@ -38,9 +38,9 @@ class _Known:
 
     group: Candidate
     peak: int = 0
-    """Most own requests since the last view."""
+    """The most requests that this gateway had at the group at once, since the last view."""
     last_peak: int = 0
-    """Most own requests between the last two views."""
+    """The same, between the last two views."""
     refusals: int = 0
     """Refusals in a row because the group was full."""
     failures: int = 0
@@ -106,7 +106,7 @@ class GroupTable:
         group.blocked = False
 
     def leaves(self, group: Candidate) -> None:
-        """The group says that it drains, or that another one has its address, before the store's view does."""
+        """An answer said that the group drains, or that another group has its address, before the store's view did."""
         known = self._known.get(group.id)
         if known is not None:
             known.left_for_views = LEFT_FOR_VIEWS

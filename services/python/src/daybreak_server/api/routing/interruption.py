@@ -59,7 +59,7 @@ class Interruptible:
 
 
 class WatchTimer:
-    """Tells each watch when ``WATCH_AFTER_S`` have passed, unless it has stopped.
+    """Tells each watch when ``WATCH_AFTER_S`` have passed, unless the watch has stopped.
 
     All watches wait equally long, so the one that was added first is always the next.
     """

@@ -1,9 +1,9 @@
 """The models of external workers: each has a router and a proxy, as each serving pool has.
 
 To its router, a model is a pool whose groups are the workers that have ready replicas of it. So everything that holds
-for groups holds for workers: requests wait while none is ready, go elsewhere before the first byte if one refuses or
-breaks, and only an ended lease, a refused connection or the worker's own word
-takes a worker out of the table.
+for groups holds for workers. Requests wait while no worker is ready. If a worker refuses a request, or breaks before
+the first byte of its answer, the request goes to another worker. Only an ended lease, a refused connection or the
+worker's own report that it leaves takes a worker out of the table.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class ModelRouters:
             not_ready=lambda: self._not_ready(alias, router),
             id_header=WORKER_ID_HEADER,
             headers=[name, (b"authorization", f"Bearer {self._token}".encode())] if self._token else [name],
-            withheld=(_MODEL, b"authorization"),  # a key of the client is not for the machines of workers
+            withheld=(_MODEL, b"authorization"),  # the machines of workers must not see the client's key
             answer_headers=[name],
         )
         model = ServedModel(record=record, router=router, proxy=proxy, metrics=metrics)
@@ -158,9 +158,8 @@ class ModelRouters:
     def _remove(self, alias: str) -> None:
         model = self._models.pop(alias)
         self._demand.forget(alias)
-        model.router.update(
-            PoolView(name=alias)
-        )  # requests that are still answered see that their worker is lost
+        # A view without workers tells the requests in flight that their workers are lost.
+        model.router.update(PoolView(name=alias))
         model.router.close()
         model.metrics.remove()
 
@@ -193,8 +192,8 @@ class ModelRouters:
 def groups_by_model(workers: tuple[WorkerRecord, ...]) -> Mapping[str, list[GroupRecord]]:
     """The workers that have replicas, as groups, by the alias of the model.
 
-    A worker without a ready replica of a model counts as one that drains: it gets no requests for it, but may still
-    answer some.
+    A worker without a ready replica of a model counts as one that drains: it gets no further requests for the model,
+    but may still answer earlier ones.
     """
     groups: dict[str, list[GroupRecord]] = defaultdict(list)
     for worker in workers:

@@ -27,7 +27,7 @@ class Policy(Protocol):
         """A free group, or ``None``."""
 
     def only_group(self, groups: Sequence[Candidate], request: RoutingRequest) -> Candidate | None:
-        """The only group that may get the request, which waits while it is full; ``None`` if others may get it too."""
+        """The only group that may get the request; while it is full, the request waits. ``None`` if several may."""
 
 
 class _AnyGroup:
@@ -93,7 +93,7 @@ class GpuMemory(_AnyGroup):
 
 
 class SessionAffinity:
-    """The same group for all requests of a session, which wait while it is full.
+    """The same group for all requests of a session. While that group is full, they wait.
 
     If the group leaves, its sessions move to others, and no other session moves. A request without a session goes to
     the least loaded group.

@@ -38,7 +38,7 @@ class WaitedTooLongError(Exception):
 
 
 class NoGroupError(Exception):
-    """The pool has no group, and none can start, or the request must not wake it."""
+    """The pool has no group, and either none can start, or the request must not start one."""
 
 
 class ClosingError(Exception):
@@ -153,7 +153,7 @@ class PoolRouter:
 
         :raises LineFullError: if too many requests wait
         :raises WaitedTooLongError: if the deadline passed before a group was free
-        :raises NoGroupError: if the pool has no group, and none can start, or the request must not wake one
+        :raises NoGroupError: if the pool has no group, and either none can start, or the request must not start one
         :raises ClosingError: if this gateway shuts down, unless ``close`` got another error
         """
         if self._closing is not None:
@@ -188,8 +188,8 @@ class PoolRouter:
     def broke(self, slot: Slot, ticket: Ticket) -> None:
         """The group broke before it answered the request of this ticket. Releases the slot.
 
-        The request goes to another group. If there is none, the same group may get it again after a pause: as long as
-        it has its lease, only the connection may have broken.
+        The request goes to another group. If there is none, the same group may get it again after a pause: while the
+        group holds its lease, perhaps only the connection broke.
         """
         pause_s = BROKEN_PAUSE_S * 2**ticket.breaks
         ticket.breaks += 1

@@ -75,7 +75,7 @@ MAX_STALE = 3
 """A request may meet this many idle connections that turn out to be closed. Any more count as failures of the group."""
 
 
-@dataclass(slots=True, kw_only=True)  # not frozen, because that is slower to make
+@dataclass(slots=True, kw_only=True)  # not frozen: objects of a frozen class take longer to create
 class _Incoming:
     """A request that is to be answered. ``headers`` are those that are passed on."""
 

@@ -1,4 +1,4 @@
-"""Requests that wait until a group is free: in the order of their arrival, bounded in number and by tenant.
+"""Requests that wait until a group is free, in the order of their arrival. Their number is limited, also by tenant.
 
 The work for each free group does not grow with the line. Requests that may go to any group wait in one lane. A request
 that must wait for one certain group moves to the lane of that group when its turn comes, so it is not looked at again
@@ -30,8 +30,8 @@ class Ticket:
     tenant: str
     request: RoutingRequest
     broke: dict[str, float] = field(default_factory=dict)
-    """Groups that broke while they had this request, and when such a group may get it again, on the clock of the event
-    loop, if there is no other group."""
+    """The groups that broke while they had this request, each with a time of the event loop's clock. If there is no
+    other group, such a group may get the request again from that time on."""
     breaks: int = 0
     """How often a group broke while it had this request."""
     tried: bool = False

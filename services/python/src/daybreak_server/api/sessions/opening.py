@@ -62,7 +62,7 @@ def headers(record: SessionRecord) -> dict[str, str]:
 
 
 def with_trace(response: Response, record: SessionRecord) -> Response:
-    """The response with that header."""
+    """The response, with the header ``traceparent`` of the session."""
     for name, value in headers(record).items():
         response.headers[name] = value
     return response

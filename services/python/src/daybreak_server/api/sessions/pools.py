@@ -1,5 +1,9 @@
-"""Chooses the pool of a session. The client names a pool or the model of a pool. Otherwise, it is the default pool, or,
-if the model of that does not support the pair of languages, the only pool whose model does."""
+"""Chooses the pool of a session.
+
+The client may name a pool or the model of a pool. Otherwise, the session gets the default pool
+(``http.default_pools.sessions``). If there is none, or if its model does not support the pair of languages, the session
+gets the only pool whose model does.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +67,7 @@ class SessionPools:
         raise ApiError(ErrorCode.NO_SUCH_POOL, message)
 
     def choose(self, name: str | None, find: FindPair) -> tuple[PoolEntry, LanguagePair]:
-        """The pool and the pair of a session. Without a name, the default pool has precedence over others.
+        """The pool and the pair of a session. Without a name, the default pool takes precedence over others.
 
         :raises ApiError: ``no_such_pool``, also if several pools have the pair; or the error of ``find`` if none has it
         """

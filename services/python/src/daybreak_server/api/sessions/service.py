@@ -34,7 +34,7 @@ PATIENCE_S = 30.0
 """How long a connection stays open while the store does not answer."""
 _BACKOFF_S = (0.1, 2.0)
 _BEGINNING = "0-0"
-"""What comes before the first event."""
+"""An event id that comes before the first event."""
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -140,9 +140,8 @@ class SessionService:
         record = await self.store.session(session, tenant=record.session.tenant)
         if record.state is not SessionState.WAITING:
             return record, 0
-        return record, max(
-            1, (await self.store.sessions_overview(pool)).waiting
-        )  # behind those that are listed
+        # The store lists the oldest sessions only, and this one is behind them.
+        return record, max(1, (await self.store.sessions_overview(pool)).waiting)
 
     async def text(self, session: SessionId) -> str:
         """All text of a session so far."""

@@ -22,7 +22,7 @@ class StartFailures:
         self._views = views
 
     async def check(self, pool: str) -> None:
-        """:raises ApiError: ``not_ready``, if the groups of the pool cannot load their model."""
+        """Check that groups of the pool can start. :raises ApiError: ``not_ready``, if they cannot load their model."""
         try:
             view = await self._views.get(pool)
         except StoreError:
@@ -33,7 +33,7 @@ class StartFailures:
     async def until_begun(
         self, pool: str, events: AsyncGenerator[SessionEvent, None]
     ) -> AsyncGenerator[SessionEvent, None]:
-        """The events of a session. Checks the pool again and again until the first one.
+        """The events of a session. Checks the pool repeatedly until the first event arrives.
 
         :raises ApiError: as :meth:`check` does.
         """

@@ -118,7 +118,7 @@ class SessionStream:
 def _resume_after(socket: WebSocket, record: SessionRecord) -> str:
     """The id of the last event that the client has, from its parameter ``after``.
 
-    One that the session does not have yet counts as the newest, for nothing would ever follow it.
+    An id that the session does not have yet counts as the newest one. Otherwise, no event would follow it.
 
     :raises ApiError: ``bad_event_id``
     """

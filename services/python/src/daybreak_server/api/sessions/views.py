@@ -44,7 +44,7 @@ def session(record: SessionRecord, *, trusted: bool = False) -> Session:
 
 
 def event(session_id: domain.SessionId, found: domain.SessionEvent) -> dict[str, Any]:
-    """The event."""
+    """The event as clients receive it."""
     return SessionEvent(
         id=found.id,
         session=session_id,

@@ -27,7 +27,7 @@ _HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"
 def no_more_events() -> Response:
     """The response to a client that has seen the last event. A browser's ``EventSource`` then stops reconnecting.
 
-    It has a stream's content type, because clients of earlier versions check that before anything else.
+    The response has a stream's content type, because clients of earlier versions check that before anything else.
     """
     return Response(status_code=204, headers={"Content-Type": EventStream.media_type, **_HEADERS})
 

@@ -83,7 +83,7 @@ class Scheduler(Generic[K]):
         """Turns of sessions whose present turn is not over yet."""
         self._running: Batch[K] | None = None
         self._in_flight: set[K] = set()
-        """Sessions of the running batch without a report yet."""
+        """Sessions of the running batch for which :meth:`decode_ready` has not been called yet."""
         self._numbers = itertools.count()
         self._rules = rules or IterationRules()
         self._strategy: BatchStrategy[K] = strategy_names.create(self._rules.strategy)
@@ -154,8 +154,8 @@ class Scheduler(Generic[K]):
         """Record that the batch has been computed. First call :meth:`decode_ready` for the sessions whose
         turn continues.
 
-        :param tokens: the tokens that it wrote; by default one for each session that is not unfinished.
-        :raises RuntimeError: if it is not the running batch.
+        :param tokens: the tokens that the model wrote; by default one for each session that is not unfinished.
+        :raises RuntimeError: if ``batch`` is not the running batch.
         """
         if self._running is not batch:
             raise RuntimeError(f"Batch {batch.number} is not running.")

@@ -1,4 +1,4 @@
-"""The built-in strategies. The scheduler's page of the tour compares them: docs/11-sessions.md."""
+"""The built-in strategies. docs/11-sessions.md compares them."""
 
 from __future__ import annotations
 

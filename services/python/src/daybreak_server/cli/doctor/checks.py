@@ -1,7 +1,7 @@
 """``daybreakd doctor``: checks what Daybreak needs on this machine, and says how to fix what is wrong.
 
-Every check yields one or more :class:`Check`. A check changes nothing, with one exception: to probe the artifact
-storage it writes and deletes a small file, and it creates the folder of a local storage.
+Every check yields one or more :class:`Check`. A check changes nothing, with one exception: to probe the blob store, it
+writes and deletes a small file, and it creates the folder of a local store.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def _disk(settings: Settings) -> Iterator[Check]:
 
 
 def _folders(settings: Settings) -> list[Path]:
-    """The folders that grow: the data folder, and that of local artifact storage if it lies elsewhere."""
+    """The folders that grow: the data folder, and that of a local blob store if it lies elsewhere."""
     from daybreak_server.adapters.blobs import folder_of
 
     folders = [settings.data_dir]

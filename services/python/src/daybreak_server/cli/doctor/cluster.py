@@ -32,7 +32,7 @@ POOL_KIND = "GeneratorPool"
 
 
 def examine(settings: Settings) -> Iterator[Check]:
-    """Check what Daybreak needs of a cluster. Checks nothing outside a pod if KUBECONFIG is not set."""
+    """Check what Daybreak needs of a cluster. Outside a pod, this checks nothing unless KUBECONFIG is set."""
     if not names_kubernetes():
         return
     if version("kubernetes") is None:
@@ -88,7 +88,7 @@ def judge_triggers(pools: Iterable[str], objects: Iterable[Mapping[str, Any]]) -
         lists = [str(trigger.get("metadata", {}).get("listName", "")) for trigger in triggers.get(pool, [])]
         wanted = next((name for name in lists if name.endswith(f":{{{pool}}}:wanted")), None)
         if pool not in triggers:
-            meaning = "no ScaledObject scales it, so what arrives at zero waits for a group in vain"
+            meaning = "no ScaledObject scales it, so nothing starts a group when the pool is at zero"
             yield warning(what, meaning, "set keda.enabled, and run `helm upgrade`")
         elif wanted is None:
             read = ", ".join(filter(None, lists)) or "no list"

@@ -24,7 +24,7 @@ GROUPS_MAX = 50
 
 
 def online_pools(settings: Settings) -> list[str]:
-    """The pools of kind ``online``. A pool whose workload cannot be found has a check of its own."""
+    """The pools of kind ``online``. Another check reports a pool whose workload cannot be found."""
     return [name for name, pool in settings.pools.items() if _kind(pool) == PoolKind.ONLINE]
 
 
@@ -62,7 +62,7 @@ def examine(settings: Settings) -> Iterator[Check]:
 
 
 async def pool_views(settings: Settings, names: Sequence[str]) -> list[PoolView]:
-    """The pools as Redis has them; none if it does not answer, which is a check of its own."""
+    """The pools as Redis has them; none if Redis does not answer, which another check reports."""
     from daybreak_server import wiring
 
     store = wiring.build_store(settings)

@@ -155,7 +155,7 @@ def _models(view: RegistryView) -> Iterator[Check]:
 
 
 def _counted(model: ModelView) -> str:
-    """``ready, 1 of 2 wanted replicas``."""
+    """The state of a model and its replicas, such as ``ready, 1 of 2 wanted replicas are ready``."""
     if not model.wanted:
         return model.state.value
     return f"{model.state.value}, {model.ready} of {model.wanted} wanted replicas are ready"

@@ -1,4 +1,6 @@
-"""``daybreakd demo-serve``: a small chat model on two workers, from zero, with everything that it needs.
+"""``daybreakd demo-serve``: serves a small chat model, which runs nowhere at first, with two workers.
+
+The demo installs and starts everything that it needs.
 
 * ``demo``   what the demo shows, in order
 * ``fleet``  its processes: a gateway beside an embedded Valkey, and workers

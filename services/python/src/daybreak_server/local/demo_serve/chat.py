@@ -94,7 +94,7 @@ class Stream:
         self.complete = False
 
     def words(self) -> Iterator[str]:
-        """The parts of the text, as they arrive. It ends early if the answer breaks off; see :attr:`complete`."""
+        """The parts of the text, as they arrive. If the answer breaks off, :attr:`complete` stays false."""
         try:
             for line in self._response.iter_lines():
                 if line == "data: [DONE]":

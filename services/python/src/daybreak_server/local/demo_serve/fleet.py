@@ -58,7 +58,7 @@ class Workers:
             )
 
     def check(self) -> None:
-        """:raises DemoError: if a worker has ended that was not killed."""
+        """Check that no worker has ended, except those that :meth:`kill` killed. :raises DemoError: if one has."""
         for worker, process in self._processes.items():
             if process.poll() is not None:
                 lines = self._log(worker).read_text(errors="replace").splitlines()[-_LAST_LINES:]

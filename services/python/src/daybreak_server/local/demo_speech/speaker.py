@@ -28,7 +28,7 @@ class Arrived:
 
     @property
     def lag_s(self) -> float:
-        """The time from the end of that audio to the arrival of the text."""
+        """The time from the end of the audio that the text is based on to the arrival of the text."""
         return self.at_s - self.audio_s
 
 

@@ -101,7 +101,7 @@ class RealtimeConnection:
         await self._sockets.serve(self._socket, self._converse, send_error=send_error, trace=self._trace)
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run something beside the conversation, after what was started before. If it fails, the connection ends."""
+        """Run ``work`` beside the conversation, after earlier ``work`` has ended. If it fails, the connection ends."""
         self._started.put_nowait(work)
 
     async def send(self, kind: str, **fields: Any) -> None:
@@ -122,8 +122,10 @@ class RealtimeConnection:
         await self.send("session.degraded", **event.data)
 
     def configure(self, wanted: RequestedSession) -> None:
-        """Set the fields of the session. :raises ApiError: if there is no such pool, pair or rate, or the
-        session has begun."""
+        """Set the fields of the session.
+
+        :raises ApiError: if there is no such pool, pair or rate, or if the session has begun with other fields.
+        """
         AudioFormat.parse(Encoding.PCM16, wanted.rate)
         self._service.pools.choose(
             wanted.model, lambda languages: languages.find(wanted.source, wanted.target)

@@ -1,4 +1,4 @@
-"""vLLM's dialect: ``transcription.delta`` and ``transcription.done``."""
+"""vLLM's dialect: ``transcription.delta`` for each piece of text, and ``transcription.done`` at a session's end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adds to our error ``sessions_full`` the fields with which WhisperLive's server says that it is full, and for how many
+"""Adds to the error ``sessions_full`` the fields with which WhisperLive's server says that it is full, and for how many
 minutes.
 
 They do not collide with the fields of an error of OpenAI's or vLLM's API, so one event serves the clients of all three.

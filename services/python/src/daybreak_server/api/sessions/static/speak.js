@@ -1,5 +1,5 @@
-// Opens a session, sends the microphone's audio, and shows the text. After a lost connection it continues without loss:
-// it keeps the audio until the server says that it has it, and asks for the events after the last one that it has seen.
+// Opens a session, sends the microphone's audio, and shows the text. After a lost connection, the page continues
+// without loss: it keeps audio until the server confirms it, and asks for the events after the last one it has seen.
 const RATE = 16000;
 const base = new URL('.', location.href).pathname.replace(/\/$/, '');
 const element = (id) => document.getElementById(id);
@@ -138,7 +138,7 @@ async function start() {
   try {
     return await listen(stream, context, release);
   } catch (error) {
-    release(); // otherwise the browser would listen on, although no session does
+    release(); // otherwise the browser would keep the microphone open without a session
     throw error;
   }
 }

@@ -41,7 +41,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.head("/v1/tasks/{id}/artifacts/{name}", include_in_schema=False)
     async def artifact_head(request: Request, id: str, name: str, caller: Caller) -> Response:
-        """The file's headers, from the task's record; the artifact store is not involved."""
+        """The file's headers, from the task's record; the blob store is not involved."""
         ref = await _find(ctx, caller, id, name)
         return Response(headers={**_headers(ref), "Content-Length": str(ref.size_bytes)})
 

@@ -54,8 +54,8 @@ def stream_laal(
 
     Papi et al., "StreamAtt: Direct Streaming Speech-to-Text Translation with Attention-based Audio History
     Selection" (ACL 2024). The text is split at the references first (:func:`.resegment`), and delays count
-    from the beginning of their sentence. Without computation, a word's delay is the audio that it is based
-    on; with computation, it is the time at which it arrived, with audio that is sent as fast as it was
+    from the beginning of their sentence. Without computation, a word's delay is the audio that the word is
+    based on. With computation, it is the time when the word arrived; the audio must be sent as fast as it was
     spoken.
     """
     found = [word.word for word in text]

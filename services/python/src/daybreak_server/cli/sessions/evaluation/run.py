@@ -39,7 +39,7 @@ class Options:
     duration_s: float = 30.0
     tests: Sequence[str] = USER_TESTS
     batch_sizes: Sequence[int] = BATCH_SIZES
-    """Of the batch test; none: no batch test."""
+    """The sizes of the batch test. If empty, there is no batch test."""
     batch_timeouts_ms: Sequence[float] = BATCH_TIMEOUTS_MS
 
 

@@ -1,7 +1,7 @@
 """The configuration files of InfiniSST, as its documents show them.
 
 There are two forms: the JSON of its serving system (``ray_cluster``, ``serving``, ``languages``), and the YAML of its
-scheduler (``gpu_language_map``, ``model_configs``, ``scheduler``, ``server``). The second is read into the first.
+scheduler (``gpu_language_map``, ``model_configs``, ``scheduler``, ``server``). The second is converted to the first.
 """
 
 from __future__ import annotations

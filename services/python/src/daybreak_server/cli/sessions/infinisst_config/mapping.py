@@ -36,9 +36,9 @@ class MappedSettings:
 
 
 def settings_of(config: SessionsConfig) -> MappedSettings:
-    """Map a configuration onto our settings. Pairs of one model share a pool.
+    """Map a configuration onto Daybreak's settings. Pairs of one model share a pool.
 
-    :raises SessionsConfigError: if our settings do not accept a value.
+    :raises SessionsConfigError: if Daybreak's settings do not accept a value.
     """
     models: dict[PairModel, list[str]] = {}
     for pair, language in config.languages.items():
