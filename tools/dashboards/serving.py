@@ -169,7 +169,7 @@ _LINE = Row(
             shows="Tries per second that ended without an answer, by what the group did: it was `busy` or "
             "`unreachable`, it `leaves` the pool, or it broke and gave `no_answer`.",
             bad="`no_answer`: groups break. `unreachable`: a network policy, or a host that died. `busy` all the time: "
-            "something beside the gateways sends requests to groups.",
+            "something other than the gateways sends requests to groups.",
             unit=Unit.PER_SECOND,
             colors=_RETRIES,
             runbook="daybreakrouterretries",
@@ -250,8 +250,8 @@ _GROUPS = Row(
         ),
         Panel(
             title="GPUs that answer, and idle ones",
-            shows="GPUs of the pools' groups: those that held at least one request, and those that held none. It is "
-            "the mean of the last hour, from a sample every five seconds.",
+            shows="GPUs of the pools' groups: those that held at least one request, and those that held none. The "
+            "values are the mean of the last hour, from a sample every five seconds.",
             bad="Mostly `idle`: shorten `scaling.cooldownPeriod`, or lower `minWarm`. Never `idle`: requests soon "
             "wait.",
             unit=Unit.GPUS,
@@ -313,7 +313,7 @@ _BATCHES = Row(
             title="Failed batches, and refused requests",
             shows="Batches per second that raised an error, and requests per second that groups refused with 429, "
             "because more than `max_waiting` texts would wait.",
-            bad="Any `failed`: its batch is computed again in halves, until the text that fails is alone. `refused` "
+            bad="Any `failed`: the batch is computed again in halves, until the text that fails is alone. `refused` "
             "that stays above 0: more groups are needed.",
             unit=Unit.PER_SECOND,
             colors={".* failed": BAD, ".* refused": LATE},
