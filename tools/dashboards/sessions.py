@@ -85,8 +85,8 @@ _SESSIONS = Row(
         Panel(
             title="Moved to another group",
             shows="Sessions per second that lost their group, by reason; and `taken over`: those that another group "
-            "took. `released`: the group drains. `left`, `restarted`: its process ended. `lease_lost`: it froze, or its "
-            "host died.",
+            "took. `released`: the group drains. `left`, `restarted`: its process ended. `lease_lost`: it froze, or "
+            "its host died.",
             bad="Anything but `released`: groups crash. `taken over` below the sum of the others: sessions wait.",
             unit=Unit.PER_SECOND,
             colors=_MOVED,

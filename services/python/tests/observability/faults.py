@@ -102,7 +102,7 @@ def redis_writes_no_file(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent", part=MODELS)
 def models_cannot_start_and_nobody_plans(run: ObservedRun) -> Iterator[During]:
-    """One model fails, and another one fits nowhere. Then a third one, which no manager can plan, stops all managers."""
+    """One model fails, another one fits nowhere. Then a third one, which no manager can plan, stops all managers."""
     run.models.want_what_cannot_start()
     run.models.stop_managers()
     yield nothing
