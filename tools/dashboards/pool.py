@@ -289,7 +289,7 @@ _GROUPS = Row(
             title="Groups and leases lost",
             shows="Groups that died, hung or stopped refreshing their registration, and attempts whose lease ended "
             "without a renewal, in the last hour.",
-            bad="Any number without a node that failed: ranks crash or hang.",
+            bad="Any number, unless a node has failed: ranks crash or hang.",
             unit=Unit.COUNT,
             runbook="daybreakleaseslost",
             warn=1,
