@@ -22,7 +22,7 @@ from daybreak_server.batching.rules import Mode, Rules
 
 
 class Doubler:
-    """Doubles numbers. Waits in each batch until it is let go, and raises for numbers below zero."""
+    """Doubles numbers. Waits in each batch until the test releases it, and raises for numbers below zero."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

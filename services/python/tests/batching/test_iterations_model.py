@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
             self.check_whole_turns(batch)
 
     def check_pieces(self, batch: Batch[int], *, divides: bool) -> None:
-        """Of each turn, a batch reads at least one block. Only the last turn of a batch may be read in part."""
+        """A batch reads at least one block of each of its turns. Only the last turn of a batch may be read in part."""
         left = [self.left[session] for session in batch.prefill]
         unfinished = [
             session

@@ -81,7 +81,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
 async def _check_device(service: SessionService, device: int) -> None:
     """Refuse a number that no device has. A group has one device, so the groups of all pools are counted from 0.
 
-    On Kubernetes, the operator decides how many groups there are, so any number may become one.
+    On Kubernetes, the operator decides how many groups there are, so no number is refused.
     """
     count = 0
     for entry in service.pools.entries.values():
