@@ -1,4 +1,4 @@
-"""Tests the order in which an upload syncs: the bytes before the file has its name, and the name before it ends."""
+"""Tests the order in which an upload syncs: first the bytes, then the name, then the folders."""
 
 from __future__ import annotations
 
