@@ -47,7 +47,7 @@ def endpoint(locked: Server, tmp_path: Path) -> Endpoint:
 
 
 def test_a_corrected_password_file_needs_no_restart(endpoint: Endpoint, tmp_path: Path) -> None:
-    """Redis refuses a store while its password file is missing or wrong, and accepts the same store once it is right."""
+    """Redis refuses a store while its password file is missing or wrong, and accepts it once the file is right."""
     file = tmp_path / "password"
 
     async def connect_with_each_content() -> None:
