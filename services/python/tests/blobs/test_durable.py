@@ -1,4 +1,4 @@
-"""Tests the order in which an upload syncs: first the bytes, then the name, then the folders."""
+"""Tests the order of an upload: it syncs the bytes, then gives the file its name, then syncs the folders."""
 
 from __future__ import annotations
 

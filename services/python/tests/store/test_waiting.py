@@ -91,7 +91,7 @@ def test_a_waiting_task_is_cancelled_at_once(driver: Driver, start_in_ms: int) -
 
 @pytest.mark.parametrize("start_in_ms", [0, 9000])
 def test_a_tick_expires_a_task_past_its_start_deadline(driver: Driver, start_in_ms: int) -> None:
-    """Queued or delayed + start deadline → expired. For a delayed task, this time begins when it is due."""
+    """Queued or delayed + start deadline → expired. For a delayed task, the deadline counts from its start time."""
     task = submit(driver, start_at_ms=driver.now + start_in_ms, start_within_ms=1000)
     driver.now += start_in_ms + 999
     assert driver.tick().expired == 0
