@@ -90,7 +90,7 @@ WAIT_BUCKETS_MS = (
     3_600_000,
     14_400_000,
 )
-"""Upper bounds of the histogram of waits. Counts are stored by the place of the bound, so only append to it."""
+"""Upper bounds of the histogram of waits. Counts are stored by the place of the bound, so only append bounds."""
 
 RUN_BUCKETS_MS = (
     100,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 INPUT_CHARS = 16 * 1024
 """How much of one input is remembered. A valid input is not larger."""
 RECENT = 128
-"""How many inputs are remembered whose task does not run here: more than a batch of tasks has (up to 100)."""
+"""How many inputs of tasks that do not run here are remembered: more than a batch has (up to 100)."""
 RECENT_CHARS = 64 * 1024
 _TEXT_CHARS = 16
 """What each text counts in addition to its characters."""

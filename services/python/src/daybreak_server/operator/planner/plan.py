@@ -4,8 +4,8 @@ How it works:
 
 1. ``cluster_states`` groups pods, groups and Serve's view by RayCluster. At rest a pool has one RayCluster; during
    a rollout it has the current revision and the outgoing ones.
-2. ``wanted`` is the larger of ``spec.replicas`` (KEDA) and the warm schedule. ``rollout.shares`` splits it
-   between the RayClusters.
+2. ``wanted`` is the larger of ``spec.replicas`` (KEDA) and the warm schedule. If both are 0, one ready group stays
+   while there is work. ``rollout.shares`` splits the number between the RayClusters.
 3. For each RayCluster, ``scale`` decides how many replicas it has and chooses the victims, which are the replicas to
    remove. ``serve`` decides about the Serve application.
 4. Groups with a rank on a victim are marked to drain. Once none of them is busy, or their drain deadline has passed,
