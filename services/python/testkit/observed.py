@@ -1,6 +1,9 @@
-"""A real run in which everything happens that a dashboard shows: a wake, tasks that succeed, fail, are cancelled and
-retried, a rank that dies, a group that drains, streams, requests to a group and to a model, batches, requests that are
-refused, and streaming sessions.
+"""A real run in which everything happens that a dashboard shows:
+
+* a wake, a rank that dies, and a group that drains;
+* tasks that succeed, fail, are cancelled and are retried, and streams of their events;
+* requests to a group and to a model, batches, and requests that are refused;
+* streaming sessions.
 
 It is ``daybreakd up`` with a separate Redis, watched by Prometheus and Alertmanager.
 """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _OLDEST = Path("services/python/verification")
-"""A folder that only builds with the present names of the keys in Redis have. This build reads only their queues."""
+"""A folder that only builds with the present names of the keys in Redis have. The present build
+can read only the queues of such builds."""
 
 
 class IncompatibleBuildError(AssertionError):
