@@ -180,7 +180,7 @@ class LeaseRenewer:
     def update(self, *, now: bool = True, **changes: Any) -> GroupRecord:
         """Change the record. With ``now``, send the new record to the store at once."""
         with self._lock:
-            # `since` shows how long the group has been in its state and phase.
+            # `since_ms` shows how long the group has been in its state and phase.
             before = {"state": self._record.state, "phase": self._record.phase}
             if any(changes.get(name, value) != value for name, value in before.items()):
                 changes.setdefault("since_ms", time.time_ns() // 1_000_000)

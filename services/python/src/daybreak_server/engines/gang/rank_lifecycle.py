@@ -156,9 +156,8 @@ class Rank:
             cause = None if self._stopping.is_set() else Cause(reason=Reason.RANKS_FAIL, message=str(exc))
         except BaseException as exc:  # `load` and `warm_up` are the workload's code, and may call sys.exit
             cause = cause_of(exc, phase=self._current_phase)
-            if (
-                cause.reason != Reason.MODEL_MISSING
-            ):  # its message is enough, and the group restarts until the model is there
+            # For a missing model, the message is enough: the group restarts until the model is there.
+            if cause.reason != Reason.MODEL_MISSING:
                 _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, cause, exc_info=True)
         finally:
             if cause is None:

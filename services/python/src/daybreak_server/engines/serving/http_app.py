@@ -152,7 +152,7 @@ class ServingApp:
             try:
                 self._accept(exchange)
             except BaseException:
-                exchange.abandon()  # no thread has it
+                exchange.abandon()  # no thread has taken it
                 raise
             return await self._stream(exchange, send, began)
         except BaseException:

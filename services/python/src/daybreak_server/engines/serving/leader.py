@@ -158,7 +158,7 @@ class ServingLeader:
         _log.error("the group is broken: %s: %s", failed.code, failed.message)
         self._admission.draining = True
         for exchange in self._app.exchanges:
-            if exchange.began:  # the others are stopped as when the group leaves
+            if exchange.began:  # `release_task` stops those that have not begun
                 exchange.stop(Stop.BROKEN)
         self.release_task()
 
