@@ -6,8 +6,8 @@ ready yet.
 
 The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group, model, warm-up, ready.
 The leader (rank 0) also starts the lease renewer before the first phase, so that the group's record is in the store
-while the group forms. Meanwhile, it opens the blob store. Each phase sets the heartbeat's limit and, on the leader, the
-phase of the record.
+while the group forms. The leader also opens the blob store during that time. Each phase sets the heartbeat's limit and,
+on the leader, the phase of the record.
 
 A rank ends in one of three ways:
 
