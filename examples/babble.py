@@ -19,7 +19,7 @@ SPEC = WorkloadSpec(
     name="babble",
     kind="online",
     implementation="babble:Babble",
-    capacity=16,  # `serve` may run on 16 threads at once: it only reads the model
+    capacity=16,  # 16 threads may call `serve` at once, because it only reads the model
 )
 
 

@@ -1,4 +1,4 @@
-"""Embeds a thousand sentences, shows how the batches formed, and finds and ranks the nearest sentences to a question.
+"""Embeds a thousand sentences, shows how the batches formed, and finds and ranks the sentences nearest to a question.
 
 ``make demo-embed`` runs it. It starts ``daybreakd dev`` with MiniLM and a cross-encoder, and stops it at the end. No
 package contains a trained cross-encoder, so the demo makes a tiny one with random weights, whose order means nothing.
@@ -61,7 +61,7 @@ def random_cross_encoder(folder: Path) -> str:
 
 @contextlib.contextmanager
 def server() -> Iterator[httpx2.Client]:
-    """A server with the model, and a client of it."""
+    """Run a server with both models, and return a client of it."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         rerank = RERANK_MODEL or random_cross_encoder(Path(folder) / "random-cross-encoder")
@@ -121,7 +121,7 @@ def embed_all(client: httpx2.Client) -> np.ndarray[Any, Any]:
 
 
 def show_batches(client: httpx2.Client) -> None:
-    """The histogram of batch sizes."""
+    """Print how many batches of each size there were."""
     sizes = {int(size): count for size, count in client.get("/debug").json()["batches"].items()}
     for size, count in sizes.items():
         print(f"  {size:3} {'▇' * max(1, BAR * count // max(sizes.values()))} {count}")

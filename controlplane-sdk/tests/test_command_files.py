@@ -57,6 +57,13 @@ def test_download_accepts_o_like_the_other_commands(process: Any, served: bytes,
     assert "--dir" not in process("tasks", "download", "--help").out.decode()
 
 
+def test_an_unknown_name_of_a_file_is_not_found(process: Any, served: bytes) -> None:
+    """The error lists the names that exist."""
+    done = process("tasks", "download", "video_01", "nope.mp4")
+    assert (done.code, done.out) == (3, b"")
+    assert "has no artifact 'nope.mp4'; its artifacts: video.mp4, notes.json" in done.error
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from daybreak import (
+    ArtifactNotFoundError,
     AsyncClient,
     Client,
     ConfigError,
@@ -370,7 +371,7 @@ def test_a_download_of_the_wrong_bytes_fails(scripted: Any, make: Any, face: Any
             face().call("download", "video_01", "video.mp4", tmp_path)
         assert not (tmp_path / "video.mp4").exists()
     scripted.answers = [task_response]
-    with pytest.raises(DownloadError, match=r"no artifact 'nope.mp4'; its artifacts: video.mp4"):
+    with pytest.raises(ArtifactNotFoundError, match=r"no artifact 'nope.mp4'; its artifacts: video.mp4"):
         face().call("download", "video_01", "nope.mp4", tmp_path)
 
 

@@ -63,7 +63,7 @@ def test_another_model_of_the_name_is_a_conflict(
 
 
 def test_a_conflict_at_the_first_attempt_is_one(scripted: Any, make: Any, client: Client) -> None:
-    """It is a conflict even with the same fields, because the model existed before."""
+    """The first 409 is an error even if the fields are the same, because no earlier attempt can have succeeded."""
     scripted.answers = [make.problem(409, "conflict"), make.answer(MODEL)]
     with pytest.raises(ConflictError):
         client.models.register("small", "org/small")

@@ -60,7 +60,7 @@ def test_files_and_pipes_of_all_kinds_are_read(
         assert values(audio) == pytest.approx(list(array("h", PCM)), abs=256)
 
 
-def test_raw_samples_come_from_stdin_and_from_files_that_are_named_so(
+def test_raw_samples_come_from_stdin_and_from_files_with_their_suffix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(PCM)))

@@ -79,7 +79,7 @@ def test_the_examples_of_the_page_run(tmp_path: Path, temporary: Path) -> None:
 
 
 def test_nothing_remains_after_its_owner_is_killed(temporary: Path) -> None:
-    """After `kill -9` of the process that uses the server, the server, its Valkey and its folder end soon."""
+    """After `kill -9` of the server's owner, the server and its Valkey end soon, and its folder is deleted."""
     with subprocess.Popen(
         [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as owner:

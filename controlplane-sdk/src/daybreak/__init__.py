@@ -17,6 +17,7 @@ from daybreak.core.routes import Preview, TaskRef
 from daybreak.errors import (
     ApiError,
     ArgumentError,
+    ArtifactNotFoundError,
     AuthError,
     BadRequestError,
     ConfigError,
@@ -63,6 +64,7 @@ __all__ = [
     "ApiError",
     "ArgumentError",
     "Artifact",
+    "ArtifactNotFoundError",
     "AsyncClient",
     "AuthError",
     "BadRequestError",

@@ -145,7 +145,10 @@ class AsyncClient:
     async def submit_batch(
         self, tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> BatchResult:
-        """Submit up to 100 tasks in one request. Each is accepted or refused by itself; results keep that order."""
+        """Submit up to 100 tasks in one request. Each is accepted or refused by itself.
+
+        The results are in the order of the tasks.
+        """
         return await self._request(routes.submit_batch(tasks, idempotency_key=idempotency_key))
 
     async def estimate(self, pool: str, input: Mapping[str, Any]) -> Estimate:
@@ -214,7 +217,7 @@ class AsyncClient:
     def history(self, task: TaskRef) -> AsyncIterator[Event]:
         """Iterate over the events that the server has stored so far, without waiting for more.
 
-        If old events were deleted, the first one is ``reset``.
+        If old events were deleted, the iteration begins with an event ``reset``.
         """
         return self._iterate(follow(task, after=None, retry=self._retry, live=False))
 

@@ -20,7 +20,8 @@
   │     └── ``TaskExpiredError``
   ├── ``ModelFailedError``         ``models.wait``: no worker could start the model; ``model`` is the model
   ├── ``WaitTimeoutError``         ``wait``: the time is up; the task continues
-  ├── ``DownloadError``            the artifact does not exist, or arrived damaged
+  ├── ``DownloadError``            the artifact could not be downloaded; for example, it arrived damaged
+  │     └── ``ArtifactNotFoundError``  the task has no artifact of this name
   └── ``RelayGapError``            ``daybreak.event_relay``: the consumer group missed events; iterate again to continue
 """
 
@@ -154,7 +155,13 @@ class WaitTimeoutError(DaybreakError, TimeoutError):
 
 
 class DownloadError(DaybreakError):
-    """The artifact does not exist, or its bytes do not match its size or SHA-256."""
+    """The artifact could not be downloaded: it does not exist, its bytes do not match its size or SHA-256, or its name
+    cannot be the name of a file.
+    """
+
+
+class ArtifactNotFoundError(DownloadError):
+    """The task has no artifact of this name."""
 
 
 class RelayGapError(DaybreakError):

@@ -96,7 +96,7 @@ class LiveSession:
             self._send(json.dumps({"type": "end"}))
 
     def events(self) -> Iterator[SessionEvent]:
-        """Iterate over the events as they arrive, up to the last one. Raises what ends the stream too early."""
+        """Iterate over the events as they arrive, up to the last one. Raises the error that ended the stream early."""
         while (event := self._events.get()) is not None:
             if isinstance(event, DaybreakError):
                 raise event
@@ -141,7 +141,10 @@ class LiveSession:
             self._send(frame)
 
     def _send(self, message: str | bytes) -> None:
-        """Send a message. If the connection is lost, :meth:`_connect` sends audio and end again. Needs ``_sending``."""
+        """Send a message. The caller holds ``_sending``.
+
+        If the connection is lost, nothing is raised: :meth:`_connect` sends the audio and the end of the input again.
+        """
         from websockets.exceptions import ConnectionClosed
 
         if self._connection is not None:

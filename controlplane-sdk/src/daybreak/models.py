@@ -39,10 +39,9 @@ class Models:
         ``source`` is what the engine loads: a folder, a file or a name of a model hub. ``args`` are options of the
         engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
         without ``memory_bytes``, it gets its devices for itself. The model has one replica for each ``target_load``
-        requests, at least ``min_replicas`` and at most ``replicas``. Those above ``min_replicas`` stop when the model
-        has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no replica of this one
-        is ready.
-        Raises ``ConflictError`` if the name exists.
+        requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas`` stop when the
+        model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no replica of this
+        one is ready. Raises ``ConflictError`` if the name exists.
         """
         body = model_routes.register_body(
             alias,
@@ -128,10 +127,9 @@ class AsyncModels:
         ``source`` is what the engine loads: a folder, a file or a name of a model hub. ``args`` are options of the
         engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
         without ``memory_bytes``, it gets its devices for itself. The model has one replica for each ``target_load``
-        requests, at least ``min_replicas`` and at most ``replicas``. Those above ``min_replicas`` stop when the model
-        has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no replica of this one
-        is ready.
-        Raises ``ConflictError`` if the name exists.
+        requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas`` stop when the
+        model has had no request for ``idle_s`` seconds. ``fallback`` is the model that answers while no replica of this
+        one is ready. Raises ``ConflictError`` if the name exists.
         """
         body = model_routes.register_body(
             alias,

@@ -67,7 +67,7 @@ def session_headers(options: HttpOptions) -> dict[str, str]:
 
 @contextmanager
 def translate_setup_errors() -> Iterator[None]:
-    """Raise ``ConfigError`` if httpx2 cannot create a client from the headers and the environment, which it reads."""
+    """Raise ``ConfigError`` if httpx2 rejects the headers or the environment variables that configure it."""
     try:
         yield
     except (ValueError, ImportError, httpx2.InvalidURL, OSError) as exc:
@@ -126,7 +126,7 @@ def request_options(request: HttpRequest) -> RequestOptions:
 
 
 def to_reply(response: httpx2.Response, body: bytes = b"") -> Reply:
-    """Convert httpx2's response to the core's."""
+    """Convert httpx2's response to a :class:`Reply`."""
     return Reply(
         status=response.status_code, headers={k.lower(): v for k, v in response.headers.items()}, body=body
     )

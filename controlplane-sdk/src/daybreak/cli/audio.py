@@ -36,11 +36,11 @@ class Audio:
     sample_rate: int
     encoding: str = "pcm16"
     live: bool = False
-    """It comes as fast as it is spoken, so it needs no pacing."""
+    """Whether the audio comes as fast as it is spoken, so that it needs no pacing."""
 
 
 def open_audio(name: str | None, *, rate: int, encoding: str, stopped: Callable[[], bool]) -> Audio:
-    """The audio. ``name``: a file, ``-`` for stdin, or ``None`` for the microphone. Raises ``UsageError``."""
+    """Open the audio ``name``: a file, ``-`` for stdin, or ``None`` for the microphone. Raises ``UsageError``."""
     check_format(encoding, rate)
     if name is None:
         return _microphone(rate, stopped)

@@ -21,7 +21,7 @@ _ParseError: type[Exception] = next(
 
 
 class CommandGroup(TyperGroup):
-    """The root group. It prints errors on one line. A closed pipe and a failed task have different exit codes."""
+    """The root command. It prints errors on one line, and a closed pipe has another exit code than a failed task."""
 
     def main(
         self,

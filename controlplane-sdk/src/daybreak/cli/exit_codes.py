@@ -13,6 +13,7 @@ from daybreak.cli.output import Output, abandon_streams
 from daybreak.errors import (
     ApiError,
     ArgumentError,
+    ArtifactNotFoundError,
     AuthError,
     BadRequestError,
     ConfigError,
@@ -86,6 +87,7 @@ _CODES: tuple[tuple[type[Exception], Exit], ...] = (
     (TransportError, Exit.UNREACHABLE),
     (ProtocolError, Exit.UNREACHABLE),
     (ApiError, Exit.UNAVAILABLE),
+    (ArtifactNotFoundError, Exit.NOT_FOUND),  # before its base class
     (DownloadError, Exit.FILE),
     (OSError, Exit.FILE),
 )

@@ -28,6 +28,7 @@ app = typer.Typer(
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)b?", re.IGNORECASE)
 _PREFIXES = ("", "k", "m", "g", "t")
 _NO_STATE = "pool"
+"""What the column ``state`` shows for a model that a pool serves: such a model has no state."""
 
 
 @app.command()
@@ -158,7 +159,7 @@ def parse_size(text: str) -> int:
 
 @contextmanager
 def _with_hints(alias: str) -> Iterator[None]:
-    """Add to the errors of models what to do about them."""
+    """Add to an error what the user can do about it."""
     try:
         yield
     except AuthError as error:
@@ -241,7 +242,7 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _print_last_lines(output: Output, client: Client, alias: str) -> None:
-    """Print the last lines of those engines of a model that do not run. Only administrators get them."""
+    """Print the last lines of a model's engines that do not run. The server sends them only to administrators."""
     for worker in client.workers.list():
         for replica in worker.models:
             if replica.alias == alias and replica.last_lines:

@@ -109,7 +109,7 @@ def write_content(path: Path) -> None:
 
 
 def prepare_streams() -> None:
-    """Make stdout accept any text: it escapes characters that its encoding lacks, and may be closed."""
+    """Make the streams accept any text. They may be closed, and stdout escapes characters that its encoding lacks."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the process ends
     if sys.stderr is None:

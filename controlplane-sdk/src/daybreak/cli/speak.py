@@ -45,7 +45,7 @@ def speak(
     ] = 16_000,
     encoding: Annotated[str, typer.Option(help="The format of raw samples: pcm16 or float32.")] = "pcm16",
     latency: Annotated[
-        int, typer.Option(metavar="N", help="A larger multiplier gives better text, but later.")
+        int, typer.Option(metavar="N", help="A larger latency multiplier gives better text, but later.")
     ] = 1,
     fast: Annotated[
         bool, typer.Option("--fast", help="Send a file as fast as the model takes it, not as it was spoken.")

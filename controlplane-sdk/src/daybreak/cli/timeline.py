@@ -209,7 +209,7 @@ class Timeline:
         self.reason = event.data.get("reason")
 
     def phases(self) -> list[tuple[str, float]]:
-        """The phases in words, with their seconds. Phases that took almost no time are left out."""
+        """The phases in words, with their seconds. A wait or a start that took almost no time is left out."""
         return [
             (phase_label(name), spent_s)
             for name, spent_s in self.spent.items()

@@ -31,6 +31,7 @@ from daybreak.core.replies import raise_for_status
 from daybreak.core.retry import Retry, request_with_retries
 from daybreak.core.targets import Target, target_of, write_into
 from daybreak.errors import (
+    ArtifactNotFoundError,
     DaybreakError,
     DownloadError,
     QuotaError,
@@ -44,12 +45,14 @@ BLOCK_BYTES = 1 << 20
 
 
 def artifact_of(task: Task, name: str) -> Artifact:
-    """The task's artifact with this name. Raises ``DownloadError`` if there is none."""
+    """The task's artifact with this name. Raises ``ArtifactNotFoundError`` if there is none."""
     for artifact in task.artifacts:
         if artifact.name == name:
             return artifact
     names = ", ".join(artifact.name for artifact in task.artifacts) or "none"
-    raise DownloadError(f"{task.id} ({task.state.value}) has no artifact {name!r}; its artifacts: {names}")
+    raise ArtifactNotFoundError(
+        f"{task.id} ({task.state.value}) has no artifact {name!r}; its artifacts: {names}"
+    )
 
 
 def download(
@@ -58,7 +61,8 @@ def download(
     """Download the artifact to ``path``: a file, or a folder (an existing one, or a path that ends with ``/``).
 
     Without ``path`` the file gets the artifact's name, in the working directory. Links are followed. Raises
-    ``DownloadError`` if the artifact does not exist, or if the SHA-256 of the bytes that arrived is wrong.
+    ``ArtifactNotFoundError`` if the artifact does not exist, and ``DownloadError`` if the SHA-256 of the bytes that
+    arrived is wrong.
     """
     current = task if isinstance(task, Task) else (yield from request_with_retries(routes.get(task), retry))
     artifact = artifact_of(current, name)

@@ -48,7 +48,7 @@ class LineReader:
 
 
 def logs(task: TaskRef, *, after: str | None, follow_live: bool, retry: Retry) -> Operation[Any]:
-    """Emit the task's lines after the event ``after``: those that are stored, or all up to the task's end."""
+    """Emit the stored lines of the task after the event ``after``; with ``follow_live``, all lines up to its end."""
     if after:
         require_event_id(after)
     reader = LineReader(from_start=not after)

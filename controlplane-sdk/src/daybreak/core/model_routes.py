@@ -97,7 +97,7 @@ def watch(
 ) -> Operation[Model]:
     """Emit the model whenever it has changed, until it is ready, it has failed, or ``clock`` reaches ``until``.
 
-    Returns the model as it was read last.
+    Returns the model as it was read last. A model that a pool serves has no state: it is emitted once.
     """
     last: Model | None = None
     while True:
@@ -115,7 +115,7 @@ def watch(
 def wait(
     alias: str, *, timeout_s: float | None, retry: Retry, clock: Callable[[], float] = time.monotonic
 ) -> Operation[Model]:
-    """Wait until the model is ready, and return it.
+    """Wait until the model is ready, and return it. A model that a pool serves is returned at once.
 
     Raises ``ModelFailedError`` if no worker could start it, and ``WaitTimeoutError`` after ``timeout_s``.
     """

@@ -1,7 +1,8 @@
 """When to retry a request, and after how long.
 
-Every request of this client may be sent twice: it only reads, carries an idempotency key, or names
-the state that it wants, such as cancelled or deleted.
+Every request of this client may be sent twice: it only reads, carries an idempotency key, or names the
+state that it wants, such as cancelled or deleted.
+
 So :func:`request_with_retries` retries after any temporary error (no connection, a broken connection, 429, 502, 503,
 504) with exponential backoff and jitter, and never earlier than the server's ``Retry-After``.
 

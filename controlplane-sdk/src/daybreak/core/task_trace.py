@@ -1,9 +1,10 @@
 """Where the time of a task went, from its record and its events alone.
 
 :func:`trace_of` folds the events into a :class:`TaskTrace`: the time from the submit to the end (or to now) is divided
-into *parts*. A part is either a wait or an attempt. Parts follow each other without a gap, and each may be divided in
-the same way: a wait into the queue and the phases of a wake, an attempt into the phases of its work. So at both levels
-no two parts overlap, and the parts of a whole add up to it. Times are whole milliseconds, so they add up exactly.
+into *parts*. A part is a wait or an attempt, or *unknown* if its events were deleted. Parts follow each other without a
+gap. Each part may be divided into *pieces* in the same way: a wait into the queue and the phases of a wake, an attempt
+into the phases of its work. So no two parts and no two pieces overlap, the pieces of a part add up to the part, and the
+parts add up to the whole. Times are whole milliseconds, so the sums are exact.
 
 Events say when something *ended*: a ``progress`` event comes after its step, so the time since the event before belongs
 to the phase that it names. After a lease was lost or a step stalled, the time since the last sign of work is
@@ -69,7 +70,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A wait or an attempt. Times are milliseconds since the submit."""
+    """A wait, an attempt or an unknown stretch. Times are milliseconds since the submit."""
 
     kind: PartKind
     start_ms: int
@@ -96,7 +97,7 @@ class Part:
 
     @property
     def gpu_seconds(self) -> float | None:
-        """The duration times the number of ranks; ``None`` if no group of the part is known."""
+        """The duration times the number of ranks; ``None`` if the number of ranks is unknown."""
         return self.seconds * self.ranks if self.ranks is not None else None
 
 
@@ -148,7 +149,7 @@ class _Open:
         return self.pieces[-1].end_ms if self.pieces else self.start_ms
 
     def grow(self, name: str, until_ms: int, *, wake: bool = False) -> None:
-        """Give the time up to ``until_ms`` to the piece of this name, which may be the last one."""
+        """Give the time up to ``until_ms`` to a new piece, or to the last piece if that has this name."""
         start = self.mark_ms
         if self.pieces and self.pieces[-1].name == name:
             start = self.pieces.pop().start_ms
@@ -221,7 +222,7 @@ class _Folding:
         }
 
     def _split_by_wake(self, stamps: Mapping[str, Any]) -> None:
-        """Divide the wait by the phases of the wake. They ended ``since_ready_s`` ago, one after the other."""
+        """Divide the wait by the phases of the wake, which follow each other. The last ended ``since_ready_s`` ago."""
         took = [
             (phase, round(seconds * 1000))
             for phase in WAKE_PHASES

@@ -13,8 +13,8 @@ A buffer that is older than ``idle_s / 2`` is dropped, because another consumer 
 entries that still belong to this consumer come back from source 1.
 
 Every command runs through ``_with_retries``, which waits until an outage of Redis is over and recreates a group that
-was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` returns
-later entries, and the relay would skip those of the lost reply.
+was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` returns later entries, and the relay
+would skip those of the lost reply.
 """
 
 from __future__ import annotations

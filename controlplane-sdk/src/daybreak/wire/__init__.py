@@ -2,7 +2,7 @@
 
 Fields are added, never changed or removed. A client ignores unknown fields in a response; the server refuses unknown
 fields in a request. Times are RFC 3339 in UTC with milliseconds. Durations are in seconds and their names end in
-``_s``; the names of sizes end in ``_bytes``. The value of an absent field is unknown.
+``_s``; the names of sizes end in ``_bytes``. A field is absent if its value is unknown or does not apply.
 
 :mod:`daybreak.wire.recordings` reads the audio files that the server and ``daybreak speak`` accept.
 """

@@ -33,7 +33,9 @@ def preview_path(task: str) -> str:
 
 
 def public_data(task: str, kind: str, data: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """The data of an event as clients see it: each file has a URL instead of its key, and nulls are left out.
+    """The data of an event as clients see it: a file has a URL instead of its key in the blob store.
+
+    Nulls are left out.
 
     ``prefix`` is the path below which a proxy serves the API.
     """

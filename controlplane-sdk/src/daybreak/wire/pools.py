@@ -78,8 +78,8 @@ class PoolSessions(ResponseModel):
     """The streaming sessions of a pool: those that are open, and those of them that no group has (``waiting``).
 
     ``lag_ms`` is how far behind the sessions of the slowest group are (the 95th percentile). ``latency_multiplier`` is
-    the largest number of blocks that a group takes in a turn. ``full``: every group lags too far
-    behind, so new sessions are refused.
+    the largest number of blocks that a group takes in a turn. ``full``: every group lags too far behind, so new
+    sessions are refused.
     """
 
     open: int
@@ -92,15 +92,16 @@ class PoolSessions(ResponseModel):
 class Pool(ResponseModel):
     """A pool as ``GET /v1/pools/{name}`` returns it.
 
-    The groups of a pool of kind ``jobs`` run tasks. Those of kind ``online`` answer requests; such a pool has four more
-    fields:
+    The groups of a pool of kind ``jobs`` run tasks. The groups of a pool of kind ``online`` answer requests, and the
+    pool has four more fields:
 
     - ``requests``: the requests that wait or are being answered
     - ``requests_waiting``: those of them that no group has
     - ``groups_needed``: how many groups the requests need
     - ``routing``: how a group is chosen for a request
 
-    Those of kind ``sessions`` serve streaming sessions; such a pool has ``sessions`` and ``groups_needed``.
+    The groups of a pool of kind ``sessions`` serve streaming sessions, and the pool has ``sessions`` and
+    ``groups_needed``.
     """
 
     name: str

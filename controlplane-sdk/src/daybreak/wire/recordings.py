@@ -120,8 +120,8 @@ class SampleReader:
 def open_recording(source: Source, *, raw: SampleFormat | None = None) -> SampleReader:
     """Read the header of a recording. ``raw``: the format of the samples if the recording has no header.
 
-    :raises NotWavError: if it has none, and ``raw`` is ``None``.
-    :raises RecordingError: if it is damaged, or has another kind of samples.
+    :raises NotWavError: if the recording has no header, and ``raw`` is ``None``.
+    :raises RecordingError: if the recording is damaged, or has a kind of samples that is not supported.
     """
     head = source.read(12)
     if not head:

@@ -113,7 +113,7 @@ def test_the_levels_of_an_alias_count_where_it_is_used(config: Path) -> None:
 
 
 def test_a_problem_is_placed_on_the_line_of_the_value_in_force(config: Path) -> None:
-    """A pool's own key overrides that of a merge, before or after it, and of several merges the first counts."""
+    """A mapping's own key overrides that of a merge, before or after it. Of several merges, the first one counts."""
     config.write_text(
         "a: &a\n  x: {y: 1}\n  z: 1\nb: &b\n  x: 2\n  z: 2\nc:\n  x: {own: 3}\n  <<: [*a, *b]\nd:\n  <<: *b\n  x: 4\n"
     )

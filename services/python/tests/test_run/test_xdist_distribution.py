@@ -30,7 +30,7 @@ def test_files_that_share_a_whole_system_stay_together() -> None:
 
 
 def test_the_longest_files_run_first_and_all_tests_run_once(tmp_path: Path) -> None:
-    """With one process, so that the order is seen; two processes share the tests of the same files."""
+    """One process runs them in the order to check. Two processes together run the same tests, each once."""
     for name in ("api/test_a.py", "local/test_b.py", *LONGEST):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)

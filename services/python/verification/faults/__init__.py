@@ -3,7 +3,7 @@ see.
 
 The modules, from the inside out:
 
-* ``failpoints``   named places, wrapped around the ports, where a process kills itself
+* ``failpoints``   named places, in wrappers around the ports, where a process kills itself
 * ``components``   what the process of a gateway or of a rank runs
 * ``fork_server``  the parent of every component, so that each starts in milliseconds; ``processes`` is its client
 * ``cluster``      runs a Redis server, gateways and groups (``replicas``), and restarts dead ones as Kubernetes would

@@ -111,7 +111,11 @@ def _add_common_options(command: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. :returns: 1 when a promise was broken, 70 when a mixed run could not be completed."""
+    """Run the command.
+
+    :returns: 0; 1 if a promise was broken or a scenario failed, 2 for an unknown scenario, 70 if a mixed run could not
+        be completed.
+    """
     logging.getLogger("daybreak").addHandler(logging.NullHandler())
     args = parser().parse_args(arguments)
     if args.command == "list":

@@ -300,7 +300,7 @@ class FaultCluster:
 
     def _start(self, replica: Replica) -> None:
         with self._lock:
-            replica.incarnation += 1
+            replica.starts += 1
             replica.started = time.monotonic()
             replica.pids = {
                 rank: self.processes.start(self._component(replica, rank))
@@ -335,7 +335,7 @@ class FaultCluster:
             settings = self.settings.model_copy(update={"http": http})
             return Component(kind="gateway", settings=settings.model_dump_json(), **common)
         assert replica.pool is not None
-        rendezvous = self.folder / "rendezvous" / f"{replica.name}-{replica.incarnation}"
+        rendezvous = self.folder / "rendezvous" / f"{replica.name}-{replica.starts}"
         return Component(
             kind="rank",
             settings=self._groups_settings.model_dump_json(),

@@ -8,7 +8,7 @@ remove a file, so an armed failpoint fires exactly once. Before the process dies
 ``hits``. Failpoints can also fire at random (``chance``), drawn from a seed.
 
 ``FailingQueue``, ``FailingBlobs``, ``FailingStore``, ``FailingEvents`` and ``FailingWorkload`` wrap the real adapters
-and call ``reach`` before or after the wrapped call. ``mid-upload`` and ``mid-checkpoint`` also slow the upload: its
+and call ``reach`` before or after the wrapped call. ``mid-upload`` and ``mid-checkpoint`` also split the upload: its
 first read returns half of the file, so that the process dies with half of the bytes written.
 """
 
@@ -87,7 +87,7 @@ class Failpoints:
                 self.die(failpoint)
 
     def next_is(self, failpoint: str) -> bool:
-        """Whether the next process that reaches this failpoint dies."""
+        """Whether the next process that reaches this failpoint dies, or may die by chance."""
         return f"{failpoint}.0" in os.listdir(self._armed) or failpoint in self._chance
 
     def die(self, failpoint: str) -> None:

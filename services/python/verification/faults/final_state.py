@@ -68,7 +68,7 @@ async def _read_api(load: Load) -> None:
     listed_tasks: list[tuple[str, str]] = []
     for tenant in load.tenants:
         for pool in load.cluster.options.pools:
-            async for task in load.readers[tenant].list(pool=pool.name, order="asc"):
+            async for task in load.steady_clients[tenant].list(pool=pool.name, order="asc"):
                 listed_tasks.append((task.id, tenant))
                 load.history.note("final", task=task.id, record=task_facts(task))
     limit = asyncio.Semaphore(_PARALLEL_READS)
@@ -80,7 +80,7 @@ async def _read_api(load: Load) -> None:
 
 async def _read_task(load: Load, limit: asyncio.Semaphore, task: str, tenant: str) -> None:
     async with limit:
-        client: AsyncClient = load.readers[tenant]
+        client: AsyncClient = load.steady_clients[tenant]
         current: Task = await client.get(task)
         if not current.state.terminal:
             return

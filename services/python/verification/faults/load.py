@@ -2,7 +2,7 @@
 
 All clients run in one thread with its own event loop; the methods of :class:`Load` may be called from any other
 thread. Each tenant has two clients. ``clients`` go through a transport that loses responses and cuts streams;
-``readers`` go through one that does not. Each pool also has a relay that records every event that it delivers.
+``steady_clients`` go through one that does not. Each pool also has a relay that records every event that it delivers.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Load:
         }
         self.clients: dict[str, AsyncClient] = {}
         """Clients whose responses get lost and whose streams are cut, by tenant."""
-        self.readers: dict[str, AsyncClient] = {}
+        self.steady_clients: dict[str, AsyncClient] = {}
         """Clients without these faults, by tenant."""
         self._files = Path(tempfile.mkdtemp(prefix="files-", dir=cluster.folder))
 
@@ -170,7 +170,7 @@ class Load:
 
     async def _open(self) -> None:
         for tenant in self.tenants:
-            for clients, networks in ((self.clients, self.networks), (self.readers, self.plain)):
+            for clients, networks in ((self.clients, self.networks), (self.steady_clients, self.plain)):
                 clients[tenant] = AsyncClient(
                     self.cluster.urls[0],
                     headers={"Daybreak-Tenant": tenant},
@@ -183,7 +183,7 @@ class Load:
 
     async def _close(self) -> None:
         await cancel_and_wait(*self._running, *self._relays)
-        for client in (*self.clients.values(), *self.readers.values()):
+        for client in (*self.clients.values(), *self.steady_clients.values()):
             await client.close()
 
     async def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -300,10 +300,10 @@ class Load:
             self.history.done(call, "list", "ok", tenant=tenant, pool=pool, tasks=states, count=len(tasks))
 
     async def read(self, task: str, tenant: str, *, cut: bool = True, hops: bool = True) -> str | None:
-        """Follow a task's events to the end and return the last event's type. ``hops``: reconnect at times."""
+        """Follow a task's events to the end and return the last event's type. ``hops``: disconnect at times."""
         self._readers += 1
         reader, last_event, after = f"r{self._readers}", None, None
-        client = (self.clients if cut else self.readers)[tenant]
+        client = (self.clients if cut else self.steady_clients)[tenant]
         self.history.note("reader", kind="begin", reader=reader, task=task)
         while True:
             disconnected = False
@@ -328,7 +328,7 @@ class Load:
             call = self.history.invoke("download", task=task, name=name)
             path = self._files / f"{task}-{call}"
             try:
-                await self.readers[tenant].download(task, name, path)
+                await self.steady_clients[tenant].download(task, name, path)
             except (DaybreakError, OSError) as exc:
                 self._failed(call, "download", exc)
                 continue
@@ -387,7 +387,7 @@ class Load:
             unended_tasks: dict[str, str] = {}
             for tenant in self.tenants:
                 for pool in self.cluster.options.pools:
-                    for task in await unended(self.readers[tenant], pool.name):
+                    for task in await unended(self.steady_clients[tenant], pool.name):
                         progress = task.progress
                         unended_tasks[task.id] = (
                             f"{task.id} {task.state} {task.attempt} {progress and progress.step}"

@@ -38,7 +38,7 @@ class ScenarioPackage:
     """Checks a recorded history; ``None`` if the command has no option for that."""
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
-        """Run the scenarios, or check a history. :returns: 1 when a promise was broken."""
+        """Run the scenarios, or check a history. :returns: 1 if a promise was broken or a scenario failed."""
         args = self._parser().parse_args(arguments)
         if self.check is None or args.check is None:
             return self._run(args)

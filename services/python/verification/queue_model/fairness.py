@@ -3,8 +3,8 @@ tenant.
 
 This is start-time fair queueing. Each tenant has a virtual time: its GPU-seconds divided by its weight. The
 tenant with the smallest virtual time is served. It is charged an estimate, which is corrected when the work
-ends. A tenant that returns after a pause starts at the virtual time of the tenant served last, so it has no
-debt and no savings with which it could starve others.
+ends. If a tenant returns after a pause, and its virtual time is smaller than that of the tenant served last,
+it is raised to that value. So a tenant saves nothing with which it could starve others.
 """
 
 from __future__ import annotations

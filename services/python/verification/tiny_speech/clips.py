@@ -25,7 +25,7 @@ _VOICES: Final = ("en-gb-x-rp", "en-us+m5", "en-us+f3")
 
 
 def _chosen(seed: int) -> list[Sentence]:
-    """A sentence with *then*, one with *show me … moving*, and one with *and*: each held out, and of 9 to 13 words."""
+    """A sentence with *then*, one with *show me … moving*, and one with *and*: each held out, and of 7 to 13 words."""
     rng = random.Random(seed)
     tests = (
         lambda words: "then" in words,

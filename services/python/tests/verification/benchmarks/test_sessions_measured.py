@@ -91,7 +91,7 @@ def test_other_tokens_than_those_of_a_session_alone_are_noticed(references: Refe
 
 
 def test_an_overloaded_model_does_not_sustain_its_users() -> None:
-    """Turns of 480 ms that take 700: the third is late by more than 0.5 s, and the later ones never end."""
+    """Turns of 480 ms take 700 ms. The third turn, which is the first that counts, is too late, so the run stops."""
     users = speakers(1, for_s=4.0, turn_s=TURN_S)
     run = PacedRun(
         simulated(prefill_ms=700), IterationRules(strategy=Strategy.SINGLE), users, for_s=4.0, limit_s=0.5

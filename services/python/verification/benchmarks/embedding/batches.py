@@ -44,7 +44,7 @@ ABOUT = (
 
 @dataclass
 class Outcome:
-    """One run. ``mean_batch``: items."""
+    """One run. ``mean_batch``: the mean number of texts in a batch."""
 
     per_s: float
     p50_ms: float

@@ -39,9 +39,9 @@ class Server:
     port: int
     folder: Path
     system: System | None = None
-    """Daybreak."""
+    """Daybreak; ``None`` for a peer."""
     process: subprocess.Popen[bytes] | None = None
-    """A peer."""
+    """The process of a peer; ``None`` for Daybreak."""
 
     @property
     def name(self) -> str:
@@ -116,7 +116,7 @@ def added(before: dict[int, float], after: dict[int, float]) -> float:
 
 @contextmanager
 def running(contender: Contender, variant: Variant, *, folder: Path, model: str) -> Iterator[Server]:
-    """Run a server until the block ends. :raises RuntimeError: with its log, if it does not answer in time."""
+    """Run a server until the block ends. :raises RuntimeError: with its log, if it ends or does not answer in time."""
     place = Path(tempfile.mkdtemp(prefix="s", dir=folder))
     start = _daybreak if contender.name == US else _peer
     with start(contender, variant, place, model) as server:
@@ -188,7 +188,8 @@ def _wait(server: Server, log: Path) -> None:
             client.vectors(server.port, [server.request(HELLO)])
             return
         assert server.process is not None
-        if server.process.poll() is not None or time.monotonic() > until:
-            tail = log.read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"{server.name} did not answer within {START_S:g} s:\n{tail}")
+        code = server.process.poll()
+        if code is not None or time.monotonic() > until:
+            why = f"did not answer within {START_S:g} s" if code is None else f"ended with exit code {code}"
+            raise RuntimeError(f"{server.name} {why}:\n{log.read_text(errors='replace')[-3000:]}")
         time.sleep(0.2)

@@ -81,7 +81,7 @@ def render(text: str, *, encoding: str = "base64", model: str = "", path: str = 
 
 
 def vector_of(body: bytes) -> np.ndarray[Any, Any]:
-    """The vector of an answer. :raises AnswerError:"""
+    """The vector of an answer. :raises AnswerError: if it has none."""
     try:
         shown = json.loads(body)["data"][0]["embedding"]
     except (ValueError, KeyError, IndexError, TypeError) as exc:
@@ -218,7 +218,10 @@ def load(
 
 
 def vectors(port: int, requests: Sequence[bytes]) -> np.ndarray[Any, Any]:
-    """A row for each request. All are sent at once, so that they share batches. :raises AnswerError:"""
+    """A row for each request. All are sent at once, so that they share batches.
+
+    :raises AnswerError: if an answer has no vector.
+    """
 
     async def vector(request: bytes) -> np.ndarray[Any, Any]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

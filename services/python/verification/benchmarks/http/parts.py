@@ -91,7 +91,7 @@ def process(
     start_s: float = START_S,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
-    """Run a process on ``cores`` until the block ends. :raises RuntimeError: with its log, if it is not ready soon."""
+    """Run a process on ``cores`` until the block ends. :raises RuntimeError: with its log, if it does not get ready."""
     with log.open("ab") as file:
         child = psutil.Popen(
             list(command),
@@ -105,10 +105,11 @@ def process(
     try:
         end = time.monotonic() + start_s
         while not ready(port):
-            if child.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(
-                    f"{command[0]} did not answer on port {port} within {start_s:g} s:\n{log.read_text()[-2000:]}"
-                )
+            code = child.poll()
+            if code is not None or time.monotonic() > end:
+                late = f"did not answer on port {port} within {start_s:g} s"
+                why = late if code is None else f"ended with exit code {code}"
+                raise RuntimeError(f"{command[0]} {why}:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
         yield Running(child, port)
     finally:

@@ -30,7 +30,7 @@ def measure(server: BenchServer, *, calls: int, cores: Collection[int]) -> Mappi
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, set(cores))
     try:
-        return {**_worker_side(server, calls), **asyncio.run(_gateway_side(server, calls))}
+        return {**_group_side(server, calls), **asyncio.run(_gateway_side(server, calls))}
     finally:
         os.sched_setaffinity(0, before)
 
@@ -43,7 +43,7 @@ def _cpu_us(server: BenchServer, calls: int, action: Callable[[], object]) -> fl
     return (server.cpu_s() - before) / calls * 1e6
 
 
-def _worker_side(server: BenchServer, calls: int) -> dict[str, float]:
+def _group_side(server: BenchServer, calls: int) -> dict[str, float]:
     queue, me = RedisQueue(server.url, pool=POOL), group(0)
     queue.register(me, ttl_s=3600)
     costs = {

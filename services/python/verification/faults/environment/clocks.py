@@ -121,8 +121,8 @@ def clock_server(context: ScenarioContext) -> list[Row]:
             with context.cluster(
                 environment={"server": clock.environment}, lease_s=LEASE_S, **place
             ) as cluster:
-                # After its clock goes back, a server makes no fsync until the clock is as far as it was before. So
-                # count the usual fsyncs first.
+                # After its clock goes back, a server makes no fsync until the clock shows the time of the step again.
+                # So count the usual fsyncs before the first step.
                 usual = None if disk is None else _count_fsyncs(cluster, disk)
                 rows = _step_clock(cluster, clock.step_to, what="server clock")
                 if disk is not None and usual is not None:
@@ -155,7 +155,7 @@ def _count_fsyncs(cluster: FaultCluster, disk: FuseDisk) -> int:
 
 
 def _fsync_row(usual: int, after: int) -> Row:
-    """Under ``everysec`` the server tells by its wall clock when the next fsync is due."""
+    """Under ``everysec`` the server uses its wall clock to decide when the next fsync is due."""
     return Row(
         "`everysec`: fsyncs in 3 s of writes after the server clock went back by 1 h",
         after,

@@ -55,7 +55,7 @@ async def _sweep_two_days_later(cluster: FaultCluster) -> None:
 
 @scenario("s3", "S3 returns 500 and 503, is slow, cuts uploads and loses responses, under load")
 def s3(context: ScenarioContext) -> list[Row]:
-    """Three in ten requests fail. Afterwards every promise must hold and no object may be left over."""
+    """Three in ten requests get a fault. Afterwards every promise must hold and no object may be left over."""
     seconds = context.repeats(8, 300)
     with s3_server() as (url, name), FaultyS3(url, seed=context.seed) as faulty, credentials():
         settings = {"artifacts": {"s3": {"endpoint_url": faulty.url, "path_style": True}}}

@@ -76,7 +76,7 @@ def _under_load(
     rate: float,
     name: str,
 ) -> list[Row]:
-    """Inject each fault into each link, one after the other in a seeded order, while clients work."""
+    """Inject faults into links, one after the other in a seeded order, for ``seconds`` while clients work."""
     chance = random.Random(f"{context.seed}/{name}")
     order = [(link, what) for link, faults in links.items() for what in faults]
     chance.shuffle(order)
@@ -128,7 +128,7 @@ def _links(proxies: dict[str, TcpProxy], stack: ExitStack) -> Iterator[Callable[
     "network-store", "links to the server are cut, half-open, slow, one-way and lose replies, under load"
 )
 def network_store(context: ScenarioContext) -> list[Row]:
-    """Gateways and groups each have their own link; each link gets every fault."""
+    """The gateways share one link to the server, and the groups share another. Both get faults."""
     proxies: dict[str, TcpProxy] = {}
     with (
         ExitStack() as stack,
@@ -173,7 +173,7 @@ def network_clients(context: ScenarioContext) -> list[Row]:
 
 @scenario("network-toxiproxy", "links to the server get the faults of toxiproxy")
 def network_toxiproxy(context: ScenarioContext) -> list[Row]:
-    """The faults that toxiproxy has: down, timeout, reset_peer, latency, bandwidth, limit_data."""
+    """The faults are ``down`` and five kinds of toxics: timeout, reset_peer, latency, bandwidth, limit_data."""
     program = find_program()
     if program is None:
         raise SkippedError("toxiproxy-server is neither on PATH nor beside the checkout")

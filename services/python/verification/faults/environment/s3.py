@@ -57,7 +57,7 @@ def credentials() -> Iterator[None]:
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[tuple[str, str]]:
-    """An S3 server with one bucket: its URL and its name. It is versitygw if available, else moto."""
+    """Run an S3 server with one bucket. Yields its URL, and which program it is: versitygw if available, else moto."""
     with tempfile.TemporaryDirectory(prefix="daybreak-s3-") as folder, credentials():
         port, home = free_port(), Path(folder)
         name, command = _command(home, port)
@@ -123,7 +123,7 @@ def _is_listening(port: int) -> bool:
 
 
 class FaultyS3:
-    """Forwards requests. With probability ``chance``, a request gets a fault from ``only``; a seed draws both."""
+    """Forwards requests. With probability ``chance``, a request gets a fault of ``only``, drawn from the seed."""
 
     def __init__(self, upstream: str, *, seed: int = 0) -> None:
         parts = urlsplit(upstream)

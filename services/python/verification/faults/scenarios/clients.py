@@ -19,7 +19,7 @@ from verification.results import Row
 
 @scenario("cuts", "a thousand streams are cut and gateways killed: no event is missing or repeated")
 def run_cuts(context: ScenarioContext) -> list[Row]:
-    """Follow long tasks with many readers. A quarter of all chunks are cut off, half of these in their middle."""
+    """Follow long tasks with many readers. Cut streams at a quarter of their chunks, half of these in the middle."""
     wanted = context.repeats(1000, 5000)
     with (
         context.cluster(pools=(PoolOptions(groups=4),)) as cluster,
@@ -115,7 +115,7 @@ async def _cancel_all(load: Load, *, count: int, groups: int, step_s: float) -> 
 
 async def _wait_for_step(load: Load, task: str) -> None:
     """Wait until the task has reported a step."""
-    client = load.readers[load.tenants[0]]
+    client = load.steady_clients[load.tenants[0]]
     async with aclosing(client.events(task)) as events:  # type: ignore[type-var]
         async for event in events:
             if event.type == "progress" and event.data.get("step"):
@@ -153,7 +153,7 @@ def _steps_after(lines: list[dict[str, Any]]) -> list[int]:
     "idempotent", "a hundred concurrent submits with one key, lost responses, killed gateways: one task"
 )
 def run_idempotent(context: ScenarioContext) -> list[Row]:
-    """Send a hundred submits at once for each key, lose the first response, and kill a gateway around its script."""
+    """Send a hundred submits at once for each key. Lose one response, and kill a gateway before or after its script."""
     keys, parallel = context.repeats(5, 40), 100
     with context.cluster(pools=(PoolOptions(groups=2),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(keys):

@@ -70,7 +70,7 @@ class ServingLoad:
         self._thread.join(self._deadline_s + 10)
 
     def wait_for(self, requests: int, *, timeout_s: float = 120.0) -> None:
-        """Wait until this many requests have ended since now. :raises TimeoutError:"""
+        """Wait until this many more requests have ended. :raises TimeoutError: after ``timeout_s``."""
         goal = self.finished + requests
         wait_until(
             lambda: self.finished >= goal or not self._thread.is_alive(), timeout_s, f"{requests} requests"
@@ -79,7 +79,7 @@ class ServingLoad:
     def stop(self) -> None:
         """Let each client finish its request, and then record what the groups have run.
 
-        :raises TimeoutError: if a client does not end long after its deadline.
+        :raises TimeoutError: if a client has not ended 10 s after the longest deadline.
         """
         self._stopping.set()
         self._thread.join(self._deadline_s + 10)

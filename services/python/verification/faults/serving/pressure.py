@@ -1,5 +1,5 @@
 """Tests promises under pressure: full, slow and frozen groups stay in use, streams that break off never look
-complete, and all faults happen at once.
+complete, and faults of all kinds happen in one run.
 
 A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its length,
 minus the time since the last refresh of the group's record, minus the time since the last tick. The latter two are at
@@ -55,7 +55,8 @@ def run_busy(context: ScenarioContext) -> list[Row]:
 
 
 def _streams(rng: random.Random) -> Wish:
-    """Answers that take half a second, in small parts or in parts larger than all buffers; some have a length."""
+    """Answers that stream for half a second, in small parts or in parts larger than all buffers. One in five has
+    one part and a ``Content-Length`` instead."""
     if rng.random() < 0.2:
         return Wish(latency_s=0.1, size=2_000_000)
     parts = rng.randint(5, 25)
@@ -94,7 +95,7 @@ def run_streams(context: ScenarioContext) -> list[Row]:
     ]
 
 
-@scenario("mixed-serving", "every fault at once, by seed, in a pool of groups of two ranks")
+@scenario("mixed-serving", "faults of all kinds in one run, by seed, in a pool of groups of two ranks")
 def run_mixed(context: ScenarioContext) -> list[Row]:
     """Inject the kills, stops and freezes that the seed determines."""
     faults, wanted = context.repeats(16, 150), context.repeats(1000, 8000)

@@ -42,7 +42,7 @@ class SessionSeen:
         return "".join(line["data"]["text"] for line in self.events("text"))
 
     def longest_gap(self, since: float) -> float:
-        """The longest time between two pieces of text after ``since``, while audio arrived."""
+        """The longest time from one piece of text to the next, for pieces that came after ``since``."""
         times = [line["t"] for line in self.events("text")]
         return max((later - earlier for earlier, later in pairwise(times) if later >= since), default=0.0)
 

@@ -76,7 +76,7 @@ class SpeechClient:
         self.ended = False
 
     async def run(self) -> None:
-        """Speak, and read until the session ends. :raises NoEndError:"""
+        """Speak, and read until the session ends. :raises NoEndError: if it does not."""
         self.session = await self._open()
         script = self.script
         self._history.note(

@@ -53,7 +53,7 @@ class Clients:
         )
 
     def finish(self) -> None:
-        """Wait until all sessions have ended. :raises NoEndError:"""
+        """Wait until all sessions have ended. :raises NoEndError: if one does not end."""
         self._thread.join(2 * READY_S)
         if self._failed is not None:
             raise self._failed

@@ -51,7 +51,7 @@ SPEC: WorkloadSpec[NoopParams] = WorkloadSpec(
 
 
 def settings() -> Settings:
-    """One pool with production's settings."""
+    """One pool with the default settings."""
     tree = {
         "data_dir": str(Path("data")),
         "redis": {"url": run()["url"]},
