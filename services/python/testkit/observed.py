@@ -302,7 +302,7 @@ class ObservedRun:
         assert self.refused("POST", "/v1/tasks", {"pool": POOL, "input": {"steps": -1}}) == 422
 
     def _batches(self) -> None:
-        """Texts that share batches, texts that the cache has, files whose lines fill the room that callers leave,
+        """Texts that share batches, texts that the cache has, files whose lines fill the rest of batches,
         a batch that fails, and requests that are refused. Rates need several rounds."""
         self.requests.answering_group(BATCHES)
         (self.files / "texts.jsonl").write_text('"a cat"\n' * 200 + "0\n")
