@@ -141,7 +141,7 @@ _REQUESTS = Row(
             title="Groups that requests need",
             shows="`needed`: the demand divided by the pool's target load, rounded up. KEDA scales by this number. "
             "`ready`: the groups that are ready.",
-            bad="Above 0 while no group is ready or wanted: KEDA does not scale.",
+            bad="`needed` above 0 while no group is ready or wanted: KEDA does not scale.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
             deeper="daybreak-serving",
@@ -308,7 +308,7 @@ _GROUPS = Row(
         Panel(
             title="Heartbeat age by rank",
             shows="Time since the work of each rank last advanced, with the pod in which it runs.",
-            bad="Near the pool's `stall_s` (120 s by default): the watchdog is about to replace the group.",
+            bad="Near the pool's `stall_s` (120 s by default): the group is about to restart.",
             unit=Unit.SECONDS,
             runbook="daybreakgroupsrestart",
             warn=60,

@@ -120,7 +120,7 @@ _SESSIONS = Row(
         ),
         Panel(
             title="Connections",
-            shows="WebSockets of sessions, by gateway. A session may have none for a while: it lives until it is idle.",
+            shows="WebSockets of sessions, by gateway. A session may have none for a while.",
             bad="A sudden fall of one gateway: it ended, and its clients connect to others.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,
@@ -259,7 +259,8 @@ _MODEL = Row(
         ),
         Panel(
             title="Audio worked on",
-            shows="Seconds of audio per second that the models work on: with how many speakers they keep pace.",
+            shows="Seconds of audio per second that the models process. This is the number of speakers with whom they "
+            "keep pace.",
             bad="Below the number of active sessions whose speakers talk, while *Lag* rises.",
             unit=Unit.COUNT,
             runbook="daybreaksessionslag",
