@@ -1,6 +1,9 @@
-"""A real run in which everything happens that a dashboard shows: a wake, tasks that succeed, fail, are cancelled and
-retried, a rank that dies, a group that drains, streams, requests to a group and to a model, batches, requests that are
-refused, and streaming sessions.
+"""A real run in which everything happens that a dashboard shows:
+
+* a wake, a rank that dies, and a group that drains;
+* tasks that succeed, fail, are cancelled and are retried, and streams of their events;
+* requests to a group and to a model, batches, and requests that are refused;
+* streaming sessions.
 
 It is ``daybreakd up`` with a separate Redis, watched by Prometheus and Alertmanager.
 """
@@ -299,7 +302,7 @@ class ObservedRun:
         assert self.refused("POST", "/v1/tasks", {"pool": POOL, "input": {"steps": -1}}) == 422
 
     def _batches(self) -> None:
-        """Texts that share batches, texts that the cache has, files whose lines fill the room that callers leave,
+        """Texts that share batches, texts that the cache has, files whose lines fill the rest of batches,
         a batch that fails, and requests that are refused. Rates need several rounds."""
         self.requests.answering_group(BATCHES)
         (self.files / "texts.jsonl").write_text('"a cat"\n' * 200 + "0\n")

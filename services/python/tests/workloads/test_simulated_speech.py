@@ -233,7 +233,7 @@ def test_a_step_takes_as_long_as_its_options_say() -> None:
 
 
 def test_it_is_installed_as_a_workload_and_needs_no_torch() -> None:
-    """So a pool can name it in its settings, and starts at once."""
+    """A pool can name the workload in its settings, and starts at once."""
     (entry,) = entry_points(group="daybreak.workloads", name="simulated-speech")
     assert entry.load() is SPEC
     code = f"import sys, {SimulatedSpeech.__module__}; print({{'torch', 'numpy'}} & set(sys.modules))"
@@ -243,7 +243,7 @@ def test_it_is_installed_as_a_workload_and_needs_no_torch() -> None:
 
 
 def test_a_wrong_option_is_refused() -> None:
-    """It is refused when the settings are read."""
+    """The option is refused when the settings are read."""
     with pytest.raises(ValueError, match="decode_ms"):
         options_of({"decode_ms": -1})
     with pytest.raises(ValueError, match="speed"):

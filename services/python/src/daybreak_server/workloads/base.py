@@ -6,7 +6,7 @@ A workload has two parts:
 * a class with ``load`` and ``run`` (:class:`Workload`), which only the ranks of a group import. A workload that answers
   requests has ``serve`` instead of ``run`` (:mod:`~daybreak_server.workloads.serving`).
 
-``run`` is a generator that every rank of the group executes in lockstep: all ranks yield the same number of times, and
+``run`` is a generator that every rank of the group executes in lockstep. All ranks yield the same number of times, and
 **at each yield all ranks agree** whether to continue, cancel, release the task or expire it. When they agree to stop,
 the generator is closed on every rank: ``GeneratorExit`` is raised at the yield.
 

@@ -79,7 +79,7 @@ class Exchange:
         self._beat_at = time.monotonic()
 
     def send(self, part: AnswerPart) -> bool:
-        """Pass on a part of the answer, once there is room. Returns ``False`` if the client no longer waits.
+        """Pass on a part of the answer, once the buffer has room. Returns ``False`` if the client no longer waits.
 
         A wait for a slow client is not a stall. The loop disconnects a client that reads nothing for too
         long.

@@ -1,7 +1,8 @@
 """The ASGI app of a leader: one coroutine for each request, from its head to the last byte of the answer.
 
-1. A request is refused before its body is read, if its deadline has passed (504), or if the group is full, drains, or
-   is not the one that the request is for (503 with ``Daybreak-Refused``). The workload has then not seen it.
+1. A request is refused before its body is read if its deadline has passed (504). It is also refused if the group is
+   full or drains, or if the request is for another group (503 with ``Daybreak-Refused``). The workload has then not
+   seen the request.
 2. The body is read, and the request is passed to the workload as an :class:`Exchange`.
 3. The parts of the answer are sent to the client as they arrive. ``send`` waits while the client does not
    read, and then the workload waits too.
@@ -151,7 +152,7 @@ class ServingApp:
             try:
                 self._accept(exchange)
             except BaseException:
-                exchange.abandon()  # no thread has it
+                exchange.abandon()  # no thread has taken it
                 raise
             return await self._stream(exchange, send, began)
         except BaseException:

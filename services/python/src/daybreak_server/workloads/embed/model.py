@@ -83,9 +83,8 @@ class EmbedModel:
         import torch
 
         found: list[Any] = [None] * len(inputs)
-        for length in {
-            each.prompt_length for each in inputs
-        }:  # a batch of the model has one length of prompt
+        # In one call of the model, all prompts have the same length.
+        for length in {each.prompt_length for each in inputs}:
             chosen = [number for number, each in enumerate(inputs) if each.prompt_length == length]
             features = padded(
                 [inputs[number].tokens for number in chosen],

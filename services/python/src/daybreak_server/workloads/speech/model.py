@@ -6,7 +6,7 @@ the next block needs is in the caches. Each *decode* step then feeds the last to
 end-of-turn token is never fed back. All sessions of a batch share each matrix multiplication, whatever their positions,
 and whether they prefill or decode. Only attention is computed per session, on that session's pages.
 
-The memory of all caches is reserved once. It limits the number of sessions so that each can have the most memory that a
+The memory of all caches is reserved once. It suffices for a fixed number of sessions, each with the most memory that a
 session can ever need. So memory cannot run out later.
 """
 

@@ -86,7 +86,7 @@ class TextBatches(Generic[P, R]):
     def compute_bulk(
         self, inputs: Sequence[P], lengths: Sequence[int], *, cancelled: Callable[[], bool]
     ) -> list[R]:
-        """The results of inputs of a task, in their order. They yield to those of requests.
+        """The results of a task's inputs, in their order. Inputs of requests go first.
 
         :param cancelled: whether nobody waits for the results any more. It is asked only while batches end, so a call
             also shows that the work advances, even if requests take all batches.

@@ -24,7 +24,7 @@ def body_of(request: Request) -> dict[str, Any]:
     body = request.json()
     if not isinstance(body, dict):
         wrong("body", "The body must be a JSON object.")
-    if not isinstance(body.get("model"), str | None):  # the gateway ignores a wrong type
+    if not isinstance(body.get("model"), str | None):  # the gateway ignores such a model
         wrong("model", "model must be a text.")
     return body
 
