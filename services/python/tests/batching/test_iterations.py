@@ -23,10 +23,10 @@ def started(scheduler: Scheduler[str], now: float) -> Batch[str]:
     return batch
 
 
-def run(scheduler: Scheduler[str], at: float, until: float, go_on: Iterable[str] = ()) -> Batch[str]:
-    """Run the next batch; the sessions of ``go_on`` want another token after it."""
+def run(scheduler: Scheduler[str], at: float, until: float, continuing: Iterable[str] = ()) -> Batch[str]:
+    """Run the next batch; the sessions of ``continuing`` want another token after it."""
     batch = started(scheduler, at)
-    for session in go_on:
+    for session in continuing:
         scheduler.decode_ready(session, until)
     scheduler.complete(batch, until)
     return batch

@@ -51,7 +51,7 @@ def idle(seconds: float) -> Demand:
 # ── replicas ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_model_that_nobody_asks_for_has_its_minimum() -> None:
+def test_a_model_without_requests_has_its_minimum() -> None:
     found = plan(view(model("a"), model("b", min_replicas=2, replicas=3), workers=(worker(),)))
     assert found.wanted == {"b": 2}
     assert [replica.alias for replica in found.placement.replicas] == ["b", "b"]

@@ -47,7 +47,7 @@ class SessionSettings(Section):
     )
     gather_wait_ms: DurationOrNone = Field(
         _DEFAULTS.gather_wait_s * 1000,
-        description="How long the first of these turns waits at most, in milliseconds.",
+        description="How long the first turn waits until `gather_size` turns are ready, at most, in milliseconds.",
     )
     batch_timeout_ms: DurationOrNone = Field(
         _DEFAULTS.batch_timeout_s * 1000,

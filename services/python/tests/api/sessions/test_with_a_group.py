@@ -46,7 +46,7 @@ def real(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> It
             print(group.log.read_text()[-6000:])
 
 
-def has_processed(speech: Speech, session: str, samples: int) -> bool:
+def is_processed(speech: Speech, session: str, samples: int) -> bool:
     return bool(speech.show(session)["consumed_ms"] == samples * 1000 // RATE)
 
 
@@ -57,7 +57,7 @@ def end_native(speech: Speech, audio: bytes, *, late: bool) -> str:
             socket.send(audio)
         if late:
             wait_until(
-                lambda: has_processed(speech, session, len(audio) // 2), 60, "all audio to be processed"
+                lambda: is_processed(speech, session, len(audio) // 2), 60, "all audio to be processed"
             )
         socket.send({"type": "end"})
         messages, code = socket.rest()
@@ -75,7 +75,7 @@ def end_infinisst(speech: Speech, audio: bytes, *, late: bool) -> str:
             socket.send(float32(audio))
         if late:
             wait_until(
-                lambda: has_processed(speech, session, len(audio) // 2), 60, "all audio to be processed"
+                lambda: is_processed(speech, session, len(audio) // 2), 60, "all audio to be processed"
             )
         socket.send("EOF")
         messages, code = socket.rest()
@@ -104,7 +104,7 @@ def end_realtime(speech: Speech, audio: bytes, *, late: bool, vllm: bool) -> str
             wait_until(lambda: speech.client.get("/v1/sessions").json()["data"], 60, "the session")
             session = realtime_session(speech)
             wait_until(
-                lambda: has_processed(speech, session, len(audio) // 2), 60, "all audio to be processed"
+                lambda: is_processed(speech, session, len(audio) // 2), 60, "all audio to be processed"
             )
         commit = {"type": "input_audio_buffer.commit", "final": True}
         socket.send(commit if vllm else {"type": "session.close"})
@@ -165,12 +165,12 @@ def test_a_store_without_memory_holds_audio_back_and_loses_none(real: Speech, va
     session = real.open()["id"]
     with valkey_session.client() as client, real.stream(session) as socket:
         socket.send(audio[: 2 * BLOCK])
-        wait_until(lambda: has_processed(real, session, BLOCK), 60, "the first block to be processed")
+        wait_until(lambda: is_processed(real, session, BLOCK), 60, "the first block to be processed")
         client.config_set("maxmemory", 1)
         try:
             assert "memory" in real.open(status=503)["detail"]
             socket.send(audio[2 * BLOCK :])
-            assert has_processed(real, session, BLOCK)
+            assert is_processed(real, session, BLOCK)
         finally:
             client.config_set("maxmemory", 0)
         socket.send({"type": "end"})

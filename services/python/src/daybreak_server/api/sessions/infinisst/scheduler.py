@@ -127,7 +127,7 @@ class UserSessions:
             await audio.end()
         try:
             async with asyncio.timeout(self._service.ctx.services.settings.router.timeout_s):
-                await _worked_off(audio)
+                await _wait_until_processed(audio)
         except TimeoutError as exc:
             raise ApiError(
                 ErrorCode.DEADLINE_PASSED,
@@ -168,7 +168,7 @@ def _client(user: str) -> str:
     return f"user:{user}"
 
 
-async def _worked_off(audio: AudioInput) -> None:
+async def _wait_until_processed(audio: AudioInput) -> None:
     """Wait until the model has no more work with the audio that has arrived, or until the session has
     ended."""
     clock = asyncio.get_running_loop().time
