@@ -115,7 +115,7 @@ class RunningReplica:
             stopping.cancel()
 
     def drain(self) -> None:
-        """Get no more requests."""
+        """Take no more requests. The process runs until :meth:`stop`."""
         self._set(WorkerModelState.DRAINING, None)
 
     async def idle(self) -> None:
@@ -127,7 +127,7 @@ class RunningReplica:
         self._stopping.set()
 
     def report(self) -> WorkerModel:
-        """What the gateway gets to know."""
+        """What heartbeats and ``/health`` say of this replica."""
         lines = list(self._lines)[-_SHOWN_LINES:]
         if self.state is WorkerModelState.READY:
             lines = []
