@@ -308,7 +308,7 @@ _GROUPS = Row(
         Panel(
             title="Heartbeat age by rank",
             shows="Time since the work of each rank last advanced, with the pod in which it runs.",
-            bad="Near the pool's `stall_s` (120 s by default): the watchdog is about to replace the group.",
+            bad="Near the pool's `stall_s` (120 s by default): the group is about to restart.",
             unit=Unit.SECONDS,
             runbook="daybreakgroupsrestart",
             warn=60,

@@ -60,7 +60,7 @@ _REQUESTS = Row(
         Panel(
             title="Refused and failed",
             shows="Requests per second that got no complete answer. `queue_full`: the waiting line was full. "
-            "`not_ready`: no group was free before the deadline. `deadline_passed`: the group did not answer in time. "
+            "`not_ready`: no group was free in time. `deadline_passed`: the group did not answer in time. "
             "`group_failed`: groups broke at the request, and no try was left. `cut_off`: the answer broke off. "
             "`shutting_down`: the gateway ends.",
             bad="Any of them for longer than a few minutes, except `shutting_down` during a rollout, and `not_ready` "

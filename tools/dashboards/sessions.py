@@ -261,7 +261,7 @@ _MODEL = Row(
         ),
         Panel(
             title="Audio worked on",
-            shows="Seconds of audio per second that the models work on. This is the number of speakers with whom "
+            shows="Seconds of audio per second that the models process. This is the number of speakers with whom "
             "they keep pace.",
             bad="Below the number of active sessions whose speakers talk, while *Lag* rises.",
             unit=Unit.COUNT,

@@ -42,7 +42,8 @@ MEMORY_LIMIT = 64 * 1024 * 1024
 PARKED = "parked"
 """A pool without groups: its tasks wait."""
 BATCHES = "batches"
-"""A pool whose one group computes batches of :data:`BATCH` items, while :data:`ITEMS` wait (``testkit.batch_echo``)."""
+"""A pool of ``testkit.batch_echo`` whose one group computes batches of :data:`BATCH` items, while up to :data:`ITEMS`
+wait."""
 BATCH, ITEMS = 4, 40
 _SETTINGS = {
     "POOLS__BATCHES__WORKLOAD": "testkit.batch_echo:SPEC",
@@ -234,7 +235,7 @@ class ObservedRun:
     def play(self, *, at_once: bool = True) -> None:
         """Make everything happen that the dashboards show.
 
-        :param at_once: The parts of the system at the same time, which is faster. Otherwise one part after the other,
+        :param at_once: Whether the parts run at the same time, which is faster. Otherwise they run one after the other,
             so that a picture shows what caused what.
         """
         tasks = (

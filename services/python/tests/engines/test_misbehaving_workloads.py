@@ -44,7 +44,7 @@ def misbehaving(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> Pool
 
 
 def test_every_error_of_the_odd_workload_is_tested() -> None:
-    """The end of the process has tests of its own."""
+    """Other tests cover `os exit`, which ends the process."""
     assert set(REASONS) == set(ERRORS) - {"os exit"}
 
 

@@ -18,7 +18,7 @@ import psutil
 
 from testkit.observed import BATCH, BATCHES, ITEMS, MEMORY_LIMIT, PARKED, POOL, ObservedRun
 from testkit.observed_requests import ANSWERS, CAPACITY, LINE
-from testkit.observed_sessions import MAX_SESSIONS, PLACES, SPEECH, noise
+from testkit.observed_sessions import MAX_SESSIONS, ROOM, SPEECH, noise
 from testkit.waiting import wait_until
 
 During = Callable[[], object]
@@ -215,7 +215,7 @@ def callers_send_more_than_may_wait(run: ObservedRun) -> Iterator[During]:
 @fault("DaybreakSessionsRefused", "DaybreakSessionsLag", "DaybreakSessionsDegraded", part=SPEECH)
 def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
     """The group cannot keep up with those that it serves, and others want sessions."""
-    speaking = run.sessions.open_all(PLACES)
+    speaking = run.sessions.open_all(ROOM)
     for session in speaking:
         run.sessions.speak(session, noise(40.0), end=False)
     yield lambda: run.sessions.open(MAX_SESSIONS)
@@ -225,7 +225,7 @@ def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
 @fault("DaybreakSessionsWait", part=SPEECH)
 def sessions_find_no_place(run: ObservedRun) -> Iterator[During]:
     """The memory of the only group is full."""
-    run.sessions.open_all(PLACES + 1)
+    run.sessions.open_all(ROOM + 1)
     yield nothing
     run.sessions.close_all()
 

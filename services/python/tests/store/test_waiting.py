@@ -170,7 +170,7 @@ def test_a_draining_group_claims_nothing(driver: Driver, by_itself: bool) -> Non
     assert driver.claim("other") is not None
 
 
-def test_a_worker_skips_a_task_with_an_unknown_spec_version(driver: Driver) -> None:
+def test_a_group_skips_a_task_with_an_unknown_spec_version(driver: Driver) -> None:
     """A group of an older version skips a task whose spec version it does not know. A newer group takes the task."""
     newer = submit(driver, spec_version=2)
     current = submit(driver)

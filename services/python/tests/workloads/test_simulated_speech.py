@@ -137,10 +137,10 @@ def test_a_batch_gives_the_tokens_of_each_session_alone() -> None:
         speaker.open(f"s{number}", PAIRS[number % 3])
     begun = speaker.prefill([Prefill(session=f"s{number}", audio=audio[number]) for number in range(8)])
     texts = {answer.session: [answer.text] for answer in map(token, begun)}
-    going_on = list(texts)
-    while going_on:
-        answers = [token(answer) for answer in speaker.decode(going_on)]
-        going_on = [answer.session for answer in answers if answer.token is not None]
+    continuing = list(texts)
+    while continuing:
+        answers = [token(answer) for answer in speaker.decode(continuing)]
+        continuing = [answer.session for answer in answers if answer.token is not None]
         for answer in answers:
             texts[answer.session].append(answer.text)
     for number in range(8):

@@ -1,7 +1,7 @@
 """Passes one request to an engine and its answer to the client, part by part and no faster than the client reads.
 
 A request names its model in the header ``Daybreak-Model``, or in the field ``model`` of its JSON body. With the header,
-a request that is refused is refused before its body is read.
+the worker can refuse a request before it reads the body.
 
 If the client goes away or the deadline passes, the connection to the engine is closed, so that the engine stops working
 on the request. After the first byte of an answer, an error can only cut the answer off.
@@ -54,8 +54,8 @@ MAX_BODY_BYTES = 256 << 20
 MAX_BUFFERED_BYTES = 512 << 20
 """The limit for all bodies together that are in memory at the same time."""
 BUFFER_BYTES = 1 << 20
-"""A body of up to this size can be sent again to an engine that has just closed an idle connection. Only in such a body
-can the worker read the field ``model``."""
+"""A body of up to this size can be sent again to an engine that has just closed an idle connection. The worker looks
+for the field ``model`` in such bodies only."""
 _MODEL = MODEL_HEADER.lower().encode()
 _OWN_HEADERS = frozenset({_MODEL, b"daybreak-session"})
 _MESSAGES = {

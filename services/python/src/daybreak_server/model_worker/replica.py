@@ -39,7 +39,8 @@ _HEALTH_PAUSE_S = 0.1
 _MAX_HEALTH_PAUSE_S = 1.0
 _HEALTH_TIMEOUT_S = 5.0
 _PORTS = range(20_000, 32_768)
-"""Below the ports that Linux gives to outgoing connections, because an engine may listen long after its start."""
+"""Below the ports that Linux gives to outgoing connections, because an engine may begin to listen long after its
+start."""
 _SHOWN_LINES = 10
 
 Start = Callable[..., Awaitable[EngineProcess]]

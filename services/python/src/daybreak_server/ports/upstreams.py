@@ -24,7 +24,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class UpstreamError(Exception):
-    """A group did not answer a request as a whole."""
+    """A group did not answer a request, or not completely."""
 
 
 class UnreachableError(UpstreamError):

@@ -202,8 +202,7 @@ class WorkloadSpec(Generic[P]):
     """The language pairs of the pool's model, from the pool's options. Kind ``sessions`` only. The API refuses all
     other pairs; if there are none here, it lets the groups decide."""
     notice: Callable[[Mapping[str, Any]], str] = _no_notice
-    """A sentence that every user of the pool's model should read, from the pool's options: what it cannot do. Clients
-    show it."""
+    """From the pool's options, a sentence for all users of the pool's model: what it cannot do. Clients show it."""
 
     @property
     def takes_tasks(self) -> bool:

@@ -15,7 +15,7 @@ inside Redis, so no lease ends while Redis is down.
 Fencing. Each lease has a token, which the store issued with the claim. The store compares the token at every report,
 renewal and settlement; with the token of an earlier attempt the call changes nothing and returns ``Control.STALE``. So
 a leader that was frozen for longer than its lease cannot overwrite the next attempt: it sees ``STALE`` at its next
-point of agreement, stops, and removes its own files, whose keys begin with its token.
+step, stops, and removes its own files, whose keys begin with its token.
 
 A lease runs from when its renewal was *sent*, not from when the reply was read. While the work holds Python's lock,
 this thread may read a reply seconds late. If it counted from then, the lease would look newer than it is, and the

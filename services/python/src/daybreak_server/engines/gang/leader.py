@@ -190,7 +190,7 @@ class LeaderLoop:
             return self._run_and_settle(claim)
 
     def _log_change(self, lease: Lease, kind: ChangeKind) -> None:
-        """Log a change that the store does not report. It reports the others itself, such as retries."""
+        """Log a start or a success. The store's replies name all other changes, and its adapter logs those."""
         log_task(kind, lease.task, attempt=attempt_of(lease.token), group=lease.group)
 
     def _run_and_settle(self, claim: Claim) -> Claim | None:

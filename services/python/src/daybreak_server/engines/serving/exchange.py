@@ -3,7 +3,8 @@
 The thread calls :meth:`Exchange.send` for each part, and at the end one of ``finish``, ``fail`` and
 ``abandon``. The loop takes all parts so far with :meth:`Exchange.receive`. The buffer between them is
 bounded: a thread that is more than ``BUFFER_BYTES`` ahead of the client waits in ``send``. So a slow client
-slows down only its request, and does not fill the memory.
+does not fill the memory. It slows down only its own request, except in a group of several ranks, which runs one
+request at a time.
 
 Either side may stop. :meth:`Exchange.stop` (the client has gone, the deadline has passed, the group leaves)
 wakes both: ``send`` returns ``False``, and the loop sends the error response that belongs to the reason.

@@ -29,7 +29,7 @@ from daybreak_server.workloads.serving import Request
 
 _log = logging.getLogger(__name__)
 DEADLINE_HEADER = "daybreak-deadline-s"
-"""Seconds that are left for the answer, when the request was sent."""
+"""Seconds that were left for the answer when the request was sent."""
 REFUSED_HEADER = "daybreak-refused"
 """The answer to a refused request has this header. The request can be sent to another group."""
 GROUP_HEADER = "daybreak-group"
