@@ -22,8 +22,8 @@ from starlette.types import Receive, Scope, Send
 from daybreak.wire.workers import MODEL_HEADER
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.request_body import header
+from daybreak_server.api.routing.client_watch import ClientWatch, WatchTimer
 from daybreak_server.api.routing.forwarding import WORKER_ID_HEADER, Header, forwarded_headers
-from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
 from daybreak_server.api.routing.request_body import (
     BufferedBytes,
     BuffersFullError,

@@ -27,6 +27,7 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
+from daybreak_server.api.routing.client_watch import ClientWatch, WatchTimer
 from daybreak_server.api.routing.failures import (
     CLIENT_GONE,
     deadline_passed,
@@ -45,7 +46,6 @@ from daybreak_server.api.routing.forwarding import (
     refusal_of,
     trace_headers,
 )
-from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
 from daybreak_server.api.routing.pool_router import (
     ClosingError,
     NoGroupError,
