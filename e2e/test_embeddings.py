@@ -68,7 +68,7 @@ def write_models(deployment: Deployment, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def gateway(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Adds the pools to the shared installation, where they stay. :returns: the URL of a gateway."""
+    """Adds the pools to the shared installation, until its next upgrade. :returns: the URL of a gateway."""
     write_models(deployment, tmp_path_factory.mktemp("models"))
     pools = {
         **deployment.values["pools"],

@@ -39,7 +39,7 @@ DEADLINE_S = float(WAKE_S)
 
 @pytest.fixture(scope="module")
 def serve_url(deployment: Deployment) -> str:
-    """Adds the pool to the shared installation, where it stays. :returns: the URL below which it answers.
+    """Adds the pool to the shared installation, until its next upgrade. :returns: the URL below which it answers.
 
     The shared values do not have it, because an earlier chart, from which a test upgrades, would refuse them.
     """

@@ -87,7 +87,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(deployment: Deployment) -> Iterator[Stage]:
-    """Adds the pools to the shared installation, where they stay, and starts the client in the cluster."""
+    """Adds the pools to the shared installation, until its next upgrade, and starts the client in the cluster."""
     deployment.release.upgrade({**deployment.values, "pools": {**deployment.values["pools"], **pools()}})
     deployment.kube.create([deployment.release.client_pod(CLIENT, ["sh", "-c", SPEAK])])
     wait_until(lambda: _knows_the_pools(deployment), timeout_s=60, what="a gateway that knows the pools")

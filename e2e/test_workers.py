@@ -45,7 +45,7 @@ def question(**options: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gateway_url(deployment: Deployment) -> str:
-    """Adds a worker and a model to the shared installation, where they stay. :returns: the URL of the gateway.
+    """Adds a worker and a model to the shared installation, until its next upgrade. :returns: the gateway's URL.
 
     The shared values do not have them, because an earlier chart, from which a test upgrades, would refuse them.
     """

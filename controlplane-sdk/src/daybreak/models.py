@@ -34,7 +34,8 @@ class Models:
         idle_s: float | None = None,
         fallback: str | None = None,
     ) -> Model:
-        """Register a model under a name by which clients ask for it. The first request for the model starts it.
+        """Register a model under a name by which clients ask for it. The first request for the model starts it. With a
+        ``min_replicas`` above 0, it starts at once.
 
         ``source`` is what the engine loads: a folder, a file or a name of a model hub. ``args`` are options of the
         engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
@@ -122,7 +123,8 @@ class AsyncModels:
         idle_s: float | None = None,
         fallback: str | None = None,
     ) -> Model:
-        """Register a model under a name by which clients ask for it. The first request for the model starts it.
+        """Register a model under a name by which clients ask for it. The first request for the model starts it. With a
+        ``min_replicas`` above 0, it starts at once.
 
         ``source`` is what the engine loads: a folder, a file or a name of a model hub. ``args`` are options of the
         engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;

@@ -4,7 +4,7 @@
 ``Last-Event-ID`` and drops every event that is not newer. So the server may send an event twice, but the caller
 receives it once. A connection that lasted ``STABLE_CONNECTION_S`` resets the backoff.
 
-``follow`` ends in one of three ways:
+With ``live`` and without ``until``, ``follow`` ends in one of three ways:
 
 - The terminal event arrives (``succeeded``, ``failed``, ``cancelled``, ``expired``).
 - The server answers 204, because no event follows the id in ``Last-Event-ID``.

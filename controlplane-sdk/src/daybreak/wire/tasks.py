@@ -110,7 +110,11 @@ class Artifact(ResponseModel):
 
 
 class Usage(ResponseModel):
-    """The GPU time of a task in seconds × ranks: of the attempt that ended it, and of the attempts that were lost."""
+    """The GPU time of a task in seconds × ranks.
+
+    Wasted is the time of attempts that did not end the task, except the time up to their last checkpoints, which is
+    used.
+    """
 
     gpu_seconds: float = 0.0
     wasted_gpu_seconds: float = 0.0

@@ -31,7 +31,7 @@ class SessionChange:
     session: SessionId
     kind: SessionChangeKind
     attempt: int = 0
-    """The number of groups that have owned it."""
+    """How often a group has claimed it."""
     group: str = ""
     """The group that owns it, or owned it last."""
     tenant: str = ""

@@ -122,7 +122,7 @@ class SessionRecord:
     state: SessionState
     group: GroupId | None = None
     attempt: int = 0
-    """The number of groups that have owned it."""
+    """How often a group has claimed it."""
     opened_ms: int = 0
     touched_ms: int = 0
     """When audio or a ping last arrived; if there was none, when the session was opened."""

@@ -126,7 +126,10 @@ class Spread:
 def _surplus(
     mine: list[Replica], new: Replica, wanted: int, workers: Iterable[WorkerRecord]
 ) -> Replica | None:
-    """The replica that a new one replaces; ``None`` if the new one is not ready, or if it would leave too few."""
+    """The replica that ``new`` replaces.
+
+    ``None`` if ``new`` is not ready, if no worker has two replicas, or if too few ready replicas would be left.
+    """
     reports = [
         (worker.id, report) for worker in workers for report in worker.replicas if report.alias == new.alias
     ]

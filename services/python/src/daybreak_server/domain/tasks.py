@@ -226,7 +226,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The attempt failed. ``permanent`` ends the task; otherwise the failure is a strike."""
+    """The attempt failed, which is a strike. ``permanent`` also ends the task at once."""
 
     code: str
     message: str
@@ -242,7 +242,8 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """The group releases the task (drain, pre-emption). The task gets no strike, and keeps its place and checkpoint."""
+    """The group releases the task (drain, pre-emption). It gets no strike until it has been released ``RELEASES_MAX``
+    times, and keeps its place and checkpoint."""
 
     reason: str = "drain"
 

@@ -177,7 +177,7 @@ class ServeApi(Protocol):
         """The state of one application."""
 
     async def put(self, cluster: RayCluster, config: Mapping[str, Any]) -> None:
-        """Deploy these applications, and delete all others. Idempotent."""
+        """Deploy the applications of ``config``, and delete all others. Idempotent."""
 
     async def scale(self, cluster: RayCluster, *, application: str, deployment: str, target: int) -> None:
         """Set the number of ranks."""

@@ -26,7 +26,7 @@ class WorkQueue(Protocol):
         """Claim the next task in fair order. Returns ``None`` after ``wait_s``, or if the group drains."""
 
     def renew(self, lease: Lease) -> Control:
-        """Extend the lease. Returns ``STALE`` if another attempt holds the task."""
+        """Extend the lease. Returns ``STALE`` if this attempt no longer holds the task."""
 
     def report(
         self,

@@ -84,8 +84,8 @@ class SessionStore(Protocol):
     ) -> SessionRecord:
         """Append audio that begins at ``at``. Audio that the journal has is skipped, so calls may be repeated.
 
-        Each call counts as activity of the session, even if nothing is left to append. After the end of the input, a
-        call no longer counts.
+        Each call that leaves no gap counts as activity of the session, even if nothing is left to append. After the end
+        of the input, a call no longer counts.
 
         ``end``: no more audio will follow.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Base class of the errors of a task store.
+    """Base class of the errors of a task store. Those of sessions and audio are in ``ports/sessions.py``.
 
     ``StoreError``
       ├── ``StoreUnavailableError``    cannot be reached or timed out: temporary, retry
       │     └── ``StoreRefusedError``  refuses our user or password: until an administrator corrects them
       ├── ``StoreFullError``           has no memory for new tasks, sessions or audio: temporary
       ├── ``QueueFullError``           the pool's limit on waiting tasks is reached: temporary
-      ├── ``SessionsFullError``        a sessions pool has no room: temporary (in ``ports/sessions.py``)
+      ├── ``SessionsFullError``        a sessions pool has no room: temporary
       ├── ``AudioBacklogError``        a session's audio waits for a model: temporary
       ├── ``AudioGapError``            audio was skipped: send it from the position that the error names
       ├── ``SessionUnknownError``      there is no such session: permanent

@@ -165,7 +165,7 @@ class HttpConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def start(self, request: UpstreamRequest) -> HttpAnswer:
-        """Write the head of the request and its body, unless that can only be sent once."""
+        """Write the head of the request, and also its body if the body can be sent again."""
         self._answer = answer = HttpAnswer(self, head_only=request.method == b"HEAD")
         self._reusable = False
         self._head_bytes = 0

@@ -70,7 +70,7 @@ class _Index(Generic[T]):
 
 
 class Cache:
-    """The newest known body of each object. One thread (the event loop's) writes and reads it."""
+    """The newest known state of each object. One thread (the event loop's) writes and reads it."""
 
     def __init__(self) -> None:
         self.pools: dict[str, Body] = {}

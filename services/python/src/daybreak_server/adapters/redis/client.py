@@ -58,7 +58,7 @@ _REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
 _REFUSED_IN_SCRIPT = ("ACL failure in script", "user executing the script can't")
 """How servers say NOPERM about a command inside a script."""
 _CLOSED = "the handler is closed"
-"""The message of the plain RuntimeError that uvloop raises on a write to a connection that was reset."""
+"""The end of the message of the plain RuntimeError that uvloop raises on a write to a connection that was reset."""
 
 
 def translate(exc: BaseException) -> StoreError:

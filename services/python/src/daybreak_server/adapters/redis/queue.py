@@ -106,7 +106,7 @@ class RedisQueue:
                 woken_at = time.monotonic() if self._wait_for_wakeup(min(remaining_s, _WAKEUP_S)) else None
 
     def renew(self, lease: Lease) -> Control:
-        """Extend the lease. Returns ``STALE`` if another attempt holds the task."""
+        """Extend the lease. Returns ``STALE`` if this attempt no longer holds the task."""
         return renew.decode(self._scripts.call(renew.encode(self._keys, lease), idempotent=True))
 
     def report(

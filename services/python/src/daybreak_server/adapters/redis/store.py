@@ -47,7 +47,7 @@ class RedisStore:
 
     For coroutines of one event loop.
 
-    ``max_queued`` has the limit on waiting tasks of each pool; the limit of other pools is ``MAX_QUEUED``.
+    ``max_queued``: the limit on waiting tasks, by pool; pools that it does not name have the limit ``MAX_QUEUED``.
     ``target_loads`` has, for each pool of kind ``online`` or ``sessions``, the requests or sessions that one group
     should have.
     ``tenants_max``: how many tenants have totals of their own in metrics. ``on_call`` gets the script, the seconds and

@@ -65,8 +65,8 @@ class Executor:
         If Kubernetes refuses to create a RayCluster, or a call to a head fails, the pool's other RayCluster must not
         wait. So the remaining actions run, except deletions of RayClusters, and then the failure is raised.
 
-        ``done`` is called after each action; ``refused``, with the cause, if Kubernetes refuses a change of a
-        RayCluster.
+        ``done`` is called after each action that succeeded; ``refused``, with the cause, if Kubernetes refuses a change
+        of a RayCluster.
 
         :raises ClusterError: the first failure; after a conflict the next step decides again.
         :raises StoreUnavailableError: if Redis cannot be reached.

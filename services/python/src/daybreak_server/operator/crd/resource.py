@@ -218,7 +218,11 @@ class PoolStatus(_Model):
     replicas: int = Field(0, description="Complete groups: all of their pods run.")
     selector: str = Field("", description="Label selector of the pods of groups; never empty.")
     ready: int = Field(0, description="Groups that can take tasks or requests, or work on one.")
-    wanted: int = Field(0, description="Groups wanted: the larger of `spec.replicas` and what stays warm.")
+    wanted: int = Field(
+        0,
+        description="Groups wanted: the larger of `spec.replicas` and what stays warm. If both are 0, one ready group "
+        "stays while there is work, and then this is 1.",
+    )
     phase: Phase = "Zero"
     wake: WakeStatus = Field(default_factory=WakeStatus)
     conditions: tuple[Condition, ...] = ()

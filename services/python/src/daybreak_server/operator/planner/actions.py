@@ -113,7 +113,7 @@ class Resume:
 class MarkDrain:
     """Mark a group to drain (``on``), so that it takes no more tasks, or remove the mark.
 
-    Precondition for removing the mark: none of the group's hosts is named for deletion.
+    Precondition for removing the mark: none of the group's hosts is terminating or named for deletion.
     """
 
     group: GroupId
@@ -127,7 +127,7 @@ class CordonHosts:
     """Cordon hosts that ``ScaleDown`` will name for deletion, or uncordon them.
 
     Without a cordon, a group could form on hosts just before KubeRay deletes them. Precondition for uncordoning: none
-    of the hosts is named for deletion.
+    of the hosts is terminating or named for deletion.
     """
 
     hosts: tuple[str, ...]
@@ -137,7 +137,7 @@ class CordonHosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutApplication:
-    """Deploy the Serve applications on a head."""
+    """Deploy the Serve applications on a head. Precondition: no group of its RayCluster is busy."""
 
     cluster: RayCluster
     config: Mapping[str, Any]
@@ -148,7 +148,8 @@ class ScaleApplication:
     """Set how many ranks Serve runs.
 
     When Serve picks ranks to stop, it does not know which of them are busy. So the target is lowered only once no more
-    ranks run than the new target. Precondition: at most ``max_running`` ranks run.
+    ranks run than the new target. Precondition of a lower target: at most ``max_running`` ranks run. Precondition of
+    the target 0: no group of the RayCluster is busy.
     """
 
     cluster: RayCluster

@@ -1,4 +1,4 @@
-"""One RayCluster with its pods, groups and Serve application. At rest a pool has one; during a rollout, two."""
+"""One RayCluster with its pods, groups and Serve application. At rest a pool has one; during a rollout, two or more."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ class Observed:
     serve: Mapping[str, ServeView] = field(default_factory=dict)
     """By RayCluster name, without heads that did not answer."""
     store: PoolView | None = None
-    """``None``: Redis did not answer. Then nothing is removed."""
+    """``None``: Redis could not be read. Then nothing is removed."""
     store_error: Cause | None = None
-    """Why Redis did not answer."""
+    """Why Redis could not be read."""
     refused: Cause | None = None
     """Why Kubernetes refused a change of a RayCluster in the previous step."""
     failure: Cause | None = None

@@ -14,8 +14,8 @@ local function run(ARGV)
   if r.idem then call('DEL', k_idempotency(r.idem)) end
   if call('EXISTS', k_index(r.tenant)) == 0 then
     tenant_totals.remove(r.tenant)
-    -- The tenant is removed too, unless its virtual time is ahead of the pool's: its next task then starts as a new
-    -- tenant's would.
+    -- The tenant is removed too, unless its virtual time is ahead of the pool's. If a removed tenant submits again, it
+    -- starts as a new one.
     if tenant(r.tenant).share <= meta('vtime') then
       call('HDEL', K_shares, r.tenant)
       call('HDEL', K_weights, r.tenant)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom,no-writes
 -- Returns the events of a task that follow `after` ('' for all events), oldest first, at most `limit`.
--- Answers {whether events that follow `after` were trimmed, entries as `id type attempt data`}.
+-- Answers {whether events that follow `after` may have been trimmed, entries as `id type attempt data`}.
 local function newer(a, b)
   local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)')
   local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')

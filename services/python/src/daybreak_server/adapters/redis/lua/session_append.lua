@@ -1,6 +1,6 @@
 #!lua
--- Appends audio to a session, and skips audio that the journal already has. Until the input has ended, each call counts
--- as activity of the session, even if nothing is left to append.
+-- Appends audio to a session, and skips audio that the journal already has. Until the input has ended, each call that
+-- leaves no gap counts as activity of the session, even if nothing is left to append.
 -- When `maxmemory` is reached, Redis refuses this script, and the gateway repeats it.
 -- Answers {`session`, the session}, {`gap`, the position from which audio must be sent}, {`backlog`} if too much audio
 -- is not processed yet, {`ended`, why} or {`unknown`}.

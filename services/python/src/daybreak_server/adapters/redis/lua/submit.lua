@@ -1,8 +1,9 @@
 #!lua
 -- Accepts tasks, one after the other. For each it writes the record, input, index entry, queue entry and event. When
 -- `maxmemory` is reached, Redis refuses this script, so that running tasks can still write.
--- ARGV: the limit, then a submission for each task. Answers one item for each: what happened, followed by the task as
--- `show` describes it, or for a new task {created, state, position, wait, event id}.
+-- ARGV: the limit, then a submission for each task. Answers one item for each: {'new', created, state, position, wait,
+-- event id}, {'known' or 'repeated', the task as `show` describes it}, {'mismatch', the id of the earlier task} or
+-- {'full'}.
 local max_queued, waiting_now
 
 local function known(id)

@@ -9,7 +9,9 @@ from daybreak_server.domain.names import REGISTRY
 
 SINGLE = {
     "meta": Key("hash", "the version of the registry, and its lease clock"),
-    "models": Key("hash", "the registered models: `0` and the JSON of a model, or `1` once it is deleted"),
+    "models": Key(
+        "hash", "the registered models: `0` (`1` once a model is deleted), followed by the JSON of the model"
+    ),
     "workers": Key("zset", "workers by the end of their lease, on the lease clock"),
     "demand": Key(
         "hash",
