@@ -59,7 +59,7 @@ class PoolEntry:
             PoolKind.JOBS: "Submit tasks to it with POST /v1/tasks.",
             PoolKind.ONLINE: f"Send requests to /v1/pools/{self.name}/serve/.",
             PoolKind.SESSIONS: "Open sessions in it with POST /v1/sessions.",
-        }[self.spec.kind]
+        }[PoolKind(self.spec.kind)]
 
     @property
     def model_name(self) -> str | None:
