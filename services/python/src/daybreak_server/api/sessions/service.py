@@ -99,12 +99,12 @@ class SessionService:
         return await self.store.session(self._known(session), tenant=caller.tenant)
 
     async def open_sessions(self, caller: Principal, pool: str | None) -> list[SessionRecord]:
-        """The caller's open sessions in a pool, or in all pools. :raises ApiError: ``no_such_pool``."""
+        """The caller's open sessions in a pool, or in all pools, oldest first. :raises ApiError: ``no_such_pool``."""
         names = [self.pools.get(pool).name] if pool else list(self.pools.entries)
         found: list[SessionRecord] = []
         for name in names:
             found += await self.store.sessions(name, tenant=caller.tenant)
-        return found
+        return sorted(found, key=lambda record: record.opened_ms)
 
     async def close(
         self, session: str, caller: Principal, *, reason: SessionEnd = SessionEnd.CLOSED
