@@ -106,9 +106,9 @@ def the_operator_is_gone(deployment: Deployment) -> Iterator[During]:
 
 @fault("DaybreakOperatorStuck", pool="video")
 def a_pool_is_not_planned(deployment: Deployment) -> Iterator[During]:
-    """The operator plans a suspended pool only once a minute, and in this test the alert's limit is shorter.
+    """The operator reconciles a suspended pool only once a minute, and this test shortens the alert's limit to less.
 
-    A change of the pool makes the operator plan it at once, which ends the alert.
+    A change of the pool makes the operator reconcile it at once, which ends the alert.
     """
     deployment.wait_for_zero("video", head=False)
     deployment.kube.touch_pool("video")

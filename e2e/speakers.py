@@ -1,7 +1,7 @@
 """Clients that speak noise into sessions of the simulated model, in real time, until they are asked to stop.
 
-A speaker has one connection and never replaces it. It keeps what it sees as lines, as the clients of the fault tests
-do, so that the same checker decides whether audio or text was lost.
+A speaker has one connection and never replaces it. It records what it sees in the form that the clients of the fault
+tests use, so that the same checker decides whether audio or text was lost.
 """
 
 from __future__ import annotations

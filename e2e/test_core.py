@@ -1,4 +1,4 @@
-"""What every change must prove on a real cluster."""
+"""Tasks on a real cluster: pools wake from zero and scale down, and a deleted pod releases its task."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_pool_goes_from_no_pods_to_a_video_and_back(deployment: Deployment) ->
     took_s = time.monotonic() - started
     log(f"  accepted after {1000 * took_s:.0f} ms")
     assert task.state.value == "queued"
-    assert not deployment.kube.workers("video"), "the task must be accepted while no group has a pod"
+    assert not deployment.kube.group_pods("video"), "the task must be accepted while no group has a pod"
     assert took_s < ACCEPTED_S, "the task must be accepted at once"
     timeline = deployment.follow(task)
     _runs_on_two_hosts(
@@ -51,7 +51,7 @@ def test_a_pool_goes_from_no_pods_to_a_video_and_back(deployment: Deployment) ->
 
 def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
     """The event, the group's record and Kubernetes agree: 2 ranks, each in its own pod, and no other pod."""
-    pods = {pod.metadata.name for pod in deployment.kube.workers("video")}
+    pods = {pod.metadata.name for pod in deployment.kube.group_pods("video")}
     (group,) = [
         group for group in deployment.client.pool("video").groups if group.id == started.data["group"]
     ]
@@ -62,7 +62,7 @@ def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
 
 def _the_pods_logs_have_the_task(deployment: Deployment, done: Task) -> None:
     """`kubectl logs` of the leader's pod has a line for each change of the task, and no pod's log has its prompt."""
-    pods = [pod.metadata.name for pod in deployment.kube.workers("video")]
+    pods = [pod.metadata.name for pod in deployment.kube.group_pods("video")]
     logs: list[str] = []
     changes: list[tuple[str, int, int]] = []
 
@@ -108,7 +108,9 @@ def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> Non
     assert {task.state.value for task in ended} == {"succeeded"}
     assert deployment.client.get(long).state.value == "running"
     wait_until(
-        lambda: len(deployment.kube.workers("echo")) == 1, timeout_s=90, what="the removal of the idle group"
+        lambda: len(deployment.kube.group_pods("echo")) == 1,
+        timeout_s=90,
+        what="the removal of the idle group",
     )
     assert deployment.client.get(long).state.value == "running", "scale-down removes the idle group"
     done = timelines[2].wait_for_end(timeout_s=180)
@@ -126,7 +128,7 @@ def test_a_deleted_pod_releases_its_task_with_a_checkpoint(deployment: Deploymen
     task = deployment.submit("video", VIDEO)
     timeline = deployment.follow(task)
     timeline.wait_for_step(8, timeout_s=WAKE_S)
-    victim = deployment.kube.workers("video")[0].metadata.name
+    victim = deployment.kube.group_pods("video")[0].metadata.name
     log(f"  deleting {victim}")
     deployment.kube.delete_pod(victim)
     again = timeline.wait_for(lambda event: event.type == "retrying", timeout_s=60, what="the release")

@@ -38,7 +38,7 @@ def test_a_task_resumes_after_its_pod_was_killed(deployment: Deployment) -> None
     task = deployment.submit("video", VIDEO)
     timeline = deployment.follow(task)
     timeline.wait_for(lambda event: event.type == "checkpoint", timeout_s=WAKE_S, what="a checkpoint")
-    victim = deployment.kube.workers("video")[0].metadata.name
+    victim = deployment.kube.group_pods("video")[0].metadata.name
     log(f"  killing all processes in {victim} and force-deleting it")
     deployment.kube.kill_processes(victim)
     deployment.kube.delete_pod(victim, force=True)

@@ -1,6 +1,6 @@
 """Pools that embed and rerank wake for the first request, batch the texts of many callers, and return to zero.
 
-The test writes tiny models with random weights into the bucket. The ranks run on CPUs.
+The tests write tiny models with random weights into the bucket. The ranks run on CPUs.
 ``deploy/helm/daybreak/ci/embed-values.yaml`` has the same pools on GPUs, and ``tests/deploy/test_embed_values.py``
 checks that the fractional GPUs reach Ray.
 
@@ -122,11 +122,11 @@ def test_a_question_about_a_pool_at_zero_is_answered_and_wakes_nothing(
     shown = deployment.client.pool(EMBED)
     assert (shown.requests, shown.groups_needed) == (0, 0)
     assert deployment.replicas_wanted(EMBED) == 0
-    assert not deployment.kube.workers(EMBED)
+    assert not deployment.kube.group_pods(EMBED)
 
 
 def test_many_callers_wake_a_pool_and_share_its_batches(deployment: Deployment, gateway: str) -> None:
-    """Each gets the vector of its own text, which is the same as that of the text alone."""
+    """Each caller gets the vector of its own text, equal to the vector of the text alone."""
     deployment.wait_for_zero(EMBED, head=False)
     texts = [f"the {colour} cat sat" for colour in ("red", "blue", "green", "old", "young", "big", "small")]
     texts.append("where is the river ?")
@@ -144,6 +144,7 @@ def test_many_callers_wake_a_pool_and_share_its_batches(deployment: Deployment, 
 
 
 def test_documents_are_ranked_from_zero(deployment: Deployment, gateway: str) -> None:
+    """A request wakes the pool that reranks, and both of its routes put the documents into the same order."""
     documents = ["a dog ran", "the red bird flew over the tree", "where is the house ?"]
     answer = post(f"{gateway}/v1/rerank", {"query": "a bird", "documents": documents})
     scores = [entry["relevance_score"] for entry in answer["results"]]
@@ -156,6 +157,7 @@ def test_documents_are_ranked_from_zero(deployment: Deployment, gateway: str) ->
 
 
 def test_both_pools_return_to_zero_and_know_what_a_wake_costs(deployment: Deployment, gateway: str) -> None:
+    """After the requests no pod is left, and `/health` estimates the next wake of each pool."""
     url = f"{gateway}/v1/embeddings"
     vector(post(url, {"input": "the cat"}))
     post(f"{gateway}/rerank", {"query": "a cat", "texts": ["the cat"]})

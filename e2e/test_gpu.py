@@ -25,8 +25,8 @@ def test_a_rank_gets_a_gpu(deployment: Deployment) -> None:
             deployment.submit("gpu", {"message": "on a GPU", "steps": 20, "step_s": 0.5})
         )
         timeline.wait_for_step(1, timeout_s=WAKE_S)
-        (worker,) = deployment.kube.workers("gpu")
-        assert worker.spec.containers[0].resources.limits[GPU] == "1"
+        (pod,) = deployment.kube.group_pods("gpu")
+        assert pod.spec.containers[0].resources.limits[GPU] == "1"
         assert timeline.wait_for_end(timeout_s=WAKE_S).state.value == "succeeded"
         deployment.wait_for_zero("gpu", head=False)
         deployment.assert_tasks_ended()  # before the gateway forgets the pool

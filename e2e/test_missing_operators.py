@@ -26,7 +26,7 @@ pytestmark = pytest.mark.full
 def test_a_missing_operator_is_diagnosed(
     deployment: Deployment, operator: str, reason: str, pattern: str
 ) -> None:
-    """A missing operator is reported. The task is accepted, waits without a strike, and runs after its return."""
+    """A missing operator is reported. The task waits without a strike, and runs once the operator is back."""
     deployment.wait_for_zero("echo", head=True)
     with _scaled_to_zero(deployment, operator):
         task = deployment.submit("echo", {"message": f"waits for {operator}", "steps": 2})

@@ -35,7 +35,7 @@ _PATIENCE_S = 90.0
 _OF_OTHER_KINDS = {
     metric.name for metric in (*request_catalogue.ALL, *batch_catalogue.ALL, *session_catalogue.ALL)
 }
-"""This run has no pool that answers requests or serves sessions. The observed run on one machine has such pools."""
+"""Metrics of requests, batches and sessions. This run has no pool for them; the observed run on one machine has."""
 _PAUSE_S = 0.1
 
 
@@ -53,7 +53,7 @@ class Observed:
     def sent(self, since: int, alert: str, status: str, *, pool: str = POOL) -> bool:
         """Whether one of the notifications after the first ``since`` is about this alert.
 
-        One that names another pool does not count.
+        A notification that names another pool does not count.
         """
         return any(
             (sent["labels"]["alertname"], sent["status"]) == (alert, status)

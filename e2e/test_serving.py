@@ -33,7 +33,7 @@ CHAT = {
 ENDLESS = {"chunks": 100_000, "chunk_s": 0.25}
 PARTS = 30
 LONG = {"chunks": PARTS, "chunk_s": 1.0}
-"""An answer that takes longer than the HorizontalPodAutoscaler and the operator take to let a group drain."""
+"""An answer that takes longer than the HorizontalPodAutoscaler and the operator need to make a group drain."""
 DEADLINE_S = float(WAKE_S)
 
 
@@ -102,13 +102,15 @@ def test_a_group_drains_while_it_answers_and_finishes_its_request(
             lambda: deployment.groups(POOL, "draining"), timeout_s=PARTS, what="a group that drains"
         )
         log(f"  {draining} drains")
-        assert len(deployment.kube.workers(POOL)) == 2
+        assert len(deployment.kube.group_pods(POOL)) == 2
         (group,) = draining
         bodies = {name: answer.read() for name, answer in remaining.items()}
     assert group in bodies
     assert {body.count(b"\n") for body in bodies.values()} == {PARTS}, "both answers are whole"
     wait_until(
-        lambda: len(deployment.kube.workers(POOL)) == 1, timeout_s=60, what="the removal of the drained group"
+        lambda: len(deployment.kube.group_pods(POOL)) == 1,
+        timeout_s=60,
+        what="the removal of the drained group",
     )
     assert group not in deployment.groups(POOL)
 

@@ -49,7 +49,10 @@ def sessions_pool(workload: str, **values: Any) -> dict[str, Any]:
 
 
 def pools() -> dict[str, Any]:
-    """The groups of `talks` never change the length of turns, because that would change the text."""
+    """The chart's values of both pools.
+
+    The groups of `talks` never change the length of turns, because that would change the text.
+    """
     talks = sessions_pool("simulated-speech", targetLoad=TARGET_LOAD, drainSeconds=60)
     talks["settings"] = {
         **talks["settings"],
@@ -124,8 +127,10 @@ def test_sessions_that_open_at_zero_are_served_after_the_wake(stage: Stage) -> N
 
 
 def test_no_session_breaks_when_the_pod_of_its_group_is_killed(stage: Stage) -> None:
-    """The other group takes over as many sessions as fit, and a new group the others. No connection breaks, and no text
-    changes."""
+    """The other group takes over as many sessions as fit, and a new group the rest.
+
+    No connection breaks, and no text changes.
+    """
     deployment, audience = stage.deployment, stage.audience
     stage.fill()
     (victim, orphans), (other, kept) = audience.by_group().items()

@@ -5,8 +5,8 @@
     python tools/other_ray.py 2.61.0 [PYTEST…]     this version
 
 All other packages come from the lock file. If the lock file has that version, `make test` covers it, and the tool only
-says so. To allow a new series that passes, add it to TESTED_SERIES (adapters/ray/fast_start.py); a test names the
-other places.
+says so. To allow a new series that passes, add it to TESTED_SERIES (adapters/ray/fast_start.py). Then a
+test names the other places that must change.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Finds words and names that we do not use, and says what to write instead.
 
 ``python tools/words.py [PATH …]`` lists the uses below the paths (by default the whole tree); exit code 1 if there are
-any. In a Python file the comments and strings are prose, and the identifiers are names. Any other file is prose. Code
-between backticks is skipped. The lists find the most common cases only; ``CONTRIBUTING.md`` has the rule.
+any. In a Python file, the comments and strings are prose, and the identifiers are names. A name with underscores is
+also searched for the phrases of prose, as in ``going_on``. Any other file is prose. Code between backticks is skipped.
+The lists find the most common cases only; ``CONTRIBUTING.md`` has the rule.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ def in_python(source: str) -> Iterator[tuple[int, str, str]]:
             yield from in_prose(token.string, token.start[0])
         elif token.type == tokenize.NAME and token.string in NAMES:
             yield token.start[0], token.string, NAMES[token.string]
+        elif token.type == tokenize.NAME and "_" in token.string:
+            yield from in_prose(token.string.replace("_", " ").strip(), token.start[0])
 
 
 def listed(paths: list[str]) -> Iterator[Path]:

@@ -148,8 +148,8 @@ def _share(of: str) -> str:
 def _billed(window: str, name: str) -> Panel:
     return Panel(
         title=f"By tenant, {name}",
-        shows=f"GPU-hours billed to each tenant in the last {name}, used and wasted by retries, and the highest weight "
-        "that the tenant had while it waited in this time.",
+        shows=f"GPU-hours billed to each tenant in the last {name} (used, or wasted by retries), and the highest "
+        "weight that the tenant had while it waited in this time.",
         bad="A tenant with more waste than use: its tasks are retried.",
         unit=Unit.GPU_HOURS,
         kind=Kind.TABLE,

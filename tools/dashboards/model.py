@@ -5,8 +5,8 @@ pool. Grafana replaces its variables (``$namespace``, ``$pool``, ``$tenant``, ``
 query; :meth:`Query.filled` does the same for Prometheus alone.
 
 A dashboard shows one namespace, that is, one release. Every gateway exports the same values of what is stored in Redis.
-So queries of these values begin with ``max by (…)``, or with ``grown`` for what a window added, and only then sum over
-pools or states. What each process counts for itself is added up with ``sum by (…)``.
+So queries of these values begin with ``max by (…)``, or with ``grown`` (by how much a total grew in a window), and only
+then sum over pools or states. What each process counts for itself is added up with ``sum by (…)``.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ _REQUESTS = Row(
             title="Groups that requests need",
             shows="`needed`: the demand divided by the pool's target load, rounded up. KEDA scales by this number. "
             "`ready`: the groups that are ready.",
-            bad="Above 0 while no group is ready or wanted: KEDA does not scale.",
+            bad="`needed` above 0 while no group is ready or wanted: KEDA does not scale.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
             deeper="daybreak-serving",
@@ -289,7 +289,7 @@ _GROUPS = Row(
             title="Groups and leases lost",
             shows="Groups that died, hung or stopped refreshing their registration, and attempts whose lease ended "
             "without a renewal, in the last hour.",
-            bad="Any number without a node that failed: ranks crash or hang.",
+            bad="Any number, unless a node has failed: ranks crash or hang.",
             unit=Unit.COUNT,
             runbook="daybreakleaseslost",
             warn=1,
@@ -308,7 +308,7 @@ _GROUPS = Row(
         Panel(
             title="Heartbeat age by rank",
             shows="Time since the work of each rank last advanced, with the pod in which it runs.",
-            bad="Near the pool's `stall_s` (120 s by default): the watchdog is about to replace the group.",
+            bad="Near the pool's `stall_s` (120 s by default): the group is about to restart.",
             unit=Unit.SECONDS,
             runbook="daybreakgroupsrestart",
             warn=60,

@@ -11,7 +11,7 @@ _SERVE = Row(
             title="Applications",
             shows="Status of each Serve application: 6 running, 5 deploying, 4 deleting, 3 not started, 2 unhealthy, "
             "1 failed.",
-            bad="2 or below: the operator deploys the application again; its message is in the pool's conditions.",
+            bad="2 or below: the operator deploys the application again. Serve's message is in the pool's conditions.",
             unit=Unit.COUNT,
             runbook="applicationfailed",
             queries=(

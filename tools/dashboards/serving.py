@@ -18,6 +18,7 @@ from dashboards.model import (
     quantiles,
     query,
 )
+from dashboards.serving_batches import BATCHES
 from dashboards.serving_models import MODELS
 from daybreak_server.observability.promql import grown
 
@@ -59,7 +60,7 @@ _REQUESTS = Row(
         Panel(
             title="Refused and failed",
             shows="Requests per second that got no complete answer. `queue_full`: the waiting line was full. "
-            "`not_ready`: no group was free before the deadline. `deadline_passed`: the group did not answer in time. "
+            "`not_ready`: no group was free in time. `deadline_passed`: the group did not answer in time. "
             "`group_failed`: groups broke at the request, and no try was left. `cut_off`: the answer broke off. "
             "`shutting_down`: the gateway ends.",
             bad="Any of them for longer than a few minutes, except `shutting_down` during a rollout, and `not_ready` "
@@ -169,7 +170,7 @@ _LINE = Row(
             shows="Tries per second that ended without an answer, by what the group did: it was `busy` or "
             "`unreachable`, it `leaves` the pool, or it broke and gave `no_answer`.",
             bad="`no_answer`: groups break. `unreachable`: a network policy, or a host that died. `busy` all the time: "
-            "something beside the gateways sends requests to groups.",
+            "something other than the gateways sends requests to groups.",
             unit=Unit.PER_SECOND,
             colors=_RETRIES,
             runbook="daybreakrouterretries",
@@ -190,8 +191,9 @@ _GROUPS = Row(
         Panel(
             title="Requests in each group",
             shows="Requests that each group holds, by the pod of its leader.",
-            bad="One group far above the others: sessions or prefixes that go to it, or a policy that fits badly. One "
-            "at 0 while others are full: gateways cannot reach it.",
+            bad="One group far above the others: with the policy `session` or `prefix`, many requests have the same "
+            "session or prefix; otherwise, another policy may fit better. One at 0 while others are full: gateways "
+            "cannot reach it.",
             unit=Unit.COUNT,
             runbook="daybreakrouterretries",
             pictured=True,
@@ -204,8 +206,8 @@ _GROUPS = Row(
         ),
         Panel(
             title="Answers of groups",
-            shows="Requests per second that ended in groups, by outcome. `busy`, `draining` and `other` were refused "
-            "without being run, so the router tries other groups.",
+            shows="Requests per second that ended in groups, by outcome. `busy`, `draining` and `other` (meant for a "
+            "group that had this address before) were refused without being run, so the router tries other groups.",
             bad="`failed`: the workload raises errors, or requests hang. `gone`: clients do not wait for answers.",
             unit=Unit.PER_SECOND,
             runbook="daybreakrequestsfail",
@@ -250,8 +252,8 @@ _GROUPS = Row(
         ),
         Panel(
             title="GPUs that answer, and idle ones",
-            shows="GPUs of the pools' groups: those that held at least one request, and those that held none. It is "
-            "the mean of the last hour, from a sample every five seconds.",
+            shows="GPUs of the pools' groups: those that held at least one request, and those that held none. The "
+            "values are the mean of the last hour, from a sample every five seconds.",
             bad="Mostly `idle`: shorten `scaling.cooldownPeriod`, or lower `minWarm`. Never `idle`: requests soon "
             "wait.",
             unit=Unit.GPUS,
@@ -269,132 +271,11 @@ _GROUPS = Row(
     ),
 )
 
-_BATCHES = Row(
-    title="Batches, of pools that embed or rerank",
-    panels=(
-        Panel(
-            title="Items in a batch",
-            shows="Mean and 95th percentile of the number of texts that a group computes together.",
-            bad="Near 1 while items wait: `max_batch_size` or `max_batch_tokens` is too small, or the lengths differ "
-            "too much (`similar`).",
-            unit=Unit.COUNT,
-            width=12,
-            pictured=True,
-            queries=(
-                query(
-                    "sum by (pool) (rate(daybreak_rank_batch_items_sum{POOL}[$__rate_interval])) / sum by (pool) "
-                    "(rate(daybreak_rank_batch_items_count{POOL}[$__rate_interval]))",
-                    "{{pool}} mean",
-                ),
-                *quantiles("daybreak_rank_batch_items{POOL}", "pool", at=(0.95,)),
-            ),
-        ),
-        Panel(
-            title="Duration of a batch",
-            shows="Median and 95th percentile of how long a group computes a batch.",
-            bad="A step upwards while batches have as many items as before: longer texts, or a device that others use.",
-            unit=Unit.SECONDS,
-            width=12,
-            queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool"),
-        ),
-        Panel(
-            title="Wait for a batch",
-            shows="Median and 90th percentile of the longest time that a text of a batch waited for it. Texts of bulk "
-            "work, which fill the rest of a batch, do not count.",
-            bad="Longer than a few batches take: more groups are needed. Near `batch_timeout_ms` in the mode `timed`: "
-            "too few requests come to fill a batch, so a shorter timeout answers sooner.",
-            unit=Unit.SECONDS,
-            runbook="daybreakbatcheswait",
-            width=12,
-            pictured=True,
-            queries=quantiles("daybreak_rank_batch_wait_seconds{POOL}", "pool", at=(0.5, 0.9)),
-        ),
-        Panel(
-            title="Failed batches, and refused requests",
-            shows="Batches per second that raised an error, and requests per second that groups refused with 429, "
-            "because more than `max_waiting` texts would wait.",
-            bad="Any `failed`: its batch is computed again in halves, until the text that fails is alone. `refused` "
-            "that stays above 0: more groups are needed.",
-            unit=Unit.PER_SECOND,
-            colors={".* failed": BAD, ".* refused": LATE},
-            runbook="daybreakbatchesfail",
-            width=12,
-            queries=(
-                query(
-                    "sum by (pool) (rate(daybreak_rank_batch_failures_total{POOL}[$__rate_interval]))",
-                    "{{pool}} failed",
-                ),
-                query(
-                    "sum by (pool) (rate(daybreak_rank_batch_refused_total{POOL}[$__rate_interval]))",
-                    "{{pool}} refused",
-                ),
-            ),
-        ),
-        Panel(
-            title="Lines of files",
-            shows="Lines per second that tasks over files have written, with a result or with an error in its place.",
-            bad="Many `failed`: the lines are not what the model reads; the outputs say why. Near 0 while a task "
-            "runs: requests take all batches, so more groups are needed.",
-            unit=Unit.PER_SECOND,
-            colors={".* failed": LATE},
-            width=12,
-            queries=(
-                query(
-                    "sum by (pool, outcome) (rate(daybreak_rank_task_lines_total{POOL}[$__rate_interval]))",
-                    "{{pool}} {{outcome}}",
-                ),
-            ),
-        ),
-        Panel(
-            title="Items that wait for a batch",
-            shows="Texts that each group has accepted but not begun, as of its last batch.",
-            bad="A number that stays above the size of a few batches: more groups are needed, or a lower `capacity`. "
-            "At `max_waiting`, the group refuses requests.",
-            unit=Unit.COUNT,
-            runbook="daybreakitemsrefused",
-            width=12,
-            queries=(
-                query(
-                    "max by (namespace, pool, pod) (daybreak_rank_batch_waiting{POOL})",
-                    "{{pool}} {{pod}}",
-                ),
-            ),
-        ),
-        Panel(
-            title="Found in the cache",
-            shows="Share of the texts whose vector was in the cache of their group. Empty without a cache.",
-            bad="Near 0: the cache costs memory for nothing, so turn it off (`cache_mb`).",
-            unit=Unit.RATIO,
-            width=6,
-            queries=(
-                query(
-                    "sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL, outcome='hit'}[$__rate_interval])) "
-                    "/ sum by (pool) (rate(daybreak_rank_cache_lookups_total{POOL}[$__rate_interval]))",
-                    "{{pool}}",
-                ),
-            ),
-        ),
-        Panel(
-            title="Memory of the caches",
-            shows="Memory that the cache of each group uses.",
-            bad="At the limit (`cache_mb`) while few texts are found: texts rarely repeat, or the cache is too small.",
-            unit=Unit.BYTES,
-            width=6,
-            queries=(
-                query(
-                    "max by (namespace, pool, pod) (daybreak_rank_cache_bytes{POOL})",
-                    "{{pool}} {{pod}}",
-                ),
-            ),
-        ),
-    ),
-)
-
 SERVING = Dashboard(
     uid="daybreak-serving",
     title="Daybreak / Serving",
     description="Requests to serving pools and models: how they end, how long they wait, how busy the groups are, and "
     "whether models have replicas.",
     deeper=("daybreak-pool", "daybreak-wake", "daybreak-cost"),
-    rows=(_REQUESTS, _LINE, _GROUPS, _BATCHES, MODELS),
+    rows=(_REQUESTS, _LINE, _GROUPS, BATCHES, MODELS),
 )

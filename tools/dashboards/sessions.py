@@ -72,7 +72,8 @@ _SESSIONS = Row(
         ),
         Panel(
             title="Refused",
-            shows="Sessions per second that were refused with 429, by reason: the pool has `max_sessions` (`limit`), "
+            shows="Sessions per second that were refused with 429, by reason: the pool has `max_sessions` open "
+            "sessions (`limit`), "
             "or all groups are behind although their turns are as long as they may be (`lag`).",
             bad="Above 0 for longer than a few minutes.",
             unit=Unit.PER_SECOND,
@@ -83,9 +84,9 @@ _SESSIONS = Row(
         ),
         Panel(
             title="Moved to another group",
-            shows="Sessions per second that lost their group, by reason, and that another group took over. "
-            "`released`: the group drains. `left`, `restarted`: its process ended. `lease_lost`: it froze, or its host "
-            "died.",
+            shows="Sessions per second that lost their group, by reason; and `taken over`: those that another group "
+            "took. `released`: the group drains. `left`, `restarted`: its process ended. `lease_lost`: it froze, or "
+            "its host died.",
             bad="Anything but `released`: groups crash. `taken over` below the sum of the others: sessions wait.",
             unit=Unit.PER_SECOND,
             colors=_MOVED,
@@ -120,7 +121,8 @@ _SESSIONS = Row(
         ),
         Panel(
             title="Connections",
-            shows="WebSockets of sessions, by gateway. A session may have none for a while: it lives until it is idle.",
+            shows="WebSockets of sessions, by gateway. A session may have none for a while: it ends only "
+            "`session_timeout_s` after its last audio or ping.",
             bad="A sudden fall of one gateway: it ended, and its clients connect to others.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,
@@ -226,7 +228,7 @@ _MODEL = Row(
         Panel(
             title="Duration of a step",
             shows="Median and 95th percentile of how long the model takes for a step, by phase.",
-            bad="A jump while as many sessions share steps as before: other programs use the device.",
+            bad="A jump while *Sessions in a step* stays the same: other programs use the device.",
             unit=Unit.SECONDS,
             pictured=True,
             queries=quantiles("daybreak_rank_iteration_seconds{POOL}", "phase"),
@@ -259,7 +261,8 @@ _MODEL = Row(
         ),
         Panel(
             title="Audio worked on",
-            shows="Seconds of audio per second that the models work on: with how many speakers they keep pace.",
+            shows="Seconds of audio per second that the models process. This is the number of speakers with whom "
+            "they keep pace.",
             bad="Below the number of active sessions whose speakers talk, while *Lag* rises.",
             unit=Unit.COUNT,
             runbook="daybreaksessionslag",

@@ -126,8 +126,8 @@ _SCALE = Row(
         Panel(
             title="Live tasks, KEDA's value, groups",
             shows="The live tasks that Daybreak counts, the value that KEDA read, and the groups wanted and ready.",
-            bad="KEDA's value differs from Daybreak's for longer than KEDA's polling interval, or groups do not follow "
-            "it.",
+            bad="KEDA's value differs from Daybreak's for longer than KEDA's polling interval, or the groups do not "
+            "follow KEDA's value.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
             width=12,

@@ -62,7 +62,7 @@ class Backend:
         )
 
     def lines(self, kind: str) -> list[str]:
-        """The ids of the requests with such a line in the log."""
+        """The ids of the requests with a line of this kind in the log."""
         return [line.split()[1] for line in self.log.read_text().splitlines() if line.startswith(f"{kind} ")]
 
     def kill(self) -> None:

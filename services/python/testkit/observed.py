@@ -1,6 +1,9 @@
-"""A real run in which everything happens that a dashboard shows: a wake, tasks that succeed, fail, are cancelled and
-retried, a rank that dies, a group that drains, streams, requests to a group and to a model, batches, requests that are
-refused, and streaming sessions.
+"""A real run in which everything happens that a dashboard shows:
+
+* a wake, a rank that dies, and a group that drains;
+* tasks that succeed, fail, are cancelled and are retried, and streams of their events;
+* requests to a group and to a model, batches, and requests that are refused;
+* streaming sessions.
 
 It is ``daybreakd up`` with a separate Redis, watched by Prometheus and Alertmanager.
 """
@@ -42,7 +45,8 @@ MEMORY_LIMIT = 64 * 1024 * 1024
 PARKED = "parked"
 """A pool without groups: its tasks wait."""
 BATCHES = "batches"
-"""A pool whose one group computes batches of :data:`BATCH` items, while :data:`ITEMS` wait (``testkit.batch_echo``)."""
+"""A pool of ``testkit.batch_echo`` whose one group computes batches of :data:`BATCH` items, while up to :data:`ITEMS`
+wait."""
 BATCH, ITEMS = 4, 40
 _SETTINGS = {
     "POOLS__BATCHES__WORKLOAD": "testkit.batch_echo:SPEC",
@@ -234,7 +238,7 @@ class ObservedRun:
     def play(self, *, at_once: bool = True) -> None:
         """Make everything happen that the dashboards show.
 
-        :param at_once: The parts of the system at the same time, which is faster. Otherwise one part after the other,
+        :param at_once: Whether the parts run at the same time, which is faster. Otherwise they run one after the other,
             so that a picture shows what caused what.
         """
         tasks = (
@@ -298,7 +302,7 @@ class ObservedRun:
         assert self.refused("POST", "/v1/tasks", {"pool": POOL, "input": {"steps": -1}}) == 422
 
     def _batches(self) -> None:
-        """Texts that share batches, texts that the cache has, files whose lines fill the room that callers leave,
+        """Texts that share batches, texts that the cache has, files whose lines fill the rest of batches,
         a batch that fails, and requests that are refused. Rates need several rounds."""
         self.requests.answering_group(BATCHES)
         (self.files / "texts.jsonl").write_text('"a cat"\n' * 200 + "0\n")

@@ -16,7 +16,7 @@ from testkit.system import request
 from testkit.waiting import wait_until
 
 ANSWERS = "answers"
-"""A pool whose one group answers :data:`CAPACITY` requests at once, while :data:`LINE` wait."""
+"""A pool whose one group answers :data:`CAPACITY` requests at once, while up to :data:`LINE` wait."""
 CAPACITY, LINE = 4, 20
 SETTINGS = {
     "POOLS__ANSWERS__WORKLOAD": "echo-serve",

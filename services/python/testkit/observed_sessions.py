@@ -15,16 +15,16 @@ from testkit.system import request
 from testkit.waiting import wait_until
 
 SPEECH = "speech"
-"""A pool of the workload ``testkit.fragile_speech``, whose one group has room for :data:`PLACES` sessions. The model
+"""A pool of the workload ``testkit.fragile_speech``, whose one group has room for :data:`ROOM` sessions. The model
 needs a sixth of a block's duration to read the block, so six speakers are too many."""
-PLACES, MAX_SESSIONS = 8, 10
+ROOM, MAX_SESSIONS = 8, 10
 _BLOCK_MS = 240
 SETTINGS = {
     "POOLS__SPEECH__WORKLOAD": "testkit.fragile_speech:SPEC",
     "POOLS__SPEECH__CPUS_PER_RANK": "0.25",
     "POOLS__SPEECH__DRAIN_S": "0",
     "POOLS__SPEECH__OPTIONS": json.dumps(
-        {"block_ms": _BLOCK_MS, "prefill_item_ms": _BLOCK_MS / 6, "max_sessions": PLACES}
+        {"block_ms": _BLOCK_MS, "prefill_item_ms": _BLOCK_MS / 6, "max_sessions": ROOM}
     ),
     "POOLS__SPEECH__SESSIONS__MAX_SESSIONS": str(MAX_SESSIONS),
     "POOLS__SPEECH__SESSIONS__LAG_LIMIT_MS": "500",

@@ -4,9 +4,12 @@ requests ask.
 Options: ``--load-s`` before it is healthy · ``--broken FILE`` exits with code 3 while the file exists · ``--daemon``
 leaves a process of another session, without a parent and without environment · ``--deaf`` ignores SIGTERM.
 
-Fields of a request: ``tokens`` in the answer, ``pause`` seconds before each, ``stream``, ``size`` of each token of a
-stream, ``until``: a stream ends once this file exists, ``crash`` = ``before`` or ``within`` the answer, ``status`` of
-an error.
+Fields of a request:
+
+* ``tokens``: the number of tokens in the answer; ``pause``: seconds before each of them;
+* ``stream``: whether the answer is a stream; ``size``: characters of each token of a stream; ``until``: a stream
+  ends once this file exists;
+* ``crash``: end the process ``before`` or ``within`` the answer; ``status``: answer with an error of this status.
 
 The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID``, ``end ID``,
 ``gone ID``, where ID is the request's ``X-Request-Id``.

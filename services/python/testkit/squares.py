@@ -18,8 +18,9 @@ from daybreak_server.workloads.text_batches.batches import TextBatches
 from testkit.pools import Pool
 
 POISON = 1_000_001
+"""A batch with this number fails."""
 NAN = 1_000_002
-"""The model returns NaN for it, as a model whose numbers overflow."""
+"""The result for this number is NaN, as from a model whose numbers overflow."""
 HELD = 1500
 """From this number on, each batch takes `_CRAWL_S` longer while the file of the option `hold` exists."""
 _CRAWL_S = 0.3

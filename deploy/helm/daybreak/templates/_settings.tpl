@@ -4,7 +4,7 @@
 {{- toYaml (mergeOverwrite (deepCopy $root.Values.poolDefaults) (deepCopy (index $root.Values.pools (index . 1)))) -}}
 {{- end -}}
 
-{{/* The part of the settings file that a pool's groups use. */}}
+{{/* A pool's part of the settings file. */}}
 {{- define "daybreak.poolSettings" -}}
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}
 {{- $pool := fromYaml (include "daybreak.pool" .) -}}
@@ -49,8 +49,8 @@
 {{- $settings := fromYaml (include "daybreak.commonSettings" .) -}}
 {{- $_ := set $settings "http" (dict "host" "0.0.0.0" "port" 8000) -}}
 {{- if .Values.tracing.enabled -}}
-{{- /* The gateway that accepts a submit decides whether to sample it. Groups do not use these, so a change must not
-       replace them. */ -}}
+{{- /* The gateway that accepts a submit decides whether to sample it. Groups do not use these two settings, so a
+       change of them must not replace groups. */ -}}
 {{- $_ := set $settings.tracing "sample_ratio" .Values.tracing.sampleRatio -}}
 {{- $_ := set $settings.tracing "max_per_s" .Values.tracing.maxPerSecond -}}
 {{- end -}}

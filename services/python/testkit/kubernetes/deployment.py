@@ -24,9 +24,9 @@ from testkit.log import log
 GATEWAY_PORT = 8000
 ZERO_S = 120
 ATTEMPTS = 12
-"""Attempts per request: enough for a minute without a part of Daybreak."""
+"""Attempts per request: enough to last for a minute in which a part of Daybreak is down."""
 WAKE_S = 240
-"""From a POST to a pool at zero until the task's end, on two slow cores."""
+"""The longest time from a POST to a pool at zero until the task's end, on two slow cores."""
 
 
 class Deployment:
@@ -135,11 +135,13 @@ class Deployment:
         return int((self.kube.pool(pool) or {"spec": {}})["spec"].get("replicas", 0))
 
     def wait_for_zero(self, pool: str, *, head: bool | None = None, timeout_s: float = ZERO_S) -> None:
-        """Wait until no group is wanted and no pod of one is left. Also wait until the Ray head is ready
-        (``head=True``) or gone (``head=False``)."""
+        """Wait until no group is wanted and no pod of a group is left.
+
+        Also wait until the Ray head is ready (``head=True``) or gone (``head=False``).
+        """
 
         def at_zero() -> bool:
-            if self.replicas_wanted(pool) or self.kube.workers(pool):
+            if self.replicas_wanted(pool) or self.kube.group_pods(pool):
                 return False
             heads = self.kube.heads(pool)
             return head is None or (any(map(ready, heads)) if head else not heads)
@@ -152,7 +154,7 @@ class Deployment:
         return [group.id for group in self.client.pool(pool).groups if not states or group.state in states]
 
     def doctor(self, where: str = f"deploy/{NAME}-gateway") -> str:
-        """The output of `daybreakd doctor` in a gateway's pod, or in another."""
+        """The output of `daybreakd doctor` in a gateway's pod, or in the one that ``where`` names."""
         command = ["kubectl", "-n", self.kube.namespace, "exec", where, "--"]
         result = subprocess.run(
             [*command, "daybreakd", "doctor"], text=True, capture_output=True, check=False

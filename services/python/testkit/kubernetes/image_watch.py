@@ -1,7 +1,7 @@
 """Detect within seconds that the nodes lack an image, and say how to load it.
 
-Helm would wait minutes for such a pod. A node's list of images (``status.images``) holds at most 50, so it cannot
-prove that an image is missing. The kubelet's status of the pod's containers can.
+Helm would wait minutes for a pod without its image. A node's list of images (``status.images``) holds at most 50, so
+it cannot prove that an image is missing. The kubelet's status of the pod's containers can.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PullFailure:
         return self.reason in _FINAL or _is_local(self.image) or _MISSING.search(self.message) is not None
 
     def advice(self, option: str | None) -> str:
-        """What is missing and how to load it. ``option`` selects another image; ``None`` for Daybreak's own."""
+        """What is missing and how to load it. ``option`` selects another image; ``None``: it is Daybreak's own."""
         message = f": {' '.join(self.message.split())}" if self.message else ""
         load = f"Build it with `make image IMAGE={self.image}`, then load it" if option is None else "Load it"
         other = "make e2e IMAGE=…" if option is None else f'make e2e PYTEST="{option} …"'
@@ -75,7 +75,7 @@ def pull_failures(pods: Iterable[Any], images: frozenset[str]) -> list[PullFailu
 
 
 def images_of(values: Mapping[str, Any]) -> frozenset[str]:
-    """The images in values of the chart."""
+    """The images of Daybreak and Redis in values of the chart."""
     images = (values.get("image"), values.get("redis", {}).get("image"))
     return frozenset(f"{image['repository']}:{image['tag']}" for image in images if image)
 

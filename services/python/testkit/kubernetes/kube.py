@@ -74,7 +74,8 @@ class Kube:
     def heads(self, pool: str) -> list[client.V1Pod]:
         return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=head")
 
-    def workers(self, pool: str) -> list[client.V1Pod]:
+    def group_pods(self, pool: str) -> list[client.V1Pod]:
+        """The pods of the pool's groups, which KubeRay calls workers."""
         return self.pods(f"{POOL_LABEL}={pool},{NODE_TYPE}=worker")
 
     def phase(self, pod: str) -> str:
@@ -91,7 +92,7 @@ class Kube:
         subprocess.run(command, check=False, capture_output=True)
 
     def signal(self, pod: str, program: str, name: str) -> None:
-        """Send a signal, such as ``STOP``, to the processes of a pod that run a program. It needs no ``ps`` there."""
+        """Send a signal, such as ``STOP``, to the processes of a pod that run a program. The pod needs no ``ps``."""
         pattern = f"[{program[0]}]{program[1:]}"  # does not match the shell that runs this
         script = (
             'for process in /proc/[0-9]*; do if tr "\\0" " " < "$process/cmdline" | grep -q "$1"; then '
@@ -152,7 +153,7 @@ class Kube:
         self.custom.patch_namespaced_custom_object(api_group, version, self.namespace, plural, name, patch)
 
     def touch_pool(self, name: str) -> None:
-        """Change an annotation of the pool, so that the operator plans it again. It changes nothing else."""
+        """Change an annotation of the pool, so that the operator reconciles it again. No other field changes."""
         annotations = {"daybreak.dev/touched": str(time.time_ns())}
         patch = {"metadata": {"annotations": annotations}}
         self.custom.patch_namespaced_custom_object(*POOLS[:2], self.namespace, POOLS[2], name, patch)
@@ -169,7 +170,7 @@ class Kube:
         )
 
     def set_image(self, pool: str, image: str) -> None:
-        """Set the image of the first container of head and workers in the pool's RayCluster template."""
+        """Set the image of the first container of the head and of group pods in the pool's RayCluster template."""
         api_group, version, plural = POOLS
         pod_templates = ["headGroupSpec/template", "workerGroupSpecs/0/template"]
         patch = [
@@ -200,7 +201,7 @@ def condition(pool: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:
 
 
 def selector(deployment: client.V1Deployment) -> str:
-    """The label selector of its pods."""
+    """The label selector of the Deployment's pods."""
     return ",".join(f"{key}={value}" for key, value in deployment.spec.selector.match_labels.items())
 
 

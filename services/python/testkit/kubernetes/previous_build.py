@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _OLDEST = Path("services/python/verification")
-"""A folder that only builds with the present names of the keys in Redis have. This build reads only their queues."""
+"""A folder that a source tree has if its build uses the present names of the keys in Redis. This build cannot read the
+queues of an older build."""
 
 
 class IncompatibleBuildError(AssertionError):

@@ -21,11 +21,11 @@ _CHECK_S = 1.0
 
 
 class HelmError(AssertionError):
-    """Helm failed, with its output."""
+    """Helm failed. The message contains its output."""
 
 
 def _force_flags() -> list[str]:
-    """Helm 4 rejects fields that others have changed, unless forced; Helm 3 never checked."""
+    """The flags with which Helm overwrites fields that others have changed. Helm 4 needs one; Helm 3 never checks."""
     result = subprocess.run(["helm", "version", "--short"], text=True, capture_output=True, check=True)
     return [] if result.stdout.startswith("v3.") else ["--force-conflicts"]
 

@@ -31,7 +31,7 @@ class TaskTimeline:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that were streamed, in order. An attempt that resumed does not repeat the steps before."""
+        """The steps that were streamed, in order. A resumed attempt does not repeat the steps before its checkpoint."""
         return [
             int(event.data["step"])
             for event in self.events

@@ -97,7 +97,7 @@ class Api:
 
 
 @dataclass
-class Worker:
+class FakeLeader:
     """A stand-in for the leader of a group of one rank. The test calls its methods."""
 
     queue: RedisQueue

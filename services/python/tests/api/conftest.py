@@ -14,7 +14,7 @@ from testkit.valkey import Server
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from api_support import POOL, Api, Serving, Worker, make_settings
+from api_support import POOL, Api, FakeLeader, Serving, make_settings
 
 from daybreak_server.adapters.blobs.local import LocalBlobs
 from daybreak_server.adapters.redis.queue import RedisQueue
@@ -38,13 +38,15 @@ def api(start_api: Callable[..., Api]) -> Api:
 
 
 @pytest.fixture
-def start_worker(valkey: Server, api_blobs: LocalBlobs, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+def start_leader(
+    valkey: Server, api_blobs: LocalBlobs, tmp_path: Path
+) -> Iterator[Callable[..., FakeLeader]]:
     """Creates stand-ins for leaders, with a ``lease_s`` and a ``pool`` that a test may choose."""
     queues: list[RedisQueue] = []
 
-    def start(pool: str = POOL, lease_s: float = 30.0) -> Worker:
+    def start(pool: str = POOL, lease_s: float = 30.0) -> FakeLeader:
         queues.append(RedisQueue(valkey.url, pool=pool, lease_s=lease_s))
-        return Worker(queues[-1], api_blobs, tmp_path)
+        return FakeLeader(queues[-1], api_blobs, tmp_path)
 
     yield start
     for queue in queues:
@@ -58,6 +60,6 @@ def api_blobs(tmp_path: Path) -> LocalBlobs:
 
 
 @pytest.fixture
-def worker(start_worker: Callable[..., Worker]) -> Worker:
+def leader(start_leader: Callable[..., FakeLeader]) -> FakeLeader:
     """A stand-in for the leader of a group of the pool ``echo``."""
-    return start_worker()
+    return start_leader()

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_support import Api, Worker, read_events
+from api_support import Api, FakeLeader, read_events
 from test_streams import drain, socket, write
 
 FOLLOW_TASK = """
@@ -24,12 +24,12 @@ source.onerror = () => { if (source.readyState === EventSource.CLOSED) done(seen
 """
 
 
-def ended_task(api: Api, worker: Worker, logs: int = 2) -> tuple[str, str]:
+def ended_task(api: Api, leader: FakeLeader, logs: int = 2) -> tuple[str, str]:
     """A task that has succeeded, and the id of its last event."""
     task = api.submit()["id"]
-    claim = worker.claim()
-    write(worker, claim, logs, batch=250)
-    worker.finish(claim)
+    claim = leader.claim()
+    write(leader, claim, logs, batch=250)
+    leader.finish(claim)
     return task, read_events(api.url, task)[-1]["id"]
 
 
@@ -38,12 +38,12 @@ def stream(api: Api, task: str, after: str | None = None, method: str = "GET") -
     return api.client.request(method, f"/v1/tasks/{task}/events", headers=headers)
 
 
-def test_a_client_that_has_the_last_event_gets_204(api: Api, worker: Worker) -> None:
+def test_a_client_that_has_the_last_event_gets_204(api: Api, leader: FakeLeader) -> None:
     """The id may be in the header or in `?after=`.
 
     With any other id or none, the client gets a stream to the last event.
     """
-    task, last = ended_task(api, worker)
+    task, last = ended_task(api, leader)
     for response in (
         stream(api, task, last),
         api.client.get(f"/v1/tasks/{task}/events", params={"after": last}),
@@ -57,24 +57,26 @@ def test_a_client_that_has_the_last_event_gets_204(api: Api, worker: Worker) -> 
     assert stream(api, task).status_code == 200
 
 
-def test_a_running_task_is_followed_from_its_latest_event(api: Api, worker: Worker) -> None:
+def test_a_running_task_is_followed_from_its_latest_event(api: Api, leader: FakeLeader) -> None:
     """A running task's latest event is not its last, so the stream stays open and sends the rest."""
     task = api.submit()["id"]
-    claim = worker.claim()
+    claim = leader.claim()
     latest = read_events(api.url, task, until="started")[-1]["id"]
     with api.client.stream("GET", f"/v1/tasks/{task}/events", headers={"Last-Event-ID": latest}) as response:
         assert response.status_code == 200
-        worker.finish(claim)
+        leader.finish(claim)
         assert "event: succeeded" in "\n".join(response.iter_lines())
 
 
 @pytest.mark.parametrize("logs", [2, 1500], ids=["whole", "trimmed"])
-def test_a_client_with_an_id_beyond_the_end_gets_a_snapshot_once(api: Api, worker: Worker, logs: int) -> None:
+def test_a_client_with_an_id_beyond_the_end_gets_a_snapshot_once(
+    api: Api, leader: FakeLeader, logs: int
+) -> None:
     """After the snapshot the client gets the last event, whose id then ends the stream.
 
     SSE ends with 204, a WebSocket with 1000.
     """
-    task, last = ended_task(api, worker, logs)
+    task, last = ended_task(api, leader, logs)
     beyond = f"{int(last.partition('-')[0]) + 1000}-0"
     received = read_events(api.url, task, after=beyond)
     assert [event["type"] for event in received] == ["reset", "succeeded"]
@@ -87,9 +89,9 @@ def test_a_client_with_an_id_beyond_the_end_gets_a_snapshot_once(api: Api, worke
     assert drain(socket(api, task, f"?after={last}")) == ([], 1000)
 
 
-def test_the_stream_of_a_deleted_task_is_404(api: Api, worker: Worker) -> None:
+def test_the_stream_of_a_deleted_task_is_404(api: Api, leader: FakeLeader) -> None:
     """A 404 also stops an EventSource."""
-    task, last = ended_task(api, worker)
+    task, last = ended_task(api, leader)
     api.client.delete(f"/v1/tasks/{task}")
     assert stream(api, task, last).status_code == 404
 
@@ -169,9 +171,9 @@ def test_a_browser_lets_only_the_servers_own_pages_change_things(
 
 
 def test_an_event_source_closes_by_itself_after_the_last_event(
-    api: Api, worker: Worker, run_in_chromium: Callable[..., Any]
+    api: Api, leader: FakeLeader, run_in_chromium: Callable[..., Any]
 ) -> None:
     """Even if the page does not close it, each event arrives once and the browser does not reconnect forever."""
-    task, _ = ended_task(api, worker)
+    task, _ = ended_task(api, leader)
     types = run_in_chromium(f"{api.url}/docs", FOLLOW_TASK, f"/v1/tasks/{task}/events")
     assert types == ["queued", "started", "log", "log", "succeeded"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from api_support import Api, Worker
+from api_support import Api, FakeLeader
 
 from daybreak_server.domain.tasks import Finished
 
@@ -25,23 +25,23 @@ def bulk_api(start_api: Callable[..., Api]) -> Api:
     return start_api(pools=POOLS)
 
 
-def finished(api: Api, worker: Worker, **headers: str) -> tuple[str, str]:
+def finished(api: Api, leader: FakeLeader, **headers: str) -> tuple[str, str]:
     """A task that has succeeded with the artifact `texts.jsonl`, and the key of the artifact."""
     task = api.submit(headers=headers)["id"]
-    claim = worker.claim()
-    ref = worker.upload(claim, "texts.jsonl", b'"a"\n', "application/jsonl")
-    worker.queue.settle(claim.lease, Finished(artifacts=(ref,)))
+    claim = leader.claim()
+    ref = leader.upload(claim, "texts.jsonl", b'"a"\n', "application/jsonl")
+    leader.queue.settle(claim.lease, Finished(artifacts=(ref,)))
     return task, ref.key
 
 
 def test_a_pool_that_embeds_takes_tasks_over_files(
-    bulk_api: Api, start_worker: Callable[..., Worker]
+    bulk_api: Api, start_leader: Callable[..., FakeLeader]
 ) -> None:
     """A pool that only answers requests takes no tasks."""
     task = bulk_api.submit(
         {"file": {"place": "corpora", "path": "a.jsonl"}, "input_type": "query"}, pool="embed"
     )
-    claim = start_worker("embed").claim()
+    claim = start_leader("embed").claim()
     assert claim.lease.task == task["id"]
     assert json.loads(claim.input_json)["input_type"] == "query"
     bulk_api.submit({"file": {"place": "corpora", "path": "a.jsonl"}}, pool="rerank")
@@ -50,12 +50,12 @@ def test_a_pool_that_embeds_takes_tasks_over_files(
 
 
 def test_an_artifact_of_ones_own_task_is_found(
-    bulk_api: Api, worker: Worker, start_worker: Callable[..., Worker]
+    bulk_api: Api, leader: FakeLeader, start_leader: Callable[..., FakeLeader]
 ) -> None:
     """The group gets the key of the artifact, even if the task is submitted in a batch or replayed."""
-    source, key = finished(bulk_api, worker)
+    source, key = finished(bulk_api, leader)
     body = {"file": {"task": source, "artifact": "texts.jsonl"}}
-    group = start_worker("embed")
+    group = start_leader("embed")
     task = bulk_api.submit(body, pool="embed")["id"]
     claim = group.claim()
     assert json.loads(claim.input_json)["file"]["key"] == key
@@ -70,10 +70,10 @@ def test_an_artifact_of_ones_own_task_is_found(
         group.queue.settle(claim.lease, Finished(artifacts=()))
 
 
-def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, worker: Worker) -> None:
+def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, leader: FakeLeader) -> None:
     """Another tenant's task is as unknown as one that does not exist. No client may send a key."""
-    foreign, key = finished(bulk_api, worker, **{"Daybreak-Tenant": "heavy"})
-    own, _ = finished(bulk_api, worker)
+    foreign, key = finished(bulk_api, leader, **{"Daybreak-Tenant": "heavy"})
+    own, _ = finished(bulk_api, leader)
     waiting = bulk_api.submit()["id"]
     cases: list[tuple[dict[str, Any], str]] = [
         ({"task": foreign, "artifact": "texts.jsonl"}, "input.file.task"),
@@ -88,7 +88,7 @@ def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, work
 
 
 def test_an_unknown_place_is_refused_with_those_that_there_are(
-    bulk_api: Api, start_worker: Callable[..., Worker]
+    bulk_api: Api, start_leader: Callable[..., FakeLeader]
 ) -> None:
     """Submit and estimate refuse it at once, so the client sees the error."""
     unknown = {"file": {"place": "corpus", "path": "a.jsonl"}}
@@ -132,7 +132,7 @@ def test_the_example_of_the_documentation_is_a_task_that_the_pool_takes(bulk_api
 
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_repeated_submit_returns_the_first_task_also_if_its_file_is_gone(
-    bulk_api: Api, worker: Worker, batch: bool
+    bulk_api: Api, leader: FakeLeader, batch: bool
 ) -> None:
     """The client repeats a submit whose answer it has not seen. The artifact may have been deleted since."""
 
@@ -145,7 +145,7 @@ def test_a_repeated_submit_returns_the_first_task_also_if_its_file_is_gone(
         (item,) = answer.json()["results"]
         return item["status"], item.get("task") or item["error"]
 
-    source, _ = finished(bulk_api, worker)
+    source, _ = finished(bulk_api, leader)
     body = {"file": {"task": source, "artifact": "texts.jsonl"}}
     status, first = submit(body, "a")
     assert status == 202

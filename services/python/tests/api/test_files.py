@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from api_support import Api, Worker
+from api_support import Api, FakeLeader
 
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.task_api.routes.files import byte_range
@@ -19,15 +19,15 @@ CONTENT = bytes(range(256)) * 4096
 
 
 @pytest.fixture
-def ended(api: Api, worker: Worker) -> dict[str, Any]:
+def ended(api: Api, leader: FakeLeader) -> dict[str, Any]:
     """A task that has produced two files."""
     task = api.submit()
-    claim = worker.claim()
+    claim = leader.claim()
     files = [
-        worker.upload(claim, "video.mp4", CONTENT, "video/mp4"),
-        worker.upload(claim, "empty.txt", b""),
+        leader.upload(claim, "video.mp4", CONTENT, "video/mp4"),
+        leader.upload(claim, "empty.txt", b""),
     ]
-    worker.finish(claim, *files)
+    leader.finish(claim, *files)
     return api.get(task["id"])
 
 
@@ -122,23 +122,23 @@ def test_a_file_that_the_store_has_lost_is_404(api: Api, ended: dict[str, Any]) 
     assert (response.status_code, response.json()["code"]) == (404, "no_such_artifact")
 
 
-def test_files_are_served_only_after_success(api: Api, worker: Worker) -> None:
+def test_files_are_served_only_after_success(api: Api, leader: FakeLeader) -> None:
     """While the task runs, its uploads cannot be downloaded."""
     task = api.submit()
-    claim = worker.claim()
-    worker.upload(claim, "video.mp4", b"early")
+    claim = leader.claim()
+    leader.upload(claim, "video.mp4", b"early")
     response = api.client.get(f"/v1/tasks/{task['id']}/artifacts/video.mp4")
     assert (response.status_code, response.json()["code"]) == (404, "no_such_artifact")
 
 
-def test_the_preview_is_the_latest_image(api: Api, worker: Worker) -> None:
+def test_the_preview_is_the_latest_image(api: Api, leader: FakeLeader) -> None:
     """Before the first preview the path is 404. A preview is never cached."""
     task = api.submit()
     path = f"/v1/tasks/{task['id']}/preview"
     assert api.client.get(path).json()["code"] == "no_such_artifact"
-    claim = worker.claim()
+    claim = leader.claim()
     for image in (b"first", b"\x00second"):
-        worker.queue.preview(claim.lease, image, content_type="image/webp", ttl_s=60)
+        leader.queue.preview(claim.lease, image, content_type="image/webp", ttl_s=60)
         response = api.client.get(path)
         assert (response.status_code, response.content) == (200, image)
     assert response.headers["content-type"] == "image/webp"
@@ -156,26 +156,26 @@ def test_delete_removes_the_task_its_events_and_files(api: Api, ended: dict[str,
     assert api.client.delete(f"/v1/tasks/{ended['id']}").status_code == 404
 
 
-def test_a_task_that_has_not_ended_is_not_deleted(api: Api, worker: Worker) -> None:
+def test_a_task_that_has_not_ended_is_not_deleted(api: Api, leader: FakeLeader) -> None:
     """The delete is 409, and the task stays."""
     task = api.submit()
     for _ in range(2):
         response = api.client.delete(f"/v1/tasks/{task['id']}")
         assert (response.status_code, response.json()["code"]) == (409, "conflict")
         if api.get(task["id"])["state"] == "queued":
-            worker.claim()
+            leader.claim()
     assert api.get(task["id"])["state"] == "running"
 
 
 def test_the_end_of_retention_removes_files_record_and_events(
-    start_api: Callable[..., Api], start_worker: Callable[..., Worker]
+    start_api: Callable[..., Api], start_leader: Callable[..., FakeLeader]
 ) -> None:
     """The ticker deletes the files first, without any request."""
     api = start_api(pools={"echo": {"workload": "echo", "retention_s": 0.5}})
-    worker = start_worker()
+    leader = start_leader()
     task = api.submit()
-    claim = worker.claim()
-    worker.finish(claim, worker.upload(claim, "echo.txt", b"x"))
+    claim = leader.claim()
+    leader.finish(claim, leader.upload(claim, "echo.txt", b"x"))
 
     def gone() -> bool:
         return api.client.get(f"/v1/tasks/{task['id']}").status_code == 404
@@ -184,20 +184,20 @@ def test_the_end_of_retention_removes_files_record_and_events(
     assert not list(api.blobs.list(task["id"]))
 
 
-def test_files_of_lost_attempts_and_checkpoints_are_deleted(api: Api, worker: Worker) -> None:
+def test_files_of_lost_attempts_and_checkpoints_are_deleted(api: Api, leader: FakeLeader) -> None:
     """The files of the successful attempt stay."""
     task = api.submit()
-    first = worker.claim()
-    worker.upload(first, "echo.txt", b"lost")
-    worker.fail(first)
-    second = worker.claim(wait_s=60)
-    source = worker.folder / "checkpoint"
+    first = leader.claim()
+    leader.upload(first, "echo.txt", b"lost")
+    leader.fail(first)
+    second = leader.claim(wait_s=60)
+    source = leader.folder / "checkpoint"
     source.write_bytes(b"state")
     key = f"{task['id']}/checkpoints/one.bin"
-    list(worker.blobs.upload(key, source, content_type="application/octet-stream"))
-    worker.queue.report(second.lease, [], checkpoint=CheckpointRef(key=key, step=1))
-    published = worker.upload(second, "echo.txt", b"published")
-    worker.finish(second, published)
+    list(leader.blobs.upload(key, source, content_type="application/octet-stream"))
+    leader.queue.report(second.lease, [], checkpoint=CheckpointRef(key=key, step=1))
+    published = leader.upload(second, "echo.txt", b"published")
+    leader.finish(second, published)
 
     def only_published_left() -> bool:
         return [stat.key for stat in api.blobs.list(task["id"])] == [published.key]

@@ -39,7 +39,7 @@ async def test_a_head_and_a_body_are_one_write() -> None:
     assert calls == [b"headbody"]
 
 
-async def test_parts_of_different_turns_are_sent_as_they_come() -> None:
+async def test_parts_of_different_iterations_are_sent_as_they_come() -> None:
     transport, calls = await _gathering()
     for part in (b"1", b"2"):
         transport.write(part)

@@ -11,17 +11,17 @@ import subprocess
 import sys
 from collections import Counter
 
-from api_support import Api, Worker
+from api_support import Api, FakeLeader
 
 from testkit.waiting import wait_until
 
 STREAMS = 400
 
 
-def test_a_stream_that_ends_leaves_nothing_to_collect(api: Api, worker: Worker) -> None:
+def test_a_stream_that_ends_leaves_nothing_to_collect(api: Api, leader: FakeLeader) -> None:
     """400 clients connect, receive an event and disconnect, and reference counts alone free everything."""
     task = api.submit()["id"]
-    worker.progress(worker.claim(), 1, 2)
+    leader.progress(leader.claim(), 1, 2)
     address = ("127.0.0.1", int(api.url.rpartition(":")[2]))
     request = f"GET /v1/tasks/{task}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     _read(address, request, 5)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_support import POOL, Api, Serving, Worker, make_settings
+from api_support import POOL, Api, FakeLeader, Serving, make_settings
 
 from testkit.valkey import Server, start_valkey
 from testkit.waiting import wait_until
@@ -52,15 +52,15 @@ def add_worker(api: Api) -> None:
     wait_until(lambda: api.client.get("/v1/workers/w1").is_success, 30, "the worker is listed")
 
 
-def test_head_matches_get_on_every_route(api: Api, worker: Worker) -> None:
+def test_head_matches_get_on_every_route(api: Api, leader: FakeLeader) -> None:
     """HEAD has the status and headers of GET without the body, and opens no event stream.
 
     The OpenAPI document does not list HEAD.
     """
     task = api.submit()["id"]
-    claim = worker.claim()
-    worker.queue.preview(claim.lease, b"picture", content_type="image/webp", ttl_s=60)
-    worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
+    claim = leader.claim()
+    leader.queue.preview(claim.lease, b"picture", content_type="image/webp", ttl_s=60)
+    leader.finish(claim, leader.upload(claim, "echo.txt", b"hello"))
     document = api.client.get("/openapi.json").json()
     routes = [path for path, item in document["paths"].items() if "get" in item]
     assert len(routes) >= 10
@@ -171,12 +171,12 @@ def metric(api: Api, name: str, **labels: str) -> float | None:
     return None
 
 
-def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, worker: Worker) -> None:
+def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, leader: FakeLeader) -> None:
     """The metrics count requests by route, tasks by state, groups, ended tasks, GPU seconds, streams and tick lag."""
     api.submit()
     api.submit()
     api.client.get("/nothing/here")
-    claim = worker.claim()
+    claim = leader.claim()
 
     def counted() -> bool:
         return metric(api, "daybreak_pool_tasks", pool=POOL, state="running") == 1
@@ -195,7 +195,7 @@ def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, worker: Worke
         lines = response.iter_lines()
         next(lines)
         assert _open(api, "sse") == 1
-    worker.finish(claim)
+    leader.finish(claim)
     wait_until(
         lambda: metric(api, "daybreak_tasks_ended_total", pool=POOL, state="succeeded") == 1, 30, "the end"
     )

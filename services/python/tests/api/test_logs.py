@@ -8,20 +8,20 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_support import Api, Worker, parse
+from api_support import Api, FakeLeader, parse
 
 from daybreak_server.domain.tasks import EventDraft
 from testkit.waiting import wait_until
 
 
-def say(worker: Worker, claim: Any, *numbers: int) -> None:
+def say(leader: FakeLeader, claim: Any, *numbers: int) -> None:
     """Write lines with these numbers, and progress between them."""
     drafts = []
     for number in numbers:
         data = {"level": "info", "message": f"line {number}", "line": number}
         drafts.append(EventDraft(type="log", data=data))
         drafts.append(EventDraft(type="progress", data={"phase": "work", "fraction": 0.5}))
-    worker.queue.report(claim.lease, drafts)
+    leader.queue.report(claim.lease, drafts)
 
 
 def page(api: Api, task: str, status: int = 200, **query: Any) -> Any:
@@ -63,12 +63,12 @@ class Follower:
         return [event["data"].get("message", event["type"]) for event in self.events]
 
 
-def test_the_lines_of_a_task_come_in_pages(api: Api, worker: Worker) -> None:
+def test_the_lines_of_a_task_come_in_pages(api: Api, leader: FakeLeader) -> None:
     """A page has only lines, oldest first, each with its attempt. It continues where the page before ended."""
     task = api.submit()["id"]
     assert page(api, task) == {"object": "list", "data": [], "has_more": False}
-    claim = worker.claim()
-    say(worker, claim, *range(1, 8))
+    claim = leader.claim()
+    say(leader, claim, *range(1, 8))
     first = page(api, task, limit=3)
     assert (numbers(first), first["has_more"], first["next"]) == ([1, 2, 3], True, first["data"][-1]["id"])
     line = first["data"][0]
@@ -77,29 +77,29 @@ def test_the_lines_of_a_task_come_in_pages(api: Api, worker: Worker) -> None:
     second = page(api, task, limit=4, after=first["next"])
     assert (numbers(second), second["has_more"]) == ([4, 5, 6, 7], False)
     assert "next" not in second
-    worker.finish(claim)
+    leader.finish(claim)
     assert numbers(page(api, task)) == list(range(1, 8)), "an ended task keeps its lines"
 
 
-def test_a_stream_has_the_stored_lines_then_live_ones_then_the_end(api: Api, worker: Worker) -> None:
+def test_a_stream_has_the_stored_lines_then_live_ones_then_the_end(api: Api, leader: FakeLeader) -> None:
     task = api.submit()["id"]
-    claim = worker.claim()
-    say(worker, claim, 1, 2)
+    claim = leader.claim()
+    say(leader, claim, 1, 2)
     follower = Follower(api, task)
     wait_until(lambda: len(follower.events) == 2, 30, "the stored lines")
-    say(worker, claim, 3)
+    say(leader, claim, 3)
     wait_until(lambda: len(follower.events) == 3, 30, "the live line")
-    worker.finish(claim)
+    leader.finish(claim)
     assert follower.wait() == ["line 1", "line 2", "line 3", "succeeded"]
 
 
-def test_a_stream_continues_after_the_last_line(api: Api, worker: Worker) -> None:
+def test_a_stream_continues_after_the_last_line(api: Api, leader: FakeLeader) -> None:
     """After the task's last event there is nothing to follow: 204."""
     task = api.submit()["id"]
-    claim = worker.claim()
-    say(worker, claim, 1, 2)
+    claim = leader.claim()
+    say(leader, claim, 1, 2)
     last = page(api, task, limit=1)["next"]
-    worker.finish(claim)
+    leader.finish(claim)
     follower = Follower(api, task, **{"Last-Event-ID": last})
     assert follower.wait() == ["line 2", "succeeded"]
     end = follower.events[-1]["id"]
@@ -107,34 +107,36 @@ def test_a_stream_continues_after_the_last_line(api: Api, worker: Worker) -> Non
     assert response.status_code == 204
 
 
-def test_a_stream_without_lines_still_has_heartbeats(start_api: Callable[..., Api], worker: Worker) -> None:
+def test_a_stream_without_lines_still_has_heartbeats(
+    start_api: Callable[..., Api], leader: FakeLeader
+) -> None:
     """A task that reports progress but logs nothing must not look like a dead connection."""
     api = start_api(http={"heartbeat_s": 0.2})
     task = api.submit()["id"]
-    claim = worker.claim()
+    claim = leader.claim()
     follower = Follower(api, task)
     step = 0
 
     def heartbeats() -> bool:
         nonlocal step
         step += 1
-        worker.progress(claim, step, 1_000_000)
+        leader.progress(claim, step, 1_000_000)
         return follower.text.count(": heartbeat") >= 2
 
     wait_until(heartbeats, 30, "two heartbeats")
-    worker.finish(claim)
+    leader.finish(claim)
     assert follower.wait() == ["succeeded"]
 
 
-def test_only_the_owner_of_a_task_reads_its_lines(api: Api, worker: Worker) -> None:
+def test_only_the_owner_of_a_task_reads_its_lines(api: Api, leader: FakeLeader) -> None:
     task = api.submit(headers={"Daybreak-Tenant": "acme"})["id"]
-    claim = worker.claim()
-    say(worker, claim, 1)
+    claim = leader.claim()
+    say(leader, claim, 1)
     assert numbers(page(api, task, headers={"Daybreak-Tenant": "acme"})) == [1]
     for query in ({}, {"follow": "true"}):
         assert page(api, task, 404, **query)["code"] == "not_found"
         assert page(api, task, 404, headers={"Daybreak-Tenant": "other"}, **query)["code"] == "not_found"
-    worker.finish(claim)
+    leader.finish(claim)
 
 
 @pytest.mark.parametrize(
@@ -152,18 +154,18 @@ def test_a_wrong_request_is_refused(api: Api, query: dict[str, Any], status: int
     assert page(api, api.submit()["id"], status, **query)["code"] == code
 
 
-def test_a_page_has_only_the_lines_that_the_store_still_has(api: Api, worker: Worker) -> None:
+def test_a_page_has_only_the_lines_that_the_store_still_has(api: Api, leader: FakeLeader) -> None:
     """The store keeps about 1,000 events of a task. The numbers of the lines show what is missing."""
     task = api.submit()["id"]
-    claim = worker.claim()
+    claim = leader.claim()
     for first in range(1, 1501, 100):
         drafts = [
             EventDraft(type="log", data={"level": "info", "message": "x" * 2000, "line": number})
             for number in range(first, first + 100)
         ]
-        worker.queue.report(claim.lease, drafts)
+        leader.queue.report(claim.lease, drafts)
     kept = numbers(page(api, task, limit=1000))
     assert kept[-1] in (1499, 1500)
     assert len(kept) == 1000
     assert kept == list(range(kept[0], kept[0] + 1000))
-    worker.finish(claim)
+    leader.finish(claim)

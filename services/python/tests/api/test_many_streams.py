@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from api_support import POOL, Api, Worker, read_events
+from api_support import POOL, Api, FakeLeader, read_events
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -101,22 +101,22 @@ class Client:
             writer.transport.abort()
 
 
-def write_all(worker: Worker, started: threading.Event) -> None:
-    claim = worker.claim()
+def write_all(leader: FakeLeader, started: threading.Event) -> None:
+    claim = leader.claim()
     started.wait(120)
     for first in range(0, EVENTS, 5):
         drafts = [EventDraft(type="log", data={"message": str(n)}) for n in range(first, first + 5)]
-        worker.queue.report(claim.lease, drafts)
+        leader.queue.report(claim.lease, drafts)
         started.wait(0)
         threading.Event().wait(0.02)  # Clients connect and disconnect while events are written.
-    worker.finish(claim)
+    leader.finish(claim)
 
 
-async def test_200_clients_see_every_event_once_in_order(api: Api, worker: Worker) -> None:
+async def test_200_clients_see_every_event_once_in_order(api: Api, leader: FakeLeader) -> None:
     """SSE and WebSocket clients that drop and reconnect at random miss nothing and see nothing twice."""
     task = api.submit()["id"]
     clients_started = threading.Event()
-    writer = threading.Thread(target=write_all, args=(worker, clients_started))
+    writer = threading.Thread(target=write_all, args=(leader, clients_started))
     writer.start()
     clients = [Client(api, task, seed) for seed in range(CLIENTS)]
     clients_started.set()
@@ -159,13 +159,13 @@ async def sources(valkey: Server) -> Any:
 
 
 async def test_a_slow_subscriber_gets_a_reset_instead_of_a_growing_queue(
-    sources: Sources, start_worker: Callable[..., Worker]
+    sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
     """A subscriber that does not read gets a snapshot and continues from there; a fast one sees every event."""
-    worker = start_worker()
+    leader = start_leader()
     task = TaskId(new_task_id(POOL))
     await sources.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
-    claim = await asyncio.to_thread(worker.claim)
+    claim = await asyncio.to_thread(leader.claim)
     async with Subscription(sources, task, POOL, after=None) as slow:
         quick = asyncio.create_task(_collect(sources, task))
         async with aclosing(slow.batches()) as batches:
@@ -173,18 +173,18 @@ async def test_a_slow_subscriber_gets_a_reset_instead_of_a_growing_queue(
             assert [(await anext(frames)).type for _ in range(2)] == ["queued", "started"]
             for n in range(100):
                 await asyncio.to_thread(
-                    worker.queue.report, claim.lease, [EventDraft(type="log", data={"message": str(n)})]
+                    leader.queue.report, claim.lease, [EventDraft(type="log", data={"message": str(n)})]
                 )
             await wait_until_async(lambda: _is_lagging(slow), 30, "the slow subscriber to lag")
             reset = await anext(frames)
             assert reset.type == "reset"
             assert json.loads(reset.body)["data"]["task"]["state"] == "running"
             await asyncio.to_thread(
-                worker.queue.report, claim.lease, [EventDraft(type="log", data={"message": "after"})]
+                leader.queue.report, claim.lease, [EventDraft(type="log", data={"message": "after"})]
             )
             after_reset = await anext(frames)
             assert json.loads(after_reset.body)["data"]["message"] == "after"
-            await asyncio.to_thread(worker.finish, claim)
+            await asyncio.to_thread(leader.finish, claim)
             rest = [frame.type async for frame in frames]
             assert rest == ["succeeded"]
     received = await asyncio.wait_for(quick, 60)
@@ -192,19 +192,19 @@ async def test_a_slow_subscriber_gets_a_reset_instead_of_a_growing_queue(
 
 
 async def test_a_lagging_subscriber_still_gets_the_last_event(
-    sources: Sources, start_worker: Callable[..., Worker]
+    sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
     """When the task ends while the subscriber lags, it gets the snapshot and then the terminal event."""
-    worker = start_worker()
+    leader = start_leader()
     task = TaskId(new_task_id(POOL))
     await sources.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
-    claim = await asyncio.to_thread(worker.claim)
+    claim = await asyncio.to_thread(leader.claim)
     async with Subscription(sources, task, POOL, after=None) as slow, aclosing(slow.batches()) as batches:
         frames = _flat(batches)
         await anext(frames)
         drafts = [EventDraft(type="log", data={"message": "x"})] * 50
-        await asyncio.to_thread(worker.queue.report, claim.lease, drafts)
-        await asyncio.to_thread(worker.finish, claim)
+        await asyncio.to_thread(leader.queue.report, claim.lease, drafts)
+        await asyncio.to_thread(leader.finish, claim)
         await wait_until_async(lambda: _is_lagging(slow), 30, "the subscriber to lag")
         kinds = [frame.type async for frame in frames]
     assert kinds[-1] == "succeeded"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-from api_support import POOL, Api, Serving, Worker, make_settings, read_events
+from api_support import POOL, Api, FakeLeader, Serving, make_settings, read_events
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -67,29 +67,29 @@ def read_some(api: Api, task: str) -> Iterator[str]:
                 yield line.removeprefix("id: ")
 
 
-def work(api: Api, worker: Worker) -> None:
+def work(api: Api, leader: FakeLeader) -> None:
     """A task that succeeds while somebody follows it, one that is retried, and one that is cancelled."""
     task = api.submit()["id"]
-    claim = worker.claim()
+    claim = leader.claim()
     assert claim.lease.task == task
     with api.client.stream("GET", f"/v1/tasks/{task}/events") as response:
         lines = response.iter_lines()
         assert any(line == "event: started" for line in lines)
-        worker.progress(claim, 1, 2)
+        leader.progress(claim, 1, 2)
         assert any(line == "event: progress" for line in lines)
-        worker.finish(claim)
+        leader.finish(claim)
     retried = api.submit()["id"]
-    worker.fail(worker.claim())
+    leader.fail(leader.claim())
     api.client.post(f"/v1/tasks/{retried}/cancel")
 
 
 def test_exactly_the_declared_metrics_are_exported_with_their_types_help_and_labels(
-    start_api: Callable[..., Api], worker: Worker
+    start_api: Callable[..., Api], leader: FakeLeader
 ) -> None:
     """A family without a declaration fails here, and so does a declaration that nobody exports."""
     pools = {"answers": {"workload": "echo-serve"}, "speech": {"workload": "simulated-speech"}}
     api = start_api(pools=pools)
-    work(api, worker)
+    work(api, leader)
     wait_until(lambda: "daybreak_tick_lag_seconds" in scrape(api), 30, "a tick")
     found = scrape(api)
     declared = {m.name: m for m in catalogue.ALL if Exporter.GATEWAY in m.exporters}
@@ -104,9 +104,9 @@ def test_exactly_the_declared_metrics_are_exported_with_their_types_help_and_lab
     assert set(declared) - with_series <= NEEDS_MORE
 
 
-def test_buckets_rise_and_end_with_the_count(api: Api, worker: Worker) -> None:
+def test_buckets_rise_and_end_with_the_count(api: Api, leader: FakeLeader) -> None:
     """Histograms satisfy the checks of ``promtool check metrics``."""
-    work(api, worker)
+    work(api, leader)
     for family in scrape(api).values():
         if family.type != "histogram":
             continue
@@ -127,19 +127,19 @@ def test_buckets_rise_and_end_with_the_count(api: Api, worker: Worker) -> None:
 def test_every_gateway_exports_the_same_totals_also_after_a_restart(
     valkey: Server,
     api: Api,
-    worker: Worker,
+    leader: FakeLeader,
     start_api: Callable[..., Api],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """So a panel may take the maximum over gateways, and a restart of one loses nothing."""
-    work(api, worker)
+    work(api, leader)
     totals = {m.name for m in catalogue.ALL if m.source is Source.REDIS and m.type is not MetricType.GAUGE}
     totals -= {catalogue.REDIS_CPU.name, pool_catalogue.GPU_IDLE.name, pool_catalogue.GPU_WASTED.name}
     before = list(samples(api, totals))
     assert (("daybreak_tasks_submitted_total", (("pool", POOL),), 2.0)) in before
     with Serving(valkey, tmp_path_factory.mktemp("other"), 0, make_settings()) as other:
         assert list(samples(other, totals)) == before
-        work(other, worker)
+        work(other, leader)
     with Serving(valkey, tmp_path_factory.mktemp("restarted"), 0, make_settings()) as restarted:
         after = {sample[:2]: sample[2] for sample in samples(restarted, totals)}
     assert after["daybreak_tasks_submitted_total", (("pool", POOL),)] == 4.0
@@ -149,7 +149,7 @@ def test_every_gateway_exports_the_same_totals_also_after_a_restart(
 def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """They are kept for a minute; ``tests/observability/test_pool_metrics`` tests what happens then."""
+    """The totals are kept for an hour; ``tests/observability/test_pool_metrics`` tests what happens then."""
     from testkit.valkey import start_valkey
 
     own = start_valkey(tmp_path_factory.mktemp("own"))
@@ -173,14 +173,14 @@ def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
         own.stop()
 
 
-def test_a_slow_subscriber_and_each_script_are_counted(api: Api, worker: Worker) -> None:
+def test_a_slow_subscriber_and_each_script_are_counted(api: Api, leader: FakeLeader) -> None:
     """A client that returns after events were trimmed has missed some. One that opens the stream has not."""
     task = api.submit()["id"]
-    claim = worker.claim()
+    claim = leader.claim()
     first = next(iter(read_some(api, task)))
     for _ in range(6):
-        worker.queue.report(claim.lease, [EventDraft(type="log", data={"message": "x"})] * 250)
-    worker.finish(claim)
+        leader.queue.report(claim.lease, [EventDraft(type="log", data={"message": "x"})] * 250)
+    leader.finish(claim)
     assert read_events(api.url, task)[0]["type"] == "reset"
     assert read_events(api.url, task, after="9999999999999-0")[0]["type"] == "reset"
     assert scrape(api)["daybreak_stream_resets_total"].samples[0].value == 0

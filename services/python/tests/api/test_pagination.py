@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from api_support import Api, Worker
+from api_support import Api, FakeLeader
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,12 +50,12 @@ def test_all_pools_are_one_list(api: Api, limit: int) -> None:
     assert up == ids
 
 
-def test_a_list_is_filtered_by_pool_and_states(api: Api, worker: Worker) -> None:
+def test_a_list_is_filtered_by_pool_and_states(api: Api, leader: FakeLeader) -> None:
     """The state `queued` includes delayed tasks."""
     ids = submit_some(api, 6)
     echo = [task for task in ids if task.startswith("echo_")]
     delayed = api.submit(start_at="2027-01-01T00:00:00Z")["id"]
-    running = worker.claim().lease.task
+    running = leader.claim().lease.task
     waiting = {*ids, delayed} - {running}
     assert {t for p in pages(api, pool="echo") for t in p} == {*echo, delayed}
     assert {t for p in pages(api, state="queued") for t in p} == waiting

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_support import Api, Worker, parse
+from api_support import Api, FakeLeader, parse
 from pydantic import ValidationError
 from test_streams import drain
 from websockets.sync.client import connect
@@ -70,7 +70,9 @@ def proxy(prefixed_api: Api, request: pytest.FixtureRequest) -> Iterator[ProxyCl
 
 
 @pytest.mark.parametrize("proxy", PROXIES, indirect=True)
-def test_every_link_leads_through_the_proxy(prefixed_api: Api, worker: Worker, proxy: ProxyClient) -> None:
+def test_every_link_leads_through_the_proxy(
+    prefixed_api: Api, leader: FakeLeader, proxy: ProxyClient
+) -> None:
     """This holds for Location, tasks, lists, batches, files, previews and events.
 
     The input of a client is unchanged.
@@ -79,9 +81,9 @@ def test_every_link_leads_through_the_proxy(prefixed_api: Api, worker: Worker, p
     submitted = proxy.client.post("/v1/tasks", json=body)
     task = submitted.json()["id"]
     assert submitted.headers["location"] == f"{proxy.prefix}/v1/tasks/{task}"
-    claim = worker.claim()
-    worker.queue.report(claim.lease, [EventDraft(type="preview", data={"name": "preview", "step": 1})])
-    worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
+    claim = leader.claim()
+    leader.queue.report(claim.lease, [EventDraft(type="preview", data={"name": "preview", "step": 1})])
+    leader.finish(claim, leader.upload(claim, "echo.txt", b"hello"))
     events = proxy.events(task)
     urls = [event["data"]["url"] for event in events if "url" in event["data"]]
     assert f"{proxy.prefix}/v1/tasks/{task}/preview" in urls
@@ -115,7 +117,9 @@ def test_the_pages_lead_through_the_proxy(proxy: ProxyClient) -> None:
     assert f"{proxy.prefix}/docs" in proxy.client.get("/nowhere").json()["detail"]
 
 
-def test_subscribers_with_different_prefixes_get_their_own_links(prefixed_api: Api, worker: Worker) -> None:
+def test_subscribers_with_different_prefixes_get_their_own_links(
+    prefixed_api: Api, leader: FakeLeader
+) -> None:
     """Although an event is encoded once for all subscribers, each link has the subscriber's own prefix."""
     proxies = [
         ProxyClient(prefixed_api, *proxy)
@@ -131,8 +135,8 @@ def test_subscribers_with_different_prefixes_get_their_own_links(prefixed_api: A
             next(lines)
             socket_url = f"{proxy.url.replace('http', 'ws', 1)}/v1/tasks/{task}/ws"
             streams.append((lines, connect(socket_url, additional_headers=proxy.headers, open_timeout=60)))
-        claim = worker.claim()
-        worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
+        claim = leader.claim()
+        leader.finish(claim, leader.upload(claim, "echo.txt", b"hello"))
         for proxy, (lines, socket) in zip(proxies, streams, strict=True):
             for events in (list(parse(lines)), drain(socket)[0], proxy.events(task)):
                 assert {link.partition("/v1/")[0] for link in links(events)} == {proxy.prefix}
@@ -199,13 +203,13 @@ async def test_a_mounted_app_uses_its_mount_path(api: Api) -> None:
     assert document["servers"] == [{"url": "/mounted"}]
 
 
-async def test_the_client_works_below_a_path(prefixed_api: Api, worker: Worker, tmp_path: Path) -> None:
+async def test_the_client_works_below_a_path(prefixed_api: Api, leader: FakeLeader, tmp_path: Path) -> None:
     """Both clients submit, follow, get and download with a URL that has a path."""
     with Client(prefixed_api.url + KEPT + "/") as client:
         task = client.submit("echo", {"message": "hi"})
         assert task.links.self == f"{KEPT}/v1/tasks/{task.id}"
-        claim = worker.claim()
-        worker.finish(claim, worker.upload(claim, "echo.txt", b"hello"))
+        claim = leader.claim()
+        leader.finish(claim, leader.upload(claim, "echo.txt", b"hello"))
         assert [event.type for event in client.events(task) if event.id][-1] == "succeeded"
         assert client.download(task.id, "echo.txt", tmp_path / "one").read_bytes() == b"hello"
     async with AsyncClient(prefixed_api.url + KEPT) as other:

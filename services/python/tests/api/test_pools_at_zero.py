@@ -99,7 +99,7 @@ def test_debug_shows_what_was_changed_while_the_pool_was_at_zero(api: Api) -> No
     wait_until(lambda: get(api, "/debug")["batching"]["max_batch_size"] == 5, 30, "the change")
 
 
-def test_a_question_wakes_no_pool(api: Api) -> None:
+def test_get_debug_and_health_wake_no_pool(api: Api) -> None:
     """A request to the same pool wakes it, which shows that this test would notice a wake."""
     for path in ("/health", "/debug", "/debug?model=answers"):
         get(api, path)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from api_support import Api, Worker
+from api_support import Api, FakeLeader
 
 from daybreak_server.api.streaming.frames import Frame
 from daybreak_server.api.streaming.topic import Subscriber
 
 
-def test_a_refused_delete_deletes_no_file(api: Api, worker: Worker) -> None:
+def test_a_refused_delete_deletes_no_file(api: Api, leader: FakeLeader) -> None:
     """The files that a running task has stored so far still exist after the refusal."""
     task = api.submit()["id"]
-    claim = worker.claim()
-    worker.upload(claim, "video.mp4", b"half of it", "video/mp4")
+    claim = leader.claim()
+    leader.upload(claim, "video.mp4", b"half of it", "video/mp4")
     before = [stat.key for stat in api.blobs.list(task)]
     assert api.client.delete(f"/v1/tasks/{task}").status_code == 409
     assert [stat.key for stat in api.blobs.list(task)] == before != []

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_support import POOL, Api, Serving, Worker, make_settings, parse, read_events
+from api_support import POOL, Api, FakeLeader, Serving, make_settings, parse, read_events
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -43,22 +43,22 @@ def drain(connection: ClientConnection) -> tuple[list[dict[str, Any]], int]:
     return events, closed.value.rcvd.code
 
 
-def write(worker: Worker, claim: Claim, count: int, batch: int = 50) -> None:
+def write(leader: FakeLeader, claim: Claim, count: int, batch: int = 50) -> None:
     """Write ``count`` log events."""
     for first in range(0, count, batch):
         drafts = [
             EventDraft(type="log", data={"level": "info", "message": str(n)})
             for n in range(first, min(first + batch, count))
         ]
-        worker.queue.report(claim.lease, drafts)
+        leader.queue.report(claim.lease, drafts)
 
 
-def test_sse_and_websocket_send_the_same_objects(api: Api, worker: Worker) -> None:
+def test_sse_and_websocket_send_the_same_objects(api: Api, leader: FakeLeader) -> None:
     """Both send all events of an ended task and then end by themselves, the WebSocket with 1000."""
     task = api.submit()
-    claim = worker.claim()
-    write(worker, claim, 3)
-    worker.finish(claim)
+    claim = leader.claim()
+    write(leader, claim, 3)
+    leader.finish(claim)
     sse = read_events(api.url, task["id"])
     ws, code = drain(socket(api, task["id"]))
     assert sse == ws
@@ -67,12 +67,12 @@ def test_sse_and_websocket_send_the_same_objects(api: Api, worker: Worker) -> No
     assert all(set(e) >= {"id", "task", "type", "at", "data"} for e in sse)
 
 
-def test_a_stream_resumes_after_an_id(api: Api, worker: Worker) -> None:
+def test_a_stream_resumes_after_an_id(api: Api, leader: FakeLeader) -> None:
     """SSE and WebSocket continue after Last-Event-ID or ?after=. After the last event nothing follows."""
     task = api.submit()
-    claim = worker.claim()
-    write(worker, claim, 5)
-    worker.finish(claim)
+    claim = leader.claim()
+    write(leader, claim, 5)
+    leader.finish(claim)
     all_events = read_events(api.url, task["id"])
     for cut in range(len(all_events)):
         rest = all_events[cut + 1 :]
@@ -82,7 +82,7 @@ def test_a_stream_resumes_after_an_id(api: Api, worker: Worker) -> None:
     assert list(parse(iter(response.text.split("\n")))) == all_events[4:]
 
 
-def test_without_follow_a_stream_ends_after_the_stored_events(api: Api, worker: Worker) -> None:
+def test_without_follow_a_stream_ends_after_the_stored_events(api: Api, leader: FakeLeader) -> None:
     """`?follow=false` ends the stream of a waiting and of a running task, and changes nothing for an ended one."""
     task = api.submit()
     path = f"/v1/tasks/{task['id']}/events"
@@ -92,14 +92,14 @@ def test_without_follow_a_stream_ends_after_the_stored_events(api: Api, worker: 
         return [event["type"] for event in parse(iter(text.split("\n"))) if "id" in event]
 
     assert stored() == ["queued"]
-    claim = worker.claim()
-    write(worker, claim, 300)
+    claim = leader.claim()
+    write(leader, claim, 300)
     assert stored() == ["queued", "started", *["log"] * 300]
-    worker.finish(claim)
+    leader.finish(claim)
     assert stored()[-1] == "succeeded"
 
 
-def test_live_events_arrive_as_they_happen(api: Api, worker: Worker) -> None:
+def test_live_events_arrive_as_they_happen(api: Api, leader: FakeLeader) -> None:
     """A subscriber that is connected from the start gets each event before the next is written."""
     task = api.submit()
     with httpx2.stream(
@@ -107,22 +107,22 @@ def test_live_events_arrive_as_they_happen(api: Api, worker: Worker) -> None:
     ) as response:
         events = (event for event in parse(response.iter_lines()) if "id" in event)
         assert next(events)["type"] == "queued"
-        claim = worker.claim()
+        claim = leader.claim()
         assert next(events)["type"] == "started"
         for step in range(1, 4):
-            worker.progress(claim, step, 3)
+            leader.progress(claim, step, 3)
             assert next(events)["data"]["step"] == step
-        worker.finish(claim)
+        leader.finish(claim)
         assert next(events)["type"] == "succeeded"
         assert next(events, None) is None
 
 
-def test_trimmed_history_begins_with_a_reset(api: Api, worker: Worker) -> None:
+def test_trimmed_history_begins_with_a_reset(api: Api, leader: FakeLeader) -> None:
     """A client that asks for trimmed events gets a snapshot, and then the kept events in order."""
     task = api.submit()
-    claim = worker.claim()
-    write(worker, claim, 1500, batch=250)
-    worker.finish(claim)
+    claim = leader.claim()
+    write(leader, claim, 1500, batch=250)
+    leader.finish(claim)
     events = read_events(api.url, task["id"])
     assert events[0]["type"] == "reset"
     assert "id" not in events[0]
@@ -133,16 +133,16 @@ def test_trimmed_history_begins_with_a_reset(api: Api, worker: Worker) -> None:
     assert events[-1]["type"] == "succeeded"
 
 
-def test_an_id_from_the_future_is_answered_with_a_reset(api: Api, worker: Worker) -> None:
+def test_an_id_from_the_future_is_answered_with_a_reset(api: Api, leader: FakeLeader) -> None:
     """An id that this task never had, from another task or a lost write, does not make a client wait forever."""
     task = api.submit()
-    claim = worker.claim()
+    claim = leader.claim()
     with httpx2.stream(
         "GET", f"{api.url}/v1/tasks/{task['id']}/events?after=9999999999999-0", timeout=60, verify=False
     ) as response:
         events = parse(response.iter_lines())
         assert next(events)["type"] == "reset"
-        worker.finish(claim)
+        leader.finish(claim)
         assert [e["type"] for e in events] == ["succeeded"]
     again = read_events(api.url, task["id"], after="9999999999999-0")
     assert [e["type"] for e in again] == ["reset", "succeeded"]
@@ -159,7 +159,7 @@ def test_heartbeats_are_comments(start_api: Callable[..., Api]) -> None:
         assert [next(beats) for _ in range(3)] == [": heartbeat"] * 3
 
 
-def test_the_stream_of_a_waiting_task_has_its_position_and_wake(api: Api, worker: Worker) -> None:
+def test_the_stream_of_a_waiting_task_has_its_position_and_wake(api: Api, leader: FakeLeader) -> None:
     """Both events have no id. They come at once and on each change, and stop when the task starts."""
     first, second = api.submit(), api.submit()
     with httpx2.stream(
@@ -173,34 +173,34 @@ def test_the_stream_of_a_waiting_task_has_its_position_and_wake(api: Api, worker
         assert first_two[1]["data"]["phase"] == "detect"
         api.client.post(f"/v1/tasks/{first['id']}/cancel")
         assert [(e["type"], e["data"]["position"]) for e in [next(events)]] == [("position", 1)]
-        worker.group = replace(worker.group, state=GroupState.LOADING, phase="model")
-        worker.register()
+        leader.group = replace(leader.group, state=GroupState.LOADING, phase="model")
+        leader.register()
         wake = next(events)
         assert (wake["type"], wake["data"]["phase"]) == ("wake", "model")
         for phase in ("warm_up", "model"):
-            worker.group = replace(worker.group, phase=phase)
-            worker.register()
+            leader.group = replace(leader.group, phase=phase)
+            leader.register()
             wake = next(events)
             assert (wake["type"], wake["data"]["phase"]) == ("wake", phase)
-        worker.group = replace(worker.group, state=GroupState.IDLE, phase="ready")
-        worker.finish(worker.claim())
+        leader.group = replace(leader.group, state=GroupState.IDLE, phase="ready")
+        leader.finish(leader.claim())
         assert [e["type"] for e in events] == ["started", "succeeded"]
 
 
-def test_the_eta_covers_the_remaining_phases(api: Api, worker: Worker) -> None:
+def test_the_eta_covers_the_remaining_phases(api: Api, leader: FakeLeader) -> None:
     """The ETA assumes that each phase still to come takes as long as in the last wake."""
     last = {"ray": 20.0, "model": 6.0, "warm_up": 3.0}
-    worker.group = replace(worker.group, state=GroupState.IDLE, phase="ready", wake=last)
-    worker.register()
+    leader.group = replace(leader.group, state=GroupState.IDLE, phase="ready", wake=last)
+    leader.register()
 
     def eta_s() -> Any:
         return api.client.get("/v1/pools/echo").json()["wake"].get("eta_s")
 
     assert wait_until(eta_s, 30, "the pool's history") == 29.0
-    worker.queue.deregister(worker.group)
+    leader.queue.deregister(leader.group)
     now_ms = time.time_ns() // 1_000_000
-    worker.group = replace(worker.group, state=GroupState.LOADING, phase="warm_up", since_ms=now_ms, wake={})
-    worker.register()
+    leader.group = replace(leader.group, state=GroupState.LOADING, phase="warm_up", since_ms=now_ms, wake={})
+    leader.register()
     task = api.submit()
     shown = wait_until(lambda: _wake(api, task["id"], "warm_up"), 30, "the phase")
     assert shown["eta_s"] <= 3.0
@@ -278,13 +278,13 @@ def test_another_tenants_websocket_is_not_found(api: Api) -> None:
     assert drain(socket(api, task, **{"Daybreak-Tenant": "-"})) == ([], 4400)
 
 
-def test_messages_of_a_websocket_client_are_ignored(api: Api, worker: Worker) -> None:
+def test_messages_of_a_websocket_client_are_ignored(api: Api, leader: FakeLeader) -> None:
     """The client still receives every event."""
     task = api.submit()
     with socket(api, task["id"]) as connection:
         for _ in range(20):
             connection.send("hello")
-        worker.finish(worker.claim())
+        leader.finish(leader.claim())
         events, code = drain(connection)
     assert (events[-1]["type"], code) == ("succeeded", 1000)
 
@@ -310,17 +310,17 @@ def test_streams_survive_a_restart_of_the_store(tmp_path: Path) -> None:
     queue = RedisQueue(valkey.url, pool=POOL)
     try:
         with Serving(valkey, tmp_path, 0, make_settings()) as api:
-            worker = Worker(queue, api.blobs, tmp_path)
+            leader = FakeLeader(queue, api.blobs, tmp_path)
             task = api.submit()
             with httpx2.stream(
                 "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=90, verify=False
             ) as response:
                 events = (event for event in parse(response.iter_lines()) if "id" in event)
-                claim = worker.claim()
+                claim = leader.claim()
                 assert [next(events)["type"] for _ in range(2)] == ["queued", "started"]
                 valkey.restart()
-                write(worker, claim, 5)
-                worker.finish(claim)
+                write(leader, claim, 5)
+                leader.finish(claim)
                 rest = list(events)
             assert [e["data"].get("message") for e in rest[:-1]] == ["0", "1", "2", "3", "4"]
             assert rest[-1]["type"] == "succeeded"

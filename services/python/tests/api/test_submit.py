@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_support import Api, Worker
+from api_support import Api, FakeLeader
 
 from daybreak.wire import IDEMPOTENCY_KEY
 from daybreak_server.domain import private_inputs
@@ -46,30 +46,32 @@ def test_an_accepted_task_has_the_fields_of_the_wire(api: Api) -> None:
 TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "congo=t61"}
 
 
-def test_each_way_to_submit_passes_the_callers_trace_to_the_group(api: Api, worker: Worker) -> None:
+def test_each_way_to_submit_passes_the_callers_trace_to_the_group(api: Api, leader: FakeLeader) -> None:
     """The group gets the trace with the metadata, so that a rank can continue it. Clients do not see it."""
     expected = TraceContext(**TRACE)
     task = {"pool": "echo", "input": {}, "metadata": {"order": "42"}}
     shown = api.client.post("/v1/tasks", json=task, headers=TRACE).json()
     assert "congo" not in str(shown)
-    claim = worker.claim()
+    claim = leader.claim()
     assert (claim.trace_context, claim.metadata) == (expected, {"order": "42"})
-    worker.finish(claim)
+    leader.finish(claim)
     api.client.post(f"/v1/tasks/{shown['id']}/replay", headers=TRACE)
     api.client.post("/v1/tasks:batch", json={"tasks": [task]}, headers=TRACE)
     for _ in range(2):
-        claim = worker.claim()
+        claim = leader.claim()
         assert claim.trace_context == expected
-        worker.finish(claim)
+        leader.finish(claim)
 
 
 @pytest.mark.parametrize("wrong", ["x", f"00-{'0' * 32}-{'b' * 16}-01", "é"])
-def test_a_malformed_trace_is_ignored_and_the_task_is_accepted(api: Api, worker: Worker, wrong: str) -> None:
+def test_a_malformed_trace_is_ignored_and_the_task_is_accepted(
+    api: Api, leader: FakeLeader, wrong: str
+) -> None:
     headers = [("traceparent", wrong.encode()), ("tracestate", b"congo=t61")]
     assert (
         api.client.post("/v1/tasks", json={"pool": "echo", "input": {}}, headers=headers).status_code == 202
     )
-    assert worker.claim().trace_context is None
+    assert leader.claim().trace_context is None
 
 
 def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
@@ -195,27 +197,27 @@ def test_a_start_time_delays_a_task_unless_it_is_past(api: Api) -> None:
     assert refused["errors"][0]["field"] == "start_at"
 
 
-def test_an_estimate_comes_from_the_pools_own_history(api: Api, worker: Worker) -> None:
+def test_an_estimate_comes_from_the_pools_own_history(api: Api, leader: FakeLeader) -> None:
     """Without a history the estimate has no figures. With one it has run, wait and GPU seconds."""
     body = {"pool": "echo", "input": {"steps": 4, "step_s": 0.5}}
     assert api.client.post("/v1/estimate", json=body).json() == {"feasible": True}
     task = api.submit(body["input"])
-    claim = worker.claim()
-    worker.finish(claim)
+    claim = leader.claim()
+    leader.finish(claim)
     api.until(task["id"], "succeeded")
     assert _estimate_with_history(api, body).keys() == {"feasible", "run_s", "wait_s", "gpu_seconds"}
     bad = api.client.post("/v1/estimate", json={"pool": "echo", "input": {"steps": -1}})
     assert bad.status_code == 422
 
 
-def test_an_estimate_does_not_count_a_group_that_drains(api: Api, worker: Worker) -> None:
+def test_an_estimate_does_not_count_a_group_that_drains(api: Api, leader: FakeLeader) -> None:
     """A group that is marked to drain takes no task, even while it is idle, so a task waits for the next wake."""
     body = {"pool": "echo", "input": {"steps": 4, "step_s": 0.5}}
-    worker.group = replace(worker.group, wake={"model": 310.0})
+    leader.group = replace(leader.group, wake={"model": 310.0})
     api.submit(body["input"])
-    worker.finish(worker.claim())
+    leader.finish(leader.claim())
     wait_until(lambda: _estimate_with_history(api, body)["wait_s"] == 0.0, 30, "the group to count")
-    worker.queue.register(replace(worker.group, drain=True), ttl_s=60)
+    leader.queue.register(replace(leader.group, drain=True), ttl_s=60)
     wait_until(lambda: _estimate_with_history(api, body)["wait_s"] == 310.0, 30, "the group not to count")
 
 
@@ -229,12 +231,12 @@ def _estimate_with_history(api: Api, body: dict[str, Any]) -> dict[str, Any]:
     return estimate
 
 
-def test_a_replay_is_a_new_task_from_an_ended_one(api: Api, worker: Worker) -> None:
+def test_a_replay_is_a_new_task_from_an_ended_one(api: Api, leader: FakeLeader) -> None:
     """A replay copies input, metadata and priority, names its origin, and is idempotent under a key."""
     task = api.submit({"message": "again"}, priority="low", metadata={"a": "b"})
     early = api.client.post(f"/v1/tasks/{task['id']}/replay")
     assert (early.status_code, early.json()["code"]) == (409, "conflict")
-    worker.fail(worker.claim(), permanent=True)
+    leader.fail(leader.claim(), permanent=True)
     key = {"Idempotency-Key": "replay-1"}
     first = api.client.post(f"/v1/tasks/{task['id']}/replay", headers=key)
     again = api.client.post(f"/v1/tasks/{task['id']}/replay", headers=key)
@@ -275,11 +277,11 @@ def test_a_proxied_client_cannot_name_its_tenant(api: Api) -> None:
     assert api.submit(headers=headers)["tenant"] == "default"
 
 
-def test_groups_show_hosts_to_local_clients_only(api: Api, worker: Worker) -> None:
+def test_groups_show_hosts_to_local_clients_only(api: Api, leader: FakeLeader) -> None:
     """Hosts and pids are for administrators. Without API keys, those are the clients on this machine."""
     from testkit.waiting import wait_until
 
-    worker.register()
+    leader.register()
 
     def group(headers: dict[str, str]) -> dict[str, Any] | None:
         groups = api.client.get("/v1/pools/echo", headers=headers).json()["groups"]
@@ -293,18 +295,18 @@ def test_groups_show_hosts_to_local_clients_only(api: Api, worker: Worker) -> No
     assert {"hosts", "pids"}.isdisjoint(remote)
 
 
-def test_a_group_shows_its_own_phase_until_it_is_ready(api: Api, worker: Worker) -> None:
+def test_a_group_shows_its_own_phase_until_it_is_ready(api: Api, leader: FakeLeader) -> None:
     """The pool's wake phase is that of its furthest group, and each group also shows its own."""
     from testkit.waiting import wait_until
 
     def phases() -> dict[str, Any]:
         return {g["id"]: g.get("phase") for g in api.client.get("/v1/pools/echo").json()["groups"]}
 
-    worker.register()
-    ready = worker.group
-    worker.group = replace(ready, id=new_group_id(), state=GroupState.LOADING, phase="model")
-    worker.register()
-    expected = {ready.id: None, worker.group.id: "model"}
+    leader.register()
+    ready = leader.group
+    leader.group = replace(ready, id=new_group_id(), state=GroupState.LOADING, phase="model")
+    leader.register()
+    expected = {ready.id: None, leader.group.id: "model"}
     wait_until(lambda: phases() == expected, 30, "both groups to be seen")
 
 

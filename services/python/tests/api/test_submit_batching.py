@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from api_support import Api, Worker
+from api_support import Api, FakeLeader
 
 from daybreak.wire import Task
 from daybreak_server.adapters.redis.store import RedisStore
@@ -192,16 +192,16 @@ def test_a_time_is_written_to_the_millisecond() -> None:
 
 
 def test_a_running_task_is_shown_the_same_by_all_routes(
-    api: Api, start_worker: Callable[..., Worker]
+    api: Api, start_leader: Callable[..., FakeLeader]
 ) -> None:
     """The single task and the list agree with the wire's type."""
-    worker = start_worker()
+    leader = start_leader()
     task = api.submit()
-    claim = worker.claim()
-    worker.progress(claim, 1, 4)
+    claim = leader.claim()
+    leader.progress(claim, 1, 4)
     shown = api.get(task["id"])
     assert Task.model_validate(shown).to_json() == shown
     listed = api.client.get("/v1/tasks").json()["data"]
     assert [item["id"] for item in listed] == [task["id"]]
     assert listed[0] == shown
-    worker.finish(claim)
+    leader.finish(claim)

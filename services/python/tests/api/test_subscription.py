@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from api_support import POOL, Worker
+from api_support import POOL, FakeLeader
 
 from daybreak_server.adapters.redis.events import RedisEvents
 from daybreak_server.adapters.redis.store import RedisStore
@@ -75,14 +75,14 @@ async def sources(valkey: Server) -> AsyncIterator[Sources]:
     await events.close()
 
 
-async def _start_task(sources: Sources, worker: Worker) -> Claim:
+async def _start_task(sources: Sources, leader: FakeLeader) -> Claim:
     task = TaskId(new_task_id(POOL))
     await sources.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
-    return await asyncio.to_thread(worker.claim)
+    return await asyncio.to_thread(leader.claim)
 
 
-def _write_logs(worker: Worker, claim: Claim, *words: str) -> None:
-    worker.queue.report(claim.lease, [EventDraft(type="log", data={"message": word}) for word in words])
+def _write_logs(leader: FakeLeader, claim: Claim, *words: str) -> None:
+    leader.queue.report(claim.lease, [EventDraft(type="log", data={"message": word}) for word in words])
 
 
 async def _receive_all(
@@ -109,15 +109,15 @@ async def _receive_all(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_events_written_while_history_is_read_arrive_once(
-    sources: Sources, start_worker: Callable[..., Worker], when: str
+    sources: Sources, start_leader: Callable[..., FakeLeader], when: str
 ) -> None:
     """Such events are in the history, in the live feed or in both, and the subscriber gets each of them once."""
-    worker = start_worker()
-    claim = await _start_task(sources, worker)
-    await asyncio.to_thread(_write_logs, worker, claim, "one", "two")
+    leader = start_leader()
+    claim = await _start_task(sources, leader)
+    await asyncio.to_thread(_write_logs, leader, claim, "one", "two")
 
-    setattr(sources.events, when, lambda: _write_logs(worker, claim, "three", "four"))
-    actions = {4: lambda: _write_logs(worker, claim, "five"), 5: lambda: worker.finish(claim)}
+    setattr(sources.events, when, lambda: _write_logs(leader, claim, "three", "four"))
+    actions = {4: lambda: _write_logs(leader, claim, "five"), 5: lambda: leader.finish(claim)}
     received = await asyncio.wait_for(_receive_all(sources, claim.lease.task, actions=actions), 15)
     all_events = (await sources.events.read(claim.lease.task)).events
     assert received == [event.id for event in all_events]
@@ -125,33 +125,33 @@ async def test_events_written_while_history_is_read_arrive_once(
 
 
 async def test_no_history_is_read_before_the_feed_is_live(
-    sources: Sources, start_worker: Callable[..., Worker]
+    sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
     """No event after the history is lost, even if the log takes long to report its end."""
-    worker = start_worker()
-    claim = await _start_task(sources, worker)
-    await asyncio.to_thread(_write_logs, worker, claim, "one")
+    leader = start_leader()
+    claim = await _start_task(sources, leader)
+    await asyncio.to_thread(_write_logs, leader, claim, "one")
     log = cast("HookedEvents", sources.events)
-    log.slow_s, log.after = 0.5, lambda: _write_logs(worker, claim, "two")
-    actions = {1: lambda: _write_logs(worker, claim, "three"), 2: lambda: worker.finish(claim)}
+    log.slow_s, log.after = 0.5, lambda: _write_logs(leader, claim, "two")
+    actions = {1: lambda: _write_logs(leader, claim, "three"), 2: lambda: leader.finish(claim)}
     received = await asyncio.wait_for(_receive_all(sources, claim.lease.task, actions=actions), 15)
     assert received == [event.id for event in (await sources.events.read(claim.lease.task)).events]
 
 
 async def test_a_resumed_subscription_gets_exactly_the_later_events(
-    sources: Sources, start_worker: Callable[..., Worker]
+    sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
     """This holds for any id, both from the store and from the gateway's cache while another client follows."""
-    worker = start_worker()
-    claim = await _start_task(sources, worker)
+    leader = start_leader()
+    claim = await _start_task(sources, leader)
     task = claim.lease.task
     async with Subscription(sources, task, POOL, after=None) as other, aclosing(other.batches()) as batches:
         await anext(batches)  # From now on the gateway caches the task's events.
-        await asyncio.to_thread(_write_logs, worker, claim, "one", "two", "three")
+        await asyncio.to_thread(_write_logs, leader, claim, "one", "two", "three")
         logs_seen = 0
         while logs_seen < 3:
             logs_seen += sum(frame.type == "log" for frame in await anext(batches))
-        await asyncio.to_thread(worker.finish, claim)
+        await asyncio.to_thread(leader.finish, claim)
         event_ids = [event.id for event in (await sources.events.read(task)).events]
         for index, event_id in enumerate(event_ids):
             received = await asyncio.wait_for(_receive_all(sources, task, frames.parse_id(event_id)), 15)
@@ -159,10 +159,10 @@ async def test_a_resumed_subscription_gets_exactly_the_later_events(
 
 
 async def test_a_lossless_subscriber_that_was_too_slow_gets_the_events_that_it_missed(
-    sources: Sources, worker: Worker
+    sources: Sources, leader: FakeLeader
 ) -> None:
     """The stream of a task's lines has no snapshots, and the store still has the lines."""
-    claim = await _start_task(sources, worker)
+    claim = await _start_task(sources, leader)
     words = [f"word {number}" for number in range(20)]
     small = replace(sources, queue_limit=2)
     received: list[Frame] = []
@@ -172,10 +172,10 @@ async def test_a_lossless_subscriber_that_was_too_slow_gets_the_events_that_it_m
     ):
         received += await anext(batches)
         for word in words:
-            await asyncio.to_thread(_write_logs, worker, claim, word)
+            await asyncio.to_thread(_write_logs, leader, claim, word)
         while not subscription.lagging:
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(worker.finish, claim)
+        await asyncio.to_thread(leader.finish, claim)
         async for batch in batches:
             received += batch
     assert [frame.type for frame in received] == ["queued", "started", *(["log"] * 20), "succeeded"]

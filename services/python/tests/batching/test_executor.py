@@ -22,7 +22,7 @@ from daybreak_server.batching.rules import Mode, Rules
 
 
 class Doubler:
-    """Doubles numbers. Waits in each batch until it is let go, and raises for numbers below zero."""
+    """Doubles numbers. Waits in each batch until the test releases it, and raises for numbers below zero."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -168,7 +168,7 @@ def test_too_few_results_are_an_error(start: Start) -> None:
     executor.close()
 
 
-def test_a_call_whose_items_all_raise_gets_one_error_and_the_executor_goes_on(start: Start) -> None:
+def test_a_call_whose_items_all_raise_gets_one_error_and_the_executor_continues(start: Start) -> None:
     """The items that are left after the first error are dropped, and no empty batch is run: a model may refuse one."""
     executor, run = start(max_batch_size=8)
     with ThreadPoolExecutor(1) as callers:

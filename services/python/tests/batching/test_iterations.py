@@ -23,10 +23,10 @@ def started(scheduler: Scheduler[str], now: float) -> Batch[str]:
     return batch
 
 
-def run(scheduler: Scheduler[str], at: float, until: float, go_on: Iterable[str] = ()) -> Batch[str]:
-    """Run the next batch; the sessions of ``go_on`` want another token after it."""
+def run(scheduler: Scheduler[str], at: float, until: float, continuing: Iterable[str] = ()) -> Batch[str]:
+    """Run the next batch; the sessions of ``continuing`` want another token after it."""
     batch = started(scheduler, at)
-    for session in go_on:
+    for session in continuing:
         scheduler.decode_ready(session, until)
     scheduler.complete(batch, until)
     return batch
@@ -59,7 +59,7 @@ def test_a_batch_has_one_phase_and_prefill_goes_first() -> None:
 
 
 def test_decode_does_not_starve_under_endless_prefill() -> None:
-    """It gets one batch after each ``max_decode_delay_s``, and prefill the others."""
+    """Decode gets one batch after each ``max_decode_delay_s``, and prefill gets the others."""
     scheduler = ready(IterationRules(gather_size=1, max_decode_delay_s=2.5), "a")
     run(scheduler, 0.0, 1.0, "a")
     phases = []
@@ -112,7 +112,7 @@ def test_prefill_starts_at_once_if_nothing_decodes() -> None:
     assert started(ready(IterationRules(gather_size=32, gather_wait_s=9), "a"), 0.0).sessions == ("a",)
 
 
-def test_a_gather_size_above_the_batch_size_counts_as_that() -> None:
+def test_a_gather_size_above_the_batch_size_counts_as_the_batch_size() -> None:
     """A full batch need not wait for turns that could not join it."""
     scheduler = ready(IterationRules(max_batch_size=2, gather_size=32, gather_wait_s=99), "a")
     run(scheduler, 0.0, 1.0, "a")
@@ -305,5 +305,5 @@ def calls_of_a_step(waiting: int) -> int:
 
 
 def test_the_cost_of_a_step_does_not_grow_with_the_number_of_sessions() -> None:
-    """It has the same number of calls for a hundred sessions and for ten thousand."""
+    """A step makes the same number of calls for a hundred sessions and for ten thousand."""
     assert calls_of_a_step(10_000) == calls_of_a_step(100)

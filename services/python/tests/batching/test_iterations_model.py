@@ -110,7 +110,7 @@ class Machine(RuleBasedStateMachine):
     def the_device_works(self, steps: list[tuple[float, int, bool, bool]]) -> None:
         """Some batches, one after the other; while each of them runs, audio comes, and a session whose turn it reads in
         part may leave."""
-        for seconds, comes, goes_on, leaves in steps:
+        for seconds, comes, continues, leaves in steps:
             if self.running is None:
                 self.the_device_is_idle()
             for session in range(comes):
@@ -120,7 +120,7 @@ class Machine(RuleBasedStateMachine):
                 for session in self.running.unfinished if leaves else ():
                     if session in self.in_flight:
                         self.a_session_is_forgotten(session)
-                self.finish(lambda session, goes_on=goes_on: goes_on)  # type: ignore[misc]
+                self.finish(lambda session, continues=continues: continues)  # type: ignore[misc]
 
     @rule(session=SESSIONS)
     def another_groups_turn_is_continued(self, session: int) -> None:
@@ -153,7 +153,7 @@ class Machine(RuleBasedStateMachine):
         self.decode.append((session, self.now))
         self.scheduler.decode_ready(session, self.now)
 
-    def finish(self, goes_on: Callable[[int], bool]) -> None:
+    def finish(self, continues: Callable[[int], bool]) -> None:
         batch, self.running = self.running, None
         assert batch is not None
         tokens = 0
@@ -161,7 +161,7 @@ class Machine(RuleBasedStateMachine):
         self.in_flight -= set(unfinished)
         self.prefill = [(session, self.running_waits[session]) for session in unfinished] + self.prefill
         for session in batch.sessions:
-            if session in self.in_flight and goes_on(session):
+            if session in self.in_flight and continues(session):
                 self.in_flight.discard(session)
                 self.wants_more(session)
                 tokens += 1
@@ -239,7 +239,7 @@ class Machine(RuleBasedStateMachine):
             self.check_whole_turns(batch)
 
     def check_pieces(self, batch: Batch[int], *, divides: bool) -> None:
-        """Of each turn, a batch reads at least one block. Only the last turn of a batch may be read in part."""
+        """A batch reads at least one block of each of its turns. Only the last turn of a batch may be read in part."""
         left = [self.left[session] for session in batch.prefill]
         unfinished = [
             session

@@ -30,7 +30,7 @@ def test_a_file_that_is_sent_at_once_makes_no_lag() -> None:
 
 
 def test_a_percentile_is_a_value_that_enough_others_do_not_exceed() -> None:
-    """By the nearest-rank method, so that one late session of ten shows in p95."""
+    """The nearest-rank method is used, so one late session of ten shows in p95."""
     assert percentile([], 0.95) == 0.0
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([float(value) for value in range(1, 101)], 0.95) == 95.0

@@ -25,11 +25,11 @@ def chunked(tokens: int, **rules: int) -> Scheduler[str]:
     )
 
 
-def run(scheduler: Scheduler[str], now: float, go_on: str = "") -> Batch[str]:
-    """Run the next batch; the sessions of ``go_on`` want another token after it."""
+def run(scheduler: Scheduler[str], now: float, continuing: str = "") -> Batch[str]:
+    """Run the next batch; the sessions of ``continuing`` want another token after it."""
     batch = scheduler.next(now)
     assert isinstance(batch, Batch)
-    for session in go_on:
+    for session in continuing:
         scheduler.decode_ready(session, now)
     scheduler.complete(batch, now)
     return batch
@@ -95,7 +95,7 @@ def test_the_phases_take_turns_if_a_batch_has_one_place() -> None:
     scheduler.decode_ready("a", 0.0)
     scheduler.prefill_ready("b", 0.0, seconds=1.0)
     scheduler.prefill_ready("c", 0.0, seconds=1.0)
-    assert [run(scheduler, 0.0, go_on).sessions for go_on in ("a", "", "a", "")] == [
+    assert [run(scheduler, 0.0, continuing).sessions for continuing in ("a", "", "a", "")] == [
         ("a",),
         ("b",),
         ("a",),

@@ -1,4 +1,4 @@
-"""Tests the order in which an upload syncs: the bytes before the file has its name, and the name before it ends."""
+"""Tests the order of an upload: it syncs the bytes, then gives the file its name, then syncs the folders."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_the_ranks_of_a_node_download_a_model_once(s3: Place, tmp_path: Path) ->
 def test_a_rank_that_waits_for_a_download_survives_its_end(
     s3: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It measures the partial folder again and again, while the process that downloads may rename it."""
+    """The rank measures the partial folder again and again, while the process that downloads may rename the folder."""
     monkeypatch.setattr(model_cache, "_LOCK_POLL_S", 0)
     model = S3Model(put(s3), s3.address.s3)
     complete, _ = fetch(model, tmp_path)

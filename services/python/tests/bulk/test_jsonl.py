@@ -70,7 +70,7 @@ def test_a_byte_order_mark_is_passed_over_and_an_empty_file_has_no_lines() -> No
     st.data(),
 )
 def test_reading_behind_any_line_gives_the_rest(texts: list[bytes], ends: bool, data: st.DataObject) -> None:
-    """So an attempt can continue where an earlier one stopped. No line is lost or read twice."""
+    """An attempt can continue where an earlier one stopped. No line is lost or read twice."""
     whole = b"\n".join(texts) + (b"\n" if ends else b"")
     lines = lines_of(whole)
     assert [line.number for line in lines] == list(range(1, len(lines) + 1))

@@ -84,7 +84,7 @@ def test_a_part_that_is_not_what_the_checkpoint_says_is_refused(
 
 @pytest.mark.parametrize("snapshot", [None, b"", b"{", b"[]", b"{}", b'{"version": 1}', b"\xff"])
 def test_a_snapshot_that_cannot_be_read_means_line_one(snapshot: bytes | None) -> None:
-    """It never fails the task."""
+    """Such a snapshot never fails the task."""
     assert resumed(snapshot, MARK) == Ledger(fingerprint=MARK)
 
 

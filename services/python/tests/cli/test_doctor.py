@@ -147,7 +147,7 @@ def test_the_failure_that_a_rank_reported_is_shown(tmp_path: Path, valkey: Serve
     queue.close()
 
 
-def test_the_artifact_storage_is_probed(tmp_path: Path) -> None:
+def test_the_blob_store_is_probed(tmp_path: Path) -> None:
     """The probe fails because a file has the name of the folder. The message comes from the blob store."""
     (tmp_path / "file").write_text("")
     files = report(tmp_path, artifacts={"url": (tmp_path / "file" / "below").as_uri()})["files"]

@@ -32,7 +32,7 @@ def pools(rendered: Rendered) -> dict[str, GeneratorPool]:
 
 
 def environment(container: Object) -> dict[str, str]:
-    """A container's variables, expanded as Kubernetes does. A value from elsewhere is the text ``secret``."""
+    """A container's variables, expanded as Kubernetes does. A value from a Secret or a field becomes ``secret``."""
     known: dict[str, str] = {}
     for item in container["env"]:
         text = item.get("value", "secret")

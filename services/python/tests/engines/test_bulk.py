@@ -84,7 +84,7 @@ def test_lines_without_a_result_say_why_in_the_output(bulk_serving: Start, tmp_p
 
 
 def test_a_task_can_fail_at_its_first_bad_line(bulk_serving: Start, tmp_path: Path) -> None:
-    """It fails at once, without further attempts."""
+    """The task fails at once, without further attempts."""
     pool, _, _ = bulk_serving()
     task = pool.submit(file=write(tmp_path, [1, 2, "{", 4]), on_error="fail")
     record = pool.wait(task, State.FAILED)

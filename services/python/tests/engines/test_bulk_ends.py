@@ -75,7 +75,7 @@ def test_a_cancelled_task_leaves_its_group_to_the_requests(
 def test_a_task_that_passes_its_deadline_leaves_its_group_to_the_requests(
     bulk_serving: Start, tmp_path: Path, client: httpx.Client
 ) -> None:
-    """It ends as expired, without an artifact of the lines that it has computed."""
+    """The task ends as expired, without an artifact of the lines that were computed."""
     pool, rank, url = bulk_serving()
     Squares.go.clear()
     task = pool.submit(file=write(tmp_path, range(5000)), run_within_ms=500)
@@ -138,9 +138,9 @@ def test_a_group_that_leaves_hands_its_task_to_the_next_one(
 def test_a_group_that_is_marked_to_drain_releases_its_task(
     bulk_serving: Start, paced: threading.Semaphore, tmp_path: Path
 ) -> None:
-    """It releases the task after `drain_s`, and claims none until the mark is removed.
+    """The group releases the task after `drain_s`, and claims none until the mark is removed.
 
-    Then it continues after the checkpoint.
+    Then the task continues after its checkpoint.
     """
     pool, rank, _ = bulk_serving(checkpoint_s=0.01, drain_s=0.2)
     task = begun(pool, write(tmp_path, range(LINES)), paced)

@@ -50,7 +50,7 @@ async def test_parts_arrive_in_order_and_whole() -> None:
     thread.join()
 
 
-async def test_a_thread_waits_until_the_loop_has_taken_what_is_there() -> None:
+async def test_a_thread_waits_until_the_loop_has_taken_the_items() -> None:
     opened, sent = exchange(), []
 
     def work() -> None:

@@ -44,13 +44,13 @@ def misbehaving(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> Pool
 
 
 def test_every_error_of_the_odd_workload_is_tested() -> None:
-    """The end of the process has tests of its own."""
+    """Other tests cover `os exit`, which ends the process."""
     assert set(REASONS) == set(ERRORS) - {"os exit"}
 
 
 @pytest.mark.parametrize("where", ["first", "later", "finally"])
 def test_any_error_is_a_strike_with_its_reason_and_the_group_lives(misbehaving: Pool, where: str) -> None:
-    """That includes errors that end threads or processes, and errors that cannot be shown or stored."""
+    """The errors include those that end threads or processes, and those that cannot be shown or stored."""
     tasks = {error: misbehaving.submit(error=error, where=where, max_strikes=1) for error in REASONS}
     again = misbehaving.submit(error="exit", where=where, attempts=1, max_strikes=2)
     for error, task in tasks.items():

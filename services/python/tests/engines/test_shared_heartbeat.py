@@ -8,7 +8,7 @@ from daybreak_server.engines.common.shared_heartbeat import SharedHeartbeat
 
 
 def test_the_shared_memory_shows_the_sessions_that_the_model_works_on() -> None:
-    """It has room for the ids of the largest batch."""
+    """The memory has room for the ids of the largest batch."""
     shared = SharedHeartbeat.create()
     assert shared.worked_on() == ()
     longest = [SessionId(f"{'p' * 31}_{number:026d}") for number in range(MAX_BATCH_SIZE)]

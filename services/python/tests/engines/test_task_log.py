@@ -163,7 +163,7 @@ def test_a_lost_lease_has_a_line_of_the_tick_that_found_it(pools: Callable[..., 
 def test_a_delayed_task_has_a_line_when_it_is_due_and_one_when_it_is_deleted(
     pools: Callable[..., Pool], lines: Lines
 ) -> None:
-    """Several gateways tick and delete. Only the one that did it logs it."""
+    """Several gateways tick and delete. Only the gateway whose call made the change logs it."""
     pool = pools()
     task = TaskId(new_task_id(pool.name))
     at_ms = time.time_ns() // 1_000_000 + 2_000  # later than the submit, however busy the machine is

@@ -51,7 +51,7 @@ def idle(seconds: float) -> Demand:
 # ── replicas ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_model_that_nobody_asks_for_has_its_minimum() -> None:
+def test_a_model_without_requests_has_its_minimum() -> None:
     found = plan(view(model("a"), model("b", min_replicas=2, replicas=3), workers=(worker(),)))
     assert found.wanted == {"b": 2}
     assert [replica.alias for replica in found.placement.replicas] == ["b", "b"]
@@ -271,7 +271,7 @@ def test_models_that_are_idle_go_back_to_their_minimum(seen: RegistryView) -> No
 
 @given(registries())
 def test_replicas_that_stay_wanted_stay_where_they_are(seen: RegistryView) -> None:
-    """Exceptions: one that must make room for one that fits nowhere else, and one that its worker cannot run."""
+    """Except a replica that must make room for one that fits nowhere else, and one that its worker cannot run."""
     first = planned(seen)
     assume(not first.plan.placement.unplaced)
     again = planned(replace(first, workers=(*first.workers, worker("new"))))

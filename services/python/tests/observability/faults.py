@@ -1,7 +1,7 @@
 """A scripted fault for each alert that can fire on one machine.
 
-A fault is a context: inside it something is wrong, after it everything is as before. It gives a function that the test
-calls again and again while it waits for the alerts: it is what clients do during the fault.
+A fault is a context: inside it something is wrong, after it everything is as before. It yields a function,
+which does what clients do during the fault. The test calls it again and again while it waits for the alerts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import psutil
 
 from testkit.observed import BATCH, BATCHES, ITEMS, MEMORY_LIMIT, PARKED, POOL, ObservedRun
 from testkit.observed_requests import ANSWERS, CAPACITY, LINE
-from testkit.observed_sessions import MAX_SESSIONS, PLACES, SPEECH, noise
+from testkit.observed_sessions import MAX_SESSIONS, ROOM, SPEECH, noise
 from testkit.waiting import wait_until
 
 During = Callable[[], object]
@@ -48,7 +48,7 @@ FAULTS: list[Fault] = []
 
 The fault in which the gateway hangs comes first, and the one in which nobody scrapes Ray comes last, because an alert
 without metrics would seem to have resolved. Some alerts look back for a minute. Their faults come first in their part,
-so that less time is left until they resolve.
+so that these alerts resolve while other faults happen.
 """
 
 
@@ -102,7 +102,7 @@ def redis_writes_no_file(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakModelNotReady", "DaybreakReplicasFail", "DaybreakManagerAbsent", part=MODELS)
 def models_cannot_start_and_nobody_plans(run: ObservedRun) -> Iterator[During]:
-    """One model fails, another one fits nowhere, and then a third one stops every manager."""
+    """One model fails, another one fits nowhere. Then a third one, which no manager can plan, stops all managers."""
     run.models.want_what_cannot_start()
     run.models.stop_managers()
     yield nothing
@@ -166,7 +166,7 @@ def tasks_fail(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakRequestsRefused", "DaybreakRequestsLate", part=ANSWERS)
 def clients_send_more_than_the_group_can_answer(run: ObservedRun) -> Iterator[During]:
-    """The line is full, and those in it wait for longer than their deadline."""
+    """The line is full, and the requests in it wait for longer than their deadline."""
     yield lambda: run.requests.ask_often(CAPACITY + LINE + 10, deadline_s=1.0, latency_s=0.8)
 
 
@@ -215,7 +215,7 @@ def callers_send_more_than_may_wait(run: ObservedRun) -> Iterator[During]:
 @fault("DaybreakSessionsRefused", "DaybreakSessionsLag", "DaybreakSessionsDegraded", part=SPEECH)
 def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
     """The group cannot keep up with those that it serves, and others want sessions."""
-    speaking = run.sessions.open_all(PLACES)
+    speaking = run.sessions.open_all(ROOM)
     for session in speaking:
         run.sessions.speak(session, noise(40.0), end=False)
     yield lambda: run.sessions.open(MAX_SESSIONS)
@@ -225,7 +225,7 @@ def too_many_people_speak(run: ObservedRun) -> Iterator[During]:
 @fault("DaybreakSessionsWait", part=SPEECH)
 def sessions_find_no_place(run: ObservedRun) -> Iterator[During]:
     """The memory of the only group is full."""
-    run.sessions.open_all(PLACES + 1)
+    run.sessions.open_all(ROOM + 1)
     yield nothing
     run.sessions.close_all()
 

@@ -177,7 +177,7 @@ def test_without_an_event_loop_the_line_of_a_submit_is_written_at_once() -> None
 
 
 def made(facts: Sequence[tuple[float, tuple[str, ...]]]) -> bytes:
-    """Lines of the first fact alone."""
+    """A line for each item of ``facts``, with the first of its texts alone."""
     return b"".join(texts[0].encode() + b"\n" for _, texts in facts)
 
 

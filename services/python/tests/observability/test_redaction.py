@@ -91,7 +91,7 @@ def test_no_window_of_an_input_survives(prompt: str, before: str, after: str) ->
 
 @pytest.fixture
 def no_inputs() -> None:
-    """What other tests have sent is forgotten."""
+    """Forget the inputs that other tests have sent."""
     for _ in range(RECENT):
         private_inputs.keep("")
 

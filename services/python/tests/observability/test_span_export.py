@@ -59,7 +59,7 @@ def test_an_outage_is_one_warning_and_a_return_is_one_line(caplog: pytest.LogCap
     assert "no headers" in caplog.records[-1].getMessage()
 
 
-def test_work_goes_on_without_a_collector(
+def test_work_continues_without_a_collector(
     traced_settings: Callable[..., Settings],
     gateway: Callable[[Settings], httpx2.Client],
     caplog: pytest.LogCaptureFixture,

@@ -115,9 +115,9 @@ class Driver:
     def kill(self, name: str, *, stays: bool = False) -> None:
         """Kill a node. With ``stays``, nobody deletes the node, so its pod stays.
 
-        KubeRay knows all earlier writes when it learns of the death. So one order of events does not happen here, which
-        only KubeRay could make harmless: a victim's host dies just after it was named; KubeRay replaces it, because it
-        knows only the old number of replicas; then KubeRay reads the lower number and deletes an arbitrary replica.
+        KubeRay knows all earlier writes when it learns of the death. This excludes one order of events, because only
+        KubeRay could make it harmless: a victim's host dies just after it was named; KubeRay replaces the host, because
+        it knows only the old number of replicas; then it reads the lower number and deletes an arbitrary replica.
         """
         cluster = self.world.pods[name].cluster
         if stays:

@@ -85,7 +85,7 @@ class FakePorts:
         self.emitted.append((kind, reason))
 
     async def put(self, cluster: RayCluster, config: Mapping[str, Any]) -> None:
-        """Deploy the applications of Serve. A new attempt stops all gangs."""
+        """Deploy the applications of Serve. A new deploy attempt stops all gangs."""
         if self.world.serve(cluster.name) is None:
             raise ClusterUnavailableError("the head does not answer")
         args = next(app["args"] for app in config["applications"] if app["name"] == POOL)

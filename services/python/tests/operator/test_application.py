@@ -1,4 +1,4 @@
-"""The attempts at deploying the Serve application, which are counted per revision of the template."""
+"""The deploy attempts of the Serve application, which are counted per revision of the template."""
 
 from __future__ import annotations
 

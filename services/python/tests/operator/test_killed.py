@@ -215,7 +215,7 @@ def settled(kubernetes: Kubernetes, phase: str, *, groups: int) -> Callable[[], 
 def test_an_operator_killed_after_every_action_continues(
     tmp_path: Path, api: client.ApiClient, namespace: str, pool: Pool, simulation: Simulation
 ) -> None:
-    """Each run of the operator has one action, and still the pool reaches every state that is wanted.
+    """Each run of the operator takes one action, and the pool still reaches every state that is wanted.
 
     The pool goes from nothing to two groups, to the one that works, to a new image group by group, to zero
     with the head suspended, and back. No busy group is removed before its deadline, no task is lost, and at

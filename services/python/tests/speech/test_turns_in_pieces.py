@@ -126,14 +126,14 @@ def test_the_encoders_of_transformers_give_the_same_tokens(tmp_path: Path, kind:
 
 
 def test_the_trained_model_translates_the_same() -> None:
-    """In turns of 1.92 s, as when a group lags."""
+    """Turns have 1.92 s, as when a group lags."""
     compare(loaded(cache_mb=8), [(clip.audio(), 4) for clip in clips()], seed=7)
 
 
 @pytest.mark.parametrize("attention", ["gather", "flex"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_the_logits_after_the_last_piece_are_those_of_the_whole_turn(folder: Path, attention: str) -> None:
-    """Also when the pieces run beside sessions that decode."""
+    """The pieces run beside a session that decodes."""
     model = loaded(folder, cache_mb=1, attention=attention)
     logits: list[torch.Tensor] = []
     step = model._lm.step

@@ -45,7 +45,7 @@ def test_a_complete_folder_of_transformers_passes(hub: dict[str, Path], kind: st
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_a_folder_with_the_own_encoder_passes(tmp_path: Path, family: str) -> None:
+def test_a_folder_with_the_causal_encoder_passes(tmp_path: Path, family: str) -> None:
     assert [finding.level for finding in verify(random_folder(tmp_path, family=family))] == ["info"]
 
 
@@ -173,7 +173,7 @@ def test_each_fault_is_named(
         (tensors("encoder.safetensors", lambda found: found.pop("norm.weight")), "lacks 1 of"),
     ],
 )
-def test_each_fault_of_the_own_encoder_is_named(
+def test_each_fault_of_the_causal_encoder_is_named(
     tmp_path: Path, break_it: Callable[[Path], object], message: str
 ) -> None:
     folder = random_folder(tmp_path)

@@ -47,7 +47,7 @@ def endpoint(locked: Server, tmp_path: Path) -> Endpoint:
 
 
 def test_a_corrected_password_file_needs_no_restart(endpoint: Endpoint, tmp_path: Path) -> None:
-    """The same store is refused while the file is missing or wrong, and accepted once it is right."""
+    """Redis refuses a store while its password file is missing or wrong, and accepts it once the file is right."""
     file = tmp_path / "password"
 
     async def connect_with_each_content() -> None:
@@ -69,7 +69,7 @@ def test_a_corrected_password_file_needs_no_restart(endpoint: Endpoint, tmp_path
 
 
 def test_a_queue_also_reads_the_corrected_password_file(endpoint: Endpoint, tmp_path: Path) -> None:
-    """The queue of a group that was refused works again once the file is right; its error has the same words."""
+    """A refused queue works again once the file is right. Until then, its error says the same as that of a store."""
     file = tmp_path / "password"
     file.write_text("wrong")
     queue = RedisQueue(endpoint, pool="echo", lease_s=5)

@@ -73,7 +73,7 @@ def test_a_published_number_extends_the_lease(online: Driver) -> None:
 def test_an_outage_of_the_store_ends_no_demand(online: Driver) -> None:
     """Gateways cannot publish during an outage.
 
-    Afterwards they have as much time as holders of leases to publish again.
+    Afterwards they have time to publish again, as holders of leases have time to renew.
     """
     online.publish_demand("g1", 8, ttl_s=LEASE_STEP_MS / 1000)
     online.now += 3_600_000

@@ -333,8 +333,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def oldest_waits_are_those_of_the_model(self) -> None:
-        """This holds after releases, retries and promotions, which return to the front, and when the clock is set
-        back."""
+        """This holds when the clock is set back, and after releases, retries and promotions, which give tasks their old
+        places."""
         queue, tasks = self.driver.totals().queue, self.model.tasks.values()
         due = any_unpromoted(tasks, self.model.now)
         for priority in Priority:

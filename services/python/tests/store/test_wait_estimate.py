@@ -40,7 +40,7 @@ def give_history(driver: Driver) -> None:
 
 @pytest.mark.parametrize("state", GroupState)
 def test_only_a_group_that_accepts_tasks_shortens_the_wait(driver: Driver, state: GroupState) -> None:
-    """A group that is starting, loading, draining or lost takes no task, so the estimate has the time of a wake."""
+    """A group that is starting, loading, draining or lost takes no task, so the estimate is the time of a wake."""
     give_history(driver)
     register(driver, "g", state)
     wait_s = driver.get(submit(driver)).wait_s
@@ -76,7 +76,7 @@ def test_in_a_large_pool_the_groups_that_are_not_read_count_like_those_that_are(
 
 
 def test_submit_answers_the_same_wait_as_a_later_look(driver: Driver) -> None:
-    """The estimate in the answer to a submit counts the same groups as the one that a reader gets."""
+    """The estimate in the answer to a submit counts the same groups as a later estimate."""
     give_history(driver)
     register(driver, "g", GroupState.LOADING)
     new = NewTask(id=new_task_id("video"), pool="video", tenant="t", input_json="{}")

@@ -16,7 +16,7 @@ from testkit.store_driver import Driver
 
 
 def test_a_submitted_task_is_queued_with_a_record_and_an_event(driver: Driver) -> None:
-    """A submitted task is queued, live and first in line, and has one event. The submit's answer is the record."""
+    """A submitted task is queued, live and next, and has one event. The submit's answer is the record."""
     task = submit(driver, metadata={"order": "42"}, priority=Priority.HIGH, input_json='{"a": 1}')
     record = driver.get(task)
     answer = driver.submit(new(metadata={"a": "b"}, start_at_ms=driver.now + 500, retention_s=9.5))
@@ -91,7 +91,7 @@ def test_a_waiting_task_is_cancelled_at_once(driver: Driver, start_in_ms: int) -
 
 @pytest.mark.parametrize("start_in_ms", [0, 9000])
 def test_a_tick_expires_a_task_past_its_start_deadline(driver: Driver, start_in_ms: int) -> None:
-    """Queued or delayed + start deadline → expired. The time of a delayed task counts from when it is due."""
+    """Queued or delayed + start deadline → expired. For a delayed task, the deadline counts from its start time."""
     task = submit(driver, start_at_ms=driver.now + start_in_ms, start_within_ms=1000)
     driver.now += start_in_ms + 999
     assert driver.tick().expired == 0
@@ -170,7 +170,7 @@ def test_a_draining_group_claims_nothing(driver: Driver, by_itself: bool) -> Non
     assert driver.claim("other") is not None
 
 
-def test_a_worker_skips_a_task_with_an_unknown_spec_version(driver: Driver) -> None:
+def test_a_group_skips_a_task_with_an_unknown_spec_version(driver: Driver) -> None:
     """A group of an older version skips a task whose spec version it does not know. A newer group takes the task."""
     newer = submit(driver, spec_version=2)
     current = submit(driver)

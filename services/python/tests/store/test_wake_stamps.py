@@ -1,4 +1,4 @@
-"""The `started` event tells how long the phases of the wake took that its task waited for."""
+"""If a task waited for a wake, its `started` event has the seconds of each phase of the wake."""
 
 from __future__ import annotations
 

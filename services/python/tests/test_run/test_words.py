@@ -22,6 +22,7 @@ def check(path: Path) -> tuple[int, str]:
 BANNED = "me" + "nd"
 BANNED_NAME = "to" + "ld"
 BANNED_PHRASE = "hands" + "\n  its task back"
+BANNED_IN_NAME = "work" + "ed_off"
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,16 @@ def test_a_banned_name_in_code_is_found(tmp_path: Path) -> None:
     code, output = check(path)
     assert code == 1
     assert f'{path}:2: "{BANNED_NAME}" → say what it holds' in output
+
+
+def test_a_banned_phrase_in_a_name_is_found(tmp_path: Path) -> None:
+    """A name with underscores is searched like prose. Its parts alone are no uses."""
+    path = tmp_path / "module.py"
+    path.write_text(f"one_turn = 1\n\n\ndef _{BANNED_IN_NAME}() -> None: ...\n", encoding="utf-8")
+    code, output = check(path)
+    assert code == 1
+    assert f'{path}:4: "{BANNED_IN_NAME.replace("_", " ")}" → process' in output
+    assert "1 to rewrite" in output
 
 
 def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_make_gpu_names_the_missing_packages(tmp_path: Path) -> None:
 def test_the_benchmark_reports_in_one_line_what_is_missing(
     tmp_path: Path, packages: list[str], status: int, line: str
 ) -> None:
-    """It prints neither a traceback nor a table."""
+    """The benchmark prints neither a traceback nor a table."""
     environment = without(tmp_path, *packages)
     environment["PYTHONPATH"] += f":{ROOT / 'services/python'}:{ROOT / 'services/python/src'}"
     result = subprocess.run(

@@ -85,7 +85,7 @@ def test_the_path_of_the_model_folder_is_known_without_torch() -> None:
 
 
 def test_the_tokenizer_in_the_folder_equals_the_one_in_the_code(model: TinyModel) -> None:
-    """It gives the same ids, ignores case and outer spaces, and pads to the same length as in training."""
+    """The folder's tokenizer gives the same ids, ignores case and outer spaces, and pads to the same length."""
     from verification.tiny_wan.tokenizer import MAX_LENGTH, byte_tokenizer
 
     expected = byte_tokenizer()("a red circle moving left").input_ids

@@ -202,7 +202,7 @@ def test_a_model_that_does_not_exist_is_404(whole: Any) -> None:
     assert whole.post("/embedding/api", 404, input="a", model="other")["code"] == "model_not_found"
 
 
-def test_an_error_of_another_face_is_a_problem(whole: Any) -> None:
+def test_an_error_of_another_api_is_a_problem(whole: Any) -> None:
     problem = whole.post("/embedding/api", 422, input=["a", ""], is_query=False)
     assert (problem["code"], problem["errors"][0]["field"]) == ("empty_input", "input.1")
     assert whole.post("/embedding/api", 422, input="a", is_query="yes")["errors"][0]["field"] == "is_query"

@@ -137,10 +137,10 @@ def test_a_batch_gives_the_tokens_of_each_session_alone() -> None:
         speaker.open(f"s{number}", PAIRS[number % 3])
     begun = speaker.prefill([Prefill(session=f"s{number}", audio=audio[number]) for number in range(8)])
     texts = {answer.session: [answer.text] for answer in map(token, begun)}
-    going_on = list(texts)
-    while going_on:
-        answers = [token(answer) for answer in speaker.decode(going_on)]
-        going_on = [answer.session for answer in answers if answer.token is not None]
+    continuing = list(texts)
+    while continuing:
+        answers = [token(answer) for answer in speaker.decode(continuing)]
+        continuing = [answer.session for answer in answers if answer.token is not None]
         for answer in answers:
             texts[answer.session].append(answer.text)
     for number in range(8):
@@ -233,7 +233,7 @@ def test_a_step_takes_as_long_as_its_options_say() -> None:
 
 
 def test_it_is_installed_as_a_workload_and_needs_no_torch() -> None:
-    """So a pool can name it in its settings, and starts at once."""
+    """A pool can name the workload in its settings, and starts at once."""
     (entry,) = entry_points(group="daybreak.workloads", name="simulated-speech")
     assert entry.load() is SPEC
     code = f"import sys, {SimulatedSpeech.__module__}; print({{'torch', 'numpy'}} & set(sys.modules))"
@@ -243,7 +243,7 @@ def test_it_is_installed_as_a_workload_and_needs_no_torch() -> None:
 
 
 def test_a_wrong_option_is_refused() -> None:
-    """It is refused when the settings are read."""
+    """The option is refused when the settings are read."""
     with pytest.raises(ValueError, match="decode_ms"):
         options_of({"decode_ms": -1})
     with pytest.raises(ValueError, match="speed"):

@@ -34,7 +34,7 @@ def make(tmp_path: Path) -> Make:
     assert (slow.is_fast, fast.is_fast) == (False, True)
 
     def both(*, cut: bool = False, **options: Any) -> tuple[TextTokenizer, TextTokenizer]:
-        return tuple(TextTokenizer(each, most=POSITIONS, cut=cut, **options) for each in (slow, fast))  # type: ignore[return-value]
+        return tuple(TextTokenizer(each, max_tokens=POSITIONS, cut=cut, **options) for each in (slow, fast))  # type: ignore[return-value]
 
     return both
 
@@ -98,7 +98,7 @@ def test_two_tokens_between_the_texts_of_a_pair_count_in_its_length(tmp_path: Pa
     vocabulary, merges = tmp_path / "vocab.txt", tmp_path / "bpe.codes"
     vocabulary.write_text("a 1\nb 1\nc 1\n")
     merges.touch()
-    tokenizer = TextTokenizer(PhobertTokenizer(str(vocabulary), str(merges)), most=8, cut=True)
+    tokenizer = TextTokenizer(PhobertTokenizer(str(vocabulary), str(merges)), max_tokens=8, cut=True)
     (pair,) = tokenizer.pairs([("a b a", "c a b")], ["texts.0"])
     assert (pair.ids, pair.cut) == (tokenizer.plain("<s> a b a </s> </s> c </s>"), True)
     with pytest.raises(RequestError, match="takes at most 8"):  # the first text leaves no room

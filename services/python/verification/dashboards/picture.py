@@ -1,8 +1,8 @@
 """Draws panels of a dashboard as one SVG, without a plotting library.
 
-The panels stand in rows, as wide as on the dashboard; the last panel of a row fills it. Each panel is as high
-as its legend needs. Letters above the graphs mark the events of the run; the bottom of the picture explains
-them.
+The panels stand in rows. Their widths have the same proportions as on the dashboard, and together they fill the row.
+Each row is as high as its highest panel, legend included. Letters above the graphs mark the events of the run; the
+bottom of the picture explains them.
 """
 
 from __future__ import annotations

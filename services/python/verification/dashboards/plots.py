@@ -66,8 +66,8 @@ class Plot:
 
     @property
     def shown(self) -> list[Series]:
-        """The series that are drawn: those that are ever above 0. If there are many lines, only the
-        highest."""
+        """The series that are drawn. Lines and areas that are never above 0 are left out, and so are the lowest of
+        more than ``_MOST_LINES`` lines."""
         found = [series for series in self.series if series.points]
         if self.kind in {Kind.LINES, Kind.AREAS} and len(found) > 1:
             found = [series for series in found if series.highest > 0] or found[:1]

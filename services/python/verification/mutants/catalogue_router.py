@@ -152,7 +152,7 @@ ROUTER: tuple[Mutant, ...] = (
     mutant(
         "router-does-not-watch",
         "a client that goes away leaves its request running",
-        (f"{_ROUTING}/interruption.py", "            self._current.interrupt()\n", "            pass\n"),
+        (f"{_ROUTING}/client_watch.py", "            self._current.interrupt()\n", "            pass\n"),
         tests=f"{_PROXY}::test_a_client_that_goes_away_leaves_the_line",
     ),
     mutant(

@@ -74,7 +74,7 @@ def build_app(services: Services) -> FastAPI:
 
 
 def _add_fast_paths(app: App, ctx: Dependencies, origin_check: OriginCheck, *, own: frozenset[str]) -> None:
-    """Serve without FastAPI's routing: the busiest routes, and all requests that are passed on."""
+    """Serve the busiest routes, and all requests that are passed on, without FastAPI's routing."""
 
     def fast(
         path: str,

@@ -128,7 +128,7 @@ class Dependencies:
 def _routing(
     services: Services, catalog: Catalog, pool_views: PoolViewCache, metrics: GatewayMetrics
 ) -> dict[str, Any]:
-    """What passes requests on: to the groups of serving pools, and to the workers of models."""
+    """The parts that pass requests on to the groups of serving pools and to the workers of models."""
     settings, gateway = services.settings, f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
     in_memory = BufferedBytes(settings.router.max_buffered_bytes)
 

@@ -1,10 +1,11 @@
 """Measures which batch size is fastest.
 
 On a device with idle units, a batch of two takes hardly longer than one item. On a busy CPU, it takes twice as long or,
-with padding and a full cache, even longer. So this module measures sizes. Sizes are powers of two, and each has a rate
-in items per second, as an exponentially weighted mean. The limit is the size with the best rate. It doubles while each
-doubling raises the rate. Rates may change with time, so now and then a batch tries the next smaller or larger size. The
-time that such a try is expected to lose is at most a hundredth of the time since the last try.
+with padding and a full cache, even longer. So this module measures the speed of each batch size. Sizes are powers of
+two, and each has a rate in items per second, as an exponentially weighted mean. The limit is the size with the best
+rate. It doubles while each doubling raises the rate. Rates may change with time, so now and then a batch tries the next
+smaller or larger size. The time that such a try is expected to lose is at most a hundredth of the time since the last
+try.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class _Bucket:
 
 
 class SizeLimits:
-    """The limit of the batch size for each length bucket."""
+    """The limit of the batch size for each length bucket, which has the items of similar length (:mod:`.batcher`)."""
 
     def __init__(self) -> None:
         self._buckets: dict[int, _Bucket] = {}

@@ -1,13 +1,13 @@
 """Chooses the items of the next batch.
 
-Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a
-device pads them to the longest. It begins with the item that has waited longest among those of the best
-priority. Items of the same bucket join it in the order of priority and arrival, until it has
-``max_batch_size`` items or its padded size (items × longest item) would exceed ``max_batch_tokens``.
+Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a device pads
+them to the longest. The batch begins with the item that has waited longest among those of the best priority. Items of
+the same bucket join it in the order of priority and arrival, until it has ``max_batch_size`` items or its padded size
+(items × longest item) would exceed ``max_batch_tokens``.
 
-Items of bulk work have the priority ``BULK``. A batch begins with one of them only while no other item may
-start, so they delay another item by at most the batch that runs when it arrives. They fill the free places of
-other batches. They do not count against ``max_waiting``, because otherwise bulk work would make the group
+Items of bulk work, such as the lines of a file, have the priority ``BULK``. A batch begins with one of them only while
+no other item may start, so they delay another item by at most the batch that runs when it arrives. They fill the free
+places of other batches. They do not count against ``max_waiting``, because otherwise bulk work would make the group
 refuse requests.
 
 Cancelled and expired items leave the queues before they are computed. No operation is linear in the number of

@@ -2,7 +2,7 @@
 
 Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its items.
 If a batch raises an error, its halves run again, and so on. So only the callers whose items raise the error get it. If
-a text breaks a model, or does not fit into the memory beside other texts, the other callers only wait for some repeats.
+an item breaks a model, or does not fit into the memory beside others, the other callers only wait for some repeats.
 """
 
 from __future__ import annotations

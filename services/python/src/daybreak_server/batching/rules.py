@@ -13,7 +13,7 @@ class Mode(StrEnum):
     """When an idle executor starts a batch."""
 
     EAGER = "eager"
-    """At once. A batch has more than one item only if items arrived while the executor was busy."""
+    """At once, with the items that wait. More items gather only while the executor is busy."""
     TIMED = "timed"
     """When a batch is full, or an item has waited for ``timeout_s``."""
     ADAPTIVE = "adaptive"
@@ -21,7 +21,7 @@ class Mode(StrEnum):
 
 
 SETTING_NAMES = ("mode", "max_batch_size", "max_batch_tokens", "batch_timeout_ms", "similar", "max_waiting")
-"""The names of the setting ``batching`` of a pool."""
+"""The names in the setting ``batching`` of a pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Rules:
     timeout_s: float = 0.005
     """How long the first item of a batch waits for others in the mode ``timed``."""
     similar: float = 2.0
-    """Items are batched together if their lengths lie between two powers of this number. Above 1."""
+    """Items share a batch if their lengths lie between the same two neighbouring powers of this number. Above 1."""
     max_waiting: int = 4096
     """The most items that may wait, without those of bulk work."""
 

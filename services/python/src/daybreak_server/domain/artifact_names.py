@@ -2,7 +2,7 @@
 
 A name keeps the letters, marks and digits of every script, and its extension. It loses what is invalid somewhere:
 separators, control characters, leading dots, names that Windows reserves, and bytes beyond the limit of a file name.
-Keys in the object store are pure ASCII, because S3 servers differ in how they treat other keys.
+Keys in the blob store are pure ASCII, because S3 servers differ in how they treat other keys.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import quote
 from daybreak_server.domain.text import cut
 
 NAME_MAX_BYTES = 180
-"""The longest artifact name. File systems allow 255, but a client's temporary file beside it needs a longer name."""
+"""The longest artifact name. File systems allow 255 bytes; clients need the rest to name their temporary files."""
 _ENDING_MAX_BYTES = 20
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 _JOINERS = "\u200c\u200d"

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class PoolKind(StrEnum):
-    """The workload's spec owns the kind. Settings and the CRD may repeat it; then it is only checked."""
+    """The workload's spec sets the kind. Settings and the CRD may repeat it; then Daybreak checks that they agree."""
 
     JOBS = "jobs"
     """Groups pull tasks from the queue."""

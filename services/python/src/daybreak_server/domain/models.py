@@ -170,11 +170,11 @@ _GPU_SHARES = {
     "vllm": ("gpu_memory_utilization", 0.9),
     "sglang": ("mem_fraction_static", 0.9),
 }
-"""By engine: the option that sets which part of its GPUs it reserves, and the default of that option."""
+"""By engine: the option that sets which share of its GPUs the engine reserves, and the default of that option."""
 
 
 def _gpu_share(model: ModelRecord) -> float:
-    """The part of each GPU that the engine takes. Any engine may have these options, because a user's may wrap vLLM."""
+    """The share of each GPU that the engine takes. The options count for any engine: a user's own may wrap vLLM."""
     args = {name.replace("-", "_"): value for name, value in model.args.items()}
     _, share = _GPU_SHARES.get(model.engine, ("", 0.0))
     for name, _ in _GPU_SHARES.values():

@@ -23,8 +23,8 @@ FIRST_SPEC_VERSION = 1
 # ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────
 
 MAX_STRIKES = 3
-"""The default number of strikes that ends a task. Records leave the default out, so a change would also apply to
-stored tasks."""
+"""The default number of strikes that ends a task. Stored records do not contain it, so a new default would also apply
+to tasks that are stored already."""
 
 RELEASES_MAX = 50
 """How often a task may be released without a strike. Each further release is a strike."""
@@ -51,7 +51,8 @@ LOAD_STALL_S = 1800.0
 """The default limit on the time between two signs of progress while the model loads."""
 
 LEASE_STEP_MS = 2_000
-"""The most by which one tick advances the lease clock, so that no lease expires because of an outage."""
+"""The most by which one tick advances the lease clock, the clock by which leases expire. So no lease expires because
+of an outage."""
 
 GRACE_MS = 2_000
 """After a gap between ticks longer than ``LEASE_STEP_MS``, no lease expires for this time on the lease clock, so that
@@ -89,7 +90,7 @@ WAIT_BUCKETS_MS = (
     3_600_000,
     14_400_000,
 )
-"""Upper bounds of the histogram of waits. Counts are stored by the place of the bound, so only append to it."""
+"""Upper bounds of the histogram of waits. Counts are stored by the place of the bound, so only append bounds."""
 
 RUN_BUCKETS_MS = (
     100,

@@ -20,7 +20,7 @@ OTHER = "other"
 DELETED = "deleted"
 """The label of the GPU time of tenants that were deleted. It is part of the pool's totals only."""
 WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}
-"""Causes of waste: GPU time of tasks that ended in this state."""
+"""Causes of wasted GPU time, each with the final state of the tasks that it counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 Daybreak's own lines do not name an input, but the message of an exception may quote one. So the process remembers the
 texts of the inputs of the tasks that run here (:class:`running`), and of those that it saw last (:func:`keep`). The log
-replaces what comes from them (``observability/redaction.py``).
+hides these texts (``observability/redaction.py``).
 
-Anybody may send an input, so what is remembered is bounded, and so is the work to remember it: the first
-:data:`INPUT_CHARS` of each input; and besides the inputs of running tasks, at most :data:`RECENT` inputs, with
-:data:`RECENT_CHARS` in all.
+Anybody may send an input, so memory and work are bounded. Of each input, the first :data:`INPUT_CHARS` characters are
+remembered. Of inputs whose task does not run here, the newest :data:`RECENT` are remembered, with at most
+:data:`RECENT_CHARS` characters in all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 INPUT_CHARS = 16 * 1024
 """How much of one input is remembered. A valid input is not larger."""
 RECENT = 128
-"""How many inputs are remembered after they were seen; a batch has up to 100."""
+"""How many inputs of tasks that do not run here are remembered: more than a batch has (up to 100)."""
 RECENT_CHARS = 64 * 1024
 _TEXT_CHARS = 16
 """What each text counts in addition to its characters."""
@@ -104,7 +104,7 @@ _known: tuple[PrivateInput, ...] | None = ()
 
 
 def keep(value: object, task: str = "") -> None:
-    """Remember an input, as JSON text or as a value, until others take its place."""
+    """Remember an input, as JSON text or as a value, until newer ones replace it."""
     _keep(PrivateInput.of(value, task))
 
 

@@ -19,7 +19,7 @@ class RoutingPolicy(StrEnum):
     SESSION = "session"
     """The same group for all requests with the same header ``Daybreak-Session``."""
     PREFIX = "prefix"
-    """The same group for bodies that begin with the same bytes, unless it has much more work than the others."""
+    """The same group for bodies that begin with the same bytes, unless this group has much more work than others."""
 
     @classmethod
     def named(cls, name: str | None) -> RoutingPolicy | None:

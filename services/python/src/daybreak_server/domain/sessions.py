@@ -146,7 +146,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEvent:
-    """An event of a session. ``id`` is the one of Redis's stream, so ids sort in the order of the events."""
+    """An event of a session. ``id`` is that of its entry in a Redis stream, so ids sort in the order of the events."""
 
     id: str
     type: SessionEventType

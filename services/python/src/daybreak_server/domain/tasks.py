@@ -59,7 +59,8 @@ class Control(IntFlag):
 
 
 SPEC_VERSION = 1
-"""The version of stored specs that this code writes and understands."""
+"""The version of a stored task's *spec* (its metadata, trace context and input) that this code writes and
+understands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

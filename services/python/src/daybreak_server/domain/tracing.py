@@ -1,4 +1,4 @@
-"""The W3C Trace Context of a task. The store carries it with the task and never interprets it."""
+"""The W3C Trace Context of a task or session. The store keeps it with the record and never interprets it."""
 
 from __future__ import annotations
 

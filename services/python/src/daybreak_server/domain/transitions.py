@@ -137,7 +137,7 @@ TABLE: tuple[TransitionRow, ...] = (
         ALWAYS,
         State.RUNNING,
         "a new attempt with a token and a lease; the tenant is charged an estimate. "
-        "Only a group that is not draining and supports the spec's version can claim",
+        "Only a group that is not draining and understands the task's `spec_version` can claim",
     ),
     _row(
         _RUNNING,

@@ -39,7 +39,8 @@ class Gateway(ApiServer):
 
 def serve(gateway: Gateway) -> int:
     """Run until a signal arrives. :returns: 0, or 1 if the gateway could not listen."""
-    # uvicorn raises the signal again after its shutdown. That must not end the process before it cleans up.
+    # uvicorn raises the signal again after its shutdown. Without a handler, that would end the process before its
+    # cleanup.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _ignore)
     gateway.run()

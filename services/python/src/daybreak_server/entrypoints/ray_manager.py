@@ -53,7 +53,7 @@ class ManagerActor:
         await self._manager.run()
 
     def health(self) -> dict[str, Any]:
-        """Whether it leads, what it last read from the registry, and where it runs."""
+        """Whether the manager holds the lease, what it last read from the registry, and where it runs."""
         state = self._manager.health() if self._manager is not None else {}
         node = ray.get_runtime_context().get_node_id()
         return {**state, "settings": self._settings_fingerprint, "pid": os.getpid(), "node": node}

@@ -2,7 +2,7 @@
 
 What it does is in :mod:`daybreak_server.engines.common.watchdog_process`. Its configuration comes on standard input,
 because the configuration holds the store's password. The module imports little, because a watchdog starts with every
-group; so it sets up the log only when it has its first line.
+group. So it sets up the log only when the first line is logged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class _FirstLine(logging.Handler):
-    """Sets up the log when the first line comes, because that imports the settings."""
+    """Sets up the log only when the first line comes, because the set-up imports the settings."""
 
     def __init__(self, log: Mapping[str, Any]) -> None:
         super().__init__()
@@ -44,8 +44,8 @@ class _FirstLine(logging.Handler):
 
 
 class _EndedSessions:
-    """Records the ends of sessions in their traces. It opens the tracing with the first one, because that imports
-    OpenTelemetry, and hardly any watchdog ends a session."""
+    """Records the ends of sessions in their traces. It sets up tracing only for the first of them, because tracing
+    imports OpenTelemetry, and hardly any watchdog ends a session."""
 
     def __init__(self, tracing: Mapping[str, Any]) -> None:
         self._settings = tracing

@@ -114,7 +114,7 @@ class EmbeddedValkey:
 
 @contextmanager
 def with_redis(settings: Settings, instance: Instance) -> Iterator[tuple[Settings, dict[str, int]]]:
-    """Run an embedded Valkey, unless the settings name a Redis. Yields settings with a URL, and the process by name.
+    """Run an embedded Valkey, unless the settings name a Redis. Yields settings with a URL, and process ids by name.
 
     :raises InstanceError: if it is not installed.
     :raises ProcessFailedError: if it does not start.

@@ -1,8 +1,8 @@
 """Registers the worker at its gateway, and tells the supervisor which models the manager wants.
 
 A heartbeat goes out every ``heartbeat_s``, and at once when the state of a model changes. Its answer is the list of
-models to run. While the gateway cannot be reached, everything that runs keeps running. A gateway that does not know the
-worker (it was restarted without its data, or the lease has ended) gets a new registration.
+models to run. While the gateway cannot be reached, everything that runs keeps running. If the gateway does not
+know the worker, because the gateway has lost its data or the worker's lease has ended, the worker registers again.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Agent:
                     await self._changed.wait()
 
     async def _pause(self, exc: GatewayError) -> None:
-        """Wait before the next try, and say why: at the first failure in a row."""
+        """Wait before the next try. The first of several failures in a row is logged."""
         if not self._failures:
             _log.warning("%s; what runs keeps running, and the worker tries again", exc)
         pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]

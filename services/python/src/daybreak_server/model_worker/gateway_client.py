@@ -3,9 +3,9 @@
 ::
 
     GatewayError
-    ├─ GatewayUnavailableError     no answer, or a 5xx: try again
+    ├─ GatewayUnavailableError     no usable answer, a 5xx, or another status that may pass: try again
     ├─ WorkerForgottenError        404: register again
-    └─ RefusedError                the gateway does not want this worker: another one has its id, or the token is wrong
+    └─ RefusedError                a 4xx that will not pass, for example because another worker has the id
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _POLL_S = 0.02
 
 
 def become_subreaper() -> None:
-    """Adopt the descendants whose parents end. Does nothing where the kernel cannot."""
+    """Adopt the descendants whose parents end. Does nothing where the kernel has no subreapers."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

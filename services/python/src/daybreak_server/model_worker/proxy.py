@@ -1,7 +1,7 @@
 """Passes one request to an engine and its answer to the client, part by part and no faster than the client reads.
 
 A request names its model in the header ``Daybreak-Model``, or in the field ``model`` of its JSON body. With the header,
-a request that is refused is refused before its body is read.
+the worker can refuse a request before it reads the body.
 
 If the client goes away or the deadline passes, the connection to the engine is closed, so that the engine stops working
 on the request. After the first byte of an answer, an error can only cut the answer off.
@@ -22,8 +22,8 @@ from starlette.types import Receive, Scope, Send
 from daybreak.wire.workers import MODEL_HEADER
 from daybreak_server.api.errors import ApiError
 from daybreak_server.api.http.request_body import header
+from daybreak_server.api.routing.client_watch import ClientWatch, WatchTimer
 from daybreak_server.api.routing.forwarding import WORKER_ID_HEADER, Header, forwarded_headers
-from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
 from daybreak_server.api.routing.request_body import (
     BufferedBytes,
     BuffersFullError,
@@ -54,8 +54,8 @@ MAX_BODY_BYTES = 256 << 20
 MAX_BUFFERED_BYTES = 512 << 20
 """The limit for all bodies together that are in memory at the same time."""
 BUFFER_BYTES = 1 << 20
-"""A body of up to this size can be sent again to an engine that has just closed an idle connection. Only in such a body
-can the worker read the field ``model``."""
+"""A body of up to this size can be sent again to an engine that has just closed an idle connection. The worker looks
+for the field ``model`` in such bodies only."""
 _MODEL = MODEL_HEADER.lower().encode()
 _OWN_HEADERS = frozenset({_MODEL, b"daybreak-session"})
 _MESSAGES = {

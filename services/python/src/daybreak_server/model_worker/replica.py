@@ -39,7 +39,8 @@ _HEALTH_PAUSE_S = 0.1
 _MAX_HEALTH_PAUSE_S = 1.0
 _HEALTH_TIMEOUT_S = 5.0
 _PORTS = range(20_000, 32_768)
-"""Below the ports that Linux gives to outgoing connections, because an engine may listen long after its start."""
+"""Below the ports that Linux gives to outgoing connections, because an engine may begin to listen long after its
+start."""
 _SHOWN_LINES = 10
 
 Start = Callable[..., Awaitable[EngineProcess]]
@@ -114,7 +115,7 @@ class RunningReplica:
             stopping.cancel()
 
     def drain(self) -> None:
-        """Get no more requests."""
+        """Take no more requests. The process runs until :meth:`stop`."""
         self._set(WorkerModelState.DRAINING, None)
 
     async def idle(self) -> None:
@@ -126,7 +127,7 @@ class RunningReplica:
         self._stopping.set()
 
     def report(self) -> WorkerModel:
-        """What the gateway gets to know."""
+        """What heartbeats and ``/health`` say of this replica."""
         lines = list(self._lines)[-_SHOWN_LINES:]
         if self.state is WorkerModelState.READY:
             lines = []

@@ -34,7 +34,7 @@ from daybreak_server.settings.workers import WorkerSettings
 
 _log = logging.getLogger(__name__)
 _ENGINE_KEEP_ALIVE_S = 3.0
-"""Engines close idle connections after 5 s: uvicorn (vLLM, SGLang) and llama.cpp's server do."""
+"""Shorter than engines keep idle connections: uvicorn (vLLM, SGLang) and llama.cpp's server close them after 5 s."""
 _KEEP_ALIVE_S = 120
 """Longer than any gateway keeps a connection idle."""
 _GRACE_S = 2
@@ -45,7 +45,7 @@ _KILLED_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerAddress:
-    """Who a worker is, where it listens, and where it finds its gateway and is found by it."""
+    """The id of a worker, where it listens, where its gateway is, and where gateways reach it."""
 
     id: str
     host: str

@@ -300,8 +300,8 @@ ALERTS: tuple[Alert, ...] = (
         f"({_WASTED} > ${{waste_gpu_seconds}})",
         for_="15m",
         summary="{{ $value | humanizePercentage }} of the GPU time of attempts of pool {pool} led to no result.",
-        when="in 6 h, more than `monitoring.alerts.wasteRatio` of the GPU time of attempts, and more than "
-        "`monitoring.alerts.wasteGpuSeconds` GPU-seconds, led to no result",
+        when="for 15 min, more than `monitoring.alerts.wasteRatio` of the GPU time of attempts in 6 h has led to no "
+        "result, and this was more than `monitoring.alerts.wasteGpuSeconds` GPU-seconds",
         dashboard="daybreak-cost",
     ),
     Alert(
@@ -310,7 +310,7 @@ ALERTS: tuple[Alert, ...] = (
         expression="sum by (namespace) (increase(daybreak_stream_resets_total{HERE}[10m])) > ${stream_resets}",
         for_="5m",
         summary="{{ $value | humanize }} subscribers were reset within 10 minutes; streams cannot keep up.",
-        when="more than `monitoring.alerts.streamResets` subscribers were reset within 10 min",
+        when="for 5 min, more than `monitoring.alerts.streamResets` subscribers were reset within 10 min",
         dashboard="daybreak-api",
         about_pool=False,
     ),
@@ -341,7 +341,7 @@ ALERTS: tuple[Alert, ...] = (
         for_="5m",
         summary="Redis uses {{ $value | humanizePercentage }} of its memory; at 100 % it accepts no new tasks, "
         "sessions or audio.",
-        when="Redis uses more than `monitoring.alerts.redisMemoryRatio` of its memory limit",
+        when="for 5 min, Redis has used more than `monitoring.alerts.redisMemoryRatio` of its memory limit",
         dashboard="daybreak-api",
         about_pool=False,
     ),
@@ -362,8 +362,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("14.4", "1h", "5m"), ("6", "6h", "30m")),
         for_="2m",
         summary="The API fails so often that its error budget of 30 days is gone within days.",
-        when="requests fail 14.4 times (over 1 h) or 6 times (over 6 h) as often as the API's objective allows, and "
-        "more than `monitoring.alerts.failedRequests` of them failed",
+        when="for 2 min, requests have failed 14.4 times (over 1 h) or 6 times (over 6 h) as often as the API's "
+        "objective allows, and more than `monitoring.alerts.failedRequests` of them failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),
@@ -373,8 +373,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("3", "1d", "2h"), ("1", "3d", "6h")),
         for_="15m",
         summary="The API fails more often than its error budget allows.",
-        when="requests fail 3 times as often as the API's objective allows (over 1 day), or more often than it allows "
-        "(over 3 days), and more than `monitoring.alerts.failedRequests` of them failed",
+        when="for 15 min, requests have failed 3 times as often as the API's objective allows (over 1 day), or more "
+        "often than it allows (over 3 days), and more than `monitoring.alerts.failedRequests` of them failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),

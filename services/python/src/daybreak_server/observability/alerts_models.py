@@ -52,7 +52,7 @@ MODEL_ALERTS: tuple[Alert, ...] = (
         "(sum by (namespace) (max by (namespace, state) (daybreak_models{HERE})) > 0)",
         for_="1m",
         summary="No manager places models: none starts, stops or moves.",
-        when="models are registered, and most of the time in the last minutes no manager held the lease `placement`",
+        when="models are registered, but for about 90 s no manager has held the lease `placement`",
         dashboard="daybreak-serving",
         about_pool=False,
     ),

@@ -20,7 +20,7 @@ def log_change(change: Change) -> None:
 
 
 def recorder(session_ended: Callable[[SessionChange], None]) -> OnChange:
-    """Logs each change. ``session_ended`` records the end of a session in its trace."""
+    """Return a function that logs each change. ``session_ended`` records the end of a session in its trace."""
 
     def record(change: Change) -> None:
         log_change(change)

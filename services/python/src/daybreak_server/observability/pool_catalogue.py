@@ -1,7 +1,7 @@
 """The metrics of pools: tasks, GPU time, tenants, groups and wakes.
 
-Their values are in Redis, so every gateway exports the same values. ``catalogue.py`` lists all other metrics, and the
-conventions.
+Their values are in Redis, so every gateway exports the same values. ``catalogue.py`` lists them with all others, and
+has the conventions.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from daybreak_server.ports.metrics import Metric, MetricType
 STATE_S = 60.0
 TOTALS_S = 3600.0
 _WAKE_TOTAL = "total"
-"""The key of the whole wake's duration, beside the keys of its phases. Only an operator stores it."""
+"""The key of the whole wake's duration, beside the keys of its phases. Only the operator and ``up`` store it."""
 
 
 class PoolMetrics(Collector):

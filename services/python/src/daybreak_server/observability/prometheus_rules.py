@@ -1,4 +1,4 @@
-"""Prometheus' rules of the alerts: for a Prometheus that knows its namespace, its thresholds and its Grafana."""
+"""The alerts as rules for Prometheus, filled in with a namespace, thresholds, and the addresses for their links."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The names and attributes of spans, which follow OpenTelemetry's semantic conventions for messaging (:data:`SCHEMA`).
+"""The attributes of spans.
 
-Daybreak's attributes begin with ``daybreak.``.
+Those about tasks follow OpenTelemetry's semantic conventions for messaging (:data:`SCHEMA`).
+Daybreak's own attributes begin with ``daybreak.``.
 """
 
 from __future__ import annotations

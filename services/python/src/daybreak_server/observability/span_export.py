@@ -37,7 +37,7 @@ _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemet
 class HeadersFromFile:
     """Adds the headers of a file (``Name: value`` in each line) to each request, so that a new key needs no restart.
 
-    It is used as the ``auth`` of a session of ``requests``, which may be any callable.
+    The library ``requests`` calls it for each request, because it is the ``auth`` of the session.
     """
 
     def __init__(self, path: Path) -> None:

@@ -56,7 +56,7 @@ class Phases:
         self._current: PhaseSteps | None = None
 
     def enter(self, name: str, at_ns: int) -> PhaseSteps | None:
-        """Enter a phase at ``at_ns``. Returns the phase that ended with that, if it is not the same."""
+        """Enter a phase at ``at_ns``. Returns the phase that this ends, unless it is the same phase."""
         ended = self._leave(name)
         if self._current is None:
             self._current = PhaseSteps(name, self._mark_ns, at_ns)

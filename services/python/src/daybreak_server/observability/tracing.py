@@ -278,7 +278,7 @@ class AttemptSpans:
 
     @fall_back_to(nothing)
     def step(self, phase: str, step: int, steps: int) -> None:
-        """Take a step that has ended."""
+        """Record a step that has ended."""
         with self._lock:
             if self._phases is not None:
                 self._record(self._phases.step(phase, step, steps, time.time_ns()))

@@ -10,7 +10,7 @@ from daybreak_server.domain.pools import TickReport
 
 
 class Housekeeper(Protocol):
-    """Keeps the queue moving. All methods are idempotent."""
+    """Does the periodic work of a pool. All methods are idempotent."""
 
     async def tick(self, pool: str) -> TickReport:
         """Advance the lease clock, promote due tasks, reap lost leases and expire overdue tasks.

@@ -20,7 +20,7 @@ from daybreak_server.domain.spread import Spread
 
 
 class UnknownWorkerError(Exception):
-    """The registry does not have this incarnation of the worker (any more), so the worker must register again."""
+    """The worker is not registered (any more), so it must register again."""
 
 
 class WorkerTakenError(Exception):
@@ -97,7 +97,7 @@ class Registry(Protocol):
     async def add_worker(self, worker: WorkerRecord, *, incarnation: str, lease_s: float) -> None:
         """Register a worker. An incarnation replaces an older one that has the same URL, or whose lease has ended.
 
-        :raises WorkerTakenError:
+        :raises WorkerTakenError: if the older one has another URL and still holds its lease.
         """
 
     async def renew_worker(

@@ -19,7 +19,7 @@ class OpeningTrace(Protocol):
 
     @property
     def context(self) -> TraceContext | None:
-        """The context that the session carries; ``None`` if it belongs to no trace."""
+        """The context that the session carries; ``None`` if the session belongs to no trace."""
 
     def opened(self, record: SessionRecord) -> None:
         """A session is open. It carries another context if an earlier request with the same key has opened it."""
@@ -55,7 +55,7 @@ class SessionTracing(Protocol):
     ) -> OpeningTrace:
         """Begin the trace of a request or a connection that may open sessions.
 
-        ``caller``: its context, whose decision to sample is kept. ``path``: without the query.
+        ``caller``: the caller's context, whose decision to sample is kept. ``path``: without the query.
         """
 
     def claimed(self, claim: SessionClaim, group: GroupId) -> ClaimTrace:

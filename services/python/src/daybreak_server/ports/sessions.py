@@ -76,7 +76,8 @@ class SessionStore(Protocol):
         """
 
     async def sessions(self, pool: str, *, tenant: str | None = None) -> Sequence[SessionRecord]:
-        """The sessions of a pool that have not ended, oldest first."""
+        """The oldest thousand sessions of a pool that have not ended, oldest first. With ``tenant``: those of them that
+        belong to this tenant."""
 
     async def append_audio(
         self, session: SessionId, samples: bytes, *, at: int, end: bool = False

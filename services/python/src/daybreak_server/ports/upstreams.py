@@ -1,5 +1,8 @@
 """Sends requests to the groups that answer them.
 
+Gateways also send requests to workers, and workers to engines, in this way: here, *group* also stands for a worker or
+an engine.
+
 An answer arrives in parts. A part is read from the network only when there is room for it. So a slow client slows down
 its group instead of filling the memory of the gateway.
 
@@ -24,7 +27,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class UpstreamError(Exception):
-    """A group did not answer a request as a whole."""
+    """A group did not answer a request, or not completely."""
 
 
 class UnreachableError(UpstreamError):

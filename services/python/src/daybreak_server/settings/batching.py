@@ -18,7 +18,7 @@ class BatchingSettings(Section):
 
     mode: Mode = Field(
         _DEFAULTS.mode,
-        description="When an idle device starts a batch: `eager` (at once, so batches form only while it is busy), "
+        description="When an idle device starts a batch: `eager` (at once, so batches grow only while it is busy), "
         "`timed` (when a batch is full, or its first item has waited for `batch_timeout_ms`) or `adaptive` (like "
         "`eager`, but batches are no larger than the size that was fastest when measured).",
     )

@@ -24,7 +24,7 @@ class LogSettings(Section):
     container: Literal["auto", "always", "never"] = Field(
         "auto",
         description="Whether processes that Ray starts, such as ranks, write their log to the standard error of their "
-        "container too, where `kubectl logs` finds it. `auto`: in a pod. Ray's own files always have it.",
+        "container too, where `kubectl logs` finds it. `auto`: only in a pod. Ray's own files always have this log.",
     )
     inputs: bool = Field(
         False,

@@ -47,7 +47,7 @@ class SessionSettings(Section):
     )
     gather_wait_ms: DurationOrNone = Field(
         _DEFAULTS.gather_wait_s * 1000,
-        description="How long the first of these turns waits at most, in milliseconds.",
+        description="Maximum time that the first turn waits for `gather_size` turns, in milliseconds.",
     )
     batch_timeout_ms: DurationOrNone = Field(
         _DEFAULTS.batch_timeout_s * 1000,

@@ -46,7 +46,8 @@ _SECRET_QUERY = re.compile(
     r"[^&\s]*",
     re.IGNORECASE,
 )
-"""Also the signature and the credential of a presigned URL, because they give access to the file until they expire."""
+"""A secret in the query of a URL. The signature and the credential of a presigned URL are secrets too, because they
+give access to the file until they expire."""
 # Kubernetes sets such variables in each pod for a Service named `daybreak` or `daybreak-…`.
 _SERVICE_VARIABLE = re.compile(r"_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)$")
 

@@ -52,10 +52,12 @@ class EngineSettings(Section):
     )
     start_s: Duration = Field(
         1800.0,
-        description="How long the program may take to load its model. Then the worker stops it and starts it again.",
+        description="How long the program may take to load its model. After this time, the worker stops it and "
+        "starts it again.",
     )
     stop_s: DurationOrNone = Field(
-        15.0, description="How long the program may take to stop after SIGTERM. Then the worker kills it."
+        15.0,
+        description="How long the program may take to stop after SIGTERM. After this time, the worker kills it.",
     )
     env: dict[str, str] = Field(
         default_factory=dict,
@@ -82,7 +84,8 @@ class WorkerSettings(Section):
     )
     lease_s: Duration = Field(
         10.0,
-        description="How long a worker may be silent, in seconds. Then gateways send requests to other workers.",
+        description="How long a worker may be silent, in seconds. After this time, gateways send its requests to "
+        "other workers.",
     )
     idle_s: Duration = Field(
         300.0,

@@ -6,7 +6,7 @@ A workload has two parts:
 * a class with ``load`` and ``run`` (:class:`Workload`), which only the ranks of a group import. A workload that answers
   requests has ``serve`` instead of ``run`` (:mod:`~daybreak_server.workloads.serving`).
 
-``run`` is a generator that every rank of the group executes in lockstep: all ranks yield the same number of times, and
+``run`` is a generator that every rank of the group executes in lockstep. All ranks yield the same number of times, and
 **at each yield all ranks agree** whether to continue, cancel, release the task or expire it. When they agree to stop,
 the generator is closed on every rank: ``GeneratorExit`` is raised at the yield.
 
@@ -202,8 +202,7 @@ class WorkloadSpec(Generic[P]):
     """The language pairs of the pool's model, from the pool's options. Kind ``sessions`` only. The API refuses all
     other pairs; if there are none here, it lets the groups decide."""
     notice: Callable[[Mapping[str, Any]], str] = _no_notice
-    """A sentence that every user of the pool's model should read, from the pool's options: what it cannot do. Clients
-    show it."""
+    """From the pool's options, a sentence for all users of the pool's model: what it cannot do. Clients show it."""
 
     @property
     def takes_tasks(self) -> bool:

@@ -15,7 +15,7 @@ class BatchMeter(Protocol):
         """A batch of ``items`` items took ``seconds``."""
 
     def waited(self, seconds: float) -> None:
-        """The first item of a batch has waited ``seconds`` for it. Lines of tasks do not count."""
+        """The first item of a batch has waited ``seconds`` for it. The lines of a task's file do not count."""
 
     def failed(self) -> None:
         """A batch has raised an error."""

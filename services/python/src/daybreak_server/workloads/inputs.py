@@ -8,8 +8,8 @@ is about to store, as a rank will, and stores the first of these forms that give
 2. the same by field name;
 3. what the client sent, with the defaults of the fields that it left out.
 
-If none does, the API refuses the input and names the field. Models that cannot work for any input are refused when the
-server starts (:func:`refuse_unusable`).
+If none does, the API refuses the input and names the field. Pydantic models that cannot work for any input are refused
+when the server starts (:func:`refuse_unusable`).
 """
 
 from __future__ import annotations

@@ -121,8 +121,8 @@ class Response:
 class ServingWorkload(Protocol):
     """A workload that answers requests. Each rank of a group has one object, as long as the group lives.
 
-    It may have an attribute ``models``: the names of the models that it serves, as clients call them. It is read once,
-    after ``warm_up``.
+    A workload may have an attribute ``models``: the names of the models that it serves, as clients call them. The
+    attribute is read once, after ``warm_up``.
 
     A workload that batches requests may have a method ``set_batching(settings)``. It gets an administrator's changes
     while the group runs: a mapping with names of the pool's setting ``batching``, but only with those that the

@@ -5,11 +5,11 @@ journals. It decides which sessions share a batch (iteration by iteration), and 
 :meth:`SessionModel.prefill` and :meth:`SessionModel.decode` from one thread. Only
 ``memory`` may be called from other threads. The model manages the caches of its sessions, in a fixed amount of memory.
 
-A model that also has the method ``step`` (:class:`MixedSessionModel`) computes both phases in one call, and reads the
-audio of a turn in pieces.
-
 A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Decoding is
 greedy, and the tokens of a session do not depend on the other sessions of its batches.
+
+A model that also has the method ``step`` (:class:`MixedSessionModel`) computes both phases in one call, and reads the
+audio of a turn in pieces.
 """
 
 from __future__ import annotations

@@ -92,9 +92,9 @@ def test_everyone_sees_the_models_but_only_administrators_their_sources_and_wher
         assert "a key" in seen["/v1/workers"] == seen["/workers"]
 
 
-def test_the_token_of_administrators_shows_what_only_they_see_of_pools_too(start_gateway, start_worker):
+def test_the_token_of_administrators_shows_what_only_they_see_of_pools_too(start_gateway, start_leader):
     gateway = start_gateway(**TOKENS)
-    start_worker().register()
+    start_leader().register()
 
     def pids(headers):
         groups = gateway.client.get("/v1/pools/echo", headers=headers).json()["groups"]

@@ -114,15 +114,15 @@ async def test_a_request_that_had_a_group_waits_at_the_front_and_is_never_refuse
     newer.cancel()
 
 
-async def test_a_question_waits_for_a_busy_group_but_not_for_one_that_must_start():
+async def test_a_request_that_must_not_wake_a_pool_waits_for_a_busy_group_only():
     router = make()
-    question = Ticket(tenant="default", request=RoutingRequest(), wakes=False)
+    not_waking = Ticket(tenant="default", request=RoutingRequest(), wakes=False)
     with pytest.raises(NoGroupError):
-        await router.acquire(question, deadline=later())
+        await router.acquire(not_waking, deadline=later())
     router.update(view("g-a"))
     slot = await router.acquire(ticket(), deadline=later())
     (request,) = await wait_for(router)
-    task = asyncio.create_task(router.acquire(question, deadline=later()))
+    task = asyncio.create_task(router.acquire(not_waking, deadline=later()))
     while router.waiting < 2:
         await asyncio.sleep(0)
     router.update(view())

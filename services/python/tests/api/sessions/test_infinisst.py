@@ -119,7 +119,7 @@ def test_init_names_the_field_that_is_wrong(speech, fields, message):
     ],
 )
 def test_a_body_of_another_type_is_refused_with_what_to_send(speech, content_type, body, message):
-    """curl says that a body is a form, unless it is given a type."""
+    """Without an explicit type, curl sends any body as a form."""
     session = init(speech)["session_id"]
     headers = {"Content-Type": content_type} if content_type else {}
     answer = speech.client.post("/ping", content=body.replace(b"%s", session.encode()), headers=headers)

@@ -1,4 +1,4 @@
-"""How InfiniSST's clients see and change the batches of a pool. The changes last, because they are in the store."""
+"""How InfiniSST's clients see and change the batches of a pool. Changes stay, because they are in the store."""
 
 from __future__ import annotations
 

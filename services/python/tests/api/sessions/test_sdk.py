@@ -195,7 +195,7 @@ def test_errors_are_raised_where_they_happen(start_speech):
 async def test_a_session_that_cannot_be_connected_to_is_closed(speech):
     """A connection fails, for example, behind a proxy that passes no WebSockets.
 
-    If the client did not close the session, it would keep its place until it is idle.
+    If the client did not close the session, the session would keep its place until its idle timeout.
     """
     rate: Any = 16_000.0  # is refused by the stream only
     with Client(speech.api.url, retry=QUICK) as client:

@@ -46,7 +46,7 @@ def real(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> It
             print(group.log.read_text()[-6000:])
 
 
-def worked_off(speech: Speech, session: str, samples: int) -> bool:
+def is_processed(speech: Speech, session: str, samples: int) -> bool:
     return bool(speech.show(session)["consumed_ms"] == samples * 1000 // RATE)
 
 
@@ -56,7 +56,9 @@ def end_native(speech: Speech, audio: bytes, *, late: bool) -> str:
         if audio:
             socket.send(audio)
         if late:
-            wait_until(lambda: worked_off(speech, session, len(audio) // 2), 60, "all audio to be processed")
+            wait_until(
+                lambda: is_processed(speech, session, len(audio) // 2), 60, "all audio to be processed"
+            )
         socket.send({"type": "end"})
         messages, code = socket.rest()
     assert (messages[-1]["type"], messages[-1]["data"]["reason"], code) == ("ended", "finished", 1000)
@@ -72,7 +74,9 @@ def end_infinisst(speech: Speech, audio: bytes, *, late: bool) -> str:
         if audio:
             socket.send(float32(audio))
         if late:
-            wait_until(lambda: worked_off(speech, session, len(audio) // 2), 60, "all audio to be processed")
+            wait_until(
+                lambda: is_processed(speech, session, len(audio) // 2), 60, "all audio to be processed"
+            )
         socket.send("EOF")
         messages, code = socket.rest()
     assert (messages[-1], code) == ("PROCESSING_COMPLETE", 1000)
@@ -99,7 +103,9 @@ def end_realtime(speech: Speech, audio: bytes, *, late: bool, vllm: bool) -> str
         if late:
             wait_until(lambda: speech.client.get("/v1/sessions").json()["data"], 60, "the session")
             session = realtime_session(speech)
-            wait_until(lambda: worked_off(speech, session, len(audio) // 2), 60, "all audio to be processed")
+            wait_until(
+                lambda: is_processed(speech, session, len(audio) // 2), 60, "all audio to be processed"
+            )
         commit = {"type": "input_audio_buffer.commit", "final": True}
         socket.send(commit if vllm else {"type": "session.close"})
         return realtime_text(socket, "transcription" if vllm else "session.output_transcript")
@@ -159,12 +165,12 @@ def test_a_store_without_memory_holds_audio_back_and_loses_none(real: Speech, va
     session = real.open()["id"]
     with valkey_session.client() as client, real.stream(session) as socket:
         socket.send(audio[: 2 * BLOCK])
-        wait_until(lambda: worked_off(real, session, BLOCK), 60, "the first block to be processed")
+        wait_until(lambda: is_processed(real, session, BLOCK), 60, "the first block to be processed")
         client.config_set("maxmemory", 1)
         try:
             assert "memory" in real.open(status=503)["detail"]
             socket.send(audio[2 * BLOCK :])
-            assert worked_off(real, session, BLOCK)
+            assert is_processed(real, session, BLOCK)
         finally:
             client.config_set("maxmemory", 0)
         socket.send({"type": "end"})

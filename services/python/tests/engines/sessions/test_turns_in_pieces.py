@@ -116,7 +116,7 @@ def test_each_piece_has_its_own_audio() -> None:
 
 
 def test_the_others_get_a_token_between_two_pieces() -> None:
-    """That is why turns are divided."""
+    """A long turn that was read at once would delay the tokens of the others."""
     bench = chunked(1)
     bench.take("writes", audio=speech(1, seed=3))
     bench.table.step(0.0)
@@ -128,7 +128,7 @@ def test_the_others_get_a_token_between_two_pieces() -> None:
 
 
 def test_nothing_is_written_before_the_last_piece() -> None:
-    """So if a group is lost in the middle of a turn, another group reads the whole turn again from the journal. Audio
+    """If a group is lost in the middle of a turn, another group reads the whole turn again from the journal. Audio
     that arrives before the last piece is read belongs to the next turn."""
     bench = chunked(1)
     session = bench.take("a", audio=speech(3), multiplier=3)
@@ -183,7 +183,7 @@ def test_a_model_without_mixed_steps_reads_whole_turns() -> None:
 def test_the_simulated_model_takes_its_own_cost_once_in_a_step(
     prefill: list[int], decode: int, expected_ms: float
 ) -> None:
-    """So reading a turn in pieces costs the call several times, and each block once."""
+    """Reading a turn in pieces costs the fixed time of a call several times, and the time of each block once."""
     slept: list[float] = []
     model = SimulatedSpeech(sleep=slept.append)
     costs = {"prefill_ms": 3.0, "prefill_item_ms": 0.5, "decode_ms": 1.0, "decode_item_ms": 0.25}

@@ -17,7 +17,7 @@ from testkit.registry_driver import RegistryDriver, model, plan_with, report, wo
 from testkit.valkey import Server
 
 PATIENCE_S = 60.0
-"""Much longer than a change takes, and much shorter than the wait for it."""
+"""Much longer than a change takes to be seen, and much shorter than the timeout of the waits."""
 VISIBLE: dict[str, Callable[[Registry], Awaitable[object]]] = {
     "a model": lambda registry: registry.add_model(model("new")),
     "a deleted model": lambda registry: registry.mark_deleted("chat"),

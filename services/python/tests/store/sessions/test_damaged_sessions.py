@@ -82,7 +82,7 @@ async def test_audio_that_cannot_be_read_is_reported_to_its_group(sessions: Sess
     await failed(sessions, broken)
 
 
-async def test_time_goes_on_when_a_record_is_gone(sessions: Sessions) -> None:
+async def test_time_continues_when_a_record_is_gone(sessions: Sessions) -> None:
     """An administrator or an eviction policy may have deleted it."""
     sessions.limit(timeout_s=10)
     gone, other = await sessions.open(), await sessions.open()

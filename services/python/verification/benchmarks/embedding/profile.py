@@ -98,7 +98,9 @@ def tokenising_ms(model: str, chosen: list[str]) -> float:
     """CPU milliseconds for tokenising a text, as the group does it."""
     from transformers import AutoTokenizer
 
-    tokenizer = TextTokenizer(AutoTokenizer.from_pretrained(model, local_files_only=True), most=256, cut=True)
+    tokenizer = TextTokenizer(
+        AutoTokenizer.from_pretrained(model, local_files_only=True), max_tokens=256, cut=True
+    )
     return _timed_ms(lambda text: tokenizer.texts([text], ["input"]), chosen)
 
 
@@ -109,7 +111,7 @@ def json_ms(chosen: list[str]) -> float:
     def both(text: str) -> None:
         body = json.dumps({"input": text, "encoding_format": "base64"}).encode()
         request = Request(method="POST", path="/v1/embeddings", body=body)
-        wanted = read_openai(request, most=2048, dimensions=384)
+        wanted = read_openai(request, max_inputs=2048, dimensions=384)
         answer(wanted, [vector], model="minilm", tokens=9, cut=[])
 
     return _timed_ms(both, chosen)

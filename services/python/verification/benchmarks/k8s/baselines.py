@@ -35,8 +35,8 @@ class Baselines:
 
     def capture(self, pool: str) -> None:
         """Remember the pod spec of this pool's group, which must be running now."""
-        (worker, *_) = self._deployment.kube.workers(pool)
-        self._templates[pool] = self._deployment.kube.api.sanitize_for_serialization(worker)
+        (pod, *_) = self._deployment.kube.group_pods(pool)
+        self._templates[pool] = self._deployment.kube.api.sanitize_for_serialization(pod)
 
     def join(self, pool: str) -> None:
         """Start a pod in which Ray joins the pool's head."""

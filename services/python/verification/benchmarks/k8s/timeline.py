@@ -58,7 +58,7 @@ def run_cycle(deployment: Deployment, pool: str, while_idle: Callable[[], None] 
     while_idle()
     at(lambda: deployment.replicas_wanted(pool) == 0, "the lowering")
     lowered = time.monotonic()
-    at(lambda: not deployment.kube.workers(pool), "the end of the pods")
+    at(lambda: not deployment.kube.group_pods(pool), "the end of the pods")
     gone = time.monotonic() - lowered
     deployment.assert_tasks_ended()
     phases = dict(deployment.client.pool(pool).wake.last)

@@ -1,5 +1,6 @@
 """Tests promises under pressure: full, slow and frozen groups stay in use, streams that break off never look
-complete, and nothing fails while kills, preemptions and freezes follow each other in random order.
+complete, and no request fails before its answer begins while processes are killed, preempted and frozen in random
+order.
 
 A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its length,
 minus the time since the last refresh of the group's record, minus the time since the last tick. The latter two are at

@@ -18,7 +18,7 @@ SESSIONS = ScenarioPackage(
     about=(
         "Two gateways, groups of the workload `simulated-speech` and a real server (Valkey) run on one machine, "
         "without Ray. Clients stream audio in real time. The text of a session depends on every sample of its audio, "
-        "so a checker knows from what a client saw whether audio was lost or text came twice."
+        "so what a client saw shows a checker whether audio was lost or text was repeated."
     ),
     jobs=4,
     check=check,

@@ -264,7 +264,7 @@ def _taken(key: str) -> BlobExistsError:
 
 
 def _copy(reader: BinaryIO, writer: int) -> Iterator[int]:
-    """Copy into a durable file, and yield the number of bytes so far after each part."""
+    """Copy into a file and sync it. Yields the number of bytes so far after each part."""
     sent = 0
     while data := reader.read(PART_BYTES):
         _write_all(writer, data)

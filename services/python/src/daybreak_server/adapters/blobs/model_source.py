@@ -50,7 +50,10 @@ class S3Model:
             self._client = client(access.endpoint_url)
 
     def files(self) -> tuple[ModelFile, ...]:
-        """List all files by name. :raises BlobError: when there are none, or the store refuses or cannot be reached."""
+        """List all files, sorted by name.
+
+        :raises BlobError: when there are none, or the store refuses or cannot be reached.
+        """
         files = []
         with self._translated(""):
             pages = self._client.get_paginator("list_objects_v2")

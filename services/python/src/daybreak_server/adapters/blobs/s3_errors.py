@@ -69,7 +69,7 @@ def status_of(exc: ClientError) -> int:
 
 
 def is_conflict(exc: ClientError) -> bool:
-    """Whether ``If-None-Match: *`` failed, because a file has the key."""
+    """Whether a precondition failed: on an upload, a file has the key; on a download, the file has changed."""
     return code_of(exc) in {"PreconditionFailed", "412"} or status_of(exc) == 412
 
 

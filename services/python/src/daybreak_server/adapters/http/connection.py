@@ -2,13 +2,13 @@
 
 The router has its own client because it needs three facts that general clients hide: whether the connection
 was new, whether a byte of an answer has arrived, and how much of an answer is in memory. Also, a request
-takes a fraction of the time that it takes in a general client. ``httptools`` is the parser.
+takes less time than in a general client. ``httptools`` is the parser.
 
 The life of an exchange: :meth:`HttpConnection.start` writes the request. The parser's callbacks fill the
 :class:`HttpAnswer`: first the head, then parts of the body. While more than ``HIGH_WATER`` bytes of parts wait for the
 caller, the connection does not read, and TCP's window stops the group. After the whole answer,
-:meth:`HttpConnection.release` puts the connection back, unless it cannot be used again. A cancelled or broken exchange
-always closes it.
+:meth:`HttpConnection.release` keeps the connection for the next request, or closes it if it cannot be used again. A
+cancelled or broken exchange always closes the connection.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ class AsyncScripts:
         began = time.perf_counter()
         try:
             reply = await self._send(script, call)
-        except asyncio.CancelledError:  # the caller's end says nothing about the script
+        except asyncio.CancelledError:  # a caller that was cancelled says nothing about the script
             raise
         except BaseException:
             self._on_call(script.name, time.perf_counter() - began, False)

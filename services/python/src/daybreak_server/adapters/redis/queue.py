@@ -35,7 +35,8 @@ from daybreak_server.domain.tasks import (
 
 PREVIEW_MAX = 32 * 1024
 _WAKEUP_S = 5.0
-"""The longest wait for a wake-up in one call. A longer claim waits again, so its connection needs no longer timeout."""
+"""The longest wait for a wake-up in one call. A longer claim waits several times, so that the timeout
+of its connection can stay short."""
 _REFUSED_PAUSE_S = 0.5
 """How long a leader pauses when its group drains, or when no waiting task is for its group."""
 

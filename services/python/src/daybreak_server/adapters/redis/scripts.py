@@ -6,7 +6,7 @@ The text of the library is, in this order:
 2. the clock and the fragments, the files whose names begin with an underscore, in the order of their dependencies;
 3. ``begin``, which resets the state of the fragments when a call begins;
 4. each script, in a separate block, with the constants that only it needs. Its first line has its flags, and
-  its ``run(ARGV)`` does the work.
+   its ``run(ARGV)`` does the work.
 
 The names of the library and its functions end in the hash of the text, so that several versions can live on one server
 during a rolling update. If the server may not load the library, ``EVAL`` runs the text of a single script.

@@ -24,7 +24,10 @@ up after 10 s by default, and old values are worth more than none."""
 
 @dataclass(kw_only=True)
 class MetricsReader:
-    """Brings the metrics of the pools up to date. If Redis does not answer, they keep their values for a minute."""
+    """Brings the metrics of the pools up to date.
+
+    If Redis does not answer, gauges keep their values for a minute, and totals for an hour.
+    """
 
     pools: Iterable[str]
     pool_views: PoolViewCache

@@ -1,6 +1,6 @@
 """Keeps the queue moving: each gateway ticks each pool every second.
 
-A tick is a script in Redis that makes delayed tasks due, expires tasks, ends lost leases and names files that can be
+A tick is a script in Redis that queues due tasks, expires tasks, ends lost leases and names files that can be
 deleted. After each tick the ticker refreshes the pool's view, updates its metrics and publishes queue positions to
 the subscribers of waiting tasks. A separate asyncio task deletes the files, so that a slow blob store never delays
 ticks.
@@ -76,7 +76,7 @@ class Ticker:
             if not self.queue_positions.is_waking(self.pool):
                 break
             await asyncio.sleep(WAKE_POLL_S)
-            with suppress(StoreError):  # The next tick reports it.
+            with suppress(StoreError):  # The next tick reports the error.
                 await self.queue_positions.publish_wake(self.pool)
         await asyncio.sleep(max(0.0, remaining_s))
 

@@ -65,7 +65,7 @@ ROUTES = (
         role=EMBED,
         render=problem_response,
         spec=specs.EMBEDDING_API,
-        summary="Turn texts into vectors: a bare list.",
+        summary="Turn texts into vectors, and return a bare list.",
     ),
     EmbedRoute(
         method="POST",
@@ -97,7 +97,7 @@ ROUTES = (
         role=RERANK,
         render=problem_response,
         spec=specs.RERANKER_API,
-        summary="Score pairs of questions and texts: a bare list.",
+        summary="Score pairs of questions and texts, and return a bare list.",
     ),
     DEBUG,
 )

@@ -134,13 +134,13 @@ class OneTimerProtocol(GatheringProtocol):
 
 
 _PRIVATE = ("_start_asgi_task", "_unset_keepalive_if_required")
-"""What :class:`OneTimerProtocol` needs of uvicorn's protocol and uvicorn does not promise."""
+"""Private methods of uvicorn's protocol that :class:`OneTimerProtocol` needs. Another version may lack them."""
 
 
 def protocol_on(uvicorn_protocol: type = HttpToolsProtocol) -> type[GatheringProtocol]:
     """The protocol for the installed uvicorn.
 
-    If that lacks a method which :class:`OneTimerProtocol` replaces, uvicorn's own timers stay.
+    If uvicorn's protocol lacks a method that :class:`OneTimerProtocol` needs, uvicorn's own timers stay.
     """
     return (
         OneTimerProtocol if all(hasattr(uvicorn_protocol, name) for name in _PRIVATE) else GatheringProtocol

@@ -85,8 +85,8 @@ class RequestMiddleware:
             await self._render(error, request_id)(scope, receive, send_counted)
 
     def _early_response(self, scope: Scope) -> Response | ApiError | None:
-        """The response to a request that does not reach the app: its headers are too large, it is refused, or it is
-        a CORS preflight."""
+        """The response to a request that does not reach the app: its headers are too large, its Host or Origin is not
+        allowed, or it is a CORS preflight. ``None`` for all others."""
         size = 0
         for name, value in scope["headers"]:
             size += len(name) + len(value)

@@ -48,7 +48,7 @@ class PoolEntry:
 
     @property
     def takes_tasks(self) -> bool:
-        """Whether clients submit tasks to the pool; the groups of other pools only answer requests."""
+        """Whether clients submit tasks to the pool; the groups of other pools answer requests or serve sessions."""
         return self.spec.takes_tasks
 
     @property
@@ -171,7 +171,7 @@ class Catalog:
 
 
 class PoolViewCache:
-    """The pools' latest views. Each is read from the store at most once a second, by one call at a time."""
+    """The pools' latest views. :meth:`get` reads each one from the store at most once a second."""
 
     def __init__(self, store: TaskStore, now_ms: Callable[[], int]) -> None:
         self._store = store

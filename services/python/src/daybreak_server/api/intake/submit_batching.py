@@ -1,8 +1,9 @@
 """Sends concurrent submits to the store together, in one round trip.
 
 Each pool has a queue of submits and at most :data:`MAX_IN_FLIGHT` round trips. A submit starts a round trip at once if
-fewer are in flight, so an idle server sends each submit alone. On a busy server submits queue up while both round
-trips are in flight, and the next one takes up to :data:`MAX_BATCH` of them. No submit ever waits for others to join.
+fewer are in flight, so an idle server sends each submit alone. On a busy server, submits queue up while both round
+trips are in flight, and the next round trip takes up to :data:`MAX_BATCH` submits. No submit ever waits for others to
+join.
 
 The store still accepts or refuses each task by itself, and each caller gets its own result. An error of the whole
 round trip goes to all its callers. A caller that is cancelled while its task is queued is left out of the batch.

@@ -22,7 +22,7 @@ from daybreak_server.api.errors import ApiError, from_http
 from daybreak_server.api.http.request_body import header, too_large
 from daybreak_server.api.openai.group_errors import WithOpenAIErrors
 from daybreak_server.api.openai.model_name import model_in, with_model
-from daybreak_server.api.routing.failures import CLIENT_GONE, full
+from daybreak_server.api.routing.failures import CLIENT_GONE, too_many_waiting
 from daybreak_server.api.routing.forwarding import path_and_query
 from daybreak_server.api.routing.model_routers import ServedModel, model_not_found
 from daybreak_server.api.routing.proxy import PoolProxy
@@ -89,7 +89,7 @@ class ModelRequests:
                 ) from exc
             return await answer(name, body)
         except BuffersFullError as exc:
-            raise full("buffered_bytes") from exc
+            raise too_many_waiting("buffered_bytes") from exc
         except ClientGoneError:
             return Response(status_code=CLIENT_GONE)
         finally:

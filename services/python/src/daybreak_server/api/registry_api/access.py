@@ -29,7 +29,8 @@ class Access:
     def require(self, request: Request) -> None:
         """Refuse the request if :meth:`allows` does not allow it.
 
-        :raises ApiError: ``no_key`` without a token, ``forbidden`` with a wrong one.
+        :raises ApiError: ``no_key`` if the client sends no token, or the server has none; ``forbidden`` if the token is
+            wrong.
         """
         if self.allows(request):
             return

@@ -18,7 +18,7 @@ from daybreak_server.domain.placement import HOST, Replica
 MAX_REASON_CHARS = 500
 MAX_LINES = 30
 MAX_LINE_CHARS = 300
-"""What the registry keeps of an engine's output, because all gateways read it each second."""
+"""These limits bound what the registry keeps of an engine's output, because all gateways read it each second."""
 
 
 def registered_worker(worker: WorkerRegistration, *, url: str) -> WorkerRecord:

@@ -7,7 +7,7 @@ from daybreak_server.api.errors import ApiError
 from daybreak_server.domain.causes import Cause
 from daybreak_server.ports.upstreams import UpstreamError
 
-_START_RETRY_S = 120.0
+CANNOT_START_RETRY_AFTER_S = 120.0
 """``Retry-After`` if the groups of a pool cannot start: longer than the longest pause of such a group before it tries
 again, plus the time to load a model."""
 CLIENT_GONE = 499
@@ -21,8 +21,8 @@ def outcome_of(error: BaseException) -> str:
     return ErrorCode.INTERNAL if isinstance(error, Exception) else "cancelled"
 
 
-def full(limit: str) -> ApiError:
-    """The line has reached this limit."""
+def too_many_waiting(limit: str) -> ApiError:
+    """The waiting requests have reached a limit: ``waiting``, ``waiting_per_tenant`` or ``buffered_bytes``."""
     return ApiError(
         ErrorCode.QUEUE_FULL, "Too many requests are waiting for a group. Retry later.", limit=limit
     )
@@ -34,7 +34,7 @@ def no_group_can_start(pool: str, cause: Cause) -> ApiError:
         ErrorCode.NOT_READY,
         f"No group of the pool {pool} can start: {cause.message.rstrip('.')}. An administrator must correct the model. "
         "The groups try again by themselves.",
-        retry_after_s=_START_RETRY_S,
+        retry_after_s=CANNOT_START_RETRY_AFTER_S,
     )
 
 

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from daybreak.wire import ErrorCode
+from daybreak_server.api.routing.client_watch import ClientWatch
 from daybreak_server.api.routing.forwarding import SET_BY_GATEWAY, Header
-from daybreak_server.api.routing.interruption import ClientWatch
 from daybreak_server.api.routing.pool_router import Slot
 from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.upstreams import AnswerCutOffError, UpstreamAnswer

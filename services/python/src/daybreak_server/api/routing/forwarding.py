@@ -14,8 +14,8 @@ from daybreak_server.ports.upstreams import UpstreamAnswer
 REFUSED_HEADER = b"daybreak-refused"
 """The header of a refusal. Its value is the reason; another group may answer the request."""
 BUSY = b"busy"
-"""The reason of a group that is full, and will take requests again. Two other reasons say that the group will take no
-more: ``draining``, and ``other``, with which another group answers that now has its address."""
+"""The reason of a group that is full, and will take requests again. With two other reasons, the group takes no more
+requests: ``draining``, and ``other``, which comes from another group that has its address now."""
 BROKEN = b"broken"
 """The reason of a group that broke. The group may have begun to run the request; with all other reasons it has not."""
 BROKE_HEADER = b"daybreak-broke"
@@ -25,7 +25,7 @@ _REFUSING = frozenset({503, 404})
 GROUP_HEADER = b"daybreak-group"
 """In a request, the group that it is meant for. In an answer, the group that answered."""
 WORKER_ID_HEADER = WORKER_HEADER.lower().encode()
-"""The same for requests to models: the worker instead of the group."""
+"""Like :data:`GROUP_HEADER`, for requests to models: it names a worker instead of a group."""
 _NOT_FORWARDED = frozenset(
     {
         b"connection",

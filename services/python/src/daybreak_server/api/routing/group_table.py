@@ -106,7 +106,8 @@ class GroupTable:
         group.blocked = False
 
     def leaves(self, group: Candidate) -> None:
-        """An answer said that the group drains, or that another group has its address, before the store's view did."""
+        """Take the group out: an answer said that it drains, or that another group has its address now. The store's
+        view shows this later."""
         known = self._known.get(group.id)
         if known is not None:
             known.left_for_views = LEFT_FOR_VIEWS

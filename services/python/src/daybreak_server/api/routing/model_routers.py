@@ -2,8 +2,8 @@
 
 To its router, a model is a pool whose groups are the workers that have ready replicas of it. So everything that holds
 for groups holds for workers. Requests wait while no worker is ready. If a worker refuses a request, or breaks before
-the first byte of its answer, the request goes to another worker. Only an ended lease, a refused connection or the
-worker's own report that it leaves takes a worker out of the table.
+the first byte of its answer, the request goes to another worker. A worker with a ready replica is taken out
+only if its lease ends, it refuses a connection, or it reports that it leaves.
 """
 
 from __future__ import annotations

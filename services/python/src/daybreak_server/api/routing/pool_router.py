@@ -2,8 +2,8 @@
 
 A request gets a :class:`Slot`: the right to send one request to one group. If no group is free, the request joins the
 line. The line moves on events, never by polling: a slot is given back, the store's view changes, or a pause after a
-refusal or a failure ends. A group is given to a waiting request in the event that made it free, so no later request
-overtakes it.
+refusal or a failure ends. The event that makes a group free also gives it to a waiting request, so no later request
+overtakes that request.
 
 All of this runs on one event loop and awaits nothing between a choice and the count of its request, so the counts are
 exact without locks.
@@ -246,7 +246,7 @@ class PoolRouter:
         if self.start_failure is not None:
             self._line.refuse_all(NoGroupError())
         elif not self._table.ready:
-            self._line.refuse_questions(NoGroupError())
+            self._line.refuse_non_waking(NoGroupError())
         policy, groups = self._arranged_for
         if policy is not self.policy or groups is not self._table.ready:
             self._arranged_for = (self.policy, self._table.ready)

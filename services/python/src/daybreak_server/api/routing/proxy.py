@@ -27,7 +27,14 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, request_id_of
 from daybreak_server.api.http.request_body import trace_context
 from daybreak_server.api.routing.candidates import RoutingRequest
-from daybreak_server.api.routing.failures import CLIENT_GONE, deadline_passed, full, group_failed, outcome_of
+from daybreak_server.api.routing.client_watch import ClientWatch, WatchTimer
+from daybreak_server.api.routing.failures import (
+    CLIENT_GONE,
+    deadline_passed,
+    group_failed,
+    outcome_of,
+    too_many_waiting,
+)
 from daybreak_server.api.routing.forwarded_answer import ForwardedAnswer
 from daybreak_server.api.routing.forwarding import (
     BROKEN,
@@ -39,7 +46,6 @@ from daybreak_server.api.routing.forwarding import (
     refusal_of,
     trace_headers,
 )
-from daybreak_server.api.routing.interruption import ClientWatch, WatchTimer
 from daybreak_server.api.routing.pool_router import (
     ClosingError,
     NoGroupError,
@@ -210,7 +216,7 @@ class PoolProxy:
                 watch.start()
             answer, slot = await self._send(incoming)
         except BuffersFullError as exc:
-            raise full("buffered_bytes") from exc
+            raise too_many_waiting("buffered_bytes") from exc
         finally:
             body.drop()
         watch.start()  # even if the group answered before the body was complete: nobody reads the rest of it
@@ -309,7 +315,7 @@ class PoolProxy:
                 raise ClientGoneError from exc
             raise self._not_ready() from exc
         except LineFullError as exc:
-            raise full(exc.limit) from exc
+            raise too_many_waiting(exc.limit) from exc
         except ClosingError as exc:
             raise ApiError(
                 ErrorCode.SHUTTING_DOWN, "The server is shutting down. Send the request to another one."

@@ -1,7 +1,7 @@
 """Keeps the latest view of the registry of workers and models, and tells those who use it about each new one.
 
-A new view is read when the registry changes, and also once a second, because a new load does not count as a change, and
-because leases end only when the registry is ticked.
+A new view is read when the registry changes. It is also read once a second, because a worker's new load does not count
+as a change, and because leases end only when the registry is ticked.
 """
 
 from __future__ import annotations

@@ -182,11 +182,11 @@ class WaitingLine:
         )
 
     def refuse_all(self, error: Exception) -> None:
-        """End the waiting of all with this error."""
+        """End the waiting of all requests, with this error."""
         self._refuse(list(self._waiting), error)
 
-    def refuse_questions(self, error: Exception) -> None:
-        """End the waiting of those that must not wake the pool."""
+    def refuse_non_waking(self, error: Exception) -> None:
+        """End the waiting of the requests that must not wake the pool (:attr:`Ticket.wakes`), with this error."""
         self._refuse([waiter for waiter in self._waiting if not waiter.ticket.wakes], error)
 
     def _refuse(self, waiters: Iterable[Waiter], error: Exception) -> None:

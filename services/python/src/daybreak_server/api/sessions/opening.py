@@ -1,6 +1,6 @@
 """The traces of the requests and connections that open sessions.
 
-A response has the header ``traceparent`` of the session, also if it was opened by an earlier request.
+A response has the header ``traceparent`` of the session, even if an earlier request opened the session.
 """
 
 from __future__ import annotations

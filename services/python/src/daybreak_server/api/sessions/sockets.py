@@ -82,7 +82,7 @@ class Sockets:
             return error
         return None
 
-    async def both(self, *parts: Coroutine[Any, Any, None]) -> None:
+    async def run_parts(self, *parts: Coroutine[Any, Any, None]) -> None:
         """Run the parts of a conversation concurrently, until the first one ends. Raises its exception, if
         there is one.
 

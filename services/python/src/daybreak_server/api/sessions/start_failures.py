@@ -26,7 +26,7 @@ class StartFailures:
         try:
             view = await self._views.get(pool)
         except StoreError:
-            return  # the call that follows finds out
+            return  # the caller's next call to the store raises the error
         if view.start_failure is not None:
             raise no_group_can_start(pool, view.start_failure)
 

@@ -52,7 +52,7 @@ class SessionStream:
         await self._send({"type": "ready", "session": shown, "send_from": audio.send_from})
         if record.state is SessionState.ENDED and after == record.last_event:
             return
-        await self._sockets.both(self._read(audio), self._write(record, after), self._acknowledge(audio))
+        await self._sockets.run_parts(self._read(audio), self._write(record, after), self._acknowledge(audio))
 
     async def _write(self, record: SessionRecord, after: str) -> None:
         session = record.session.id

@@ -1,6 +1,6 @@
 """The OpenAPI description of each route, apart from its path and docstring.
 
-``codes`` are the errors of the route; every route can also respond with 500 ``internal``.
+``codes`` are the errors of the route itself. :mod:`.openapi` adds those that all routes have, such as ``internal``.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class LagState:
 
 
 def observe(state: LagState, lag_s: float, now: float, rules: LagRules) -> LagState:
-    """The state after a lag (usually the 95th percentile over the sessions) was measured at a time."""
+    """The state after ``lag_s`` (usually the 95th percentile of the sessions' lag) was measured at the time ``now``."""
     multiplier = min(max(state.multiplier, rules.lowest), rules.highest)
     state = replace(state, multiplier=multiplier)
     if lag_s > rules.limit_s:
@@ -106,6 +106,6 @@ def _small(state: LagState, now: float, rules: LagRules) -> LagState:
     since = now if state.low_since is None else state.low_since
     if now < since + rules.lower_after_s:
         return replace(state, low_since=since)
-    if state.full:  # admit sessions again first; shorten turns only if the lag stays small then
+    if state.full:  # First, admit sessions again. The turns become shorter later, if the lag is still small.
         return replace(state, low_since=now, full=False)
     return replace(state, multiplier=max(state.multiplier // 2, rules.lowest), low_since=now)

@@ -1,18 +1,18 @@
 """Forms the batches of the model's steps.
 
 A turn of a session is a *prefill* (the model reads its audio and returns a first token) and then some *decodes* (each
-returns one token). Their number is not known in advance. A prefill may be divided into pieces, of which only the last
-returns a token. So the scheduler forms a new batch for each step, which is an *iteration*. Sessions whose turn has
-ended leave, and sessions with new audio join.
+returns one token). The number of decodes is not known in advance. A prefill may be divided into pieces, of which only
+the last returns a token. So the scheduler forms a new batch for each step, which is an *iteration*. Sessions whose turn
+has ended leave, and sessions with new audio join.
 
 Sessions wait in two queues, one for each phase, in the order in which they became ready. A *strategy* chooses the
-sessions of each batch among them (:mod:`.strategies` has the built-in ones). The scheduler keeps the rest right,
-whatever the strategy does: a session has one turn at a time, is in at most one batch, and loses no turn.
+sessions of each batch among them (:mod:`.strategies` has the built-in ones). The scheduler ensures, whatever the
+strategy does, that a session has one turn at a time, is in at most one batch, and loses no turn.
 
 The caller owns the clock and the model. It calls :meth:`Scheduler.next` and runs the batch. Then it calls
-:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.complete`. A
-session of the batch for which ``decode_ready`` was not called has ended its turn, unless a part of its prefill is left.
-Then it waits for prefill again, before the turns that have not begun. No operation is linear in the number of sessions
+:meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.complete`. A session
+of the batch for which ``decode_ready`` was not called has ended its turn, unless a part of its prefill is left. In that
+case, it waits for prefill again, before the turns that have not begun. No operation is linear in the number of sessions
 that wait.
 """
 
@@ -83,7 +83,7 @@ class Scheduler(Generic[K]):
         """Turns of sessions whose present turn is not over yet."""
         self._running: Batch[K] | None = None
         self._in_flight: set[K] = set()
-        """Sessions of the running batch for which :meth:`decode_ready` has not been called yet."""
+        """Sessions of the running batch for which neither ``decode_ready`` nor ``forget`` has been called."""
         self._numbers = itertools.count()
         self._rules = rules or IterationRules()
         self._strategy: BatchStrategy[K] = strategy_names.create(self._rules.strategy)
@@ -95,7 +95,7 @@ class Scheduler(Generic[K]):
 
     @rules.setter
     def rules(self, rules: IterationRules) -> None:
-        """Replace them. :raises ValueError: if the strategy cannot be created. The former rules stay then."""
+        """Replace the rules. :raises ValueError: if the strategy cannot be created; the former rules then stay."""
         if rules.strategy != self._rules.strategy:
             self._strategy = strategy_names.create(rules.strategy)
         self._rules = rules
@@ -112,8 +112,8 @@ class Scheduler(Generic[K]):
             self._waiting.prefill.add(session, ready)
 
     def decode_ready(self, session: K, now: float) -> None:
-        """Add a session that needs the next token of its turn. It is in the running batch, or another group
-        began its turn.
+        """Add a session that needs the next token of its turn: one of the running batch, or one whose turn
+        another group began.
 
         :raises ValueError: if it waits already, or a part of its turn is left to read.
         """
@@ -154,7 +154,7 @@ class Scheduler(Generic[K]):
         """Record that the batch has been computed. First call :meth:`decode_ready` for the sessions whose
         turn continues.
 
-        :param tokens: the tokens that the model wrote; by default one for each session that is not unfinished.
+        :param tokens: the tokens that the model wrote; by default one for each session except the unfinished ones.
         :raises RuntimeError: if ``batch`` is not the running batch.
         """
         if self._running is not batch:

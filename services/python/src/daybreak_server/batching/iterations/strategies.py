@@ -27,9 +27,9 @@ class OnePhase(BatchStrategy[K]):
     3. Prefill, if a turn is ready.
     4. Decode, if a session needs its next token.
 
-    Both phases have a limit. Once the turns before it have run, a ready turn waits for at most ``gather_wait_s`` plus
-    the time of two batches. After a batch of decode, the next one waits for at most ``max_decode_delay_s`` plus the
-    time of one batch of prefill. Within a phase, sessions keep their order.
+    The wait of both phases is bounded. Once the turns before it have run, a ready turn waits for at most
+    ``gather_wait_s`` plus the time of two batches. After a batch of decode, the next one waits for at most
+    ``max_decode_delay_s`` plus the time of one batch of prefill. Within a phase, sessions keep their order.
     """
 
     def choose(self, waiting: Waiting[K], rules: IterationRules, now: float) -> Choice[K] | None:
@@ -92,11 +92,11 @@ class WholeTurns(BatchStrategy[K]):
         self, waiting: Waiting[K], size: int, timeout_s: float, now: float
     ) -> Choice[K] | WaitUntil | None:
         prefill = waiting.prefill
-        going_on = tuple(session for session in self._together if session in waiting.decode)
+        continuing = tuple(session for session in self._together if session in waiting.decode)
         # Sessions outside the batch decode too after a change of the strategy, or if another group began their turn.
-        decode = going_on[:size] or waiting.decode.first(size)
+        decode = continuing[:size] or waiting.decode.first(size)
         if decode:
-            self._together = going_on or decode
+            self._together = continuing or decode
             return Choice(decode=decode)
         if not prefill:
             return None

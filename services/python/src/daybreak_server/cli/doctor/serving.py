@@ -125,7 +125,7 @@ def connect(endpoint: str) -> str | None:
 
 
 def _gateway(settings: Settings, pool: str) -> Iterator[Check]:
-    """If a gateway listens at the address of the settings, whether its router serves the pool."""
+    """Check that the gateway at the address of the settings serves the pool. Checks nothing if none listens there."""
     host, port = reachable(settings.http.host), settings.http.port
     url = url_of(host, port)
     if not port or connect(url) is not None:

@@ -32,7 +32,7 @@ class BatchMetrics:
 
     @harmless
     def waited(self, seconds: float) -> None:
-        """The first item of a batch has waited ``seconds`` for it. Lines of tasks do not count."""
+        """The first item of a batch has waited ``seconds`` for it. The lines of a task's file do not count."""
         self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
 
     @harmless

@@ -1,7 +1,7 @@
 """Records when the work last advanced, and how long it may take to advance again.
 
 The work thread beats the heartbeat whenever work has advanced: at each step, after each part of an upload,
-and while a model downloads. Each beat may name the activity that begins now and set the limit for it: a step
+and while a model downloads. Each beat may name the activity that begins now and set the limit for it. A step
 has ``stall_s``, loading a model has ``load_stall_s``, and an upload has the time that an S3 client needs to
 give up. An activity that does not beat within its limit has stalled.
 

@@ -5,8 +5,8 @@ Every ``_POLL_S`` (0.25 s) the thread does this:
 1. If the heartbeat has stalled, or a peer failed so that the ranks can reach no agreement, it calls ``on_break`` once
    and ends. Nothing renews the leases from then on: ``on_break`` settles the tasks, and if the store cannot be reached
    they are retried when their leases end.
-2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago, and refreshes the group's record at a
-   third of its TTL, or more often if its load must be known (:meth:`LeaseRenewer.report`).
+2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago. It refreshes the group's record at a
+   third of the record's TTL, or more often if :meth:`LeaseRenewer.report` asks for that.
 3. It restarts the watchdog process if that has died, and updates the times of renewal and refresh in shared memory.
 
 An outage of the store is logged once and stops nothing: the work continues. Leases run on a clock that advances only
@@ -15,7 +15,7 @@ inside Redis, so no lease ends while Redis is down.
 Fencing. Each lease has a token, which the store issued with the claim. The store compares the token at every report,
 renewal and settlement; with the token of an earlier attempt the call changes nothing and returns ``Control.STALE``. So
 a leader that was frozen for longer than its lease cannot overwrite the next attempt: it sees ``STALE`` at its next
-point of agreement, stops, and removes its own files, whose keys begin with its token.
+step, stops, and removes its own files, whose keys begin with its token.
 
 A lease runs from when its renewal was *sent*, not from when the reply was read. While the work holds Python's lock,
 this thread may read a reply seconds late. If it counted from then, the lease would look newer than it is, and the
@@ -180,7 +180,7 @@ class LeaseRenewer:
     def update(self, *, now: bool = True, **changes: Any) -> GroupRecord:
         """Change the record. With ``now``, send the new record to the store at once."""
         with self._lock:
-            # `since` shows how long the group has been in its state and phase.
+            # `since_ms` shows how long the group has been in its state and phase.
             before = {"state": self._record.state, "phase": self._record.phase}
             if any(changes.get(name, value) != value for name, value in before.items()):
                 changes.setdefault("since_ms", time.time_ns() // 1_000_000)
@@ -198,7 +198,7 @@ class LeaseRenewer:
     def report(self, changes: Callable[[], Mapping[str, Any]], *, every_s: float) -> None:
         """Refresh the record this often from now on, each time with the changes that ``changes`` returns.
 
-        This also reads :attr:`batching` at once, so that a new group works with it from its first batch on.
+        The call also reads :attr:`batching` at once, so that a new group uses the changes from its first batch on.
         """
         self._changes = changes
         self._refresh_s = min(self.ttl_s / 3, every_s)

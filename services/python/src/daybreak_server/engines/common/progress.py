@@ -26,7 +26,7 @@ MAX_NOTES = 200
 """Other events that are kept while the store cannot be reached. Beyond that, the oldest are dropped."""
 _SMOOTHING = 0.3
 _MIN_GAIN = 1e-9
-"""The smallest gain in the fraction from which a pace is computed: a smaller one would overflow."""
+"""The smallest gain in the fraction from which a pace is computed. From a smaller gain, the pace would overflow."""
 
 
 class PhaseEta:

@@ -51,7 +51,7 @@ _SESSIONS = struct.Struct(f"=QI{_SESSIONS_BYTES}sQ")
 _SESSIONS_AT = _LEASES_AT + MAX_LEASES * _LEASE.size
 _SIZE = _SESSIONS_AT + _SESSIONS.size
 _READS = 100
-"""How often a reader tries to read a state or slot that is being written, before it gives up for now."""
+"""How many times a reader tries to read a state or slot that is being written, before it gives up for now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ _MARGIN_S = 3.0
 """How much longer the watchdog waits than the leader's own lease renewer, before it treats silence as a stall."""
 _LATE = 1.25
 """The watchdog renews once this many periods of the lease renewer have passed. At that moment, even a short lease has
-enough time left: one tick takes at most ``policy.LEASE_STEP_MS`` from it."""
+enough time left: one tick of the gateways ages leases by at most ``policy.LEASE_STEP_MS``."""
 
 
 class WatchdogLoop:

@@ -125,7 +125,7 @@ class LeaderLoop:
                 self._stopping.wait(_BACKOFF_S[min(outage, len(_BACKOFF_S) - 1)])
                 outage += 1
             except BaseException as exc:
-                # A bug in Daybreak. If the group just left, its task would be released, and nothing would show why.
+                # A bug in Daybreak. If the group left normally, its task would be released, and nothing would show why.
                 _log.exception("the group cannot continue")
                 self.break_group(Failed(code="internal", message=describe(exc)))
         self._scratch_dirs.close()
@@ -190,7 +190,7 @@ class LeaderLoop:
             return self._run_and_settle(claim)
 
     def _log_change(self, lease: Lease, kind: ChangeKind) -> None:
-        """Log a change that the store does not report. It reports the others itself, such as retries."""
+        """Log a start or a success. The store's replies name all other changes, and its adapter logs those."""
         log_task(kind, lease.task, attempt=attempt_of(lease.token), group=lease.group)
 
     def _run_and_settle(self, claim: Claim) -> Claim | None:

@@ -6,16 +6,16 @@ ready yet.
 
 The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group, model, warm-up, ready.
 The leader (rank 0) also starts the lease renewer before the first phase, so that the group's record is in the store
-while the group forms, and opens the blob store in parallel. Each phase sets the heartbeat's limit and, on the leader,
-the phase of the record.
+while the group forms. The leader also opens the blob store during that time. Each phase sets the heartbeat's limit and,
+on the leader, the phase of the record.
 
 A rank ends in one of three ways:
 
 * :meth:`Rank.ask_to_leave` or :meth:`Rank.stop`: the task is released at its next step, and the group deregisters.
 * An error of the work thread, or of another rank: ``on_broken`` is called once with the cause. If the rank has a
   process of its own, the process exits there.
-* The work thread hangs in a collective or in a step: then the lease renewer's thread or the thread that reads from the
-  leader calls ``on_broken``, because the work thread may never return.
+* The work thread hangs in a collective or in a step, and may never return. So another thread calls ``on_broken``: the
+  lease renewer's, or the one that reads from the leader.
 """
 
 from __future__ import annotations
@@ -156,9 +156,8 @@ class Rank:
             cause = None if self._stopping.is_set() else Cause(reason=Reason.RANKS_FAIL, message=str(exc))
         except BaseException as exc:  # `load` and `warm_up` are the workload's code, and may call sys.exit
             cause = cause_of(exc, phase=self._current_phase)
-            if (
-                cause.reason != Reason.MODEL_MISSING
-            ):  # its message is enough, and the group restarts until the model is there
+            # For a missing model, the message is enough: the group restarts until the model is there.
+            if cause.reason != Reason.MODEL_MISSING:
                 _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, cause, exc_info=True)
         finally:
             if cause is None:

@@ -1,7 +1,7 @@
 """How many requests a group holds, and why it refuses more.
 
 A refused request has not begun to run, so its sender can try it on another group. The only exception is a request that
-is refused as ``broken``: it has begun to run.
+is refused as ``broken``: it may have begun to run.
 """
 
 from __future__ import annotations

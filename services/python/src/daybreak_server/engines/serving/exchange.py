@@ -3,7 +3,8 @@
 The thread calls :meth:`Exchange.send` for each part, and at the end one of ``finish``, ``fail`` and
 ``abandon``. The loop takes all parts so far with :meth:`Exchange.receive`. The buffer between them is
 bounded: a thread that is more than ``BUFFER_BYTES`` ahead of the client waits in ``send``. So a slow client
-slows down only its request, and does not fill the memory.
+does not fill the memory. It slows down only its own request, except in a group of several ranks, which runs one
+request at a time.
 
 Either side may stop. :meth:`Exchange.stop` (the client has gone, the deadline has passed, the group leaves)
 wakes both: ``send`` returns ``False``, and the loop sends the error response that belongs to the reason.
@@ -78,7 +79,7 @@ class Exchange:
         self._beat_at = time.monotonic()
 
     def send(self, part: AnswerPart) -> bool:
-        """Pass on a part of the answer, once there is room. Returns ``False`` if the client no longer waits.
+        """Pass on a part of the answer, once the buffer has room. Returns ``False`` if the client no longer waits.
 
         A wait for a slow client is not a stall. The loop disconnects a client that reads nothing for too
         long.

@@ -1,7 +1,8 @@
 """The ASGI app of a leader: one coroutine for each request, from its head to the last byte of the answer.
 
-1. A request is refused before its body is read, if its deadline has passed (504), or if the group is full, drains, or
-   is not the one that the request is for (503 with ``Daybreak-Refused``). The workload has then not seen it.
+1. A request is refused before its body is read if its deadline has passed (504). It is also refused if the group is
+   full or drains, or if the request is for another group (503 with ``Daybreak-Refused``). The workload has then not
+   seen the request.
 2. The body is read, and the request is passed to the workload as an :class:`Exchange`.
 3. The parts of the answer are sent to the client as they arrive. ``send`` waits while the client does not
    read, and then the workload waits too.
@@ -29,7 +30,7 @@ from daybreak_server.workloads.serving import Request
 
 _log = logging.getLogger(__name__)
 DEADLINE_HEADER = "daybreak-deadline-s"
-"""Seconds that are left for the answer, when the request was sent."""
+"""Seconds that were left for the answer when the request was sent."""
 REFUSED_HEADER = "daybreak-refused"
 """The answer to a refused request has this header. The request can be sent to another group."""
 GROUP_HEADER = "daybreak-group"
@@ -151,7 +152,7 @@ class ServingApp:
             try:
                 self._accept(exchange)
             except BaseException:
-                exchange.abandon()  # no thread has it
+                exchange.abandon()  # no thread has taken it
                 raise
             return await self._stream(exchange, send, began)
         except BaseException:

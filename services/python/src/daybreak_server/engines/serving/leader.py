@@ -1,9 +1,11 @@
 """The leader of a group that answers requests. It opens the HTTP server, and supervises the requests until it
 leaves.
 
-The requests run on threads of their own (:mod:`~daybreak_server.engines.serving.worker_threads`): as many as the
-group's capacity if it has one rank, and one thread if it has several, because all ranks must do the same thing at the
-same time. The loop on the work thread never runs a request. Four times a second it
+The requests run on threads of their own (:mod:`~daybreak_server.engines.serving.worker_threads`). A group of
+one rank has at most as many threads as its capacity. A group of several ranks has one thread, because all of its ranks
+must do the same thing at the same time.
+
+The loop on the work thread never runs a request. Four times a second it
 
 * beats the heartbeat, which the lease renewer and the watchdog read;
 * breaks the group if a request has shown no progress for ``stall_s``, because its thread may never return;
@@ -156,7 +158,7 @@ class ServingLeader:
         _log.error("the group is broken: %s: %s", failed.code, failed.message)
         self._admission.draining = True
         for exchange in self._app.exchanges:
-            if exchange.began:  # the others are stopped as when the group leaves
+            if exchange.began:  # `release_task` stops those that have not begun
                 exchange.stop(Stop.BROKEN)
         self.release_task()
 

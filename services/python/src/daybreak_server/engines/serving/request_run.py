@@ -1,7 +1,7 @@
 """Runs one request on a rank, with a point of agreement after each part of the answer.
 
-This is the lockstep of jobs (:mod:`~daybreak_server.engines.gang.lockstep`) with parts in place of steps: the leader
-sends a part to the client once every rank has produced it, and all ranks stop after the same part. A group of one rank
+This is the lockstep of jobs (:mod:`~daybreak_server.engines.gang.lockstep`) with parts in place of steps. The leader
+sends a part to the client once every rank has produced it. All ranks stop after the same part. A group of one rank
 agrees with itself, which costs microseconds.
 """
 

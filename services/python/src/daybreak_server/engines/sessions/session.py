@@ -59,7 +59,7 @@ class Session:
         self._unread = b""
         """The audio of this turn that the model has not read."""
         self._block = shape.block_samples
-        self._most_tokens = shape.max_turn_tokens * ENDLESS_FACTOR
+        self._max_tokens = shape.max_turn_tokens * ENDLESS_FACTOR
         self.position = claim.turns[-1].end if claim.turns else record.consumed
         """The position after the last turn."""
         self.past = _past(claim)
@@ -134,7 +134,7 @@ class Session:
         if token.token is None:
             return self._complete(replace(turn, complete=True))
         self.turn = turn = replace(turn, tokens=(*turn.tokens, token.token))
-        if len(turn.tokens) > self._most_tokens * self.multiplier:
+        if len(turn.tokens) > self._max_tokens * self.multiplier:
             raise EndlessTurnError(f"the model has written {len(turn.tokens)} tokens in one turn")
         return self._commit(tuple(self._events(token, turn)), turn=turn)
 

@@ -85,9 +85,9 @@ class SessionMetrics:
     ) -> None:
         """Export the present state, and what the other calls have collected.
 
-        :param lags: the lag of each session.
-        :param longer: how many times as long as usual the turns are.
-        :param memory: bytes of caches in use, and reserved.
+        :param lags: The lag of each session.
+        :param longer: The present length of turns, divided by the length in the settings.
+        :param memory: Bytes of caches in use, and reserved.
         """
         self._gauges(measured, sessions=len(lags), longer=longer, memory=memory)
         self._observe_all(catalogue.RANK_SESSION_LAG, lags)

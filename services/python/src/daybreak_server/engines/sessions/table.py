@@ -243,7 +243,7 @@ class SessionTable:
         results = self._steps.run(self._pieces(batch), batch.decode)
         self._work_on(())
         now = time.monotonic()
-        commits, going_on, ended = [], [], []
+        commits, continuing, ended = [], [], []
         for session_id, result in results.items():
             if result is None:  # more audio of the turn follows
                 continue
@@ -256,9 +256,9 @@ class SessionTable:
             if commit.end is not None:
                 ended.append(commit)
             elif session.turn is not None:
-                going_on.append(session_id)
+                continuing.append(session_id)
         self._write(commits)
-        for session_id in going_on:
+        for session_id in continuing:
             self.scheduler.decode_ready(session_id, now)
         tokens = sum(isinstance(result, Token) and result.token is not None for result in results.values())
         self._metrics.batch_completed(self.scheduler.complete(batch, now, tokens=tokens))

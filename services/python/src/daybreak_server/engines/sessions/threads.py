@@ -48,7 +48,7 @@ RENEW_S = 1.0
 BEHIND_MAX = 4_000
 """Commits that may wait for the store before the model pauses."""
 _CALL_MAX = 200
-"""Commits in one call. More would block the server for too long."""
+"""Commits in one call. More would block Redis for too long."""
 
 
 class Mailbox:

@@ -1,7 +1,8 @@
 """llama.cpp's own server, from the wheel ``xllamacpp``, with the options of ``llama-server`` that workers use.
 
-The Python of the environment in :mod:`~daybreak_server.local.llama_cpp.install` runs this file, so it imports nothing
-else. It runs one thread: more threads than free cores make llama.cpp many times slower.
+The Python of the environment in :mod:`~daybreak_server.local.llama_cpp.install` runs this file, so it imports only the
+standard library and ``xllamacpp``. The model runs on one thread: more threads than free cores make llama.cpp many times
+slower.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ _OF_A_POOL = (
     catalogue.OPERATOR_HEALTHY,
     catalogue.OPERATOR_LAST_PLAN,
 )
-"""The gauges that a deleted pool leaves behind."""
+"""The gauges of one pool, which end with the pool."""
 
 
 class OperatorMetrics:

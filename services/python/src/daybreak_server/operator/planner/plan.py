@@ -4,8 +4,8 @@ How it works:
 
 1. ``cluster_states`` groups pods, groups and Serve's view by RayCluster. At rest a pool has one RayCluster; during
    a rollout it has the current revision and the outgoing ones.
-2. ``wanted`` is the larger of ``spec.replicas`` (KEDA) and the warm schedule. ``rollout.shares`` splits it
-   between the RayClusters.
+2. ``wanted`` is the larger of ``spec.replicas`` (KEDA) and the warm schedule. If both are 0, one ready group stays
+   while there is work. ``rollout.shares`` splits the number between the RayClusters.
 3. For each RayCluster, ``scale`` decides how many replicas it has and chooses the victims, which are the replicas to
    remove. ``serve`` decides about the Serve application.
 4. Groups with a rank on a victim are marked to drain. Once none of them is busy, or their drain deadline has passed,
@@ -66,7 +66,8 @@ class ClusterPlan:
     """Changes of the RayCluster."""
     serve_actions: tuple[Action, ...] = ()
     """Calls to its head. They run after the actions of all RayClusters, so that a silent head delays nothing else."""
-    hurry: bool = False
+    requeue_soon: bool = False
+    """Whether to plan again after ``REQUEUE_FAST_S``."""
 
 
 def plan(observed: Observed) -> PoolPlan:
@@ -211,13 +212,15 @@ def _plan_cluster(
             scaled=scaled,
             served=served,
             actions=(DeleteCluster(cluster=state.cluster),),
-            hurry=True,
+            requeue_soon=True,
         )
     if state.cluster.suspend:
         stays = is_current and (wanted or pool.spec.idle.mode == "workers" or _renewing(state, observed))
         if stays:
             resume = Resume(cluster=state.cluster, replicas=wanted)
-            return ClusterPlan(state=state, scaled=scaled, served=served, actions=(resume,), hurry=True)
+            return ClusterPlan(
+                state=state, scaled=scaled, served=served, actions=(resume,), requeue_soon=True
+            )
         return ClusterPlan(state=state, scaled=Scaled(replicas=state.cluster.replicas), served=served)
     if is_current and _may_suspend(observed, state, zero_since):
         return ClusterPlan(
@@ -229,7 +232,7 @@ def _plan_cluster(
         served=served,
         actions=scaled.actions,
         serve_actions=served.actions,
-        hurry=scaled.hurry or served.hurry,
+        requeue_soon=scaled.requeue_soon or served.requeue_soon,
     )
 
 
@@ -340,7 +343,7 @@ def _requeue_after(
     observed: Observed, inputs: PlanInputs, decisions: Sequence[ClusterPlan], actions: Sequence[Action]
 ) -> float:
     spec, now = observed.pool.spec, observed.now
-    if any(decision.hurry for decision in decisions):
+    if any(decision.requeue_soon for decision in decisions):
         return REQUEUE_FAST_S
     moments = [REQUEUE_ZERO_S]
     not_suspended = [decision.state for decision in decisions if not decision.state.cluster.suspend]

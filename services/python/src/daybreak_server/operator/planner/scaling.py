@@ -37,7 +37,7 @@ class Scaled:
     replicas: int
     victims: tuple[RemovalUnit, ...] = ()
     actions: tuple[Action, ...] = ()
-    hurry: bool = False
+    requeue_soon: bool = False
     """Whether to plan again within a second or so."""
     evicted: tuple[RemovalUnit, ...] = field(default=())
     """The victims that are deleted now."""
@@ -74,7 +74,7 @@ def _down(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
         fewer += unmade  # KubeRay cannot create them, because of a quota for example
     if fewer:
         return _scale_down(state, victims, evictable, replicas=current - fewer, context=context)
-    return Scaled(replicas=current, victims=victims, hurry=True)
+    return Scaled(replicas=current, victims=victims, requeue_soon=True)
 
 
 def _repair(state: ClusterState, context: ScalingContext) -> Scaled:
@@ -91,7 +91,7 @@ def _repair(state: ClusterState, context: ScalingContext) -> Scaled:
     unused = _unused(state, context)
     if unused and not victims:
         return _scale_down(state, (), unused, replicas=current, context=context)
-    return Scaled(replicas=current, victims=victims, hurry=bool(victims))
+    return Scaled(replicas=current, victims=victims, requeue_soon=bool(victims))
 
 
 def _unused(state: ClusterState, context: ScalingContext) -> tuple[RemovalUnit, ...]:
@@ -135,4 +135,4 @@ def _scale_down(
         workers_to_delete=(*state.still_named, *named),
         overdue=overdue_groups,
     )
-    return Scaled(replicas=replicas, victims=victims, actions=(remove,), hurry=True, evicted=evictable)
+    return Scaled(replicas=replicas, victims=victims, actions=(remove,), requeue_soon=True, evicted=evictable)

@@ -24,7 +24,8 @@ class Served:
 
     application: Application
     actions: tuple[Action, ...] = ()
-    hurry: bool = False
+    requeue_soon: bool = False
+    """Whether to plan again within a second or so."""
 
 
 def serve(
@@ -35,16 +36,16 @@ def serve(
         return Served(application=application)
     if state.serve.status in {None, "NOT_STARTED", "DELETING"}:
         put = PutApplication(cluster=state.cluster, config=render.applications(pool, application.attempt))
-        return Served(application=application, actions=(put,), hurry=True)
+        return Served(application=application, actions=(put,), requeue_soon=True)
     if state.serve.status == "DEPLOY_FAILED":
         application = _next_attempt(state, application, now)
     if state.serve.attempt != application.attempt:
         if state.busy:  # another deploy attempt stops all groups of the previous one
             return Served(application=application)
         put = PutApplication(cluster=state.cluster, config=render.applications(pool, application.attempt))
-        return Served(application=application, actions=(put,), hurry=True)
+        return Served(application=application, actions=(put,), requeue_soon=True)
     if not state.serve.built:  # Ray answers 404 when such an application is scaled
-        return Served(application=application, hurry=state.serve.status == "DEPLOYING")
+        return Served(application=application, requeue_soon=state.serve.status == "DEPLOYING")
     return Served(application=application, actions=_target(pool, state, replicas * state.cluster.ranks))
 
 

@@ -39,10 +39,10 @@ DECIMALS = 8
 class EmbedRequest:
     """What a request asks for: the vectors of texts, or of lists of token ids.
 
-    ``face``: the API whose form the answer has. ``fields``: the name of each text or list in error messages.
+    ``api``: the API in whose form the answer is. ``fields``: the name of each text or list in error messages.
     """
 
-    face: Literal["openai", "plain"]
+    api: Literal["openai", "plain"]
     kind: str
     texts: Sequence[str] = ()
     ids: Sequence[Sequence[Any]] = ()
@@ -51,16 +51,16 @@ class EmbedRequest:
     base64: bool = False
 
 
-def read_openai(request: Request, *, most: int, dimensions: int) -> EmbedRequest:
-    """The request of ``/v1/embeddings``. :raises RequestError:"""
+def read_openai(request: Request, *, max_inputs: int, dimensions: int) -> EmbedRequest:
+    """The request of ``/v1/embeddings``. :raises RequestError: if it is wrong."""
     body = body_of(request)
     given = body.get("input")
-    texts, ids = _inputs(given, most)
+    texts, ids = _inputs(given, max_inputs)
     wanted = number_of(body, "dimensions")
     if wanted is not None and wanted > dimensions:
         wrong("dimensions", f"dimensions is {wanted}; vectors of this model have {dimensions}.")
     return EmbedRequest(
-        face="openai",
+        api="openai",
         kind=choice_of(body, "input_type", INPUT_TYPES, default="document"),
         texts=texts,
         ids=ids,
@@ -70,13 +70,15 @@ def read_openai(request: Request, *, most: int, dimensions: int) -> EmbedRequest
     )
 
 
-def read_plain(request: Request, *, most: int) -> EmbedRequest:
-    """The request of ``/embedding/api``. :raises RequestError:"""
+def read_plain(request: Request, *, max_inputs: int) -> EmbedRequest:
+    """The request of ``/embedding/api``. :raises RequestError: if it is wrong."""
     body = body_of(request)
     given = body.get("input")
-    texts = [text_of(body, "input")] if isinstance(given, str) else texts_of(given, "input", most=most)
+    texts = (
+        [text_of(body, "input")] if isinstance(given, str) else texts_of(given, "input", max_texts=max_inputs)
+    )
     kind = "query" if flag_of(body, "is_query", default=False) else "document"
-    return EmbedRequest(face="plain", kind=kind, texts=texts, fields=_fields(given, texts))
+    return EmbedRequest(api="plain", kind=kind, texts=texts, fields=_fields(given, texts))
 
 
 def answer(
@@ -85,7 +87,7 @@ def answer(
     """The answer. ``vectors``: numpy arrays, in the order of the request. ``cut``: the numbers of cut texts."""
     vectors = [_shortened(vector, wanted.dimensions) for vector in vectors]
     value: Any
-    if wanted.face == "plain":
+    if wanted.api == "plain":
         value = [_floats(vector) for vector in vectors]
     else:
         encode = _base64 if wanted.base64 else _floats
@@ -114,7 +116,7 @@ def shown(vector: Any, *, dimensions: int | None, base64: bool) -> Any:
     return _base64(vector) if base64 else _floats(vector)
 
 
-def _inputs(given: Any, most: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+def _inputs(given: Any, max_inputs: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
     """The texts of an input, or its lists of token ids. One of the two results is empty."""
     if given is None:
         wrong("input", "input is missing. Send a text, or a list of texts.")
@@ -125,12 +127,12 @@ def _inputs(given: Any, most: int) -> tuple[Sequence[str], Sequence[Sequence[Any
     if given and all(isinstance(each, int) and not isinstance(each, bool) for each in given):
         return (), [given]
     if given and isinstance(given[0], list):
-        check_count(len(given), "input", most=most)
+        check_count(len(given), "input", max_texts=max_inputs)
         for number, each in enumerate(given):
             if not isinstance(each, list):
                 wrong(f"input.{number}", f"input.{number} must be a list of token ids, as the others.")
         return (), given
-    return texts_of(given, "input", most=most), ()
+    return texts_of(given, "input", max_texts=max_inputs), ()
 
 
 def _fields(given: Any, inputs: Sequence[Any]) -> list[str]:

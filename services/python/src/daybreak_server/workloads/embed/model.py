@@ -55,10 +55,10 @@ class EmbedModel:
         tokenizer = self._model.tokenizer
         self.prompts = {kind: self._prompt(kind, options) for kind in PROMPT_NAMES}
         config = getattr(self._transformer, "config", None)
-        most = int(options.max_tokens or self._model.max_seq_length or MANY)
+        max_tokens = int(options.max_tokens or self._model.max_seq_length or MANY)
         self.tokenizer = TextTokenizer(
             tokenizer,
-            most=min(most, positions_of(self._transformer), int(tokenizer.model_max_length)),
+            max_tokens=min(max_tokens, positions_of(self._transformer), int(tokenizer.model_max_length)),
             cut=options.too_long == "cut",
             lower=bool(getattr(self._transformer, "do_lower_case", False)),
             vocabulary=getattr(config, "vocab_size", None),
@@ -69,7 +69,7 @@ class EmbedModel:
         self.dimensions = int(self._model.get_embedding_dimension())
 
     def prompt_length(self, kind: str) -> int:
-        """The tokens at the beginning of each text that are not pooled."""
+        """How many tokens at the beginning of each text pooling leaves out."""
         prompt = self.prompts[kind]
         if self._pools_prompt or not prompt:
             return 0
@@ -83,9 +83,8 @@ class EmbedModel:
         import torch
 
         found: list[Any] = [None] * len(inputs)
-        for length in {
-            each.prompt_length for each in inputs
-        }:  # a batch of the model has one length of prompt
+        # In one call of the model, all prompts have the same length.
+        for length in {each.prompt_length for each in inputs}:
             chosen = [number for number, each in enumerate(inputs) if each.prompt_length == length]
             features = padded(
                 [inputs[number].tokens for number in chosen],

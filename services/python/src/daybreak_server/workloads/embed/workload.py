@@ -89,11 +89,13 @@ class Embed:
         self._batches.set_batching(settings)
 
     def _openai(self, request: Request) -> Response:
-        most = self._options.max_inputs
-        return self._answer(request, read_openai(request, most=most, dimensions=self._model.dimensions))
+        max_inputs = self._options.max_inputs
+        return self._answer(
+            request, read_openai(request, max_inputs=max_inputs, dimensions=self._model.dimensions)
+        )
 
     def _plain(self, request: Request) -> Response:
-        return self._answer(request, read_plain(request, most=self._options.max_inputs))
+        return self._answer(request, read_plain(request, max_inputs=self._options.max_inputs))
 
     def _answer(self, request: Request, wanted: EmbedRequest) -> Response:
         tokenizer, prompt = self._model.tokenizer, self._model.prompts[wanted.kind]
@@ -125,7 +127,7 @@ class Embed:
     def _debug(self, request: Request) -> Response:
         shown = {
             "model": self._options.name,
-            "max_tokens": self._model.tokenizer.most,
+            "max_tokens": self._model.tokenizer.max_tokens,
             **process_shown(self._began, self._model.device),
             **self._batches.shown(),
         }

@@ -29,10 +29,10 @@ from daybreak_server.workloads.text_batches.requests import (
 class RerankRequest:
     """What a request asks for.
 
-    ``face``: the API whose form the answer has. ``fields``: the name of each pair in error messages.
+    ``api``: the API in whose form the answer is. ``fields``: the name of each pair in error messages.
     """
 
-    face: Literal["cohere", "tei", "plain"]
+    api: Literal["cohere", "tei", "plain"]
     pairs: Sequence[tuple[str, str]]
     fields: Sequence[str]
     top: int | None = None
@@ -42,15 +42,15 @@ class RerankRequest:
     """Whether the request itself allows that texts are cut."""
 
 
-def read_cohere(request: Request, *, most: int) -> RerankRequest:
-    """The request of ``/v1/rerank`` and ``/v2/rerank``. :raises RequestError:"""
+def read_cohere(request: Request, *, max_inputs: int) -> RerankRequest:
+    """The request of ``/v1/rerank`` and ``/v2/rerank``. :raises RequestError: if it is wrong."""
     body = body_of(request)
     query, given = text_of(body, "query"), body.get("documents")
     if isinstance(given, list):
         given = [each.get("text") if isinstance(each, dict) else each for each in given]
-    documents = texts_of(given, "documents", most=most)
+    documents = texts_of(given, "documents", max_texts=max_inputs)
     return RerankRequest(
-        face="cohere",
+        api="cohere",
         pairs=[(query, document) for document in documents],
         fields=[f"documents.{number}" for number in range(len(documents))],
         top=number_of(body, "top_n"),
@@ -58,12 +58,12 @@ def read_cohere(request: Request, *, most: int) -> RerankRequest:
     )
 
 
-def read_tei(request: Request, *, most: int) -> RerankRequest:
-    """The request of ``/rerank``. :raises RequestError:"""
+def read_tei(request: Request, *, max_inputs: int) -> RerankRequest:
+    """The request of ``/rerank``. :raises RequestError: if it is wrong."""
     body = body_of(request)
-    query, texts = text_of(body, "query"), texts_of(body.get("texts"), "texts", most=most)
+    query, texts = text_of(body, "query"), texts_of(body.get("texts"), "texts", max_texts=max_inputs)
     return RerankRequest(
-        face="tei",
+        api="tei",
         pairs=[(query, text) for text in texts],
         fields=[f"texts.{number}" for number in range(len(texts))],
         with_texts=flag_of(body, "return_text", default=False),
@@ -72,12 +72,12 @@ def read_tei(request: Request, *, most: int) -> RerankRequest:
     )
 
 
-def read_plain(request: Request, *, most: int) -> RerankRequest:
-    """The request of ``/reranker/api``. A single question belongs to all texts. :raises RequestError:"""
+def read_plain(request: Request, *, max_inputs: int) -> RerankRequest:
+    """The request of ``/reranker/api``. A single question is for all texts. :raises RequestError: if it is wrong."""
     body = body_of(request)
     given = body.get("questions")
-    texts = texts_of(body.get("texts"), "texts", most=most)
-    questions = texts_of([given] if isinstance(given, str) else given, "questions", most=most)
+    texts = texts_of(body.get("texts"), "texts", max_texts=max_inputs)
+    questions = texts_of([given] if isinstance(given, str) else given, "questions", max_texts=max_inputs)
     if len(questions) == 1:
         questions = questions * len(texts)
     if len(questions) != len(texts):
@@ -87,7 +87,7 @@ def read_plain(request: Request, *, most: int) -> RerankRequest:
             "one for all.",
         )
     return RerankRequest(
-        face="plain",
+        api="plain",
         pairs=list(zip(questions, texts, strict=True)),
         fields=[f"texts.{number}" for number in range(len(texts))],
     )
@@ -98,7 +98,7 @@ def answer(
 ) -> Response:
     """The answer. ``scores``: in the order of the pairs. ``cut``: the numbers of cut pairs."""
     found = [score.raw if wanted.raw else score.relevance for score in scores]
-    response = Response.of_json(_VALUES[wanted.face](wanted, found, model, tokens, frozenset(cut)))
+    response = Response.of_json(_VALUES[wanted.api](wanted, found, model, tokens, frozenset(cut)))
     if not cut:
         return response
     numbers = ",".join(map(str, cut[:500]))

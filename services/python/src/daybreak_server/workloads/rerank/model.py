@@ -64,10 +64,10 @@ class RerankModel:
                 f"the model in {folder} has {self._model.num_labels} scores for each pair; a reranker has one"
             )
         tokenizer = self._model.tokenizer
-        most = int(options.max_tokens or self._model.max_seq_length or MANY)
+        max_tokens = int(options.max_tokens or self._model.max_seq_length or MANY)
         self.tokenizer = TextTokenizer(
             tokenizer,
-            most=min(most, positions_of(self._model[0]), int(tokenizer.model_max_length)),
+            max_tokens=min(max_tokens, positions_of(self._model[0]), int(tokenizer.model_max_length)),
             cut=options.too_long == "cut",
         )
         self._pad = tokenizer.pad_token_id or 0

@@ -28,7 +28,7 @@ class RerankOptions(TextOptions):
     before: str = QWEN_BEFORE
     """What a language model reads before the query and the document. The defaults are those of Qwen3-Reranker."""
     body: str = QWEN_BODY
-    """The template for the query and the document. If the text made from it is too long, its end is cut."""
+    """The template for the query and the document. If the resulting text is too long and may be cut, its end is cut."""
     after: str = QWEN_AFTER
     """What the model reads after that. The next word that it writes is its judgement."""
     instruction: str = QWEN_INSTRUCTION

@@ -84,7 +84,7 @@ class Rerank:
 
     def _answering(self, read: Callable[..., RerankRequest]) -> Callable[[Request], Response]:
         def answered(request: Request) -> Response:
-            wanted = read(request, most=self._options.max_inputs)
+            wanted = read(request, max_inputs=self._options.max_inputs)
             tokens = self._model.tokens(wanted.pairs, wanted.fields, cut=wanted.cut)
             scores = self._batches.compute(request, tokens, [len(each.ids) for each in tokens])
             count = sum(len(each.ids) for each in tokens)
@@ -98,7 +98,7 @@ class Rerank:
         return Response.of_json(
             {
                 "model": self._options.name,
-                "max_tokens": self._model.tokenizer.most,
+                "max_tokens": self._model.tokenizer.max_tokens,
                 **process_shown(self._began, self._model.device),
                 **self._batches.shown(),
             }

@@ -131,7 +131,7 @@ class SimulatedSpeech:
     def step(
         self, prefill: Sequence[Prefill], decode: Sequence[str]
     ) -> tuple[Sequence[StepResult], Sequence[StepResult]]:
-        """Both phases in one call, which costs what the items cost, and the larger of the two phases' own costs."""
+        """Both phases in one call. It takes the time of all items, plus the larger of the two phases' fixed times."""
         options = self._options
         blocks = sum(math.ceil(len(item.audio) / self._block_bytes) for item in prefill)
         call_ms = max(options.prefill_ms if prefill else 0.0, options.decode_ms if decode else 0.0)

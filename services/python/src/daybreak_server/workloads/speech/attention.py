@@ -226,12 +226,12 @@ class FlexAttention:
         return layer
 
     @torch.inference_mode()
-    def warm_up(self, most: int, *, heads: int) -> None:
-        """Compile for each size of up to ``most`` queries of ``heads`` heads, so that no session waits for it."""
+    def warm_up(self, max_queries: int, *, heads: int) -> None:
+        """Compile for each size up to ``max_queries`` queries of ``heads`` heads, so that no session waits for it."""
         memory, size = self._memory, 1
         pages, width = memory.keys.shape[1], memory.keys.shape[-1]
         nobody = torch.full((pages,), _NOBODY, device=memory.keys.device)
-        while self._compiled and size <= padded_size(most):
+        while self._compiled and size <= padded_size(max_queries):
             size = padded_size(size)
             none = nobody.new_zeros(size)
             attention = self._masked(nobody, torch.zeros_like(nobody), none, none, none)

@@ -1,8 +1,8 @@
 """Streams audio through the causal encoder, block by block, for the sessions of a batch.
 
-A session has a slot: the last samples and frames that the features and convolutions need, and, in a ring, the keys and
-values of the blocks that the next block sees. Blocks are independent of the length of a turn, so sessions with
-different latencies share a batch.
+A session has a slot. The slot has the last samples and frames that the features and convolutions need, and a ring with
+the keys and values of the blocks that the next block sees. Blocks are independent of the length of a turn, so sessions
+with different latencies share a batch.
 """
 
 from __future__ import annotations

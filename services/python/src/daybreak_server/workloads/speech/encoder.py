@@ -1,8 +1,8 @@
 """The streaming speech encoder: log-mel frames to embeddings for the language model, block by block.
 
 Two causal convolutions of stride 2 make one state of four frames (40 ms). Layers attend within a block of 0.48 s and
-to the four blocks before it, so the states of a block depend on nothing that comes after it, and the cache has a fixed
-size. The adapter stacks two states into one embedding: six embeddings a block.
+to the four blocks before it. So the states of a block depend on nothing that comes after the block, and the cache has
+a fixed size. The adapter stacks two states into one embedding: six embeddings a block.
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ def _encoder(
 
 
 def _vocabulary(folder: Path, content: dict[str, Any] | None) -> Vocabulary:
-    """The vocabulary: ``config.json`` describes it, with the tokenizer of the language model. Otherwise, it is the file
-    ``vocabulary.json``."""
+    """The vocabulary. If ``config.json`` describes it (``content``), it uses the tokenizer of the language model.
+    Otherwise, it is the file ``vocabulary.json``."""
     if content is not None:
         return HubVocabulary(folder / "language_model", content)
     return WordVocabulary.read(folder / "vocabulary.json")

@@ -1,8 +1,8 @@
 """A language model of the Llama family (Llama, Qwen2) that reads speech embeddings and text turn by turn.
 
-A turn is the embeddings of its audio, the token of the target language, and the tokens that the model writes. The
-window slides by whole turns: before a turn begins, the oldest turns are dropped until at most ``window`` positions are
-left (``window.py``).
+A turn has four parts: an opening (which may be empty), the embeddings of its audio, a marker that names the target
+language, and the tokens that the model writes. The window slides by whole turns: before a turn begins, the oldest turns
+are dropped until at most ``window`` positions are left (``window.py``).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ the next block needs is in the caches. Each *decode* step then feeds the last to
 end-of-turn token is never fed back. All sessions of a batch share each matrix multiplication, whatever their positions,
 and whether they prefill or decode. Only attention is computed per session, on that session's pages.
 
-The memory of all caches is reserved once. It limits the number of sessions so that each can have the most memory that a
+The memory of all caches is reserved once. It suffices for a fixed number of sessions, each with the most memory that a
 session can ever need. So memory cannot run out later.
 """
 
@@ -90,8 +90,10 @@ class Speech:
 
     def _use(self, parts: SpeechFolder) -> None:
         self._parts, self._vocabulary = parts, parts.vocabulary
-        most = min(self._options.max_turn_blocks, parts.max_turn_blocks or self._options.max_turn_blocks)
-        longest_turn = self._turn_positions(most)
+        max_blocks = min(
+            self._options.max_turn_blocks, parts.max_turn_blocks or self._options.max_turn_blocks
+        )
+        longest_turn = self._turn_positions(max_blocks)
         each = self._bytes_each(parts, longest_turn)
         sessions = int(self._options.cache_mb * 1_000_000 // each)
         if sessions < 1:
@@ -117,7 +119,7 @@ class Speech:
             max_sessions=sessions,
             max_turn_tokens=parts.first_turn_tokens,
             block_tokens=self._encoder.block_embeddings,
-            max_turn_blocks=most,
+            max_turn_blocks=max_blocks,
         )
 
     def _attention(self, options: SpeechOptions) -> str:
@@ -219,10 +221,9 @@ class Speech:
                 f"a turn has {len(audio)} bytes of audio, and needs a whole number of blocks of {self._block_bytes}"
             )
         count = math.ceil(len(audio) / self._block_bytes)
-        most = self.shape.max_turn_blocks
         if self.shape.blocks_that_fit(before + count) < before + count:
             raise SessionFailedError(
-                f"a turn has {before + count} blocks of audio, more than max_turn_blocks: {most}"
+                f"a turn has {before + count} blocks of audio, more than max_turn_blocks: {self.shape.max_turn_blocks}"
             )
         count += self._parts.silence_blocks if last else 0
         samples = np.zeros(count * self._encoder.block_samples, np.float32)
@@ -349,6 +350,6 @@ class Speech:
 
     def memory(self) -> tuple[int, int]:
         """Bytes of caches in use, and reserved."""
-        page, most = self._lm.memory.bytes_per_page, self.shape.max_sessions
+        page, sessions = self._lm.memory.bytes_per_page, self.shape.max_sessions
         used = self._lm.pool.used * page + len(self._sessions) * self._encoder.slot_bytes
-        return used, self._lm.pool.pages * page + most * self._encoder.slot_bytes
+        return used, self._lm.pool.pages * page + sessions * self._encoder.slot_bytes

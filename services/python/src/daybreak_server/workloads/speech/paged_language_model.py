@@ -47,13 +47,13 @@ class PagedLanguageModel:
             device=str(weight.device),
         )
         self.pool = PagePool(sessions * self.pages_each, PAGE_SIZE)
-        self._attention = self._of(attention, most_queries=sessions * longest_turn)
+        self._attention = self._of(attention, max_queries=sessions * longest_turn)
 
-    def _of(self, name: str, *, most_queries: int) -> PagedAttention:
+    def _of(self, name: str, *, max_queries: int) -> PagedAttention:
         config = self._model.config
         if name == "flex":
             flex = FlexAttention(self.memory, rope_base=config.rope_base, compiled=self.memory.keys.is_cuda)
-            flex.warm_up(min(most_queries, _WARM_QUERIES), heads=config.heads)
+            flex.warm_up(min(max_queries, _WARM_QUERIES), heads=config.heads)
             return flex
         return GatherAttention(self.memory, rope_base=config.rope_base, pages_each=self.pages_each)
 

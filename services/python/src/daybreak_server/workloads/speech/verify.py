@@ -220,8 +220,8 @@ _CLASSES: Final = {
     "wav2vec2": ("Wav2Vec2Model", "hidden_size", "", "wav2vec2."),
     "whisper": ("WhisperModel", "d_model", "encoder.", "model."),
 }
-"""For each type of encoder: the class of transformers, the member of its configuration with the width, how the names of
-the encoder's tensors begin, and what comes before them in the weights of a larger model."""
+"""For each type of encoder, four values: the class of transformers; the member of its configuration with the width; how
+the names of the encoder's tensors begin; and what comes before these names in the weights of a larger model."""
 
 
 def _vocabulary(

@@ -52,10 +52,11 @@ class TextBatches(Generic[P, R]):
 
     def compute(self, request: Request, inputs: Sequence[P], lengths: Sequence[int]) -> list[R]:
         """The results of the inputs, in their order. :raises RequestError: 422, 429 or 504."""
-        most = self._executor.rules.max_waiting
-        if len(inputs) > most:
+        max_waiting = self._executor.rules.max_waiting
+        if len(inputs) > max_waiting:
             message = (
-                f"The request has {len(inputs)} texts; at most {most} may wait here. Send several requests."
+                f"The request has {len(inputs)} texts; at most {max_waiting} may wait here. "
+                "Send several requests."
             )
             raise RequestError(422, message, code="too_many")
         try:
@@ -71,7 +72,7 @@ class TextBatches(Generic[P, R]):
             retry_after_s = waiting / self._items_per_s if self._items_per_s else 1.0
             raise RequestError(
                 429,
-                f"Too many texts wait here ({waiting} of at most {most}). Send the request again later.",
+                f"Too many texts wait here ({waiting} of at most {max_waiting}). Send the request again later.",
                 code="queue_full",
                 retry_after_s=min(60.0, max(1.0, retry_after_s)),
             ) from exc
@@ -85,7 +86,7 @@ class TextBatches(Generic[P, R]):
     def compute_bulk(
         self, inputs: Sequence[P], lengths: Sequence[int], *, cancelled: Callable[[], bool]
     ) -> list[R]:
-        """The results of inputs of a task, in their order. They yield to those of requests.
+        """The results of a task's inputs, in their order. Inputs of requests go first.
 
         :param cancelled: whether nobody waits for the results any more. It is asked only while batches end, so a call
             also shows that the work advances, even if requests take all batches.

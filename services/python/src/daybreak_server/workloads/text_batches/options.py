@@ -25,8 +25,8 @@ class TextOptions(BaseModel):
     max_tokens: int | None = Field(None, ge=1)
     """The most tokens of a text, including prompts and special tokens; if unset, as many as the model allows."""
     too_long: Literal["error", "cut"] = "error"
-    """What happens to a longer text. ``error``: the request is refused. ``cut``: the text is cut, and the answer says
-    which texts were."""
+    """What happens to a text with more than ``max_tokens`` tokens. ``error``: the request is refused. ``cut``: the text
+    is cut, and the answer says which texts were."""
     max_inputs: int = Field(2048, ge=1)
     """The most texts in a request."""
 

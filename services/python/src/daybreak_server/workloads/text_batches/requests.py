@@ -20,17 +20,17 @@ def wrong(field: str, message: str, *, code: str = "invalid_input") -> NoReturn:
 
 
 def body_of(request: Request) -> dict[str, Any]:
-    """The body, which must be a JSON object. :raises RequestError:"""
+    """The body, which must be a JSON object. :raises RequestError: if it is not."""
     body = request.json()
     if not isinstance(body, dict):
         wrong("body", "The body must be a JSON object.")
-    if not isinstance(body.get("model"), str | None):  # the gateway has taken it for an absent one
+    if not isinstance(body.get("model"), str | None):  # the gateway ignores such a model
         wrong("model", "model must be a text.")
     return body
 
 
 def text_of(body: Mapping[str, Any], field: str) -> str:
-    """A text that is not empty. :raises RequestError:"""
+    """A text that is not empty. :raises RequestError: if the field has none."""
     value = body.get(field)
     if not isinstance(value, str):
         wrong(field, f"{field} must be a text." if field in body else f"{field} is missing. Send a text.")
@@ -39,11 +39,11 @@ def text_of(body: Mapping[str, Any], field: str) -> str:
     return value
 
 
-def texts_of(value: Any, field: str, *, most: int) -> list[str]:
-    """Texts, none of which is empty. :raises RequestError:"""
+def texts_of(value: Any, field: str, *, max_texts: int) -> list[str]:
+    """Texts, none of which is empty. :raises RequestError: if the value is anything else."""
     if not isinstance(value, list):
         wrong(field, f"{field} must be a list of texts.")
-    check_count(len(value), field, most=most)
+    check_count(len(value), field, max_texts=max_texts)
     for number, text in enumerate(value):
         if not isinstance(text, str):
             wrong(f"{field}.{number}", f"{field}.{number} must be a text, as the others.")
@@ -52,20 +52,20 @@ def texts_of(value: Any, field: str, *, most: int) -> list[str]:
     return value
 
 
-def check_count(count: int, field: str, *, most: int) -> None:
-    """Check a number of texts. :raises RequestError: if it is 0, or more than ``most``."""
+def check_count(count: int, field: str, *, max_texts: int) -> None:
+    """Check a number of texts. :raises RequestError: if it is 0, or more than ``max_texts``."""
     if not count:
         wrong(field, f"{field} is empty. Send at least one text.", code="empty_input")
-    if count > most:
+    if count > max_texts:
         wrong(
             field,
-            f"{field} has {count} texts; at most {most} are allowed. Send several requests.",
+            f"{field} has {count} texts; at most {max_texts} are allowed. Send several requests.",
             code="too_many",
         )
 
 
 def flag_of(body: Mapping[str, Any], field: str, *, default: bool) -> bool:
-    """A field that is true or false. :raises RequestError:"""
+    """A field that is true or false. :raises RequestError: if it is neither."""
     value = body.get(field)
     if value is None:
         return default
@@ -75,7 +75,7 @@ def flag_of(body: Mapping[str, Any], field: str, *, default: bool) -> bool:
 
 
 def number_of(body: Mapping[str, Any], field: str) -> int | None:
-    """A whole number of at least 1, or ``None`` without it. :raises RequestError:"""
+    """A whole number of at least 1, or ``None`` without it. :raises RequestError: if it is anything else."""
     value = body.get(field)
     if value is None:
         return None
@@ -87,7 +87,7 @@ def number_of(body: Mapping[str, Any], field: str) -> int | None:
 
 
 def choice_of(body: Mapping[str, Any], field: str, choices: Mapping[str, Any], *, default: str) -> Any:
-    """What a word stands for. :raises RequestError:"""
+    """What a word stands for. :raises RequestError: if it is not one of the choices."""
     value = body.get(field)
     value = default if value is None else value
     if not isinstance(value, str) or value not in choices:

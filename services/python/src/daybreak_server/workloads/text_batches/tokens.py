@@ -35,14 +35,20 @@ class TextTokenizer:
     """The tokenizer of a model, for any number of threads.
 
     :param tokenizer: of ``transformers``.
-    :param most: tokens that the model takes.
+    :param max_tokens: how many tokens the model takes.
     :param cut: whether longer texts are cut, rather than refused.
     :param lower: whether texts are changed to lower case first.
     :param vocabulary: number of token ids of the model, if it is smaller than the tokenizer's.
     """
 
     def __init__(
-        self, tokenizer: Any, *, most: int, cut: bool, lower: bool = False, vocabulary: int | None = None
+        self,
+        tokenizer: Any,
+        *,
+        max_tokens: int,
+        cut: bool,
+        lower: bool = False,
+        vocabulary: int | None = None,
     ) -> None:
         self._lower = lower
         self._cut = cut
@@ -56,7 +62,7 @@ class TextTokenizer:
             self._fast.no_truncation()
             self._fast.no_padding()
         self._typed = "token_type_ids" in tokenizer.model_input_names
-        self.most = most
+        self.max_tokens = max_tokens
         self.vocabulary = min(len(tokenizer), vocabulary or len(tokenizer))
         self.before, self.after = self._special()
 
@@ -64,7 +70,7 @@ class TextTokenizer:
         """The tokens of texts, each after ``prefix``, with special tokens.
 
         :param fields: the name of each text in error messages.
-        :raises RequestError: if one is too long.
+        :raises RequestError: if one is too long and must not be cut.
         """
         encoded = self._encode([prefix + text for text in texts], special=True)
         start = self._start(prefix)
@@ -98,19 +104,19 @@ class TextTokenizer:
         """The tokens of pairs of texts, as a cross-encoder reads them. Only the second text is ever cut.
 
         :param cut: whether it may be cut, even if the tokenizer was made to refuse longer texts.
-        :raises RequestError: if a pair is too long.
+        :raises RequestError: if a pair is too long and must not be cut.
         """
         found = []
         if self._lower:
             pairs = [(first.lower(), second.lower()) for first, second in pairs]
         for (ids, types, firsts), field in zip(self._encode_pairs(pairs), fields, strict=True):
             typed = types if self._typed else ()
-            if len(ids) <= self.most:
+            if len(ids) <= self.max_tokens:
                 found.append(Tokens(ids, typed))
                 continue
             end = len(self.after)
-            self._check_length(len(ids), field, cut=cut, room=self.most - firsts - end, beside=_QUERY)
-            kept = [*range(self.most - end), *range(len(ids) - end, len(ids))]
+            self._check_length(len(ids), field, cut=cut, room=self.max_tokens - firsts - end, beside=_QUERY)
+            kept = [*range(self.max_tokens - end), *range(len(ids) - end, len(ids))]
             found.append(
                 Tokens(tuple(ids[at] for at in kept), tuple(typed[at] for at in kept if typed), True)
             )
@@ -123,13 +129,13 @@ class TextTokenizer:
     def framed(
         self, before: Sequence[int], text: str, after: Sequence[int], field: str, *, cut: bool = False
     ) -> Tokens:
-        """The tokens of a text between fixed ones. The text is cut at its end.
+        """The tokens of a text between fixed ones. If the text is too long and may be cut, its end is cut.
 
-        :raises RequestError: if it is too long.
+        :raises RequestError: if it is too long and must not be cut.
         """
-        ids, room = self.plain(text), self.most - len(before) - len(after)
+        ids, room = self.plain(text), self.max_tokens - len(before) - len(after)
         if len(ids) > room:
-            self._check_length(len(ids) + self.most - room, field, cut=cut, room=room, beside=_QUERY)
+            self._check_length(len(ids) + self.max_tokens - room, field, cut=cut, room=room, beside=_QUERY)
         return Tokens((*before, *ids[: max(0, room)], *after), (), len(ids) > room)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
@@ -142,9 +148,9 @@ class TextTokenizer:
         """The tokens that the model takes. ``start``: the number of those that are not the text's own."""
         if not ids:
             wrong(field, f"{field} has no tokens. Send a text with words.", code="empty_input")
-        if len(ids) <= self.most:
+        if len(ids) <= self.max_tokens:
             return Tokens(ids)
-        kept = self.most - len(self.after)
+        kept = self.max_tokens - len(self.after)
         self._check_length(len(ids), field, room=kept - start)
         return Tokens((*ids[:kept], *self.after), (), True)
 
@@ -155,7 +161,7 @@ class TextTokenizer:
         if not (self._cut or cut) or room < 1:
             wrong(
                 field,
-                f"{field} has {count} tokens{beside}; this model takes at most {self.most}. Send a shorter text.",
+                f"{field} has {count} tokens{beside}; this model takes at most {self.max_tokens}. Send a shorter text.",
                 code="too_long",
             )
 

@@ -40,8 +40,8 @@ local function position_of(t, ahead, est)
   local position = 1 + ahead
   for _, other in ipairs(others) do
     if other.name ~= t.name then
-      -- How many tasks of `other` have a smaller virtual start than `turn`. If they are equal, the tenants' names
-      -- decide, as in `before`.
+      -- How many tasks of `other` would start at a smaller virtual time than `turn`. If the times are equal, the
+      -- tenants' names decide, as in `before`.
       local ahead_of = (turn - other.share) * other.weight / cost
       local first = math.ceil(ahead_of)
       if first == ahead_of and other.name < t.name then first = first + 1 end

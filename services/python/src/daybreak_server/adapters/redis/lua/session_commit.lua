@@ -39,7 +39,7 @@ local function trim(c)
   call('XTRIM', S.key.session_audio(c.session), 'MINID', c.keep_from .. '-2')
 end
 
--- Wakes the gateways that wait for the model. Only if one of them waits, so that turns cost no entry otherwise.
+-- Wakes the gateways that wait for the model. If none waits, it writes no entry, so most turns cost none.
 local function announce_progress(c)
   local key = S.key.session(c.session)
   if c.consumed == '' or call('HDEL', key, 'watched') == 0 then return end

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Ends attempts, one after the other. After each it claims the next task for the same group, if the caller wants one.
--- ARGV: the terms, then for each attempt a settlement and a claimant, whose group is '' if nothing is to be claimed.
+-- ARGV: a Terms of arguments.py, then for each attempt a Settlement and a Claimant, whose group is '' if nothing is to
+-- be claimed.
 -- Answers one item for each attempt: {'settled', state, reply to the claim}, or {'repeated', …} if an earlier call has
 -- ended it, or {'stale', state}.
 

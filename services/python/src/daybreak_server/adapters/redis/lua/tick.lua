@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Keeps the queue moving: advances the lease clock, promotes due tasks, reaps lost leases and expires tasks. Every
--- gateway calls it each second; each call does a bounded amount of work.
+-- Does everything in a pool that depends on time: advances the lease clock, promotes due tasks, ends attempts whose
+-- lease is lost, and expires tasks. Every gateway calls it each second; each call does a bounded amount of work.
 local limit, more
 
 local function due(key, upto)

@@ -68,7 +68,7 @@ class RedisRegistry:
         )
         try:
             with translated():
-                # The timeout of the connection is that of the longest wait. This one may be shorter than a lease.
+                # The connection's timeout fits the longest wait. A shorter wait needs a shorter timeout.
                 reply: Any = await asyncio.wait_for(read, block_s + self._timeout_s)
         except TimeoutError as exc:
             raise StoreUnavailableError("Redis did not answer in time") from exc
@@ -90,7 +90,7 @@ class RedisRegistry:
         await self._call("remove_model", alias)
 
     async def add_worker(self, worker: WorkerRecord, *, incarnation: str, lease_s: float) -> None:
-        """Register a worker. :raises WorkerTakenError:"""
+        """Register a worker. :raises WorkerTakenError: if another worker with this id is alive"""
         outcome, where = await self._call(
             "add_worker",
             worker.id,
@@ -108,8 +108,8 @@ class RedisRegistry:
     ) -> tuple[Replica, ...]:
         """Record a heartbeat. Returns the replicas that the worker should run.
 
-        :raises UnknownWorkerError: if the registry does not have this incarnation, so it must register again
-        :raises WorkerTakenError: if another worker with this id is alive
+        :raises UnknownWorkerError: if the worker is not registered (any more), so it must register again
+        :raises WorkerTakenError: if another incarnation has taken its place
         """
         outcome, found = await self._call(
             "renew_worker",
@@ -124,7 +124,7 @@ class RedisRegistry:
         return tuple(replica for replica in plan.placement.replicas if replica.worker == worker.id)
 
     async def remove_worker(self, worker: str, *, incarnation: str) -> bool:
-        """Remove a worker that ends. Returns whether it was this incarnation's."""
+        """Remove a worker that ends. Returns whether this incarnation was the registered one."""
         return bool(await self._call("remove_worker", worker, incarnation))
 
     async def publish_demand(self, gateway: str, requests: Mapping[str, int], *, ttl_s: float) -> None:

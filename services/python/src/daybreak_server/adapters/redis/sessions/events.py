@@ -211,9 +211,8 @@ class _PoolReader:
     async def _pass_on(self, after: str) -> str:
         reply: Any = await self._client.xread({self._key: after}, count=_COUNT, block=round(BLOCK_S * 1000))
         entries = reply[0][1] if reply else []
-        if (
-            len(entries) == _COUNT
-        ):  # the reader is behind, so entries that it has not read may have been trimmed
+        # With a full page, the reader is behind, so entries that it has not read may have been trimmed.
+        if len(entries) == _COUNT:
             self._tell_all()
             return await self._newest()
         for entry, fields in entries:

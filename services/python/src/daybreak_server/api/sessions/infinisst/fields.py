@@ -27,7 +27,7 @@ def _absent_if_empty(value: Any) -> Any:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-# The limit belongs to the text inside. Outside, pydantic would apply it to `None` too, which fails.
+# The limit is that of the inner `str`. If the union had it, pydantic would also apply it to `None`, which fails.
 OptionalName = Annotated[Annotated[str, Field(max_length=200)] | None, BeforeValidator(_absent_if_empty)]
 
 
@@ -86,7 +86,7 @@ async def read_fields(request: Request, model: type[M], *, max_bytes: int) -> M:
 
 
 def _form(body: bytes, content_type: str) -> dict[str, str]:
-    """The fields of a form. curl says of any body that it is a form, unless it is given a Content-Type."""
+    """The fields of a form. Without an explicit Content-Type, ``curl -d`` declares any body a form, also JSON."""
     if body.lstrip()[:1] in {b"{", b"["} or (body and not content_type):
         raise not_json(content_type)
     try:

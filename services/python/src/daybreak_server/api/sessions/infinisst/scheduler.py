@@ -81,7 +81,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
 async def _check_device(service: SessionService, device: int) -> None:
     """Refuse a number that no device has. A group has one device, so the groups of all pools are counted from 0.
 
-    On Kubernetes, the operator decides how many groups there are, so any number may become one.
+    On Kubernetes, the operator decides how many groups there are, so no number is refused.
     """
     count = 0
     for entry in service.pools.entries.values():
@@ -127,7 +127,7 @@ class UserSessions:
             await audio.end()
         try:
             async with asyncio.timeout(self._service.ctx.services.settings.router.timeout_s):
-                await _worked_off(audio)
+                await _wait_until_processed(audio)
         except TimeoutError as exc:
             raise ApiError(
                 ErrorCode.DEADLINE_PASSED,
@@ -168,7 +168,7 @@ def _client(user: str) -> str:
     return f"user:{user}"
 
 
-async def _worked_off(audio: AudioInput) -> None:
+async def _wait_until_processed(audio: AudioInput) -> None:
     """Wait until the model has no more work with the audio that has arrived, or until the session has
     ended."""
     clock = asyncio.get_running_loop().time

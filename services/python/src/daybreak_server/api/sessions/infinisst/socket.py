@@ -40,7 +40,7 @@ class InfiniSSTSocket:
         record = await self._service.get(self._session, caller)
         audio = AudioInput(self._service, record, form)
         await self._socket.send_text(READY)
-        await self._sockets.both(self._read(audio), self._write(record))
+        await self._sockets.run_parts(self._read(audio), self._write(record))
 
     async def _read(self, audio: AudioInput) -> None:
         while True:

@@ -175,11 +175,11 @@ class RealtimeConnection:
         self._caller = caller
         await self._dialect().on_client({"type": "connect"})
         try:
-            await self._sockets.both(self._read(), self._write(), self._run_started())
+            await self._sockets.run_parts(self._read(), self._write(), self._run_started())
         finally:
             if self.audio is not None:
-                # No client can continue a session of this interface, so it must not keep its place until it
-                # is idle.
+                # No client can continue a session of this interface. Left open, the session would keep its place
+                # until its idle timeout.
                 with suppress(StoreError):
                     await self._service.store.close_session(self.audio.record.session.id)
 

@@ -35,7 +35,7 @@ class OpenAIDialect:
     def __init__(self, connection: RealtimeConnection) -> None:
         self.connection = connection
         self._fields: Json = {}
-        """Those of the session, as all updates so far have set them."""
+        """The fields of the session, as all updates so far have set them."""
 
     async def on_client(self, event: Json) -> None:
         """See the protocol."""

@@ -41,7 +41,7 @@ class TranscriptItem:
 
     id: str = field(default_factory=lambda: f"item_{ulid()}")
     start: int = 0
-    """Positions in the journal."""
+    """``start`` and ``end`` are positions in the journal, in samples."""
     end: int | None = None
     text: str = ""
     announced: bool = False

@@ -79,7 +79,7 @@ class RecordingRun:
             span = int(data.get("start_ms", 0)), int(data.get("end_ms", 0))
             self._segments.append(RecordingSegment(*span, str(data["text"])))
         elif event.type is SessionEventType.ENDED and data.get("reason") != SessionEnd.FINISHED:
-            # If the session failed, audio that came later was refused, which is not the reason.
+            # After a session has failed, the store refuses its audio. That refusal is not the cause of the failure.
             raise _failure(data) if data.get("error") or self._error is None else self._error
 
     async def _feed(self) -> None:

@@ -108,7 +108,7 @@ def _bytes(ctx: Dependencies, request: Request, ref: ArtifactRef) -> Response:
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
     """The start and length of a ``Range`` header. ``None`` means that the response is the whole file: the header is
-    ignored because it names several ranges or another unit.
+    ignored because it is invalid, or names several ranges or another unit.
 
     :raises ApiError: ``bad_range`` if the range lies outside the file.
     """

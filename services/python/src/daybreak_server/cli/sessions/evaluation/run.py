@@ -22,7 +22,7 @@ BATCH_SIZES = (1, 8, 32)
 BATCH_TIMEOUTS_MS = (10.0, 100.0, 300.0)
 USER_TESTS = ("health", "single", "stream", "concurrent")
 _SETTLE_S = 2.5
-"""Groups publish their batches, and follow changed settings, each second."""
+"""The wait before batches are read: groups publish them, and follow changed settings, each second."""
 _PROGRESS_S = 5.0
 _CLIPS_OF = "speech"
 """The workload whose clips have references."""

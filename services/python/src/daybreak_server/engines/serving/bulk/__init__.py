@@ -1,5 +1,5 @@
-"""Tasks of a group that answers requests. Each task computes the lines of a JSONL file, in the room that requests
-leave in batches.
+"""Tasks of a group that answers requests. Each task computes the lines of a JSONL file, in the part of each
+batch that requests leave free.
 
 * :mod:`.jsonl` reads lines, with their numbers and within limits. Pure.
 * :mod:`.ledger` is the content of a checkpoint. Pure.

@@ -1,7 +1,7 @@
 """The checkpoint of a task that computes a file: the stored parts of the output, and the last line that they
 contain.
 
-A part is a piece of the output in the blob store. Its key has the token of the attempt that stored it, so no
+A part is a piece of the output in the blob store. Its key has the number of the attempt that stored it, so no
 attempt overwrites the part of another. Only parts in the reported checkpoint are used. An attempt begins with
 these parts, in order, and continues after their last line. So no line is lost and none appears twice,
 whatever was computed or stored after the checkpoint.

@@ -32,7 +32,7 @@ class PartMismatchError(Exception):
 class Output:
     """See the module. One thread calls it.
 
-    :param prefix: The keys of parts begin with it: ``<task>/checkpoints/<token>-``.
+    :param prefix: The keys of parts begin with it: ``<task>/checkpoints/<number of the attempt>-``.
     """
 
     def __init__(self, path: Path, ledger: Ledger, blobs: Blobs, *, prefix: str) -> None:
@@ -147,6 +147,6 @@ class Output:
             for _ in self._blobs.upload(key, path, content_type="application/jsonl"):
                 pass
         except BlobExistsError:
-            # The key has this attempt's token and the last line, so an earlier try was stored and its reply was lost.
+            # The key has this attempt's number and the last line, so an earlier try was stored and its reply was lost.
             if self._blobs.stat(key).size_bytes != size_bytes:
                 raise

@@ -1,11 +1,11 @@
 """Finds the file that a task names, and copies it to the attempt's scratch folder.
 
-A task names no URL and no folder. It names a *place* of the pool's setting ``bulk.places`` and a path in it, or an
-artifact, whose key the API has looked up for the caller's tenant. Each place is opened as a blob store, so a path is a
-key: names without ``..``, never through a symbolic link.
+A task names no URL and no folder. It names a *place* of the pool's setting ``bulk.places`` and a path in that place, or
+an artifact. The API has looked up the artifact's key for the caller's tenant. Each place is opened as a blob store, so
+a path is a key: names without ``..``, never through a symbolic link.
 
 The file is copied before its first line is read. So an attempt sees one version of it, even if the file changes, and
-the SHA-256 of the copy tells the next attempt whether it is still the same.
+the SHA-256 of the copy tells the next attempt whether the file is still the same.
 """
 
 from __future__ import annotations

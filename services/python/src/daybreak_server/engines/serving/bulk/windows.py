@@ -50,15 +50,15 @@ class Window:
 
 
 def windows_of(
-    lines: Iterator[Line], *, most: int = WINDOW_LINES, most_bytes: int = WINDOW_BYTES
+    lines: Iterator[Line], *, max_lines: int = WINDOW_LINES, max_bytes: int = WINDOW_BYTES
 ) -> Iterator[list[Line]]:
-    """The lines in windows of at most ``most`` lines and about ``most_bytes``."""
+    """The lines in windows of at most ``max_lines`` lines and about ``max_bytes``."""
     window: list[Line] = []
     size = 0
     for line in lines:
         window.append(line)
         size += line.size
-        if len(window) == most or size >= most_bytes:
+        if len(window) == max_lines or size >= max_bytes:
             yield window
             window, size = [], 0
     if window:

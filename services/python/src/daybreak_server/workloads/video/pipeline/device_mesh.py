@@ -41,9 +41,9 @@ class Ranks:
     def split(self, model: Any, *, per_token_timesteps: bool) -> None:
         """Make a transformer share the tokens of a video with the other ranks of its sequence.
 
-        This replaces ``model.enable_parallelism``, which guesses the device: it computes
+        This replaces ``model.enable_parallelism``, which guesses the device. That method computes
         ``rank % torch.accelerator.device_count()``, which divides by zero on a CPU (diffusers 0.42.1,
-        models/modeling_utils.py:1719), and it uses the machine's accelerator even for a CPU group.
+        models/modeling_utils.py:1719). It also uses the machine's accelerator for a CPU group.
         """
         if self.plan.sequence == 1:
             return

@@ -121,13 +121,15 @@ def read_mp4(path: Path) -> Frames:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def contact_sheet(video: Path, sheet: Path, *, columns: int = 6, most: int = 18, side: int = 192) -> None:
-    """Write a PNG grid of at most ``most`` frames of an MP4, evenly spaced from the first to the last.
+def contact_sheet(
+    video: Path, sheet: Path, *, columns: int = 6, max_frames: int = 18, side: int = 192
+) -> None:
+    """Write a PNG grid of at most ``max_frames`` frames of an MP4, evenly spaced from the first to the last.
 
     The longer side of each frame is ``side`` pixels.
     """
     frames = read_mp4(video)
-    indices = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int))
+    indices = np.unique(np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).round().astype(int))
     height, width = frames.shape[1:3]
     scale = side / max(height, width)
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -102,8 +102,8 @@ def tokens_that_fit(info: ModelInfo, options: VideoOptions) -> int | None:
     """Roughly how many tokens fit into the memory of one GPU; ``None`` if its size is not set.
 
     The estimate adds the weights that stay on the GPU (with offloading, only a part of them) and, for each token, the
-    widest float32 activations of a block: the hidden layer of the feed-forward and eight times the width. It refuses
-    videos that can never run; it does not promise that all others do.
+    widest float32 activations of a block. These are the hidden layer of the feed-forward and eight times the width.
+    The estimate refuses videos that can never run; it does not promise that all others do.
     """
     if options.gpu_memory_gib is None:
         return None
