@@ -99,8 +99,8 @@ class SessionService:
         return await self.store.session(self._known(session), tenant=caller.tenant)
 
     async def open_sessions(self, caller: Principal, pool: str | None) -> list[SessionRecord]:
-        """The caller's open sessions in a pool, or in all pools, oldest first. Of each pool, only sessions that are among
-        its oldest thousand.
+        """The caller's open sessions in a pool, or in all pools, oldest first. Of each pool, only sessions that are
+        among its oldest thousand.
 
         :raises ApiError: ``no_such_pool``.
         """
