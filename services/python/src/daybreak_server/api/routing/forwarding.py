@@ -17,7 +17,8 @@ BUSY = b"busy"
 """The reason of a group that is full, and will take requests again. With two other reasons, the group takes no more
 requests: ``draining``, and ``other``, which comes from another group that has its address now."""
 BROKEN = b"broken"
-"""The reason of a group that broke. The group may have begun to run the request; with all other reasons it has not."""
+"""The reason of a group that broke. The group may have begun to run the request. So may a group with the reason
+``draining``, if it left before it had answered. With all other reasons, the request has not begun to run."""
 BROKE_HEADER = b"daybreak-broke"
 """A header that a worker sets in the answer 502 to a request if its engine broke before it answered."""
 _REFUSING = frozenset({503, 404})

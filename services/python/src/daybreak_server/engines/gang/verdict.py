@@ -12,7 +12,7 @@ At each point of agreement a rank reports that it stepped, is done, or failed. T
    it.
 4. ``STOP``, if the task was cancelled or is past its deadline, even if every rank is done.
 5. ``FINISH``, if every rank is done.
-6. ``RELEASE``, if the group drains or leaves.
+6. ``RELEASE``, if the group leaves, or has drained for ``drain_s``.
 7. ``CONTINUE`` with the next step otherwise.
 """
 
@@ -129,7 +129,7 @@ def _parts(error: BaseException) -> Iterator[BaseException]:
 
 
 def decide(reports: Sequence[RankReport], control: Control, *, release: bool = False) -> Verdict:
-    """Return what all ranks do, from one report of each. ``release``: the group drains or leaves."""
+    """Return what all ranks do, from one report of each. ``release``: the task must be released now."""
     first = reports[0]
     same = all(
         (report.point, report.status, report.kind, report.permanent)
