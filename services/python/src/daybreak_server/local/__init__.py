@@ -1,1 +1,1 @@
-"""Daybreak on one machine: ``up``, ``dev``, ``gateway --embedded``, the demos, and their supervisor of processes."""
+"""Daybreak on one machine: ``up``, ``dev``, ``gateway --embedded``, the demos, and the supervisor of processes."""
