@@ -5,8 +5,8 @@ At each point of agreement a rank reports that it stepped, is done, or failed. T
 
 1. ``BREAK``, if the reports differ in point, status or kind of error, or in whether the error is permanent. Some ranks
    may then have begun collectives that the others will never join. Every rank ends, and the whole group restarts. The
-   verdict is the same after an error that leaves the process itself unusable (``UNRECOVERABLE``), such as a lost peer or
-   a failed device.
+   verdict is the same after an error that leaves the process itself unusable (``UNRECOVERABLE``), such as a lost peer
+   or a failed device.
 2. ``ABANDON``, if the store says that the lease is stale, because another attempt has the task. The leader writes
    nothing more, and removes this attempt's files.
 3. ``FAIL``, if every rank failed in the same way. The group stays warm. The task gets a strike; a permanent error ends
