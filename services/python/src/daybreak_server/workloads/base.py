@@ -132,7 +132,7 @@ class Context(Protocol):
         """Write a line (≤ 2,000 characters) to the task's event stream."""
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
-        """Publish a picture of the work so far (≤ 32 KiB; a larger one is dropped, with a warning in the log)."""
+        """Publish a picture of the work so far. One of more than 32 KiB is dropped, with a warning in the log."""
 
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.

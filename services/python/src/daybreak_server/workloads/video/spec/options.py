@@ -59,7 +59,7 @@ class VideoOptions(BaseModel):
     offload: Literal["none", "model", "group"] = Field(
         default="none",
         description="none: all models stay on the GPU; model: each moves there while it works; group: block by block "
-        "(one rank only, needs accelerate).",
+        "(needs accelerate; not with Ulysses or ring attention).",
     )
     vae_tiling: bool = Field(
         default=False, description="Decode in tiles: needs less memory, and changes pixels slightly."
