@@ -103,7 +103,10 @@ class PoolEntry:
             ) from exc
 
     def cost(self, params: BaseModel) -> float:
-        """The cost of a task, which only estimates use. A cost that is not a finite number ≥ 0 counts as 1."""
+        """The cost of a task, for estimates of its run time, its wait, and the GPU time that a claim charges its tenant.
+
+        A cost that is not a finite number ≥ 0 counts as 1.
+        """
         try:
             cost = float(self.spec.cost(params))
         except Exception:
