@@ -103,7 +103,7 @@ class PoolEntry:
             ) from exc
 
     def cost(self, params: BaseModel) -> float:
-        """The cost of a task, for estimates of its run time, its wait, and the GPU time that a claim charges its tenant.
+        """The cost of a task. Estimates of its wait and run time use it, and so does what a claim charges the tenant.
 
         A cost that is not a finite number ≥ 0 counts as 1.
         """
