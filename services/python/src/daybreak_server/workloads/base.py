@@ -100,8 +100,8 @@ class Step:
     error (``invalid_step``).
 
     ``snapshot`` returns the state from which ``run`` can continue after this step. It is called on the leader only,
-    and only when a checkpoint is due, so it must not use collectives. On a GPU, yield a step only after its work has
-    finished on the device.
+    when a checkpoint is due or the task is released, so it must not use collectives. On a GPU, yield a step only after
+    its work has finished on the device.
     """
 
     phase: str
@@ -132,7 +132,7 @@ class Context(Protocol):
         """Write a line (≤ 2,000 characters) to the task's event stream."""
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
-        """Publish a picture of the work so far (≤ 32 KiB; a larger one is refused)."""
+        """Publish a picture of the work so far (≤ 32 KiB; a larger one is dropped, with a warning in the log)."""
 
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.

@@ -18,7 +18,8 @@ BUSY = b"busy"
 gets no more: ``draining``, or ``other``, which comes from another group that has its address now. A worker without a
 ready replica of the model gives ``starting``, ``failed`` or ``unknown``."""
 BROKEN = b"broken"
-"""The reason of a group that broke. The group may have begun to run the request; with all other reasons it has not."""
+"""The reason of a group that broke. The group may have begun to run the request. So may a group with the reason
+``draining``, if it left before it had answered. With all other reasons, the request has not begun to run."""
 BROKE_HEADER = b"daybreak-broke"
 """A header that a worker sets in the answer 502 to a request if its engine broke before it answered."""
 _REFUSING = frozenset({503, 404})

@@ -90,7 +90,7 @@ class VideoOptions(BaseModel):
         default=None, gt=0, description="Memory of one GPU. Tasks that cannot fit are refused at submit."
     )
     limits: LimitOptions = Field(
-        default_factory=LimitOptions, description="Tighter bounds than the model's own."
+        default_factory=LimitOptions, description="Bounds in place of those of the model's family."
     )
 
     @model_validator(mode="after")
