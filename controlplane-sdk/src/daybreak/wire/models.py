@@ -163,7 +163,7 @@ class Worker(ResponseModel):
 
 
 class ServingPoolHealth(ResponseModel):
-    """A pool of the kind ``online``, as ``GET /health`` shows it. The request starts no group of the pool."""
+    """A pool of kind ``online`` or ``sessions``, as ``GET /health`` shows it. The request starts no group."""
 
     workload: str
     model: str | None = None
@@ -177,7 +177,7 @@ class ServingPoolHealth(ResponseModel):
 
 
 class ServingHealth(ResponseModel):
-    """``GET /health``: whether models can be served, and what serving pools have."""
+    """``GET /health``: whether models can be served, and the pools that serve requests or sessions."""
 
     status: Literal["ok"] = "ok"
     manager: str | None = None
@@ -187,7 +187,7 @@ class ServingHealth(ResponseModel):
     models: dict[ModelState, int]
     """How many models are in each state; states without a model are absent."""
     pools: dict[str, ServingPoolHealth] = Field(default_factory=dict)
-    """Each pool of the kind ``online``, by its name."""
+    """Each pool of kind ``online`` or ``sessions``, by its name."""
 
 
 class WorkerList(ResponseModel):

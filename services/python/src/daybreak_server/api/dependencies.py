@@ -107,7 +107,7 @@ class Dependencies:
         return record, entry
 
     async def task_json(self, record: TaskRecord) -> Json:
-        """The task as clients see it. The state of its pool may be a second old."""
+        """The task as clients see it. The state of its pool is that of the last tick, normally about a second old."""
         view = await self.view(record.pool) if record.state.waiting else None
         return serializers.task(record, view, self.services.now_ms())
 

@@ -233,7 +233,8 @@ def pool(
     default_routing: RoutingPolicy,
     sessions: SessionsOverview | None = None,
 ) -> Pool:
-    """A pool as clients see it. Only admins see the tasks of its groups, which may be other tenants'.
+    """A pool as clients see it. Only administrators see the tasks of its groups, which may be other tenants', and their
+    hosts, process ids and endpoints.
 
     ``default_routing``: the policy of pools for which neither an administrator nor the settings choose one.
     ``sessions``: those of a pool of kind ``sessions``.
@@ -303,7 +304,7 @@ def _condition(view: PoolView) -> PoolCondition | None:
 
 
 def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
-    """The wake of a pool, and how long its phases took the last time. For a pool at zero, ``eta_s`` is their sum."""
+    """The wake of a pool, and how long its phases took the last time. Outside a wake, ``eta_s`` is their sum."""
     waking = not has_ready_group(view) and view.wake_phase != WakePhase.ZERO
     total = wake_last(view).get("total_s")
     return WakeHistory(

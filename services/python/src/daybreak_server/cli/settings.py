@@ -90,7 +90,7 @@ class SettingSection:
 
 
 def sections(settings: Settings) -> list[SettingSection]:
-    """All settings in the order of the tree: a section for each group of settings, each pool and each tenant."""
+    """All settings in the order of the tree: a section for each group of settings, each pool, tenant and engine."""
     values = settings.model_dump(mode="json")
     unchanged = {
         **Settings(data_dir=settings.data_dir).model_dump(mode="json"),

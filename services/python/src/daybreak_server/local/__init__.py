@@ -1,1 +1,1 @@
-"""Daybreak on one machine: ``up``, ``dev``, ``demo``, and the supervisor that keeps their processes running."""
+"""Daybreak on one machine: ``up``, ``dev``, ``gateway --embedded``, the demos, and the supervisor of processes."""

@@ -1,9 +1,10 @@
 """One running instance on this machine: its folder, its lock, the tag of its processes, and its state file.
 
-``up``, ``dev`` and ``demo`` keep all data of an instance in one folder. A lock on ``up.lock`` makes sure that one
-process owns the folder. All processes of the instance inherit an environment variable with the instance's tag, by
-which :mod:`~daybreak_server.local.reaper` finds them even if an earlier run was killed. ``up.json`` says how to reach
-the instance; it exists while the instance accepts tasks.
+``up``, ``dev`` and ``gateway --embedded`` keep all data of an instance in one folder. A lock on ``up.lock`` makes sure
+that one process owns the folder. All processes of the instance inherit an environment variable with the instance's tag,
+by which :mod:`~daybreak_server.local.reaper` finds them even if an earlier run was killed. ``up.json`` says how to
+reach the instance. It is written when the instance accepts tasks, and removed at the end of the run. A run that is
+killed leaves it behind.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def instance_tag(folder: Path) -> str:
 
 
 def running_state(folder: Path) -> dict[str, Any]:
-    """What the instance that runs in a folder says in its state file; empty if none accepts tasks there."""
+    """The content of the state file in a folder; empty without one. A run that was killed may have left the file."""
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,5 +1,7 @@
 """Stops the processes of an instance, even after a ``kill -9`` of ``up``.
 
+The same holds for ``dev``, ``gateway --embedded`` and ``demo-serve``, which also run an instance of their own.
+
 Every process that ``up`` starts, and every process that those start, inherits one environment variable with the
 instance's tag. So all of them can be found without a list, by reading ``/proc`` (or ``ps``).
 

@@ -75,7 +75,7 @@ class StartPlan:
 def run_up(settings: Settings, *, observe: bool = False) -> int:
     """Start everything, keep it running until a signal arrives, and stop everything. ``observe``: also run Prometheus.
 
-    :returns: 0 after a signal, 1 when a process could not be started.
+    :returns: 0 after a signal, 1 if a process or a group cannot start.
     """
     stopping = threading.Event()
     _on_signals(stopping)

@@ -96,7 +96,7 @@ class ModelWorker:
         self._server = _Server(app)
 
     async def run(self) -> int:
-        """Run until a signal arrives. :returns: the exit code; 1 if the gateway refuses this worker."""
+        """Run until a signal arrives. :returns: the exit code; 1 if the gateway refuses this worker, or after a bug."""
         signals = _Signals()
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         talking = asyncio.create_task(self._agent.run())

@@ -105,7 +105,7 @@ STREAM_EVENTS = _api("daybreak_stream_events_total", MetricType.COUNTER, "Events
 STREAM_RESETS = _api(
     "daybreak_stream_resets_total",
     MetricType.COUNTER,
-    "Subscribers that missed events: they read too slowly, or reconnected after the events had been trimmed.",
+    "Subscribers that missed events: they read too slowly, or the events were trimmed before they were read.",
 )
 STREAM_LAG = _api(
     "daybreak_stream_lag_seconds",

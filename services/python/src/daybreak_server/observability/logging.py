@@ -2,7 +2,7 @@
 
 Callers use the standard library's ``logging``; only ``observability/log_lines.py`` imports structlog. Loggers of other
 libraries go through the same handlers. They log requests and reconnects at level info, so unless ``log.level`` is
-``debug``, only their warnings are shown.
+``debug``, only their warnings and errors are shown.
 
 The first line of a process imports structlog, which takes a tenth of a second. A process that logs nothing does not
 wait for that.

@@ -3,9 +3,10 @@
 Every gateway reads the same numbers from Redis, so every gateway exports the same values. Queries therefore take the
 maximum over instances and never sum. No total decreases when a group, a gateway or a worker dies.
 
-A gateway that no longer reaches Redis must not determine the maximum forever. So it stops exporting gauges once its
-last reading is :data:`STATE_S` old. It exports totals longer, to bridge a short outage: they only grow, so an old total
-cannot raise the maximum. After :data:`TOTALS_S` it leaves out totals too, because Redis may have lost its data since.
+A gateway that no longer reaches Redis must not determine the maximum forever. So it stops exporting gauges, except
+``daybreak_redis_up``, once its last reading is :data:`STATE_S` old. It exports totals longer, to bridge a short outage:
+they only grow, so an old total cannot raise the maximum. After :data:`TOTALS_S` it leaves out totals too, because Redis
+may have lost its data since.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ RANK_TOKENS = Metric(
 RANK_TASK_LINES = Metric(
     name="daybreak_rank_task_lines_total",
     type=MetricType.COUNTER,
-    help="Lines of files that tasks of a group that answers requests have written, by outcome: `computed` and "
+    help="Result lines that tasks of a pool of kind `online` have written, by outcome: `computed` and "
     "`failed` (an error in place of a result). Lines after the last checkpoint of a lost attempt count twice.",
     labels=("pool", "outcome"),
     exporters=(Exporter.RANK,),

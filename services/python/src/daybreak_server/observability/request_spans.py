@@ -1,4 +1,4 @@
-"""The spans of one request to a serving pool.
+"""The spans of one request to a serving pool or a model.
 
 ``<method> <route>`` is the request, from its arrival to the last byte of its answer, with the event ``first_byte``.
 Its children follow each other: ``wait <pool>`` for each time that the request waits in line, and ``<method>`` for each

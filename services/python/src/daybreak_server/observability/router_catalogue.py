@@ -1,4 +1,7 @@
-"""The metrics of the router of serving pools. ``catalogue`` lists them with all others."""
+"""The metrics of the routers of serving pools and of models on workers. For a model, the label ``pool`` is its alias.
+
+``catalogue`` lists them with all others.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def _router(name: str, type_: MetricType, text: str, *labels: str, buckets: tupl
 ROUTER_REQUESTS = _router(
     "requests_total",
     MetricType.COUNTER,
-    "Requests to a serving pool that have ended, by outcome: `answered`, `cut_off` (the answer broke off), "
+    "Requests to a serving pool or a model that have ended, by outcome: `answered`, `cut_off` (the answer broke off), "
     "`client_gone`, or the code of the error.",
     "outcome",
 )

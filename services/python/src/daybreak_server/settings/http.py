@@ -26,7 +26,7 @@ class DefaultPools(Section):
     sessions: str | None = Field(
         None,
         description="Pool of sessions whose request names none: `/v1/sessions`, `/v1/realtime`, `/init` and others. If "
-        "unset, the only pool of the kind `sessions`.",
+        "it is unset or does not support the languages, the only pool of the kind `sessions` that does.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Settings of the router, which passes requests to the groups of serving pools."""
+"""Settings of the router, which passes requests to the groups of serving pools and to the workers of models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from daybreak_server.settings.section import Section, checked
 
 
 class RouterSettings(Section):
-    """How a gateway passes requests to the groups of pools of the kind `online`."""
+    """How a gateway passes requests to the groups of pools of the kind `online`, and to the workers of models."""
 
     policy: RoutingPolicy = Field(
         RoutingPolicy.LEAST_LOADED,

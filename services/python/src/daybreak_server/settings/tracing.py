@@ -14,8 +14,8 @@ from daybreak_server.settings.section import Section, checked
 
 
 class TracingSettings(Section):
-    """Traces of tasks, of requests to serving pools and of streaming sessions, sent to an OpenTelemetry collector by
-    OTLP over HTTP."""
+    """Traces of tasks, of requests to serving pools and models, and of streaming sessions, sent to an OpenTelemetry
+    collector by OTLP over HTTP."""
 
     enabled: bool = Field(
         False,
@@ -26,8 +26,8 @@ class TracingSettings(Section):
     )
     sample_ratio: Ratio = Field(
         1.0,
-        description="Share of the tasks, of the requests to serving pools, and of the streaming sessions whose "
-        "trace is recorded, from 0 to 1. Daybreak decides when the submit or the request arrives. If it arrives "
+        description="Share of the tasks, of the requests to serving pools and models, and of the streaming sessions "
+        "whose trace is recorded, from 0 to 1. Daybreak decides when the submit or the request arrives. If it arrives "
         "with a `traceparent`, the caller's decision is kept.",
     )
     max_per_s: PerSecond = Field(

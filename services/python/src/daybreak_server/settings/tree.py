@@ -1,4 +1,4 @@
-"""All settings, as one typed tree. This is the only module that reads the environment.
+"""All settings, as one typed tree. Only this module and ``fast_start_setting`` read Daybreak's variables.
 
 :class:`Settings` itself is pure: tests and other code build it with the values that they need. A process that a
 person starts calls :func:`load_settings`, and passes the tree to the processes that it starts, as a file or as JSON.

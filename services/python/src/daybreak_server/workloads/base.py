@@ -100,8 +100,8 @@ class Step:
     error (``invalid_step``).
 
     ``snapshot`` returns the state from which ``run`` can continue after this step. It is called on the leader only,
-    and only when a checkpoint is due, so it must not use collectives. On a GPU, yield a step only after its work has
-    finished on the device.
+    when a checkpoint is due or the task is released, so it must not use collectives. On a GPU, yield a step only after
+    its work has finished on the device.
     """
 
     phase: str
@@ -132,7 +132,7 @@ class Context(Protocol):
         """Write a line (≤ 2,000 characters) to the task's event stream."""
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
-        """Publish a picture of the work so far (≤ 32 KiB; a larger one is refused)."""
+        """Publish a picture of the work so far. One of more than 32 KiB is dropped, with a warning in the log."""
 
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.
@@ -181,8 +181,8 @@ class WorkloadSpec(Generic[P]):
     """A workload as the API sees it. Its module must not import torch.
 
     ``limits`` turns the pool's options into the object that validators of ``Params`` find as
-    ``info.context["limits"]``. ``cost`` returns a number that is proportional to the run time of a task within a pool;
-    Daybreak estimates waiting times from it and the pool's history.
+    ``info.context["limits"]``. ``cost`` returns a number that is proportional to the run time of a task within a pool.
+    From it and the pool's history, Daybreak estimates waiting times, and the GPU time that a claim charges the tenant.
     """
 
     name: str

@@ -98,10 +98,10 @@ class BulkWorkload(Protocol[P_contra]):
     ) -> Sequence[Mapping[str, Any] | LineError]:
         """The result of each value, in order: a mapping that becomes JSON, or why there is none.
 
-        Called on several threads at once, beside ``serve``. What it raises concerns all values: the engine then tries
-        them in smaller parts.
+        Called on several threads at once, beside ``serve``. If it raises, the engine tries the values in smaller
+        parts. A ``PermanentError`` or ``RetryableError`` ends the attempt instead.
 
         :param values: JSON values, one for each line that is JSON.
-        :param cancelled: Whether nobody needs the results any more. A call also shows that the work advances, so call
-            it only when it does.
+        :param cancelled: Whether nobody needs the results any more. Each call also shows that the work advances, so
+            call ``cancelled`` only while the work does.
         """

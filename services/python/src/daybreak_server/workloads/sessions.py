@@ -90,7 +90,8 @@ class Shape:
     max_sessions: int
     """How many sessions fit into the fixed memory."""
     max_turn_tokens: int
-    """The limit on the tokens of a turn with one block, because greedy decoding may not end by itself."""
+    """The largest number of tokens that a turn of one block should have. Greedy decoding may not end by itself, so the
+    engine ends a session whose turn has more than 4 × this number × the latency multiplier."""
     block_tokens: int = 1
     """How many tokens a block counts as for the limit on the tokens of a step (``max_batch_tokens``): the positions
     that it takes in the language model."""

@@ -1,4 +1,4 @@
-"""The caller of a request. Every route depends on :func:`principal`, so API keys need to be added here only."""
+"""The caller of a request. Routes learn only from this module who calls, so API keys need to be added here only."""
 
 from __future__ import annotations
 

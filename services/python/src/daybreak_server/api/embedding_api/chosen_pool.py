@@ -1,4 +1,4 @@
-"""Chooses the pool of a request whose path names none: the one that the body's ``model`` names, or the default one.
+"""Chooses the pool of a request whose path names none: the one that its ``model`` names, or the default one.
 
 A ``model`` is the name of a pool, or the name of a pool's model as clients see it. Both are known from the settings, so
 that a request can also wake a pool that has no groups.

@@ -10,9 +10,7 @@ browser reaches the server on behalf of every page that it shows. So two kinds o
   cannot be rebound.
 * **Cross-site requests.** A request that changes something, or opens a WebSocket, carries the Origin of its page. The
   origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
-  which their pages can read the responses.
-
-Clients other than browsers send no Origin and are not affected.
+  which their pages can read the responses. Clients other than browsers send no Origin, so this check lets them pass.
 """
 
 from __future__ import annotations

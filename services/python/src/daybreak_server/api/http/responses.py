@@ -20,7 +20,7 @@ CHUNK_BYTES = 256 * 1024
 def json_response(
     body: BaseModel | dict[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """JSON without absent fields."""
+    """A response with JSON. Fields of a model that are ``None`` are left out."""
     if isinstance(body, BaseModel):
         encoded = body.model_dump_json(exclude_none=True).encode()
     else:

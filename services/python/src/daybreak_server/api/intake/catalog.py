@@ -103,7 +103,10 @@ class PoolEntry:
             ) from exc
 
     def cost(self, params: BaseModel) -> float:
-        """The cost of a task, which only estimates use. A cost that is not a finite number ≥ 0 counts as 1."""
+        """The cost of a task. Estimates of its wait and run time use it, and so does what a claim charges the tenant.
+
+        A cost that is not a finite number ≥ 0 counts as 1.
+        """
         try:
             cost = float(self.spec.cost(params))
         except Exception:

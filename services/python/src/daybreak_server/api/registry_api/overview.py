@@ -48,7 +48,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/health", **openapi_specs.SERVING_HEALTH)
     async def health() -> Response:
-        """Workers, the states of models, the manager that places them, and serving pools. Starts no group."""
+        """Workers, the states of models, the manager that places them, and pools of kind `online` or `sessions`."""
         now_ms = ctx.services.now_ms()
         pools = {
             entry.name: serializers.pool_health(entry, await ctx.pool_views.get(entry.name), now_ms)

@@ -121,7 +121,7 @@ def worker_list(registry: RegistryView, *, trusted: bool) -> WorkerList:
 
 
 def health(registry: RegistryView, pools: Mapping[str, ServingPoolHealth]) -> ServingHealth:
-    """Whether models can be served, and what serving pools have."""
+    """Whether models can be served, and the pools that serve requests or sessions."""
     shown = (view_of(registry, alias) for alias in registry.models)
     counts = Counter(ModelState(view.state.value) for view in shown if view is not None)
     return ServingHealth(

@@ -3,10 +3,11 @@
 To learn that the client has gone, an asyncio task must wait for it. Most requests end before a client would give up, so
 the task starts only after ``WATCH_AFTER_S``.
 
-A timer of the event loop for each request would cost as much as choosing a group. Until that task starts, all requests
-share one timer (:class:`WatchTimer`). Only a request that takes longer gets a timer of its own, for its deadline. The
-code that may be ended runs in blocks (``async with watch.block():``). A block works like ``asyncio.timeout``, but has
-no timer of its own: entering three blocks of ``asyncio.timeout`` took as long as choosing a group.
+A timer of the event loop for each request would cost as much as choosing a group. So all requests share one timer
+(:class:`WatchTimer`), which tells when ``WATCH_AFTER_S`` have passed. Only a request that takes longer, or whose
+deadline comes earlier, gets a timer of its own, for its deadline. The code that may be ended runs in blocks (``async
+with watch.block():``). A block works like ``asyncio.timeout``, but has no timer of its own: entering three blocks of
+``asyncio.timeout`` took as long as choosing a group.
 """
 
 from __future__ import annotations

@@ -14,10 +14,12 @@ from daybreak_server.ports.upstreams import UpstreamAnswer
 REFUSED_HEADER = b"daybreak-refused"
 """The header of a refusal. Its value is the reason; another group may answer the request."""
 BUSY = b"busy"
-"""The reason of a group that is full, and will take requests again. With two other reasons, the group takes no more
-requests: ``draining``, and ``other``, which comes from another group that has its address now."""
+"""The reason of a group that is full, and will take requests again. With any other reason except :data:`BROKEN`, it
+gets no more: ``draining``, or ``other``, which comes from another group that has its address now. A worker without a
+ready replica of the model gives ``starting``, ``failed`` or ``unknown``."""
 BROKEN = b"broken"
-"""The reason of a group that broke. The group may have begun to run the request; with all other reasons it has not."""
+"""The reason of a group that broke. The group may have begun to run the request. So may a group with the reason
+``draining``, if it left before it had answered. With all other reasons, the request has not begun to run."""
 BROKE_HEADER = b"daybreak-broke"
 """A header that a worker sets in the answer 502 to a request if its engine broke before it answered."""
 _REFUSING = frozenset({503, 404})
@@ -80,7 +82,7 @@ def trace_headers(headers: list[Header], context: TraceContext | None) -> list[H
 
 
 def path_and_query(scope: Scope) -> bytes:
-    """The path and query of a request, percent-encoded as the client sent them."""
+    """The path of a request, percent-encoded by the gateway, and its query as the client sent it."""
     query: bytes = scope["query_string"]
     path: bytes = quote(scope["path"], safe="/:@!$&'()*+,;=~-._").encode()
     return path + (b"?" + query if query else b"")

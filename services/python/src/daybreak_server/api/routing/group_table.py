@@ -3,8 +3,8 @@
 The store's view comes once a second and says which groups exist. In between, this gateway knows better how many
 requests it has sent, which group refuses connections, and which one is full or leaves:
 
-* An ended lease, a drain mark, a refused connection or the group's own report that it leaves takes a group out. Nothing
-  else does: a group that is slow or full stays in.
+* An ended lease, a drain mark or a refused connection takes a group out, and so does an answer which says that the
+  group leaves or that another group has its address now. Nothing else does: a group that is slow or full stays in.
 * The store keeps the drain mark. A group that reports to this gateway that it leaves is taken out at once, and the next
   views decide whether it stays out.
 * A group that refused a connection is tried again after a pause, because it may only have been unreachable for a

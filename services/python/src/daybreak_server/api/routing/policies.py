@@ -16,7 +16,8 @@ from daybreak_server.api.routing.candidates import Candidate, RoutingRequest, ke
 from daybreak_server.domain.routing import RoutingPolicy
 
 BOUND = 1.25
-"""With ``prefix``, a group gets at most this multiple of the mean load, so that a popular prefix is spread."""
+"""With ``prefix``, a group is passed over if its load would exceed this multiple of the mean load, so that a popular
+prefix is spread."""
 _relative_load = attrgetter("relative_load")
 
 
@@ -117,8 +118,9 @@ class SessionAffinity:
 class Prefix(_AnyGroup):
     """The same group for bodies that begin with the same bytes, which may be in its cache.
 
-    A group that has more than ``BOUND`` times the mean load is passed over, so no group is overloaded by a prefix that
-    all requests share. Requests without a body go to the least loaded group.
+    A group whose load would exceed ``BOUND`` times the mean load is passed over, so a prefix that all requests share
+    does not overload one group. If no other group is free, and for requests without a body, the least loaded group is
+    chosen.
     """
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:

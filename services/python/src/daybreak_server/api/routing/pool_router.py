@@ -167,7 +167,7 @@ class PoolRouter:
         self._table.answered(slot.group)
 
     def refused(self, slot: Slot, *, leaves: bool) -> None:
-        """The group has refused the request before it ran, because it is full or ``leaves``. Releases the slot."""
+        """The group has refused the request, because it is full or ``leaves``. Releases the slot."""
         if leaves:
             self._table.leaves(slot.group)
         self._count_end(slot)

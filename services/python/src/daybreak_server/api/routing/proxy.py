@@ -3,8 +3,9 @@
 1. The beginning of the body is read, which is nearly always all of it.
 2. The router gives the request a slot: at once, or after it has waited in the line.
 3. The request is sent to the slot's group. If the group refuses it, cannot be reached, or breaks before the first byte
-   of an answer, steps 2 and 3 follow for another group, or for the same one if there is no other. After the first byte
-   there is no second try.
+   of an answer, steps 2 and 3 follow for another group, or for the same one if there is no other. The client gets an
+   error instead if a part of the body is no longer in memory, or if groups broke ``router.max_tries`` times. After the
+   first byte there is no second try.
 4. The answer is passed on part by part (:class:`~.forwarded_answer.ForwardedAnswer`), no faster than the client reads.
 
 The deadline of the request bounds all steps together. If the client goes away, its request is cancelled, and the closed
@@ -297,8 +298,8 @@ class PoolProxy:
             if body.passed_on:
                 raise ApiError(
                     ErrorCode.NOT_READY,
-                    "The group became full while it was sent the body, which is too large to be sent again from "
-                    "memory. Retry.",
+                    "The group refused the request while it was sent the body, which is too large to be sent again "
+                    "from memory. Retry.",
                     retry_after_s=1.0,
                 )
 
@@ -328,8 +329,8 @@ class PoolProxy:
         """Send the request once, and wait for the head of the answer.
 
         :raises UpstreamError: if the group gave no answer
-        :raises TimeoutError: if the deadline passed before that
-        :raises ClientGoneError: if the client went away before that
+        :raises TimeoutError: if the deadline passed, or the client went away, before that
+        :raises ClientGoneError: if the client went away while its body was read
         """
         request, body, watch = incoming.request, incoming.body, incoming.watch
         context = incoming.trace.sent(slot.group.id, slot.group.endpoint)

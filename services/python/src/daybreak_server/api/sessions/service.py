@@ -69,7 +69,9 @@ class SessionService:
         """Open a session. With the same ``key``, a repeated call returns the same session.
 
         :param trace: The trace of the request or the connection, which the session continues.
-        :raises ApiError: ``no_such_pool``, ``invalid_input``, ``sessions_full``, ``too_many_streams`` or ``not_ready``
+        :raises ApiError: ``no_such_pool``, ``invalid_input``, ``too_many_streams``, ``not_ready``, or
+            ``idempotency_mismatch`` if an earlier call with this ``key`` differed.
+        :raises StoreError: if the pool takes no further session, or the store does not answer.
         """
         entry, pair = self.pools.choose(pool, lambda languages: languages.find(source, target))
         await self._start_failures.check(entry.name)

@@ -3,10 +3,15 @@
 A subscription attaches to the pool's feed, then sends the events after the client's last id, from the topic's cache
 or from the store. If the task waits, it adds the queue position and the wake. Then it forwards live events.
 
-It sends a ``reset`` (a snapshot of the task) instead of events in three cases: the history after the client's id has
-been trimmed; the client was too slow and its queue overflowed; or the client's id is beyond the task's last event,
-because it belongs to another task or to a write that was lost. After the snapshot of an ended task the terminal event
-follows, so that every client sees it.
+It sends a ``reset`` (a snapshot of the task) instead of events in four cases:
+
+* The history after the client's id has been trimmed.
+* The client was too slow, and its queue overflowed.
+* Live events were trimmed before the pool's feed read them.
+* The client's id is beyond the task's last event, because it belongs to another task or to a write that was lost.
+
+In the second and third case, a ``lossless`` subscription reads the missed events from the store instead. After the
+snapshot of an ended task the terminal event follows, so that every client sees it.
 """
 
 from __future__ import annotations
@@ -73,8 +78,8 @@ class Subscription:
         """A subscription to the events after ``after``.
 
         :param live: Whether live events follow the stored ones.
-        :param lossless: Whether a subscriber that was too slow gets the events that it missed, as far as the store has
-            them, instead of a snapshot.
+        :param lossless: Whether a subscriber that missed live events gets them, as far as the store has them, instead
+            of a snapshot.
         """
         self._sources = sources
         self._task = task
@@ -113,7 +118,7 @@ class Subscription:
 
     @property
     def lagging(self) -> bool:
-        """Whether the subscriber was too slow and will get a snapshot instead of the events that it missed."""
+        """Whether the subscriber has missed live events, and has not yet got a snapshot or these events instead."""
         return self._subscriber.lagging
 
     async def has_seen_end(self, record: TaskRecord) -> bool:

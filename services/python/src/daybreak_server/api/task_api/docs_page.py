@@ -14,7 +14,7 @@ _ORIGIN = "http://127.0.0.1:8000"
 
 
 def render(document: dict[str, Any], prefix: str = "") -> str:
-    """The page. For each request, it has a curl command and a button that sends the request.
+    """The page. For each example of a request, it has a curl command and a button that sends the request.
 
     ``prefix`` is the path below which a proxy serves the API.
     """

@@ -25,7 +25,7 @@ def session_lag_s(
     :param received_s: seconds of audio that have arrived.
     :param consumed_s: seconds of audio of the turns that are complete.
     :param turn_s: seconds of audio of a turn. The model cannot compute less, so this audio is not a lag.
-    :param elapsed_s: seconds since the first audio arrived. If a client sends a file faster than it was spoken, the
+    :param elapsed_s: seconds since the session was opened. If a client sends a file faster than it was spoken, the
         session is not behind.
     """
     return max(0.0, min(received_s, elapsed_s) - consumed_s - turn_s)

@@ -1,11 +1,11 @@
-"""The files of an attempt in the blob store: checkpoints while it runs, artifacts after it has ended.
+"""The files of an attempt in the blob store: checkpoints while the work runs, artifacts once the work is done.
 
 Artifacts are at ``<task>/<token>/<name>``. The token is the lease's, so two attempts never write the same key, and an
 attempt that lost its task removes only its own files. If a retried upload finds its key taken, an earlier call has
 stored the file and its reply was lost.
 
 Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work,
-one at a time. The record's pointer moves with a fenced report; only then is the file of the previous
+one at a time. The pointer in the task's record moves with a fenced report; only then is the file of the previous
 checkpoint deleted. A loop of the gateways, the ticker, deletes leftover files, so after a failed deletion a file
 only stays for longer.
 """

@@ -1,4 +1,4 @@
-"""The context of a running task. On followers, it has only the snapshot to resume from."""
+"""The context of a running task. On followers, it has only a scratch folder and the snapshot to resume from."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ Every ``_POLL_S`` (0.25 s) the thread does this:
 1. If the heartbeat has stalled, or a peer failed so that the ranks can reach no agreement, it calls ``on_break`` once
    and ends. Nothing renews the leases from then on: ``on_break`` settles the tasks, and if the store cannot be reached
    they are retried when their leases end.
-2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago. It refreshes the group's record at a
-   third of the record's TTL, or more often if :meth:`LeaseRenewer.report` asks for that.
+2. It renews each lease whose last renewal was sent a third of ``lease_s`` ago. It refreshes the group's record three
+   times in the record's TTL, or more often if :meth:`LeaseRenewer.report` asks for that.
 3. It restarts the watchdog process if that has died, and updates the times of renewal and refresh in shared memory.
 
 An outage of the store is logged once and stops nothing: the work continues. Leases run on a clock that advances only

@@ -9,7 +9,7 @@ The memory has four parts, each with one writer:
   change with each task, so they are here and not in messages: a leader that is about to enter a long call in C has
   already shown its lease to the watchdog.
 * the streaming sessions that the model works on now, as JSON. The leader writes them before and after each batch. If
-  the group dies, only one of them can be the cause.
+  the group dies, no other session can be the cause.
 
 There is no lock between the two processes: a watchdog that died while it held one would block the leader. Instead the
 state, each slot and the sessions begin and end with the same sequence number, which changes with each write. If a

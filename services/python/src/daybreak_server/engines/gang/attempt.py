@@ -2,11 +2,12 @@
 
 1. The leader fetches the task's checkpoint, if it has one, and orders all ranks to run the task from the same bytes.
 2. At each point of agreement, such as each ``yield`` of the workload, it collects the reports of all ranks
-   (:meth:`Attempt._agree`). It writes progress to the store, at most once per ``progress_s``. It decides from the
-   control bits of the store's latest reply, and sends the verdict to all ranks. So a request to stop takes effect at
-   the end of a step, at most ``progress_s`` plus one step after the request.
+   (:meth:`Attempt._agree`). It writes progress to the store, at most once per ``progress_s``, and also when a
+   checkpoint has just been stored. It decides from the control bits of the store's latest reply, and sends the verdict
+   to all ranks. So a request to stop takes effect at the end of a step, at most ``progress_s`` plus one step after the
+   request.
 3. When a checkpoint is due, the leader takes a snapshot at a point of agreement and stores it in the background. The
-   record's pointer moves with the next report, which is fenced like any other.
+   pointer in the task's record moves with the next report, which is fenced like any other.
 4. After ``FINISH`` the leader uploads the artifacts, and only then returns ``Finished``, so no client sees a file that
    does not exist yet. Before it announces ``RELEASE`` it stores a last checkpoint, so that the next attempt loses no
    work.
@@ -83,7 +84,7 @@ class LeaderDeps:
 
 
 class EventReporter:
-    """Writes events to the store, at most once per ``progress_s``. The replies carry the control bits."""
+    """Writes events to the store. :meth:`due` allows one write per ``progress_s``. Replies carry the control bits."""
 
     def __init__(self, deps: LeaderDeps, held: HeldLease, trace: AttemptTrace = NO_ATTEMPT_TRACE) -> None:
         self._deps = deps

@@ -3,16 +3,17 @@
 At each point of agreement a rank reports that it stepped, is done, or failed. The leader alone decides
 (:func:`decide`), so every rank does the same at the same point, and no rank enters a collective that another has left.
 
-1. ``BREAK``, if the reports differ in point, status or kind of error, because some ranks may have begun collectives
-   that the others will never join. Every rank ends, and the whole group restarts. The verdict is the same after an
-   error that leaves the process itself unusable (``UNRECOVERABLE``), such as a lost peer or a failed device.
+1. ``BREAK``, if the reports differ in point, status or kind of error, or in whether the error is permanent. Some ranks
+   may then have begun collectives that the others will never join. Every rank ends, and the whole group restarts. The
+   verdict is the same after an error that leaves the process itself unusable (``UNRECOVERABLE``), such as a lost peer
+   or a failed device.
 2. ``ABANDON``, if the store says that the lease is stale, because another attempt has the task. The leader writes
    nothing more, and removes this attempt's files.
 3. ``FAIL``, if every rank failed in the same way. The group stays warm. The task gets a strike; a permanent error ends
    it.
 4. ``STOP``, if the task was cancelled or is past its deadline, even if every rank is done.
 5. ``FINISH``, if every rank is done.
-6. ``RELEASE``, if the group drains or leaves.
+6. ``RELEASE``, if the group leaves, or has drained for ``drain_s``.
 7. ``CONTINUE`` with the next step otherwise.
 """
 
@@ -129,7 +130,7 @@ def _parts(error: BaseException) -> Iterator[BaseException]:
 
 
 def decide(reports: Sequence[RankReport], control: Control, *, release: bool = False) -> Verdict:
-    """Return what all ranks do, from one report of each. ``release``: the group drains or leaves."""
+    """Return what all ranks do, from one report of each. ``release``: the task must be released now."""
     first = reports[0]
     same = all(
         (report.point, report.status, report.kind, report.permanent)

@@ -1,7 +1,7 @@
 """How many requests a group holds, and why it refuses more.
 
-A refused request has not begun to run, so its sender can try it on another group. The only exception is a request that
-is refused as ``broken``: it may have begun to run.
+The sender of a refused request can try it on another group. A request that is refused as ``busy`` or ``other`` has not
+begun to run. One that is refused as ``draining`` or ``broken`` may have begun to run before the group left or broke.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class GroupRefusal(StrEnum):
     BUSY = "busy"
     """The group holds as many requests as its capacity."""
     DRAINING = "draining"
-    """The group takes no more requests."""
+    """The group takes no more requests, or left while it ran the request."""
     BROKEN = "broken"
     """The group broke while it ran the request."""
     OTHER = "other"

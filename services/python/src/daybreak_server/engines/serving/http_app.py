@@ -36,7 +36,7 @@ REFUSED_HEADER = "daybreak-refused"
 GROUP_HEADER = "daybreak-group"
 """The id of the group that the request is for. An address may belong to another group by the time it is used."""
 SLOW_CLIENT_S = 60.0
-"""A client that sends or reads nothing for this long is disconnected."""
+"""A client that reads nothing for this long is disconnected. One that sends nothing of its body gets an error (408)."""
 MAX_BODY_BYTES = policy.REQUEST_BODY_MAX_BYTES
 _REFUSED = {
     GroupRefusal.BUSY: "This group holds as many requests as its capacity. Try another group.",
@@ -50,7 +50,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class _ClientGoneError(Exception):
-    """The client has closed the connection, or neither sends nor reads."""
+    """The client has closed the connection, or reads nothing."""
 
 
 class _ProblemError(Exception):

@@ -17,8 +17,9 @@ The loop on the work thread never runs a request. Four times a second it
 If the workload takes tasks, another thread claims one at a time and runs it beside the requests
 (:mod:`~daybreak_server.engines.serving.bulk.task_loop`).
 
-A group at capacity refuses further requests, but is healthy. Only an error that leaves the process unusable,
-a lost rank or a stall breaks the group. The error of one request does not break it.
+A group at capacity refuses further requests, but is healthy. The error of a request ends only this request, unless it
+leaves the process unusable or the ranks do not fail in the same way. Such an error breaks the group, and so do a lost
+rank, a stall, and a fault of the engine itself.
 
 To leave, the group first reports that it drains. It refuses new requests, waits for those in flight (at most
 ``drain_s``), stops the rest, closes the port and deregisters. Its task is released after its present step.

@@ -28,7 +28,7 @@ from daybreak_server.workloads.serving import Request, ServingWorkload, never
 ORDER = "serve"
 """The kind of the leader's order to run a request. Its payload is the body."""
 _READABLE_BYTES = 64 * 1024
-"""The log quotes no text of a JSON body up to this size. Only the beginning of a larger body is kept out of the log."""
+"""No text of a JSON body up to this size appears in the log. Of a larger body, only the beginning is kept out of it."""
 
 _CREDENTIALS = ("authorization", "cookie", "x-api-key", "api-key")
 """Headers whose values the log does not quote."""

@@ -1,4 +1,4 @@
-"""The threads on which a group of one rank answers requests: at most as many as the group's capacity.
+"""The threads on which a group answers requests: at most ``threads_max``.
 
 They are daemon threads, unlike those of ``concurrent.futures``, so that a request that hangs cannot prevent
 its process from ending. A thread starts when a request finds none idle, and then stays.

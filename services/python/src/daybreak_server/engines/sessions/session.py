@@ -27,7 +27,7 @@ from daybreak_server.workloads.sessions import PastTurn, Prefill, Shape, Token
 
 Event = tuple[SessionEventType, Mapping[str, Any]]
 ENDLESS_FACTOR = 4
-"""If a turn has more than this many times the model's limit of tokens, its session fails."""
+"""A session fails if a turn has more tokens than this × ``Shape.max_turn_tokens`` × the latency multiplier."""
 
 
 class EndlessTurnError(Exception):

@@ -39,7 +39,7 @@ _LIVE = (
 
 
 class Configure(Fields):
-    """``POST /ray/configure``. The fields have the limits of the settings, which check the values again."""
+    """``POST /ray/configure``. Only types are checked here; :class:`SessionSettings` then checks the limits."""
 
     pool: str | None = None
     max_batch_size: Annotated[int | None, NUMBER] = None

@@ -2,9 +2,9 @@
 
 With ``turn_detection`` (the default), the model decides where a sentence ends, and each sentence is an item. With
 ``null``, the audio that the client appends between two commits is an item. The model must finish such an item although
-no silence follows it, so each commit adds silence. An item is complete in one of two cases: when the model has
-processed enough of that silence and all events up to that point have been sent, or when text arrives that is based on
-later audio.
+no silence follows it, so each commit adds silence. An item is complete in the first of three cases: when the model has
+processed enough of that silence and all events up to that point have been sent, when text arrives that is based on
+later audio, or when the session ends.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The routes of recordings. If ``model`` is not a pool of kind ``sessions``, the request is served like any
-other request."""
+"""The routes of recordings. If ``model`` names a model of workers, or no pool of kind ``sessions``, the request is
+passed on like other requests of OpenAI's clients."""
 
 from __future__ import annotations
 

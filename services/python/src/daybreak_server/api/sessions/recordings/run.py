@@ -37,7 +37,7 @@ class RecordingRun:
         self._text = ""
 
     async def events(self) -> AsyncGenerator[SessionEvent, None]:
-        """The events of the session. :raises ApiError: when it fails, or takes too long."""
+        """The events of the session. :raises ApiError, StoreError: if it cannot finish."""
         session = self._record.session.id
         feeding = asyncio.create_task(self._feed())
         ended = False
@@ -54,7 +54,7 @@ class RecordingRun:
                     await self._service.store.close_session(session)
 
     async def finish(self) -> RecordingText:
-        """The whole text. :raises ApiError: as :meth:`events` does."""
+        """The whole text. :raises ApiError, StoreError: as :meth:`events` does."""
         async with aclosing(self.events()) as events:
             async for _ in events:
                 pass

@@ -82,7 +82,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.post("/v1/estimate", **openapi_specs.ESTIMATE)
     async def estimate(request: Request, caller: Caller) -> Response:
-        """Estimate how long a task would wait and run, from the pool's own history. Refuses what submit refuses."""
+        """Estimate how long a task would wait and run, from the pool's own history. Checks the input as submit does."""
         data = await read_json(request, max_bytes=max_bytes)
         _, entry, params = ctx.submission.parse(data)
         return json_response(await _estimate(ctx, entry, entry.cost(params)))

@@ -83,7 +83,7 @@ def _pool(config: SessionsConfig, model: PairModel, pairs: list[str]) -> dict[st
 
 
 def _notes_on_pools(pools: Mapping[str, tuple[PairModel, list[str]]]) -> list[str]:
-    """Notes on pools with the same model: the first of them has the pairs of the others, too, and precedence."""
+    """Notes on pools with the same model. The first of them also has the others' pairs, and gets their sessions."""
     first: dict[str | None, str] = {}
     notes = []
     for name, (model, pairs) in pools.items():

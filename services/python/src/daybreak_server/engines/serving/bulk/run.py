@@ -1,9 +1,9 @@
 """Computes the lines of the file of one task, as the ``run`` of a workload.
 
 The phases are ``input`` (copying the file), ``resume`` (fetching the parts of earlier attempts) and ``lines``. The step
-number is the last line whose result is written. Every step has a snapshot: the ledger of the output, which first stores
-what has been written. Deadlines, cancelling, release and strikes are those of every task, because the loop of groups
-that run jobs drives this ``run`` too.
+number is the last line whose result is written. Each step of the phase ``lines`` has a snapshot: the ledger of the
+output. Taking the snapshot first stores what has been written. Deadlines, cancelling, release and strikes are those of
+every task, because the loop of groups that run jobs drives this ``run`` too.
 
 The output has one line for each line of the file, in order: ``{"line": 17, …the result}``, with ``"id"`` if the line
 was an object with one, or ``{"line": 17, "error": {"code": …, "message": …}}``.

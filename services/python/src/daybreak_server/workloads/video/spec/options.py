@@ -59,7 +59,7 @@ class VideoOptions(BaseModel):
     offload: Literal["none", "model", "group"] = Field(
         default="none",
         description="none: all models stay on the GPU; model: each moves there while it works; group: block by block "
-        "(one rank only, needs accelerate).",
+        "(needs accelerate; not with Ulysses or ring attention).",
     )
     vae_tiling: bool = Field(
         default=False, description="Decode in tiles: needs less memory, and changes pixels slightly."
@@ -90,7 +90,7 @@ class VideoOptions(BaseModel):
         default=None, gt=0, description="Memory of one GPU. Tasks that cannot fit are refused at submit."
     )
     limits: LimitOptions = Field(
-        default_factory=LimitOptions, description="Tighter bounds than the model's own."
+        default_factory=LimitOptions, description="Bounds in place of those of the model's family."
     )
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ from daybreak_server.workloads.video.spec.options import VideoOptions
 
 MAX_PROMPT: Final = 2_000
 MAX_IMAGE_BASE64: Final = 12_288
-"""Redis stores at most 16 KiB of a task's input. Larger images would need an upload."""
+"""The API accepts at most 16 KiB of input for a task. Larger images would need an upload."""
 
 MAX_SEED: Final = 2**32 - 1
 
