@@ -85,7 +85,7 @@ class Sessions:
         return cast("Session", self._run(request_with_retries(session_routes.get(session_id), self._retry)))
 
     def list(self, *, pool: str | None = None) -> builtins.list[Session]:
-        """Return your open sessions: pool by pool, oldest first."""
+        """Return your open sessions, oldest first."""
         found = self._run(request_with_retries(session_routes.list_sessions(pool), self._retry))
         return builtins.list(found)
 
@@ -190,7 +190,7 @@ class AsyncSessions:
         return cast("Session", found)
 
     async def list(self, *, pool: str | None = None) -> builtins.list[Session]:
-        """Return your open sessions: pool by pool, oldest first."""
+        """Return your open sessions, oldest first."""
         found = await self._run(request_with_retries(session_routes.list_sessions(pool), self._retry))
         return builtins.list(found)
 

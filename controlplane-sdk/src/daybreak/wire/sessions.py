@@ -89,7 +89,7 @@ class Session(ResponseModel):
 
 
 class SessionList(ResponseModel):
-    """Open sessions: pool by pool, oldest first."""
+    """Open sessions, oldest first."""
 
     object: Literal["list"] = "list"
     data: list[Session]

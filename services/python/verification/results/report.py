@@ -14,7 +14,7 @@ from verification.results.machine import machine
 FOLDER = Path(__file__).resolve().parents[4] / "docs" / "figures"
 """The folder of saved reports."""
 
-_TIMES = frozenset({"s", "ms", "µs", "leases"})
+_TIMES = frozenset({"s", "ms", "µs", "× lease"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,3 +79,17 @@ def test_a_workload_that_lists_no_pairs_leaves_known_languages_to_its_groups(sta
     opened = speech.open(source="French", target="ja")
     assert (opened["source"], opened["target"]) == ("fr", "ja")
     assert "'Klingon' is no known language" in speech.open(target="Klingon", status=422)["detail"]
+
+
+def test_tasks_and_requests_to_a_pool_of_sessions_are_refused_with_the_route_of_sessions(start_speech):
+    speech = start_speech(pools={"speech": SPEC})
+    task = speech.api.client.post("/v1/tasks", json={"pool": "speech", "input": {}})
+    assert (task.status_code, task.json()["errors"][0]["message"]) == (
+        422,
+        "The pool 'speech' has the kind sessions, so it takes no tasks. Open sessions in it with POST /v1/sessions.",
+    )
+    request = speech.api.client.post("/v1/pools/speech/serve/", json={})
+    assert (request.status_code, request.json()["code"]) == (409, "conflict")
+    assert request.json()["detail"].endswith(
+        "answers no requests. Open sessions in it with POST /v1/sessions."
+    )

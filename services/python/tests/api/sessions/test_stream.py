@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
-from session_support import float32, noise, pcm16, tone
+from session_support import POOLS, float32, noise, pcm16, tone
 
 from daybreak_server.domain.causes import Cause
 from testkit.session_memory import MemorySessions, spoken
@@ -199,6 +201,14 @@ def test_another_tenant_sees_no_session(speech):
     listed = speech.client.get("/v1/sessions", headers={"Daybreak-Tenant": "other"}).json()["data"]
     assert listed == []
     assert [s["id"] for s in speech.client.get("/v1/sessions?pool=speech").json()["data"]] == [session]
+
+
+def test_sessions_of_all_pools_are_listed_oldest_first(start_speech, monkeypatch):
+    monkeypatch.setattr("testkit.session_memory._now_ms", count(1).__next__)
+    speech = start_speech({**POOLS, "talks": POOLS["speech"]})
+    opened = [speech.open(pool=pool)["id"] for pool in ("talks", "speech", "talks", "speech")]
+    assert [s["id"] for s in speech.client.get("/v1/sessions").json()["data"]] == opened
+    assert [s["id"] for s in speech.client.get("/v1/sessions?pool=talks").json()["data"]] == opened[::2]
 
 
 def test_a_pair_that_the_model_lacks_is_refused_by_name(speech):

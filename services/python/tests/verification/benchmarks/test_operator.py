@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from testkit.valkey import Server
 from verification.benchmarks.operator import rows
 from verification.benchmarks.operator.heads import Heads
 from verification.benchmarks.operator.rows import Change, Idle, Size
+from verification.benchmarks.operator.subject import peak_memory_mib
 from verification.benchmarks.operator.watching import Observed
 
 CLUSTER = RayCluster(
@@ -118,3 +120,19 @@ def test_the_table_counts_the_pods_of_heads_and_groups() -> None:
         size, Idle(for_s=330.0, calls_an_hour=2400.0, cores=0.1, memory_mib=196.0), 98.0
     )
     assert "20.1 KiB per pod" in memory.note
+
+
+def test_the_peak_of_memory_includes_memory_that_was_given_back() -> None:
+    """A process that has freed 64 MiB still has them in its peak."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        resident_mib = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    _ = len(b"x" * (64 * 2**20))
+    assert peak_memory_mib(os.getpid()) >= resident_mib + 60
+
+
+def test_the_table_says_what_the_restarts_measured() -> None:
+    """The actions are a sum over the restarts, and the memory is the largest."""
+    reconciled, memory = rows.restarts(Size(pools=2, groups=1, hosts=2), [16.0, 18.0], 3.0, 540.0)
+    assert (reconciled.value, reconciled.spread) == (17.0, (16.0, 18.0))
+    assert reconciled.note.endswith("3 actions in all 2 restarts together")
+    assert (memory.value, memory.note.partition(";")[0]) == (540.0, "the largest of 2 restarts")

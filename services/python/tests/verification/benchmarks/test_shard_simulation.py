@@ -79,6 +79,11 @@ def test_a_shard_is_as_busy_as_its_operations_cost(costs: Costs) -> None:
     assert shares["submit"] + shares["settle and claim"] == pytest.approx(0.46875)
 
 
+def test_the_last_gateway_may_have_room_left() -> None:
+    """A gateway carries 5,000 subscribers, so 5,001 need two gateways."""
+    assert [Assumptions(tasks_s=1, subscribers=number).gateways for number in (0, 5_000, 5_001)] == [1, 1, 2]
+
+
 def test_lag_grows_where_the_core_is_full_and_only_there(costs: Costs) -> None:
     """Half the load starts tasks within a few milliseconds; more than the core can do makes the queue grow."""
     calm = program.simulate(Assumptions(shards=64), costs, seed=1, for_s=1.0)

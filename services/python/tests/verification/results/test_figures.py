@@ -60,6 +60,7 @@ def test_a_late_figure_breaks_no_promise() -> None:
     assert Row("lost", 1, "tasks", held=False).broken
     assert not Row("lost", 0, "tasks", held=True).broken
     assert not Row("ready again", 99, "s", held=False).broken
+    assert not Row("reclaimed", 1.6, "× lease", held=False).broken
 
 
 def test_a_detail_is_saved_and_not_shown(tmp_path: Path) -> None:

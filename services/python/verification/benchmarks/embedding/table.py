@@ -14,8 +14,8 @@ from verification.results.table import number
 
 ABOUT = (
     "All servers have the same weights (MiniLM, 22 million parameters, float32) and one thread of torch, and the same "
-    "client sends one text per request, over kept connections. All servers run, but only one at a time has clients; "
-    "the runs have a random order, and all processes share the cores of the machine.\n\n"
+    "client sends one text per request, over persistent connections. All servers run, but only one at a time has "
+    "clients; the runs have a random order, and all processes share the cores of the machine.\n\n"
     "- Texts: {kinds}. Answers have vectors as base64, except in the row *answers with numbers*.\n"
     "- A figure is the median of {rounds} of {seconds:g} s.\n"
     "- *At the same p95*: the curve through the measured points of a peer ({clients} clients) is read at the p95 that "

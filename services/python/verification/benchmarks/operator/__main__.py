@@ -168,13 +168,13 @@ def measure(report: Report, size: Size, *, idle_s: float) -> None:
             created = bench.measure_change(operator, bench.make, 0)
             raised = bench.measure_change(operator, lambda: bench.scale(size.groups), size.groups)
             idle = _measure_idle(operator, idle_s)
-            again, acted = [], 0.0
+            again, acted, peak_mib = [], 0.0, 0.0
             for _ in range(2):
                 operator.stop()
                 operator = begin()
                 again.append(_reconciled_all(operator, size.pools))
                 acted += sum(operator.metrics().get(ACTIONS, []))
-            peak_mib = operator.memory_mib
+                peak_mib = max(peak_mib, operator.peak_memory_mib)
             lowered = bench.measure_change(operator, lambda: bench.scale(0), 0)
         except BaseException:
             log((folder / "operator.log").read_text(errors="replace")[-4000:])

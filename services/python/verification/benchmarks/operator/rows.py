@@ -84,18 +84,18 @@ def idle_rows(size: Size, idle: Idle, empty_mib: float) -> Iterator[Row]:
     )
 
 
-def restarts(size: Size, seconds: Sequence[float], actions: float, memory_mib: float) -> Iterator[Row]:
-    """A new operator beside all existing pools and pods."""
+def restarts(size: Size, seconds: Sequence[float], actions: float, peak_mib: float) -> Iterator[Row]:
+    """A new operator beside all existing pools and pods. ``actions`` are those of all restarts together."""
     yield Row(
-        what=f"Operator killed and started again with {size}: until every pool is reconciled",
+        what=f"Operator stopped and started again with {size}: until every pool is reconciled",
         value=median(seconds),
         unit="s",
         spread=(min(seconds), max(seconds)),
-        note=f"from the start of the new process, which ran {actions:.0f} actions",
+        note=f"from the start of the new process; {actions:.0f} actions in all {len(seconds)} restarts together",
     )
     yield Row(
-        what=f"Operator killed and started again with {size}: peak memory",
-        value=memory_mib,
+        what=f"Operator stopped and started again with {size}: peak memory until every pool is reconciled",
+        value=peak_mib,
         unit="MiB",
-        note="kopf reads its first list at once",
+        note=f"the largest of {len(seconds)} restarts; kopf reads its first list at once",
     )

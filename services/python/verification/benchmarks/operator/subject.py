@@ -60,6 +60,11 @@ class Operator:
         return self.metrics()["process_resident_memory_bytes"][0] / 2**20
 
     @property
+    def peak_memory_mib(self) -> float:
+        """The largest resident memory that it has had."""
+        return peak_memory_mib(self._process.pid)
+
+    @property
     def cpu_s(self) -> float:
         """CPU seconds used so far."""
         return self.metrics()["process_cpu_seconds_total"][0]
@@ -74,6 +79,13 @@ class Operator:
         self._process.terminate()
         self._process.wait(60)
         self._out.close()
+
+
+def peak_memory_mib(pid: int) -> float:
+    """The largest resident memory that a process has had, as Linux counts it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 1024
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Assumptions:
     def gateways(self) -> int:
         """The number of gateways that the subscribers or the submits need."""
         wanted = max(self.subscribers / self.subscribers_a_gateway, self.tasks_s / self.submits_a_gateway_s)
-        return max(1, -(-int(wanted) // 1))
+        return max(1, math.ceil(wanted))
 
     @property
     def readers(self) -> float:

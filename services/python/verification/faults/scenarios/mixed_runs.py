@@ -1,4 +1,4 @@
-"""Mixed runs: all faults at once, by seed. Each run has its own process."""
+"""Mixed runs: kills, freezes and preemptions at random times, determined by the seed. Each run has its own process."""
 
 from __future__ import annotations
 

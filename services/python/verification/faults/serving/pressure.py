@@ -1,5 +1,6 @@
 """Tests promises under pressure: full, slow and frozen groups stay in use, streams that break off never look
-complete, and faults of all kinds happen in one run.
+complete, and no request fails before its answer begins while processes are killed, preempted and frozen in random
+order.
 
 A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its length,
 minus the time since the last refresh of the group's record, minus the time since the last tick. The latter two are at
@@ -95,9 +96,12 @@ def run_streams(context: ScenarioContext) -> list[Row]:
     ]
 
 
-@scenario("mixed-serving", "faults of all kinds in one run, by seed, in a pool of groups of two ranks")
+@scenario(
+    "mixed-serving",
+    "kills, preemptions and freezes in random order, by seed, in a pool of groups of two ranks",
+)
 def run_mixed(context: ScenarioContext) -> list[Row]:
-    """Inject the kills, stops and freezes that the seed determines."""
+    """Inject the kills, preemptions and freezes that the seed determines, one after the other."""
     faults, wanted = context.repeats(16, 150), context.repeats(1000, 8000)
     rng = random.Random(context.seed)
     with trial(context, groups=3, ranks=2, lease_s=LEASE_S) as run:
@@ -122,7 +126,7 @@ def run_mixed(context: ScenarioContext) -> list[Row]:
         )
         counts = ", ".join(f"{run.count(kind)} × {kind}" for kind in injected)
         seen = decide(run)
-    return [failed_row("All faults at once", seen, faults=counts, wanted=wanted)]
+    return [failed_row("Kills, preemptions and freezes in random order", seen, faults=counts, wanted=wanted)]
 
 
 def _inject(run: ServingTrial, kind: str, rng: random.Random) -> None:

@@ -17,6 +17,7 @@ from daybreak.wire import ErrorCode
 from daybreak_server.api.errors import ApiError, from_validation, invalid_field, task_not_found
 from daybreak_server.api.intake.normalization import Normalizer
 from daybreak_server.domain.ids import TaskId, pool_of
+from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.domain.pools import PoolView
 from daybreak_server.ports.tasks import TaskStore
 from daybreak_server.settings.tree import PoolSettings, Settings
@@ -50,6 +51,15 @@ class PoolEntry:
     def takes_tasks(self) -> bool:
         """Whether clients submit tasks to the pool; the groups of other pools answer requests or serve sessions."""
         return self.spec.takes_tasks
+
+    @property
+    def what_to_send(self) -> str:
+        """A sentence for errors: what clients send to the pool, and where."""
+        return {
+            PoolKind.JOBS: "Submit tasks to it with POST /v1/tasks.",
+            PoolKind.ONLINE: f"Send requests to /v1/pools/{self.name}/serve/.",
+            PoolKind.SESSIONS: "Open sessions in it with POST /v1/sessions.",
+        }[PoolKind(self.spec.kind)]
 
     @property
     def model_name(self) -> str | None:
@@ -145,8 +155,7 @@ class Catalog:
         if not entry.takes_tasks:
             raise invalid_field(
                 "pool",
-                f"The pool {name!r} takes no tasks, because its groups answer requests. Send the request to "
-                f"/v1/pools/{name}/serve/.",
+                f"The pool {name!r} has the kind {entry.spec.kind}, so it takes no tasks. {entry.what_to_send}",
             )
         return entry
 

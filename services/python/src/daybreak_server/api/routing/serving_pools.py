@@ -83,8 +83,8 @@ class ServingPools:
             entry = self._catalog.get(name)
             raise ApiError(
                 ErrorCode.CONFLICT,
-                f"The pool {entry.name} has the kind {entry.spec.kind}, so it answers no requests. Submit tasks to it "
-                "with POST /v1/tasks.",
+                f"The pool {entry.name} has the kind {entry.spec.kind}, so it answers no requests. "
+                f"{entry.what_to_send}",
             )
         return pool
 

@@ -56,7 +56,7 @@ def router(ctx: Dependencies) -> APIRouter:
         *,
         pool: Annotated[str | None, Query(description="Only sessions of this pool.")] = None,
     ) -> Response:
-        """Your open sessions: pool by pool, oldest first."""
+        """Your open sessions, oldest first."""
         found = await service.open_sessions(caller, pool)
         return json_response(SessionList(data=[views.session(r, trusted=caller.admin) for r in found]))
 

@@ -99,7 +99,8 @@ class SessionService:
         return await self.store.session(self._known(session), tenant=caller.tenant)
 
     async def open_sessions(self, caller: Principal, pool: str | None) -> list[SessionRecord]:
-        """The caller's open sessions in a pool, or in all pools, as far as they are among a pool's oldest thousand.
+        """The caller's open sessions in a pool, or in all pools, oldest first. Of each pool, only sessions that are
+        among its oldest thousand.
 
         :raises ApiError: ``no_such_pool``.
         """
@@ -107,7 +108,7 @@ class SessionService:
         found: list[SessionRecord] = []
         for name in names:
             found += await self.store.sessions(name, tenant=caller.tenant)
-        return found
+        return sorted(found, key=lambda record: record.opened_ms)
 
     async def close(
         self, session: str, caller: Principal, *, reason: SessionEnd = SessionEnd.CLOSED

@@ -20,7 +20,7 @@ from daybreak_server.domain.log_context import inherited
 _KEEP_ALIVE_S = 120
 _STARTED_S = 30.0
 _POLL_S = 0.01
-_GRACE_S = 1
+_GRACE_S = 5
 """How long answers may still be sent after :meth:`HttpServer.stop`. Then the server cuts them off."""
 
 
