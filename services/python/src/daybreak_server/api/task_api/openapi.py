@@ -35,8 +35,8 @@ VERSION = "1"
 _DESCRIPTION = """\
 Long GPU jobs as a service: submit a task, follow its steps, download its files.
 
-Errors are `application/problem+json` with a stable `code`. Routes of another API, such as OpenAI's, answer errors in the \
-format of that API. A WebSocket at `/v1/tasks/{id}/ws?after=` sends \
+Errors are `application/problem+json` with a stable `code`. Routes of another API, such as OpenAI's, \
+answer errors in the format of that API. A WebSocket at `/v1/tasks/{id}/ws?after=` sends \
 the same objects as `/v1/tasks/{id}/events`. It closes with 1000 after the last event, and with 4404 if there \
 is no such task.
 """
