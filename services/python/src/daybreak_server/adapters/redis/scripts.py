@@ -57,7 +57,7 @@ SCRIPTS = {
     "pool": "API, operator",
     "measure": "API, when its metrics are read",
     "tick": "API, each second",
-    "group": "leader, operator",
+    "group": "leader, rank, watchdog, operator",
     "publish_demand": "API, when the demand of a pool changes and each second",
     "delete": "API",
     "session_open": "API",
