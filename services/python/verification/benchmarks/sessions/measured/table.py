@@ -23,9 +23,9 @@ the turns end less than {limit:g} s after their audio was complete, and the lag 
 {until:.0f} % more users, this was not so. Not measured: the gateway, Redis and the network."""
 STEPS_ABOUT = """A step of the tiny speech model of the package, by the number of its sessions: medians, on one thread \
 of torch, with full windows. *Prefill*: a turn of {turn_ms:.0f} ms goes through the encoder and the language model. \
-*Decode*: one token. *Both phases*: some sessions prefill, and others decode, in one step. The baseline of a step of \
-one phase is a step with one session, so a ratio of 32 for 32 sessions would mean that a batch \
-saves nothing, and a ratio of 1 that further sessions cost nothing."""
+*Decode*: one token. *Both phases*: some sessions prefill, and others decode, in one step. For *prefill* and \
+*decode*, the baseline is the same step with one session. If 32 sessions take 32 times as long, a batch saves nothing; \
+if they take as long as one, further sessions cost nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +39,9 @@ class Measured:
     tokens_per_turn: float
     for_s: float
     until: float
-    """This many times the sustained number of users was not sustained."""
+    """A factor: the sustained number of users, multiplied by it, was no longer sustained."""
     users: int
-    """The users of all sustained runs."""
+    """How many users all sustained runs had together."""
     differing: int
     """How many of them got other tokens than a user alone would get."""
 
