@@ -11,8 +11,9 @@ A ``DELETE`` needs care: if the response was lost, the same request gets 404 whe
 "deleted". In the same way, 409 may mean that an earlier attempt has created what the request creates.
 
 Event streams and downloads have retry loops of their own (:mod:`daybreak.core.follow`,
-:mod:`daybreak.core.download`), because a broken stream is not repeated but continued: each attempt asks
-for what has not arrived yet, and the count of failures starts over whenever data has arrived. :class:`Retry` sets the limits of all three.
+:mod:`daybreak.core.download`), because a broken stream is not repeated but continued: each attempt asks for what has
+not arrived yet, and the count of failures starts over whenever data has arrived. :class:`Retry` sets the limits of
+all three.
 """
 
 from __future__ import annotations
