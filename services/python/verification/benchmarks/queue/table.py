@@ -12,7 +12,7 @@ from verification.results import Report, Row
 ABOUT = (
     "The benchmark calls the classes that production uses (`RedisStore`, `RedisQueue`). The server has a core to "
     f"itself; one producer process and {LEADERS} leader processes run on the other cores. The producer submits tasks "
-    f"in batches of {BATCH}. Each leader serves {WIDTH} groups; one call settles their tasks and claims the next ones. "
+    f"in batches of {BATCH}. Each leader process stands for {WIDTH} groups: one call settles their tasks and claims the next. "
     "As in production, each task has a record, events and a lease, and is charged to its tenant in the ledger. "
     "Queued tasks have a prompt of 200 characters, metadata and an idempotency key."
 )
