@@ -8,7 +8,7 @@ pure function that yields the violations of one promise:
 * ``complete``: an answer that looks complete is complete, and the received prefix of a cut-off answer is correct.
 * ``no_retry_after_first_byte``: no request runs or is sent again after the first byte of its answer.
 * ``alive_stays``: if a group has begun to run a request, another one runs it only if the first one was killed.
-* ``bounded``: a request that breaks groups is sent to at most ``router.max_tries`` of them.
+* ``bounded``: each time that a client sends a request, at most ``router.max_tries`` groups run it.
 * ``accounted``: each answer comes from a group that ran the request, and each end of a run has a beginning.
 * ``no_orphans``: no engine outlives its worker.
 * ``stays``: if no group was killed or stopped, each group works to the end of the run.
