@@ -57,7 +57,7 @@ def _pool_histogram(name: str, text: str, *labels: str, buckets: tuple[float, ..
 POOL_TASKS = _pool_gauge("daybreak_pool_tasks", "Tasks that have not ended, by state.", "state")
 POOL_LIVE_TASKS = _pool_gauge(
     "daybreak_pool_live_tasks",
-    "Tasks that hold a group, wait for one, or will soon be due: the number that KEDA reads.",
+    "Tasks that hold a group, wait for one, or will be due soon: the number that KEDA reads.",
 )
 POOL_DEAD_LETTERS = _pool_gauge("daybreak_pool_dead_letters", "Failed tasks that are still stored.")
 QUEUE_TASKS = _pool_gauge("daybreak_queue_tasks", "Due tasks that wait for a group, by priority.", "priority")
