@@ -87,7 +87,9 @@ TASK_CLAIMS = _pool_counter(
     "met",
 )
 TASK_RETRIES = _pool_counter(
-    "daybreak_task_retries_total", "Attempts after which the task waited for another one, by reason.", "reason"
+    "daybreak_task_retries_total",
+    "Attempts after which the task waited for another one, by reason.",
+    "reason",
 )
 TASK_STRIKES = _pool_counter(
     "daybreak_task_strikes_total", "Strikes, including the last one of a task.", "reason"
