@@ -40,7 +40,7 @@ class HttpSettings(Section):
     max_body_bytes: Bytes = Field(
         1 << 20,
         description="Maximum size of a request body. A larger body gets the error `too_large`. The limit of requests "
-        "to groups is `router.max_body_bytes`.",
+        "to groups and models, and of recordings, is `router.max_body_bytes`.",
     )
     max_streams: Count = Field(
         10_000, description="Maximum number of open SSE and WebSocket streams in one process."

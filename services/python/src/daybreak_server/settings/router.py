@@ -35,7 +35,10 @@ class RouterSettings(Section):
     max_waiting_per_tenant: Count = Field(
         10_000, description="Maximum number of requests of one tenant in a pool that wait in one gateway."
     )
-    max_body_bytes: Bytes = Field(64 << 20, description="Maximum size of the body of a request to a group.")
+    max_body_bytes: Bytes = Field(
+        64 << 20,
+        description="Maximum size of the body of a request to a group or a model, and of a recording.",
+    )
     buffer_bytes: Bytes = Field(
         1 << 20,
         description="A body of up to this size is kept until its answer begins, so that the request can be sent to "
