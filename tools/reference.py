@@ -58,7 +58,7 @@ def errors() -> str:
         tables.errors(),
         "",
         "- *Yes* in the last column means that the cause may pass: the same request may succeed later. These responses",
-        "  (429 and 503) have a `Retry-After` header, except `name_not_resolved`.",
+        "  (429 and 503) have a `Retry-After` header.",
         "- *No* for 502 and 504 means that a group or a worker may have begun the work of the request, so a repeated",
         "  request could do it twice. [Daybreak's client](06-client.md) retries after these statuses all the same,",
         "  because a proxy in front of the gateway answers with them too, and every request of the client is safe to",

@@ -49,7 +49,12 @@ from daybreak_server.ports.store_errors import (
 
 MAX_FIELD_ERRORS = 20
 MAX_FIELD_CHARS = 200
-RETRY_AFTER_S = {ErrorCode.QUEUE_FULL: 5.0, ErrorCode.STORE_UNAVAILABLE: 1.0, ErrorCode.SHUTTING_DOWN: 1.0}
+RETRY_AFTER_S = {
+    ErrorCode.QUEUE_FULL: 5.0,
+    ErrorCode.NAME_NOT_RESOLVED: 5.0,
+    ErrorCode.STORE_UNAVAILABLE: 1.0,
+    ErrorCode.SHUTTING_DOWN: 1.0,
+}
 """Default of ``Retry-After`` for codes that have one."""
 
 

@@ -112,7 +112,7 @@ class OriginCheck:
             return None
         requested = headers.get(b"access-control-request-headers", b"")
         return [
-            (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
+            (b"access-control-allow-methods", b"GET, HEAD, POST, PATCH, DELETE"),
             *([(b"access-control-allow-headers", requested)] if requested else []),
             (b"access-control-max-age", b"600"),
         ]
