@@ -39,8 +39,8 @@ class HttpSettings(Section):
     port: Port = Field(8000, description="Port to listen on. 0 selects any free port.")
     max_body_bytes: Bytes = Field(
         1 << 20,
-        description="Maximum size of a request body. A larger body gets the error `too_large`. The limit of requests "
-        "to groups is `router.max_body_bytes`.",
+        description="Maximum size of a request body. A larger body gets the error `too_large`. Requests to groups and "
+        "models, and recordings, have the limit `router.max_body_bytes`.",
     )
     max_streams: Count = Field(
         10_000, description="Maximum number of open SSE and WebSocket streams in one process."
