@@ -253,7 +253,7 @@ class OperatorSettings(Section):
     host: ListeningHost = Field("0.0.0.0", description="Address to listen on for probes and metrics.")  # noqa: S104 - of a pod
     liveness_port: Port = Field(
         8080,
-        description="Port of `/healthz`, which fails if the control loop of a pool hangs. 0 turns it off.",
+        description="Port of `/healthz`, which fails if the control loop of a pool hangs or has ended. 0 turns it off.",
     )
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 
