@@ -61,8 +61,8 @@ demo-speech: setup  ## Translate speech while it is spoken, into two languages a
 up: setup  ## Run Daybreak on 127.0.0.1:8000 until Ctrl-C (PORT=8000; OBSERVE=1 also runs Prometheus)
 	@DAYBREAK_HTTP__PORT=$(PORT) $(BIN)/daybreakd up $(if $(OBSERVE),--observe)
 
-test: setup  ## Run the tests of all parts, with real servers (WORKERS=6, PYTEST="-k cancel")
-	@$(BIN)/python -m pytest -m "not gpu and not system and not heavy" $(call PARALLEL,6) $(PYTEST)
+test: setup  ## Run the tests of all parts, with real servers (WORKERS=7, PYTEST="-k cancel")
+	@$(BIN)/python -m pytest -m "not gpu and not system and not heavy" $(call PARALLEL,7) $(PYTEST)
 
 test-systems: setup  ## Run the tests that start whole systems: Ray, the demos, the README's commands (WORKERS=3, PYTEST="-k demo")
 	@$(BIN)/python -m pytest -m "(system or heavy) and not gpu" $(call PARALLEL,3) $(PYTEST)

@@ -11,8 +11,9 @@ A ``DELETE`` needs care: if the response was lost, the same request gets 404 whe
 "deleted". In the same way, 409 may mean that an earlier attempt has created what the request creates.
 
 Event streams and downloads have retry loops of their own (:mod:`daybreak.core.follow`,
-:mod:`daybreak.core.download`), because a broken stream is not repeated but continued: each attempt asks for another
-position, and the count of failures starts over whenever data has arrived. :class:`Retry` sets the limits of all three.
+:mod:`daybreak.core.download`), because a broken stream is not repeated but continued: each attempt asks for what has
+not arrived yet, and the count of failures starts over whenever data has arrived. :class:`Retry` sets the limits of
+all three.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ NO_EFFECT_CODES = frozenset({"queue_full", "shutting_down", "quota_exceeded", "t
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """How often and how long a client retries. ``Retry(attempts=1)`` never retries."""
+    """How often and how long a client retries.
+
+    ``Retry(attempts=1)`` sends each request once. A lost event stream is still continued, for ``stream_s``.
+    """
 
     attempts: int = 5
     """The maximum number of attempts for a request, and for opening an event stream the first time."""

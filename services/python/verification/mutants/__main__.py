@@ -143,8 +143,8 @@ def _pass_without_bug(tree: Tree, mutants: Sequence[Mutant]) -> bool:
 def _report(runs: Sequence[MutantRun], seconds: float) -> Report:
     about = (
         "Bugs planted in a private copy of the source, one at a time. A test of the ordinary suite, which passes "
-        "without the bug, must catch each. Rows show only bugs that survived; the saved report names every bug and "
-        "the test that caught it."
+        "without the bug, must catch each. Below the total, the table lists only bugs that survived. The saved "
+        "report names every bug and the test that caught it."
     )
     report = Report(NAME, title="Planted bugs", about=about, extra={"seconds": round(seconds)})
     report.rows = _with_total([_row(run) for run in runs])

@@ -240,7 +240,7 @@ class SessionsMeasured:
     """The group accepts no further session, because its lag is above the limit and its turns are at their
     maximum."""
     latency_multiplier: int = 1
-    """The largest multiplier of its sessions."""
+    """The multiplier that the lag demands. A session whose client requested a larger one keeps that."""
     room: int = 0
     """How many more sessions fit into its memory."""
     prefill: int = 0

@@ -210,8 +210,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"{_ended('queue_full', '5m')} > ${{failed_requests}}",
         for_="3m",
         summary="Pool {pool} refused {{ $value | humanize }} requests within 5 minutes, because too many wait.",
-        when="for 3 min, more than `monitoring.alerts.failedRequests` requests were refused within 5 min, because too "
-        "many waited already",
+        when="for 3 min, gateways have refused more than `monitoring.alerts.failedRequests` requests to a pool within "
+        "5 min, because too many waited already",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -222,8 +222,9 @@ ALERTS: tuple[Alert, ...] = (
         f"unless on (namespace, pool) {_POOLS_OF_WAKING_MODELS}",
         for_="5m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} missed their deadline.",
-        when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests have missed their deadline, "
-        "and more than `monitoring.alerts.failedRequests` of them in 5 min; not during a wake",
+        when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests have got `not_ready` or "
+        "`deadline_passed`, and more than `monitoring.alerts.failedRequests` of them in 5 min; not during a wake, or "
+        "in the 5 min after it",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -243,8 +244,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=f"({_BROKEN} / {_ended('', '5m')} > 0.01) and ({_BROKEN} > ${{failed_requests}})",
         for_="10m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} broke a group or lost their answer.",
-        when="for 10 min, more than 1 % of a pool's requests have broken a group or lost their answer, and "
-        "more than `monitoring.alerts.failedRequests` of them in 5 min",
+        when="for 10 min, more than 1 % of a pool's requests have got no answer from a group or lost part of it, "
+        "and more than `monitoring.alerts.failedRequests` of them in 5 min; each try counts",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -362,7 +363,7 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("14.4", "1h", "5m"), ("6", "6h", "30m")),
         for_="2m",
         summary="The API fails so often that its error budget of 30 days is gone within days.",
-        when="for 2 min, requests have failed 14.4 times (over 1 h) or 6 times (over 6 h) as often as the API's "
+        when="for 2 min, requests to the API have failed 14.4 times (over 1 h) or 6 times (over 6 h) as often as its "
         "objective allows, and more than `monitoring.alerts.failedRequests` of them failed",
         dashboard="daybreak-api",
         about_pool=False,
@@ -373,8 +374,8 @@ ALERTS: tuple[Alert, ...] = (
         expression=_budget(("3", "1d", "2h"), ("1", "3d", "6h")),
         for_="15m",
         summary="The API fails more often than its error budget allows.",
-        when="for 15 min, requests have failed 3 times as often as the API's objective allows (over 1 day), or more "
-        "often than it allows (over 3 days), and more than `monitoring.alerts.failedRequests` of them failed",
+        when="for 15 min, requests to the API have failed 3 times as often as its objective allows (over 1 day), or "
+        "more often than it allows (over 3 days), and more than `monitoring.alerts.failedRequests` of them failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),

@@ -23,8 +23,8 @@ BATCH_ALERTS: tuple[Alert, ...] = (
         for_="3m",
         summary="Groups of pool {pool} refused {{ $value | humanize }} requests within 5 minutes, because too many "
         "items wait for a batch.",
-        when="for 3 min, groups have refused more than `monitoring.alerts.failedRequests` requests within 5 min with "
-        "429, because too many items waited for a batch",
+        when="for 3 min, groups of a pool have refused more than `monitoring.alerts.failedRequests` requests within "
+        "5 min with 429, because too many items waited for a batch",
         dashboard="daybreak-serving",
         needs=Needs.RAY,
     ),
@@ -34,8 +34,8 @@ BATCH_ALERTS: tuple[Alert, ...] = (
         expression=f"{_WAIT} > ${{batch_wait_seconds}}",
         for_="10m",
         summary="Items of pool {pool} wait for {{ $value | humanizeDuration }} before their batch begins.",
-        when="for 10 min, in one of ten batches, an item has waited longer than `monitoring.alerts.batchWaitSeconds`; "
-        "items of bulk work do not count",
+        when="for 10 min, in more than one of ten batches, an item has waited longer than "
+        "`monitoring.alerts.batchWaitSeconds`; items of bulk work do not count",
         dashboard="daybreak-serving",
         needs=Needs.RAY,
     ),

@@ -44,7 +44,8 @@ KUBERNETES_ALERTS: tuple[Alert, ...] = (
         "max by (namespace) (daybreak_operator_queue_pools{HERE}) > 20",
         for_="10m",
         summary="The operator begins its steps more than 30 s late; pools scale late.",
-        when="for 10 min, the operator has been more than 30 s late, or more than 20 pools have waited for their step",
+        when="for 10 min, more than one in twenty of the operator's steps has begun over 30 s late, or more than "
+        "20 pools have waited for their step",
         dashboard="daybreak-wake",
         needs=Needs.OPERATOR,
         about_pool=False,
@@ -56,7 +57,7 @@ KUBERNETES_ALERTS: tuple[Alert, ...] = (
         expression="sum by (namespace, pool) (increase(daybreak_operator_failures_total{HERE}[5m])) > 5",
         for_="10m",
         summary="Steps of the operator for pool {pool} fail again and again.",
-        when="steps of the operator for a pool have failed again and again for 10 min",
+        when="for 10 min, the operator's steps for a pool have failed more than 5 times within 5 min",
         dashboard="daybreak-wake",
         needs=Needs.OPERATOR,
         needs_kubernetes=_OPERATOR,

@@ -36,7 +36,7 @@ SESSION_ALERTS: tuple[Alert, ...] = (
         expression=f"({_WAITING} > 0) and (max by (namespace, pool) (daybreak_groups_ready{{HERE}}) > 0)",
         for_="1m",
         summary="{{ $value | humanize }} sessions of pool {pool} wait, although groups are ready.",
-        when="for 3 min, sessions have waited for a group all the time, although groups are ready",
+        when="for 3 min, at least one session has waited for a group at every moment, although groups are ready",
         dashboard="daybreak-sessions",
     ),
     Alert(

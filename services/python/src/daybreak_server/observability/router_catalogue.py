@@ -24,7 +24,7 @@ def _router(name: str, type_: MetricType, text: str, *labels: str, buckets: tupl
 ROUTER_REQUESTS = _router(
     "requests_total",
     MetricType.COUNTER,
-    "Requests to a serving pool or a model that have ended, by outcome: `answered`, `cut_off` (the answer broke off), "
+    "Ended requests to a serving pool or a model, by outcome: `answered`, `cut_off` (the answer broke off), "
     "`client_gone`, or the code of the error.",
     "outcome",
 )
@@ -43,8 +43,8 @@ ROUTER_GROUPS = _router("ready_groups", MetricType.GAUGE, "Groups to which this 
 ROUTER_RETRIES = _router(
     "retries_total",
     MetricType.COUNTER,
-    "Tries that ended without an answer, by what the group did: it was `busy`, `leaves` (it drains or is replaced), "
-    "was `unreachable`, or gave `no_answer` (it broke).",
+    "Tries that ended without an answer, by reason: `busy` (the group was full), `leaves` (it drains or is replaced), "
+    "`unreachable`, or `no_answer` (it broke).",
     "reason",
 )
 ROUTER_WAIT = _router(

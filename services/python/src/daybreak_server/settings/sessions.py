@@ -70,7 +70,8 @@ class SessionSettings(Section):
     )
     latency_multiplier: Count = Field(
         1,
-        description="How many of the model's blocks of audio make a turn, unless the client or the lag asks for more.",
+        description="How many of the model's blocks of audio make a turn, unless the client asks for more or the group "
+        "falls behind.",
     )
     max_latency_multiplier: Count = Field(
         4, description="The largest number of blocks in a turn when the group lags."

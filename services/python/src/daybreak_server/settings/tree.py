@@ -264,7 +264,8 @@ class AdminSettings(Section):
     token: str | None = Field(
         None,
         description="Secret with which a client on another machine is an administrator: it sends "
-        "`Authorization: Bearer …`. Clients on the server's own machine are administrators without it.",
+        "`Authorization: Bearer …`. Clients on the server's own machine that connect to `localhost` are administrators "
+        "without it.",
     )
 
 

@@ -99,7 +99,7 @@ class Shape:
     """The most blocks in a turn, whatever clients and settings ask for. ``None``: any number."""
 
     def blocks_that_fit(self, multiplier: int) -> int:
-        """The blocks in a turn when clients, settings or the lag ask for this latency multiplier."""
+        """The blocks in a turn when clients or settings ask for this latency multiplier, or the group falls behind."""
         return multiplier if self.max_turn_blocks is None else min(multiplier, self.max_turn_blocks)
 
 

@@ -1,4 +1,4 @@
-"""InfiniSST's serving API and its scheduler's API, as their documents show them."""
+"""The APIs of InfiniSST (a system for speech translation) and of its scheduler, as InfiniSST's documents show them."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ ABOUT = (
     "- A figure is the median of {rounds} of {seconds:g} s.\n"
     "- *At the same p95*: the curve through the measured points of a peer ({clients} clients) is read at the p95 that "
     "Daybreak has with {tuned} clients.\n"
-    "- The note has the requests per second of each server, and in brackets the p95 and the mean size of a batch. All "
-    "vectors equal Daybreak's to within {same:g}.\n"
+    "- The note has the requests per second of the servers, and in most rows the p95 and the mean size of a batch in "
+    "brackets. All vectors equal Daybreak's to within {same:g}.\n"
     "- Settings (a number of texts is the limit of a batch, and a time is how long a batch waits for more texts): "
     "{how}."
 )

@@ -36,7 +36,7 @@ ABOUT = (
     "run one at a time, for {turn:g} s each, in random order, {rounds} rounds in all.\n"
     "- The baseline of a round is the mean of its two gateways, and the *control* is the difference between them. The "
     "difference of a start is the median of the differences within its rounds.\n"
-    "- The figure is the baseline plus the median of the starts; *min to max* is over "
+    "- The figure is the baseline plus the median difference of the starts; *min to max* is over "
     "the starts, which for eight of them is a confidence interval of 99 %.\n\n*Step*: CPU time of a group of "
     "one rank, whose metrics Ray exports, and of Redis, for each step. The figure is the baseline plus the median "
     "difference within a round; *min to max* is over the rounds."

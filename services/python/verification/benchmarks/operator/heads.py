@@ -1,7 +1,7 @@
 """Simulates Ray on pods without processes: Serve's REST API for every head, and a record in Redis for every group.
 
-A group starts when all pods of a replica are ready and Serve's target has room for it. It ends when its first pod is
-terminating or gone. It is never busy, so the operator can remove it at once.
+A group starts when all pods of a replica are ready and Serve's target has room for it. It ends as soon as one of its
+pods is terminating or gone. It is never busy, so the operator can remove it at once.
 """
 
 from __future__ import annotations

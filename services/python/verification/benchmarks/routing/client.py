@@ -1,9 +1,8 @@
-"""The client keeps a number of requests in flight over persistent connections, and reads little more than the
-marks.
+"""The client of the routing benchmark: it keeps a number of requests in flight over persistent connections.
 
-The answers carry marks of the back end (``took``, ``sent``), so each sample is the time that a request or
-token spent outside the back end: in the router, in the kernel, and in this client. A run of this client
-without a router gives the minimum.
+In its answers, the back end writes how long it took (``took``), or when it sent a token (``sent``). The client reads
+little more than that. Each sample is the time that a request or token spent outside the back end: in the router, in the
+kernel, and in this client. A run of this client without a router gives the minimum.
 """
 
 from __future__ import annotations

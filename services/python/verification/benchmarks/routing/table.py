@@ -14,7 +14,7 @@ from verification.results import Report, Row
 ABOUT = (
     "Each router has one process on a core of its own. The client, Redis, and one process that stands for two back "
     "ends share the other core. A back end answers an OpenAI chat completion after {latency:g} ms and says in its "
-    "answer how long it had the request. *Added*: the time that the client sees without the back end's time, minus the "
+    "answer how long it had the request. *Added*: the client's time minus that of the back end, compared with the "
     "same difference in a run without any router. *A second and core*: answers or tokens for each second of the "
     "router's CPU time, with {most} clients and back ends without latency; for streams, {streams} clients follow "
     "streams of {tokens} tokens, which together offer {offered:,.0f} tokens a second. The rounds alternate between the "

@@ -7,8 +7,8 @@ pure function that yields the violations of one promise:
 * ``cut_by_a_fault``: an answer that had begun breaks off only if its group or its gateway was killed.
 * ``complete``: an answer that looks complete is complete, and the received prefix of a cut-off answer is correct.
 * ``no_retry_after_first_byte``: no request runs or is sent again after the first byte of its answer.
-* ``alive_stays``: a request is sent to another group only if the first one was killed.
-* ``bounded``: a request that breaks groups is sent to at most ``router.max_tries`` of them.
+* ``alive_stays``: if a group has begun to run a request, another one runs it only if the first one was killed.
+* ``bounded``: each time that a client sends a request, at most ``router.max_tries`` groups run it.
 * ``accounted``: each answer comes from a group that ran the request, and each end of a run has a beginning.
 * ``no_orphans``: no engine outlives its worker.
 * ``stays``: if no group was killed or stopped, each group works to the end of the run.
@@ -119,7 +119,7 @@ def no_retry_after_first_byte(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
-    """A gateway sends a request to another group only if the first group was killed, not if it is busy."""
+    """If a group has begun to run a request, another one runs it only if the first was killed, not if it is slow."""
     for request in seen.requests.values():
         for run, following in pairwise(request.runs):
             if run.send != following.send:

@@ -43,11 +43,12 @@ class Family(NamedTuple):
 SINGLE = {
     "meta": Key(
         "hash",
-        "the pool's numbers: sequence number, virtual time, lease clock, average run time; and the routing policy that "
-        "`daybreakd routing` has set, and what `PATCH /v1/pools/{name}/batching` has changed",
+        "the pool's numbers, such as sequence number, virtual time, lease clock and average run time; the routing "
+        "policy that `daybreakd routing` has set; and what `PATCH /v1/pools/{name}/batching` has changed",
     ),
     "totals": Key(
-        "hash", "counts for metrics that only grow: waits, run times, retries, wasted GPU-milliseconds"
+        "hash",
+        "counts for metrics, nearly all of which only grow: waits, run times, retries, wasted GPU-milliseconds",
     ),
     "tenant_totals": Key(
         "hash",
@@ -156,8 +157,8 @@ FAMILIES = {
         Key(
             "list",
             f"a task's events, at most about {EV_MAX:,}. Events that the record already shows are not stored: "
-            "`queued`; a `succeeded` without artifacts; and the first `started`, which is added only when another "
-            "event follows it",
+            "`queued`; a `succeeded` without artifacts; and the first `started` unless it names a wake. This `started` "
+            "is added when another event follows it",
         ),
     ),
     "preview": Family(

@@ -27,8 +27,8 @@ EXPIRE_MAX = 50
 # ── estimates ─────────────────────────────────────────────────────────────────────────────────────────────
 
 OTHER_TENANTS_MAX = 32
-"""Other tenants that the estimate of a task's position examines. With more of them, the position is a lower
-bound."""
+"""Tenants, in the order in which they are served, that the estimate of a task's position examines. If more tenants
+wait, the position is a lower bound."""
 
 ESTIMATE_GROUPS_MAX = 32
 """Groups whose state an estimate of a wait reads. If a pool has more, the others count in the same proportion."""

@@ -46,10 +46,10 @@ FRAGMENTS = (
 SCRIPTS = {
     "submit": "API",
     "claim": "leader",
-    "renew": "leader",
+    "renew": "leader, watchdog",
     "report": "leader",
     "preview": "leader",
-    "settle": "leader",
+    "settle": "leader, watchdog",
     "cancel": "API",
     "show": "API",
     "list": "API",

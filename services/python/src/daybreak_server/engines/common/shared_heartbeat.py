@@ -12,7 +12,7 @@ The memory has four parts, each with one writer:
   the group dies, no other session can be the cause.
 
 There is no lock between the two processes: a watchdog that died while it held one would block the leader. Instead the
-state, each slot and the sessions begin and end with the same sequence number, which changes with each write. If a
+state, each slot and the sessions contain the same sequence number twice, and each write changes both. If a
 reader sees two different numbers, or different bytes when it looks again, it has read in the middle of a write and
 reads again.
 

@@ -30,7 +30,7 @@ def join_store(host: str, port: int, *, size: int, timeout_s: float) -> Any:
 
 
 def join(store: Any, *, rank: int, size: int, device: str, timeout_s: float) -> None:
-    """Make the default process group, and connect every pair of ranks now, because a lazy connect could hang later.
+    """Make the default process group. An all-reduce shows now, not in the first task, whether the ranks can connect.
 
     :raises RuntimeError: if a rank does not join in time.
     """

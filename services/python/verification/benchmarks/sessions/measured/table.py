@@ -15,17 +15,17 @@ from verification.results import Report, Row
 NAME, STEPS_NAME = "sessions", "sessions-steps"
 EQUAL_LAG_S = 0.25
 ABOUT = """The engine of a group with the tiny speech model of the package, in one process with one thread of torch. \
-Users speak the clips of the model in real time. Each begins at another place, and is translated into one of two \
-languages. A turn is \
+Users speak the clips of the model in real time. Each user begins at another place in the clips, and is translated \
+into one of two languages. A turn is \
 {turn_ms:.0f} ms of audio, and has {tokens:.2f} tokens on average. All strategies ran one after the other in one run, \
 for {for_s:g} s with each number of users; the first third does not count. A number of users is *sustained* if 95 % of \
 the turns end less than {limit:g} s after their audio was complete, and the lag does not grow. With \
-{until:.0f} % more users, this was not so. Not measured: the gateway, Redis and the network."""
+at most {until:.0f} % more users, this was not so. Not measured: the gateway, Redis and the network."""
 STEPS_ABOUT = """A step of the tiny speech model of the package, by the number of its sessions: medians, on one thread \
 of torch, with full windows. *Prefill*: a turn of {turn_ms:.0f} ms goes through the encoder and the language model. \
-*Decode*: one token. *Both phases*: some sessions prefill, and others decode, in one step. The baseline of a step of \
-one phase is a step with one session, so a ratio of 32 for 32 sessions would mean that a batch \
-saves nothing, and a ratio of 1 that further sessions cost nothing."""
+*Decode*: one token. *Both phases*: some sessions prefill, and others decode, in one step. For *prefill* and \
+*decode*, the baseline is the same step with one session. If 32 sessions take 32 times as long, a batch saves nothing; \
+if they take as long as one, further sessions cost nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +39,9 @@ class Measured:
     tokens_per_turn: float
     for_s: float
     until: float
-    """This many times the sustained number of users was not sustained."""
+    """A factor: the sustained number of users, multiplied by it, was no longer sustained."""
     users: int
-    """The users of all sustained runs."""
+    """How many users all sustained runs had together."""
     differing: int
     """How many of them got other tokens than a user alone would get."""
 

@@ -72,7 +72,7 @@ local function enqueue(r)
     t.list = nil
   end
   if not waits(t) then
-    -- A tenant that was idle starts at the pool's current virtual time. If it kept its old one, it would starve others.
+    -- A tenant that was idle starts at least at the pool's virtual time. With an older one, it would starve others.
     t.share = math.max(t.share, meta('vtime'))
     t.waits = true
     move(t)
