@@ -58,7 +58,7 @@ SCRIPTS = {
     "measure": "API, when its metrics are read",
     "tick": "API, each second",
     "group": "leader, rank, watchdog, operator",
-    "publish_demand": "API, when the demand of a pool changes and each second",
+    "publish_demand": "API, each second while a pool has demand, and at once if it needs another number of groups",
     "delete": "API",
     "session_open": "API",
     "session_append": "API, for each piece of audio",
