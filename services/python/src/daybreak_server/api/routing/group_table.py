@@ -61,7 +61,7 @@ class GroupTable:
         self._known: dict[str, _Known] = {}
 
     def update(self, view: PoolView) -> set[str]:
-        """Take in a new view. Returns the ids of groups whose lease has ended."""
+        """Take in a new view. Returns the ids of groups that serve no more, usually because their lease has ended."""
         records = {record.id: record for record in view.groups if _serves(record)}
         ended = self._known.keys() - records.keys()
         for group_id in ended:
