@@ -1,5 +1,5 @@
-"""Requests that wait until a group is free: first those that have had a group before, each in the order of arrival.
-Their number is limited, also by tenant.
+"""Requests that wait until a group is free: first those that have had a group before, then the others, both in order of
+arrival. Their number is limited, also by tenant.
 
 The work for each free group does not grow with the line. Requests that may go to any group wait in one lane. A request
 that must wait for one certain group moves to the lane of that group when its turn comes, so it is not looked at again

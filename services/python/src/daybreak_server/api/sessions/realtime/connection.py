@@ -1,5 +1,5 @@
-"""Serves a connection to ``/v1/realtime``: opens its sessions, one after the other, writes the client's audio, and sends
-events.
+"""Serves a connection to ``/v1/realtime`` or ``/v1/realtime/translations``: opens its sessions, one after the other,
+writes the client's audio, and sends events.
 
 The client's first ``session.update`` chooses the dialect. From then on, this :class:`Dialect` interprets the client's
 events and writes the server's events. The connection has the operations that all dialects share.
