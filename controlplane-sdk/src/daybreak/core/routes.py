@@ -1,4 +1,5 @@
-"""The routes of the API: each function builds the :class:`ApiRequest` for one route, and sends nothing.
+"""The routes of tasks and pools. Each function that is named like its route builds an :class:`ApiRequest`, and sends
+nothing.
 
 :func:`list_tasks` is the exception. It spans several requests, so it is an operation.
 """

@@ -54,13 +54,14 @@ def target_of(path: str | os.PathLike[str] | None, name: str) -> Target:
 
 
 def is_stdout(path: str) -> bool:
-    """Whether the path is this process's stdout: ``-``, ``/dev/stdout`` or a link to it."""
+    """Whether the path is this process's stdout: ``-``, ``/dev/stdout``, ``/dev/fd/1`` or a link to one of them."""
     return path == "-" or _descriptor(path) == 1
 
 
 def check(path: str | os.PathLike[str] | None, name: str) -> None:
     """Check that the artifact ``name`` can be written to ``path``, and leave nothing behind.
 
+    :raises DownloadError: if the artifact's name is not a file name.
     :raises OSError: with the reason and the path, if it cannot.
     """
     target = target_of(path, name)

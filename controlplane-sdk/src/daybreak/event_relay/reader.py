@@ -12,9 +12,9 @@ sources that applies:
 A buffer that is older than ``idle_s / 2`` is dropped, because another consumer may have claimed its entries. The
 entries that still belong to this consumer come back from source 1.
 
-Every command runs through ``_with_retries``, which waits until an outage of Redis is over and recreates a group that
-was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` returns later entries, and the relay
-would skip those of the lost reply.
+After the start, every command runs through ``_with_retries``, which waits until an outage of Redis is over and
+recreates a group that was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` returns later
+entries, and the relay would skip those of the lost reply.
 """
 
 from __future__ import annotations
@@ -46,18 +46,19 @@ log = logging.getLogger(__name__)
 
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _BLOCK_S = 5.0
-"""The longest blocking read. A dead connection is noticed after this time at the latest."""
+"""The longest blocking read. A dead connection is noticed at most ``timeout_s`` later."""
 _NO_GROUP = re.compile(r"\b(NOGROUP|UNBLOCKED|no such key)\b")
 
 
 class Relay:
-    """``async for delivery in relay`` delivers every event of ``pool`` in order, each at least once.
+    """``async for delivery in relay`` delivers the events of ``pool``, each at least once.
 
     It first delivers the events that this consumer had not acknowledged when it stopped, then the events of other
     consumers that have been silent for ``idle_s`` seconds, then new events. An event that is not acknowledged within
-    ``idle_s`` seconds is delivered again, to this consumer or another. Two processes must not use the same
-    ``consumer`` name. The consumers of a group share its events, so all events arrive in order only if the group
-    has a single consumer.
+    ``idle_s`` seconds is soon delivered again, to this consumer or another. Two processes must not use the same
+    ``consumer`` name. New events arrive in order. The consumers of a group share its events, so one consumer receives
+    all of them only if it is the only one of its group. ``RelayGapError`` reports events that Redis deleted before the
+    group received them.
 
     ``start`` is where a new group begins: ``"0"`` is the oldest event, ``"$"`` the next new event, and an event id the
     event after it. The relay buffers at most ``batch`` events. Only one coroutine may iterate; any may acknowledge.

@@ -39,7 +39,7 @@ class Endpoint:
     """``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database. With Sentinel, the host is
     ignored."""
     ca_file: str | None = None
-    """The certificate authorities that the client trusts; ``None`` means those of the system."""
+    """The file with the certificate authorities that the client trusts; ``None`` means those of the system."""
     cert_file: str | None = None
     key_file: str | None = None
     sentinels: tuple[str, ...] = ()

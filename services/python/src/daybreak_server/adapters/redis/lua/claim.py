@@ -44,7 +44,10 @@ def encode(
 
 
 def outcome(item: Any) -> str:
-    """``task``, ``drain``, ``none`` (nothing waits), ``other`` (no waiting task is for this group) or ``again``."""
+    """``task``, ``drain``, ``none`` (nothing waits), ``other`` (no waiting task is for this group) or ``again``.
+
+    ``again`` means that many waiting tasks have expired, and the group must call again to get past them.
+    """
     return codec.text(item[0])
 
 
