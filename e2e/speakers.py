@@ -1,4 +1,4 @@
-"""Clients that speak noise into sessions of the simulated model, in real time, until they are asked to stop.
+"""Clients that send noise to sessions of the simulated model, as fast as it would be spoken, until a test stops them.
 
 A speaker has one connection and never replaces it. It records what it sees in the form that the clients of the fault
 tests use, so that the same checker decides whether audio or text was lost.

@@ -14,7 +14,7 @@
   │     ├── ``InvalidInputError``  422; ``fields`` lists the invalid fields
   │     ├── ``QuotaError``         429; ``limit``, ``retry_after_s``
   │     ├── ``UnavailableError``   502, 503, 504; ``retry_after_s``
-  │     └── ``ServerError``        any other 5xx: a bug in the server; its log has the ``request_id``
+  │     └── ``ServerError``        any other 5xx; from Daybreak, it is a bug, and the log has the ``request_id``
   ├── ``TaskFailedError``          ``wait``: the task ended without a result; ``task`` is the task
   │     ├── ``TaskCancelledError``
   │     └── ``TaskExpiredError``
@@ -120,7 +120,7 @@ class UnavailableError(ApiError):
 
 
 class ServerError(ApiError):
-    """A bug in the server."""
+    """The server failed. If Daybreak itself responded, this is a bug in it; a proxy or S3 may also have responded."""
 
 
 class TaskFailedError(DaybreakError):

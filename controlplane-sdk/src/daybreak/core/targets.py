@@ -2,7 +2,8 @@
 
 A regular file is renamed into place, so no program ever sees a part of it. A rename would replace a link, a device or a
 FIFO instead of writing to it. So links are followed, and whatever is not a regular file is opened and written to.
-:func:`check` finds out whether this will succeed before any work starts, and leaves nothing behind.
+:func:`check` finds out, before any work starts, whether the path can be written to, and leaves nothing behind. It does
+not notice a full disk.
 """
 
 from __future__ import annotations

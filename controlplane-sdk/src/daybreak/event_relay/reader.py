@@ -5,7 +5,8 @@ sources that applies:
 
 1. This consumer's own pending entries after the newest one that it has delivered. This source is read at the start and
    after every failed read, because Redis may have assigned entries in a reply that never arrived (``_recovering``).
-2. Pending entries of consumers that have been silent for ``idle_s`` (``XAUTOCLAIM``, twice per ``idle_s``).
+2. Entries of any consumer that were delivered more than ``idle_s`` ago and not acknowledged (``XAUTOCLAIM``, twice per
+   ``idle_s``).
 3. New entries. The same transaction reads the counters of the stream and of the group, which show whether entries were
    trimmed before the group received them. If so, a :class:`~daybreak.errors.RelayGapError` comes before the entries.
 
@@ -53,8 +54,8 @@ _NO_GROUP = re.compile(r"\b(NOGROUP|UNBLOCKED|no such key)\b")
 class Relay:
     """``async for delivery in relay`` delivers the events of ``pool``, each at least once.
 
-    It first delivers the events that this consumer had not acknowledged when it stopped, then the events of other
-    consumers that have been silent for ``idle_s`` seconds, then new events. An event that is not acknowledged within
+    It first delivers the events that this consumer had not acknowledged when it stopped, then events that were
+    delivered more than ``idle_s`` seconds ago and not acknowledged, then new events. An event that is not acknowledged within
     ``idle_s`` seconds is soon delivered again, to this consumer or another. Two processes must not use the same
     ``consumer`` name. New events arrive in order. The consumers of a group share its events, so one consumer receives
     all of them only if it is the only one of its group. ``RelayGapError`` reports events that Redis deleted before the
@@ -132,7 +133,8 @@ class Relay:
     async def __anext__(self) -> Delivery:
         """The next event. Waits for it, even while Redis is unavailable.
 
-        :raises RelayGapError: once, if events were trimmed that the group had not seen. Iterate again to continue.
+        :raises RelayGapError: once for each gap: events that the group had not received were trimmed, or the group
+            itself was deleted. Iterate again to continue.
         """
         while True:
             self._drop_stale_buffer()
@@ -216,7 +218,7 @@ class Relay:
             await self._require_open(self._read_client).xack(self._key, self._group, *lost)
 
     async def _claim_abandoned(self) -> None:
-        """Claim one page of the pending entries of silent consumers."""
+        """Claim one page of the entries that were delivered more than ``idle_s`` ago and not acknowledged."""
         self._claim_from, found, *rest = await self._require_open(self._read_client).xautoclaim(
             self._key,
             self._group,

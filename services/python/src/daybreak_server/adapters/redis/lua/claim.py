@@ -46,7 +46,7 @@ def encode(
 def outcome(item: Any) -> str:
     """``task``, ``drain``, ``none`` (nothing waits), ``other`` (no waiting task is for this group) or ``again``.
 
-    ``again`` means that many waiting tasks have expired, and the group must call again to get past them.
+    ``again``: many waiting tasks had expired, so the call reached its limit. Call again.
     """
     return codec.text(item[0])
 
