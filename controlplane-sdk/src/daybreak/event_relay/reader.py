@@ -55,8 +55,8 @@ class Relay:
     """``async for delivery in relay`` delivers the events of ``pool``, each at least once.
 
     It first delivers the events that this consumer had not acknowledged when it stopped, then events that were
-    delivered more than ``idle_s`` seconds ago and not acknowledged, then new events. An event that is not acknowledged within
-    ``idle_s`` seconds is soon delivered again, to this consumer or another. Two processes must not use the same
+    delivered more than ``idle_s`` seconds ago and not acknowledged, then new events. An event that is not acknowledged
+    within ``idle_s`` seconds is soon delivered again, to this consumer or another. Two processes must not use the same
     ``consumer`` name. New events arrive in order. The consumers of a group share its events, so one consumer receives
     all of them only if it is the only one of its group. ``RelayGapError`` reports events that Redis deleted before the
     group received them.

@@ -1,8 +1,8 @@
 """How to connect to Redis: a single server, TLS, a Unix socket, or the current master according to Sentinel.
 
-Every connection of the store is made here. With Sentinel, each new connection asks for the master's address, so a process that loses
-its connection in a failover finds the new master by itself. Calls during the failover fail as they do while a single
-server restarts.
+Every connection of the store is made here. With Sentinel, each new connection asks for the master's address, so a
+process that loses its connection in a failover finds the new master by itself. Calls during the failover fail as they
+do while a single server restarts.
 """
 
 from __future__ import annotations
