@@ -111,7 +111,7 @@ def write_content(path: Path) -> None:
 def prepare_streams() -> None:
     """Make stdout and stderr accept any text.
 
-    A stream that the caller closed becomes ``/dev/null``. Stdout escapes characters that its encoding lacks.
+    If one of them is closed, ``/dev/null`` takes its place. Stdout escapes characters that its encoding lacks.
     """
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the process ends

@@ -1,5 +1,4 @@
-"""The routes of tasks and pools. Each function that is named like its route builds an :class:`ApiRequest`, and sends
-nothing.
+"""The routes of tasks and pools: the function of a route builds its :class:`ApiRequest`, and sends nothing.
 
 :func:`list_tasks` is the exception. It spans several requests, so it is an operation.
 """

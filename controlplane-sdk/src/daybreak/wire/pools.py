@@ -1,8 +1,7 @@
 """Pools. A pool is a queue and the groups of ranks that serve it.
 
-A pool that has no group because none is wanted is *at zero*; its wake phase is ``zero``. When a group is wanted, for a
-task, requests or sessions, the pool goes through the other phases, in the order of :data:`WAKE_PHASES`, until the group
-is ``ready``.
+A pool that has no group because none is wanted is *at zero*; its wake phase is ``zero``. As soon as a group is
+wanted, the pool goes through the other phases, in the order of :data:`WAKE_PHASES`, until the group is ``ready``.
 """
 
 from __future__ import annotations

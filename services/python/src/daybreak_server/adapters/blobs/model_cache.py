@@ -2,8 +2,8 @@
 
 The name of a model's folder is made from the names, sizes and tags of its files. So each version has its own folder,
 and a folder that exists needs no check: while a model is downloaded, its folder is called ``<name>.partial``, and the
-last step renames it. The processes that share the cache share a lock file for each model: one
-downloads, the others wait.
+last step renames it. The processes that share the cache share a lock file for each model: one process downloads the
+model, and the others wait.
 
 Files are downloaded in ranges, in several threads. ``<name>.ranges`` lists the ranges whose bytes are on the disk, so a
 download that was killed continues where it stopped.
