@@ -1,4 +1,4 @@
-"""The fields that each line of the log has: task, attempt, pool, group, rank, trace id and request id of the work.
+"""The fields of the present work, such as task, attempt, pool, rank and request id, which each line of the log gets.
 
 Code that starts a piece of work binds its fields. All lines that the work logs then have these fields, including those
 of libraries. A new thread has no fields: start it with :func:`inherited` to give it those of its parent.

@@ -48,7 +48,7 @@ class FastPath:
         render: ErrorRenderer,
         route_of: Callable[[str], str] | None = None,
     ) -> None:
-        """Prepare. ``route_of``: the route of a path, if there are several; otherwise it is ``path``."""
+        """Prepare. ``route_of`` gives the route of a request's path. Without it, the only route is ``path``."""
         self._route = RouteStub(path)
         self._route_of = route_of
         self._handler = handler
@@ -70,7 +70,7 @@ class App(FastAPI):
 
     fast_paths: Mapping[tuple[str, str], ASGIApp] = {}
     serving: ASGIApp | None = None
-    """The fast path of the usual methods of all paths for which ``is_served`` is true."""
+    """The fast path of all paths for which ``is_served`` is true, for requests with one of the ``METHODS``."""
     is_served: Callable[[str], bool] = staticmethod(lambda path: False)
     models: ASGIApp | None = None
     """The fast path of ``POST`` of all paths for which ``is_model_request`` is true."""

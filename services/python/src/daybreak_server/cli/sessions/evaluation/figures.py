@@ -14,7 +14,7 @@ from daybreak_server.cli.sessions.evaluation.user import Talk
 
 LAG_LIMIT_S = 2.0
 Batches = Mapping[str, Mapping[int, int]]
-"""Numbers of batches, by phase and number of sessions."""
+"""How many batches there were, by phase and by the number of their sessions."""
 
 
 def sustained(talk: Talk) -> bool:
