@@ -15,7 +15,7 @@ T = TypeVar("T")
 LogValue = str | int | float
 
 TASK_INDEPENDENT = ("pool", "rank", "request_id")
-"""The fields that do not depend on the task that is bound."""
+"""The bound fields that a line about another task keeps."""
 
 _FIELDS: ContextVar[Mapping[str, LogValue]] = ContextVar("log_fields", default={})  # noqa: B039 - never changed
 

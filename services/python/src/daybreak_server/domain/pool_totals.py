@@ -1,6 +1,6 @@
 """A pool's monotonic totals, and what the metrics make of them.
 
-Redis counts only what cannot be derived: the scripts add to about fifty numbers and eight histograms
+Redis counts only what cannot be derived: the scripts add to about fifty numbers and six histograms
 (``adapters/redis/lua/_totals.lua``), to most of them rarely. Transitions that always come with a histogram's
 observation, such as ``queued`` → ``running``, are read from that histogram.
 """
@@ -169,7 +169,8 @@ class PoolTotals:
 
     @property
     def idle_gpu_seconds(self) -> float:
-        """GPU-seconds of groups that held no task and no request."""
+        """GPU-seconds of groups that held no task and no request. In a pool of kind ``sessions``, this is all time of
+        groups that have started."""
         return self.total("idle_ms") / 1000
 
     def histogram(self, name: str, bounds: Sequence[int], *, unit: int) -> HistogramTotals:

@@ -1,9 +1,9 @@
 """Streaming sessions as values: a session, its journal, and the commits of its group.
 
 A session outlives the processes that serve it, because all of it is in its *journal* in Redis: the audio that the model
-has not processed yet or still has in its window, the turns of that window, and the events that the client reads. A
-gateway writes audio to the journal and reads events from it. The group that owns the session reads audio and writes
-events. They never connect to each other, so either may die.
+has not processed yet or still has in its window, the turns of that window, the text, and the events that the client
+reads. A gateway writes audio to the journal and reads events from it. The group that owns the session reads audio and
+writes events. The gateway and the group never connect to each other, so either may die.
 
 A session moves to another group in three steps. Each is one script of the store:
 
