@@ -60,10 +60,11 @@ class SessionEnd(StrEnum):
     CLOSED = "closed"
     """The client closed it, or an administrator did."""
     IDLE = "idle"
-    """No audio and no ping arrived for ``session_timeout_s``. After the end of the input: the model did nothing for
-    that time."""
+    """No audio and no ping arrived for ``session_timeout_s``. After the end of the input: a group owned it for that
+    time, and its model did nothing."""
     FAILED = "failed"
-    """The model cannot continue it."""
+    """It cannot continue, and its error says why: for example, the model failed, or several groups in a row were
+    lost while they worked on it."""
 
 
 class Intake(StrEnum):
@@ -106,7 +107,8 @@ class NewSession:
     target: str
     """The language of the text: ``de``. If it equals ``source``, the model transcribes."""
     latency_multiplier: int = 1
-    """The number of the model's blocks in a turn, until the group changes it."""
+    """The least number of the model's blocks in a turn, as far as the model allows it. While the group lags, it makes
+    turns longer."""
     options: Mapping[str, Any] = field(default_factory=dict)
     client: str = ""
     """A name that the client gave the session; may be empty."""
@@ -240,9 +242,9 @@ class SessionsMeasured:
     """The group accepts no further session, because its lag is above the limit and its turns are at their
     maximum."""
     latency_multiplier: int = 1
-    """The largest multiplier of its sessions."""
+    """The multiplier of the group. A session whose client asked for more has a larger one."""
     room: int = 0
-    """How many more sessions fit into its memory."""
+    """How many more sessions fit into its memory; 0 while it drains."""
     prefill: int = 0
     """Turns whose audio waits for the model."""
     decode: int = 0

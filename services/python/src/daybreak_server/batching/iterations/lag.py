@@ -51,7 +51,7 @@ class LagRules:
     limit_s: float = 2.0
     """The limit of the lag."""
     lowest: int = 1
-    """The multiplier while the lag is small."""
+    """The multiplier after the lag has been small for long enough."""
     highest: int = 4
     raise_after_s: float = 1.0
     """How long the lag must exceed the limit before the multiplier doubles, and between two such steps."""

@@ -1,7 +1,7 @@
 """How one rank runs a task, or answers a request, in lockstep with the others.
 
-A workload's ``run`` is a generator that every rank executes. (For a request, the engine makes a generator of ``serve``.)
-Each ``yield``, the end and an error are **points of agreement**:
+A workload's ``run`` is a generator that every rank executes. (For a request, the engine makes a generator of
+``serve``.) Each ``yield``, the end and an error are **points of agreement**:
 
 1. :func:`advance` runs the generator to its next ``yield``, its end or an error, and makes a report of that.
 2. ``agree`` exchanges reports. The leader collects one from each rank, decides and announces the verdict; a follower
