@@ -4,7 +4,8 @@ A fast path is a handler that duplicates a route. Both serve the same method and
 errors included, but the fast path costs a fraction of the time. :class:`App` looks for a fast path first and falls back
 to the routes, so that other methods, other paths and WebSockets work as usual.
 
-Many paths can share one fast path (``serving`` or ``models``), because their requests are passed on as they are.
+Many paths can share one fast path (``serving`` or ``models``), because their requests are passed on to groups or
+workers, whatever the path.
 
 A fast path shares the route's code (for example, ``routes.submit`` defines both), uses the same ``RequestMiddleware``
 and reports the route's path to the metrics.

@@ -18,7 +18,8 @@ Batches = Mapping[str, Mapping[int, int]]
 
 
 def sustained(talk: Talk) -> bool:
-    """Whether a session finished, and 95 % of its text arrived less than ``LAG_LIMIT_S`` after its audio."""
+    """Whether a session finished, and 95 % of the pieces of its text arrived less than ``LAG_LIMIT_S`` after the audio
+    on which they are based."""
     return talk.error is None and bool(talk.lags_s) and percentile(talk.lags_s, 0.95) < LAG_LIMIT_S
 
 
