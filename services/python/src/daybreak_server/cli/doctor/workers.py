@@ -25,7 +25,7 @@ MODELS_MAX = 50
 
 
 def examine(settings: Settings) -> Iterator[Check]:
-    """Check the workers and models, if there are any, and whether strangers could register as workers."""
+    """Check the workers and models, if there are any, and whether any machine could register as a worker."""
     try:
         view = registry_view(settings)
     except StoreError as exc:
