@@ -159,8 +159,8 @@ class PoolTotals:
 
     @property
     def used_gpu_seconds(self) -> float:
-        """GPU-seconds that led to a result: those that groups spent on requests, and those billed for tasks, except
-        tasks that ended without a result.
+        """GPU-seconds that led to a result: those that groups spent on requests while they did not drain, and those
+        billed for tasks, except tasks that ended without a result.
 
         What a task used before a checkpoint, in an attempt that did not end the task, is pending until the task ends.
         """
@@ -169,8 +169,8 @@ class PoolTotals:
 
     @property
     def idle_gpu_seconds(self) -> float:
-        """GPU-seconds of groups that held no task and no request. In a pool of kind ``sessions``, this is all time of
-        groups that have started."""
+        """GPU-seconds of started groups that held no task and no request, including those of groups that served
+        sessions, or answered requests while they drained."""
         return self.total("idle_ms") / 1000
 
     def histogram(self, name: str, bounds: Sequence[int], *, unit: int) -> HistogramTotals:
