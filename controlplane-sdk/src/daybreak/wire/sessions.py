@@ -46,7 +46,9 @@ class OpenSessionRequest(RequestModel):
         1, description="How many of the model's blocks of audio make a turn."
     )
     client: str = Field("", max_length=200, description="A name for the session.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Options for the model.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Stored with the session; models do not get them yet."
+    )
 
 
 class SessionError(ResponseModel):

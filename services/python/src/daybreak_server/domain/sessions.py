@@ -242,7 +242,7 @@ class SessionsMeasured:
     """The group accepts no further session, because its lag is above the limit and its turns are at their
     maximum."""
     latency_multiplier: int = 1
-    """The multiplier of the group. A session whose client asked for more has a larger one."""
+    """The multiplier that the lag demands. A session whose client requested a larger one keeps that."""
     room: int = 0
     """How many more sessions fit into its memory; 0 while it drains."""
     prefill: int = 0

@@ -8,7 +8,7 @@ where it enters, and all later code relies on it.
 from __future__ import annotations
 
 MESSAGE_CHARS = 2000
-"""The longest error message or log line, as docs/wire.md promises."""
+"""The longest error message or log line."""
 NAME_BYTES = 64
 """The longest phase, error code or log level: the longest value that Redis, by default, keeps in a listpack."""
 

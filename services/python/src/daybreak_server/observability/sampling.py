@@ -1,8 +1,8 @@
 """Decides which traces a gateway begins.
 
-A random share of the requests is selected. Of these, only a limited number per second begins a trace. So every rare and
-long task has a trace, and thousands of short tasks per second cost no more than a few traces. The limit is a token
-bucket that holds what one second allows.
+A random share of the requests is selected. Of these, only a limited number per second begins a trace. So everything has
+a trace while little arrives, and thousands of short tasks per second cost no more than a few traces. The limit is a
+token bucket that holds what one second allows, for all pools together.
 """
 
 from __future__ import annotations

@@ -10,4 +10,4 @@ class BatchingStore(Protocol):
     """Where gateways store changes. All methods raise :class:`StoreUnavailableError`."""
 
     async def set_batching(self, pool: str, changes: Mapping[str, Any]) -> None:
-        """Change values; ``None`` restores the value of the settings. Groups apply them within about a second."""
+        """Change values; ``None`` restores the value of the settings. Groups apply them within about two seconds."""

@@ -15,7 +15,7 @@ from daybreak_server.api.streaming.frames import EventKey, Frame
 QUEUE_LIMIT = 1024
 """The most frames queued for one subscriber. Subscribers share the frames, so this bounds references, not copies."""
 RECENT_LIMIT = 512
-"""The most frames cached for a task with subscribers, so that a client that reconnects soon gets them from here."""
+"""The most frames cached for a task with subscribers, for clients that reconnect while others follow the task."""
 BATCH = 256
 START: EventKey = (0, 0)
 

@@ -1,5 +1,4 @@
-"""The leader's loop: claim a task, run it, settle it, repeat. Only the leader claims and settles tasks and stores their
-files.
+"""The leader's loop: claim a task, run it, settle it, repeat. Only rank 0 claims tasks and stores their results.
 
 A settlement may claim the next task in the same call, so a busy group pays only one round trip between two tasks. The
 loop ends in one of two ways:

@@ -82,7 +82,7 @@ def add(routes: APIRouter, service: SessionService) -> None:
 
     @routes.post("/ray/configure", **specs.CONFIGURE)
     async def configure(request: Request, caller: Caller) -> Response:
-        """Change how the groups of a pool form batches, from their next batches on."""
+        """Change how the groups of a pool form batches, without a restart."""
         sent = await read_fields(request, Configure, max_bytes=ctx.services.settings.http.max_body_bytes)
         if not caller.admin:
             raise ApiError(ErrorCode.FORBIDDEN, "Only administrators may change how a pool forms batches.")
