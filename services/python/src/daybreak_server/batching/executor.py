@@ -1,9 +1,9 @@
 """Runs the batches of many callers on a separate thread.
 
 Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its items.
-If a batch raises an error, its halves run again, and so on. So only the callers whose items raise an error alone get
-it. If the model fails for one item, or lacks the memory for an item beside others, the other callers only wait for
-some repeats. After an error that breaks the device, all callers get errors.
+If a batch raises an error, its halves run again, and so on. So a caller gets an error only if one of its items raises
+it even when it runs without others. If the model fails for one item, or lacks the memory for an item beside others, the
+other callers only wait for some repeats. After an error that breaks the device, all callers get errors.
 """
 
 from __future__ import annotations
