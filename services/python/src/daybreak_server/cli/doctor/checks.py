@@ -256,7 +256,7 @@ def _disk(settings: Settings) -> Iterator[Check]:
 
 
 def _folders(settings: Settings) -> list[Path]:
-    """The folders that grow: the data folder, and that of a local blob store if it lies elsewhere."""
+    """The folders whose disks are checked: the data folder, and that of a local blob store if it lies elsewhere."""
     from daybreak_server.adapters.blobs import folder_of
 
     folders = [settings.data_dir]
