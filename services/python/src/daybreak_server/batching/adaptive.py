@@ -1,11 +1,11 @@
 """Measures which batch size is fastest.
 
 On a device with idle units, a batch of two takes hardly longer than one item. On a busy CPU, it takes twice as long or,
-with padding and a full cache, even longer. So this module measures the speed of each batch size. Sizes are powers of
-two, and each has a rate in items per second, as an exponentially weighted mean. The limit is the size with the best
-rate. It doubles while each doubling raises the rate. Rates may change with time, so now and then a batch tries the next
-smaller or larger size. The time that such a try is expected to lose is at most a hundredth of the time since the last
-try.
+with padding and a full cache, even longer. So this module measures the speed of each batch size, separately for each
+bucket of items of similar length. Sizes are rounded down to powers of two, and each has a rate in items per second, as
+an exponentially weighted mean. The limit is the size with the best rate. It doubles while each doubling raises the
+rate. Rates may change with time, so now and then a batch tries the next smaller or larger size. The time that such a
+try is expected to lose is at most a hundredth of the time that the bucket's batches have run since the last try.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 SAMPLES = 3
 """The number of batches of a size that must be measured before its rate is used."""
 EXPLORATION = 0.01
-"""The largest share of the time that tries of other sizes may lose."""
+"""The largest share of the time that tries of other sizes are expected to lose."""
 GAIN = 1.02
 """A larger size must be faster than a smaller one by this factor, because it makes the first item wait
 longer."""
@@ -56,7 +56,7 @@ class _Bucket:
         return rate.items_per_s if rate is not None and rate.samples >= SAMPLES else None
 
     def best(self) -> int:
-        """The best size so far. Each smaller size is clearly slower."""
+        """The best size so far. A larger size replaces it only if its rate is higher by the factor ``GAIN``."""
         best = 1
         for size in sorted(self.rates):
             rate, best_rate = self.rate(size), self.rate(best)

@@ -1,18 +1,19 @@
 """Chooses the items of the next batch.
 
 Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a device pads
-them to the longest. The batch begins with the item that has waited longest among those of the best priority. Items of
-the same bucket join it in the order of priority and arrival, until it has ``max_batch_size`` items or its padded size
-(items × longest item) would exceed ``max_batch_tokens``.
+them to the longest. Among the items that may start (the mode decides which: :class:`.Mode`), the batch begins with the
+one of the best priority that has waited longest. Items of the same bucket join it in the order of priority and
+arrival, until it has ``max_batch_size`` items (in the mode ``adaptive``, perhaps fewer) or its padded size (items ×
+longest item) would exceed ``max_batch_tokens``.
 
-Items of bulk work, such as the lines of a file, have the priority ``BULK``. A batch begins with one of them only while
-no other item may start, so they delay another item by at most the batch that runs when it arrives. They fill the free
-places of other batches. They do not count against ``max_waiting``, because otherwise bulk work would make the group
-refuse requests.
+Items of bulk work, such as the lines of a file, have the priority ``BULK`` or a higher number. A batch begins with one
+of them only while no other item may start. So a batch of bulk work delays another item only if it runs already when
+that item may start. Bulk items also fill the free places of other batches. They do not count against ``max_waiting``,
+because otherwise bulk work would make the group refuse requests.
 
-Cancelled and expired items leave the queues before they are computed. No operation is linear in the number of
-items that wait, except a change of the buckets. A decision is linear in the number of buckets and priorities
-that have items, and in the size of its batch.
+Cancelled and expired items leave the queues before they are computed. On average, no operation is linear in the number
+of items that wait, except a change of the buckets. A decision is linear in the number of buckets and priorities that
+have items, in the number of items that expire, and in the size of its batch.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ BULK = 100
 
 
 class FullError(Exception):
-    """More than ``max_waiting`` items would wait."""
+    """More than ``max_waiting`` items would wait, not counting those of bulk work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class Decision(Generic[K]):
     """The decision for an idle executor."""
 
     batch: tuple[BatchItem[K], ...] = ()
-    """The items to work on now; none if it waits."""
+    """The items to work on now; none if the executor waits."""
     expired: tuple[BatchItem[K], ...] = ()
     """Items that have left because their deadline has passed."""
     wake_at: float | None = None

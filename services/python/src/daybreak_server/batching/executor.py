@@ -1,8 +1,9 @@
 """Runs the batches of many callers on a separate thread.
 
 Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its items.
-If a batch raises an error, its halves run again, and so on. So only the callers whose items raise the error get it. If
-an item breaks a model, or does not fit into the memory beside others, the other callers only wait for some repeats.
+If a batch raises an error, its halves run again, and so on. So a caller gets an error only if one of its items raises
+it even when it runs without others. If the model fails for one item, or lacks the memory for an item beside others, the
+other callers only wait for some repeats. After an error that breaks the device, all callers get errors.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CANCEL_CHECK_S = 0.1
 
 
 class ExpiredError(Exception):
-    """The deadline passed before all items were computed."""
+    """The deadline passed while an item still waited for its batch."""
 
 
 class CancelledError(Exception):
@@ -41,7 +42,7 @@ class BatchReport:
     """The outcome of one batch."""
 
     size: int
-    """Its items."""
+    """The number of its items."""
     seconds: float
     """How long it took, with its repeats."""
     waited_s: float | None
@@ -134,7 +135,7 @@ class BatchExecutor(Generic[P, R]):
         :param deadline: the time of ``time.monotonic()`` after which the results are not needed.
         :param cancelled: returns whether the caller's client has disconnected. Called ten times a second.
         :raises FullError: if not all of them may wait. Then none of them waits.
-        :raises ExpiredError: if the deadline passed.
+        :raises ExpiredError: if the deadline passed while one of them still waited for its batch.
         :raises CancelledError: if ``cancelled`` returned true.
         :raises ClosedError: if the executor is closed.
         :raises Exception: what ``run`` raised for one of the inputs alone.
@@ -155,7 +156,8 @@ class BatchExecutor(Generic[P, R]):
         return call.results  # type: ignore[return-value]
 
     def close(self) -> None:
-        """End the thread after its present batch. Callers that wait get :class:`ClosedError`."""
+        """End the thread after its present batch. Callers with items that wait for a batch get
+        :class:`ClosedError`."""
         with self._changed:
             self._closed = True
             calls = [call for _, call, _ in self._inputs.values()]

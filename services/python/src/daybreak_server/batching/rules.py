@@ -17,7 +17,8 @@ class Mode(StrEnum):
     TIMED = "timed"
     """When a batch is full, or an item has waited for ``timeout_s``."""
     ADAPTIVE = "adaptive"
-    """At once, with at most the number of items that was fastest when measured."""
+    """At once, with at most the number of items that was fastest when measured. Now and then, it tries another
+    number."""
 
 
 SETTING_NAMES = ("mode", "max_batch_size", "max_batch_tokens", "batch_timeout_ms", "similar", "max_waiting")
@@ -33,16 +34,17 @@ class Rules:
 
     mode: Mode = Mode.EAGER
     max_batch_size: int = 32
-    """Items in a batch."""
+    """The most items in a batch."""
     max_batch_tokens: int = 16_384
     """The most tokens in a batch with its padding, which is its number of items times its longest item. A
     longer item gets a separate batch."""
     timeout_s: float = 0.005
     """How long the first item of a batch waits for others in the mode ``timed``."""
     similar: float = 2.0
-    """Items share a batch if their lengths lie between the same two neighbouring powers of this number. Above 1."""
+    """Items may share a batch only if their lengths lie between the same two neighbouring powers of this number. Above
+    1."""
     max_waiting: int = 4096
-    """The most items that may wait, without those of bulk work."""
+    """The most items that may wait. Those of bulk work do not count."""
 
     def __post_init__(self) -> None:
         """Check the values."""

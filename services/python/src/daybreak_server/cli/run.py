@@ -1,4 +1,5 @@
-"""How a command of ``daybreakd`` loads its settings, runs a program and exits: with messages, not tracebacks."""
+"""How a command of ``daybreakd`` loads its settings, runs a program and exits. Expected errors print a message, not a
+traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fields that each line of the log has: task, attempt, pool, group, rank, trace id and request id of the work.
+"""The fields of the present work, such as task, attempt, pool, rank and request id, which each line of the log gets.
 
 Code that starts a piece of work binds its fields. All lines that the work logs then have these fields, including those
 of libraries. A new thread has no fields: start it with :func:`inherited` to give it those of its parent.
@@ -15,7 +15,7 @@ T = TypeVar("T")
 LogValue = str | int | float
 
 TASK_INDEPENDENT = ("pool", "rank", "request_id")
-"""The fields that do not depend on the task that is bound."""
+"""The bound fields that a line about another task keeps."""
 
 _FIELDS: ContextVar[Mapping[str, LogValue]] = ContextVar("log_fields", default={})  # noqa: B039 - never changed
 

@@ -1,10 +1,11 @@
 """Decides which worker runs which model.
 
 :func:`place` is pure and deterministic: the same models, workers and replicas give the same placement, in whatever
-order they are listed. It keeps what is placed already, because to move a replica means to load its model again. It
-first gives each model one replica, then each a second one, and so on, the largest models first. A replica goes to the
-worker that has the fewest replicas of its model. There it gets the devices that it fills best (best fit), so that large
-gaps stay whole. If a replica fits nowhere, one other replica is moved, if that makes room.
+order they are listed. It keeps what is placed already, except surplus replicas and those that may no longer run where
+they are, because to move a replica means to load its model again. It first gives each model one replica, then each a
+second one, and so on, in each round the largest models first. Of the workers on which a replica fits, it goes to the
+one that has the fewest replicas of its model. There it gets the devices that it fills best (best fit), so that large
+gaps stay whole. If a replica fits nowhere, one replica of another model is moved, if that makes room.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def place(
 def free_place(
     models: Iterable[WantedModel], workers: Iterable[Worker], placed: Iterable[Replica], model: WantedModel
 ) -> Replica | None:
-    """Where a replica fits beside those that are placed, on a worker that has none of its model."""
+    """Where a replica of ``model`` fits beside those that are placed, on a worker that has none of this model; ``None``
+    if there is no such place."""
     plan = _of_placed(models, workers, placed)
     taken = {replica.worker for replica in plan.replicas if replica.alias == model.alias}
     return plan.best_place(model, without=taken)

@@ -1,6 +1,6 @@
 """A pool's monotonic totals, and what the metrics make of them.
 
-Redis counts only what cannot be derived: the scripts add to about fifty numbers and eight histograms
+Redis counts only what cannot be derived: the scripts add to about fifty numbers and six histograms
 (``adapters/redis/lua/_totals.lua``), to most of them rarely. Transitions that always come with a histogram's
 observation, such as ``queued`` → ``running``, are read from that histogram.
 """
@@ -159,8 +159,8 @@ class PoolTotals:
 
     @property
     def used_gpu_seconds(self) -> float:
-        """GPU-seconds that led to a result: those that groups spent on requests, and those billed for tasks, except
-        tasks that ended without a result.
+        """GPU-seconds that led to a result: those that groups spent on requests while they did not drain, and those
+        billed for tasks, except tasks that ended without a result.
 
         What a task used before a checkpoint, in an attempt that did not end the task, is pending until the task ends.
         """
@@ -169,7 +169,8 @@ class PoolTotals:
 
     @property
     def idle_gpu_seconds(self) -> float:
-        """GPU-seconds of groups that held no task and no request."""
+        """GPU-seconds of started groups that held no task and no request, including those of groups that served
+        sessions, or answered requests while they drained."""
         return self.total("idle_ms") / 1000
 
     def histogram(self, name: str, bounds: Sequence[int], *, unit: int) -> HistogramTotals:

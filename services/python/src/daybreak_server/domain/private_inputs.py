@@ -1,11 +1,11 @@
-"""The inputs of tasks that this process knows, so that no line of its log quotes them.
+"""The inputs of tasks and requests that this process remembers, so that its log hides them.
 
 Daybreak's own lines do not name an input, but the message of an exception may quote one. So the process remembers the
-texts of the inputs of the tasks that run here (:class:`running`), and of those that it saw last (:func:`keep`). The log
-hides these texts (``observability/redaction.py``).
+texts of the inputs of the tasks and requests that run here (:class:`running`), and of the tasks that it saw last
+(:func:`keep`). The log hides these texts (``observability/redaction.py``).
 
-Anybody may send an input, so memory and work are bounded. Of each input, the first :data:`INPUT_CHARS` characters are
-remembered. Of inputs whose task does not run here, the newest :data:`RECENT` are remembered, with at most
+Anybody may send an input, so memory and work are bounded. Of each input, about the first :data:`INPUT_CHARS` characters
+are remembered. Of inputs that do not run here, or no longer, the newest :data:`RECENT` are remembered, with at most
 :data:`RECENT_CHARS` characters in all.
 """
 
@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 INPUT_CHARS = 16 * 1024
-"""How much of one input is remembered. A valid input is not larger."""
+"""How much of one input is remembered. The valid input of a task is not larger."""
 RECENT = 128
-"""How many inputs of tasks that do not run here are remembered: more than a batch has (up to 100)."""
+"""How many inputs that do not run here are remembered: more than one batch of submitted tasks has (up to 100)."""
 RECENT_CHARS = 64 * 1024
 _TEXT_CHARS = 16
 """What each text counts in addition to its characters."""

@@ -1,9 +1,9 @@
 """Streaming sessions as values: a session, its journal, and the commits of its group.
 
 A session outlives the processes that serve it, because all of it is in its *journal* in Redis: the audio that the model
-has not processed yet or still has in its window, the turns of that window, and the events that the client reads. A
-gateway writes audio to the journal and reads events from it. The group that owns the session reads audio and writes
-events. They never connect to each other, so either may die.
+has not processed yet or still has in its window, the turns of that window, the text, and the events that the client
+reads. A gateway writes audio to the journal and reads events from it. The group that owns the session reads audio and
+writes events. The gateway and the group never connect to each other, so either may die.
 
 A session moves to another group in three steps. Each is one script of the store:
 
@@ -60,10 +60,11 @@ class SessionEnd(StrEnum):
     CLOSED = "closed"
     """The client closed it, or an administrator did."""
     IDLE = "idle"
-    """No audio and no ping arrived for ``session_timeout_s``. After the end of the input: the model did nothing for
-    that time."""
+    """No audio and no ping arrived for ``session_timeout_s``. After the end of the input: a group owned it for that
+    time, and its model did nothing."""
     FAILED = "failed"
-    """The model cannot continue it."""
+    """It cannot continue, and its error says why: for example, the model failed, or several groups in a row were
+    lost while they worked on it."""
 
 
 class Intake(StrEnum):
@@ -106,7 +107,8 @@ class NewSession:
     target: str
     """The language of the text: ``de``. If it equals ``source``, the model transcribes."""
     latency_multiplier: int = 1
-    """The number of the model's blocks in a turn, until the group changes it."""
+    """The least number of the model's blocks in a turn, as far as the model allows it. While the group lags, it makes
+    turns longer."""
     options: Mapping[str, Any] = field(default_factory=dict)
     client: str = ""
     """A name that the client gave the session; may be empty."""
@@ -242,7 +244,7 @@ class SessionsMeasured:
     latency_multiplier: int = 1
     """The multiplier that the lag demands. A session whose client requested a larger one keeps that."""
     room: int = 0
-    """How many more sessions fit into its memory."""
+    """How many more sessions fit into its memory; 0 while it drains."""
     prefill: int = 0
     """Turns whose audio waits for the model."""
     decode: int = 0

@@ -9,11 +9,11 @@ without reducing the capacity for requests::
        for SPREAD_AFTER_MS          until it is ready
 
 A move needs free memory on the other worker. While it lasts, the model has one replica more than wanted. The move ends
-without effect if the new replica fails, if its memory is needed for a wanted replica, or if the move is no longer
-useful. Each model has at most one move at a time, and each move makes the spread better, so replicas do not move back
-and forth. A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before it begins. So a worker
-that comes and goes gets no replica, and neither does a worker that nobody needs: Kubernetes removes it earlier. After
-each failure, the next try comes later.
+without effect if the new replica fails, if its worker leaves, if its memory is needed for a wanted replica, or if the
+move is no longer useful. Each model has at most one move at a time, and each move makes the spread better, so replicas
+do not move back and forth. A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before it
+begins. So no replica moves to a worker that comes and goes, nor, where KEDA scales the workers, to one that is not
+needed: KEDA removes it earlier. After each failure, the next try comes later.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from daybreak_server.domain.models import ReplicaReport, ReplicaState, WorkerRec
 from daybreak_server.domain.placement import Placement, Replica, WantedModel, fits, free_place
 
 SPREAD_AFTER_MS = 120_000
-"""Longer than the chart's ``workers.scaling.cooldownPeriod`` (60 s), after which KEDA removes a worker without
-replicas."""
+"""Longer than the default of the chart's ``workers.scaling.cooldownPeriod`` (60 s), after which KEDA removes a worker
+without replicas."""
 _MAX_DOUBLINGS = 5
 
 

@@ -79,7 +79,7 @@ class NewTask:
     cost: float = 1.0
     """In the workload's units; proportional to run time within a pool."""
     estimate_s: float = 1.0
-    """GPU-seconds that the tenant is charged at claim. Settle corrects the charge."""
+    """GPU-seconds that the tenant is charged at claim. When the attempt ends, the charge is corrected."""
     weight: float = 1.0
     """The tenant's weight in the fair queue."""
     start_at_ms: int | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 MESSAGE_CHARS = 2000
 """The longest error message or log line."""
 NAME_BYTES = 64
-"""The longest phase, error code or log level: the longest value that Redis keeps in a listpack."""
+"""The longest phase, error code or log level: the longest value that Redis, by default, keeps in a listpack."""
 
 
 def storable(value: object, *, chars: int = MESSAGE_CHARS) -> str:

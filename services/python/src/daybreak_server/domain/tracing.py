@@ -46,7 +46,8 @@ class TraceContext:
 
 
 def _bounded(tracestate: str) -> str:
-    """The members that fit, or nothing if one is invalid. Long members are dropped first, then the last ones."""
+    """The members that fit, or nothing if one is invalid, if two have the same key, or if there are too many. If they
+    are too long together, long members are dropped first, then the last ones."""
     members = [member.strip(" \t") for member in tracestate.split(",") if member.strip(" \t")]
     keys = list(_keys(members))
     if len(keys) != len(members) or len(set(keys)) != len(keys) or len(keys) > _MEMBERS_MAX:

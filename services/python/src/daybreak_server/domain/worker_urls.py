@@ -67,7 +67,7 @@ def refusal(
     :param addresses: All addresses of the URL's host.
     :param allowed_networks: Where workers may be; if there are none, ``trusted`` decides.
     :param registered_from: The address of the worker's request.
-    :param trusted: Whether workers prove who they are by a token of their own, so that any address is allowed.
+    :param trusted: Whether every worker must know the secret ``workers.token``, so that any address is allowed.
     """
     networks = [ip_network(network) for network in allowed_networks]
     for address in addresses:

@@ -1,7 +1,8 @@
 """What one subscriber of a task receives, in order: history, then live events, up to the task's last event.
 
 A subscription attaches to the pool's feed, then sends the events after the client's last id, from the topic's cache
-or from the store. If the task waits, it adds the queue position and the wake. Then it forwards live events.
+or from the store. If the task waits, it adds the queue position and the wake. Then it forwards live events, unless
+``live`` is false.
 
 It sends a ``reset`` (a snapshot of the task) instead of events in four cases:
 
@@ -62,7 +63,7 @@ class Subscription:
     """A subscription to one task: a context manager around :meth:`batches`.
 
     If the store fails while history or a snapshot is read, the subscription ends with ``StoreError`` and the client
-    reconnects with the last id that it saw. Live events survive an outage of the store.
+    reconnects with the last id that it saw. While it only waits for live events, an outage does not end it.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class Subscription:
 
     async def _catch_up(self) -> AsyncGenerator[list[Frame], None]:
         if self._topic.events_after(self._last) is None:
-            # Of many subscribers that connect at once, only one reads from the store.
+            # Of many subscribers that connect at once, usually only one reads the history from the store.
             await self._topic.wait_loaded()
         cached = self._topic.events_after(self._last)
         if cached is None:
@@ -166,7 +167,8 @@ class Subscription:
                 yield batch
 
     async def _check_record(self) -> AsyncGenerator[list[Frame], None]:
-        """Send what the history lacks: the queue position of a waiting task, or a snapshot if the client is ahead."""
+        """Send what is still missing: the queue position and wake of a waiting task, the last events of an ended one,
+        or a snapshot if the client is ahead."""
         record = await self._sources.store.get(self._task)
         if record is not None and self._is_ahead(record):
             async for batch in self._reset():

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from daybreak_server.api.streaming.frames import EventKey, Frame
 
 QUEUE_LIMIT = 1024
-"""Frames queued for one subscriber. Frames are shared, so this bounds references rather than copies."""
+"""The most frames queued for one subscriber. Subscribers share the frames, so this bounds references, not copies."""
 RECENT_LIMIT = 512
-"""Frames cached for a task with subscribers, so that a client that reconnects needs no read from the store."""
+"""The most frames cached for a task with subscribers, for clients that reconnect while others follow the task."""
 BATCH = 256
 START: EventKey = (0, 0)
 
@@ -77,7 +77,7 @@ class Subscriber:
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         self._quiet_at = loop.time() + timeout_s
-        # All waits share one timer, because setting one for each wait would cost as much as an event does.
+        # All waits of a subscriber share one timer: to set one for each wait would cost as much as an event does.
         if self._timer is None:
             self._timer = loop.call_at(self._quiet_at, self._check_quiet, loop)
         try:
@@ -103,7 +103,7 @@ class Subscriber:
 class Topic:
     """The subscribers of one task, and its cached frames.
 
-    The cache has all events after ``floor``. If that is ``None``, some of them may be missing.
+    The cache has all events after ``floor``. If ``floor`` is ``None``, any event may be missing in it.
     """
 
     def __init__(self) -> None:

@@ -4,7 +4,8 @@ A fast path is a handler that duplicates a route. Both serve the same method and
 errors included, but the fast path costs a fraction of the time. :class:`App` looks for a fast path first and falls back
 to the routes, so that other methods, other paths and WebSockets work as usual.
 
-Many paths can share one fast path (``serving`` or ``models``), because their requests are passed on as they are.
+Many paths can share one fast path (``serving`` or ``models``), because their requests are passed on to groups or
+workers, whatever the path.
 
 A fast path shares the route's code (for example, ``routes.submit`` defines both), uses the same ``RequestMiddleware``
 and reports the route's path to the metrics.
@@ -48,7 +49,7 @@ class FastPath:
         render: ErrorRenderer,
         route_of: Callable[[str], str] | None = None,
     ) -> None:
-        """Prepare. ``route_of``: the route of a path, if there are several; otherwise it is ``path``."""
+        """Prepare. ``route_of`` gives the route of a request's path. Without it, the only route is ``path``."""
         self._route = RouteStub(path)
         self._route_of = route_of
         self._handler = handler
@@ -70,7 +71,7 @@ class App(FastAPI):
 
     fast_paths: Mapping[tuple[str, str], ASGIApp] = {}
     serving: ASGIApp | None = None
-    """The fast path of the usual methods of all paths for which ``is_served`` is true."""
+    """The fast path of all paths for which ``is_served`` is true, for requests with one of the ``METHODS``."""
     is_served: Callable[[str], bool] = staticmethod(lambda path: False)
     models: ASGIApp | None = None
     """The fast path of ``POST`` of all paths for which ``is_model_request`` is true."""

@@ -2,9 +2,11 @@
 
 The *lag* of a session is the length of the audio that waits for the model, minus the length of one turn. When the lag
 of a group's sessions exceeds a limit, longer turns help, because they cost less for each second of audio. So the
-latency multiplier doubles until the lag is small enough. At its maximum, the group is *full*, and no new session may
-join. When the lag has been small for some time, the multiplier falls again, one step at a time. Each change needs a
-lasting cause, and the limit for falling is lower than the limit for rising, so the multiplier does not oscillate.
+*latency multiplier*, by which the length of a turn is multiplied, doubles until the lag no longer exceeds the limit. If
+the lag still exceeds it when the multiplier is at its maximum, the group is *full*, and no new session may join. When
+the lag has been small for some time, sessions may join again, and then the multiplier is halved, one step at a time.
+Each change needs a lasting cause, and the limit for falling is lower than the limit for rising, so the multiplier does
+not oscillate.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class LagRules:
     limit_s: float = 2.0
     """The limit of the lag."""
     lowest: int = 1
-    """The multiplier while the lag is small."""
+    """The multiplier after the lag has been small for long enough."""
     highest: int = 4
     raise_after_s: float = 1.0
     """How long the lag must exceed the limit before the multiplier doubles, and between two such steps."""
@@ -72,7 +74,8 @@ class LagRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LagState:
-    """The multiplier of a group, and since when its lag has exceeded the limit or has been small."""
+    """The multiplier of a group, and since when (or since which change) its lag has exceeded the limit or been
+    small."""
 
     multiplier: int = 1
     high_since: float | None = None

@@ -1,9 +1,10 @@
 """Fills a batch of both phases up to a number of tokens, and so divides the prefill of long turns (*chunked prefill*).
 
+The phases are prefill (the model reads a turn's audio, in blocks) and decode (it writes the next token of a turn).
 Without a limit, a step that reads a long turn takes as long as that turn needs, and every session of the batch waits
-for its next token. With a limit, all steps take about the same time. Decodes come first, because each of them is one
-token of a reader's text. The rest of the batch is filled with blocks of audio: first of the turn that the model has
-read in part, then of the next ones. So at most the last turn of a batch is cut.
+for its next token. With a limit, no step takes longer than that of a full batch. Decodes come first, because each of
+them is one token of a reader's text. The rest of the batch is filled with blocks of audio: first of the turn that the
+model has read in part, then of the next ones. So at most the last turn of a batch is cut.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ K = TypeVar("K", bound=Hashable)
 
 
 def fill(waiting: Waiting[K], rules: IterationRules) -> Choice[K] | None:
-    """The next batch of at most ``max_batch_tokens``. ``None`` if no session waits.
+    """The next batch of at most ``max_batch_tokens``, or one block and one token if that is more. ``None`` if no
+    session waits.
 
     While a turn waits, one place and one block are kept for it, so prefill does not starve. If a batch has only one
     place, the phases take turns.

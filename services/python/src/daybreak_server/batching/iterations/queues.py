@@ -1,4 +1,7 @@
-"""The sessions that wait for a step of the model, in two queues, one for each phase. A strategy chooses among them."""
+"""The sessions that wait for a step of the model, in two queues, one for each phase. A strategy chooses among them.
+
+The phases are *prefill* (the model reads the audio of a turn) and *decode* (it writes the next token of a turn).
+"""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ the last returns a token. So the scheduler forms a new batch for each step, whic
 has ended leave, and sessions with new audio join.
 
 Sessions wait in two queues, one for each phase, in the order in which they became ready. A *strategy* chooses the
-sessions of each batch among them (:mod:`.strategies` has the built-in ones). The scheduler ensures, whatever the
-strategy does, that a session has one turn at a time, is in at most one batch, and loses no turn.
+sessions of each batch among them (:mod:`.strategies` has the built-in ones). The scheduler ensures for every strategy
+that a session has one turn at a time, is in at most one batch, and loses no turn. If a strategy chooses a batch that
+cannot run, the scheduler raises :class:`.WrongChoiceError` and cannot be used any more.
 
 The caller owns the clock and the model. It calls :meth:`Scheduler.next` and runs the batch. Then it calls
 :meth:`~Scheduler.decode_ready` for each session whose turn continues, and then :meth:`~Scheduler.complete`. A session
@@ -39,13 +40,13 @@ class Batch(Generic[K]):
 
     number: int
     prefill: tuple[K, ...] = ()
-    """Sessions whose next turn the model reads, in the order in which they became ready."""
+    """Sessions whose next turn the model reads, in the order in which the strategy chose them."""
     blocks: tuple[int, ...] = ()
     """How many blocks of audio of each of these turns are read."""
     unfinished: tuple[K, ...] = ()
     """Sessions of ``prefill`` whose turn is read only in part. They get no token."""
     decode: tuple[K, ...] = ()
-    """Sessions that get their next token, in the order in which they became ready."""
+    """Sessions that get their next token, in the order in which the strategy chose them."""
     started: float
     waited_s: float
     """The longest time that a session of the batch has waited."""
@@ -140,7 +141,7 @@ class Scheduler(Generic[K]):
         return known
 
     def next(self, now: float) -> Batch[K] | WaitUntil | None:
-        """The batch that an idle device computes now. ``None`` if no session waits.
+        """The batch that an idle device computes now, or when to ask again. ``None`` if no session waits.
 
         :raises RuntimeError: if the last batch has not been completed with :meth:`complete`.
         :raises WrongChoiceError: if the strategy chooses a batch that cannot run.

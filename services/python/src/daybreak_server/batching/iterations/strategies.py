@@ -19,8 +19,8 @@ class OnePhase(BatchStrategy[K]):
 
     The first of these rules that applies decides:
 
-    1. Decode, if it has waited for ``max_decode_delay_s`` since its last batch. Only one batch of decode runs, so
-       prefill does not starve either.
+    1. Decode, if it has waited for ``max_decode_delay_s`` since its last batch, or since its queue ceased to be empty.
+       This rule runs only one batch of decode at a time, so prefill does not starve either.
     2. Decode, if prefill *gathers*. While any session decodes, a prefill interrupts all of them, so it is better to
        collect some turns first. Prefill gathers until ``gather_size`` turns are ready or the first has waited
        ``gather_wait_s``.
@@ -55,8 +55,8 @@ def _gathers(waiting: Waiting[K], rules: IterationRules, now: float) -> bool:
 
 
 class BothPhases(BatchStrategy[K]):
-    """``mixed``: a batch has the sessions of both phases that have waited longest. With ``max_batch_tokens``, it is
-    filled by :func:`.pieces.fill`."""
+    """``mixed``: a batch has the sessions of both phases that have waited longest. With ``max_batch_tokens``, and if
+    the model can read a turn in pieces, the batch is filled by :func:`.pieces.fill`."""
 
     def choose(self, waiting: Waiting[K], rules: IterationRules, now: float) -> Choice[K] | None:
         """See the class."""

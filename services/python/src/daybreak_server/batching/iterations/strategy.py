@@ -1,7 +1,8 @@
 """The interface of a strategy, which chooses the sessions of each step of the model.
 
 A class that extends :class:`BatchStrategy` can be used by its import path, as in ``strategy: package.module:Class`` in
-the settings of a pool, or by the name of an entry point of the group ``daybreak.strategies``.
+the settings of a pool, or by the name of an entry point of the group ``daybreak.strategies``. :mod:`.queues` explains
+the phases *prefill* and *decode*.
 """
 
 from __future__ import annotations

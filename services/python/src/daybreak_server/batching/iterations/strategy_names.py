@@ -48,7 +48,8 @@ def find(name: str) -> Any:
 
 
 def create(name: str) -> Any:
-    """An object of the class. :raises ValueError: if that is impossible. The message says why."""
+    """An object of the class. :raises ValueError: if there is no class that can be used, or it needs arguments. The
+    message says why."""
     try:
         return find(name)()
     except TypeError as exc:

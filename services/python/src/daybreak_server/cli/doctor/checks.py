@@ -1,7 +1,8 @@
 """``daybreakd doctor``: checks what Daybreak needs on this machine, and says how to fix what is wrong.
 
-Every check yields one or more :class:`Check`. A check changes nothing, with one exception: to probe the blob store, it
-writes and deletes a small file, and it creates the folder of a local store.
+Every check yields a :class:`Check` for each thing that it finds good or wrong. The checks change nothing, with one
+exception: to probe the blob store, one of them writes and deletes a small file, and creates the folder of a local
+store.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 
 
 def examine(settings: Settings) -> list[Check]:
-    """Run all checks, in the order in which to fix problems."""
+    """Run the checks that these settings need, in the order in which to fix problems."""
     checks: list[Check] = []
     machine: tuple[Examine, ...] = (_packages, redis.examine, _pools, serving.examine, workers.examine)
     groups: tuple[Examine, ...] = (_processors, _gpus)
@@ -255,7 +256,7 @@ def _disk(settings: Settings) -> Iterator[Check]:
 
 
 def _folders(settings: Settings) -> list[Path]:
-    """The folders that grow: the data folder, and that of a local blob store if it lies elsewhere."""
+    """The folders whose disks are checked: the data folder, and that of a local blob store if it lies elsewhere."""
     from daybreak_server.adapters.blobs import folder_of
 
     folders = [settings.data_dir]

@@ -1,4 +1,4 @@
-"""Checks of ``daybreakd doctor`` for external workers and their models: registry, manager, workers and each model."""
+"""Checks of ``daybreakd doctor`` for external workers: registry, manager, workers, each model, and the token."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.tree import Settings
 
 WORKERS_MAX = 50
-"""How many workers are tried, and shown with a line each."""
+"""How many workers at most are tried, and shown with a line each."""
 MODELS_MAX = 50
-"""How many models without a problem are shown with a line each."""
+"""How many models without a problem are shown with a line each, at most."""
 
 
 def examine(settings: Settings) -> Iterator[Check]:
-    """Check workers and models, if there are any."""
+    """Check the workers and models, if there are any, and whether any machine could register as a worker."""
     try:
         view = registry_view(settings)
     except StoreError as exc:
@@ -61,9 +61,10 @@ def fronts_workers_only(settings: Settings) -> bool:
 
 
 def registry_view(settings: Settings) -> RegistryView | None:
-    """The registry in the Redis of the settings, or in the embedded one that runs in their folder, or ``None``.
+    """The registry in the Redis of the settings, or else in the embedded one of their data folder. ``None`` if the
+    settings name no Redis and the embedded one does not run.
 
-    :raises StoreError:
+    :raises StoreError: if the registry cannot be read.
     """
     if settings.redis.url is None:
         url = _embedded_url(settings)

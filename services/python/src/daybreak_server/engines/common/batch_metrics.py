@@ -1,4 +1,7 @@
-"""The measurements of a rank whose workload computes requests in batches. None of the calls ever raises."""
+"""The measurements of a rank whose workload computes in batches the items of requests and of tasks' files.
+
+None of the calls ever raises.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,8 @@ class BatchMetrics:
 
     @harmless
     def waited(self, seconds: float) -> None:
-        """The first item of a batch has waited ``seconds`` for it. The lines of a task's file do not count."""
+        """The item of a batch that waited longest has waited ``seconds`` for it. Lines of a task's file do not
+        count."""
         self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
 
     @harmless

@@ -28,7 +28,7 @@ class FollowerContext:
 
     @property
     def resume(self) -> bytes | None:
-        """The snapshot to resume from."""
+        """The snapshot to resume from; ``None`` if the attempt begins at step 0."""
         return self._resume
 
     def resumed_from(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Maps a rank's errors to causes, by type and phase. The message of an error never matters."""
+"""Maps a rank's errors to causes, by their type and phase or by their code. The message of an error never matters."""
 
 from __future__ import annotations
 

@@ -1,16 +1,17 @@
 """Records when the work last advanced, and how long it may take to advance again.
 
-The work thread beats the heartbeat whenever work has advanced: at each step, after each part of an upload,
-and while a model downloads. Each beat may name the activity that begins now and set the limit for it. A step
-has ``stall_s``, loading a model has ``load_stall_s``, and an upload has the time that an S3 client needs to
-give up. An activity that does not beat within its limit has stalled.
+The work thread beats the heartbeat whenever work has advanced: for example at each step, after each part of an upload,
+and while a model downloads. Each beat may name the activity that begins now and set the limit for it. For example, a
+step has ``stall_s`` (on followers twice that), loading a model has ``load_stall_s``, and an upload has the time that an
+S3 client needs to give up. An activity that does not beat within its limit has stalled.
 
 Other threads and one other process read the heartbeat:
 
 * the lease renewer breaks a group that has stalled, and renews leases only until then;
 * Ray Serve's health check fails for a rank that has stalled (``Rank.unhealthy_reason`` in ``gang/rank_lifecycle.py``);
 * the watchdog reads a copy in shared memory (:class:`Mirror`), because no thread of this process can run while a call
-  in C holds Python's lock. It renews leases for a leader in such a call, and kills a leader that has stalled in one.
+  in C holds Python's lock. It renews leases for a leader in such a call, and kills a leader that is still there some
+  seconds after it has stalled.
 
 A beat says only that work advances. It never extends a lease by itself.
 """

@@ -1,9 +1,9 @@
-"""Checks what a workload gives to its group: steps, log lines, previews, files.
+"""Checks what a workload gives to its group: steps, snapshots, previews, files.
 
 Workloads are third-party code, and their numbers may be of numpy's and torch's types. A value with an
 unambiguous conversion is converted. Any other value is an error that names the field. The error is permanent,
-because the same input would produce the same value again. The values that these functions return are plain,
-finite and storable.
+because the same input would produce the same value again. (An error of a snapshot is only logged, and the work
+continues without it.) The values that these functions return are plain, finite and storable.
 """
 
 from __future__ import annotations

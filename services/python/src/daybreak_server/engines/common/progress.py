@@ -18,12 +18,14 @@ from daybreak_server.domain.tasks import EventDraft
 from daybreak_server.workloads.base import Step
 
 MAX_PENDING = 16
-"""Progress events in one write. If steps come faster, the oldest are merged into one event that covers them."""
+"""The most progress events in one write. If steps come faster, the oldest are merged into one event that covers
+them."""
 MANY, SPACING_S, DOUBLING = 200, 2.0, 100
 """After ``MANY`` progress events of an attempt, each one covers ``SPACING_S``. That time doubles after each further
 ``DOUBLING`` events."""
 MAX_NOTES = 200
-"""Other events that are kept while the store cannot be reached. Beyond that, the oldest are dropped."""
+"""How many other events wait for a write at most, for example while the store cannot be reached. Beyond that, the
+oldest are dropped. (Places that progress events leave free are used too.)"""
 _SMOOTHING = 0.3
 _MIN_GAIN = 1e-9
 """The smallest gain in the fraction from which a pace is computed. From a smaller gain, the pace would overflow."""

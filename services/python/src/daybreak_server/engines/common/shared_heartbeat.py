@@ -44,7 +44,7 @@ _LEASE = struct.Struct(f"=QI{_LEASE_BYTES}sQ")
 """A slot: sequence number, size of the JSON (0 in an empty slot), the JSON, and the sequence number again."""
 _LEASES_AT = _STATE.size + _WATCHDOG.size
 MAX_LEASES = 64
-"""Tasks that a leader can hold at once."""
+"""How many leases of tasks a leader can hold at once."""
 _SESSIONS_BYTES = 4076
 _SESSIONS = struct.Struct(f"=QI{_SESSIONS_BYTES}sQ")
 """Like a slot. 32 sessions, the most in a batch, have less than 2 KiB of ids."""

@@ -4,14 +4,16 @@ The lease renewer is a thread of the leader. It cannot run while one call in C h
 lease, although the work advances. So each leader that has a process of its own has a watchdog process beside it, which
 
 * renews the leases and refreshes the group's record when the lease renewer is late with them;
-* kills a leader that has stalled, and settles its tasks as strikes with the reason ``stalled``;
+* kills a leader that has stalled and did not end by itself, and settles its tasks as strikes with the reason
+  ``stalled``;
 * settles the tasks of a leader that died unannounced, as strikes (``rank_lost``), so that these tasks are retried
   before their leases end.
 
 The watchdog gets its data on two channels. The first line on standard input is its configuration, which is not on the
-command line because it holds the store's password. Each later line is a new record of the group. The leader sends one
-only when something other than its task has changed, so a new task costs no message. The heartbeat and the leases are in
-shared memory (:mod:`~daybreak_server.engines.common.shared_heartbeat`).
+command line because it holds the store's password. Each later line is a new record of the group; the last one may say
+that the leader leaves. The leader sends a record only when something other than its work has changed, so a new task
+costs no message. The heartbeat and the leases are in shared memory
+(:mod:`~daybreak_server.engines.common.shared_heartbeat`).
 
 The watchdog keeps no state that must survive. When it dies, the lease renewer starts it again
 (:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. A watchdog that
@@ -93,7 +95,7 @@ class Watchdog:
         self.shared.drop(task)
 
     def record(self, record: GroupRecord) -> None:
-        """Send the group's record if something other than its task has changed. The shared memory shows the task."""
+        """Send the group's record if something other than its work has changed. The shared memory shows its tasks."""
         with self._lock:
             before, self._record = self._record, record
             if before is None or without_task(before) != without_task(record):

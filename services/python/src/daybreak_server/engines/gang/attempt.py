@@ -9,11 +9,11 @@
 3. When a checkpoint is due, the leader takes a snapshot at a point of agreement and stores it in the background. The
    pointer in the task's record moves with the next report, which is fenced like any other.
 4. After ``FINISH`` the leader uploads the artifacts, and only then returns ``Finished``, so no client sees a file that
-   does not exist yet. Before it announces ``RELEASE`` it stores a last checkpoint, so that the next attempt loses no
-   work.
+   does not exist yet. Before it announces ``RELEASE`` at a step with a snapshot, it stores a last checkpoint, so that
+   the next attempt loses no work. If that takes too long, an older checkpoint must do.
 
 An outage of the store does not stop an attempt. Events wait in a bounded buffer, and reports are retried at
-growing intervals.
+intervals that grow to ``_MAX_SILENCE_S``.
 """
 
 from __future__ import annotations

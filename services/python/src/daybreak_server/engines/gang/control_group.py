@@ -7,9 +7,10 @@ the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`
 | from | kind | meaning |
 |---|---|---|
 | leader | ``run`` | an order: run this task; the payload is the snapshot to resume from |
+| leader | ``serve`` | an order: answer this request; the payload is its body |
 | follower | ``report`` | the rank's result at a point of agreement |
 | leader | ``verdict`` | what every rank does next |
-| follower | ``leaving`` | the follower's node drains, so the leader should release the task and end the group |
+| follower | ``leaving`` | the follower was asked to leave, so the leader should release the task and end the group |
 | follower | ``broken`` | the error that ends this rank |
 | leader | ``leave`` | the group ends |
 | leader | ``ping`` | a no-op from an idle leader |

@@ -1,9 +1,9 @@
 """The leader's loop: claim a task, run it, settle it, repeat. Only rank 0 claims tasks and stores their results.
 
-A settlement may claim the next task in the same call, so a busy group pays one round trip per task. The loop ends in
-one of two ways:
+A settlement may claim the next task in the same call, so a busy group pays only one round trip between two tasks. The
+loop ends in one of two ways:
 
-* It was asked to leave. The running task was released at its next step, and ``run`` returns ``True``.
+* It was asked to leave. A running task has ended, or was released at its next step, and ``run`` returns ``True``.
 * The group is broken: the ranks disagree, one is lost, the work stalled, or the loop itself failed. The task is
   settled as a strike and ``run`` returns ``False``; the process ends and the whole group restarts.
 

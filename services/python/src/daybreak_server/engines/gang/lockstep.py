@@ -1,14 +1,15 @@
-"""How one rank runs a task in lockstep with the others.
+"""How one rank runs a task, or answers a request, in lockstep with the others.
 
-A workload's ``run`` is a generator that every rank executes. Each ``yield`` is a **point of agreement**:
+A workload's ``run`` is a generator that every rank executes. (For a request, the engine makes a generator of
+``serve``.) Each ``yield``, the end and an error are **points of agreement**:
 
 1. :func:`advance` runs the generator to its next ``yield``, its end or an error, and makes a report of that.
 2. ``agree`` exchanges reports. The leader collects one from each rank, decides and announces the verdict; a follower
    sends its report and waits for the verdict.
-3. ``CONTINUE`` goes to the next step. Any other verdict ends the attempt on every rank at this same point, so no
+3. ``CONTINUE`` goes to the next step. Any other verdict ends the work on every rank at this same point, so no
    rank enters a collective that another has left.
 
-When the attempt ends early, the generator is closed, which raises ``GeneratorExit`` at its ``yield``. After ``BREAK``
+When the work ends early, the generator is closed, which raises ``GeneratorExit`` at its ``yield``. After ``BREAK``
 it is not closed, because its cleanup could wait for ranks that never arrive, and the process ends anyway.
 
 The points are numbered from 1. Two ranks that report different numbers are no longer in lockstep.

@@ -14,11 +14,12 @@ from daybreak_server.cli.sessions.evaluation.user import Talk
 
 LAG_LIMIT_S = 2.0
 Batches = Mapping[str, Mapping[int, int]]
-"""Numbers of batches, by phase and number of sessions."""
+"""How many batches there were, by phase and by the number of their sessions."""
 
 
 def sustained(talk: Talk) -> bool:
-    """Whether a session finished, and 95 % of its text arrived less than ``LAG_LIMIT_S`` after its audio."""
+    """Whether a session finished, and 95 % of the pieces of its text arrived less than ``LAG_LIMIT_S`` after the audio
+    on which they are based."""
     return talk.error is None and bool(talk.lags_s) and percentile(talk.lags_s, 0.95) < LAG_LIMIT_S
 
 

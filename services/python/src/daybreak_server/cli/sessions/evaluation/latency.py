@@ -33,8 +33,9 @@ def laal(delays_s: Sequence[float], *, source_s: float, reference_length: int) -
     """Length-adaptive average lagging of one sentence, in seconds.
 
     Papi et al., "Over-Generation Cannot Be Rewarded: Length-Adaptive Average Lagging for Simultaneous Speech
-    Translation" (AutoSimTrans 2022). With delays ``d_i`` and ``gamma = max(|hypothesis|, |reference|) / T``, it is the
-    mean of ``d_i - i / gamma`` over the words ``i = 0, 1, …`` up to the first whose delay is at least ``T``.
+    Translation" (AutoSimTrans 2022). With delays ``d_i``, the sentence's duration ``T`` (``source_s``) and ``gamma =
+    max(|hypothesis|, |reference|) / T``, it is the mean of ``d_i - i / gamma`` over the words ``i = 0, 1, …`` up to and
+    including the first whose delay is at least ``T``.
     """
     if not delays_s:
         return 0.0

@@ -28,7 +28,10 @@ class PoolUnderTest:
 
     @classmethod
     async def find(cls, client: AsyncClient, http: httpx2.AsyncClient, name: str | None) -> PoolUnderTest:
-        """The named pool, or the only one of the kind ``sessions``. :raises EvaluationError: if there is none."""
+        """The named pool, or the only one of the kind ``sessions``.
+
+        :raises EvaluationError: if there is none, or there are several and none is named.
+        """
         pools = [pool for pool in await client.pools() if pool.kind == "sessions"]
         named = [pool for pool in pools if name in {None, pool.name}]
         have = ", ".join(pool.name for pool in pools)

@@ -40,14 +40,14 @@ def seconds(audio: bytes) -> float:
 
 
 def of_clips(target: str, *, at_least_s: float, user: int) -> RecordedSpeech | None:
-    """The clips of the speech model with pauses. Each user begins with a different clip. ``None`` without
-    references."""
+    """The clips of the speech model, with pauses. User 0 begins with the first clip, user 1 with the second, and so
+    on. ``None`` if no clip has a reference in the language ``target``."""
     available = [clip for clip in clips() if target in clip.references]
     return _joined(available, target, at_least_s=at_least_s, first=user) if available else None
 
 
 def synthetic(*, length_s: float, voice: int) -> bytes:
-    """Noise that is always the same for a voice. Its reference is the text that the model writes without
+    """Noise that is always the same for a voice and a length. Its reference is the text that the model writes without
     other load."""
     return random.Random(voice).randbytes(int(length_s * RATE) * SAMPLE_BYTES)
 

@@ -19,7 +19,7 @@ _PUNCTUATION = (
 
 
 def words(text: str) -> list[str]:
-    """The units in which delays and accuracy are counted: words, and single characters of Chinese."""
+    """The units in which delays and accuracy are counted: words, and single Chinese characters."""
     return _apart(text).split()
 
 
@@ -35,8 +35,8 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """BLEU of a corpus, from 0 to 100, as sacrebleu computes it (one reference, order 4, exponential smoothing).
 
     Post, "A Call for Clarity in Reporting BLEU Scores" (WMT 2018). If no n-gram of an order matches,
-    the order counts as ``1 / 2^k`` matches; k numbers such orders from 1. If the text is too short for some order, BLEU
-    is 0.
+    the order counts as ``1 / 2^k`` matches; k numbers such orders from 1. If no n-gram of any order matches, or the
+    text is too short for some order, BLEU is 0.
     """
     matches, totals = [0] * _ORDER, [0] * _ORDER
     length = reference_length = 0
@@ -59,7 +59,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 
 
 def accuracy(hypothesis: str, reference: str) -> float:
-    """One minus the word error rate, from 0 to 1: the share of the reference's words that are right and in place."""
+    """One minus the word error rate, but at least 0. Wrong, missing and additional words are errors."""
     found, wanted = words(hypothesis), words(reference)
     if not wanted:
         return float(not found)

@@ -28,7 +28,7 @@ from daybreak_server.settings.rules.numbers import NUMBER, Port
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE), NUMBER]
 Multiplier = Annotated[int, Field(ge=1, le=8), NUMBER]
 DeviceMap = dict[Annotated[int, Field(ge=0), NUMBER], str]
-"""The pair of each device."""
+"""The language pair of each device, by the device's index."""
 
 
 class SessionsConfigError(ValueError):
