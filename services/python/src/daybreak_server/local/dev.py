@@ -1,6 +1,6 @@
 """``daybreakd dev``: the gateway and light pools in one process, beside an embedded Valkey, without Ray.
 
-It imports torch only for a pool whose workload needs it: ``embed``, ``rerank`` or ``speech``.
+It imports torch only for a pool whose workload needs it, such as ``embed``, ``rerank`` or ``speech``.
 """
 
 from __future__ import annotations
