@@ -55,7 +55,7 @@ from daybreak_server.settings.tree import Settings
 _START_S = 900.0
 """Generous, because a large model takes long to load. Most failures show much earlier."""
 _MAX_FAILURES = 2
-"""Failures of a rank after which ``up`` stops waiting for its group."""
+"""Failures of a pool's ranks, counted together, after which ``up`` stops waiting for the groups."""
 
 
 @dataclass(frozen=True, kw_only=True)

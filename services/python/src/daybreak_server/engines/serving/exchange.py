@@ -7,7 +7,7 @@ does not fill the memory. It slows down only its own request, except in a group 
 request at a time.
 
 Either side may stop. :meth:`Exchange.stop`, with one of the reasons in :class:`Stop`, wakes both: ``send`` returns
-``False``, and the loop sends the error response that belongs to the reason.
+``False``, and the loop sends the error response that belongs to the reason, or cuts off an answer that has begun.
 
 An exchange counts against the group's capacity until both sides have left it, because a workload that ignores
 ``cancelled`` still occupies the group when its client has long gone.
