@@ -3,9 +3,10 @@
 ``up``, ``dev``, ``gateway --embedded`` and ``demo-serve`` keep the files of an instance in one folder. A lock on
 ``up.lock`` makes sure that one process owns the folder. All processes that the instance starts inherit an environment
 variable with its tag, by which :mod:`~daybreak_server.local.reaper` finds them even if an earlier run was killed. Only
-Ray's files are elsewhere if the path of the folder is too long (:meth:`Instance.ray_folder`). ``up.json`` says how to
-reach the instance. It is written when the instance accepts tasks, and removed at the end of the run. A run that is
-killed leaves it behind.
+Ray's files are elsewhere if the path of the folder is too long (:meth:`Instance.ray_folder`).
+
+``up.json`` says how to reach the instance. It is written when the instance accepts tasks (``demo-serve`` writes none),
+and removed at the end of the run. A run that is killed leaves it behind.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Admission:
 
     @property
     def draining(self) -> bool:
-        """Whether no more requests are admitted. Once this is seen, the number of held requests does not rise."""
+        """Whether no more requests are admitted. While this stays true, the number of held requests does not rise."""
         return self._draining
 
     @draining.setter

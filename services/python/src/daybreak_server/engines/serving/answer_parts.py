@@ -25,7 +25,7 @@ PROBLEM_TYPE = "application/problem+json"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "daybreak-refused"})
-"""Headers that a workload cannot set, because the HTTP server and the engine set them. If a workload could set
+"""Headers that are left out of a workload's answer, because the HTTP server and the engine set them. If it could set
 ``daybreak-refused``, a gateway would think that the group had refused the request, and send it to one group after
 another."""
 _WITHOUT_BODY = (204, 304)
