@@ -284,7 +284,7 @@ class SessionNews:
 
     session: SessionId
     stale: bool = False
-    """The session belongs to another group now, or has ended, so the group must drop it."""
+    """The group no longer owns the session, or the session has ended, so the group must drop it."""
     reason: str = ""
     """If it is stale: why it was released, or has ended. Empty if the group learned only that its lease is gone."""
     error: Cause | None = None

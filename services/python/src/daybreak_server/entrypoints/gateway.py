@@ -52,7 +52,7 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 def run_gateway(settings: Settings) -> int:
-    """Answer HTTP until a signal arrives. While Redis or the blob store is unreachable, it answers 503."""
+    """Answer HTTP until a signal arrives. Calls that need Redis or the blob store get 503 while it is unreachable."""
     log_to_stderr(settings.log)
     return serve(Gateway(settings))
 

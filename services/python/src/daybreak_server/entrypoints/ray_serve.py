@@ -3,10 +3,10 @@
 A group is a Serve gang, and each rank is a replica (:class:`RankReplica`). Serve starts, places and restarts gangs as a
 whole; scaling happens from outside, by the operator or ``up``, never by Serve's autoscaler.
 
-Serve gives up on a deployment whose replicas fail in their constructor a few times. So the constructor never raises:
-while a rank waits for Redis, its peers or its model, its replica is healthy. A rank that cannot continue reports the
-reason and exits; the health check then makes Serve restart the whole gang. A rank that never loaded its model waits
-before it exits, longer after each such failure in a row, because it would probably fail again.
+Serve gives up on a deployment whose replicas fail in their constructor a few times. So no error of a rank reaches the
+constructor. While a rank waits for Redis, its peers or its model, its replica is healthy. A rank that cannot continue
+reports the reason and exits; the health check then makes Serve restart the whole gang. A rank that never loaded its
+model waits before it exits, longer after each such failure in a row, because it would probably fail again.
 
 ``deploy`` deploys the applications to a running Ray cluster. ``build_api`` and ``build_pool`` are for Serve's config
 files: ``import_path: daybreak_server.entrypoints.ray_serve:build_pool`` with ``args: {pool: video}``.
@@ -262,7 +262,7 @@ def _settings(args: Mapping[str, Any]) -> Settings:
 
 
 def _process_age_s() -> float:
-    """Seconds since this process started, which is how long Ray took to start the rank."""
+    """Seconds since this process started. The group reports them as the duration of the phase ``ray``."""
     try:
         ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])

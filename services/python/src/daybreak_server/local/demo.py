@@ -50,7 +50,10 @@ def run_demo(settings: Settings) -> int:
 
 
 def _demo_settings(settings: Settings) -> Settings:
-    """The user's settings with another data folder, port and pool, so that the demo does not disturb `make up`."""
+    """The user's settings with a separate data folder, any free port, and only the pool `video`, with one group.
+
+    So the demo does not disturb `make up`, unless the settings name a Redis or a blob store, which both then use.
+    """
     pool = settings.pools.get(POOL, PoolSettings())
     pool = pool.model_copy(update={"groups": 1, "ranks": max(pool.ranks, RANKS)})
     folder = settings.data_dir / "demo"

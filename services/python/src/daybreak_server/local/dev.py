@@ -1,6 +1,6 @@
 """``daybreakd dev``: the gateway and light pools in one process, beside an embedded Valkey, without Ray.
 
-It imports torch only for a pool whose workload needs it: ``embed``, ``rerank`` or ``speech``.
+It imports torch only for a pool whose workload needs it, such as ``embed``, ``rerank`` or ``speech``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RESTART_DELAY_S = 1.0
 def light_pools(settings: Settings) -> dict[str, PoolSettings]:
     """The pools that ``dev`` serves: all but those of heavy workloads, and always a pool ``echo``.
 
-    The echo workload refuses the fault ``exit`` here: it would end the whole process.
+    By default, the echo workload refuses the fault ``exit`` here: it would end the whole process.
     """
     pools = {name: pool for name, pool in settings.pools.items() if pool.workload not in _HEAVY}
     pools.setdefault("echo", PoolSettings(workload="echo", progress_s=0.05))

@@ -1,10 +1,12 @@
 """One running instance on this machine: its folder, its lock, the tag of its processes, and its state file.
 
-``up``, ``dev`` and ``gateway --embedded`` keep all data of an instance in one folder. A lock on ``up.lock`` makes sure
-that one process owns the folder. All processes of the instance inherit an environment variable with the instance's tag,
-by which :mod:`~daybreak_server.local.reaper` finds them even if an earlier run was killed. ``up.json`` says how to
-reach the instance. It is written when the instance accepts tasks, and removed at the end of the run. A run that is
-killed leaves it behind.
+``up``, ``dev``, ``gateway --embedded`` and ``demo-serve`` keep the files of an instance in one folder. A lock on
+``up.lock`` makes sure that one process owns the folder. All processes that the instance starts inherit an environment
+variable with its tag, by which :mod:`~daybreak_server.local.reaper` finds them even if an earlier run was killed. Only
+Ray's files are elsewhere if the path of the folder is too long (:meth:`Instance.ray_folder`).
+
+``up.json`` says how to reach the instance. It is written when the instance accepts tasks (``demo-serve`` writes none),
+and removed at the end of the run. A run that is killed leaves it behind.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ STATE_FILE = "up.json"
 GATEWAY_MODE = "gateway"
 """The ``mode`` in the state file of ``daybreakd gateway --embedded``."""
 FORBIDDEN_PORT = 6379
-"""The default port of Redis, which the instance never uses: another Redis on this machine may need it."""
+"""The default port of Redis, which the instance never chooses: another Redis on this machine may need it."""
 _MAX_RAY_FOLDER = 40
 """The longest path of Ray's folder, in characters. With a longer one, the paths of Ray's sockets in that folder may
 exceed the system's limit of 107 characters."""

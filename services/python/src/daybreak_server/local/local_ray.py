@@ -1,7 +1,7 @@
 """The process that runs Ray for ``up``: it starts a local Ray, deploys the Serve applications, and watches both.
 
 It deploys the pools first, because users reach the API through the gateway. It deploys the app ``api`` once the groups
-are ready.
+are ready, or after ``_API_DELAY_S``.
 
 * The main thread polls Serve twice a second, and less often once all applications run, because each answer costs Serve
   and this process some CPU time. It writes the status of the applications to ``ray.json`` and deploys those that are
@@ -141,7 +141,7 @@ class RayHead:
         threading.Thread(target=watch, name="node-watch", daemon=True).start()
 
     def _watch(self) -> int:
-        """Poll Serve until stopped."""
+        """Poll Serve until stopped. :returns: 0, or 1 if Serve has not answered for ``_SERVE_TIMEOUT_S``."""
         answered_at = time.monotonic()
         pause_s = _POLL_S
         while not self._stopping.wait(pause_s):

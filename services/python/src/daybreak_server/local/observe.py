@@ -1,10 +1,11 @@
 """Prometheus beside ``daybreakd up``: scrapes this instance and evaluates Daybreak's alerts (``up --observe``).
 
 It runs the ``prometheus`` of the machine, on a free port of the loopback address, with its data in the instance's
-folder. Its rules are those of the chart. Ray chooses the port of its metrics when it starts, so
-:mod:`~daybreak_server.local.local_ray` writes it to a file, which Prometheus watches.
+folder. Its rules are those rules of the chart that need only the gateway and Ray. Ray chooses the port of its metrics
+when it starts, so :mod:`~daybreak_server.local.local_ray` writes it to a file, which Prometheus watches.
 
-The same folder has Grafana's provisioning: a Grafana that starts with it has this Prometheus and the dashboards.
+A subfolder has Grafana's provisioning: a Grafana that starts with it has this Prometheus and, if Daybreak runs from its
+source tree, the dashboards.
 """
 
 from __future__ import annotations

@@ -72,7 +72,10 @@ def _from_ps(wanted: str) -> tuple[set[int], dict[int, int]]:
 
 
 def end_all(tag: str, *, term_s: float = _TERM_S, spare: frozenset[int] = frozenset()) -> list[int]:
-    """Stop every process with ``tag``: SIGTERM, then SIGKILL after ``term_s``. :returns: those that survive."""
+    """Stop every process with ``tag`` but those in ``spare``: SIGTERM, then SIGKILL after ``term_s``.
+
+    :returns: those that survive.
+    """
     _signal(tag, signal.SIGTERM, spare)
     survivors = _wait(tag, term_s, spare)
     if survivors:
@@ -98,7 +101,7 @@ def _wait(tag: str, seconds: float, spare: frozenset[int]) -> list[int]:
 
 
 def main() -> None:
-    """Wait until the process at the other end of standard input has ended, then end what it left."""
+    """Wait until the process at the other end of standard input ends. Unless it wrote ``done``, end what it left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     tag = sys.argv[1]

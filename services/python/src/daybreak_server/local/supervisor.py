@@ -1,11 +1,12 @@
 """Runs the processes of an instance: starts each one, waits until it answers, and restarts it when it dies.
 
 One thread polls all processes every tenth of a second, and starts a process once those in its ``after`` are ready. It
-restarts a process that exits, or that does not answer within ``ready_s``. The delay grows with failures in a row, and
-starts from the beginning after a minute of stable running.
+restarts a process that exits, or that does not answer within ``ready_s`` of its start. A process that has answered once
+is not asked again. The delay grows with failures in a row, and starts from the beginning after a minute of stable
+running.
 
-Until ``mark_started``, a process that cannot start ends the whole start: ``wait_ready`` raises
-:class:`ProcessFailedError`. Afterwards the supervisor never gives up.
+Until ``mark_started``, a process that has failed ``tries`` times and was not ready ends the whole start: ``wait_ready``
+raises :class:`ProcessFailedError`. Afterwards the supervisor never gives up.
 
 Each process runs in a session of its own, so that Ctrl-C in the terminal reaches only the supervisor. Its environment
 carries a tag, by which :mod:`~daybreak_server.local.reaper` finds the process and everything that it started.
@@ -161,7 +162,7 @@ class ProcessSupervisor:
         return {name: managed.restarts for name, managed in self._processes.items()}
 
     def is_ready(self, name: str) -> bool:
-        """Whether a process answered when it was last polled."""
+        """Whether a process has answered since its last start. ``False`` again once it has been seen to exit."""
         return self._processes[name].ready
 
     def stop(self) -> None:

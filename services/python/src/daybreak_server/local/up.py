@@ -5,9 +5,9 @@ settings name a Redis), and then Ray and the gateway at the same time. Tasks are
 answers: from then on ``up.json`` exists, with ``ready: false``. ``up`` is ready when every group is. ``observe`` adds
 Prometheus (:mod:`~daybreak_server.local.observe`).
 
-If a group cannot start, ``up`` exits with the reason. Once ``up`` is ready, it restarts whatever fails, until SIGINT,
-SIGTERM or SIGHUP. Then it stops the processes in reverse order, keeps the logs of Ray, and ends every process that
-is left.
+If a process or a group cannot start, ``up`` exits with the reason. Once ``up`` is ready, it restarts whatever fails,
+until SIGINT, SIGTERM or SIGHUP. Then it stops the processes in reverse order, keeps the logs of Ray, and ends every
+process that is left.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from daybreak_server.settings.tree import Settings
 _START_S = 900.0
 """Generous, because a large model takes long to load. Most failures show much earlier."""
 _MAX_FAILURES = 2
-"""Failures of a rank after which ``up`` stops waiting for its group."""
+"""Failures of a pool's ranks, counted together, after which ``up`` stops waiting for the groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +276,7 @@ def _write_state(plan: StartPlan, supervisor: ProcessSupervisor, *, ready: bool 
 def _wait_groups(plan: StartPlan, supervisor: ProcessSupervisor, stopping: threading.Event) -> bool:
     """Wait until every group is ready. :returns: ``False`` if ``up`` must stop first.
 
-    :raises InstanceError: when a group cannot start.
+    :raises InstanceError: when a group cannot start, or not all are ready after ``_START_S``.
     """
     groups_of = {name: pool.groups for name, pool in plan.settings.pools.items()}
     shown: dict[str, str] = {}

@@ -67,7 +67,7 @@ class WakeTracker:
 
 
 class WakeReporter:
-    """A thread that polls all pools and publishes a report for those without a ready group."""
+    """A thread that polls the pools that have groups, and reports on each until it has a ready group."""
 
     def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda _line: None) -> None:
         """``say``: prints a line when something keeps the groups of a pool from starting."""

@@ -2,7 +2,7 @@
 
 A heartbeat goes out every ``heartbeat_s``, and at once when the state of a model changes. Its answer is the list of
 models to run. While the gateway cannot be reached, everything that runs keeps running. If the gateway does not
-know the worker, because the gateway has lost its data or the worker's lease has ended, the worker registers again.
+know the worker, because Redis has lost its data or the worker's lease has ended, the worker registers again.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Gpus:
 
 
 def environment_of(indices: Sequence[int], *, machine_has_gpus: bool) -> dict[str, str]:
-    """The variables that give an engine these GPUs and no others."""
+    """The variables that give an engine these GPUs and no others; none on a machine without GPUs."""
     if not machine_has_gpus:
         return {}
     return {

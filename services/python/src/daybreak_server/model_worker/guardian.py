@@ -2,14 +2,14 @@
 
 It starts the engine, and ends in one of three ways:
 
-* The engine ends. The guardian kills what the engine has left (vLLM's own processes may hold a GPU after their parent
-  has died), and exits with the code of the engine.
+* The engine ends, or cannot be started. The guardian kills what the engine has left (vLLM's own processes may hold a
+  GPU after their parent has died), and exits with the code of the engine.
 * It gets SIGTERM from the worker. It sends the engine SIGTERM, waits up to ``stop_s``, and kills what is left.
 * Its standard input ends, because the worker has died for whatever reason. The guardian does the same as after SIGTERM,
   but waits at most ``ORPHANED_S``.
 
-If the guardian itself is killed, the kernel kills the engine, and the worker becomes the parent of what the engine had
-started, and kills that (:mod:`~daybreak_server.model_worker.engine_process`).
+If the guardian itself is killed, the kernel (of Linux) kills the engine, and the worker becomes the parent of what the
+engine had started, and kills that (:mod:`~daybreak_server.model_worker.engine_process`).
 
 It runs with ``python -I -S``, which starts fast. So it may import only the standard library and ``process_tree``.
 """

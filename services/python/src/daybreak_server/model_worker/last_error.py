@@ -1,8 +1,9 @@
 """Finds the line of an engine's output that says why it ended, in a form that clients may see.
 
 Engines write much when they fail. vLLM, for one, prints the traceback of the process that failed, and then that of its
-parent, which only says that a child has failed. So the line is the last one that looks like an error and does not only
-point at another one. Values of environment variables whose names sound like secrets, and passwords in URLs, are hidden.
+parent, which only says that a child has failed. So the line is the last one that begins with the name of an exception
+and does not only point at another error. If there is none, it is the last one with a word such as ``failed``, else the
+last one of all. Values of environment variables whose names sound like secrets, and passwords in URLs, are hidden.
 """
 
 from __future__ import annotations

@@ -46,7 +46,10 @@ class Follower(Protocol):
     """The loop of a follower."""
 
     def run(self) -> None:
-        """Work until the leader ends the group. :raises GroupBrokenError: if the ranks can reach no agreement."""
+        """Work until the leader ends the group.
+
+        :raises GroupBrokenError: if the connection to the leader is lost, or the ranks disagree.
+        """
 
 
 class MakeLeader(Protocol):

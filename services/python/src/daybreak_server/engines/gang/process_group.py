@@ -1,7 +1,7 @@
 """The process group for the workload's data: ``torch.distributed`` (NCCL on GPUs, gloo on CPUs).
 
-The leader's ``TCPStore`` listens on a free port, which the rendezvous sends to the followers. Only groups of several
-ranks import this module.
+The leader's ``TCPStore`` listens on a free port, which the rendezvous sends to the followers. A group of one rank has
+no process group. It uses only :func:`set_threads`, and only if torch is already imported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def join_store(host: str, port: int, *, size: int, timeout_s: float) -> Any:
 def join(store: Any, *, rank: int, size: int, device: str, timeout_s: float) -> None:
     """Make the default process group. An all-reduce shows now, not in the first task, whether the ranks can connect.
 
-    :raises RuntimeError: if a rank does not join in time.
+    :raises RuntimeError: if a rank does not join in time, or the all-reduce gives a wrong sum.
     """
     if device == "cuda":
         torch.cuda.set_device(0 if torch.cuda.device_count() == 1 else rank % torch.cuda.device_count())

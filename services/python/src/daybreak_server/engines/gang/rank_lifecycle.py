@@ -4,14 +4,16 @@
 on the deployment after a few failed constructors. A rank that waits for Redis, its peers or its model is merely not
 ready yet.
 
-The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group, model, warm-up, ready.
-The leader (rank 0) also starts the lease renewer before the first phase, so that the group's record is in the store
-while the group forms. The leader also opens the blob store during that time. Each phase sets the heartbeat's limit and,
-on the leader, the phase of the record.
+The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group (not in a group of one
+rank), model, warm-up, ready. The leader (rank 0) also starts the lease renewer before the first phase, so that the
+group's record is in the store while the group forms. The leader also opens the blob store during that time. The
+heartbeat's limit and, on the leader, the phase in the record begin as those of the first phase. Loading and warming up
+the model then set both.
 
 A rank ends in one of three ways:
 
-* :meth:`Rank.ask_to_leave` or :meth:`Rank.stop`: the task is released at its next step, and the group deregisters.
+* :meth:`Rank.ask_to_leave` or :meth:`Rank.stop`: the group releases its task after the present step (or ends its
+  requests, or releases its sessions), and deregisters. A follower asks the leader for this.
 * An error of the work thread, or of another rank: ``on_broken`` is called once with the cause. If the rank has a
   process of its own, the process exits there.
 * The work thread hangs in a collective or in a step, and may never return. So another thread calls ``on_broken``: the
@@ -120,7 +122,7 @@ class Rank:
         return self._heartbeat.stalled()
 
     def ask_to_leave(self) -> None:
-        """Release the task at its next step, and leave. Returns at once; a second call does nothing."""
+        """Make the whole group leave, after the present step of a task. Returns at once; a second call does nothing."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -356,6 +358,8 @@ class Rank:
         """Download the model and return the option ``model``, or nothing if no download is needed.
 
         A failed download is reported and retried here until it succeeds, because a new process would do no better.
+
+        :raises GroupBrokenError: if the rank is asked to leave before the next try.
         """
         if self._deps.fetch_model is None:
             return {}

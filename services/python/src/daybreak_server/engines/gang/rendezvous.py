@@ -3,7 +3,8 @@
 1. The leader opens a port (:class:`Listener`) and publishes ``host|port|nonce`` in a :class:`RendezvousStore`, a place
    that only the ranks of this one group read: Ray's key-value store under the gang's id, or a folder in tests.
 2. Each follower polls the store for the address, connects, and says hello with the nonce and its :class:`RankInfo`
-   (:func:`join`). The leader closes a connection that has a wrong nonce, or whose rank has already joined.
+   (:func:`join`). The leader closes a connection that has a wrong nonce, whose rank has already joined, or that says no
+   valid hello within ten seconds.
 3. When all followers have joined, the leader sends each a welcome with the address of the ``torch.distributed`` store,
    and clears the rendezvous store.
 

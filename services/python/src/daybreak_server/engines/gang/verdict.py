@@ -15,6 +15,9 @@ At each point of agreement a rank reports that it stepped, is done, or failed. T
 5. ``FINISH``, if every rank is done.
 6. ``RELEASE``, if the group leaves, or has drained for ``drain_s``.
 7. ``CONTINUE`` with the next step otherwise.
+
+The ranks of a serving pool decide in the same way after each part of an answer. A request has no lease and no strikes,
+and ``STOP`` then means that the request has been stopped, for example because its client has gone.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class RankReport:
 
 
 class Verdict(StrEnum):
-    """What every rank does next. All but ``CONTINUE`` end the attempt; all but ``BREAK`` leave the group warm."""
+    """What every rank does next. All but ``CONTINUE`` end the attempt. Only ``BREAK`` makes the group unusable."""
 
     CONTINUE = "continue"
     FINISH = "finish"
@@ -151,7 +154,10 @@ def decide(reports: Sequence[RankReport], control: Control, *, release: bool = F
 
 
 def worst(reports: Sequence[RankReport]) -> RankReport | None:
-    """Return the report that explains best why an attempt failed: a permanent error, else an error, else ``None``."""
+    """Return the report that explains best why an attempt failed, or ``None`` if no rank failed.
+
+    That is a permanent error, else an error after which its process can still work, else any other error.
+    """
     failed = [report for report in reports if report.failed]
     # An error about a dead peer only follows from that peer's error.
     failed.sort(key=lambda report: (not report.permanent, report.status is Status.UNRECOVERABLE))

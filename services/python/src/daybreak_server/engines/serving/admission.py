@@ -18,7 +18,8 @@ class GroupRefusal(StrEnum):
     BUSY = "busy"
     """The group holds as many requests as its capacity."""
     DRAINING = "draining"
-    """The group takes no more requests, or left while it ran the request."""
+    """The group takes no more requests, because it drains, leaves or is broken. Or it has stopped this request, because
+    its time to drain or to leave is over, or because it broke before the request began."""
     BROKEN = "broken"
     """The group broke while it ran the request."""
     OTHER = "other"
@@ -54,7 +55,7 @@ class Admission:
 
     @property
     def draining(self) -> bool:
-        """Whether no more requests are admitted. Once this is seen, the number of held requests does not rise."""
+        """Whether no more requests are admitted. While this stays true, the number of held requests does not rise."""
         return self._draining
 
     @draining.setter

@@ -5,7 +5,7 @@ waits for the first bytes of the body. So if an error occurs before them, the cl
 error response, or the router can try another group.
 
 An empty part sends no bytes, but the ranks agree after it, and it shows that the work advances. So a workload
-can yield ``b""`` while it computes, and ranks whose answer is dropped may yield only that.
+can yield ``b""`` while it computes. Only the leader's answer is sent, so the followers may yield only ``b""``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ PROBLEM_TYPE = "application/problem+json"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "daybreak-refused"})
-"""Headers that a workload cannot set, because the HTTP server and the engine set them. If a workload could set
-``daybreak-refused``, a gateway would take its request for one that was not run, and send it to one group after the
-other."""
+"""Headers that are left out of a workload's answer, because the HTTP server and the engine set them. If it could set
+``daybreak-refused``, a gateway would think that the group had refused the request, and send it to one group after
+another."""
 _WITHOUT_BODY = (204, 304)
 _CHUNKED_TYPE = ("content-type", "application/octet-stream")
 
@@ -50,6 +50,8 @@ class AnswerPart:
 
 def parts_of(workload: ServingWorkload, request: Request) -> Iterator[AnswerPart]:
     """Run ``serve`` and yield its answer: one part for each part of the body, and at least one.
+
+    A :class:`RequestError` before the first bytes becomes an answer. Later, it is raised, as is any other error.
 
     :raises PermanentError: ``invalid_response`` if the workload returns something that cannot be sent.
     """

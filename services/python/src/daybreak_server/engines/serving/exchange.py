@@ -1,13 +1,13 @@
 """One request and its answer, between the thread that runs the workload and the event loop that speaks HTTP.
 
-The thread calls :meth:`Exchange.send` for each part, and at the end one of ``finish``, ``fail`` and
-``abandon``. The loop takes all parts so far with :meth:`Exchange.receive`. The buffer between them is
+The thread calls :meth:`Exchange.send` for each part that has bytes (or once, if none has), and at the end one of
+``finish``, ``fail`` and ``abandon``. The loop takes all parts so far with :meth:`Exchange.receive`. The buffer is
 bounded: a thread that is more than ``BUFFER_BYTES`` ahead of the client waits in ``send``. So a slow client
 does not fill the memory. It slows down only its own request, except in a group of several ranks, which runs one
 request at a time.
 
 Either side may stop. :meth:`Exchange.stop`, with one of the reasons in :class:`Stop`, wakes both: ``send`` returns
-``False``, and the loop sends the error response that belongs to the reason.
+``False``, and the loop sends the error response that belongs to the reason, or cuts off an answer that has begun.
 
 An exchange counts against the group's capacity until both sides have left it, because a workload that ignores
 ``cancelled`` still occupies the group when its client has long gone.
@@ -44,7 +44,7 @@ class Stop(StrEnum):
     BROKEN = "broken"
     """The group broke while it ran the request. Another group may answer it."""
     LEAVING = "leaving"
-    """The group leaves, and its time to finish requests is over."""
+    """The group leaves or drains, and its time to finish requests is over; or it broke before the request began."""
 
 
 class Exchange:
@@ -70,7 +70,7 @@ class Exchange:
     # ── the thread that works ────────────────────────────────────────────────────────────────────────────
 
     def begin(self) -> bool:
-        """Begin to work on the request. Returns ``False`` if the client no longer waits."""
+        """Begin to work on the request. Returns ``False`` if the request has been stopped."""
         self.beat()
         return self.stopped is None
 
@@ -79,7 +79,7 @@ class Exchange:
         self._beat_at = time.monotonic()
 
     def send(self, part: AnswerPart) -> bool:
-        """Pass on a part of the answer, once the buffer has room. Returns ``False`` if the client no longer waits.
+        """Pass on a part of the answer, once the buffer has room. Returns ``False`` if the request has been stopped.
 
         A wait for a slow client is not a stall. The loop disconnects a client that reads nothing for too
         long.
@@ -103,7 +103,7 @@ class Exchange:
         self._leave()
 
     def abandon(self) -> None:
-        """Leave without the rest of the answer, because the client no longer waits."""
+        """Leave without the rest of the answer, because the request has been stopped."""
         with self._changed:
             self._ended = True
         self._leave()
@@ -122,7 +122,7 @@ class Exchange:
 
     @property
     def stopped(self) -> Stop | None:
-        """Why the client no longer waits for the answer, or ``None``."""
+        """Why the request is no longer computed, or ``None``."""
         if (
             self._stop is None
             and self.request.deadline is not None

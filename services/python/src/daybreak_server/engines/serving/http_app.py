@@ -3,13 +3,15 @@
 1. A request is refused before its body is read if its deadline has passed (504). It is also refused if the group is
    full or drains, or if the request is for another group (503 with ``Daybreak-Refused``). The workload has then not
    seen the request.
-2. The body is read, and the request is passed to the workload as an :class:`Exchange`.
+2. The body is read, unless it is too large (413) or too slow (408). The request is then passed to the workload as an
+   :class:`Exchange`.
 3. The parts of the answer are sent to the client as they arrive. ``send`` waits while the client does not
    read, and then the workload waits too.
 
-If the client closes the connection, if the deadline passes or if the group leaves, the exchange is stopped. If no byte
-has been sent, a client that still waits gets an error. Otherwise the connection is closed before the end of the answer,
-so that no client takes a part of an answer for the whole.
+The exchange is stopped if the client closes the connection or reads nothing for :data:`SLOW_CLIENT_S`, if the deadline
+passes, if the workload stalls, or if the group leaves or breaks. If no byte has been sent, a client that still waits
+gets an error. Otherwise the connection is closed before the end of the answer, so that no client takes a part of an
+answer for the whole. The client is usually a gateway.
 """
 
 from __future__ import annotations
@@ -90,9 +92,9 @@ class ServingApp:
 
     @property
     def exchanges(self) -> frozenset[Exchange]:
-        """The requests that the group holds: being answered, or still run for a client that has gone.
+        """The requests that the group holds: waiting, being answered, or still run for a client that has gone.
 
-        Other threads may call this.
+        Requests whose body is still being read are not among them. Other threads may call this.
         """
         return frozenset(self._exchanges.copy())
 

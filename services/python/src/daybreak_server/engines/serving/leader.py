@@ -11,8 +11,9 @@ The loop on the work thread never runs a request. Four times a second it
 * breaks the group if a request has shown no progress for ``stall_s``, because its thread may never return;
 * refuses new requests while the store marks the group to drain, and stops those that still run after ``drain_s``;
 * passes an administrator's changes to the pool's setting ``batching`` on to the workload;
-* breaks the group if its task has stalled;
-* measures the free memory, which the lease renewer reports with the load once a second.
+* breaks the group if its task has stalled, or if its HTTP server has ended;
+* sends the followers an order that does nothing, if there has been no such order for ``ping_s`` and no request is held;
+* measures the GPU's free memory, which the lease renewer reports with the load once a second.
 
 If the workload takes tasks, another thread claims one at a time and runs it beside the requests
 (:mod:`~daybreak_server.engines.serving.bulk.task_loop`).
@@ -58,7 +59,7 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.25
 _DRAIN_POLL_S = 0.05
 REPORT_S = 1.0
-"""How often the load is reported."""
+"""Seconds between two reports of the load."""
 _IDLE_LIMIT_S = 60.0
 _CLAIM_MARGIN_S = 1.0
 

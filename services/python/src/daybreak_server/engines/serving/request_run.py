@@ -45,7 +45,7 @@ class RequestRun:
     def answer(self, exchange: Exchange) -> RankReport | None:
         """Answer a request. Returns the reason if the group is broken, or ``None``.
 
-        :raises GroupBrokenError: if another rank is gone, or the ranks are at different points.
+        :raises GroupBrokenError: if another rank is gone or sends no report, or the ranks are at different points.
         """
         if not exchange.begin():
             exchange.abandon()

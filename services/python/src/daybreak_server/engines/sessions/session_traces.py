@@ -24,7 +24,7 @@ class SessionTraces:
         self._group = group
         self._traces: dict[SessionId, ClaimTrace] = {}
         self._textless: set[SessionId] = set()
-        """Sessions for which the group has written no text."""
+        """Sampled sessions for which the group has written no text."""
 
     def took(self, claim: SessionClaim) -> None:
         """The group has claimed a session."""

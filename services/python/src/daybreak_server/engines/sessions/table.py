@@ -95,7 +95,7 @@ class SessionTable:
         }
 
     def take(self, claim: SessionClaim, now: float) -> None:
-        """Begin to serve a session, from where its last owner left it."""
+        """Begin to serve a session, from its beginning or from where its last owner left it."""
         self.forget(claim.lease.session)  # the group may have lost it without noticing, and claimed it again
         self._traces.took(claim)
         session, languages = Session(claim, self._model.shape), claim.record.session
@@ -126,7 +126,8 @@ class SessionTable:
         self._adjust([session])
 
     def hear(self, news: SessionNews, now: float) -> None:
-        """Add the audio that has arrived for a session."""
+        """Add the audio that has arrived for a session; drop the session if its lease is stale, and fail it if its
+        audio can never be read."""
         session = self._sessions.get(news.session)
         if session is None:
             return
@@ -141,7 +142,7 @@ class SessionTable:
         self._announce(session, now)
 
     def forget(self, session: SessionId, reason: str = LOST, *, error: str = "") -> None:
-        """Drop a session that has ended or belongs to another group now. ``reason`` and ``error`` go into its trace."""
+        """Drop a session that has ended or that the group gives up or lost. Its trace gets ``reason`` and ``error``."""
         self._traces.ended(session, reason, error=error)
         if self._sessions.pop(session, None) is not None:
             self.scheduler.forget(session)

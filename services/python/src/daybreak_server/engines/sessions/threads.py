@@ -67,7 +67,7 @@ class Mailbox:
             self._changed.notify()
 
     def lost(self, leases: Sequence[SessionLease]) -> None:
-        """Report that these sessions belong to other groups."""
+        """Report that these leases are stale: the group no longer owns the sessions, or they have ended."""
         if leases:
             self.put(news=[SessionNews(session=lease.session, stale=True) for lease in leases])
 

@@ -34,7 +34,7 @@ class Arrived:
 
 @dataclass
 class Speaker:
-    """One session. ``on_text`` is called with the sentence so far, whenever it grows."""
+    """One session. ``on_text`` is called with each new text, and with the whole sentence so far."""
 
     client: Client
     target: str
@@ -43,7 +43,7 @@ class Speaker:
     arrived: list[Arrived] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
-    """When each sentence had been spoken."""
+    """When each sentence had been spoken, in seconds of audio."""
     open: bool = False
     """Whether the session is open."""
 

@@ -4,7 +4,8 @@ contain.
 A part is a piece of the output in the blob store. Its key has the number of the attempt that stored it, so no
 attempt overwrites the part of another. Only parts in the reported checkpoint are used. An attempt begins with
 these parts, in order, and continues after their last line. So no line is lost and none appears twice,
-whatever was computed or stored after the checkpoint.
+whatever was computed or stored after the checkpoint. An attempt begins at line 1 if what the results depend on
+has changed (see :func:`fingerprint_of`), or if a part is missing or has other bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Ledger:
     """The progress of the output."""
 
     fingerprint: str
-    """Identifies the file, the parameters and the model: see :func:`fingerprint_of`."""
+    """Identifies the file, the parameters, the models and the workload's ``bulk_version``."""
     line: int = 0
     """The last line whose result is in the parts."""
     offset: int = 0

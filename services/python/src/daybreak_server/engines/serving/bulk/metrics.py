@@ -35,7 +35,10 @@ class BulkMetrics:
 
     @harmless
     def lines(self, *, computed: int, failed: int) -> None:
-        """``computed`` results and ``failed`` errors were written. Lines of earlier attempts do not count again."""
+        """``computed`` results and ``failed`` errors were written.
+
+        Lines that an attempt takes from the checkpoint do not count again. Lines that it computes again do.
+        """
         for outcome, count in ((LineOutcome.COMPUTED, computed), (LineOutcome.FAILED, failed)):
             if count:
                 self._meter.counter(catalogue.RANK_TASK_LINES, self._pool, outcome).inc(count)

@@ -1,8 +1,8 @@
 """The output of a task: a local file, whose parts are stored while the work continues.
 
 ``append`` writes the results of lines to the file. ``store`` stores the results since the last part on a separate
-thread, and waits for that for at most ``timeout_s``. So a slow blob store delays checkpoints, but not the work. The
-:class:`~daybreak_server.engines.serving.bulk.ledger.Ledger` advances when a part is stored.
+thread, and waits for that for at most ``timeout_s``. So a slow blob store delays checkpoints, but the work only by that
+time per checkpoint. The :class:`~daybreak_server.engines.serving.bulk.ledger.Ledger` advances when a part is stored.
 
 The parts are below ``<task>/checkpoints/``, so they are deleted with the checkpoints when the task ends. The artifact
 is the whole file; it is stored like every other artifact.
@@ -26,7 +26,7 @@ _PIECE = 1 << 20
 
 
 class PartMismatchError(Exception):
-    """A stored part differs from the checkpoint, or is missing."""
+    """A stored part is missing, or has other bytes than the ledger says."""
 
 
 class Output:
@@ -38,7 +38,7 @@ class Output:
     def __init__(self, path: Path, ledger: Ledger, blobs: Blobs, *, prefix: str) -> None:
         self.path = path
         self.ledger = ledger
-        """Covers the lines whose parts are stored."""
+        """Covers the lines whose results are in stored parts."""
         self._blobs = blobs
         self._prefix = prefix
         self._file = path.open("wb")

@@ -2,11 +2,13 @@
 
 The phases are ``input`` (copying the file), ``resume`` (fetching the parts of earlier attempts) and ``lines``. The step
 number is the last line whose result is written. Each step of the phase ``lines`` has a snapshot: the ledger of the
-output. Taking the snapshot first stores what has been written. Deadlines, cancelling, release and strikes are those of
-every task, because the loop of groups that run jobs drives this ``run`` too.
+output. Taking the snapshot first stores what has been written; if that takes longer than ``store_s``, the ledger ends
+with the part before. Deadlines, cancelling, release and strikes are those of every task, because the loop of groups
+that run jobs drives this ``run`` too.
 
-The output has one line for each line of the file, in order: ``{"line": 17, …the result}``, with ``"id"`` if the line
-was an object with one, or ``{"line": 17, "error": {"code": …, "message": …}}``.
+The output has one line for each line of the file, in order: ``{"line": 17, …the result}``, or
+``{"line": 17, "error": {"code": …, "message": …}}``. If the line was an object with an ``"id"``, both have it too. Only
+the error ``invalid_result`` never has it: there, the ``id`` itself may not be valid JSON.
 """
 
 from __future__ import annotations
@@ -154,7 +156,7 @@ class BulkRun:
 
 
 def _rendered(line: Line, result: Result) -> tuple[bytes, LineError | None]:
-    """The line of output, and the error that it shows, if it shows one. A result that is not JSON is such an error."""
+    """The line of output, and the error in it, if it has one. A result that is not JSON becomes an error."""
     try:
         return _shown(line, result), result if isinstance(result, LineError) else None
     except (TypeError, ValueError, RecursionError) as exc:

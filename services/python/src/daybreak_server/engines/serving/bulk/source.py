@@ -52,7 +52,7 @@ def located(
 ) -> tuple[Blobs, str]:
     """The store that has the file, and its key there.
 
-    :raises PermanentError: if there is no such place.
+    :raises PermanentError: if there is no such place, or the task does not have the artifact's key.
     :raises RetryableError: if the place cannot be opened.
     """
     if isinstance(file, BulkArtifact):

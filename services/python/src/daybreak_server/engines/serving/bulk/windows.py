@@ -4,13 +4,14 @@ Two windows are computed at once, so the device has work from one of them while 
 written. ``results`` yields the results in the order of the file.
 
 A task must not count as stalled because requests take all batches, but it must if the model hangs. So while ``results``
-waits for a window, it yields ``None`` several times a second, but only if a batch has ended since it last yielded. The
-caller reports each ``None`` as a step, which beats the task's heartbeat. The caller also sees a cancel without waiting
-for the window.
+waits for a window, it yields ``None`` up to four times a second, but only if the work has advanced since the last
+``None``. The work advances when the workload calls ``cancelled``. The caller reports each ``None`` as a step, which
+beats the task's heartbeat. The caller also sees a cancel without waiting for the window.
 
 An error of the model at first fails the whole window. The window is then computed again in halves, and so on, until a
-window has a single line. If that line fails, its result is the error. If every line of a window fails, the lines are
-not the cause, and the attempt fails.
+part has a single line. If that line fails, its result is the error. If every line of a window of two or more fails, the
+lines are not the cause, and the attempt fails. It also fails at once with a ``PermanentError`` or a ``RetryableError``,
+or after an error that leaves the process unusable.
 """
 
 from __future__ import annotations
