@@ -149,7 +149,8 @@ _POOLS_OF_WAKING_MODELS = (
     "label_replace(max by (namespace, model) (max_over_time(daybreak_model_wake_elapsed_seconds{HERE}[5m])) > 0, "
     '"pool", "$1", "model", "(.+)")'
 )
-"""The models that have been waking within 5 min, with the name of the model as the label ``pool``, as in the metrics of the router."""
+"""The models that have been waking within 5 min, with the model's name as the label ``pool``, as in the metrics of the
+router."""
 _ANSWERS_BEGUN = "sum by (namespace, pool) (increase(daybreak_router_first_byte_seconds_count{HERE}[3m]))"
 
 

@@ -8,7 +8,8 @@ says how many.
 
 - A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes such a line for each
   submit: fifty lines made and written together cost a third of what they cost one by one. While such lines wait, only
-  their facts (the time, and texts) are kept. Before an urgent line is written, the lines that wait are written, so the order stays.
+  their facts (the time, and texts) are kept. Before an urgent line is written, the lines that wait are written, so the
+  order stays.
 - A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
   or a terminal is opened a second time, through ``/proc``. For sockets, and where that is impossible, the writer calls
   ``poll`` before each write. A write to a file may wait for the disk.
@@ -82,7 +83,7 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def __call__(self, line: bytes) -> None:
-        """Write a line (given without its newline), or keep it until it can be written; it is lost if the buffer is full.
+        """Write a line (given without its newline), or keep it until it can be written. If the buffer is full, it is lost.
 
         Never raises, and never waits for the reader.
         """

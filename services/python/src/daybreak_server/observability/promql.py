@@ -63,5 +63,5 @@ def seconds(duration: str) -> float:
 
 
 def metric_names(expression: str) -> frozenset[str]:
-    """The metrics that an expression reads: ours, those of Ray, KEDA and KubeRay, and Prometheus' ``up`` and ``ALERTS``."""
+    """The metrics that an expression reads: ours, those of Ray, KEDA and KubeRay, and Prometheus' own."""
     return frozenset(match["name"] for match in _NAME.finditer(expression))

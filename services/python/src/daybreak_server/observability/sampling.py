@@ -1,8 +1,8 @@
 """Decides which traces a gateway begins.
 
-A random share of the requests is selected. Of these, only a limited number per second begins a trace. So every rare and
-long task has a trace, and thousands of short tasks per second cost no more than a few traces. The limit is a token
-bucket that holds what one second allows.
+A random share of the requests is selected, by default all. Of these, only a limited number per second begins a trace.
+So by default, every rare and long task has a trace, and thousands of short tasks per second cost no more than a few
+traces. The limit is a token bucket that holds what one second allows, but at least one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Sampler:
     """Selects requests. Two threads that call it at the same moment may together exceed the limit by one.
 
     :param ratio: The share of the requests that is selected, from 0 to 1.
-    :param per_s: The most requests that are selected per second, above 0.
+    :param per_s: How many of them per second may begin a trace, above 0.
     """
 
     def __init__(self, ratio: float, per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
