@@ -83,7 +83,7 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def __call__(self, line: bytes) -> None:
-        """Write a line (given without its newline), or keep it until it can be written. If the buffer is full, it is lost.
+        """Write a line (given without its newline), or keep it until it can be written; if the buffer is full, lose it.
 
         Never raises, and never waits for the reader.
         """

@@ -1,6 +1,6 @@
-"""Decides which traces a gateway begins.
+"""Decides which traces a gateway begins for requests that come without a ``traceparent``.
 
-A random share of the requests is selected, by default all. Of these, only a limited number per second begins a trace.
+A random share of these requests is selected, by default all. Of these, only a limited number per second begins a trace.
 So by default, every rare and long task has a trace, and thousands of short tasks per second cost no more than a few
 traces. The limit is a token bucket that holds what one second allows, but at least one.
 """

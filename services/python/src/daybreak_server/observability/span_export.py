@@ -25,8 +25,8 @@ EXPORT_TIMEOUT_S = 5.0
 QUEUE_MAX = 2048
 BATCH_MAX = 512
 DELAY_S = 1.0
-"""The longest time that an ended span of a group waits for others. A group that is killed loses the spans that wait, and
-those that have not ended."""
+"""The longest time that an ended span of a group waits for others. A group that is killed loses the spans that wait,
+and those that have not ended."""
 GATEWAY_DELAY_S = 5.0
 """The same for a gateway. Each batch takes milliseconds, which a busy gateway would spend on hundreds of submits."""
 WARN_AGAIN_S = 300.0

@@ -32,7 +32,7 @@ class ClusterUnavailableError(ClusterError):
 
 
 class ClusterConflictError(ClusterError):
-    """The object has changed since it was read."""
+    """The object, or something that the call depends on, has changed since it was read."""
 
 
 class ClusterRefusedError(ClusterError):
