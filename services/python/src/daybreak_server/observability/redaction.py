@@ -9,9 +9,9 @@ quoted (``input_value='cat'``), and as a whole word only in an error, a tracebac
 task. Otherwise a tenant could blot out any word of the log.
 
 The work is bounded, because a gateway writes its log on its event loop: of a text longer than :data:`LONGEST`
-characters, the middle is cut out, and ``domain/private_inputs.py`` bounds the inputs. An input is divided into blocks, each half as long as a window.
-Every window of the input contains a whole block. So it is enough to look for the blocks in the line, and then to
-compare the windows around the few blocks that the line contains.
+characters, the middle is cut out, and ``domain/private_inputs.py`` bounds the inputs. An input is divided into blocks,
+each half as long as a window. Every window of the input contains a whole block. So it is enough to look for the blocks
+in the line, and then to compare the windows around the few blocks that the line contains.
 """
 
 from __future__ import annotations

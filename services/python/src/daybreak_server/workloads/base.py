@@ -4,14 +4,16 @@ A workload has two parts:
 
 * a :class:`WorkloadSpec`, importable without torch, with which the API validates a task's input and estimates its cost;
 * a class with ``load`` and ``run`` (:class:`Workload`), which only the ranks of a group import. A workload that answers
-  requests has ``serve`` instead of ``run`` (:mod:`~daybreak_server.workloads.serving`).
+  requests has ``serve`` instead of ``run`` (:mod:`~daybreak_server.workloads.serving`). The class for streaming
+  sessions is in :mod:`~daybreak_server.workloads.sessions`.
 
 ``run`` is a generator that every rank of the group executes in lockstep. All ranks yield the same number of times, and
 **at each yield all ranks agree** whether to continue, cancel, release the task or expire it. When they agree to stop,
 the generator is closed on every rank: ``GeneratorExit`` is raised at the yield.
 
 Errors: raise :class:`PermanentError` when a retry cannot help. Any other exception counts as a strike, and the task is
-retried; this includes ``SystemExit`` and ``KeyboardInterrupt``. Never catch ``GeneratorExit`` without raising it again.
+retried, unless it was the last allowed strike; this includes ``SystemExit`` and ``KeyboardInterrupt``. Never catch
+``GeneratorExit`` without raising it again.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ class Group:
     local_rank: int = 0
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The pool's ``options`` from the settings, and ``model``: a folder, or absent for the built-in model."""
+    """The pool's ``options`` from the settings; ``model``, a folder, unless the model is the built-in one; ``batching``
+    if it is set."""
     batch_meter: BatchMeter = NO_BATCH_METER
     """Takes the measurements of a workload that computes requests in batches."""
 
@@ -188,7 +191,7 @@ class WorkloadSpec(Generic[P]):
     name: str
     kind: str = PoolKind.JOBS
     """The kind of its pools: a :class:`~daybreak_server.domain.kinds.PoolKind`."""
-    Params: type[P] = NoInput  # type: ignore[assignment]  # a workload of kind `online` has no other input
+    Params: type[P] = NoInput  # type: ignore[assignment]  # for a workload that takes no tasks
     implementation: str
     """``package.module:Class``; only ranks import it."""
     capacity: int = 1
@@ -206,7 +209,7 @@ class WorkloadSpec(Generic[P]):
 
     @property
     def takes_tasks(self) -> bool:
-        """Whether its pools take tasks. Those of the kind ``online`` do if their workload has an input for them."""
+        """Whether its pools take tasks. Those of kind ``jobs`` do; any other, if the workload has an input for them."""
         return self.kind == PoolKind.JOBS or self.Params is not NoInput
 
     def validate(self, data: Mapping[str, Any], options: Mapping[str, Any]) -> P:

@@ -200,9 +200,10 @@ def run(
     liveness: str | None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Run until SIGTERM or SIGINT, or until ``stop`` is set. ``liveness``: a URL such as ``http://0.0.0.0:8080/healthz``.
+    """Run until SIGTERM or SIGINT, or until ``stop`` is set.
 
-    kopf watches the kinds that exist at the start: if KubeRay is installed later, call ``run`` again.
+    ``liveness``: a URL such as ``http://0.0.0.0:8080/healthz``. kopf watches the kinds that exist at the start: if
+    KubeRay is installed later, call ``run`` again.
     """
     kopf.run(
         registry=registry(sink, start),

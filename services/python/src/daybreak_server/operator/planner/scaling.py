@@ -1,7 +1,8 @@
 """Scales one RayCluster to a number of groups.
 
-Up: at once, or by one replica at a time while ``serialize_growth`` is set. Down: choose victims, let them drain over several plans, then name exactly their pods for deletion, because
-KubeRay would otherwise pick replicas without knowing which of them are busy.
+Up: at once, or by one replica at a time while ``serialize_growth`` is set. Down: choose victims, let them drain over
+several plans, then name exactly their pods for deletion, because KubeRay would otherwise pick replicas without knowing
+which of them are busy.
 
 The caller has decided the number. A pool goes to zero only without work; ``plan._wanted`` has this rule.
 """
