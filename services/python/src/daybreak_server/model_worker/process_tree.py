@@ -2,8 +2,8 @@
 
 An engine may start processes that leave its session and its process group, so neither a signal to the group nor one to
 the session reaches all of them. On Linux, a process can declare itself a *subreaper*: then a process below it whose
-own parent ends stays below it. The guardian of an engine (:mod:`~daybreak_server.model_worker.guardian`) does so. So
-all that the engine has ever started stays below the guardian, and can be found by following parents.
+own parent ends stays below it. The guardian of an engine (:mod:`~daybreak_server.model_worker.guardian`) is one. So all
+that the engine has ever started stays below the guardian, and can be found by following parents.
 
 The module imports the standard library only, because guardians run without any other.
 """
@@ -84,7 +84,7 @@ def reap() -> dict[int, int]:
 def kill_below(root: int, *, without: frozenset[int] = frozenset(), seconds: float = 60.0) -> bool:
     """Kill the processes that :func:`descendants` finds until none is left, also those that start during the call.
 
-    ``root`` must be a subreaper. At the end, the caller's children that have ended are reaped, except ``without``.
+    ``root`` must be a subreaper. If none is left, the caller's children that have ended are reaped, except ``without``.
 
     :returns: whether all have ended within ``seconds``. A process that waits for a broken device cannot be killed.
     """

@@ -3,9 +3,9 @@
 A request names its model in the header ``Daybreak-Model``, or in the field ``model`` of its JSON body. With the header,
 the worker can refuse a request before it reads the body.
 
-The header ``Daybreak-Deadline-S`` says how long a request may take: at most ``timeout_s``, the default. If the client
-goes away or this time has passed, the connection to the engine is closed, so that the engine stops working on the
-request. After the first byte of an answer, an error can only cut the answer off.
+The header ``Daybreak-Deadline-S`` says how long a request may take; the worker's ``timeout_s`` is the default and the
+maximum. If the client goes away or this time has passed, the connection to the engine is closed, so that the engine
+stops working on the request. After the first byte of an answer, an error can only cut the answer off.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ _log = logging.getLogger(__name__)
 CLIENT_GONE = 499
 """The status of a request whose client did not wait for the answer."""
 MAX_STALE = 3
-"""How often a request that met a closed idle connection is sent again. After that, it counts as the engine's failure."""
+"""How often at most a request that meets closed idle connections is sent again. One more counts as a failure of the
+engine."""
 DEADLINE_HEADER = b"daybreak-deadline-s"
 MAX_BODY_BYTES = 256 << 20
 """Gateways have limits of their own, which are smaller by default."""

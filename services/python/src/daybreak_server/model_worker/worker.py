@@ -1,7 +1,7 @@
 """A worker as a whole, from its start to its end.
 
 It listens before it registers, so that a second worker at the same address fails at once. After SIGTERM or SIGINT, it
-says in its next heartbeat that it drains, refuses new requests, gives those in flight up to ``drain_s`` to end, stops
+refuses new requests, and its next heartbeat says so. It gives the requests in flight up to ``drain_s`` to end, stops
 its engines and deregisters. After a second signal, it does not wait for requests.
 """
 

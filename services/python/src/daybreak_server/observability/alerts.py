@@ -99,10 +99,11 @@ _WAKES = _pool_max("daybreak_wake_elapsed_seconds")
 REQUESTS = 'daybreak_http_requests_total{HERE,route!~"/healthz|/readyz|/metrics"}'
 """The requests of clients, without those of kubelets and of Prometheus."""
 API_REQUESTS = REQUESTS.replace("/metrics", "/metrics|/v1/pools/.*/serve/.*")
-"""The requests that the API answers itself. Only these count towards its objective: requests to groups have their own
-alerts, and the workload chooses the status of their answers."""
+"""The requests that count towards the API's objective: all except those under ``/v1/pools/<pool>/serve/``, which have
+their own alerts, and for which the workload chooses the status of the answer. Requests by OpenAI's API count, also
+those that a group or a worker answers."""
 FAILED_REQUESTS = API_REQUESTS.replace("}", ',status=~"5..",code!="queue_full"}')
-"""Failed requests to the API. ``queue_full`` is no failure: a full queue must refuse tasks."""
+"""Those of them that failed. ``queue_full`` is no failure: a full queue must refuse tasks."""
 
 
 def _burns(window: str, rate: str) -> str:
