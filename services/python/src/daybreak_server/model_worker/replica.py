@@ -8,10 +8,10 @@
        └── after a pause ─┘
 
 A replica that is not ready also drains when it is unwanted. One that drains is stopped after the worker's ``drain_s``
-at the latest. A ready replica fails only if its process ends: a slow engine is busy, not dead. The pause grows with failures
-in a row, and starts from the beginning once the engine has been ready for ``STABLE_S``. After ``FAILED_AFTER`` failures
-in a row, the state stays ``failed`` during further starts, until one of them succeeds. At each start, the process gets
-a free port of this machine's loopback, chosen at random.
+at the latest. A ready replica fails only if its process ends: a slow engine is busy, not dead. The pause grows with
+failures in a row, and starts from the beginning once the engine has been ready for ``STABLE_S``. After ``FAILED_AFTER``
+failures in a row, the state stays ``failed`` during further starts, until one of them succeeds. At each start, the
+process gets a free port of this machine's loopback, chosen at random.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ on the failed one.
 Every change of a RayCluster's spec is a JSON Patch that begins with tests, so that a plan made from a stale view
 changes nothing. A merge patch would replace the whole list of worker groups.
 
-Actions that may stop a group, or that end its protection, have preconditions, which their docstrings list. The executor
-checks them on fresh reads right before the change (``preconditions.py``).
+Actions that may stop a group, uncordon a host or remove a drain mark have preconditions, which their docstrings list.
+The executor checks them on fresh reads right before the change (``preconditions.py``).
 """
 
 from __future__ import annotations
