@@ -4,7 +4,7 @@ Up: at once, or by one replica at a time while ``serialize_growth`` is set. Down
 several plans, then name exactly their pods for deletion, because KubeRay would otherwise pick replicas without knowing
 which of them are busy.
 
-The caller has decided the number. A pool goes to zero only without work; ``plan._wanted`` has this rule.
+The caller has decided the number: ``plan._wanted`` has the rule that one ready group stays while there is work.
 """
 
 from __future__ import annotations
