@@ -13,7 +13,7 @@ class Housekeeper(Protocol):
     """Does the periodic work of a pool. All methods are idempotent."""
 
     async def tick(self, pool: str) -> TickReport:
-        """Advance the lease clock, promote due tasks, reap lost leases and expire overdue tasks.
+        """Do what depends on time: advance the lease clock, promote due tasks, end lost leases, expire overdue tasks, …
 
         Every gateway calls this each second. The report names the files that are now due for deletion.
         """
