@@ -98,8 +98,8 @@ class Task(Generic[P]):
 class Step:
     """What a workload yields: the progress of the task.
 
-    ``fraction`` is the part of the whole task that is done, from 0 to 1. If it decreases, clients see the highest one so
-    far. ``step`` and ``steps`` are whole numbers from 0 on. Numbers may be numpy or torch scalars. Any other value,
+    ``fraction`` is the part of the whole task that is done, from 0 to 1. If it decreases, clients see the highest one
+    so far. ``step`` and ``steps`` are whole numbers from 0 on. Numbers may be numpy or torch scalars. Any other value,
     infinity and NaN included, is a permanent error (``invalid_step``).
 
     ``snapshot`` returns the state from which ``run`` can continue after this step. It is called on the leader only,
