@@ -106,7 +106,7 @@ def the_operator_is_gone(deployment: Deployment) -> Iterator[During]:
 
 @fault("DaybreakOperatorStuck", pool="video")
 def a_pool_is_not_planned(deployment: Deployment) -> Iterator[During]:
-    """The operator reconciles a suspended pool only once a minute, and this test shortens the alert's limit to less.
+    """The operator reconciles a pool at zero only once a minute, and this test shortens the alert's limit to less.
 
     A change of the pool makes the operator reconcile it at once, which ends the alert.
     """

@@ -1,4 +1,4 @@
-"""Clients that speak noise into sessions of the simulated model, in real time, until they are asked to stop.
+"""Clients that send noise to sessions of the simulated model, as fast as it would be spoken, until a test stops them.
 
 A speaker has one connection and never replaces it. It records what it sees in the form that the clients of the fault
 tests use, so that the same checker decides whether audio or text was lost.
@@ -63,7 +63,7 @@ class Speaker:
 
     @property
     def group(self) -> str | None:
-        """The group that started the session last."""
+        """The group that started or continued the session last."""
         started = self.events("started")
         return str(started[-1]["group"]) if started else None
 
@@ -173,7 +173,7 @@ class Audience:
             self._ended.append(speaker)
 
     def close(self) -> None:
-        """End all sessions, and assert that each of them saw an undisturbed session."""
+        """End all sessions, and assert that no speaker, also none that ended before, saw lost or repeated text."""
         self.stop(list(self.all))
         if not self._ended:
             return

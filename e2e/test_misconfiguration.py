@@ -42,7 +42,7 @@ def test_a_missing_model_is_diagnosed(deployment: Deployment) -> None:
 
 
 def test_an_exhausted_quota_is_diagnosed(deployment: Deployment) -> None:
-    """A ResourceQuota that allows no pod is reported, the task waits, and runs once there is room."""
+    """A ResourceQuota that allows no further pod is reported, the task waits, and runs once there is room."""
     deployment.wait_for_zero("echo")
     deployment.kube.set_quota(pods=len(deployment.kube.pods()))
     try:

@@ -1,4 +1,4 @@
-"""Prometheus watches a pool that goes from zero to a group and back, as the chart's monitors say.
+"""Prometheus watches a pool that goes from zero to two groups and back, as the chart's monitors say.
 
 The queries that need Kubernetes have data, and the alerts that only Kubernetes can cause fire in a fault and end after
 it. ``tests/observability/test_live.py`` proves all other queries and alerts on one machine.
@@ -51,7 +51,7 @@ class Observed:
         return self.cluster.watch.over(expression)
 
     def sent(self, since: int, alert: str, status: str, *, pool: str = POOL) -> bool:
-        """Whether one of the notifications after the first ``since`` is about this alert.
+        """Whether one of the notifications after the first ``since`` is about this alert and has this status.
 
         A notification that names another pool does not count.
         """

@@ -118,7 +118,7 @@ def test_a_group_drains_while_it_answers_and_finishes_its_request(
 def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
     deployment: Deployment, serve_url: str
 ) -> None:
-    """The pod of one of two groups is killed: its requests are sent to the other group, and a new group replaces it."""
+    """The pod of one of two groups is killed. At most answers that had begun are cut off. A new group replaces it."""
     with Load(serve_url, {"latency_s": 0.3}, clients=4, deadline_s=DEADLINE_S) as load:
         wait_until(lambda: len(set(load.groups)) == 2, timeout_s=WAKE_S, what="answers of two groups")
         victim, other = deployment.client.pool(POOL).groups

@@ -183,7 +183,7 @@ def test_without_sessions_the_pool_returns_to_zero(stage: Stage) -> None:
 
 
 def test_speech_is_translated_from_zero_for_a_client_in_the_cluster(stage: Stage) -> None:
-    """`daybreak speak` in a pod reaches a gateway through the Service, and waits for the tiny model's wake."""
+    """`daybreak speak` in a pod reaches a gateway through the Service, and waits until its pool has woken from zero."""
     kube = stage.deployment.kube
     ended = wait_until(
         lambda: kube.phase(CLIENT) in {"Succeeded", "Failed"} and kube.phase(CLIENT),

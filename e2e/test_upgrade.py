@@ -120,9 +120,9 @@ def test_uninstall_leaves_only_what_the_page_lists(deployment: Deployment) -> No
 
 def _documented_leftovers() -> set[str]:
     """The chart's objects that the page lists."""
-    kinds = {"claim": "persistentvolumeclaim", "Secret": "secret"}
+    kinds = {"PVC": "persistentvolumeclaim", "Secret": "secret"}
     section = Page("upgrading.md").section("Uninstall")
-    named = re.findall(r"^\| (claim|Secret) `([^`]+)` \|", section, re.MULTILINE)
+    named = re.findall(r"^\| (PVC|Secret) `([^`]+)` \|", section, re.MULTILINE)
     assert "| the CRD of GeneratorPool |" in section
     return {DEFINITION, *(f"{kinds[kind]}/{name}" for kind, name in named)}
 

@@ -28,14 +28,20 @@ PROBLEM_FIELDS = (
     ("`title`", "the title of the code, from the table below"),
     ("`status`", "the HTTP status"),
     ("`detail`", "what is wrong with this request, and what to do"),
-    ("`errors`", "the invalid fields of a body or a query: a `field` such as `input.frames`, and a `message`"),
+    (
+        "`errors`",
+        "the invalid fields of a body or a query: a `field` such as `input.frames`, and a `message`",
+    ),
     (
         "`limit`",
         "the limit that is reached, for example `body_bytes` (`too_large`) or `waiting` (`queue_full`)",
     ),
     ("`retry_after_s`", "after how many seconds the request may be repeated, as in `Retry-After`"),
     ("`request_id`", "the id of the request, which is also in the server's log"),
-    ("`wake`", "the phase of the pool's wake, perhaps with an estimate, while the pool is waking (`not_ready`)"),
+    (
+        "`wake`",
+        "the phase of the pool's wake, perhaps with an estimate, while the pool is waking (`not_ready`)",
+    ),
 )
 """The fields of :class:`daybreak.wire.errors.Problem`, and what they mean."""
 
@@ -58,7 +64,7 @@ def errors() -> str:
         tables.errors(),
         "",
         "- *Yes* in the last column means that the cause may pass: the same request may succeed later. These responses",
-        "  (429 and 503) have a `Retry-After` header, except `name_not_resolved`.",
+        "  (429 and 503) have a `Retry-After` header.",
         "- *No* for 502 and 504 means that a group or a worker may have begun the work of the request, so a repeated",
         "  request could do it twice. [Daybreak's client](06-client.md) retries after these statuses all the same,",
         "  because a proxy in front of the gateway answers with them too, and every request of the client is safe to",

@@ -90,7 +90,7 @@ _QUEUE = Row(
         ),
         Panel(
             title="Live tasks",
-            shows="Tasks that hold or want a group. KEDA scales by this number.",
+            shows="Tasks that hold a group, wait for one, or will be due soon. KEDA scales by this number.",
             bad="Above 0 while no group is wanted: KEDA does not scale.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",

@@ -1,4 +1,7 @@
-"""A live session of the asyncio client. It works like :mod:`daybreak.live_session`, with a task instead of a thread."""
+"""A live session of the asyncio client.
+
+It works like :mod:`daybreak.live_session`, but an asyncio task takes the place of the thread that reads.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,9 @@ _OPEN_S = 10.0
 class AsyncLiveSession:
     """A session that is open: send audio, and iterate over its events. Use it in ``async with``.
 
-    One task may send while another iterates. If you leave the block by an exception, the session ends; otherwise only
-    its input ends. A lost connection is replaced without loss.
+    One asyncio task may send while another iterates. If you leave the block by an exception, the session ends;
+    otherwise only its input ends. A lost connection is replaced: the new one continues where the lost one stopped, so
+    neither audio nor events are lost. The client gives up after ``retry.stream_s`` seconds without a connection.
     """
 
     def __init__(
@@ -56,7 +60,10 @@ class AsyncLiveSession:
 
     @property
     def last_event(self) -> str | None:
-        """The id of the last event: another process may continue after it (``client.sessions.resume``)."""
+        """The id of the newest event that has been received, even if you have not iterated over it yet.
+
+        To continue in another process, pass the id of the last event that you processed to ``client.sessions.resume``.
+        """
         return self._speech.last_event
 
     @property
@@ -113,7 +120,7 @@ class AsyncLiveSession:
         return "".join([event.text async for event in self.events() if event.type == "text"])
 
     async def close(self) -> None:
-        """Close the connection. The session continues on the server until it is idle or closed there."""
+        """Close the connection. The session continues on the server until it is finished, idle, closed or failed."""
         if self._reader is not None:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):

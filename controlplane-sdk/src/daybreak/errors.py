@@ -14,12 +14,12 @@
   │     ├── ``InvalidInputError``  422; ``fields`` lists the invalid fields
   │     ├── ``QuotaError``         429; ``limit``, ``retry_after_s``
   │     ├── ``UnavailableError``   502, 503, 504; ``retry_after_s``
-  │     └── ``ServerError``        any other 5xx: a bug in the server; its log has the ``request_id``
+  │     └── ``ServerError``        any other 5xx; from Daybreak, it is a bug, and the log has the ``request_id``
   ├── ``TaskFailedError``          ``wait``: the task ended without a result; ``task`` is the task
   │     ├── ``TaskCancelledError``
   │     └── ``TaskExpiredError``
   ├── ``ModelFailedError``         ``models.wait``: no worker could start the model; ``model`` is the model
-  ├── ``WaitTimeoutError``         ``wait``: the time is up; the task continues
+  ├── ``WaitTimeoutError``         ``wait``: the time is up; the task or model continues
   ├── ``DownloadError``            the artifact could not be downloaded; for example, it arrived damaged
   │     └── ``ArtifactNotFoundError``  the task has no artifact of this name
   └── ``RelayGapError``            ``daybreak.event_relay``: the consumer group missed events; iterate again to continue
@@ -90,7 +90,7 @@ class AuthError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """The task, pool, model or artifact does not exist, or belongs to another tenant."""
+    """The task, session, pool, model or artifact does not exist, or belongs to another tenant."""
 
 
 class ConflictError(ApiError):
@@ -107,7 +107,7 @@ class InvalidInputError(ApiError):
 
 
 class QuotaError(ApiError):
-    """A limit is reached: of the tenant, or of the pool for sessions."""
+    """A limit is reached: of the tenant, of open streams, or of the pool's sessions."""
 
     @property
     def limit(self) -> str | None:
@@ -120,7 +120,7 @@ class UnavailableError(ApiError):
 
 
 class ServerError(ApiError):
-    """A bug in the server."""
+    """The server failed. If Daybreak itself responded, this is a bug in it; a proxy or S3 may also have responded."""
 
 
 class TaskFailedError(DaybreakError):
@@ -151,7 +151,7 @@ class ModelFailedError(DaybreakError):
 
 
 class WaitTimeoutError(DaybreakError, TimeoutError):
-    """``wait`` reached its timeout. The task continues."""
+    """``wait`` or ``models.wait`` reached its timeout. The task or the model continues."""
 
 
 class DownloadError(DaybreakError):
@@ -165,9 +165,9 @@ class ArtifactNotFoundError(DownloadError):
 
 
 class RelayGapError(DaybreakError):
-    """The consumer group missed the events between the ids ``after`` and ``before`` (both exclusive).
+    """The consumer group may have missed events between the ids ``after`` and ``before`` (both exclusive).
 
-    Iterate again to continue after them. Only the events are lost: read the state of their tasks from the API.
+    Iterate again to continue after them. Only events are lost: read the state of their tasks from the API.
     ``before`` is ``None`` if the end of the gap is unknown.
     """
 

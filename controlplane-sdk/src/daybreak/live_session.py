@@ -34,7 +34,8 @@ class LiveSession:
     """A session that is open: send audio, and iterate over its events. Use it as a context manager.
 
     One thread may send while another iterates. If you leave the block by an exception, the session ends; otherwise only
-    its input ends. A lost connection is replaced without loss.
+    its input ends. A lost connection is replaced: the new one continues where the lost one stopped, so neither audio
+    nor events are lost. The client gives up after ``retry.stream_s`` seconds without a connection.
     """
 
     def __init__(
@@ -71,7 +72,10 @@ class LiveSession:
 
     @property
     def last_event(self) -> str | None:
-        """The id of the last event: another process may continue after it (``client.sessions.resume``)."""
+        """The id of the newest event that has been received, even if you have not iterated over it yet.
+
+        To continue in another process, pass the id of the last event that you processed to ``client.sessions.resume``.
+        """
         return self._speech.last_event
 
     @property
@@ -110,7 +114,7 @@ class LiveSession:
         return "".join(event.text for event in self.events() if event.type == "text")
 
     def close(self) -> None:
-        """Close the connection. The session continues on the server until it is idle or closed there."""
+        """Close the connection. The session continues on the server until it is finished, idle, closed or failed."""
         self._closed = True
         with suppress(Exception):
             self._scope.close()

@@ -37,7 +37,7 @@ class Models:
         """Register a model under a name by which clients ask for it. The first request for the model starts it. With a
         ``min_replicas`` above 0, it starts at once.
 
-        ``source`` is what the engine loads: a folder, a file or a name of a model hub. ``args`` are options of the
+        ``source`` is what the engine loads: a folder, a file, or a model's name on a hub. ``args`` are options of the
         engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
         without ``memory_bytes``, it gets its devices for itself. The model has one replica for each ``target_load``
         requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas`` stop when the
@@ -73,7 +73,7 @@ class Models:
         self._run(request_with_retries(model_routes.delete(alias), self._retry))
 
     def watch(self, alias: str, *, timeout_s: float | None = None) -> Iterator[Model]:
-        """Iterate over the changes of a model, until it is ready, it has failed, or ``timeout_s`` has passed."""
+        """Iterate over a model and its changes, until it is ready, it has failed, or ``timeout_s`` has passed."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         return cast(
             "Iterator[Model]", self._iterate(model_routes.watch(alias, retry=self._retry, until=until))
@@ -126,7 +126,7 @@ class AsyncModels:
         """Register a model under a name by which clients ask for it. The first request for the model starts it. With a
         ``min_replicas`` above 0, it starts at once.
 
-        ``source`` is what the engine loads: a folder, a file or a name of a model hub. ``args`` are options of the
+        ``source`` is what the engine loads: a folder, a file, or a model's name on a hub. ``args`` are options of the
         engine, such as ``{"max_model_len": 4096}``. A replica needs ``memory_bytes`` of memory on ``gpus`` GPUs;
         without ``memory_bytes``, it gets its devices for itself. The model has one replica for each ``target_load``
         requests, at least ``min_replicas`` and at most ``replicas``. Replicas above ``min_replicas`` stop when the
@@ -162,7 +162,7 @@ class AsyncModels:
         await self._run(request_with_retries(model_routes.delete(alias), self._retry))
 
     def watch(self, alias: str, *, timeout_s: float | None = None) -> AsyncIterator[Model]:
-        """Iterate over the changes of a model, until it is ready, it has failed, or ``timeout_s`` has passed."""
+        """Iterate over a model and its changes, until it is ready, it has failed, or ``timeout_s`` has passed."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         return cast(
             "AsyncIterator[Model]", self._iterate(model_routes.watch(alias, retry=self._retry, until=until))

@@ -1,6 +1,7 @@
 """A real Daybreak for your tests: ``daybreakd dev`` with temporary data.
 
-To use it, import the session fixture in ``conftest.py``: ``from daybreak.testing import daybreak  # noqa: F401``.
+To use it, import the fixture in ``conftest.py``: ``from daybreak.testing import daybreak  # noqa: F401``. All tests of
+a run share it.
 
 ``LocalDaybreak`` does not start the server itself. It starts a small watchdog process, which starts the server and
 reads a pipe from this process. ``stop()`` writes to the pipe. If this process ends in any other way, even by
@@ -210,6 +211,6 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def daybreak() -> Iterator[LocalDaybreak]:
-    """A Daybreak for all tests of the session. Import it in ``conftest.py``."""
+    """A Daybreak for all tests of the run. Import it in ``conftest.py``."""
     with LocalDaybreak() as running:
         yield running

@@ -1,4 +1,4 @@
-"""The destination that ``-o`` names: a file, a folder or stdout. It is checked before any work starts."""
+"""The destination that ``-o`` names: a file, a folder or stdout. Commands check it before their work starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Destination:
 
     @classmethod
     def of(cls, path: str | None, *, as_json: bool) -> Destination:
-        """The destination for a value of ``-o``. Raises ``UsageError`` if files cannot go there."""
+        """The destination for a value of ``-o``. Raises ``UsageError`` if it is empty, or stdout cannot be used."""
         if path == "":
             raise UsageError("-o '' is not a file name")
         destination = cls(path)

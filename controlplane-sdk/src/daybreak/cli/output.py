@@ -40,7 +40,7 @@ class Output:
 
     @property
     def width(self) -> int:
-        """The columns of the terminal."""
+        """The number of columns of the terminal."""
         return _Console().width
 
     def styled(self, *pieces: tuple[str, str]) -> None:
@@ -51,7 +51,7 @@ class Output:
         _Console(highlight=False, soft_wrap=True).print(line)
 
     def file(self, path: Path) -> None:
-        """Write a file's path as a result: its exact bytes to a pipe, escaped on a terminal."""
+        """Write a file's path as a result: escaped on a terminal, and its exact bytes anywhere else."""
         if sys.stdout.isatty():
             self.line(str(path))
             return
@@ -109,7 +109,10 @@ def write_content(path: Path) -> None:
 
 
 def prepare_streams() -> None:
-    """Make the streams accept any text. They may be closed, and stdout escapes characters that its encoding lacks."""
+    """Make stdout and stderr accept any text.
+
+    If one of them is closed, ``/dev/null`` takes its place. Stdout escapes characters that its encoding lacks.
+    """
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the process ends
     if sys.stderr is None:

@@ -88,7 +88,9 @@ def speak(
 
 def _show_notice(output: Output, client: Client, pool: str) -> None:
     """Print what every user of the pool should read, if the server has such a notice."""
-    with suppress(DaybreakError):  # the notice is optional, and an older server does not list the pool
+    with suppress(
+        DaybreakError
+    ):  # the notice is optional, and an older server does not list the pool as a model
         if notice := client.models.get(pool).notice:
             output.note(notice, style="yellow")
 
@@ -141,7 +143,7 @@ def _until(pieces: Iterator[bytes], stopped: threading.Event) -> Iterator[bytes]
 
 
 class Printer:
-    """Prints the events of a session: text as it grows, one line for each sentence."""
+    """Prints a session: its text as it grows, one line for each sentence; with ``--json``, each event."""
 
     def __init__(self, output: Output) -> None:
         self._output = output

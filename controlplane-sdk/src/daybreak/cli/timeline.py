@@ -1,12 +1,12 @@
 """Turns a task's events into the phase, the progress, the ETA, and the time spent in each phase.
 
 :class:`Timeline` is pure. Call :meth:`Timeline.update` with each event; the timeline keeps the current state.
-For some events (a start, a retry, a log, a problem of the pool) the method returns a line to print. The progress bar
-shows the other events.
+For some events (a start, a retry, a log, a new problem of the pool, a gap in the history) the method returns a line to
+print. The progress bar shows the state that the events lead to.
 
-The time by phase is measured as follows. An event that begins a phase (queued, wake, started, retrying) ends the phase
-before it. A progress event arrives when a step has ended, so the time since the previous event belongs to the phase
-that the progress event names.
+The time by phase is measured as follows. An event that begins a phase (queued, position, wake, started, retrying)
+ends the phase before it. A progress event arrives when a step has ended, so the time since the previous event belongs
+to the phase that the progress event names.
 """
 
 from __future__ import annotations

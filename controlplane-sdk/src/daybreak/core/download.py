@@ -1,9 +1,9 @@
 """Download an artifact. A download resumes after a failure, and the file appears only when it is complete and correct.
 
 The bytes go to a hidden part file beside the target. The name of the part file contains the artifact's SHA-256, so any
-later call, in this process or another, finds it and continues with a ``Range`` request. When the part file is complete
-and its SHA-256 is right, it is renamed to the target. The bytes of an earlier call may be wrong. So if the SHA-256 of a
-resumed file is wrong, the artifact is downloaded once more from the start.
+later call for the same target, in this process or another, finds it and continues with a ``Range`` request. When the
+part file is complete and its SHA-256 is right, it is renamed to the target. The bytes of an earlier call may be wrong.
+So if the SHA-256 of a resumed file is wrong, the artifact is downloaded once more from the start.
 
 A device or a FIFO must not be replaced by a rename. It receives the bytes from a temporary file after they have been
 checked. :mod:`daybreak.core.targets` decides where the bytes go.
@@ -61,8 +61,8 @@ def download(
     """Download the artifact to ``path``: a file, or a folder (an existing one, or a path that ends with ``/``).
 
     Without ``path`` the file gets the artifact's name, in the working directory. Links are followed. Raises
-    ``ArtifactNotFoundError`` if the artifact does not exist, and ``DownloadError`` if the SHA-256 of the bytes that
-    arrived is wrong.
+    ``ArtifactNotFoundError`` if the artifact does not exist, and ``DownloadError`` if the number or the SHA-256 of the
+    bytes that arrived is wrong.
     """
     current = task if isinstance(task, Task) else (yield from request_with_retries(routes.get(task), retry))
     artifact = artifact_of(current, name)
@@ -134,7 +134,7 @@ def _complete_part(task: Task, artifact: Artifact, part: Path, retry: Retry) -> 
 
 
 def _write_body(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
-    """Write the open response to the part file, starting at ``offset``. Bytes that arrived before an error stay."""
+    """Write the open response to the part file, from ``offset`` on. What arrived before a broken connection stays."""
     written = offset
     buffer = bytearray()
 
@@ -180,7 +180,7 @@ def _request(task: Task, name: str, offset: int) -> HttpRequest:
 
 
 def _size(part: Path, *, limit: int) -> int:
-    """The size of the part file in bytes. A file larger than ``limit`` is from another artifact and is removed."""
+    """The size of the part file in bytes. A file larger than ``limit`` is wrong and is removed."""
     try:
         size = part.stat().st_size
     except FileNotFoundError:

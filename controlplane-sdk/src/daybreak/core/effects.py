@@ -1,7 +1,8 @@
 """The effects that operations yield, and :func:`step`, with which a client drives an operation.
 
-An :data:`Operation` is a generator that does no I/O. It yields an effect, such as "send this request"; the client
-performs the effect and passes the :class:`Outcome` to :func:`step`, which resumes the generator until its next effect.
+An :data:`Operation` is a generator that sends nothing itself. It yields an effect, such as "send this request"; the
+client performs the effect and passes the :class:`Outcome` to :func:`step`, which resumes the generator until its next
+effect.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An HTTP response. Header names are in lower case. ``body`` is empty if the response is read as a stream."""
+    """An HTTP response. Header names are in lower case. ``body`` is empty if it will be read by :class:`Read`."""
 
     status: int
     headers: Mapping[str, str]

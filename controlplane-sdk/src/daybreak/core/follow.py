@@ -1,15 +1,16 @@
-"""Follows a task: every event exactly once and in order, across reconnects.
+"""Follows a task: every stored event exactly once and in order, across reconnects.
 
 :func:`follow` remembers the id of the newest event that it has emitted. After a lost connection it sends that id as
-``Last-Event-ID`` and drops every event that is not newer. So the server may send an event twice, but the caller
-receives it once. A connection that lasted ``STABLE_CONNECTION_S`` resets the backoff.
+``Last-Event-ID`` and drops every event whose id is not newer. So the server may send an event twice, but the caller
+receives it once. Events that the server does not store have no id; they may come again after a reconnect. A new event
+resets the backoff, and so does a connection that has lasted ``STABLE_CONNECTION_S``.
 
-With ``live`` and without ``until``, ``follow`` ends in one of three ways:
+With ``live`` and without ``until``, ``follow`` ends with an error, or in one of three ways:
 
 - The terminal event arrives (``succeeded``, ``failed``, ``cancelled``, ``expired``).
 - The server answers 204, because no event follows the id in ``Last-Event-ID``.
-- A connection brings no event, and the task had ended before that connection began. To know that, ``follow`` reads the
-  task after each connection without events: the task may have ended between two connections.
+- A connection brings no stored event, and the task had ended before that connection began. To know that, ``follow``
+  reads the task after each connection without stored events: the task may have ended between two connections.
 
 :func:`wait` follows the task without emitting its events. During the last ``POLL_BELOW_S`` seconds before its deadline
 it polls instead.
@@ -62,7 +63,7 @@ NO_MORE_EVENTS = 204
 """The HTTP status if ``Last-Event-ID`` is the id of the task's last event: there is no reason to reconnect."""
 _KNOWN = frozenset(EventType)
 _WITHOUT_ID = frozenset({EventType.WAKE, EventType.POSITION, EventType.RESET})
-"""Types of events that the server does not store. They describe the current state, have no id and are sent once."""
+"""Types of events that the server does not store. They describe the current state and have no id."""
 _ID = re.compile(r"(\d+)-(\d+)")
 
 Clock = Callable[[], float]
@@ -150,7 +151,7 @@ class _StreamState:
         return event
 
     def on_task(self, task: Task) -> None:
-        """Remember whether the task has ended, after a connection without events."""
+        """Remember whether the task has ended, after a connection without stored events."""
         self._task_ended = task.state.terminal
 
     @property
@@ -167,7 +168,7 @@ class _StreamState:
         return self._task_ended and not self._saw_events
 
     def on_lost(self, error: DaybreakError) -> float:
-        """Seconds until the next connection. Raises ``error`` if it is permanent or no attempt is left."""
+        """Seconds until the next connection. Raises ``error`` if it is permanent or ``retry`` allows no more."""
         self._failures += 1
         if not self._retry.should_retry(error):
             raise error
@@ -289,7 +290,7 @@ def wait(
 
 
 def raise_if_failed(task: Task) -> None:
-    """Raise ``TaskFailedError``, or the subclass for its state, unless the task succeeded."""
+    """Raise ``TaskFailedError``, or the subclass for its state, if the task ended without a result."""
     errors_by_state: dict[TaskState, type[TaskFailedError]] = {
         TaskState.FAILED: TaskFailedError,
         TaskState.CANCELLED: TaskCancelledError,

@@ -1,7 +1,8 @@
-"""Read a task's log: the lines that its workload has written, each once and in order.
+"""Read a task's log: the lines that its workload and its groups have written, each once and in order.
 
-The lines of an attempt are numbered. So the client knows how many lines are missing before one that it receives,
-whatever the reason: the group dropped them because they came too fast, or the server no longer has them.
+The lines of an attempt are numbered. So the client knows how many lines of an attempt are missing before a line that it
+receives, whatever the reason: the group dropped them because they came too fast, or the server no longer has them.
+Lines that are missing after the last line of an attempt are not counted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class LineReader:
         self._line = 0
 
     def read(self, event: Event) -> LogLine | None:
-        """The event's line, or ``None`` if it is of another type."""
+        """The event's line, or ``None`` if the event is not a line of the log."""
         if event.type is not EventType.LOG or event.id is None:
             return None
         attempt, number = event.attempt or 1, event.data.get("line")

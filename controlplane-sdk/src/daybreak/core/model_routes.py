@@ -47,8 +47,8 @@ def register_body(alias: str, source: str, args: Mapping[str, Any] | None, **fie
 def register(body: Mapping[str, Any]) -> ApiRequest[Model]:
     """``POST /v1/models/register``.
 
-    If the answer to an attempt is lost, the next attempt gets 409. If the model that exists has the same fields, it is
-    the one that the earlier attempt registered.
+    If the answer to an attempt is lost, the next attempt gets 409. If the model that exists has the same fields, it
+    counts as the one that the earlier attempt registered.
     """
 
     def is_mine(model: Model) -> bool:
@@ -95,7 +95,7 @@ def workers() -> ApiRequest[WorkerList]:
 def watch(
     alias: str, *, retry: Retry, until: float | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Operation[Model]:
-    """Emit the model whenever it has changed, until it is ready, it has failed, or ``clock`` reaches ``until``.
+    """Emit the model, and again after each change, until it is ready, it has failed, or ``clock`` reaches ``until``.
 
     Returns the model as it was read last. A model that a pool serves has no state: it is emitted once.
     """

@@ -1,7 +1,7 @@
 """When to retry a request, and after how long.
 
-Every request of this client may be sent twice: it only reads, carries an idempotency key, or names the
-state that it wants, such as cancelled or deleted.
+Every request of this client may be sent twice: it only reads, carries an idempotency key, or names what it wants, such
+as a task that is cancelled, or a model that is registered or deleted.
 
 So :func:`request_with_retries` retries after any temporary error (no connection, a broken connection, 429, 502, 503,
 504) with exponential backoff and jitter, and never earlier than the server's ``Retry-After``.
@@ -10,10 +10,10 @@ A ``DELETE`` needs care: if the response was lost, the same request gets 404 whe
 ``request_with_retries`` remembers whether an earlier attempt may have reached the server. Only then does 404 mean
 "deleted". In the same way, 409 may mean that an earlier attempt has created what the request creates.
 
-Event streams and downloads have retry loops of their own (:mod:`daybreak.core.follow`,
-:mod:`daybreak.core.download`), because a broken stream is not repeated but continued: each attempt asks for what has
-not arrived yet, and the count of failures starts over whenever data has arrived. :class:`Retry` sets the limits of
-all three.
+Event streams, downloads and live sessions have retry loops of their own (:mod:`daybreak.core.follow`,
+:mod:`daybreak.core.download`, :mod:`daybreak.live_session`), because a broken stream is not repeated but continued:
+each attempt asks for what has not arrived yet, and the count of failures starts over when events or bytes of a file
+have arrived. :class:`Retry` sets the limits of all of them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Retry:
     max_retry_after_s: float = 60.0
     """If the server asks for a longer pause, the client raises its error at once, with ``retry_after_s``."""
     stream_s: float = 300.0
-    """For how long the client tries to reconnect a lost event stream while it receives nothing."""
+    """For how long the client tries to replace the lost connection of an event stream or a live session."""
 
     def delay(
         self, failures: int, error: DaybreakError, *, draw: Callable[[], float] = random.random

@@ -1,4 +1,4 @@
-"""The routes of the API: each function builds the :class:`ApiRequest` for one route, and sends nothing.
+"""The routes of tasks and pools: the function of a route builds its :class:`ApiRequest`, and sends nothing.
 
 :func:`list_tasks` is the exception. It spans several requests, so it is an operation.
 """

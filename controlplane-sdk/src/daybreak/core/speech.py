@@ -43,7 +43,7 @@ class Speech:
         self.sample_rate = sample_rate
         self.last_event = after
         self.ended = False
-        """Whether the last event has been received."""
+        """Whether the event that ends the session has been received."""
         self.input_ended = False
         self._audio = bytearray()
         self._start = 0
@@ -92,7 +92,7 @@ class Speech:
         return self.frames(bytes(self._audio))
 
     def on_message(self, text: str) -> SessionEvent | None:
-        """Process a message. Returns its event if that is new. Raises the error that the message reports."""
+        """Process a message. Returns its event, if it brings a new one. Raises the error that the message reports."""
         message = self.parse(text)
         kind = message.get("type")
         if kind == "received":

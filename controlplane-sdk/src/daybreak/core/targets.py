@@ -2,7 +2,8 @@
 
 A regular file is renamed into place, so no program ever sees a part of it. A rename would replace a link, a device or a
 FIFO instead of writing to it. So links are followed, and whatever is not a regular file is opened and written to.
-:func:`check` finds out whether this will succeed before any work starts, and leaves nothing behind.
+:func:`check` finds out, before any work starts, whether the path can be written to, and leaves nothing behind. It does
+not notice a full disk.
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ def target_of(path: str | os.PathLike[str] | None, name: str) -> Target:
 
 
 def is_stdout(path: str) -> bool:
-    """Whether the path is this process's stdout: ``-``, ``/dev/stdout`` or a link to it."""
+    """Whether the path is this process's stdout: ``-``, ``/dev/stdout``, ``/dev/fd/1`` or a link to one of them."""
     return path == "-" or _descriptor(path) == 1
 
 
 def check(path: str | os.PathLike[str] | None, name: str) -> None:
     """Check that the artifact ``name`` can be written to ``path``, and leave nothing behind.
 
+    :raises DownloadError: if the artifact's name is not a file name.
     :raises OSError: with the reason and the path, if it cannot.
     """
     target = target_of(path, name)

@@ -2,9 +2,9 @@
 
 :func:`trace_of` folds the events into a :class:`TaskTrace`: the time from the submit to the end (or to now) is divided
 into *parts*. A part is a wait or an attempt, or *unknown* if its events were deleted. Parts follow each other without a
-gap. Each part may be divided into *pieces* in the same way: a wait into the queue and the phases of a wake, an attempt
-into the phases of its work. So no two parts and no two pieces overlap, the pieces of a part add up to the part, and the
-parts add up to the whole. Times are whole milliseconds, so the sums are exact.
+gap. Each part may be divided into *pieces* in the same way: a wait into the delay, the queue and the phases of a wake,
+an attempt into the phases of its work. So no two parts and no two pieces overlap, the pieces of a part add up to the
+part, and the parts add up to the whole. Times are whole milliseconds, so the sums are exact.
 
 Events say when something *ended*: a ``progress`` event comes after its step, so the time since the event before belongs
 to the phase that it names. After a lease was lost or a step stalled, the time since the last sign of work is
@@ -40,7 +40,7 @@ _SILENT_REASONS = frozenset({"lease_lost", "stalled"})
 
 
 class PartKind(StrEnum):
-    """What a part of the first level is."""
+    """What a part is."""
 
     WAIT = "wait"
     ATTEMPT = "attempt"
@@ -50,7 +50,10 @@ class PartKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A stretch of a part: a phase of a wake or of the work, or the time in the queue. Times: ms since the submit."""
+    """A stretch of a part. Times are milliseconds since the submit.
+
+    ``name`` is a phase of a wake or of the work, or one of the constants above, such as ``queue``.
+    """
 
     name: str
     start_ms: int
@@ -115,7 +118,7 @@ class TaskTrace:
     reason: str | None
     """Why the task failed, was cancelled or expired."""
     trimmed: bool
-    """Whether old events were deleted from the history, so that the first part is unknown."""
+    """Whether events were deleted from the history. If the first were deleted, the first part is unknown."""
     traceparent: str | None
 
 

@@ -17,7 +17,7 @@ class Acknowledger(Protocol):
 
 
 class Delivery:
-    """An event that this consumer owns until it is acknowledged."""
+    """An event that this consumer owns until it is acknowledged, or until another consumer claims it."""
 
     __slots__ = ("_acknowledger", "_decoded", "_fields", "id", "redelivered")
 
@@ -32,7 +32,7 @@ class Delivery:
         self.id = id_
         """The event's id."""
         self.redelivered = redelivered
-        """Whether the event may have been delivered before: to this consumer before a restart, or to another one."""
+        """Whether the event may have been delivered before: to this consumer, or to another one."""
         self._acknowledger = acknowledger
         self._fields = fields
         self._decoded = decoded

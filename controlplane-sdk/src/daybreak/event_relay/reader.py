@@ -5,16 +5,17 @@ sources that applies:
 
 1. This consumer's own pending entries after the newest one that it has delivered. This source is read at the start and
    after every failed read, because Redis may have assigned entries in a reply that never arrived (``_recovering``).
-2. Pending entries of consumers that have been silent for ``idle_s`` (``XAUTOCLAIM``, twice per ``idle_s``).
+2. Entries of any consumer that were delivered more than ``idle_s`` ago and not acknowledged (``XAUTOCLAIM``, twice per
+   ``idle_s``).
 3. New entries. The same transaction reads the counters of the stream and of the group, which show whether entries were
    trimmed before the group received them. If so, a :class:`~daybreak.errors.RelayGapError` comes before the entries.
 
 A buffer that is older than ``idle_s / 2`` is dropped, because another consumer may have claimed its entries. The
 entries that still belong to this consumer come back from source 1.
 
-Every command runs through ``_with_retries``, which waits until an outage of Redis is over and recreates a group that
-was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` returns later entries, and the relay
-would skip those of the lost reply.
+After the start, every command runs through ``_with_retries``, which waits until an outage of Redis is over and
+recreates a group that was deleted. redis-py's own retries are off, because a repeated ``XREADGROUP`` returns later
+entries, and the relay would skip those of the lost reply.
 """
 
 from __future__ import annotations
@@ -46,18 +47,19 @@ log = logging.getLogger(__name__)
 
 _BACKOFF_S = (0.1, 0.25, 0.5, 1.0, 2.0)
 _BLOCK_S = 5.0
-"""The longest blocking read. A dead connection is noticed after this time at the latest."""
+"""The longest blocking read. A dead connection is noticed at most ``timeout_s`` later."""
 _NO_GROUP = re.compile(r"\b(NOGROUP|UNBLOCKED|no such key)\b")
 
 
 class Relay:
-    """``async for delivery in relay`` delivers every event of ``pool`` in order, each at least once.
+    """``async for delivery in relay`` delivers the events of ``pool``, each at least once.
 
-    It first delivers the events that this consumer had not acknowledged when it stopped, then the events of other
-    consumers that have been silent for ``idle_s`` seconds, then new events. An event that is not acknowledged within
-    ``idle_s`` seconds is delivered again, to this consumer or another. Two processes must not use the same
-    ``consumer`` name. The consumers of a group share its events, so all events arrive in order only if the group
-    has a single consumer.
+    It first delivers the events that this consumer had not acknowledged when it stopped, then events that were
+    delivered more than ``idle_s`` seconds ago and not acknowledged, then new events. An event that is not acknowledged
+    within ``idle_s`` seconds is soon delivered again, to this consumer or another. Two processes must not use the same
+    ``consumer`` name. New events arrive in order. The consumers of a group share its events, so one consumer receives
+    all of them only if it is the only one of its group. ``RelayGapError`` reports events that Redis deleted before the
+    group received them.
 
     ``start`` is where a new group begins: ``"0"`` is the oldest event, ``"$"`` the next new event, and an event id the
     event after it. The relay buffers at most ``batch`` events. Only one coroutine may iterate; any may acknowledge.
@@ -131,7 +133,8 @@ class Relay:
     async def __anext__(self) -> Delivery:
         """The next event. Waits for it, even while Redis is unavailable.
 
-        :raises RelayGapError: once, if events were trimmed that the group had not seen. Iterate again to continue.
+        :raises RelayGapError: once for each gap: events that the group had not received were trimmed, or the group
+            itself was deleted. Iterate again to continue.
         """
         while True:
             self._drop_stale_buffer()
@@ -215,7 +218,7 @@ class Relay:
             await self._require_open(self._read_client).xack(self._key, self._group, *lost)
 
     async def _claim_abandoned(self) -> None:
-        """Claim one page of the pending entries of silent consumers."""
+        """Claim one page of the entries that were delivered more than ``idle_s`` ago and not acknowledged."""
         self._claim_from, found, *rest = await self._require_open(self._read_client).xautoclaim(
             self._key,
             self._group,

@@ -1,7 +1,7 @@
 """Pools. A pool is a queue and the groups of ranks that serve it.
 
-A pool without a group is *at zero*; its wake phase is ``zero``. When a task arrives, the pool goes through the other
-phases, in the order of :data:`WAKE_PHASES`, until a group is ``ready``.
+A pool that has no group because none is wanted is *at zero*; its wake phase is ``zero``. As soon as a group is
+wanted, the pool goes through the other phases, in the order of :data:`WAKE_PHASES`, until the group is ``ready``.
 """
 
 from __future__ import annotations

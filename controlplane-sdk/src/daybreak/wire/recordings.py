@@ -1,6 +1,6 @@
 """Recordings as the server and ``daybreak speak`` read them: WAV with the usual kinds of samples, and raw samples.
 
-Python's ``wave`` reads neither floats nor files whose header lacks their length, so this module parses the chunks
+Python's ``wave`` reads no floats, and no file whose header lacks its length, so this module parses the chunks
 itself. It only reads forward, so a recording may come through a pipe. Programs that write WAV into a pipe cannot
 return to the header to fill in the size of the samples. They leave 0 or a huge number there, and then the samples
 extend to the end of the file.
@@ -121,7 +121,7 @@ def open_recording(source: Source, *, raw: SampleFormat | None = None) -> Sample
     """Read the header of a recording. ``raw``: the format of the samples if the recording has no header.
 
     :raises NotWavError: if the recording has no header, and ``raw`` is ``None``.
-    :raises RecordingError: if the recording is damaged, or has a kind of samples that is not supported.
+    :raises RecordingError: if the recording is empty or damaged, or its samples are of a kind that is not supported.
     """
     head = source.read(12)
     if not head:

@@ -1,7 +1,7 @@
 """Run after each install and upgrade: registers the models of the chart's values.
 
-If a model is already registered as the values say, the script does nothing. If it differs, the script
-fails, because it never deletes a model.
+A model that is already registered as the values say stays as it is. If a registered model differs, the script
+registers the others and then fails, because it never deletes a model.
 """
 
 import json
@@ -20,7 +20,7 @@ PAUSE_S = 2.0
 
 
 def call(path, body=None):
-    """Send a request until a gateway answers it. Returns the status, and the JSON or the text of an error."""
+    """Send a request until a gateway answers it. Returns the status, and the answer's JSON or an error's text."""
     data = None if body is None else json.dumps(body).encode()
     while True:
         try:

@@ -1,7 +1,7 @@
 """The errors that the API answers with, and the translation of other errors into them.
 
-Routes raise :class:`ApiError`. The errors of the ports, of pydantic and of Starlette's routing are translated here,
-in :func:`to_api_error`, and nowhere else::
+Routes raise :class:`ApiError`. The errors of the ports, of pydantic and of Starlette's routing are translated by this
+module only: most by :func:`to_api_error`, and pydantic's for a body by :func:`from_validation`::
 
     ApiError                     a stable code with its status, and a sentence for this one case
     ├─ StoreError                idempotency_mismatch, conflict, queue_full or store_unavailable;
@@ -49,8 +49,13 @@ from daybreak_server.ports.store_errors import (
 
 MAX_FIELD_ERRORS = 20
 MAX_FIELD_CHARS = 200
-RETRY_AFTER_S = {ErrorCode.QUEUE_FULL: 5.0, ErrorCode.STORE_UNAVAILABLE: 1.0, ErrorCode.SHUTTING_DOWN: 1.0}
-"""Default of ``Retry-After`` for codes that have one."""
+RETRY_AFTER_S = {
+    ErrorCode.QUEUE_FULL: 5.0,
+    ErrorCode.NAME_NOT_RESOLVED: 5.0,
+    ErrorCode.STORE_UNAVAILABLE: 1.0,
+    ErrorCode.SHUTTING_DOWN: 1.0,
+}
+"""``Retry-After`` of errors for which none is given, by code; other codes have no default."""
 
 
 class ApiError(Exception):

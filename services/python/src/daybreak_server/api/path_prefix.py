@@ -1,7 +1,8 @@
-"""The path below which a proxy serves the API. Links, ``Location`` headers and the page at ``/docs`` begin with it.
+"""The path below which a proxy serves the API. Links, also those of the page at ``/docs``, and ``Location`` headers
+begin with it.
 
-A proxy may strip the prefix from the path (and send it as ``X-Forwarded-Prefix``) or leave it in the path. Both work,
-and the server also answers requests without the prefix, which probes send.
+A proxy may strip the prefix from the path (and send it as ``X-Forwarded-Prefix``), or leave it in the path if
+``http.root_path`` names it. The server also answers requests without the prefix, which probes send.
 
 The prefix of the current request is a context variable, because the code that makes links does not have the request.
 Events are the exception: they are encoded once for all subscribers, so they must not use the prefix that happens to

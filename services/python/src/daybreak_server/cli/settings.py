@@ -42,10 +42,12 @@ pools:
     ranks: 2
 ```
 
-- An unknown `DAYBREAK_…` variable is an error. An empty variable counts as unset.
+- An unknown `DAYBREAK_…` variable is an error (but variables that Kubernetes sets for Services are ignored). An empty
+  variable counts as unset.
 - A variable may set a whole section as JSON: `DAYBREAK_POOLS='{"video": {"ranks": 2}}'`. The same applies to `options`.
-- If the name of a pool contains `-`, write `_` in a variable.
-- Settings that end in `_s` are in seconds. Settings that end in `_bytes` are in bytes.
+- If the name of a pool, a tenant or an engine contains `-`, write `_` in a variable.
+- Settings that end in `_s` are in seconds, those that end in `_ms` in milliseconds, and those that end in `_bytes` in
+  bytes.
 - Relative paths start at the working directory.
 
 Daybreak checks all settings before it starts anything. The check fails if a value cannot be used (for example, an
@@ -53,11 +55,12 @@ infinite or negative number, or an invalid address), if settings contradict each
 The command then exits with code 2 and prints one line for each problem, which says where the problem is and what to
 write. No message shows a password.
 
-`daybreakd settings` shows the current values.
+`daybreakd settings` shows the values that a command would use now.
 
-To keep secrets out of the settings, put the password of Redis in `redis.password_file` and the keys of S3 in
-`artifacts.s3.access_key_id_file` and `artifacts.s3.secret_access_key_file`. You can also write the password into
-`redis.url`, and provide the S3 keys by the usual AWS variables, files or roles."""
+To keep the password of Redis and the keys of S3 out of the settings, write them into files, and set
+`redis.password_file`, `artifacts.s3.access_key_id_file` and `artifacts.s3.secret_access_key_file` to the paths of these
+files. You can also write the password into `redis.url`, and provide the S3 keys by the usual AWS variables, files or
+roles."""
 
 _EXAMPLE: dict[str, Any] = {
     "pools": {"<pool>": {}},

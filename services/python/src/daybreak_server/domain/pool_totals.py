@@ -106,7 +106,7 @@ class PoolTotals:
 
     @property
     def retries(self) -> dict[str, int]:
-        """Attempts that were followed by another one, by reason."""
+        """Attempts after which the task waited for another one, by reason."""
         counts = {reason: self.total(f"retries:{reason}") for reason in policy.RETRY_REASONS}
         counts["released"] += sum(self.releases.values())
         return counts

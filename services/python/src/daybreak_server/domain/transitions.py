@@ -83,8 +83,8 @@ CANCEL_REQUESTED = Guard("a cancel was requested", lambda facts: facts.cancel)
 OVERDUE = Guard("the run deadline has passed", lambda facts: facts.overdue)
 LAST_STRIKE = Guard("this is the last allowed strike", lambda facts: facts.last_strike)
 MAY_RELEASE = Guard(
-    f"released fewer than {RELEASES_MAX} times in all, "
-    f"and fewer than {GROUP_FAILURES_MAX} times by a group that failed",
+    f"returned to the queue fewer than {RELEASES_MAX} times in all; "
+    f"if the event is *group failed*, also fewer than {GROUP_FAILURES_MAX} times by it",
     lambda facts: not facts.releases_exhausted,
 )
 

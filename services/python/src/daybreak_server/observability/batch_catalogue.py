@@ -31,7 +31,7 @@ RANK_BATCH_WAIT = Metric(
 RANK_BATCH_FAILURES = Metric(
     name="daybreak_rank_batch_failures_total",
     type=MetricType.COUNTER,
-    help="Batches that raised an error, so that their halves were computed again.",
+    help="Batches that raised an error. The halves of a batch of several items are then computed again.",
     labels=("pool",),
     exporters=(Exporter.RANK,),
 )

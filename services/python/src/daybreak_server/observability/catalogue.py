@@ -192,7 +192,13 @@ RANK_SCRIPT = _rank(
     "script",
     buckets=(0.00025, 0.0005, *_CALL_BUCKETS),
 )
-RANK_ATTEMPTS = _rank("attempts_total", MetricType.COUNTER, "Attempts ended, by outcome.", "outcome")
+RANK_ATTEMPTS = _rank(
+    "attempts_total",
+    MetricType.COUNTER,
+    "Attempts ended, by outcome: `finished`, `failed`, `released`, `stopped`, `broken` (the group could not continue) "
+    "or `lost` (another attempt has the task).",
+    "outcome",
+)
 RANK_HEARTBEAT_AGE = _rank(
     "heartbeat_age_seconds", MetricType.GAUGE, "Time since the work of a rank last advanced.", "rank"
 )

@@ -56,7 +56,8 @@ def _pool_histogram(name: str, text: str, *labels: str, buckets: tuple[float, ..
 
 POOL_TASKS = _pool_gauge("daybreak_pool_tasks", "Tasks that have not ended, by state.", "state")
 POOL_LIVE_TASKS = _pool_gauge(
-    "daybreak_pool_live_tasks", "Tasks that hold or want a group: the number that KEDA reads."
+    "daybreak_pool_live_tasks",
+    "Tasks that hold a group, wait for one, or will be due soon: the number that KEDA reads.",
 )
 POOL_DEAD_LETTERS = _pool_gauge("daybreak_pool_dead_letters", "Failed tasks that are still stored.")
 QUEUE_TASKS = _pool_gauge("daybreak_queue_tasks", "Due tasks that wait for a group, by priority.", "priority")
@@ -81,11 +82,14 @@ TASK_TRANSITIONS = _pool_counter(
 )
 TASK_CLAIMS = _pool_counter(
     "daybreak_task_claims_total",
-    "Claims, by what the task met when it entered the queue: an idle group (`waiting_group`), or a `backlog`.",
+    "Claims, by whether the group that claimed the task was already idle when the task entered the queue "
+    "(`waiting_group`) or not (`backlog`).",
     "met",
 )
 TASK_RETRIES = _pool_counter(
-    "daybreak_task_retries_total", "Attempts that were followed by another one, by reason.", "reason"
+    "daybreak_task_retries_total",
+    "Attempts after which the task waited for another one, by reason.",
+    "reason",
 )
 TASK_STRIKES = _pool_counter(
     "daybreak_task_strikes_total", "Strikes, including the last one of a task.", "reason"
@@ -115,7 +119,8 @@ TASK_CANCEL_STEPS = _pool_histogram(
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
     "GPU-seconds (seconds × ranks) that had a result: those of successful tasks, without what their lost attempts "
-    "cost; and those of groups while they hold a request. Measured on the lease clock.",
+    "cost; and those of groups while they hold a request. Those of groups while they serve sessions are not included. "
+    "Measured on the lease clock.",
 )
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
@@ -125,7 +130,8 @@ GPU_WASTED = _pool_counter(
     "cause",
 )
 GPU_IDLE = _pool_counter(
-    "daybreak_gpu_idle_seconds_total", "GPU-seconds of groups that hold no task and no request."
+    "daybreak_gpu_idle_seconds_total",
+    "GPU-seconds of groups that hold no task and no request; all of them in a pool of kind `sessions`.",
 )
 TENANT_GPU = _pool_counter(
     "daybreak_tenant_gpu_seconds_total",

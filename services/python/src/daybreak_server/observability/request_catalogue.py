@@ -16,7 +16,8 @@ _BUCKETS = (
 RANK_REQUESTS = Metric(
     name="daybreak_rank_requests_total",
     type=MetricType.COUNTER,
-    help="Requests that a group has answered or refused, by outcome.",
+    help="Requests to a group that have ended, by outcome: `answered`, `failed`, `invalid`, `deadline`, `gone` (the "
+    "client left), `busy`, `draining`, `broken` or `other` (meant for another group).",
     labels=("pool", "outcome"),
     exporters=(Exporter.RANK,),
 )

@@ -1,8 +1,8 @@
 """Decides which traces a gateway begins for requests that come without a ``traceparent``.
 
 A random share of these requests is selected, by default all. Of these, only a limited number per second begins a trace.
-So by default, every rare and long task has a trace, and thousands of short tasks per second cost no more than a few
-traces. The limit is a token bucket that holds what one second allows, but at least one.
+So by default, everything has a trace while little arrives, and thousands of short tasks per second cost no more than a
+few traces. The limit is a token bucket that holds what one second allows, but at least one, for all pools together.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ SESSIONS_OPENED = _stored("sessions_opened_total", MetricType.COUNTER, "Sessions
 SESSIONS_REFUSED = _stored(
     "sessions_refused_total",
     MetricType.COUNTER,
-    "Sessions refused, by reason: `limit` (`sessions.max_sessions`) or `lag` (every group lags).",
+    "Sessions refused, by reason: `limit` (`sessions.max_sessions`) or `lag` (every group lags). Those refused by the "
+    "limit of a tenant do not count.",
     "reason",
 )
 SESSIONS_MOVED = _stored(

@@ -26,8 +26,8 @@ from daybreak_server.ports.store_errors import StoreError
 
 
 class SessionsFullError(StoreError):
-    """The pool accepts no further session now, for the ``reason`` ``limit`` or ``lag``. ``retry_after_s`` estimates when
-    a session will end, from the usual length of sessions."""
+    """The pool accepts no further session now, for the ``reason`` ``limit`` or ``lag``. ``retry_after_s`` estimates
+    when a session will end, from the usual length of sessions."""
 
     def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
         super().__init__(message)

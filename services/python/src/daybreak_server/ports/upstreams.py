@@ -46,7 +46,7 @@ class NoAnswerError(UpstreamError):
 
 
 class AnswerCutOffError(UpstreamError):
-    """The answer has begun, but its rest is missing or not valid HTTP."""
+    """An answer has begun, but its rest is missing, it is not valid HTTP, or its head is too large."""
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: objects of a frozen class take longer to create

@@ -39,8 +39,8 @@ class BatchingSettings(Section):
     )
     max_waiting: Count = Field(
         _DEFAULTS.max_waiting,
-        description="Maximum number of items that wait in one group. A request with more items than free places gets "
-        "429. A request with more than `max_waiting` items gets 422.",
+        description="Maximum number of items that wait in one group; those of tasks do not count. A request with more "
+        "items than free places gets 429. A request with more than `max_waiting` items gets 422.",
     )
 
     def values(self) -> dict[str, Any]:

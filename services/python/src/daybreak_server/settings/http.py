@@ -39,8 +39,8 @@ class HttpSettings(Section):
     port: Port = Field(8000, description="Port to listen on. 0 selects any free port.")
     max_body_bytes: Bytes = Field(
         1 << 20,
-        description="Maximum size of a request body. A larger body gets the error `too_large`. The limit of requests "
-        "to groups is `router.max_body_bytes`.",
+        description="Maximum size of a request body. A larger body gets the error `too_large`. Requests to groups and "
+        "models, and recordings, have the limit `router.max_body_bytes`.",
     )
     max_streams: Count = Field(
         10_000, description="Maximum number of open SSE and WebSocket streams in one process."
@@ -63,7 +63,8 @@ class HttpSettings(Section):
         (),
         description="Names that the `Host` header may have, in addition to IP addresses, `localhost` and the name of "
         "the machine: `daybreak.example.com,*.internal`, or `*` for any name. If the list is empty, requests from the "
-        "server's own machine may use no other name, and requests from other machines may use any.",
+        "server's own machine may use no other name, and requests from other machines may use any. Otherwise, the list "
+        "applies to requests from all machines.",
     )
     allowed_origins: Origins = Field(
         (),

@@ -17,9 +17,11 @@ class RouterSettings(Section):
 
     policy: RoutingPolicy = Field(
         RoutingPolicy.LEAST_LOADED,
-        description="How the group of a request is chosen, in pools that do not set `routing`: `least_loaded`, "
-        "`round_robin`, `power_of_two` (the less loaded of two random groups), `gpu_memory` (the most free memory), "
-        "`session` (by the header `Daybreak-Session`) or `prefix` (by the beginning of the body).",
+        description="How the group of a request is chosen, in pools that do not set `routing`, and how the worker of a "
+        "request to a model is chosen: `least_loaded` (the smallest share of its capacity in use), `round_robin`, "
+        "`power_of_two` (the less loaded of two random ones), `gpu_memory` (the most free memory for each of its "
+        "requests), `session` (the same one for the same header `Daybreak-Session`) or `prefix` (the same one for the "
+        "same beginning of the body).",
     )
     timeout_s: Duration = Field(
         600.0,
@@ -27,27 +29,33 @@ class RouterSettings(Section):
         "`Daybreak-Deadline-S` of a request can only shorten this.",
     )
     max_wait_s: Duration = Field(
-        300.0, description="How long a request may wait until a group is ready and free, in seconds."
+        300.0,
+        description="How long a request may wait until a group (or a replica of its model) is ready and free, in "
+        "seconds.",
     )
     max_waiting: Count = Field(
-        10_000, description="Maximum number of requests of a pool that wait in one gateway."
+        10_000, description="Maximum number of requests of a pool or a model that wait in one gateway."
     )
     max_waiting_per_tenant: Count = Field(
-        10_000, description="Maximum number of requests of one tenant in a pool that wait in one gateway."
+        10_000,
+        description="Maximum number of requests of one tenant to a pool or a model that wait in one gateway.",
     )
-    max_body_bytes: Bytes = Field(64 << 20, description="Maximum size of the body of a request to a group.")
+    max_body_bytes: Bytes = Field(
+        64 << 20,
+        description="Maximum size of the body of a request to a group or a model, and of a recording.",
+    )
     buffer_bytes: Bytes = Field(
         1 << 20,
         description="A body of up to this size is kept until its answer begins, so that the request can be sent to "
-        "another group. A request with a larger body is sent only once.",
+        "another group or worker. A request with a larger body is sent only once.",
     )
     max_buffered_bytes: Bytes = Field(
         512 << 20, description="Maximum size of all bodies that one gateway keeps at the same time."
     )
     max_tries: Count = Field(
         3,
-        description="How often a request is sent if its group breaks each time before it answers. Groups that refuse "
-        "a request do not count.",
+        description="How often a request is sent if its group or worker breaks each time before it answers. Those that "
+        "refuse a request do not count.",
     )
     prefix_bytes: Count = Field(
         1024, description="How much of the beginning of a body the policy `prefix` compares."

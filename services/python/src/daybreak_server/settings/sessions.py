@@ -29,21 +29,24 @@ class SessionSettings(Section):
     )
     strategy: Annotated[str, AfterValidator(strategy_names.check)] = Field(
         str(_DEFAULTS.strategy),
-        description="Which sessions share a batch: `iteration` (sessions join and leave between any two steps; a batch "
-        "has one phase), `mixed` (as `iteration`, but a batch may have both phases), `request` (turns run to their end "
-        "before others begin), `single` (one turn at a time), the name of an installed strategy, or "
+        description="Which sessions share a batch. There are two phases: *prefill* reads the audio of a turn, and "
+        "*decode* writes its text, a token in each step. `iteration`: sessions join and leave between any two steps, "
+        "and a batch has one phase. `mixed`: the same, but a batch may have both phases. `request`: turns run to their "
+        "end before others begin. `single`: one turn at a time. Or the name of an installed strategy, or "
         "`package.module:Class` for one of your own.",
     )
     max_batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = Field(
-        _DEFAULTS.max_batch_size, description="Maximum number of sessions in a batch."
+        _DEFAULTS.max_batch_size, description="Maximum number of sessions in a batch, from 1 to 32."
     )
     max_decode_delay_ms: DurationOrNone = Field(
         _DEFAULTS.max_decode_delay_s * 1000,
-        description="Once decode has waited for this long, it goes before prefill, in milliseconds.",
+        description="In the strategy `iteration`: once this long has passed since the last batch of decode, decode "
+        "goes before prefill. In milliseconds.",
     )
     gather_size: Count = Field(
         _DEFAULTS.gather_size,
-        description="While any session decodes, prefill waits until this many turns are ready. 1: it does not wait.",
+        description="In the strategy `iteration`: while any session decodes, prefill waits until this many turns are "
+        "ready. 1: it does not wait.",
     )
     gather_wait_ms: DurationOrNone = Field(
         _DEFAULTS.gather_wait_s * 1000,
@@ -61,8 +64,9 @@ class SessionSettings(Section):
     )
     lag_limit_ms: Duration = Field(
         2000.0,
-        description="When the sessions of a group are further behind than this, the group works in longer turns. If "
-        "all groups are still too far behind in the longest turns, the pool refuses new sessions. In milliseconds.",
+        description="When the sessions of a group are further behind their speakers than this, the group works in "
+        "longer turns. If all groups are still too far behind in the longest turns, the pool refuses new sessions. In "
+        "milliseconds.",
     )
     latency_multiplier: Count = Field(
         1,

@@ -63,8 +63,9 @@ class RedisSettings(Section):
     )
     wait_replicas: Replicas = Field(
         0,
-        description="Number of replicas that must confirm a new task. If too few confirm it, the submit gets 503. With "
-        "0, a failover may lose the tasks that were accepted last.",
+        description="Number of replicas that must confirm a new task. If too few confirm it, the submit gets 503, "
+        "although the task is stored and may run; a submit with the same `Idempotency-Key` does not create a second "
+        "one. With 0, a failover may lose the tasks that were accepted last.",
     )
 
     @model_validator(mode="after")

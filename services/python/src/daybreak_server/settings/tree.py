@@ -104,15 +104,18 @@ TenantName = str
 
 
 class LeaseSettings(Section):
-    """How long a group may keep its task without a sign of progress."""
+    """How long a group may keep its tasks and sessions without a sign of progress."""
 
     lease_s: Duration = Field(
         policy.LEASE_S,
-        description="A group whose leader does not renew its lease for this long loses its task. At most two seconds "
-        "of an outage of Redis count towards this time. Set at least 4 seconds, so that an outage ends no lease.",
+        description="A group loses a task or session whose lease has not been renewed for this long, by its leader or "
+        "the leader's watchdog. At most two seconds of an outage of Redis count towards this time. Set at least 4 "
+        "seconds, so that an outage ends no lease.",
     )
     stall_s: Duration = Field(
-        policy.STALL_S, description="Maximum duration of one step. A longer step counts as stalled."
+        policy.STALL_S,
+        description="Maximum duration of one step of a task, time without progress of a request, or duration of one "
+        "batch of sessions (for batches, at least 60 s). After that, the group counts as stalled, and restarts.",
     )
     load_stall_s: Duration = Field(
         policy.LOAD_STALL_S, description="Maximum time without progress while a group loads its model."
@@ -152,14 +155,21 @@ class PoolSettings(Section):
     )
     max_queued: Count = Field(
         policy.MAX_QUEUED,
-        description="Maximum number of waiting tasks. Further submits get the error `queue_full`.",
+        description="Maximum number of waiting tasks, including delayed ones. Further submits get the error "
+        "`queue_full`.",
     )
-    checkpoint_s: Period = Field(60.0, description="Minimum time between two checkpoints, in seconds.")
+    checkpoint_s: Period = Field(
+        60.0,
+        description="Minimum time between two checkpoints, in seconds. A group that releases its task stores one at "
+        "any time.",
+    )
     progress_s: DurationOrNone = Field(
         0.25, description="Minimum time between two progress events, in seconds."
     )
     drain_s: DurationOrNone = Field(
-        30.0, description="How long a draining group may take to finish its task, in seconds."
+        30.0,
+        description="How long a draining group may take to finish its task or requests, or to find other groups for "
+        "its sessions, in seconds. Then it releases its task and sessions, and stops its requests.",
     )
     capacity: Count | None = Field(
         None,
@@ -188,7 +198,8 @@ class PoolSettings(Section):
         None, description="Only for pools with the workload `embed` or `rerank`."
     )
     bulk: BulkSettings | None = Field(
-        None, description="Only for pools with the workload `embed` or `rerank`."
+        None,
+        description="Only for pools of kind `online` whose workload also takes tasks, such as `embed` and `rerank`.",
     )
     sessions: SessionSettings | None = Field(
         None, description="A pool of kind `sessions` without this section has the defaults."
@@ -243,7 +254,7 @@ class OperatorSettings(Section):
     host: ListeningHost = Field("0.0.0.0", description="Address to listen on for probes and metrics.")  # noqa: S104 - of a pod
     liveness_port: Port = Field(
         8080,
-        description="Port of `/healthz`, which fails if the control loop of a pool hangs. 0 turns it off.",
+        description="Port of `/healthz`, which fails if the control loop of a pool hangs or has ended. 0 turns it off.",
     )
     metrics_port: Port = Field(9090, description="Port of `/metrics` for Prometheus. 0 turns it off.")
 

@@ -76,16 +76,16 @@ class WorkerSettings(Section):
     allowed_networks: Networks = Field(
         (),
         description="Networks in which the URLs of workers must lie, such as `10.0.0.0/8`. Gateways refuse workers "
-        "elsewhere. If the list is empty and `token` is unset, the URL of a worker must have the address from which "
-        "it registers, or an address of the gateway's machine.",
+        "elsewhere. If the list is empty and `token` is set, a worker may have any URL. If both are unset, the URL "
+        "must have the address from which the worker registers, or a loopback address.",
     )
     heartbeat_s: Duration = Field(
         1.0, description="How often a worker reports to its gateway, in seconds. It reports changes at once."
     )
     lease_s: Duration = Field(
         10.0,
-        description="How long a worker may be silent, in seconds. After this time, gateways send its requests to "
-        "other workers.",
+        description="How long a worker may be silent, in seconds. After this time, it counts as lost, and gateways "
+        "send requests to other workers.",
     )
     idle_s: Duration = Field(
         300.0,
@@ -94,8 +94,8 @@ class WorkerSettings(Section):
     )
     timeout_s: Duration = Field(
         600.0,
-        description="How long a request to a worker may take, from its arrival to the end of its answer, if it has no "
-        "`Daybreak-Deadline-S`.",
+        description="How long a request may take at a worker, from its arrival there to the end of its answer. The "
+        "header `Daybreak-Deadline-S` can only shorten this. The gateway also applies `router.timeout_s`.",
     )
     drain_s: DurationOrNone = Field(
         30.0,

@@ -96,7 +96,7 @@ def test_a_name_counts_by_its_addresses(start_gateway):
 
 def test_a_name_without_an_address_is_a_temporary_error(gateway):
     problem = gateway.add_worker(url="http://nowhere.invalid:7000", status=503)
-    assert problem["code"] == "name_not_resolved"
+    assert (problem["code"], problem["retry_after_s"]) == ("name_not_resolved", 5.0)
     assert "nowhere.invalid" in problem["detail"]
 
 

@@ -12,9 +12,9 @@ from verification.results import Report, Row
 ABOUT = (
     "The benchmark calls the classes that production uses (`RedisStore`, `RedisQueue`). The server has a core to "
     f"itself; one producer process and {LEADERS} leader processes run on the other cores. The producer submits tasks "
-    f"in batches of {BATCH}. Each leader process stands for {WIDTH} groups: one call settles their tasks and claims the "
-    "next. As in production, each task has a record, events and a lease, and is charged to its tenant in the ledger. "
-    "Queued tasks have a prompt of 200 characters, metadata and an idempotency key."
+    f"in batches of {BATCH}. Each leader process stands for {WIDTH} groups: one call settles their tasks and claims "
+    "the next. As in production, each task has a record, events and a lease, and is charged to its tenant in the "
+    "ledger. Queued tasks have a prompt of 200 characters, metadata and an idempotency key."
 )
 TASKS_S, BYTES, OVER_MS, P99_MS, FLAT = 10_000, 1536, 2.0, 10.0, 0.10
 FLATNESS, TASKS = "Change with depth", "No-op tasks, "

@@ -18,7 +18,7 @@ class S3Access(Protocol):
 
     @property
     def region(self) -> str | None:
-        """The region; ``None`` for the one in the AWS variables."""
+        """The region; ``None`` for that of boto3's usual sources, such as the AWS variables."""
 
     @property
     def path_style(self) -> bool:
@@ -79,7 +79,7 @@ def open_blobs(address: StoreAddress) -> Blobs:
 
 
 def folder_of(url: str) -> Path:
-    """The folder that a ``file:`` URL names. :raises BlobRefusedError: when it names another machine."""
+    """The folder that a ``file:`` URL names. :raises BlobRefusedError: when it names none."""
     parts = urlsplit(url)
     if parts.netloc not in {"", "localhost"} or not parts.path:
         raise BlobRefusedError(

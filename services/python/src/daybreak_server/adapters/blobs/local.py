@@ -1,6 +1,6 @@
 """The blob store in a local folder.
 
-Each path segment is opened relative to its parent's descriptor and never through a symbolic link, so no key
+Each segment of a key is opened relative to its parent's descriptor and never through a symbolic link, so no key
 can escape the folder. Keys never contain ``~``, so names that begin with it belong to the store:
 ``~part-<nonce>`` is an unfinished upload, and ``~type-<name>`` is the content type of a file whose name does
 not imply it.

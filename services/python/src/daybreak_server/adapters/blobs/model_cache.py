@@ -2,7 +2,8 @@
 
 The name of a model's folder is made from the names, sizes and tags of its files. So each version has its own folder,
 and a folder that exists needs no check: while a model is downloaded, its folder is called ``<name>.partial``, and the
-last step renames it. The ranks of a node share a lock file: one rank downloads, the others wait.
+last step renames it. The processes that share the cache share a lock file for each model: one process downloads the
+model, and the others wait.
 
 Files are downloaded in ranges, in several threads. ``<name>.ranges`` lists the ranges whose bytes are on the disk, so a
 download that was killed continues where it stopped.
@@ -40,8 +41,8 @@ _LOCK_POLL_S: Final = 0.2
 _REPORT_S: Final = 0.5
 
 OnProgress = Callable[[int, int], None]
-"""Called with the downloaded and total bytes at least twice a second while :meth:`ModelCache.get` works or waits. An
-exception from it ends the download."""
+"""Called with the downloaded and total bytes at least twice a second while :meth:`ModelCache.get` downloads a model or
+waits for another process that does. An exception from it ends the download."""
 
 
 class ModelSource(Protocol):
@@ -190,7 +191,7 @@ class _Download:
         """Whether the threads must stop, because nothing waits for them any more."""
 
     def read(self, part: Range) -> None:
-        """Download a range and write it. Retried when the connection breaks."""
+        """Download a range and write it. Retried when the store cannot be reached or the range is cut off."""
         for tries in range(1, TRIES + 1):
             received = 0
             try:

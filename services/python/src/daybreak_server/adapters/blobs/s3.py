@@ -32,7 +32,7 @@ from daybreak_server.ports.blobs import (
 )
 
 PART_BYTES: Final = 8 << 20
-"""S3 requires at least 5 MiB. A smaller file is uploaded by one PutObject."""
+"""S3 requires at least 5 MiB for each part but the last. A file below ``PART_BYTES`` is uploaded by one PutObject."""
 _MAX_PARTS: Final = 10_000
 _PROBE_TRIES: Final = 5
 _MAX_URL_S: Final = 7 * 86400
@@ -46,7 +46,8 @@ class S3Blobs:
     """Files below ``s3://bucket/prefix``. Threads and processes may share it.
 
     A file is written by one PutObject, or by a multipart upload whose completion makes it visible. Both carry
-    ``If-None-Match: *``, so that no file is ever overwritten, and SHA-256 checksums of the bytes.
+    ``If-None-Match: *``, so that no file is ever overwritten, and SHA-256 checksums of the bytes. On a server that
+    ignores this header, a check before the upload finds most existing files; a server without checksums gets none.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class S3Blobs:
             return BlobStat(key=key, size_bytes=head["ContentLength"], content_type=head["ContentType"])
 
     def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
-        """A presigned URL, valid for at most 7 days, with which a browser saves the file as ``filename``.
+        """A presigned URL, valid for at most 7 days. A browser saves the file as ``filename``, if given.
 
         ``None`` if presigning is off. Does not check that the file exists.
         """

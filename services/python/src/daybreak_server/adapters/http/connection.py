@@ -1,5 +1,8 @@
 """One HTTP/1.1 connection to a group, over which one request after the other is sent.
 
+Gateways use such connections for groups and workers; workers use them for their engines and for the gateway. The words
+below name only the group.
+
 The router has its own client because it needs three facts that general clients hide: whether the connection
 was new, whether a byte of an answer has arrived, and how much of an answer is in memory. Also, a request
 takes less time than in a general client. ``httptools`` is the parser.
@@ -27,7 +30,8 @@ CONTINUE_S = 1.0
 """How long to wait for permission to send a body that cannot be sent twice. After this time it is sent anyway, because
 a server need not answer."""
 HIGH_WATER = 64 * 1024
-"""The connection stops reading when it has this many bytes of an answer in memory, and resumes below half of them."""
+"""The connection stops reading when it has more than this many bytes of an answer in memory, and resumes below half of
+that."""
 MAX_HEAD_BYTES = 128 * 1024
 HOP_BY_HOP = frozenset(
     {
@@ -176,10 +180,10 @@ class HttpConnection(asyncio.Protocol):
         return answer
 
     async def finish(self, request: UpstreamRequest, answer: HttpAnswer) -> None:
-        """Write a body that can only be sent once, and wait until the answer is usable.
+        """Write the body if it can only be sent once, and wait until the answer is usable.
 
-        :raises NoAnswerError: if the connection broke before an answer began
-        :raises AnswerCutOffError: if the answer has begun, but its rest is missing or not valid HTTP
+        :raises NoAnswerError: if the connection broke before the answer was usable
+        :raises AnswerCutOffError: if what has arrived is not valid HTTP, or its head is too large
         """
         if request.rest is not None:
             await self._send_body(request, request.rest, answer)
@@ -215,8 +219,8 @@ class HttpConnection(asyncio.Protocol):
     async def _send_body(
         self, request: UpstreamRequest, rest: AsyncIterator[bytes], answer: HttpAnswer
     ) -> None:
-        """Send the body as it arrives, once the group has asked for it. Stop if the group refuses or
-        answers."""
+        """Send the body as it arrives, once the group has asked for it or ``CONTINUE_S`` is over. Stop if the group
+        refuses or answers."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CONTINUE_S):
                 while not (answer.permitted or answer.begun or answer.error):

@@ -6,7 +6,8 @@ beside each raylet and, on one machine, the dashboard, the autoscaler and the lo
 * gives the agents their ports in advance and lets them yield to the ranks
   (:mod:`~daybreak_server.adapters.ray.fast_start_node`);
 * starts a one-machine head without the other programs (:mod:`~daybreak_server.adapters.ray.lean_node`);
-* does the same for ``ray start`` in a cluster's pods (:mod:`~daybreak_server.entrypoints.ray_start`);
+* uses the node of the first item for ``ray start`` in a cluster's pods
+  (:mod:`~daybreak_server.entrypoints.ray_start`);
 * shortens some of Ray's own waits through environment variables
   (:mod:`~daybreak_server.adapters.ray.fast_start_environment`).
 

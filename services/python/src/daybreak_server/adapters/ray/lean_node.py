@@ -41,7 +41,7 @@ class LeanNode(FastStartNode):
 
 
 def start(folder: Path, *, cpus: int, object_store_bytes: int, free_port: Callable[[], int]) -> LeanNode:
-    """Start a head with this session folder."""
+    """Start a head whose session folder is created below ``folder``."""
     return LeanNode(
         RayParams(
             num_cpus=cpus,

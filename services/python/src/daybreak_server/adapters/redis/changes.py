@@ -2,7 +2,7 @@
 
 ``reply_of`` in the library's text adds them to the reply (:mod:`~daybreak_server.adapters.redis.scripts`). For tasks,
 these are retries, releases, cancels, failures, expiries, and tasks that became due or were deleted; a settle, a tick, a
-claim, a registration or a deletion may cause them. For streaming sessions, they are all changes.
+claim, a cancel, a registration or a deletion may cause them. For streaming sessions, they are all changes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How to connect to Redis: a single server, TLS, a Unix socket, or the current master according to Sentinel.
 
-Every connection is made here. With Sentinel, each new connection asks for the master's address, so a process that loses
-its connection in a failover finds the new master by itself. Calls during the failover fail as they do while a single
-server restarts.
+Every connection of the store is made here. With Sentinel, each new connection asks for the master's address, so a
+process that loses its connection in a failover finds the new master by itself. Calls during the failover fail as they
+do while a single server restarts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Endpoint:
     """``redis://``, ``rediss://`` (TLS) or ``unix://``, with user, password and database. With Sentinel, the host is
     ignored."""
     ca_file: str | None = None
-    """The certificate authorities that the client trusts; ``None`` means those of the system."""
+    """The file with the certificate authorities that the client trusts; ``None`` means those of the system."""
     cert_file: str | None = None
     key_file: str | None = None
     sentinels: tuple[str, ...] = ()

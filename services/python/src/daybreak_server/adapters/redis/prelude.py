@@ -29,11 +29,11 @@ RULES = (
 )
 """The constants of ``domain/policy.py`` that the scripts use."""
 BUCKETS = ("WAIT_BUCKETS_MS", "RUN_BUCKETS_MS", "CANCEL_BUCKETS_MS", "CANCEL_STEP_BUCKETS")
-"""Constants for metrics that are tuples of numbers. They become arrays."""
+"""Constants that are tuples of numbers, for metrics. They become arrays."""
 SETS = ("RETRY_REASONS", "RELEASE_REASONS")
-"""Constants for metrics that are tuples of words. They become sets."""
+"""Constants that are tuples of words, for metrics. They become sets."""
 NUMBERS = ("TENANTS_MAX", "METER_MS")
-"""Constants for metrics that are numbers."""
+"""Constants that are numbers, for metrics."""
 SESSIONS = "SESSION_"
 """The limits of streaming sessions have this prefix. Only the scripts of sessions need them."""
 TEXTS = {
@@ -52,8 +52,8 @@ def lua_constants() -> str:
 def lua_numbers(of: str | None = None, *, beyond: str = "") -> str:
     """Lua definitions: a local for each number and control bit that the text ``of`` mentions and ``beyond`` does not.
 
-    Lua reads locals without a lookup, but at any place in a chunk, at most 200 may be visible. So the library defines
-    a number that only one script needs in that script.
+    Lua reads locals without a lookup, but at any place in a chunk, at most 200 may be visible. So a number that
+    only one script needs is defined inside that script.
     """
     numbers: dict[str, int | float] = {name: getattr(policy, name) for name in RULES}
     numbers |= {name: value for name, value in _limits().items() if not name.startswith(SESSIONS)}

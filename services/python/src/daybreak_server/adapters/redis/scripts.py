@@ -1,15 +1,16 @@
-"""Builds one Redis function library from the Lua files. The server compiles it once instead of at each call.
+"""Builds one Redis function library from the Lua files of the pools. The server compiles it once, when it is loaded.
 
 The text of the library is, in this order:
 
 1. constants (``prelude.py``), key names (``key_names.py``) and readers of arguments (``arguments.py``), generated;
 2. the clock and the fragments, the files whose names begin with an underscore, in the order of their dependencies;
 3. ``begin``, which resets the state of the fragments when a call begins;
-4. each script, in a separate block, with the constants that only it needs. Its first line has its flags, and
-   its ``run(ARGV)`` does the work.
+4. each script, in a separate block, with the constants that only it needs. The first line of its file has its flags,
+   and its ``run(ARGV)`` does the work.
 
 The names of the library and its functions end in the hash of the text, so that several versions can live on one server
-during a rolling update. If the server may not load the library, ``EVAL`` runs the text of a single script.
+during a rolling update. If the library cannot be loaded, because the permission or the memory is missing, ``EVAL`` runs
+the text of a single script.
 
 Separate scripts, run by ``EVALSHA``, would be slower: each call would define the hundred or so Lua functions again. For
 ``settle`` this alone takes 45 µs.
@@ -54,11 +55,11 @@ SCRIPTS = {
     "show": "API",
     "list": "API",
     "events": "API",
-    "pool": "API, operator",
+    "pool": "API, operator, `daybreakd`",
     "measure": "API, when its metrics are read",
     "tick": "API, each second",
-    "group": "leader, rank, watchdog, operator",
-    "publish_demand": "API, when the demand of a pool changes and each second",
+    "group": "leader, rank, watchdog, operator, `daybreakd up`",
+    "publish_demand": "API, each second while a pool has demand, and at once if it needs another number of groups",
     "delete": "API",
     "session_open": "API",
     "session_append": "API, for each piece of audio",

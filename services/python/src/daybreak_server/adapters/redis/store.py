@@ -204,7 +204,7 @@ class RedisStore:
         await self._scripts.call(group.encode_report(self._keys(pool), report, ttl_s=ttl_s), idempotent=True)
 
     async def tick(self, pool: str) -> TickReport:
-        """Promote, reap and expire tasks, and report which files to delete. Every gateway calls it each second."""
+        """Queue due tasks, end lost leases, expire tasks, and report which files to delete. See the port."""
         call = tick.encode(
             self._keys(pool), tenants_max=self._tenants_max, target_load=self._target_loads.get(pool)
         )

@@ -69,7 +69,7 @@ def bearer_token(connection: HTTPConnection) -> bytes | None:
 
 
 def has_token(connection: HTTPConnection, *tokens: str | None) -> bool:
-    """Whether the client has sent one of the tokens. The time of the comparison reveals nothing about them."""
+    """Whether the client has sent one of the tokens. The time of the comparison reveals at most their lengths."""
     sent = bearer_token(connection)
     if sent is None:
         return False

@@ -10,11 +10,12 @@ from __future__ import annotations
 import gc
 
 THRESHOLDS = (2_000, 20, 100)
-"""New objects before a young collection; young collections before a middle one; middle ones before a full one."""
+"""New container objects, less those freed, before a young collection; young collections before a middle one; middle
+ones before a full one."""
 
 
 def tune_gc() -> None:
-    """Run a full collection after some four million new objects instead of seventy thousand.
+    """Run a full collection after four million new objects at the earliest, instead of seventy thousand.
 
     Objects that exist now (modules, routes, pydantic models) are excluded from all later collections.
     """

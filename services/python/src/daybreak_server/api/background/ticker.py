@@ -1,9 +1,8 @@
 """Keeps the queue moving: each gateway ticks each pool every second.
 
 A tick is a script in Redis that queues due tasks, expires tasks, ends lost leases and names files that can be
-deleted. After each tick the ticker refreshes the pool's view, updates its metrics and publishes queue positions to
-the subscribers of waiting tasks. A separate asyncio task deletes the files, so that a slow blob store never delays
-ticks.
+deleted. The ticker then refreshes the pool's view, updates its metrics and publishes queue positions to the
+subscribers of waiting tasks. A separate asyncio task deletes the files, so that a slow blob store never delays ticks.
 
 All of this is idempotent, so every gateway does it and there is no leader election.
 """
@@ -56,7 +55,7 @@ class Ticker:
     _deletion: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def run(self) -> None:
-        """Tick every second until cancelled; back off while the store cannot be reached."""
+        """Tick every second until cancelled; back off while ticks fail."""
         failures = 0
         self.metrics.begin_ticks(self.pool)
         try:

@@ -1,7 +1,7 @@
-"""Describes a serving pool without a ready group. It sends the pool no request, because a request would start a group.
+"""What ``GET /debug`` shows of a serving pool without a ready group.
 
-Like ``GET /v1/pools``, it reads the store's view of the pool, which adds nothing to the pool's demand. So ``GET
-/debug`` leaves a pool at zero.
+The pool is sent no request, because a request would start a group. The gateway uses the store's view of the pool, as
+``GET /v1/pools`` does. That adds nothing to the pool's demand, so ``GET /debug`` leaves a pool at zero.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Chooses the pool of a request whose path names none: the one that its ``model`` names, or the default one.
+"""Chooses the serving pool of a request whose path names none.
+
+It is the pool that the request's ``model`` names. Without a ``model``, it is the one in ``http.default_pools``, and if
+there is none there, the only pool with the workload that the path needs.
 
 A ``model`` is the name of a pool, or the name of a pool's model as clients see it. Both are known from the settings, so
 that a request can also wake a pool that has no groups.

@@ -1,5 +1,6 @@
-"""The routes that embed and rerank. A request goes to the model of workers that it names, if there is one. All others
-go to a group of the pool that :mod:`.chosen_pool` chooses.
+"""The routes that embed and rerank, and ``GET /debug``. A request goes to the model of workers that it names, if there
+is one. All others go to a group of the pool that :mod:`.chosen_pool` chooses. If that pool has no ready group, the
+gateway itself answers ``GET /debug``.
 
 The workload of the group reads the body and makes the answer. So a request to ``/v1/embeddings`` is the same as one to
 ``/v1/pools/{name}/serve/v1/embeddings``, except for the format of errors: OpenAI's in the first case.

@@ -50,10 +50,10 @@ def decompress(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes | N
 
 
 def _inflate(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
-    """The members of the body, concatenated. Decompression stops once it exceeds ``max_bytes``.
+    """The decompressed body; ``None`` as soon as it exceeds ``max_bytes``.
 
-    Only gzip has members. Their number is limited: each costs a copy of the rest of the body, so a small body of many
-    empty members would keep the server busy for seconds.
+    A body in gzip may be a sequence of members, each compressed separately. Their number is limited: each costs a copy
+    of the rest of the body, so a small body of many empty members would keep the server busy for seconds.
     """
     members: list[bytes] = []
     allowed, rest = max_bytes, raw

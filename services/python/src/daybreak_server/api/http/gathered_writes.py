@@ -2,11 +2,12 @@
 
 uvicorn writes them one after the other, and uvloop hands each write to the kernel at once. For a small response the
 second call costs about a tenth of the gateway's whole work, and the client wakes up twice. Here, the parts that are
-written in the same iteration of the event loop are joined, and written at its end. The parts of a stream come in
-different iterations, so each is sent as it comes.
+written in the same iteration of the event loop are joined, and written in the next one. The parts of a stream usually
+come in different iterations, so each is sent as it comes.
 
 uvicorn also starts a timer after each response and cancels it at the next request. Here a connection has one timer.
-When it fires, it checks whether the connection has been idle all the time.
+When it fires, the connection is closed if it has been idle for the whole keep-alive time. Otherwise the timer is set
+for the rest of that time, or, during a request, after the response.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class GatheringTransport(asyncio.Transport):
         self._bytes = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write at the end of this iteration of the event loop, or now if more than ``MAX_BYTES`` are gathered."""
+        """Write in the next iteration of the event loop, or now if more than ``MAX_BYTES`` are gathered."""
         if not self._parts:
             self._loop.call_soon(self.flush)
         self._parts.append(bytes(data))
@@ -53,7 +54,7 @@ class GatheringTransport(asyncio.Transport):
         self.inner.close()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once, and drop the gathered data."""
         self._parts.clear()
         self.inner.abort()
 
@@ -82,7 +83,7 @@ class GatheringProtocol(HttpToolsProtocol):
         super().connection_made(GatheringTransport(cast("asyncio.Transport", transport), self.loop))
 
     def handle_websocket_upgrade(self) -> None:
-        """Give the transport itself to the protocol of WebSockets, which writes whole frames."""
+        """Give the inner transport to the protocol of WebSockets, which already writes whole frames."""
         if isinstance(self.transport, GatheringTransport):
             self.transport.flush()
             self.transport = self.transport.inner

@@ -1,8 +1,8 @@
 """Answers the handshake of a WebSocket with an HTTP response, without an error in the log.
 
-The server refuses a handshake at an unknown path with 404, and one from a page of another origin with 403. uvicorn
-sends such a response, but then takes the handshake for one that was never answered, and logs an error. Any client
-could fill the log with these.
+The server refuses a handshake with a response such as 404 at an unknown path, or 403 if the origin of the page is not
+allowed. uvicorn sends such a response, but then takes the handshake for one that was never answered, and logs an error.
+Any client could fill the log with these errors.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ browser reaches the server on behalf of every page that it shows. So two kinds o
 
 * **DNS rebinding.** A page of ``evil.example`` waits until its name resolves to 127.0.0.1. The browser then takes the
   server for the page's own origin, and only the Host header shows the difference. The check applies to all requests
-  from this machine, and to every request if the server listens on loopback or ``http.allowed_hosts`` is set. Behind an
-  Ingress, the Ingress decides which host names it accepts. Addresses and ``localhost`` are always allowed, because they
-  cannot be rebound.
+  from this machine, and to every request if the server listens on loopback or ``http.allowed_hosts`` is set; ``*`` in
+  ``http.allowed_hosts`` turns it off. Behind an Ingress, the Ingress decides which host names it accepts. Addresses and
+  ``localhost`` are always allowed, because they cannot be rebound. So are the machine's own name and ``http.host``.
 * **Cross-site requests.** A request that changes something, or opens a WebSocket, carries the Origin of its page. The
   origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
   which their pages can read the responses. Clients other than browsers send no Origin, so this check lets them pass.
@@ -104,7 +104,8 @@ class OriginCheck:
         ]
 
     def preflight(self, scope: Scope) -> Headers | None:
-        """Headers of the response to a CORS preflight from an allowed origin, in addition to :meth:`cors`."""
+        """Headers of the response to a CORS preflight from a listed origin, in addition to :meth:`cors`; ``None`` for
+        any other request."""
         if scope["type"] != "http" or scope["method"] != "OPTIONS" or not self.cors(scope):
             return None
         headers = dict(scope["headers"])
@@ -112,7 +113,7 @@ class OriginCheck:
             return None
         requested = headers.get(b"access-control-request-headers", b"")
         return [
-            (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
+            (b"access-control-allow-methods", b"GET, HEAD, POST, PATCH, DELETE"),
             *([(b"access-control-allow-headers", requested)] if requested else []),
             (b"access-control-max-age", b"600"),
         ]

@@ -81,7 +81,8 @@ class BlobResponse(Response):
         self.init_headers({**headers, "Content-Length": str(length)})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file. :raises BlobError: before anything is sent, so that it becomes an error response."""
+        """Send the file. :raises BlobError: if it cannot be opened; nothing is sent yet, so this becomes an error
+        response."""
         reader = await asyncio.to_thread(self._blobs.open, self._key, start=self._start, length=self._length)
         try:
             await until_disconnect(receive, self._send_all(reader, send))

@@ -1,7 +1,8 @@
 """Limits the number of concurrent calls to the store (a bulkhead). Further calls wait, but not forever.
 
 Without the limit, a burst such as ten thousand streams that reconnect after a restart would open as many connections.
-Housekeeping does not pass the bulkhead, so the task queue keeps moving however many requests wait.
+Ticks do not pass the bulkhead, so however many requests wait, none of them keeps a tick from the store. But the ticker
+reads the pool's view and the queue positions between two ticks, and these reads do pass it.
 """
 
 from __future__ import annotations

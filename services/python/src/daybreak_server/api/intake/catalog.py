@@ -49,7 +49,8 @@ class PoolEntry:
 
     @property
     def takes_tasks(self) -> bool:
-        """Whether clients submit tasks to the pool; the groups of other pools answer requests or serve sessions."""
+        """Whether clients may submit tasks to the pool. The groups of an ``online`` pool that takes tasks also answer
+        requests."""
         return self.spec.takes_tasks
 
     @property
@@ -63,7 +64,7 @@ class PoolEntry:
 
     @property
     def model_name(self) -> str | None:
-        """What clients may call the pool's model: the name that its options give it, or that of its folder."""
+        """What clients may call the pool's model: the name that the pool's options give it, or that of its folder."""
         named = self.settings.options.get("model_name")
         if isinstance(named, str):
             return named

@@ -6,7 +6,8 @@ Two rules hold for all bodies and all workloads:
 * A number without a fraction is an integer, however it is written (``20.0``, ``2e1``), if the schema wants an integer.
 
 So a client need not know whether a model is strict, or how its author declared an optional field. Invalid values are
-left unchanged, for the model to report.
+left unchanged, for the model to report. So are objects and lists for which the schema has several alternatives of the
+same type, and integers so large that a float cannot represent each of them.
 """
 
 from __future__ import annotations

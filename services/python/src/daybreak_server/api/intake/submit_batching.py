@@ -1,12 +1,11 @@
-"""Sends concurrent submits to the store together, in one round trip.
+"""Sends concurrent submits to the store together, in one call.
 
-Each pool has a queue of submits and at most :data:`MAX_IN_FLIGHT` round trips. A submit starts a round trip at once if
-fewer are in flight, so an idle server sends each submit alone. On a busy server, submits queue up while both round
-trips are in flight, and the next round trip takes up to :data:`MAX_BATCH` submits. No submit ever waits for others to
-join.
+Each pool has a queue of submits and at most :data:`MAX_IN_FLIGHT` calls in flight. A submit starts a call at once if
+fewer are in flight, so an idle server sends each submit alone. On a busy server, submits queue up while both calls are
+in flight, and the next call takes up to :data:`MAX_BATCH` submits. No submit ever waits for others to join.
 
-The store still accepts or refuses each task by itself, and each caller gets its own result. An error of the whole
-round trip goes to all its callers. A caller that is cancelled while its task is queued is left out of the batch.
+The store still accepts or refuses each task by itself, and each caller gets its own result. An error of the whole call
+goes to all its callers. A submit whose caller is cancelled while it is queued is left out of the batch.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tasks import Submitted, TaskStore
 
 MAX_BATCH = 64
-"""Tasks in one round trip. The bound keeps the script's time, during which Redis does nothing else, at a few ms."""
+"""Tasks in one call of the store. On Redis, a call of the script takes at most half of them (``submit.TASKS_MAX``), so
+that Redis, which does nothing else during a script, is busy for a few ms only. A larger batch takes two such calls."""
 MAX_IN_FLIGHT = 2
-"""Round trips of a pool in flight: while the store works on one, the next is on its way."""
+"""Calls for a pool in flight: while the store works on one, the next is on its way."""
 
 _Waiter = asyncio.Future[Submitted]
 
@@ -35,7 +35,7 @@ class _PoolBatch:
 
 
 class SubmitBatcher:
-    """Submits tasks; those of one pool share round trips."""
+    """Submits tasks; those of one pool share calls of the store."""
 
     def __init__(self, store: TaskStore) -> None:
         self._store = store

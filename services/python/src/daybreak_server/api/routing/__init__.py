@@ -1,4 +1,5 @@
-"""Serving pools: chooses a group for each request, holds requests while none is free, and passes answers on.
+"""Serving pools: this package chooses a group for each request, holds requests while none is free, and passes answers
+on. The models of workers use the same parts, with workers in the place of groups.
 
 A request that arrives at zero groups takes this way: ``proxy`` asks ``pool_router`` for a slot, and ``pool_router``
 puts the request into the ``waiting_line``. That changes the demand, which ``demand`` publishes with the script

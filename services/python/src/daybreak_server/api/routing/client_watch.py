@@ -1,7 +1,7 @@
 """Ends what a request waits for: at its deadline, when its client has gone, or when its group is lost.
 
-To learn that the client has gone, an asyncio task must wait for it. Most requests end before a client would give up, so
-the task starts only after ``WATCH_AFTER_S``.
+To learn that the client has gone, an asyncio task must wait for its disconnect. Most requests end before a client would
+give up, so the asyncio task starts only after ``WATCH_AFTER_S``.
 
 A timer of the event loop for each request would cost as much as choosing a group. So all requests share one timer
 (:class:`WatchTimer`), which tells when ``WATCH_AFTER_S`` have passed. Only a request that takes longer, or whose
@@ -119,7 +119,7 @@ class ClientWatch:
             self._deadline_timer = self._loop.call_at(deadline, self._end)
 
     def start(self) -> None:
-        """Watch the client from now on: its whole request has been read."""
+        """Watch the client from now on, or from ``WATCH_AFTER_S`` on: nothing reads its body any more."""
         self._may_watch = True
         if self._is_time:
             self._watch()

@@ -1,7 +1,7 @@
 """Publishes how many requests of a pool this gateway has, so that the pool gets the groups that they need.
 
-A change that alters the number of groups wanted is published at once. The present number of requests is also published
-once a second, because it is valid for a few seconds only: a gateway that dies stops asking for groups.
+A change that alters how many groups this gateway's requests need is published at once. The present number of requests
+is also published once a second, because it is valid for a few seconds only: a gateway that dies asks for no groups.
 """
 
 from __future__ import annotations

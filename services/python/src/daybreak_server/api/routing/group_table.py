@@ -1,13 +1,13 @@
 """The groups of a pool that may get requests, from the store's view and from what this gateway has seen itself.
 
 The store's view comes once a second and says which groups exist. In between, this gateway knows better how many
-requests it has sent, which group refuses connections, and which one is full or leaves:
+requests it has sent, which group accepts no connections, and which one is full or leaves:
 
-* An ended lease, a drain mark or a refused connection takes a group out, and so does an answer which says that the
-  group leaves or that another group has its address now. Nothing else does: a group that is slow or full stays in.
+* An ended lease, a drain mark or a failed attempt to connect takes a group out, and so does an answer which says that
+  the group leaves or that another group has its address now. Nothing else does: a group that is slow or full stays in.
 * The store keeps the drain mark. A group that reports to this gateway that it leaves is taken out at once, and the next
   views decide whether it stays out.
-* A group that refused a connection is tried again after a pause, because it may only have been unreachable for a
+* A group that accepted no connection is tried again after a pause, because it may only have been unreachable for a
   moment.
 * A group that refused a request because it is full is blocked for a moment: until one of this gateway's requests to it
   ends, or until a pause ends.
@@ -22,10 +22,10 @@ from daybreak_server.api.routing.candidates import Candidate
 from daybreak_server.domain.pools import GroupRecord, PoolView
 
 BUSY_PAUSE_S = 0.05
-"""The first pause after a refusal by a full group; each further one in a row is twice as long."""
+"""The first pause after a refusal by a full group; each further one in a row is twice as long, up to the maximum."""
 MAX_BUSY_PAUSE_S = 1.0
 UNREACHABLE_PAUSE_S = 1.0
-"""The first pause after a refused connection; each further one in a row is twice as long."""
+"""The first pause after a failed attempt to connect; each further one in a row is twice as long, up to the maximum."""
 MAX_UNREACHABLE_PAUSE_S = 8.0
 LEFT_FOR_VIEWS = 3
 """A group knows that it leaves before the store's view shows it, so its own report counts for this many views. After
@@ -44,7 +44,7 @@ class _Known:
     refusals: int = 0
     """Refusals in a row because the group was full."""
     failures: int = 0
-    """Refused connections in a row."""
+    """Failed attempts to connect, in a row."""
     drain: bool = False
     """Whether the store has a drain mark, which can be removed."""
     left_for_views: int = 0
@@ -61,7 +61,7 @@ class GroupTable:
         self._known: dict[str, _Known] = {}
 
     def update(self, view: PoolView) -> set[str]:
-        """Take in a new view. Returns the ids of groups whose lease has ended."""
+        """Take in a new view. Returns the ids of groups that serve no more, usually because their lease has ended."""
         records = {record.id: record for record in view.groups if _serves(record)}
         ended = self._known.keys() - records.keys()
         for group_id in ended:
@@ -114,7 +114,7 @@ class GroupTable:
             self._list_ready()
 
     def unreachable(self, group: Candidate) -> float:
-        """The group refuses connections. Returns the seconds after which :meth:`reachable` should follow."""
+        """The group accepts no connections. Returns the seconds after which :meth:`reachable` should follow."""
         known = self._known.get(group.id)
         if known is None:
             return 0.0

@@ -1,8 +1,9 @@
 """Publishes how many requests for each model this gateway has, so that the models get the replicas that they need.
 
-All models share one publisher. It publishes a change that alters the number of replicas wanted at once, and the present
-numbers once a second, because they are valid for a few seconds only: a gateway that dies stops asking. A request that
-begins and ends between two publications counts, so that a model which is used all the time never seems idle.
+All models share one publisher. If a change alters how many replicas this gateway's requests need, the publisher
+publishes it at once. It publishes the present numbers once a second, because they are valid for a few seconds only: a
+gateway that dies asks for no replicas. A request that begins and ends between two publications counts, so that a model
+which is used all the time never seems idle.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The models of external workers: each has a router and a proxy, as each serving pool has.
 
-To its router, a model is a pool whose groups are the workers that have ready replicas of it. So everything that holds
-for groups holds for workers. Requests wait while no worker is ready. If a worker refuses a request, or breaks before
-the first byte of its answer, the request goes to another worker. A worker with a ready replica is taken out
-only if its lease ends, it refuses a connection, or it reports that it leaves.
+To its router, a model is a pool whose groups are the workers that have replicas of it. So everything that holds for
+groups holds for workers. Requests wait while no worker has a ready replica. If a worker refuses a request, or breaks
+before the first byte of its answer, the request goes to another worker. A worker with a ready replica is taken out only
+if its lease ends, it drains, no connection to it can be made, or it reports that it leaves.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class ModelRouters:
             model.router.show(model.metrics)
 
     def begin_close(self) -> None:
-        """Refuse requests that wait, so that their clients can go to another gateway."""
+        """Refuse the requests that wait and all new ones, so that their clients can go to another gateway."""
         self._closing = True
         for model in self:
             model.router.close()

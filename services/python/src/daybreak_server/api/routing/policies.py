@@ -40,7 +40,8 @@ class _AnyGroup:
 
 
 class LeastLoaded(_AnyGroup):
-    """The group with the smallest share of its capacity in use. Equal groups take turns."""
+    """The free group with the smallest share of its capacity in use; of groups without a capacity, the one with the
+    fewest requests. Equal groups take turns."""
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
         """See the protocol."""
@@ -96,8 +97,8 @@ class GpuMemory(_AnyGroup):
 class SessionAffinity:
     """The same group for all requests of a session. While that group is full, they wait.
 
-    If the group leaves, its sessions move to others, and no other session moves. A request without a session goes to
-    the least loaded group.
+    If the group leaves, its sessions move to others, and no other session moves. A new group takes over a share of the
+    sessions. A request without a session goes to the least loaded group.
     """
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:
@@ -119,8 +120,8 @@ class Prefix(_AnyGroup):
     """The same group for bodies that begin with the same bytes, which may be in its cache.
 
     A group whose load would exceed ``BOUND`` times the mean load is passed over, so a prefix that all requests share
-    does not overload one group. If no other group is free, and for requests without a body, the least loaded group is
-    chosen.
+    does not overload one group. If all free groups are passed over, and for requests without a body, the least loaded
+    free group is chosen.
     """
 
     def choose(self, groups: Sequence[Candidate], request: RoutingRequest, choices: int) -> Candidate | None:

@@ -2,8 +2,8 @@
 
 A request gets a :class:`Slot`: the right to send one request to one group. If no group is free, the request joins the
 line. The line moves on events, never by polling: a slot is given back, the store's view changes, or a pause after a
-refusal or a failure ends. The event that makes a group free also gives it to a waiting request, so no later request
-overtakes that request.
+refusal or a failure ends. The event that makes a group free also gives it to a waiting request, so a request that
+arrives later cannot take the group first.
 
 All of this runs on one event loop and awaits nothing between a choice and the count of its request, so the counts are
 exact without locks.
@@ -152,7 +152,7 @@ class PoolRouter:
         ``deadline`` is a time of the event loop's clock.
 
         :raises LineFullError: if too many requests wait
-        :raises WaitedTooLongError: if the deadline passed before a group was free
+        :raises WaitedTooLongError: if the deadline or ``max_wait_s`` passed before a group was free
         :raises NoGroupError: if the pool has no group, and either none can start, or the request must not start one
         :raises ClosingError: if this gateway shuts down, unless ``close`` got another error
         """

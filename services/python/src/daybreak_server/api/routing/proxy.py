@@ -98,7 +98,7 @@ class _Incoming:
 
 
 class PoolProxy:
-    """Answers the requests of one pool."""
+    """Answers the requests of one serving pool, or of one model of workers."""
 
     def __init__(
         self,
@@ -329,7 +329,7 @@ class PoolProxy:
         """Send the request once, and wait for the head of the answer.
 
         :raises UpstreamError: if the group gave no answer
-        :raises TimeoutError: if the deadline passed, or the client went away, before that
+        :raises TimeoutError: if the deadline passed, or the client went away, before the head arrived
         :raises ClientGoneError: if the client went away while its body was read
         """
         request, body, watch = incoming.request, incoming.body, incoming.watch

@@ -98,7 +98,7 @@ class ServingPools:
             pool.router.show(pool.metrics)
 
     def begin_close(self) -> None:
-        """Refuse requests that wait, so that their clients can go to another gateway."""
+        """Refuse the requests that wait and all new ones, so that their clients can go to another gateway."""
         for pool in self:
             pool.router.close()
 

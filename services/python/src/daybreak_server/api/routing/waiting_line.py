@@ -1,8 +1,9 @@
-"""Requests that wait until a group is free, in the order of their arrival. Their number is limited, also by tenant.
+"""Requests that wait until a group is free: first those that have had a group before, then the others, both in order of
+arrival. Their number is limited, also by tenant.
 
 The work for each free group does not grow with the line. Requests that may go to any group wait in one lane. A request
 that must wait for one certain group moves to the lane of that group when its turn comes, so it is not looked at again
-until that group is free. If the groups change, all move back to the first lane.
+until that group is free. If the groups or the policy change, all move back to the first lane.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class WaitingLine:
         any_free: Callable[[], bool],
         only_group: Callable[[Ticket], Candidate | None],
     ) -> None:
-        """Give groups to those that wait, first come first served.
+        """Give groups to those that wait, in the order of the line.
 
         A request that must wait for one certain group does not hold up those behind it.
 

@@ -22,14 +22,14 @@ from daybreak_server.ports.sessions import AudioBacklogError, SessionWatch
 from daybreak_server.ports.store_errors import StoreFullError, StoreUnavailableError
 
 MAX_AHEAD_S = 60
-"""How much audio may wait for the model."""
+"""How much audio of a session may wait for the model before the connection is no longer read."""
 _PIECE_S = 0.25
 """How much audio is converted before other connections get the event loop."""
 _BACKOFF_S = (0.05, 1.0)
 
 
 class AudioInput:
-    """The audio of one connection. ``record``: the session after the last write."""
+    """The audio of one connection. ``record``: the session as the store last returned it."""
 
     def __init__(
         self,
@@ -68,9 +68,8 @@ class AudioInput:
     async def append(self, frame: bytes) -> None:
         """Write a frame.
 
-        :raises ApiError: ``invalid_audio``; nothing of the frame has been written then. ``conflict`` after the end.
-
-        :raises StoreError: when the session has ended, or the store does not answer.
+        :raises ApiError: ``invalid_audio``; nothing of the frame has been written then. ``conflict`` after :meth:`end`.
+        :raises StoreError: when the session has ended, or the store has not answered for ``patience_s``.
         """
         if self._ended:
             raise ApiError(

@@ -1,6 +1,6 @@
 """The traces of the requests and connections that open sessions.
 
-A response has the header ``traceparent`` of the session, even if an earlier request opened the session.
+If a session belongs to a trace, responses have its header ``traceparent``, even if an earlier request opened it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from daybreak_server.ports.session_tracing import OpeningTrace
 
 
 def begin(ctx: Dependencies, connection: HTTPConnection) -> OpeningTrace:
-    """Begin the trace of a request or a WebSocket, whose caller must end it."""
+    """Begin the trace of a request or a WebSocket. The caller of this function must end the trace."""
     scope = connection.scope
     path: str = scope["path"]
     return ctx.services.tracing.opening(

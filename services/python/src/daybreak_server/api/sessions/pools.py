@@ -36,7 +36,10 @@ class SessionPools:
         return self.entries.get(pool) if pool is not None else None
 
     def get(self, name: str | None = None) -> PoolEntry:
-        """The pool of that name; without a name, the default one. :raises ApiError: ``no_such_pool``."""
+        """The pool of that name; without a name, the default one, or else the only one.
+
+        :raises ApiError: ``no_such_pool``.
+        """
         if name:
             found = self.find(name)
             if found is None:

@@ -97,7 +97,11 @@ class SessionService:
         return record
 
     async def get(self, session: str, caller: Principal) -> SessionRecord:
-        """The caller's session. :raises ApiError: ``not_found``, also if it belongs to another tenant."""
+        """The caller's session.
+
+        :raises ApiError: ``not_found``, if there is no such pool.
+        :raises SessionUnknownError: if there is no such session, or it belongs to another tenant.
+        """
         return await self.store.session(self._known(session), tenant=caller.tenant)
 
     async def open_sessions(self, caller: Principal, pool: str | None) -> list[SessionRecord]:

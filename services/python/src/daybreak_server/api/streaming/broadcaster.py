@@ -9,10 +9,10 @@ then waits until the reader knows its position in the log (:meth:`Feed.wait_live
 history. An event that arrives between these steps is in the history and in the feed; the subscriber recognizes the
 second copy by its id, and drops it.
 
-A topic also caches recent frames, so that a client that reconnects is served without a read from the store.
-:data:`CACHE_LIMIT` bounds the frames cached by a feed. The queue of each subscriber is bounded too. If it overflows, or
-if events were trimmed before the reader saw them, the subscriber is marked as lagging and gets a snapshot (``reset``)
-instead of the events.
+A topic also caches recent frames, so that a client that reconnects while others follow the task is served without a
+read from the store. :data:`CACHE_LIMIT` bounds the frames cached by a feed. The queue of each subscriber is bounded
+too. If it overflows, or if events were trimmed before the reader saw them, the subscriber is marked as lagging. It then
+gets a snapshot (``reset``) instead of the events, or, if its subscription is lossless, the events that the store has.
 
 When the store is down the reader retries with backoff, and subscribers stay connected.
 """

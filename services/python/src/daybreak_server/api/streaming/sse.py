@@ -33,7 +33,8 @@ def no_more_events() -> Response:
 
 
 class EventStream(Response):
-    """Sends frames until the task's last event, the server's shutdown or the client's disconnect."""
+    """Sends frames until the task's last event, the server's shutdown, the client's disconnect, or a failure of the
+    store while history is read."""
 
     media_type = "text/event-stream"
 

@@ -1,4 +1,4 @@
-"""The leader's loop: claim a task, run it, settle it, repeat. Only rank 0 talks to the task store and the blob store.
+"""The leader's loop: claim a task, run it, settle it, repeat. Only rank 0 claims tasks and stores their results.
 
 A settlement may claim the next task in the same call, so a busy group pays one round trip per task. The loop ends in
 one of two ways:

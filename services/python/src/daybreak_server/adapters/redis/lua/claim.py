@@ -44,7 +44,10 @@ def encode(
 
 
 def outcome(item: Any) -> str:
-    """``task``, ``drain``, ``none`` (nothing waits), ``other`` (no waiting task is for this group) or ``again``."""
+    """``task``, ``drain``, ``none`` (nothing waits), ``other`` (no waiting task is for this group) or ``again``.
+
+    ``again``: many waiting tasks had expired, so the call reached its limit. Call again.
+    """
     return codec.text(item[0])
 
 

@@ -38,13 +38,13 @@ def model_json(model: ModelRecord) -> str:
 
 
 def model_of(stored: Any) -> ModelRecord:
-    """The inverse, from the mark and the JSON."""
+    """The model from its mark, one character, and the JSON of :func:`model_json` after it."""
     whole = text(stored)
     return _known(ModelRecord, {**json.loads(whole[1:]), "deleted": whole[0] == "1"})
 
 
 def fixed_json(worker: WorkerRecord) -> str:
-    """The part of a worker that it sends once, when it registers."""
+    """The part of a worker that it sends only when it registers."""
     return dump({"url": worker.url, "engines": sorted(worker.engines), "version": worker.version})
 
 
@@ -55,7 +55,7 @@ def state_json(worker: WorkerRecord) -> str:
 
 
 def summary_json(worker: WorkerRecord) -> str:
-    """The part of a worker's state whose changes others must see at once: all but loads and free memory."""
+    """The part of a worker's state whose changes others must see at once: not its loads or its free memory."""
     replicas = sorted(
         (replica.alias, replica.state, replica.devices, replica.reason, replica.capacity)
         for replica in worker.replicas
@@ -88,7 +88,7 @@ def plan_json(plan: PlacementPlan) -> str:
 
 
 def plan_of(stored: Any) -> PlacementPlan:
-    """The inverse; an empty plan if none is stored."""
+    """The plan that :func:`plan_json` stored; an empty one if none is stored."""
     data = json.loads(text(stored) or "{}")
     replicas = (
         Replica(alias=alias, worker=worker, devices=tuple(devices))

@@ -1,4 +1,5 @@
-"""The Redis function library of the registry. It is a separate library, so that it can change independently.
+"""The Redis function library of the registry. It is separate from the library of the pools, so that either can change
+without the other.
 
 Its text is, in this order: the constants that ``registry.lua`` mentions, the clock, and ``registry.lua``. The name of
 its function ends in the hash of the text, so that several versions can live on one server during a rolling update.
@@ -24,7 +25,7 @@ class RegistryLibrary:
     clock_text: str | None = None
 
     def get(self, name: str) -> Script:
-        """The script. :raises KeyError: if it is not the registry's."""
+        """The script ``registry``. :raises KeyError: for another name."""
         if name != NAME:
             raise KeyError(name)
         return _script(self._clock())
@@ -44,7 +45,7 @@ class RegistryLibrary:
 
 
 def lua_text() -> str:
-    """``registry.lua``."""
+    """The text of ``registry.lua``."""
     folder = files("daybreak_server.adapters.redis.registry")
     return (folder / "registry.lua").read_text(encoding="utf-8")
 

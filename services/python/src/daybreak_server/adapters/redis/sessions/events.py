@@ -1,10 +1,10 @@
 """Follows the events of many sessions over one connection for each pool.
 
-A task reads the pool's stream `session_events`, and passes each event to the followers of its session. A new
-follower first reads the session's history. If the task may have missed events (because of an outage, or
-because the stream was trimmed before they were read), all followers read the histories of their sessions
-again. Watches of sessions are woken by the same stream: by the event ``ended``, and by the entries with which a commit
-announces that it has processed audio of a session that is watched.
+While anyone follows or watches a session of the pool, an asyncio task reads the pool's stream `session_events`, and
+passes each event to the followers of its session. A new follower first reads the session's history. If the asyncio task
+may have missed events (because of an outage, or because the stream was trimmed before they were read), all followers
+read the histories of their sessions again. The same stream wakes the watches of sessions: by the event ``ended``, and
+by the entry that a commit writes if it has processed audio of a watched session.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Watch:
         self._woken = asyncio.Event()
 
     def put(self, event: SessionEvent | None) -> None:
-        """Wake the caller if the session has ended, or if events may have been missed."""
+        """Wake the caller if the session has ended; ``None``: also if the model progressed or events may be missing."""
         if event is None or event.type is SessionEventType.ENDED:
             self._woken.set()
 
@@ -153,7 +153,7 @@ class RedisSessionEvents:
 
 
 class _PoolReader:
-    """Reads one pool's stream while anyone follows one of its sessions."""
+    """Reads one pool's stream while anyone follows or watches one of its sessions."""
 
     def __init__(self, where: str | Endpoint, key: str, *, timeout_s: float) -> None:
         self._client = connect_async(where, timeout_s=BLOCK_S + timeout_s)
@@ -181,7 +181,7 @@ class _PoolReader:
     async def stop(self) -> None:
         """End the task and close the connection."""
         while self._task is not None and not self._task.done():
-            self._task.cancel()  # redis-py swallows a cancel that arrives together with a reply
+            self._task.cancel()  # on Python 3.11, redis-py may swallow a cancel while it sends a command
             await asyncio.wait([self._task], timeout=0.1)
         await self._client.aclose()
 

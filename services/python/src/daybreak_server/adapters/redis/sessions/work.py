@@ -1,10 +1,10 @@
 """The sessions of one pool on Redis, as the leader of a group uses them. Blocking calls.
 
-A group waits for audio with one connection, however many sessions it has. Scripts announce new audio in the
-group's inbox, a stream whose name is the nonce of the group's tokens. ``read_audio`` waits for the next entry
-of the inbox, and then reads the audio of the sessions in this entry. An inbox may lose entries, because Redis
-trims it or because an outage outlasts it. So after an error, and every ``LOOK_S``, ``read_audio`` reads all
-sessions.
+A group waits for audio with one connection, however many sessions it has. Scripts announce in the group's inbox which
+sessions have new audio and which the group has lost. The inbox is a stream whose name ends in the nonce of the group's
+tokens. ``read_audio`` waits for entries of the inbox, and then reads the audio of the sessions that they name. An inbox
+may lose entries, because Redis trims it or because an outage outlasts it. So after an error, and every ``LOOK_S``
+seconds, ``read_audio`` reads all sessions.
 """
 
 from __future__ import annotations
@@ -128,7 +128,10 @@ class RedisSessionWork:
         return []
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
-        """The new audio of these sessions after the given positions. Waits up to ``wait_s`` for the first."""
+        """The new audio of these sessions after the given positions. Waits up to ``wait_s`` for the first.
+
+        Returns sooner, even with nothing, if the inbox names a session that is not among these.
+        """
         deadline = time.monotonic() + wait_s
         positions = {lease.session: position for lease, position in received.items()}
         while True:

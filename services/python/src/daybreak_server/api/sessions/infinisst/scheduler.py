@@ -1,7 +1,8 @@
 """The routes of InfiniSST's scheduler. Requests carry chunks of audio, and each user has one session per language pair.
 
-The routes find a user's session by the name of its client and its languages, so the requests of a user may reach
-different gateways. A user sends one chunk after the other, so the requests of one user at one gateway run one by one.
+The routes find a user's session by its pool, tenant, client and languages, so the requests of a user may reach
+different gateways. A user is expected to send one chunk after the other. At one gateway, the chunks of a user are also
+processed one by one.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def add(routes: APIRouter, service: SessionService) -> None:
 
 
 async def _check_device(service: SessionService, device: int) -> None:
-    """Refuse a number that no device has. A group has one device, so the groups of all pools are counted from 0.
+    """Refuse a number that no device has. Each group counts as one device, so the groups of all pools of kind
+    ``sessions`` are counted from 0.
 
     On Kubernetes, the operator decides how many groups there are, so no number is refused.
     """
@@ -97,14 +99,15 @@ async def _check_device(service: SessionService, device: int) -> None:
 
 
 class UserSessions:
-    """The sessions of users, each of one pair."""
+    """The sessions of users; each session has one pair of languages."""
 
     def __init__(self, service: SessionService) -> None:
         self._service = service
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, caller: Principal, user: str, language: str, pool: str | None) -> SessionRecord:
-        """The open session. :raises ApiError: ``not_found``, or ``invalid_input`` for an unknown pair."""
+        """The open session. :raises ApiError: ``not_found``, ``no_such_pool``, or ``invalid_input`` for an unknown
+        pair."""
         entry, pair = self._service.pools.choose(pool, lambda languages: languages.parse(language))
         for record in await self._service.store.sessions(entry.name, tenant=caller.tenant):
             new = record.session

@@ -1,6 +1,7 @@
-"""Serves a connection to ``/v1/realtime``: opens its session, writes the client's audio, and sends events.
+"""Serves a connection to ``/v1/realtime`` or ``/v1/realtime/translations``: opens its sessions, one after the other,
+writes the client's audio, and sends events.
 
-The client's first ``session.update`` chooses the dialect. From then on, a :class:`Dialect` interprets the client's
+The client's first ``session.update`` chooses the dialect. From then on, this :class:`Dialect` interprets the client's
 events and writes the server's events. The connection has the operations that all dialects share.
 """
 
@@ -49,10 +50,13 @@ class Dialect(Protocol):
     """The protocol that a client and the server use."""
 
     ends_connection: bool
-    """Whether the connection ends with its session; otherwise the client may begin another one."""
+    """Whether the connection ends with its session; otherwise the client may begin another session on it."""
 
     async def on_client(self, event: Json) -> None:
-        """Handle an event of the client. :raises ApiError: if it is wrong; the connection continues."""
+        """Handle an event of the client.
+
+        :raises ApiError: with a status below 429, it is sent to the client, and the connection continues.
+        """
 
     async def on_session(self, event: SessionEvent) -> None:
         """Handle an event of the session."""
@@ -93,7 +97,7 @@ class RealtimeConnection:
         self._started: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
     async def serve(self) -> None:
-        """Serve the connection until it or its session ends."""
+        """Serve the connection until it ends, or its session does if the dialect then ends the connection."""
 
         async def send_error(error: ApiError) -> None:
             await self._dialect().send_error(error)
@@ -138,7 +142,7 @@ class RealtimeConnection:
         self.wanted = wanted
 
     async def append(self, event: Json) -> None:
-        """Write the audio of an event. The first one opens the session. :raises ApiError:"""
+        """Write the audio of an event, and open a session if none is open. :raises ApiError:"""
         text = event.get("audio")
         if not isinstance(text, str):
             raise invalid_field("audio", "The field audio must be a text with base64.")

@@ -2,9 +2,9 @@
 
 With ``turn_detection`` (the default), the model decides where a sentence ends, and each sentence is an item. With
 ``null``, the audio that the client appends between two commits is an item. The model must finish such an item although
-no silence follows it, so each commit adds silence. An item is complete in the first of three cases: when the model has
-processed enough of that silence and all events up to that point have been sent, when text arrives that is based on
-later audio, or when the session ends.
+no silence follows it, so each commit adds silence. Such an item is complete in the first of three cases: when the model
+has processed enough of that silence and all events up to that point have been sent, when text arrives that is based on
+later audio, or when the session ends and the item has text.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class TranscriptionDialect(OpenAIDialect):
             await self.connection.send(f"{_TEXT}.delta", item_id=item.id, content_index=0, delta=delta)
 
     async def _watch(self) -> None:
-        """Complete each committed item as soon as the model has processed all of it."""
+        """Complete each committed item as soon as the model has processed it and enough silence after it."""
         audio = self.connection.audio
         if audio is not None:
             async with audio.watch() as watch:
@@ -143,7 +143,8 @@ class TranscriptionDialect(OpenAIDialect):
         self._watching = False
 
     async def _complete_heard(self, watch: SessionWatch) -> bool:
-        """Complete the oldest item if the model has processed all of it. Returns whether it has."""
+        """Complete the oldest item if the model has processed it and enough silence after it. Returns whether it
+        has."""
         item = self._items[0]
         try:
             record = await watch.read()

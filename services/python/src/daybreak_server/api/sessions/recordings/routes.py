@@ -1,5 +1,6 @@
-"""The routes of recordings. If ``model`` names a model of workers, or no pool of kind ``sessions``, the request is
-passed on like other requests of OpenAI's clients."""
+"""The routes of recordings. If ``model`` names a pool of kind ``sessions``, or its model, and no model of workers has
+that name, a session of the pool transcribes or translates the recording. Any other request is passed on like other
+requests of OpenAI's clients."""
 
 from __future__ import annotations
 
