@@ -130,7 +130,7 @@ class ReplicaSupervisor:
     # ── shutting down ─────────────────────────────────────────────────────────────────────────────────────
 
     def drain(self) -> None:
-        """Take no more requests and start nothing. Replicas stop when their requests have ended, or after ``drain_s``."""
+        """Take no more requests and start nothing. Replicas stop when their requests end, or after ``drain_s``."""
         self._draining = True
         for replica in self._active():
             self._leave(replica)
