@@ -132,7 +132,10 @@ class Context(Protocol):
         """Report that the work continues from ``resume``, after ``step``."""
 
     def log(self, message: str, *, level: str = "info") -> None:
-        """Write a line (≤ 2,000 characters) to the task's event stream."""
+        """Write a line to the task's event stream. A line of more than 2,000 characters is cut.
+
+        Lines that come too fast may be dropped; clients see how many.
+        """
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
         """Publish a picture of the work so far. One of more than 32 KiB is dropped, with a warning in the log."""
@@ -140,8 +143,8 @@ class Context(Protocol):
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.
 
-        The file is called ``name`` (default: the name of ``path``). The name keeps letters and digits of any script
-        and the extension; other characters become ``-``. If a file system could confuse the name with an earlier one,
+        The file is called ``name`` (default: the name of ``path``). The name keeps letters and digits of any script,
+        ``.``, ``_`` and the extension; other characters become ``-``, and a long name is shortened. If a file system could confuse the name with an earlier one,
         for example because it ignores case, the name gets a number.
         """
 
