@@ -144,8 +144,8 @@ class Context(Protocol):
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.
 
         The file is called ``name`` (default: the name of ``path``). The name keeps letters and digits of any script,
-        ``.``, ``_`` and the extension; other characters become ``-``, and a long name is shortened. If a file system could confuse the name with an earlier one,
-        for example because it ignores case, the name gets a number.
+        ``.``, ``_`` and the extension; other characters become ``-``, and a long name is shortened. If a file system
+        could confuse the name with an earlier one, for example because it ignores case, the name gets a number.
         """
 
 
