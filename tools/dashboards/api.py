@@ -50,7 +50,7 @@ _API = Row(
         Panel(
             title="Burn rate of the error budget",
             shows="How fast failed requests use up an error budget of 0.1 %, the default. At 1, the budget lasts "
-            "exactly 30 days. Probes, requests to groups, and `queue_full` do not count.",
+            "exactly 30 days. Probes, requests under `/v1/pools/<pool>/serve`, and `queue_full` do not count.",
             bad="Above 14.4 in both 5 min and 1 h, or above 6 in both 30 min and 6 h: an alert fires.",
             unit=Unit.COUNT,
             runbook="daybreakapierrorbudgetfast",

@@ -64,7 +64,8 @@ OVERVIEW = Dashboard(
                     title="API availability",
                     pictured=True,
                     shows="Share of the clients' requests that did not fail with a 5xx status, over the last hour. "
-                    "`queue_full` is no failure, and requests to groups do not count. Without requests it is 100 %.",
+                    "`queue_full` is no failure, and requests under `/v1/pools/<pool>/serve` do not count. Without "
+                    "requests it is 100 %.",
                     bad="Below 99.9 %, the default objective. The error budget is computed from it.",
                     deeper="daybreak-api",
                     unit=Unit.RATIO,

@@ -1,9 +1,9 @@
 """Finds and ends processes together with everything that they have started.
 
 An engine may start processes that leave its session and its process group, so neither a signal to the group nor one to
-the session reaches all of them. On Linux, a process that has declared itself a *subreaper* becomes the parent
-of every descendant whose own parent has ended. So all that an engine has ever started stays below its guardian
-(:mod:`~daybreak_server.model_worker.guardian`), and can be found by following parents.
+the session reaches all of them. On Linux, a process can declare itself a *subreaper*: then a process below it whose
+own parent ends stays below it. The guardian of an engine (:mod:`~daybreak_server.model_worker.guardian`) is one. So all
+that the engine has ever started stays below the guardian, and can be found by following parents.
 
 The module imports the standard library only, because guardians run without any other.
 """
@@ -29,7 +29,10 @@ def become_subreaper() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Get SIGKILL when the thread that started this process ends. ``parent`` is the process of that thread."""
+    """Get SIGKILL when the thread that started this process ends, or at once if its process has ended already.
+
+    ``parent`` is the process of that thread.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -79,9 +82,9 @@ def reap() -> dict[int, int]:
 
 
 def kill_below(root: int, *, without: frozenset[int] = frozenset(), seconds: float = 60.0) -> bool:
-    """Kill all processes below ``root`` until none is left, also those that start during the call.
+    """Kill the processes that :func:`descendants` finds until none is left, also those that start during the call.
 
-    ``root`` must be a subreaper. Children of the caller that have ended are waited for.
+    ``root`` must be a subreaper. If none is left, the caller's children that have ended are reaped, except ``without``.
 
     :returns: whether all have ended within ``seconds``. A process that waits for a broken device cannot be killed.
     """

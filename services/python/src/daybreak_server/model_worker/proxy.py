@@ -3,8 +3,9 @@
 A request names its model in the header ``Daybreak-Model``, or in the field ``model`` of its JSON body. With the header,
 the worker can refuse a request before it reads the body.
 
-If the client goes away or the deadline passes, the connection to the engine is closed, so that the engine stops working
-on the request. After the first byte of an answer, an error can only cut the answer off.
+The header ``Daybreak-Deadline-S`` says how long a request may take; the worker's ``timeout_s`` is the default and the
+maximum. If the client goes away or this time has passed, the connection to the engine is closed, so that the engine
+stops working on the request. After the first byte of an answer, an error can only cut the answer off.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ _log = logging.getLogger(__name__)
 CLIENT_GONE = 499
 """The status of a request whose client did not wait for the answer."""
 MAX_STALE = 3
-"""A request may meet this many idle connections that turn out to be closed. More count as failures of the engine."""
+"""How often at most a request that meets closed idle connections is sent again. One more counts as a failure of the
+engine."""
 DEADLINE_HEADER = b"daybreak-deadline-s"
 MAX_BODY_BYTES = 256 << 20
-"""Gateways have smaller limits of their own."""
+"""Gateways have limits of their own, which are smaller by default."""
 MAX_BUFFERED_BYTES = 512 << 20
-"""The limit for all bodies together that are in memory at the same time."""
+"""The limit for what all requests together may hold of their bodies in memory."""
 BUFFER_BYTES = 1 << 20
 """A body of up to this size can be sent again to an engine that has just closed an idle connection. The worker looks
 for the field ``model`` in such bodies only."""

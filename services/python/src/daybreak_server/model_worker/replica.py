@@ -7,10 +7,11 @@
        │ └─────▶ failed ◀──┘   the process has ended, or has not become ready in time
        └── after a pause ─┘
 
-Only the end of the process takes a ready replica out: a slow engine is busy, not dead. The pause grows with failures in
-a row, and starts from the beginning once the engine has been ready for ``STABLE_S``. After ``FAILED_AFTER`` failures in
-a row, the state stays ``failed`` during further starts, until one of them succeeds. The process listens on a new port
-of this machine's loopback at each start.
+A replica that is not ready also drains when it is unwanted. One that drains is stopped after the worker's ``drain_s``
+at the latest. A ready replica fails only if its process ends: a slow engine is busy, not dead. The pause grows with
+failures in a row, and starts from the beginning once the engine has been ready for ``STABLE_S``. After ``FAILED_AFTER``
+failures in a row, the state stays ``failed`` during further starts, until one of them succeeds. At each start, the
+process gets a free port of this machine's loopback, chosen at random.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _HEALTH_PAUSE_S = 0.1
 _MAX_HEALTH_PAUSE_S = 1.0
 _HEALTH_TIMEOUT_S = 5.0
 _PORTS = range(20_000, 32_768)
-"""Below the ports that Linux gives to outgoing connections, because an engine may begin to listen long after its
-start."""
+"""Below the ports that Linux by default gives to outgoing connections, because an engine may begin to listen long after
+its start."""
 _SHOWN_LINES = 10
 
 Start = Callable[..., Awaitable[EngineProcess]]
@@ -71,7 +72,7 @@ class RunningReplica:
         self.requests = 0
         self.capacity = settings.capacity
         self.endpoint = ""
-        """The URL of the process while the replica is ready."""
+        """The URL of the process from when it is ready until it ends or is stopped, also while it drains."""
         self._settings = settings
         self._env = {"PYTHONUNBUFFERED": "1", **settings.env, **env}  # so that no last line is lost
         self._upstreams = upstreams
@@ -115,7 +116,7 @@ class RunningReplica:
             stopping.cancel()
 
     def drain(self) -> None:
-        """Take no more requests. The process runs until :meth:`stop`."""
+        """Take no more requests. The process runs until :meth:`stop`; if it ends before, it is not started again."""
         self._set(WorkerModelState.DRAINING, None)
 
     async def idle(self) -> None:
@@ -208,7 +209,10 @@ class RunningReplica:
             pause = min(pause * 1.5, _MAX_HEALTH_PAUSE_S)
 
     def _last_error(self, has_ended: bool, was_ready: bool) -> str:
-        """The line that says why the process ended. Clients see it; empty if it may be about one of their requests."""
+        """The line that says why the process ended or is not ready. Clients see it.
+
+        It is empty if the process was ready, because the line may then be about the request of a client.
+        """
         if was_ready:
             return ""
         return last_error(self._lines, env=foreign_environment(self._env), only_errors=not has_ended)

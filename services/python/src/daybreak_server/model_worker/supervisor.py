@@ -2,7 +2,7 @@
 
 A replica is known by what it runs: alias, source, engine, args and GPUs. :meth:`ReplicaSupervisor.apply` starts a
 replica for each model that is wanted and not running, and drains each replica that is not wanted. A new replica waits
-until those that leave its GPUs have ended, because both would not fit.
+until the replicas that are leaving its GPUs have ended, because the GPUs may not have memory for all of them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ class ReplicaSupervisor:
         return [name for name, engine in self._settings.engines.items() if is_installed(engine)]
 
     def apply(self, wanted: Sequence[AssignedModel]) -> None:
-        """Start and drain replicas so that exactly those of ``wanted`` run. Returns at once."""
+        """Start and drain replicas until exactly those of ``wanted`` run, except models whose engine is unknown.
+
+        Returns at once. Does nothing once the worker drains.
+        """
         if self._draining:
             return
         missing = list(wanted)
@@ -87,7 +90,7 @@ class ReplicaSupervisor:
             self._changed()
 
     def report(self) -> list[WorkerModel]:
-        """The state of all replicas."""
+        """The state of all replicas, and of the wanted models whose engine this worker does not have."""
         unknown = [
             WorkerModel(
                 alias=model.alias,
@@ -101,7 +104,7 @@ class ReplicaSupervisor:
         return [replica.report() for replica in self._running] + unknown
 
     def choose(self, alias: str) -> RunningReplica | WorkerRefusal:
-        """The replica for a request: the one that has the smallest share of its capacity in use."""
+        """The replica with the smallest share of its capacity in use, or why no replica takes the request."""
         mine = [replica for replica in self._running if replica.model.alias == alias]
         ready = [replica for replica in mine if replica.state is WorkerModelState.READY]
         free = [replica for replica in ready if replica.requests < replica.capacity]
@@ -120,14 +123,14 @@ class ReplicaSupervisor:
         )
 
     def ready(self) -> list[str]:
-        """The aliases that can be asked now, sorted."""
+        """The aliases that have a ready replica, sorted. The replica may be full."""
         ready = {replica.model.alias for replica in self._running if replica.state is WorkerModelState.READY}
         return sorted(ready)
 
     # ── shutting down ─────────────────────────────────────────────────────────────────────────────────────
 
     def drain(self) -> None:
-        """Take no more requests and start nothing. Replicas stop once their requests have ended."""
+        """Take no more requests and start nothing. Replicas stop when their requests end, or after ``drain_s``."""
         self._draining = True
         for replica in self._active():
             self._leave(replica)

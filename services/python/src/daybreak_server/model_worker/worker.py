@@ -1,8 +1,8 @@
 """A worker as a whole, from its start to its end.
 
-It listens before it registers, so that a second worker at the same address fails at once. When it is asked to end, it
-says so in its next heartbeat, refuses new requests, lets those in flight end, stops its engines and deregisters. A
-second signal ends it without waiting for requests.
+It listens before it registers, so that a second worker at the same address fails at once. After SIGTERM or SIGINT, it
+refuses new requests, and its next heartbeat says so. It gives the requests in flight up to ``drain_s`` to end, stops
+its engines and deregisters. After a second signal, it does not wait for requests.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class WorkerAddress:
     port: int
     manager_url: str
     public_url: str | None = None
-    """Where gateways reach it; derived from ``host`` and ``port`` if unset."""
+    """Where gateways reach it; if unset, it is derived from the other addresses."""
 
 
 class ListenError(Exception):
@@ -96,7 +96,10 @@ class ModelWorker:
         self._server = _Server(app)
 
     async def run(self) -> int:
-        """Run until a signal arrives. :returns: the exit code; 1 if the gateway refuses this worker, or after a bug."""
+        """Run until a signal arrives, or the gateway refuses this worker.
+
+        :returns: the exit code; 1 if the gateway refused this worker, or after a bug.
+        """
         signals = _Signals()
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         talking = asyncio.create_task(self._agent.run())
@@ -114,7 +117,7 @@ class ModelWorker:
         return code
 
     async def _end(self, talking: asyncio.Task[None], signals: _Signals) -> None:
-        """Let requests end until the second signal, stop the engines, and deregister."""
+        """Wait for the requests in flight, but not after a second signal; then stop the engines, and deregister."""
         self._proxy.draining = self._agent.draining = True
         self._changed.set()
         self._supervisor.drain()
@@ -206,7 +209,8 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 def _url(address: WorkerAddress, port: int) -> str:
-    """The URL of the socket. If it listens on all networks, the URL has the address that connects to the gateway."""
+    """The URL of the socket. If it listens on all networks, the URL has the address that this machine connects to the
+    gateway from."""
     host = address.host
     if host in ("0.0.0.0", "::"):  # noqa: S104 - not bound here
         host = _own_address(address.manager_url) or "127.0.0.1"

@@ -28,7 +28,7 @@ class Severity(StrEnum):
 
 
 class Needs(StrEnum):
-    """What Prometheus must scrape for an alert. The chart leaves out alerts whose source it cannot reach."""
+    """What Prometheus must scrape for an alert. The chart leaves out alerts whose source is not scraped."""
 
     GATEWAY = "gateway"
     OPERATOR = "operator"
@@ -38,7 +38,7 @@ class Needs(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """The numbers that installations change: ``monitoring.alerts`` in the chart's values."""
+    """The numbers that an installation may change: ``monitoring.alerts`` in the chart's values."""
 
     oldest_wait_seconds: float = 900
     wake_seconds: float = 900
@@ -99,14 +99,15 @@ _WAKES = _pool_max("daybreak_wake_elapsed_seconds")
 REQUESTS = 'daybreak_http_requests_total{HERE,route!~"/healthz|/readyz|/metrics"}'
 """The requests of clients, without those of kubelets and of Prometheus."""
 API_REQUESTS = REQUESTS.replace("/metrics", "/metrics|/v1/pools/.*/serve/.*")
-"""The requests that the API answers itself. Only these count towards its objective: requests to groups have their own
-alerts, and the workload chooses the status of their answers."""
+"""The requests that count towards the API's objective: all except those under ``/v1/pools/<pool>/serve/``, which have
+their own alerts, and for which the workload chooses the status of the answer. Requests by OpenAI's API count, also
+those that a group or a worker answers."""
 FAILED_REQUESTS = API_REQUESTS.replace("}", ',status=~"5..",code!="queue_full"}')
-"""Failed requests to the API. ``queue_full`` is no failure: a full queue must refuse tasks."""
+"""Those of them that failed. ``queue_full`` is no failure: a full queue must refuse tasks."""
 
 
 def _burns(window: str, rate: str) -> str:
-    """Whether failures of the API use up its error budget ``rate`` times as fast as the objective allows."""
+    """Whether failures of the API use up its error budget more than ``rate`` times as fast as its objective allows."""
     failed = f"sum by (namespace) (rate({FAILED_REQUESTS}[{window}]))"
     every = f"sum by (namespace) (rate({API_REQUESTS}[{window}]))"
     return f"{failed} / {every} > {rate} * (1 - ${{availability}})"
@@ -125,13 +126,13 @@ def _budget(*pairs: tuple[str, str, str]) -> str:
 
 
 def _ended(outcomes: str, window: str) -> str:
-    """Requests to groups that ended within ``window`` in one of these ways, by pool."""
+    """Requests to groups or models that ended within ``window`` in one of these ways (none: in any), by pool."""
     matcher = f',outcome=~"{outcomes}"' if outcomes else ""
     return f"sum by (namespace, pool) (increase(daybreak_router_requests_total{{HERE{matcher}}}[{window}]))"
 
 
 def _retried(reasons: str, window: str) -> str:
-    """Tries within ``window`` that got no answer from a group for one of these reasons, by pool."""
+    """Tries within ``window`` that got no answer from a group or worker for one of these reasons, by pool."""
     return (
         "sum by (namespace, pool) "
         f'(increase(daybreak_router_retries_total{{HERE,reason=~"{reasons}"}}[{window}]))'
@@ -149,7 +150,8 @@ _POOLS_OF_WAKING_MODELS = (
     "label_replace(max by (namespace, model) (max_over_time(daybreak_model_wake_elapsed_seconds{HERE}[5m])) > 0, "
     '"pool", "$1", "model", "(.+)")'
 )
-"""The models that wake, with the name of the model as the label ``pool``, as in the metrics of the router."""
+"""The models that have been waking within 5 min, with the model's name as the label ``pool``, as in the metrics of the
+router."""
 _ANSWERS_BEGUN = "sum by (namespace, pool) (increase(daybreak_router_first_byte_seconds_count{HERE}[3m]))"
 
 
@@ -380,8 +382,8 @@ ALERTS: tuple[Alert, ...] = (
         about_pool=False,
     ),
 )
-"""The alerts whose metrics gateways and ranks export. Those about batches are in ``alerts_batches``, those about
-models on workers in ``alerts_models``, those about streaming sessions in ``alerts_sessions``, and those that only
+"""The alerts about gateways, tasks, requests, groups and Redis. Those about batches are in ``alerts_batches``, those
+about models on workers in ``alerts_models``, those about streaming sessions in ``alerts_sessions``, and those that only
 Kubernetes can cause in ``alerts_kubernetes``."""
 
 

@@ -7,9 +7,10 @@ that are declared here, and ``tools/reference.py`` writes the tables of docs/met
 ``tools/metrics.py`` checks names and uses: a panel or an alert uses each metric, or its ``why_unused`` says why none
 does.
 
-Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded: pools, states and
-reasons, never ids of tasks. At most ``metrics.tenants_max`` tenants of a pool and ``model_metrics.MODELS_MAX`` models
-have labels of their own; all others are counted together as ``other``.
+Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded, such as pools,
+states and reasons; none is the id of a task. At most ``metrics.tenants_max`` tenants of a pool and, in
+``model_catalogue.py``, ``model_metrics.MODELS_MAX`` models have labels of their own; all others are counted together as
+``other``. The metrics of routers have series for each model that is registered.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The log of a process that Ray has started, in ``kubectl logs`` of its pod.
 
-Ray redirects the standard error of these processes to files inside the pod. But each process of a container may open
-the standard error of the container's first process, from which the container runtime takes the log.
+Ray redirects the standard error of these processes to files inside the pod. But a process may open the standard error
+of its container's first process, if both run as the same user. From there the container runtime takes the log.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from pathlib import Path
 CONTAINER_STDERR = Path("/proc/1/fd/2")
 """The standard error of the container's first process: the container's log."""
 LINE_BYTES = select.PIPE_BUF
-"""The longest line, newline included. The kernel writes it as a whole, so the lines of several ranks do not mix."""
+"""The longest line, newline included. The kernel writes it into a pipe as a whole, so the lines of several ranks do not
+mix."""
 
 
 class ContainerHandler(logging.Handler):
     """Writes lines to the standard error of this process's container.
 
-    It never waits: if the container runtime reads too slowly, lines are dropped, and the next line says how many.
+    It never waits for the container runtime: if that reads too slowly, lines are dropped. Before the next line that can
+    be written, another line says how many.
 
     :raises OSError: if the standard error cannot be opened.
     """

@@ -86,7 +86,7 @@ class GatewayMetrics:
         self.update_ages()
 
     def begin_ticks(self, pool: str) -> None:
-        """Start measuring the time since the last tick. Without this, a pool that never ticks would not show up."""
+        """Start to measure the time since the last successful tick. Otherwise a pool without ticks would not show."""
         self._last_tick.setdefault(pool, time.monotonic())
         self.update_ages()
 

@@ -8,7 +8,8 @@ says how many.
 
 - A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes such a line for each
   submit: fifty lines made and written together cost a third of what they cost one by one. While such lines wait, only
-  their facts are kept. Before an urgent line is written, the lines that wait are written, so the order stays.
+  their facts (the time, and texts) are kept. Before an urgent line is written, the lines that wait are written, so the
+  order stays.
 - A write must not block. The flag ``O_NONBLOCK`` belongs to the open pipe, which other processes may share. So a pipe
   or a terminal is opened a second time, through ``/proc``. For sockets, and where that is impossible, the writer calls
   ``poll`` before each write. A write to a file may wait for the disk.
@@ -82,7 +83,10 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def __call__(self, line: bytes) -> None:
-        """Write a line (without its newline), or keep it until it can be written. Never raises or waits."""
+        """Write a line (given without its newline), or keep it until it can be written; if the buffer is full, lose it.
+
+        Never raises, and never waits for the reader.
+        """
         with self._lock:
             if self._later:
                 self.write_later()
@@ -105,7 +109,7 @@ class LineWriter:
             self.write_later()
 
     def write_later(self) -> None:
-        """Write the lines that wait for others. Never waits."""
+        """Write the lines that wait for others. Never waits for the reader."""
         with self._lock:
             facts = []
             while self._later:

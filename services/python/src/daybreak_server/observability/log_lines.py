@@ -7,7 +7,8 @@ A line has these fields, except those that do not apply:
   the caller's ``extra``;
 - ``exception``, the traceback.
 
-Messages, errors and tracebacks go through a :class:`~daybreak_server.observability.redaction.Redactor` first.
+Messages, errors and tracebacks go through a :class:`~daybreak_server.observability.redaction.Redactor` first. The
+messages of ``task_log`` do not need it.
 """
 
 from __future__ import annotations
@@ -226,7 +227,7 @@ def _shown(value: object) -> str:
 
 
 def shortened(line: Mapping[str, Any], encoded: bytes, max_bytes: int) -> bytes:
-    """The encoded line, in which long texts lose their middle until it has at most ``max_bytes``."""
+    """The encoded line, in which long texts lose their middle until it has at most ``max_bytes``, if that is enough."""
     for chars in _SHORTENED_CHARS:
         if len(encoded) <= max_bytes:
             break

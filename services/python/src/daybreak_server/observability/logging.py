@@ -1,11 +1,11 @@
 """Sets up the log of a process: one line for each event, on standard error.
 
 Callers use the standard library's ``logging``; only ``observability/log_lines.py`` imports structlog. Loggers of other
-libraries go through the same handlers. They log requests and reconnects at level info, so unless ``log.level`` is
-``debug``, only their warnings and errors are shown.
+libraries go through the same handlers. Those of ``_LIBRARIES`` log requests and reconnects at level info, so unless
+``log.level`` is ``debug``, only their warnings and errors are shown.
 
-The first line of a process imports structlog, which takes a tenth of a second. A process that logs nothing does not
-wait for that.
+The first line that goes through ``logging`` imports structlog, which takes a tenth of a second. A process without such
+a line does not wait for that. Lines about tasks are written without ``logging`` where that is possible.
 """
 
 from __future__ import annotations

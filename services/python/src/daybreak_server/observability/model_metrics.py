@@ -81,7 +81,7 @@ class _Model(NamedTuple):
     last_wake_s: float | None
 
     def and_(self, other: _Model) -> _Model:
-        """Both together: the sum of each number, and the longer one of each two durations."""
+        """Both together: the sum of each number, and of each kind of duration the longer one."""
         last = [wake for wake in (self.last_wake_s, other.last_wake_s) if wake is not None]
         return _Model(
             replicas=self.replicas + other.replicas,

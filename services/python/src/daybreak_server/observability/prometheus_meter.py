@@ -2,8 +2,8 @@
 
 It counts by itself, and ``prometheus_client`` only renders what :meth:`PrometheusMeter.collect` shows it. Each request
 of a gateway is counted, and the series of ``prometheus_client`` take three times as long: they have a lock for each
-bucket. Here one lock makes all series safe for any thread. It is held for an addition, or to copy the numbers of a
-series.
+bucket. Here one lock makes all series safe for any thread. It is held only for additions, to copy the numbers of a
+series, and to add or remove a series.
 
 The series of requests changes most often. So an observation of :meth:`PrometheusMeter.counted` only joins a deque. The
 observations in the deque are counted together, under one lock, when :data:`WAITING_MAX` wait or the metrics are read.
@@ -111,7 +111,10 @@ class _Counted:
 
 
 class PrometheusMeter(Collector):
-    """Implements :class:`~daybreak_server.ports.metrics.Meter`. Exports each of ``metrics`` from the start."""
+    """Implements :class:`~daybreak_server.ports.metrics.Meter`. Exports ``metrics``.
+
+    A metric without labels has its series from the start; any other series begins when it is first requested.
+    """
 
     def __init__(self, metrics: Iterable[Metric], registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()

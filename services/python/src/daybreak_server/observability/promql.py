@@ -23,8 +23,8 @@ def grown(metric: str, window: str, *labels: str, matchers: str = "HERE") -> str
     separately, so after a rollout it knows only what happened since the oldest gateway started. Therefore this takes
     the difference between the highest and the lowest value of all gateways. Whole numbers stay whole.
 
-    A total falls only if an older backup of Redis is restored. The result is then too high for the length of
-    ``window``.
+    A total falls only if Redis loses data, for example because an older backup is restored. (That of a tenant also
+    begins again if the tenant returns after its retention.) The result is then too high for the length of ``window``.
     """
     by = ", ".join(("namespace", "pool", *labels))
     series = f"{metric}{{{matchers}}}[{window}]"
@@ -63,5 +63,5 @@ def seconds(duration: str) -> float:
 
 
 def metric_names(expression: str) -> frozenset[str]:
-    """The metrics that an expression reads: ours, and those of Ray, KEDA and KubeRay."""
+    """The metrics that an expression reads: ours, those of Ray, KEDA and KubeRay, and Prometheus' own."""
     return frozenset(match["name"] for match in _NAME.finditer(expression))

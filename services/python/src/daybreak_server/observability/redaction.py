@@ -1,17 +1,17 @@
 """Removes secrets, and text from the inputs of tasks, from a line of the log.
 
 Daybreak's own lines do not name an input, but the message of an exception may quote one, whole or in part, plain or
-escaped. So a part of a line is replaced if it has :data:`WINDOW` characters in a row that also occur in a text of an
-input that the process knows.
+escaped. So a part of a line is replaced if it has :data:`WINDOW` characters in a row (a *window*) that also occur in a
+text of an input that the process knows.
 
 A shorter text of an input, of at least :data:`SHORTEST` characters, may be an ordinary word. It is replaced where it is
-quoted (``input_value='cat'``), and as a whole word only in an error of its own task. Otherwise a tenant could blot out
-any word of the log.
+quoted (``input_value='cat'``), and as a whole word only in an error, a traceback or a library's message about its own
+task. Otherwise a tenant could blot out any word of the log.
 
-The work is bounded, because a gateway writes its log on its event loop: lines are cut to :data:`LONGEST` characters,
-and ``domain/private_inputs.py`` bounds the inputs. An input is divided into blocks, each half as long as a window.
-Every window of the input contains a whole block. So it is enough to look for the blocks in the line, and then to
-compare the windows around the few blocks that the line contains.
+The work is bounded, because a gateway writes its log on its event loop: of a text longer than :data:`LONGEST`
+characters, the middle is cut out, and ``domain/private_inputs.py`` bounds the inputs. An input is divided into blocks,
+each half as long as a window. Every window of the input contains a whole block. So it is enough to look for the blocks
+in the line, and then to compare the windows around the few blocks that the line contains.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Redactor:
         self._short: frozenset[str] = frozenset()
 
     def __call__(self, text: str, *, task: object = "") -> str:
-        """The text without passwords in URLs, and without text from inputs.
+        """The text without passwords and signatures in URLs, and without text from inputs.
 
         :param task: The task whose short texts are replaced too where they are whole words.
         """

@@ -2,8 +2,8 @@
 
 ``<method> <route>`` is the request, from its arrival to the last byte of its answer, with the event ``first_byte``.
 Its children follow each other: ``wait <pool>`` for each time that the request waits in line, and ``<method>`` for each
-try, which ends with the answer or with the reason for the next try. The group gets the context of its try, so its own
-spans belong to the trace.
+try, which ends with the answer or with the reason why there is none. The group or the worker gets the context of its
+try, so its own spans belong to the trace. For a request to a model, the ``pool`` is the model's name.
 
 Names and attributes follow the semantic conventions for HTTP; our own attributes begin with ``daybreak.``. No span has
 a query, a header or a part of a body.

@@ -1,8 +1,8 @@
-"""Decides which traces a gateway begins.
+"""Decides which traces a gateway begins for requests that come without a ``traceparent``.
 
-A random share of the requests is selected. Of these, only a limited number per second begins a trace. So everything has
-a trace while little arrives, and thousands of short tasks per second cost no more than a few traces. The limit is a
-token bucket that holds what one second allows, for all pools together.
+A random share of these requests is selected, by default all. Of these, only a limited number per second begins a trace.
+So by default, everything has a trace while little arrives, and thousands of short tasks per second cost no more than a
+few traces. The limit is a token bucket that holds what one second allows, but at least one, for all pools together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Sampler:
     """Selects requests. Two threads that call it at the same moment may together exceed the limit by one.
 
     :param ratio: The share of the requests that is selected, from 0 to 1.
-    :param per_s: The most requests that are selected per second, above 0.
+    :param per_s: How many of them per second may begin a trace, above 0.
     """
 
     def __init__(self, ratio: float, per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:

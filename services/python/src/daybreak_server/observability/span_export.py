@@ -25,7 +25,8 @@ EXPORT_TIMEOUT_S = 5.0
 QUEUE_MAX = 2048
 BATCH_MAX = 512
 DELAY_S = 1.0
-"""The longest time that a span of a group waits for others. A group that is killed loses no more than that."""
+"""The longest time that an ended span of a group waits for others. A group that is killed loses the spans that wait,
+and those that have not ended."""
 GATEWAY_DELAY_S = 5.0
 """The same for a gateway. Each batch takes milliseconds, which a busy gateway would spend on hundreds of submits."""
 WARN_AGAIN_S = 300.0
@@ -114,7 +115,7 @@ class QuietExporter(SpanExporter):
 
 
 def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float) -> SpanProcessor:
-    """Sends spans to ``<endpoint>/v1/traces`` in the background, each at most ``delay_s`` after its end."""
+    """Sends spans to ``<endpoint>/v1/traces`` in the background, in batches that wait for ``delay_s`` at most."""
     for name in _CHATTY:
         logging.getLogger(name).addFilter(_first_message)
     session: dict[str, Any] = {}

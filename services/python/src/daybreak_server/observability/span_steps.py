@@ -1,4 +1,7 @@
-"""The phases and steps of an attempt, coalesced so that a span never has more events than the SDK keeps. Pure."""
+"""The phases of an attempt, and their steps, coalesced so that a span never has more events than the SDK keeps. Pure.
+
+The turns of a session are coalesced in the same way, as the steps of one phase.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class SubmitSpan:
 
     @fall_back_to(nothing)
     def stored(self, record: TaskRecord, *, repeated: bool) -> None:
-        """End the span of a submit that the store answered."""
+        """End the span of a submit whose task is stored, by this request or, if ``repeated``, by an earlier one."""
         attributes: dict[str, str | bool] = {
             **operation(record.pool, "send"),
             messaging.MESSAGING_MESSAGE_ID: record.id,

@@ -11,10 +11,11 @@ A task has one trace, whichever processes work on it:
   steps as events, and ``settle``. An attempt on another group finds the same context in its claim, so it continues the
   same trace.
 
-A request to a serving pool has a trace too: see ``request_spans``. So does a streaming session: see ``session_spans``.
+A request to a serving pool or a model has a trace too: see ``request_spans``. So does a streaming session: see
+``session_spans``.
 
-Names and attributes follow the semantic conventions for messaging (``span_conventions``). No span has a prompt, an
-error's message, or anything else from a task's input or output.
+The names and attributes of a task's spans follow the semantic conventions for messaging (``span_conventions``). No span
+has a prompt, an error's message, or anything else from a task's input or output.
 
 Every public method catches its own errors: a bug here costs spans, not tasks.
 """
@@ -143,7 +144,7 @@ class OpenTelemetryTracing:
         pool: str,
         tenant: str,
     ) -> RequestTrace:
-        """Begin the trace of a request to a serving pool, and decide whether it is sampled."""
+        """Begin the trace of a request to a serving pool or a model, and decide whether it is sampled."""
         if not (caller.sampled if caller is not None else self._draw()):
             return UnrecordedRequest(caller)
         return RequestSpans(

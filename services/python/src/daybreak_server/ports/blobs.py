@@ -86,7 +86,10 @@ class Blobs(Protocol):
         """The size and content type of a file."""
 
     def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
-        """A URL from which anyone can read the file until it expires; ``None`` if the store cannot make one."""
+        """A URL from which anyone can read the file until it expires; ``None`` if the store makes none.
+
+        A local folder makes none; S3 makes them unless the settings turn that off.
+        """
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
         """The files below a prefix (``""``: all files), ordered by key. Content types are guessed from names."""

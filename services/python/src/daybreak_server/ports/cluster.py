@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from daybreak_server.domain.causes import Cause, Reason
 
 POOL_LABEL = "daybreak.dev/pool"
-"""Set on every object that the operator creates for a pool."""
+"""Set on the RayClusters that the operator creates for a pool, and on their pods."""
 REVISION_LABEL = "daybreak.dev/revision"
 RANKS_ANNOTATION = "daybreak.dev/ranks"
 
@@ -32,7 +32,7 @@ class ClusterUnavailableError(ClusterError):
 
 
 class ClusterConflictError(ClusterError):
-    """The object has changed since it was read."""
+    """The object, or something that the call depends on, has changed since it was read."""
 
 
 class ClusterRefusedError(ClusterError):

@@ -9,7 +9,7 @@ class DemandStore(Protocol):
     """Where gateways say how many requests they have. All methods raise :class:`StoreUnavailableError`."""
 
     async def publish_demand(self, pool: str, gateway: str, requests: int, *, ttl_s: float) -> None:
-        """Say how many requests of the pool this gateway has: those that it holds, and those that groups answer.
+        """Say how many requests of the pool this gateway has: those that wait in it, and those that groups answer.
 
         The number replaces the gateway's earlier one. It counts for ``ttl_s`` and must be published again before then,
         so that a gateway that dies stops asking for groups. Only the time in which the store works counts.

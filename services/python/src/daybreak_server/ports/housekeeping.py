@@ -13,7 +13,7 @@ class Housekeeper(Protocol):
     """Does the periodic work of a pool. All methods are idempotent."""
 
     async def tick(self, pool: str) -> TickReport:
-        """Advance the lease clock, promote due tasks, reap lost leases and expire overdue tasks.
+        """Do what depends on time: for tasks (promote due ones, expire overdue ones), leases, groups and sessions.
 
         Every gateway calls this each second. The report names the files that are now due for deletion.
         """

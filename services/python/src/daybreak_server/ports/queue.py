@@ -1,4 +1,4 @@
-"""The work queue as the leader of a group uses it: blocking calls, fenced by the lease."""
+"""The work queue as the leader of a group uses it: blocking calls. Those about a claimed task are fenced."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WorkQueue(Protocol):
         """Claim the next task in fair order. Returns ``None`` after ``wait_s``, or if the group drains."""
 
     def renew(self, lease: Lease) -> Control:
-        """Extend the lease. Returns ``STALE`` if this attempt no longer holds the task."""
+        """Extend the lease. Returns the control bits: ``STALE`` if this attempt no longer holds the task."""
 
     def report(
         self,
@@ -46,7 +46,7 @@ class WorkQueue(Protocol):
         """Replace the task's preview (≤ 32 KiB). With a stale lease nothing is written."""
 
     def settle(self, lease: Lease, outcome: Outcome, *, claim_next: GroupRecord | None = None) -> Settled:
-        """End the attempt and, in the same call, claim the next task for ``claim_next``."""
+        """End the attempt and, in the same call, claim the next task for the group ``claim_next``, if given."""
 
     def register(self, record: GroupRecord, *, ttl_s: float) -> GroupRecord:
         """Register a group or refresh its registration. The returned record has the group's drain mark."""

@@ -34,7 +34,7 @@ class Wake:
     since_ms: int | None = None
     """Since when it has been wanted without a ready replica; ``None`` if it has one, or if it is not wanted."""
     last_s: float | None = None
-    """How long its last wake took, from the first request to the first ready replica."""
+    """How long its last wake took: from when it was wanted without a ready replica, to the first ready replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

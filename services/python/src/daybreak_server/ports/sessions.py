@@ -26,8 +26,8 @@ from daybreak_server.ports.store_errors import StoreError
 
 
 class SessionsFullError(StoreError):
-    """The pool accepts no further session now, for the ``reason`` ``limit`` or ``lag``. ``retry_after_s`` is a measured
-    estimate of when it will."""
+    """The pool accepts no further session now, for the ``reason`` ``limit`` or ``lag``. ``retry_after_s`` estimates
+    when a session will end, from the usual length of sessions."""
 
     def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -145,8 +145,8 @@ class SessionWork(Protocol):
     ) -> Sequence[SessionClaim]:
         """Claim up to ``room`` sessions that no group owns: orphans before new ones, oldest first.
 
-        Waits up to ``wait_s`` for one. ``intake`` is called after each wait, because its answer may have changed. Other
-        groups can claim the sessions that it leaves.
+        Waits up to ``wait_s`` for one. ``intake`` says which sessions this group takes now. It is called after each
+        wait, because its answer may have changed. Other groups can claim the sessions that this group leaves.
         """
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:

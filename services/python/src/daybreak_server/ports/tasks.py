@@ -39,7 +39,10 @@ class TaskStore(Protocol):
     """The store as the API uses it. All methods raise :class:`StoreUnavailableError` when it cannot be reached."""
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
-        """Accept tasks in order, each atomically: record, queue entry and event, or nothing."""
+        """Accept tasks in order, each atomically: record, queue entry and event, or nothing.
+
+        Returns, for each of them, the stored task or why it was not accepted.
+        """
 
     async def submitted(self, pool: str, tenant: str, *, key: str, body_hash: str) -> Submitted | None:
         """What an earlier submit with this idempotency key created, or ``None``.

@@ -1,4 +1,6 @@
-"""How the server records traces: of a submit, of each attempt, and of each request to a serving pool.
+"""How the server records traces: of submits, of attempts, and of requests to serving pools and models.
+
+``ports/session_tracing.py`` has those of streaming sessions.
 
 Without tracing, :data:`NO_TRACING` takes the place of a tracer: a caller's trace context is stored and returned as it
 is, and nothing is recorded. No method here raises or blocks, so tracing can neither fail nor delay any work.
@@ -52,7 +54,10 @@ class AttemptTrace(Protocol):
 
 
 class RequestTrace(Protocol):
-    """The trace of one request to a serving pool, from its arrival to the end of its answer."""
+    """The trace of one request to a serving pool or a model, from its arrival to the end of its answer.
+
+    For a model, *group* stands for the worker.
+    """
 
     @property
     def context(self) -> TraceContext | None:

@@ -1,9 +1,10 @@
 """Reads a tree of settings from a YAML file and the environment, and reports what is wrong with them.
 
 A variable's path in the tree decides how its text is read: as text for a single setting, as a JSON object for a
-section, as any JSON value below ``options``. ``load`` merges the variables over the file, and pydantic checks the
-result. Each of pydantic's errors becomes one line that names the setting, what is wrong, the value, and the file and
-line or the variable that it came from.
+section or a mapping, and below ``options`` as any JSON value, or as text if it is not JSON. ``load`` merges the
+variables over the file, and pydantic checks the result. Each of pydantic's errors becomes a line that names the
+setting, what is wrong, the value, and the file and line or the variable that it came from. A rule about several
+settings may give several lines, without a value.
 
 Messages must not show a password. They mask values by the name of the setting and by what looks like a password in a
 URL, even one that is malformed.
@@ -100,7 +101,7 @@ def leaves(root: type[BaseModel], *names: str) -> Iterator[tuple[str, ...]]:
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """A value (text, tree or list) with all passwords replaced by ``***``. ``name``: the name of its setting."""
+    """A value (text, tree or list) with all secrets replaced by ``***``. ``name``: the name of its setting."""
     if isinstance(value, Mapping):
         return {key: masked(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,8 @@
 """All settings, as one typed tree. Only this module and ``fast_start_setting`` read Daybreak's variables.
 
-:class:`Settings` itself is pure: tests and other code build it with the values that they need. A process that a
-person starts calls :func:`load_settings`, and passes the tree to the processes that it starts, as a file or as JSON.
+:class:`Settings` itself reads neither a file nor the environment: tests and other code build it with the values that
+they need. The command line and the Serve application call :func:`load_settings`. A process passes the tree to the
+processes that it starts, as a file or as JSON.
 
 The larger sections have modules of their own, and the others are here. The types of
 :mod:`~daybreak_server.settings.rules` check single settings, and :mod:`~daybreak_server.settings.rules.fitting` checks

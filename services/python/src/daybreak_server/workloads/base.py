@@ -4,14 +4,16 @@ A workload has two parts:
 
 * a :class:`WorkloadSpec`, importable without torch, with which the API validates a task's input and estimates its cost;
 * a class with ``load`` and ``run`` (:class:`Workload`), which only the ranks of a group import. A workload that answers
-  requests has ``serve`` instead of ``run`` (:mod:`~daybreak_server.workloads.serving`).
+  requests has ``serve`` instead of ``run`` (:mod:`~daybreak_server.workloads.serving`). The class for streaming
+  sessions is in :mod:`~daybreak_server.workloads.sessions`.
 
 ``run`` is a generator that every rank of the group executes in lockstep. All ranks yield the same number of times, and
 **at each yield all ranks agree** whether to continue, cancel, release the task or expire it. When they agree to stop,
 the generator is closed on every rank: ``GeneratorExit`` is raised at the yield.
 
 Errors: raise :class:`PermanentError` when a retry cannot help. Any other exception counts as a strike, and the task is
-retried; this includes ``SystemExit`` and ``KeyboardInterrupt``. Never catch ``GeneratorExit`` without raising it again.
+retried, unless it was the last allowed strike; this includes ``SystemExit`` and ``KeyboardInterrupt``. Never catch
+``GeneratorExit`` without raising it again.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ class Group:
     local_rank: int = 0
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The pool's ``options`` from the settings, and ``model``: a folder, or absent for the built-in model."""
+    """The pool's ``options`` from the settings; ``model``, a folder, unless the model is the built-in one; ``batching``
+    if it is set."""
     batch_meter: BatchMeter = NO_BATCH_METER
     """Takes the measurements of a workload that computes requests in batches."""
 
@@ -95,9 +98,9 @@ class Task(Generic[P]):
 class Step:
     """What a workload yields: the progress of the task.
 
-    ``fraction`` is the part of the whole task that is done, from 0 to 1; it must not decrease. Numbers may be numpy or
-    torch scalars. Any other value, an infinite number, NaN, or a fraction in place of a whole number is a permanent
-    error (``invalid_step``).
+    ``fraction`` is the part of the whole task that is done, from 0 to 1. If it decreases, clients see the highest one
+    so far. ``step`` and ``steps`` are whole numbers from 0 on. Numbers may be numpy or torch scalars. Any other value,
+    infinity and NaN included, is a permanent error (``invalid_step``).
 
     ``snapshot`` returns the state from which ``run`` can continue after this step. It is called on the leader only,
     when a checkpoint is due or the task is released, so it must not use collectives. On a GPU, yield a step only after
@@ -129,7 +132,10 @@ class Context(Protocol):
         """Report that the work continues from ``resume``, after ``step``."""
 
     def log(self, message: str, *, level: str = "info") -> None:
-        """Write a line (≤ 2,000 characters) to the task's event stream."""
+        """Write a line to the task's event stream. A line of more than 2,000 characters is cut.
+
+        Lines that come too fast may be dropped; clients see how many.
+        """
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
         """Publish a picture of the work so far. One of more than 32 KiB is dropped, with a warning in the log."""
@@ -137,9 +143,9 @@ class Context(Protocol):
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.
 
-        The file is called ``name`` (default: the name of ``path``). The name keeps letters and digits of any script
-        and the extension; other characters become ``-``. If a file system could confuse the name with an earlier one,
-        for example because it ignores case, the name gets a number.
+        The file is called ``name`` (default: the name of ``path``). The name keeps letters and digits of any script,
+        ``.``, ``_`` and the extension; other characters become ``-``, and a long name is shortened. If a file system
+        could confuse the name with an earlier one, for example because it ignores case, the name gets a number.
         """
 
 
@@ -188,7 +194,7 @@ class WorkloadSpec(Generic[P]):
     name: str
     kind: str = PoolKind.JOBS
     """The kind of its pools: a :class:`~daybreak_server.domain.kinds.PoolKind`."""
-    Params: type[P] = NoInput  # type: ignore[assignment]  # a workload of kind `online` has no other input
+    Params: type[P] = NoInput  # type: ignore[assignment]  # for a workload that takes no tasks
     implementation: str
     """``package.module:Class``; only ranks import it."""
     capacity: int = 1
@@ -206,7 +212,7 @@ class WorkloadSpec(Generic[P]):
 
     @property
     def takes_tasks(self) -> bool:
-        """Whether its pools take tasks. Those of the kind ``online`` do if their workload has an input for them."""
+        """Whether its pools take tasks. Those of kind ``jobs`` do; any other, if the workload has an input for them."""
         return self.kind == PoolKind.JOBS or self.Params is not NoInput
 
     def validate(self, data: Mapping[str, Any], options: Mapping[str, Any]) -> P:

@@ -1,4 +1,4 @@
-"""Runs the actions of a plan, one call after another. Actions that take something away are checked on fresh reads."""
+"""Runs the actions of a plan, one call after another. Those with preconditions are checked on fresh reads first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ON_RAYCLUSTER = (CreateCluster, ScaleUp, ScaleDown, Resume, Suspend, DeleteClus
 
 
 def _is_independent(action: Action, exc: ClusterError) -> bool:
-    """Whether no other action of the plan relies on the one that failed."""
+    """Whether no other action of the plan relies on the one that failed, except deletions of RayClusters."""
     if isinstance(action, CreateCluster):
         return isinstance(exc, ClusterRefusedError)
     return isinstance(action, PutApplication | ScaleApplication)
@@ -62,8 +62,9 @@ class Executor:
     ) -> None:
         """Run the actions in order, and stop at a failure if later actions may rely on the failed one.
 
-        If Kubernetes refuses to create a RayCluster, or a call to a head fails, the pool's other RayCluster must not
-        wait. So the remaining actions run, except deletions of RayClusters, and then the failure is raised.
+        If Kubernetes refuses to create a RayCluster, or a call to a head or its precondition fails, the pool's other
+        RayClusters must not wait. So the remaining actions run, except deletions of RayClusters. Then the first failure
+        is raised.
 
         ``done`` is called after each action that succeeded; ``refused``, with the cause, if Kubernetes refuses a change
         of a RayCluster.

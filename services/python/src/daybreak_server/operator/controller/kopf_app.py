@@ -1,12 +1,13 @@
 """The kopf application: watches feed a cache and wake one reconcile loop per pool.
 
-How it works: each watch event goes to the sink (the cache), which returns the pool that it concerns. ``Loops`` has
-one task per pool. ``enqueue`` marks the pool dirty; its task then waits ``DEBOUNCE_S``, so that a burst of events
-causes one step, and calls ``Reconciler.step``, which returns the seconds until the next step. Steps of one pool never
+How it works: each watch event goes to the sink (the cache), which returns the pool that it concerns, if any. ``Loops``
+has one task per pool. ``enqueue`` marks the pool dirty; its task then waits ``DEBOUNCE_S`` (except before its first
+step), so that a burst of events causes one step, and calls ``Reconciler.step``, which returns the seconds until the
+next step. Steps of one pool never
 overlap, and a failed step never ends a loop. The liveness probe fails if a loop has ended or a step hangs.
 
-Only ``on.event`` handlers are used: with these, kopf writes neither finalizers nor annotations, so every write comes
-from a plan. Exactly one operator may run per namespace (one pod, strategy ``Recreate``).
+Objects have only ``on.event`` handlers: with these, kopf writes neither finalizers nor annotations, so every write
+comes from a plan. At most one operator may run per namespace (one pod, strategy ``Recreate``).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ NAME = "daybreak-operator"
 
 
 class WatchSink(Protocol):
-    """Receives watch events (``adapters.kube.Cache``). Each method returns the pool that the object belongs to."""
+    """Receives watch events (``adapters.kube.Cache``). Each method returns the object's pool, if it has one."""
 
     pools: dict[str, Mapping[str, Any]]
 
@@ -199,9 +200,10 @@ def run(
     liveness: str | None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Run until SIGTERM, or until ``stop`` is set. ``liveness``: a URL such as ``http://0.0.0.0:8080/healthz``.
+    """Run until SIGTERM or SIGINT, or until ``stop`` is set.
 
-    kopf watches the kinds that exist at the start: if KubeRay is installed later, call ``run`` again.
+    ``liveness``: a URL such as ``http://0.0.0.0:8080/healthz``. kopf watches the kinds that exist at the start: if
+    KubeRay is installed later, call ``run`` again.
     """
     kopf.run(
         registry=registry(sink, start),

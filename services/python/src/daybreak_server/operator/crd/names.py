@@ -22,7 +22,10 @@ def selector(pool: str) -> str:
 
 
 def revision(pool: GeneratorPool) -> str:
-    """A hash of everything that a RayCluster is made from: it changes if and only if new pods are needed."""
+    """A hash of what a RayCluster is made from: it changes if new pods are needed.
+
+    ``kind`` is not in it, because it must be that of the workload.
+    """
     spec = pool.spec
     made_from: dict[str, Any] = {
         "template": spec.ray_cluster.model_dump(mode="json"),

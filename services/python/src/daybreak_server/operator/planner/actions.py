@@ -1,11 +1,11 @@
 """The operator's actions, as values. The executor runs them in order, and stops at a failure if later actions may rely
 on the failed one.
 
-Every change of a RayCluster is a JSON Patch that begins with tests, so that a plan made from a stale view changes
-nothing. A merge patch would replace the whole list of worker groups.
+Every change of a RayCluster's spec is a JSON Patch that begins with tests, so that a plan made from a stale view
+changes nothing. A merge patch would replace the whole list of worker groups.
 
-Actions that take something away have preconditions, which their docstrings list. The executor checks them on fresh
-reads right before the change (``preconditions.py``).
+Actions that may stop a group, uncordon a host or remove a drain mark have preconditions, which their docstrings list.
+The executor checks them on fresh reads right before the change (``preconditions.py``).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ScaleUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleDown:
-    """Remove exactly these hosts and lower ``replicas``, or keep ``replicas`` so that KubeRay replaces them.
+    """Remove exactly ``hosts`` and lower ``replicas``, or keep ``replicas`` so that KubeRay replaces the hosts.
 
     Preconditions:
     * Every pod of ``named_pods`` still exists. Otherwise KubeRay would delete another one.
@@ -111,7 +111,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkDrain:
-    """Mark a group to drain (``on``), so that it takes no more tasks, or remove the mark.
+    """Mark a group to drain (``on``), so that it takes no more work, or remove the mark.
 
     Precondition for removing the mark: none of the group's hosts is terminating or named for deletion.
     """
@@ -148,8 +148,8 @@ class ScaleApplication:
     """Set how many ranks Serve runs.
 
     When Serve picks ranks to stop, it does not know which of them are busy. So the target is lowered only once no more
-    ranks run than the new target. Precondition of a lower target: at most ``max_running`` ranks run. Precondition of
-    the target 0: no group of the RayCluster is busy.
+    ranks run than the new target. Precondition of a lower target above 0: at most ``max_running`` ranks run.
+    Precondition of the target 0: no group of the RayCluster is busy.
     """
 
     cluster: RayCluster

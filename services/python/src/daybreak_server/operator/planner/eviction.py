@@ -1,4 +1,5 @@
-"""Chooses the removal units to evict when there are too many, and decides when one may be evicted."""
+"""Chooses the removal units (``removal_units.py``) to evict when there are too many replicas, and decides when each of
+them may be evicted."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from daybreak_server.operator.planner.removal_units import RemovalUnit, is_busy,
 FORM_S = 120.0
 """Hosts that run without a group may be about to form one. They may be evicted once they have run this long."""
 RELEASE_S = 15.0
-"""A group releases its task at its drain deadline. If it still has the task after this long, the operator assumes that
-it cannot release it."""
+"""A group releases its task ``drainSeconds`` after it is marked to drain. If it still has the task this much later, the
+operator assumes that it cannot release it: then its drain deadline has passed."""
 
 MARK_S = 30.0
 """How long the operator may take from a group's drain record, in the status, to its drain mark, in the store.
@@ -86,15 +87,15 @@ def _tier(unit: RemovalUnit, drains: Drains) -> int:
 
     0. It has no group, and not all of its hosts run yet.
     1. It has no group, but its hosts run, so a group may be forming.
-    2. Its group is idle and drains by itself, because its node is going away.
-    3. Its group is idle, and the operator has already chosen it and marked it as draining.
+    2. Its group is not busy and drains by itself, because its node is going away.
+    3. Its group is not busy, and the operator has already chosen it and marked it to drain.
     4. Its group is not ready: it starts or loads.
     5. Its group is ready and idle.
     6. Its group is busy, and the operator has already chosen it.
     7. Its group is busy.
 
-    A unit with several groups has the tier of the most costly one. In a tier, units of one replica come first, and
-    among these the units with fewer requests.
+    A unit with several groups has the tier of the most costly one. In a tier, units of one replica come first, then
+    those that hold fewer requests or sessions.
     """
     if not unit.groups:
         return 0 if any(replica.running_since is None for replica in unit.replicas) else 1

@@ -143,7 +143,7 @@ def _scaling_context(observed: Observed, *, serialize_growth: bool) -> ScalingCo
 def _wanted(observed: Observed, states: Sequence[ClusterState], requested: int) -> tuple[int, bool]:
     """The number of groups wanted, and whether the last group stays only because there is work.
 
-    A pool goes to zero only when it has no work: while it has live tasks, requests or sessions, one ready group stays.
+    While the pool has live tasks, requests or sessions, one ready group stays, if there is any.
     """
     if requested or observed.store is None or not observed.store.has_work:
         return requested, False

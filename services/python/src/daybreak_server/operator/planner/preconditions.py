@@ -1,4 +1,4 @@
-"""Checks on fresh reads, right before an action that takes something away.
+"""Checks on fresh reads, right before an action that may stop a group, uncordon a host or remove a drain mark.
 
 A plan is made from views that may lag. The tests in a JSON Patch cover the RayCluster object itself. These checks cover
 the rest: which pods exist, which groups are busy, and what Serve runs.

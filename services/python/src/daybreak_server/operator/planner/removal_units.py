@@ -1,8 +1,8 @@
 """Which replicas and groups can only be removed together.
 
 KubeRay creates and deletes replicas (``hosts`` pods each). Serve starts gangs of ranks wherever there is room and does
-not know about replicas. A group usually sits on one replica. After a failure it may span two: then neither can go
-alone, so both replicas and all groups on them form one removal unit. The operator always removes whole units.
+not know about replicas. A group usually sits on one replica. After a failure it may span several: then none of these
+can go alone, so they and all groups on them form one removal unit. The operator always removes whole units.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RemovalUnit:
 
     @property
     def mixed(self) -> bool:
-        """Whether a group spans two replicas."""
+        """Whether a group spans several replicas."""
         return len(self.replicas) > 1
 
     @property
@@ -67,7 +67,7 @@ class RemovalUnit:
 
 
 def is_busy(group: GroupRecord) -> bool:
-    """Whether the group holds a task or a request. A lost group holds none."""
+    """Whether the group holds a task, a request or a session. A lost group holds none."""
     holds = bool(group.tasks) or group.state is GroupState.BUSY or requests(group) > 0
     return group.state is not GroupState.LOST and holds
 
@@ -78,7 +78,7 @@ def requests(group: GroupRecord) -> int:
 
 
 def is_ready(group: GroupRecord) -> bool:
-    """Whether the group can take tasks or requests, or works on one."""
+    """Whether the group has formed: it can take work, holds some, or drains."""
     return group.state.ready
 
 

@@ -1,7 +1,7 @@
 """Splits the wanted groups between the RayClusters of a pool during a rollout.
 
-A change of the template (an image, a model, the number of ranks) creates a second RayCluster beside the old one. Its
-head must start and accept the application before any old group is touched, so an image that cannot be pulled costs
+A change of the template (an image, a model, the number of ranks) creates a second RayCluster beside the old one. The
+new head must start and accept the application before any old group is touched, so an image that cannot be pulled costs
 nothing. Then groups are replaced one by one: an old group drains and goes, which frees its hosts for a new group, and
 the new group must be ready before the next old one goes. Both RayClusters serve the same queue.
 """

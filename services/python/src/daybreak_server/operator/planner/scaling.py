@@ -1,9 +1,10 @@
 """Scales one RayCluster to a number of groups.
 
-Up: at once. Down: choose victims, let them drain over several plans, then name exactly their pods for deletion, because
-KubeRay would otherwise pick replicas without knowing which of them are busy.
+Up: at once, or by one replica at a time while ``serialize_growth`` is set. Down: choose victims, let them drain over
+several plans, then name exactly their pods for deletion, because KubeRay would otherwise pick replicas without knowing
+which of them are busy.
 
-The caller has decided the number. A pool goes to zero only without work; ``plan._wanted`` has this rule.
+The caller has decided the number: ``plan._wanted`` has the rule that one ready group stays while there is work.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class ScalingContext:
     no_work: bool
     """The store answered, and the pool has no live tasks, requests or sessions."""
     serialize_growth: bool
+    """A group spans several replicas, or has done so since the pool was last at rest with all wanted groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +80,8 @@ def _down(state: ClusterState, wanted: int, context: ScalingContext) -> Scaled:
 
 
 def _repair(state: ClusterState, context: ScalingContext) -> Scaled:
-    """The number is right. Replace hosts that Serve does not use, and, while there is no work, a group that spans two
-    replicas."""
+    """The number is right. Replace hosts that Serve does not use, and, while there is no work, the replicas of a group
+    that spans several."""
     current = state.cluster.replicas
     if state.missing or state.leaving:
         return Scaled(replicas=current)

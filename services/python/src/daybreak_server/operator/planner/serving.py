@@ -63,7 +63,8 @@ def _next_attempt(state: ClusterState, application: Application, now: float) -> 
 
 
 def _target(pool: GeneratorPool, state: ClusterState, target: int) -> tuple[Action, ...]:
-    """Raise the target at once. Lower it only once the victims are gone: until then, Serve might stop other ranks."""
+    """Raise the target at once. Lower it only once the victims are gone: until then, Serve might stop other ranks.
+    Lower it to 0 only while no group is busy."""
     view = state.serve
     if view is None or view.target == target:
         return ()

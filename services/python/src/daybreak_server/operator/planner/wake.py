@@ -50,7 +50,7 @@ def follow(observed: Observed, states: Sequence[ClusterState], *, wanted: int) -
 
 
 def _waited_s(store: PoolView | None) -> float | None:
-    """How long a task, or requests, have waited for a group."""
+    """How long tasks, requests or sessions have waited for a group."""
     if store is None:
         return None
     waits = [wait for wait in (store.oldest_wait_s, store.wanted_for_s) if wait is not None]

@@ -2,8 +2,8 @@
 
 This is stricter than YAML. A YAML loader lets a key appear twice and takes the last value, which hides half of a badly
 merged file. And it accepts nested aliases, which can turn a few lines into gigabytes. Here a key that appears twice is
-refused, and so are more than ``MAX_VALUES`` values, keys that are not text, unknown tags, and numbers that are not
-finite.
+refused, and so are more than ``MAX_BYTES`` bytes, ``MAX_VALUES`` values or ``MAX_DEPTH`` levels, an alias inside its
+own anchor, keys that are not text, unknown tags, and numbers that are not finite.
 
 ``read`` parses the file into nodes, checks the size, checks the keys and records their lines, and then builds the
 values. Messages never quote a value, because it may be a password.
