@@ -48,7 +48,7 @@ class Denoised:
 
 
 def fingerprint(model: WanModel, params: VideoParams, seed: int) -> str:
-    """A digest of everything that determines the latents of a run, except the step."""
+    """A digest of the model, its dtype, the seed and the parameters. A snapshot fits only runs with the same digest."""
     # The frame rate affects only the file.
     values = params.model_dump(mode="json", exclude={"fps", "seed"})
     if params.image is not None:
@@ -75,8 +75,8 @@ def latent_shape(model: WanModel, params: VideoParams) -> tuple[int, int, int, i
 def initial(model: WanModel, params: VideoParams, seed: int) -> tuple[Tensor, Tensor]:
     """Make the noise for a seed. Returns it and the generator's state after it.
 
-    The noise always comes from the CPU, so that a seed gives the same video on every machine, as the stock pipeline
-    does with a CPU generator.
+    The noise always comes from the CPU, so that a seed gives the same noise on every machine, as in the stock pipeline
+    with a CPU generator.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent_shape(model, params), generator=generator, dtype=torch.float32)
