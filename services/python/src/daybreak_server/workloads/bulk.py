@@ -5,8 +5,8 @@ A task of such a pool names a JSONL file. The group reads it line by line and pa
 task. The engine reads the file, handles lines that cannot be read, and stores checkpoints and the artifact. The
 workload only turns values into results.
 
-The group computes the values beside its requests. Requests go first if the workload sees to it: ``embed`` and
-``rerank`` pass the values to their batches with the lower priority of bulk work.
+The group computes the values beside its requests. Whether requests go first depends on the workload: ``embed`` and
+``rerank`` pass the values to their batches with a lower priority than the inputs of requests.
 """
 
 from __future__ import annotations

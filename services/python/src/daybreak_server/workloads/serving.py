@@ -12,10 +12,10 @@ parts, because they agree after each part whether to continue.
 Errors. Raise :class:`RequestError` to answer with a status of your choice. After any other exception the answer is 500.
 If part of the answer has been sent, the connection is closed instead, so that no client takes it for a whole answer.
 
-Cancelling. When the client has gone, the deadline has passed, or the group leaves and waits no longer, the iterator is
-closed after its present part: ``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so
-it can be yielded at any time to let this happen. In a group of one rank, code that computes for long without a
-``yield`` can ask :attr:`Request.cancelled`.
+Cancelling. When the client has gone, the deadline has passed, or the group leaves or restarts, the iterator is closed
+after its present part: ``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so it can
+be yielded at any time to let this happen. In a group of one rank, code that computes for long without a ``yield`` can
+ask :attr:`Request.cancelled`.
 """
 
 from __future__ import annotations

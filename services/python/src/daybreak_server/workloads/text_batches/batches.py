@@ -1,4 +1,4 @@
-"""Runs the inputs of all requests and tasks of a group in batches, and turns what may go wrong into the errors of each.
+"""Runs the inputs of all requests and tasks of a group in batches. Failures become errors of the request or the task.
 
 A request waits on its own thread for its results (:class:`~daybreak_server.batching.executor.BatchExecutor`). While it
 waits, it asks up to ten times a second whether its client has gone. Each such question shows the group's leader that
