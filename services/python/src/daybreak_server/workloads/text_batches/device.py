@@ -14,7 +14,7 @@ INSTALL = "pip install 'daybreak-server[embed]'"
 
 def device_of(group: Group) -> str:
     """The torch device of this rank. A GPU has its number in it, because batches run on another thread, on which the
-    rank's GPU is not the current one."""
+    rank's GPU may not be the current one."""
     if group.device != "cuda":
         return group.device
     import torch
