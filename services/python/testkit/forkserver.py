@@ -4,8 +4,9 @@ A process has only one fork server, which preloads only the modules that were na
 stops a server with other modules first. Without preloading, each rank would import torch and diffusers itself, which
 takes many seconds of CPU.
 
-The server ends by itself only after this process and all its children have ended. multiprocessing has no public way to
-stop it sooner; its own tests use ``_stop``. If that is missing, the server just ends later.
+The server ends by itself only after this process and all children of the server have ended. multiprocessing has no
+public way to stop it sooner; the tests of multiprocessing use ``_stop``. If that is missing, the server just ends
+later.
 """
 
 from __future__ import annotations

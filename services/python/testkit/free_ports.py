@@ -25,7 +25,7 @@ _tried: set[int] = set()
 
 
 def free_port() -> int:
-    """A free port on 127.0.0.1 that no other test process on this machine gets while this one lives."""
+    """A free port on 127.0.0.1 that no other test process of this user on this machine gets while this one lives."""
     locks = _locks.get(os.getpid())
     if locks is None:
         file = Path(tempfile.gettempdir()) / f"daybreak-test-ports-{os.getuid()}"

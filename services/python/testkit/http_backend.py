@@ -3,8 +3,9 @@
 ``latency`` seconds before the answer · ``chunks`` parts of ``size`` bytes, ``pause`` seconds apart · ``status`` ·
 ``early``: answers without reading the body · ``refuse=busy|draining|broken`` · ``crash=before|within`` the answer ·
 ``refuse_first=N`` refuses the first N requests as busy. An answer without ``chunks`` describes its request. The log
-has a line for each ``begin`` and ``end`` of a request, ``gone`` (the client went away), ``refused``, or ``part`` for
-each part of two or more bytes. The request's id follows the word.
+has a line when the server listens (``ready``), when a request begins (``begin``), when its answer is complete
+(``end``), when its client has gone (``gone``), when it is refused (``refused``), and for each part of two or more bytes
+(``part``). In all lines but the first, the id of the request follows the word.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Prometheus on this machine, which watches an installation on a cluster as the chart's monitors say.
 
-The monitors and rules come from the chart. ``helm template`` renders it with the installation's values, as for a
-cluster with the Prometheus operator, because the cluster of the tests may not have one.
+The monitors come from the chart. ``helm template`` renders it with the installation's values, as for a cluster with the
+Prometheus operator, because the cluster of the tests may not have one. Prometheus gets the same rules as the chart has,
+but with windows and waits divided by ``FACTOR``; ``chart_rules`` has those of the chart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What a workload reports about its batches. The calls are cheap, may come from any thread, and never raise."""
+"""What a workload reports about its batches and its cache. The calls are cheap, may come from any thread, and never
+raise."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ class BatchMeter(Protocol):
         """A batch of ``items`` items took ``seconds``."""
 
     def waited(self, seconds: float) -> None:
-        """The first item of a batch has waited ``seconds`` for it. The lines of a task's file do not count."""
+        """The item of a batch that waited longest has waited ``seconds``. The lines of a task's file do not count."""
 
     def failed(self) -> None:
         """A batch has raised an error."""
@@ -27,7 +28,7 @@ class BatchMeter(Protocol):
         """``items`` items wait for a batch now."""
 
     def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
-        """``hits`` items were found in the cache and ``misses`` were not. The cache has ``size_bytes`` now."""
+        """``hits`` items were found in the cache and ``misses`` were not. It takes ``size_bytes`` now."""
 
 
 class NoBatchMeter:

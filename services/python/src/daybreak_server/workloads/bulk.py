@@ -5,8 +5,8 @@ A task of such a pool names a JSONL file. The group reads it line by line and pa
 task. The engine reads the file, handles lines that cannot be read, and stores checkpoints and the artifact. The
 workload only turns values into results.
 
-The group computes the values beside its requests, and requests go first: a workload passes the values to its batches
-with the priority of bulk work.
+The group computes the values beside its requests. Whether requests go first depends on the workload: ``embed`` and
+``rerank`` pass the values to their batches with a lower priority than the inputs of requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
 
 
 class LineError(WorkloadError):
-    """A line has no result. The message and ``code`` go into the output in its place, or fail the task."""
+    """A line has no result. The message and ``code`` go into the output in place of the result, or fail the task
+    (:attr:`BulkParams.on_error`)."""
 
     code = "invalid_line"
 
@@ -99,9 +100,11 @@ class BulkWorkload(Protocol[P_contra]):
         """The result of each value, in order: a mapping that becomes JSON, or why there is none.
 
         Called on several threads at once, beside ``serve``. If it raises, the engine tries the values in smaller
-        parts. A ``PermanentError`` or ``RetryableError`` ends the attempt instead.
+        parts. The error then becomes the result of each value with which it also raises alone. A ``PermanentError``,
+        a ``RetryableError``, or an error after which the device cannot be used ends the attempt instead. So does an
+        error of every one of several values.
 
-        :param values: JSON values, one for each line that is JSON.
+        :param values: JSON values, one for each line that can be read.
         :param cancelled: Whether nobody needs the results any more. Each call also shows that the work advances, so
             call ``cancelled`` only while the work does.
         """

@@ -20,7 +20,8 @@ class UnknownWorkloadError(LookupError):
 
 
 class WrongKindError(UnknownWorkloadError):
-    """This version does not serve the kind of the workload, or its pool has another kind."""
+    """This version does not serve the kind of the workload, or its pool has another kind, or has settings or a number
+    of ranks that are not for this kind."""
 
 
 _ONLINE_ONLY = (PoolKind.ONLINE,)
@@ -32,7 +33,7 @@ kind ``online`` (``_ONLINE_ONLY``)."""
 def spec(
     name: str, *, kind: str | None = None, not_for_jobs: Collection[str] = (), ranks: int = 1
 ) -> WorkloadSpec[Any]:
-    """The workload with the name ``name`` (``video``), or at ``package.module:ATTRIBUTE``.
+    """The spec of the workload with the name ``name`` (``video``), or at ``package.module:ATTRIBUTE``.
 
     :param kind: The kind of its pool, if the pool states one.
     :param not_for_jobs: The settings of its pool that only a pool of kind ``online`` or ``sessions`` may have.

@@ -4,12 +4,13 @@ Pydantic models do not always survive a round trip through JSON: a before-valida
 be written under one alias and read under another, and a secret is written as asterisks. So the API reads back what it
 is about to store, as a rank will, and stores the first of these forms that gives the same values:
 
-1. the checked values, with all defaults, by alias;
+1. the checked values, with all defaults but ``None``, by alias;
 2. the same by field name;
 3. what the client sent, with the defaults of the fields that it left out.
 
-If none does, the API refuses the input and names the field. Pydantic models that cannot work for any input are refused
-when the server starts (:func:`refuse_unusable`).
+If none does, the API refuses the input and names the field. A type of input that can never be used (no pydantic model,
+or one with a secret or without a JSON schema) is refused when a process looks up the workload, which it does at its
+start (:func:`refuse_unusable`).
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from daybreak_server.workloads.base import WorkloadSpec
 
 
 class UnusableSpecError(ValueError):
-    """No input of the workload could reach its ranks unchanged. The message names the field."""
+    """The type of the workload's input cannot be used. The message says why, and names the field if it is a secret."""
 
 
 class ChangedInputError(ValueError):
-    """An input would reach the ranks with other values than the API checked. ``field`` names the first one."""
+    """An input would reach the ranks with other values than the API checked. ``field``: the first field that differs,
+    or ``input``."""
 
     def __init__(self, field: str) -> None:
         super().__init__(
@@ -93,7 +95,7 @@ def refuse_unusable(spec: WorkloadSpec[Any]) -> None:
 
 
 def changed_field(before: BaseModel, after: BaseModel) -> str | None:
-    """The first field in which two inputs differ; ``None`` if they are equal."""
+    """The first field in which two inputs differ; ``input`` if their types do; ``None`` if they are equal."""
     if type(before) is not type(after):
         return "input"
     for name in type(before).model_fields:

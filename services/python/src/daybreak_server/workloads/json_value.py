@@ -1,10 +1,10 @@
 """Reads JSON from clients that every later step can also write.
 
-Python's parser accepts more than JSON allows: ``NaN``, numbers that become infinite, and half of a surrogate pair. Such
-values fail later, where nothing says that the client's text is the cause: a tokenizer refuses half of a pair, and JSON
-cannot be written with an infinite number. Nesting that is too deep for the parser is an error like any other. So is a
-key that an object has twice, because the parser would silently take the last one. The API also refuses such keys in all
-other bodies.
+Python's parser accepts ``NaN``, which is not JSON, numbers so large that they become infinite, and half of a surrogate
+pair. Such values fail later, where nothing says that the client's text is the cause: a tokenizer refuses half of a
+pair, and JSON cannot be written with an infinite number. Nesting that is too deep for the parser is an error like any
+other. So is a key that an object has twice, because the parser would silently take the last of its values. The API also
+refuses repeated keys in all other bodies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def json_value(data: bytes) -> Any:
     try:
         text = data.decode("utf-8-sig")
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_object)
-        if _SURROGATE.search(text):  # escapes are the only surrogates that decoding leaves
+        if _SURROGATE.search(text):  # UTF-8 has no surrogates, so only escapes give any
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as exc:
         raise ValueError(f"it is not UTF-8 (byte {exc.start})") from exc

@@ -3,8 +3,8 @@
 ``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. ``serve`` answers one HTTP request, with a
 :class:`Response`, or with an iterator of bytes that is sent part by part as the iterator produces it.
 
-Threads. In a group of one rank, as many requests run at once as the pool's capacity, each on a thread of its own; with
-a capacity of 1, ``serve`` is never called while another call runs. In a group of several ranks, one request runs at a
+Threads. In a group of one rank, up to the pool's capacity of requests run at once, each on a thread of its own; with a
+capacity of 1, ``serve`` is never called while another call runs. In a group of several ranks, one request runs at a
 time, and every rank calls ``serve`` with the same request, so ``serve`` may use collectives. Clients get the leader's
 answer; those of the other ranks are dropped, so they may yield ``b""``. All ranks must produce the same number of
 parts, because they agree after each part whether to continue.
@@ -12,9 +12,10 @@ parts, because they agree after each part whether to continue.
 Errors. Raise :class:`RequestError` to answer with a status of your choice. After any other exception the answer is 500.
 If part of the answer has been sent, the connection is closed instead, so that no client takes it for a whole answer.
 
-Cancelling. When the client has gone or the deadline has passed, the iterator is closed after its present part:
-``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so it can be yielded at any time to
-let this happen. Code that computes for long without a ``yield`` can ask :attr:`Request.cancelled`.
+Cancelling. When the client has gone, the deadline has passed, or the group leaves or restarts, the iterator is closed
+after its present part: ``GeneratorExit`` is raised at the ``yield``. An empty part (``b""``) sends nothing, so it can
+be yielded at any time to let this happen. In a group of one rank, code that computes for long without a ``yield`` can
+ask :attr:`Request.cancelled`.
 """
 
 from __future__ import annotations
@@ -121,12 +122,12 @@ class Response:
 class ServingWorkload(Protocol):
     """A workload that answers requests. Each rank of a group has one object, as long as the group lives.
 
-    A workload may have an attribute ``models``: the names of the models that it serves, as clients call them. The
-    attribute is read once, after ``warm_up``.
+    A workload may have an attribute ``models``: the names of the models that it serves, as clients call them. After
+    ``warm_up``, it must not change.
 
     A workload that batches requests may have a method ``set_batching(settings)``. It gets an administrator's changes
     while the group runs: a mapping with names of the pool's setting ``batching``, but only with those that the
-    administrator has changed. It is called whenever that mapping changes, and must not raise.
+    administrator has changed. It is called on the leader, whenever that mapping changes, and must not raise.
     """
 
     def load(self, group: Group) -> None:

@@ -1,15 +1,15 @@
 """The interface of a workload that serves streaming sessions, for pools of the kind ``sessions``.
 
 ``load`` and ``warm_up`` are as in :mod:`~daybreak_server.workloads.base`. The engine manages time, queues and
-journals. It decides which sessions share a batch (iteration by iteration), and calls
-:meth:`SessionModel.prefill` and :meth:`SessionModel.decode` from one thread. Only
-``memory`` may be called from other threads. The model manages the caches of its sessions, in a fixed amount of memory.
+journals. Before each step it decides which sessions share the batch, and calls :meth:`SessionModel.prefill` and
+:meth:`SessionModel.decode` from one thread. Only ``memory`` may be called from other threads. The model manages the
+caches of its sessions, in a fixed amount of memory.
 
-A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Decoding is
-greedy, and the tokens of a session do not depend on the other sessions of its batches.
+A *turn* begins with audio (``prefill``) and ends when the model writes no further token (``decode``). Decoding must be
+greedy, and the tokens of a session must not depend on the other sessions of its batches.
 
-A model that also has the method ``step`` (:class:`MixedSessionModel`) computes both phases in one call, and reads the
-audio of a turn in pieces.
+A model that also has the method ``step`` (:class:`MixedSessionModel`) computes ``prefill`` and ``decode`` in one call,
+and can read the audio of a turn in pieces.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class SessionFailedError(WorkloadError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastTurn:
-    """A turn that another group computed: its audio and its tokens. ``complete``: no token follows."""
+    """A turn that was computed before the group claimed the session, mostly by another group: its audio and its tokens.
+
+    ``complete``: no token follows.
+    """
 
     audio: bytes
     tokens: tuple[int, ...]
@@ -84,7 +87,8 @@ class Shape:
 
     pairs: tuple[LanguagePair, ...]
     block_samples: int
-    """Samples of one block of audio; a turn has ``latency_multiplier`` of them."""
+    """Samples of one block of audio. A turn has as many blocks as the latency multiplier says, but at most
+    ``max_turn_blocks``; the last turn of a session may be shorter."""
     window_turns: int
     """How many of the newest turns another group needs to continue a session."""
     max_sessions: int
@@ -99,15 +103,16 @@ class Shape:
     """The most blocks in a turn, whatever clients and settings ask for. ``None``: any number."""
 
     def blocks_that_fit(self, multiplier: int) -> int:
-        """The blocks in a turn when clients or settings ask for this latency multiplier, or the group falls behind."""
+        """The blocks in a turn with this latency multiplier, which clients or settings ask for, or which the engine
+        chooses when the group falls behind."""
         return multiplier if self.max_turn_blocks is None else min(multiplier, self.max_turn_blocks)
 
 
 class SessionModel(Protocol):
     """A model that serves sessions. Each rank has one object. ``shape`` is read once, after ``warm_up``.
 
-    A step (``prefill``, ``decode``) that raises must leave its sessions as they were, because the engine repeats it for
-    each of them alone. If that is impossible for a session, return a :class:`SessionFailedError` for it.
+    A call of ``prefill``, ``decode`` or ``step`` that raises must leave its sessions as they were, because the engine
+    repeats it for each of them alone. If that is impossible for a session, return a :class:`SessionFailedError` for it.
     """
 
     shape: Shape
@@ -119,7 +124,7 @@ class SessionModel(Protocol):
         """Do once what would slow down the first turn."""
 
     def open(self, session: str, pair: LanguagePair, past: Sequence[PastTurn] = ()) -> None:
-        """Reserve the session's memory, and feed it the turns that another group computed.
+        """Reserve the session's memory, and feed it the turns that were computed before.
 
         An incomplete last turn is continued by ``decode``.
 
@@ -133,7 +138,7 @@ class SessionModel(Protocol):
         """Return the next token of each session."""
 
     def close(self, session: str) -> None:
-        """Free the session's memory."""
+        """Free the session's memory. Also called after an ``open`` that raised, so there may be none."""
 
     def memory(self) -> tuple[int, int]:
         """Bytes of caches in use, and reserved."""
@@ -144,7 +149,7 @@ StepResult = Token | SessionFailedError | None
 
 
 class MixedSessionModel(SessionModel, Protocol):
-    """A model that computes both phases in one call."""
+    """A model that computes ``prefill`` and ``decode`` in one call."""
 
     def step(
         self, prefill: Sequence[Prefill], decode: Sequence[str]

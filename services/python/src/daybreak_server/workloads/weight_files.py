@@ -49,7 +49,8 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def weights(folder: Path) -> Iterator[Finding]:
-    """Check that the shards of the index exist, are complete, and have the tensors that the index lists."""
+    """Check that the safetensors files of a folder are complete, that several of them have an index, and that the files
+    in the index exist and have the tensors that it lists."""
     files = sorted(folder.glob("*.safetensors"))
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if not files:

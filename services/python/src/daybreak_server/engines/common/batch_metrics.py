@@ -35,8 +35,7 @@ class BatchMetrics:
 
     @harmless
     def waited(self, seconds: float) -> None:
-        """The item of a batch that waited longest has waited ``seconds`` for it. Lines of a task's file do not
-        count."""
+        """The item of a batch that waited longest has waited ``seconds``. The lines of a task's file do not count."""
         self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
 
     @harmless
@@ -56,7 +55,7 @@ class BatchMetrics:
 
     @harmless
     def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
-        """``hits`` items were found in the cache and ``misses`` were not. The cache has ``size_bytes`` now."""
+        """``hits`` items were found in the cache and ``misses`` were not. It takes ``size_bytes`` now."""
         for outcome, count in ((HIT, hits), (MISS, misses)):
             self._meter.counter(catalogue.RANK_CACHE_LOOKUPS, self._pool, outcome).inc(count)
         self._meter.gauge(catalogue.RANK_CACHE_BYTES, self._pool).set(size_bytes)

@@ -1,8 +1,8 @@
 """``echo-serve``: answers each request in the way that its body describes, and can fail in every way that a test needs.
 
 The JSON body of a request is a :class:`Wish`. A request without a body is answered with its method, path, query and
-headers. Every answer has the headers ``echo-pid``, the process of the leader, and ``echo-count``, the number of
-requests that this process has run before.
+headers. Unless the request ends with an error or is refused, its answer has the headers ``echo-pid``, the id of the
+leader's process, and ``echo-count``, the number of requests that this process has run before.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ class Wish(BaseModel):
 
     latency_s: float = Field(0.0, ge=0, description="Seconds before the first byte.")
     chunks: int = Field(0, ge=0, description="Parts of the body. 0: the body is sent at once.")
-    chunk_s: float = Field(0.0, ge=0, description="Seconds between two parts.")
+    chunk_s: float = Field(0.0, ge=0, description="Seconds after each part.")
     blanks: int = Field(0, ge=0, description="Empty parts before the others.")
     size: int = Field(0, ge=0, le=1 << 30, description="Bytes of the body, or of each part; 0: a short text.")
     status: int = Field(200, description="Status of the answer.")
     fault: Literal["", "error", "refuse", "crash", "hang", "nonsense"] = Field(
         "",
-        description="Raise an error, raise a RequestError of `status`, end the process, hang, or return no answer.",
+        description="Raise an error, raise a RequestError of `status`, end the process, hang, or return a status that "
+        "is not one of HTTP.",
     )
     fault_at: int = Field(
         0, ge=0, description="The part before which the fault happens; 0: before the first byte."
@@ -48,7 +49,9 @@ class Wish(BaseModel):
     all_ranks: bool = Field(
         False, description="Run a collective of all ranks before each part; the body is its sums."
     )
-    leader_only: bool = Field(False, description="Ranks other than the leader yield empty parts.")
+    leader_only: bool = Field(
+        False, description="With `all_ranks`: ranks other than the leader yield empty parts."
+    )
     headers: dict[str, str] = Field(default_factory=dict, description="Further headers of the answer.")
 
 

@@ -31,7 +31,7 @@ INPUT_TYPES = {
     "search_query": "query",
     "search_document": "document",
 }
-"""The values of ``input_type``, with the words of Cohere and NVIDIA."""
+"""The values that ``input_type`` may have, those of Cohere and NVIDIA among them → the kind of text that each means."""
 DECIMALS = 8
 
 
@@ -39,7 +39,8 @@ DECIMALS = 8
 class EmbedRequest:
     """What a request asks for: the vectors of texts, or of lists of token ids.
 
-    ``api``: the API in whose form the answer is. ``fields``: the name of each text or list in error messages.
+    ``api``: the API in whose form the answer is. ``kind``: ``query`` or ``document``, which decides the prompt.
+    ``fields``: the name of each text or list in error messages.
     """
 
     api: Literal["openai", "plain"]
@@ -143,7 +144,7 @@ def _fields(given: Any, inputs: Sequence[Any]) -> list[str]:
 
 
 def _shortened(vector: Any, dimensions: int | None) -> Any:
-    """The first numbers of a vector, at length 1 again."""
+    """The first ``dimensions`` numbers of a vector, scaled to length 1. A vector with no more numbers is unchanged."""
     if dimensions is None or dimensions == len(vector):
         return vector
     import numpy as np

@@ -35,7 +35,7 @@ class VectorCache:
         return kind, b"".join(token.to_bytes(4, "little") for token in ids)
 
     def get_each(self, keys: list[Key]) -> list[Any | None]:
-        """The vectors, or ``None`` for each that is not there."""
+        """The vector of each key, or ``None`` where the cache has none."""
         with self._lock:
             found = [self._vectors.get(key) for key in keys]
             for key, vector in zip(keys, found, strict=True):

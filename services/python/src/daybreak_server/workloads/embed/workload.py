@@ -1,7 +1,8 @@
 """``embed``: vectors of texts, over HTTP. See :mod:`~daybreak_server.workloads.embed.answers` for the requests.
 
-Each request is tokenised on its own thread. Texts that the cache does not have go into the batches of the group
-(:mod:`~daybreak_server.workloads.text_batches.batches`), where the texts of all callers meet.
+Each request is tokenised on its own thread. Texts that are not in the cache go into the batches of the group
+(:mod:`~daybreak_server.workloads.text_batches.batches`), where the texts of all callers meet. Those of a task's file
+always do.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from daybreak_server.workloads.text_batches.version import version_of
 
 
 class Embed:
-    """Implements :class:`daybreak_server.workloads.serving.ServingWorkload`."""
+    """Implements :class:`~daybreak_server.workloads.serving.ServingWorkload` and
+    :class:`~daybreak_server.workloads.bulk.BulkWorkload`."""
 
     def load(self, group: Group) -> None:
         """Load the model. :raises ModelMissingError: if there is none that this workload can run."""

@@ -31,7 +31,8 @@ KINDS = ("ForSequenceClassification", CAUSAL)
 
 
 class Score(NamedTuple):
-    """The score of a pair. ``relevance`` lies between 0 and 1, unless the folder of the model says otherwise."""
+    """The score of a pair. ``raw`` is what the model gives, and ``relevance`` is made of it by an activation function:
+    the sigmoid, so it lies between 0 and 1, unless the folder of a cross-encoder names another function."""
 
     raw: float
     relevance: float
@@ -82,7 +83,7 @@ class RerankModel:
 
         :param fields: the name of each pair in error messages.
         :param cut: whether a document that is too long is cut, even if the options say that it is an error.
-        :raises RequestError: if a pair is too long.
+        :raises RequestError: if a pair is too long and must not be cut, or has no room for any of its document.
         """
         if not self._is_language_model:
             return self.tokenizer.pairs(pairs, fields, cut=cut)
@@ -139,7 +140,10 @@ class RerankModel:
 
 
 def _is_language_model(options: RerankOptions, folder: str) -> bool:
-    """Whether the model is a language model. :raises ModelMissingError: if it is no cross-encoder either."""
+    """Whether the model is a language model.
+
+    :raises ModelMissingError: if the option ``kind`` is ``auto``, and ``config.json`` names a model of neither kind.
+    """
     path = Path(folder) / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     names = [str(name) for name in config.get("architectures") or ()]

@@ -26,7 +26,8 @@ from daybreak_server.workloads.text_batches.version import version_of
 
 
 class Rerank:
-    """Implements :class:`daybreak_server.workloads.serving.ServingWorkload`."""
+    """Implements :class:`~daybreak_server.workloads.serving.ServingWorkload` and
+    :class:`~daybreak_server.workloads.bulk.BulkWorkload`."""
 
     def load(self, group: Group) -> None:
         """Load the model. :raises ModelMissingError: if there is none that this workload can run."""
@@ -60,7 +61,7 @@ class Rerank:
     def bulk(
         self, params: BulkParams, values: Sequence[Any], *, cancelled: Callable[[], bool]
     ) -> Sequence[Mapping[str, Any] | LineError]:
-        """The score of each pair of a task: an object with ``query`` and ``text`` on each line."""
+        """The score of each pair of a task. Each line of its file is an object with ``query`` and ``text``."""
 
         def read(value: Any) -> Tokens:
             if not isinstance(value, dict):

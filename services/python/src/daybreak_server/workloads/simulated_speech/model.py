@@ -81,7 +81,7 @@ class SimulatedSpeech:
         """Do nothing."""
 
     def open(self, session: str, pair: LanguagePair, past: Sequence[PastTurn] = ()) -> None:
-        """Begin a session, or continue it after the turns that another group computed.
+        """Begin a session, or continue it after the turns that were computed before.
 
         :raises SessionFailedError: if there is no room, no such pair, or the past is not one of this model.
         """

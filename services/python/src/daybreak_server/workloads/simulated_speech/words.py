@@ -1,8 +1,9 @@
 """The words that the simulated model writes, and the rule that chooses them.
 
 A turn's tokens depend only on its audio, on the target language, and on the last token before the turn. So if a chunk
-of audio is lost, doubled or changed, all text after it changes, as with a real model. And a group that gets the newest
-turns continues exactly as the previous group would have.
+of audio is lost or doubled, all text from its turn on changes, because later turns begin elsewhere. If it is changed,
+the text of its turn changes, and that of later turns at least until both texts have the same last token. And a group
+that gets the newest turns continues exactly as the previous group would have.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def digest(audio: bytes) -> bytes:
 
 
 def length(turn: bytes, blocks: float) -> int:
-    """How many words a turn has, by the digest of its audio."""
+    """How many words a turn has, by the digest of its audio and the number of its blocks. Without audio, it has 0."""
     return 1 + _number(turn, "length", 0) % (TOKENS_A_BLOCK * max(1, math.ceil(blocks))) if blocks else 0
 
 

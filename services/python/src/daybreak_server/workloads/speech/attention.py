@@ -6,7 +6,7 @@ and values into the pages, and attends to what each position may see.
 
 - :class:`GatherAttention` gathers the pages of each session and calls torch's scaled dot-product attention.
 - :class:`FlexAttention` gives torch's FlexAttention the whole pool and a mask of blocks, which skips the pages of other
-  sessions. Compiled for a GPU it reads only the pages it needs. Without compilation it computes all of them.
+  sessions. Compiled for a GPU, it reads only the blocks of pages that a query may see. Otherwise it computes all pages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The keys and values of all layers: [layers, pages + 1, page_size, kv_heads, head_dim]. The last page is spare."""
+    """The keys and values of all layers: [layers, pages + 1, page_size, kv_heads, head_dim].
+
+    The last page belongs to no session: it fills up the rows of a table of pages.
+    """
 
     keys: Tensor
     values: Tensor

@@ -1,8 +1,9 @@
 """The streaming speech encoder: log-mel frames to embeddings for the language model, block by block.
 
-Two causal convolutions of stride 2 make one state of four frames (40 ms). Layers attend within a block of 0.48 s and
-to the four blocks before it. So the states of a block depend on nothing that comes after the block, and the cache has
-a fixed size. The adapter stacks two states into one embedding: six embeddings a block.
+Two causal convolutions of stride 2 make one state of four frames (40 ms). Layers attend within a block and to some
+blocks before it. So the states of a block depend on nothing that comes after the block, and the cache has a fixed size.
+The adapter stacks states into embeddings. By default, a block has 0.48 s, layers see four blocks before it, and two
+states make one embedding: six embeddings a block.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""A folder with a speech translation model: its parts, as ``config.json`` names them.
+"""A folder with a speech translation model.
 
 ::
 
-    config.json          names the parts, the window, and the bound on the tokens of a turn
-    language_model/      config.json and model.safetensors in the layout of Hugging Face: Llama or Qwen2
+    config.json          the shape of the encoder, and numbers for streaming, such as the window
+    language_model/      config.json and *.safetensors in the layout of Hugging Face: Llama or Qwen2
     encoder.safetensors  the causal speech encoder with its adapter
     vocabulary.json      the tokens and languages
 
-or, if ``encoder.type`` is ``wav2vec2`` or ``whisper``, and with ``vocabulary`` in ``config.json``::
+If ``encoder.type`` in ``config.json`` is ``wav2vec2`` or ``whisper``, these replace ``encoder.safetensors``::
 
     encoder/             the encoder in the layout of Hugging Face
     adapter.safetensors  two linear layers from stacked states of the encoder to the language model
-    language_model/      also has the tokenizer
+
+If ``config.json`` has ``vocabulary``, it and the tokenizer in ``language_model/`` replace ``vocabulary.json``.
 """
 
 from __future__ import annotations

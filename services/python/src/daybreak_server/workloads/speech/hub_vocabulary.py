@@ -15,9 +15,10 @@ _INCOMPLETE = "\ufffd"
 class HubVocabulary:
     """Implements :class:`~daybreak_server.workloads.speech.streaming.Vocabulary`.
 
-    ``config.json`` has ``source`` and ``names`` of languages, ``targets``, and the texts ``opening`` (before the audio
-    of a turn) and ``marker`` (after it), in which ``{target}`` is the name of the target language. ``ends_turn`` lists
-    the tokens that end a turn, and ``stops`` the characters that end a sentence.
+    The object ``vocabulary`` in ``config.json`` has the codes of languages ``source`` and ``targets``, and ``names``,
+    which maps these codes to the languages' names. It has the texts ``opening`` (before the audio of a turn; may be
+    absent) and ``marker`` (after it), in which ``{target}`` is the name of the target language. ``ends_turn`` lists the
+    tokens that end a turn, and ``stops`` the characters that end a sentence (by default, those of English and Chinese).
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:

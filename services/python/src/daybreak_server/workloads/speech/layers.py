@@ -2,8 +2,8 @@
 
 The caller of a layer passes it a function that computes the attention. Training attends to whole streams
 under a mask (:func:`attend_to_all`); serving attends to the caches of the sessions of a batch
-(``attention.py``). Everything else works on each position alone, so the positions of all sessions of a batch
-are one flat list without padding.
+(``attention.py``, and for the encoder ``causal_encoder.py``). Everything else works on each position alone, so the
+language model gets the positions of all sessions of a batch as one flat list without padding.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """``speech``: live translation of speech for many sessions at once, on caches of fixed memory.
 
 A turn of a session begins with a *prefill*: the encoder reads the turn's blocks of audio, and the language model reads
-their embeddings and the marker of the target language. A prefill can be cut between any two blocks, because all that
-the next block needs is in the caches. Each *decode* step then feeds the last token back and returns the next one. The
-end-of-turn token is never fed back. All sessions of a batch share each matrix multiplication, whatever their positions,
-and whether they prefill or decode. Only attention is computed per session, on that session's pages.
+an opening (which may be empty), the embeddings of the blocks, and the marker, which names the target language. A
+prefill can be cut between any two blocks, because all that the next block needs is in the caches. Each *decode* step
+then feeds the last token back and returns the next one. The end-of-turn token is never fed back. All sessions of a
+batch share each matrix multiplication of the language model, whatever their positions, and whether they prefill or
+decode. Only attention keeps them apart: each session sees its own pages of cache.
 
 The memory of all caches is reserved once. It suffices for a fixed number of sessions, each with the most memory that a
 session can ever need. So memory cannot run out later.
@@ -156,7 +157,7 @@ class Speech:
             self.close(name)
 
     def open(self, session: str, pair: LanguagePair, past: Sequence[PastTurn] = ()) -> None:
-        """Reserve the session's memory, and feed it the newest turns that another group computed.
+        """Reserve the session's memory, and feed it the newest of the turns that were computed before.
 
         :raises SessionFailedError: if there is no memory, no such pair, or the past cannot be fed.
         """
@@ -178,7 +179,10 @@ class Speech:
             raise
 
     def _feed_past(self, session: _Session, past: Sequence[PastTurn]) -> None:
-        """Feed each turn's audio, marker and tokens in one step (teacher forcing)."""
+        """Feed each turn's opening, audio, marker and tokens in one step (teacher forcing).
+
+        The next decode step feeds the last token of an incomplete turn.
+        """
         if not all(turn.complete for turn in past[:-1]):
             raise SessionFailedError("a turn of the past is not complete, and is not the last one")
         for turn in self._newest(past):

@@ -25,7 +25,10 @@ class StreamingEncoder(Protocol):
         """Prepare a slot for a new session."""
 
     def encode(self, slots: Sequence[int], audio: Tensor) -> Tensor:
-        """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width]."""
+        """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width].
+
+        If it raises, the slots are as they were.
+        """
 
 
 class Vocabulary(Protocol):

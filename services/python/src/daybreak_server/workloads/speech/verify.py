@@ -2,8 +2,8 @@
 
 The check reads the JSON files, the tokenizer and the headers of the weights. It builds the parts that the
 configurations describe on torch's device ``meta``, which has no memory, and compares the names and shapes of their
-tensors with those of the files. So it finds what would keep a group from loading the model, and also tensors that
-transformers would silently replace by random numbers.
+tensors with those of the files. So it finds most of what would keep a group from loading the model, and also tensors
+that transformers would silently replace by random numbers. It does not read the weights themselves.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class _WrongFileError(ValueError):
 
 
 def verify(folder: Path) -> list[Finding]:
-    """Findings about the folder of a model, worst first. Without an error, the model can be loaded."""
+    """Findings about the folder of a model, worst first. An error keeps a group from loading the model, or from using
+    it."""
     return worst_first(_findings(Path(folder)))
 
 

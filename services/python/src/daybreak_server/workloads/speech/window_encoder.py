@@ -1,8 +1,8 @@
 """Streams audio through an encoder that was not made for streaming: wav2vec 2.0 or Whisper, by transformers.
 
 These encoders see their whole input at once, so they have no cache that stays valid when more audio comes.
-For each new block, the encoder computes the newest ``left_blocks + 1`` blocks again, and the states of the
-newest block go through the adapter. A session's state is the audio of these blocks, so it has a fixed size.
+For each new block, the encoder computes this block and, once more, the ``left_blocks`` before it. Only the states of
+the new block go through the adapter. What a session keeps is the audio of these blocks, so it has a fixed size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Runs the inputs of all requests of a group in batches, and turns what may go wrong into error responses.
+"""Runs the inputs of all requests and tasks of a group in batches. Failures become errors of the request or the task.
 
 A request waits on its own thread for its results (:class:`~daybreak_server.batching.executor.BatchExecutor`). While it
-waits, it asks several times a second whether its client has gone. Each such question shows the group's leader that
+waits, it asks up to ten times a second whether its client has gone. Each such question shows the group's leader that
 the request advances. So it asks only while the group really advances: if no batch runs, or a batch has ended since it
 last asked. A model that hangs then makes the request stall, and the group restarts.
 """
@@ -51,7 +51,10 @@ class TextBatches(Generic[P, R]):
         )
 
     def compute(self, request: Request, inputs: Sequence[P], lengths: Sequence[int]) -> list[R]:
-        """The results of the inputs, in their order. :raises RequestError: 422, 429 or 504."""
+        """The results of the inputs, in their order.
+
+        :raises RequestError: 422, 429, 503 or 504. What the model raises for one input is raised too.
+        """
         max_waiting = self._executor.rules.max_waiting
         if len(inputs) > max_waiting:
             message = (
@@ -88,8 +91,8 @@ class TextBatches(Generic[P, R]):
     ) -> list[R]:
         """The results of a task's inputs, in their order. Inputs of requests go first.
 
-        :param cancelled: whether nobody waits for the results any more. It is asked only while batches end, so a call
-            also shows that the work advances, even if requests take all batches.
+        :param cancelled: whether nobody waits for the results any more. It is called only if no batch runs, or one has
+            ended since the last call. So a call also shows that the work advances, even if requests take all batches.
         :raises RetryableError: if nobody waits, or the group leaves. What the model raises for one input is raised too.
         """
         try:
@@ -116,7 +119,7 @@ class TextBatches(Generic[P, R]):
         return cancelled_now
 
     def set_batching(self, changes: Mapping[str, Any]) -> None:
-        """Use the settings with these changes, from the next batch on."""
+        """Use the settings with these changes, from the next batch on. Changes that cannot be used are only logged."""
         try:
             self._executor.rules = Rules.of({**self._settings, **changes})
         except (TypeError, ValueError) as exc:  # the gateway has checked them, but may be of another version

@@ -1,4 +1,4 @@
-"""What loading and running a model needs of torch."""
+"""What loading and running a model needs beside the model: a device, a folder, sentence-transformers, and tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ INSTALL = "pip install 'daybreak-server[embed]'"
 
 
 def device_of(group: Group) -> str:
-    """The torch device of this rank. Batches run on a thread of their own, which has no device of its own yet."""
+    """The torch device of this rank. A GPU has its number in it, because batches run on another thread, on which the
+    rank's GPU may not be the current one."""
     if group.device != "cuda":
         return group.device
     import torch

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from daybreak_server.workloads.serving import Request, RequestError
 
 CUT_HEADER = "daybreak-cut"
-"""The numbers of the texts that were cut, from 0."""
+"""The header with the numbers, from 0, of the texts that were cut; of at most 500 of them."""
 
 
 def wrong(field: str, message: str, *, code: str = "invalid_input") -> NoReturn:

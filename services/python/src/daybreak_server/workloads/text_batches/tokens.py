@@ -1,4 +1,5 @@
-"""Turns texts into token ids, on the threads of requests: a batch then needs no tokenizer, and lengths are known.
+"""Turns texts into token ids, on the threads of requests and tasks: a batch then needs no tokenizer, and lengths are
+known.
 
 For a fast tokenizer, this module calls the Rust object directly, with truncation and padding off. Several threads may
 call that object at once, unlike the Python wrapper, which sets truncation and padding for each call.

@@ -1,7 +1,7 @@
 """Tells whether the results of two groups may be mixed, by a digest of the model's files and of the options.
 
-The files of a model have gigabytes, so only samples of a large file are read. Training changes nearly all weights, so
-the samples of two models differ even where their names, sizes and headers are the same.
+The files of a model have gigabytes, so only samples of a large file are read. Training usually changes nearly all
+weights, so the samples of two models differ even where their names, sizes and headers are the same.
 """
 
 from __future__ import annotations

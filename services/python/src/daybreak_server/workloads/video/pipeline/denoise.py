@@ -1,9 +1,9 @@
 """The denoise loop of Wan 2.2 as a generator, with one yield per step and the same numbers as ``WanPipeline``.
 
-The loop is UniPC (Zhao et al. 2023) over flow matching with classifier-free guidance (Ho & Salimans 2022). There are
-two families. T2V-A14B has two transformers (*experts*): one for the timesteps above a boundary, and one for those below
-it. TI2V-5B has one transformer, in which each token has its own timestep, so that a video may continue from a first
-image.
+The loop is UniPC (Zhao et al. 2023) over flow matching with classifier-free guidance (Ho & Salimans 2022). Wan 2.2 has
+two families. T2V-A14B has two transformers (*experts*): one for the timesteps from a boundary on, and one for those
+below it. TI2V-5B has one transformer, in which each token has its own timestep, so that a video may continue from a
+first image. The tiny model of the package has one transformer and one timestep for all tokens.
 
 The stock ``__call__`` cannot be used. If it is interrupted, it still decodes the unfinished latents. It cannot resume,
 and it cannot share the two passes of guidance among ranks.
@@ -48,7 +48,7 @@ class Denoised:
 
 
 def fingerprint(model: WanModel, params: VideoParams, seed: int) -> str:
-    """A digest of everything that determines the latents of a run, except the step."""
+    """A digest of the model, its dtype, the seed and the parameters. A snapshot fits only runs with the same digest."""
     # The frame rate affects only the file.
     values = params.model_dump(mode="json", exclude={"fps", "seed"})
     if params.image is not None:
@@ -75,8 +75,8 @@ def latent_shape(model: WanModel, params: VideoParams) -> tuple[int, int, int, i
 def initial(model: WanModel, params: VideoParams, seed: int) -> tuple[Tensor, Tensor]:
     """Make the noise for a seed. Returns it and the generator's state after it.
 
-    The noise always comes from the CPU, so that a seed gives the same video on every machine, as the stock pipeline
-    does with a CPU generator.
+    The noise always comes from the CPU, so that a seed gives the same noise on every machine, as in the stock pipeline
+    with a CPU generator.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent_shape(model, params), generator=generator, dtype=torch.float32)

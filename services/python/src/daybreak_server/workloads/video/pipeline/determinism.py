@@ -22,7 +22,7 @@ def threads_for(cores: int, ranks_here: int) -> int:
 
 
 def rows_are_independent() -> bool:
-    """Test whether a row of a matrix product is the same, however many rows are computed at once."""
+    """Test with one product whether a row of a matrix product is the same, however many rows are computed at once."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -39,7 +39,7 @@ class Ranks:
         warnings.filterwarnings("ignore", message=".*all_gather_tensor.*", category=FutureWarning)
 
     def split(self, model: Any, *, per_token_timesteps: bool) -> None:
-        """Make a transformer share the tokens of a video with the other ranks of its sequence.
+        """Make a transformer share the tokens of a video with the ranks along ``ulysses`` and ``ring`` in the mesh.
 
         This replaces ``model.enable_parallelism``, which guesses the device. That method computes
         ``rank % torch.accelerator.device_count()``, which divides by zero on a CPU (diffusers 0.42.1,

@@ -1,6 +1,6 @@
 """Encodes frames as an MP4 (H.264), and draws an MP4 as a contact sheet.
 
-Equal frames give equal bytes. This needs two measures:
+Equal frames give equal bytes, if the number of the encoder's threads is equal too. This needs two measures:
 
 * RGB is converted to yuv420p explicitly and in one thread.
 * x264's macroblock tree is off. Its AVX-512 code (in the wheel of PyAV 18.1) reads uninitialised memory, so equal

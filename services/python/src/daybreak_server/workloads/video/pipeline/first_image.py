@@ -8,7 +8,8 @@
 4. It scales the picture until it covers the video's frame, and crops the rest equally on both sides. Wan 2.2's own
    script does the same (``wan/textimage2video.py``). Stretching would deform faces and circles.
 
-The result depends on the bytes alone, so an error here would occur at every attempt. Therefore it is permanent.
+The result depends only on the bytes and the video's size, so an error here would occur at every attempt. Therefore it
+is permanent, unless the memory was full.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Loads a Wan 2.2 pipeline from a local diffusers folder, part by part, and moves its parts between devices.
 
-Nothing is fetched from a hub: every load is ``local_files_only``. Only the classes named in this module are ever
-instantiated, whatever ``model_index.json`` says.
+Nothing is fetched from a hub: every load is ``local_files_only``. Only the classes named in this module are used,
+whatever ``model_index.json`` says. (``AutoTokenizer`` itself chooses one of transformers' tokenizers.)
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def load(options: VideoOptions, device: torch.device, *, leader: bool = True) ->
 
 
 def place(model: WanModel, options: VideoOptions) -> None:
-    """Move the parts as the option ``offload`` says, and choose the attention kernel."""
+    """Prepare the parts as the options say: the attention kernel, compilation (on GPUs), and where the parts are."""
     for transformer in model.transformers:
         transformer.requires_grad_(False)
         if options.attention:

@@ -20,7 +20,8 @@ FORMAT: Final = "daybreak.video.1"
 
 
 class SnapshotMismatchError(ValueError):
-    """The snapshot is damaged, or belongs to another task, model or format. Start at step 0."""
+    """The snapshot is damaged, has another format, or belongs to another model or to other parameters. Start at step
+    0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Snapshot:
     model_outputs: tuple[Tensor | None, ...]
     """UniPC's history of predictions, oldest first."""
     timesteps: tuple[int | None, ...]
+    """The timestep of each prediction in that history."""
     last_sample: Tensor | None
     lower_order_nums: int
     this_order: int
@@ -60,7 +62,7 @@ class Snapshot:
 
 
 def load(data: bytes, fingerprint: str, device: torch.device) -> Snapshot:
-    """Read the snapshot in ``data``. :raises SnapshotMismatchError: when it belongs to another task or model."""
+    """Read the snapshot in ``data``. :raises SnapshotMismatchError: when it cannot be used for this run."""
     try:
         length = int.from_bytes(data[:8], "little")
         metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PHASES: Final = {"encode_prompt": 0.02, "denoise": 0.85, "decode": 0.10, "encode": 0.03}
-"""Phase → its approximate share of a task's time. With these, the fraction rises evenly."""
+"""Phase → its approximate share of a task's time. With these, the fraction rises about evenly."""
 
 FRAMES_PER_YIELD: Final = 16
 """Frames to encode between two yields."""
@@ -118,9 +118,10 @@ class VideoWorkload:
             )
 
     def warm_up(self) -> None:
-        """Make one step, a preview, a decode and one MP4 frame of a default video.
+        """Make one step of a default video; on the leader, also a preview, a decode and one MP4 frame.
 
-        This chooses kernels, allocates buffers, creates process groups and runs late imports.
+        This chooses kernels, allocates buffers, creates process groups and runs late imports. The options can switch
+        it off, and previews.
         """
         if not self.options.warm_up:
             return

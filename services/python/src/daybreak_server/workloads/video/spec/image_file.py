@@ -56,7 +56,7 @@ def standard_base64(text: str) -> str:
     Accepts the variants that clients send: line breaks and other whitespace, the URL-safe alphabet, missing padding,
     and a ``data:`` URL.
 
-    :raises ValueError: for a URL that does not contain the file itself.
+    :raises ValueError: for a URL that does not contain the file itself in base64.
     """
     scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*):", text)
     if scheme and scheme[1].lower() != "data":
@@ -91,7 +91,7 @@ def decode(text: str) -> bytes:
 def header(data: bytes) -> Header:
     """Format and size of a PNG, JPEG or WebP file.
 
-    :raises ValueError: when the file is none of these, has no readable header, or is too large to unpack.
+    :raises ValueError: when the file is empty or none of these, has no readable header, or is too large to unpack.
     """
     if not data:
         raise ValueError("image is empty. Leave it out, or send a PNG, JPEG or WebP file in base64.")

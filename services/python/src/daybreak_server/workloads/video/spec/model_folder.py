@@ -1,6 +1,7 @@
-"""Reads the shape of a model from its diffusers folder: from the JSON files and the sizes of the weights alone.
+"""Reads the shape of a model from its diffusers folder (the JSON files and the sizes of the weights), and computes the
+fingerprint of the folder.
 
-The API checks requests against these numbers, so this module must not import torch.
+The API checks requests against the shape, so this module must not import torch.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def component_class(index: Mapping[str, Any], name: str) -> str | None:
 
 
 def weights(folder: Path) -> Iterator[Path]:
-    """Every safetensors file of the folder, in a fixed order."""
+    """Every safetensors file in a subfolder of the folder, in a fixed order."""
     return iter(sorted(folder.glob("*/*.safetensors")))
 
 
@@ -160,7 +161,7 @@ def fingerprint(folder: Path) -> str:
     """A digest that distinguishes models without reading all of their weights.
 
     It covers every JSON file, and of each safetensors file the size, the header and the first and last 64 KiB of data.
-    Two fine-tunes of one shape differ there, and a start need not read 60 GB.
+    Two fine-tunes of one shape nearly always differ there, and a start need not read 60 GB.
     """
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):

@@ -1,8 +1,8 @@
 """Checks a model folder without torch: ``daybreakd models verify FOLDER``.
 
-A model that was copied only in part, or cloned without Git LFS, would fail hours later on a GPU. This check finds such
-a fault in a second, because it reads only JSON files and safetensors headers. It does not read the 60 GB of weights, so
-it does not find a flipped bit in them: the download tool must verify their checksums.
+A model that was copied only in part, or cloned without Git LFS, would fail only when a group loads it. This check finds
+such a fault in a second, because it reads only JSON files and safetensors headers. It does not read the weights (60 GB
+and more), so it does not find a flipped bit in them: the download tool must verify their checksums.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ CLASSES: Final = {
     "text_encoder": ("UMT5EncoderModel",),
     "scheduler": ("UniPCMultistepScheduler",),
 }
-"""Component → classes that the loader supports. The tokenizer may be any fast one."""
+"""Component → classes that the loader supports. The class of the tokenizer is not checked."""
 
 
 def verify(folder: Path) -> list[Finding]:
-    """Findings about a model folder, worst first. Without an error, the model can be loaded."""
+    """Findings about a model folder, worst first. An error keeps a group from loading the model."""
     return worst_first(_findings(Path(folder)))
 
 
