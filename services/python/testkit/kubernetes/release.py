@@ -67,7 +67,7 @@ class Release:
         return stdout
 
     def client_pod(self, name: str, command: Sequence[str]) -> dict[str, Any]:
-        """A pod's manifest: it runs a command with Daybreak's image, and may reach gateways as `helm test`'s pod may."""
+        """A pod's manifest: it runs a command with Daybreak's image, and may reach what `helm test`'s pod may."""
         hooks = yaml.safe_load_all(self._helm("get", "hooks", NAME))
         (pod,) = [hook for hook in hooks if hook["metadata"]["annotations"]["helm.sh/hook"] == "test"]
         (container,) = pod["spec"]["containers"]

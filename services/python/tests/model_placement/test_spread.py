@@ -1,4 +1,4 @@
-"""Replicas come back to workers that have none of their model, and requests do not notice."""
+"""Of two replicas of a model on one worker, one moves to a worker that has none. Requests do not notice."""
 
 from __future__ import annotations
 
