@@ -1,7 +1,7 @@
 """A cheap client that keeps a number of requests in flight over persistent connections.
 
-Each request is rendered as one string of bytes, and responses are split by their ``content-length``. The client measures the time
-from the write of a request to the last byte of its response.
+Each request is rendered as one string of bytes, and responses are split by their ``content-length``. The client
+measures the time from the write of a request to the last byte of its response.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The parts that the apps of the peers share: the model, the format of the answer, and a count of the batches.
 
 A peer is another server with which Daybreak is compared. This module uses only the standard library, torch and
-sentence-transformers, because each app runs in the virtual environment of its peer. The answer is OpenAI's, without fields that no client reads.
+sentence-transformers, because each app runs in the virtual environment of its peer. The answer is OpenAI's, without
+fields that no client reads.
 """
 
 from __future__ import annotations
