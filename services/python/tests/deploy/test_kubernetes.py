@@ -1,7 +1,7 @@
 """A real API server checks the chart, the plain manifests and invalid GeneratorPools. Dry runs write nothing.
 
-The server is the one in ``KUBECONFIG``. ``.ci/run`` runs the tests twice: on a server without optional kinds such as
-KEDA's, and on one with them.
+The server is the one in ``KUBECONFIG``. ``.ci/run`` runs the tests twice: without the kinds of Prometheus and the
+Gateway API, unless the cluster has them already, and then with them.
 """
 
 from __future__ import annotations
