@@ -1,4 +1,4 @@
-"""The requests of the run in :mod:`testkit.observed`: some are answered, break off, wait or are refused."""
+"""The requests of the run in :mod:`testkit.observed`: they are answered, break off, wait or are refused."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ObservedRequests:
         return connection
 
     def _is_full(self, url: str) -> bool:
-        """Whether a group refuses a request, which this sends."""
+        """Send a request to a group. :returns: whether the group refuses it."""
         try:
             with urllib.request.urlopen(url, data=b"{}", timeout=30):
                 return False

@@ -16,7 +16,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 PULL_TIMEOUT_S = 30.0
-"""A registry may fail once. A pull that has failed for this long is given up."""
+"""A registry may fail once. A pull that has failed for this long counts as final."""
 _PULL_FAILED = frozenset({"ErrImagePull", "ImagePullBackOff"})
 _FINAL = frozenset({"ErrImageNeverPull", "InvalidImageName"})
 _MISSING = re.compile(r"not found|does not exist|manifest unknown|access denied|not authorized|unauthorized")
@@ -39,7 +39,8 @@ class PullFailure:
     def final(self) -> bool:
         """Whether waiting is pointless.
 
-        The pod forbids a pull, the image's name is invalid or names no registry, or the registry lacks or denies it.
+        It is if the pod forbids a pull, the image's name is invalid or names no registry, or the registry lacks the image
+        or denies it.
         """
         return self.reason in _FINAL or _is_local(self.image) or _MISSING.search(self.message) is not None
 

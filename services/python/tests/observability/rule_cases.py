@@ -2,7 +2,7 @@
 
 ``0+1x9`` is 0, 1, … 9, a value each minute; ``_x9`` is nine missing values. All series have the label
 ``namespace="n"``. :data:`CASES` has a fault for each alert, which sets it off. :data:`MORE_CASES` has situations that
-an alert could get wrong: gateways that are replaced, and events that are normal.
+an alert could get wrong, such as gateways that are replaced and events that are normal.
 """
 
 from __future__ import annotations

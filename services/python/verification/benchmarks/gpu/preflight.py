@@ -1,8 +1,8 @@
 """``python -m verification.benchmarks.gpu.preflight``: prints whether this Python can run the GPU tests and benchmark.
 
-`make gpu` runs it on each Python that it knows before it chooses one. So this module can be
-imported with the standard library alone, by Python 3.9 or newer. Exit status: 0 with a CUDA device, 3 without one, 1
-if a package is missing or Python is too old for Daybreak.
+`make gpu` runs it on each Python that it knows before it chooses one. So this module can be imported with the standard
+library alone, by Python 3.9 or newer. Exit status: 0 with a CUDA device, 3 without one, 1 if a package is missing or
+Python is too old for Daybreak.
 """
 
 import importlib.util
