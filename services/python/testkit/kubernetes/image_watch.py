@@ -39,8 +39,8 @@ class PullFailure:
     def final(self) -> bool:
         """Whether waiting is pointless.
 
-        It is if the pod forbids a pull, the image's name is invalid or names no registry, or the registry lacks the image
-        or denies it.
+        It is if the pod forbids a pull, the image's name is invalid or names no registry, or the registry lacks the
+        image or denies it.
         """
         return self.reason in _FINAL or _is_local(self.image) or _MISSING.search(self.message) is not None
 

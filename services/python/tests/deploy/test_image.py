@@ -16,7 +16,7 @@ from deploy_tools import try_run
 
 @pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
 def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_path: Path) -> None:
-    """Each of the three builders gets version and revision. Without them, the labels would be ``dev`` and ``unknown``."""
+    """Each of the three builders gets version and revision. Without them, the labels are ``dev`` and ``unknown``."""
     for name in ("make", "bash", "git", "sed"):
         if (program := shutil.which(name)) is None:
             pytest.skip(f"{name} is not on PATH")
