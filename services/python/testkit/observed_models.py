@@ -1,4 +1,4 @@
-"""The models of an observed run: a worker with the engine of tests, and what clients do with its models."""
+"""The models of the run in :mod:`testkit.observed`: a worker, whose engine is that of tests, and what clients do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ObservedModels:
         wait_until(lambda: {"broken", "huge"} <= self._view().plan.wanted.keys(), 60, "both to be wanted")
 
     def stop_managers(self) -> None:
-        """Register, past the API, a model that no manager can plan, because its ``idle_s`` is not a number."""
+        """Register, past the API, a model whose ``idle_s`` is not a number, so that every manager's planning fails."""
         record = ModelRecord(alias="bad", source="s", engine="test", idle_s=None)  # type: ignore[arg-type]
         self._change(lambda registry: registry.add_model(record))
 

@@ -1,4 +1,4 @@
-"""The requests of the observed run: they are answered, break off, wait, and are refused."""
+"""The requests of the run in :mod:`testkit.observed`: they are answered, break off, wait or are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ObservedRequests:
         self._gateway = gateway
 
     def ask(self, *, pool: str = ANSWERS, deadline_s: float = 30.0, **wish: Any) -> int:
-        """Send a request to the group of a pool and read its answer. :returns: the status; 0: it broke off."""
+        """Send a request to the group of a pool and read its answer. :returns: the status; 0: no whole answer."""
         outgoing = urllib.request.Request(
             f"{self._gateway}/v1/pools/{pool}/serve/",
             data=json.dumps(wish).encode(),
@@ -67,7 +67,7 @@ class ObservedRequests:
         return connection
 
     def _is_full(self, url: str) -> bool:
-        """Whether a group refuses a request."""
+        """Send a request to a group. :returns: whether the group refuses it."""
         try:
             with urllib.request.urlopen(url, data=b"{}", timeout=30):
                 return False
@@ -75,7 +75,7 @@ class ObservedRequests:
             return exc.code == 503
 
     def answering_group(self, pool: str = ANSWERS) -> str:
-        """Wait for the group of a pool that answers requests. :returns: its endpoint."""
+        """Wait until a group of the pool accepts requests. :returns: its endpoint."""
 
         def look() -> str | None:
             groups = request(f"{self._gateway}/v1/pools/{pool}")["groups"]

@@ -1,18 +1,20 @@
 """A tiny model server with OpenAI's API (chat, text completions, embeddings), which misbehaves as its options and
 requests ask.
 
-Options: ``--load-s`` before it is healthy · ``--broken FILE`` exits with code 3 while the file exists · ``--daemon``
-leaves a process of another session, without a parent and without environment · ``--deaf`` ignores SIGTERM.
+Options: ``--load-s`` seconds before it is healthy · ``--broken FILE`` exits with code 3 at its start if the file
+exists · ``--daemon`` starts a process in another session, which has no environment, loses its parent and ignores
+SIGTERM · ``--deaf`` ignores SIGTERM · ``--log FILE`` is the log below.
 
 Fields of a request:
 
 * ``tokens``: the number of tokens in the answer; ``pause``: seconds before each of them;
 * ``stream``: whether the answer is a stream; ``size``: characters of each token of a stream; ``until``: a stream
-  ends once this file exists;
-* ``crash``: end the process ``before`` or ``within`` the answer; ``status``: answer with an error of this status.
+  ends only once this file exists;
+* ``crash``: end the process ``before`` the answer, or ``within`` a stream, after its first token; ``status``: answer
+  with an error of this status.
 
-The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID``, ``end ID``,
-``gone ID``, where ID is the request's ``X-Request-Id``.
+The log has a line for each event: ``pid N``, ``daemon N``, ``begin ID``, ``token ID`` (of a stream), ``end ID``, and
+``gone ID`` if the client left first, where ID is the request's ``X-Request-Id`` or ``-``.
 """
 
 from __future__ import annotations

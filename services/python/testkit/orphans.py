@@ -1,10 +1,11 @@
-"""A pytest plugin that fails a run that leaves processes behind. It names each process and the test that started it.
+"""A pytest plugin that fails a run that leaves processes behind. It names each process and, if known, its test.
 
-Every process that a test starts inherits an environment variable with the mark of its run. Some servers overwrite
-their environment with their title (Redis, Valkey, Ray's workers). They are recognised by their parent, or by a working
-directory below the run's temporary folder. After all fixtures are closed, processes get some time to end by
-themselves. Those that remain fail the run and are killed. Each xdist worker checks what it started and reports to the
-controller, which checks once more after all workers have ended.
+A process that a test starts inherits an environment variable with the mark of its run, unless the test sets its whole
+environment. Some servers overwrite their environment with their title (Redis, Valkey, Ray's workers). A process
+without the variable is recognised by its parent, or by a working directory below the run's temporary folder. After
+all fixtures are closed, processes get some time to end by themselves. Those that remain fail the run and are killed.
+Each xdist worker checks what it started and reports to the controller, which checks once more after all workers have
+ended.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pytest
 from testkit import forkserver
 
 MARK = "_PYTEST_RUN"
-"""The variable's name. A run inside a test appends to the outer run's mark, so the outer run finds its processes."""
+"""The variable's name. A run that a test starts appends to the outer mark, so both runs find its processes."""
 GRACE_S = "orphan_grace_s"
 """The option's name in pytest's configuration."""
 _leftovers = pytest.StashKey[list[str]]()
@@ -37,7 +38,7 @@ class Run:
     """The folder of the tests' temporary folders."""
 
     def processes(self) -> list[psutil.Process]:
-        """The run's living processes, without this process and its ancestors."""
+        """The run's living processes, without this one, its ancestors and the fork server's resource tracker."""
         me = psutil.Process()
         processes = {process.pid: process for process in psutil.process_iter() if self._started(process)}
         for parent in [me, *processes.values()]:
@@ -57,7 +58,7 @@ class Run:
 
 
 def describe(process: psutil.Process) -> str:
-    """One line with the pid, the command and the test that started it."""
+    """One line with the pid, the command and, if known, the test that started it."""
     try:
         command = " ".join(process.cmdline()) or process.name()
     except psutil.Error:
@@ -70,7 +71,7 @@ def describe(process: psutil.Process) -> str:
 
 
 def kill_leftovers(run: Run, grace_s: float) -> list[str]:
-    """Wait until no process of the run is left. Kill those that remain, and return their descriptions."""
+    """Wait up to ``grace_s`` until no process of the run is left. Kill those that remain, and return descriptions."""
     deadline = time.monotonic() + grace_s
     while (leftovers := run.processes()) and time.monotonic() < deadline:
         psutil.wait_procs(leftovers, timeout=0.2)

@@ -12,7 +12,7 @@ INSTALLED = Path(ray.__file__).parent
 
 
 class Change(NamedTuple):
-    """Replaces every occurrence of a name or text in one file of Ray's package."""
+    """Replaces every occurrence of a name or text as a whole word in one file of Ray's package."""
 
     file: str
     old: str
@@ -37,7 +37,7 @@ def make_ray(folder: Path, *changes: Change, version: str = ray.__version__) -> 
 
 
 def renamed(name: str) -> tuple[Change, ...]:
-    """The changes that rename a function in all Python files of Ray."""
+    """The changes that give a name another one, wherever Ray's Python files use it."""
     files = [path for path in INSTALLED.rglob("*.py") if re.search(_word(name), path.read_text())]
     return tuple(Change(str(path.relative_to(INSTALLED)), name, f"{name}_of_tomorrow") for path in files)
 

@@ -1,7 +1,7 @@
 """Models of texts for tests: tiny ones with random weights, and the real MiniLM if it is installed.
 
-The tiny ones have the real architectures and a tokenizer of whole words, so each takes a second to make. Their answers
-mean nothing, but they must be the same as those of transformers.
+The tiny ones have the real architectures and a tokenizer of whole words, so each takes about a second to make. Their
+answers mean nothing, but Daybreak and transformers must get the same ones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def minilm() -> Path:
 
 
 def sentence(number: int, words: int) -> str:
-    """A text of this many words. Another ``number`` gives other words."""
+    """A text of this many words. Two numbers below 36 give different texts."""
     return " ".join(WORDS[(number * 7 + at * (3 + number % 5)) % (len(WORDS) - 4)] for at in range(words))
 
 
@@ -153,7 +153,7 @@ def tiny_encoder(
 
 
 def tiny_llm_encoder(folder: Path) -> Path:
-    """A Qwen3 whose last token is the vector, as Qwen3-Embedding, with a prompt for queries."""
+    """A Qwen3 whose last token gives the vector, as in Qwen3-Embedding, with a prompt for queries."""
     import torch
     from transformers import Qwen3Model
 

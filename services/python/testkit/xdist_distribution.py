@@ -1,4 +1,4 @@
-"""A pytest plugin that decides how xdist distributes tests to its workers.
+"""A pytest plugin that decides how xdist distributes tests to its workers, with ``--dist loadfile``.
 
 The tests of a file run in order on one worker, because they share servers and some depend on earlier tests. Files that
 share an expensive fixture go to the same worker, which starts it once. The longest files run first, so that no worker
@@ -62,7 +62,7 @@ def _rank(path: Path) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Replace `--dist loadfile`."""
+    """Replace the scheduler of `--dist loadfile`."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling

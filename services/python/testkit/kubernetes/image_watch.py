@@ -1,7 +1,7 @@
-"""Detect within seconds that the nodes lack an image, and say how to load it.
+"""Detect early that a node lacks an image and cannot pull it, and say how to load it.
 
-Helm would wait minutes for a pod without its image. A node's list of images (``status.images``) holds at most 50, so
-it cannot prove that an image is missing. The kubelet's status of the pod's containers can.
+Helm would wait minutes for a pod without its image. A node's list of images (``status.images``) holds at most 50 by
+default, so it cannot prove that an image is missing. The kubelet's status of the pod's containers can.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 PULL_TIMEOUT_S = 30.0
-"""A registry may fail once. A pull that fails for this long will not succeed."""
+"""A registry may fail once. A pull that has failed for this long counts as final."""
 _PULL_FAILED = frozenset({"ErrImagePull", "ImagePullBackOff"})
 _FINAL = frozenset({"ErrImageNeverPull", "InvalidImageName"})
 _MISSING = re.compile(r"not found|does not exist|manifest unknown|access denied|not authorized|unauthorized")
@@ -37,7 +37,11 @@ class PullFailure:
 
     @property
     def final(self) -> bool:
-        """Whether waiting is pointless: the image may not be pulled, or no registry has it."""
+        """Whether waiting is pointless.
+
+        It is if the pod forbids a pull, the image's name is invalid or names no registry, or the registry lacks the
+        image or denies it.
+        """
         return self.reason in _FINAL or _is_local(self.image) or _MISSING.search(self.message) is not None
 
     def advice(self, option: str | None) -> str:
@@ -53,7 +57,7 @@ class PullFailure:
 
 
 def pull_failures(pods: Iterable[Any], images: frozenset[str]) -> list[PullFailure]:
-    """The failed pulls of these images. Tests break other images on purpose."""
+    """The failed pulls of these images. Others do not count, because tests break some on purpose."""
     failures = []
     for pod in pods:
         containers = [*(pod.spec.init_containers or []), *pod.spec.containers]
@@ -75,13 +79,13 @@ def pull_failures(pods: Iterable[Any], images: frozenset[str]) -> list[PullFailu
 
 
 def images_of(values: Mapping[str, Any]) -> frozenset[str]:
-    """The images of Daybreak and Redis in values of the chart."""
+    """The images of Daybreak and Redis that values of the chart set."""
     images = (values.get("image"), values.get("redis", {}).get("image"))
     return frozenset(f"{image['repository']}:{image['tag']}" for image in images if image)
 
 
 class ImageWatch:
-    """Polls pods and remembers since when the pull of an image has failed."""
+    """Checks pods whenever it is called, and remembers since when the pull of an image has failed."""
 
     def __init__(
         self,
@@ -90,7 +94,7 @@ class ImageWatch:
         *,
         options: Mapping[str, str] | None = None,
     ) -> None:
-        """``options`` maps an image that is not Daybreak's to the option that selects another."""
+        """``options`` maps an image that is not Daybreak's to the option of pytest that selects another image."""
         self._pods = pods
         self._options = options or {}
         self._images = frozenset(images)
@@ -113,6 +117,6 @@ class ImageWatch:
 
 
 def _is_local(image: str) -> bool:
-    """Whether the name has no registry: such an image was built locally and must be loaded."""
+    """Whether the name has no registry. Such an image counts as built locally, so it must be loaded."""
     first, slash, _ = image.partition("/")
     return not slash or not ("." in first or ":" in first or first == "localhost")

@@ -1,11 +1,12 @@
 """Prometheus' scrape configuration from ServiceMonitors and PodMonitors, as the Prometheus operator makes it.
 
 A wrong selector, port or label in a monitor gives the same wrong result as with the Prometheus operator, whose rules
-are in its ``pkg/prometheus/promcfg.go``. A monitor with a field that this module does not know is an error.
+are in its ``pkg/prometheus/promcfg.go``. A field that this module does not know, in a monitor's spec or in its
+endpoints, is an error.
 
-The targets come from the files of :mod:`~testkit.kubernetes.discovery`. They are scraped through the API server's
-proxy, so pods need not be reachable from this machine. The label ``instance`` is the pod's own address, as without
-the proxy.
+The targets come from the files that :mod:`~testkit.kubernetes.discovery` writes. They are scraped through the API
+server's proxy, so pods need not be reachable from this machine. The label ``instance`` is the pod's own address, as
+without the proxy.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def scrape_configs(
 
     :param discovery: where the targets are.
     :param proxy: the URL of ``kubectl proxy``.
-    :param interval: the time between two scrapes, instead of the monitor's.
+    :param interval: the time between two scrapes, and the timeout of each, instead of the monitor's.
     """
     return [
         _scrape_config(monitor, endpoint, number, discovery=discovery, proxy=proxy, interval=interval)
@@ -39,7 +40,7 @@ def scrape_configs(
 
 
 def job_name(monitor: Mapping[str, Any], number: int = 0) -> str:
-    """The name of the configuration, which Prometheus calls the scrape pool."""
+    """The ``job_name`` of an endpoint's configuration. Prometheus shows it as the name of the scrape pool."""
     meta, kind = monitor["metadata"], monitor["kind"]
     return f"{kind[0].lower()}{kind[1:]}/{meta['namespace']}/{meta['name']}/{number}"
 
@@ -129,7 +130,7 @@ def _has_port(endpoint: Mapping[str, Any], *, of_services: bool) -> Rule:
 
 
 def _own_labels(monitor: Mapping[str, Any], endpoint: Mapping[str, Any]) -> list[Rule]:
-    """The labels that the Prometheus operator adds, the job last."""
+    """The labels that the Prometheus operator adds."""
     meta, spec, of_services = monitor["metadata"], monitor["spec"], monitor["kind"] == "ServiceMonitor"
     copied = {
         "__meta_kubernetes_namespace": "namespace",

@@ -39,15 +39,15 @@ class Release:
         self._watch = watch
 
     def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
-        """Install and wait until everything is ready. An older chart brings its own definition of GeneratorPool."""
+        """Install and wait until everything is ready. An older chart replaces the CRD of GeneratorPool by its own."""
         force = _force_flags() if self._chart != CHART else []
         options = ["--wait", f"--timeout={timeout_s}s", *force]
         self._helm("install", NAME, str(self._chart), *options, values=values)
 
     def upgrade(self, values: Mapping[str, Any], *files: Path, timeout_s: int = 240) -> None:
-        """Upgrade to this tree's chart. Pools that were changed by hand follow the values again.
+        """Upgrade to this tree's chart. With Helm 4, fields that were changed by hand follow the values again.
 
-        ``files`` are values files that ``values`` override.
+        The values files ``files`` come first; ``values`` override them.
         """
         value_files = [f"--values={file}" for file in files]
         options = ["--wait", f"--timeout={timeout_s}s", *_force_flags(), *value_files]
@@ -67,7 +67,7 @@ class Release:
         return stdout
 
     def client_pod(self, name: str, command: Sequence[str]) -> dict[str, Any]:
-        """A pod that runs a command with Daybreak's image, and may reach gateways as the pod of `helm test` may."""
+        """A pod's manifest: it runs a command with Daybreak's image, and may reach what `helm test`'s pod may."""
         hooks = yaml.safe_load_all(self._helm("get", "hooks", NAME))
         (pod,) = [hook for hook in hooks if hook["metadata"]["annotations"]["helm.sh/hook"] == "test"]
         (container,) = pod["spec"]["containers"]
@@ -86,7 +86,7 @@ class Release:
         return stdout
 
     def _run(self, command: list[str], values: str, images: frozenset[str]) -> tuple[int, str, str]:
-        """Run the command. :raises MissingImageError: as soon as it waits for an image that cannot arrive."""
+        """Run the command. :raises MissingImageError: once the watch reports an image that cannot arrive."""
         stdin: str | None = values
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

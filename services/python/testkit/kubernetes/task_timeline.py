@@ -31,7 +31,7 @@ class TaskTimeline:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that were streamed, in order. A resumed attempt does not repeat the steps before its checkpoint."""
+        """The step of each progress event, in order. A resumed attempt does not repeat steps before its checkpoint."""
         return [
             int(event.data["step"])
             for event in self.events
@@ -42,7 +42,7 @@ class TaskTimeline:
         return [event for event in self.events if event.type in kinds]
 
     def wait_for(self, matches: Callable[[Event], bool], *, timeout_s: float, what: str) -> Event:
-        """Wait for the first matching event. :raises AssertionError: if the task ends without it."""
+        """Wait for the first matching event. :raises AssertionError: if the stream ends without it."""
 
         def find() -> Event | None:
             event = next((event for event in list(self.events) if matches(event)), None)
@@ -62,7 +62,10 @@ class TaskTimeline:
         )
 
     def wait_for_end(self, *, timeout_s: float) -> Task:
-        """Wait for the task's end. :raises AssertionError: if its events are out of order or it ended twice."""
+        """Wait for the task's end.
+
+        :raises AssertionError: if the stream broke, its events are out of order, or its last event is not its only end.
+        """
         wait_until(
             lambda: not self._thread.is_alive(), timeout_s=timeout_s, what=f"the end of {self.task.id}"
         )

@@ -1,4 +1,4 @@
-"""A browser stops following a task once it has ended, and cannot change a task from another site."""
+"""A browser stops following a task that has ended, and does not let a page of another site change a task."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stream(api: Api, task: str, after: str | None = None, method: str = "GET") -
 def test_a_client_that_has_the_last_event_gets_204(api: Api, leader: FakeLeader) -> None:
     """The id may be in the header or in `?after=`.
 
-    With any other id or none, the client gets a stream to the last event.
+    With the id of an earlier event or none, the client gets a stream up to the last event.
     """
     task, last = ended_task(api, leader)
     for response in (
@@ -72,9 +72,9 @@ def test_a_running_task_is_followed_from_its_latest_event(api: Api, leader: Fake
 def test_a_client_with_an_id_beyond_the_end_gets_a_snapshot_once(
     api: Api, leader: FakeLeader, logs: int
 ) -> None:
-    """After the snapshot the client gets the last event, whose id then ends the stream.
+    """After the snapshot (`reset`) the client gets the last event. With its id it then gets no stream any more.
 
-    SSE ends with 204, a WebSocket with 1000.
+    SSE answers 204, and a WebSocket closes with 1000.
     """
     task, last = ended_task(api, leader, logs)
     beyond = f"{int(last.partition('-')[0]) + 1000}-0"

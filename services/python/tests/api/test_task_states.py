@@ -1,4 +1,4 @@
-"""Every row of the state table, through HTTP, with a stand-in for a leader that does what the row says."""
+"""The rows of the state table in ``docs/architecture.md``, through HTTP. A stand-in for a leader does what they say."""
 
 from __future__ import annotations
 

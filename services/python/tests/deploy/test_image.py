@@ -1,4 +1,4 @@
-"""Tests the arguments that ``make image`` passes to the image builder. No image is built here."""
+"""Tests the arguments that ``make image`` passes to the builder, and the Dockerfile. No image is built here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deploy_tools import try_run
 
 @pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
 def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_path: Path) -> None:
-    """Each of the three builders gets both arguments. Without them, the labels would be ``dev`` and ``unknown``."""
+    """Each of the three builders gets version and revision. Without them, the labels are ``dev`` and ``unknown``."""
     for name in ("make", "bash", "git", "sed"):
         if (program := shutil.which(name)) is None:
             pytest.skip(f"{name} is not on PATH")

@@ -1,7 +1,7 @@
 """A real API server checks the chart, the plain manifests and invalid GeneratorPools. Dry runs write nothing.
 
-The server is the one in ``KUBECONFIG``. ``.ci/run`` runs the tests twice: on a server without optional kinds such as
-KEDA's, and on one with them.
+The server is the one in ``KUBECONFIG``. ``.ci/run`` runs the tests twice: without the kinds of Prometheus and the
+Gateway API, unless the cluster has them already, and then with them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLUSTER_SCOPED = ("CustomResourceDefinition", "Namespace")
 
 @pytest.fixture(scope="module")
 def cluster() -> None:
-    """Skip the test without a cluster that has the CRD of GeneratorPool."""
+    """Skip the test unless there is a cluster that has the CRD of GeneratorPool."""
     if not os.environ.get("KUBECONFIG"):
         pytest.skip("KUBECONFIG names no cluster: nothing was tested on an API server")
     if "daybreak.dev/v1alpha1" not in run("kubectl", "api-versions").split():
@@ -50,7 +50,7 @@ def known() -> set[str]:
 
 
 def optional_kinds(objects: list[Object]) -> set[tuple[str, str]]:
-    """The kinds of the objects that a cluster may lack."""
+    """Of the kinds of the objects, those that a cluster may lack."""
     groups = tuple(kind.partition("/")[0] for kind in KINDS)
     return {(item["apiVersion"], item["kind"]) for item in objects if item["apiVersion"].startswith(groups)}
 
@@ -58,7 +58,7 @@ def optional_kinds(objects: list[Object]) -> set[tuple[str, str]]:
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem.removesuffix("-values"))
 def test_an_api_server_accepts_the_rendered_chart(values: Any) -> None:
-    """The chart is rendered with all optional kinds of this cluster: those of KEDA, Prometheus and the Gateway API."""
+    """The chart renders those optional kinds (KEDA, Prometheus operator, Gateway API) that this cluster has."""
     rendered = run(
         *("helm", "template", "daybreak", CHART, "--namespace", "default"),
         *("--dry-run=server", "--no-hooks", "--values", values),

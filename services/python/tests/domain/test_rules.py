@@ -144,7 +144,7 @@ def test_the_model_retries_a_failed_task_until_it_succeeds() -> None:
 
 
 def test_task_ids_sort_by_time_and_contain_the_pool_name() -> None:
-    """The id of a later task sorts after an earlier one, and each id contains the name of its pool."""
+    """A later ULID sorts after an earlier one, and the id of a task contains the name of its pool."""
     assert ulid(at_ms=1) < ulid(at_ms=2) < ulid(at_ms=1 << 40)
     assert pool_of(new_task_id("my-pool-2")) == "my-pool-2"
     assert pool_of("video_nonsense") is None

@@ -15,7 +15,8 @@ from testkit.system import System
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Run one ``daybreakd up`` for all tests of a worker of pytest-xdist. Its start takes half a minute of CPU time.
 
-    The pools ``echo`` and ``video`` have one gang of two ranks each. Each test leaves a live group in each pool.
+    The pools ``echo`` and ``video`` have one gang of two ranks each. Each test leaves one running group in
+    each pool.
     """
     variables = {"HOME": str(tmp_path_factory.mktemp("home"))}
     for pool in ("ECHO", "VIDEO"):

@@ -1,4 +1,4 @@
-"""Tests of ``daybreakd up`` with real processes: Valkey, Ray with a gang of two ranks, and the gateway."""
+"""Tests of ``daybreakd up`` with real processes: Valkey, Ray with gangs of two ranks, and the gateway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 def group_of(up: System) -> dict:
-    """The only live group, once groups that were killed are marked lost."""
+    """The only group of the pool ``echo``, once those that were killed are marked lost."""
 
     def only() -> dict | None:
         groups = [group for group in request(f"{up.url}/v1/pools/echo")["groups"] if group["state"] != "lost"]
@@ -28,7 +28,7 @@ def group_of(up: System) -> dict:
 
 
 def restarted(up: System, name: str, before: int) -> int:
-    """The new process of ``name``, once it has restarted."""
+    """The pid of the new process ``name``, once it has replaced the process ``before``."""
     return wait_until(lambda: _other(up.state()["pids"].get(name), before), 180, f"{name} to restart")
 
 
@@ -53,7 +53,7 @@ def test_a_task_runs_on_a_serve_gang_of_two_ranks(up: System) -> None:
 
 
 def test_the_api_on_ray_serves_the_same_tasks(up: System) -> None:
-    """`APIEntrypoint` is a separate Serve application and sees the same tasks."""
+    """`APIEntrypoint` runs in a Serve application of its own and sees the same tasks."""
     listed = wait_until(
         lambda: try_request(f"{up.state()['api_url']}/v1/tasks?pool=echo"), 180, "APIEntrypoint"
     )

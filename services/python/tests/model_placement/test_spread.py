@@ -1,4 +1,4 @@
-"""Replicas come back to workers that have none of their model, and requests do not notice."""
+"""Of two replicas of a model on one worker, one moves to a worker that has none. Requests do not notice."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_new_replica_that_fails_ends_the_move_and_the_next_try_comes_later() -
 
 
 def test_the_replica_that_answers_stays_and_the_one_that_fails_moves() -> None:
-    """Two on one GPU may be one too many, and then the second one never becomes ready."""
+    """Two replicas on one worker may be one too many, and then the second one never becomes ready."""
     gpus = {0: 80 * GB, 1: 80 * GB}
     world = World(
         model(replicas=2, min_replicas=2), workers=[worker("a", devices=gpus), worker("b", devices=gpus)]
@@ -186,7 +186,7 @@ def test_a_worker_that_is_lost_during_a_move_is_replaced(lost: str) -> None:
 
 
 def test_a_new_replica_that_is_needed_stays_where_it_loads() -> None:
-    """The best place for it may be another one by now."""
+    """The best place for the new replica may be another one by now."""
     gpus = {0: 80 * GB, 1: 80 * GB}
     other = model("other", min_replicas=1)
     world = World(

@@ -1,8 +1,8 @@
 """When each alert fires: series as ``promtool test rules`` reads them, and minutes at which it fires or does not.
 
-``0+1x9`` is 0, 1, … 9, a value each minute; ``_x9`` are missing values. All series have the label ``namespace="n"``.
-:data:`CASES` has a fault for each alert. :data:`MORE_CASES` has situations that an alert could get wrong: gateways that
-are replaced, and events that are normal.
+``0+1x9`` is 0, 1, … 9, a value each minute; ``_x9`` is nine missing values. All series have the label
+``namespace="n"``. :data:`CASES` has a fault for each alert, which sets it off. :data:`MORE_CASES` has situations that
+an alert could get wrong, such as gateways that are replaced and events that are normal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Case:
 
     series: dict[str, str]
     fires: int | None
-    """``None``: the alert is quiet throughout."""
+    """``None``: the alert never fires."""
     quiet: tuple[int, ...]
 
 

@@ -42,9 +42,10 @@ def provoked(run: ObservedRun) -> dict[str, Future[Fired]]:
 
 
 def test_every_query_of_a_panel_has_data(run: ObservedRun) -> None:
-    """The marks of wakes and releases have data too. A query that needs what this machine lacks says so, and has none.
+    """Annotations that mark wakes and releases have data too. A query that needs what this machine lacks has none.
 
-    On a busy machine, all requests of a pool may end between two samples. Then the clients do everything again.
+    On a busy machine, all requests of a pool may begin and end between two samples. Then the clients do everything
+    again.
     """
     queries = [query for query in (*of_panels(), *of_annotations()) if query.by != "mark Alerts"]
     needed = [query for query in queries if not query.no_data]

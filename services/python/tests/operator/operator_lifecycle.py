@@ -7,7 +7,8 @@ It uses the real operator, API server and Redis. Only the ports through which th
 * ``redis``: the URL of Redis.
 * ``serve``: the URL of the heads.
 * ``actions``: a file to which the program appends a line for each action and each observation.
-* ``kill_after_actions``: a file with the number of actions of a run. If it is 0, no run is killed.
+* ``kill_after_actions``: a file with the number of actions after which a run is killed. If it is 0 when a run starts,
+  that run is not killed.
 """
 
 from __future__ import annotations
@@ -44,8 +45,7 @@ OBSERVATION = "pool"
 
 @dataclass(slots=True)
 class Failpoint:
-    """Records each action and kills the process after ``kill_after_actions`` actions, or never if that is
-    0."""
+    """Records each action, and kills the process after ``kill_after_actions`` actions (0: never)."""
 
     file: int
     kill_after_actions: int

@@ -2,7 +2,7 @@
 
 Each part is as simple and as adversarial as possible: pods are objects that no node runs (their scheduler does not
 exist), a head is a path of one HTTP server, and a group is a record that claims real tasks. Every removal of a busy
-group before its drain deadline is recorded in ``wrong``.
+group before its drain deadline is recorded in ``wrong``, unless one of its pods was lost before.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LEASE_S = 20.0
 
 @dataclass(slots=True)
 class Gang:
-    """A group of a head's ranks, on two pods of one replica."""
+    """A group of a head's ranks, on all pods of one replica."""
 
     record: GroupRecord
     cluster: str
@@ -47,7 +47,7 @@ class Gang:
 
 @dataclass
 class Simulation:
-    """A simulation that takes a step at a time on a thread. ``drain_s`` is the pool's setting."""
+    """A simulation, which steps on a thread of its own. ``drain_s`` is the pool's setting."""
 
     api: client.ApiClient
     namespace: str

@@ -53,9 +53,9 @@ class World:
     apps: dict[str, App] = field(default_factory=dict)
     gangs: dict[str, Gang] = field(default_factory=dict)
     drains: dict[str, float] = field(default_factory=dict)
-    """Group → when it was marked."""
+    """Group → when it was marked to drain."""
     cordoned: set[str] = field(default_factory=set)
-    """Hosts on which a group is marked when it registers."""
+    """Hosts whose groups are marked to drain, also those that register later."""
     report: PoolReport | None = None
     """The report that was published last."""
     waiting: list[str] = field(default_factory=list)
@@ -243,14 +243,14 @@ class World:
         return self._image(pod.cluster) if pod.cluster in self.clusters else "0"
 
     def freeze(self, name: str) -> None:
-        """Kill a node that nobody deletes, so that its pod stays terminating."""
+        """Kill the node of a pod. Nobody deletes the node, so the pod stays terminating."""
         pod = self.pods[name]
         self.kill(name)
         self.pods[name] = replace(pod, terminating=True, ready=False, ends_at=self.now + 30)
         self.frozen.add(name)
 
     def kill(self, name: str) -> None:
-        """Kill a node. Its pod disappears without SIGTERM."""
+        """Kill the node of a pod. The pod disappears without SIGTERM."""
         pod = self.pods.pop(name)
         for gang in self.alive():
             if name in gang.hosts:
@@ -274,7 +274,7 @@ class World:
     # Ray Serve.
 
     def serve_step(self, cluster: str) -> None:
-        """Move Serve towards its target. It places gangs where there is room, and stops any gang."""
+        """Move Serve towards its target. It starts gangs where there is room, and stops first those whose pods end."""
         app = self.apps.get(cluster)
         if app is None or self.serve(cluster) is None:
             return

@@ -20,7 +20,7 @@ OWN = {"process_group": 1.0, "model": 4.0, "warm_up": 2.0}
 
 
 def observation(before: WakeStatus, *, now: float = NOW, **group_fields: Any) -> Observed:
-    """An observation of a pool that wants one group, whose pods run; with the group if fields are given."""
+    """An observation of a pool that wants one group. The group's pods run; it exists only if fields are given."""
     video = pool(replicas=1, status=PoolStatus(wake=before))
     rc = ray_cluster(video, 1)
     groups = [group("g", "a0", **group_fields)] if group_fields else []

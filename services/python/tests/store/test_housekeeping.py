@@ -1,4 +1,4 @@
-"""What `tick` does as time passes: it ends leases, promotes delayed tasks and removes lost groups."""
+"""What `tick` does as time passes: among other things, it ends leases, promotes tasks and removes lost groups."""
 
 from __future__ import annotations
 

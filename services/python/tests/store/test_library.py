@@ -1,4 +1,4 @@
-"""The store brings its Lua scripts as a function library, so that a call works whatever the server has loaded."""
+"""The store brings its Lua scripts as a function library, and a call works whatever libraries the server has."""
 
 from __future__ import annotations
 

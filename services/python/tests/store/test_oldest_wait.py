@@ -8,7 +8,7 @@ from testkit.store_driver import Driver
 
 
 def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> None:
-    """The first task of a priority is the oldest one. A delayed task does not wait."""
+    """Of two tasks of one priority, the older one counts. A delayed task does not wait."""
     submit(driver, priority=Priority.LOW, tenant="alice")
     driver.pass_time(4_000)
     submit(driver, priority=Priority.LOW, tenant="bob")
@@ -24,7 +24,7 @@ def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> 
 
 
 def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driver) -> None:
-    """The wait is shown as it will be counted: without the run before the release."""
+    """The wait is shown as it will be counted: without the time before the release."""
     claim = start(driver)
     driver.pass_time(8_000)
     driver.settle(claim.lease, Released())

@@ -32,19 +32,19 @@ def code(text: str) -> str:
 
 
 def numbers(text: str) -> set[str]:
-    """The numbers in a Lua file, except indices and small steps."""
+    """The numbers in a Lua file, except single digits, which are indices and small steps."""
     literals = re.findall(r"(?<![\w.])\d[\d.]*(?:e-?\d+)?", code(text))
     return {literal for literal in literals if not re.fullmatch(r"\d", literal)}
 
 
 def constant_names() -> list[str]:
-    """The names that the prelude defines."""
+    """The names that the prelude defines: the constants that Python generates for the scripts."""
     return re.findall(r"^local (\w+) = ", lua_constants(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("file", sorted(LUA))
 def test_no_script_spells_out_a_number_of_a_rule(file: str) -> None:
-    """Numbers with two or more digits, and fractions, come from the prelude."""
+    """Numbers with two or more digits, and fractions, come from the prelude, except :data:`ARITHMETIC`."""
     assert numbers(LUA[file]) <= ARITHMETIC, "define it in domain/policy.py or adapters/redis/limits.py"
 
 

@@ -28,7 +28,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def start_tls_server(
     tmp_path_factory: pytest.TempPathFactory, authority: Authority
 ) -> Iterator[Callable[..., TlsServer]]:
-    """Starts a Redis server with TLS, once for each kind of authentication. The embedded Valkey has no TLS."""
+    """Starts a Redis server with TLS, once with client certificates and once without. Our Valkey has no TLS."""
     program = binary("redis")
     if program is None:
         pytest.skip(

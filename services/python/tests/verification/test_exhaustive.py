@@ -1,4 +1,4 @@
-"""An exhaustive search of a second model of the queue: in every order of events, no task is lost.
+"""An exhaustive search of a second model of the queue: whatever the order of events, two leaders lose no task.
 
 This model, ``verification.exhaustive``, shares no code with the first one, ``verification.queue_model``, which
 Hypothesis drives.

@@ -1,6 +1,7 @@
 """Tests of the video workload on a real GPU: the stock pipeline's numbers, progress, cancel, resume, and NCCL.
 
-They have the mark ``gpu`` and are skipped without CUDA. They need only torch >= 2.11, diffusers and transformers.
+They have the mark ``gpu`` and are skipped without CUDA. They need pytest and the packages that
+``verification.benchmarks.gpu.preflight`` lists.
 """
 
 from __future__ import annotations

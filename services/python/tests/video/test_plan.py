@@ -26,7 +26,10 @@ from daybreak_server.workloads.video.spec.options import PlanOptions
 def test_the_plan_prefers_cfg_then_ulysses_then_ring(
     world: int, heads: int, guidance: bool, device: str, expected: ParallelPlan
 ) -> None:
-    """CFG comes first. Ulysses follows as far as the heads allow, and ring takes the rest on a GPU."""
+    """CFG comes first, if the task has guidance and the ranks are even in number.
+
+    Ulysses follows as far as the heads allow, and ring takes the rest on a GPU.
+    """
     assert plan(world, heads, guidance, device) == expected
     assert expected.world == world
 
@@ -50,7 +53,10 @@ def test_a_plan_in_the_options_is_used_only_if_it_fits() -> None:
 
 
 def test_tokens_that_do_not_divide_evenly_are_shared_unevenly_or_not_at_all() -> None:
-    """If tokens do not divide evenly, NCCL exchanges uneven parts. Without NCCL, every rank computes all tokens."""
+    """If tokens do not divide evenly, NCCL exchanges uneven parts.
+
+    Every rank computes all tokens without NCCL, with Ulysses and ring together, or if ranks outnumber the tokens.
+    """
     assert ParallelPlan(ulysses=4).exchange(80, "cpu") == "even"
     assert ParallelPlan(cfg=2).exchange(81, "cpu") == "even"
     assert ParallelPlan(ulysses=4).exchange(81, "cpu") == "whole"

@@ -1,4 +1,4 @@
-"""Tests that a prompt which is longer than the text encoder reads is reported or refused."""
+"""Tests that a prompt with more tokens than the text encoder reads is reported or refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def warnings_of(workload: Any, folder: Path, workdir: Path, **fields: Any) -> li
 def test_a_prompt_that_is_too_long_logs_a_warning_with_both_numbers(
     folders: dict[str, Path], single: Any, tmp_path: Path
 ) -> None:
-    """A prompt of 24 tokens gives no warning, and one of 25 tokens gives one."""
+    """A prompt of 24 tokens gives no warning, and a prompt of 25 tokens gives a warning."""
     for prompt, count in [(FITS, None), (FITS + "s", 25), (LONGER, 38)]:
         warnings = warnings_of(single, folders["single"], tmp_path / str(count), prompt=prompt)
         if count is None:

@@ -1,8 +1,8 @@
-"""Counts finished tasks across processes without a network; all queues are measured with it.
+"""Counts finished tasks across processes without a network. Every queue of the comparison is measured with it.
 
 Each process that counts maps its own file of a folder into memory. So a count costs about a microsecond, costs the
 same for every queue, and puts no load on the server. Standard library only: the workers of each queue import this
-module in their own environment.
+module in the virtual environment of their queue.
 """
 
 from __future__ import annotations

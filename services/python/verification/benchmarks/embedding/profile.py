@@ -1,8 +1,9 @@
 """The part ``profile`` shows how Daybreak spends its CPU time while callers embed texts.
 
-The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. The threads
-of requests do three kinds of work: tokenising, JSON, and passing requests between threads. The first two are timed
-separately, with the same code and texts; the rest is the third. So the measurement does not slow the processes down.
+The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. So the
+measurement does not slow the processes down. The threads of requests do three kinds of work: tokenising, JSON, and
+passing requests between threads. The first two are timed separately, with the same code and texts; the rest is the
+third.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ GROUP, OTHERS = "ray::ServeReplica:embed", "Ray and the other processes"
 PROCESSES = {"daybreak_server.entrypoints.gateway": "gateway: HTTP and routing", "valkey-server": "Redis"}
 """The work of a process, by a part of its command."""
 THREADS = {"batches": "group: model", "http": "group: HTTP", "request-": "group: requests"}
-"""The work of a thread of the group, by the beginning of its name."""
+"""The work of a thread of the group, by its name without the number at the end."""
 REQUESTS, TOKENISING, JSON_PARTS = "group: requests", "group: tokenising", "group: JSON and base64"
 HANDED = "group: passing requests between threads"
 ABOUT = (
@@ -61,12 +62,12 @@ class Profile:
 
     @property
     def total_ms(self) -> float:
-        """Of all processes."""
+        """The CPU time of all kinds of work."""
         return sum(self.parts.values())
 
 
 def measured(server: Server, model: str, seconds: float) -> Profile:
-    """Profile Daybreak, which runs. :raises subprocess.CalledProcessError: if py-spy cannot be installed."""
+    """Profile the running Daybreak. :raises subprocess.CalledProcessError: if py-spy cannot be installed."""
     install("py-spy", PROFILER, HERE / "requirements" / "py-spy.txt")
     chosen = texts("short")
     alone = {TOKENISING: tokenising_ms(model, chosen), JSON_PARTS: json_ms(chosen)}

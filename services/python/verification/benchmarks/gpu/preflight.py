@@ -1,7 +1,8 @@
 """``python -m verification.benchmarks.gpu.preflight``: prints whether this Python can run the GPU tests and benchmark.
 
-`make gpu` runs it on each Python that it knows before it chooses one. So this module needs only the standard library,
-and its syntax works on every Python 3. Exit status: 0 with a CUDA device, 3 without one, 1 if a package is missing.
+`make gpu` runs it on each Python that it knows before it chooses one. So this module can be imported with the standard
+library alone, by Python 3.9 or newer. Exit status: 0 with a CUDA device, 3 without one, 1 if a package is missing or
+Python is too old for Daybreak.
 """
 
 import importlib.util
@@ -18,11 +19,11 @@ PACKAGES: Final = (
     "PIL",
     "pydantic",
 )
-"""What the benchmark imports."""
+"""The packages that the benchmark imports, by their names in Python."""
 
 READY, MISSING, NO_CUDA = 0, 1, 3
 NAMES: Final = {"PIL": "pillow"}
-"""The names that pip uses."""
+"""The names that pip uses, where they differ."""
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """A cheap client that keeps a number of requests in flight over persistent connections.
 
-Request bytes are rendered once, and responses are split by their ``content-length``. The client measures the time
-from the write of a request to the last byte of its response.
+Each request is rendered as one string of bytes, and responses are split by their ``content-length``. The client
+measures the time from the write of a request to the last byte of its response.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LENGTH = b"content-length: "
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The figures of one round: milliseconds, and shares of one core."""
+    """The figures of one round. ``client_busy`` is the client's CPU use as a share of one core."""
 
     rps: float
     p50_ms: float
@@ -104,7 +104,11 @@ class Load:
             self._done.set()
 
     async def run(self, *, concurrency: int, seconds: float) -> Sample:
-        """Keep ``concurrency`` requests in flight for ``seconds``. :raises RuntimeError: on an unexpected response."""
+        """Keep ``concurrency`` requests in flight for ``seconds``.
+
+        :raises RuntimeError: on an unexpected response.
+        :raises OSError: if a connection fails or the server closes it.
+        """
         self._open_connections = concurrency
         began, cpu = time.perf_counter_ns(), time.process_time()
         self._until_ns = began + int(seconds * 1e9)

@@ -1,4 +1,7 @@
-"""Measures Kubernetes, Ray and the model without Daybreak, in bare pods with the pod spec of a pool's group."""
+"""Measures the start of a pod, Ray's join and the load of the model without the operator and Ray Serve.
+
+It runs them in bare pods with the spec of a group's pod, without its init containers and probes.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class Baselines:
         self.whole_s: list[float] = []
 
     def capture(self, pool: str) -> None:
-        """Remember the pod spec of this pool's group, which must be running now."""
+        """Remember the spec of a pod of this pool's group, which must be running now."""
         (pod, *_) = self._deployment.kube.group_pods(pool)
         self._templates[pool] = self._deployment.kube.api.sanitize_for_serialization(pod)
 
@@ -45,11 +48,11 @@ class Baselines:
         self.join_s.append(join_s)
 
     def load(self, pool: str) -> None:
-        """Start a pod that loads the model."""
+        """Start a pod that loads the model and warms it up."""
         self.load_s.append(self._run(self._templates[pool], LOAD)[1])
 
     def whole(self, pool: str, *, hosts: int) -> None:
-        """Start ``hosts`` pods at once; in each, Ray joins the pool's head, and then the model loads."""
+        """Start ``hosts`` pods at once; in each, Ray joins the pool's head. Then the model loads and is warmed up."""
         self.whole_s.append(sum(self._run(self._templates[pool], WHOLE, pods=hosts)))
 
     def _run(self, template: dict[str, Any], script: str, *, pods: int = 1) -> tuple[float, float]:

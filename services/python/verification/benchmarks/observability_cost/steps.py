@@ -1,7 +1,8 @@
-"""CPU time of a group and its Redis for each step of its tasks, in each mode.
+"""CPU time of a group and its Redis for each step of its tasks, in each mode of observability (see ``modes``).
 
-For each mode, a group of one rank has a pool and a Redis of its own. The groups run the same tasks in random order, and
-while one works, the others only wait for their next task. Only the tasks of the mode ``all`` have sampled traces.
+For each mode, a group of one rank has a pool and a Redis of its own. The groups run the same task one after the other,
+in random order, and while a group works, the others only wait for their next task. Only the tasks of the mode ``all``
+have sampled traces.
 """
 
 from __future__ import annotations

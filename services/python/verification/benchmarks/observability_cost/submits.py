@@ -1,4 +1,4 @@
-"""CPU time of a gateway and its Redis for each submit, in each mode.
+"""CPU time of a gateway and its Redis for each submit, in each mode of observability (see ``modes``).
 
 Two gateways that do exactly the same differ by about a percent for as long as they run, because the addresses of their
 memory differ, and the seeds of their hashes too unless they share one. More rounds with the same processes do not
@@ -40,7 +40,7 @@ class Cost:
     """CPU microseconds for each submit, one figure of each start."""
 
     base: Sequence[float]
-    """The median of the rounds of the baseline."""
+    """The median of the rounds of the baseline; for ``control``, of the first gateway alone."""
     extra: Sequence[float]
     """What the mode adds: the median of the differences of the rounds."""
 

@@ -1,7 +1,8 @@
 """Measures how many tasks per second the store can submit in batches, claim and settle, with all their records.
 
-One producer process and a few leader processes run on other cores than the server. The depth of the queue stays the
-same, because the producer runs only a little ahead of the leaders.
+One producer process and two leader processes run on other cores than the server, if there are others. While both
+submit and settle, the depth of the queue stays about the same, because the producer runs only a little ahead of the
+leaders.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def fill(url: str, number: int, *, cores: Collection[int], makers: int = 2) -> N
 
 
 def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores: Collection[int]) -> Rate:
-    """Fill to ``depth``, then measure submit alone, settle alone, and both together."""
+    """Fill to ``depth``, then measure submit alone, settle alone, both together, and both with single settles."""
     queued = _queued(server)
     before = server.info()["used_memory"]
     fill(server.url, max(0, depth - queued), cores=cores)

@@ -2,8 +2,8 @@
 
 ``python -m verification.benchmarks.queue.scripts_cpu [--tasks 5000] [--batch 50] [--flavour valkey]`` submits tasks in
 batches. Then groups settle each and claim the next: sixteen groups in one call, and one group alone. The server has
-its own core if there are two. The figures show where time goes; ``verification.benchmarks.queue`` makes the
-published table.
+its own core if there are two. The figures are microseconds per task, and show where time goes;
+``verification.benchmarks.queue`` makes the published table.
 """
 
 from __future__ import annotations

@@ -4,11 +4,12 @@ One process listens on all ports, so that it stands for several servers. It pars
 ``uvloop`` and does as much work as possible before the requests arrive, so that it does not limit a router.
 
 ``POST /v1/chat/completions`` is answered after the latency. The answer says how long the back end had the
-request (``took NANOSECONDS``), so that the client can compute the time that it spent elsewhere. The latency
-is exact to some microseconds (:class:`Alarm`). With ``"stream": true`` the answer is a stream of
-``max_tokens`` tokens with a fixed pause between them, each with the time at which it was sent
-(``sent NANOSECONDS``, on ``CLOCK_MONOTONIC``, which all processes share).
-``PUT /pace?latency_ms=L&pause_ms=P`` sets both.
+request (``took NANOSECONDS``), so that the client can compute the time that the request spent elsewhere. The
+latency is exact to some microseconds (:class:`Alarm`). With ``"stream": true`` the answer is a stream of
+``max_tokens`` tokens with a fixed pause between them, exact to a millisecond. Each token has the time at
+which it was sent (``sent NANOSECONDS``, on ``CLOCK_MONOTONIC``, which all processes share). The first one is
+sent at once, and the latency delays the second one.
+``PUT /pace?latency_ms=L&pause_ms=P`` sets the latency and the pause.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Starts the back ends and the routers. One core is for the routers alone; all other processes share the others."""
+"""Starts the back ends and the routers. If there are several cores, one is for the routers alone.
+
+All other processes of the benchmark share the other cores.
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Contender:
 
     @property
     def requirements(self) -> Path:
-        """The packages of its environment."""
+        """The file with the packages of its environment. Daybreak has none."""
         return HERE / "requirements" / f"{self.environment}.txt"
 
     @property

@@ -1,6 +1,7 @@
-"""What the apps share: the settings of the run, the counter in the working directory, and the producer's two modes.
+"""What the apps of the compared queues share: the settings of the run, the counter, and the producer's two modes.
 
-Standard library only, because each app runs in the environment of its queue.
+Standard library only, because each app runs in the virtual environment of its queue. Its working directory has the
+settings and the counter.
 """
 
 from __future__ import annotations

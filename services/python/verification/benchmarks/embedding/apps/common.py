@@ -1,7 +1,8 @@
 """The parts that the apps of the peers share: the model, the format of the answer, and a count of the batches.
 
-This module uses only the standard library and sentence-transformers, because each app runs in the environment of its
-peer. The answer is OpenAI's, without fields that no client reads.
+A peer is another server with which Daybreak is compared. This module uses only the standard library, torch and
+sentence-transformers, because each app runs in the virtual environment of its peer. The answer is OpenAI's, without
+fields that no client reads.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ def read_counts(path: Path) -> tuple[int, int]:
 
 
 def max_batch() -> int:
-    """The largest batch."""
+    """The most items that a batch may have."""
     return int(os.environ[MAX_BATCH])
 
 
 def wait_s() -> float:
-    """How long the first item of a batch waits for others."""
+    """How long the first item of a batch waits for others at most."""
     return float(os.environ[WAIT_MS]) / 1000
 
 
