@@ -17,7 +17,7 @@ TASKS = 6_000
 
 
 def predicted_tasks_s(costs: Costs) -> float:
-    """Submitted, claimed and settled per second, by one producer and the leaders of the benchmark."""
+    """How many tasks are submitted, claimed and settled per second, with one producer and the benchmark's leaders."""
     producer_s = max(0.0, 1 / costs.submits_s - costs.submit)
     leader_s = fitted(
         lambda client: closed(client=0, leader=client, costs=costs, produce=False), costs.settles_s
@@ -26,7 +26,8 @@ def predicted_tasks_s(costs: Costs) -> float:
 
 
 def predicted_handoff_s(costs: Costs) -> float:
-    """Seconds from submit to claim: two raw hand-offs and the two scripts."""
+    """Seconds from submit to claim: two raw hand-offs (submit and wake-up, then the claim and its reply) and the two
+    scripts. A claim is taken to cost half of a settle that claims the next task."""
     return 2 * costs.handoff_raw + costs.submit + costs.settle / 2
 
 
@@ -40,7 +41,8 @@ def fitted(simulate: Callable[[float], float], wanted: float) -> float:
 
 
 def closed(*, client: float, leader: float, costs: Costs, produce: bool) -> float:
-    """Tasks per second of a closed loop: each customer alternates between the clients' core and the server's."""
+    """Tasks per second of a closed loop: each customer, which is the producer or a leader, alternates between the
+    clients' core and the server's. Number 0 is the producer."""
     free = {"client": 0.0, "server": 0.0}
     waiting = 0 if produce else TASKS + LEADERS
     submitted = settled = 0
