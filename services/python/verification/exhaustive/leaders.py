@@ -48,7 +48,7 @@ class State(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a script did: the tasks afterwards, its answer, the second half of a split script, and a violation, if any."""
+    """What a script did: the tasks afterwards, its answer, the second half if it is split, and a violation, if any."""
 
     tasks: Tasks
     answer: Any

@@ -1,5 +1,5 @@
-"""The fault tests kill, freeze and cut off real processes of Daybreak and its Redis server while external clients record
-what they see.
+"""The fault tests kill, freeze and cut off real processes of Daybreak and its Redis server, while external clients
+record what they see.
 
 The modules, from the inside out:
 

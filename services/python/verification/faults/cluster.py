@@ -250,7 +250,7 @@ class FaultCluster:
         return self._signal(target, signal.SIGCONT, "thaw")
 
     def preempt(self, target: Target) -> bool:
-        """Send SIGTERM. The group of a leader then releases its task. Replicas that end restart, unless they are on hold."""
+        """Send SIGTERM. A group that has a task then releases it. The replica ends, and restarts unless on hold."""
         return self._signal(target, signal.SIGTERM, "preempt")
 
     def arm(self, point: str, *, passes: int = 0) -> None:

@@ -146,7 +146,7 @@ def new_model(codec: BlockCodec) -> TinyModel:
 
 
 class Captions:
-    """Token ids of every sentence of every subject, and of the empty one."""
+    """Token ids of every sentence of every subject, and of the empty sentence."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         texts = ["", *(text for s in SUBJECTS for text in (s.caption, *s.paraphrases))]
@@ -195,7 +195,7 @@ class Trainer:
         return self.recipe.learning_rate * min(1.0, warm_up, 0.01 + decay)
 
     def step(self, latents: Tensor) -> None:
-        """One optimiser step on a random batch of latents [N, 60, z, T, h, w]."""
+        """One optimiser step on a batch that is drawn at random from the latents [N, 60, z, T, h, w]."""
         begin, n, recipe = time.monotonic(), self.recipe.batch, self.recipe
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()

@@ -46,7 +46,7 @@ class Disk(Protocol):
         """Lose what was not fsynced. The server must be dead. :returns: the number of bytes lost."""
 
     def full(self, on: bool) -> None:
-        """Let writes fail with ENOSPC from now on, at least those that make a file longer, or let them succeed again."""
+        """Let writes, at least those that make a file longer, fail with ENOSPC from now on, or succeed again."""
 
     def fsyncs(self) -> int:
         """The number of fsyncs that have succeeded so far."""
