@@ -1,7 +1,7 @@
 """The fault tests kill, freeze and cut off real processes of Daybreak and its Redis server, while external clients
 record what they see.
 
-The modules, from the inside out:
+The main modules, from the inside out:
 
 * ``failpoints``   named places, in wrappers around the ports, where a process kills itself
 * ``components``   what the process of a gateway or of a rank runs

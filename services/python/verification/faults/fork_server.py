@@ -1,5 +1,6 @@
-"""The fork server: the parent process of every component. A component that runs in a fork of it starts in milliseconds.
-The fork of one with environment variables of its own, or of a program such as Redis, executes a new program instead.
+"""The fork server: the parent process of every component. Most components run in a fork of it, which starts in
+milliseconds. For a component with its own environment variables, or a program such as Redis, the fork executes a new
+program.
 
 It has imported everything that a component needs, and it has no threads and no connections but its socket, so it can
 fork safely. Over this socket it speaks JSON, one message per line:

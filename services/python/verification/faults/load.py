@@ -1,9 +1,8 @@
 """The external clients: they submit, get, cancel, follow, list and download through the SDK and record all of it.
 
-All clients run in one thread with its own event loop. The methods of :class:`Load` may be called from any other thread;
-its coroutines run through ``call`` or ``spawn``. Each tenant has two clients. ``clients`` go through a transport that
-can lose responses and cut streams; ``steady_clients`` go through one that does neither. Unless ``relay`` is false, each
-pool also has a relay, which records every event that it delivers.
+All clients run in one thread with its own event loop. Other threads call the methods of :class:`Load`, and coroutines
+through ``call`` and ``spawn``. Each tenant has two clients; the responses of ``clients`` may get lost and their streams
+cut, those of ``steady_clients`` not. With ``relay``, each pool also has a relay, which records every event it delivers.
 """
 
 from __future__ import annotations
@@ -123,8 +122,7 @@ class Load:
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
-        """Submit one task now and return its id. ``fields`` are those of its input; ``max_strikes``, ``run_within_s``
-        and ``priority`` are those of :class:`Submission`."""
+        """Submit one task now. ``fields``: its input, and fields of :class:`Submission`. :returns: its id."""
         options = {
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }
@@ -150,10 +148,9 @@ class Load:
         return len(self._running)
 
     def wait_clients(self, timeout_s: float) -> bool:
-        """Wait until all work of clients in the background has ended, so that every reader has seen its task end; or
-        until no line was written for ``timeout_s``.
+        """Wait until every reader and every other client has ended, or no line was written for ``timeout_s``.
 
-        :returns: whether all has ended.
+        :returns: whether all have ended.
         """
         before, changed_at = self.history.lines, time.monotonic()
         while self._running and time.monotonic() - changed_at < timeout_s:
@@ -210,8 +207,7 @@ class Load:
                 await self._spawn(self.get(self._draw.choice(list(self.known))))
 
     async def submit_async(self, submission: Submission) -> str | None:
-        """Send a submission as often as it says, and start its readers and its cancel. :returns: the task's id;
-        ``None`` if no submit was accepted."""
+        """Send a submission as often as it says, start its readers and cancel. :returns: the task's id, or ``None``."""
         if submission.lose_reply:
             self.networks[submission.tenant].lose.add(submission.key)
         ids = await asyncio.gather(*(self._send(submission) for _ in range(submission.sends)))
@@ -304,10 +300,7 @@ class Load:
             self.history.done(call, "list", "ok", tenant=tenant, pool=pool, tasks=states, count=len(tasks))
 
     async def read(self, task: str, tenant: str, *, cut: bool = True, hops: bool = True) -> str | None:
-        """Follow a task's events to the end and return the last event's type. At times, download the artifacts.
-
-        ``cut``: use the client whose streams are cut. ``hops``: disconnect at times.
-        """
+        """Follow a task's events to the end and return the last event's type. ``hops``: disconnect at times."""
         self._readers += 1
         reader, last_event, after = f"r{self._readers}", None, None
         client = (self.clients if cut else self.steady_clients)[tenant]

@@ -10,7 +10,7 @@ The method and its sources:
   and 8, with a UMT5 encoder of two layers over bytes, both trained together;
 - objective: rectified flow (Liu et al., arXiv 2209.03003), v = noise - data, at levels drawn uniformly and
   then shifted as in SD3 (Esser et al., arXiv 2403.03206, eq. 23) towards noise, where the direction of motion
-  is decided. The shift is 5 at first. It is 3, as in sampling, once only outlines are left to learn;
+  is decided. The shift is 5 at first, and 3, as in sampling, in the last part, when only outlines are left to learn;
 - captions are dropped in 10 % for classifier-free guidance (Ho & Salimans, arXiv 2207.12598);
 - AdamW, warm-up, a plateau and a cosine to 1 % over the last part (WSD; MiniCPM, arXiv 2404.06395), and a
   moving average of the weights, which is released, rounded to bfloat16.

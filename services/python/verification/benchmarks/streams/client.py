@@ -3,7 +3,7 @@
 One thread, one epoll and no HTTP library keep the client cheap, so that an event that arrives late was sent late. The
 first line of its input is a JSON list with the task of each stream; FIRST is the number of the first stream, by which
 source addresses are chosen. The client prints ``open`` when every stream is open. After the last write, the second line
-names the last step. The client reads up to that step, and then prints its figures as JSON.
+names the last step. When every stream has that step, or after a minute, the client prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 OPENING = 128
 """How many streams to open at once."""
 DRAIN_S = 60.0
-"""How long the client still reads after its input has named the last step. A later event does not count."""
+"""How long at most the client still reads after its input has named the last step. A later event does not count."""
 SOURCES = 16
 """How many source addresses to connect from. Each has some 28,000 ports."""
 _EVENT = re.compile(rb'id: (\d+)-\d+\n[^\n]*\n[^\n]*"step":(\d+)')

@@ -12,7 +12,7 @@ from daybreak_server.workloads.speech.model import Speech
 
 TARGETS = ("de", "zh")
 PLACES = 8
-"""The number of places of the loop at which users begin. Users share places if there are more of them."""
+"""The number of places of the loop at which users begin. If there are more users than places, users share them."""
 _PAUSE_S = 1.0
 _GOLDEN = 0.6180339887
 """The fractional parts of its multiples are spread evenly, whatever their number."""
