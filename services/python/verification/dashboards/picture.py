@@ -18,7 +18,7 @@ _TITLE = 32
 
 
 def draw(title: str, plots: Sequence[Plot], marks: Sequence[tuple[float, str]] = ()) -> str:
-    """The SVG. ``marks`` are the events of the run with their times."""
+    """The SVG. ``marks`` are the times and names of the run's events; the first 26 get letters."""
     letters = [(at, letter) for (at, _), letter in zip(marks, string.ascii_lowercase, strict=False)]
     parts, y = [], float(_TITLE + GAP)
     for row in _rows(plots):

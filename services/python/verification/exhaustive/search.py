@@ -15,7 +15,7 @@ from verification.exhaustive.machine import ENDED, Task
 class Found:
     """A state space. States have numbers, in the order in which they were found.
 
-    ``violation`` is the first violation, and ``path`` the shortest path to it.
+    ``violation`` is the first violation, if there is one, and ``path`` the shortest path to it.
     """
 
     violation: str | None = None

@@ -122,7 +122,7 @@ class Load:
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
-        """Submit one task now. ``fields``: its input, and fields of :class:`Submission`. :returns: its id."""
+        """Submit one task now. ``fields``: its input, and the three options that are named below. :returns: its id."""
         options = {
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }

@@ -1,4 +1,4 @@
-"""A planted bug as a value."""
+"""A planted bug (a *mutant*) as a value."""
 
 from __future__ import annotations
 

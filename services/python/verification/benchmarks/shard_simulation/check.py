@@ -2,7 +2,8 @@
 
 The model is a closed loop of two stations: the server's core, and the core that producer and leaders share. The
 clients' CPU time is fitted to the measured rates of "submit alone" and "settle alone"; the rate of both together is
-then predicted. The hand-off is predicted from the raw hand-off and the costs of the scripts.
+then predicted. The hand-off (the time from a submit to the claim by an idle leader) is predicted from a raw hand-off,
+which has the same trips but no scripts, and from the costs of the scripts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Simulates one shard by discrete events: a core that serves operations in order, and groups that run and wait.
 
-The server is one first-come-first-served queue. An operation that arrives at `t` ends at `max(t, free) + cost`, and
-takes effect in that order, as Redis runs scripts. The rules of the wake-up list, of `claim` and of `settle` are those
-of `docs/03-queue.md`.
+The server is one first-come-first-served queue. An operation that arrives at `t`, while the core is busy until `free`,
+ends at `max(t, free) + cost`. Operations take effect in that order, as Redis runs scripts. The rules of the wake-up
+list, of `claim` and of `settle` are those of `docs/03-queue.md`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Leases: another group soon takes over a lost task, but never a live one; the store refuses a zombie's writes."""
+"""Leases: another group soon takes over the task of a dead leader, but not that of a leader that is alive and works.
+The store refuses a zombie's writes."""
 
 from __future__ import annotations
 

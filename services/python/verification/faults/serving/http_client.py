@@ -1,5 +1,5 @@
-"""A small HTTP client that records two facts that libraries hide: the time of the first byte, and whether the answer
-is complete.
+"""A small HTTP client that records two facts that libraries hide: when an answer began, and whether the answer is
+complete.
 
 It shares no code with the gateway's client. An answer is complete only if it has as many bytes as ``Content-Length``,
 or its last chunk. Every answer of Daybreak to such a request has a length or chunks, so the client treats any other
