@@ -1,8 +1,8 @@
 """Generates the derived files of the Helm chart: its CRD, values.schema.json and the table of values in its README.
 
-Each has one source. The CRD is a copy of ``deploy/crd``. Schema and table come from ``values.yaml``, where ``# --``
-describes a value and ``# @`` is the part of its schema that its default does not imply. The schema of ``settings``
-comes from the server's models. ``--check`` shows what would change, and exits 1 if anything would.
+The CRD is a copy of ``deploy/crd``. Schema and table come from ``values.yaml``, where ``# --`` describes a value and
+``# @`` is the part of its schema that its default does not imply. Only the schema of ``settings`` comes from the
+server's models. ``--check`` shows what would change, and exits 1 if anything would.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Generates the plain manifests of deploy/keda and deploy/raycluster from the Helm chart; needs ``helm`` on PATH.
 
-``deploy/keda`` is the rendered chart. ``deploy/raycluster`` is a fixed-size Daybreak: instead of the operator and
-GeneratorPools it has the RayCluster that the operator would create for the pool, rendered by the operator's own code,
-and a sidecar that deploys the Serve applications. ``--check`` shows what would change, and exits 1 if anything would;
-without ``helm`` it prints a note and exits 0.
+``deploy/keda`` is the rendered chart and a namespace. ``deploy/raycluster`` is a fixed-size Daybreak with the one pool
+``video``: instead of the operator and GeneratorPools it has the RayCluster that the operator would create for the pool,
+rendered by the operator's own code, and a sidecar that deploys the Serve applications. ``--check`` shows what would
+change, and exits 1 if anything would; without ``helm`` it prints a note and exits 0.
 """
 
 from __future__ import annotations

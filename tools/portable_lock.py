@@ -1,11 +1,14 @@
-"""Makes a resolved lock file fit CPU and CUDA builds of torch: it pins the public version and no NVIDIA packages.
+"""Makes a resolved lock file fit CPU and CUDA builds of torch: it pins torch's public version, and no CUDA package.
 
 `uv pip compile --universal` sees different torch wheels on different machines, and each depends on its own CUDA
 packages. torch installs what its build needs, so the lock pins only the public version, which every build satisfies.
 
     python tools/portable_lock.py LOCK           rewrite the lock file
-    python tools/portable_lock.py --check LOCK   fail if it names a registry, a local path or a CUDA package, or if a
-                                                 CUDA package is installed beside a CPU build of torch
+    python tools/portable_lock.py --check LOCK   fail if it names a registry, a local path or a CUDA package, if it does
+                                                 not pin torch's public version, or if a CUDA package is installed
+                                                 beside a CPU build of torch
+
+CUDA packages are those whose names begin with `nvidia-`, `cuda-` or `triton`.
 """
 
 from __future__ import annotations

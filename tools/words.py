@@ -2,7 +2,8 @@
 
 ``python tools/words.py [PATH …]`` lists the uses below the paths (by default the whole tree); exit code 1 if there are
 any. In a Python file, the comments and strings are prose, and the identifiers are names. A name with underscores is
-also searched for the phrases of prose, as in ``going_on``. Any other file is prose. Code between backticks is skipped.
+also searched for the phrases of prose, as in ``going_on``. Any other text file is prose as a whole. Code between
+backticks is skipped.
 The lists find the most common cases only; ``CONTRIBUTING.md`` has the rule.
 """
 

@@ -1,8 +1,8 @@
-"""Draws panels of a dashboard as one SVG, without a plotting library.
+"""Draws panels of a dashboard, with the data of one run, as one SVG, without a plotting library.
 
 The panels stand in rows. Their widths have the same proportions as on the dashboard, and together they fill the row.
-Each row is as high as its highest panel, legend included. Letters above the graphs mark the events of the run; the
-bottom of the picture explains them.
+Each row is as high as its highest panel, legend included. Letters above the graphs mark events of the run, such as a
+kill; the bottom of the picture explains them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TITLE = 32
 
 
 def draw(title: str, plots: Sequence[Plot], marks: Sequence[tuple[float, str]] = ()) -> str:
-    """The SVG. ``marks`` are the events of the run with their times."""
+    """The SVG. ``marks`` are the times and names of the run's events; the first 26 get letters."""
     letters = [(at, letter) for (at, _), letter in zip(marks, string.ascii_lowercase, strict=False)]
     parts, y = [], float(_TITLE + GAP)
     for row in _rows(plots):

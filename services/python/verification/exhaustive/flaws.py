@@ -241,7 +241,7 @@ class NobodyReaps(Store):
 
 
 class NoGrace(Store):
-    """The first tick after an outage expires leases that were nearly over before it."""
+    """The first tick after an outage expires leases that were nearly over before the outage."""
 
     def tick(self, outage: int = 0) -> int:
         super().tick(outage | GRACE)

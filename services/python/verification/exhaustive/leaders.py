@@ -1,13 +1,13 @@
-"""The possible steps of two leaders, a client and time around the small store.
+"""The possible steps of two leaders, a client and time around the small store (``machine.Store``).
 
 A leader knows only the replies that it received. It has one of three states:
 
 * ``idle``: it holds no task.
 * ``works``: it believes that it holds a token.
-* ``resettling``: its settle was not answered, and it will repeat the call.
+* ``resettling``: its settle was not answered. It repeats the call or gives up.
 
-A paused or disconnected leader takes no step while the others do, so zombies need no separate rule. A killed leader
-returns as a group with a new name, and its tasks belong to a dead group.
+A paused or disconnected leader takes no step while everything else does, so zombies need no separate rule. A killed
+leader returns as a group with a new name, and the tasks that it held belong to a group that is gone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from verification.exhaustive.rules import reply_violation, script_violation, tas
 
 OUTCOMES = ("finish", "retryable error", "permanent error", "release")
 OLD = -1
-"""The number that stands for every attempt that the store has forgotten, because it treats all of them alike."""
+"""The number that stands for every attempt that the store has forgotten, because the store treats all of them alike."""
 
 Values = tuple[Any, ...]
 Tasks = tuple[Values, ...]
@@ -48,7 +48,7 @@ class State(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a script did: the tasks afterwards, its answer, the half that is still to run, and a violation, if any."""
+    """What a script did: the tasks afterwards, its answer, the second half if it is split, and a violation, if any."""
 
     tasks: Tasks
     answer: Any
@@ -58,7 +58,7 @@ class Effect(NamedTuple):
 
 @dataclass(slots=True)
 class World:
-    """The parameters of one search: the store, the number of tasks, and whether claims may arrive late."""
+    """One search: the store, the number of tasks, whether claims may arrive late, and the moves of tasks so far."""
 
     kind: type[Store] = Store
     tasks: int = 2
@@ -72,7 +72,7 @@ class World:
         return State(start(self.tasks), (IDLE, IDLE))
 
     def run(self, tasks: Tasks, script: Label, effects: dict[Label, Effect]) -> Effect:
-        """Run one script. ``effects``: the known results in this state of the store, which gets this one too."""
+        """Run one script, and add its result to ``effects``, the known results in this state of the store."""
         known = effects.get(script)
         if known is None:
             store = self.kind([Task(values) for values in tasks])

@@ -1,4 +1,4 @@
-"""Explores a whole state space breadth first, then shows that every fair run ends."""
+"""Explores a whole state space breadth first, then looks for a fair run that never ends (:func:`endless`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from verification.exhaustive.machine import ENDED, Task
 class Found:
     """A state space. States have numbers, in the order in which they were found.
 
-    ``violation`` is the first violation, and ``path`` the shortest path to it.
+    ``violation`` is the first violation, if there is one, and ``path`` the shortest path to it.
     """
 
     violation: str | None = None
@@ -55,7 +55,7 @@ def line(label: Label, state: State) -> str:
 
 
 def explore(world: World, *, limit: int = 2_000_000) -> Found:
-    """Explore all reachable states, up to the first violation."""
+    """Explore all reachable states, up to the first violation. :raises RuntimeError: at more than ``limit`` states."""
     collecting = gc.isenabled()
     gc.disable()  # the tuples form no cycles, and scanning millions of them would take most of the time
     try:

@@ -1,7 +1,8 @@
 """Repeats walks through an explored state space on a real server, and compares after every step.
 
-Together, the walks take every kind of step: every event, for a task in every state and with all counters, and with the
-other tasks in every state. Equivalent states are equivalent for the scripts too, so a walk uses canonical states.
+Together, the walks take every kind of step, unless their number is limited: every event, for a task in every state and
+with every count of strikes, releases and ticks, while the other task is in every state. States that the search treats
+as one (:func:`canonical`) are the same for the scripts too, so a walk uses these canonical states.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ Walk = list[tuple[Label, int]]
 
 
 def kind_of(state: State, label: Label) -> Label:
-    """The kind of a step: its name, its leader's state, its task's state and counters, and the other task's state."""
+    """The kind of a step: its name, its leader's state, its task's state and counts, and the other task's state."""
     clients = label[0] in ("submit", "cancel")
     named = label[1] if clients else label[2] if len(label) > 2 else None
     tasks = tuple([_seen(Task(values), whole=i == named) for i, values in enumerate(state.tasks)])

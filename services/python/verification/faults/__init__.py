@@ -1,16 +1,16 @@
-"""The fault tests kill, freeze and cut off real processes of Daybreak while external clients record what they
-see.
+"""The fault tests kill, freeze and cut off real processes of Daybreak and its Redis server, while external clients
+record what they see.
 
-The modules, from the inside out:
+The main modules, from the inside out:
 
 * ``failpoints``   named places, in wrappers around the ports, where a process kills itself
 * ``components``   what the process of a gateway or of a rank runs
-* ``fork_server``  the parent of every component, so that each starts in milliseconds; ``processes`` is its client
+* ``fork_server``  the parent of every component, so that most start in milliseconds; ``processes`` is its client
 * ``cluster``      runs a Redis server, gateways and groups (``replicas``), and restarts dead ones as Kubernetes would
 * ``history``      the record of the clients: two lines per call, one per event; ``load`` has the clients
 * ``checker``      finds the broken promises in a history (pure); ``checks`` has its rules
 * ``schedule``     makes the faults and the clients' calls from a seed (pure); ``mixed`` runs them
-* ``scenarios``    each tests one promise and saves its figures
+* ``scenarios``    each tests one promise and saves its figures; ``scenario_catalogue`` has all of them by name
 * ``wish``         what a request to a serving pool or a model asks for, and the exact bytes of its answer
 * ``serving``      faults of serving pools; ``workers`` has those of models on workers, ``sessions`` those of streaming
   sessions

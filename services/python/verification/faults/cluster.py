@@ -11,7 +11,7 @@ and Ray Serve do in production: it reads ended processes from ``Processes.ended`
 * A replica on hold (``hold``) is not restarted until ``release``.
 
 ``targets`` lists the processes that a fault may hit; ``at_work`` only those that have finished starting. Nothing here
-knows what a task is.
+submits or reads a task.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class FaultCluster:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def wait_ready(self, timeout_s: float = 60.0) -> None:
-        """Wait until every gateway responds and every group is registered as idle or busy."""
+        """Wait until every gateway responds, and each pool has as many groups that accept tasks as it should have."""
         for replica in self._gateways:
             wait_until(
                 lambda port=replica.port: server.gateway_answers(port),
@@ -207,7 +207,8 @@ class FaultCluster:
         return pids
 
     def targets(self, *kinds: str, pool: str | None = None) -> list[Target]:
-        """The running processes of these kinds; without arguments, of all kinds."""
+        """The running processes of these kinds; without arguments, of all kinds. With ``pool``, those of groups are of
+        this pool only."""
         with self._lock:
             targets = [
                 Target(kind=replica.kind, name=replica.name, pid=replica.pids[0])
@@ -249,7 +250,7 @@ class FaultCluster:
         return self._signal(target, signal.SIGCONT, "thaw")
 
     def preempt(self, target: Target) -> bool:
-        """Send SIGTERM. A rank then releases its task. Whatever ends is restarted."""
+        """Send SIGTERM. A group that has a task then releases it. The replica ends, and restarts unless on hold."""
         return self._signal(target, signal.SIGTERM, "preempt")
 
     def arm(self, point: str, *, passes: int = 0) -> None:
@@ -257,7 +258,7 @@ class FaultCluster:
         (self.folder / "armed" / f"{point}.{passes}").touch()
 
     def disarm(self) -> list[str]:
-        """Disarm the failpoints that have not fired. :returns: their names."""
+        """Disarm the failpoints that were armed and have not fired. :returns: their names."""
         unfired = sorted((self.folder / "armed").iterdir())
         for path in unfired:
             path.unlink(missing_ok=True)
@@ -282,7 +283,7 @@ class FaultCluster:
             timer.start()
 
     def release(self, *names: str) -> None:
-        """Restart the replicas on hold with these names; without arguments, all of them."""
+        """End the hold of these replicas, and start those that have ended; without arguments, of all replicas."""
         with self._lock:
             freed = set(names) or set(self._held)
             self._held -= freed

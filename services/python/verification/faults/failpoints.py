@@ -4,7 +4,7 @@ They are in wrappers around the ports, so production code does not contain them.
 
 A file ``<failpoint>.<passes>`` in the cluster's folder ``armed`` arms a failpoint. A process that reaches the failpoint
 lowers the number of passes by renaming the file. At zero, it removes the file and dies. Only one process can rename or
-remove a file, so an armed failpoint fires exactly once. Before the process dies, it records its death in the file
+remove a file, so an armed failpoint fires at most once. Before the process dies, it records its death in the file
 ``hits``. Failpoints can also fire at random (``chance``), drawn from a seed.
 
 ``FailingQueue``, ``FailingBlobs``, ``FailingStore``, ``FailingEvents`` and ``FailingWorkload`` wrap the real adapters
@@ -70,7 +70,7 @@ class Failpoints:
         self._draw = random.Random(seed)
 
     def reach(self, failpoint: str) -> None:
-        """Die here if the failpoint is armed."""
+        """Die here if the failpoint is armed and has no passes left, or by chance."""
         chance = self._chance.get(failpoint)
         if chance is not None and self._draw.random() < chance:
             self.die(failpoint)
@@ -149,7 +149,7 @@ class FailingBlobs:
 
 
 class FailingQueue:
-    """A queue with failpoints around claim, report and settle."""
+    """A queue with failpoints after claim and report, and before and after the settle of a finished task."""
 
     def __init__(self, inner: WorkQueue, failpoints: Failpoints) -> None:
         self._inner = inner
@@ -181,7 +181,7 @@ class FailingQueue:
 
 
 class FailingWorkload:
-    """A workload with failpoints between its steps."""
+    """A workload with a failpoint at each step."""
 
     def __init__(self, inner: Workload[Any], failpoints: Failpoints) -> None:
         self._inner = inner

@@ -1,12 +1,16 @@
-"""The fork server: the parent process of every component. A fork of it starts in milliseconds.
+"""The fork server: the parent process of every component. Most components run in a fork of it, which starts in
+milliseconds. For a component with its own environment variables, or a program such as Redis, the fork executes a new
+program.
 
-It has imported everything that a component needs, and it has no threads and no connections, so it can fork safely. It
-speaks JSON over a socket, one message per line:
+It has imported everything that a component needs, and it has no threads and no connections but its socket, so it can
+fork safely. Over this socket it speaks JSON, one message per line:
 
+* When it is ready, it writes ``{"ready": pid}``.
 * A request ``{"ref", "component", "log"}`` makes it fork. It responds with ``{"ref", "pid"}``.
 * When a child ends, it reaps the child and only then writes ``{"ended": pid, "status"}``. So the process is gone.
 
-When the socket closes, the fork server kills all its children. They also die when the fork server itself is killed.
+When the socket closes, the fork server kills all its children. On Linux, they also die when the fork server itself is
+killed.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends. Only Linux can; elsewhere the closed socket ends it."""
+    """Let the kernel kill this process when its parent ends. Only Linux can; elsewhere the closed socket ends the fork
+    server, which kills its children."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

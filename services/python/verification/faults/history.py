@@ -1,8 +1,8 @@
 """The record of what clients did and saw, in the order of writing: one JSON object per line.
 
-Each call takes two lines with the same ``i``: ``invoke`` when it begins, and one of these when it ends: ``ok``,
-``refused`` (it certainly had no effect) or ``unknown`` (it may have had an effect). An event of a stream and a fault
-take one line each. ``t`` is in monotonic seconds since the history began.
+Each call that ends takes two lines with the same ``i``: ``invoke`` when it begins, and one of these when it ends:
+``ok``, ``refused`` (it certainly had no effect) or ``unknown`` (it may have had an effect). Everything else, such as an
+event of a stream or a fault, takes one line. ``t`` is in monotonic seconds since the history began.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class History:
         self._file: TextIO = path.open("w")
         self._lock = threading.Lock()
         self.began = time.monotonic()
-        """The time at which it began, in monotonic seconds."""
+        """The time at which the history began, in monotonic seconds."""
         self._calls = 0
         self.counts: dict[str, int] = {}
         """Lines by operation and kind: ``submit.ok``, ``fault.kill-leader``, …"""

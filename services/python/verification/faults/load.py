@@ -1,8 +1,8 @@
-"""The external clients: they submit, cancel, follow, list and download through the SDK and record all of it.
+"""The external clients: they submit, get, cancel, follow, list and download through the SDK and record all of it.
 
-All clients run in one thread with its own event loop; the methods of :class:`Load` may be called from any other
-thread. Each tenant has two clients. ``clients`` go through a transport that loses responses and cuts streams;
-``steady_clients`` go through one that does not. Each pool also has a relay that records every event that it delivers.
+All clients run in one thread with its own event loop. Other threads call the methods of :class:`Load`, and coroutines
+through ``call`` and ``spawn``. Each tenant has two clients; the responses of ``clients`` may get lost and their streams
+cut, those of ``steady_clients`` not. With ``relay``, each pool also has a relay, which records every event it delivers.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Load:
         self.spawn(self._play(submissions))
 
     def submit(self, pool: str, *, tenant: str | None = None, readers: int = 0, **fields: Any) -> str:
-        """Submit one task now and return its id. ``fields`` are fields of its input or of :class:`Submission`."""
+        """Submit one task now. ``fields``: its input, and the three options that are named below. :returns: its id."""
         options = {
             name: fields.pop(name) for name in ("max_strikes", "run_within_s", "priority") if name in fields
         }
@@ -148,9 +148,9 @@ class Load:
         return len(self._running)
 
     def wait_clients(self, timeout_s: float) -> bool:
-        """Wait until every reader has seen its task end, or no line was written for ``timeout_s``.
+        """Wait until every reader and every other client has ended, or no line was written for ``timeout_s``.
 
-        :returns: whether all did.
+        :returns: whether all have ended.
         """
         before, changed_at = self.history.lines, time.monotonic()
         while self._running and time.monotonic() - changed_at < timeout_s:
@@ -207,7 +207,7 @@ class Load:
                 await self._spawn(self.get(self._draw.choice(list(self.known))))
 
     async def submit_async(self, submission: Submission) -> str | None:
-        """Send a submission as often as it says and start its readers. :returns: the task's id, or ``None``."""
+        """Send a submission as often as it says, start its readers and cancel. :returns: the task's id, or ``None``."""
         if submission.lose_reply:
             self.networks[submission.tenant].lose.add(submission.key)
         ids = await asyncio.gather(*(self._send(submission) for _ in range(submission.sends)))

@@ -1,7 +1,8 @@
-"""A mixed run: clients work while a seeded schedule kills, freezes and preempts any of Daybreak's processes.
+"""A mixed run: clients work while a seeded schedule kills processes of Daybreak and its Redis server, and freezes and
+preempts leaders.
 
-:func:`run` plays the schedule, then brings everything back, waits until every task has ended, reads the final state
-into the history and lets the checker decide.
+:func:`run` plays the schedule, then brings everything back, waits until every task has ended or nothing changes any
+more, reads the final state into the history and lets the checker decide.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ class Outcome:
 
 
 def inject(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
-    """Inject a fault. :returns: ``False`` if no process of its kind runs now; then the caller retries later."""
+    """Inject a fault.
+
+    :returns: ``False`` if every process of its kind is frozen or has not finished starting; then the caller retries.
+    """
     if fault.action == "arm":
         cluster.arm(fault.target)
         return True
@@ -76,7 +80,7 @@ def inject(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]])
 
 
 def thaw(cluster: FaultCluster, frozen: list[tuple[float, int]], *, all_: bool = False) -> None:
-    """Resume the processes whose freeze is over."""
+    """Resume the processes whose freeze is over; with ``all_``, all frozen ones."""
     now = time.monotonic()
     for until, pid in [entry for entry in frozen if all_ or entry[0] <= now]:
         frozen.remove((until, pid))
@@ -118,7 +122,8 @@ def deaths(cluster: FaultCluster) -> Counter[str]:
 
 
 def settle(cluster: FaultCluster, load: Load, *, bound_s: float) -> Verdict:
-    """Restart everything, wait until all tasks have ended, read the final state and check the history."""
+    """Start what is on hold, wait until all tasks have ended, read the final state and check the history. If nothing
+    changes for ``bound_s``, do not wait longer; the checker then finds the tasks that have not ended."""
     cluster.release()
     cluster.wait_ready()
     unended = load.settle_down(bound_s)

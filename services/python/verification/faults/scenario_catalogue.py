@@ -1,4 +1,4 @@
-"""Scenarios by name: each tests one promise and returns its figures."""
+"""Scenarios by name: each tests one promise or measures one property, and returns its figures."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The schedule of a run: which clients' calls and which faults happen when. Pure.
 
-The same seed gives the same tasks with the same input, keys, cancels and readers at the same times, and the same
-faults on the same targets. It cannot repeat how the operating system interleaves processes: which step a fault hits
-and which of two calls comes first may differ.
+With the same options, the same seed gives the same tasks with the same input, keys, cancels and readers at the same
+times, and the same faults for the same kinds of process. It cannot repeat how the operating system interleaves
+processes: which process or step a fault hits and which of two calls comes first may differ.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Fault:
     target: str
     """A kind of process; for ``arm``, a failpoint."""
     pick: float = 0.0
-    """Which of the running processes of this kind, from 0 (the first) to 1 (the last)."""
+    """Which of the processes of this kind that a fault may hit then, from 0 (the first) to 1 (the last)."""
     for_s: float = 0.0
     """How long a killed server stays down, or a frozen process stays frozen."""
 
@@ -73,7 +73,7 @@ class Schedule:
 def submissions(
     *, seed: int, seconds: float, rate: float, pools: Sequence[PoolOptions]
 ) -> tuple[Submission, ...]:
-    """Tasks at ``rate`` per second over ``seconds``; pools with more groups get more."""
+    """Tasks at ``rate`` per second on average over ``seconds``; pools with more groups get more."""
     draw = random.Random(f"{seed}/tasks")
     weights = [pool.groups for pool in pools]
     planned: list[Submission] = []
@@ -132,7 +132,8 @@ def faults(
     lease_s: float,
     watchdogs: bool = False,
 ) -> tuple[Fault, ...]:
-    """``count`` kills, and some freezes and preemptions, at uniformly random times within ``seconds``."""
+    """``count`` kills and armed failpoints, and some freezes and preemptions of leaders, at uniformly random times
+    within ``seconds``."""
     draw = random.Random(f"{seed}/faults")
     failpoints = [*LEADER, *GATEWAY]
     deaths = {"leader": 46, "gateway": 14, "server": 4, "failpoint": 24}

@@ -25,7 +25,7 @@ class Wish:
     """Seconds between two parts."""
 
     def body(self, number: int, send: int) -> bytes:
-        """The body of the request. ``number`` is its number, ``send`` counts how often it was sent."""
+        """The body of the request. ``number`` is the request's number; ``send`` counts from 1 how often it is sent."""
         return json.dumps({"number": number, "send": send, **asdict(self)}, separators=(",", ":")).encode()
 
     def part(self, number: int, index: int) -> bytes:

@@ -1,4 +1,4 @@
-"""A planted bug as a value."""
+"""A planted bug (a *mutant*) as a value."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Mutant:
     edits: tuple[Edit, ...]
     tests: tuple[str, ...]
     waits: bool = False
-    """A test that catches it waits up to a minute for what does not come, so the bug is planted before others."""
+    """Whether a test that catches the bug waits up to a minute for what does not come. Such bugs are planted first."""
 
     def texts(self, root: Path) -> dict[str, str]:
-        """The files with the bug, each with its new text. The tree at ``root`` is only read.
+        """The files with the bug, each with its new text. The source tree at ``root`` is only read.
 
-        :raises MisplacedError: when it has no place for the bug, or when a file with the bug is not valid Python.
+        :raises MisplacedError: when the tree has no place for the bug, or when a file with the bug is not valid Python.
         """
         texts: dict[str, str] = {}
         for edit in self.edits:

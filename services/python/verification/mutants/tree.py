@@ -17,8 +17,9 @@ _LEFT_OUT = shutil.ignore_patterns(".hypothesis", "*.egg-info")
 class Tree:
     """A copy below ``root``.
 
-    It has the compiled modules too, so that only files with a bug are compiled. Python compares the time and the size
-    of a file with those in its compiled module. Copies keep the time, and a file that is changed gets a new one.
+    It has the compiled modules too, so that Python compiles only files in which a bug is planted or removed. Python
+    compares the time and the size of a file with those in its compiled module. Copies keep the time, and a file that is
+    changed gets a new one.
     """
 
     def __init__(self, root: Path) -> None:

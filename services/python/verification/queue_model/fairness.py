@@ -2,9 +2,10 @@
 tenant.
 
 This is start-time fair queueing. Each tenant has a virtual time: its GPU-seconds divided by its weight. The
-tenant with the smallest virtual time is served. It is charged an estimate, which is corrected when the work
-ends. If a tenant returns after a pause, and its virtual time is smaller than that of the tenant served last,
-it is raised to that value. So a tenant saves nothing with which it could starve others.
+waiting tenant with the smallest virtual time is served. It is charged an estimate, which is corrected when the
+work ends. The pool's virtual time is the highest that a tenant had when it was served. If a tenant returns
+after a pause, and its virtual time is below the pool's, it is raised to the pool's. So a tenant saves nothing
+with which it could starve others.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def order(priority: int, sequence: int) -> int:
 
 @dataclass(slots=True)
 class FairQueue:
-    """The waiting tasks of a pool. Ids are any strings."""
+    """The waiting tasks of a pool, and the virtual times: ``vtime`` of the pool, ``shares`` of the tenants. Ids are any
+    strings."""
 
     vtime: float = 0.0
     shares: dict[str, float] = field(default_factory=dict)
@@ -46,14 +48,14 @@ class FairQueue:
         bisect.insort(self._waiting[tenant], (place, task))
 
     def remove(self, tenant: str, place: int, task: str) -> None:
-        """Remove ``task``, served or not."""
+        """Remove ``task``, because it is served, or for another reason."""
         queue = self._waiting[tenant]
         queue.remove((place, task))
         if not queue:
             del self._waiting[tenant]
 
     def tenants(self) -> list[str]:
-        """Tenants with waiting tasks, in the order in which they are served."""
+        """Tenants with waiting tasks, by virtual time and then by name. The first is served next."""
         return sorted(self._waiting, key=lambda name: (self.shares[name], name.encode()))
 
     def waiting(self, tenant: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The pool's totals in the reference model: every change of state counted as it happens, in plain words."""
+"""The pool's totals in the reference model: every change of state is counted as it happens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WASTE = {State.CANCELLED: "cancel", State.EXPIRED: "expiry", State.FAILED: "fai
 
 
 class ModelTotals:
-    """Counts by the names that Redis has, and GPU-milliseconds (used, wasted) by tenant."""
+    """Counts, by the names of the fields in Redis, and GPU-milliseconds (used, wasted) by tenant."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -68,10 +68,10 @@ class ModelTotals:
             self.counts[f"wasted:{_WASTE[task.state]}"] += task.used_ms
 
     def add(self, tenant: str) -> None:
-        """A tenant has totals of its own from now on."""
+        """From now on, the tenant has its own totals."""
         self.billed.setdefault(tenant, [0, 0])
 
     def forget(self, tenant: str) -> None:
-        """A tenant has no task left; the pool's total keeps its time."""
+        """A tenant has no task left. Its time is added to that of the deleted tenants."""
         for kind, ms in zip(("used_ms", "wasted_ms"), self.billed.pop(tenant, [0, 0]), strict=True):
             self.counts[f"{DELETED}:{kind}"] += ms

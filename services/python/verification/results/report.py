@@ -30,7 +30,7 @@ class Row:
     held: bool | None = None
     """Whether the target was met; ``None`` without a target."""
     spread: tuple[float, float] | None = None
-    """Smallest and largest over the repeats."""
+    """The smallest and the largest of the measured values."""
     note: str = ""
     detail: bool = False
     """A detail is saved but not shown in the table."""

@@ -1,7 +1,7 @@
 """Renders reports as Markdown tables, for the readers of a page.
 
 A table omits columns that no row uses, rows that are details, and the versions of most packages. The saved report has
-them. A baseline is described in the first row that has it.
+these rows and versions. A baseline is described in the first row that has it.
 """
 
 from __future__ import annotations

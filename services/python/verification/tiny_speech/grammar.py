@@ -47,7 +47,7 @@ class Sentence(NamedTuple):
 
     @property
     def held_out(self) -> bool:
-        """Whether the sentence is one of the 5 % that training never sees."""
+        """Whether the sentence is one of the about 5 % that training never sees."""
         return zlib.crc32(self.text.encode()) % 20 == 0
 
 

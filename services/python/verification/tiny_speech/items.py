@@ -16,7 +16,8 @@ from verification.tiny_speech.synthesis import HELD_OUT_VOICES, TRAIN_VOICES, Fl
 
 
 class Item(NamedTuple):
-    """Audio as 16-bit PCM, the expected tokens, and the time when each is due."""
+    """Audio as 16-bit PCM, its English sentences, and for each language the expected tokens with the time when each is
+    due."""
 
     audio: bytes
     english: list[str]
@@ -40,8 +41,8 @@ def make_items(
     noise_db: float | None = None,
     tail: float = 0.6,
 ) -> list[Item]:
-    """Single sentences, each after a pause. ``noise_db`` is the power of speech over noise; ``None`` means 12
-    to 35 dB.
+    """Single sentences, each after 0.1 to 1 s without speech. ``noise_db`` is the power of speech over noise; ``None``
+    means 12 to 35 dB, drawn for each.
 
     The audio ends ``tail`` seconds after the last word.
     """
@@ -71,7 +72,7 @@ def make_items(
 def make_session(
     seconds: float, *, seed: int, held_out: bool = True, pauses: tuple[float, float] = (0.6, 1.4)
 ) -> Item:
-    """Many sentences in one session, each by another voice."""
+    """Many sentences in one session, each in a voice drawn at random."""
     synthesiser, rng = Synthesiser(), random.Random(seed)
     samples = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
     at, english = int(0.4 * SAMPLE_RATE), []

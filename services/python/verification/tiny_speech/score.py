@@ -100,8 +100,9 @@ def exact(items: Sequence[Item], written: Sequence[Sequence[Written]], language:
 def delays(
     items: Sequence[Item], written: Sequence[Sequence[Written]], language: str, blocks: int
 ) -> list[float]:
-    """For each token of the correct items, the seconds of audio since the end of the last word that it
-    needs."""
+    """For each token of the correct items, the seconds of audio that the client has sent since the end of the last word
+    that the token needs. A token that needs silence counts from ``STOP_AFTER - MARGIN`` after the last word, and no
+    token counts from an earlier time than the token before it."""
     right = exact(items, written, language)
     return [
         (token.turn + 1) * blocks * BLOCK_SECONDS - (due - MARGIN)
@@ -230,7 +231,7 @@ class _Scores:
         self.add(Row(what, equal, f"of {len(items)}", target="all", held=equal == len(items), note=note))
 
     def session(self, seconds: float, language: str) -> None:
-        """One long session, and the growth of its memory after the first 30 s."""
+        """One long session, and the growth of the process's memory after about the first 30 s."""
         item = make_session(seconds, seed=11)
         pair = next(pair for pair in self.speech.shape.pairs if pair.target == language)
         size = 2 * self.speech.shape.block_samples * 2
@@ -267,7 +268,7 @@ ABOUT: Final = (
 
 
 def score(speech: Speech, sentences: int) -> Report:
-    """All scores: the targets with this many sentences, the others with half of them."""
+    """All scores. Rows of sentences with a target use this many sentences, the other rows of sentences half as many."""
     report = Report("speech-model", "Speech model", ABOUT)
     scores = _Scores(speech, report)
     items, noisy = make_items(sentences, seed=90_000), make_items(sentences, seed=50_000, noise_db=10.0)

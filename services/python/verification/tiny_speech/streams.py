@@ -1,7 +1,7 @@
 """Training examples: streams of many sentences with pauses and noise, cut into turns.
 
 A model that was trained on single sentences fails at the second sentence of a session, so every example is a
-stream. Some streams are noise alone, without tokens.
+stream. Some streams have no speech, and so no tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BLOCK_SECONDS: Final = 0.48
 MARGIN: Final = 0.10
 """A token is due this long after the last word that it needs has ended."""
 STOP_AFTER: Final = 0.40
-"""The full stop is due after this much silence."""
+"""A token that needs silence, such as the full stop, is due this long after the last word has ended."""
 WINDOW: Final = 128
 IGNORE: Final = -100
 _LOG_FLOOR = math.log(FLOOR)
@@ -48,7 +48,7 @@ Due = tuple[int, float]
 
 
 def due_tokens(targets: Sequence[Sequence[int]], word_ends: Sequence[float]) -> list[Due]:
-    """When each token is due: after the word that it needs, and never before the token before it."""
+    """When each token is due: after the word or the silence that it needs, and never before the token before it."""
     time, due = 0.0, []
     for token, needs in targets:
         time = max(time, word_ends[-1] + STOP_AFTER if needs == SILENCE else word_ends[needs] + MARGIN)
@@ -143,9 +143,9 @@ class Streams:
         return self._with_noise(mel, gain, silent), language, due, words
 
     def _with_noise(self, mel: Floats, gain: float, silent: bool) -> Floats:
-        """Add noise as power, normalise, and hide two bands in half of the streams.
+        """Add noise as power to most streams, normalise, and hide two groups of bands in half of the streams.
 
-        Some noises begin or end inside the stream, because a session ends with digital silence.
+        Some noises begin or end inside the stream, because a session may end with digital silence.
         """
         rng = self._rng
         if rng.random() < 0.85:

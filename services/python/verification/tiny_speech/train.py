@@ -10,8 +10,8 @@ The method:
   moment.
 
 Several processes of one thread each train together (`--processes`), and average their gradients once a step. The
-file `decay` in the output folder, with a number of steps in it, starts the decay at once and ends the training after
-that many steps.
+file `decay` in the output folder, with a number of steps in it, starts the decay within ten steps, unless it has begun,
+and ends the training that many steps later.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _Schedule:
         self.decay_from = int(steps * (1 - DECAY))
 
     def look(self, step: int, processes: int) -> None:
-        """All processes follow the values that the first one reads."""
+        """Read the file. All processes follow the number of steps that the first process reads."""
         requested = torch.tensor([int(self.file.read_text()) if self.file.exists() else 0])
         if processes > 1:
             dist.broadcast(requested, 0)

@@ -10,7 +10,7 @@ The method and its sources:
   and 8, with a UMT5 encoder of two layers over bytes, both trained together;
 - objective: rectified flow (Liu et al., arXiv 2209.03003), v = noise - data, at levels drawn uniformly and
   then shifted as in SD3 (Esser et al., arXiv 2403.03206, eq. 23) towards noise, where the direction of motion
-  is decided. The shift is 5 at first. It is 3, as in sampling, once only outlines are left to learn;
+  is decided. The shift is 5 at first, and 3, as in sampling, in the last part, when only outlines are left to learn;
 - captions are dropped in 10 % for classifier-free guidance (Ho & Salimans, arXiv 2207.12598);
 - AdamW, warm-up, a plateau and a cosine to 1 % over the last part (WSD; MiniCPM, arXiv 2404.06395), and a
   moving average of the weights, which is released, rounded to bfloat16.
@@ -146,7 +146,7 @@ def new_model(codec: BlockCodec) -> TinyModel:
 
 
 class Captions:
-    """Token ids of every sentence of every subject, and of the empty one."""
+    """Token ids of every sentence of every subject, and of the empty sentence."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         texts = ["", *(text for s in SUBJECTS for text in (s.caption, *s.paraphrases))]
@@ -195,7 +195,7 @@ class Trainer:
         return self.recipe.learning_rate * min(1.0, warm_up, 0.01 + decay)
 
     def step(self, latents: Tensor) -> None:
-        """One optimiser step on a random batch of latents [N, 60, z, T, h, w]."""
+        """One optimiser step on a batch that is drawn at random from the latents [N, 60, z, T, h, w]."""
         begin, n, recipe = time.monotonic(), self.recipe.batch, self.recipe
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from daybreak_server.batching.iterations import Batch
 
 Points = tuple[tuple[int, float], ...]
-"""Batch sizes, and the measured milliseconds for each."""
+"""Batch sizes in rising order, and the milliseconds for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """The costs of both phases. Sizes between two measured ones are interpolated."""
+    """The costs of both phases. Sizes up to the largest that is listed are interpolated."""
 
     prefill: Points
     decode: Points
 
     def seconds(self, prefills: float, decodes: int) -> float:
         """The duration of a step that reads this many turns, which need not be whole. A mixed step has one call of the
-        language model instead of two, so it saves what a decode of no session would cost."""
+        language model instead of two, so it saves what a decode of no session would cost (the line of ``decode``,
+        continued to 0)."""
         saved = _interpolated(self.decode, 0) if prefills and decodes else 0.0
         read = _interpolated(self.prefill, prefills) if prefills else 0.0
         written = _interpolated(self.decode, decodes) if decodes else 0.0

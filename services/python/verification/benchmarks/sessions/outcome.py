@@ -21,12 +21,13 @@ class Outcome:
     for_s: float
     """How long the users spoke."""
     lags: list[tuple[float, float]] = field(default_factory=list)
-    """For each turn, when its audio was complete and how much later its last token was written."""
+    """For each turn, when its audio was complete, and how much later the model had finished the turn."""
     tokens: int = 0
     busy_s: float = 0.0
     sizes: list[int] = field(default_factory=list)
     """The number of sessions in each batch."""
     gave_up: bool = False
+    """Whether the run was stopped early, because turns were too late."""
     records: list[BatchRecord[Any]] = field(default_factory=list)
 
     def lag(self, share: float) -> float:
@@ -38,7 +39,8 @@ class Outcome:
 
     @property
     def grows(self) -> bool:
-        """Whether the lag grows without end."""
+        """Whether the lag grows without end. It counts as growing too if the run was stopped early, or if no turn was
+        finished in one of the last two thirds."""
         if self.gave_up:
             return True
         late = [lag for _, lag in self._settled(2)]
@@ -46,7 +48,7 @@ class Outcome:
         return not late or not middle or statistics.fmean(late) > statistics.fmean(middle) + DRIFT_S
 
     def sustains(self, limit_s: float) -> bool:
-        """Whether 95 % of the turns are less than ``limit_s`` late, and stay so."""
+        """Whether 95 % of the turns after the first third are less than ``limit_s`` late, and the lag does not grow."""
         return not self.grows and self.lag(0.95) < limit_s
 
     @property
@@ -56,7 +58,7 @@ class Outcome:
 
     @property
     def mean_batch(self) -> float:
-        """Sessions in a batch."""
+        """The mean number of sessions in a batch."""
         return statistics.fmean(self.sizes) if self.sizes else 0.0
 
     @property

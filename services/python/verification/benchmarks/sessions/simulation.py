@@ -63,7 +63,7 @@ class Run:
         self.outcome = Outcome(for_s=load.for_s)
 
     def run(self) -> Outcome:
-        """Simulate until the end of the run."""
+        """Simulate until the end of the run, or until a turn is too late."""
         now = 0.0
         while now < self._load.for_s and not self.outcome.gave_up:
             self._listen(now)
@@ -117,7 +117,8 @@ class Run:
 def most_users(
     simulate: Callable[[int], Outcome], *, limit_s: float, at_most: int = 1024
 ) -> tuple[int, Outcome | None]:
-    """The largest number of users that is sustained, by bisection, and its run; 0 and ``None`` if not even one is."""
+    """The largest number of users that is sustained, to within 1 %, by bisection, and its run. 0 and ``None`` if not
+    even one user is sustained."""
     low, high, best = 0, 1, None
     while high <= at_most and (outcome := simulate(high)).sustains(limit_s):
         low, high, best = high, high * 2, outcome

@@ -2,7 +2,8 @@
 
 The model is a closed loop of two stations: the server's core, and the core that producer and leaders share. The
 clients' CPU time is fitted to the measured rates of "submit alone" and "settle alone"; the rate of both together is
-then predicted. The hand-off is predicted from the raw hand-off and the costs of the scripts.
+then predicted. The hand-off (the time from a submit to the claim by an idle leader) is predicted from a raw hand-off,
+which has the same trips but no scripts, and from the costs of the scripts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ TASKS = 6_000
 
 
 def predicted_tasks_s(costs: Costs) -> float:
-    """Submitted, claimed and settled per second, by one producer and the leaders of the benchmark."""
+    """How many tasks are submitted, claimed and settled per second, with one producer and the benchmark's leaders."""
     producer_s = max(0.0, 1 / costs.submits_s - costs.submit)
     leader_s = fitted(
         lambda client: closed(client=0, leader=client, costs=costs, produce=False), costs.settles_s
@@ -26,7 +27,8 @@ def predicted_tasks_s(costs: Costs) -> float:
 
 
 def predicted_handoff_s(costs: Costs) -> float:
-    """Seconds from submit to claim: two raw hand-offs and the two scripts."""
+    """Seconds from submit to claim: two raw hand-offs (submit and wake-up, then the claim and its reply) and the two
+    scripts. A claim is taken to cost half of a settle that claims the next task."""
     return 2 * costs.handoff_raw + costs.submit + costs.settle / 2
 
 
@@ -40,7 +42,8 @@ def fitted(simulate: Callable[[float], float], wanted: float) -> float:
 
 
 def closed(*, client: float, leader: float, costs: Costs, produce: bool) -> float:
-    """Tasks per second of a closed loop: each customer alternates between the clients' core and the server's."""
+    """Tasks per second of a closed loop: each customer, which is the producer or a leader, alternates between the
+    clients' core and the server's. Number 0 is the producer."""
     free = {"client": 0.0, "server": 0.0}
     waiting = 0 if produce else TASKS + LEADERS
     submitted = settled = 0

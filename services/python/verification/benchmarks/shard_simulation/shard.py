@@ -1,8 +1,8 @@
 """Simulates one shard by discrete events: a core that serves operations in order, and groups that run and wait.
 
-The server is one first-come-first-served queue. An operation that arrives at `t` ends at `max(t, free) + cost`, and
-takes effect in that order, as Redis runs scripts. The rules of the wake-up list, of `claim` and of `settle` are those
-of `docs/03-queue.md`.
+The server is one first-come-first-served queue. An operation that arrives at `t`, while the core is busy until `free`,
+ends at `max(t, free) + cost`. Operations take effect in that order, as Redis runs scripts. The rules of the wake-up
+list, of `claim` and of `settle` are those of `docs/03-queue.md`.
 """
 
 from __future__ import annotations
@@ -21,25 +21,32 @@ WAKEUP_MAX = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardLoad:
-    """The load of one shard. Times in seconds."""
+    """The load of one shard. Times are in seconds, but ``tasks_s`` is a rate."""
 
     tasks_s: float
+    """Submitted tasks per second."""
     groups: int
     run_s: float
+    """The mean time that a task runs."""
     readers: float
+    """The gateways that follow the pool. Each gets every event."""
     tickers: float
+    """Ticks per second, which is the number of gateways that tick the pool."""
     net_s: float
     """One trip between a client and the server, including the client's CPU time."""
     event_out_s: float
+    """The core's time for one event to one reader."""
     reports: float = 0.0
+    """Progress reports of a task."""
     refresh_every_s: float = 5.0
+    """How often each group refreshes its record."""
     for_s: float = 6.0
     warm_up_s: float = 1.5
 
 
 @dataclass(slots=True)
 class ShardResult:
-    """The result of a simulation."""
+    """The result of a simulation. ``used``, ``lags`` and ``waits`` leave out the warm-up."""
 
     used: float = 0.0
     """The share of the time in which the core was busy."""
@@ -54,7 +61,7 @@ class ShardResult:
     """Tasks still waiting at the end."""
 
     def lag(self, share: float) -> float:
-        """A quantile of the lags; infinite if no task started."""
+        """A quantile of the lags; infinite if no task started after the warm-up."""
         return _quantile(self.lags, share)
 
     def wait(self, share: float) -> float:

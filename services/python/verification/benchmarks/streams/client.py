@@ -1,7 +1,9 @@
-"""``python -m verification.benchmarks.streams.client PORT FIRST COUNT < tasks``: many SSE clients in one process.
+"""``python -m verification.benchmarks.streams.client PORT FIRST``: many SSE clients in one process.
 
 One thread, one epoll and no HTTP library keep the client cheap, so that an event that arrives late was sent late. The
-client prints ``open`` when every stream is open, and its figures as JSON at the end.
+first line of its input is a JSON list with the task of each stream; FIRST is the number of the first stream, by which
+source addresses are chosen. The client prints ``open`` when every stream is open. After the last write, the second line
+names the last step. When every stream has that step, or after a minute, the client prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass, field
 OPENING = 128
 """How many streams to open at once."""
 DRAIN_S = 60.0
-"""An event that has not arrived this long after the last write counts as lost."""
+"""How long at most the client still reads after its input has named the last step. A later event does not count."""
 SOURCES = 16
 """How many source addresses to connect from. Each has some 28,000 ports."""
 _EVENT = re.compile(rb'id: (\d+)-\d+\n[^\n]*\n[^\n]*"step":(\d+)')
@@ -40,7 +42,8 @@ class Stream:
 
 @dataclass(slots=True)
 class Findings:
-    """What all streams of this process received. ``lags_ms``: the time from the write in Redis to the arrival here."""
+    """What all streams of this process received. ``lags_ms``: the time from the write in Redis to the arrival here,
+    since all streams are open. ``closed``: streams that ended before the client closed them."""
 
     lags_ms: array[float] = field(default_factory=lambda: array("d"))
     events: int = 0

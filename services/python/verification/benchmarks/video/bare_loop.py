@@ -1,8 +1,9 @@
 """The baseline: the loop of the same workload under plain ``torchrun``, without Daybreak.
 
-Run by ``torchrun bare_loop.py PORT OPTIONS``. Rank 0 connects to 127.0.0.1:PORT, reads one JSON object of parameters
-per line, and replies with the seconds of the loop and the MP4's SHA-256. Loading the model and warming up are not
-counted. There is no lockstep, no store, no upload, no preview and no checkpoint.
+Run by ``torchrun bare_loop.py PORT OPTIONS``; OPTIONS is JSON with the workload's options. Rank 0 connects to
+127.0.0.1:PORT, reports that it is ready, reads one JSON object of parameters per line, and replies to each with the
+seconds of the loop and the MP4's SHA-256. Loading the model and warming up are not counted. There is no lockstep, no
+store, no upload and no checkpoint. There is no preview either, because ``baseline.py`` sets ``preview_every`` to 0.
 """
 
 from __future__ import annotations

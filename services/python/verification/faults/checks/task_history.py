@@ -30,7 +30,8 @@ def one_end(observations: Observations) -> Iterator[Violation]:
 
 
 def attempts(observations: Observations) -> Iterator[Violation]:
-    """Each attempt starts after the previous one has ended, and no other attempt writes events in between."""
+    """Each attempt starts after the previous one has ended, and writes its events between its start and its end. Only a
+    terminal event may come later, for a task that ends while it waits."""
     for task, events in observations.streams.items():
         current, open_ = 0, False
         for event in events:

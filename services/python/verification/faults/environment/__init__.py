@@ -11,8 +11,8 @@ The tools:
 * ``traffic``     clients that submit tasks and remember what was accepted
 * ``invariants``  checks that the keys in a store are consistent
 
-``power``, ``full``, ``network_faults``, ``clocks`` and ``files`` have the scenarios. Each tests one promise
-and saves its figures.
+``power``, ``full``, ``network_faults``, ``clocks`` and ``files`` have the scenarios. Each tests one promise or measures
+one loss, and saves its figures. ``preload`` compiles the libraries.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 Two kinds implement :class:`Disk`:
 
 * :class:`FuseDisk` is a file system in memory. It needs Linux, ``mfusepy``, libfuse and the right to mount.
-* :class:`ShimDisk` preloads a small library into the server's process. The library logs the length of each file at
-  its last fsync, and ``crash`` truncates the files to these lengths. It needs Linux and a C compiler.
+* :class:`ShimDisk` preloads a small library into the server's process. At each successful fsync, the library logs the
+  length that the file had before the call, and ``crash`` truncates each file to its last logged length. It needs Linux
+  and a C compiler.
 
 To simulate a power cut, kill the server and then call ``crash``. :class:`SlowDisk` is a shim disk whose fsyncs take
 long and that loses nothing.
@@ -45,7 +46,7 @@ class Disk(Protocol):
         """Lose what was not fsynced. The server must be dead. :returns: the number of bytes lost."""
 
     def full(self, on: bool) -> None:
-        """Let writes fail with ENOSPC from now on, or let them succeed again."""
+        """Let writes, at least those that make a file longer, fail with ENOSPC from now on, or succeed again."""
 
     def fsyncs(self) -> int:
         """The number of fsyncs that have succeeded so far."""
@@ -125,7 +126,7 @@ class FuseDisk:
 
 
 class ShimDisk:
-    """A plain folder and a library that logs the length of each file at its last fsync."""
+    """A plain folder, and a library that logs the length of a file at each fsync."""
 
     kind = "fsync log"
 
@@ -147,7 +148,7 @@ class ShimDisk:
         }
 
     def crash(self) -> int:
-        """Truncate each file to its length at its last fsync. :returns: the number of bytes lost."""
+        """Truncate each file to its last logged length, or to nothing. :returns: the number of bytes lost."""
         durable: dict[int, int] = {}
         for line in self._lines():
             inode, length = line.split()

@@ -1,4 +1,4 @@
-"""Blob stores that fail: an S3 server that returns errors, a folder that is full or read-only."""
+"""Blob stores that fail: S3 that returns errors, is slow or cuts connections; a folder that is full or read-only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAULT_S = 5.0
 
 
 def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
-    """Delete every task through the API, as happens when its retention ends."""
+    """Delete every task of the pool ``solo`` through the API, as happens when a task's retention ends."""
     for tenant in tenants:
         with Client(cluster.urls[0], headers={"Daybreak-Tenant": tenant}) as client:
             for task in list(client.list(pool="solo")):
@@ -41,8 +41,8 @@ def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
 async def _sweep_two_days_later(cluster: FaultCluster) -> None:
     """Run the gateways' daily sweep with a clock that is two days ahead.
 
-    It deletes leftover probe files: those that a rank wrote to test the store, and whose write or delete got no
-    response.
+    It deletes files that belong to no task. Here these are probe files, which a rank wrote to test the store, and whose
+    write or delete got no response.
     """
     store = wiring.build_store(cluster.settings)
     try:

@@ -1,4 +1,5 @@
-"""Checks that a pool's keys are consistent: no half-accepted task, no entry without a record, no task in two sets."""
+"""Checks that a pool's keys are consistent: no half-accepted task, no entry without a record, no unknown key, and each
+task in the set of its state and in no other."""
 
 from __future__ import annotations
 

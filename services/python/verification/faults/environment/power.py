@@ -39,12 +39,12 @@ class CrashStats:
     stuck: list[str] = field(default_factory=list)
     inconsistent: list[str] = field(default_factory=list)
     orphans: set[str] = field(default_factory=set)
-    """Lost tasks whose files still exist."""
+    """Lost tasks whose files still exist after the newest crash."""
     recovery_s: list[float] = field(default_factory=list)
 
 
 def _round(cluster: FaultCluster, disk: Disk, stats: CrashStats, *, busy_s: float) -> None:
-    """Submit under load, cut the power, restart the server, and count what is lost."""
+    """Submit tasks, kill the server, let the disk lose what it loses, restart the server, and count the lost tasks."""
     pool = cluster.options.pools[0].name
     with Traffic(cluster.urls, pool, threads=3, pause_s=0.004, body=_body) as traffic:
         time.sleep(busy_s)

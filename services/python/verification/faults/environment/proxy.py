@@ -1,11 +1,12 @@
 """A TCP proxy that simulates network faults.
 
-Its :class:`Conditions` apply to all connections, old and new, and to each direction separately:
+Its :class:`Conditions` apply to all connections, old and new; only ``accepts`` concerns new ones alone. For each
+direction they name a :class:`Flow`:
 
 * ``PASS``: bytes pass, with optional latency and bandwidth limits.
-* ``HOLD``: bytes wait until the conditions change, and then arrive, as with TCP after a partition.
-* ``SWALLOW``: the proxy accepts bytes and drops them. From then on, the connection is dead but never ends, like a
-  half-open connection.
+* ``HOLD``: bytes wait. When the conditions change to ``PASS``, they arrive, as with TCP after a partition.
+* ``SWALLOW``: the proxy accepts bytes and drops them. From then on, the connection is dead in both directions but never
+  ends, like a half-open connection.
 
 ``cut`` resets the open connections. ``lose_replies`` forwards a request, waits for the first byte of its reply and
 resets the connection instead of forwarding the reply: the request took effect, but the client cannot know. One thread

@@ -26,6 +26,6 @@ class Skew:
         self.environment: Mapping[str, str] = {"LD_PRELOAD": str(library), "SKEW_FILE": str(self._file)}
 
     def step_to(self, seconds: int) -> None:
-        """Set the clock's error."""
+        """Set the clock's error: this many seconds ahead of the real time, or behind it if negative."""
         with self._file.open("r+b", buffering=0) as file:
             file.write(struct.pack("=q", seconds))

@@ -1,4 +1,5 @@
-"""Leases: another group soon takes over a lost task, but never a live one; the store refuses a zombie's writes."""
+"""Leases: another group soon takes over the task of a dead leader, but not that of a leader that is alive and works.
+The store refuses a zombie's writes."""
 
 from __future__ import annotations
 
@@ -172,7 +173,8 @@ def run_reclaim(context: ScenarioContext) -> list[Row]:
 
 @scenario("live-long", "a task of ten leases survives heavy work and an outage without a second attempt")
 def run_live_long(context: ScenarioContext) -> list[Row]:
-    """Run Python code that computes and C code that holds the GIL for more than a lease, with an outage of 2 leases."""
+    """Run steps that sleep, that compute in Python, and that hold the GIL for 0.1 s or 1.25 leases. During the tasks,
+    the server is down for 2 leases."""
     lease_s, rounds = 6.0, context.repeats(1, 3)
     short_s = (
         lease_s / 80
@@ -213,7 +215,7 @@ def run_live_long(context: ScenarioContext) -> list[Row]:
 
 
 def _retry_reasons(cluster: FaultCluster, record: Line) -> list[str]:
-    """Why each attempt but the last ended, from the task's ``retrying`` events."""
+    """Why each attempt but the last ended, from the ``retrying`` events that clients saw."""
     cluster.history.flush()
     kind = record["input"]["message"]
     return [

@@ -1,7 +1,8 @@
 """Faults of serving pools: groups, gateways and the store restart, die and freeze while clients send requests.
 
-* ``workload`` answers each request as it wishes (``wish.py``), and logs each run in a file that survives the process.
-* ``http_client`` is a client that records when the first byte arrived, and whether the answer is complete.
+* ``workload`` answers each request as the request asks (``wish.py``), and logs each run in a file that survives the
+  process.
+* ``http_client`` is a client that records when an answer began, and whether the answer is complete.
 * ``load`` has the clients, which follow the rules of docs/08-serving.md and write the history.
 * ``observations`` sorts a history by request, and ``checker`` decides from it which promises were broken.
 * ``trial`` is a cluster with a serving pool and clients.

@@ -1,17 +1,18 @@
-"""Decides which promises of a serving pool were broken, from a history of requests alone. Pure.
+"""Decides which promises of a serving pool, or of a model on workers, were broken, from a history alone. Pure.
 
-The history has the requests of clients and their answers, the runs of groups, and the injected faults. Each rule is a
-pure function that yields the violations of one promise:
+The history has the requests of clients and their answers, the runs of groups (here also those of engines), and the
+injected faults. Each rule is a pure function that yields the violations of one promise:
 
 * ``answered``: each request is answered within its deadline, unless its answer had begun when it broke off.
 * ``cut_by_a_fault``: an answer that had begun breaks off only if its group or its gateway was killed.
 * ``complete``: an answer that looks complete is complete, and the received prefix of a cut-off answer is correct.
 * ``no_retry_after_first_byte``: no request runs or is sent again after the first byte of its answer.
-* ``alive_stays``: if a group has begun to run a request, another one runs it only if the first one was killed.
+* ``alive_stays``: if a group has begun to run a request, another one runs it only if the first one was killed, or if
+  the client sent the request again.
 * ``bounded``: each time that a client sends a request, at most ``router.max_tries`` groups run it.
 * ``accounted``: each answer comes from a group that ran the request, and each end of a run has a beginning.
 * ``no_orphans``: no engine outlives its worker.
-* ``stays``: if no group was killed or stopped, each group works to the end of the run.
+* ``stays``: in a scenario that kills and stops no group, each group works to the end of the run.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def answered(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def cut_by_a_fault(seen: ServingObservations) -> Iterator[Violation]:
-    """An answer is cut off, or a connection to a gateway breaks, only if the gateway or the group was
-    killed."""
+    """An answer is cut off only if its gateway or its group was killed. A connection breaks before the answer only if
+    the gateway was killed, and a gateway says that it is shutting down only if it was preempted."""
     for request in seen.requests.values():
         for send in request.sends:
             if send.kind == "complete":
@@ -119,7 +120,8 @@ def no_retry_after_first_byte(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def alive_stays(seen: ServingObservations) -> Iterator[Violation]:
-    """If a group has begun to run a request, another one runs it only if the first was killed, not if it is slow."""
+    """If a group has begun to run a request, another one runs the same send of it only if the first was killed, not if
+    the first is slow."""
     for request in seen.requests.values():
         for run, following in pairwise(request.runs):
             if run.send != following.send:
@@ -162,7 +164,7 @@ def no_orphans(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def stays(seen: ServingObservations) -> Iterator[Violation]:
-    """Each group that worked in the first half of the run works in its last quarter as well."""
+    """If the scenario expects it, each group that worked in the first half of the run works in its last quarter too."""
     if not seen.must_stay or not seen.requests:
         return
     for pid, at in seen.ended_pids.items():

@@ -1,8 +1,9 @@
-"""A small HTTP client that records two facts that libraries hide: the time of the first byte, and whether the answer
-is complete.
+"""A small HTTP client that records two facts that libraries hide: when an answer began, and whether the answer is
+complete.
 
 It shares no code with the gateway's client. An answer is complete only if it has as many bytes as ``Content-Length``,
-or its last chunk. Every answer of Daybreak has a length or chunks, so the client treats any other answer as an error.
+or its last chunk. Every answer of Daybreak to such a request has a length or chunks, so the client treats any other
+answer as an error.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Received:
     """The answer to one request, complete or not."""
 
     first: float | None = None
-    """When its first byte arrived, in monotonic seconds; ``None`` if none arrived."""
+    """When its head had arrived, in monotonic seconds; if the connection broke within the head, when it broke. ``None``
+    if no byte arrived."""
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     size: int = 0
@@ -35,7 +37,7 @@ class Received:
     error: str = ""
     """Why the answer is not complete."""
     body: bytes = b""
-    """The body, unless the status is 200."""
+    """The body. Empty if the status is 200, because then the size and the CRC are enough."""
 
 
 class Client:

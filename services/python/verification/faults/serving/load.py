@@ -5,8 +5,8 @@ client sends the request again, to another gateway, as long as the deadline allo
 gateway answers that it is shutting down. After the first byte, it never sends the request again. These are
 the rules for clients in docs/08-serving.md.
 
-The history has a line ``request`` when a request begins, and a line ``send`` for each time that it was sent. The
-checker derives the outcome of the request from these lines.
+The history has a line ``request`` when a request begins, a line ``send`` for each time that it was sent, and, at the
+end, lines ``ran`` from the logs of the groups. The checker derives the outcome of the request from these lines.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class ServingLoad:
         self._thread.join(self._deadline_s + 10)
 
     def wait_for(self, requests: int, *, timeout_s: float = 120.0) -> None:
-        """Wait until this many more requests have ended. :raises TimeoutError: after ``timeout_s``."""
+        """Wait until this many more requests have ended, or no client runs any more. :raises TimeoutError: after
+        ``timeout_s``."""
         goal = self.finished + requests
         wait_until(
             lambda: self.finished >= goal or not self._thread.is_alive(), timeout_s, f"{requests} requests"

@@ -3,8 +3,8 @@ complete, and no request fails before its answer begins while processes are kill
 order.
 
 A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its length,
-minus the time since the last refresh of the group's record, minus the time since the last tick. The latter two are at
-most a second each. So these scenarios use leases of 8 s, and freeze leaders for 1.5 s.
+minus the time since the last refresh of the group's record, minus the time since the last tick. The latter two are
+about a second each at most. So the scenarios that freeze leaders use leases of 8 s, and freeze a leader for 1.5 s.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LEASE_S = 8.0
 FREEZE_S = 1.5
 SERVER_APART_S = 8.0
 """The least time between two faults of the server. After an outage, leases have a grace period of 2 s. A
-second outage within this time does not extend the grace period."""
+second outage within the grace period does not extend it, so a lease could expire too early."""
 
 
 def _slow(rng: random.Random) -> Wish:
@@ -33,7 +33,7 @@ def _slow(rng: random.Random) -> Wish:
 
 @scenario("busy", "groups are full, slow and frozen for a moment: all of them stay in use, nothing fails")
 def run_busy(context: ScenarioContext) -> list[Row]:
-    """Send four times as many requests as the groups hold, and freeze one group after the other."""
+    """Send four times as many requests as the groups hold, and freeze one leader after the other."""
     freezes, wanted = context.repeats(5, 40), context.repeats(1500, 10_000)
     with trial(context, clients=48, wish=_slow, pool={"capacity": 4}, lease_s=LEASE_S) as run:
         run.cluster.history.note("expect", kind="stay")

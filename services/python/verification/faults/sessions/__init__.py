@@ -3,7 +3,7 @@
 * ``speech`` makes audio, and computes the text of an undisturbed session with this audio.
 * ``client`` speaks in real time, follows the rules of docs/wire-sessions.md, and writes the history.
 * ``checker`` decides from the history which promises were broken.
-* ``trial`` is a cluster with a pool of simulated speech, and clients.
+* ``trial`` is a cluster with a pool whose model is simulated, and clients.
 
 ``losses`` and ``clients`` have the scenarios.
 """

@@ -1,10 +1,13 @@
 """Decides which promises of sessions were broken, from the history of clients alone. Pure.
 
+An *absurd* frame has samples that no audio has, such as NaN.
+
 * ``ends``: each session ends once, for the reason that its client expects, and no event follows its end.
 * ``text``: the text is that of an undisturbed session. No audio was lost, and no word is missing or repeated.
-* ``order``: the ids of events increase, and positions in the audio never fall. Attempts are numbered one by one.
+* ``order``: the ids of events increase, and the positions of texts in the audio never fall. Attempts are numbered one
+  by one.
 * ``sentences``: sentences are numbered one by one, and together they are the text, up to an incomplete last sentence.
-* ``audio``: no connection asks for audio that the client has not sent, or that the server has acknowledged.
+* ``audio``: the server names no position after the audio that the client has sent, or before what it has acknowledged.
 * ``refusals``: each absurd frame is refused with the cause, and no other frame is refused.
 """
 
@@ -101,7 +104,8 @@ def ends(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def text(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """The text of the events, and the whole text in the last event, equal the expected text."""
+    """The text of the events equals the expected text, if there is one, and the whole text in the last event equals the
+    text of the events."""
     wanted = session.begin["text"]
     if wanted is not None and session.text != wanted:
         yield (
@@ -117,7 +121,7 @@ def text(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def order(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """Ids increase, and positions in the audio never fall. Attempts are numbered from 1."""
+    """Ids increase, and the positions of texts in the audio never fall. Attempts are numbered from 1."""
     for earlier, later in pairwise(session.events()):
         if _id(later) <= _id(earlier):
             yield "order", f"event {later['id']} came after {earlier['id']}"
@@ -189,7 +193,7 @@ def fault_times(seen: SessionsSeen, *kinds: str) -> list[float]:
 
 
 def owners(seen: SessionsSeen) -> int:
-    """How often another group took over a session."""
+    """How often sessions got a new owner after their first one."""
     return sum(max(0, len(session.events("started")) - 1) for session in seen.sessions.values())
 
 

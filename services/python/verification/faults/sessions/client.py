@@ -1,9 +1,9 @@
 """Clients that speak in real time into one session each, and record what they see.
 
-A client opens its session at one gateway and connects to its stream. If the connection breaks, it connects to
-the other gateway, with the id of the last event that it has, and sends again from the position that the
-server names. It keeps all audio until the session ends, so it notices if the server asks for audio that the
-server has acknowledged.
+A client opens its session at one gateway and connects to the session's stream. If the connection breaks, the client
+connects to the next gateway, with the id of the last event that it has, and sends again from the position that the
+server names. It keeps all audio until the session ends. So it can send even audio that the server has acknowledged and
+then asks for, and the checker finds this fault.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PATIENCE_S = 60.0
 
 
 class NoEndError(Exception):
-    """A session did not end within a long time after its audio."""
+    """A session could not be opened, or did not end within a long time after its audio."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +42,12 @@ class Script:
     target: str = "de"
     encoding: str = "pcm16"
     frame_bytes: int | None = None
-    """The size of a frame, which may be odd; ``None`` means a tenth of a second."""
+    """The size of a frame, which need not be a multiple of a sample's; ``None`` means a tenth of a second."""
     silent_after_s: float | None = None
     """After this much audio, the client sends nothing more, and does not end its input."""
     absurd: Mapping[int, bytes] = field(default_factory=dict)
-    """Absurd frames, by the number of the frame before which they are sent. Each is refused."""
+    """Frames with samples that no audio has, such as NaN, by the number of the frame before which they are sent. The
+    server must refuse each of them."""
     huge: int | None = None
     """The number of the frame before which the client sends a frame above the server's limit."""
 

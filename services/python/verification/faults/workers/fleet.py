@@ -1,8 +1,8 @@
-"""The workers of a fault cluster: real ``daybreakd worker`` processes, replaced when they end, as systemd would.
+"""The workers of a fault cluster: real ``daybreakd worker`` processes. After a fault has ended one, it starts again, as
+systemd would do.
 
-Each replica of the model claims more than half of the machine's memory, so each worker has exactly one. So
-the death of a worker always ends a replica, and only the return of the worker restores it. No replica really
-uses that memory.
+The model says that a replica needs more than half of the machine's memory, so each worker has exactly one. So the death
+of a worker always ends a replica, and only the return of the worker restores it. No replica really uses that memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODEL = "model"
 READY_S = 180.0
 """How long a busy machine may take to restart killed processes. Requests have a separate deadline."""
 _ENGINE_END_S = 15.0
-"""How long the engines of a dead worker may take to end. The guardian waits 5 s, and then kills them."""
+"""How long the engines of a dead worker may take to end. A guardian gives its engine 5 s, and then kills it."""
 
 
 class Fleet:
@@ -56,7 +56,7 @@ class Fleet:
         self.close()
 
     def close(self) -> None:
-        """Stop all workers, and record engines that outlive them."""
+        """Stop all workers, and record and kill the engines that outlive them."""
         for worker in self._processes.values():
             worker.terminate()
         for worker in self._processes.values():
@@ -106,7 +106,7 @@ class Fleet:
         wait_until(lambda: not _lives(pid), READY_S, f"the end of engine {pid}")
 
     def restart_worker(self, number: int) -> None:
-        """Stop a worker by SIGTERM, so that its requests end, and start it again."""
+        """Stop a worker by SIGTERM, which lets its requests end first, and start it again."""
         name = self._names[number % len(self._names)]
         worker = self._processes[name]
         engines = {pid: at for pid, at in self.engines() if at == name}
@@ -119,7 +119,7 @@ class Fleet:
         self._start(name)
 
     def engines(self) -> Iterator[tuple[int, str]]:
-        """The live engines, as process → worker. Each has a log of its runs, which is named after both."""
+        """The live engines, as pairs of process id and worker. The log of an engine's runs is named after both."""
         for file in runs_folder(self._cluster.folder).glob("*.jsonl"):
             worker, _, pid = file.stem.rpartition(".")
             if _lives(int(pid)):

@@ -1,4 +1,4 @@
-"""The audio of the users: the clips of the speech model in a loop, in which users begin at different places."""
+"""The audio of the users: the clips of the speech model in a loop, which has eight places at which users begin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daybreak_server.workloads.speech.model import Speech
 
 TARGETS = ("de", "zh")
 PLACES = 8
-"""The number of places of the loop at which users begin."""
+"""The number of places of the loop at which users begin. If there are more users than places, users share them."""
 _PAUSE_S = 1.0
 _GOLDEN = 0.6180339887
 """The fractional parts of its multiples are spread evenly, whatever their number."""
@@ -55,7 +55,7 @@ def speakers(count: int, *, for_s: float, turn_s: float) -> list[Speaker]:
 
 
 class References:
-    """What the model writes for each user if there is no other session, so that it forms no batches."""
+    """What the model writes for each user if it serves no other session, so that every batch has one session."""
 
     def __init__(self, model: Speech, *, for_s: float) -> None:
         samples = model.shape.block_samples
