@@ -1,4 +1,4 @@
-"""A program that runs the operator repeatedly and kills each run with SIGKILL after a number of actions.
+"""A program that runs the operator repeatedly. Each run kills itself with SIGKILL after a number of actions.
 
 It uses the real operator, API server and Redis. Only the ports through which the operator acts are wrapped. Run it as
 ``python operator_lifecycle.py CONFIG.json``. CONFIG.json has these keys:
@@ -6,7 +6,7 @@ It uses the real operator, API server and Redis. Only the ports through which th
 * ``namespace``: the namespace of the pools.
 * ``redis``: the URL of Redis.
 * ``serve``: the URL of the heads.
-* ``actions``: a file to which the program appends a line for each action and each observation.
+* ``actions``: a file to which the program appends a line for each action and each read of the pool from Redis.
 * ``kill_after_actions``: a file with the number of actions after which a run is killed. If it is 0 when a run starts,
   that run is not killed.
 """
@@ -40,7 +40,7 @@ from daybreak_server.settings.tree import RedisSettings, Settings
 
 ACTIONS = ("create", "patch", "delete", "write_status", "emit", "put", "scale", "drain", "cordon_hosts")
 OBSERVATION = "pool"
-"""``GroupStore.pool``: called once per observation."""
+"""``GroupStore.pool``: called in each observation, and before each checked action."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Failpoint:
     done: int = 0
 
     def record(self, name: str) -> None:
-        """Record a finished action or the start of an observation, and die if this was the last action of the run."""
+        """Record a finished action or read of the pool, and die if this was the last action of the run."""
         self.done += name in ACTIONS
         dies = name in ACTIONS and self.done == self.kill_after_actions
         os.write(self.file, f"{name}{' †' if dies else ''}\n".encode())

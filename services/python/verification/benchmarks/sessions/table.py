@@ -21,9 +21,9 @@ were measured on an early version of the tiny model, for batches of 1, 8 and 32:
 33 ms, a decode 1.3, 3.0 and 7.7 ms.
 - *Device with flat costs*: turns of 0.96 s with 0 to 20 tokens; the costs are \
 assumed: a prefill takes 30 ms + 1 ms for each session, a decode 15 ms + 0.1 ms.
-- A step of both phases has one call \
-of the language model, so it does not cost the fixed part of a decode. A block has 0.48 s and counts as 6 tokens \
-(`max_batch_tokens`).
+- A step that has both prefills and \
+decodes calls the language model only once, so the fixed part of the cost of a decode is not added. A block has 0.48 s \
+and counts as 6 tokens (`max_batch_tokens`).
 - Each piece of a divided turn costs the fixed part of a call, plus its share of the \
 turn.
 - Not simulated: Redis, the network, other work on the machine."""

@@ -1,4 +1,4 @@
-"""Passes one request to a group and its answer to the client.
+"""Passes one request to a group, and the group's answer to the client.
 
 1. The beginning of the body is read, which is nearly always all of it.
 2. The router gives the request a slot: at once, or after it has waited in the line.

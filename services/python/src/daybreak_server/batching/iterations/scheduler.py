@@ -1,8 +1,8 @@
 """Forms the batches of the model's steps.
 
 A turn of a session is a *prefill* (the model reads its audio and returns a first token) and then some *decodes* (each
-returns one token). The number of decodes is not known in advance. A prefill may be divided into pieces, of which only
-the last returns a token. So the scheduler forms a new batch for each step, which is an *iteration*. Sessions whose turn
+returns one token). A prefill may be divided into pieces, of which only the last returns a token. The number of decodes
+is not known in advance. So the scheduler forms a new batch for each step, which is an *iteration*. Sessions whose turn
 has ended leave, and sessions with new audio join.
 
 Sessions wait in two queues, one for each phase, in the order in which they became ready. A *strategy* chooses the

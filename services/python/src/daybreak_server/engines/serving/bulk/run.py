@@ -7,8 +7,9 @@ with the part before. Deadlines, cancelling, release and strikes are those of ev
 that run jobs drives this ``run`` too.
 
 The output has one line for each line of the file, in order: ``{"line": 17, …the result}``, or
-``{"line": 17, "error": {"code": …, "message": …}}``. If the line was an object with an ``"id"``, both have it too. Only
-the error ``invalid_result`` never has it: there, the ``id`` itself may not be valid JSON.
+``{"line": 17, "error": {"code": …, "message": …}}``. If the line was an object with an ``"id"``, both have it too. The
+errors ``line_too_long`` and ``invalid_json`` never have it, because the line is not parsed; nor has ``invalid_result``,
+because the ``id`` itself may not be valid JSON.
 """
 
 from __future__ import annotations
