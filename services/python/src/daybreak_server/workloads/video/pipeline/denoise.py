@@ -5,8 +5,8 @@ two families. T2V-A14B has two transformers (*experts*): one for the timesteps f
 below it. TI2V-5B has one transformer, in which each token has its own timestep, so that a video may continue from a
 first image. The tiny model of the package has one transformer and one timestep for all tokens.
 
-``WanPipeline.__call__`` cannot be used. If it is interrupted, it still decodes the unfinished latents. It cannot resume,
-and it cannot share the two passes of guidance among ranks.
+``WanPipeline.__call__`` cannot be used. If it is interrupted, it still decodes the unfinished latents. It cannot
+resume, and it cannot share the two passes of guidance among ranks.
 """
 
 from __future__ import annotations
