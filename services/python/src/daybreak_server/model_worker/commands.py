@@ -19,7 +19,10 @@ class CommandError(Exception):
 
 
 def command_of(template: str, model: AssignedModel, *, host: str, port: int) -> list[str]:
-    """The words that start ``model``. :raises CommandError: if an option cannot be used."""
+    """The words that start ``model``.
+
+    :raises CommandError: if the source or an option cannot be used, or if the template has no place for options.
+    """
     if model.source.startswith("-"):
         raise CommandError(f"the source {model.source!r} looks like an option; write a path or a name")
     options = options_of(model.args)

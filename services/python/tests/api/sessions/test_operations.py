@@ -38,7 +38,7 @@ def test_dynamic_batching_is_a_strategy(speech):
 
 
 def test_http_accepts_a_strategy_of_your_own_only_if_the_settings_name_it(start_speech):
-    """To accept another import path would be to import a module that a client names."""
+    """If any import path were accepted, a client could make the server import any module."""
     own = "alternate:Alternate"
     speech = start_speech(pools={"speech": POOLS["speech"] | {"sessions": {"strategy": own}}})
     for strategy in ("single", own):

@@ -28,7 +28,7 @@ ABOUT = (
 
 
 def client_rows(outcome: Outcome, *, detail: bool) -> list[Row]:
-    """Memory, lag, share of a core and losses; all but the largest number of clients are details."""
+    """The rows of one run: memory, lag, clients per core, and losses. Rows with ``detail`` are saved but not shown."""
     shape = outcome.shape
     kib_each, a_core = outcome.bytes_each / 1024, shape.clients / outcome.core
     wrong = outcome.lost + outcome.repeated
@@ -46,7 +46,7 @@ def client_rows(outcome: Outcome, *, detail: bool) -> list[Row]:
 
 
 def follow(sizes: tuple[int, ...], tasks: Callable[[int], int], seconds: float) -> list[Row]:
-    """One run for each number of clients."""
+    """One run for each number of clients. The table shows only the largest one."""
     rows = []
     for clients in sizes:
         outcome = sse_clients.follow(Shape(clients, tasks(clients), seconds), Cores.here())
@@ -56,7 +56,7 @@ def follow(sizes: tuple[int, ...], tasks: Callable[[int], int], seconds: float) 
 
 
 def relay_rows(events: int, count: int) -> list[Row]:
-    """One consumer with small and large batches, passing events on and decoding them; then two consumers."""
+    """One consumer passes events on in small and in large batches, then decodes them; then there are two consumers."""
     rows = []
     with relaying.store(events, Cores.here()) as store:
         url = f"redis://127.0.0.1:{store.port}"

@@ -38,7 +38,7 @@ def model_json(model: ModelRecord) -> str:
 
 
 def model_of(stored: Any) -> ModelRecord:
-    """The model from its mark, one character, and the JSON of :func:`model_json` after it."""
+    """The model from what is stored: one character, its mark of deletion, and then the JSON of :func:`model_json`."""
     whole = text(stored)
     return _known(ModelRecord, {**json.loads(whole[1:]), "deleted": whole[0] == "1"})
 
