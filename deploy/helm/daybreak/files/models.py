@@ -53,16 +53,16 @@ for model in json.loads(os.environ["MODELS"]):
     status, answer = call("register", model)
     if status == 409:
         status, answer = call(model["alias"])
-        if status == 200 and answer["state"] == "draining":
+        if status != 200:
+            print(model["alias"], "is registered already, but cannot be read:", status, answer, flush=True)
+        elif answer["state"] == "draining":
             print(model["alias"], "has been deleted, and finishes its requests; run this again", flush=True)
-            failed = True
-            continue
-        different = differences(model, answer) if status == 200 else answer
-        if status == 200 and not different:
+        elif not (different := differences(model, answer)):
             print(model["alias"], "is registered already", flush=True)
             continue
-        print(model["alias"], "is registered already, but without", different, flush=True)
-        print("delete it first: daybreak models delete", model["alias"], flush=True)
+        else:
+            print(model["alias"], "is registered already, but without", different, flush=True)
+            print("delete it first: daybreak models delete", model["alias"], flush=True)
         failed = True
     elif status >= 300:
         print(model["alias"], "is refused:", status, answer, flush=True)

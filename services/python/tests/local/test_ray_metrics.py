@@ -20,7 +20,7 @@ from daybreak_server.domain.tasks import Finished
 from daybreak_server.observability.gateway_metrics import GatewayMetrics
 
 port = int(sys.argv[2])
-# Ray's own report interval: with a short one, OpenTelemetry throws away the counts that a busy machine collects too late.
+# Ray's own report interval: with a short one, OpenTelemetry discards the counts that a busy machine collects too late.
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False,
     _temp_dir=sys.argv[1], _metrics_export_port=port)
 
@@ -40,8 +40,8 @@ class Rank:
 
 rank = Rank.remote()
 ray.get(rank.work.remote())
-# Ray drops a gauge that was not set for two report intervals, 20 s. By then a gauge is only exported if the meter sets it
-# again.
+# Ray drops a gauge that was not set for two report intervals, 20 s. By then a gauge is only exported if the meter sets
+# it again.
 time.sleep(25)
 wanted = sys.argv[3:]
 text, until = "", time.monotonic() + 60

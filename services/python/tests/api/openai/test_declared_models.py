@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +54,29 @@ def test_a_model_that_the_gateway_refuses_is_an_error(start_models: Callable[...
     done = register(models.api.url, {**MODEL, "replicas": 1, "min_replicas": 2})
     assert done.returncode == 1
     assert "small is refused: 422" in done.stdout
+
+
+class _DeletedInBetween(BaseHTTPRequestHandler):
+    """A gateway whose model is deleted after its registration was refused and before it is read."""
+
+    def do_POST(self) -> None:
+        self._answer(409)
+
+    def do_GET(self) -> None:
+        self._answer(404)
+
+    def _answer(self, status: int) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(b"gone")
+
+
+def test_a_model_that_cannot_be_read_is_an_error_with_the_gateways_answer() -> None:
+    """The answer is not taken for a difference between the models."""
+    with HTTPServer(("127.0.0.1", 0), _DeletedInBetween) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = register(f"http://127.0.0.1:{server.server_port}", MODEL)
+        server.shutdown()
+    assert done.returncode == 1
+    assert done.stdout == "small is registered already, but cannot be read: 404 gone\n"

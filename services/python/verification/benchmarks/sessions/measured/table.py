@@ -19,8 +19,9 @@ Users speak the clips of the model in real time. Each user begins at another pla
 into one of two languages. A turn is \
 {turn_ms:.0f} ms of audio, and has {tokens:.2f} tokens on average. All strategies ran one after the other in one run, \
 for {for_s:g} s with each number of users; the first third does not count. A number of users is *sustained* if 95 % of \
-the turns end less than {limit:g} s after their audio was complete, and the lag does not grow. With \
-at most {until:.0f} % more users, this was not so. Not measured: the gateway, Redis and the network."""
+the turns end less than {limit:g} s after their audio was complete, and the lag does not grow. At the \
+next number of users that was tried, at most {until:.0f} % more, one of these two conditions failed. Not measured: \
+the gateway, Redis and the network."""
 STEPS_ABOUT = """A step of the tiny speech model of the package, by the number of its sessions: medians, on one thread \
 of torch, with full windows. *Prefill*: a turn of {turn_ms:.0f} ms goes through the encoder and the language model. \
 *Decode*: one token. *Both phases*: some sessions prefill, and others decode, in one step. For *prefill* and \
