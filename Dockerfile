@@ -52,7 +52,8 @@ ENV PATH=/opt/shims:/opt/daybreak/bin:/opt/app/bin:/usr/local/sbin:/usr/local/bi
     HOME=/home/daybreak DAYBREAK_DATA_DIR=/tmp/daybreak
 USER 1000:1000
 WORKDIR /home/daybreak
-# Daybreak writes only to /tmp, which is an emptyDir in the chart. So the root file system may be read-only.
+# Daybreak writes only to /tmp and its home folder, which are emptyDirs in the chart. So the root file system may be
+# read-only.
 ENTRYPOINT ["daybreakd"]
 CMD ["--help"]
 # Labels come last, because they change with every commit. If you publish the image, add the labels source, url and

@@ -14,8 +14,8 @@ export UV_FIND_LINKS
 unexport PYTHONDONTWRITEBYTECODE
 # The fault tests and benchmarks are programs outside the package.
 VERIFICATION = cd services/python && $(CURDIR)/$(BIN)/python
-# Most tests wait for processes, so there are more workers than most machines have cores. A whole system needs more of the
-# processor. The tests of one file run in order, on the same worker.
+# Most tests wait for processes, so there are more workers than most machines have cores. Tests that start whole systems
+# need more of the processor, so fewer workers run them. The tests of one file run in order, on the same worker.
 PARALLEL = -n $(or $(WORKERS),$(1)) --dist loadfile --no-loadscope-reorder
 UV_INSTALL = $(BIN)/uv pip install -q -p $(BIN)/python
 

@@ -1,4 +1,7 @@
-"""KubeRay's operator, exporting its metrics. An option of its Helm chart does this, but is off by default."""
+"""Turns on the metrics of KubeRay's operator, for clusters in which it runs without ``--enable-metrics``.
+
+KubeRay's Helm chart sets this flag by default.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ DEADLINE_S = float(WAKE_S)
 def serve_url(deployment: Deployment) -> str:
     """Adds the pool to the shared installation, until its next upgrade. :returns: the URL below which it answers.
 
-    The shared values do not have it, because an earlier chart, from which a test upgrades, would refuse them.
+    The shared values do not have it, because an earlier chart, from which a test upgrades, would refuse it.
     """
     also = {**deployment.values, "pools": {**deployment.values["pools"], POOL: CHAT}}
     deployment.release.upgrade(also)

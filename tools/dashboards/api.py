@@ -181,7 +181,7 @@ _REDIS = Row(
         ),
         Panel(
             title="Errors of scripts",
-            shows="Calls of Redis scripts per second that failed, by script. Empty if none has ever failed.",
+            shows="Calls of Redis scripts per second that failed, by script; 0 if none has ever failed.",
             bad="Any: Redis was unreachable, out of memory, or refused the call.",
             unit=Unit.PER_SECOND,
             runbook="daybreakredisdown",

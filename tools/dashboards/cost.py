@@ -91,7 +91,7 @@ _TIME = Row(
         _by_pool(
             _IDLE,
             "Idle by pool",
-            "GPUs of groups that hold no task and no request",
+            "GPUs of groups that hold no task and no request (even if they serve sessions)",
             "High for hours without work.",
         ),
         Panel(
@@ -111,7 +111,8 @@ _TIME = Row(
         ),
         Panel(
             title="Idle share, 24 hours",
-            shows="Share of all GPU time in which groups held no task and no request, over 24 hours.",
+            shows="Share of all GPU time in which groups held no task and no request, over 24 hours. Groups that serve "
+            "sessions count as idle.",
             bad="Above 50 %: groups wait for work most of the time.",
             unit=Unit.RATIO,
             kind=Kind.NUMBER,

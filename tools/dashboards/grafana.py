@@ -133,7 +133,7 @@ def _variables(*, by_tenant: bool) -> list[Any]:
 
 
 def _query_variable(name: str, label: str, source: str, *, several: bool = True) -> Any:
-    """A variable with the values of a label. ``several``: whether it may have many of them; it then begins with all."""
+    """A variable for the values of a label. ``several``: whether people may select several; at first, all are."""
     made = (
         build.QueryVariable(name)
         .label(label)

@@ -233,7 +233,7 @@ _WORK = Row(
         Panel(
             title="Steps until a cancelled task stopped",
             shows="Median and 95th percentile of the steps that a running task still reported after its cancel.",
-            bad="More than 1: the cancel reaches the ranks late.",
+            bad="More than 1, unless steps are shorter than `progress_s` (0.25 s): the cancel reaches the ranks late.",
             unit=Unit.COUNT,
             queries=quantiles("daybreak_task_cancel_steps{POOL}", "pool", stored=True),
         ),

@@ -1,7 +1,7 @@
 """Run after each install and upgrade: registers the models of the chart's values.
 
-A model that is already registered as the values say stays as it is. If a registered model differs, the script
-registers the others and then fails, because it never deletes a model.
+If a model is already registered with the same values, the script leaves it alone. If it is registered with other
+values, the script registers the other models and then fails, because it never deletes a model.
 """
 
 import json

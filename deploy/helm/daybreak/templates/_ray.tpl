@@ -49,7 +49,7 @@ spec:
           value: "0"
         {{- include "daybreak.env" $root | nindent 8 }}
         {{- if $pool.cache.volume }}
-        # The head needs the settings too: Serve reads them there when it builds an application, and passes them to the ranks.
+        # The head needs this too: there, Serve reads the settings when it builds an application, and passes them to the ranks.
         - name: DAYBREAK_MODEL_CACHE
           value: {{ $pool.cache.mountPath }}
         {{- end }}

@@ -237,7 +237,7 @@ ALERTS: tuple[Alert, ...] = (
         f"unless ({_ANSWERS_BEGUN} > 0)",
         for_="3m",
         summary="{{ $value | humanize }} requests to pool {pool} wait, and none is answered. Groups have room.",
-        when="for 3 min, requests have waited and no answer has begun, although ready groups had room",
+        when="for 3 min, requests have waited although ready groups had room, and no answer has begun within 3 min",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -354,8 +354,8 @@ ALERTS: tuple[Alert, ...] = (
         expression="(min by (namespace) (daybreak_redis_aof_healthy{HERE}) == 0) or "
         "(min by (namespace) (daybreak_redis_aof_enabled{HERE}) == 0)",
         for_="2m",
-        summary="Redis does not write its append-only file; a restart would lose accepted tasks.",
-        when="Redis has not written its append-only file for 2 min",
+        summary="Redis's append-only file is off or failing; a restart may lose accepted tasks.",
+        when="for 2 min, Redis's append-only file has been off, or its last write or rewrite has failed",
         dashboard="daybreak-api",
         about_pool=False,
     ),

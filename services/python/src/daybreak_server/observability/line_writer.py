@@ -67,7 +67,7 @@ class LineWriter:
         self._fd, self._may_block = _open(fd)
         self._part = _FILE_PART if _is_file(self._fd) else _PART
         if self._fd != fd:
-            # Not when the process ends: then the buffer is still to be written.
+            # Does not close it when the process ends, because the buffer must still be written then.
             weakref.finalize(self, os.close, self._fd).atexit = False
         self._lost = lost
         self._make = make

@@ -131,7 +131,7 @@ GPU_WASTED = _pool_counter(
 )
 GPU_IDLE = _pool_counter(
     "daybreak_gpu_idle_seconds_total",
-    "GPU-seconds of groups that hold no task and no request; all of them in a pool of kind `sessions`.",
+    "GPU-seconds of groups that hold no task and no request. Groups that serve sessions always count as idle.",
 )
 TENANT_GPU = _pool_counter(
     "daybreak_tenant_gpu_seconds_total",

@@ -5,8 +5,8 @@ escaped. So a part of a line is replaced if it has :data:`WINDOW` characters in 
 text of an input that the process knows.
 
 A shorter text of an input, of at least :data:`SHORTEST` characters, may be an ordinary word. It is replaced where it is
-quoted (``input_value='cat'``), and as a whole word only in an error, a traceback or a library's message about its own
-task. Otherwise a tenant could blot out any word of the log.
+quoted (``input_value='cat'``). As a whole word, it is replaced only in errors, tracebacks and libraries' messages that
+are about the task with this input. Otherwise a tenant could blot out any word of the log.
 
 The work is bounded, because a gateway writes its log on its event loop: of a text longer than :data:`LONGEST`
 characters, the middle is cut out, and ``domain/private_inputs.py`` bounds the inputs. An input is divided into blocks,

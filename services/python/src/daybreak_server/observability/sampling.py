@@ -29,8 +29,8 @@ class Sampler:
         self._burst_s = (most - 1) / per_s + _ROUNDING_S
         self._clock = clock
         self._due = clock()
-        """When the bucket would be full again. The bucket is kept as two times (as the generic cell rate algorithm of
-        ATM has it), because a request that is not sampled then costs one comparison."""
+        """When the bucket would be full again. The bucket is kept as two timestamps (as in ATM's generic cell rate
+        algorithm), because a request that is not sampled then costs one comparison."""
         self._next = self._due - self._burst_s
         """No request is sampled before this time."""
 

@@ -118,8 +118,8 @@ def of_all(settings: Settings) -> Iterator[str]:
         ]
         if unused:
             yield (
-                f"artifacts.s3.{unused[0]} is set, but artifacts.url is a folder and nothing of a pool is on S3; "
-                f"set artifacts.url to s3://bucket/prefix, or remove artifacts.s3.{unused[0]}"
+                f"artifacts.s3.{unused[0]} is set, but artifacts.url is a folder, and no pool has a model or "
+                f"files on S3; set artifacts.url to s3://bucket/prefix, or remove artifacts.s3.{unused[0]}"
             )
 
 
