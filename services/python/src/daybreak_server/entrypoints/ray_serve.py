@@ -49,7 +49,8 @@ _DRAIN_MARGIN_S = 5.0
 _HEALTH_PERIOD_S = 1.0
 """Short, because Serve restarts a gang only after a health check has found a dead rank."""
 _HEALTH_TIMEOUT_S = 30.0
-"""The minimum. It is long, because the group itself finds a hung rank, and a busy machine must not cause a restart."""
+"""The shortest timeout of a health check. It is long, because the group itself finds a hung rank, and a busy machine
+must not cause a restart."""
 _SHUTDOWN_S = 25.0
 """How long a group may take to release its task when its replicas are stopped."""
 _DEREGISTER_S = 3.0
