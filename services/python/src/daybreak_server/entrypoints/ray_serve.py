@@ -1,7 +1,7 @@
 """The Ray Serve applications: ``api`` (the HTTP app), and one for each pool.
 
 A group is a Serve gang, and each rank is a replica (:class:`RankReplica`). Serve starts, places and restarts gangs as a
-whole; scaling happens from outside, by the operator or ``up``, never by Serve's autoscaler.
+whole. Only the operator changes the number of gangs, never Serve's autoscaler.
 
 Serve gives up on a deployment whose replicas fail in their constructor a few times. So no error of a rank reaches the
 constructor. While a rank waits for Redis, its peers or its model, its replica is healthy. A rank that cannot continue
