@@ -242,7 +242,8 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _print_last_lines(output: Output, client: Client, alias: str) -> None:
-    """Print the last lines of a model's engines that do not run. The server sends them only to administrators."""
+    """Print the last lines of a model's engines that do not run. The server sends them only to clients that may change
+    models."""
     for worker in client.workers.list():
         for replica in worker.models:
             if replica.alias == alias and replica.last_lines:

@@ -1,7 +1,7 @@
 """When to retry a request, and after how long.
 
-Every request of this client may be sent twice: it only reads, carries an idempotency key, or names what it wants, such
-as a task that is cancelled, or a model that is registered or deleted.
+Every request of this client may be sent twice: it only reads, carries an idempotency key, or asks for an end
+state, such as a cancelled task, or a registered or deleted model.
 
 So :func:`request_with_retries` retries after any temporary error (no connection, a broken connection, 429, 502, 503,
 504) with exponential backoff and jitter, and never earlier than the server's ``Retry-After``.

@@ -6,9 +6,9 @@ gap. Each part may be divided into *pieces* in the same way: a wait into the del
 an attempt into the phases of its work. So no two parts and no two pieces overlap, the pieces of a part add up to the
 part, and the parts add up to the whole. Times are whole milliseconds, so the sums are exact.
 
-Events say when something *ended*: a ``progress`` event comes after its step, so the time since the event before belongs
-to the phase that it names. After a lease was lost or a step stalled, the time since the last sign of work is
-``silent``.
+Events say when something *ended*: a ``progress`` event comes after its step, so the time since the previous event
+belongs to the phase that the ``progress`` event names. After a lease was lost or a step stalled, the time since the
+last sign of work is ``silent``.
 
 Histories that this version does not expect still give a trace. If the time of an event is before that of an earlier
 event, the time of the earlier event counts. An event of an attempt that has no ``started`` begins that attempt. Unknown

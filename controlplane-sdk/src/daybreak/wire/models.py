@@ -152,7 +152,7 @@ class Worker(ResponseModel):
 
     id: WorkerId
     url: str | None = None
-    """Where gateways reach it; for administrators only."""
+    """Where gateways reach it; only for clients that may change models."""
     version: str
     engines: list[str]
     draining: bool

@@ -17,7 +17,7 @@ WAKE_PHASES = ("detect", "pods", "image", "ray", "process_group", "model", "warm
 NOT_WAKING = ("zero", "ready")
 """The phases of a pool that is not waking."""
 GROUP_STATES = ("starting", "loading", "idle", "busy", "draining", "lost")
-"""The states of a group. A group is idle if it is ready and has no task."""
+"""The states of a group. A ready group is idle if it has no task, request or session."""
 
 
 class GroupLoad(ResponseModel):
@@ -32,9 +32,8 @@ class GroupLoad(ResponseModel):
 class PoolGroup(ResponseModel):
     """A group of ranks.
 
-    ``tasks`` (the tasks that the group runs), ``hosts``, ``pids`` and ``endpoint`` are present only for admin keys, and
-    on a local server without keys. ``phase`` is the wake phase of the group itself, which began at ``since``. It is
-    absent once the group is ready.
+    ``tasks`` (the tasks that the group runs), ``hosts``, ``pids`` and ``endpoint`` are present only for administrators.
+    ``phase`` is the wake phase of the group itself, which began at ``since``. It is absent once the group is ready.
     """
 
     id: str
@@ -64,8 +63,9 @@ class WakeHistory(ResponseModel):
 
 
 class PoolCondition(ResponseModel):
-    """What the operator reports about the pool. ``phase`` is the phase of the ``GeneratorPool`` in Kubernetes.
+    """What the operator or ``daybreakd up`` reports about the pool; without a report, the last failure of a rank.
 
+    ``phase`` is absent without a report. In Kubernetes, it is the phase of the ``GeneratorPool``.
     ``reason`` (for programs) and ``message`` (for people) are present while the pool has a problem.
     """
 

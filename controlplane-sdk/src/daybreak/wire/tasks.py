@@ -112,8 +112,8 @@ class Artifact(ResponseModel):
 class Usage(ResponseModel):
     """The GPU time of a task in seconds × ranks.
 
-    Wasted is the time of attempts that did not end the task, except the time up to their last checkpoints, which is
-    used.
+    The time of an attempt that did not end the task is wasted, except the time up to its last checkpoint, which counts
+    as used.
     """
 
     gpu_seconds: float = 0.0

@@ -331,7 +331,7 @@ def test_the_text_of_each_section_of_settings_is_whole() -> None:
 
 
 def test_each_setting_of_a_section_that_may_be_unset_has_a_row() -> None:
-    """The page has the defaults of such sections; a pool that has none of them is shown with one row for each."""
+    """The page has the defaults of such a section. A pool that does not set it is shown with one row for it."""
     page = settings.as_markdown()
     for variable, kind, default in [
         ("SESSIONS__MAX_SESSIONS", "integer", "1000"),

@@ -32,7 +32,7 @@ def test_the_demo_makes_the_video_that_its_prompt_describes(tmp_path: Path, star
 
 
 def test_ctrl_c_during_the_start_stops_every_process(tmp_path: Path, start_demo: Start) -> None:
-    """After a SIGINT to the first processes, the exit code is 130, and no process remains."""
+    """If Ctrl-C comes when the first process has started, the exit code is 130, and no process remains."""
     demo = start_demo("demo")
     demo.interrupt()
     code, output = demo.end(180)

@@ -86,7 +86,7 @@ def test_a_private_part_with_changed_parameters_is_reported_by_name(part: Privat
 
 
 def test_pyproject_allows_only_the_tested_series_of_ray() -> None:
-    """A new series needs TESTED_SERIES, pyproject, the image's command, the lock and the chart's ``ray.version``."""
+    """A new series needs changes in TESTED_SERIES, pyproject, the image's command, the lock and the chart's values."""
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text())["project"]
     (requirement,) = (Requirement(line) for line in project["optional-dependencies"]["ray"])
     numbers = sorted(tuple(map(int, series.split("."))) for series in TESTED_SERIES)

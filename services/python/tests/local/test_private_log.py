@@ -50,7 +50,7 @@ def submit(system: System, **changes: Any) -> str:
 
 
 def log_of(system: System) -> list[dict[str, Any]]:
-    """The lines of the log, which are between those that `dev` prints for people."""
+    """The lines of the log, without those that `dev` prints for people."""
     return [json.loads(line) for line in system.output_text().splitlines() if line.startswith("{")]
 
 

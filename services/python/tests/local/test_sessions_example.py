@@ -32,7 +32,7 @@ def written(client: Client, seconds: int) -> str:
 
 
 def begun(system: System) -> Counter[int]:
-    """How many batches have begun how many turns, as groups say once a second."""
+    """Number of turns → how many batches have begun that many. Groups publish these counts once a second."""
     (group,) = request(f"{system.url}/ray/stats")["groups"]
     return Counter({int(size): count for size, count in group["batches"].get("prefill", {}).items()})
 
@@ -61,7 +61,7 @@ def test_the_examples_of_sessions_run_from_their_settings_alone(systems: Callabl
             return sum(size * count for size, count in begun(system).items()) >= turns
 
         def larger() -> bool:
-            """Speak once more: a change applies within about a second."""
+            """Speak once more: a change applies within about two seconds."""
             assert set(users.map(speak, [2] * USERS)) == {"loud silence " * 2}
             return max(begun(system)) > 2
 

@@ -262,9 +262,9 @@ def worker(  # noqa: PLR0917 - typer passes them by name
             command: my-server --model {source} --name {alias} --host {host} --port {port} {args}
             health: /health
     \b
-    SIGTERM: requests end (for at most workers.drain_s), engines stop, the worker deregisters. However the
-    worker ends, its engines end too. Exit code 1: the gateway refuses this worker, for example because
-    another one with its name is alive. More: docs/09-workers.md
+    SIGTERM: the worker finishes its requests (within workers.drain_s), stops its engines and deregisters.
+    However the worker ends, its engines end too. Exit code 1: the gateway refuses this worker, for example
+    because another one with its name is alive. More: docs/09-workers.md
     """
     from daybreak_server.cli.worker import address_of
 

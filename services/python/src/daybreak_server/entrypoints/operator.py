@@ -39,7 +39,7 @@ def run_operator(settings: Settings, *, heads: Callable[[str], Address] = in_nam
     """Reconcile the pools of one namespace until SIGTERM.
 
     :param heads: Namespace → the addresses of its Ray heads. Tests replace it.
-    :returns: 0, or 1 if the cluster's API server could not be used at the start, or when KubeRay had appeared.
+    :returns: 0, or 1 if the cluster's API server could not be used at the beginning of a round.
     """
     log_to_stderr(settings.log)
     options = settings.operator

@@ -1,7 +1,7 @@
 """The Ray Serve applications: ``api`` (the HTTP app), and one for each pool.
 
 A group is a Serve gang, and each rank is a replica (:class:`RankReplica`). Serve starts, places and restarts gangs as a
-whole; scaling happens from outside, by the operator or ``up``, never by Serve's autoscaler.
+whole. Only the operator changes the number of gangs, never Serve's autoscaler.
 
 Serve gives up on a deployment whose replicas fail in their constructor a few times. So no error of a rank reaches the
 constructor. While a rank waits for Redis, its peers or its model, its replica is healthy. A rank that cannot continue
@@ -49,7 +49,8 @@ _DRAIN_MARGIN_S = 5.0
 _HEALTH_PERIOD_S = 1.0
 """Short, because Serve restarts a gang only after a health check has found a dead rank."""
 _HEALTH_TIMEOUT_S = 30.0
-"""The minimum. It is long, because the group itself finds a hung rank, and a busy machine must not cause a restart."""
+"""The shortest timeout of a health check. It is long, because the group itself finds a hung rank, and a busy machine
+must not cause a restart."""
 _SHUTDOWN_S = 25.0
 """How long a group may take to release its task when its replicas are stopped."""
 _DEREGISTER_S = 3.0

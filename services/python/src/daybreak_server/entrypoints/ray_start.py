@@ -28,7 +28,7 @@ from daybreak_server.settings.fast_start_setting import fast_start_allowed
 _OTHER_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
 """Ray's command works without them, because Ray can be installed without its extras."""
 _EXTRAS = "ray.dashboard.optional_deps"
-"""Ray imports it only to check that it can, which takes 0.2 s. The image has all packages that it imports."""
+"""Ray imports this module only to check that its packages are installed, which takes 0.2 s. The image has them."""
 _DEFAULTS = {
     "--include-log-monitor": "false",
     # Below the ephemeral ports, and used by neither Ray nor KubeRay.

@@ -2,8 +2,8 @@
 
 One thread polls all processes every tenth of a second, and starts a process once those in its ``after`` are ready. It
 restarts a process that exits, or that does not answer within ``ready_s`` of its start. A process that has answered once
-is not asked again. The delay grows with failures in a row, and starts from the beginning after a minute of stable
-running.
+is not asked again. The delay before a restart grows with failures in a row, and is short again after a process has run
+for a minute.
 
 Until ``mark_started``, a process that has failed ``tries`` times and was not ready ends the whole start: ``wait_ready``
 raises :class:`ProcessFailedError`. Afterwards the supervisor never gives up.

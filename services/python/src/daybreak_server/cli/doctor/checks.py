@@ -210,7 +210,7 @@ def _port(settings: Settings) -> Iterator[Check]:
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE and _is_own(settings):
             yield ok(
-                "port", f"{host_port(host, port)} is that of the Daybreak that runs in {settings.data_dir}"
+                "port", f"{host_port(host, port)} is used by the Daybreak that runs in {settings.data_dir}"
             )
         elif exc.errno == errno.EADDRINUSE:
             yield warning(

@@ -70,7 +70,7 @@ def _triggers(pools: Iterable[str]) -> Iterator[Check]:
         yield warning(
             "KEDA triggers",
             f"not checked: {exc}",
-            "run `helm upgrade`: the operator's Role lets it read them",
+            "run `helm upgrade`, which allows the operator to read them",
         )
     else:
         yield from judge_triggers(pools, objects)

@@ -102,7 +102,7 @@ def _failover(found: RedisFacts, wait_replicas: int) -> Check:
 
 
 def judge_redis(found: RedisFacts, url: str) -> list[Check]:
-    """Judge a server: one that is too old, not persistent or evicting would lose accepted tasks."""
+    """Check the server's version, whether it could lose accepted tasks, and its latency."""
     if found.error is not None:
         advice = "start it, or correct DAYBREAK_REDIS__URL (redis://user:password@host:port/0)"
         if found.refused:

@@ -94,7 +94,7 @@ def _manager(view: RegistryView) -> Iterator[Check]:
     elif view.models:
         yield error(
             "manager",
-            "none places models, so none starts, stops or moves",
+            "none places models, so no model starts, stops or moves",
             "start a gateway with these settings. If one runs, its log says why it cannot plan",
         )
 

@@ -22,7 +22,8 @@ BATCH_SIZES = (1, 8, 32)
 BATCH_TIMEOUTS_MS = (10.0, 100.0, 300.0)
 USER_TESTS = ("health", "single", "stream", "concurrent")
 _SETTLE_S = 2.5
-"""The wait before batches are read: groups publish them, and follow changed settings, each second."""
+"""The wait before batches are read, because groups publish them each second. It is also the wait after a change of
+settings, which groups apply within two seconds."""
 _PROGRESS_S = 5.0
 _CLIPS_OF = "speech"
 """The workload whose clips have references."""

@@ -34,9 +34,9 @@ def tokens(text: str) -> list[str]:
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """BLEU of a corpus, from 0 to 100, as sacrebleu computes it (one reference, order 4, exponential smoothing).
 
-    Post, "A Call for Clarity in Reporting BLEU Scores" (WMT 2018). If no n-gram of an order matches,
-    the order counts as ``1 / 2^k`` matches; k numbers such orders from 1. If no n-gram of any order matches, or the
-    text is too short for some order, BLEU is 0.
+    Post, "A Call for Clarity in Reporting BLEU Scores" (WMT 2018). An order without a matching n-gram counts as
+    ``1 / 2^k`` matches, where k is 1 for the first such order, 2 for the second, and so on. If no n-gram of any order
+    matches, or the text is too short for some order, BLEU is 0.
     """
     matches, totals = [0] * _ORDER, [0] * _ORDER
     length = reference_length = 0

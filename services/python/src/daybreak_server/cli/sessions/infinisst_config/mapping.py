@@ -131,7 +131,7 @@ def _notes(config: SessionsConfig) -> list[str]:
         )
     if serving.cuda_visible_devices is not None:
         notes.append(
-            f"serving.cuda_visible_devices: start it with CUDA_VISIBLE_DEVICES={serving.cuda_visible_devices}"
+            f"serving.cuda_visible_devices: start `daybreakd` with CUDA_VISIBLE_DEVICES={serving.cuda_visible_devices}"
         )
     if serving.load_balance_strategy != "least_loaded":
         notes.append(
