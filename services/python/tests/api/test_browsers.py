@@ -72,9 +72,10 @@ def test_a_running_task_is_followed_from_its_latest_event(api: Api, leader: Fake
 def test_a_client_with_an_id_beyond_the_end_gets_a_snapshot_once(
     api: Api, leader: FakeLeader, logs: int
 ) -> None:
-    """After the snapshot (`reset`) the client gets the last event. With its id it then gets no stream any more.
+    """After the snapshot (`reset`) the client gets the last event.
 
-    SSE answers 204, and a WebSocket closes with 1000.
+    If it connects again with the id of that event, it gets no stream: SSE answers 204, and a WebSocket closes with
+    1000.
     """
     task, last = ended_task(api, leader, logs)
     beyond = f"{int(last.partition('-')[0]) + 1000}-0"

@@ -174,7 +174,8 @@ def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
 
 
 def test_a_slow_subscriber_and_each_script_are_counted(api: Api, leader: FakeLeader) -> None:
-    """A client that returns after events were trimmed has missed some. One that opens the stream has not."""
+    """A client that returns after events were trimmed has missed some. One that opens the stream
+    for the first time has missed none."""
     task = api.submit()["id"]
     claim = leader.claim()
     first = next(iter(read_some(api, task)))
@@ -220,7 +221,7 @@ def test_a_gateway_that_does_not_reach_redis_exports_no_old_state_but_its_totals
 
 
 def test_what_a_server_does_not_say_is_not_exported() -> None:
-    """Managed servers leave lines of INFO out. A wrong 0 would be an alert without end."""
+    """Managed servers leave lines of INFO out. A wrong 0 would raise an alert that never ends."""
     metrics = PoolMetrics()
     metrics.update_server(stats_of({"used_memory": 7}), up=True)
     assert exported(metrics) == {"daybreak_redis_up", "daybreak_redis_memory_bytes"}

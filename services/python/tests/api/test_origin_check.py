@@ -137,7 +137,7 @@ CROSS_SITE_HEADERS = [
 
 @pytest.mark.parametrize("headers", CROSS_SITE_HEADERS, ids=str)
 def test_a_page_of_another_site_changes_nothing(api: Api, headers: dict[str, str]) -> None:
-    """Submit, batch, cancel, replay and delete do nothing. The page cannot read either, without CORS headers."""
+    """Submit, batch, cancel, replay and delete do nothing. Without CORS headers, the page cannot read anything."""
     task = api.submit()["id"]
     for method, path in (
         ("POST", "/v1/tasks"),

@@ -47,7 +47,7 @@ TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "congo=t61
 
 
 def test_each_way_to_submit_passes_the_callers_trace_to_the_group(api: Api, leader: FakeLeader) -> None:
-    """The group gets the trace with the metadata, so that a rank can continue it. Clients do not see it."""
+    """The group gets the trace with the metadata, so that a rank can continue it. Clients do not see the tracestate."""
     expected = TraceContext(**TRACE)
     task = {"pool": "echo", "input": {}, "metadata": {"order": "42"}}
     shown = api.client.post("/v1/tasks", json=task, headers=TRACE).json()

@@ -112,7 +112,7 @@ def test_no_more_items_wait_than_the_limit_allows() -> None:
 
 
 def test_a_key_waits_once_and_has_a_length() -> None:
-    """A second item with the key of one that waits would get its answer."""
+    """A second item with the same key would get the answer of the first."""
     batcher = filled(Rules(), item(1))
     with pytest.raises(ValueError, match="waits already"):
         batcher.add(item(1))

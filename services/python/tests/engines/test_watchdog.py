@@ -211,7 +211,7 @@ def test_a_watchdog_renews_only_late_leases() -> None:
 
 
 def test_a_watchdog_tries_again_at_its_next_poll() -> None:
-    """When the store is back, a lease may have a second left, so the watchdog must not wait for half a lease."""
+    """When the store is back, a lease may have only a second left, so the watchdog must not wait for half a lease."""
     shared, queue = SharedHeartbeat.create(), _Queue()
     Heartbeat(60.0, mirror=shared)
     loop = WatchdogLoop(queue, shared, leader=os.getppid(), lease_s=3.0)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ first, a request that the proxy sends at that moment would fail with 502."""
 
 
 class ApiServer(uvicorn.Server):
-    """A uvicorn server for the app. ``await serve()`` it or ``run()`` it; set ``should_exit`` to stop it.
+    """A uvicorn server for the app. Await ``serve()`` or call ``run()``; set ``should_exit`` to stop it.
 
     ``drain_s``: how long responses that are not event streams may take to finish at shutdown, in seconds.
     """

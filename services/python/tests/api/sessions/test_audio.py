@@ -145,7 +145,7 @@ def test_a_wav_file_that_is_cut_off_gives_what_it_has():
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
 def test_a_wav_file_that_was_written_into_a_pipe_is_read_to_its_end(size):
-    """Its header does not know how long it is."""
+    """Its header does not say how long the audio is."""
     audio = pcm16(tone(1))
     data = wav(audio)
     at = data.index(b"data") + 4

@@ -1,4 +1,4 @@
-"""Makes full garbage collections rare. Each one stops the process, for longer the more objects the process has.
+"""Makes full garbage collections rare. Each one stops the process: the more objects there are, the longer.
 
 Measured with 10,000 SSE clients (Python 3.11, ``verification.benchmarks.streams``): a full collection takes 1.1 s.
 Eleven of them ran while the clients connected, and none found anything, because a stream that ends leaves no

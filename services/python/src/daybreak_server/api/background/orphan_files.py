@@ -2,7 +2,7 @@
 
 A store that lost its last second in a power cut has forgotten tasks whose files still exist. Such a file is deleted
 once its task's retention would have ended: the pool's retention plus one day after the task was submitted. So even if
-the store is empty by mistake, no file is deleted too early, unless its task took longer than a day to end.
+the store is empty by mistake, a file is deleted too early only if its task took longer than a day to end.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ _MEMBERS_MAX = 100
 def decompress(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes | None:
     """The decompressed body; ``None`` if it is larger than ``max_bytes``.
 
-    :raises ApiError: ``unsupported_media_type`` for another encoding, ``bad_json`` for a body that is not valid in it.
+    :raises ApiError: ``unsupported_media_type`` if the encoding is not supported; ``bad_json`` if the body is not
+        valid in its encoding.
     """
     encodings = [part.strip().lower() for part in (encoding or "").split(",")]
     encodings = [part.removeprefix("x-") for part in encodings if part not in {"", "identity"}]

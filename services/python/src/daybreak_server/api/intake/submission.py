@@ -66,7 +66,7 @@ class TaskIntake:
             params = entry.parse(request.input)
             check_place(entry, params)
         except ApiError:
-            raise  # The client sees why its input is refused; the log does not.
+            raise  # The client sees why its input is refused. The log says nothing about it.
         except Exception:  # a bug in a validator, whose traceback goes to the log
             private_inputs.keep(request.input)
             raise

@@ -43,8 +43,8 @@ class Candidate:
     def free(self) -> bool:
         """Whether it may take one more request now.
 
-        Figures of other gateways are too old to decide this: a group that is full after all refuses the request, and
-        then counts as blocked for a moment.
+        Figures of other gateways are too old to decide this. If the group turns out to be full, it refuses the
+        request, and then counts as blocked for a moment.
         """
         return not self.blocked and (self.capacity is None or self.own < self.capacity)
 

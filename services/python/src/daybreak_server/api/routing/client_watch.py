@@ -119,7 +119,10 @@ class ClientWatch:
             self._deadline_timer = self._loop.call_at(deadline, self._end)
 
     def start(self) -> None:
-        """Watch the client from now on, or from ``WATCH_AFTER_S`` on: nothing reads its body any more."""
+        """Watch the client from now on, but not before ``WATCH_AFTER_S``.
+
+        Call this once nothing reads the body any more.
+        """
         self._may_watch = True
         if self._is_time:
             self._watch()

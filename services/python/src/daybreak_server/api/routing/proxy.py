@@ -298,8 +298,8 @@ class PoolProxy:
             if body.passed_on:
                 raise ApiError(
                     ErrorCode.NOT_READY,
-                    "The group refused the request while it was sent the body, which is too large to be sent again "
-                    "from memory. Retry.",
+                    "The group refused the request while the body was being sent. The body is too large to be sent "
+                    "again from memory. Retry.",
                     retry_after_s=1.0,
                 )
 

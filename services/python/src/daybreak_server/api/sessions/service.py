@@ -105,8 +105,8 @@ class SessionService:
         return await self.store.session(self._known(session), tenant=caller.tenant)
 
     async def open_sessions(self, caller: Principal, pool: str | None) -> list[SessionRecord]:
-        """The caller's open sessions in a pool, or in all pools, oldest first. Of each pool, only sessions that are
-        among its oldest thousand.
+        """The caller's open sessions in a pool, or in all pools, oldest first. Only the oldest thousand sessions of
+        each pool are searched.
 
         :raises ApiError: ``no_such_pool``.
         """

@@ -179,8 +179,8 @@ class Checkpoints:
     def reported(self, checkpoint: CheckpointRef) -> None:
         """Record that the task's record points at this checkpoint, and delete the previous one.
 
-        When a task is released, its last checkpoint may be of the same step as the one before. Both have the same key,
-        so that file must stay.
+        When a task is released, its last checkpoint may be of the same step as the one before. Both then have the same
+        key, so the file must stay.
         """
         previous, self._previous = self._previous, checkpoint
         if previous is not None and previous.key != checkpoint.key:

@@ -1,4 +1,4 @@
-"""The measurements of a rank whose workload computes in batches the items of requests and of tasks' files.
+"""The measurements of a rank whose workload computes the items of requests and of tasks' files in batches.
 
 None of the calls ever raises.
 """

@@ -54,7 +54,7 @@ class PhaseEta:
         self._at, self._fraction = self._clock(), 0.0
 
     def rebase(self) -> None:
-        """Ignore the first step: the attempt resumes from a snapshot, so that step says nothing about the pace."""
+        """Ignore the first step: it follows a snapshot of an earlier attempt, and says nothing about the pace."""
         self._fraction = math.inf
 
     def step(self, phase: str, fraction: float) -> float | None:

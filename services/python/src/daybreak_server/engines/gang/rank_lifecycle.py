@@ -6,9 +6,9 @@ ready yet.
 
 The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group (not in a group of one
 rank), model, warm-up, ready. The leader (rank 0) also starts the lease renewer before the first phase, so that the
-group's record is in the store while the group forms. The leader also opens the blob store during that time. The
-heartbeat's limit and, on the leader, the phase in the record begin as those of the first phase. Loading and warming up
-the model then set both.
+group's record is in the store while the group forms. The leader also opens the blob store during that time. At first,
+the heartbeat has the limit of the process group's phase, and the leader's record shows this phase, even in a group of
+one rank. Loading and warming up the model then set both.
 
 A rank ends in one of three ways:
 

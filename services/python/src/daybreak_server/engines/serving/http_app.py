@@ -158,7 +158,7 @@ class ServingApp:
                 raise
             return await self._stream(exchange, send, began)
         except BaseException:
-            exchange.stop(Stop.GONE)  # no thread sends the rest of the answer
+            exchange.stop(Stop.GONE)  # the rest of the answer will not be sent
             raise
         finally:
             watcher.cancel()

@@ -3,8 +3,8 @@
 In each iteration, the loop reads its mailbox (new sessions, audio, lost leases), lets the scheduler choose a
 batch, and runs it. If there is no batch, the loop waits for mail, or until a batch is due. Once a second it
 measures the lag. The calls to the store run on other threads
-(:mod:`~daybreak_server.engines.sessions.threads`). Only while the group drains, the loop itself asks the store
-once a second how many sessions other groups have room for.
+(:mod:`~daybreak_server.engines.sessions.threads`). Only while the group drains does the loop itself ask
+the store, once a second, how many sessions other groups have room for.
 
 A group that is asked to drain or to leave claims no more sessions. It continues to serve its sessions, and
 releases them as soon as other groups have room for them, or after ``drain_s``. When the process dies, its

@@ -4,8 +4,8 @@ A model with the method ``step`` computes both phases of a batch in one call. An
 phase. So does a model that inherits ``step``, but overrides ``prefill`` or ``decode``.
 
 If a call raises, it is repeated for each of its sessions alone. If the model raises again for a session, that session
-gets the error as its result. If all sessions of a call for two or more now fail, and the model raised for at least one,
-the sessions are not the cause. The caller then gets the error, and other groups get the sessions.
+gets the error as its result. If all sessions of a call with two or more fail now, and the model raised for at least
+one of them, the sessions are not the cause. The caller then gets the error, and other groups get the sessions.
 """
 
 from __future__ import annotations

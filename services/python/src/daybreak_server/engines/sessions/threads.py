@@ -91,8 +91,8 @@ class Shared:
     reads need no lock."""
 
     room: tuple[int, int] = (0, 0)
-    """How many sessions the group has memory for, and how many claims the work thread had received when it set
-    this number."""
+    """How many further sessions the group has memory for, and how many claims the work thread had received when
+    it set this number."""
     intake: Intake = Intake.NONE
     positions: dict[SessionLease, int] = field(default_factory=dict)
     """The sessions whose audio has not ended, and the position up to which the work thread has received

@@ -24,7 +24,7 @@ _CROSSINGS = 10
 """Zero crossings of the sinc on each side. More of them make the transition band narrower, but the filter
 slower."""
 _PASSED = 0.90
-"""The share that the filter passes of the narrower of the two bands, that of the input and that of the output."""
+"""The filter passes this share of the band of the input or of the output, whichever is narrower."""
 _KAISER_BETA = 7.0
 
 

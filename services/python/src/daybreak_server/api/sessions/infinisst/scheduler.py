@@ -134,7 +134,8 @@ class UserSessions:
         except TimeoutError as exc:
             raise ApiError(
                 ErrorCode.DEADLINE_PASSED,
-                "The model has not processed the audio in time. The audio is kept; send the next chunk for its text.",
+                "The model has not processed the audio in time. The audio is kept: once the model has processed it, "
+                "its text is in the `full_text` of a later answer.",
             ) from exc
         text = await self._service.text(record.session.id)
         return {

@@ -97,7 +97,7 @@ class RealtimeConnection:
         self._started: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
     async def serve(self) -> None:
-        """Serve the connection until it ends, or its session does if the dialect then ends the connection."""
+        """Serve the connection until it ends, or until its session ends if the dialect has ``ends_connection``."""
 
         async def send_error(error: ApiError) -> None:
             await self._dialect().send_error(error)

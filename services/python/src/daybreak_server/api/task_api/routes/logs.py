@@ -57,7 +57,7 @@ def router(ctx: Dependencies) -> APIRouter:
         record, _ = await ctx.record(caller, id)
         if not follow:
             return json_response(await _page(ctx, record.id, after=after, limit=limit))
-        # A snapshot would not help a client that was too slow: this stream has no snapshots.
+        # A client that was too slow gets the lines that it missed, because this stream sends no snapshots.
         subscription = subscribe(ctx, record.id, record.pool, after, lossless=True)
         if await subscription.has_seen_end(record):
             return no_more_events()

@@ -1,8 +1,9 @@
 """The output of a task: a local file, whose parts are stored while the work continues.
 
 ``append`` writes the results of lines to the file. ``store`` stores the results since the last part on a separate
-thread, and waits for that for at most ``timeout_s``. So a slow blob store delays checkpoints, but the work only by that
-time per checkpoint. The :class:`~daybreak_server.engines.serving.bulk.ledger.Ledger` advances when a part is stored.
+thread, and waits for it, but at most ``timeout_s``. So a slow blob store may delay checkpoints for long, but each
+checkpoint delays the work by at most ``timeout_s``. The
+:class:`~daybreak_server.engines.serving.bulk.ledger.Ledger` advances when a part is stored.
 
 The parts are below ``<task>/checkpoints/``, so they are deleted with the checkpoints when the task ends. The artifact
 is the whole file; it is stored like every other artifact.
@@ -91,7 +92,7 @@ class Output:
         self._failed += failed
 
     def store(self, *, timeout_s: float) -> Ledger:
-        """Store what has been written, wait for that at most ``timeout_s``, and return how far parts are stored."""
+        """Store what has been written; wait at most ``timeout_s``. Returns the ledger of the parts stored so far."""
         self._take(0)
         if self._pending is None and self._line > self.ledger.line:
             self._file.flush()
