@@ -19,8 +19,8 @@ MARK_S = 30.0
 """How long the operator may take from a group's drain record, in the status, to its drain mark, in the store.
 
 The operator writes the record into the status, then sets the mark in the store. If it died in between, the record is
-renewed, but only after this time. If each call renewed it, an operator that dies after each call would never set the
-mark."""
+renewed, but only after this time. If each plan renewed it, an operator that dies after each write of the status would
+never set the mark."""
 
 Drains = Mapping[str, Drain]
 
