@@ -212,7 +212,7 @@ def test_groups_are_added_one_by_one_beside_a_dead_nodes_pod() -> None:
 
 
 def test_an_idle_head_is_suspended_and_resumes_with_all_pods_at_once() -> None:
-    """With `idle.mode: cluster` this needs no live task, a target of zero, and no workers."""
+    """With `idle.mode: cluster`, it is suspended once no task is live, the target is zero and no workers are left."""
     video = pool(idle={"mode": "cluster", "afterSeconds": 60}, status=PoolStatus(zero_since=NOW - 61))
     rc = ray_cluster(video, 0)
     observation = observed(video, rc, pods=[head(rc)])
