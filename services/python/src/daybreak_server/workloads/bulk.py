@@ -105,6 +105,6 @@ class BulkWorkload(Protocol[P_contra]):
         also ends if there are several values and each of them raises alone.
 
         :param values: JSON values, one for each line that can be read.
-        :param cancelled: Whether nobody needs the results any more. Each call also shows that the work advances, so
-            call ``cancelled`` only while the work does.
+        :param cancelled: Whether nobody needs the results any more. Each call also counts as progress, so call it only
+            while the work advances.
         """
