@@ -272,9 +272,9 @@ def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str
 
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KubeRaySilent")])
 def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
-    """KubeRay is silent if it creates no pods and its status is stale for a minute.
+    """After a minute without pods, KubeRay is silent if the RayCluster's status does not count the wanted workers.
 
-    A pool whose status is current is not silent.
+    If the status counts them, KubeRay is not silent.
     """
     wake = WakeStatus(phase="pods", since=NOW - waited, began=NOW - waited)
     video = pool(replicas=1, status=PoolStatus(wake=wake))

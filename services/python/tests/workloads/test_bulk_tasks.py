@@ -1,4 +1,4 @@
-"""Tasks over files from a client to the model: the same results as requests get, also over an artifact."""
+"""Tasks over files, from the client to the model: they get the results that requests get, also over an artifact."""
 
 from __future__ import annotations
 
