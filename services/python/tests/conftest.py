@@ -1,4 +1,4 @@
-"""What every room's tests share: one real server for the session."""
+"""What the tests of all folders share: one real Valkey for the session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import settings
 from daybreak_server.workloads.video.pipeline.determinism import CPU_ENVIRONMENT
 from testkit.valkey import Server, start_valkey
 
-# The tests of videos need these variables. MKL reads them when torch is imported, by a module of any folder.
+# The tests of videos need these variables. MKL reads them only once, when a test of any folder first uses torch.
 for _name, _value in CPU_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 

@@ -331,7 +331,7 @@ def test_only_changes_that_affect_a_rank_replace_groups(also: Object, replaced: 
 
 
 def test_another_routing_policy_replaces_no_group_of_a_pool_that_answers_requests() -> None:
-    """Gateways choose the group of a request, and restart when their settings change. The capacity is the group's."""
+    """Gateways choose a request's group, and restart when their settings change. Groups read the capacity."""
     values = CHART / "ci" / "online-values.yaml"
 
     def with_settings(**settings: object) -> dict[str, str]:
@@ -343,7 +343,7 @@ def test_another_routing_policy_replaces_no_group_of_a_pool_that_answers_request
 
 
 def test_the_limits_of_sessions_replace_no_group() -> None:
-    """Gateways open sessions and refuse further ones. How batches are formed is the group's."""
+    """Gateways open sessions and refuse further ones. How batches are formed is a group's setting."""
 
     def with_sessions(**sessions: object) -> str:
         settings = {"sessions": sessions} if sessions else {}

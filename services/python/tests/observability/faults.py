@@ -188,7 +188,7 @@ def somebody_else_fills_the_group(run: ObservedRun) -> Iterator[During]:
 
 @fault("DaybreakBatchesWait", part=BATCHES)
 def batches_are_slow(run: ObservedRun) -> Iterator[During]:
-    """Most items wait until several batches before theirs have ended."""
+    """Most items wait while several other batches run before theirs."""
     yield lambda: run.requests.ask_often(4 * BATCH, pool=BATCHES, texts=["a text"], batch_s=0.8)
 
 

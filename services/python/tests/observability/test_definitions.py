@@ -31,7 +31,7 @@ ANCHORS = {
 FILES = sorted((REPOSITORY / "deploy/helm/daybreak/files/dashboards").glob("*.json"))
 QUERIES = [*of_panels(), *of_annotations(), *of_alerts()]
 OF_TARGETS = {"namespace", "job", "instance", "pod", "le"}
-"""Labels that Prometheus adds."""
+"""Labels that Prometheus adds, and the bound of a histogram's bucket."""
 LABEL_VALUES = {"waiting_group", "lease_lost", "claim_lost", "cut_off", "client_gone", "no_answer"}
 """Values of labels that look like the names of settings."""
 each = pytest.mark.parametrize
@@ -68,7 +68,7 @@ def test_every_metric_and_label_of_a_query_is_declared(query) -> None:
 
 @each("query", QUERIES, ids=lambda query: query.by)
 def test_a_maximum_over_gateways_keeps_every_label_of_a_count(query) -> None:
-    """Otherwise the maximum would replace the sum: the largest cause of waste, not all waste."""
+    """Otherwise a query would give the maximum in place of the sum: the largest cause of waste, not all waste."""
     for inner in re.finditer(
         r"m(?:ax|in) by \(([^)]*)\) \((?:rate\(|m(?:ax|in)_over_time\()?(\w+)\{([^}]*)\}", query.expression
     ):
@@ -200,7 +200,7 @@ def test_a_dashboard_shows_one_namespace_at_a_time() -> None:
 
 
 def test_each_row_of_the_table_of_alerts_links_to_its_runbook() -> None:
-    """By a label of the rule, because a table knows no annotations."""
+    """The link is made from a label of the rule, because a table knows no annotations."""
     overview = json.loads(next(path for path in FILES if path.stem == "daybreak-overview").read_text())
     table = next(panel for panel in overview["panels"] if panel["title"] == "Alerts that fire")
     assert "#${__data.fields.runbook}" in json.dumps(table["fieldConfig"]["overrides"])

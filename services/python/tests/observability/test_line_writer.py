@@ -132,7 +132,7 @@ def submits(begin, end):
 
 
 def test_lines_of_submits_wait_for_each_other_and_keep_the_order() -> None:
-    """They are written before any other line, when a batch is full, and soon after the last submit."""
+    """They are written when a line of another kind follows, when a batch is full, and soon after the last submit."""
     process = start(f"""{LATER}
 async def main():
     submits(0, 5); lines(5, 6); submits(6, 400); lines(400, 401); submits(401, 403)

@@ -38,7 +38,7 @@ class Flaky(SpanExporter):
 
 
 def test_an_outage_is_one_warning_and_a_return_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """If outages follow each other, not each of them causes a warning."""
+    """Another outage that follows soon causes no further warning."""
     caplog.set_level(logging.INFO, logger=span_export.__name__)
     now, inner = [0.0], Flaky()
     exporter, spans = QuietExporter(inner, "http://c", clock=lambda: now[0]), list[ReadableSpan]()

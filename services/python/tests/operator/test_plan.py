@@ -212,7 +212,7 @@ def test_groups_are_added_one_by_one_beside_a_dead_nodes_pod() -> None:
 
 
 def test_an_idle_head_is_suspended_and_resumes_with_all_pods_at_once() -> None:
-    """With `idle.mode: cluster` this needs no live task, a target of zero, and no workers."""
+    """With `idle.mode: cluster`, it is suspended once no task is live, the target is zero and no workers are left."""
     video = pool(idle={"mode": "cluster", "afterSeconds": 60}, status=PoolStatus(zero_since=NOW - 61))
     rc = ray_cluster(video, 0)
     observation = observed(video, rc, pods=[head(rc)])
@@ -272,9 +272,9 @@ def test_live_tasks_that_keda_does_not_see_are_reported(waited: int, reason: str
 
 @pytest.mark.parametrize(("waited", "reason"), [(50, "NoProblem"), (70, "KubeRaySilent")])
 def test_a_silent_kuberay_is_reported(waited: int, reason: str) -> None:
-    """KubeRay is silent if it creates no pods and its status is stale for a minute.
+    """After a minute without pods, KubeRay is silent if the RayCluster's status does not count the wanted workers.
 
-    A pool whose status is current is not silent.
+    If the status counts them, KubeRay is not silent.
     """
     wake = WakeStatus(phase="pods", since=NOW - waited, began=NOW - waited)
     video = pool(replicas=1, status=PoolStatus(wake=wake))

@@ -1,4 +1,4 @@
-"""Each action has preconditions, which are checked on fresh reads just before it."""
+"""The preconditions of actions, which are checked on fresh reads just before the action."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def test_the_memory_of_a_host_is_a_quantity_however_large(memory: str, ranks: in
 
 
 def test_values_of_the_template_take_precedence() -> None:
-    """The operator only adds defaults to the template."""
+    """In these fields, the operator fills in only what the template leaves out."""
     worker = {"image": "x", "env": [{"name": "DAYBREAK_POOLS__VIDEO__DEVICE", "value": "cpu"}]}
     pod_spec = {"containers": [worker], "terminationGracePeriodSeconds": 600}
     template = {

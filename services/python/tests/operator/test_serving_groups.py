@@ -98,7 +98,7 @@ def test_a_group_without_requests_is_drained_before_any_other() -> None:
 
 
 def draining(state: GroupState, *, requests: int = 0, status: PoolStatus | None = None) -> Observed:
-    """Group a is marked to drain; its last report says this."""
+    """Group a is marked to drain. ``state`` and ``requests`` are what it has last reported."""
     marked = serving("a", "a0", requests=requests, state=state, drain=True)
     video = pool(replicas=1, status=status or drain_of("a"))
     return two_groups(video, marked, serving("b", "b0", requests=5))

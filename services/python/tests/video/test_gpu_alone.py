@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[4]
 PYTHON = os.path.abspath(sys.executable)
-"""The interpreter as it prints its own path: when pytest was started by a relative path, ``sys.executable`` has ``..``.
-``Path.resolve`` would follow the link out of the virtual environment."""
+"""The interpreter's path without ``..``, as its processes print it. ``sys.executable`` has ``..`` if pytest was started
+by a relative path. ``Path.resolve`` would follow the link out of the virtual environment."""
 
 PLATFORM = [
     "anyio", "av", "boto3", "botocore", "daybreak", "fastapi", "hiredis", "httpx2", "hypothesis", "kopf", "kubernetes",

@@ -55,7 +55,8 @@ def test_a_plan_in_the_options_is_used_only_if_it_fits() -> None:
 def test_tokens_that_do_not_divide_evenly_are_shared_unevenly_or_not_at_all() -> None:
     """If tokens do not divide evenly, NCCL exchanges uneven parts.
 
-    Every rank computes all tokens without NCCL, with Ulysses and ring together, or if ranks outnumber the tokens.
+    But every rank computes all tokens if there is no NCCL, if Ulysses and ring are used together, or if ranks outnumber
+    the tokens.
     """
     assert ParallelPlan(ulysses=4).exchange(80, "cpu") == "even"
     assert ParallelPlan(cfg=2).exchange(81, "cpu") == "even"

@@ -1,4 +1,4 @@
-"""The knobs of batches change what batches form while a group runs, and nothing invalid reaches it."""
+"""The settings of batches take effect while a group runs, and no invalid value reaches the group."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ A workload has two parts:
 **at each yield all ranks agree** whether to continue, cancel, release the task or expire it. When they agree to stop,
 the generator is closed on every rank: ``GeneratorExit`` is raised at the yield.
 
-Errors: raise :class:`PermanentError` when a retry cannot help. Any other exception counts as a strike, and the task is
-retried, unless it was the last allowed strike; this includes ``SystemExit`` and ``KeyboardInterrupt``. Never catch
+Errors: raise :class:`PermanentError` when a retry cannot help. Any other exception, even ``SystemExit`` or
+``KeyboardInterrupt``, counts as a strike, and the task is retried unless that was the last allowed strike. Never catch
 ``GeneratorExit`` without raising it again.
 """
 
@@ -74,8 +74,8 @@ class Group:
     local_rank: int = 0
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The pool's ``options`` from the settings; ``model``, a folder, unless the model is the built-in one; ``batching``
-    if it is set."""
+    """The pool's ``options`` from the settings. To these Daybreak adds ``model``, a folder, unless the model is the
+    built-in one, and ``batching``, if it is set."""
     batch_meter: BatchMeter = NO_BATCH_METER
     """Takes the measurements of a workload that computes requests in batches."""
 
@@ -144,8 +144,9 @@ class Context(Protocol):
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.
 
         The file is called ``name`` (default: the name of ``path``). The name keeps letters and digits of any script,
-        ``.``, ``_`` and the extension; other characters become ``-``, and a long name is shortened. If a file system
-        could confuse the name with an earlier one, for example because it ignores case, the name gets a number.
+        ``.``, ``_`` and the extension; other characters become ``-``, and a long name is shortened. An artifact with
+        exactly the same ``name`` replaces the earlier one. If a file system could confuse two different names, for
+        example because it ignores case, the later one gets a number.
         """
 
 

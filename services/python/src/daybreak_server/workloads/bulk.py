@@ -1,7 +1,7 @@
 """The interface of a workload that also computes files of lines, in groups that answer requests.
 
 A task of such a pool names a JSONL file. The group reads it line by line and passes the values to
-:meth:`BulkWorkload.bulk`, about a hundred at a time. The results become the lines of a JSONL file, the artifact of the
+:meth:`BulkWorkload.bulk`, at most 128 at a time. The results become the lines of a JSONL file, the artifact of the
 task. The engine reads the file, handles lines that cannot be read, and stores checkpoints and the artifact. The
 workload only turns values into results.
 
@@ -101,10 +101,10 @@ class BulkWorkload(Protocol[P_contra]):
 
         Called on several threads at once, beside ``serve``. If it raises, the engine tries the values in smaller
         parts. The error then becomes the result of each value with which it also raises alone. A ``PermanentError``,
-        a ``RetryableError``, or an error after which the device cannot be used ends the attempt instead. So does an
-        error of every one of several values.
+        a ``RetryableError``, or an error after which the device cannot be used ends the attempt instead. The attempt
+        also ends if there are several values and each of them raises alone.
 
         :param values: JSON values, one for each line that can be read.
-        :param cancelled: Whether nobody needs the results any more. Each call also shows that the work advances, so
-            call ``cancelled`` only while the work does.
+        :param cancelled: Whether nobody needs the results any more. Each call also counts as progress, so call it only
+            while the work advances.
         """

@@ -3,8 +3,8 @@
 How it works: each watch event goes to the sink (the cache), which returns the pool that it concerns, if any. ``Loops``
 has one task per pool. ``enqueue`` marks the pool dirty; its task then waits ``DEBOUNCE_S`` (except before its first
 step), so that a burst of events causes one step, and calls ``Reconciler.step``, which returns the seconds until the
-next step. Steps of one pool never
-overlap, and a failed step never ends a loop. The liveness probe fails if a loop has ended or a step hangs.
+next step. Steps of one pool never overlap, and a failed step never ends a loop. The liveness probe fails if a loop has
+ended or a step hangs.
 
 Objects have only ``on.event`` handlers: with these, kopf writes neither finalizers nor annotations, so every write
 comes from a plan. At most one operator may run per namespace (one pod, strategy ``Recreate``).

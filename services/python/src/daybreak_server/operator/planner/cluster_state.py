@@ -60,7 +60,7 @@ class ClusterState:
 
     @property
     def ready_groups(self) -> int:
-        """How many groups have started and not ended, except those whose hosts will all be removed."""
+        """How many groups are ready (``is_ready``), except those whose hosts will all be removed."""
         return sum(is_ready(group) for unit in self.units for group in unit.groups)
 
     @property
@@ -75,7 +75,7 @@ class ClusterState:
 
     @property
     def busy(self) -> bool:
-        """Whether a group here holds a task or a request."""
+        """Whether a group here holds a task, a request or a session."""
         return any(is_busy(group) for group in self.groups)
 
     @property

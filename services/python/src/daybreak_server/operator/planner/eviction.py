@@ -12,15 +12,15 @@ from daybreak_server.operator.planner.removal_units import RemovalUnit, is_busy,
 FORM_S = 120.0
 """Hosts that run without a group may be about to form one. They may be evicted once they have run this long."""
 RELEASE_S = 15.0
-"""A group releases its task ``drainSeconds`` after it is marked to drain. If it still has the task this much later, the
-operator assumes that it cannot release it: then its drain deadline has passed."""
+"""A group releases its task ``drainSeconds`` after it is marked to drain. If it still has the task this much later, its
+drain deadline has passed: the operator assumes that the group cannot release the task."""
 
 MARK_S = 30.0
 """How long the operator may take from a group's drain record, in the status, to its drain mark, in the store.
 
 The operator writes the record into the status, then sets the mark in the store. If it died in between, the record is
-renewed, but only after this time. If each call renewed it, an operator that dies after each call would never set the
-mark."""
+renewed, but only after this time. If each plan renewed it, an operator that dies after each write of the status would
+never set the mark."""
 
 Drains = Mapping[str, Drain]
 

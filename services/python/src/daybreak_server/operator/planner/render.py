@@ -1,6 +1,7 @@
 """Renders the RayCluster's manifest and the config of the Serve applications for a pool.
 
-Values of the template always win. The operator adds what it needs to find, scale and drain the pods.
+The operator adds what it needs to find, scale and drain the pods. Values of the template win, except for the fields,
+labels and annotations that only the operator sets.
 """
 
 from __future__ import annotations

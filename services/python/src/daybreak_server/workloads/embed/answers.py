@@ -144,7 +144,7 @@ def _fields(given: Any, inputs: Sequence[Any]) -> list[str]:
 
 
 def _shortened(vector: Any, dimensions: int | None) -> Any:
-    """The first ``dimensions`` numbers of a vector, scaled to length 1. A vector with no more numbers is unchanged."""
+    """The first ``dimensions`` numbers of a vector, scaled to length 1. If it has no more numbers, it is unchanged."""
     if dimensions is None or dimensions == len(vector):
         return vector
     import numpy as np

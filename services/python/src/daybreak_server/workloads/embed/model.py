@@ -69,7 +69,7 @@ class EmbedModel:
         self.dimensions = int(self._model.get_embedding_dimension())
 
     def prompt_length(self, kind: str) -> int:
-        """How many tokens at the beginning of each text pooling leaves out."""
+        """How many tokens at the beginning of each text are left out of the pooling."""
         prompt = self.prompts[kind]
         if self._pools_prompt or not prompt:
             return 0
@@ -83,7 +83,7 @@ class EmbedModel:
         import torch
 
         found: list[Any] = [None] * len(inputs)
-        # In one call of the model, all prompts have the same length.
+        # In one call of the model, the prompts of all inputs must have the same length.
         for length in {each.prompt_length for each in inputs}:
             chosen = [number for number, each in enumerate(inputs) if each.prompt_length == length]
             features = padded(

@@ -28,7 +28,9 @@ class EmbedParams(BulkParams):
     """The input of a task: a file with a text, or an object with ``text``, on each line."""
 
     input_type: Kind = Field("document", description="What the texts are: `query` or `document`.")
-    dimensions: int | None = Field(None, ge=1, description="Keep the first numbers of each vector only.")
+    dimensions: int | None = Field(
+        None, ge=1, description="Numbers of each vector to keep, from the first on. Default: all."
+    )
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="A list of numbers, or their little-endian float32 bytes in base64."
     )

@@ -1,8 +1,8 @@
 """``embed``: vectors of texts, over HTTP. See :mod:`~daybreak_server.workloads.embed.answers` for the requests.
 
 Each request is tokenised on its own thread. Texts that are not in the cache go into the batches of the group
-(:mod:`~daybreak_server.workloads.text_batches.batches`), where the texts of all callers meet. Those of a task's file
-always do.
+(:mod:`~daybreak_server.workloads.text_batches.batches`), where the texts of all callers meet. The texts of a task's
+file skip the cache and go into the same batches.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The words that the simulated model writes, and the rule that chooses them.
 
-A turn's tokens depend only on its audio, on the target language, and on the last token before the turn. So if a chunk
-of audio is lost or doubled, all text from its turn on changes, because later turns begin elsewhere. If it is changed,
-the text of its turn changes, and that of later turns at least until both texts have the same last token. And a group
-that gets the newest turns continues exactly as the previous group would have.
+A turn's tokens depend only on its audio, on the target language, on the last token before the turn, and on whether it
+is the last turn. So if a chunk of audio is lost or doubled, all text from its turn on changes, because later turns
+begin elsewhere. If it is changed, the text of its turn changes, and that of later turns at least until both texts have
+the same last token. And a group that gets the newest turns continues exactly as the previous group would have.
 """
 
 from __future__ import annotations

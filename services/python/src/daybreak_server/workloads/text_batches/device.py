@@ -13,8 +13,8 @@ INSTALL = "pip install 'daybreak-server[embed]'"
 
 
 def device_of(group: Group) -> str:
-    """The torch device of this rank. A GPU has its number in it, because batches run on another thread, on which the
-    rank's GPU may not be the current one."""
+    """The torch device of this rank. For a GPU it includes the number, because batches run on another thread, on which
+    the rank's GPU may not be the current one."""
     if group.device != "cuda":
         return group.device
     import torch
@@ -56,8 +56,8 @@ def positions_of(transformer: Any) -> int:
 def check_finite(results: Any) -> Any:
     """The tensor, all of whose numbers must be finite. Base64 could show others, but no client could use them.
 
-    :raises FloatingPointError: for any other number. The batch then runs again in halves, so only the texts that cause
-        it fail.
+    :raises FloatingPointError: for any other number. The batch then runs again in halves, so the error reaches only the
+        texts that cause it.
     """
     import torch
 

@@ -81,7 +81,7 @@ class TextTokenizer:
         """Token ids that a client has sent, after the tokens of ``prefix``, with special tokens.
 
         :param fields: the name of each list in error messages.
-        :raises RequestError: if one is not in the vocabulary, or a list is empty or too long.
+        :raises RequestError: if an id is not in the vocabulary, or a list is empty, or too long and must not be cut.
         """
         start = self._start(prefix)
         found = []
@@ -146,7 +146,7 @@ class TextTokenizer:
         return (*self.before, *self.plain(prefix)) if prefix else self.before
 
     def _fitting(self, ids: tuple[int, ...], field: str, start: int) -> Tokens:
-        """The tokens that the model takes. ``start``: the number of those that are not the text's own."""
+        """The tokens that the model takes. ``start``: how many tokens come before the text's own."""
         if not ids:
             wrong(field, f"{field} has no tokens. Send a text with words.", code="empty_input")
         if len(ids) <= self.max_tokens:

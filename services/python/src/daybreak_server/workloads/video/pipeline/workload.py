@@ -120,8 +120,8 @@ class VideoWorkload:
     def warm_up(self) -> None:
         """Make one step of a default video; on the leader, also a preview, a decode and one MP4 frame.
 
-        This chooses kernels, allocates buffers, creates process groups and runs late imports. The options can switch
-        it off, and previews.
+        This chooses kernels, allocates buffers, creates process groups and runs late imports. The option
+        ``warm_up: false`` switches it off, and ``preview_every: 0`` its preview.
         """
         if not self.options.warm_up:
             return
