@@ -1,6 +1,6 @@
 """``python -m verification.benchmarks.operator [--quick] [--pools N] [--groups N]``: ``docs/figures/k8s-scale.json``.
 
-Needs `kwok` on PATH, KUBECONFIG, and KubeRay in that cluster. The cluster may be loaded to its limits.
+Needs `kwok` on PATH, and a cluster with KubeRay, named by KUBECONFIG. The run may load that cluster to its limits.
 The operator is the real one, as a local process; nodes, kubelets and Ray are simulated. At the end everything is
 deleted except the CRD.
 """
