@@ -75,7 +75,7 @@ class BatchEcho:
     def bulk(
         self, params: BulkParams, values: Sequence[Any], *, cancelled: Callable[[], bool]
     ) -> Sequence[Mapping[str, Any] | LineError]:
-        """The length of each text of a task; an error for what is no text."""
+        """The length of each text of a task; an error for each value that is not a text."""
         texts = [_Text(value, Wish(texts=(value,))) for value in values if isinstance(value, str)]
         lengths = iter(
             self._batches.compute_bulk(texts, [max(1, len(each.text)) for each in texts], cancelled=cancelled)

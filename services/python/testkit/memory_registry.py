@@ -219,7 +219,7 @@ class MemoryRegistry:
 
 
 def _summary(worker: WorkerRecord) -> object:
-    """The fields of a worker whose change is a new version of the registry: all but loads and free memory."""
+    """A worker's fields that make a new version of the registry when they change: all but loads and free memory."""
     replicas = sorted(
         (report.alias, report.state, report.devices, report.reason, report.capacity)
         for report in worker.replicas

@@ -190,7 +190,7 @@ class MemorySessions:
         """See the port."""
         found = self._sessions[session]
         while True:
-            # Before the events are read: another may be added while the caller has one of them.
+            # Registered before the read: another event may be added while the caller handles one.
             changed = asyncio.Event()
             found.waiters.append(changed)
             for event in await self.session_events(session, after=after):

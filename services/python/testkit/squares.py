@@ -24,8 +24,8 @@ NAN = 1_000_002
 HELD = 1500
 """From this number on, each batch takes `_CRAWL_S` longer while the file of the option `hold` exists."""
 _CRAWL_S = 0.3
-"""Long enough for a test to kill the process in between. Steps still end, and each reports the checkpoints that were
-stored before it."""
+"""Long enough for a test to kill the process during a batch. Steps still end, and each reports the checkpoints that
+were stored before it."""
 
 
 class Squares:

@@ -45,7 +45,7 @@ class PullFailure:
         return self.reason in _FINAL or _is_local(self.image) or _MISSING.search(self.message) is not None
 
     def advice(self, option: str | None) -> str:
-        """What is missing and how to load it. ``option`` selects another image; ``None``: it is Daybreak's own."""
+        """What is missing and how to load it. ``option`` selects another image; ``None`` if the image is Daybreak's."""
         message = f": {' '.join(self.message.split())}" if self.message else ""
         load = f"Build it with `make image IMAGE={self.image}`, then load it" if option is None else "Load it"
         other = "make e2e IMAGE=…" if option is None else f'make e2e PYTEST="{option} …"'

@@ -35,7 +35,7 @@ def values(images: Images) -> dict[str, Any]:
     """Two pools: `echo`, which keeps its head, and `video`, which scales to no pods."""
     return {
         "image": _parts(images.daybreak),
-        # One node removes a stopping pod from its Services within a second.
+        # On a single node, a stopping pod leaves its Services within a second.
         "gateway": {"replicas": 2, "preStopSeconds": 2, "resources": small("256Mi", limit="512Mi")},
         "operator": {"resources": small("128Mi", limit="512Mi")},
         "redis": {"image": _parts(images.redis), "resources": small("32Mi", limit="512Mi")},

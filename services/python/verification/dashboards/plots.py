@@ -17,7 +17,7 @@ HEIGHT = {
     Kind.TABLE: 52,
     Kind.TIMELINE: 48,
 }
-"""The height of a panel without its legend, and without the rows of those kinds that have rows."""
+"""The height of a panel without its legend and, for kinds that have rows, without the rows."""
 _LEFT, _TOP, _RIGHT, _AXIS = 46, 32, 12, 16
 _LINE = 14
 _CHARACTER = 5.9

@@ -207,8 +207,8 @@ class FaultCluster:
         return pids
 
     def targets(self, *kinds: str, pool: str | None = None) -> list[Target]:
-        """The running processes of these kinds; without arguments, of all kinds. With ``pool``, those of groups are of
-        this pool only."""
+        """The running processes of these kinds; without arguments, of all kinds. With ``pool``, the groups of other
+        pools are left out."""
         with self._lock:
             targets = [
                 Target(kind=replica.kind, name=replica.name, pid=replica.pids[0])

@@ -16,7 +16,7 @@ _HELD = {True: "yes", False: "**missed**", None: ""}
 
 
 def number(value: float) -> str:
-    """A number with three significant digits and separated thousands: 12,300 · 4.56 · 0."""
+    """From 1,000 a whole number with separated thousands, below it three significant digits: 12,346 · 4.56 · 0."""
     if value == 0:
         return "0"
     if abs(value) >= 1000 or value == int(value):

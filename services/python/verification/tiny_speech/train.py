@@ -3,7 +3,7 @@
 The method:
 
 - data: `draw.py` speaks sentences of the grammar in advance; `streams.py` makes streams of many sentences of them;
-- loss: cross-entropy on the tokens of each turn and on its end, and half of CTC over the English words, which
+- loss: cross-entropy on the tokens of each turn and on its end, plus 0.5 times CTC over the English words, which
   teaches the encoder to recognize words before the language model can use its output;
 - AdamW; warm-up, a plateau, and a linear decay over the last 35 % of the steps (`DECAY`);
 - result: an average of the weights (EMA), which is written every 100 steps, so there is a model at any

@@ -6,12 +6,12 @@ The method and its sources:
 
 - data: rendered clips of one moving shape and the sentence that names it (`shapes.py`); no downloads;
 - codec: the closed-form block code of `codec.py`, fitted in seconds; 17 frames of 64 x 64 become 80 tokens;
-- model: a Wan transformer (arXiv 2503.20314) of 8 heads x 24, small enough to ship and split by Ulysses 2, 4
-  and 8, with a UMT5 encoder of two layers over bytes, both trained together;
+- model: a Wan transformer (arXiv 2503.20314), small enough to ship, of 8 heads x 24, which Ulysses can split
+  over 2, 4 or 8 ranks, and a UMT5 encoder of two layers over bytes, both trained together;
 - objective: rectified flow (Liu et al., arXiv 2209.03003), v = noise - data, at levels drawn uniformly and
   then shifted as in SD3 (Esser et al., arXiv 2403.03206, eq. 23) towards noise, where the direction of motion
   is decided. The shift is 5 at first, and 3, as in sampling, in the last part, when only outlines are left to learn;
-- captions are dropped in 10 % for classifier-free guidance (Ho & Salimans, arXiv 2207.12598);
+- 10 % of the captions are dropped, for classifier-free guidance (Ho & Salimans, arXiv 2207.12598);
 - AdamW, warm-up, a plateau and a cosine to 1 % over the last part (WSD; MiniCPM, arXiv 2404.06395), and a
   moving average of the weights, which is released, rounded to bfloat16.
 

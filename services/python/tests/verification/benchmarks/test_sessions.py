@@ -34,7 +34,7 @@ def test_costs_between_two_measured_sizes_are_interpolated() -> None:
 
 
 def test_the_lag_of_a_lone_user_is_the_cost_of_a_turn() -> None:
-    """A prefill, and a decode for each token and for the end of the turn."""
+    """The prefill gives the first token, and a decode gives each other token and the end of the turn."""
     load = Load(users=1, for_s=60.0, turn_s=1.0, most_tokens=3)
     outcome = Run(load, ROUND, IterationRules()).run()
     _, tokens = load.speaker(0)

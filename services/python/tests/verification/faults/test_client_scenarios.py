@@ -1,4 +1,4 @@
-"""The scenarios of clients, on a cluster and a load that only count: whom they kill, and what their rows count."""
+"""The scenarios of clients, on a stand-in cluster and load: which processes they kill, and what their rows count."""
 
 from __future__ import annotations
 

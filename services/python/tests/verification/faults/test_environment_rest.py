@@ -83,7 +83,7 @@ def _request(
 
 
 def test_without_faults_requests_pass_unchanged(faulty: FaultyS3, kept: dict[str, bytes]) -> None:
-    """Body, response and Host stay the same, because a signature covers them."""
+    """Body, Host and response stay the same. A signature covers the first two."""
     host = faulty.url.removeprefix("http://").encode()
     assert _request(faulty, "PUT", "/a", b"data")[:2] == (200, b"kept for " + host)
     assert _request(faulty, "GET", "/a")[:2] == (200, b"data")

@@ -1,6 +1,6 @@
 """``python -m verification.benchmarks.operator [--quick] [--pools N] [--groups N]``: ``docs/figures/k8s-scale.json``.
 
-Needs a Kubernetes cluster with KubeRay that KUBECONFIG names and that may be loaded to its limits, and `kwok` on PATH.
+Needs `kwok` on PATH, and a cluster with KubeRay, named by KUBECONFIG. The run may load that cluster to its limits.
 The operator is the real one, as a local process; nodes, kubelets and Ray are simulated. At the end everything is
 deleted except the CRD.
 """

@@ -1,8 +1,8 @@
 """Measures what one call of each script of the hot path costs the server (CPU of its main thread) and the client.
 
 ``python -m verification.benchmarks.queue.scripts_cpu [--tasks 5000] [--batch 50] [--flavour valkey]`` submits tasks in
-batches. Then groups settle each and claim the next: sixteen groups in one call, and one group alone. The server has
-its own core if there are two. The figures are microseconds per task, and show where time goes;
+batches. Then groups settle each task and claim the next: sixteen groups in one call, and one group alone. The server
+has its own core if there are two. The figures are microseconds per task, and show where time goes;
 ``verification.benchmarks.queue`` makes the published table.
 """
 

@@ -98,7 +98,7 @@ def handoff_rows(times: HandOff, *, prefix: str = "") -> list[Row]:
 
 
 def rate_rows(rates: Sequence[Rate]) -> list[Row]:
-    """Tasks per second by depth, memory, and as details where the time goes."""
+    """Tasks per second by depth, memory, and, as details, where the time goes."""
     middles = [statistics.median(rate.tasks_s) for rate in rates]
     rows = [
         Row(

@@ -42,8 +42,8 @@ class Stream:
 
 @dataclass(slots=True)
 class Findings:
-    """What all streams of this process received. ``lags_ms``: the time from the write in Redis to the arrival here,
-    since all streams are open. ``closed``: streams that ended before the client closed them."""
+    """What all streams of this process received. ``lags_ms``: for each event after all streams were open, the time from
+    the write in Redis to the arrival here. ``closed``: streams that ended before the client closed them."""
 
     lags_ms: array[float] = field(default_factory=lambda: array("d"))
     events: int = 0

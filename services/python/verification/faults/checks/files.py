@@ -70,7 +70,7 @@ def nothing_left(observations: Observations) -> Iterator[Violation]:
     Three kinds of files will be deleted:
 
     * files in the store's garbage list;
-    * checkpoints of ended tasks that no report named: they are deleted with the task's folder when its retention ends;
+    * checkpoints of an ended task, if no report named them: they are deleted with its folder when its retention ends;
     * probe files, which a rank writes to test the blob store: if the rank was killed, gateways delete its file after
       a day.
     """

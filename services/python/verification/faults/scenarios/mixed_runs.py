@@ -137,8 +137,8 @@ class MixedRun:
 def mixed_runs(context: ScenarioContext) -> list[MixedRun]:
     """The mixed runs of a short or a long run.
 
-    Short: one run under each fsync policy. Long: fourteen runs of 180 s, three under ``always`` and five with
-    watchdogs, as in production. Without watchdogs, only the leases detect dead leaders.
+    Short: one run under ``everysec``, and one under ``always`` with watchdogs. Long: fourteen runs of 180 s, three
+    under ``always`` and five with watchdogs. Production has watchdogs; without them, only leases detect dead leaders.
     """
     common = {"flavour": context.options.flavour}
     if not context.long:

@@ -16,8 +16,8 @@ from verification.results import Row
     "rolling", "all groups of a serving pool are drained and replaced, one after the other: nothing fails"
 )
 def run_rolling(context: ScenarioContext) -> list[Row]:
-    """Replace each group several times. Half of the groups first get a drain mark, as from the operator. The
-    other half only get SIGTERM, as when a node is drained.
+    """Replace each group several times. Every second time, it first gets a drain mark, as from the operator.
+    Otherwise it only gets SIGTERM, as when a node is drained.
     """
     rounds, wanted = context.repeats(3, 12), context.repeats(2000, 10_000)
     with trial(context) as run:
