@@ -26,6 +26,13 @@ def body(world: World) -> dict[str, Any]:
     }
 
 
+def remembered(loops: kopf_app.Loops, reconciler: Reconciler) -> dict[str, Any]:
+    """Everything that the operator remembers by pool."""
+    tables = {name: getattr(loops, name) for name in ("_tasks", "_dirty", "_stepping_since")}
+    tables |= {name: getattr(reconciler, name) for name in ("_written", "_failures", "_refused", "_silent")}
+    return {name: table for name, table in tables.items() if table}
+
+
 async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() -> None:
     """After the deletion, nothing of the pool remains in the operator."""
     world, cache = World(), Cache()
@@ -34,7 +41,8 @@ async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() 
     async def read_pool(name: str) -> dict[str, Any]:
         return body(world)
 
-    loops = kopf_app.Loops(Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter())), cache)
+    reconciler = Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter()))
+    loops = kopf_app.Loops(reconciler, cache)
     loops.enqueue("unknown")
     assert loops.liveness() == {"pools": 0}
     cache.pool(body(world), gone=False)
@@ -56,9 +64,11 @@ async def test_a_burst_of_events_is_one_step_and_a_deleted_pool_ends_its_loop() 
 
     await wait_until_async(scaled_up, 60, "two groups wanted")
     assert loops.liveness() == {"pools": 1}
+    assert {"_tasks", "_dirty", "_written"} <= set(remembered(loops, reconciler))
     cache.pool(body(world), gone=True)
     await loops.end(POOL)
     assert loops.liveness() == {"pools": 0}
+    assert not remembered(loops, reconciler)
     await loops.close()
 
 
@@ -99,7 +109,8 @@ async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
         return body(world)
 
     cache.pool(body(world), gone=False)
-    loops = kopf_app.Loops(Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter())), cache)
+    reconciler = Reconciler(ports, ports, ports, read_pool, OperatorMetrics(NoMeter()))
+    loops = kopf_app.Loops(reconciler, cache)
     loops.enqueue(POOL)
 
     async def reported() -> bool:
@@ -113,6 +124,7 @@ async def test_a_pool_whose_deletion_the_watch_missed_ends_its_loop() -> None:
         return loops.liveness() == {"pools": 0}
 
     await wait_until_async(loop_ended, 60, "the loop to end")
+    assert not remembered(loops, reconciler)
 
 
 def test_kopf_accepts_all_handlers() -> None:

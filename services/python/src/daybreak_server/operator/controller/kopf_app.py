@@ -81,7 +81,7 @@ class Loops:
 
     async def end(self, pool: str) -> None:
         """Stop the loop of a deleted pool."""
-        task = self._tasks.pop(pool, None)
+        task = self._forget(pool)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -102,6 +102,11 @@ class Loops:
                 raise RuntimeError(f"the loop of pool {pool} hangs")
         return {"pools": len(self._tasks)}
 
+    def _forget(self, pool: str) -> asyncio.Task[None] | None:
+        self._dirty.pop(pool, None)
+        self._stepping_since.pop(pool, None)
+        return self._tasks.pop(pool, None)
+
     async def _run(self, pool: str) -> None:
         dirty = self._dirty[pool]
         while True:
@@ -110,7 +115,7 @@ class Loops:
             self._reconciler.metrics.record_begun(pool)
             manifest = self._sink.pools.get(pool)
             if manifest is None:  # deleted, and the watch missed it
-                self._tasks.pop(pool, None)
+                self._forget(pool)
                 self._reconciler.forget(pool)
                 return
             try:

@@ -57,13 +57,13 @@ class Reconciler:
     groups: GroupStore
     read_pool: PoolReader
     metrics: OperatorMetrics
-    _written: dict[str, PoolStatus] = field(default_factory=dict)
-    """By uid: the status written last. A watch may show an older one, which must not be used."""
+    _written: dict[str, tuple[str, PoolStatus]] = field(default_factory=dict)
+    """By pool: its uid, and the status written last. A watch may show an older one, which must not be used."""
     _failures: dict[str, int] = field(default_factory=dict)
     _refused: dict[str, Cause] = field(default_factory=dict)
     """By pool: why Kubernetes refused a change of a RayCluster in the last step."""
-    _silent: dict[str, str] = field(default_factory=dict)
-    """By RayCluster: why its head did not answer, so that it is logged once."""
+    _silent: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By pool and RayCluster: why its head did not answer, so that it is logged once."""
 
     async def step(self, name: str, manifest: Mapping[str, Any]) -> float:
         """Reconcile pool ``name``, which the watch delivered as ``manifest``. :returns: seconds until the next step."""
@@ -97,22 +97,24 @@ class Reconciler:
     def _done(self, pool: PoolObject, action: Action) -> None:
         self.metrics.record_action(pool.name, action)
         if isinstance(action, WriteStatus):
-            self._written[pool.uid] = action.status
+            self._written[pool.name] = (pool.uid, action.status)
 
     def forget(self, name: str) -> None:
         """Drop what is remembered about a deleted pool."""
-        self._failures.pop(name, None)
-        self._refused.pop(name, None)
+        for remembered in (self._written, self._failures, self._refused, self._silent):
+            remembered.pop(name, None)
         self.metrics.forget(name)
 
     async def _status(self, name: str, uid: str) -> PoolStatus | None:
         """The status that this operator wrote last; the first time, the API server's. ``None`` if the pool is gone."""
-        if uid not in self._written:
+        known, status = self._written.get(name, ("", None))
+        if status is None or known != uid:
             fresh = await self.read_pool(name)
             if fresh is None or fresh["metadata"]["uid"] != uid:
                 return None
-            self._written[uid] = PoolObject.read(fresh).status
-        return self._written[uid]
+            status = PoolObject.read(fresh).status
+            self._written[name] = (uid, status)
+        return status
 
     async def _decide(self, manifest: Mapping[str, Any], status: PoolStatus) -> tuple[PoolObject, PoolPlan]:
         """Plan the pool from its manifest."""
@@ -166,20 +168,20 @@ class Reconciler:
         """Serve's state on every head that is ready, without heads that do not answer."""
         ready = {pod.cluster for pod in view.pods if pod.head and pod.ready and not pod.terminating}
         found: dict[str, ServeView] = {}
+        silent: dict[str, str] = {}
         for cluster in view.clusters:
             if cluster.name in ready and not cluster.suspend:
                 try:
                     reading = self.serve.observe(cluster, application=name)
                     found[cluster.name] = await asyncio.wait_for(reading, SERVE_STATES_S)
-                    self._silent.pop(cluster.name, None)
                 except (ClusterError, TimeoutError) as exc:
-                    self._log_silence(cluster.name, str(exc) or f"no answer within {SERVE_STATES_S:g} s")
+                    silent[cluster.name] = str(exc) or f"no answer within {SERVE_STATES_S:g} s"
+        logged = self._silent.get(name, {})
+        self._silent[name] = silent
+        for head, why in silent.items():
+            if logged.get(head) != why:
+                _log.info("the head of RayCluster %s does not answer: %s", head, why)
         return found
-
-    def _log_silence(self, cluster: str, why: str) -> None:
-        if self._silent.get(cluster) != why:
-            self._silent[cluster] = why
-            _log.info("the head of RayCluster %s does not answer: %s", cluster, why)
 
     def _back_off(self, name: str, exc: Exception) -> float:
         times = self._failures.get(name, 0)
