@@ -20,7 +20,7 @@ Start = Callable[..., WorkerProcess]
 
 @pytest.fixture
 def forking(gateway: WorkerGateway, start_worker: Start) -> tuple[WorkerProcess, int, int]:
-    """A worker with an engine that has left a daemon, and the processes of both."""
+    """A worker whose engine has started a daemon, and the process ids of engine and daemon."""
     gateway.want("w1", model("m", args={"daemon": True, "deaf": True}))
     worker = start_worker(engine={"stop_s": 0.5})
     gateway.wait_for("w1", "m", "ready")
