@@ -41,7 +41,7 @@ def test_a_worker_that_comes_back_after_a_kill_registers_again(
     first.kill()
     again = start_worker(port=first.port)
     wait_until(lambda: len(gateway.registrations) == 2, 60, "the second registration")
-    wait_until(lambda: again.ask("m").status_code == 200, 60, "its model")
+    wait_until(lambda: again.ask("m").status_code == 200, 60, "its model to be ready")
 
 
 def test_a_gateway_that_forgets_a_worker_gets_a_new_registration_and_no_engine_restarts(
@@ -61,7 +61,7 @@ def test_what_runs_keeps_running_while_there_is_no_gateway(
 ) -> None:
     worker = start_ready_worker()
     gateway.stop()
-    wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker notices")
+    wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker to notice")
     assert worker.ask("m").status_code == 200
     other = WorkerGateway(port=gateway.port)
     try:
@@ -78,12 +78,12 @@ def test_a_worker_waits_for_a_gateway_that_starts_later(tmp_path: Path) -> None:
     gateway = WorkerGateway()
     gateway.stop()
     worker = WorkerProcess(tmp_path / "worker", gateway.url)
-    wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker tries")
+    wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker to try")
     assert worker.ready_status() == 503
     later = WorkerGateway(port=gateway.port)
     try:
         wait_until(lambda: "w1" in later.workers, 60, "the registration")
-        wait_until(lambda: worker.ready_status() == 200, 60, "the worker knows it")
+        wait_until(lambda: worker.ready_status() == 200, 60, "the worker to be ready")
     finally:
         worker.close()
         later.stop()
@@ -201,7 +201,7 @@ def test_requests_end_before_a_model_or_the_worker_stops(
             (tmp_path / "m").touch()
             assert of_m.read().endswith(b"data: [DONE]\n\n")
             worker.terminate()
-            wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
+            wait_until(lambda: gateway.last("w1").draining, 30, "the worker to say that it drains")
             assert worker.ready_status() == 503
             assert worker.ask("n").headers["daybreak-refused"] == "draining"
             time.sleep(too_early_s)
@@ -233,7 +233,7 @@ def test_a_second_signal_ends_a_worker_at_once(gateway: WorkerGateway, start_rea
     worker = start_ready_worker(drain_s=600)
     with long_answer(worker):
         worker.terminate()
-        wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
+        wait_until(lambda: gateway.last("w1").draining, 30, "the worker to say that it drains")
         time.sleep(0.1)  # two signals that arrive together are one
         worker.terminate()
         assert worker.process.wait(60) == 0
