@@ -87,7 +87,7 @@ def test_a_file_in_a_folder_has_no_url(local: Place) -> None:
 
 
 def test_a_file_cannot_take_the_place_of_a_folder(local: Place, source: Path) -> None:
-    """A file cannot be stored below another file. A folder has its key already, so no file can have it."""
+    """A file can be stored neither below another file nor under the name of a folder."""
     list(local.blobs.upload("a", source, content_type="video/mp4"))
     with pytest.raises(BlobRefusedError, match="has the name of a folder"):
         list(local.blobs.upload("a/b", source, content_type="video/mp4"))

@@ -261,7 +261,7 @@ def test_an_engine_that_takes_a_part_of_its_gpus_has_it_whatever_its_model_needs
     halves = dataclasses.replace(chat, gpu_share=0.5)
     assert place([halves], [gpus("a", 80)]).replicas == (at("chat", "a", 0), at("chat", "a", 0))
     host = Worker(id="cpu", engines=frozenset({"vllm"}), devices={HOST: 64 * GB})
-    assert len(place([chat], [host]).replicas) == 2, "gpu_share counts only for GPUs"
+    assert len(place([chat], [host]).replicas) == 2, "gpu_share counted on a machine without GPUs"
 
 
 def test_a_place_for_a_move_is_free_and_on_a_worker_without_the_model() -> None:

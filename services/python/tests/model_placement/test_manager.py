@@ -134,7 +134,7 @@ async def test_a_worker_that_returns_takes_over_a_replica_from_one_that_has_two(
     await driver.pass_time(5000)  # the lease of the first one ends
     await second.round()
     assert second.health()["leads"]
-    assert await report_ready("w1", 2) == 2, "the new replica is not ready"
+    assert await report_ready("w1", 2) == 2, "a replica left before the new one was ready"
     await report_ready("w2", 1)
     await second.round()
     assert (await report_ready("w1", 2), await report_ready("w2", 1)) == (1, 1)

@@ -68,7 +68,7 @@ def test_demand_counts_at_once_and_falls_after_the_time_of_idling() -> None:
 
 
 def test_a_model_without_a_worker_asks_for_one() -> None:
-    """KEDA starts workers from none by this number, one for each replica that fits nowhere."""
+    """KEDA starts the first workers by this number: one for each replica that fits nowhere."""
     found = plan(view(model(replicas=3, target_load=1), demand={"chat": busy(2)}))
     assert (found.workers_wanted, found.placement.unplaced) == (2, {"chat": "No worker is registered."})
 
@@ -145,7 +145,7 @@ def test_a_deleted_model_is_removed_once_its_replicas_have_drained() -> None:
 
 
 def test_a_deleted_model_stays_as_long_as_a_worker_may_be_starting_it() -> None:
-    """A worker that was assigned a replica has not reported it yet. It must see first that it is not wanted."""
+    """The worker has not reported its replica yet. It must first see that the replica is no longer wanted."""
     seen = view(model(deleted=True), workers=(worker(),), planned=plan_with(("chat", "w1")))
     assert removable(seen) == []
     assert removable(planned(seen)) == ["chat"]
@@ -165,7 +165,7 @@ states = st.sampled_from(ReplicaState)
 
 @st.composite
 def registries(draw: st.DrawFn) -> RegistryView:
-    """A registry in which models were in use, before workers were lost or drain and demand changed."""
+    """A registry whose plan was made before some workers were lost or began to drain, and before demand changed."""
     models = {}
     for alias in draw(st.sets(st.sampled_from(ALIASES))):
         most = draw(st.integers(1, 4))

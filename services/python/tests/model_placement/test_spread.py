@@ -91,7 +91,7 @@ def test_a_worker_that_came_back_gets_a_replica_of_a_worker_that_has_two() -> No
     world.change(*world.view.workers, worker("c"))
     for _ in range(2):
         world.step(10 * SPREAD_AFTER_MS)
-        assert world.view.plan == before, "a spread that is even stays as it is"
+        assert world.view.plan == before, "an even spread changed"
 
 
 def test_the_worker_must_have_been_back_without_interruption() -> None:
@@ -181,7 +181,7 @@ def test_a_worker_that_is_lost_during_a_move_is_replaced(lost: str) -> None:
     world.change(stays)
     assert world.step() == {stays.id: 2}
     if lost == "a":
-        assert new in world.view.plan.placement.replicas, "the new one continues to load"
+        assert new in world.view.plan.placement.replicas, "the new replica was given up"
     assert not world.view.plan.spread.moves
 
 
@@ -309,11 +309,11 @@ def test_moves_end_with_an_even_spread_and_never_cost_a_ready_replica(
             left = Counter(before.placement.replicas) - Counter(after.placement.replicas)
             gone = sum(1 for found in left.elements() if found.alias == alias and starts.get(found) is None)
             assert answered[alias] - gone >= min(wanted, answered[alias])
-            assert gone <= 1, "one move at a time"
+            assert gone <= 1, "more than one replica left at once"
         again = plan(world.view)
-        assert again.placement == after.placement or any(starts), "a second look changes nothing"
+        assert again.placement == after.placement or any(starts), "a second look changed the placement"
     while any(move.replica for move in world.view.plan.spread.moves.values()):
         world.step()
     for _ in range(20):
         world.step(SPREAD_AFTER_MS << 5)
-    assert not world.view.plan.spread.moves, "all moves have ended"
+    assert not world.view.plan.spread.moves, "a move has not ended"

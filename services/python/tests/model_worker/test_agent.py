@@ -41,7 +41,7 @@ def test_a_worker_that_comes_back_after_a_kill_registers_again(
     first.kill()
     again = start_worker(port=first.port)
     wait_until(lambda: len(gateway.registrations) == 2, 60, "the second registration")
-    wait_until(lambda: again.ask("m").status_code == 200, 60, "its model")
+    wait_until(lambda: again.ask("m").status_code == 200, 60, "its model to be ready")
 
 
 def test_a_gateway_that_forgets_a_worker_gets_a_new_registration_and_no_engine_restarts(
@@ -61,14 +61,14 @@ def test_what_runs_keeps_running_while_there_is_no_gateway(
 ) -> None:
     worker = start_ready_worker()
     gateway.stop()
-    wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker notices")
+    wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker to notice")
     assert worker.ask("m").status_code == 200
     other = WorkerGateway(port=gateway.port)
     try:
         other.want("w1", model("m"))
         other.wait_for("w1", "m", "ready")
-        assert len(worker.events("pid")) == 1, "the engine was not restarted"
-        assert worker.log.read_text().count("cannot be reached") == 1, "an outage is logged once"
+        assert len(worker.events("pid")) == 1, "the engine was restarted"
+        assert worker.log.read_text().count("cannot be reached") == 1, "the outage was logged again"
     finally:
         worker.close()
         other.stop()
@@ -78,12 +78,12 @@ def test_a_worker_waits_for_a_gateway_that_starts_later(tmp_path: Path) -> None:
     gateway = WorkerGateway()
     gateway.stop()
     worker = WorkerProcess(tmp_path / "worker", gateway.url)
-    wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker tries")
+    wait_until(lambda: "cannot be reached" in worker.log.read_text(), 60, "the worker to try")
     assert worker.ready_status() == 503
     later = WorkerGateway(port=gateway.port)
     try:
         wait_until(lambda: "w1" in later.workers, 60, "the registration")
-        wait_until(lambda: worker.ready_status() == 200, 60, "the worker knows it")
+        wait_until(lambda: worker.ready_status() == 200, 60, "the worker to be ready")
     finally:
         worker.close()
         later.stop()
@@ -148,7 +148,7 @@ def test_the_reason_shows_no_line_of_an_engine_that_had_requests(
     worker.ask("m", crash="before")
     failed = gateway.wait_for("w1", "m", "failed").models[0]
     assert failed.reason == "The engine test exited with code 9. It starts again 1 s later."
-    assert failed.last_lines, "administrators see it"
+    assert failed.last_lines, "administrators see no line of the output"
 
 
 def test_an_engine_that_does_not_become_ready_in_time_is_restarted(
@@ -201,7 +201,7 @@ def test_requests_end_before_a_model_or_the_worker_stops(
             (tmp_path / "m").touch()
             assert of_m.read().endswith(b"data: [DONE]\n\n")
             worker.terminate()
-            wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
+            wait_until(lambda: gateway.last("w1").draining, 30, "the worker to say that it drains")
             assert worker.ready_status() == 503
             assert worker.ask("n").headers["daybreak-refused"] == "draining"
             time.sleep(too_early_s)
@@ -233,7 +233,7 @@ def test_a_second_signal_ends_a_worker_at_once(gateway: WorkerGateway, start_rea
     worker = start_ready_worker(drain_s=600)
     with long_answer(worker):
         worker.terminate()
-        wait_until(lambda: gateway.last("w1").draining, 30, "the worker says that it drains")
+        wait_until(lambda: gateway.last("w1").draining, 30, "the worker to say that it drains")
         time.sleep(0.1)  # two signals that arrive together are one
         worker.terminate()
         assert worker.process.wait(60) == 0
@@ -261,7 +261,7 @@ def test_the_gateway_learns_where_to_reach_the_worker(gateway: WorkerGateway, st
     start_worker(worker="forwarded", variables={"PUBLIC_URL": "https://gpu.example.com/"})
     wait_until(lambda: len(gateway.workers) == 3, 60, "three workers")
     assert gateway.workers["everywhere"].url == everywhere.url, (
-        "the address from which it reaches the gateway"
+        "not the address from which it reaches the gateway"
     )
     assert gateway.workers["forwarded"].url == "https://gpu.example.com"
 

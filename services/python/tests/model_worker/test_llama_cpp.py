@@ -55,10 +55,10 @@ def test_a_worker_serves_a_real_model(
         with client.stream("POST", PATH, json=endless, timeout=120) as answer:
             parts = answer.iter_raw()
             next(parts)
-        wait_until(lambda: gateway.last("w1").models[0].requests == 0, 60, "the cancelled request has ended")
-        wait_until(lambda: is_idle(engine), 60, "the engine works on it no more")
+        wait_until(lambda: gateway.last("w1").models[0].requests == 0, 60, "the cancelled request to end")
+        wait_until(lambda: is_idle(engine), 60, "the engine to stop its work")
     worker.kill()
-    wait_until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, 60, "no orphan")
+    wait_until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, 60, "its end")
 
 
 def is_idle(process: psutil.Process) -> bool:

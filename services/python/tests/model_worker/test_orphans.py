@@ -20,7 +20,7 @@ Start = Callable[..., WorkerProcess]
 
 @pytest.fixture
 def forking(gateway: WorkerGateway, start_worker: Start) -> tuple[WorkerProcess, int, int]:
-    """A worker with an engine that has left a daemon, and the processes of both."""
+    """A worker whose engine has started a daemon, and the process ids of engine and daemon."""
     gateway.want("w1", model("m", args={"daemon": True, "deaf": True}))
     worker = start_worker(engine={"stop_s": 0.5})
     gateway.wait_for("w1", "m", "ready")
@@ -84,7 +84,7 @@ def test_a_guardian_that_is_killed_takes_its_engine_with_it(
     wait_gone(engine, daemon)
     wait_until(lambda: len(worker.events("daemon")) == 2, 60, "the next engine")
     gateway.wait_for("w1", "m", "ready")
-    assert alive(other), "the engines of other guardians stay"
+    assert alive(other), "the engine of another guardian has ended"
     zombies = [child for child in psutil.Process(worker.process.pid).children() if not alive(child.pid)]
     assert zombies == []
 

@@ -97,7 +97,7 @@ def test_a_client_that_leaves_ends_the_work_at_the_engine(worker: WorkerProcess)
         client.stream("POST", PATH, json=body, headers={"X-Request-Id": "g-1"}) as answer,
     ):
         next(answer.iter_lines())
-    wait_until(lambda: "g-1" in worker.events("gone"), 30, "the engine sees that nobody waits")
+    wait_until(lambda: "g-1" in worker.events("gone"), 30, "the engine to see that nobody waits")
     with pytest.raises(httpx2.ReadTimeout), worker.client() as client:
         client.post(PATH, json={"model": "m", "pause": 60}, timeout=0.5, headers={"X-Request-Id": "g-2"})
     wait_until(lambda: "g-2" in worker.events("gone"), 30, "the same before the first byte")
@@ -139,7 +139,7 @@ def written(worker: WorkerProcess, request: str) -> int:
         counts.append(worker.events("token").count(request))
         return len(counts) > 5 and counts[-5:] == [counts[-1]] * 5
 
-    wait_until(settled, 60, "the engine waits", pause_s=0.1)
+    wait_until(settled, 60, "the engine to wait", pause_s=0.1)
     return counts[-1]
 
 
@@ -180,7 +180,7 @@ def test_a_full_model_refuses_and_reports_its_load(worker: WorkerProcess, gatewa
         full = worker.ask("n")
         assert (full.status_code, full.headers["daybreak-refused"]) == (503, "busy")
         wait_until(lambda: load(gateway, "n") == (2, 2), 30, "the load in a heartbeat")
-    wait_until(lambda: load(gateway, "n") == (0, 2), 30, "no load")
+    wait_until(lambda: load(gateway, "n") == (0, 2), 30, "the load to end")
     assert worker.ask("n").status_code == 200
 
 
@@ -205,7 +205,7 @@ def test_the_deadline_ends_a_request(worker: WorkerProcess) -> None:
     headers = {"Daybreak-Deadline-S": "0.3", "X-Request-Id": "d-1"}
     with worker.client() as client:
         late = client.post(PATH, json={"model": "m", "pause": 60}, headers=headers)
-        wait_until(lambda: "d-1" in worker.events("gone"), 30, "the engine sees that nobody waits")
+        wait_until(lambda: "d-1" in worker.events("gone"), 30, "the engine to see that nobody waits")
         past = client.post(PATH, json={"model": "m"}, headers={"Daybreak-Deadline-S": "0"})
         wrong = client.post(PATH, json={"model": "m"}, headers={"Daybreak-Deadline-S": "soon"})
         body = {"model": "m", "stream": True, "tokens": 1000, "pause": 0.05}
@@ -240,15 +240,15 @@ def test_the_death_of_an_engine_is_a_502_or_cuts_off_an_answer_that_has_begun(
     before = worker.ask("m", crash="before")
     assert (before.status_code, before.headers["daybreak-broke"]) == (502, "engine")
     assert before.json()["error"]["code"] == "engine_failed"
-    wait_until(lambda: worker.ask("m").status_code == 200, 60, "the engine starts again")
+    wait_until(lambda: worker.ask("m").status_code == 200, 60, "the engine to start again")
     with worker.client() as client:
         body = {"model": "m", "stream": True, "tokens": 5, "crash": "within"}
         with client.stream("POST", PATH, json=body) as answer, pytest.raises(httpx2.RemoteProtocolError):
             answer.read()
     wait_until(
-        lambda: worker.ask("m").headers.get("daybreak-refused") == "failed", 30, "the failure is known"
+        lambda: worker.ask("m").headers.get("daybreak-refused") == "failed", 30, "the failure to be known"
     )
-    wait_until(lambda: worker.ask("m").status_code == 200, 60, "the engine starts again")
+    wait_until(lambda: worker.ask("m").status_code == 200, 60, "the engine to start again")
 
 
 def test_a_worker_with_a_token_answers_only_those_who_know_it(tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ def test_the_models_are_those_of_the_last_answer(gateway: WorkerGateway, start_w
     gateway.want("w1", model("b", memory_bytes=5), model("c"))
     gateway.wait_for("w1", "c", "ready")
     gateway.wait_for("w1", "a", None)
-    assert worker.ask("b").json()["seen"]["pid"] == pid, "it was not restarted"
+    assert worker.ask("b").json()["seen"]["pid"] == pid, "the engine was restarted"
     assert worker.ask("a").status_code == 404
     gateway.want("w1", model("b", args={"load_s": 0.1}))
     wait_until(
         lambda: worker.ask("b").json().get("seen", {}).get("pid", pid) != pid,
         60,
-        "other args, another process",
+        "another process for other args",
     )

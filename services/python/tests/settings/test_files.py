@@ -105,7 +105,7 @@ def test_a_long_file_without_aliases_is_not_refused_for_its_aliases(
 
 
 def test_the_levels_of_an_alias_count_where_it_is_used(config: Path) -> None:
-    """A deep anchor is refused below further levels, on the line where it was first accepted."""
+    """An anchor that is accepted by itself is refused if an alias puts it below too many levels."""
     levels = 45
     deep, high = "[" * levels + "]" * levels, "[" * levels + "*deep" + "]" * levels
     config.write_text(f"data_dir: &deep {deep}\npools: {high}\n")

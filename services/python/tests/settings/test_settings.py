@@ -243,7 +243,7 @@ def test_a_workload_gets_its_options_and_its_model() -> None:
     assert pool.workload_options == {"dtype": "bfloat16"}
     with_model = pool.model_copy(update={"model": "/models/wan"})
     assert with_model.workload_options == {"dtype": "bfloat16", "model": "/models/wan"}
-    assert pool.options == {"dtype": "bfloat16"}, "the settings stay as they are"
+    assert pool.options == {"dtype": "bfloat16"}, "the settings changed"
 
 
 def test_folders_become_absolute(working_dir: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_group_on_a_cordoned_host_claims_nothing(driver: Driver) -> None:
 
 
 def test_a_delayed_task_is_live_one_wake_before_it_is_due(driver: Driver) -> None:
-    """A delayed task is live as early as the pool's last wake took, so that a group is ready when it is due."""
+    """The lead time is what the pool's last wake took, so that a group is ready when the task is due."""
     driver.client.hset(driver.keys.single("meta"), "wake_ms", 3000)
     task = submit(driver, start_at_ms=driver.now + 5000)
     assert driver.tick().promoted == 0

@@ -127,7 +127,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(target=tasks, old=tasks)
     def submit_again(self, old: str) -> Any:
-        """Repeat a submit, as a client does that did not get the answer."""
+        """Repeat a submit, like a client that did not get the answer."""
         task = self.model.tasks.get(old)
         return multiple() if task is None else self._submit(task.new)
 

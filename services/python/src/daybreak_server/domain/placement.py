@@ -230,7 +230,7 @@ class _Plan:
         if self._share(model, self._workers[worker_id], index) > need:
             return (
                 f"The engine takes {model.gpu_share:.0%} of each GPU, whatever the model needs, and no GPU has that "
-                "left. Set gpu_memory_utilization to a smaller value, or add a worker."
+                "left. Set gpu_memory_utilization (SGLang: mem_fraction_static) to a smaller value, or add a worker."
             )
         where = f" on each of {count} GPUs" if count > 1 else ""
         return (

@@ -124,7 +124,7 @@ TENANTS_MAX = 50
 """Tenants with totals of their own in a pool; the others are counted together, as ``other``."""
 
 METER_MS = 5_000
-"""How often a tick adds up the time of groups that are idle or starting, on the lease clock."""
+"""How often a tick adds up the time of groups that are idle, start or answer requests, on the lease clock."""
 
 REQUEST_BODY_MAX_BYTES = 256 << 20
-"""The largest body of a request that a group reads. Gateways have a smaller limit of their own."""
+"""The largest body of a request that a group reads. Gateways have a limit of their own, which is smaller by default."""

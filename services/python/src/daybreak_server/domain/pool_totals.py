@@ -1,6 +1,6 @@
 """A pool's monotonic totals, and what the metrics make of them.
 
-Redis counts only what cannot be derived: the scripts add to about fifty numbers and six histograms
+Redis counts only what cannot be derived: the scripts add to about fifty numbers and eight histograms
 (``adapters/redis/lua/_totals.lua``), to most of them rarely. Transitions that always come with a histogram's
 observation, such as ``queued`` → ``running``, are read from that histogram.
 """

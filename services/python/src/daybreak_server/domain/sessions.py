@@ -60,8 +60,8 @@ class SessionEnd(StrEnum):
     CLOSED = "closed"
     """The client closed it, or an administrator did."""
     IDLE = "idle"
-    """No audio and no ping arrived for ``session_timeout_s``. After the end of the input: a group owned it for that
-    time, and its model did nothing."""
+    """No audio and no ping arrived for ``session_timeout_s``. Or, after the end of the input, a group owned it for that
+    time, and the group's model did nothing."""
     FAILED = "failed"
     """It cannot continue, and its error says why: for example, the model failed, or several groups in a row were
     lost while they worked on it."""

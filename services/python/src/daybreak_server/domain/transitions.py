@@ -84,7 +84,7 @@ OVERDUE = Guard("the run deadline has passed", lambda facts: facts.overdue)
 LAST_STRIKE = Guard("this is the last allowed strike", lambda facts: facts.last_strike)
 MAY_RELEASE = Guard(
     f"returned to the queue fewer than {RELEASES_MAX} times in all; "
-    f"if the event is *group failed*, also fewer than {GROUP_FAILURES_MAX} times by it",
+    f"if the event is *group failed*, also fewer than {GROUP_FAILURES_MAX} times by this event",
     lambda facts: not facts.releases_exhausted,
 )
 

@@ -1,6 +1,6 @@
 """Keeps the plan of models and workers up to date, while it holds the lease ``placement``.
 
-Several processes run a manager: each gateway, and an actor on Ray where Ray is up, whose priority is higher. Only the
+Several processes run a manager: each gateway and, where Ray is up, an actor on Ray with a higher priority. Only the
 one that holds the lease plans. All state is in the registry, so killing any of them loses nothing, and another one
 takes over when the lease ends.
 """

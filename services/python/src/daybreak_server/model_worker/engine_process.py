@@ -22,7 +22,7 @@ LAST_LINES = 200
 _LINE_BYTES = 1000
 _READ_BYTES = 1 << 16
 _DRAIN_S = 2.0
-"""How long output that was written before the end may take to be read."""
+"""How long to wait, after the process has ended, for the rest of its output."""
 
 
 class EngineProcess:

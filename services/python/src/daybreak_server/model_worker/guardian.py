@@ -53,7 +53,7 @@ class Guardian:
         self._pid = 0
 
     def run(self) -> int:
-        """Run the engine. :returns: its exit code; 128 and the number of a signal, if that has ended it."""
+        """Run the engine. :returns: its exit code; 128 plus the number of the signal, if a signal has ended it."""
         process_tree.become_subreaper()
         wake, woken = os.pipe()
         os.set_blocking(woken, False)

@@ -48,8 +48,8 @@ _log = logging.getLogger(__name__)
 CLIENT_GONE = 499
 """The status of a request whose client did not wait for the answer."""
 MAX_STALE = 3
-"""How often at most a request that meets closed idle connections is sent again. One more counts as a failure of the
-engine."""
+"""How often a request may be sent again because an idle connection turned out to be closed. One more such connection
+counts as a failure of the engine."""
 DEADLINE_HEADER = b"daybreak-deadline-s"
 MAX_BODY_BYTES = 256 << 20
 """Gateways have limits of their own, which are smaller by default."""
@@ -230,7 +230,7 @@ class _EngineAnswer(Response):
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. If it breaks off, return without its end, and the server closes the connection."""
+        """Send the answer. If it breaks off, return without completing it; the server then closes the connection."""
         try:
             async with self._watch.block():
                 await self._send_all(send)

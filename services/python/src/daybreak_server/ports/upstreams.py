@@ -13,7 +13,7 @@ The errors say what a caller must know before it sends the request to another gr
     ├─ NoAnswerError        the connection ended before an answer had begun
     └─ AnswerCutOffError    the answer has begun and will not be complete, or is not valid HTTP
 
-An answer with a ``Content-Length`` above 0 begins with the first byte of its body, any other with its head:
+An answer with a ``Content-Length`` above 0 counts as begun with the first byte of its body, any other with its head:
 servers write head and body one after the other, and a server that is killed in between has answered nothing.
 """
 

@@ -1,4 +1,4 @@
-"""A caller that waits for a change sees it at once, and loads are no changes."""
+"""A caller that waits for a change sees it at once. If only the load of a worker differs, that is no change."""
 
 from __future__ import annotations
 

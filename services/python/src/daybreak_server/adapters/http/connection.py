@@ -48,7 +48,7 @@ HOP_BY_HOP = frozenset(
 )
 """Headers that concern one connection and are not passed on."""
 _END_TO_END = frozenset({b"close", b"content-length", b"content-type"})
-"""Names in a header ``Connection`` that do not remove a header from the answer."""
+"""Names that a header ``Connection`` may list without removing a header from the answer."""
 
 
 class HttpAnswer:

@@ -189,7 +189,10 @@ class GroupName(NamedTuple):
 
 
 class DeadGroup(NamedTuple):
-    """The arguments of ``deregister_dead``. ``known``: whether the sessions follow that the group worked on last."""
+    """The arguments of ``deregister_dead``.
+
+    ``known``: 1 if it is known on which sessions the group worked last. Their ids follow.
+    """
 
     group: str
     known: int

@@ -6,8 +6,8 @@ local function claim_reply(r)
     out[1] or '', out[2] or '', control(r), r.queued or r.created }
 end
 
--- Counts the wait of a task that is claimed, which is 0 if the clock has been set back since. If the group was idle
--- before the task came, also counts the task as `matched`.
+-- Counts how long a claimed task has waited; 0 if the clock was set back during the wait. If the group was idle before
+-- the task came, also counts the task as `matched`.
 local function count_claim(r, g)
   local since = tonumber(r.queued or r.created)
   observe(histograms.waits[math.floor(r.order / PRIORITY_BAND)], math.max(0, NOW - since))

@@ -1,4 +1,5 @@
--- The pool's totals for metrics: counts that only grow, in one hash. domain/pool_totals.py says what they mean.
+-- The pool's totals for metrics, in one hash: counts, nearly all of which only grow. domain/pool_totals.py says what
+-- they mean.
 --
 -- Each count costs a command. So of what happens to each task, scripts count only what nothing else implies: the wait
 -- at a claim, the run time at a success. A histogram `name` has the fields `name:<place of the bucket>` and `name:sum`.

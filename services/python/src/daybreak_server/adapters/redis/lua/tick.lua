@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Does everything in a pool that depends on time: advances the lease clock, promotes due tasks, ends attempts whose
--- lease is lost, and expires tasks. Every gateway calls it each second; each call does a bounded amount of work.
+-- lease is lost, expires tasks, marks groups as lost, and releases or ends sessions. Every gateway calls it each
+-- second; each call does a bounded amount of work.
 local limit, more
 
 local function due(key, upto)

@@ -62,7 +62,7 @@ class _Watch:
         self._woken = asyncio.Event()
 
     def put(self, event: SessionEvent | None) -> None:
-        """Wake the caller if the session has ended; ``None``: also if the model progressed or events may be missing."""
+        """Wake the caller for the event ``ended``, and for ``None``: the model progressed, or events may be missing."""
         if event is None or event.type is SessionEventType.ENDED:
             self._woken.set()
 
