@@ -30,6 +30,12 @@ def check_sessions(client: redis.Redis, keys: Keys, members: Mapping[str, set[st
     assert held["sessions"] == by_state["waiting"] | by_state["active"] == held["session_timers"]
     assert held["sessions_waiting"] == by_state["waiting"]
     assert held["session_leases"] == by_state["active"]
+    tenants = {records[session]["tenant"] for session in held["sessions"]}
+    for tenant in tenants | members.get("tenant_sessions", set()):
+        own = {member.decode() for member in client.zrange(keys.of("tenant_sessions", tenant), 0, -1)}
+        assert own == {session for session in held["sessions"] if records[session]["tenant"] == tenant}
+    owners = _fields(client, keys.single("session_tenants"))
+    assert owners == {session: records[session]["tenant"] for session in held["sessions"]}
     for group in members.get("group_sessions", set()):
         owned = {member.decode() for member in client.smembers(keys.of("group_sessions", group))}
         assert owned == {session for session, record in records.items() if record.get("group") == group}

@@ -32,6 +32,7 @@ from daybreak_server.domain.sessions import (
     SessionsThroughput,
 )
 from daybreak_server.ports.sessions import (
+    TENANT_LIMIT,
     AudioGapError,
     SessionEndedError,
     SessionsFullError,
@@ -92,8 +93,9 @@ class MemorySessions:
     ``group``: whether a group works; ``down``: whether the store fails; ``broken``: why the group fails all sessions.
     """
 
-    def __init__(self, *, room: int = 1000) -> None:
+    def __init__(self, *, room: int = 1000, per_tenant: int = 1000) -> None:
         self.room = room
+        self.per_tenant = per_tenant
         self.group = True
         self.down = False
         self.broken: Cause | None = None
@@ -107,6 +109,8 @@ class MemorySessions:
         if found is None:
             if sum(s.record.state is not SessionState.ENDED for s in self._sessions.values()) >= self.room:
                 raise SessionsFullError("full", reason="limit", retry_after_s=7.0)
+            if len(await self.sessions(new.pool, tenant=new.tenant)) >= self.per_tenant:
+                raise SessionsFullError("full", reason=TENANT_LIMIT, retry_after_s=7.0)
             now = _now_ms()
             record = SessionRecord(
                 session=new,

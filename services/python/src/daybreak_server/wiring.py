@@ -220,6 +220,7 @@ def session_limits(settings: Settings) -> Callable[[str], SessionLimits]:
     found = {
         name: SessionLimits(
             max_sessions=pool.session_settings.max_sessions,
+            max_per_tenant=settings.http.max_sessions_per_tenant,
             timeout_s=pool.session_settings.session_timeout_s,
             target_load=loads.get(name, 1.0),
         )

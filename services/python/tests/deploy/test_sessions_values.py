@@ -24,6 +24,7 @@ def test_the_example_is_valid_down_to_the_options_of_the_workload(tmp_path: Path
     assert reserved(settings, POOL) == {"num_cpus": 2}
     limits = wiring.session_limits(settings)(POOL)
     assert (limits.max_sessions, limits.timeout_s) == (96, 120)
+    assert limits.max_per_tenant == settings.http.max_sessions_per_tenant
 
 
 def test_keda_scales_the_example_by_the_target_load_of_its_generator_pool() -> None:

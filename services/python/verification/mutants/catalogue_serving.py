@@ -90,7 +90,7 @@ SERVING: tuple[Mutant, ...] = (
         "an answer of the wrong length occupies the group until its deadline",
         (
             f"{_ENGINE}/http_app.py",
-            "            exchange.stop(Stop.GONE)  # no thread sends the rest of the answer\n",
+            "            exchange.stop(Stop.GONE)  # the rest of the answer will not be sent\n",
             "",
         ),
         tests=f"{_LIMITS}::test_an_answer_whose_length_is_wrong_is_cut_off_and_frees_its_place",

@@ -24,10 +24,13 @@ from daybreak_server.domain.sessions import (
 )
 from daybreak_server.ports.store_errors import StoreError
 
+TENANT_LIMIT = "tenant_limit"
+"""The reason of :class:`SessionsFullError` if the tenant has too many open sessions."""
+
 
 class SessionsFullError(StoreError):
-    """The pool accepts no further session now, for the ``reason`` ``limit`` or ``lag``. ``retry_after_s`` estimates
-    when a session will end, from the usual length of sessions."""
+    """The pool accepts no further session now, for the ``reason`` ``limit`` or ``lag``, or none of this tenant
+    (:data:`TENANT_LIMIT`). ``retry_after_s`` estimates when a session will end, from the usual length of sessions."""
 
     def __init__(self, message: str, *, reason: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -63,7 +66,8 @@ class SessionStore(Protocol):
     async def open_session(self, new: NewSession) -> SessionRecord:
         """Open a session. Repeated with the same id, it returns the session as it is.
 
-        :raises SessionsFullError: when the pool has no room, by its limits or by the measured lag of its groups.
+        :raises SessionsFullError: when the pool has no room, by its limits or by the measured lag of its groups, or
+            when the tenant has as many open sessions as it may.
         """
 
     async def session(self, session: SessionId, *, tenant: str) -> SessionRecord:
@@ -76,8 +80,8 @@ class SessionStore(Protocol):
         """
 
     async def sessions(self, pool: str, *, tenant: str | None = None) -> Sequence[SessionRecord]:
-        """The oldest thousand sessions of a pool that have not ended, oldest first. With ``tenant``: those of them that
-        belong to this tenant."""
+        """The sessions of a pool that have not ended, oldest first. With ``tenant``: those of this tenant. At most the
+        oldest thousand."""
 
     async def append_audio(
         self, session: SessionId, samples: bytes, *, at: int, end: bool = False

@@ -264,7 +264,9 @@ def test_a_full_pool_answers_with_an_estimate(start_speech):
 
 
 def test_a_tenant_has_a_bounded_number_of_sessions_and_streams(start_speech):
-    speech = start_speech(http={"max_sessions_per_tenant": 1, "max_streams_per_tenant": 1})
+    speech = start_speech(
+        store=MemorySessions(per_tenant=1), http={"max_sessions_per_tenant": 1, "max_streams_per_tenant": 1}
+    )
     session = speech.open(headers={"Idempotency-Key": "first"})["id"]
     assert speech.open(headers={"Idempotency-Key": "first"})["id"] == session
     problem = speech.open(status=429)

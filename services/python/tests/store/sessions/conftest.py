@@ -68,8 +68,8 @@ class Sessions:
         record = await self.store.open_session(self.new(**fields))
         return record.session.id
 
-    async def get(self, session: SessionId) -> SessionRecord:
-        return await self.store.session(session, tenant="default")
+    async def get(self, session: SessionId, *, tenant: str = "default") -> SessionRecord:
+        return await self.store.session(session, tenant=tenant)
 
     async def types(self, session: SessionId) -> list[str]:
         return [event.type.value for event in await self.store.session_events(session)]

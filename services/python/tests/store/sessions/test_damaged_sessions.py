@@ -13,7 +13,7 @@ from daybreak_server.domain.sessions import (
     SessionsMeasured,
     SessionState,
 )
-from daybreak_server.ports.sessions import SessionEndedError, SessionUnknownError
+from daybreak_server.ports.sessions import SessionEndedError, SessionsFullError, SessionUnknownError
 from daybreak_server.ports.store_errors import StoreRefusedError
 from tests.store.sessions.conftest import Sessions, pcm, take
 from tests.store.sessions.test_sessions import says
@@ -98,6 +98,16 @@ async def test_time_continues_when_a_record_is_gone(sessions: Sessions) -> None:
     with pytest.raises(SessionUnknownError):
         await sessions.get(gone)
     assert (await sessions.store.sessions_overview("speech")).open == 0
+
+
+async def test_a_session_without_a_record_counts_for_its_tenant_until_its_timeout(sessions: Sessions) -> None:
+    sessions.limit(max_per_tenant=1, timeout_s=10)
+    gone = await sessions.open()
+    sessions.driver.client.delete(sessions.driver.keys.of("session", gone))
+    with pytest.raises(SessionsFullError):
+        await sessions.open()
+    sessions.driver.pass_time(11_000)
+    await sessions.open()
 
 
 async def test_a_group_that_leaves_gives_up_the_others(sessions: Sessions) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daybreak_server.adapters.redis.limits import SESSION_LOSSES_MAX
+from daybreak_server.domain.session_totals import SessionTotals
 from daybreak_server.domain.sessions import SessionCommit, SessionEnd, SessionId, SessionState, Turn
 from tests.store.sessions.conftest import Sessions, pcm, take
 
@@ -37,6 +38,8 @@ async def test_groups_that_die_in_a_row_fail_the_session(sessions: Sessions, end
     assert record.end is SessionEnd.FAILED
     assert record.error is not None
     assert (record.error.reason, record.error.message[:1]) == ("groups_lost", "6")
+    moved = SessionTotals.of(sessions.driver.totals()).moved
+    assert moved["lease_lost"] == SESSION_LOSSES_MAX, "the last loss ended the session, so it did not move"
 
 
 async def test_a_complete_turn_shows_that_the_session_is_not_the_cause(sessions: Sessions) -> None:

@@ -30,14 +30,20 @@ from daybreak_server.domain.sessions import (
     SessionsMeasured,
     Turn,
 )
-from daybreak_server.ports.sessions import AudioGapError, SessionEndedError, SessionsFullError
+from daybreak_server.ports.sessions import (
+    TENANT_LIMIT,
+    AudioGapError,
+    SessionEndedError,
+    SessionsFullError,
+)
 from testkit.store_driver import Driver, check_keys
 from testkit.valkey import Server
 from tests.store.sessions.conftest import POOL, Sessions, take
 
 T = TypeVar("T")
 GROUPS = ("g1", "g2")
-LEASE_S, TIMEOUT_S, MAX_SESSIONS = 5, 20, 4
+TENANTS = ("a", "b")
+LEASE_S, TIMEOUT_S, MAX_SESSIONS, MAX_PER_TENANT = 5, 20, 4, 3
 TURN = 2
 """Samples of a turn."""
 
@@ -46,6 +52,7 @@ TURN = 2
 class Model:
     """What a session should be."""
 
+    tenant: str
     owner: str | None = None
     begun: bool = False
     losses: int = 0
@@ -72,7 +79,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.driver = Driver(self.server.url, pool=POOL, target_load=2)
         self.driver.tick()
         self.sessions = Sessions(self.server, self.driver)
-        self.sessions.limit(max_sessions=MAX_SESSIONS, timeout_s=TIMEOUT_S)
+        self.sessions.limit(max_sessions=MAX_SESSIONS, max_per_tenant=MAX_PER_TENANT, timeout_s=TIMEOUT_S)
         self.works = {name: self.sessions.group(lease_s=LEASE_S) for name in GROUPS}
         self.claims: list[tuple[str, SessionClaim]] = []
         self.numbers: dict[str, int] = {}
@@ -83,18 +90,31 @@ class SessionMachine(RuleBasedStateMachine):
     def do(self, awaitable: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(awaitable)
 
-    def open_ones(self) -> list[SessionId]:
-        return [session for session, model in self.model.items() if model.ended is None]
+    def open_ones(self, *tenants: str) -> list[SessionId]:
+        return [
+            session
+            for session, model in self.model.items()
+            if model.ended is None and model.tenant in (tenants or TENANTS)
+        ]
 
-    @rule()
-    def open(self) -> None:
-        new = self.sessions.new(id=SessionId(f"{POOL}_{len(self.model):026d}"))
-        if len(self.open_ones()) >= MAX_SESSIONS:
-            with pytest.raises(SessionsFullError):
+    @rule(tenant=st.sampled_from(TENANTS))
+    def open(self, tenant: str) -> None:
+        new = self.sessions.new(id=SessionId(f"{POOL}_{len(self.model):026d}"), tenant=tenant)
+        tenant_full = len(self.open_ones(tenant)) >= MAX_PER_TENANT
+        if tenant_full or len(self.open_ones()) >= MAX_SESSIONS:
+            with pytest.raises(SessionsFullError) as refused:
                 self.do(self.sessions.store.open_session(new))
+            assert refused.value.reason == (TENANT_LIMIT if tenant_full else "limit")
             return
         self.do(self.sessions.store.open_session(new))
-        self.model[new.id] = Model(idle_at=self.driver.now + TIMEOUT_S * 1000)
+        self.model[new.id] = Model(tenant, idle_at=self.driver.now + TIMEOUT_S * 1000)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def open_again(self, data: st.DataObject) -> None:
+        session = data.draw(st.sampled_from(sorted(self.model)))
+        repeated = self.sessions.new(id=session, tenant=self.model[session].tenant)
+        assert self.do(self.sessions.store.open_session(repeated)).end == self.model[session].ended
 
     @precondition(lambda self: self.model)
     @rule(
@@ -233,11 +253,14 @@ class SessionMachine(RuleBasedStateMachine):
     @invariant()
     def texts_are_those_of_the_events(self) -> None:
         assert [r.session.id for r in self.do(self.sessions.store.sessions(POOL))] == self.open_ones()
+        for tenant in TENANTS:
+            own = self.do(self.sessions.store.sessions(POOL, tenant=tenant))
+            assert [r.session.id for r in own] == self.open_ones(tenant)
         for session, model in self.model.items():
             events = self.do(self.sessions.store.session_events(session))
             texts = "".join(event.data["text"] for event in events if event.type is SessionEventType.TEXT)
             assert texts == model.text
-            record = self.do(self.sessions.get(session))
+            record = self.do(self.sessions.get(session, tenant=model.tenant))
             assert record.end == model.ended
             assert record.last_event == (events[-1].id if events else "0-0")
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from daybreak_server.adapters.redis.limits import SESSION_LIST_MAX
 from daybreak_server.domain.causes import Cause
 from daybreak_server.domain.ids import GroupId
 from daybreak_server.domain.sessions import (
@@ -20,6 +21,7 @@ from daybreak_server.domain.sessions import (
     Turn,
 )
 from daybreak_server.ports.sessions import (
+    TENANT_LIMIT,
     AudioBacklogError,
     AudioGapError,
     SessionEndedError,
@@ -293,6 +295,32 @@ async def test_too_many_sessions_are_refused_with_an_estimate(sessions: Sessions
     with pytest.raises(SessionsFullError, match="2 open sessions") as refused:
         await sessions.open()
     assert refused.value.retry_after_s == 10.0  # sessions last 20 s, and two are open
+
+
+async def test_a_tenant_with_too_many_sessions_keeps_no_other_tenant_out(sessions: Sessions) -> None:
+    """The session of a repeated call counts once, and an ended one no longer."""
+    sessions.limit(max_per_tenant=2)
+    first = await sessions.open(tenant="a")
+    second = sessions.new(tenant="a")
+    for _ in range(2):
+        await sessions.store.open_session(second)
+    with pytest.raises(SessionsFullError, match=r"2 open sessions.*max_sessions_per_tenant") as refused:
+        await sessions.open(tenant="a")
+    assert refused.value.reason == TENANT_LIMIT
+    await sessions.open(tenant="b")
+    await sessions.store.close_session(first)
+    await sessions.open(tenant="a")
+
+
+async def test_a_tenants_sessions_are_listed_although_another_tenant_has_a_thousand_older_ones(
+    sessions: Sessions,
+) -> None:
+    sessions.limit(max_sessions=2000)
+    for _ in range(SESSION_LIST_MAX):
+        await sessions.open(tenant="a")
+    own = await sessions.open(tenant="b")
+    assert [record.session.id for record in await sessions.store.sessions("speech", tenant="b")] == [own]
+    assert len(await sessions.store.sessions("speech")) == SESSION_LIST_MAX
 
 
 async def test_groups_that_lag_refuse_sessions(sessions: Sessions) -> None:

@@ -252,6 +252,7 @@ class SessionOpening(NamedTuple):
     trace: str
     """The trace context, as ``traceparent`` and ``tracestate`` with a space between them; empty if there is none."""
     max_sessions: int
+    max_per_tenant: int
     timeout_ms: int
     target_load: float | str
 
@@ -274,8 +275,9 @@ class SessionClosing(NamedTuple):
 
 
 class SessionPage(NamedTuple):
-    """The arguments of ``session_list``."""
+    """The arguments of ``session_list``. An empty ``tenant``: the sessions of all tenants."""
 
+    tenant: str
     limit: int
 
 

@@ -122,6 +122,7 @@ SINGLE = {
         "sessions by the time at which they end unless audio or a ping arrives or, after the end of the input, the "
         "model works on them",
     ),
+    "session_tenants": Key("hash", "the tenant of each open session"),
     "session_wakeup": Key("list", "wake-ups for groups with room for a session (BLPOP)"),
     "session_groups": Key(
         "hash",
@@ -233,6 +234,9 @@ FAMILIES = {
             "stream",
             f"a session's events, at most about {SESSION_HISTORY_MAX:,}; kept as long as its record",
         ),
+    ),
+    "tenant_sessions": Family(
+        "st:", "", "tenant", Key("zset", "a tenant's open sessions, by the time at which they were opened")
     ),
     "group_sessions": Family("sg:", "", "id", Key("set", "the sessions that a group owns")),
     "session_inbox": Family(

@@ -27,7 +27,7 @@ from daybreak_server.domain.sessions import (
 )
 from daybreak_server.observability.session_log import log_refused
 from daybreak_server.ports.session_tracing import OpeningTrace
-from daybreak_server.ports.sessions import SessionsFullError, SessionStore
+from daybreak_server.ports.sessions import TENANT_LIMIT, SessionsFullError, SessionStore
 from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 
 PATIENCE_S = 30.0
@@ -86,7 +86,6 @@ class SessionService:
             client=client,
             trace_context=trace.context,
         )
-        await self._check_limit(new)
         record = await self._stored(new)
         if _of_client(record.session) != _of_client(new):
             raise ApiError(
@@ -105,8 +104,8 @@ class SessionService:
         return await self.store.session(self._known(session), tenant=caller.tenant)
 
     async def open_sessions(self, caller: Principal, pool: str | None) -> list[SessionRecord]:
-        """The caller's open sessions in a pool, or in all pools, oldest first. Only the oldest thousand sessions of
-        each pool are searched.
+        """The caller's open sessions in a pool, or in all pools, oldest first. At most the oldest thousand of each
+        pool.
 
         :raises ApiError: ``no_such_pool``.
         """
@@ -222,20 +221,15 @@ class SessionService:
             return await self.store.open_session(new)
         except SessionsFullError as exc:
             log_refused(new, reason=exc.reason)
-            raise
-
-    async def _check_limit(self, new: NewSession) -> None:
-        found = await self.store.sessions(new.pool, tenant=new.tenant)
-        repeated = any(record.session.id == new.id for record in found)
-        if len(found) >= self._max_per_tenant and not repeated:
-            log_refused(new, reason="tenant_limit")
+            if exc.reason != TENANT_LIMIT:
+                raise
             raise ApiError(
                 ErrorCode.TOO_MANY_STREAMS,
-                f"The tenant {new.tenant!r} has {len(found):,} open sessions in the pool {new.pool}, the most it may "
-                "have. Close one, or retry later.",
+                f"The tenant {new.tenant!r} has {self._max_per_tenant:,} open sessions in the pool {new.pool}, the "
+                "most it may have. Close one, or retry later.",
                 limit="sessions_per_tenant",
                 retry_after_s=5.0,
-            )
+            ) from exc
 
 
 def _of_client(new: NewSession) -> NewSession:

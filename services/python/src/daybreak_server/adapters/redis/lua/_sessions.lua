@@ -90,6 +90,7 @@ function S.make_waiting(r, reason, worked_on)
   call('ZADD', S.sessions_waiting, int(tonumber(r.opened) - S.ORPHAN_BAND), r.id)
   S.emit(r.id, 'waiting', '{"reason":"' .. reason .. '"}')
   S.wake(1)
+  add_total('sessions_moved:' .. reason, 1)
   S.report(r, 'released', '{"reason":"' .. reason .. '"}')
 end
 
@@ -97,6 +98,16 @@ local function ended_data(id, reason, err)
   local data = '{"reason":"' .. reason .. '","text":' .. cjson.encode(call('GETRANGE', S.key.session_text(id), -S.TEXT_MAX, -1))
   if err and err ~= '' then data = data .. ',"error":' .. err end
   return data .. '}'
+end
+
+-- Removes a session from the sets of open sessions. The tenant is not taken from the record, which may be lost.
+local function leave_open(id)
+  local tenant = call('HGET', S.session_tenants, id)
+  if tenant then
+    call('ZREM', S.key.tenant_sessions(tenant), id)
+    call('HDEL', S.session_tenants, id)
+  end
+  for _, zset in ipairs({ S.sessions, S.sessions_waiting, S.session_timers }) do call('ZREM', zset, id) end
 end
 
 -- Ends a session. Every path that ends a session calls this function.
@@ -108,7 +119,7 @@ function S.finish(r, reason, err)
   if err and err ~= '' then call('HSET', key, 'error', err) end
   call('HDEL', key, 'token', 'group')
   S.emit(r.id, 'ended', ended_data(r.id, reason, err))
-  for _, zset in ipairs({ S.sessions, S.sessions_waiting, S.session_timers }) do call('ZREM', zset, r.id) end
+  leave_open(r.id)
   call('DEL', S.key.session_audio(r.id), S.key.session_turns(r.id))
   for _, kept in ipairs({ key, S.key.session_text(r.id), S.key.session_history(r.id) }) do
     call('PEXPIRE', kept, r.timeout)
@@ -123,7 +134,8 @@ end
 
 -- Forgets a session that has no record: nothing can be said about it any more.
 local function drop(id)
-  for _, zset in ipairs({ S.sessions, S.sessions_waiting, S.session_timers, S.session_leases }) do call('ZREM', zset, id) end
+  leave_open(id)
+  call('ZREM', S.session_leases, id)
   for name in pairs(kinds) do call('DEL', S.key[name](id)) end
 end
 
@@ -198,15 +210,13 @@ end
 
 local function take_from(id, group, reason, worked_on)
   local r = S.load(id)
-  if not r or r.group ~= group then return false end
-  S.make_waiting(r, reason, worked_on)
-  return true
+  if r and r.group == group then S.make_waiting(r, reason, worked_on) end
 end
 
 -- Releases all sessions of a group that has left. `worked_on` has those that it worked on when it died, if that is known.
 function S.release_group(group, reason, worked_on)
   for _, id in ipairs(call('SMEMBERS', S.key.group_sessions(group))) do
-    if S.guarded(id, take_from, id, group, reason, worked_on) then add_total('sessions_moved:' .. reason, 1) end
+    S.guarded(id, take_from, id, group, reason, worked_on)
   end
   call('DEL', S.key.group_sessions(group))
   call('HDEL', S.session_groups, group)
@@ -221,7 +231,6 @@ function S.tick(lease_clock, leases_expire, limit)
   if call('EXISTS', S.sessions, S.session_groups) == 0 then return false end
   local lost = leases_expire and due(S.session_leases, lease_clock, limit) or {}
   for _, id in ipairs(lost) do S.guarded(id, orphan, id, 'lease_lost') end
-  if #lost > 0 then add_total('sessions_moved:lease_lost', #lost) end
   local idle = due(S.session_timers, NOW, limit)
   for _, id in ipairs(idle) do S.guarded(id, expire, id) end
   local groups = call('HGETALL', S.session_groups)

@@ -1,11 +1,13 @@
 #!lua
--- Opens a session, unless the pool is full. A repeated call returns the session as it is. When `maxmemory` is reached,
--- Redis refuses this script.
--- Answers {`session`, the session} or {`full`, why (`limit`, `lag`), when to try again in ms, open sessions}.
+-- Opens a session, unless the pool is full or the tenant has too many. A repeated call returns the session as it is. When
+-- `maxmemory` is reached, Redis refuses this script.
+-- Answers {`session`, the session} or {`full`, why (`limit`, `lag`, `tenant_limit`), when to try again in ms, open sessions}.
 local function run(ARGV)
   local a = read.session_opening(ARGV, 1)
-  local key = S.key.session(a.session)
+  local key, of_tenant = S.key.session(a.session), S.key.tenant_sessions(a.tenant)
   if call('EXISTS', key) == 1 then return { 'session', S.show(a.session) } end
+  local own = call('ZCARD', of_tenant)
+  if own >= tonumber(a.max_per_tenant) then return { 'full', 'tenant_limit', int(S.retry_ms()), own } end
   local open = call('ZCARD', S.sessions)
   local why = open >= tonumber(a.max_sessions) and 'limit' or S.full() and 'lag'
   if why then
@@ -18,6 +20,8 @@ local function run(ARGV)
     'received', '0', 'consumed', '0', 'multiplier', a.multiplier)
   if a.trace ~= '' then call('HSET', key, 'trace', a.trace) end
   call('ZADD', S.sessions, NOW_TEXT, a.session)
+  call('ZADD', of_tenant, NOW_TEXT, a.session)
+  call('HSET', S.session_tenants, a.session, a.tenant)
   call('ZADD', S.sessions_waiting, NOW_TEXT, a.session)
   S.touch(a.session, a.timeout_ms)
   S.wake(1)

@@ -12,7 +12,6 @@ local function run(ARGV)
   for i = 1, #ARGV, 2 do
     if S.guarded(ARGV[i], release, ARGV[i], ARGV[i + 1]) then released = released + 1 end
   end
-  add_total('sessions_moved:released', released)
   flush()
   return released
 end

@@ -34,6 +34,7 @@ from daybreak_server.domain.sessions import (
     SessionsMeasured,
 )
 from daybreak_server.ports.sessions import (
+    TENANT_LIMIT,
     AudioBacklogError,
     AudioGapError,
     SessionEndedError,
@@ -47,6 +48,7 @@ class SessionLimits:
     """The limits of a pool's sessions."""
 
     max_sessions: int = 1000
+    max_per_tenant: int = 1000
     timeout_s: float = 300.0
     """How long a session lives without audio or a ping, and how long its record is kept after its end."""
     target_load: float = 32.0
@@ -65,6 +67,7 @@ def open_session(keys: Keys, new: NewSession, limits: SessionLimits) -> Call:
         client=new.client,
         trace=trace_text(new.trace_context),
         max_sessions=limits.max_sessions,
+        max_per_tenant=limits.max_per_tenant,
         timeout_ms=round(limits.timeout_s * 1000),
         target_load=limits.target_load,
     )
@@ -72,17 +75,17 @@ def open_session(keys: Keys, new: NewSession, limits: SessionLimits) -> Call:
 
 
 def opened(reply: Sequence[Any], pool: str) -> SessionRecord:
-    """The session. :raises SessionsFullError: when the pool has no room."""
+    """The session. :raises SessionsFullError: when the pool has no room, or the tenant has too many sessions."""
     if text(reply[0]) == "session":
         return codec.record(reply[1])
     _, why, retry_ms, sessions = reply
-    reason = (
-        f"it has {sessions} open sessions, which is its limit (sessions.max_sessions)"
-        if text(why) == "limit"
-        else f"its groups cannot keep up with the {sessions} sessions that are open"
-    )
+    reasons = {
+        "limit": f"it has {sessions} open sessions, which is its limit (sessions.max_sessions)",
+        "lag": f"its groups cannot keep up with the {sessions} sessions that are open",
+        TENANT_LIMIT: f"the tenant has {sessions} open sessions, which is its limit (http.max_sessions_per_tenant)",
+    }
     raise SessionsFullError(
-        f"the pool {pool} takes no further session now: {reason}; try again later",
+        f"the pool {pool} takes no further session now: {reasons[text(why)]}; try again later",
         reason=text(why),
         retry_after_s=int(retry_ms) / 1000,
     )
