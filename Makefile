@@ -145,9 +145,9 @@ bench-embed: models  ## Measure embedding beside infinity, LitServe, mosec and R
 figures: setup  ## Write the measurements saved in docs/figures into the tables in docs
 	@$(BIN)/python tools/figures.py
 
-# Machines with a GPU often cannot reach a package registry, so this target needs no .venv. It tries the Python of .venv and
-# then PY, takes the first one whose torch sees a GPU, and runs the source tree. That Python needs torch with CUDA, diffusers,
-# transformers, pydantic and pytest. To provide missing packages, put their folders into PYTHONPATH, which is kept.
+# Machines with a GPU often cannot reach a package registry, so this target needs no .venv. It runs the source tree with the
+# first Python, of .venv and then PY, whose torch sees a GPU, or else with the first that has the packages. They are torch with
+# CUDA, diffusers, transformers, pydantic and pytest. To provide missing packages, put their folders into PYTHONPATH, which is kept.
 gpu: export PYTHONPATH := $(CURDIR)/services/python:$(CURDIR)/services/python/src$(if $(PYTHONPATH),:$(PYTHONPATH))
 gpu: export PYTEST_DISABLE_PLUGIN_AUTOLOAD := 1
 gpu:  ## Run the GPU tests and the GPU benchmark; needs no `make setup` (PY=, QUICK=--quick, OUT=FILE)
@@ -205,7 +205,7 @@ previous:  ## Check out an older commit into build/previous; e2e-full then also 
 	@rm -rf build/previous && mkdir -p build/previous && git archive $(PREVIOUS) | tar -x -C build/previous
 	@echo "build/previous is $$(git rev-parse --short $(PREVIOUS)). Next: make -C build/previous image IMAGE=daybreak:previous"
 
-bench-k8s: setup  ## Measure wakes, a burst, and 200 pools of simulated nodes (kwok) on the cluster in KUBECONFIG (QUICK=--quick)
+bench-k8s: setup  ## Measure wakes, a burst, and 200 pools on nodes that kwok simulates, on the cluster in KUBECONFIG (QUICK=--quick)
 	@$(VERIFICATION) -m verification.benchmarks.k8s --image $(IMAGE) $(QUICK)
 	@$(VERIFICATION) -m verification.benchmarks.operator $(QUICK)
 	@$(BIN)/python tools/figures.py

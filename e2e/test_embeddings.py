@@ -144,7 +144,7 @@ def test_many_callers_wake_a_pool_and_share_its_batches(deployment: Deployment, 
 
 
 def test_documents_are_ranked_from_zero(deployment: Deployment, gateway: str) -> None:
-    """A request wakes the pool that reranks, and both of its routes put the documents into the same order."""
+    """A request wakes the pool that reranks, and two of its routes put the documents into the same order."""
     documents = ["a dog ran", "the red bird flew over the tree", "where is the house ?"]
     answer = post(f"{gateway}/v1/rerank", {"query": "a bird", "documents": documents})
     scores = [entry["relevance_score"] for entry in answer["results"]]

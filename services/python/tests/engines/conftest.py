@@ -84,7 +84,7 @@ def client() -> Iterator[httpx2.Client]:
 def bulk_serving(
     serving: Callable[..., tuple[Pool, Rank, str]], tmp_path: Path
 ) -> Iterator[Callable[..., tuple[Pool, Rank, str]]]:
-    """Starts a group that squares numbers, of requests and of files in the folder `files`."""
+    """Starts a group that squares the numbers in requests, and those in files of the folder `files`."""
     (tmp_path / "files").mkdir(exist_ok=True)
     Squares.reset()
 

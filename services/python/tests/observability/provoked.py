@@ -24,7 +24,7 @@ class Fired:
     before: int
     """How many notifications had come before the fault."""
     notifications: dict[str, dict[str, Any]]
-    """For each alert of the fault, the notification that the alert fires."""
+    """By alert of the fault: the notification which says that this alert fires."""
 
 
 def provoke_all(run: ObservedRun, faults: Sequence[Fault]) -> dict[str, Future[Fired]]:

@@ -1,4 +1,4 @@
-"""The meter counts by itself. What it exports is what the series of ``prometheus_client`` would export."""
+"""The meter has its own counters. It exports the same as the series of ``prometheus_client`` would."""
 
 from __future__ import annotations
 

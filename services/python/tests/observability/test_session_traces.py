@@ -1,4 +1,4 @@
-"""The traces of streaming sessions, as a collector receives them from a gateway and from groups as processes."""
+"""A collector receives the traces of streaming sessions, from a gateway and from groups that run as processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPEN = {"target": "de"}
 
 @pytest.fixture
 def traced(valkey: Server, tmp_path: Path, collector: Collector) -> Callable[..., Settings]:
-    """Settings of a pool of simulated speech that record every trace. The call may change them."""
+    """A function that returns settings for a pool of simulated speech. By default, they record every trace."""
 
     def make(*, tracing: dict[str, Any] | None = None, **pool: Any) -> Settings:
         tree = settings_of(valkey, tmp_path, **pool).model_dump(mode="json", exclude_unset=True)
@@ -148,7 +148,7 @@ async def test_a_session_that_is_moved_by_a_kill_and_by_a_drain_has_one_connecte
 def test_a_websocket_that_opens_a_session_continues_its_callers_trace(
     traced: Callable[..., Settings], gateway: Callable[[Settings], httpx2.Client], collector: Collector
 ) -> None:
-    """The response to its handshake has the trace, and so has the session. The ratio does not apply to it."""
+    """The response to the handshake and the session have the trace: `sample_ratio` is not for traces of callers."""
     client = gateway(traced(tracing={"sample_ratio": 0.0}))
     url = str(client.base_url).replace("http", "ws", 1).rstrip("/") + "/v1/realtime"
     with connect(url, additional_headers={"traceparent": CALLER, "tracestate": "vendor=1"}) as socket:
@@ -340,7 +340,7 @@ def test_a_session_that_is_not_sampled_carries_the_callers_context(
     session = response.json()
     assert response.headers.get("traceparent") == session.get("traceparent") == caller
     assert client.delete(f"/v1/sessions/{session['id']}").json().get("traceparent") == caller
-    if tracing.get("enabled", True):  # a session that is sampled comes after it, so its spans would be there
+    if tracing.get("enabled", True):  # spans of the first session would arrive before those of this one
         client.post("/v1/sessions", json=OPEN, headers={"traceparent": f"00-{'c' * 32}-{PARENT}-01"})
         collector.wait("POST /v1/sessions")
     assert {span.trace for span in collector.spans} <= {"c" * 32}

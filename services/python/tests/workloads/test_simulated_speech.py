@@ -150,7 +150,7 @@ def test_a_batch_gives_the_tokens_of_each_session_alone() -> None:
 
 
 def test_no_turn_has_more_tokens_than_its_shape_says() -> None:
-    """The engine fails a session whose turn has more than four times as many tokens."""
+    """A session fails if a turn has more than four times as many tokens, multiplied by the latency multiplier."""
     bound = model().shape.max_turn_tokens
     assert max(len(tokens) for tokens in turns(speech(400))) <= bound
 

@@ -191,7 +191,7 @@ def _row(path: tuple[str, ...], field: FieldInfo, value: Any, unchanged: Any) ->
 
 
 def _default(path: tuple[str, ...], field: FieldInfo) -> Any:
-    """The default as a JSON value. One that depends on other settings names them; a pool's name is filled in."""
+    """The default as a JSON value. A default that depends on other settings is a text with their names."""
     if computed := _computed(field):
         return computed.text.replace("<pool>", path[1]) if path[0] == "pools" else computed.text
     default = field.get_default(call_default_factory=True, validated_data={})

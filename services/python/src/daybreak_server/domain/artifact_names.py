@@ -1,8 +1,9 @@
 """Names of artifacts that are valid in every file system, URL and header, made from the names that workloads choose.
 
-A name keeps the letters, accents and digits of every script, dots, underscores and hyphens, and a short extension. A
-hyphen replaces each run of other characters, such as spaces and separators. Dots and hyphens at both ends are removed,
-names that Windows reserves get the prefix ``file-``, and longer names than ``NAME_MAX_BYTES`` are cut.
+A name keeps the letters, accents, joiners and digits of every script, dots, underscores and hyphens, and a short
+extension. A hyphen replaces each run of other characters, such as spaces and separators. Dots and hyphens at both
+ends are removed, names that Windows reserves get the prefix ``file-``, and longer names than ``NAME_MAX_BYTES`` are
+cut.
 Keys in the blob store are pure ASCII, because S3 servers differ in how they treat other keys.
 """
 

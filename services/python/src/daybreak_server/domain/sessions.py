@@ -9,8 +9,8 @@ A session moves to another group in three steps. Each is one script of the store
 
 1. ``session_release`` takes the session from its group. A group that drains calls it for as many sessions as other
    groups have room for, and for all that are left when its time to drain is over. The scripts ``group`` and ``tick`` do
-   the same for a group that has ended, and for a session whose lease is lost. The session is then ``waiting``, at its
-   old place in the order of age. It has no token, so the old group can no longer write to it.
+   the same for a group that has ended, and for a session whose lease is lost. The session is then ``waiting``, before
+   all new sessions. It has no token, so the old group can no longer write to it.
 2. ``session_claim`` gives the session to a group that has room, with a new token, a new lease and the whole journal:
    the turns of the window and their audio, the audio after them, and the sentence in progress. The group feeds the
    turns to its model, and continues an incomplete one after its last token.
@@ -107,8 +107,8 @@ class NewSession:
     target: str
     """The language of the text: ``de``. If it equals ``source``, the model transcribes."""
     latency_multiplier: int = 1
-    """The least number of the model's blocks in a turn, as far as the model allows it. While the group lags, it makes
-    turns longer."""
+    """The minimum number of the model's blocks in a turn. The model's own limits come first. A group that lags uses
+    longer turns."""
     options: Mapping[str, Any] = field(default_factory=dict)
     client: str = ""
     """A name that the client gave the session; may be empty."""
@@ -239,8 +239,8 @@ class SessionsMeasured:
     lag_ms: float = 0.0
     """The 95th percentile of the lag of its sessions."""
     full: bool = False
-    """The group accepts no further session, because its lag is above the limit and its turns are at their
-    maximum."""
+    """The group accepts no new session, because its lag is above the limit although its turns are at their maximum. It
+    still accepts sessions that have lost their group."""
     latency_multiplier: int = 1
     """The multiplier that the lag demands. A session whose client requested a larger one keeps that."""
     room: int = 0

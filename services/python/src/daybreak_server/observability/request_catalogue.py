@@ -1,6 +1,6 @@
 """The metrics of groups that answer requests; :mod:`~daybreak_server.observability.catalogue` lists them with the rest.
 
-The names are the usual ones: a request's duration, and the time to its first byte.
+They measure requests by duration, time to the first byte, outcome and number.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The simulated heads of the operator's benchmark, on a real server; ``make bench-k8s`` runs the part on a cluster."""
+"""The parts of the operator's benchmark that need no cluster: simulated heads on a real Valkey, waits and tables.
+
+``make bench-k8s`` runs the benchmark on a cluster.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ async def hosts(valkey: Server) -> list[tuple[str, ...]]:
 
 
 async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, valkey: Server) -> None:
-    """A head that is not ready does not answer; a group needs all its pods and room below Serve's target."""
+    """A head that is not ready does not answer. A group needs all its pods, and Serve's target must allow one more."""
 
     async def no_token(cluster: RayCluster, *, refresh: bool = False) -> str | None:
         return None
@@ -83,7 +86,7 @@ async def test_groups_come_and_go_with_their_pods_and_the_target(heads: Heads, v
 
 
 def test_a_status_counts_from_its_last_change() -> None:
-    """The result is the time of the last pool's last relevant change; changes of other fields do not count."""
+    """The wait ends when the last pool has reached the status. Later changes of other fields do not move that time."""
     observed = Observed()
 
     def show(name: str, ready: int, text: str = "") -> None:

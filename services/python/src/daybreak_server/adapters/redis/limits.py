@@ -31,7 +31,8 @@ OTHER_TENANTS_MAX = 32
 wait, the position is a lower bound."""
 
 ESTIMATE_GROUPS_MAX = 32
-"""Groups whose state an estimate of a wait reads. If a pool has more, the others count in the same proportion."""
+"""Groups whose state an estimate of a wait reads. If a pool has more groups, the estimate takes those that it has not
+read to be like these."""
 
 ETA_TASKS_MAX = 16
 """Running tasks whose remaining time counts for an estimate."""

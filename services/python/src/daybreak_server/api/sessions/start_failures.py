@@ -1,6 +1,6 @@
 """Notices that no group of a pool can start, so that clients of sessions need not wait for one.
 
-A session that no group has begun then fails with the failure of the groups (:attr:`PoolView.start_failure`).
+The client of a session that no group has begun then gets an error with the cause (:attr:`PoolView.start_failure`).
 """
 
 from __future__ import annotations

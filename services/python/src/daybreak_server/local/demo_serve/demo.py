@@ -159,7 +159,7 @@ def _show_death(chat: Chat, workers: Workers, clock: Clock) -> None:
         how = (
             "complete"
             if answer.complete
-            else "broke off with its worker, and its client sees that it has no end"
+            else "broke off when its worker was killed, and the client can tell that the rest is missing"
         )
         say(f"  1 answer that had begun on {answer.worker}: {how} ({answer.tokens} tokens)")
     clock.lap("death of a worker")

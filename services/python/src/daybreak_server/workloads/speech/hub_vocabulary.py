@@ -15,10 +15,11 @@ _INCOMPLETE = "\ufffd"
 class HubVocabulary:
     """Implements :class:`~daybreak_server.workloads.speech.streaming.Vocabulary`.
 
-    The object ``vocabulary`` in ``config.json`` has the codes of languages ``source`` and ``targets``, and ``names``,
-    which maps these codes to the languages' names. It has the texts ``opening`` (before the audio of a turn; may be
-    absent) and ``marker`` (after it), in which ``{target}`` is the name of the target language. ``ends_turn`` lists the
-    tokens that end a turn, and ``stops`` the characters that end a sentence (by default, those of English and Chinese).
+    In the object ``vocabulary`` of ``config.json``, ``source`` is a language's code, ``targets`` lists such codes, and
+    ``names`` maps each code to the language's name. The object also has the texts ``opening`` (before the audio of a
+    turn; may be absent) and ``marker`` (after it), in which ``{target}`` is the name of the target language.
+    ``ends_turn`` lists the tokens that end a turn, and ``stops`` the characters that end a sentence (by default, those
+    of English and Chinese).
     """
 
     def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
@@ -35,7 +36,7 @@ class HubVocabulary:
 
     @property
     def largest(self) -> int:
-        """The largest number of a token that ``config.json`` names. A tokenizer may have more tokens than its model."""
+        """The highest token id that ``config.json`` uses. A tokenizer may have more tokens than its model."""
         named = (*self._openings.values(), *self._markers.values(), self.ends_turn)
         return max(number for numbers in named for number in numbers)
 

@@ -64,8 +64,8 @@ local function leave_group(r)
 end
 
 -- Whether too many groups in a row have died with work on this session. Such a session would kill one group after the
--- other. A group whose watchdog or leader reports its death says what it worked on. Without such a report, any session
--- with audio to process may be the cause.
+-- other. If the watchdog or the leader reports that a group has ended, the report names the sessions that it worked on.
+-- Without such a report, each session that had audio or its last turn to process may be the cause.
 local function kills_groups(r, reason, worked_on)
   if reason == 'released' then return false end
   if worked_on then
@@ -76,7 +76,8 @@ local function kills_groups(r, reason, worked_on)
   return call('HINCRBY', S.key.session(r.id), 'losses', 1) > S.LOSSES_MAX
 end
 
--- Takes the session from its group. Another group claims it before any new session.
+-- Takes the session from its group. Another group claims it before any new session, unless the session has lost too many
+-- groups, and fails.
 function S.make_waiting(r, reason, worked_on)
   if kills_groups(r, reason, worked_on) then
     return S.finish(r, 'failed', cjson.encode({ code = 'groups_lost',
@@ -199,8 +200,8 @@ function S.touch(id, timeout)
   call('ZADD', S.session_timers, int(NOW + tonumber(timeout)), id)
 end
 
--- Ends a session whose timeout is over. One whose input has ended waits for a group without a limit, because all of its
--- audio is in the journal.
+-- Ends a session whose timeout is over. After the end of its input, a session may wait for a group as long as it takes,
+-- because all of its audio is in the journal.
 local function expire(id)
   local r = S.load(id)
   if not r then return drop(id) end

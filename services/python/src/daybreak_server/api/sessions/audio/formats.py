@@ -69,8 +69,8 @@ class AudioFormat:
     def position(self, received: int) -> int:
         """Where a client must begin to send, in its own samples, if the journal has ``received`` samples.
 
-        The server never needs the audio before this position again. A resampler may begin at this position,
-        and it is early enough that the samples from ``received`` on do not depend on earlier audio.
+        The server never needs the audio before this position again: a resampler that begins there gives the same
+        samples from ``received`` on as one that has heard everything.
         """
         up, down = ratio(self.rate)
         return max(0, received // up - warm_up(self.rate)) * down
