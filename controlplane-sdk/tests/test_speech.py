@@ -1,4 +1,4 @@
-"""The pace of speech, in virtual time."""
+"""Tests the pace at which speech is sent, with simulated time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from daybreak.core.speech import MAX_LATE_S, PACED_FRAME_S, Pacer, Speech
 
 
 def sent_at(pacer: Pacer, now: float, frames: int, *, late_s: float = 0.0) -> list[float]:
-    """When frames of a tenth of a second are sent. ``late_s``: the seconds that each send takes."""
+    """The times at which frames of a tenth of a second are sent. ``late_s``: the seconds that each send takes."""
     times = []
     for _ in range(frames):
         now += pacer.delay(now, 0.1)

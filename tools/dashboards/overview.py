@@ -66,7 +66,7 @@ OVERVIEW = Dashboard(
                     shows="Share of the clients' requests that did not fail with a 5xx status, over the last hour. "
                     "`queue_full` is no failure, and requests under `/v1/pools/<pool>/serve` do not count. Without "
                     "requests it is 100 %.",
-                    bad="Below 99.9 %, the default objective. The error budget is computed from it.",
+                    bad="Below 99.9 %, the default objective, from which the error budget is computed.",
                     deeper="daybreak-api",
                     unit=Unit.RATIO,
                     kind=Kind.NUMBER,
@@ -115,9 +115,9 @@ OVERVIEW = Dashboard(
                 ),
                 Panel(
                     title="Operator",
-                    shows="Time since the operator last planned the pool that it planned least recently.",
-                    bad="More than 15 min: it does not scale this pool. `not scraped`: no operator runs, or Prometheus "
-                    "does not reach it.",
+                    shows="Time since the operator last planned a pool; of several pools, the longest time.",
+                    bad="More than 15 min: the operator does not scale at least one pool. `not scraped`: no operator "
+                    "runs, or Prometheus does not reach it.",
                     no_value="not scraped",
                     deeper="daybreak-wake",
                     unit=Unit.SECONDS,
@@ -227,7 +227,7 @@ OVERVIEW = Dashboard(
                 ),
                 Panel(
                     title="Accepted and ended",
-                    shows="Tasks accepted, and tasks that ended, per second, by final state.",
+                    shows="Tasks accepted per second, and tasks that ended per second by final state.",
                     bad="`failed` above 0, or `accepted` above the sum of the others for long: the queue grows.",
                     unit=Unit.PER_SECOND,
                     colors=ENDS,
@@ -292,8 +292,8 @@ OVERVIEW = Dashboard(
                 ),
                 Panel(
                     title="Waste by pool",
-                    shows="Share of the GPU time of attempts that led to no result, over the last six hours. Starts of "
-                    "groups are left out.",
+                    shows="Share of the attempts' GPU time that was wasted because it led to no result, over the last "
+                    "six hours. Starts of groups are left out.",
                     bad="Above 50 %: tasks are retried, cancelled or fail after much work.",
                     deeper="daybreak-cost",
                     unit=Unit.RATIO,

@@ -145,7 +145,7 @@ class AsyncClient:
     async def submit_batch(
         self, tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> BatchResult:
-        """Submit up to 100 tasks in one request. Each is accepted or refused by itself.
+        """Submit up to 100 tasks in one request. Each is accepted or refused separately.
 
         The results are in the order of the tasks.
         """

@@ -1,4 +1,4 @@
-"""The part of both clients that knows httpx2: its options, requests, responses and errors."""
+"""The part of ``Client`` and ``AsyncClient`` that uses httpx2: its options, requests, responses and errors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def http_options(config: Config, headers: dict[str, str] | None) -> HttpOptions:
 
 
 def session_headers(options: HttpOptions) -> dict[str, str]:
-    """The headers of a WebSocket: those of requests, without the ones that the library websockets sends itself."""
+    """The headers for a WebSocket: those of requests, except two that the library ``websockets`` sends by itself."""
     return {name: value for name, value in options["headers"].items() if name not in {"User-Agent", "Accept"}}
 
 

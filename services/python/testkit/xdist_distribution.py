@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _rank(path: Path) -> int:
-    """The place of a file in the order: smaller runs earlier."""
+    """The place of a file in the order. Files with smaller numbers run earlier."""
     return next((number for number, name in enumerate(LONGEST) if path.match(name)), len(LONGEST))
 
 

@@ -8,7 +8,8 @@ import typer
 
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The name of the model.", show_default=False)]
 NewAlias = Annotated[
-    str, typer.Argument(metavar="ALIAS", help="The name by which clients ask for it.", show_default=False)
+    str,
+    typer.Argument(metavar="ALIAS", help="The name by which clients request the model.", show_default=False),
 ]
 SourceArgument = Annotated[
     str,
@@ -32,7 +33,7 @@ MemoryOption = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory of one replica, such as 16GB or 14.5GiB. Without it, a replica gets its GPU for itself.",
+        help="Memory of one replica, such as 16GB or 14.5GiB. Without this option, a replica gets its GPU for itself.",
     ),
 ]
 GpusOption = Annotated[int | None, typer.Option(min=1, help="GPUs of one replica.", show_default="1")]
@@ -57,7 +58,7 @@ IdleOption = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="How long the model has no request before replicas above --min-replicas stop.",
+        help="How long the model must have no request before replicas above --min-replicas stop.",
         show_default="the server's",
     ),
 ]

@@ -19,7 +19,8 @@ from daybreak.core.trace_json import to_json
 def trace(context: typer.Context, task_id: TaskId, as_json: JsonOption = False) -> None:
     """Show where the time of a task went: queue, wake, attempts and their phases, GPU time.
 
-    On a terminal, this is a waterfall. Elsewhere, each part is a line: start and duration in seconds, name, remarks.
+    On a terminal, the output is a waterfall chart. Elsewhere, the output is one line for each part of the time:
+    start and duration in seconds, name, remarks.
 
     Examples:
 

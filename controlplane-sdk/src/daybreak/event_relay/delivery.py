@@ -17,7 +17,7 @@ class Acknowledger(Protocol):
 
 
 class Delivery:
-    """An event that this consumer owns until it is acknowledged, or until another consumer claims it."""
+    """An event that this consumer owns until the event is acknowledged or another consumer claims it."""
 
     __slots__ = ("_acknowledger", "_decoded", "_fields", "id", "redelivered")
 
@@ -41,7 +41,7 @@ class Delivery:
     def event(self) -> Event:
         """The event, decoded on first use.
 
-        :raises ValueError: if another program wrote the entry, with data that is not JSON.
+        :raises ValueError: if the entry's data is not JSON, because a program other than Daybreak wrote the entry.
         """
         if self._decoded is None:
             self._decoded = entries.decode_event(self.id, self._fields)

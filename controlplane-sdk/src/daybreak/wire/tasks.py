@@ -65,19 +65,22 @@ class SubmitRequest(RequestModel):
         description="The task expires if it has not ended this many seconds after its first start.",
     )
     max_strikes: int = Field(
-        DEFAULT_MAX_STRIKES, ge=1, le=20, description="Failed attempts after which the task fails."
+        DEFAULT_MAX_STRIKES,
+        ge=1,
+        le=20,
+        description="The number of failed attempts after which the task fails.",
     )
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=MAX_METADATA)
 
 
 class BatchRequest(RequestModel):
-    """The body of ``POST /v1/tasks:batch``. Each task is accepted or refused by itself."""
+    """The body of ``POST /v1/tasks:batch``. Each task is accepted or refused separately."""
 
     tasks: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_BATCH)
 
 
 class Progress(ResponseModel):
-    """The progress of a task. ``fraction`` is from 0 to 1, of the whole task."""
+    """The progress of a task. ``fraction`` is the part of the whole task that is done, from 0 to 1."""
 
     fraction: float
     step: int | None = None
@@ -86,7 +89,7 @@ class Progress(ResponseModel):
 
 
 class QueuePosition(ResponseModel):
-    """The position of a task in its queue. 1 is next. If many tenants wait, it is a lower bound."""
+    """The position of a task in its queue. 1 is next. If many tenants wait, the position is a lower bound."""
 
     position: int
     eta_s: float | None = None
@@ -96,7 +99,7 @@ IDEMPOTENCY_KEY = (
     "A key belongs to one tenant and one pool: the same key in another pool makes another task. It is valid as long as "
     "its task exists: until the pool's retention ends, or until the task is deleted."
 )
-"""The scope and lifetime of an ``Idempotency-Key``, for every description of it."""
+"""The scope and lifetime of an ``Idempotency-Key``. Every description of this header contains this text."""
 
 
 class Artifact(ResponseModel):
@@ -121,7 +124,7 @@ class Usage(ResponseModel):
 
 
 class TaskError(ResponseModel):
-    """Why a task failed, or why its latest attempt did."""
+    """Why a task failed, or why its latest attempt failed."""
 
     code: str
     message: str

@@ -1,4 +1,4 @@
-"""Fixtures of the chart's tests. They need ``helm``, and are skipped with a reason without it."""
+"""Fixtures of the chart's tests. The tests need ``helm``. Without ``helm``, they are skipped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture
 def helm() -> None:
-    """Skip the test without helm."""
+    """Skip the test if ``helm`` is not installed."""
     if shutil.which("helm") is None:
         pytest.skip("helm is not on PATH: the chart cannot be rendered")

@@ -40,7 +40,7 @@ def at(alias: str, worker: str, *devices: int) -> Replica:
 
 
 def test_replicas_of_a_model_are_spread_over_workers() -> None:
-    """Two replicas share a worker only if there is no other worker."""
+    """Each replica goes to the worker with the fewest replicas of the model."""
     two = place([model("chat", 10, replicas=2)], [gpus("a", 80, 80), gpus("b", 80)])
     assert two.replicas == (at("chat", "a", 0), at("chat", "b", 0))
     four = place([model("chat", 10, replicas=4)], [gpus("a", 80, 80), gpus("b", 80)])
@@ -54,7 +54,7 @@ def test_a_model_goes_where_it_fills_the_gap_best() -> None:
 
 
 def test_a_machine_without_gpus_is_said_to_lack_memory_for_the_whole_model() -> None:
-    """The number of GPUs of a replica, and the share that vLLM takes of each, mean nothing there."""
+    """On a machine without GPUs, a replica's number of GPUs and vLLM's share of each GPU have no effect."""
     wanted = dataclasses.replace(model("big", 30, devices=2), gpu_share=0.9)
     host = Worker(id="cpu", engines=frozenset({"vllm"}), devices={HOST: 25 * GB})
     reason = place([wanted], [host]).unplaced["big"]
@@ -81,7 +81,7 @@ def test_a_replica_on_several_gpus_has_an_equal_share_on_each() -> None:
 
 
 def test_a_worker_without_gpus_runs_models_in_its_own_memory() -> None:
-    """The number of GPUs of a replica does not matter there."""
+    """On a worker without GPUs, the number of GPUs of a replica has no effect."""
     host = Worker(id="cpu", engines=frozenset({"vllm"}), devices={HOST: 16 * GB})
     placed = place([model("chat", 10, devices=2)], [host])
     assert placed.replicas == (at("chat", "cpu", HOST),)
@@ -110,7 +110,7 @@ def test_one_replica_is_moved_if_that_makes_room() -> None:
 
 
 def test_a_draining_worker_loses_its_replicas() -> None:
-    """They are placed elsewhere, and what runs elsewhere stays there."""
+    """The replicas of a draining worker are placed on other workers. Replicas that already run there stay."""
     placed = place(
         [model("chat", 10, replicas=2)],
         [gpus("a", 80, draining=True), gpus("b", 80)],
@@ -128,12 +128,12 @@ def test_a_draining_worker_loses_its_replicas() -> None:
     ],
 )
 def test_the_reason_says_what_is_missing(workers: list[Worker], reason: str) -> None:
-    """It is shown to the person who waits for the model."""
+    """The reason is shown to the person who waits for the model."""
     assert place([model("chat", 10)], workers).unplaced == {"chat": reason}
 
 
 def test_surplus_replicas_leave_the_fullest_worker_first() -> None:
-    """The others keep running."""
+    """The other replicas keep running."""
     current = [at("chat", "a", 0), at("chat", "a", 1), at("chat", "b", 0)]
     placed = place([model("chat", 10, replicas=2)], [gpus("a", 80, 80), gpus("b", 80)], current)
     assert placed.replicas == (at("chat", "a", 0), at("chat", "b", 0))
@@ -218,7 +218,7 @@ def test_a_placement_is_possible_stable_and_independent_of_order(
 def test_a_new_model_moves_at_most_one_replica_for_each_of_its_own(
     wanted: list[WantedModel], machines: list[Worker]
 ) -> None:
-    """What runs keeps running where it is, unless a replica has to make room for a new one."""
+    """A replica keeps running where it is, unless it has to make room for a new one."""
     before = place(wanted, machines)
     new = WantedModel(alias="new", engine="vllm", replicas=1, memory_bytes=4 * GB)
     after = place([*wanted, new], machines, before.replicas)
@@ -230,7 +230,7 @@ def test_a_new_model_moves_at_most_one_replica_for_each_of_its_own(
 def test_the_loss_of_a_worker_moves_only_what_it_had(
     wanted: list[WantedModel], machines: list[Worker]
 ) -> None:
-    """Another replica moves only to make room for one that was lost or that had no place before."""
+    """A replica of another worker moves only to make room for one that was lost or that had no place before."""
     before = place(wanted, machines)
     lost = machines[:1]
     gone = {worker.id for worker in lost}
@@ -244,7 +244,7 @@ def test_the_loss_of_a_worker_moves_only_what_it_had(
 
 
 def test_more_replicas_leave_the_present_ones_alone() -> None:
-    """A scale-up loads only the new ones."""
+    """A scale-up loads only the new replicas."""
     machines = [gpus("a", 80), gpus("b", 80)]
     before = place([model("chat", 10)], machines)
     after = place([dataclasses.replace(model("chat", 10), replicas=2)], machines, before.replicas)
@@ -252,7 +252,7 @@ def test_more_replicas_leave_the_present_ones_alone() -> None:
 
 
 def test_an_engine_that_takes_a_part_of_its_gpus_has_it_whatever_its_model_needs() -> None:
-    """vLLM takes 90% of a GPU for a model of 22 GB. A second replica beside it would find no memory and die."""
+    """vLLM takes 90% of a GPU even for a model of 22 GB. A second replica on this GPU would find no memory and die."""
     chat = dataclasses.replace(model("chat", 22, replicas=2), gpu_share=0.9)
     waits = place([chat], [gpus("a", 80)])
     assert waits.replicas == (at("chat", "a", 0),)

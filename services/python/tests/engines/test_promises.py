@@ -1,4 +1,4 @@
-"""Guarantees of a group: all ranks get one verdict, hashes match the stored bytes, and other attempts' files stay."""
+"""Guarantees of a group: all ranks get the same verdict, hashes match stored bytes, and other attempts' files stay."""
 
 from __future__ import annotations
 

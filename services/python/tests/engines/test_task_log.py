@@ -1,4 +1,4 @@
-"""Each change of a task's state has one line in the log, of the process that made it."""
+"""For each change of a task's state, the process that made the change writes one line to the log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Lines(logging.Handler):
         return [f"{line['change']} {line.get('attempt', 0)}" for line in self.found if line["task"] == task]
 
     def wait_for(self, task: TaskId, *expected: str) -> None:
-        """Wait until exactly this has happened to the task: a line is written after its change."""
+        """Wait until the task has exactly these lines. A line is written only after its change has been made."""
         wait_until(lambda: len(self.of(task)) >= len(expected), 60, f"the lines of {task}")
         assert self.of(task) == list(expected)
 
@@ -59,7 +59,7 @@ def lines() -> Iterator[Lines]:
 
 
 def claimed(pool: Pool, **options: Any) -> Any:
-    """A group that a test controls, and its claim of the next task."""
+    """A queue, a group that the test controls, and the group's claim of the next task."""
     queue = wiring.build_queue(pool.settings, pool.name)
     record = GroupRecord(id=new_group_id(), state=GroupState.IDLE)
     queue.register(record, ttl_s=options.pop("ttl_s", 60))
@@ -147,7 +147,7 @@ def test_a_released_task_has_a_line_of_the_group_that_released_it(
 
 
 def test_a_lost_lease_has_a_line_of_the_tick_that_found_it(pools: Callable[..., Pool], lines: Lines) -> None:
-    """Several gateways tick. Only the one whose tick ended the attempt logs it."""
+    """Several gateways tick. Only the one whose tick ended the attempt logs the end."""
     pool = pools(lease={"lease_s": 1.0})
     task = pool.submit(message="hi")
     queue, record, _ = claimed(pool)
@@ -197,7 +197,7 @@ def test_a_task_that_expires_in_the_queue_has_a_line(pools: Callable[..., Pool],
 def test_a_group_that_restarts_has_a_line_for_the_task_that_it_lost(
     pools: Callable[..., Pool], lines: Lines
 ) -> None:
-    """A group that deregisters while it holds a task has one too."""
+    """There is also a line for the task of a group that deregisters."""
     pool = pools()
     first, second = pool.submit(message="first"), pool.submit(message="second")
     queue, record, _ = claimed(pool)
@@ -230,7 +230,7 @@ def test_an_attempt_that_two_processes_settle_has_one_line(pools: Callable[..., 
 def test_a_line_that_cannot_be_written_is_no_error_of_the_work(
     lines: Lines, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The caller has changed a task, and continues. The log has the reason once."""
+    """The caller has already changed a task, and continues. The log says once why the line could not be written."""
 
     class CannotWriteError(Exception):
         """An error of a class that no other test has logged."""

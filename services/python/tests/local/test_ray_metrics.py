@@ -69,7 +69,7 @@ WANTED = (
 def test_metrics_of_a_rank_and_of_the_api_are_exported_by_ray(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Counters keep the one suffix `_total`, and labels arrive as declared. Outcomes without an event are 0."""
+    """Counters have one suffix `_total`. Labels arrive as declared. Outcomes that did not occur have the count 0."""
     folder = Path(tmp_path_factory.mktemp("r"))
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), str(free_port()), *WANTED],

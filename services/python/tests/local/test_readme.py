@@ -22,7 +22,7 @@ RED_LEFT = {"prompt": "a red circle moving left", "seed": 7}
 
 
 def blocks(language: str) -> list[str]:
-    """The README's code blocks of a language."""
+    """The README's code blocks in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
 
 

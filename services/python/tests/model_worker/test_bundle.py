@@ -1,4 +1,4 @@
-"""A worker that was copied into a folder runs from there alone, as it must in the image of an engine."""
+"""A worker that was copied into a folder runs with nothing but this folder, for example in the image of an engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parent(pid: int) -> int:
 def test_a_copied_worker_uses_nothing_but_its_folder(
     log_format: str, bundle: Path, gateway: WorkerGateway, start_worker: Callable[..., WorkerProcess]
 ) -> None:
-    """Worker and guardian map no file outside it, and the engine runs as the image's own Python would run it."""
+    """Worker and guardian run no code from outside the folder, and the engine runs no code from inside the folder."""
     gateway.want("w1", model("small"))
     worker = start_worker(
         program=bundle / "bin" / "daybreakd", variables={"DAYBREAK_LOG__FORMAT": log_format}
@@ -59,7 +59,7 @@ def test_a_copied_worker_uses_nothing_but_its_folder(
 
 
 def test_the_interpreter_ignores_the_variables_of_the_image(bundle: Path) -> None:
-    """An engine's image may set them for its own Python."""
+    """The image of an engine may set the variables for its own Python."""
     code = "import sys, pydantic; print(pydantic.__file__); print([path for path in sys.path])"
     environ = {"PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere"}
     found = subprocess.run(
@@ -80,7 +80,8 @@ def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_earlier_copy_is_replaced(bundle: Path) -> None:
-    """An init container runs again in the same volume after its node has restarted, and may have been killed before."""
+    """An init container runs again in the same volume after a restart of its node, and its first run may have been cut
+    off."""
     (bundle / "bin" / "daybreakd").unlink()
     subprocess.run([sys.executable, "-m", MODULE, bundle], check=True)
     subprocess.run([bundle / "bin" / "daybreakd", "--version"], check=True)

@@ -1,7 +1,7 @@
 """When each alert fires: series as ``promtool test rules`` reads them, and minutes at which it fires or does not.
 
-``0+1x9`` is 0, 1, … 9, a value each minute; ``_x9`` is nine missing values. All series have the label
-``namespace="n"``. :data:`CASES` has a fault for each alert, which sets it off. :data:`MORE_CASES` has situations that
+``0+1x9`` is 0, 1, … 9, one value per minute; ``_x9`` is nine missing values. All series have the label
+``namespace="n"``. For each alert, :data:`CASES` has a fault that sets it off. :data:`MORE_CASES` has situations that
 an alert could get wrong, such as gateways that are replaced and events that are normal.
 """
 
@@ -26,8 +26,8 @@ def histogram(
     """The buckets of a histogram.
 
     :param name: The name of its buckets with their labels, up to the bound: ``…_bucket{pool="p", le=``.
-    :param fast: Bounds up to which it has ``short`` samples.
-    :param slow: Bounds up to which it has ``long`` samples, which are all samples.
+    :param fast: Bounds of the buckets with the series ``short``.
+    :param slow: Bounds of the buckets with the series ``long``, which counts all samples.
     """
     return {f'{name}"{bound}"}}': short for bound in fast} | {f'{name}"{bound}"}}': long for bound in slow}
 
@@ -202,7 +202,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakApiErrorBudgetFast",
-        "a workload answers with 500, and groups are full, among few other requests",
+        "many requests get 500 from a workload or find all groups full, and few other requests arrive",
         Case(
             series={
                 _GOOD: "0+1x200",
@@ -303,7 +303,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakApiErrorBudgetFast",
-        "a few of few requests fail",
+        "few requests arrive, and some of them fail",
         Case(
             series={
                 _GOOD: "0+1x200",
@@ -328,7 +328,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakApiErrorBudgetFast",
-        "all requests of clients fail, among many more probes",
+        "all requests of clients fail, and many more probes succeed",
         Case(
             series={
                 'daybreak_http_requests_total{route="/healthz", status="200", code="none"}': "0+40x200",
@@ -341,7 +341,7 @@ MORE_CASES: list[tuple[str, str, Case]] = [
     ),
     (
         "DaybreakTicksLate",
-        "an APIEntrypoint that died is still exported, and another one has just started",
+        "the metrics of a dead APIEntrypoint are still exported, and another one has just started",
         Case(
             series={
                 f'daybreak_ticks_total{{{_POOL}, outcome="done", instance="dead"}}': "50x40",

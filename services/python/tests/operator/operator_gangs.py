@@ -24,7 +24,7 @@ class Gang:
     task: str | None = None
     hung: bool = False
     dead_at: float | None = None
-    """When its ranks died. The store learns of it only when the lease ends."""
+    """When its ranks died. The store learns of their death only when the lease ends."""
 
 
 @dataclass(slots=True)

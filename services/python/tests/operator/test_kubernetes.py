@@ -1,4 +1,4 @@
-"""The operator's use of the Kubernetes API works on a real API server."""
+"""Tests the operator's calls of the Kubernetes API on a real API server."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def manifest(name: str) -> dict[str, Any]:
 async def test_a_kuberay_installed_later_is_noticed_and_stale_writes_conflict(
     api: client.ApiClient, namespace: str, ray: str
 ) -> None:
-    """Without KubeRay's kind, the operator tries nothing.
+    """While the kind ``RayCluster`` is not installed, creating a RayCluster is reported as a conflict.
 
-    With it, each write applies only to the version that was read.
+    After that, each write applies only to the version that was read.
     """
     notified: list[bool] = []
     cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_kuberay=lambda: notified.append(True))
@@ -89,7 +89,7 @@ async def test_a_kuberay_installed_later_is_noticed_and_stale_writes_conflict(
 async def test_status_and_events_are_written_only_for_the_pool_that_was_read(
     api: client.ApiClient, namespace: str
 ) -> None:
-    """A later pool of the same name does not get the status. A repeated Event only raises its count."""
+    """A later pool of the same name gets no status. A repeated Event replaces the message and adds 1 to the count."""
     template = {"template": {"spec": {"containers": [{"name": "ray", "image": "none"}]}}}
     spec = {"rayCluster": {"spec": {"headGroupSpec": template, "workerGroupSpecs": [template]}}}
     body = {
@@ -118,7 +118,7 @@ async def test_status_and_events_are_written_only_for_the_pool_that_was_read(
 async def test_the_token_is_read_once_and_again_after_a_refusal(
     api: client.ApiClient, namespace: str
 ) -> None:
-    """A Secret that does not exist yet is a temporary error, a Secret without the key a permanent one."""
+    """A missing Secret is a temporary error. A Secret without the key `auth_token` is a permanent error."""
     core, calls = client.CoreV1Api(api), list[str]()
     cluster = KubeCluster(api, namespace=namespace, cache=Cache(), on_call=calls.append)
     ray_cluster = RayCluster(name="echo-1", uid="u", resource_version="1", auth_secret="ray")

@@ -135,8 +135,8 @@ def test_a_claim_starts_an_attempt(driver: Driver) -> None:
 
 @pytest.mark.parametrize("ticks", [False, True])
 def test_weights_count_that_an_earlier_version_stored(driver: Driver, ticks: bool) -> None:
-    """An earlier version stores weights but does not update `equal_weights`. Its gateway may also run beside this
-    version, whose ticks have found no weight before."""
+    """An earlier version stores weights but does not update `equal_weights`. A gateway of the
+    earlier version may also run beside one of this version whose earlier ticks found no weight."""
     if ticks:
         driver.tick()
     submit(driver, estimate_s=4.0)

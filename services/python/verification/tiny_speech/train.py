@@ -2,16 +2,16 @@
 
 The method:
 
-- data: `draw.py` speaks sentences of the grammar in advance; `streams.py` makes streams of many sentences of them;
+- data: `draw.py` synthesizes sentences of the grammar in advance, and `streams.py` joins many of them into streams;
 - loss: cross-entropy on the tokens of each turn and on its end, plus 0.5 times CTC over the English words, which
   teaches the encoder to recognize words before the language model can use its output;
 - AdamW; warm-up, a plateau, and a linear decay over the last 35 % of the steps (`DECAY`);
-- result: an average of the weights (EMA), which is written every 100 steps, so there is a model at any
-  moment.
+- result: an average of the weights (EMA), which is written every 100 steps, so that there is always a
+  recent model.
 
-Several processes of one thread each train together (`--processes`), and average their gradients once a step. The
-file `decay` in the output folder, with a number of steps in it, starts the decay within ten steps, unless it has begun,
-and ends the training that many steps later.
+Several processes (`--processes`) train together, each with one thread. They average their gradients at each step. To
+start the decay early, write a number of steps to the file `decay` in the output folder. Unless the decay has already
+begun, it starts within ten steps, and the training ends after that number of further steps.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ def losses(model: Translator, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Schedule:
-    """The learning rate by step. The file ``decay`` moves the end."""
+    """The learning rate by step. The file ``decay`` moves the start of the decay and the end of the training."""
 
     def __init__(self, steps: int, rate: float, folder: Path) -> None:
         self.steps, self.rate, self.file = steps, rate, folder / "decay"
         self.decay_from = int(steps * (1 - DECAY))
 
     def look(self, step: int, processes: int) -> None:
-        """Read the file. All processes follow the number of steps that the first process reads."""
+        """Read the file. All processes use the number of steps that the first process reads."""
         requested = torch.tensor([int(self.file.read_text()) if self.file.exists() else 0])
         if processes > 1:
             dist.broadcast(requested, 0)
@@ -113,7 +113,7 @@ def _optimizer(model: nn.Module, rate: float) -> torch.optim.Optimizer:
 
 
 def _average_gradients(model: nn.Module, processes: int) -> None:
-    """Averages over the processes, and clips the norm to 1."""
+    """Average the gradients over the processes, and clip their norm to 1."""
     flat = torch.cat([part.grad.flatten() for part in model.parameters() if part.grad is not None])
     if processes > 1:
         dist.all_reduce(flat)
@@ -187,7 +187,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--seconds", type=float, default=120, help="audio of a step, for each process")
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="seconds of audio in a step of each process"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--start", type=Path, help="continue from these weights")
     parser.add_argument("--seed", type=int, default=1)

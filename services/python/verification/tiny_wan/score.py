@@ -82,7 +82,7 @@ class TinyModel:
 
 
 def _load(kind: type[Part], folder: Path) -> Part:
-    """A diffusers model in float32; `from_pretrained` of a Wan transformer would ask for `accelerate`."""
+    """A diffusers model in float32; `from_pretrained` of a Wan transformer would need `accelerate`."""
     part: Part = kind.from_config(kind.load_config(folder))
     part.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
     part.float().eval()
@@ -121,7 +121,7 @@ def sample(
 
 @dataclass(frozen=True)
 class Score:
-    """What each prompt named, and what the check read from its video."""
+    """The subject that each prompt describes, and what the check read from its video."""
 
     wanted: tuple[Subject, ...]
     got: tuple[Reading, ...]
@@ -140,7 +140,7 @@ class Score:
 
 
 def score(model: TinyModel, *, every: int = 1, guidance: float = GUIDANCE) -> Score:
-    """Score the subjects 0, every, 2 every, ...; the seed of a subject is its number."""
+    """Score each ``every``-th subject. A subject's index in ``SUBJECTS`` is also its seed."""
     seeds = list(range(0, len(SUBJECTS), every))
     got: list[Reading] = []
     for first in range(0, len(seeds), BATCH):

@@ -1,10 +1,10 @@
 """Writes lines to standard error without ever waiting for its reader.
 
 A gateway writes its log on its event loop. If standard error is a pipe that nobody reads, for example because the disk
-of the node stalls, a plain write would stop the gateway after 64 KiB. So a line is written only if that needs no
-waiting. Otherwise it goes into a buffer, and a thread writes the buffer as fast as the reader reads it. While the
-buffer has lines, later lines are added to it, so the order stays. If the buffer is full, lines are lost, and a line
-says how many.
+of the node stalls, a plain write would stop the gateway after 64 KiB. So a line is written at once only if the write
+needs no waiting. Otherwise, the line goes into a buffer, and a thread writes the buffer as fast as the reader reads it.
+While the buffer has lines, later lines are added to it, so the order stays. If the buffer is full, lines are lost, and
+a line says how many.
 
 - A line that is not urgent may wait for others (:meth:`LineWriter.later`). A gateway writes such a line for each
   submit: fifty lines made and written together cost a third of what they cost one by one. While such lines wait, only
@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 BUFFER_BYTES = 4 * 1024 * 1024
-"""The most that may wait for the reader: some 20,000 lines."""
+"""The most bytes that may wait for the reader: about 20,000 lines."""
 EXIT_S = 1.0
 LATER_S = 0.05
 """The longest time that a line waits for others."""
@@ -44,7 +44,7 @@ _FILE_PART = 64 * 1024
 _POLL_S = 0.5
 _now = time.time
 Facts = tuple[float, tuple[str, ...]]
-"""What a line is made of, later: the time of the event, in seconds since 1970, and texts."""
+"""What a line is made from: the time of the event, in seconds since 1970, and texts."""
 _AT_ONCE = 64
 """How many lines the thread writes before it releases the lock, for which other threads may wait."""
 
@@ -53,7 +53,7 @@ class LineWriter:
     """Writes lines to the file descriptor ``fd``. Any thread may call it, also inside a signal handler.
 
     :param lost: Makes the line that says how many lines were lost.
-    :param make: Makes the lines of :meth:`later`, each with its end. Must not raise.
+    :param make: Makes lines from the facts of :meth:`later`, each with its newline. Must not raise.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LineWriter:
         self._fd, self._may_block = _open(fd)
         self._part = _FILE_PART if _is_file(self._fd) else _PART
         if self._fd != fd:
-            # Does not close it when the process ends, because the buffer must still be written then.
+            # At the exit of the process, the descriptor stays open, because the buffer must still be written.
             weakref.finalize(self, os.close, self._fd).atexit = False
         self._lost = lost
         self._make = make
@@ -113,7 +113,7 @@ class LineWriter:
         with self._lock:
             facts = []
             while self._later:
-                # One by one, because a signal handler that logs would otherwise write the same lines.
+                # Facts are taken one by one. Otherwise, a signal handler that logs here would repeat the same lines.
                 facts.append(self._later.popleft())
             data = self._make(facts)
             if len(data) <= self._part:
@@ -154,7 +154,7 @@ class LineWriter:
             self._drain()
 
     def _write(self, data: bytes) -> bytes:
-        """Write what needs no waiting. :returns: the rest."""
+        """Write as much as is possible without waiting. :returns: the rest."""
         try:
             while data:
                 if self._may_block and not self._can_write(0):

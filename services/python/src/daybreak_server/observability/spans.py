@@ -15,7 +15,7 @@ def fail(span: Span, error: str) -> None:
 
 
 def trace_context(span: Span, caller: TraceContext | None) -> TraceContext:
-    """The context of the span, as headers carry it."""
+    """The context of the span, as headers carry it, with the caller's ``tracestate``."""
     found = span.get_span_context()
     parent = f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags & 1:02x}"
     return TraceContext(traceparent=parent, tracestate=caller.tracestate if caller is not None else "")

@@ -25,8 +25,9 @@ class DefaultPools(Section):
     )
     sessions: str | None = Field(
         None,
-        description="Pool of sessions whose request names none: `/v1/sessions`, `/v1/realtime`, `/init` and others. If "
-        "it is unset or does not support the languages, the only pool of the kind `sessions` that does.",
+        description="Pool of sessions whose request names no pool: `/v1/sessions`, `/v1/realtime`, `/init` and others. "
+        "If the setting is unset, or if this pool does not support the languages, the only pool of the kind `sessions` "
+        "that supports them.",
     )
 
 
@@ -56,8 +57,8 @@ class HttpSettings(Section):
     )
     drain_s: Duration = Field(
         30.0,
-        description="How long a server waits for answers that have begun before it stops, in seconds. Event streams "
-        "end at once, because their clients continue elsewhere.",
+        description="When a server stops, it first waits for the answers that have begun, at most for this many "
+        "seconds. Event streams end at once, because their clients continue elsewhere.",
     )
     allowed_hosts: Hosts = Field(
         (),

@@ -15,7 +15,7 @@ from daybreak_server.ports.registry import PlacementPlan, RegistryView
 from testkit.waiting import wait_until
 
 REMOTE = {"X-Forwarded-For": "203.0.113.9"}
-"""A header that makes a request count as one of a client on another machine."""
+"""A header that makes a request look as if it came from a client on another machine."""
 
 
 def bearer(token: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def heartbeat(*models: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 class PlannedGateway:
-    """A gateway whose plan of models the test writes instead of the manager."""
+    """A gateway for which the test, not the manager, decides which worker runs which model."""
 
     def __init__(self, api: Api, redis_url: str) -> None:
         self.api, self.client = api, api.client
@@ -79,7 +79,7 @@ class PlannedGateway:
         return self.model(alias)
 
     def plan(self, *replicas: tuple[str, str], unplaced: Any = None, **plan: Any) -> None:
-        """Place replicas, each an alias and a worker."""
+        """Publish a plan with these replicas, each given as the alias of a model and the id of a worker."""
         placed = tuple(Replica(alias=alias, worker=worker, devices=(0,)) for alias, worker in replicas)
         placement = Placement(replicas=placed, unplaced=unplaced or {})
 

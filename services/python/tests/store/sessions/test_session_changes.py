@@ -44,7 +44,7 @@ def commit(claim: SessionClaim, number: int, **fields: Any) -> SessionCommit:
 
 
 async def lived(sessions: Sessions) -> SessionId:
-    """A session of three groups: the first releases it, the second loses its lease, and the third ends it as failed."""
+    """A session that three groups have in turn: one releases it, one loses its lease, and one ends it as failed."""
     session = await sessions.open(trace_context=TRACE)
     await sessions.store.append_audio(session, pcm(1, 2), at=0)
     first, second, third = sessions.group(), sessions.group(), sessions.group()
@@ -80,7 +80,7 @@ async def test_each_change_is_reported_once_by_the_process_that_made_it(sessions
 
 
 async def test_a_call_that_changes_nothing_reports_nothing(sessions: Sessions) -> None:
-    """A repeated open, a late commit, a second close."""
+    """The calls are a repeated open, a second close, a late commit and a late release."""
     new = sessions.new()
     await sessions.store.open_session(new)
     (claim,) = take(sessions.group())

@@ -1,4 +1,4 @@
-"""The part ``batches`` measures 32 callers of one text each, with and without batches."""
+"""Measures 32 callers, each of which sends one text at a time, with and without batches."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def _batches(client: httpx2.Client) -> tuple[int, int]:
 
 
 def measure(client: httpx2.Client, shape: dict[str, Any], seconds: float) -> Outcome:
-    """One run with these batches."""
+    """One run with these settings of the batches."""
     client.patch("/v1/pools/embed/batching", json=shape).raise_for_status()
     wait_until(lambda: client.get("/debug").json()["batching"].items() >= shape.items(), 30, f"{shape}")
-    asyncio.run(_run(str(client.base_url), 1))  # a warm-up, in which `adaptive` also learns
+    asyncio.run(_run(str(client.base_url), 1))  # a warm-up, in which the mode `adaptive` also learns
     batches, items = _batches(client)
     began = time.perf_counter()
     latencies = sorted(asyncio.run(_run(str(client.base_url), seconds)))

@@ -20,14 +20,14 @@ from daybreak_server.local.instance import free_port
 
 START_S = 60.0
 NICE = -15
-"""The priority of all that is measured, so that other work does not take the cores of the server."""
+"""The priority of all that is measured, so that other work does not take the server's cores."""
 HOME = Path(__file__).parents[3]
 """The working directory in which `python -m verification.benchmarks…` works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """The cores of the parts: one for the server alone, the others for the client and Redis."""
+    """The cores of the processes: one for the server alone, the others for the client and Redis."""
 
     server: frozenset[int]
     clients: frozenset[int]
@@ -66,7 +66,7 @@ class Running:
 
 
 def raise_priority(pid: int | None = None) -> None:
-    """Run a process, or this one, before other work, where that is allowed.
+    """Let a process (by default, this one) run before other work, if the system allows it.
 
     Linux first compares sessions (autogroups), and then the processes of a session. So this raises both.
     """

@@ -27,12 +27,12 @@ _KEYED = load.post("/v1/tasks", BODY, headers=f"Idempotency-Key: {'0' * 26}\r\n"
 
 
 def plain(number: int) -> bytes:
-    """A submit."""
+    """A submit request."""
     return _PLAIN
 
 
 def keyed(number: int) -> bytes:
-    """A submit with a new idempotency key."""
+    """A submit request with a new idempotency key."""
     return _KEYED.replace(b"0" * 26, b"%026d" % number, 1)
 
 
@@ -56,7 +56,7 @@ QUICK = Effort(rounds=1, seconds=0.3, concurrency=(4,))
 
 @dataclass(slots=True)
 class Testbed:
-    """The servers under test, and the CPU time of their processes."""
+    """The servers under test, and how busy their processes were."""
 
     servers: dict[str, Running]
     store: Running
@@ -114,7 +114,7 @@ def testbed(cores: Cores) -> Iterator[Testbed]:
 
 
 def compare(bench: Testbed, effort: Effort) -> list[Row]:
-    """Submits beside the baselines, at each concurrency."""
+    """Measure submits to the gateway and to the baselines, at each concurrency."""
     rows: list[Row] = []
     for concurrency in effort.concurrency:
         samples_of: dict[str, list[Sample]] = {"noop": [], "bare": [], "daybreak": []}
@@ -172,7 +172,7 @@ def _middle(samples: list[Sample], name: str) -> float:
 
 
 def other_rows(bench: Testbed, effort: Effort) -> list[Row]:
-    """Other kinds of submits, and submits with an fsync before each response."""
+    """Measure other kinds of submits, and submits with an fsync before each response."""
     rows = []
     for what, render, status, tasks_a_request in (
         ("POST /v1/tasks with an Idempotency-Key, 16 at once: rate", keyed, 202, 1),

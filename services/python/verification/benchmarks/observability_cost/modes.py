@@ -18,18 +18,19 @@ class Mode:
     """Which parts of observability are on."""
 
     totals: bool = False
-    """Redis scripts count."""
+    """The Redis scripts count totals."""
     metrics: bool = False
     """The process has metrics of its own."""
     log: bool = False
     """The log has lines of level ``info``."""
     traces_per_s: float | None = None
-    """The most traces that are sampled; ``None`` means without tracing."""
+    """The most traces per second that are sampled; ``None`` means without tracing."""
 
 
 TURNS = 4
-"""How many gateways take turns. The limit of traces is a token bucket, which also fills while the others work. So with
-a quarter of the default limit, each gateway begins about as many traces per second of its own turns as by default."""
+"""How many gateways take turns. The limit of traces is a token bucket, which also fills while the other gateways work.
+So with a quarter of the default limit, each gateway begins about as many traces per second of its own turns as by
+default."""
 _ON = Mode(totals=True, metrics=True, log=True, traces_per_s=TracingSettings().max_per_s / TURNS)
 MODES = {"off": Mode(), "on": _ON, "all": replace(_ON, traces_per_s=EVERY)}
 PARTS = {

@@ -6,13 +6,14 @@ The tools:
   runs toxiproxy
 * ``disk``        a file system that loses what was not fsynced and that can be full: by FUSE (``fuse``) or by a
   preloaded library (``forget.c``)
-* ``s3``          an HTTP proxy in front of an S3 server: 500, 503, slow, cut connections, lost responses
+* ``s3``          an HTTP proxy in front of an S3 server that answers 500 or 503, slows requests, cuts uploads and
+  loses responses
 * ``skew``        steps the wall clock of single processes while they run, by a preloaded library (``skew.c``)
 * ``traffic``     clients that submit tasks and remember what was accepted
 * ``invariants``  checks that the keys in a store are consistent
 
-``power``, ``full``, ``network_faults``, ``clocks`` and ``files`` have the scenarios. Each tests one promise or measures
-one loss, and saves its figures. ``preload`` compiles the libraries.
+``power``, ``full``, ``network_faults``, ``clocks`` and ``files`` contain the scenarios. Each scenario tests one
+promise or measures one loss, and saves its figures. ``preload`` compiles the libraries.
 """
 
 from __future__ import annotations

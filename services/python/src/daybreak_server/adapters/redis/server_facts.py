@@ -26,7 +26,7 @@ class RedisFacts:
     refused: bool = False
     """Whether ``error`` means that the server refuses the user or password."""
     no_master: bool = False
-    """Whether ``error`` means that no Sentinel names a master."""
+    """Whether ``error`` means that no Sentinel knows the master."""
     product: str | None = None
     """``redis`` or ``valkey``."""
     version: str | None = None
@@ -44,11 +44,11 @@ class RedisFacts:
     replicas: int | None = None
     """Connected replicas."""
     min_replicas: int | None = None
-    """The server refuses writes if it has fewer replicas."""
+    """The server refuses writes if it has fewer replicas than this."""
 
 
 async def facts(where: str | Endpoint, *, timeout_s: float = 5.0) -> RedisFacts:
-    """Examine the server. Never raises: if that fails, ``error`` says why."""
+    """Examine the server. Never raises: if the examination fails, ``error`` says why."""
     client = connect_async(where, timeout_s=timeout_s)
     try:
         with translated():

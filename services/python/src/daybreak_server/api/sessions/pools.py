@@ -1,8 +1,8 @@
 """Chooses the pool of a session.
 
 The client may name a pool or the model of a pool. Otherwise, the session gets the default pool
-(``http.default_pools.sessions``). If there is none, or if its model does not support the pair of languages, the session
-gets the only pool whose model does.
+(``http.default_pools.sessions``). If there is no default pool, or if its model does not support the session's pair of
+languages, the session gets the only pool whose model supports this pair.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from daybreak_server.domain.kinds import PoolKind
 from daybreak_server.workloads.languages import LanguagePair
 
 FindPair = Callable[[Languages], LanguagePair]
-"""Finds the pair of a request among those of a pool, or raises an ``ApiError``."""
+"""Finds a request's pair of languages among the pairs of a pool, or raises an ``ApiError``."""
 
 
 class SessionPools:
-    """The pools of the kind ``sessions``. A pool's name takes precedence over a model's."""
+    """The pools of the kind ``sessions``. If a pool and a model have the same name, the name means the pool."""
 
     def __init__(self, catalog: Catalog, *, default: str | None) -> None:
         self.entries = {entry.name: entry for entry in catalog if entry.spec.kind == PoolKind.SESSIONS}
@@ -31,12 +31,12 @@ class SessionPools:
         self._default = default
 
     def find(self, name: str | None) -> PoolEntry | None:
-        """The pool of that name, if there is one."""
+        """The pool with that name, or with a model of that name; ``None`` if there is no such pool."""
         pool = self._names.get(name or "")
         return self.entries.get(pool) if pool is not None else None
 
     def get(self, name: str | None = None) -> PoolEntry:
-        """The pool of that name; without a name, the default one, or else the only one.
+        """The pool of that name. Without a name, the default pool, or the only pool if there is no default.
 
         :raises ApiError: ``no_such_pool``.
         """
@@ -45,7 +45,7 @@ class SessionPools:
             if found is None:
                 raise ApiError(
                     ErrorCode.NO_SUCH_POOL,
-                    f"There is no pool {name[:MAX_FIELD_CHARS]!r} for sessions. Those are: {self._known()}.",
+                    f"There is no pool {name[:MAX_FIELD_CHARS]!r} for sessions. Valid names are: {self._known()}.",
                 )
             return found
         if self._default is not None:
@@ -54,7 +54,8 @@ class SessionPools:
                 raise ApiError(
                     ErrorCode.NO_SUCH_POOL,
                     f"The setting http.default_pools.sessions names {self._default!r}, but there is no such pool for "
-                    f"sessions. Those are: {self._known()}. Name one, until an administrator corrects the setting.",
+                    f"sessions. Valid names are: {self._known()}. Name one in each request until an administrator "
+                    "corrects the setting.",
                 )
             return found
         if len(self.entries) == 1:
@@ -70,9 +71,9 @@ class SessionPools:
         raise ApiError(ErrorCode.NO_SUCH_POOL, message)
 
     def choose(self, name: str | None, find: FindPair) -> tuple[PoolEntry, LanguagePair]:
-        """The pool and the pair of a session. Without a name, the default pool takes precedence over others.
+        """The pool of a session, and its pair of languages. Without a name, the default pool is preferred.
 
-        :raises ApiError: ``no_such_pool``, also if several pools have the pair; or the error of ``find`` if none has it
+        :raises ApiError: ``no_such_pool``, also if several pools have the pair; the error of ``find`` if no pool has it
         """
         if name or len(self.entries) < 2:
             entry = self.get(name)

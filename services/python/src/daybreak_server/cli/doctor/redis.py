@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from daybreak_server.adapters.redis.server_facts import RedisFacts
 
 OLDEST_REDIS = (7, 0)
-"""The oldest version that runs the Lua scripts."""
+"""The oldest version that can run the Lua scripts."""
 SLOW_PING_MS = 5.0
 
 
@@ -49,7 +49,7 @@ def _redis_server(settings: Settings) -> Iterator[Check]:
 
 
 async def _groups(settings: Settings) -> list[Check]:
-    """The problem of each pool's groups, as the operator or the rank that failed last reported it."""
+    """The problem of each pool's groups: what the operator reports, or else the latest failure of a rank."""
     from daybreak_server import wiring
 
     store = wiring.build_store(settings)
@@ -87,8 +87,8 @@ def _failover(found: RedisFacts, wait_replicas: int) -> Check:
     what = "redis failover"
     if not found.replicas:
         advice = (
-            "start a replica, or connect it to the master: none could take over, "
-            "and with wait_replicas no task is accepted"
+            "start a replica, or connect one to the master: without a replica, nothing can take over from the "
+            "master, and with wait_replicas no task is accepted"
         )
         return warning(what, "no replica is connected to the master", advice)
     if not wait_replicas:
@@ -131,9 +131,7 @@ def _redis_memory(found: RedisFacts) -> Iterator[Check]:
         advice = "CONFIG SET maxmemory-policy noeviction, and set the same in redis.conf"
         yield error(what, f"maxmemory-policy is {policy}: a full server deletes tasks", advice)
     elif not bound:
-        advice = (
-            "set it to about 3/4 of the machine's memory: a full server then refuses tasks instead of dying"
-        )
+        advice = "set maxmemory to about 3/4 of the machine's memory: a full server then refuses tasks instead of dying"
         yield warning(what, "noeviction, but maxmemory is not set", advice)
     else:
         used = (found.used_memory_bytes or 0) / (1 << 20)

@@ -64,14 +64,14 @@ class LeaderContext(FollowerContext):
         self._lines = 0
 
     def resumed_from(self, step: int) -> None:
-        """Write the step into the task's record."""
+        """Write the step from which this attempt resumes into the task's record."""
         self._on_resumed(checked_resume(step))
 
     def log(self, message: str, *, level: str = "info") -> None:
         """Write a line of at most 2,000 characters to the task's event stream.
 
-        Lines are numbered, so that a reader knows how many are missing: the buffer drops the oldest if they come too
-        fast, and the store keeps a limited number.
+        Lines are numbered, so that a reader knows how many are missing. The buffer drops the oldest lines if lines come
+        too fast, and the store keeps a limited number of lines.
         """
         self._lines += 1
         data = {"level": short_name(level), "message": storable(message), "line": self._lines}
@@ -89,7 +89,7 @@ class LeaderContext(FollowerContext):
         """Keep a file to be uploaded after ``run`` has ended.
 
         A later artifact replaces an earlier one of the same name, or of the same path if no name is given. If some file
-        system would treat two different names as the same, a number is added.
+        system would treat two different names as the same, a number is added to the second name.
         """
         file, wanted, media_type = checked_file(path, name, content_type)
         identity = (wanted, None) if wanted is not None else (file.name, file)

@@ -3,8 +3,9 @@ that is passed in.
 
 The store keeps about the last thousand events of a task. Fast steps would produce a thousand within seconds, and the
 events that explain the task, such as its start and its log lines, would be deleted. So after ``MANY`` progress events
-of an attempt, an event covers all steps of about ``SPACING_S``, and after each further ``DOUBLING`` events twice as
-long. The events of ten hours fit. A new phase, or an event of another type, still ends such an event at once.
+of an attempt, each event covers all steps of about ``SPACING_S``. This time doubles after each further ``DOUBLING``
+events, so the events of ten hours fit. If a new phase begins or an event of another type occurs, the waiting events are
+written at once.
 """
 
 from __future__ import annotations
@@ -18,14 +19,13 @@ from daybreak_server.domain.tasks import EventDraft
 from daybreak_server.workloads.base import Step
 
 MAX_PENDING = 16
-"""The most progress events in one write. If steps come faster, the oldest are merged into one event that covers
-them."""
+"""The most progress events in one write. If more of them wait, the two oldest are merged into one event."""
 MANY, SPACING_S, DOUBLING = 200, 2.0, 100
 """After ``MANY`` progress events of an attempt, each one covers ``SPACING_S``. That time doubles after each further
 ``DOUBLING`` events."""
 MAX_NOTES = 200
-"""How many other events wait for a write at most, for example while the store cannot be reached. Beyond that, the
-oldest are dropped. (Places that progress events leave free are used too.)"""
+"""At most this many events of other types wait for a write, for example while the store cannot be reached. If there are
+more, the oldest are dropped. (If fewer than ``MAX_PENDING`` progress events wait, more of the others may wait.)"""
 _SMOOTHING = 0.3
 _MIN_GAIN = 1e-9
 """The smallest gain in the fraction from which a pace is computed. From a smaller gain, the pace would overflow."""
@@ -54,7 +54,7 @@ class PhaseEta:
         self._at, self._fraction = self._clock(), 0.0
 
     def rebase(self) -> None:
-        """Ignore the first step: it follows a snapshot of an earlier attempt, and says nothing about the pace."""
+        """Do not measure the first step: it follows a snapshot of an earlier attempt, so its duration means nothing."""
         self._fraction = math.inf
 
     def step(self, phase: str, fraction: float) -> float | None:
@@ -95,7 +95,8 @@ class EventBuffer:
     _events: list[EventDraft] = field(default_factory=list)
     _fields: dict[str, str | int | float] = field(default_factory=dict)
     _number: int = 0
-    """The number of the newest event. If the reply to a write is lost, the store skips events whose number it has."""
+    """The number of the newest event. If a write is repeated because its reply was lost, the store skips the events
+    whose numbers it has."""
     _written: int = 0
     """Progress events that have been written."""
     _written_at: float = -math.inf
@@ -127,7 +128,7 @@ class EventBuffer:
 
     @property
     def _sparse(self) -> bool:
-        """Whether there are so many progress events that further ones are spaced."""
+        """Whether so many progress events have been written that further ones are spaced out."""
         return self._written >= MANY
 
     @property
@@ -182,7 +183,7 @@ def _same_phase(old: EventDraft, new: EventDraft) -> bool:
 
 
 def _merged(old: EventDraft, new: EventDraft) -> EventDraft:
-    """Return a progress event that covers both; ``from_step`` is its first step."""
+    """Return a progress event that covers both events; ``from_step`` is its first step."""
     if "step" not in new.data:
         return new
     since = old.data.get("from_step", old.data.get("step", new.data["step"]))

@@ -13,8 +13,8 @@ from pathlib import Path
 class ScratchDirs:
     """Gives one attempt at a time a folder that is empty at the attempt's start.
 
-    At the end of the attempt, a folder with files is removed. An empty one is kept for the next attempt. For an instant
-    task, making and removing a folder would otherwise be most of the leader's work.
+    At the end of the attempt, a folder with files is removed. An empty folder is kept for the next attempt. If each
+    task had a new folder, making and removing the folder would be most of the leader's work for an instant task.
     """
 
     def __init__(self, parent: Path | None) -> None:
@@ -23,7 +23,7 @@ class ScratchDirs:
 
     @contextlib.contextmanager
     def scratch_dir(self) -> Iterator[Path]:
-        """Give an attempt its folder. :raises OSError: if none can be made."""
+        """Give an attempt its folder. :raises OSError: if no folder can be made."""
         folder, self._spare = self._spare, None
         if folder is None or not folder.is_dir():
             folder = self._make()

@@ -1,8 +1,9 @@
 """Framed messages over TCP between two ranks: a JSON header, and an optional payload of bytes.
 
-A frame holds the two sizes, then the header, then the payload. Nothing is unpickled. A rank is admitted only
-with the nonce that the leader publishes with its address (:mod:`~daybreak_server.engines.gang.rendezvous`).
-TCP keepalive detects a node that vanished without closing its connections.
+A frame holds the sizes of header and payload, then the header, then the payload. Nothing is unpickled. A rank is
+admitted only with the nonce that the leader publishes with its address
+(:mod:`~daybreak_server.engines.gang.rendezvous`). TCP keepalive detects a node that vanished without closing its
+connections.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ the leader has :class:`Followers`, each follower has a :class:`LeaderConnection`
 | leader | ``ping`` | a no-op from an idle leader |
 
 At each end a thread reads, so a lost connection or a failed rank is noticed at once, even while the work thread waits
-in a collective. :meth:`ControlGroup.failure` reports it to the leader's lease renewer, which breaks the group. After a
-rank has failed, the others have ``grace_s`` to reach the same point. If all ranks fail there in the same way, the group
-stays warm.
+in a collective. :meth:`ControlGroup.failure` reports the loss or failure to the leader's lease renewer, which breaks
+the group. After a rank has failed, the others have ``grace_s`` to reach the same point. If all ranks fail there in the
+same way, the group stays warm.
 
-The control group needs no torch, and never times out while the group is idle. Why it is not a gloo group is in
-docs/04-group.md.
+The control group needs no torch, and never times out while the group is idle. docs/04-group.md explains why it is not a
+gloo group.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from daybreak_server.engines.gang.channel import Channel, ChannelClosedError, Me
 from daybreak_server.engines.gang.verdict import RankReport, Status, Verdict
 
 RANK_LOST = "rank_lost"
-"""The code of the failure of a group in which a rank died without a report."""
+"""The code of a group's failure if a rank died without a report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

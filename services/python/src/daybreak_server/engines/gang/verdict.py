@@ -4,9 +4,9 @@ At each point of agreement a rank reports that it stepped, is done, or failed. T
 (:func:`decide`), so every rank does the same at the same point, and no rank enters a collective that another has left.
 
 1. ``BREAK``, if the reports differ in point, status or kind of error, or in whether the error is permanent. Some ranks
-   may then have begun collectives that the others will never join. Every rank ends, and the whole group restarts. The
-   verdict is the same after an error that leaves the process itself unusable (``UNRECOVERABLE``), such as a lost peer
-   or a failed device.
+   may then have begun collectives that the others will never join. Every rank ends, and the whole group restarts.
+   ``BREAK`` is also the verdict after an error that leaves the process itself unusable (``UNRECOVERABLE``), such as a
+   lost peer or a failed device.
 2. ``ABANDON``, if the store says that the lease is stale, because another attempt has the task. The leader writes
    nothing more, and removes this attempt's files.
 3. ``FAIL``, if every rank failed in the same way. The group stays warm. The task gets a strike; a permanent error ends
@@ -84,7 +84,7 @@ class Verdict(StrEnum):
 def report_of(error: BaseException, *, point: int) -> RankReport:
     """Return the report of an error of any class, even if the methods of that class raise.
 
-    In an exception group a permanent error decides, because the task cannot succeed while that part of it fails.
+    In an exception group, a permanent error decides, because a further attempt would fail with this error again.
     """
     parts = list(_parts(error))
     names = {base.__name__ for part in parts for base in type(part).__mro__}

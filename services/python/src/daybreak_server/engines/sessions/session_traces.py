@@ -13,11 +13,11 @@ from daybreak_server.ports.session_tracing import (
 
 _NO_GROUP = GroupId("")
 LOST = "lost"
-"""The reason if the group learns only that its lease is gone, not why."""
+"""The reason of the end if the group learns only that its lease is gone, not why."""
 
 
 class SessionTraces:
-    """The traces of one group, from each claim until the group no longer has the session."""
+    """The traces of the sessions of one group. A trace lasts from a claim until the group no longer has the session."""
 
     def __init__(self, tracing: SessionTracing | None = None, *, group: GroupId = _NO_GROUP) -> None:
         self._tracing = tracing or NoSessionTracing()
@@ -27,20 +27,20 @@ class SessionTraces:
         """Sampled sessions for which the group has written no text."""
 
     def took(self, claim: SessionClaim) -> None:
-        """The group has claimed a session."""
+        """Begin the trace of a session that the group has claimed."""
         trace = self._tracing.claimed(claim, self._group)
         if trace is not NO_CLAIM_TRACE:
             self._traces[claim.lease.session] = trace
             self._textless.add(claim.lease.session)
 
     def wrote_text(self, session: SessionId) -> None:
-        """The model has written text for a session."""
+        """Record that the model has written text for a session."""
         if session in self._textless:
             self._textless.discard(session)
             self._traces[session].first_text()
 
     def wrote(self, commit: SessionCommit) -> None:
-        """The group writes a commit: a turn may be complete, and the length of turns may have changed."""
+        """Record what a commit of the group says: whether a turn is complete, and a new length of turns."""
         trace = self._traces.get(commit.lease.session)
         if trace is None:
             return
@@ -50,13 +50,13 @@ class SessionTraces:
             trace.degraded(commit.latency_multiplier)
 
     def ended(self, session: SessionId, reason: str, *, error: str = "") -> None:
-        """The group no longer has the session."""
+        """End the trace of a session that the group no longer has."""
         self._textless.discard(session)
         trace = self._traces.pop(session, None)
         if trace is not None:
             trace.ended(reason, error=error)
 
     def end_all(self, reason: str, *, error: str) -> None:
-        """The group is broken, so it no longer has any session."""
+        """End all traces, because the group is broken and has no sessions any more."""
         for session in list(self._traces):
             self.ended(session, reason, error=error)

@@ -90,8 +90,10 @@ class WarmWindow(_Model):
     days: tuple[Weekday, ...] = Field(
         WEEKDAYS, min_length=1, description="Days on which the window begins. Default: every day."
     )
-    from_: Clock = Field(alias="from", description="Time of day at which it begins, `HH:MM`.")
-    to: Clock = Field(description="Time of day at which it ends, on the next day if not after `from`.")
+    from_: Clock = Field(alias="from", description="Time of day at which the window begins, `HH:MM`.")
+    to: Clock = Field(
+        description="Time of day at which the window ends. If it is not after `from`, the window ends on the next day."
+    )
     time_zone: Annotated[str, AfterValidator(_zone)] = Field(
         "UTC", max_length=64, description="IANA time zone, such as `Europe/Berlin`."
     )
@@ -153,7 +155,9 @@ class PoolSpec(_Model):
     )
     model: str | None = Field(None, min_length=1, description="Folder of the model inside the pods.")
     ranks: int = Field(1, ge=1, le=4096, description="Ranks of one group.")
-    hosts_per_group: int = Field(1, ge=1, le=1024, description="Pods of one group; divides `ranks`.")
+    hosts_per_group: int = Field(
+        1, ge=1, le=1024, description="Pods of one group. `ranks` must be a multiple of this number."
+    )
     resources: Resources = Field(default_factory=Resources, description="What one rank needs.")
     drain_seconds: int = Field(
         30,
@@ -207,8 +211,8 @@ class Application(_Model):
     since: Instant | None = None
     revision: str = Field(
         "",
-        description="The revision that the deploy attempt belongs to, if it is not the current one: the head of "
-        "the current one has yet to report its deploy attempt.",
+        description="The earlier revision that the deploy attempt belongs to. Empty once the head of the current "
+        "revision has reported its own deploy attempt.",
     )
 
 
@@ -217,11 +221,11 @@ class PoolStatus(_Model):
 
     replicas: int = Field(0, description="Complete groups: all of their pods run.")
     selector: str = Field("", description="Label selector of the pods of groups; never empty.")
-    ready: int = Field(0, description="Groups that can take tasks or requests, or work on one.")
+    ready: int = Field(0, description="Groups that can take tasks or requests, or already work on some.")
     wanted: int = Field(
         0,
-        description="Groups wanted: the larger of `spec.replicas` and what stays warm. If both are 0, one ready group "
-        "stays while there is work, and then this is 1.",
+        description="Groups wanted: the larger of `spec.replicas` and the number of groups that stay warm. If both are "
+        "0, one ready group stays while there is work, and the number is 1.",
     )
     phase: Phase = "Zero"
     wake: WakeStatus = Field(default_factory=WakeStatus)
@@ -234,7 +238,7 @@ class PoolStatus(_Model):
         None, description="When the pool reached zero: no group wanted, no work, no worker."
     )
     serialize_growth: bool = Field(
-        False, description="Groups are added one by one, because one had formed across two replicas."
+        False, description="Groups are added one by one, because a group had formed across two replicas."
     )
     application: Application = Field(default_factory=Application)
     revision: str = Field("", description="Hash of the current template.")
@@ -257,7 +261,7 @@ class PoolObject(_Model):
 
     @classmethod
     def read(cls, body: Mapping[str, Any], *, status: PoolStatus | None = None) -> PoolObject:
-        """Parse the API server's object; ``status`` replaces the object's own.
+        """Parse the API server's object; ``status`` replaces the object's own status.
 
         :raises pydantic.ValidationError: if the status does not match the model.
         """
@@ -300,7 +304,7 @@ def _field_error(exc: ValidationError) -> str:
     wrong = []
     for error in exc.errors(include_url=False, include_input=False):
         at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-        # Our own check raised it; use its message, without the "Value error" that pydantic prepends.
+        # A check of this module raised the error. Use its message, without the "Value error" that pydantic prepends.
         raised = error.get("ctx", {}).get("error")
         wrong.append(f"spec{at}: {raised if isinstance(raised, Exception) else error['msg']}")
     return "; ".join(wrong)

@@ -12,14 +12,15 @@ from daybreak_server.workloads.bulk import BulkParams
 from daybreak_server.workloads.text_batches.options import TextOptions, parse
 
 Kind = Literal["query", "document"]
-"""Whether a text is a query, or a document that queries search."""
+"""Whether a text is a search query or a document."""
 
 
 class EmbedOptions(TextOptions):
     """The options of a pool of the workload ``embed``."""
 
     prompts: dict[Kind, str] = Field(default_factory=dict)
-    """The texts before a query and before a document. If one is unset, the model's own prompt of that name is used."""
+    """The text that is put before each query, and before each document. If one of them is unset, the model's own
+    prompt of that name is used."""
     cache_mb: float = Field(0.0, ge=0, le=1 << 20)
     """The size of the cache of vectors in MB; 0: none."""
 
@@ -29,7 +30,7 @@ class EmbedParams(BulkParams):
 
     input_type: Kind = Field("document", description="What the texts are: `query` or `document`.")
     dimensions: int | None = Field(
-        None, ge=1, description="Numbers of each vector to keep, from the first on. Default: all."
+        None, ge=1, description="How many numbers of each vector to keep, from the first on. Default: all."
     )
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="A list of numbers, or their little-endian float32 bytes in base64."
@@ -37,7 +38,7 @@ class EmbedParams(BulkParams):
 
 
 def options_of(options: Mapping[str, Any]) -> EmbedOptions:
-    """The options. :raises pydantic.ValidationError: with a line for each wrong one."""
+    """The options. :raises pydantic.ValidationError: with a line for each wrong option."""
     return parse(EmbedOptions, options)
 
 

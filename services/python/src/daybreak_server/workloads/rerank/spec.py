@@ -21,7 +21,7 @@ QWEN_INSTRUCTION = "Given a web search query, retrieve relevant passages that an
 
 
 class RerankOptions(TextOptions):
-    """The options of a pool of the workload ``rerank``. Those from ``before`` on are for language models only."""
+    """The options of a pool of the workload ``rerank``. The options from ``before`` on are for language models only."""
 
     kind: Literal["auto", "cross-encoder", "language-model"] = "auto"
     """What the model is. ``auto``: as its ``config.json`` says."""
@@ -30,7 +30,7 @@ class RerankOptions(TextOptions):
     body: str = QWEN_BODY
     """The template for the query and the document. If the resulting text is too long and may be cut, its end is cut."""
     after: str = QWEN_AFTER
-    """What the model reads after that. The next word that it writes is its judgement."""
+    """What the model reads after the query and the document. The next word that the model writes is its judgement."""
     instruction: str = QWEN_INSTRUCTION
     yes: str = Field("yes", min_length=1)
     """The word that says that the document is relevant; one token."""
@@ -38,7 +38,7 @@ class RerankOptions(TextOptions):
 
 
 def options_of(options: Mapping[str, Any]) -> RerankOptions:
-    """The options. :raises pydantic.ValidationError: with a line for each wrong one."""
+    """The options. :raises pydantic.ValidationError: with a line for each wrong option."""
     return parse(RerankOptions, options)
 
 

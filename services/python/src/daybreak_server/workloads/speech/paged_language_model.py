@@ -1,4 +1,4 @@
-"""Runs the language model for the sessions of a batch, on caches in pages."""
+"""Runs the language model for the sessions of a batch. Its key-value cache is divided into pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from daybreak_server.workloads.speech.pages import PagePool, PageTable, pages_at
 
 PAGE_SIZE = 16
 _WARM_QUERIES = 4096
-"""Compiled attention is ready for batches of up to this many new positions. Larger ones are compiled when they come."""
+"""Compiled attention is ready for batches of up to this many new positions. Larger ones are compiled on first use."""
 
 
 class PagedLanguageModel:
@@ -69,11 +69,11 @@ class PagedLanguageModel:
 
     @torch.inference_mode()
     def step(self, tables: Sequence[PageTable], new: Sequence[Tensor]) -> Tensor:
-        """Feed each session its new embeddings, [count, width]; return the logits after the last, [batch, tokens].
+        """Feed each session its new embeddings, [count, width]; return the logits after the last, [batch, vocabulary].
 
-        If it raises, the sessions are as they were: the keys and values that it has written lie after their ends.
+        If the step raises, the sessions are unchanged: what the step has written lies after the end of each session.
 
-        :raises OutOfPagesError: if a session needs more pages than there are.
+        :raises OutOfPagesError: if a session needs more pages than are free.
         """
         spans: list[Span] = []
         try:

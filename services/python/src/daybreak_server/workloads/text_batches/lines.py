@@ -1,4 +1,4 @@
-"""Reads the lines of a task, and computes those that can be read. Every other line gets an error of its own."""
+"""Reads the lines of a task, and computes the results of valid lines. Every other line gets an error of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def text_in(value: Any, field: str) -> str:
-    """The text of a line, or of a field of the object on it. :raises LineError: if there is none."""
+    """The text of a line: the line itself, or a field of its object. :raises LineError: if there is no such text."""
     text = value.get(field) if isinstance(value, dict) else value
     if isinstance(text, str):
         if not text:
@@ -33,9 +33,9 @@ def computed(
 ) -> list[R | LineError]:
     """The result of each value, in order.
 
-    :param read: Makes an input of the model from a value. What it raises as ``LineError`` or ``RequestError`` is the
-        line's error.
-    :param compute: The results of the inputs, in their order.
+    :param read: Makes an input of the model from a value. If it raises a ``LineError`` or a ``RequestError``, this
+        is the line's error.
+    :param compute: Computes the results of the inputs, in the same order.
     """
     inputs: list[P] = []
     errors: list[LineError | None] = []

@@ -1,12 +1,12 @@
 -- The demand of a pool of kind `online`: the requests that its gateways hold or have sent to groups, and the groups
 -- that these requests need. The demand of a pool of kind `sessions` is its open sessions.
 --
--- Each gateway has an entry in `demand`, under a lease: `requests end`, whose end is on the lease clock. A gateway that
--- dies therefore stops asking for groups when its lease ends, and an outage of Redis ends no lease. `wanted` has the
--- members 1 to n for n groups, because KEDA can read the size of a sorted set but cannot divide. The score of a member is
--- the time since which that many groups are needed.
+-- Each gateway has a field in the hash `demand`, with the value `<requests> <end>`: its number of requests, and the end
+-- of its lease on the lease clock. A gateway that dies therefore stops asking for groups when its lease ends, and an
+-- outage of Redis ends no lease. `wanted` has the members 1 to n for n groups, because KEDA can read the size of a
+-- sorted set but cannot divide. The score of member k is the time since which at least k groups are needed.
 --
--- Lua allows a chunk 200 locals, so only the two functions that scripts call are locals of the library.
+-- Lua allows 200 locals in a chunk, so only the two functions that scripts call are locals of the library.
 local want_groups, demand_now
 
 do

@@ -65,7 +65,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.post("/v1/tasks:batch", **openapi_specs.BATCH)
     async def batch(request: Request, caller: Caller) -> Response:
-        """Submit up to 100 tasks. Each task is accepted or refused by itself; the results are in the same order."""
+        """Submit up to 100 tasks. Each task is accepted or refused separately; the results are in the same order."""
         data = await read_json(request, max_bytes=max_bytes)
         return json_response(await _submit_batch(ctx, request, data, caller), status=207)
 

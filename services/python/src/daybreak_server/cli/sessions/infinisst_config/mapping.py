@@ -36,13 +36,13 @@ class MappedSettings:
 
 
 def settings_of(config: SessionsConfig) -> MappedSettings:
-    """Map a configuration onto Daybreak's settings. Pairs of one model share a pool.
+    """Map a configuration onto Daybreak's settings. Pairs of languages with the same model share a pool.
 
     :raises SessionsConfigError: if Daybreak's settings do not accept a value.
     """
     models: dict[PairModel, list[str]] = {}
     for pair, language in config.languages.items():
-        without_name = language.model.model_copy(update={"model_name": ""})  # it has no effect
+        without_name = language.model.model_copy(update={"model_name": ""})  # the name has no effect
         models.setdefault(without_name, []).append(pair)
     names = [f"speech-{number}" if number > 1 else "speech" for number in range(1, len(models) + 1)]
     serving = config.serving
@@ -83,7 +83,8 @@ def _pool(config: SessionsConfig, model: PairModel, pairs: list[str]) -> dict[st
 
 
 def _notes_on_pools(pools: Mapping[str, tuple[PairModel, list[str]]]) -> list[str]:
-    """Notes on pools with the same model. The first of them also has the others' pairs, and gets their sessions."""
+    """Notes on pools that load the same model. The first of these pools also has the pairs of the others, so it gets
+    their sessions."""
     first: dict[str | None, str] = {}
     notes = []
     for name, (model, pairs) in pools.items():
@@ -103,7 +104,7 @@ def _notes(config: SessionsConfig) -> list[str]:
         notes.append(f"ray_cluster.ray_address: run `daybreakd serve --address {cluster.ray_address}`")
     if cluster.num_cpus is not None or cluster.num_gpus is not None:
         notes.append(
-            "ray_cluster.num_cpus, num_gpus: no effect; `cpus_per_rank` and `gpus_per_rank` reserve them"
+            "ray_cluster.num_cpus, num_gpus: no effect; `cpus_per_rank` and `gpus_per_rank` reserve CPUs and GPUs"
         )
     if (cluster.dashboard_host, cluster.dashboard_port) != (
         _DASHBOARD.dashboard_host,

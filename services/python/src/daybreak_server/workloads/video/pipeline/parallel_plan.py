@@ -2,11 +2,11 @@
 
 * CFG parallelism comes first, if tasks usually have two passes and the number of ranks is even. The guided and the
   unguided pass exchange only one gather per step, so two ranks are almost twice as fast (TensorRT-LLM measured 1.89×).
-* Ulysses (Jacobs et al. 2023) comes next. Each rank has a part of the tokens and, for attention, a part of the heads,
-  exchanged by all-to-all. On a CPU, the result equals the serial one bit for bit.
-* Ring attention (Liu et al. 2023) takes the factor that is left, because the degree of Ulysses must divide the number
-  of heads. It needs a GPU kernel that returns the log-sum-exp. It sums in another order, so its result may differ from
-  the serial one in the last bits.
+* Ulysses (Jacobs et al. 2023) comes next. Each rank has a part of the tokens. For attention, an all-to-all exchange
+  gives each rank all tokens of a part of the heads. On a CPU, the result equals the serial one bit for bit.
+* The degree of Ulysses must divide the number of heads. Ring attention (Liu et al. 2023) takes the factor that is left.
+  It needs a GPU kernel that returns the log-sum-exp. It sums in another order, so its result may differ from the serial
+  one in the last bits.
 """
 
 from __future__ import annotations
