@@ -39,7 +39,7 @@ class Babble:
             self.followers[word].append(follower)
 
     def warm_up(self) -> None:
-        """Do nothing: the first request is as fast as the next."""
+        """Do nothing: the first request is as fast as later ones."""
 
     def serve(self, request: Request) -> Response:
         """Answer with a stream of words."""
@@ -52,6 +52,6 @@ class Babble:
 
     def _words(self, word: str, count: int, choice: random.Random, word_s: float) -> Iterator[bytes]:
         for _ in range(count):
-            yield f"{word} ".encode()  # Daybreak sends it at once, and stops here if the client has gone
+            yield f"{word} ".encode()  # Daybreak sends each word at once, and stops here if the client has gone
             time.sleep(word_s)
             word = choice.choice(self.followers[word])

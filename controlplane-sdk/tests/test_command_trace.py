@@ -1,4 +1,4 @@
-"""`daybreak trace`: a waterfall on a terminal, rows or JSON elsewhere."""
+"""Tests of `daybreak trace`: it prints a waterfall on a terminal, and rows or JSON elsewhere."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 One thread, the *reader*, reads the stream all the time, because the server waits for a client that does not read. The
 reader also connects again after a lost connection. Two locks protect the data that the reader shares with the threads
-of the caller: ``_state`` is held only for a moment, ``_sending`` while frames are sent. On a new connection, what the
-server still needs is sent before anything else.
+of the caller: ``_state`` is held only for a moment, ``_sending`` while frames are sent. On a new connection, the
+client first sends the audio that the server still needs.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class LiveSession:
         return self._speech.position
 
     def send(self, audio: bytes, *, pace: bool = False) -> None:
-        """Send samples; with ``pace``, as fast as they were spoken. Waits while 120 s of audio are not confirmed."""
+        """Send samples; with ``pace``, as fast as they were spoken. Waits while 120 s of audio are unconfirmed."""
         for frame in self._speech.frames(audio, paced=pace):
             if pace:
                 time.sleep(self._pacer.delay(time.monotonic(), self._speech.seconds(frame)))
@@ -236,7 +236,7 @@ class LiveSession:
 
 
 def lost(speech: Speech, server: str, exc: Any) -> DaybreakError:
-    """The error of a connection that has ended."""
+    """The error to raise for a connection that has ended."""
     code, reason = (exc.rcvd.code, exc.rcvd.reason) if exc.rcvd else (None, "")
     try:
         speech.on_closed(code, reason)

@@ -17,7 +17,7 @@ from daybreak_server.domain.tasks import Finished, NewTask, State
 
 
 async def run_task_lifecycle(endpoint: Endpoint) -> State:
-    """Submit, claim, settle and read a task. The queue's endpoint goes through JSON, as a watchdog's does."""
+    """Submit, claim, settle and read a task. The queue's endpoint is built from JSON, like that of a watchdog."""
     task = NewTask(id=new_task_id("echo"), pool="echo", tenant="t", input_json="{}")
     group = GroupRecord(id=GroupId("g-1"), state=GroupState.IDLE)
     store, events = RedisStore(endpoint), RedisEvents(endpoint)

@@ -1,4 +1,4 @@
-"""``daybreak workers``: the machines that run model servers."""
+"""``daybreak workers``: shows the workers and the models that they run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from daybreak.wire import Worker, WorkerModelState
 def workers(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show the workers: their GPUs or memory, their engines, and the models that they run.
 
-    `requests/limit` says how many requests a worker answers now, and how many its ready replicas take at once (the
-    `capacity` of their engines).
+    The column `requests/limit` says how many requests a worker answers now, and how many its ready replicas accept at
+    once (the `capacity` of their engines).
 
     Examples:
 
@@ -44,7 +44,7 @@ def workers(context: typer.Context, as_json: JsonOption = False) -> None:
                     )
         if not found:
             output.note(
-                f"no workers; on a machine with an engine: daybreakd worker --manager-url {client.url}",
+                f"no workers; start one on a machine with an engine: daybreakd worker --manager-url {client.url}",
                 style="dim",
             )
 

@@ -5,8 +5,8 @@ later call for the same target, in this process or another, finds it and continu
 part file is complete and its SHA-256 is right, it is renamed to the target. The bytes of an earlier call may be wrong.
 So if the SHA-256 of a resumed file is wrong, the artifact is downloaded once more from the start.
 
-A device or a FIFO must not be replaced by a rename. It receives the bytes from a temporary file after they have been
-checked. :mod:`daybreak.core.targets` decides where the bytes go.
+A rename must not replace a device or a FIFO. Such a target receives the bytes from a temporary file after they have
+been checked. :mod:`daybreak.core.targets` decides where the bytes go.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def download(
 ) -> Operation[Path]:
     """Download the artifact to ``path``: a file, or a folder (an existing one, or a path that ends with ``/``).
 
-    Without ``path`` the file gets the artifact's name, in the working directory. Links are followed. Raises
+    Without ``path`` the file gets the artifact's name, in the working directory. Symbolic links are followed. Raises
     ``ArtifactNotFoundError`` if the artifact does not exist, and ``DownloadError`` if the number or the SHA-256 of the
     bytes that arrived is wrong.
     """
@@ -97,7 +97,7 @@ def _download_file(task: Task, artifact: Artifact, file: Path, part: Path, retry
 
 
 def _complete_part(task: Task, artifact: Artifact, part: Path, retry: Retry) -> Operation[bool]:
-    """Download until the part file has its full size. Returns whether an earlier call had begun it.
+    """Download until the part file has its full size. Returns whether an earlier call had begun the file.
 
     Each attempt asks for the bytes that are still missing, and the count of failures starts over when bytes arrive.
     """
@@ -134,7 +134,7 @@ def _complete_part(task: Task, artifact: Artifact, part: Path, retry: Retry) -> 
 
 
 def _write_body(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
-    """Write the open response to the part file, from ``offset`` on. What arrived before a broken connection stays."""
+    """Write the open response to the part file, from ``offset`` on. If the connection breaks, received bytes stay."""
     written = offset
     buffer = bytearray()
 
@@ -145,7 +145,7 @@ def _write_body(artifact: Artifact, part: Path, offset: int) -> Operation[None]:
                 file.write(buffer)
                 file.truncate()
         except OSError as exc:
-            exc.filename = exc.filename or os.fspath(part)  # the error of a full disk names no file
+            exc.filename = exc.filename or os.fspath(part)  # a full disk's OSError has no filename
             raise
 
     try:

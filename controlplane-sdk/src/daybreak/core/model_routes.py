@@ -1,6 +1,6 @@
 """The routes of models and workers: each function builds the :class:`ApiRequest` for one route, and sends nothing.
 
-:func:`watch` and :func:`wait` span several requests, so they are operations.
+:func:`watch` and :func:`wait` send several requests, so they are operations.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from daybreak.errors import ArgumentError, ModelFailedError, WaitTimeoutError
 from daybreak.wire import Model, ModelDeleted, ModelList, ModelState, WorkerList
 
 POLL_S = 0.5
-"""How often a model is read while it starts."""
+"""How many seconds pass between two reads of a model that starts."""
 
 
 def model_path(alias: str) -> str:
-    """The path of a model. Raises ``ArgumentError`` if there cannot be such an alias."""
+    """The path of a model. Raises ``ArgumentError`` if no model can have this alias."""
     try:
         quoted = quote(alias, safe="/:@")
     except UnicodeEncodeError as exc:
@@ -33,7 +33,7 @@ def model_path(alias: str) -> str:
 
 
 def register_body(alias: str, source: str, args: Mapping[str, Any] | None, **fields: Any) -> dict[str, Any]:
-    """The body of ``POST /v1/models/register``. ``None`` means the server's default.
+    """The body of ``POST /v1/models/register``. For a field that is ``None``, the server uses its default.
 
     Raises ``ArgumentError`` for a value that JSON cannot represent.
     """
@@ -47,8 +47,8 @@ def register_body(alias: str, source: str, args: Mapping[str, Any] | None, **fie
 def register(body: Mapping[str, Any]) -> ApiRequest[Model]:
     """``POST /v1/models/register``.
 
-    If the answer to an attempt is lost, the next attempt gets 409. If the model that exists has the same fields, it
-    counts as the one that the earlier attempt registered.
+    If the answer to an attempt is lost, the next attempt gets 409. If the existing model has the same fields, it
+    counts as the model that the earlier attempt registered.
     """
 
     def is_mine(model: Model) -> bool:

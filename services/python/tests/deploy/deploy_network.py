@@ -12,7 +12,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A pod (labels and namespace), or an external address (only `ip`)."""
+    """A pod (it has labels and a namespace), or an external address (it has only an `ip`)."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -77,5 +77,5 @@ def _peer(peer: Object, namespace: str, other: Place) -> bool:
 
 
 def _selects(selector: Object, labels: Mapping[str, str]) -> bool:
-    assert set(selector) <= {"matchLabels"}, "only matchLabels, which the chart uses, is evaluated here"
+    assert set(selector) <= {"matchLabels"}, "only matchLabels is evaluated here; the chart uses nothing else"
     return all(labels.get(name) == value for name, value in selector.get("matchLabels", {}).items())

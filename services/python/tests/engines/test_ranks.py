@@ -1,4 +1,4 @@
-"""Groups of two ranks with real processes, collectives and Valkey, and every way in which they can fail."""
+"""Tests of groups of two ranks with real processes, collectives and Valkey, and of each way in which ranks can fail."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_error_on_one_rank_breaks_the_group(pools: Callable, ranks: Callable[
 def test_a_killed_follower_is_a_strike_at_once_and_a_new_group_takes_over(
     pools: Callable, ranks: Callable[..., Ranks]
 ) -> None:
-    """A follower is killed inside a collective, and the strike comes long before the lease ends."""
+    """If a follower is killed inside a collective, the strike comes long before the lease ends."""
     pool = pools(ranks=2, lease={"lease_s": 60.0, "stall_s": 60.0})
     group = ranks(pool)
     task = pool.submit(message="k", steps=400, step_s=0.02, all_ranks=True)
@@ -105,7 +105,7 @@ def test_a_drained_group_releases_its_task_with_a_checkpoint_and_another_resumes
 ) -> None:
     """A follower on a draining node is asked to leave.
 
-    There is no strike, no group counts as lost, and the result equals an uninterrupted run's.
+    There is no strike, no group counts as lost, and the result is that of an uninterrupted run.
     """
     pool = pools(ranks=2)
     first = ranks(pool)
@@ -184,7 +184,7 @@ def test_a_library_that_exits_on_every_rank_is_a_strike_and_the_group_lives(
 def test_a_follower_that_exits_is_one_strike_and_one_new_group(
     pools: Callable, ranks: Callable[..., Ranks], error: str, code: str
 ) -> None:
-    """An exception gives its own reason, while a process that ends shows only that its rank is gone."""
+    """If the follower raises, the strike has its error. If its process ends, the strike says that a rank is lost."""
     pool = pools(ranks=2, workload="testkit.misbehaving:SPEC")
     group = ranks(pool)
     task = pool.submit(error=error, where="later", rank=1, attempts=1)

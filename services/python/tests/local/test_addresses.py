@@ -1,4 +1,4 @@
-"""Tests that Daybreak prints URLs that the client accepts, for any address that it listens on."""
+"""Tests that the client accepts the URLs that Daybreak prints, whatever address Daybreak listens on."""
 
 from __future__ import annotations
 

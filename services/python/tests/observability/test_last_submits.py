@@ -1,4 +1,4 @@
-"""A gateway that stops has written the line of each submit that it answered."""
+"""Tests that a stopping gateway writes the log line of every submit that it answered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sys.exit(run_gateway(Settings.model_validate_json(sys.argv[1])))
 
 
 def test_sigterm_loses_no_line_of_a_submit(valkey: Server, tmp_path: Path) -> None:
-    """In this test, lines may wait for an hour, so only the end of the gateway writes them."""
+    """In this test, lines may wait for an hour, so the gateway writes them only when it ends."""
     settings = make_settings(valkey, tmp_path)
     tree = settings.model_dump(mode="json", exclude_unset=True)
     port = free_port()

@@ -1,4 +1,4 @@
-"""A process whose standard error nobody reads works on, and loses no line as long as its buffer has room."""
+"""If nobody reads a process's standard error, the process continues, and loses no line while its buffer has room."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def submits(begin, end):
 
 
 def test_lines_of_submits_wait_for_each_other_and_keep_the_order() -> None:
-    """They are written when a line of another kind follows, when a batch is full, and soon after the last submit."""
+    """The lines of submits are written when another kind of line follows, a batch is full, or a moment has passed."""
     process = start(f"""{LATER}
 async def main():
     submits(0, 5); lines(5, 6); submits(6, 400); lines(400, 401); submits(401, 403)
@@ -150,7 +150,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise RuntimeError"])
 def test_a_process_that_ends_writes_the_lines_of_its_last_submits_and_a_child_does_not(end: str) -> None:
-    """This holds for every end at which Python still runs."""
+    """A process that returns, exits or raises an error can still run Python, so it writes its lines."""
     process = start(f"""{LATER}
 import warnings
 warnings.simplefilter("ignore")
@@ -177,7 +177,7 @@ def test_without_an_event_loop_the_line_of_a_submit_is_written_at_once() -> None
 
 
 def made(facts: Sequence[tuple[float, tuple[str, ...]]]) -> bytes:
-    """A line for each item of ``facts``, with the first of its texts alone."""
+    """A line for each item of ``facts``: only the first text of the item."""
     return b"".join(texts[0].encode() + b"\n" for _, texts in facts)
 
 
@@ -203,7 +203,7 @@ def test_lines_that_waited_for_others_are_counted_one_by_one_when_they_are_lost(
 
 @pytest.fixture(params=["pipe", "terminal", "socket"])
 def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    """A descriptor to read, and one to write."""
+    """A descriptor to read from, and one to write to."""
     if request.param == "pipe":
         found = os.pipe()
     elif request.param == "terminal":
@@ -216,7 +216,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 
 
 def test_no_kind_of_standard_error_blocks(ends: tuple[int, int]) -> None:
-    """A descriptor that is shared with other processes stays blocking."""
+    """The descriptor stays blocking, because other processes may share it."""
     reader, writer = ends
     write = LineWriter(writer, lost=lambda lines: b"%d lost" % lines, make=made)
     for number in range(3000):

@@ -1,4 +1,4 @@
-"""The traces of requests to serving pools, as a collector receives them from a gateway with real servers as groups."""
+"""The traces of requests to serving pools. A gateway sends them to a collector, and real HTTP servers act as groups."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def requests_in(client: httpx2.Client) -> int:
 
 
 def one_trace(collector: Collector) -> tuple[ReceivedSpan, list[ReceivedSpan]]:
-    """The request, and its children in the order of their beginnings."""
+    """The span of the request, and its child spans in the order in which they began."""
     [request] = collector.wait(ROUTE)
     children = sorted(
         (span for span in collector.spans if span is not request), key=lambda span: span.start_ns
@@ -185,7 +185,7 @@ def test_a_request_that_is_not_sampled_passes_the_callers_context_on(
     response = post(client, **({"traceparent": caller} if caller else {}))
     assert response.headers.get("traceparent") == caller
     assert response.json()["headers"].get("traceparent") == caller
-    if tracing.get("enabled", True):  # a request that is sampled comes after it, so its spans would be there
+    if tracing.get("enabled", True):  # spans of the first request would come before these
         post(client, traceparent=f"00-{'c' * 32}-{PARENT}-01")
         collector.wait(ROUTE)
     assert {span.trace for span in collector.spans} <= {"c" * 32}

@@ -1,4 +1,4 @@
-"""Redis' password is in a file, as Kubernetes mounts a Secret: each new connection reads the file again."""
+"""The password of Redis is in a file, like a Secret that Kubernetes mounts. Each new connection reads it again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def endpoint(locked: Server, tmp_path: Path) -> Endpoint:
 
 
 def test_a_corrected_password_file_needs_no_restart(endpoint: Endpoint, tmp_path: Path) -> None:
-    """Redis refuses a store while its password file is missing or wrong, and accepts it once the file is right."""
+    """A store raises an error while its password file is missing or wrong, and works once the file is right."""
     file = tmp_path / "password"
 
     async def connect_with_each_content() -> None:
@@ -69,7 +69,7 @@ def test_a_corrected_password_file_needs_no_restart(endpoint: Endpoint, tmp_path
 
 
 def test_a_queue_also_reads_the_corrected_password_file(endpoint: Endpoint, tmp_path: Path) -> None:
-    """A refused queue works again once the file is right. Until then, its error says the same as that of a store."""
+    """A refused queue works once the file is right. Until then, its error says the same as the error of a store."""
     file = tmp_path / "password"
     file.write_text("wrong")
     queue = RedisQueue(endpoint, pool="echo", lease_s=5)

@@ -1,4 +1,4 @@
-"""A queue that threads share: each settlement gets its own answer, alone or in a batch, even when a call fails."""
+"""Tests of a queue that threads share: each settlement gets its own answer, even in a batch or if a call fails."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def fill(server: Server, number: int) -> set[str]:
 
 
 async def test_many_groups_settle_every_task_once(server: Server, queue: SharedQueue) -> None:
-    """Twelve threads share one queue. Each task goes to one of them, and succeeds."""
+    """Twelve threads share one queue. Each task goes to one thread, and succeeds."""
     submitted, done = await fill(server, TASKS), []
     batch_sizes = []
     settle_each = queue.settle_each
@@ -71,7 +71,7 @@ async def test_many_groups_settle_every_task_once(server: Server, queue: SharedQ
 async def test_a_settlement_that_the_server_refuses_fails_no_other(
     server: Server, queue: SharedQueue
 ) -> None:
-    """After an error, the queue settles each task of the batch alone. An outage fails all of them."""
+    """If the server refuses a batch, the queue settles each of its tasks alone. In an outage, all of them fail."""
     await fill(server, 2)
     first, second = (queue.claim(group(number), wait_s=0) for number in range(2))
     assert isinstance(first, Claim)

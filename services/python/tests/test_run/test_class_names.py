@@ -1,4 +1,4 @@
-"""Tests that ``tools/class_names.py`` finds two public classes of one name, and a listed name that is not needed."""
+"""Tests that ``tools/class_names.py`` finds public classes of one name, and a listed name that only one class has."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SIZE = {"width": 96, "height": 64}
 
 
 def clip(height: int = 64, width: int = 96) -> Any:
-    """Make a moving gradient with noise, [17, height, width, 3]."""
+    """Make a clip of a moving gradient with noise, of shape [17, height, width, 3]."""
     rng = np.random.default_rng(0)
     slope = np.linspace(0, 200, width, dtype=np.uint8)[None, :, None]
     base = slope + rng.integers(0, 40, (height, width, 3), np.uint8)
@@ -62,7 +62,7 @@ def test_equal_frames_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_an_mp4_has_its_index_first_and_keeps_its_colours(tmp_path: Path) -> None:
-    """The index comes before the data, so a browser can start at once. Decoding gives the original colours."""
+    """The index comes before the data, so a browser can start to play at once. Decoding gives the original colours."""
     colours = np.zeros((5, 64, 96, 3), np.uint8)
     colours[:, :32, :48], colours[:, :32, 48:] = (230, 30, 30), (30, 200, 40)
     colours[:, 32:, :48], colours[:, 32:, 48:] = (40, 70, 240), (240, 220, 30)

@@ -1,4 +1,4 @@
-"""``daybreakd gateway --embedded``: a gateway beside an embedded Valkey, for machines that have nothing else."""
+"""``daybreakd gateway --embedded``: a gateway with an embedded Valkey, for machines that have no Redis."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _MODEL = MODEL_HEADER.lower().encode()
 
 
 class WorkerApp:
-    """The ASGI app. ``health`` returns what ``/health`` says about the worker, besides its models."""
+    """The ASGI app. ``health`` returns what ``/health`` says about the worker, besides the list of its models."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class WorkerApp:
     async def _answer(self, request: Request) -> Response:
         path: str = request.scope["path"]
         if path == "/health" and request.method in ("GET", "HEAD"):
-            hidden = {"last_lines"}  # an engine may log what it is asked
+            hidden = {"last_lines"}  # an engine may log the text of requests
             models = [
                 model.model_dump(mode="json", exclude_none=True, exclude=hidden)
                 for model in self._supervisor.report()

@@ -1,17 +1,19 @@
-"""The guardian of one engine: a small process between the worker and the engine, which leaves no orphan.
+"""The guardian of one engine: a small process between the worker and the engine.
 
-It starts the engine, and ends in one of three ways:
+The guardian starts the engine, leaves no process of the engine behind, and ends in one of three ways:
 
-* The engine ends, or cannot be started. The guardian kills what the engine has left (vLLM's own processes may hold a
-  GPU after their parent has died), and exits with the code of the engine.
-* It gets SIGTERM from the worker. It sends the engine SIGTERM, waits up to ``stop_s``, and kills what is left.
-* Its standard input ends, because the worker has died for whatever reason. The guardian does the same as after SIGTERM,
-  but waits at most ``ORPHANED_S``.
+* The engine ends, or cannot be started. The guardian kills the processes that the engine has left (those of vLLM may
+  hold a GPU after their parent has died), and exits with the code of the engine.
+* The worker sends the guardian SIGTERM. The guardian sends the engine SIGTERM, waits up to ``stop_s``, and kills
+  what is left.
+* Its standard input ends, because the worker has died. The guardian does the same as after SIGTERM, but waits at
+  most ``ORPHANED_S``.
 
-If the guardian itself is killed, the kernel (of Linux) kills the engine, and the worker becomes the parent of what the
-engine had started, and kills that (:mod:`~daybreak_server.model_worker.engine_process`).
+If the guardian itself is killed, Linux kills the engine. The worker becomes the parent of the processes that the engine
+had started, and kills them (:mod:`~daybreak_server.model_worker.engine_process`).
 
-It runs with ``python -I -S``, which starts fast. So it may import only the standard library and ``process_tree``.
+The guardian runs with ``python -I -S``, which starts fast. So it may import only the standard library and
+``process_tree``.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pathlib import Path
 from daybreak_server.model_worker import process_tree
 
 ORPHANED_S = 5.0
-"""How long an engine may take to stop when its worker has died."""
+"""How long an engine may take to stop after its worker has died."""
 _NOT_STARTED = 127
 _STDIN = 0
 _PROGRAM = (
@@ -38,7 +40,7 @@ _PROGRAM = (
 
 
 def command_of(engine: Sequence[str], *, stop_s: float) -> list[str]:
-    """The command of a guardian that runs ``engine``."""
+    """The command that starts a guardian for ``engine``."""
     folder = str(Path(__file__).parents[2])
     return [sys.executable, "-I", "-S", "-c", _PROGRAM, folder, f"{stop_s:g}", *engine]
 
@@ -114,5 +116,5 @@ class Guardian:
 
 
 def main() -> None:
-    """Run the engine: ``main STOP_S COMMAND…``, as :func:`command_of` starts it."""
+    """Run the engine. The arguments are ``STOP_S COMMAND…``, which :func:`command_of` writes."""
     sys.exit(Guardian(sys.argv[2:], stop_s=float(sys.argv[1])).run())

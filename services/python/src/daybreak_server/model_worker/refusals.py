@@ -10,13 +10,13 @@ from starlette.responses import Response
 from daybreak_server.api.openai.errors import error_response
 
 REFUSED_HEADER = "Daybreak-Refused"
-"""The request was not run, not even in part, so it can be tried on another worker. The value says why."""
+"""Says that no part of the request was run, so it can be tried on another worker. The value says why."""
 BROKE_HEADER = "Daybreak-Broke"
-"""The engine broke before the first byte of an answer. It may have begun to work on the request."""
+"""Says that the engine broke before the first byte of an answer. The engine may have begun to work on the request."""
 
 
 class RequestFailedError(Exception):
-    """A request gets an error instead of an answer."""
+    """A request that the worker answers with an error."""
 
     def __init__(
         self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None
@@ -28,5 +28,5 @@ class RequestFailedError(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """The response."""
+        """The response with this error."""
         return error_response(self.status, self.code, self.detail, headers=self.headers)

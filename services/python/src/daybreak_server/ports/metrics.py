@@ -1,9 +1,9 @@
-"""Metrics, as the code that measures uses them: how they are declared, and where their values go.
+"""The interface through which code measures: how metrics are declared, and where their values go.
 
-A :class:`Metric` declares a metric once (all of them are in ``observability/catalogue.py``). A :class:`Meter` hands out
+A :class:`Metric` declares a metric once (all of them are in ``observability/catalogue.py``). A :class:`Meter` returns
 its series. Two adapters implement the meter: ``observability/prometheus_meter.py`` for processes with a ``/metrics`` of
-their own, and ``adapters/ray/ray_meter.py`` for ranks and ``APIEntrypoint``, whose metrics Ray exports. Measuring never
-raises into the work that is measured.
+their own, and ``adapters/ray/ray_meter.py`` for ranks and ``APIEntrypoint``, whose metrics Ray exports. A meter
+never raises an error in the code that measures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 
 
 class MetricType(StrEnum):
-    """The types of Prometheus that Daybreak uses."""
+    """The types of Prometheus metrics that Daybreak uses."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -31,12 +31,12 @@ class Exporter(StrEnum):
 
 
 class Source(StrEnum):
-    """Where a metric's value lives."""
+    """Where a metric's value is kept."""
 
     PROCESS = "process"
-    """In the exporting process: queries sum over instances, and a restart begins at zero."""
+    """In the exporting process. Queries sum over instances, and after a restart the value begins at zero."""
     REDIS = "redis"
-    """In Redis: every gateway exports the same value, so queries take the maximum over instances."""
+    """In Redis. Every gateway exports the same value, so queries take the maximum over instances."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,21 +47,21 @@ class Metric:
     """``daybreak_<noun>_<unit>``; a counter ends in ``_total``."""
     type: MetricType
     help: str
-    """What it measures, in a sentence."""
+    """What the metric measures, in a sentence."""
     labels: tuple[str, ...] = ()
     exporters: tuple[Exporter, ...]
     source: Source = Source.PROCESS
     buckets: tuple[float, ...] = ()
     """Upper bounds of a histogram's buckets, without infinity."""
     why_unused: str = ""
-    """Why no panel and no alert uses it. Empty for a metric that one of them uses."""
+    """Why no panel and no alert uses the metric. Empty if a panel or an alert uses it."""
 
 
 class CounterSeries(Protocol):
     """One series of a counter."""
 
     def inc(self, amount: float = 1) -> None:
-        """Add ``amount``, which is not negative."""
+        """Add ``amount``, which must not be negative."""
 
 
 class GaugeSeries(Protocol):
@@ -85,7 +85,7 @@ class HistogramSeries(Protocol):
 
 
 class CountedHistogram:
-    """A series of a histogram whose observations also count in a counter."""
+    """A series of a histogram, with a counter of its observations."""
 
     __slots__ = ("_counter", "_histogram")
 
@@ -94,13 +94,13 @@ class CountedHistogram:
         self._histogram = histogram
 
     def observe(self, amount: float) -> None:
-        """Count one observation in both."""
+        """Count one observation in the counter and in the histogram."""
         self._counter.inc()
         self._histogram.observe(amount)
 
 
 class Meter(Protocol):
-    """Hands out series. The values of ``labels`` are in the order of the declaration."""
+    """Returns series. Pass the values of ``labels`` in the order in which the metric declares its labels."""
 
     def counter(self, metric: Metric, *labels: str) -> CounterSeries:
         """A series of a counter."""
@@ -112,7 +112,7 @@ class Meter(Protocol):
         """A series of a histogram."""
 
     def counted(self, counter: CounterSeries, histogram: HistogramSeries) -> HistogramSeries:
-        """A series whose observations count in two series of this meter: in the histogram, and as 1 in the counter."""
+        """A series that passes each observation to ``histogram``, and adds 1 to ``counter``; both are of this meter."""
 
     def remove(self, metric: Metric, *labels: str) -> None:
         """Stop exporting a series, if it exists."""

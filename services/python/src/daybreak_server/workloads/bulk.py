@@ -1,4 +1,4 @@
-"""The interface of a workload that also computes files of lines, in groups that answer requests.
+"""The interface of a workload whose groups answer requests and also compute JSONL files.
 
 A task of such a pool names a JSONL file. The group reads it line by line and passes the values to
 :meth:`BulkWorkload.bulk`, at most 128 at a time. The results become the lines of a JSONL file, the artifact of the
@@ -22,14 +22,14 @@ P_contra = TypeVar("P_contra", bound=BaseModel, contravariant=True)
 
 
 class LineError(WorkloadError):
-    """A line has no result. The message and ``code`` go into the output in place of the result, or fail the task
-    (:attr:`BulkParams.on_error`)."""
+    """A line has no result. Its message and ``code`` go into the output in place of the result, or the task fails
+    with them (:attr:`BulkParams.on_error` decides)."""
 
     code = "invalid_line"
 
 
 class BulkInput(BaseModel):
-    """The file of a task: one that is in a place that the pool's settings name."""
+    """The file of a task: a file in a place that the pool's settings name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,7 @@ class BulkArtifact(BaseModel):
 
 
 def _kind_of(file: Any) -> str | None:
-    """Which of the two classes an object is meant to be, so that errors are about that class only."""
+    """Which of the two classes an object is meant to be, so that errors mention that class only."""
     if not isinstance(file, Mapping | BulkInput | BulkArtifact):
         return None
     named = isinstance(file, BulkArtifact) or (
@@ -72,7 +72,7 @@ BulkFile = Annotated[
 
 
 class BulkParams(BaseModel):
-    """The input that all tasks with a file have in common. Workloads add fields of their own."""
+    """The fields of the input that all tasks with a file have. Workloads add fields of their own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,7 +87,7 @@ class BulkParams(BaseModel):
 
 
 class BulkWorkload(Protocol[P_contra]):
-    """What a class needs beside ``serve`` so that its pool takes tasks. The ``Params`` of its spec are a
+    """What a class needs beside ``serve`` so that its pool takes tasks. The ``params`` of its spec are a subclass of
     :class:`BulkParams`. The groups of the pool have one rank.
 
     The attribute ``bulk_version`` (optional, a text) says what the results depend on beside the input, such as the
@@ -97,14 +97,14 @@ class BulkWorkload(Protocol[P_contra]):
     def bulk(
         self, params: P_contra, values: Sequence[Any], *, cancelled: Callable[[], bool]
     ) -> Sequence[Mapping[str, Any] | LineError]:
-        """The result of each value, in order: a mapping that becomes JSON, or why there is none.
+        """The result of each value, in order: a mapping that becomes JSON, or the error of a value without a result.
 
-        Called on several threads at once, beside ``serve``. If it raises, the engine tries the values in smaller
-        parts. The error then becomes the result of each value with which it also raises alone. A ``PermanentError``,
+        Called on several threads at once, beside ``serve``. If a call raises, the engine tries the values in smaller
+        parts. If a call with a single value raises, the error becomes the result of this value. A ``PermanentError``,
         a ``RetryableError``, or an error after which the device cannot be used ends the attempt instead. The attempt
-        also ends if there are several values and each of them raises alone.
+        also ends if there are several values and the call for each single one raises.
 
         :param values: JSON values, one for each line that can be read.
-        :param cancelled: Whether nobody needs the results any more. Each call also counts as progress, so call it only
-            while the work advances.
+        :param cancelled: Says whether nobody needs the results any more. Each call of ``cancelled`` also counts as
+            progress, so call it only while the work advances.
         """

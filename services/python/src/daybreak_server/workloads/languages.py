@@ -1,4 +1,4 @@
-"""Pairs of languages that a model translates between."""
+"""The language that a model hears, and the language that it writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguagePair:
-    """What is spoken, and what is written: codes (``en``, ``de``) and names (``English``, ``German``)."""
+    """The language that is spoken and the one that is written, each as a code (``en``) and a name (``English``)."""
 
     source: str
     target: str

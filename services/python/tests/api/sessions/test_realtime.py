@@ -1,4 +1,4 @@
-"""The realtime dialects of OpenAI, with its official client, and of vLLM."""
+"""Tests of two realtime dialects: that of OpenAI, with its official client, and that of vLLM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from testkit.session_memory import MemorySessions, spoken
 from testkit.waiting import wait_until
 
 pytestmark = pytest.mark.filterwarnings(
-    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client uses websockets as before 17.1
+    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client is written for websockets before 17.1
 )
 TRANSCRIPTION = {
     "type": "transcription",
@@ -31,7 +31,7 @@ def b64(audio: bytes) -> str:
 
 @contextmanager
 def connect(speech: Any, **query: Any) -> Iterator[Any]:
-    """OpenAI's own client."""
+    """Connect with OpenAI's own client."""
     with (
         openai.OpenAI(base_url=f"{speech.api.url}/v1", api_key="none", max_retries=0) as client,
         client.realtime.connect(**{"model": "speech", **query}) as connection,
@@ -40,7 +40,7 @@ def connect(speech: Any, **query: Any) -> Iterator[Any]:
 
 
 def until(connection: Any, kind: str) -> tuple[list[Any], Any]:
-    """The events before the first one of a type, and that one."""
+    """The events before the first event of the type ``kind``, and that event."""
     seen = []
     while True:
         event = connection.recv()
@@ -249,7 +249,7 @@ def test_a_full_pool_closes_the_connection(start_speech):
 
 @pytest.mark.parametrize("uid", [None, "5c1f"])
 def test_a_refusal_by_a_full_pool_has_the_wait_of_whisper_live_too(start_speech, uid):
-    speech = start_speech(store=MemorySessions(room=0))  # its estimate is 7 s
+    speech = start_speech(store=MemorySessions(room=0))  # this store estimates a wait of 7 s
     with connect(speech, extra_query={"uid": uid} if uid else {}) as connection:
         created = connection.recv()
         connection.session.update(session=TRANSCRIPTION)
@@ -287,7 +287,7 @@ def test_a_later_update_needs_only_the_fields_that_change(speech):
         connection.input_audio_buffer.append(audio=b64(pcm16(tone(1, rate=24_000, hertz=300))))
         wait_until(lambda: speech.client.get("/v1/sessions").json()["data"], 30, "a session")
         assert session_of(speech)["target"] == "zh"
-        connection.input_audio_buffer.commit()  # still ends an item
+        connection.input_audio_buffer.commit()  # a commit still ends an item
         assert until(connection, "input_audio_buffer.committed")
 
 

@@ -1,4 +1,4 @@
-"""A pool of simulated speech on a real server, whose groups are processes with watchdogs, and a gateway that ticks."""
+"""A pool of simulated speech on a real Valkey. It calls ``tick`` itself; its groups are processes with watchdogs."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class SpeechPool:
     async def speak(
         self, session: SessionId, audio: bytes, *, chunk_s: float = 0.1, pace: float = 1.0, at: int = 0
     ) -> None:
-        """Send audio in real time (``pace`` times as fast), and end it."""
+        """Send audio ``pace`` times as fast as in real time, and end the input."""
         size = int(chunk_s * SAMPLE_RATE) * SAMPLE_BYTES
         for begin in range(0, len(audio), size):
             chunk = audio[begin : begin + size]
@@ -132,7 +132,7 @@ class SpeechPool:
             await asyncio.sleep(chunk_s / pace)
 
     async def texts(self, session: SessionId) -> tuple[str, list[SessionEvent]]:
-        """All text of a session, and all of its events; waits for its end."""
+        """Wait for the end of a session. :returns: all of its text, and all of its events."""
         events = []
         async with asyncio.timeout(90):
             async for event in self.events.follow_session(session):
@@ -163,7 +163,7 @@ class SpeechPool:
 def settings_of(server: Server, folder: Path, **options: Any) -> Settings:
     """Settings with the pool. The prefix keeps its keys apart from those of other tests.
 
-    Turns have one block, however far a slow machine lags, because turns of another length give another text.
+    Turns have one block even if a slow machine lags behind, because turns of another length give another text.
     """
     turns = {"max_latency_multiplier": 1}
     defaults: dict[str, Any] = {"workload": POOL, "lease": {"lease_s": 4}, "drain_s": 5, "sessions": turns}
@@ -190,7 +190,7 @@ def noise(seconds: float, *, seed: int = 1) -> bytes:
 
 @pytest_asyncio.fixture
 async def speech(valkey: Server, tmp_path: Path) -> AsyncIterator[Callable[..., SpeechPool]]:
-    """Makes pools. Options are those of the pool's settings."""
+    """Makes pools. The options of a call are settings of the pool."""
     made: list[SpeechPool] = []
 
     def make(**options: Any) -> SpeechPool:

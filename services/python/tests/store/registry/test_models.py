@@ -84,7 +84,7 @@ async def test_records_of_a_newer_version_can_be_read(driver: RegistryDriver) ->
 
 
 async def test_a_replica_in_a_state_of_a_newer_version_is_no_ready_one(driver: RegistryDriver) -> None:
-    """Gateways send it nothing, and the manager still sees that the worker has it."""
+    """Gateways send the replica nothing, and the manager still sees that the worker has the replica."""
     await driver.registry.add_worker(worker(replicas=[report("chat")]), incarnation="i", lease_s=15)
     key = driver.keys.of("worker", "w1")
     state = json.loads(driver.client.hget(key, "state"))
@@ -109,5 +109,5 @@ def test_moves_of_replicas_are_kept_as_they_were_planned() -> None:
 
 
 def newer(record: bytes | str) -> bytes:
-    """A record with a field that this version does not know."""
+    """The record plus a field that this version does not know."""
     return json.dumps({**json.loads(record), "newer": {"x": 1}}).encode()

@@ -1,1 +1,1 @@
-"""Measures time and memory of Wan models of the real shape on a GPU: ``python -m verification.benchmarks.gpu``."""
+"""Measures time and memory of full-size Wan models on a GPU: ``python -m verification.benchmarks.gpu``."""

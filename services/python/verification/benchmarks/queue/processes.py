@@ -14,5 +14,5 @@ _PRELOADED = tuple(f"daybreak_server.adapters.redis.{name}" for name in ("events
 
 
 def context() -> ForkServerContext:
-    """The context for processes, and for what they share."""
+    """The multiprocessing context that starts the processes and makes the objects that they share."""
     return forkserver.context(*_PRELOADED)

@@ -1,8 +1,8 @@
 """``python -m verification.benchmarks.shard_simulation [--quick] [--seed N]``: simulates 100 k tasks/s on 10 k groups.
 
-The number of shards varies, and one million clients follow the tasks. The service times come from
-`verification.benchmarks.queue` (docs/figures/queue.json). The program prints the table, and writes `shards.json` and
-`shards.svg`.
+It runs one simulation for each of several numbers of shards. One million clients follow the tasks. The service times
+come from `verification.benchmarks.queue` (docs/figures/queue.json). The program prints the table, and writes
+`shards.json` and `shards.svg`.
 """
 
 from __future__ import annotations

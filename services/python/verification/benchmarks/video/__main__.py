@@ -1,8 +1,8 @@
-"""``python -m verification.benchmarks.video [--quick] [--part PART …]``: the table of the video pool.
+"""``python -m verification.benchmarks.video [--quick] [--part PART …]``: measures the video pool.
 
 The parts are ``bare`` (Daybreak beside ``torchrun``, alternating), ``costs`` (previews and checkpoints) and ``start``
-(`daybreakd up` until ready, and a killed gang until it is back). Without ``--part`` all of them run. With it, the other
-rows of ``docs/figures/video.json`` stay as they are.
+(how long `daybreakd up` takes to be ready, and a killed gang to be ready again). Without ``--part`` all parts run. With
+``--part``, the rows of the other parts in ``docs/figures/video.json`` stay as they are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONG: dict[str, Any] = {
     "size": "96x96",
     "frames": 17,
 }
-"""Ten seconds or more on two cores."""
+"""A task that takes ten seconds or more on two cores."""
 SHORT: dict[str, Any] = {**LONG, "steps": 60}
 POOLS: dict[str, dict[str, Any]] = {
     "video": {},
@@ -52,7 +52,7 @@ Quiet = Callable[[], AbstractContextManager[Any]]
 
 
 def measure(parts: list[str], *, quick: bool, quiet: Quiet = contextlib.nullcontext) -> list[Row]:
-    """The rows of these parts. Timed work runs inside the context manager ``quiet()``."""
+    """Measure these parts and return their rows. Timed work runs inside the context manager ``quiet()``."""
     all_rows: list[Row] = []
     pools = [name for name in POOLS if (name == "video") == ("bare" in parts) or "costs" in parts]
     if "bare" in parts or "costs" in parts:
@@ -110,7 +110,7 @@ def _costs(client: Client, *, rounds: int, quiet: Quiet) -> list[Row]:
 
 
 def report(measured: list[Row], *, keep: bool) -> Report:
-    """The report, with the rows of an earlier run that were not measured now."""
+    """The report of the rows in ``measured``. With ``keep``, it also has the saved rows that were not measured now."""
     new_report = Report("video", title="Video", about=ABOUT, extra={"ranks": RANKS, "params": LONG})
     path = FOLDER / "video.json"
     new = {row.what for row in measured}
@@ -122,14 +122,14 @@ def report(measured: list[Row], *, keep: bool) -> Report:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print the table, write the JSON."""
+    """Measure, save the JSON, and print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m verification.benchmarks.video",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="measure with fewer repeats")
+    parser.add_argument("--part", action="append", choices=PARTS, help="run only this part; can be repeated")
     args = parser.parse_args(arguments)
     new_report = report(measure(args.part or list(PARTS), quick=args.quick), keep=bool(args.part))
     new_report.save()

@@ -1,4 +1,4 @@
-"""Starts ``torchrun`` with the bare loop once, and runs tasks on it one at a time."""
+"""Starts the bare loop once under ``torchrun``, and runs tasks on it one at a time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TorchrunLoop:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, params: Mapping[str, Any]) -> tuple[float, str]:
-        """One task: the loop's seconds on rank 0, and the MP4's SHA-256."""
+        """Run one task. :returns: how many seconds the loop took on rank 0, and the SHA-256 of the MP4."""
         self._stream.write(json.dumps(params) + "\n")
         self._stream.flush()
         reply = self._read()

@@ -1,7 +1,7 @@
-"""The video workload with a stopwatch: how long its code ran, and how long it waited between its steps.
+"""The video workload with a stopwatch. It measures how long its code ran, and how long it waited between its steps.
 
-A pool uses it with ``workload: verification.benchmarks.video.timed:SPEC``. A busy machine blurs the comparison with a
-bare loop; the stopwatch shows exactly how much of a task's time was spent outside the workload.
+A pool uses it with ``workload: verification.benchmarks.video.timed:SPEC``. On a busy machine, the comparison with
+a bare loop is inexact; the stopwatch shows exactly how much of a task's time was spent outside the workload.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from daybreak_server.workloads.video.pipeline.workload import VideoWorkload
 from daybreak_server.workloads.video.spec import params
 
 MARK = "stopwatch "
-"""The beginning of the line in the task's log; JSON follows."""
+"""The beginning of the line in the task's log. JSON follows in the same line."""
 
 
 class TimedVideo(VideoWorkload):

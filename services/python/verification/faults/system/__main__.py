@@ -1,4 +1,4 @@
-"""``python -m verification.faults.system [--long] [CASE …]``: faults in a whole ``daybreakd up`` with Ray."""
+"""``python -m verification.faults.system [--long] [CASE …]``: injects faults into a whole ``daybreakd up`` with Ray."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="cases:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="run only these and save no figures")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="run only these cases, and save no figures")
     parser.add_argument(
         "--long", action="store_true", help="run every case (about 15 minutes), not only the quick ones"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the clients' calls (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the clients' random choices (default 0)")
     args = parser.parse_args(arguments)
     try:
         report = run(chosen(args.cases, long=args.long), seed=args.seed, log=_print)

@@ -20,7 +20,7 @@ from verification.faults.system.watching import Watcher
 Input = Mapping[str, Any]
 SMALL: Input = {"message": "small", "steps": 10, "step_s": 0.05}
 LATEST_S = 300.0
-"""Anything that takes longer is stuck."""
+"""Whatever takes longer counts as stuck."""
 
 
 def counted(count: int, what: str) -> str:
@@ -56,7 +56,7 @@ class Bench:
     cold_s: dict[str, float] = field(default_factory=dict)
     """The cold start of each pool in seconds, from Ray ready to all groups ready."""
     videos: dict[str, str] = field(default_factory=dict)
-    """The SHA-256 of the first video of each input."""
+    """The SHA-256 of the first video that was made from each input."""
 
     def submit(self, pool: str, **fields: Any) -> str:
         """Submit a task that one reader follows."""
@@ -90,7 +90,7 @@ class Bench:
         return wait_until(look, timeout_s, f"the end of {task}; see {self.up.logs()}")
 
     def succeeded(self, task: str, *, timeout_s: float = LATEST_S) -> dict[str, Any]:
-        """Wait until the task has succeeded. A video must have the same bytes as the first one of its input."""
+        """Wait until the task has succeeded. A video must have the same bytes as the first one from the same input."""
         view = self.ended(task, timeout_s=timeout_s)
         if view["state"] != "succeeded":
             raise ViolatedError(f"{task} ended as {view['state']}: {view.get('error')}")
@@ -105,7 +105,7 @@ class Bench:
 
     @contextmanager
     def with_other_tasks(self, pool: str | None = "echo", count: int = 4) -> Iterator[None]:
-        """Submit small tasks before and after the body; all must succeed."""
+        """Submit small tasks before and after the body of the ``with`` statement; all of them must succeed."""
         pool = pool if pool in self.up.pools else None
         tasks = [self.submit(pool, **SMALL) for _ in range(count)] if pool else []
         yield

@@ -1,5 +1,5 @@
-"""Tests promises of models on workers while one part after the other dies, and while all workers are
-restarted."""
+"""Tests what Daybreak promises for models on workers while one part after the other dies, and while all
+workers are restarted."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from verification.results import Row
 
 WORKERS = 3
 LEASE_S = 10.0
-"""The default. It is longer than any outage of a gateway or of the store here. If the lease of a worker
-ended, the requests whose answers have not begun would be sent to another worker, and the first worker would
-compute answers that no client reads."""
+"""The default of `workers.lease_s`, which is longer than each outage in these scenarios. If the lease of a
+worker ended in an outage, its requests whose answers have not begun would be sent to another worker, and the
+first worker would compute answers that no client reads."""
 _PATH = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
 class FleetTrial:
-    """A fleet at work and its clients."""
+    """A running fleet of workers, and the clients that send it requests."""
 
     cluster: FaultCluster
     fleet: Fleet
@@ -71,7 +71,7 @@ def kill_worker(run: FleetTrial, number: int) -> None:
 
 
 def kill_engine(run: FleetTrial, number: int) -> None:
-    """Kill an engine. Its worker restarts it."""
+    """Kill an engine. The worker restarts the engine."""
     run.fleet.kill_engine(number)
 
 
@@ -93,7 +93,7 @@ def kill_gateway(run: FleetTrial, number: int) -> None:
 
 
 def restart_store(run: FleetTrial, number: int) -> None:
-    """Stop the store's server, or kill it for several heartbeats."""
+    """Restart the store's server with SIGTERM, or kill it and keep it down for several heartbeats."""
     (target,) = run.cluster.at_work("server")
     if number % 2:
         run.cluster.kill(target, down_s=3.0)
@@ -141,7 +141,7 @@ def run_workers(context: ScenarioContext) -> list[Row]:
     "workers-rolling", "all workers are restarted by SIGTERM, one after the other: no answer breaks off"
 )
 def run_rolling(context: ScenarioContext) -> list[Row]:
-    """Restart each worker. The next one follows when the replica of the last one is ready."""
+    """Restart each worker in turn. The next restart follows when the restarted worker has a ready replica again."""
     rounds, wanted = context.repeats(1, 10), context.repeats(1500, 12_000)
     with trial(context) as run:
         for number in range(rounds * WORKERS):

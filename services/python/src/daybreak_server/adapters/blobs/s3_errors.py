@@ -1,4 +1,4 @@
-"""Translates the errors of boto3 to those of the port, with what to do about them."""
+"""Translates the errors of boto3 into errors of the port, whose messages say what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from daybreak_server.ports.blobs import (
 
 _KEYS = "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN) or AWS_PROFILE, or use a role"
 _REGION = "set DAYBREAK_ARTIFACTS__S3__REGION to the region of the bucket"
-_ENDPOINT = "check that it is running, and DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL"
+_ENDPOINT = "check that the store is running, and that DAYBREAK_ARTIFACTS__S3__ENDPOINT_URL is right"
 _FULL = "free some space or raise the quota"
 
 _WHAT_TO_DO: Final = {
@@ -59,7 +59,7 @@ _TEMPORARY: Final = {"SlowDown", "RequestTimeout", "OperationAborted", "Conditio
 
 
 def code_of(exc: ClientError) -> str:
-    """S3's error code. A HEAD has no body, so there it is the status as text."""
+    """S3's error code. The response to a HEAD has no body, so its code is the HTTP status as text."""
     return str(exc.response.get("Error", {}).get("Code", ""))
 
 
@@ -69,7 +69,7 @@ def status_of(exc: ClientError) -> int:
 
 
 def is_conflict(exc: ClientError) -> bool:
-    """Whether a precondition failed: on an upload, a file has the key; on a download, the file has changed."""
+    """Whether a precondition failed: on an upload, a file has this key already; on a download, the file has changed."""
     return code_of(exc) in {"PreconditionFailed", "412"} or status_of(exc) == 412
 
 

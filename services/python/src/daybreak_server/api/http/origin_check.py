@@ -1,14 +1,14 @@
 """Checks Host and Origin before anything else, so that web pages cannot misuse a browser's access to the server.
 
 Without API keys anyone who can reach the server may use it, and anyone on the same machine is its administrator. A
-browser reaches the server on behalf of every page that it shows. So two kinds of requests are refused:
+browser can send requests to the server for every page that it shows. So two kinds of requests are refused:
 
-* **DNS rebinding.** A page of ``evil.example`` waits until its name resolves to 127.0.0.1. The browser then takes the
+* **DNS rebinding.** A page of ``evil.example`` waits until that name resolves to 127.0.0.1. The browser then takes the
   server for the page's own origin, and only the Host header shows the difference. The check applies to all requests
   from this machine, and to every request if the server listens on loopback or ``http.allowed_hosts`` is set; ``*`` in
-  ``http.allowed_hosts`` turns it off. Behind an Ingress, the Ingress decides which host names it accepts. Addresses and
-  ``localhost`` are always allowed, because they cannot be rebound. So are the machine's own name and ``http.host``.
-* **Cross-site requests.** A request that changes something, or opens a WebSocket, carries the Origin of its page. The
+  ``http.allowed_hosts`` turns it off. Behind an Ingress, the Ingress decides which host names it accepts. IP addresses
+  and ``localhost`` are always allowed, because they cannot be rebound. So are the machine's own name and ``http.host``.
+* **Cross-site requests.** If a page changes something or opens a WebSocket, the browser sends the page's Origin. The
   origin must be the server's own or listed in ``http.allowed_origins``. Listed origins also get the CORS headers with
   which their pages can read the responses. Clients other than browsers send no Origin, so this check lets them pass.
 """
@@ -91,7 +91,7 @@ class OriginCheck:
         return None if self._may_change(request) else _origin_not_allowed(request)
 
     def cors(self, scope: Scope) -> Headers:
-        """Headers that let the pages of an allowed origin read the response; none for other origins."""
+        """Headers that let the pages of an allowed origin read the response; no headers for other origins."""
         if not self._origins:
             return []
         page_origin = _Addressing.of(scope).origin

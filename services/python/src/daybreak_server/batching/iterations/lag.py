@@ -3,10 +3,10 @@
 The *lag* of a session is the length of the audio that waits for the model, minus the length of one turn. When the lag
 of a group's sessions exceeds a limit, longer turns help, because they cost less for each second of audio. So the
 *latency multiplier*, by which the length of a turn is multiplied, doubles until the lag no longer exceeds the limit. If
-the lag still exceeds it when the multiplier is at its maximum, the group is *full*, and no new session may join. When
-the lag has been small for some time, sessions may join again, and then the multiplier is halved, one step at a time.
-Each change needs a lasting cause, and the limit for falling is lower than the limit for rising, so the multiplier does
-not oscillate.
+the lag exceeds the limit even when the multiplier is at its maximum, the group is *full*, and no new session may join.
+When the lag has been small for some time, sessions may join again, and then the multiplier is halved, one step at a
+time. The multiplier does not oscillate, for two reasons: the lag must stay large or small for some time before
+anything changes, and a small lag is far below the limit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 SETTING_NAMES = ("lag_limit_ms", "latency_multiplier", "max_latency_multiplier")
-"""The names of these rules in the settings of a pool."""
+"""The pool's settings for ``limit_s``, ``lowest`` and ``highest`` of :class:`LagRules`."""
 
 
 def session_lag_s(
@@ -26,15 +26,15 @@ def session_lag_s(
 
     :param received_s: seconds of audio that have arrived.
     :param consumed_s: seconds of audio of the turns that are complete.
-    :param turn_s: seconds of audio of a turn. The model cannot compute less, so this audio is not a lag.
-    :param elapsed_s: seconds since the session was opened. If a client sends a file faster than it was spoken, the
-        session is not behind.
+    :param turn_s: seconds of audio of a turn. The model cannot compute less than a turn, so this audio is no lag.
+    :param elapsed_s: seconds since the session was opened. Audio beyond this length is no lag, because a client may
+        send a file faster than it was spoken.
     """
     return max(0.0, min(received_s, elapsed_s) - consumed_s - turn_s)
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The smallest value that at least ``share`` of all values do not exceed; 0 if there are none."""
+    """The smallest value ``v`` such that at least ``share`` of all values are at most ``v``; 0 without values."""
     ordered = sorted(values)
     if not ordered:
         return 0.0
@@ -45,18 +45,19 @@ def percentile(values: Iterable[float], share: float) -> float:
 class LagRules:
     """When the latency multiplier changes.
 
-    :raises ValueError: if a value is out of range. The message names it.
+    :raises ValueError: if a value is out of range. The message names the value.
     """
 
     limit_s: float = 2.0
     """The limit of the lag."""
     lowest: int = 1
-    """The multiplier after the lag has been small for long enough."""
+    """The lowest multiplier."""
     highest: int = 4
+    """The highest multiplier."""
     raise_after_s: float = 1.0
-    """How long the lag must exceed the limit before the multiplier doubles, and between two such steps."""
+    """How long the lag must exceed the limit before the multiplier doubles, and then before it doubles again."""
     lower_after_s: float = 10.0
-    """How long the lag must be small before the multiplier falls, and between two such steps."""
+    """How long the lag must be small before the multiplier falls, and then before it falls again."""
     small: float = 0.25
     """The share of the limit below which a lag is small."""
 
@@ -74,8 +75,8 @@ class LagRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LagState:
-    """The multiplier of a group, and since when (or since which change) its lag has exceeded the limit or been
-    small."""
+    """The multiplier of a group, and the time when its lag began to exceed the limit or to be small. This time starts
+    over when the multiplier changes or sessions may join again."""
 
     multiplier: int = 1
     high_since: float | None = None

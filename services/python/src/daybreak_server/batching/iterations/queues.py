@@ -17,15 +17,15 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Since when a session waits, and the audio of its turn that the model has not read (none in decode)."""
+    """When a session began to wait, and the audio of its turn that is still unread (none in the decode phase)."""
 
     at: float
     audio_s: float = 0.0
     blocks: int = 1
-    """The same audio in blocks."""
+    """The number of blocks of this audio."""
 
     def read(self, blocks: int) -> tuple[float, Ready | None]:
-        """The seconds of audio of the next ``blocks``, and what is left after them; ``None`` if that is nothing."""
+        """The seconds of audio in the next ``blocks`` blocks, and the rest after them; ``None`` without a rest."""
         if blocks == self.blocks:
             return self.audio_s, None
         audio_s = self.audio_s * blocks / self.blocks
@@ -49,7 +49,7 @@ class Queue(Generic[K]):
 
     @property
     def head(self) -> float:
-        """Since when the first session waits; infinite if none waits."""
+        """When the first session began to wait; infinity if no session waits."""
         return next(iter(self._waiting.values())).at if self._waiting else math.inf
 
     def first(self, count: int) -> tuple[K, ...]:
@@ -57,37 +57,37 @@ class Queue(Generic[K]):
         return tuple(itertools.islice(self._waiting, count))
 
     def items(self) -> Iterator[tuple[K, Ready]]:
-        """All sessions with their waits. Reading all of them in each step takes longer the more there are."""
+        """All sessions with their waits. Reading all of them takes longer the more sessions wait."""
         return iter(self._waiting.items())
 
     def add(self, session: K, ready: Ready) -> None:
-        """Append a session. For the scheduler."""
+        """Append a session. Only the scheduler calls this."""
         self._waiting[session] = ready
 
     def put_back(self, session: K, ready: Ready) -> None:
-        """Put a session before all others. For the scheduler."""
+        """Put a session before all others. Only the scheduler calls this."""
         self._waiting[session] = ready
         self._waiting.move_to_end(session, last=False)
 
     def remove(self, session: K) -> Ready | None:
-        """Remove a session, if it waits. For the scheduler."""
+        """Remove a session, if it waits. Only the scheduler calls this."""
         return self._waiting.pop(session, None)
 
 
 @dataclass(slots=True)
 class Waiting(Generic[K]):
-    """What a strategy sees. It reads this, and changes nothing."""
+    """The waiting sessions, as a strategy sees them. A strategy only reads this object."""
 
     prefill: Queue[K] = field(default_factory=Queue)
-    """Sessions whose next turn has all of its audio. Those whose turn the model has read in part are first."""
+    """Sessions whose next turn has all of its audio. Sessions whose turn the model has read in part come first."""
     decode: Queue[K] = field(default_factory=Queue)
     """Sessions that need the next token of their turn."""
     block_tokens: int = 0
     """How many tokens a block of audio counts as. 0: the model reads turns only as a whole."""
     decoded_last: bool = False
-    """Whether the last batch was one of decode alone."""
+    """Whether the last batch had only sessions in the decode phase."""
     decode_since: float = 0.0
-    """Since when decode waits: the end of its last batch, or the time when its queue ceased to be empty."""
+    """The end of the last batch that decoded, or the later time when a session joined the empty queue ``decode``."""
 
     def __contains__(self, session: object) -> bool:
         """Whether this session waits for either phase."""

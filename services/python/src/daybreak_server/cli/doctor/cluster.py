@@ -19,7 +19,7 @@ NEEDED = {
     "keda.sh": (
         "KEDA",
         "KEDA scales pools; without it a pool keeps the number of groups that it has",
-        "install the keda chart, then run `helm upgrade` for Daybreak, which creates its ScaledObjects",
+        "install the keda chart, then run `helm upgrade` for Daybreak to create its ScaledObjects",
     ),
     "daybreak.dev": (
         "GeneratorPools",
@@ -27,12 +27,12 @@ NEEDED = {
         "apply deploy/crd/generatorpools.yaml, or install the chart, which contains it",
     ),
 }
-"""API group → what serves it, what its absence means, and what to do."""
+"""API group → what serves it, what its absence means, and what to do if it is absent."""
 POOL_KIND = "GeneratorPool"
 
 
 def examine(settings: Settings) -> Iterator[Check]:
-    """Check what Daybreak needs of a cluster. Outside a pod, this checks nothing unless KUBECONFIG is set."""
+    """Check what Daybreak needs from a cluster. Outside a pod, this checks nothing unless KUBECONFIG is set."""
     if not names_kubernetes():
         return
     if version("kubernetes") is None:
@@ -70,14 +70,14 @@ def _triggers(pools: Iterable[str]) -> Iterator[Check]:
         yield warning(
             "KEDA triggers",
             f"not checked: {exc}",
-            "run `helm upgrade`, which allows the operator to read them",
+            "run `helm upgrade`, which allows the operator to read ScaledObjects",
         )
     else:
         yield from judge_triggers(pools, objects)
 
 
 def judge_triggers(pools: Iterable[str], objects: Iterable[Mapping[str, Any]]) -> Iterator[Check]:
-    """Check that KEDA scales each of these pools by the groups that its requests or its open sessions need."""
+    """Check that KEDA scales each of these pools to the number of groups that its requests or open sessions need."""
     triggers = {
         item["spec"]["scaleTargetRef"]["name"]: item["spec"].get("triggers", [])
         for item in objects

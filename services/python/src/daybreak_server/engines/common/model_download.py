@@ -1,4 +1,4 @@
-"""The progress of a model download: a heartbeat while bytes arrive, and a text with the phase in the group's record."""
+"""Reports the progress of a model download: heartbeats when bytes arrive, and a text in the group's record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_DETAIL: Final = 300
 
 
 class DownloadProgress:
-    """Follows one rank's download. Only the leader has a ``lease_renewer``, so only it shows the progress."""
+    """Follows one rank's download. Only the leader has a ``lease_renewer``, so only the leader shows the progress."""
 
     def __init__(
         self,

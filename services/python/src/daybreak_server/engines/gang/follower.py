@@ -22,7 +22,7 @@ from daybreak_server.workloads.inputs import context_of, restored
 
 FOREVER_S = 10 * 365 * 86400.0
 _LOGGED = ("task", "attempt", "group", "trace_id")
-"""Fields of an order that each log line of its task has."""
+"""The fields of an order that each log line of the order's task has."""
 
 
 class FollowerLoop:
@@ -74,7 +74,7 @@ class FollowerLoop:
             raise GroupBrokenError("the ranks do not agree")
 
     def _steps(self, fields: Mapping[str, Any], context: FollowerContext) -> Iterator[Step]:
-        """Return the task's run. If only this rank refuses the input, the first step fails with that error."""
+        """Run the task step by step. If only this rank refuses the input, the first step raises the error."""
         params = restored(self._spec, fields["input"], context_of(self._spec, self._config.options))
         task: Task[Any] = Task(id=fields["task"], params=params, attempt=fields["attempt"])
         yield from begin(self._workload, task, context)

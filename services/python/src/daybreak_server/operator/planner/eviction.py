@@ -10,17 +10,17 @@ from daybreak_server.operator.crd.resource import Drain
 from daybreak_server.operator.planner.removal_units import RemovalUnit, is_busy, is_ready, requests
 
 FORM_S = 120.0
-"""Hosts that run without a group may be about to form one. They may be evicted once they have run this long."""
+"""Hosts that have run without a group for less than this time are not evicted: they may be about to form one."""
 RELEASE_S = 15.0
-"""A group releases its task ``drainSeconds`` after it is marked to drain. If it still has the task this much later, its
-drain deadline has passed: the operator assumes that the group cannot release the task."""
+"""A group releases its task ``drainSeconds`` after it is marked to drain. If it still has the task this many seconds
+later, its drain deadline has passed: the operator assumes that the group cannot release the task."""
 
 MARK_S = 30.0
-"""How long the operator may take from a group's drain record, in the status, to its drain mark, in the store.
+"""How long the operator may take to set a group's drain mark after it has written the group's drain record.
 
-The operator writes the record into the status, then sets the mark in the store. If it died in between, the record is
-renewed, but only after this time. If each plan renewed it, an operator that dies after each write of the status would
-never set the mark."""
+The operator writes the record into the status, then sets the mark in the store. If it died in between, a later plan
+renews the record, but only after this time. If each plan renewed the record, an operator that dies after each write of
+the status would never set the mark."""
 
 Drains = Mapping[str, Drain]
 
@@ -37,12 +37,13 @@ def choose(units: Sequence[RemovalUnit], *, excess: int, drains: Drains) -> tupl
 
 
 def may_evict(unit: RemovalUnit, *, now: float, drains: Drains) -> bool:
-    """Whether its hosts may go now: no group on them is busy, unless its drain deadline has passed.
+    """Whether the unit's hosts may be evicted now: no group on them is busy, except groups past their drain deadline.
 
-    The same plan marks an idle group before it names the hosts. The precondition for naming them then finds that the
-    group has drained, or that it took a task just before the mark. A group that answers requests or holds sessions must
-    have drained before the plan. The store knows of its requests and sessions only what the group last reported. The
-    group reports when it refreshes its registration, and only then does it see the mark.
+    A plan that evicts an idle group first marks the group to drain, and then names its hosts. Before the operator names
+    the hosts, a precondition checks whether the group has drained, or took a task just before the mark. A group that
+    answers requests or holds sessions must have drained before the plan is made. The store knows of its requests and
+    sessions only what the group last reported. The group reports when it refreshes its registration, and only then
+    does it see the mark.
     """
     if unit.groups:
         return all(_may_leave(group) or overdue(group, now=now, drains=drains) for group in unit.groups)
@@ -58,8 +59,9 @@ def _may_leave(group: GroupRecord) -> bool:
 def drained(group: GroupRecord) -> bool:
     """Whether the group is marked to drain and holds no work, so that it can no longer get any.
 
-    The store gives no task to a group with the mark. Requests do not come from the store, and a session counts once its
-    group has reported it: such a group must also have reported that it drains.
+    The store gives no task to a group with the mark. A group that answers requests or holds sessions must also have
+    reported that it drains: its requests do not come from the store, and its sessions count only once it has reported
+    them.
     """
     if _reports_load(group) and group.state is not GroupState.DRAINING:
         return False
@@ -83,7 +85,7 @@ def _cost(unit: RemovalUnit, drains: Drains) -> tuple[int, bool, int, float, str
 
 
 def _tier(unit: RemovalUnit, drains: Drains) -> int:
-    """How costly an eviction is; the lowest tier is evicted first.
+    """How costly the eviction of a unit is; the lowest tier is evicted first.
 
     0. It has no group, and not all of its hosts run yet.
     1. It has no group, but its hosts run, so a group may be forming.
@@ -94,8 +96,8 @@ def _tier(unit: RemovalUnit, drains: Drains) -> int:
     6. Its group is busy, and the operator has already chosen it.
     7. Its group is busy.
 
-    A unit with several groups has the tier of the most costly one. In a tier, units of one replica come first, then
-    those that hold fewer requests or sessions.
+    A unit with several groups has the tier of the most costly one. In a tier, units of one replica come first,
+    then units that hold fewer requests or sessions.
     """
     if not unit.groups:
         return 0 if any(replica.running_since is None for replica in unit.replicas) else 1

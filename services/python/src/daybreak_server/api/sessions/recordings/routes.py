@@ -1,6 +1,6 @@
-"""The routes of recordings. If ``model`` names a pool of kind ``sessions``, or its model, and no model of workers has
-that name, a session of the pool transcribes or translates the recording. Any other request is passed on like other
-requests of OpenAI's clients."""
+"""The routes of recordings. If ``model`` names a pool of kind ``sessions`` or the model of such a pool, and no model of
+workers has that name, a session of the pool transcribes or translates the recording. Any other request is passed on
+like other requests of OpenAI's clients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def handlers(ctx: Dependencies) -> dict[str, Handler]:
 
 
 def add(routes: APIRouter, ctx: Dependencies) -> None:
-    """Add the routes, for the documentation. Requests take the fast path."""
+    """Add the routes to the API's documentation. The requests themselves take the fast path."""
     found = handlers(ctx)
 
     @routes.post(TRANSCRIPTIONS, **specs.recording("transcription"))
@@ -51,7 +51,7 @@ def add(routes: APIRouter, ctx: Dependencies) -> None:
 
 
 class Recordings:
-    """Answers the requests."""
+    """Answers requests that send a recording."""
 
     def __init__(self, ctx: Dependencies, service: SessionService) -> None:
         self._model_requests = ModelRequests(ctx)
@@ -107,5 +107,5 @@ class Recordings:
         except TimeoutError as exc:
             raise ApiError(
                 ErrorCode.DEADLINE_PASSED,
-                "The recording was not processed in time. Send a shorter one, or use stream=true.",
+                "The recording was not processed in time. Send a shorter recording, or use stream=true.",
             ) from exc
