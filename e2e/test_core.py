@@ -18,7 +18,7 @@ from testkit.log import log
 pytestmark = pytest.mark.core
 
 ACCEPTED_S = 1.0
-"""A POST takes milliseconds. Only one that waits for something exceeds this."""
+"""A POST takes milliseconds. A POST that takes longer than this has waited for something."""
 PHASES = WAKE_PHASES[:-1]
 """The phases of a wake in progress."""
 STEPS = 40
@@ -50,7 +50,7 @@ def test_a_pool_goes_from_no_pods_to_a_video_and_back(deployment: Deployment) ->
 
 
 def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
-    """The event, the group's record and Kubernetes agree: 2 ranks, each in its own pod, and no other pod."""
+    """The event `started`, the group's record and Kubernetes show 2 ranks, each in its own pod, and no other pod."""
     pods = {pod.metadata.name for pod in deployment.kube.group_pods("video")}
     (group,) = [
         group for group in deployment.client.pool("video").groups if group.id == started.data["group"]
@@ -61,7 +61,7 @@ def _runs_on_two_hosts(deployment: Deployment, started: Event) -> None:
 
 
 def _the_pods_logs_have_the_task(deployment: Deployment, done: Task) -> None:
-    """`kubectl logs` of the leader's pod has a line for each change of the task, and no pod's log has its prompt."""
+    """The log of the leader's pod has a line for each change of the task. No pod's log has the task's prompt."""
     pods = [pod.metadata.name for pod in deployment.kube.group_pods("video")]
     logs: list[str] = []
     changes: list[tuple[str, int, int]] = []
@@ -85,16 +85,16 @@ def _saw_the_wake(deployment: Deployment, timeline: TaskTimeline) -> None:
     log(f"  the wake in the stream: {streamed}")
     assert streamed == sorted(streamed, key=PHASES.index), "phases are in order"
     assert {f"{phase}_s" for phase in PHASES} <= set(durations), "the pool's record has every phase"
-    # A phase is streamed once the gateway sees it. The gateway polls every 0.2 s while a client waits, but its first
-    # poll may be 1.1 s late; the rest is a margin for busy cores. A shorter phase may pass between two polls.
+    # The stream has only the phases that the gateway has polled. While a client waits, the gateway polls every 0.2 s,
+    # but the first poll may be 1.1 s late, and busy cores delay polls further. So only phases above 2 s are required.
     long = {phase for phase in PHASES if durations[f"{phase}_s"] > 2}
     assert long <= set(streamed), "a waiting client sees every long phase"
 
 
 def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> None:
-    """Two groups run two tasks while the third task waits. Later, only the idle group is removed.
+    """Two groups run two short tasks while a long task waits. Then one of them runs the long task.
 
-    The other group completes the long task in its first attempt. `helm test` then runs a task.
+    Only the idle group is removed, and the long task succeeds in its first attempt. `helm test` then runs a task.
     """
     deployment.wait_for_zero("echo", head=True)
     short = [
@@ -120,9 +120,10 @@ def test_a_third_task_waits_for_one_of_two_groups(deployment: Deployment) -> Non
 
 
 def test_a_deleted_pod_releases_its_task_with_a_checkpoint(deployment: Deployment) -> None:
-    """A pod deleted during denoising releases its task with a checkpoint: no strike, and the same bytes at the end.
+    """When a pod is deleted during denoising, its group releases the task with a checkpoint and without a strike.
 
-    The pool starts without a head, so the POST also brings the head back.
+    The video has the same bytes as one from a run without a deletion. The pool has no head at first, so the POST
+    also starts the head.
     """
     deployment.wait_for_zero("video", head=False)
     task = deployment.submit("video", VIDEO)

@@ -1,7 +1,7 @@
-"""A pool that answers requests scales by their number, from no pods and back, and loses no request on the way.
+"""A pool that answers requests scales with their number, from no pods and back to none, and loses no request.
 
-The tests follow one another, so that each finds the pool as the one before has left it: later ones need not wait for
-a wake from zero. Each also runs alone.
+The tests run in order, and each test begins with the pool as the previous test has left it. So later tests need not
+wait for a wake from zero. Each test also passes when it runs alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHAT = {
     "drainSeconds": 120,
     "settings": {"capacity": 2},
 }
-"""Two requests at once in each of at most two groups. A group that drains may take long to finish them."""
+"""At most two groups. Each of them accepts two requests at once, and may take long to finish them when it drains."""
 ENDLESS = {"chunks": 100_000, "chunk_s": 0.25}
 PARTS = 30
 LONG = {"chunks": PARTS, "chunk_s": 1.0}
@@ -39,9 +39,10 @@ DEADLINE_S = float(WAKE_S)
 
 @pytest.fixture(scope="module")
 def serve_url(deployment: Deployment) -> str:
-    """Adds the pool to the shared installation, until its next upgrade. :returns: the URL below which it answers.
+    """Adds the pool to the shared installation. :returns: the URL below which the pool answers.
 
-    The shared values do not have it, because an earlier chart, from which a test upgrades, would refuse it.
+    The next upgrade of the installation removes the pool. The pool is not in the shared values, because a test upgrades
+    from an earlier chart, which would refuse the pool.
     """
     also = {**deployment.values, "pools": {**deployment.values["pools"], POOL: CHAT}}
     deployment.release.upgrade(also)
@@ -63,7 +64,7 @@ def refused_before_the_wake_ends(serve_url: str) -> dict[str, Any]:
 def test_requests_that_arrive_at_zero_are_answered_after_the_wake(
     deployment: Deployment, serve_url: str
 ) -> None:
-    """Four requests wake a pool without pods, and the target load of 2 asks for 2 groups, which share the requests.
+    """Four requests wake a pool without pods. With a target load of 2, they need 2 groups, which share the requests.
 
     Before these four, a request whose deadline ends during the wake gets 503 with the phase.
     """
@@ -118,7 +119,7 @@ def test_a_group_drains_while_it_answers_and_finishes_its_request(
 def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
     deployment: Deployment, serve_url: str
 ) -> None:
-    """The pod of one of two groups is killed. At most answers that had begun are cut off. A new group replaces it."""
+    """The pod of one of two groups is killed. Only answers that had begun may be cut off. A new group starts."""
     with Load(serve_url, {"latency_s": 0.3}, clients=4, deadline_s=DEADLINE_S) as load:
         wait_until(lambda: len(set(load.groups)) == 2, timeout_s=WAKE_S, what="answers of two groups")
         victim, other = deployment.client.pool(POOL).groups
@@ -133,7 +134,7 @@ def test_no_request_fails_when_a_groups_pod_is_killed_under_load(
 
 
 def test_without_requests_the_pool_returns_to_zero(deployment: Deployment, serve_url: str) -> None:
-    """No pod is left. The next request that cannot wait gets the phase of the new wake and an estimate."""
+    """No pod is left. The next request, which cannot wait, gets the phase of its wake and an estimate."""
     deployment.wait_for_zero(POOL, head=False)
     assert deployment.client.pool(POOL).requests == 0
     assert refused_before_the_wake_ends(serve_url)["wake"]["eta_s"] > 0

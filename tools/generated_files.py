@@ -11,7 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def write_or_check(files: Mapping[Path, str], *, check: bool, tool: str) -> int:
-    """Write the files that differ, or only show the differences (``check``). :returns: 1 if a check found any."""
+    """Write the files that differ, or with ``check``, only show how they differ.
+
+    :returns: 1 if ``check`` is set and a file differs, otherwise 0.
+    """
     stale = False
     for path, generated in files.items():
         current = path.read_text(encoding="utf-8") if path.exists() else ""

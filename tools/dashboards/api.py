@@ -21,7 +21,7 @@ _API = Row(
     panels=(
         Panel(
             title="Requests by route",
-            shows="HTTP requests per second, by route, probes and scrapes included.",
+            shows="HTTP requests per second, by method and route, including probes and scrapes.",
             bad="A route that suddenly dominates: a client polls instead of following a stream.",
             unit=Unit.PER_SECOND,
             runbook="daybreakapierrorbudgetfast",
@@ -72,10 +72,10 @@ _API = Row(
         ),
         Panel(
             title="Ticks",
-            shows="Ticks of the queue per second, by outcome, and the time since the last good tick of the process "
-            "that is furthest behind.",
+            shows="Ticks of the queue per second, by outcome. The lag is the time since the last successful tick of "
+            "the gateway that is furthest behind.",
             bad="`failed` ticks. No `done` ticks for 3 min: retries, deadlines and leases do not advance. A lag above "
-            "60 s while others tick: one gateway does not reach Redis.",
+            "60 s while other gateways tick: one gateway does not reach Redis.",
             unit=Unit.COUNT,
             runbook="daybreaktickslate",
             width=12,
@@ -153,7 +153,8 @@ _REDIS = Row(
         ),
         Panel(
             title="Append-only file",
-            shows="Whether Redis writes its append-only file, and whether the last write and rewrite succeeded.",
+            shows="Whether Redis writes its append-only file, and whether the last write and the last rewrite "
+            "succeeded.",
             bad="`healthy` 0: the disk is full or broken. `enabled` 0: a restart of Redis loses tasks.",
             unit=Unit.YES_NO,
             runbook="daybreakredisaof",
@@ -181,7 +182,7 @@ _REDIS = Row(
         ),
         Panel(
             title="Errors of scripts",
-            shows="Calls of Redis scripts per second that failed, by script; 0 if none has ever failed.",
+            shows="Failed calls of Redis scripts per second, by script; 0 if no call has ever failed.",
             bad="Any: Redis was unreachable, out of memory, or refused the call.",
             unit=Unit.PER_SECOND,
             runbook="daybreakredisdown",
@@ -215,7 +216,7 @@ _REDIS = Row(
 API = Dashboard(
     uid="daybreak-api",
     title="Daybreak / API, streams and Redis",
-    description="How the API answers, whether streams keep up, and how Redis is.",
+    description="How the API answers, whether streams keep up, and the state of Redis.",
     deeper=("daybreak-pool", "daybreak-ray"),
     rows=(_API, _STREAMS, _REDIS),
 )

@@ -13,7 +13,7 @@ _ZSETS = ("garbage", "expiring", "timers", "leases")
 
 
 def assert_same(driver: Driver, model: ModelPool) -> None:
-    """Assert that everything that influences a task's course is the same on both sides, numbers to the last bit."""
+    """Assert that store and model agree, to the last bit, on everything that influences the course of a task."""
     names = list(model.tasks)
     for name, record in zip(names, driver.get_all(names), strict=True):
         assert record is not None, f"{name} is gone"
@@ -57,8 +57,8 @@ def assert_same(driver: Driver, model: ModelPool) -> None:
 
 
 _UNMODELLED = {"note", "tenants_max", "metered", "matched", "idle_ms", "cold_ms", "serving_ms", "wakes"}
-"""Totals that depend on what groups report about themselves, which the model leaves out; and fields that are no totals.
-"""
+"""Fields that are not compared: totals that depend on what groups report about themselves, which the model leaves out,
+and fields that are not totals."""
 
 
 def _counts(totals: dict[bytes, bytes]) -> dict[str, int]:

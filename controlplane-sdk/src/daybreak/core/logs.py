@@ -22,8 +22,8 @@ class LineReader:
     """Makes lines from events, and counts the lines that are missing between them."""
 
     def __init__(self, *, from_start: bool) -> None:
-        """``from_start``: whether the events begin with the task's first one, so that lines missing before the first
-        line can be counted too."""
+        """``from_start``: whether the events begin with the first event of the task. If they do, lines that are missing
+        before the first received line are counted too."""
         self._attempt: int | None = 0 if from_start else None
         self._line = 0
 
@@ -49,7 +49,10 @@ class LineReader:
 
 
 def logs(task: TaskRef, *, after: str | None, follow_live: bool, retry: Retry) -> Operation[Any]:
-    """Emit the stored lines of the task after the event ``after``; with ``follow_live``, all lines up to its end."""
+    """Emit the stored lines of the task that follow the event ``after``.
+
+    With ``follow_live``, also emit new lines until the task ends.
+    """
     if after:
         require_event_id(after)
     reader = LineReader(from_start=not after)

@@ -1,6 +1,6 @@
 """A gateway rarely runs a full garbage collection.
 
-This is safe only while nothing that ends leaves a reference cycle behind.
+This is safe only if requests and streams leave no reference cycles behind when they end.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def test_a_stream_that_ends_leaves_nothing_to_collect(api: Api, leader: FakeLead
 
 
 def test_a_gateway_collects_rarely() -> None:
-    """Existing objects are not examined again, and a full collection waits for millions of new ones."""
+    """Existing objects are not examined again, and a full collection waits for more than a million new objects."""
     code = (
         "import gc; from daybreak_server.api.background.gc_tuning import tune_gc; tune_gc(); "
         "young, middle, full = gc.get_threshold(); "

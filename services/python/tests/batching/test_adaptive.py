@@ -23,7 +23,7 @@ COSTS: dict[str, Callable[[int], float]] = {
 def run(
     cost: Callable[[int], float], mode: Mode, *, items: int, noise: float = 0.0, size: int = 32
 ) -> tuple[float, Batcher[int]]:
-    """The seconds that it takes to compute all items, which wait from the start; and the batcher afterwards."""
+    """Compute ``items`` items, which all wait from the start. :returns: the seconds that it takes, and the batcher."""
     batcher: Batcher[int] = Batcher(Rules(mode=mode, max_batch_size=size, max_waiting=items))
     for key in range(items):
         batcher.add(BatchItem(key=key, tokens=10, arrived=0.0))
@@ -55,7 +55,7 @@ def test_it_finds_the_best_size() -> None:
 
 
 def test_it_follows_a_change_of_the_executor() -> None:
-    """The device becomes busy, so that batches are no longer faster."""
+    """The device becomes busy, so that larger batches are slower. Later it is free again."""
     batcher: Batcher[int] = Batcher(Rules(mode=Mode.ADAPTIVE))
     keys = itertools.count()
 

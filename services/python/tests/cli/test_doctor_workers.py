@@ -70,7 +70,7 @@ async def add_worker(registry: RedisRegistry, record: WorkerRecord) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """A port on which a server listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield int(server.getsockname()[1])
 
@@ -129,7 +129,7 @@ def test_a_gateway_that_only_fronts_workers_needs_no_ray(
     assert (after["worker gpu-1"], after["pools"]) == ("ok", "ok")
     assert not {"ray", "torch", "pool video", "gpus"} & after.keys()
     named = checked(Settings.model_validate({**base, "pools": {"echo": {"workload": "echo"}}}))
-    assert named["ray"] == "error", "its groups run on Ray"
+    assert named["ray"] == "error", "the groups of the pool echo run on Ray"
 
 
 def test_a_model_that_failed_is_shown_with_its_reason(tmp_path: Path, valkey: Server, port: int) -> None:

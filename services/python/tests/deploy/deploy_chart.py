@@ -41,7 +41,7 @@ class Rendered:
         return match
 
     def templates(self) -> dict[str, Object]:
-        """The template of every pod by the name of its owner, including Ray's pods."""
+        """The template of every pod, including Ray's pods, by kind and name of the object that has the template."""
         templates = {}
         for item in self.objects:
             name = f"{item['kind']}/{item['metadata']['name']}"
@@ -82,7 +82,7 @@ def render(
     kinds: tuple[str, ...] = KINDS,
     chart: Path = CHART,
 ) -> Rendered:
-    """Render the chart with these values files and additional values. Without files, it uses the minimal values.
+    """Render the chart with these values files and additional values. The default file is `minimal-values.yaml`.
 
     :raises RefusedError: with Helm's message.
     """

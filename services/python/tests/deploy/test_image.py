@@ -16,7 +16,7 @@ from deploy_tools import try_run
 
 @pytest.mark.parametrize("builder", ["docker", "podman", "buildah"])
 def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_path: Path) -> None:
-    """Each of the three builders gets version and revision. Without them, the labels are ``dev`` and ``unknown``."""
+    """Every builder gets version and revision. Without these arguments, the labels are ``dev`` and ``unknown``."""
     for name in ("make", "bash", "git", "sed"):
         if (program := shutil.which(name)) is None:
             pytest.skip(f"{name} is not on PATH")
@@ -46,9 +46,9 @@ def test_an_image_is_labelled_with_its_version_and_revision(builder: str, tmp_pa
 
 
 def test_the_image_has_the_packages_of_every_extra() -> None:
-    """Values of the chart turn on parts that need an extra, such as traces, and no pod can install one.
+    """Some values of the chart turn on features that need an extra, such as traces. No pod can install an extra.
 
-    Only people at a terminal need `evaluate`, which draws charts.
+    The image lacks the extra `evaluate`, which draws charts, because only people at a terminal need it.
     """
     project = tomllib.loads((REPOSITORY / "services/python/pyproject.toml").read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]

@@ -23,7 +23,7 @@ ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=30
 
 @given(ANY_TEXT)
 def test_any_text_becomes_storable(text: str) -> None:
-    """The stored text is UTF-8 without NUL, and text that is storable already stays unchanged."""
+    """The stored text is UTF-8 without NUL. Text that is already storable is not changed."""
     stored = storable(text)
     assert "\0" not in stored.encode().decode()
     assert storable(stored) == stored
@@ -31,7 +31,7 @@ def test_any_text_becomes_storable(text: str) -> None:
 
 
 def test_a_failure_can_always_be_stored() -> None:
-    """A failure that the store refused could not be settled, and its task would be released again and again."""
+    """If the store refused a failure, the task could not be settled, and would be released again and again."""
     failed = Failed(code="c\0de", message="caf\udce9" * 5000)
     assert failed.code == "c\\x00de"
     assert failed.message.startswith("caf\\udce9caf")
@@ -42,7 +42,7 @@ def test_a_failure_can_always_be_stored() -> None:
 def test_any_name_becomes_a_valid_artifact_name(wanted: str) -> None:
     """An artifact's name is normalized and bounded, and has neither separators nor a leading dot.
 
-    Its key is ASCII, and a name that is valid already stays unchanged.
+    Its key is ASCII. A name that is already valid is not changed.
     """
     name = artifact_name(wanted)
     assert name

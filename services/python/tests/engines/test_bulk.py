@@ -1,4 +1,4 @@
-"""A group that answers requests also computes files of lines, each line exactly once."""
+"""A group that answers requests also runs tasks that compute a result for each line of a file, exactly once."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def test_a_task_turns_each_line_of_a_file_into_a_line_of_its_artifact(
 def test_requests_are_answered_beside_a_task_and_go_first(
     bulk_serving: Start, tmp_path: Path, client: httpx.Client
 ) -> None:
-    """The next batch begins with the request, whatever waits before it. The group holds both, and the pool counts one
-    live task.
+    """The next batch begins with the request, although lines of the task have waited for longer.
+
+    The group holds the task and the request at once, and the pool counts one live task.
     """
     pool, _, url = bulk_serving()
     Squares.go.clear()
@@ -65,8 +66,7 @@ def test_requests_are_answered_beside_a_task_and_go_first(
 
 
 def test_lines_without_a_result_say_why_in_the_output(bulk_serving: Start, tmp_path: Path) -> None:
-    """A line that is not JSON, one that the workload refuses, one that breaks the model, and one whose result is not
-    JSON."""
+    """One line is not JSON, the workload refuses one, one breaks the model, and the result of one is not JSON."""
     meter = PrometheusMeter(exported_by(Exporter.RANK))
     pool, _, _ = bulk_serving(meter=meter)
     lines: list[Any] = [*range(300)]
@@ -107,9 +107,9 @@ def test_a_model_that_fails_for_every_line_is_not_the_lines_fault(
 
 
 def test_only_files_of_a_place_that_the_settings_allow_are_read(bulk_serving: Start, tmp_path: Path) -> None:
-    """A *place* is a folder that `bulk.places` names. No path leads out of it, and limits hold.
+    """A *place* is a folder that the setting `bulk.places` names.
 
-    The task fails at once.
+    A task fails at once if its file is missing, outside the place, or larger than a limit.
     """
     pool, _, _ = bulk_serving(bulk={"max_bytes": 5000, "max_lines": 100})
     (tmp_path / "secret.jsonl").write_text("1\n")

@@ -96,7 +96,7 @@ def connects(url: str) -> bool:
 
 @contextlib.contextmanager
 def streaming(client: httpx.Client, url: str, **wish: Any) -> Iterator[tuple[httpx.Response, Iterator[str]]]:
-    """A stream of which the first part has arrived."""
+    """Open a stream, and wait for its first part."""
     with client.stream("POST", url, json=wish) as response:
         lines = response.iter_lines()
         assert next(lines) == "part 1"
@@ -201,7 +201,7 @@ def test_a_deadline_ends_a_request_that_runs(
 ) -> None:
     """The client does not wait for a workload that never checks `cancelled`.
 
-    The workload occupies its slot until it returns.
+    Such a workload occupies its slot until it returns.
     """
     pool, _, url = serving(capacity=1)
     wish = {"latency_s": 2.0 if patient else 60.0, "patient": patient}
@@ -264,7 +264,7 @@ def test_a_draining_group_ends_what_it_has_and_serves_again_without_the_mark(
 def test_what_still_runs_at_the_end_of_the_drain_is_stopped(
     serving: Callable[..., Any], client: httpx.Client
 ) -> None:
-    """A request whose answer has not begun may be sent to another group. A stream is cut off."""
+    """A request whose answer has not begun may be sent to another group. A stream that has begun is cut off."""
     pool, _, url = serving(drain_s=0.5)
     answers: list[httpx.Response] = []
 
@@ -351,7 +351,7 @@ def test_the_log_knows_the_credentials_of_a_request_as_private(
 def test_empty_parts_show_progress_and_can_be_cancelled(
     serving: Callable[..., Any], client: httpx.Client
 ) -> None:
-    """A workload that computes for long before its first byte can yield them."""
+    """A workload that computes for long before its first byte can yield empty parts."""
     pool, _, url = serving(on_broken=pytest.fail, lease={"stall_s": 1.0})
     assert client.post(url, json={"blanks": 25, "chunk_s": 0.1, "chunks": 1}).text == "part 1\n"
     endless = {"blanks": 1000, "chunk_s": 0.1, "chunks": 1}
@@ -389,7 +389,7 @@ def test_a_workload_without_serve_is_refused_by_name(
 
 
 def test_requests_of_many_clients_run_at_once(serving: Callable[..., Any], client: httpx.Client) -> None:
-    """Each of eight requests waits until all eight have a first part."""
+    """Eight streams are open at the same time, and each has sent its first part."""
     pool, _, url = serving(capacity=8)
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(streaming(client, url, **SLOW)) for _ in range(8)]

@@ -1,4 +1,4 @@
-"""Whatever ends a worker, a guardian or an engine: nothing of the engine is left."""
+"""However a worker, a guardian or an engine ends, no process of the engine is left."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_worker_that_ends_in_order_leaves_no_process(forking: tuple[WorkerProc
 
 
 class TestGuardian:
-    """The guardian alone."""
+    """Tests of a guardian without a worker."""
 
     @pytest.fixture
     def run(self) -> Iterator[Callable[..., subprocess.Popen[str]]]:

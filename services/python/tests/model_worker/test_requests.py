@@ -100,7 +100,9 @@ def test_a_client_that_leaves_ends_the_work_at_the_engine(worker: WorkerProcess)
     wait_until(lambda: "g-1" in worker.events("gone"), 30, "the engine to see that nobody waits")
     with pytest.raises(httpx2.ReadTimeout), worker.client() as client:
         client.post(PATH, json={"model": "m", "pause": 60}, timeout=0.5, headers={"X-Request-Id": "g-2"})
-    wait_until(lambda: "g-2" in worker.events("gone"), 30, "the same before the first byte")
+    wait_until(
+        lambda: "g-2" in worker.events("gone"), 30, "the engine to see that nobody waits for its first byte"
+    )
 
 
 def test_a_slow_client_slows_its_engine_down(worker: WorkerProcess) -> None:
@@ -126,20 +128,20 @@ def test_a_slow_client_slows_its_engine_down(worker: WorkerProcess) -> None:
 
 
 def kernel_buffers() -> int:
-    """The most bytes that Linux keeps for a connection: in the buffer of its sender, and in that of its receiver."""
+    """The maximum number of bytes in the buffers of a connection: the sender's and the receiver's together."""
     limits = [Path("/proc/sys/net/ipv4", name).read_text().split() for name in ("tcp_wmem", "tcp_rmem")]
     return sum(int(most) for _least, _default, most in limits)
 
 
 def written(worker: WorkerProcess, request: str) -> int:
-    """How many tokens the engine has written, once it writes no more."""
+    """Wait until the engine writes no more tokens. :returns: how many it has written."""
     counts = [-1]
 
     def settled() -> bool:
         counts.append(worker.events("token").count(request))
         return len(counts) > 5 and counts[-5:] == [counts[-1]] * 5
 
-    wait_until(settled, 60, "the engine to wait", pause_s=0.1)
+    wait_until(settled, 60, "the engine to stop writing", pause_s=0.1)
     return counts[-1]
 
 
@@ -180,7 +182,7 @@ def test_a_full_model_refuses_and_reports_its_load(worker: WorkerProcess, gatewa
         full = worker.ask("n")
         assert (full.status_code, full.headers["daybreak-refused"]) == (503, "busy")
         wait_until(lambda: load(gateway, "n") == (2, 2), 30, "the load in a heartbeat")
-    wait_until(lambda: load(gateway, "n") == (0, 2), 30, "the load to end")
+    wait_until(lambda: load(gateway, "n") == (0, 2), 30, "a load of zero in a heartbeat")
     assert worker.ask("n").status_code == 200
 
 

@@ -1,7 +1,8 @@
-"""The proof: Prometheus watches a real run; every query of a panel has data, and every alert fires and resolves.
+"""While Prometheus watches a real run, every query of a panel has data, and every alert fires and resolves.
 
-The run is that of ``testkit.observed``. Alerts go through Alertmanager to a webhook. What needs Kubernetes or a GPU
-says so where it is defined (``no_data``, ``needs_kubernetes``); the run on a cluster and ``test_rules`` cover it.
+``testkit.observed`` starts the run. Alerts go through Alertmanager to a webhook. Queries and alerts that need
+Kubernetes or a GPU are marked where they are defined (``no_data``, ``needs_kubernetes``), and are not tested here. The
+run on a cluster and ``test_rules`` cover them.
 """
 
 from __future__ import annotations
@@ -37,15 +38,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedRun]:
 
 @pytest.fixture(scope="module")
 def provoked(run: ObservedRun) -> dict[str, Future[Fired]]:
-    """What each fault set off. All faults are over."""
+    """The alerts that each fault has set off. All faults are over."""
     return provoke_all(run, FAULTS)
 
 
 def test_every_query_of_a_panel_has_data(run: ObservedRun) -> None:
-    """Annotations that mark wakes and releases have data too. A query that needs what this machine lacks has none.
+    """The queries of the annotations that mark wakes and releases have data too. Queries with ``no_data`` are left out.
 
-    On a busy machine, all requests of a pool may begin and end between two samples. Then the clients do everything
-    again.
+    On a busy machine, all requests of a pool may begin and end between two scrapes. Then the clients repeat everything.
     """
     queries = [query for query in (*of_panels(), *of_annotations()) if query.by != "mark Alerts"]
     needed = [query for query in queries if not query.no_data]
@@ -96,7 +96,7 @@ def test_an_alert_fires_in_its_fault(provoked: dict[str, Future[Fired]], fault: 
 def test_an_alert_resolves_after_its_fault(
     run: ObservedRun, provoked: dict[str, Future[Fired]], fault: Fault
 ) -> None:
-    """Most alerts have resolved during other faults, so that nobody waits for each of them."""
+    """Most alerts have already resolved while other faults were provoked, so this test rarely waits."""
     if provoked[fault.name].exception() is not None:
         pytest.skip("its alerts have not fired")
     before, received = provoked[fault.name].result().before, run.watch.notifications

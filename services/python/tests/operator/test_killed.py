@@ -1,4 +1,4 @@
-"""An operator that is killed between any two actions continues, on a real API server and with a real Redis.
+"""After an operator is killed between two actions, the next one continues its work. The API server and Redis are real.
 
 KubeRay need not be installed: the RayClusters here are marked as managed by another controller, and are
 simulated.
@@ -184,7 +184,7 @@ Until = Callable[[str, Callable[[], Any]], Any]
 
 
 def failing_fast(process: OperatorProcess, simulation: Simulation, kubernetes: Kubernetes) -> Until:
-    """Return a wait that fails as soon as something is wrong, with status, actions and log in the error."""
+    """Return a function that waits. It fails as soon as something is wrong; the error has status, actions and log."""
 
     def until(what: str, predicate: Callable[[], Any]) -> Any:
         def checked() -> Any:
@@ -202,7 +202,7 @@ def failing_fast(process: OperatorProcess, simulation: Simulation, kubernetes: K
 
 
 def settled(kubernetes: Kubernetes, phase: str, *, groups: int) -> Callable[[], bool]:
-    """Return a predicate: exactly this number of groups is ready, and no other worker exists."""
+    """Return a predicate: the pool has this phase, exactly this number of ready groups, and no other worker."""
 
     def is_settled() -> bool:
         status = kubernetes.status()
@@ -217,9 +217,9 @@ def test_an_operator_killed_after_every_action_continues(
 ) -> None:
     """Each run of the operator takes one action, and the pool still reaches every state that is wanted.
 
-    The pool goes from nothing to two groups, to the one that works, to a new image group by group, to zero
-    with the head suspended, and back. No busy group is removed before its deadline, no task is lost, and at
-    rest nothing more is written.
+    The pool goes from nothing to two groups, then to one busy group, then group by group to a new image, then to zero
+    groups with a suspended head, and then to one group. No busy group is removed before its deadline, and no task is
+    lost. Once nothing is left to do, the operator writes nothing more.
     """
     kubernetes = Kubernetes(api, namespace)
     redis = pool.settings.redis.url or ""
@@ -249,15 +249,17 @@ def test_an_operator_killed_after_every_action_continues(
         assert pool.get(task).strikes == 0
 
         kubernetes.change(replicas=0)
-        until("sleep", settled(kubernetes, "Suspended", groups=0))
+        until("zero groups and a suspended head", settled(kubernetes, "Suspended", groups=0))
         kubernetes.change(replicas=1)
-        until("a group after sleep", one_group)
+        until("one group after zero", one_group)
         _at_rest(process, kubernetes, pool, until)
     finally:
         process.stop()
     last_actions = {line.removesuffix(" †") for line in process.lines() if line.endswith("†")}
     # An Event follows the status write that it is about, and is lost if the operator dies in between.
-    assert last_actions == set(ACTIONS) - {"emit"}, "every other kind of action was the last of some run"
+    assert last_actions == set(ACTIONS) - {"emit"}, (
+        "every kind of action except `emit` was the last action of some run"
+    )
 
 
 def _at_rest(process: OperatorProcess, kubernetes: Kubernetes, pool: Pool, until: Until) -> None:
@@ -269,7 +271,7 @@ def _at_rest(process: OperatorProcess, kubernetes: Kubernetes, pool: Pool, until
         kubernetes.nudge(str(len(process.lines())))
         return process.lines()[-3:] == [OBSERVATION] * 3
 
-    until("rest", calm)
+    until("three observations without an action", calm)
     before = len([line for line in process.lines() if line != OBSERVATION])
     observations = len(process.lines())
     until(

@@ -56,7 +56,7 @@ def test_hosts_of_a_possibly_busy_group_stay(groups: tuple[GroupRecord, ...]) ->
 
 
 def test_kuberay_is_never_left_to_choose() -> None:
-    """If a victim is missing, or there is one replica too many, KubeRay would delete another replica."""
+    """If a named pod is gone, or there is one replica more than planned, KubeRay itself would choose what to delete."""
     gone = [pod for pod in PODS if not pod.name.startswith("a")]
     assert refusal(REMOVE, cluster=RC, pods=gone, store=store()) == "pod a0 no longer exists"
     more = [*PODS, *hosts(RC, "c")]
@@ -71,14 +71,14 @@ def test_kuberay_is_never_left_to_choose() -> None:
     ],
 )
 def test_a_host_named_for_deletion_is_not_reopened(action: Preconditioned) -> None:
-    """A group on it would take a task and then lose its hosts."""
+    """A group on this host would take a task, and then lose the host."""
     assert refusal(action, cluster=RC, pods=PODS, store=store(DRAINED)) is None
     named = replace(RC, workers_to_delete=("a1",))
     assert refusal(action, cluster=named, pods=PODS, store=store(DRAINED)) is not None
 
 
 def test_a_cluster_with_workers_is_neither_deleted_nor_suspended() -> None:
-    """Nor is the head suspended while a task is live."""
+    """A cluster whose pool has a live task is not suspended either."""
     empty = PODS[:1]
     for action in (DeleteCluster(cluster=RC), Suspend(cluster=RC)):
         assert refusal(action, cluster=RC, pods=PODS, store=store()) is not None
@@ -87,7 +87,7 @@ def test_a_cluster_with_workers_is_neither_deleted_nor_suspended() -> None:
 
 
 def test_serve_stops_no_busy_group() -> None:
-    """Another deployment or a target of zero stops all groups, and a lower target stops any of them."""
+    """A new configuration or a target of zero would stop all groups. A lower target might stop the busy group."""
     with_busy_group = store(busy("a", "a0", "a1"))
     for action in (PutApplication(cluster=RC, config={}), SCALE):
         assert refusal(action, cluster=RC, pods=PODS, store=with_busy_group) == "a group works here"

@@ -1,4 +1,4 @@
-"""A pool renders to a CRD, a RayCluster, applications and a schedule, and its status is read as it was written."""
+"""Tests of the CRD, of what is rendered for a pool (a RayCluster, applications), and of its schedule and status."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from daybreak_server.settings.tree import load_settings
 CRD = Path(__file__).parents[4] / "deploy" / "crd" / "generatorpools.yaml"
 RUNBOOKS = Path(__file__).parents[4] / "docs" / "runbooks.md"
 NO_FAULTS = {"HeldByTasks", "Waking", "Replacing"}
-"""Reasons of conditions other than `Healthy`."""
+"""Reasons that the runbooks explain although they are no faults. Conditions other than `Healthy` have them."""
 
 
 def version() -> dict[str, Any]:
@@ -118,7 +118,7 @@ def test_time_zones_are_known_even_if_the_system_has_none() -> None:
 
 
 def test_every_wrong_field_is_named_by_its_path_in_the_manifest() -> None:
-    """The messages of our own checks contain no prefix of pydantic's."""
+    """The messages of Daybreak's own checks do not begin with the prefix that pydantic adds."""
     window = {"from": "8", "to": "18:00", "timeZone": "Berlin", "groups": 1}
     spec = {"replicas": -1, "rayCluster": TEMPLATE, "warmSchedule": [window]}
     body = {"metadata": {"name": "video", "namespace": "n", "uid": "u"}, "spec": spec}
@@ -142,7 +142,7 @@ def test_no_pool_has_the_name_of_another_application_of_its_head() -> None:
 
 
 def test_the_wanted_column_counts_groups_that_stay_warm() -> None:
-    """`spec.replicas` is what KEDA wants, and is 0 while `minWarm` keeps groups."""
+    """`spec.replicas` is the number that KEDA wants. It may be 0 while `minWarm` keeps groups."""
     (wanted,) = [column for column in version()["additionalPrinterColumns"] if column["name"] == "Wanted"]
     assert wanted["jsonPath"] == ".status.wanted"
     video = pool(minWarm=2)
@@ -161,7 +161,7 @@ def test_every_reason_has_its_entry_in_the_runbooks() -> None:
 
 
 def test_the_settings_of_the_pods_come_from_the_pools_spec() -> None:
-    """The variables are valid settings for any pool name."""
+    """The pods' environment variables are valid settings, even for a pool whose name has a hyphen."""
     video = pool(
         ranks=4,
         hostsPerGroup=2,
@@ -205,7 +205,7 @@ def test_the_memory_of_a_host_is_a_quantity_however_large(memory: str, ranks: in
 
 
 def test_values_of_the_template_take_precedence() -> None:
-    """In these fields, the operator fills in only what the template leaves out."""
+    """The operator sets `num-cpus`, the grace period and the device only if the template does not set them."""
     worker = {"image": "x", "env": [{"name": "DAYBREAK_POOLS__VIDEO__DEVICE", "value": "cpu"}]}
     pod_spec = {"containers": [worker], "terminationGracePeriodSeconds": 600}
     template = {
@@ -223,7 +223,7 @@ def test_values_of_the_template_take_precedence() -> None:
 
 
 def test_rendering_a_manifest_does_not_change_the_template() -> None:
-    """The revision is computed from the template."""
+    """Otherwise, the revision, which is computed from the template, would change."""
     video = pool()
     before = names.revision(video)
     render.cluster(video, replicas=1, suspend=False)

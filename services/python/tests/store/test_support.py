@@ -1,4 +1,4 @@
-"""The test servers themselves."""
+"""Tests of the Redis servers that other tests start."""
 
 from pathlib import Path
 

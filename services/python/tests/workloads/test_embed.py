@@ -165,7 +165,7 @@ def test_a_wrong_request_is_422_in_the_shape_of_openai(start_whole: Start, encod
         error = response.json()["error"]
         assert (error["param"], error["code"], error["type"]) == (param, code, "invalid_request_error"), body
         assert error["message"].startswith(param.partition(".")[0])
-        assert len(error["message"]) < 150, "it quotes too much of the body"
+        assert len(error["message"]) < 150, "the message quotes too much of the body"
 
 
 def test_a_body_that_is_no_json_is_400(whole: Any) -> None:
@@ -177,7 +177,10 @@ def test_a_body_that_is_no_json_is_400(whole: Any) -> None:
 def test_a_vector_that_is_not_finite_is_an_error_of_its_own_request(
     start_whole: Start, encoder: Path
 ) -> None:
-    """This holds in every format. Other requests of the batch get their vectors. float16, for example, overflows."""
+    """In float16, for example, a vector may overflow. Its request gets an error in every format.
+
+    Other requests of the batch get their vectors.
+    """
     from safetensors.torch import load_file, save_file
 
     weights = load_file(encoder / "model.safetensors")

@@ -25,7 +25,10 @@ PLACES = {
     "R": (False, False, True, True),
     **dict.fromkeys(ENDED, (False, False, False, False)),
 }
-"""By state: in the queue, among the delays, among the leases, in ``live`` (which is due + running)."""
+"""For each state of a task: whether the task is in the queue, in the delays, in the leases, and in ``live``.
+
+``live`` has the tasks that are due or run.
+"""
 _AGE = {"R": 0, "D": 1, "Q": 2}
 
 
@@ -58,7 +61,7 @@ def script_violation(was: Sequence[Task], store: Store) -> str | None:
         if progress(new) < progress(old):
             return f"task {i} went back: {old} → {new}"
         if old.state in ENDED and (new.state != old.state or new.terminal_events != old.terminal_events):
-            return f"task {i} had ended, and changed"
+            return f"task {i} changed after it had ended"
     if any(ticks < LEASE for ticks in store.reaped):
         return "a lease expired although its holder had just received a reply"
     if store.reaped and store.outage == UNTICKED:
@@ -67,7 +70,7 @@ def script_violation(was: Sequence[Task], store: Store) -> str | None:
 
 
 def reply_violation(script: tuple[Any, ...], old: Sequence[Task], store: Store, answer: Any) -> str | None:
-    """The first violation in a reply to a leader or its effect, or ``None``."""
+    """The first violation in a reply to a leader, or in the effect of the leader's call. ``None`` if there is none."""
     i, number = script[1], script[2]
     was, now = old[i], store.tasks[i]
     current, repeated = number == was.token, script[0] == "settle" and number == was.settled_token

@@ -95,13 +95,15 @@ def _explore(world: World, limit: int) -> Found:
 
 
 def endless(found: Found) -> str | None:
-    """A set of states that a fair run may never leave although a task has not ended, if there is one.
+    """Look for states that a fair run may never leave although a task has not ended.
+
+    :returns: the path to these states, as text, or ``None`` if there are none.
 
     Progress is a change of a task's state or attempt, and the search has shown that nothing undoes it. So a run that
     never ends is, from some point on, in one cycle of steps without progress. We assume fairness: each of the following
     happens eventually, if it stays possible: a tick; a claim by an idle leader; the end of an attempt by the leader
-    that holds it; one call by a leader that has lost its task. For each cycle we look for one of them that is possible
-    in all its states and always leaves it.
+    that holds it; one call by a leader that has lost its task. For each cycle, we look for one of these steps that is
+    possible in every state of the cycle and always leads out of the cycle.
     """
     for group in _cycles(found):
         inside = set(group)
@@ -141,7 +143,7 @@ def _fairness(state: State, label: Label) -> str | None:
 
 
 def _cycles(found: Found) -> Iterator[list[int]]:
-    """Strongly connected sets of states, by Tarjan's algorithm without recursion, along steps without progress."""
+    """Sets of states that are strongly connected by steps without progress (Tarjan's algorithm, without recursion)."""
     index: dict[int, int] = {}
     low: dict[int, int] = {}
     on, stack = set[int](), list[int]()

@@ -26,14 +26,14 @@ from verification.faults.scenarios import mixed_runs
 from verification.results import Report, Row
 
 _ABOUT = """\
-Starts a Redis server (Valkey), gateways and groups on this machine (no Ray). Kills them with SIGKILL, at random and
-at named points, freezes them, cuts them off and restarts them. External clients record all they see; a checker
+Starts a Redis server (Valkey), gateways and groups on this machine (no Ray). Kills them with SIGKILL, at random times
+and at failpoints, freezes them, cuts them off and restarts them. External clients record all they see; a checker
 decides from that history alone whether Daybreak kept its promises.
 
   python -m verification.faults all                      what CI runs (minutes); saves docs/figures/faults.json
-  python -m verification.faults long                     promised counts (hours); saves docs/figures/faults-long.json
+  python -m verification.faults long                     long forms of all scenarios (hours); saves faults-long.json
   python -m verification.faults.environment              faults of the network, disk, memory, clocks and S3 (minutes)
-  python -m verification.faults.system                   kills, stops and hangs processes of a `daybreakd up`
+  python -m verification.faults.system                   processes of `daybreakd up` die, stop or hang
   python -m verification.faults mixed --seed 7           one mixed run; the seed repeats its schedule
   python -m verification.faults scenario poison cancel   scenarios by name
   python -m verification.faults named                    every failpoint in turn
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, about in (
         ("all", "run every scenario in its short form"),
-        ("long", "run every scenario with the promised counts"),
+        ("long", "run every scenario in its long form, with more repeats"),
         ("named", "kill a process at every failpoint in turn"),
     ):
         command = commands.add_parser(name, help=about)
@@ -64,29 +64,36 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
         if name != "named":
             command.add_argument(
-                "--save", default=None, metavar="NAME", help="name of the report (default: as above)"
+                "--save",
+                default=None,
+                metavar="NAME",
+                help="name of the report (default: faults or faults-long)",
             )
             command.add_argument(
                 "--done",
                 type=Path,
                 metavar="FOLDER",
-                help="save each result in FOLDER and skip scenarios that have one: resumes an interrupted run",
+                help="save results in FOLDER and skip scenarios whose result is there, to resume a run",
             )
-            command.add_argument("--skip", nargs="*", default=[], metavar="SCENARIO", help="leave these out")
+            command.add_argument(
+                "--skip", nargs="*", default=[], metavar="SCENARIO", help="leave out these scenarios"
+            )
     mixed = commands.add_parser("mixed", help="run one mixed schedule of faults")
     _add_common_options(mixed)
-    mixed.add_argument("--seconds", type=float, default=60.0, help="length of the schedule (default 60)")
+    mixed.add_argument(
+        "--seconds", type=float, default=60.0, help="seconds that the schedule takes (default 60)"
+    )
     mixed.add_argument("--kills", type=int, default=80, help="processes to kill (default 80)")
     mixed.add_argument("--rate", type=float, default=3.0, help="tasks per second (default 3)")
     mixed.add_argument("--watchdogs", action="store_true", help="give leaders watchdogs, as in production")
     mixed.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     mixed.add_argument(
-        "--cut", type=float, default=0.05, help="chance to cut a stream before each chunk (default 0.05)"
+        "--cut", type=float, default=0.05, help="chance that a stream is cut before a chunk (default 0.05)"
     )
     named = commands.add_parser("scenario", help="run scenarios by name")
     named.add_argument("names", nargs="+", metavar="NAME")
     named.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
-    named.add_argument("--long", action="store_true", help="use the promised counts")
+    named.add_argument("--long", action="store_true", help="run their long forms, with more repeats")
     _add_common_options(named)
     recheck = commands.add_parser("check", help="check a saved history again")
     recheck.add_argument("history", type=Path)
@@ -113,8 +120,8 @@ def _add_common_options(command: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    :returns: 0; 1 if a promise was broken or a scenario failed, 2 for an unknown scenario, 70 if a mixed run could not
-        be completed.
+    :returns: 0 on success, 1 if a promise was broken or a scenario failed, 2 for an unknown scenario, 70 if a mixed
+        run could not be completed.
     """
     logging.getLogger("daybreak").addHandler(logging.NullHandler())
     args = parser().parse_args(arguments)
@@ -213,7 +220,7 @@ def _several(context: ScenarioContext, args: argparse.Namespace, names: Sequence
 
 
 def _run_here(context: ScenarioContext, scenario: Scenario) -> list[Row] | None:
-    """A scenario's rows, or ``None`` when it failed, so that the others still run."""
+    """Run a scenario. :returns: its rows. If it fails: ``None``, so that the other scenarios still run."""
     try:
         return scenario_catalogue.run(scenario, context)
     except Exception as exc:
@@ -225,7 +232,7 @@ def _run_here(context: ScenarioContext, scenario: Scenario) -> list[Row] | None:
 
 
 def _load_rows(context: ScenarioContext, name: str) -> list[Row] | None:
-    """The rows that an earlier run saved for a scenario."""
+    """The rows that an earlier run saved for a scenario, if any."""
     if context.done is None or not (context.done / f"{name}.json").exists():
         return None
     return [Row(**fields) for fields in json.loads((context.done / f"{name}.json").read_text())]
@@ -238,7 +245,7 @@ def _save_rows(context: ScenarioContext, name: str, rows: list[Row] | None) -> l
 
 
 def _run_in_subprocess(context: ScenarioContext, args: argparse.Namespace, name: str) -> list[Row] | None:
-    """Run a scenario in its own process, beside others. Its output appears when it ends."""
+    """Run a scenario in a process of its own, beside other scenarios. Its output appears when it ends."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "rows"
         command = [

@@ -1,7 +1,7 @@
 """Reads the final state: tasks, events and files through the public API, then the store's keys and, if the blobs are in
 a folder, the names of all files in it.
 
-It writes all of it into the history, so that the checker needs nothing but the history.
+All of this is written into the history, so that the checker needs nothing but the history.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _families(client: redis.Redis, keys: Keys) -> tuple[Mapping[str, list[str]],
 
 
 def file_facts(cluster: FaultCluster) -> list[str] | None:
-    """Every file in the blob folder, unfinished uploads included; ``None`` when the blobs are not in a folder."""
+    """Every file in the blob folder, including unfinished uploads; ``None`` when the blobs are not in a folder."""
     parts = urlsplit(cluster.settings.artifacts.url)
     if parts.scheme != "file":
         return None

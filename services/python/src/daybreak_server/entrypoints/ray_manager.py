@@ -1,10 +1,11 @@
 """The manager as a detached Ray actor: ``ray.get_actor("manager", namespace="serve").health.remote()``.
 
-The manager decides which workers run which models. Gateways have one too, but only the holder of the lease
-``placement`` decides. The actor has a higher priority, so it takes the lease even from a gateway. All its state is in
-the registry. So Ray may restart it at any time, and while it is gone a gateway does its work.
+The manager decides which workers run which models. Every gateway also runs a manager, but only the holder of the lease
+``placement`` decides. The actor has a higher priority than gateways, so it takes the lease even from a gateway. All
+state of the manager is in the registry. So Ray may restart the actor at any time. While the actor is gone, a gateway
+decides.
 
-It runs on the head's node, so that it keeps no other node from leaving.
+The actor runs on the node of Ray's head. On any other node, it would keep that node from being removed.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ _log = logging.getLogger(__name__)
 NAME = "manager"
 NAMESPACE = "serve"
 HOLDER = "ray/manager"
-"""The holder of the lease. The name never changes, so a restarted actor need not wait until its old lease ends."""
+"""The holder of the lease. The name never changes, so a restarted actor need not wait until the earlier lease ends."""
 PRIORITY = 1
 _HEALTH_S = 10.0
 
 
 class ManagerActor:
-    """Runs a :class:`~daybreak_server.model_placement.manager.Manager` on a thread, so that ``health`` answers."""
+    """Runs a :class:`~daybreak_server.model_placement.manager.Manager` on a thread, so that ``health`` can answer."""
 
     def __init__(self, settings: str) -> None:
         parsed = Settings.model_validate_json(settings)
@@ -65,9 +66,9 @@ def fingerprint(settings: str) -> str:
 
 
 def ensure_manager(settings: Settings) -> None:
-    """Start the actor unless it runs. One that answers and has other settings is replaced.
+    """Start the actor unless it runs. If an actor answers and has other settings, it is replaced.
 
-    Failures are only logged, not raised, because a gateway does the same work.
+    Failures are only logged, not raised, because a gateway then does the same work.
     """
     text = settings.model_dump_json()
     try:
@@ -86,7 +87,7 @@ def _replace_outdated(wanted: str) -> None:
         if ray.get(actor.health.remote(), timeout=_HEALTH_S)["settings"] == wanted:
             return
     except (RayActorError, ray.exceptions.GetTimeoutError):
-        return  # it does not answer, probably because Ray restarts it; the next call compares the settings
+        return  # it does not answer, probably because Ray restarts it; a later call compares the settings
     _log.info("the manager on Ray has other settings, and is replaced")
     with suppress(RayError):
         ray.kill(actor)

@@ -1,7 +1,7 @@
 """The metrics of pools and of the Redis server, as they were last read from Redis.
 
 Every gateway reads the same numbers from Redis, so every gateway exports the same values. Queries therefore take the
-maximum over instances and never sum. No total decreases when a group, a gateway or a worker dies.
+maximum over instances, never the sum. No total decreases when a group, a gateway or a worker dies.
 
 A gateway that no longer reaches Redis must not determine the maximum forever. So it stops exporting gauges, except
 ``daybreak_redis_up``, once its last reading is :data:`STATE_S` old. It exports totals longer, to bridge a short outage:
@@ -31,7 +31,8 @@ from daybreak_server.ports.metrics import Metric, MetricType
 STATE_S = 60.0
 TOTALS_S = 3600.0
 _WAKE_TOTAL = "total"
-"""The key of the whole wake's duration, beside the keys of its phases. Only the operator and ``up`` store it."""
+"""In ``PoolView.wake_last``, the key of the duration of the whole wake. The other keys are phases. Only the operator
+and ``daybreakd up`` store this key."""
 
 
 class PoolMetrics(Collector):
@@ -54,7 +55,7 @@ class PoolMetrics(Collector):
         self._totals[totals.name] = (self._clock(), totals)
 
     def update_sessions(self, pool: str, overview: SessionsOverview) -> None:
-        """Export the sessions of this pool from now on, with those of its totals that are about sessions."""
+        """From now on, export this overview of the pool's sessions, and also the pool's totals about sessions."""
         self._sessions[pool] = (self._clock(), overview)
 
     def update_server(self, stats: ServerStats | None, *, up: bool) -> None:
@@ -122,7 +123,7 @@ def _state_of(group: GroupRecord) -> GroupState:
 
 
 def _capacity(group: GroupRecord) -> int:
-    """How many requests the group holds at once, if it takes any."""
+    """How many requests the group accepts at once; 0 if it accepts none."""
     return (group.capacity or 0) if group.endpoint is not None and group.accepts_tasks else 0
 
 

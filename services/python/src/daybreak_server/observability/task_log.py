@@ -3,9 +3,9 @@
 A line is written at most once. It is missing if the process dies between the change and the line, or if the store's
 answer is lost. The events of the task are the complete record.
 
-A gateway accepts thousands of tasks a second, and a line by way of the standard library costs a tenth of a submit. So
-:func:`write_lines_with` lets ``observability/logging.py`` write these lines directly, and those of submits a moment
-later, many at once. By default they are ordinary records of the logger :data:`TASKS`.
+A gateway accepts thousands of tasks a second, and the standard library needs a tenth of the time of a submit to log a
+line. So :func:`write_lines_with` lets ``observability/logging.py`` write these lines itself. It writes the lines about
+submits a moment later, many at once. By default, all lines are ordinary records of the logger :data:`TASKS`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from daybreak_server.domain.ids import TaskId
 from daybreak_server.domain.task_changes import ChangeKind, TaskChange
 
 TASKS = "daybreak.tasks"
-"""The logger of these lines. Their messages contain no text from a workload; the field ``error`` may."""
+"""The logger of these lines. Their messages contain no text from a workload, but their field ``error`` may."""
 WriteLine = Callable[[bool, dict[str, object]], None]
-"""Gets whether the line is a warning, and its fields; ``message`` is one of them. Must not raise."""
+"""Writes a line. Gets whether the line is a warning, and the line's fields, among them ``message``. Must not raise."""
 WriteSubmit = Callable[[TaskId, str, str, str], object]
-"""Gets the task, its tenant, the id of its trace (empty without one), and that of the request. Must not raise."""
+"""Writes the line about a submit. Gets the id of the task, its tenant, the id of its trace (empty if there is none),
+and the id of the request. Must not raise."""
 
 _log = logging.getLogger(TASKS)
 _own_log = logging.getLogger(__name__)
@@ -39,9 +40,9 @@ _write_submit: WriteSubmit | None = None
 
 
 def write_lines_with(write: WriteLine | None, *, submits: WriteSubmit | None = None) -> None:
-    """Write lines with ``write`` from now on; ``None``: as records of :data:`TASKS`.
+    """From now on, write lines with ``write``. ``None``: make them records of :data:`TASKS`.
 
-    :param submits: Writes the lines of :func:`log_submit`; ``None``: ``write`` does.
+    :param submits: Writes the lines of :func:`log_submit`. ``None``: ``write`` writes these lines too.
     """
     global _write, _write_submit
     _write, _write_submit = write or _write_record, submits
@@ -50,7 +51,7 @@ def write_lines_with(write: WriteLine | None, *, submits: WriteSubmit | None = N
 def log_task(kind: ChangeKind, task: TaskId, **details: str | int | float | None) -> None:
     """Log a change of a task. Never raises: an error is logged, once for each type.
 
-    :param details: Further fields, of those in ``log_lines.FIELDS``. Empty ones are left out.
+    :param details: Further fields. Their names are in ``log_lines.FIELDS``. Fields without a value are left out.
     """
     try:
         _log_line(kind, task, details)
@@ -82,7 +83,10 @@ def _log_line(kind: ChangeKind, task: TaskId, details: Mapping[str, str | int | 
 
 
 def log_submit(task: TaskId, *, tenant: str, trace_id: str = "") -> None:
-    """Log that a task is stored, perhaps a moment later. Never raises. ``trace_id``: empty if there is no trace."""
+    """Log that a task has been stored. The line may be written a moment later. Never raises.
+
+    ``trace_id``: empty if there is no trace.
+    """
     try:
         fields = log_context.current()
         request_id = fields.get("request_id")

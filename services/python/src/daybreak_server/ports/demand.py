@@ -12,5 +12,5 @@ class DemandStore(Protocol):
         """Say how many requests of the pool this gateway has: those that wait in it, and those that groups answer.
 
         The number replaces the gateway's earlier one. It counts for ``ttl_s`` and must be published again before then,
-        so that a gateway that dies stops asking for groups. Only the time in which the store works counts.
+        so that a gateway that dies stops asking for groups. An outage of the store does not count towards ``ttl_s``.
         """

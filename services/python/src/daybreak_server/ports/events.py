@@ -14,7 +14,7 @@ from daybreak_server.domain.tasks import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventPage:
-    """Events of one task. ``trimmed``: older events between ``after`` and the first one here are gone."""
+    """Events of one task. ``trimmed``: some events between ``after`` and the first event here have been deleted."""
 
     events: tuple[EventRecord, ...]
     trimmed: bool = False
@@ -27,7 +27,7 @@ class EventLog(Protocol):
         """The events of a task that follow ``after`` (``None``: from the beginning), in order."""
 
     async def tail(self, pool: str) -> str:
-        """The id of the pool's newest event, where a live reader begins. ``0-0`` if there is none."""
+        """The id of the pool's newest event, after which a live reader begins. ``0-0`` if there is no event."""
 
     def follow(self, pool: str, *, after: str) -> AsyncIterator[Sequence[EventRecord]]:
         """All events of the pool that follow ``after``, in order, as they arrive. Reconnects after outages.

@@ -1,4 +1,4 @@
-"""How InfiniSST's clients see and change the batches of a pool. Changes stay, because they are in the store."""
+"""Tests of the routes by which InfiniSST's clients see and change how a pool forms batches. The store keeps changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole recordings by OpenAI's audio API, with its official client."""
+"""Tests of whole recordings, which OpenAI's official client sends to OpenAI's audio API."""
 
 from __future__ import annotations
 

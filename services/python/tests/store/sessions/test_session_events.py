@@ -18,7 +18,7 @@ from tests.store.sessions.test_sessions import says
 
 
 async def read(events: AsyncIterator[SessionEvent], until: str) -> list[str]:
-    """Read the events up to one of the type ``until``. :returns: their data in words."""
+    """Read the events up to one of the type ``until``. :returns: the text of each, or its type if it has no text."""
     texts = []
     async for event in events:
         texts.append(event.data.get("text", event.type.value))
@@ -113,7 +113,7 @@ async def test_an_idle_group_is_woken_by_a_new_session(sessions: Sessions) -> No
 async def test_a_waiting_group_is_woken_by_audio(sessions: Sessions) -> None:
     session, group = await sessions.open(), sessions.group()
     (claim,) = take(group)
-    group.read_audio({claim.lease: 0}, wait_s=0)  # looks at all sessions
+    group.read_audio({claim.lease: 0}, wait_s=0)  # the first call looks at all sessions
     reading = asyncio.create_task(asyncio.to_thread(group.read_audio, {claim.lease: 0}, wait_s=30))
     await until_true(lambda: blocked(sessions.driver, "xread") == 1)
     await sessions.store.append_audio(session, pcm(7), at=0)

@@ -19,7 +19,7 @@ CORES = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else {0
 
 
 def test_the_queue_benchmark_measures_every_row_of_its_table(tmp_path: Path) -> None:
-    """Hand-off, costs and rates on a real server; the rows can be merged and saved."""
+    """Hand-off, costs and rates are measured on a real server, and the rows can be merged and saved."""
     with BenchServer(tmp_path / "server") as server:
         rows = table.handoff_rows(handoff.measure(server.url, samples=5, cores=CORES))
         rows += table.cost_rows(costs.measure(server, calls=100, cores=CORES))
@@ -37,7 +37,7 @@ def test_the_queue_benchmark_measures_every_row_of_its_table(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("contender", contenders.CONTENDERS, ids=lambda contender: contender.name)
 def test_every_queue_runs_its_tasks(contender: contenders.Contender, tmp_path: Path) -> None:
-    """Real workers and a real producer of each queue, with the first of its variants."""
+    """Each queue runs with real workers and a real producer, in the first of its variants."""
     if not contender.installed:
         pytest.skip(f"{contender.name} is not installed: run python -m verification.benchmarks.competitors")
     small_race = race.Race(tasks=50, repeats=1, light=10, rate=50)

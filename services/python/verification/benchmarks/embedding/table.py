@@ -1,4 +1,7 @@
-"""The figures as rows: requests per second beside each peer, at the same number of clients and at the same p95."""
+"""Turns the figures into rows of a report.
+
+The rows compare the requests per second of all servers, at equal numbers of clients and at equal p95.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ ABOUT = (
 )
 AHEAD = "ahead of each"
 STALL = 2.0
-"""The p95 of short texts may grow by this factor beside outliers."""
+"""The p95 of short texts may grow by this factor while another client sends long texts (outliers)."""
 
 
 def report(figures: Figures, effort: Effort, versions: Mapping[str, str]) -> Report:
@@ -64,7 +67,7 @@ def rows(figures: Figures, effort: Effort) -> list[Row]:
 
 
 def rate_at(points: Sequence[tuple[float, float]], p95_ms: float) -> float:
-    """The rate at a p95, interpolated between points of p95 and rate. 0 if no point has such a low p95.
+    """The rate at a p95, interpolated between points of p95 and rate. 0 if every point has a higher p95.
 
     A point is used only if no other point has a higher rate at a lower p95. After the last point, the line is
     flat.
@@ -140,7 +143,7 @@ def _row(
 
 
 def _outliers(figures: Figures) -> list[Row]:
-    """How much slower short texts are beside a client that sends texts of 8,000 tokens."""
+    """How much slower short texts become while another client sends texts of 8,000 tokens."""
     found = []
     for name in figures.servers():
         calm, beside = _middle(figures.calm[name], "p95_ms"), _middle(figures.outliers[name], "p95_ms")

@@ -65,7 +65,7 @@ class Result:
 
 
 def measure(row: Row, device: torch.device) -> Result:
-    """Run one row. A failure (memory, a missing kernel) becomes the row's result and does not end the run."""
+    """Run one row. A failure (no memory, a missing kernel) becomes the row's result and does not end the run."""
     try:
         return _measure(row, device)
     except (RuntimeError, ValueError, ImportError, WorkloadError) as exc:

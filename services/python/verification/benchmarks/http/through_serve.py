@@ -1,4 +1,4 @@
-"""Measures a submit through Ray Serve: `APIEntrypoint` behind Serve's proxy, as `daybreakd up` starts it."""
+"""Measures submits through Ray Serve: `daybreakd up` starts the deployment `APIEntrypoint` behind Serve's proxy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGET_MS = 10.0
 
 
 def measure(effort: plan.Effort) -> list[Row]:
-    """Measure one request at a time, and 16, on a whole Daybreak without groups."""
+    """Measure with one request at a time and with 16 at once, on a whole Daybreak that has no groups."""
     with tempfile.TemporaryDirectory(prefix="daybreak-serve-") as name:
         folder = Path(name)
         port = free_port()

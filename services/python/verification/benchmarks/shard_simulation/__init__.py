@@ -1,1 +1,1 @@
-"""Simulates what no single machine can run: pools as shards of a Redis Cluster."""
+"""Simulates a Redis Cluster, one shard at a time, under a load that no single machine can carry."""

@@ -1,9 +1,10 @@
 """``python -m verification.benchmarks.streams.client PORT FIRST``: many SSE clients in one process.
 
-One thread, one epoll and no HTTP library keep the client cheap, so that an event that arrives late was sent late. The
-first line of its input is a JSON list with the task of each stream; FIRST is the number of the first stream, by which
-source addresses are chosen. The client prints ``open`` when every stream is open. After the last write, the second line
-names the last step. When every stream has that step, or after a minute, the client prints its figures as JSON.
+The client has one thread, one epoll and no HTTP library. So it needs little CPU, and an event that arrives late was
+sent late. Streams are numbered from FIRST, and the number of a stream decides its source address. The first line of the
+client's input is a JSON list with the task of each stream. The client prints ``open`` when every stream is open. The
+second line of the input arrives after the last write in Redis, and is the number of the last step. When every stream
+has received that step, or after a minute, the client prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from dataclasses import dataclass, field
 OPENING = 128
 """How many streams to open at once."""
 DRAIN_S = 60.0
-"""How long at most the client still reads after its input has named the last step. A later event does not count."""
+"""The longest time for which the client still reads after it knows the last step. Later events do not count."""
 SOURCES = 16
-"""How many source addresses to connect from. Each has some 28,000 ports."""
+"""How many source addresses to connect from. Each address has about 28,000 ports."""
 _EVENT = re.compile(rb'id: (\d+)-\d+\n[^\n]*\n[^\n]*"step":(\d+)')
 _ENDED = b"0\r\n\r\n"
 
@@ -135,7 +136,7 @@ class Clients:
         del self.findings.lags_ms[:]
 
     def read_to_last_step(self, stdin: int) -> None:
-        """Read until the input names the last step and every stream has received it, or a minute has passed."""
+        """Read until the input names the last step. Then read until every stream has this step, or for a minute."""
         self._epoll.register(stdin, select.EPOLLIN | select.EPOLLHUP)
         while not self._input_ready(stdin):
             pass
@@ -157,7 +158,7 @@ class Clients:
         return ready
 
     def close(self) -> None:
-        """Close every stream, and note the lowest and the highest last step."""
+        """Close every stream. Record the lowest and the highest of the last steps of all streams."""
         steps = [stream.step for stream in self._streams.values()]
         self.findings.lowest_step, self.findings.highest_step = min(steps, default=-1), max(steps, default=-1)
         for stream in self._streams.values():

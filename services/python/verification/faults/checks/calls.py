@@ -66,7 +66,7 @@ def cancelled(observations: Observations) -> Iterator[Violation]:
             continue
         if state in TERMINAL and state != final["state"]:
             yield Violation(
-                kind="two-ends", task=task, what=f"the cancel returned {state}, the task {final['state']}"
+                kind="two-ends", task=task, what=f"the cancel returned {state}, but the task {final['state']}"
             )
         if state not in TERMINAL and final["state"] != "cancelled":
             yield Violation(

@@ -29,7 +29,7 @@ def json_response(
 
 
 class _JsonResponse(Response):
-    """JSON with its headers already encoded, which saves the time that Starlette's own response takes."""
+    """A response with JSON. It encodes its headers itself, because Starlette's own response takes longer to do so."""
 
     def __init__(self, body: bytes, status: int, headers: Mapping[str, str] | None) -> None:
         self.status_code = status
@@ -81,8 +81,10 @@ class BlobResponse(Response):
         self.init_headers({**headers, "Content-Length": str(length)})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file. :raises BlobError: if it cannot be opened; nothing is sent yet, so this becomes an error
-        response."""
+        """Send the file.
+
+        :raises BlobError: if the file cannot be opened. Nothing has been sent, so the client gets an error response.
+        """
         reader = await asyncio.to_thread(self._blobs.open, self._key, start=self._start, length=self._length)
         try:
             await until_disconnect(receive, self._send_all(reader, send))

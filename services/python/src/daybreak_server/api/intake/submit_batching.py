@@ -1,8 +1,8 @@
 """Sends concurrent submits to the store together, in one call.
 
 Each pool has a queue of submits and at most :data:`MAX_IN_FLIGHT` calls in flight. A submit starts a call at once if
-fewer are in flight, so an idle server sends each submit alone. On a busy server, submits queue up while both calls are
-in flight, and the next call takes up to :data:`MAX_BATCH` submits. No submit ever waits for others to join.
+fewer calls are in flight, so an idle server sends each submit alone. On a busy server, submits wait in the queue until
+a call returns, and the next call takes up to :data:`MAX_BATCH` submits. No submit ever waits for others to join.
 
 The store still accepts or refuses each task by itself, and each caller gets its own result. An error of the whole call
 goes to all its callers. A submit whose caller is cancelled while it is queued is left out of the batch.
@@ -20,10 +20,10 @@ from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.ports.tasks import Submitted, TaskStore
 
 MAX_BATCH = 64
-"""Tasks in one call of the store. On Redis, a call of the script takes at most half of them (``submit.TASKS_MAX``), so
-that Redis, which does nothing else during a script, is busy for a few ms only. A larger batch takes two such calls."""
+"""Maximum number of tasks in one call of the store. Redis does nothing else while a script runs. So one call of the
+script takes at most half as many tasks (``submit.TASKS_MAX``) and a few ms, and a larger batch takes two such calls."""
 MAX_IN_FLIGHT = 2
-"""Calls for a pool in flight: while the store works on one, the next is on its way."""
+"""Maximum number of calls in flight for a pool: while the store works on one call, the next is on its way."""
 
 _Waiter = asyncio.Future[Submitted]
 
@@ -43,7 +43,7 @@ class SubmitBatcher:
         self._round_trips: set[asyncio.Task[None]] = set()
 
     async def submit(self, task: NewTask) -> Submitted:
-        """The stored task. :raises StoreError: as if the task had been submitted alone.
+        """Submit a task. :returns: the stored task. :raises StoreError: as for a task that is submitted alone.
 
         If the caller is cancelled, the task may still be submitted: a batch in flight is not recalled.
         """
@@ -92,7 +92,7 @@ def _next_batch(pool: _PoolBatch) -> list[tuple[NewTask, _Waiter]]:
 
 
 def _copy(exc: Exception) -> Exception:
-    """A copy of the error for each caller: if several raised the same object, its traceback would grow with each."""
+    """Copy an error for a caller. If callers raised the same object, each of them would lengthen its traceback."""
     if not isinstance(exc, StoreError):
         return exc
     copy = type(exc)(*exc.args)

@@ -36,7 +36,7 @@ DEADLINE_HEADER = "daybreak-deadline-s"
 REFUSED_HEADER = "daybreak-refused"
 """The answer to a refused request has this header. The request can be sent to another group."""
 GROUP_HEADER = "daybreak-group"
-"""The id of the group that the request is for. An address may belong to another group by the time it is used."""
+"""The id of the group that the request is for. When the request arrives, its address may belong to another group."""
 SLOW_CLIENT_S = 60.0
 """A client that reads nothing for this long is disconnected. One that sends nothing of its body gets an error (408)."""
 MAX_BODY_BYTES = policy.REQUEST_BODY_MAX_BYTES
@@ -92,7 +92,7 @@ class ServingApp:
 
     @property
     def exchanges(self) -> frozenset[Exchange]:
-        """The requests that the group holds: waiting, being answered, or still run for a client that has gone.
+        """The requests that the group holds: they wait, are being answered, or still run after their client has gone.
 
         Requests whose body is still being read are not among them. Other threads may call this.
         """
@@ -116,7 +116,7 @@ class ServingApp:
             self._metrics.ended(outcome, began)
 
     async def _admitted(self, scope: Message, receive: Receive) -> Request:
-        """Return the request with its body, once it counts against the capacity.
+        """Admit a request, so that it counts against the capacity, and return it with its body.
 
         :raises _ProblemError: if the request is refused.
         :raises _ClientGoneError: if the client closes the connection.
@@ -146,7 +146,10 @@ class ServingApp:
         )
 
     async def _answer(self, request: Request, receive: Receive, send: Send, began: float) -> RequestOutcome:
-        """Run the request and send its answer. :raises _ProblemError: if there is none, and nothing was sent."""
+        """Run the request and send its answer.
+
+        :raises _ProblemError: if there is no answer, and nothing has been sent.
+        """
         exchange = Exchange(request, loop=asyncio.get_running_loop(), on_left=self._on_left)
         self._exchanges.add(exchange)
         watcher = asyncio.create_task(_watch(receive, exchange))
@@ -165,9 +168,9 @@ class ServingApp:
             exchange.leave_loop()
 
     async def _stream(self, exchange: Exchange, send: Send, began: float) -> RequestOutcome:
-        """Send the answer as it comes.
+        """Send the parts of the answer as they arrive.
 
-        :raises _ProblemError: if there is none, and nothing was sent.
+        :raises _ProblemError: if there is no answer, and nothing has been sent.
         :raises _ClientGoneError: if the client has gone or does not read.
         """
         started = False
@@ -191,7 +194,7 @@ class ServingApp:
                 raise _ClientGoneError
             if not started:
                 raise reason
-            # The server closes the connection, because the answer has no end.
+            # The HTTP server closes the connection, because this app has not sent the end of the answer.
             _log.warning("an answer is cut off in the middle: %s", reason)
             return reason.outcome
 
@@ -201,7 +204,7 @@ class ServingApp:
 
 
 async def _receive(exchange: Exchange) -> Sequence[AnswerPart]:
-    """Wait for parts. The result is empty if there will be no more, or the deadline has passed."""
+    """Wait for parts. The result is empty if there will be no more parts, or the deadline has passed."""
     try:
         async with asyncio.timeout_at(_on_loop_clock(exchange.request.deadline)):
             return await exchange.receive()
@@ -211,7 +214,7 @@ async def _receive(exchange: Exchange) -> Sequence[AnswerPart]:
 
 
 def _why_none(exchange: Exchange) -> _ProblemError | None:
-    """Why there is no answer, or no rest of it. ``None`` if the client has disconnected."""
+    """Why there is no answer, or why its rest is missing. ``None`` if the client has disconnected."""
     if exchange.failed is not None:
         return _ProblemError(RequestOutcome.FAILED, 500, exchange.failed.code, exchange.failed.message)
     match exchange.stopped:

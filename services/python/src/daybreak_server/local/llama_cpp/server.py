@@ -1,8 +1,8 @@
 """llama.cpp's own server, from the wheel ``xllamacpp``, with the options of ``llama-server`` that workers use.
 
-The Python of the environment in :mod:`~daybreak_server.local.llama_cpp.install` runs this file, so it imports only the
-standard library and ``xllamacpp``. The model runs on one thread: more threads than free cores make llama.cpp many times
-slower.
+This file runs in the Python environment that :mod:`~daybreak_server.local.llama_cpp.install` creates, so it imports
+only the standard library and ``xllamacpp``. The model runs on one thread: more threads than
+free cores make llama.cpp many times slower.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def main() -> None:
     parser.add_argument("--alias", required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--ctx-size", type=int, default=512, help="tokens of all parallel requests together")
+    parser.add_argument(
+        "--ctx-size", type=int, default=512, help="maximum number of tokens of all parallel requests"
+    )
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--embeddings", action="store_true", help="serve embeddings as well")
     options = parser.parse_args()

@@ -1,10 +1,10 @@
 """The kopf application: watches feed a cache and wake one reconcile loop per pool.
 
-How it works: each watch event goes to the sink (the cache), which returns the pool that it concerns, if any. ``Loops``
-has one task per pool. ``enqueue`` marks the pool dirty; its task then waits ``DEBOUNCE_S`` (except before its first
-step), so that a burst of events causes one step, and calls ``Reconciler.step``, which returns the seconds until the
-next step. Steps of one pool never overlap, and a failed step never ends a loop. The liveness probe fails if a loop has
-ended or a step hangs.
+How it works: each watch event goes to the sink (the cache), which returns the pool that the event concerns, if any.
+``Loops`` has one loop (an asyncio task) per pool. ``enqueue`` marks the pool dirty, and its loop notices the mark.
+The loop first waits ``DEBOUNCE_S`` (except before its first step), so that a burst of events causes one step. Then the
+loop calls ``Reconciler.step``, which returns the seconds until the next step. Steps of one pool never overlap, and a
+failed step never ends a loop. The liveness probe fails if a loop has ended or a step hangs.
 
 Objects have only ``on.event`` handlers: with these, kopf writes neither finalizers nor annotations, so every write
 comes from a plan. At most one operator may run per namespace (one pod, strategy ``Recreate``).
@@ -30,7 +30,8 @@ DEBOUNCE_S = 0.05
 """Watch events this close together trigger one step."""
 STUCK_S = 120.0
 CALLS = 32
-"""Concurrent calls to Kubernetes and to heads: enough that silent heads do not block the others."""
+"""Maximum number of concurrent calls to Kubernetes and to heads. It is so large that heads that do not answer do not
+block the other calls."""
 NAME = "daybreak-operator"
 
 
@@ -61,7 +62,7 @@ class Runtime:
 
 
 class Loops:
-    """One task per pool, whose steps never overlap."""
+    """One asyncio task per pool. The steps of a pool never overlap."""
 
     def __init__(self, reconciler: Reconciler, sink: WatchSink) -> None:
         self._reconciler, self._sink = reconciler, sink
@@ -88,7 +89,7 @@ class Loops:
             self._reconciler.forget(pool)
 
     async def close(self) -> None:
-        """Stop all loops; the next operator continues from the status."""
+        """Stop all loops. The next operator continues from the status of each GeneratorPool."""
         for pool in list(self._tasks):
             await self.end(pool)
 
@@ -132,7 +133,7 @@ class Loops:
 
 
 def registry(sink: WatchSink, start: Callable[[], Runtime]) -> kopf.OperatorRegistry:
-    """The registry with all handlers. ``start`` connects on kopf's event loop."""
+    """The registry with all handlers. ``start`` runs on kopf's event loop, and connects the operator."""
     handlers = kopf.OperatorRegistry()
     started: list[tuple[Loops, Runtime]] = []
 
@@ -188,7 +189,7 @@ _EVENTS = ("", "v1", "events")
 
 
 def _configure(settings: kopf.OperatorSettings) -> None:
-    settings.networking.request_timeout = 30.0  # kopf's own is five minutes
+    settings.networking.request_timeout = 30.0  # kopf's default is five minutes
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True  # scanning would watch namespaces and CRDs of the whole cluster

@@ -35,7 +35,7 @@ class LanguageModelConfig:
 
 
 class LanguageModel(nn.Module):
-    """See the module."""
+    """The model that the module describes."""
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class LanguageModel(nn.Module):
             self.head.weight = self.embed.weight
 
     def logits(self, x: Tensor) -> Tensor:
-        """[..., width], after the last layer, to [..., vocabulary]."""
+        """The logits, [..., vocabulary], of ``x``, the output of the last layer, [..., width]."""
         logits: Tensor = self.head(self.norm(x))
         return logits
 

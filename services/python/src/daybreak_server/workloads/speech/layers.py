@@ -15,28 +15,35 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Angles = tuple[Tensor, Tensor]
-"""Cosines and sines of rotary positions, [..., head_dim / 2]."""
+"""Cosines and sines of rotary angles, each of the shape [..., head_dim / 2]."""
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From queries, keys and values, [..., heads, head_dim], not rotated, to the output, in the shape of the queries."""
+"""Takes queries, keys and values, [..., heads, head_dim], before rotation. Returns the attention's output, in the shape
+of the queries."""
 
 
 def angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Angles:
-    """Rotary angles of positions, [..., 1, head_dim / 2], computed in float64, so that a session may last for days."""
+    """Rotary angles of positions, in the shape [..., 1, head_dim / 2].
+
+    They are computed in float64, so that they are still exact in a session that has lasted for days.
+    """
     powers = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim
     turns = positions.double()[..., None, None] * base**-powers
     return turns.cos().float(), turns.sin().float()
 
 
 def rotate(vectors: Tensor, by: Angles) -> Tensor:
-    """Apply rotary positions as Llama does: the two halves of each head are the two coordinates."""
+    """Rotate each head as Llama does: a pair of coordinates has one element from each half of the head."""
     first, second = vectors.chunk(2, -1)
     cos, sin = (part.to(vectors.dtype) for part in by)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
 
 
 def attend_to_all(mask: Tensor, by: Angles) -> Attend:
-    """Attention within whole streams, [batch, time, heads, head_dim], where the mask (broadcast) is true."""
+    """Return a function that computes attention within whole streams, [batch, time, heads, head_dim].
+
+    Positions attend to each other where the mask is true. The mask is broadcast.
+    """
 
     def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         queries, keys = rotate(queries, by), rotate(keys, by)
@@ -74,7 +81,7 @@ class Layer(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
-        """From [..., width] to the same shape."""
+        """``x`` and the result have the shape [..., width]."""
         heads = self.qkv(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim))
         queries, keys, values = heads.split(self.parts, -2)
         x = x + self.out(attend(queries, keys, values).flatten(-2))

@@ -1,4 +1,4 @@
-"""Finds how many users a strategy sustains: raises their number until it is not sustained, and then bisects."""
+"""Finds how many users a strategy sustains: raises the number until the strategy does not sustain it, then bisects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Steps:
     factor: float
     """The factor from one number of users to the next."""
     until: float
-    """The search ends when the number that was not sustained is at most this many times the one that was."""
+    """At the end, the lowest number that was not sustained is at most this many times the highest sustained number."""
 
 
 FULL = Steps(factor=1.5, until=1.08)
@@ -26,7 +26,10 @@ QUICK = Steps(factor=2.0, until=2.0)
 def climb(
     run: Callable[[int], Outcome], *, start: int, at_most: int, limit_s: float, steps: Steps
 ) -> list[tuple[int, Outcome]]:
-    """All runs, by number of users. Begins with ``start`` users, and lowers the number if they are not sustained."""
+    """Search. :returns: all runs, sorted by number of users.
+
+    The search begins with ``start`` users. If they are not sustained, it lowers the number.
+    """
     tried: dict[int, Outcome] = {}
 
     def sustained(users: int) -> bool:
@@ -54,7 +57,7 @@ def climb(
 
 
 def most(tried: list[tuple[int, Outcome]], *, limit_s: float) -> tuple[int, Outcome | None]:
-    """The largest number of users such that it and all smaller numbers were sustained, and its run.
+    """The largest number of users below the smallest number that was not sustained, and its run.
 
     0 and ``None`` if the smallest number was not sustained.
     """
@@ -67,7 +70,7 @@ def most(tried: list[tuple[int, Outcome]], *, limit_s: float) -> tuple[int, Outc
 
 
 def throughput_at(curve: list[tuple[int, Outcome]], lag_s: float) -> float:
-    """Tokens per second with this median lag, interpolated between two runs; at most those of the last run.
+    """The most tokens per second that were reached up to this median lag. Between two runs, the value is interpolated.
 
     0 if the lag is longer even with the fewest users.
     """

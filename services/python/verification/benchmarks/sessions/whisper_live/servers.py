@@ -1,4 +1,4 @@
-"""Starts WhisperLive with its own Python, and Daybreak."""
+"""Starts WhisperLive, which has a Python of its own, and starts Daybreak."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ START_S = 180.0
 
 @contextmanager
 def whisper_live(python: Path, folder: Path, *, batched: bool) -> Iterator[int]:
-    """Run WhisperLive on the yielded port until the block ends. :raises RuntimeError: with its log, if it fails."""
+    """Run WhisperLive on the yielded port until the block ends.
+
+    :raises RuntimeError: if WhisperLive ends before it listens. The message has the end of its log.
+    """
     folder.mkdir()
     port, log = free_port(), folder / "log"
     command = [str(python), str(APP), str(port), str(folder), *(["batched"] if batched else [])]
@@ -33,7 +36,7 @@ def whisper_live(python: Path, folder: Path, *, batched: bool) -> Iterator[int]:
         )
     try:
         raise_priority(process.pid)
-        wait_until(lambda: process.poll() is not None or _listens(port), START_S, "WhisperLive listens")
+        wait_until(lambda: process.poll() is not None or _listens(port), START_S, "WhisperLive to listen")
         if process.poll() is not None:
             raise RuntimeError(f"WhisperLive has ended:\n{log.read_text(errors='replace')[-3000:]}")
         yield port
@@ -48,7 +51,7 @@ def _listens(port: int) -> bool:
 
 
 def version(python: Path) -> str:
-    """The version of WhisperLive. :raises subprocess.CalledProcessError: if this Python has none."""
+    """The version of WhisperLive. :raises subprocess.CalledProcessError: if it is not installed."""
     return versions_of(python.parent, ["whisper-live"])["whisper-live"]
 
 

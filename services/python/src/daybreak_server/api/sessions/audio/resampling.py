@@ -1,8 +1,8 @@
 """Resamples a stream to 16 kHz, piece by piece, with a polyphase filter.
 
 The ratio of the output rate to the input rate is ``up / down``. Output sample ``n`` lies at input position
-``n * down / up``. Its value is the sum over the input samples around that position, each times the value of a
-windowed sinc. An output sample can have only ``up`` different distances from the grid of the input. Each
+``n * down / up``. Its value is a weighted sum of the input samples around that position. The weights are values of
+a windowed sinc. An output sample can have only ``up`` different distances from the grid of the input. Each
 distance is a *phase*, whose weights are computed once. The filter is symmetric, so it does not shift the
 audio in time.
 
@@ -30,7 +30,10 @@ _KAISER_BETA = 7.0
 
 @lru_cache(maxsize=16)
 def _weights(up: int, down: int) -> tuple[tuple[float, ...], ...]:
-    """The weights of each phase: of the input samples from ``1 - half`` to ``half``, relative to the output sample."""
+    """For each phase, the weights of the input samples from ``1 - half`` to ``half``.
+
+    Sample 0 is the last input sample that does not lie after the output sample.
+    """
     cutoff = _PASSED * min(1.0, up / down)
     half = half_width(up, down)
     phases = []
@@ -65,7 +68,7 @@ def _bessel(x: float) -> float:
 
 
 def ratio(rate: int) -> tuple[int, int]:
-    """``up`` and ``down`` of a rate."""
+    """``up`` and ``down`` for an input rate."""
     common = math.gcd(rate, SAMPLE_RATE)
     return SAMPLE_RATE // common, rate // common
 
@@ -85,7 +88,7 @@ class Resampler:
         self._phase = 0
 
     def push(self, samples: Sequence[float]) -> list[float]:
-        """The output samples that can be computed once ``samples`` have arrived."""
+        """Add input samples. :returns: the output samples that can now be computed."""
         held = self._input
         held.extend(samples)
         up, down, weights, taps = self._up, self._down, self._weights, 2 * self._half
@@ -102,7 +105,7 @@ class Resampler:
         return output
 
     def finish(self) -> list[float]:
-        """The last output samples, as if silence followed the input."""
+        """End the input. :returns: the last output samples, computed as if silence followed the input."""
         return self.push([0.0] * self._half)
 
 
