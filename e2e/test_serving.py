@@ -13,23 +13,14 @@ import httpx2
 import pytest
 
 from daybreak.wire.pools import NOT_WAKING
+from e2e.every_kind import CHAT as POOL
 from e2e.serving_clients import Load, answered_by, open_streams
 from testkit.kubernetes.deployment import GATEWAY_PORT, NAME, WAKE_S, Deployment
-from testkit.kubernetes.values import pool
 from testkit.kubernetes.waiting import wait_until
 from testkit.log import log
 
 pytestmark = pytest.mark.core
 
-POOL = "chat"
-CHAT = {
-    **pool("echo-serve", ranks=1, hosts=1, idle={"mode": "cluster", "afterSeconds": 5}),
-    "kind": "online",
-    "targetLoad": 2,
-    "drainSeconds": 120,
-    "settings": {"capacity": 2},
-}
-"""At most two groups. Each of them accepts two requests at once, and may take long to finish them when it drains."""
 ENDLESS = {"chunks": 100_000, "chunk_s": 0.25}
 PARTS = 30
 LONG = {"chunks": PARTS, "chunk_s": 1.0}
@@ -39,13 +30,8 @@ DEADLINE_S = float(WAKE_S)
 
 @pytest.fixture(scope="module")
 def serve_url(deployment: Deployment) -> str:
-    """Adds the pool to the shared installation. :returns: the URL below which the pool answers.
-
-    The next upgrade of the installation removes the pool. The pool is not in the shared values, because a test upgrades
-    from an earlier chart, which would refuse the pool.
-    """
-    also = {**deployment.values, "pools": {**deployment.values["pools"], POOL: CHAT}}
-    deployment.release.upgrade(also)
+    """Adds the pool to the shared installation, until its next upgrade. :returns: the URL below which it answers."""
+    add_every_kind(deployment)
     gateway = deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT)
     return f"{gateway.url}/v1/pools/{POOL}/serve/"
 

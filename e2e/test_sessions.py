@@ -10,25 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from daybreak import NotFoundError
 from daybreak.wire.pools import PoolSessions
 from daybreak_server.workloads.speech.clips import clips
+from e2e.every_kind import SPEECH, TALKS, add_every_kind
+from e2e.every_kind import TALKS_TARGET_LOAD as TARGET_LOAD
 from e2e.speakers import Audience
 from testkit.kubernetes.deployment import GATEWAY_PORT, NAME, WAKE_S, Deployment
-from testkit.kubernetes.values import pool
 from testkit.kubernetes.waiting import wait_until
 from testkit.log import log
 
 pytestmark = pytest.mark.core
 
-TALKS, SPEECH = "talks", "speech"
-TARGET_LOAD = 3
-MAX_SESSIONS = 4
-"""How many sessions a group of `talks` accepts: one more than its target load."""
 SPEAKERS = 2 * TARGET_LOAD
 CLIP = clips()[0]
 CLIENT = "speaker"
@@ -37,29 +33,6 @@ SPEAK = (
     '"$(python -c "from daybreak_server.workloads.speech.clips import clips; print(clips()[0].path)")"'
 )
 MOVE_S = 90.0
-
-
-def sessions_pool(workload: str, **values: Any) -> dict[str, Any]:
-    """The chart's values of a pool that holds sessions. ``values``: those that differ between the pools."""
-    return {
-        **pool(workload, ranks=1, hosts=1, idle={"mode": "cluster", "afterSeconds": 5}),
-        "kind": "sessions",
-        **values,
-    }
-
-
-def pools() -> dict[str, Any]:
-    """The chart's values of both pools.
-
-    The groups of `talks` never change the length of turns, because that would change the text.
-    """
-    talks = sessions_pool("simulated-speech", targetLoad=TARGET_LOAD, drainSeconds=60)
-    talks["settings"] = {
-        **talks["settings"],
-        "options": {"max_sessions": MAX_SESSIONS},
-        "sessions": {"max_latency_multiplier": 1, "lag_limit_ms": 600_000},
-    }
-    return {TALKS: talks, SPEECH: sessions_pool("speech", maxGroups=1)}
 
 
 @dataclass(frozen=True)
@@ -88,7 +61,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(deployment: Deployment) -> Iterator[Stage]:
     """Adds the pools to the shared installation, until its next upgrade, and starts the client in the cluster."""
-    deployment.release.upgrade({**deployment.values, "pools": {**deployment.values["pools"], **pools()}})
+    add_every_kind(deployment)
     deployment.kube.create([deployment.release.client_pod(CLIENT, ["sh", "-c", SPEAK])])
     wait_until(lambda: _knows_the_pools(deployment), timeout_s=60, what="a gateway that knows the pools")
     gateway = deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT)
@@ -100,7 +73,7 @@ def stage(deployment: Deployment) -> Iterator[Stage]:
 def _knows_the_pools(deployment: Deployment) -> bool:
     """A gateway of the last release still answers for a moment after the upgrade."""
     try:
-        return all(deployment.client.pool(name) for name in pools())
+        return all(deployment.client.pool(name) for name in (TALKS, SPEECH))
     except NotFoundError:
         return False
 

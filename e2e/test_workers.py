@@ -13,24 +13,16 @@ from typing import Any
 import httpx2
 import pytest
 
+from e2e.every_kind import MODEL, add_every_kind
 from e2e.serving_clients import Load, answered_by
 from testkit.kubernetes.deployment import GATEWAY_PORT, NAME, WAKE_S, Deployment
-from testkit.kubernetes.values import small
 from testkit.kubernetes.waiting import wait_until
 from testkit.log import log
 
 pytestmark = pytest.mark.core
 
-ALIAS = "smollm"
+ALIAS = MODEL["alias"]
 PODS = "daybreak.dev/workers=llama"
-MODEL = {
-    "alias": ALIAS,
-    "source": "/opt/models/smollm2.gguf",
-    "engine": "llama.cpp",
-    "memory_bytes": 400 << 20,
-    "min_replicas": 0,
-    "idle_s": 10,
-}
 DEADLINE_S = float(WAKE_S)
 ZERO_S = 90
 PARTS = 24
@@ -45,19 +37,8 @@ def question(**options: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gateway_url(deployment: Deployment) -> str:
-    """Adds a worker and a model to the shared installation, until its next upgrade. :returns: the gateway's URL.
-
-    The shared values do not have them, because an earlier chart, from which a test upgrades, would refuse them.
-    """
-    workers = {
-        "image": deployment.images.engine,
-        "maxReplicas": 1,
-        "resources": small("256Mi", limit="1Gi"),
-        "settings": {"engines": {"llama.cpp": {"stop_s": 2}}},
-        "scaling": {"cooldownPeriod": 5},
-    }
-    also = {**deployment.values, "workers": {"llama": workers}, "models": [MODEL]}
-    deployment.release.upgrade(also)
+    """Adds a worker and a model to the shared installation, until its next upgrade. :returns: the gateway's URL."""
+    add_every_kind(deployment)
     return deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT).url
 
 

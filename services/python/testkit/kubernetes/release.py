@@ -37,26 +37,38 @@ class Release:
         self._namespace = namespace
         self._chart = chart
         self._watch = watch
+        self._values: Mapping[str, Any] | None = None
+        """What the release was installed with or upgraded to, if that is known."""
 
     def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
         """Install and wait until everything is ready. An older chart replaces the CRD of GeneratorPool by its own."""
         force = _force_flags() if self._chart != CHART else []
         options = ["--wait", f"--timeout={timeout_s}s", *force]
         self._helm("install", NAME, str(self._chart), *options, values=values)
+        self._values = values
 
     def upgrade(self, values: Mapping[str, Any], *files: Path, timeout_s: int = 240) -> None:
         """Upgrade to this tree's chart. With Helm 4, fields that were changed by hand follow the values again.
 
         The values files ``files`` come first; ``values`` override them.
         """
+        self._values = None
         value_files = [f"--values={file}" for file in files]
         options = ["--wait", f"--timeout={timeout_s}s", *_force_flags(), *value_files]
         self._helm("upgrade", NAME, str(CHART), *options, values=values)
+        self._values = None if files else values
+
+    def ensure(self, values: Mapping[str, Any]) -> None:
+        """Upgrade to these values, unless the release has them."""
+        if values != self._values:
+            self.upgrade(values)
 
     def rollback(self, *, timeout_s: int = 240) -> None:
+        self._values = None
         self._helm("rollback", NAME, "--wait", f"--timeout={timeout_s}s", *_force_flags())
 
     def uninstall(self, *, timeout_s: int = 180) -> None:
+        self._values = None
         self._helm("uninstall", NAME, "--wait", f"--timeout={timeout_s}s")
 
     def test(self, *, timeout_s: int = 300) -> str:
