@@ -13,7 +13,7 @@ MODEL = "/nowhere/model"
 
 
 def test_a_missing_image_is_diagnosed(deployment: Deployment) -> None:
-    """A wrong image is reported while the groups of the old image keep serving; the right image recovers the pool."""
+    """A wrong image is reported while the groups of the old image keep serving. A right image lets the pool recover."""
     good = deployment.images.daybreak
     # The pool needs a running group first. A pool at zero has no group to keep, so it takes the new image at once.
     timeline = deployment.follow(

@@ -21,7 +21,7 @@ _FLAVOURS = ("valkey", "redis")
 
 
 def binary(flavour: str = "valkey") -> Path | None:
-    """The server's program, or ``None`` if this machine has none (only for ``redis``)."""
+    """The program of the server. For ``redis``, the result is ``None`` if this machine has no such program."""
     if flavour not in _FLAVOURS:
         raise ValueError(f"unknown flavour {flavour!r}; use one of {_FLAVOURS}")
     if flavour == "valkey":
@@ -78,21 +78,21 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """Shut it down (SIGTERM), so that the append-only file is complete."""
+        """Shut the server down with SIGTERM, so that its append-only file is complete."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(60)
             self._process = None
 
     def kill(self) -> None:
-        """Kill it with SIGKILL."""
+        """Kill the server with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(60)
             self._process = None
 
     def restart(self, *, hard: bool = False) -> None:
-        """Stop it (with ``hard``: kill -9) and start it again with the same port and data."""
+        """Stop the server (with ``hard``, kill it) and start it again with the same port and data."""
         if hard:
             self.kill()
         else:

@@ -1,4 +1,4 @@
-"""When to retry a request, and after how long.
+"""When a client retries a request, and after how long.
 
 Every request of this client may be sent twice: it only reads, carries an idempotency key, or asks for an end
 state, such as a cancelled task, or a registered or deleted model.
@@ -8,12 +8,12 @@ So :func:`request_with_retries` retries after any temporary error (no connection
 
 A ``DELETE`` needs care: if the response was lost, the same request gets 404 when it is sent again. So
 ``request_with_retries`` remembers whether an earlier attempt may have reached the server. Only then does 404 mean
-"deleted". In the same way, 409 may mean that an earlier attempt has created what the request creates.
+"deleted". In the same way, 409 may mean that an earlier attempt has already created the object.
 
 Event streams, downloads and live sessions have retry loops of their own (:mod:`daybreak.core.follow`,
 :mod:`daybreak.core.download`, :mod:`daybreak.live_session`), because a broken stream is not repeated but continued:
 each attempt asks for what has not arrived yet, and the count of failures starts over when events or bytes of a file
-have arrived. :class:`Retry` sets the limits of all of them.
+have arrived. :class:`Retry` sets the limits of all these loops.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ NO_EFFECT_CODES = frozenset({"queue_full", "shutting_down", "quota_exceeded", "t
 class Retry:
     """How often and how long a client retries.
 
-    ``Retry(attempts=1)`` sends each request once. A lost event stream is still continued, for ``stream_s``.
+    ``Retry(attempts=1)`` sends each request once. It does not limit lost event streams: for ``stream_s``, the client
+    tries to continue them.
     """
 
     attempts: int = 5
@@ -55,7 +56,8 @@ class Retry:
     factor: float = 2.0
     max_s: float = 8.0
     max_retry_after_s: float = 60.0
-    """If the server asks for a longer pause, the client raises its error at once, with ``retry_after_s``."""
+    """If the server asks for a longer pause, the client raises the server's error at once. The pause is in the field
+    ``retry_after_s`` of the error."""
     stream_s: float = 300.0
     """For how long the client tries to replace the lost connection of an event stream or a live session."""
 
@@ -64,7 +66,7 @@ class Retry:
     ) -> float:
         """Seconds to wait after ``failures`` (≥ 1) consecutive failures: at least the server's ``Retry-After``.
 
-        Half of the backoff is random, so that clients that lost the same server do not all return at the same time.
+        Half of the backoff is random, so that clients do not all return at the same time after their server has failed.
         """
         backoff = min(self.max_s, self.first_s * self.factor ** min(failures - 1, 30))
         retry_after_s = (
@@ -96,9 +98,10 @@ class ApiRequest(Generic[T]):
     read: Callable[[Reply], T]
     repeat: Repeat = Repeat.SAME_ANSWER
     result_if_deleted: T | None = None
-    """The result if :attr:`Repeat.NOT_FOUND` shows that an earlier attempt has succeeded."""
+    """The result if a 404 means that an earlier attempt has deleted the object (see :attr:`Repeat.NOT_FOUND`)."""
     if_created: ApiRequest[T | None] | None = None
-    """Asks, after a 409, whether an earlier attempt has created the object. The result is the object, or ``None``."""
+    """The request that asks, after a 409, whether an earlier attempt has created the object. Its result is the object,
+    or ``None``."""
 
 
 def changed_nothing(error: DaybreakError) -> bool:
@@ -109,7 +112,10 @@ def changed_nothing(error: DaybreakError) -> bool:
 
 
 def request_with_retries(api_request: ApiRequest[T], retry: Retry) -> Operation[T]:
-    """Send the request, again after each temporary error, and return its result. Raises the last error."""
+    """Send the request, retry it after temporary errors, and return its result.
+
+    If the error is permanent or all attempts have failed, raise the last error.
+    """
     failures = 0
     may_have_acted = False
     while True:

@@ -1,7 +1,7 @@
-"""Recordings as the server and ``daybreak speak`` read them: WAV with the usual kinds of samples, and raw samples.
+"""Reads recordings for the server and ``daybreak speak``: WAV with the usual kinds of samples, and raw samples.
 
-Python's ``wave`` reads no floats, and no file whose header lacks its length, so this module parses the chunks
-itself. It only reads forward, so a recording may come through a pipe. Programs that write WAV into a pipe cannot
+Python's ``wave`` cannot read float samples, or a file whose header does not state its length. So this module parses the
+chunks itself. It only reads forward, so a recording may come through a pipe. Programs that write WAV into a pipe cannot
 return to the header to fill in the size of the samples. They leave 0 or a huge number there, and then the samples
 extend to the end of the file.
 """
@@ -25,7 +25,7 @@ _KINDS = {(_PCM, 8), (_PCM, 16), (_PCM, 24), (_PCM, 32), (_FLOAT, 32)}
 _PCM16_BYTES = 2
 _MAX_CHANNELS = 64
 _FORMAT_BYTES = 40
-"""The length of the longest format. Further bytes have no meaning here."""
+"""The length of the longest ``fmt`` chunk that this module understands. It skips the bytes of a chunk beyond this."""
 _SKIPPED_BYTES = 1 << 16
 
 
@@ -55,16 +55,16 @@ class SampleFormat:
 
     @property
     def encoding(self) -> str:
-        """The encoding of :meth:`mono`, as sessions call it."""
+        """The name that sessions use for the encoding of the samples that :meth:`mono` returns."""
         return "float32" if self.floats else "pcm16"
 
     @property
     def frame_bytes(self) -> int:
-        """The bytes of one sample of each channel."""
+        """The length in bytes of a frame, which has one sample of each channel."""
         return self.channels * self.sample_bytes
 
     def mono(self, frames: bytes) -> bytes:
-        """Whole frames as one channel, in a format that sessions accept: 16-bit integers, or floats."""
+        """Mix whole frames into one channel, in a format that sessions accept: 16-bit integers, or floats."""
         if self.channels == 1 and (self.floats or self.sample_bytes == _PCM16_BYTES):
             return frames
         values = self._numbers(frames)
@@ -92,17 +92,17 @@ class SampleFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleReader:
-    """Reads the samples of a recording, whose header has been read."""
+    """Reads the samples of a recording after its header."""
 
     source: Source
     format: SampleFormat
     size: int | None = None
-    """The bytes of samples, according to the header; ``None``: up to the end."""
+    """The length of the samples in bytes, according to the header. ``None``: read to the end of the recording."""
     head: bytes = b""
     """Samples that have been read already."""
 
     def pieces(self, seconds: float) -> Iterator[bytes]:
-        """The samples as one channel, in pieces of this duration. A part of a frame at the end is dropped."""
+        """The samples as one channel, in pieces of ``seconds``. An incomplete frame at the end is dropped."""
         step = max(1, int(self.format.rate * seconds)) * self.format.frame_bytes
         head, left = self.head, self.size
         while True:
@@ -165,7 +165,7 @@ def _format(body: bytes) -> SampleFormat:
             "floats."
         )
     if not 1 <= channels <= _MAX_CHANNELS:
-        raise RecordingError(f"The WAV file says that it has {channels} channels.")
+        raise RecordingError(f"The WAV file says that it has {channels} channels. Send 1 to {_MAX_CHANNELS}.")
     if rate not in SAMPLE_RATES:
         raise RecordingError(
             f"The WAV file has {rate} samples a second. Send one of: {', '.join(map(str, SAMPLE_RATES))}."

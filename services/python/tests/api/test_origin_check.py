@@ -26,7 +26,7 @@ def send(api: Api, method: str, path: str, **headers: str) -> httpx2.Response:
 
 
 def refusal_detail(response: httpx2.Response, code: str, status: int) -> str:
-    """Check that the response is this refusal. :returns: its detail."""
+    """Check that the response is a refusal with this code and status. :returns: its detail."""
     assert response.status_code == status, response.text
     problem = response.json()
     assert (problem["code"], response.headers["content-type"]) == (code, "application/problem+json")
@@ -58,12 +58,12 @@ def refusal_detail(response: httpx2.Response, code: str, status: int) -> str:
     ],
 )
 def test_an_unknown_host_is_refused_on_every_route(api: Api, method: str, path: str, host: str) -> None:
-    """A page sends such a request after its name was rebound to this machine."""
+    """After DNS rebinding, a page's own name resolves to this machine, and the page sends such requests."""
     assert "allowed_hosts" in refusal_detail(send(api, method, path, Host=host), "host_not_allowed", 421)
 
 
 def test_a_forwarding_header_does_not_help_a_rebound_page(api: Api) -> None:
-    """A page can set such headers, because its browser takes the request for one to the page's own server."""
+    """A rebound page can set forwarding headers, because the browser takes this machine for the page's own server."""
     response = send(api, "GET", "/v1/tasks", Host="evil.example", X_Forwarded_For="10.0.0.1")
     refusal_detail(response, "host_not_allowed", 421)
 
@@ -83,13 +83,13 @@ def test_a_forwarding_header_does_not_help_a_rebound_page(api: Api) -> None:
     ],
 )
 def test_addresses_and_names_of_this_machine_are_allowed(api: Api, host: str) -> None:
-    """Any address is allowed too: probes use a pod's address, and no address can be rebound."""
+    """Any IP address is allowed too: probes use a pod's address, and an address cannot be rebound."""
     assert send(api, "GET", "/healthz", Host=host).status_code == 200
     assert send(api, "POST", "/v1/tasks", Host=host).status_code == 202
 
 
 def test_the_setting_allowed_hosts_adds_names(start_api: Callable[..., Api]) -> None:
-    """The setting accepts names, all names below a domain, or every name. Case and port do not count."""
+    """The setting accepts names, all names below a domain, or every name. Case and port make no difference."""
     api = start_api(http={"allowed_hosts": "Daybreak.example.com, *.internal"})
     for host in ("daybreak.example.com", "DAYBREAK.example.com:8443", "a.b.internal", "localhost"):
         assert send(api, "GET", "/v1/tasks", Host=host).status_code == 200
@@ -115,9 +115,10 @@ def test_the_setting_allowed_hosts_adds_names(start_api: Callable[..., Api]) -> 
 def test_local_clients_need_an_allowed_host(
     settings: dict[str, Any], client: str, host: str, allowed: bool
 ) -> None:
-    """Clients on this machine need one, and all clients do if names are set.
+    """Clients on this machine always need an allowed host.
 
-    Behind an Ingress every name is accepted.
+    Other clients need one if the server listens on loopback or ``allowed_hosts`` is set. Otherwise they may use any
+    host, because an Ingress in front of the server checks the host.
     """
     origin_check = OriginCheck(HttpSettings.model_validate(settings))
     headers = [(b"host", host.encode())]
@@ -137,7 +138,10 @@ CROSS_SITE_HEADERS = [
 
 @pytest.mark.parametrize("headers", CROSS_SITE_HEADERS, ids=str)
 def test_a_page_of_another_site_changes_nothing(api: Api, headers: dict[str, str]) -> None:
-    """Submit, batch, cancel, replay and delete do nothing. Without CORS headers, the page cannot read anything."""
+    """The server refuses to submit, batch, cancel, replay or delete for a page of another site.
+
+    Responses have no CORS headers, so the page cannot read them either.
+    """
     task = api.submit()["id"]
     for method, path in (
         ("POST", "/v1/tasks"),
@@ -169,7 +173,7 @@ def handshake(api: Api, path: str, **headers: str) -> int:
 
 
 def test_a_page_of_another_site_opens_no_websocket(api: Api) -> None:
-    """CORS does not cover WebSockets, so the server must refuse them. Its own pages and programs may connect."""
+    """CORS does not cover WebSockets, so the server refuses the handshake. Its own pages and programs may connect."""
     path = f"/v1/tasks/{api.submit()['id']}/ws"
     assert handshake(api, path, Origin="https://evil.example") == 403
     assert handshake(api, path, **{"Sec-Fetch-Site": "cross-site"}) == 403
@@ -192,7 +196,10 @@ def test_own_pages_and_programs_may_change_things(api: Api) -> None:
 
 
 def test_an_allowed_site_may_use_the_api_from_its_pages(start_api: Callable[..., Api]) -> None:
-    """The site gets preflights, responses, problems and WebSockets. Other sites are still refused."""
+    """The site's pages can send preflights, read responses and errors, and open WebSockets.
+
+    Other sites are still refused.
+    """
     api = start_api(http={"allowed_origins": "https://app.example.com/,http://localhost:3000"})
     page = "https://app.example.com"
     preflight = api.client.options(

@@ -21,7 +21,8 @@ from testkit.valkey import Server
 
 GOOD = b'{"pool": "echo", "input": {"message": "hi"}}'
 GZIPPED = gzip.compress(GOOD, mtime=0)
-"""It contains no time: that would change the tests' names, which must be equal in all workers of pytest-xdist."""
+"""Compressed without a time, because the time would appear in the names of tests. These names must be the same in all
+workers of pytest-xdist."""
 PATHS = ["/v1/tasks", "/v1/tasks:batch", "/v1/estimate", "/generate"]
 BODIES = dict(zip(PATHS, [GOOD, b'{"tasks": [' + GOOD + b"]}", GOOD, b'{"prompt": "a boat"}'], strict=True))
 
@@ -91,7 +92,7 @@ def test_an_unsupported_encoding_is_refused_with_the_list_of_supported_ones(api:
 def test_a_decompression_bomb_is_refused_as_too_large(
     api: Api, encoding: str, encode: Callable[[bytes], bytes]
 ) -> None:
-    """The size limit also holds after decompression, and decompression stops there."""
+    """The size limit also applies to the decompressed body, and decompression stops at the limit."""
     bomb = encode(GOOD + b" " * (300 << 20))
     assert len(bomb) < 1 << 20
     problem(post(api, bomb, Content_Encoding=encoding), 413, "too_large")
@@ -106,7 +107,7 @@ def test_a_decompression_bomb_is_refused_as_too_large(
     ids=["deflate", "gzip"],
 )
 def test_a_body_of_many_empty_members_is_refused(api: Api, encoding: str, body: bytes, why: str) -> None:
-    """Each member costs a copy of the rest, so a megabyte of them would stall the gateway."""
+    """The rest of the body is copied for each member, so a megabyte of empty members would stall the gateway."""
     response = post(api, body, Content_Encoding=encoding)
     assert (response.status_code, response.json()["code"]) == (400, "bad_json")
     assert why in response.json()["detail"]
@@ -120,7 +121,7 @@ def test_a_body_that_is_not_valid_gzip_is_reported(api: Api, body: bytes) -> Non
 
 
 def test_a_byte_order_mark_is_skipped(api: Api) -> None:
-    """PowerShell and Notepad write one. It may also be inside a compressed body."""
+    """PowerShell and Notepad write a byte order mark. A compressed body may also contain one."""
     for path, body in BODIES.items():
         assert post(api, b"\xef\xbb\xbf" + body, path).status_code < 300
     assert post(api, gzip.compress(b"\xef\xbb\xbf" + GOOD), Content_Encoding="gzip").status_code == 202
@@ -148,7 +149,7 @@ def test_a_byte_order_mark_is_skipped(api: Api) -> None:
     ],
 )
 def test_invalid_json_is_explained_in_a_sentence(api: Api, body: bytes, words: str) -> None:
-    """This holds for every route with a body, including the fast path."""
+    """Every route with a body explains the error, including the route with a fast path."""
     for path in PATHS:
         detail = problem(post(api, body, path), 400, "bad_json")
         assert words in detail
@@ -187,7 +188,7 @@ def test_null_for_an_optional_input_means_absent(api: Api, pool: str, name: str)
 
 @pytest.mark.parametrize("body", [{"pool": None, "input": {}}, {"pool": "echo", "input": None}])
 def test_null_for_a_required_field_is_refused(api: Api, body: dict[str, Any]) -> None:
-    """An unknown field is refused too, whatever its value."""
+    """An unknown field is refused too, even if it is null."""
     problem(post(api, json.dumps(body).encode()), 422, "invalid_input")
     unknown = {"pool": "echo", "input": {"nonsense": None}}
     assert "nonsense" in problem(post(api, json.dumps(unknown).encode()), 422, "invalid_input")
@@ -202,7 +203,10 @@ def test_null_for_a_required_field_is_refused(api: Api, body: dict[str, Any]) ->
     ],
 )
 def test_a_number_without_a_fraction_is_an_integer(api: Api, pool: str, input: bytes) -> None:
-    """This holds for every workload and for the task's own fields. A number with a fraction is refused."""
+    """Numbers such as 20.0 are integers in the input of every workload and in the fields of the task itself.
+
+    A number with a fraction is refused.
+    """
     body = b'{"pool": "%s", "input": %s, "max_strikes": 2.0}' % (pool.encode(), input)
     shown = post(api, body)
     assert shown.status_code == 202, shown.text
@@ -249,7 +253,7 @@ class Custom(BaseModel):
 def test_normalization_reaches_into_custom_workloads() -> None:
     """Normalization covers nested models, lists, maps, aliases and unions.
 
-    A field that accepts fractions or anything keeps its value.
+    If a field accepts fractions or any value at all, its value stays as it is.
     """
     part = {"length": 2.0, "label": None, "next": {"length": 3.0, "next": None}}
     sent = {

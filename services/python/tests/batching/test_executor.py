@@ -1,4 +1,4 @@
-"""Batches of many callers on one thread."""
+"""Tests of the executor, which computes the items of many callers in batches on one thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daybreak_server.batching.rules import Mode, Rules
 
 
 class Doubler:
-    """Doubles numbers. Waits in each batch until the test releases it, and raises for numbers below zero."""
+    """Doubles numbers. A test can hold a batch with ``go``. A number below zero raises an error."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -65,7 +65,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_every_caller_gets_its_own_results_in_order(start: Start) -> None:
-    """This holds however the items of 32 callers are mixed."""
+    """The results are right however batches mix the items of 32 callers."""
     executor, _ = start(max_batch_size=7)
     chance = random.Random(0)
     inputs = [[chance.randrange(10**6) for _ in range(chance.randrange(1, 9))] for _ in range(200)]
@@ -76,7 +76,7 @@ def test_every_caller_gets_its_own_results_in_order(start: Start) -> None:
 
 
 def test_what_arrives_while_a_batch_runs_becomes_the_next_batch(start: Start) -> None:
-    """So batches form although no item waits for others."""
+    """Batches form although no item has to wait for others."""
     executor, run = start()
     run.go.clear()
     with ThreadPoolExecutor(8) as callers:
@@ -91,7 +91,7 @@ def test_what_arrives_while_a_batch_runs_becomes_the_next_batch(start: Start) ->
 
 
 def test_an_item_that_raises_fails_only_its_own_caller(start: Start) -> None:
-    """The rest of its batch is computed again without it."""
+    """The batch is computed again without that item."""
     executor, run = start()
     run.go.clear()
     with ThreadPoolExecutor(8) as callers:
@@ -107,7 +107,7 @@ def test_an_item_that_raises_fails_only_its_own_caller(start: Start) -> None:
 
 
 def test_a_caller_that_leaves_takes_its_items_with_it(start: Start) -> None:
-    """Its items are not computed."""
+    """The executor does not compute the items of a caller that has left."""
     executor, run = start()
     run.go.clear()
     gone = threading.Event()
@@ -126,7 +126,7 @@ def test_a_caller_that_leaves_takes_its_items_with_it(start: Start) -> None:
 
 
 def test_a_deadline_ends_the_wait(start: Start) -> None:
-    """This holds even if the executor would wait longer for a full batch."""
+    """The wait ends even if the executor would wait longer for a full batch."""
     executor, run = start(mode=Mode.TIMED, timeout_s=60)
     with pytest.raises(ExpiredError):
         executor.compute([1], [5], deadline=time.monotonic() + 0.05)
@@ -134,7 +134,7 @@ def test_a_deadline_ends_the_wait(start: Start) -> None:
 
 
 def test_a_call_is_accepted_as_a_whole_or_not_at_all(start: Start) -> None:
-    """Otherwise half of a call would be computed in vain."""
+    """If only a part of a call were accepted, this part would be computed in vain."""
     executor, run = start(mode=Mode.TIMED, timeout_s=60, max_waiting=4)
     with ThreadPoolExecutor(4) as callers:
         waiting = callers.submit(executor.compute, [1, 2, 3], [5, 5, 5])
@@ -142,13 +142,13 @@ def test_a_call_is_accepted_as_a_whole_or_not_at_all(start: Start) -> None:
         with pytest.raises(FullError):
             executor.compute([4, 5], [5, 5])
         assert executor.waiting == 3
-        executor.rules = Rules()  # in the mode eager they run at once
+        executor.rules = Rules()  # in the mode eager, waiting items run at once
         assert waiting.result() == [2, 4, 6]
     assert run.batches == [[1, 2, 3]]
 
 
 def test_a_closed_executor_answers_all_callers(start: Start) -> None:
-    """No caller waits forever."""
+    """Every caller gets an error, so no caller waits forever."""
     executor, _ = start(mode=Mode.TIMED, timeout_s=60)
     with ThreadPoolExecutor(2) as callers:
         waiting = callers.submit(executor.compute, [1], [5])
@@ -161,7 +161,7 @@ def test_a_closed_executor_answers_all_callers(start: Start) -> None:
 
 
 def test_too_few_results_are_an_error(start: Start) -> None:
-    """Otherwise callers would get each other's results."""
+    """If the executor accepted too few results, callers could get each other's results."""
     executor: BatchExecutor[int, int] = BatchExecutor(lambda numbers: [], Rules())
     with pytest.raises(RuntimeError, match="0 results for a batch of 1"):
         executor.compute([1], [5])
@@ -169,7 +169,10 @@ def test_too_few_results_are_an_error(start: Start) -> None:
 
 
 def test_a_call_whose_items_all_raise_gets_one_error_and_the_executor_continues(start: Start) -> None:
-    """The items that are left after the first error are dropped, and no empty batch is run: a model may refuse one."""
+    """After the first error, the other items of the call are dropped.
+
+    No empty batch runs, because a model may refuse an empty batch.
+    """
     executor, run = start(max_batch_size=8)
     with ThreadPoolExecutor(1) as callers:
         with pytest.raises(ValueError, match="is negative"):
@@ -198,7 +201,7 @@ def test_a_report_says_how_long_the_first_item_waited_and_whether_the_batch_fail
     until(lambda: len(reports) == 3)
     executor.close()
     by_size = {(report.size, report.waited_s is None): report for report in reports}
-    assert by_size.keys() == {(1, False), (2, False), (1, True)}, "the bulk item has a batch of its own"
+    assert by_size.keys() == {(1, False), (2, False), (1, True)}, "the bulk item shared a batch"
     assert [report.failed for report in reports] == [False, True, False]
-    assert by_size[1, False].seconds >= waited_s, "the first batch runs while the others wait"
+    assert by_size[1, False].seconds >= waited_s, "the first report is too short"
     assert 0 < (by_size[2, False].waited_s or 0) <= by_size[1, False].seconds + 30

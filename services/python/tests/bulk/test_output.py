@@ -1,4 +1,4 @@
-"""The output continues behind its stored parts: no line is lost, and none appears twice."""
+"""A new attempt continues the output after the stored parts: no line is lost, and none appears twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(output: Output, until: int) -> None:
 
 
 def test_an_attempt_continues_behind_the_last_stored_part(blobs: LocalBlobs, tmp_path: Path) -> None:
-    """What the first attempt wrote or stored after its snapshot does not count."""
+    """The second attempt ignores what the first one wrote or stored after its snapshot."""
     with opened(blobs, tmp_path / "1") as first:
         write(first, 3)
         first.store(timeout_s=30)
@@ -57,7 +57,7 @@ def test_an_attempt_continues_behind_the_last_stored_part(blobs: LocalBlobs, tmp
 
 
 def test_a_snapshot_without_news_stores_nothing(blobs: LocalBlobs, tmp_path: Path) -> None:
-    """A part is stored only if lines have been written since the last one."""
+    """A part is stored only if lines have been written since the last part."""
     with opened(blobs, tmp_path / "1") as output:
         assert output.store(timeout_s=30) == Ledger(fingerprint=MARK)
         write(output, 2)
@@ -69,7 +69,7 @@ def test_a_snapshot_without_news_stores_nothing(blobs: LocalBlobs, tmp_path: Pat
 def test_a_part_that_is_not_what_the_checkpoint_says_is_refused(
     blobs: LocalBlobs, tmp_path: Path, change: str
 ) -> None:
-    """Otherwise the artifact could have wrong lines."""
+    """A wrong part would put wrong lines into the artifact."""
     with opened(blobs, tmp_path / "1") as first:
         write(first, 3)
         ledger = first.store(timeout_s=30)
@@ -84,12 +84,12 @@ def test_a_part_that_is_not_what_the_checkpoint_says_is_refused(
 
 @pytest.mark.parametrize("snapshot", [None, b"", b"{", b"[]", b"{}", b'{"version": 1}', b"\xff"])
 def test_a_snapshot_that_cannot_be_read_means_line_one(snapshot: bytes | None) -> None:
-    """Such a snapshot never fails the task."""
+    """An unreadable snapshot does not make the task fail. The attempt begins at line one."""
     assert resumed(snapshot, MARK) == Ledger(fingerprint=MARK)
 
 
 def test_a_snapshot_of_another_file_means_line_one(blobs: LocalBlobs, tmp_path: Path) -> None:
-    """The snapshot has the fingerprint of the other file."""
+    """The fingerprint in the snapshot shows that the snapshot belongs to another file."""
     with opened(blobs, tmp_path / "1") as output:
         write(output, 3)
         snapshot = output.store(timeout_s=30).dump()

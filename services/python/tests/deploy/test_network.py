@@ -102,13 +102,13 @@ def test_with_named_peers_only_these_connections_are_possible() -> None:
                 (item, "dns", 53),
                 ("prometheus", item, 8080),
             }
-            # Heads and ranks share a policy; a rank does not listen on this port.
+            # One policy covers heads and ranks, so it also allows this port on ranks, which do not listen there.
             expected.add(("operator", item, 8265))
     assert matrix(rendered) == expected
 
 
 def test_by_default_rays_ports_are_open_only_inside_the_pool() -> None:
-    """A peer of Ray may run code in it, so neither another pool nor the gateway nor a neighbour may connect."""
+    """Anyone who connects to Ray can run code there, so other pools, the gateway and neighbours may not connect."""
     rendered = render()
     inside = {
         (source, target, port) for source, target, port in matrix(rendered) if target.startswith("video ")
@@ -118,7 +118,7 @@ def test_by_default_rays_ports_are_open_only_inside_the_pool() -> None:
 
 
 def test_gateways_reach_the_groups_that_answer_requests_and_only_at_their_ports() -> None:
-    """The pool's settings name the same ports."""
+    """The open ports are the ports in the pool's settings."""
     online = {"pools": {"answers": {"kind": "online", "workload": "echo-serve"}}}
     rendered = render(also=online)
     policies, known = rendered.all("NetworkPolicy"), places(rendered)
@@ -154,7 +154,7 @@ def test_by_default_every_pod_reaches_the_gateway_but_only_clients_of_redis_reac
 
 
 def test_an_external_redis_and_its_sentinels_can_be_reached() -> None:
-    """Each of them can be reached on its own port only."""
+    """Daybreak's pods may connect to Redis and to the Sentinels only on the ports that are set for them."""
     tls = render(CHART / "ci" / "external-redis-values.yaml").all("NetworkPolicy")
     sentinel = render(CHART / "ci" / "sentinel-values.yaml").all("NetworkPolicy")
     known = places(render())
@@ -175,7 +175,7 @@ def test_an_external_redis_and_its_sentinels_can_be_reached() -> None:
     [({}, 443), ({"endpointUrl": "http://s3.other.svc:7070"}, 7070), ({"endpointUrl": "http://minio"}, 80)],
 )
 def test_the_port_of_the_artifact_store_follows_its_address(s3: Object, port: int) -> None:
-    """The value ``networkPolicy.artifacts.ports`` overrides that port."""
+    """The value ``networkPolicy.artifacts.ports`` overrides the port of the address."""
     also = {"artifacts": {"s3": s3}}
     base = CHART / "ci" / "cluster-idle-values.yaml"
     policies = render(base, also=also).all("NetworkPolicy")
@@ -197,7 +197,7 @@ def test_the_port_of_the_artifact_store_follows_its_address(s3: Object, port: in
     ],
 )
 def test_the_port_of_the_collector_follows_its_address(endpoint: str, port: int) -> None:
-    """The value ``networkPolicy.tracing.ports`` overrides that port. Without tracing, no port is open."""
+    """The value ``networkPolicy.tracing.ports`` overrides the port of the address. Without tracing, no port is open."""
     tracing = {"enabled": True, "endpoint": endpoint}
     known = places(render())
 

@@ -1,4 +1,4 @@
-"""A task survives a slow or unreachable store at the end of an attempt, and a drain mark that comes and goes."""
+"""A task survives a slow or unreachable store at the end of an attempt, and a drain mark that is soon removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEASE = Lease(task=TaskId("echo_1"), token=AttemptToken("1.a"), group=GroupId("g
 
 
 class Wrapper:
-    """A real store, except for what a test changes."""
+    """A real store. A subclass changes some of its methods."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -64,7 +64,7 @@ class FlakyQueue(Wrapper):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Rank]]:
-    """Starts groups of one rank whose stores a test has wrapped, and stops them after the test."""
+    """Starts groups of one rank, and stops the groups after the test. A test may wrap the stores of a group."""
     started: list[Rank] = []
 
     def start(
@@ -102,7 +102,10 @@ def test_an_upload_longer_than_a_stalled_step_is_not_a_stall(
 def test_a_slow_last_checkpoint_does_not_delay_the_release(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """The other ranks wait for the checkpoint, so the group releases the task without it, and without a strike."""
+    """The group waits at most half of ``stall_s`` for the last checkpoint.
+
+    Then it releases the task, without this checkpoint and without a strike.
+    """
     pool = pools(lease={"lease_s": 10.0, "stall_s": 2.0}, drain_s=0.0, checkpoint_s=600.0)
     serve(pool, blobs=lambda blobs: SlowBlobs(blobs, "checkpoints", 3.0))
     task = pool.submit(message="c", steps=200, step_s=0.02)
@@ -115,7 +118,7 @@ def test_a_slow_last_checkpoint_does_not_delay_the_release(
 def test_the_last_checkpoint_is_reported_after_a_short_outage_of_redis(
     pools: Callable[..., Pool], serve: Callable[..., Rank]
 ) -> None:
-    """The next attempt resumes from the checkpoint that the record names, and not from the first step."""
+    """The next attempt resumes from the last checkpoint, and not from the first step."""
     pool, queues = pools(drain_s=0.0, checkpoint_s=600.0), []
 
     def wrap(real_queue: Any) -> Any:

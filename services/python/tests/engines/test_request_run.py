@@ -1,4 +1,4 @@
-"""How a request ends when its group breaks: by the death of another rank, or by the request itself."""
+"""How a request ends when another rank of its group dies, and when the request itself fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FOLLOWERS_ERROR = RankReport(point=5, status=Status.FAILED, code="workload_faile
 async def test_the_death_of_a_rank_is_no_error_of_the_request(
     last_words: RankReport | None, stopped: Stop | None, failed: str | None
 ) -> None:
-    """A follower receives the request and dies, with or without an error of its own at another point."""
+    """A follower receives the request and dies. In one case, it first reports an error at a later point."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         follower = Channel(socket.create_connection(server.getsockname()))
         control_group = Followers({1: Channel(server.accept()[0])}, grace_s=0.2)

@@ -1,4 +1,4 @@
-"""A manager plans while it leads, and another one continues its work."""
+"""A manager plans while it holds the lease. When its lease ends, another manager continues its work."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_a_plan_that_has_not_changed_is_not_published_again(driver: Regist
 
 
 async def test_another_manager_continues_when_the_lease_of_the_first_ends(driver: RegistryDriver) -> None:
-    """The first one was killed, so it gave nothing back."""
+    """The first manager does not give its lease back, like a manager that was killed."""
     first, second = Manager(driver.registry, holder="a"), Manager(driver.registry, holder="b")
     await driver.registry.add_model(model(min_replicas=1))
     await first.round()
@@ -111,11 +111,11 @@ async def test_another_manager_continues_when_the_lease_of_the_first_ends(driver
 async def test_a_worker_that_returns_takes_over_a_replica_from_one_that_has_two(
     driver: RegistryDriver,
 ) -> None:
-    """Another manager finishes the move that the first one has begun."""
+    """Another manager finishes the move that the first manager began."""
     registry = driver.registry
 
     async def report_ready(id: str, replicas: int) -> int:
-        """A heartbeat of a worker whose replicas answer. Returns how many it should run."""
+        """Send the heartbeat of a worker whose replicas are ready. Returns how many replicas the worker should run."""
         ready = worker(id, replicas=[report()] * replicas)
         return len(await registry.renew_worker(ready, incarnation="i", lease_s=600))
 
@@ -131,7 +131,7 @@ async def test_a_worker_that_returns_takes_over_a_replica_from_one_that_has_two(
     await driver.pass_time(SPREAD_AFTER_MS)
     await first.round()
     assert (await report_ready("w1", 2), await report_ready("w2", 0)) == (2, 1)
-    await driver.pass_time(5000)  # the lease of the first one ends
+    await driver.pass_time(5000)  # the lease of the first manager ends
     await second.round()
     assert second.health()["leads"]
     assert await report_ready("w1", 2) == 2, "a replica left before the new one was ready"
@@ -155,7 +155,7 @@ async def test_the_manager_on_ray_leads_whenever_it_lives(driver: RegistryDriver
 
 
 async def test_a_manager_that_ends_gives_the_lease_back(driver: RegistryDriver) -> None:
-    """The clock stands still, so the lease does not end by itself."""
+    """The store's clock stands still, so the lease cannot expire."""
     async with running(Manager(driver.registry, holder="a")):
         await wait_until_async(lambda: has_manager(driver, "a"), 60, "a manager")
     assert (await view(driver)).manager is None
@@ -166,7 +166,7 @@ async def has_manager(driver: RegistryDriver, holder: str) -> bool:
 
 
 async def test_demand_is_planned_at_once(driver: RegistryDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The manager does not wait for its next tick, because a client waits for the replica."""
+    """The manager does not wait until its next round is due, because a client waits for the replica."""
     monkeypatch.setattr(manager_module, "EVERY_S", 600.0)
     await driver.registry.add_model(model(replicas=2, target_load=1))
     async with running(Manager(driver.registry, holder="a")):
@@ -197,7 +197,7 @@ async def test_a_deleted_model_drains_and_is_removed(driver: RegistryDriver) -> 
 
 
 class Observed:
-    """A registry that counts the calls that fail."""
+    """A registry that counts the failed calls of ``hold_placement``."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -217,13 +217,13 @@ class Observed:
 async def test_a_manager_outlives_the_store(
     own_server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It logs one warning, however long the outage takes."""
+    """The manager logs one warning, however long the outage lasts."""
     monkeypatch.setattr(manager_module, "_MAX_BACKOFF_S", 0.1)
     registry = RedisRegistry(own_server.url, timeout_s=2)
     observed = Observed(registry)
     try:
         await registry.add_model(model(min_replicas=1))
-        async with running(Manager(observed, holder="a")):  # type: ignore[arg-type]  # it delegates
+        async with running(Manager(observed, holder="a")):  # type: ignore[arg-type]  # Observed delegates
             await wait_wanted(registry, chat=1)
             with caplog.at_level(logging.WARNING, logger="daybreak.manager"):
                 await asyncio.to_thread(own_server.stop)
@@ -248,7 +248,7 @@ async def added(registry: Registry, alias: str) -> bool:
 
 
 async def test_a_manager_that_cannot_plan_gives_its_lease_back() -> None:
-    """Then another manager may try, and the metrics show that nobody plans."""
+    """Another manager may then take the lease and try. Until one can plan, the metrics show that nobody plans."""
     registry = MemoryRegistry()
     assert await registry.add_model(model("bad", target_load=0.0, min_replicas=1))
     manager = Manager(registry, holder="a")

@@ -63,7 +63,7 @@ def _one_trace(spans: list[ReceivedSpan]) -> dict[str, ReceivedSpan]:
     by_id = {span.id: span for span in spans}
     assert len({span.trace for span in spans}) == 1
     roots = [span for span in spans if span.parent not in by_id]
-    assert [root.name for root in roots] == ["send echo"], "every other span has its parent in the trace"
+    assert [root.name for root in roots] == ["send echo"], "a span has no parent in the trace"
     for span in spans:
         assert span.end_ns >= span.start_ns
         assert all(link[0] == span.trace and link[1] in by_id for link in span.links)
@@ -76,7 +76,7 @@ def test_a_task_that_is_retried_on_another_group_has_one_connected_trace(
     collector: Collector,
     tmp_path: Path,
 ) -> None:
-    """A rank of the first group dies, so the whole group does. Another group finishes the task."""
+    """A rank of the first group dies, so the whole group ends. Another group finishes the task."""
     settings = traced_settings(ranks=2)
     client = gateway(settings)
     response = _submit(client, steps=4, fail_at=3, fail_kind="exit", fail_rank=1, fail_attempts=1)
@@ -128,7 +128,7 @@ def test_a_callers_trace_is_continued(
     leader: Callable[[Settings], Rank],
     collector: Collector,
 ) -> None:
-    """The ratio does not apply to such a trace, and its vendor data (``tracestate``) is passed on."""
+    """The sample ratio does not apply to a caller's trace. Its vendor data (``tracestate``) is passed on."""
     settings = traced_settings(tracing={"sample_ratio": 0.0})
     client = gateway(settings)
     leader(settings)
@@ -175,7 +175,7 @@ def test_a_repeated_submit_returns_the_trace_of_its_task(
     gateway: Callable[[Settings], httpx2.Client],
     collector: Collector,
 ) -> None:
-    """Its own span links to that trace."""
+    """The span of the repeated submit links to the trace of the task."""
     client = gateway(traced_settings())
     first = _submit(client, {"Idempotency-Key": "k"})
     second = _submit(client, {"Idempotency-Key": "k", "traceparent": CALLER})
@@ -191,7 +191,7 @@ def test_each_task_of_a_batch_has_a_trace(
     gateway: Callable[[Settings], httpx2.Client],
     collector: Collector,
 ) -> None:
-    """A task that is refused for its input was not sent, and has none."""
+    """A task that is refused because of its input has no trace."""
     client = gateway(traced_settings())
     bodies = [{"pool": "echo", "input": {"steps": steps}} for steps in (1, -1, 2)]
     results = client.post("/v1/tasks:batch", json={"tasks": bodies}).json()["results"]
@@ -234,7 +234,7 @@ def test_a_task_with_a_start_time_waits_in_the_queue_from_then_on(
 async def test_a_submit_that_is_cancelled_while_the_store_works_has_a_span(
     traced_settings: Callable[..., Settings], collector: Collector
 ) -> None:
-    """Otherwise the spans of the task, which may be stored, would have no parent."""
+    """The task may have been stored all the same. Without this span, the spans of the task would have no parent."""
     ctx = Dependencies.of(wiring.build_services(traced_settings()))
     trace = ctx.services.tracing.submit(None)
     task = ctx.submission.make({"pool": "echo", "input": {}}, tenant="default", trace=trace.context)
@@ -251,7 +251,7 @@ async def test_a_submit_that_is_cancelled_while_the_store_works_has_a_span(
 def test_a_group_that_breaks_does_not_wait_for_a_collector_that_hangs(
     traced_settings: Callable[..., Settings], collector: Collector
 ) -> None:
-    """Serve restarts the group once its process has ended."""
+    """The wait would delay the restart: Serve restarts the group only once its process has ended."""
     waited: list[float] = []
 
     class Hanging(NoTracing):

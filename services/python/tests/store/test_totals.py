@@ -31,7 +31,7 @@ def assert_adds_up(totals: PoolTotals) -> None:
 
 
 def start_on_two_ranks(driver: Driver) -> Claim:
-    """A task that runs in a group of two ranks."""
+    """Submit a task and start it in a group of two ranks."""
     submit(driver)
     claim = driver.claim(ranks=2)
     assert claim is not None
@@ -39,7 +39,7 @@ def start_on_two_ranks(driver: Driver) -> Claim:
 
 
 def test_a_wait_is_counted_by_its_priority_from_entering_the_queue_to_the_claim(driver: Driver) -> None:
-    """A task that was released waits from its release on: its run does not count as waiting."""
+    """A released task waits again from its release on. The time of its run does not count as waiting."""
     submit(driver, priority=Priority.HIGH)
     submit(driver, priority=Priority.LOW)
     driver.pass_time(2_000)
@@ -52,8 +52,8 @@ def test_a_wait_is_counted_by_its_priority_from_entering_the_queue_to_the_claim(
     totals = driver.totals()
     high, low = totals.waits(Priority.HIGH), totals.waits(Priority.LOW)
     assert (high.count, high.sum, low.count) == (2, 2.5, 0)
-    assert dict(zip(high.bounds, high.counts, strict=False))[1.0] == 1  # of 0.5 s
-    assert dict(zip(high.bounds, high.counts, strict=False))[5.0] == 1  # of 2 s
+    assert dict(zip(high.bounds, high.counts, strict=False))[1.0] == 1  # the wait of 0.5 s
+    assert dict(zip(high.bounds, high.counts, strict=False))[5.0] == 1  # the wait of 2 s
     assert_adds_up(totals)
 
 
@@ -70,7 +70,7 @@ def test_a_delayed_task_waits_from_its_start_time(driver: Driver) -> None:
 
 
 def test_a_claim_of_a_waiting_group_is_a_match_and_a_claim_from_a_backlog_is_none(driver: Driver) -> None:
-    """The rate of matches falls before waits grow, because groups are then never idle when a task comes."""
+    """The rate of matches falls before waits grow, because groups are then hardly ever idle when a task comes."""
     driver.register("g")
     driver.pass_time(1_000)
     submit(driver)
@@ -84,7 +84,7 @@ def test_a_claim_of_a_waiting_group_is_a_match_and_a_claim_from_a_backlog_is_non
 
 
 def test_a_group_that_dies_is_counted_once_and_one_that_leaves_is_not(driver: Driver) -> None:
-    """Leader and watchdog may both report the death. A group that only goes silent is counted by the tick."""
+    """The leader and its watchdog may both report a death. If nobody reports it, the tick counts the silent group."""
     for name in ("leaves", "dies", "goes silent"):
         driver.register(name)
     driver.deregister("leaves")
@@ -144,7 +144,7 @@ def test_the_time_and_steps_until_a_cancelled_task_has_stopped_are_counted(drive
 
 
 def test_each_gpu_second_is_used_or_wasted_by_one_cause(driver: Driver) -> None:
-    """Two ranks for three seconds each: used by the success, wasted by the retry, the cancel and the failure."""
+    """Each attempt takes 6 GPU-seconds. The success counts as used; the retry, the cancel and the failure as wasted."""
     for outcome in (DONE, OOPS, FATAL):
         claim = start_on_two_ranks(driver)
         driver.pass_time(3_000)
@@ -170,7 +170,7 @@ def test_each_gpu_second_is_used_or_wasted_by_one_cause(driver: Driver) -> None:
 
 @pytest.mark.parametrize("ending", ["success", "failure", "cancel", "cancel while waiting", "expiry"])
 def test_time_before_a_checkpoint_counts_when_the_task_ends(driver: Driver, ending: str) -> None:
-    """It counts as used if the task succeeds, and otherwise as wasted."""
+    """This time counts as used if the task succeeds, and otherwise as wasted."""
     claim = start(driver, run_within_ms=20_000 if ending == "expiry" else None)
     driver.pass_time(10_000)
     driver.report(claim.lease, checkpoint=CheckpointRef(key="k", step=1))
@@ -205,7 +205,7 @@ def test_time_before_a_checkpoint_counts_when_the_task_ends(driver: Driver, endi
 
 
 def test_waste_is_not_negative_if_the_clock_is_set_back_after_a_checkpoint(driver: Driver) -> None:
-    """When a counter falls, Prometheus assumes a restart and adds its whole value once more."""
+    """When a counter falls, Prometheus assumes that it restarted at 0, and adds its whole value once more."""
     claim = start_on_two_ranks(driver)
     driver.pass_time(3_000)
     driver.now += 950
@@ -217,7 +217,7 @@ def test_waste_is_not_negative_if_the_clock_is_set_back_after_a_checkpoint(drive
 
 
 def test_idle_and_starting_groups_cost_gpu_time_too(driver: Driver) -> None:
-    """The time of a busy group is billed with its attempt, so it counts neither as idle nor as starting."""
+    """The time of a busy group is billed with the attempt that it runs, and counts neither as idle nor as starting."""
     driver.tick()
     driver.register("idle", ranks=2, ttl_s=600)
     driver.register("cold", ranks=1, fresh=True, ttl_s=600)
@@ -241,7 +241,7 @@ def test_a_wake_is_counted_once_however_often_it_is_reported(driver: Driver) -> 
 
 
 def test_fairness_error_is_the_distance_between_waiting_tenants(driver: Driver) -> None:
-    """A tenant that was just charged is ahead of one that was not."""
+    """The claim charges one tenant with the estimate of 8 s. So its virtual time is 8 s ahead of the other tenant's."""
     for tenant in ("alice", "alice", "bob"):
         submit(driver, tenant=tenant, estimate_s=8.0)
     assert driver.totals().fairness_error_s == 0.0
@@ -265,7 +265,7 @@ def test_a_deleted_tenant_takes_its_series_away_and_leaves_the_pool_its_total(dr
 
 
 def test_a_tenant_has_totals_of_0_before_its_first_bill(driver: Driver) -> None:
-    """Prometheus sees no increase in the first value of a series, so it would miss the first bill."""
+    """For Prometheus, the first value of a series is no increase. Without the 0, it would miss the first bill."""
     submit(driver, tenant="alice")
     driver.cancel(submit(driver, tenant="bob"))
     totals = driver.totals()
@@ -274,7 +274,7 @@ def test_a_tenant_has_totals_of_0_before_its_first_bill(driver: Driver) -> None:
 
 
 def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Driver) -> None:
-    """Deleted tenants and `other` take no place."""
+    """The limit does not count deleted tenants or `other`."""
     driver.tick(tenants_max=2)
 
     def run_one(tenant: str) -> Claim:
@@ -301,7 +301,7 @@ def test_only_tenants_that_have_tasks_take_one_of_the_limited_places(driver: Dri
 
 
 def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
-    """This includes tenants without totals, which an earlier version or a higher limit left.
+    """An earlier version or a higher limit may have left waiting tenants without totals. They are named too.
 
     Tenants that are named have a weight.
     """
@@ -325,7 +325,7 @@ def test_waiting_tenants_are_named_up_to_the_limit(driver: Driver) -> None:
 def test_however_many_tenants_there_are_their_series_are_bounded(
     server_session: Server, most: int, bills: list[tuple[int, Any]]
 ) -> None:
-    """At most ``tenants_max`` tenants and `other`; together they have all the time of the pool."""
+    """At most ``tenants_max`` tenants and `other` have series, which together have all the time of the pool."""
     with server_session.client() as client:
         client.flushall()
     driver = Driver(server_session.url)

@@ -1,4 +1,4 @@
-"""Tests of how tests are distributed: what xdist sends to one worker together, and in which order."""
+"""Checks how xdist distributes tests: which tests it sends together to one worker, and in which order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_files_that_share_a_whole_system_stay_together() -> None:
 
 
 def test_the_longest_files_run_first_and_all_tests_run_once(tmp_path: Path) -> None:
-    """One process runs them in the order to check. Two processes together run the same tests, each once."""
+    """The order is checked in one process. Two processes together run the same tests."""
     for name in ("api/test_a.py", "local/test_b.py", *LONGEST):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,10 @@ def test_the_longest_files_run_first_and_all_tests_run_once(tmp_path: Path) -> N
 
 
 def _files(folder: Path, *options: str) -> list[str]:
-    """Run pytest in the folder. :returns: the files whose two tests it prints, in this order."""
+    """Run pytest in the folder, and check that it prints both tests of each file.
+
+    :returns: the files, in the order in which pytest prints their tests.
+    """
     plugins = ["-p", "testkit.xdist_distribution", "-p", "no:cacheprovider", "--import-mode=importlib"]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *plugins, *options],

@@ -29,12 +29,12 @@ from verification.exhaustive.server_walks import LETTERS, TICK_MS, ServerWalk, w
 
 pytestmark = pytest.mark.timeout(900)  # on an idle core, the whole search takes about ten seconds
 WALKS = 250
-"""The number of walks on a real server for each world; `--hypothesis-profile long` takes all of them."""
+"""How many walks of each world run on a real server. With `--hypothesis-profile long`, all walks run."""
 
 
 @pytest.fixture(scope="module")
 def two_tasks() -> tuple[World, Found]:
-    """Two leaders, two tasks, to the end of the state space."""
+    """A search of the whole state space of two leaders and two tasks."""
     world = World(tasks=2)
     began = time.perf_counter()
     search = explore(world)
@@ -47,14 +47,14 @@ def two_tasks() -> tuple[World, Found]:
 
 @pytest.fixture(scope="module")
 def one_task() -> tuple[World, Found]:
-    """Two leaders, one task, and claims that reach the store after their group has stopped waiting for them."""
+    """A search with two leaders and one task. A claim may reach the store after its group has stopped waiting."""
     world = World(tasks=1, delayed=True)
     return world, explore(world)
 
 
 @pytest.fixture
 def driver(valkey: Server) -> Iterator[Driver]:
-    """The scripts, with a clock that the test sets."""
+    """Runs the scripts on a real server, with a clock that the test sets."""
     driver = Driver(valkey.url, lease_s=LEASE * TICK_MS / 1000)
     yield driver
     check_keys(driver.client)
@@ -66,7 +66,7 @@ def _assert_right(search: Found) -> None:
 
 
 def test_two_leaders_and_two_tasks(two_tasks: tuple[World, Found]) -> None:
-    """In every state, no task is lost, and each has at most one holder, one end and one dead letter.
+    """In every state, no task is lost, and each task has at most one holder, one end and one dead letter.
 
     A zombie's steps change nothing.
     """
@@ -81,7 +81,7 @@ def test_every_fair_run_ends(two_tasks: tuple[World, Found]) -> None:
 
 
 def test_late_claims_lose_no_task(one_task: tuple[World, Found]) -> None:
-    """The same holds when a claim reaches the store after its group has stopped waiting for it."""
+    """No task is lost, and every task ends, even if a claim reaches the store after its group has stopped waiting."""
     _assert_right(one_task[1])
     assert endless(one_task[1]) is None
 
@@ -115,7 +115,7 @@ def test_a_planted_flaw_is_found(flaw: type[Store]) -> None:
 
 @pytest.mark.parametrize("flaw", STUCK, ids=lambda flaw: flaw.__name__)
 def test_a_task_that_never_ends_is_found(flaw: type[Store]) -> None:
-    """Each state by itself breaks no rule, but a task never ends."""
+    """The search finds a bug that breaks no rule in any single state, but keeps a task from ending."""
     search = explore(World(kind=flaw, tasks=1), limit=20_000)
     assert search.violation is None
     stuck = endless(search)
@@ -127,7 +127,10 @@ def test_a_task_that_never_ends_is_found(flaw: type[Store]) -> None:
 def test_the_scripts_behave_like_the_model(
     request: pytest.FixtureRequest, driver: Driver, world: str
 ) -> None:
-    """Walks through the state space run on a real server. After every step, replies and states are the same."""
+    """Walks through the state space run on a real server.
+
+    After every step, the server's reply and state equal those of the model.
+    """
     rules, search = request.getfixturevalue(world)
     walk_count = step_count = 0
     for walk in walks(search, None if settings().max_examples > 100 else WALKS):

@@ -1,4 +1,4 @@
-"""Stores with one planted bug each. The search must find every one, or it would prove nothing."""
+"""Stores with one planted bug each. If the search missed one of these bugs, it would prove nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SettleWithoutFence(Store):
 
 
 class RenewWithoutFence(Store):
-    """Accepts a report with any token: a zombie keeps the lease of its successor alive."""
+    """Accepts a report with any token, so a zombie keeps the lease of its successor alive."""
 
     def report(self, i: int, token: int) -> str:
         t = self.tasks[i]
@@ -79,7 +79,7 @@ class SplitEnd(Store):
 
 
 class LeaseInWallTime(Store):
-    """Leases expire by wall time."""
+    """Leases expire by wall time, so a jump of the wall clock makes them older."""
 
     def jump(self, outage: int = 0) -> int:
         for t in self.tasks:
@@ -102,7 +102,7 @@ class StrikeNotCounted(Store):
 
 
 class ReleasesUnbounded(Store):
-    """A task is released forever."""
+    """A task may be released any number of times."""
 
     def release(self, t: Task, event: str) -> None:
         if t.cancel_requested or t.overdue:
@@ -133,7 +133,7 @@ class ReleaseForgets(Store):
 
 
 class CancelForgotten(Store):
-    """A finish succeeds although the cancel came first."""
+    """A task succeeds although it was cancelled before its leader finished it."""
 
     def apply(self, t: Task, outcome: str) -> None:
         cancel, t.cancel_requested = t.cancel_requested, t.cancel_requested and outcome != "finish"
@@ -167,7 +167,7 @@ class DeadLetterMissing(Store):
 
 
 class LeaseKeptByTheEnded(Store):
-    """The end of an attempt leaves its lease, which is reaped again."""
+    """The end of an attempt does not remove its lease, so the attempt is reaped again."""
 
     def detach(self, t: Task) -> None:
         super().detach(t)
@@ -193,7 +193,7 @@ class TokenUsedTwice(Store):
 
 
 class RepeatIsStale(Store):
-    """A repeated settle is answered as stale."""
+    """A repeated settle gets the answer STALE."""
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> Any:
         repeated = self.tasks[i].settled_token == token
@@ -209,7 +209,7 @@ class RepeatClaimsAgain(Store):
 
 
 class StaleIsSuccess(Store):
-    """A leader that lost its task receives a success."""
+    """A leader that has lost its task gets the answer that the task succeeded, instead of STALE."""
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> Any:
         result = super().settle(i, token, outcome, then)
@@ -227,7 +227,7 @@ class SubmitTwice(Store):
 
 
 class ClaimKeepsTheLast(Store):
-    """A group that claims while it holds a task keeps both."""
+    """A group that claims a task while it holds another one keeps both tasks."""
 
     def claim(self, group: int) -> Any:
         return self.next(group)
@@ -310,4 +310,4 @@ FLAWS: tuple[type[Store], ...] = (
 )
 """The search finds these by a state or step that violates an invariant."""
 STUCK: tuple[type[Store], ...] = (NobodyReaps, GraceForever, NobodyPromotes, ReleasedIsSkipped)
-"""The search finds these only by a run that never ends."""
+"""The search finds these only because a run never ends."""

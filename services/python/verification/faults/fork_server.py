@@ -1,13 +1,14 @@
-"""The fork server: the parent process of every component. Most components run in a fork of it, which starts in
-milliseconds. For a component with its own environment variables, or a program such as Redis, the fork executes a new
+"""The fork server: the parent process of every component. It starts a component by forking, which takes milliseconds.
+If the component has environment variables of its own, or is a program such as Redis, the child then executes a new
 program.
 
-It has imported everything that a component needs, and it has no threads and no connections but its socket, so it can
-fork safely. Over this socket it speaks JSON, one message per line:
+The fork server has imported everything that a component needs. It has no threads, and no connection except its socket,
+so it can fork safely. Each line on this socket is one JSON message:
 
-* When it is ready, it writes ``{"ready": pid}``.
-* A request ``{"ref", "component", "log"}`` makes it fork. It responds with ``{"ref", "pid"}``.
-* When a child ends, it reaps the child and only then writes ``{"ended": pid, "status"}``. So the process is gone.
+* When the fork server is ready, it writes ``{"ready": pid}``.
+* For each request ``{"ref", "component", "log"}``, it forks, and responds with ``{"ref", "pid"}``.
+* When a child has ended, it reaps the child and then writes ``{"ended": pid, "status"}``. So after this message, the
+  process is gone.
 
 When the socket closes, the fork server kills all its children. On Linux, they also die when the fork server itself is
 killed.
@@ -34,8 +35,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends. Only Linux can; elsewhere the closed socket ends the fork
-    server, which kills its children."""
+    """Let the kernel kill this process when its parent ends. Only Linux can do this. Elsewhere, the end of the parent
+    closes the socket; then the fork server kills its children and ends."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -69,7 +70,7 @@ class ForkServer:
                 os.waitpid(pid, 0)
 
     def _read_requests(self) -> bool:
-        """Fork once for each request that the socket has. :returns: ``False`` when the socket is closed."""
+        """Read requests from the socket and fork once for each. :returns: ``False`` when the socket is closed."""
         data = self._sock.recv(65536)
         if not data:
             return False
@@ -140,7 +141,7 @@ def main() -> None:
         __import__(module)
     components.preload()
     gc.collect()
-    gc.freeze()  # so that the children share the pages
+    gc.freeze()  # so that garbage collection in the children does not copy the shared pages of memory
     with contextlib.suppress(OSError):
         ForkServer(sock).run()
 

@@ -1,4 +1,4 @@
-"""The world that the tiny model knows: one flat shape that crosses a dark frame, and the sentence that describes it."""
+"""What the tiny model knows: one flat shape that crosses a dark frame, and the sentence that describes the clip."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Frames: TypeAlias = NDArray[np.float32]
-"""[T, H, W, 3], 0..1."""
+"""An array [T, H, W, 3] of values in 0..1."""
 
 SIZE: Final = 64
 FRAMES: Final = 17
@@ -30,7 +30,7 @@ DIRECTIONS: Final[dict[str, tuple[int, int]]] = {
     "up": (0, -1),
     "down": (0, 1),
 }
-"""Unit steps (x, y), y downwards as in images."""
+"""Unit steps (x, y). As in images, y points downwards."""
 
 CIRCLE_RADIUS: Final = 0.85
 SQUARE_HALF_SIDE: Final = 1.05
@@ -44,7 +44,7 @@ different areas, it distinguishes them."""
 
 @dataclass(frozen=True)
 class Subject:
-    """What a caption names."""
+    """What a caption describes."""
 
     colour: str
     shape: str
@@ -57,7 +57,7 @@ class Subject:
 
     @property
     def paraphrases(self) -> tuple[str, ...]:
-        """Other ways in which a user may say it. The tokenizer ignores case and outer blanks."""
+        """Other words for the caption that a user may choose. The tokenizer ignores case and outer blanks anyway."""
         colour, shape, direction = self.colour, self.shape, self.direction
         return (
             f"{self.caption}.",
@@ -74,7 +74,7 @@ SUBJECTS: Final = tuple(Subject(*names) for names in itertools.product(COLOURS, 
 
 @dataclass(frozen=True)
 class Path:
-    """How the shape of one clip moves: its size and its speed per frame in pixels, and where its centre starts."""
+    """The size of the shape in one clip, its speed per frame, and where its centre starts, all in pixels."""
 
     radius: float
     speed: float
@@ -97,9 +97,10 @@ def random_path(direction: str, rng: np.random.Generator) -> Path:
 
 
 def coverage(shape: str, x: NDArray[Any], y: NDArray[Any], radius: float | NDArray[Any]) -> Frames:
-    """How much of each pixel the shape covers, [T, SIZE, SIZE] in 0..1, for centres x, y of shape [T].
+    """How much of each pixel the shape covers, as an array [T, SIZE, SIZE] of values in 0..1.
 
-    Drawn from the signed distance to the outline, which gives edges one pixel of antialiasing.
+    ``x`` and ``y`` are arrays [T] of the shape's centres. The result is calculated from the signed distance to the
+    outline, so edges have one pixel of antialiasing.
     """
     pixels = np.arange(SIZE, dtype=np.float32)
     across = pixels[None, None, :] - x.astype(np.float32)[:, None, None]
@@ -120,7 +121,7 @@ def coverage(shape: str, x: NDArray[Any], y: NDArray[Any], radius: float | NDArr
 
 
 def render(subject: Subject, path: Path, frames: int = FRAMES) -> Frames:
-    """The clip of a subject on its path, [frames, SIZE, SIZE, 3] in 0..1."""
+    """The clip of a subject on its path, as an array [frames, SIZE, SIZE, 3] of values in 0..1."""
     time = np.arange(frames) * path.speed
     step_x, step_y = DIRECTIONS[subject.direction]
     cover = coverage(subject.shape, path.start[0] + step_x * time, path.start[1] + step_y * time, path.radius)

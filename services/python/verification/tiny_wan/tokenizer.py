@@ -14,7 +14,10 @@ training."""
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A BPE without merges over the 256 byte symbols; saved as tokenizer.json and tokenizer_config.json."""
+    """A BPE tokenizer over the 256 byte symbols, without merges.
+
+    Its ``save_pretrained`` writes tokenizer.json and tokenizer_config.json.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate((*SPECIAL, *alphabet))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))

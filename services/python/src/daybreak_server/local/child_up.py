@@ -1,4 +1,4 @@
-"""``daybreakd up`` as a child process, for the demos: started with a data folder of its own, and stopped at the end."""
+"""Runs ``daybreakd up`` as a child process of a demo, with a data folder of its own, and stops it at the end."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Up:
     def wait_accepting(self) -> str:
         """Wait until the gateway accepts tasks. :returns: its URL.
 
-        From then on, until :meth:`stop`, the output of ``up`` is not shown: the client's output says more.
+        From then on, until :meth:`stop`, the output of ``up`` is not shown, because the client's output says more.
         """
         end = self._began + _START_S
         while time.monotonic() < end:
@@ -71,17 +71,17 @@ class Up:
                 return str(json.loads(self._state.read_text(encoding="utf-8"))["url"])
             time.sleep(0.05)
         raise DemoError(
-            f"Daybreak does not accept tasks after {_START_S:g} s; see the logs in {self._state.parent / 'logs'}"
+            f"Daybreak did not start within {_START_S:g} s; see the logs in {self._state.parent / 'logs'}"
         )
 
     def failure(self) -> DemoError:
-        """Why ``up`` has exited by itself, as it printed it."""
+        """The error for an ``up`` that has exited by itself. Its message is what ``up`` printed about the reason."""
         self._reader.join(5)
         why = [line for line in self._lines if line.startswith("cannot start")] or self._lines[-1:]
         return DemoError(" ".join(why) or f"`daybreakd up` exited with code {self.process.returncode}")
 
     def stop(self) -> None:
-        """Let ``up`` stop its processes. If it must be killed, its reaper ends what is left."""
+        """Let ``up`` stop its processes. If this takes too long, kill ``up``; its reaper then ends its processes."""
         if self.process.poll() is None:
             # A second Ctrl-C must not interrupt the shutdown halfway.
             previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -99,7 +99,7 @@ class Up:
 
 @contextmanager
 def running(settings: Settings) -> Iterator[Up]:
-    """Run ``up`` with these settings. :raises DemoError: when their data folder cannot be used."""
+    """Run ``up`` with these settings. :raises DemoError: if their data folder cannot be created."""
     folder = settings.data_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)

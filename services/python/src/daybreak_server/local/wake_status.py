@@ -1,4 +1,5 @@
-"""Under ``up``, publishes what each pool waits for until it has a ready group, as the operator does on Kubernetes.
+"""Publishes what each pool without a ready group waits for. This module does it under ``daybreakd up``; on Kubernetes,
+the operator does it.
 
 A group publishes its phases itself, but it exists only after Ray has started its processes. Without this report,
 waiting clients would see no progress until then.
@@ -21,7 +22,7 @@ from daybreak_server.settings.tree import Settings
 
 POLL_S = 0.5
 REPORT_TTL_S = 5.0
-"""A report expires after this time, so that none outlives a supervisor that was killed."""
+"""A report expires after this time, so that it soon disappears when the supervisor is killed."""
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class WakeTracker:
     """When the first group registered. Until then the pool waited for Ray."""
 
     def update(self, view: PoolView, now_ms: int, *, wanted: int) -> PoolReport:
-        """Take the current state of the pool. :returns: the report to publish."""
+        """Process the current state of the pool. :returns: the report to publish."""
         groups = [group for group in view.groups if group.state is not GroupState.LOST]
         ready = [group for group in groups if group.state.ready]
         if groups and self.first_group_ms is None:
@@ -57,7 +58,7 @@ class WakeTracker:
         )
 
     def _durations(self, group: Mapping[str, float], now_ms: int) -> dict[str, float]:
-        """Phase → seconds: Ray's phase as seen here, the others as the group measured them."""
+        """The seconds of each phase. This tracker measures Ray's phase and the total; the group measures the others."""
         measured: dict[str, float] = {name: group[name] for name in GROUP_PHASES if name in group}
         total_s = round((now_ms - self.began_ms) / 1000, 3)
         return {WakePhase.RAY: self._ray_s(now_ms), **measured, "total": total_s}
@@ -67,10 +68,10 @@ class WakeTracker:
 
 
 class WakeReporter:
-    """A thread that polls the pools that have groups, and reports on each until it has a ready group."""
+    """A thread that polls each pool that is configured to have groups, and reports on it until a group is ready."""
 
     def __init__(self, settings: Settings, *, say: Callable[[str], None] = lambda _line: None) -> None:
-        """``say``: prints a line when something keeps the groups of a pool from starting."""
+        """``say``: called with a line to print when something keeps the groups of a pool from starting."""
         self._settings = settings
         self._say = say
         self._failures: dict[str, str] = {}
@@ -100,7 +101,7 @@ class WakeReporter:
             while not self._stopping.is_set():
                 for name, pool in self._settings.pools.items():
                     if pool.groups:
-                        with contextlib.suppress(StoreError):  # the store is starting, too
+                        with contextlib.suppress(StoreError):  # the store may still be starting
                             await self._poll(store, name, wanted=pool.groups)
                 await asyncio.to_thread(self._stopping.wait, POLL_S)
         finally:

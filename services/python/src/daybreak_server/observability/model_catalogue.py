@@ -1,4 +1,4 @@
-"""The metrics of models on external workers. ``catalogue`` lists them with all others.
+"""The metrics of models on external workers. ``catalogue`` lists them with all other metrics.
 
 Their values are in the registry, which is in Redis, so every gateway exports the same values.
 """
@@ -22,7 +22,7 @@ def _gauge(name: str, text: str, *labels: str) -> Metric:
 
 MODELS = _gauge(
     "models",
-    "Registered models, by state: `registered` (none is wanted), `placing`, `starting`, `ready`, `failed` or "
+    "Registered models, by state: `registered` (no replica is wanted), `placing`, `starting`, `ready`, `failed` or "
     "`draining`.",
     "state",
 )
@@ -49,7 +49,7 @@ MODEL_WAKE_LAST = _gauge(
     "model",
 )
 WORKERS = _gauge("workers", "Workers that hold their lease, by state: `active` or `draining`.", "state")
-WORKERS_WANTED = _gauge("workers_wanted", "Workers that the models need: the number that KEDA reads.")
+WORKERS_WANTED = _gauge("workers_wanted", "How many workers the models need. KEDA reads this number.")
 MANAGER_UP = _gauge("manager_up", "1 if a manager holds the lease `placement`, so that models are placed.")
 
 ALL: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -1,4 +1,4 @@
-"""The task store as the API sees it: it submits, reads, cancels and deletes durable records of tasks.
+"""The task store as the API sees it. Its methods submit, read, cancel and delete tasks, whose records are durable.
 
 Every change of state is atomic: it happens completely or not at all.
 """
@@ -39,15 +39,15 @@ class TaskStore(Protocol):
     """The store as the API uses it. All methods raise :class:`StoreUnavailableError` when it cannot be reached."""
 
     async def submit(self, tasks: Sequence[NewTask]) -> list[Submitted | StoreError]:
-        """Accept tasks in order, each atomically: record, queue entry and event, or nothing.
+        """Store tasks in order, each atomically: its record, its queue entry and its event, or nothing.
 
-        Returns, for each of them, the stored task or why it was not accepted.
+        Returns, for each task, the stored task or the error that says why it was not accepted.
         """
 
     async def submitted(self, pool: str, tenant: str, *, key: str, body_hash: str) -> Submitted | None:
         """What an earlier submit with this idempotency key created, or ``None``.
 
-        :raises IdempotencyMismatchError: if its body was another one.
+        :raises IdempotencyMismatchError: if the earlier submit had another body.
         """
 
     async def get(self, task: TaskId) -> TaskRecord | None:
@@ -63,7 +63,10 @@ class TaskStore(Protocol):
         limit: int = 20,
         newest_first: bool = True,
     ) -> Page:
-        """A page of a tenant's tasks in a pool, sorted by id. A filtered page may be short but still have ``next``."""
+        """A page of a tenant's tasks in a pool, sorted by id.
+
+        With ``states``, a page may have fewer tasks than ``limit`` although more pages follow.
+        """
 
     async def cancel(self, task: TaskId, *, reason: str = "requested") -> TaskRecord | None:
         """Cancel a task: a waiting one at once, a running one after its step. An ended task does not change."""

@@ -1,10 +1,10 @@
-"""Reads JSON from clients that every later step can also write.
+"""Parses JSON from clients, and refuses values with which a later step would fail.
 
-Python's parser accepts ``NaN``, which is not JSON, numbers so large that they become infinite, and half of a surrogate
-pair. Such values fail later, where nothing says that the client's text is the cause: a tokenizer refuses half of a
-pair, and JSON cannot be written with an infinite number. Nesting that is too deep for the parser is an error like any
-other. So is a key that an object has twice, because the parser would silently take the last of its values. The API also
-refuses repeated keys in all other bodies.
+Python's parser accepts three kinds of such values: ``NaN``, which is not JSON; numbers so large that they become
+infinite; and half of a surrogate pair. They would fail where no message says that the client's text is the cause: a
+tokenizer refuses half of a pair, and an infinite number cannot be written as JSON. This module also refuses nesting
+that is too deep for the parser, and an object that has a key twice, because the parser would silently use only the last
+value. The API refuses repeated keys in all other bodies too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def json_value(data: bytes) -> Any:
-    """The JSON value in ``data``, which may begin with a byte order mark. :raises ValueError: saying what is wrong."""
+    """The JSON value in ``data``, which may begin with a byte order mark. :raises ValueError: if it is refused."""
     try:
         text = data.decode("utf-8-sig")
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_object)

@@ -1,4 +1,4 @@
-"""A real llama.cpp server with a real model on two workers, asked by the client of OpenAI."""
+"""OpenAI's own client sends requests to two workers, which run a real model on real llama.cpp servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SKY = [{"role": "user", "content": "Why is the sky blue?"}]
 
 @pytest.fixture
 def client(start_models: Any) -> Iterator[openai.OpenAI]:
-    """A client of a gateway with two workers and the model ``smol``, which none of them runs yet."""
+    """A client of a gateway that has two workers and the model ``smol``. No worker runs the model yet."""
     models = start_models()
     engine = {"llama.cpp": {"command": llama.engine_command(), "capacity": 2}}
     for worker in ("w1", "w2"):
@@ -43,7 +43,7 @@ def client(start_models: Any) -> Iterator[openai.OpenAI]:
 
 @pytest.mark.timeout(600)
 def test_a_real_model_is_started_asked_and_balanced(client: openai.OpenAI) -> None:
-    """From zero: the first request starts one replica, six at once start the other, and both share the work."""
+    """The first request starts one replica, and six requests at once start the other. Both replicas share the work."""
     first = client.chat.completions.create(model="smol", messages=SKY, max_tokens=20, temperature=0)
     assert "sky" in (first.choices[0].message.content or "")
 

@@ -1,4 +1,4 @@
-"""No value of any field of the routes of sessions causes a 500, in a body or in the query."""
+"""No odd value of a field, in the body or in the query, makes a route of sessions respond with a 500."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ NUMBERS = {
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_odd_values_are_accepted_or_refused(start_speech, path):
-    """InfiniSST's routes do not take ``true`` for a number."""
+    """No odd value causes a 500. InfiniSST's routes also refuse ``true`` in fields that are numbers."""
     speech = start_speech(http={"max_sessions_per_tenant": 10_000}, router={"timeout_s": 0.2})
     usual = ROUTES[path]
     for field in usual:

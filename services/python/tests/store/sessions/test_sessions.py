@@ -1,4 +1,4 @@
-"""A session's journal: opening, audio, owners, commits and ends, on real servers."""
+"""Tests a session's journal on real servers: opening, audio, owners, commits and ends."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_the_next_owner_continues_in_mid_turn(sessions: Sessions) -> None:
 
 
 async def test_the_next_owner_knows_the_last_turn(sessions: Sessions) -> None:
-    """Otherwise it would compute that turn and wait for audio that never arrives."""
+    """If the next owner did not know which turn is the last, it would wait for audio that never arrives."""
     session, first = await sessions.open(), sessions.group()
     await sessions.store.append_audio(session, pcm(1, 2), at=0, end=True)
     (claim,) = take(first)
@@ -197,7 +197,7 @@ async def test_the_window_slides(sessions: Sessions) -> None:
     assert [turn.start for turn in taken.turns] == [4, 8]
     assert (taken.audio_start, taken.audio) == (4, pcm(*range(4, 12)))
     entries = sessions.driver.client.xlen(sessions.driver.keys.of("session_audio", session))
-    assert entries == 3  # two pieces of audio, and the mark of the end
+    assert entries == 3  # two pieces of audio, and the mark that the audio has ended
 
 
 async def test_a_finished_session_tells_all_of_its_text_and_frees_its_audio(sessions: Sessions) -> None:
@@ -294,7 +294,7 @@ async def test_too_many_sessions_are_refused_with_an_estimate(sessions: Sessions
         await sessions.open()
     with pytest.raises(SessionsFullError, match="2 open sessions") as refused:
         await sessions.open()
-    assert refused.value.retry_after_s == 10.0  # sessions last 20 s, and two are open
+    assert refused.value.retry_after_s == 10.0  # two sessions of 20 s are open, so one ends every 10 s
 
 
 async def test_a_tenant_with_too_many_sessions_keeps_no_other_tenant_out(sessions: Sessions) -> None:

@@ -25,7 +25,7 @@ MEASURES = (
 
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.name)
 def test_every_row_of_a_router_is_measured(contender: Contender, tmp_path: Path) -> None:
-    """A real process of the router, and answers that come from the back ends."""
+    """Each router runs as a real process, and its answers come from the back ends."""
     if not contender.installed:
         pytest.skip(f"{contender.name} is not installed: run python -m verification.benchmarks.routing")
     figures = measure.Figures()
@@ -43,7 +43,7 @@ def test_every_row_of_a_router_is_measured(contender: Contender, tmp_path: Path)
 
 
 def test_an_answer_that_is_not_the_back_ends_ends_the_round() -> None:
-    """A router that answers with errors is not a fast router."""
+    """The round ends if the router itself answers, for example with an error. Otherwise it would seem to be fast."""
     with bed(Cores.here()) as testbed, testbed.router(DAYBREAK) as router:
         elsewhere = client.render("/v1/pools/nothing/serve/x", client.chat(tokens=1))
         for streamed in (False, True):
@@ -52,7 +52,7 @@ def test_an_answer_that_is_not_the_back_ends_ends_the_round() -> None:
 
 
 def test_the_rows_compare_with_the_rival() -> None:
-    """The targets are decided by the figures of the same run."""
+    """Daybreak's rows say whether it meets its targets, compared with the other figures of the same run."""
 
     def rounds(p99_ms: float, cpu_us: float) -> list[measure.Round]:
         return [

@@ -68,13 +68,13 @@ def test_a_run_leaves_rows_and_a_picture(figures: Path, tmp_path: Path) -> None:
 def test_without_measured_costs_it_says_what_to_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It does not guess costs."""
+    """The command does not guess costs."""
     assert program.main(["--costs", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert "verification.benchmarks.queue" in capsys.readouterr().err
 
 
 def test_a_shard_is_as_busy_as_its_operations_cost(costs: Costs) -> None:
-    """3,125 tasks/s at 50 + 100 µs are 47 % of a core, before anything else."""
+    """A submit and a settle take 50 + 100 µs, so 3,125 of each a second take 47 % of a core."""
     shares = load(Assumptions(shards=32), costs)
     assert shares["submit"] + shares["settle and claim"] == pytest.approx(0.46875)
 
@@ -85,7 +85,7 @@ def test_the_last_gateway_may_have_room_left() -> None:
 
 
 def test_lag_grows_where_the_core_is_full_and_only_there(costs: Costs) -> None:
-    """Half the load starts tasks within a few milliseconds; more than the core can do makes the queue grow."""
+    """With 64 shards, each core has room, and tasks start at once. With 8 shards, cores are full and queues grow."""
     calm = program.simulate(Assumptions(shards=64), costs, seed=1, for_s=1.0)
     full = program.simulate(Assumptions(shards=8), costs, seed=1, for_s=1.0)
     assert calm.used < 0.9
@@ -95,11 +95,11 @@ def test_lag_grows_where_the_core_is_full_and_only_there(costs: Costs) -> None:
 
 
 def test_a_closed_loop_is_as_fast_as_its_slowest_station(costs: Costs) -> None:
-    """With clients that cost nothing, the server's 150 µs per task are the limit."""
+    """If clients and leaders take no time, only the server's 150 µs per task limit the rate."""
     assert closed(client=0.0, leader=0.0, costs=costs, produce=True) == pytest.approx(1 / 150e-6, rel=0.05)
 
 
 def test_slots_are_those_of_redis_cluster() -> None:
-    """The check value of CRC16/XMODEM, and a key from the Redis Cluster specification's own test."""
+    """The first figure is the check value of CRC16/XMODEM. The second is from the Redis Cluster specification."""
     assert slot("123456789") == 0x31C3
     assert slot("foo") == 12182

@@ -83,7 +83,7 @@ def _request(
 
 
 def test_without_faults_requests_pass_unchanged(faulty: FaultyS3, kept: dict[str, bytes]) -> None:
-    """Body, Host and response stay the same. A signature covers the first two."""
+    """Body, Host header and response stay the same. The signature of an S3 request covers the body and the Host."""
     host = faulty.url.removeprefix("http://").encode()
     assert _request(faulty, "PUT", "/a", b"data")[:2] == (200, b"kept for " + host)
     assert _request(faulty, "GET", "/a")[:2] == (200, b"data")
@@ -151,7 +151,7 @@ def test_a_clock_steps_while_a_process_runs(tmp_path: Path) -> None:
 
 
 def test_toxiproxy_forwards_connections() -> None:
-    """Bytes pass through it, and it offers the faults that the scenarios use."""
+    """Bytes pass through toxiproxy, and it offers the faults that the scenarios use."""
     program = find_program()
     if program is None:
         pytest.skip("toxiproxy-server is not on PATH")
@@ -166,7 +166,10 @@ def test_toxiproxy_forwards_connections() -> None:
 
 
 def test_every_scenario_has_its_package() -> None:
-    """The environment's command runs only its own scenarios; `python -m verification.faults` knows all of them."""
+    """`python -m verification.faults.environment` has only the scenarios of its package.
+
+    `python -m verification.faults` has those of all packages.
+    """
     known = scenario_catalogue.scenarios()
     of_environment = {
         name for name, entry in known.items() if entry.package == "verification.faults.environment"

@@ -1,11 +1,11 @@
 """CPU time of a gateway and its Redis for each submit, in each mode of observability (see ``modes``).
 
-Two gateways that do exactly the same differ by about a percent for as long as they run, because the addresses of their
-memory differ, and the seeds of their hashes too unless they share one. More rounds with the same processes do not
-change that. So all processes are started several times, each time with another seed, which all gateways share. Each
-time, the gateways take turns in random order, and each round gives one difference from the baseline for each mode. The
-baseline is the mean of two gateways without observability. The difference between the two, the *control*, shows how far
-figures differ without a reason.
+Even two gateways that do exactly the same work differ in CPU time by about a percent for as long as they run. Their
+memory addresses differ, and so do their hash seeds unless the gateways share a seed. More rounds with the same
+processes do not remove this difference. So the benchmark starts all processes several times, each time with a new seed
+that all gateways share. After each start, the gateways take turns in random order. Each round gives, for each mode, one
+difference from the baseline. The baseline is the mean of two gateways without observability. The difference between
+these two gateways is the *control*: it shows how far figures differ although both gateways do the same.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from verification.benchmarks.observability_cost import modes
 from verification.benchmarks.observability_cost.modes import cpu_s
 
 GATEWAYS = {"off": "off", "control": "off", "on": "on", "all": "all"}
-"""The gateways that take turns, and their modes. The first two are the baseline."""
+"""The gateways that take turns, and the mode of each. The first two gateways are the baseline."""
 PARTS = {part: part for part in modes.PARTS}
-"""Gateways with one part of observability each. With the option ``--parts``, they take turns with the others."""
+"""Gateways with one part of observability each. With the option ``--parts``, they take turns with :data:`GATEWAYS`."""
 STARTS, ROUNDS = 8, 40
 TURN_S = 0.1
 _AT_ONCE = 16
@@ -37,12 +37,12 @@ Start = Callable[[str, str, int], AbstractContextManager[tuple[Running, Running]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU microseconds for each submit, one figure of each start."""
+    """CPU microseconds for each submit. Each list has one figure for each start."""
 
     base: Sequence[float]
-    """The median of the rounds of the baseline; for ``control``, of the first gateway alone."""
+    """The median, over the rounds, of the baseline. The baseline of ``control`` is the first gateway alone."""
     extra: Sequence[float]
-    """What the mode adds: the median of the differences of the rounds."""
+    """What the mode adds: the median, over the rounds, of the difference from the baseline."""
 
 
 def measure(
@@ -53,7 +53,7 @@ def measure(
     rounds: int = ROUNDS,
     seed: int,
 ) -> dict[str, Cost]:
-    """The cost of each gateway but the first, by name."""
+    """The cost of each gateway except the first, by name."""
     order = random.Random(seed)
     figures = [_one_start(start, gateways, number, rounds, order) for number in range(starts)]
     first, second, *others = gateways
@@ -65,7 +65,7 @@ def measure(
 
 
 def _cost(figures: Sequence[Sequence[float]], bases: Sequence[Sequence[float]]) -> Cost:
-    """What a mode costs, from the rounds of each start with it and with the baseline."""
+    """What a mode costs. For each start, ``figures`` has the mode's rounds, and ``bases`` the baseline's."""
     return Cost(
         base=[statistics.median(base) for base in bases],
         extra=[
@@ -78,7 +78,7 @@ def _cost(figures: Sequence[Sequence[float]], bases: Sequence[Sequence[float]]) 
 def _one_start(
     start: Start, gateways: Mapping[str, str], number: int, rounds: int, order: random.Random
 ) -> dict[str, list[float]]:
-    """The CPU microseconds for each submit, by gateway, of every round."""
+    """For each gateway, the CPU microseconds for each submit in every round of one start."""
     took: dict[str, list[float]] = {gateway: [] for gateway in gateways}
     with ExitStack() as stack:
         running = {

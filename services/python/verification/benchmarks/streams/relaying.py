@@ -48,8 +48,8 @@ def store(events: int, cores: Cores) -> Iterator[Running]:
 async def relay(
     url: str, group: str, events: int, *, batch: int, consumer: str = "one", decoded: bool = False
 ) -> float:
-    """Events per second of one consumer that acknowledges a batch at a time. It turns each event into the JSON that it
-    would pass on, or (``decoded``) into a typed object."""
+    """Events per second of one consumer that acknowledges a batch at a time. The consumer turns each event into JSON
+    or, with ``decoded``, into a typed object."""
     received = 0
     held: list[Delivery] = []
     async with Relay(url, pool=POOL, group=group, consumer=consumer, batch=batch) as source:
@@ -70,7 +70,7 @@ async def relay(
 
 
 def plain(url: str, group: str, events: int, *, batch: int) -> float:
-    """The baseline: redis-py reads and acknowledges without parsing the events."""
+    """Events per second of the baseline: redis-py reads and acknowledges events without parsing them."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         client.xgroup_create(KEY, group, id="0")
         began, received = time.perf_counter(), 0
@@ -119,14 +119,14 @@ def several(url: str, group: str, events: int, *, batch: int, consumers: int) ->
         finally:
             for child in children:
                 child.kill()
-                with child:  # closes its pipes and waits for its end
+                with child:  # closes its pipes and waits until it has ended
                     pass
 
 
 def rounds(
     url: str, events: int, *, batch: int, count: int, decoded: bool = False
 ) -> tuple[list[float], list[float]]:
-    """The relay and its baseline, run alternately."""
+    """Events per second of the relay and of its baseline, which run in turn."""
     ours, baseline = [], []
     for number in range(count):
         name = f"{batch}-{decoded}-{number}"
@@ -136,7 +136,7 @@ def rounds(
 
 
 def main(arguments: list[str]) -> None:
-    """The program of one consumer of :func:`several`: print that it is ready, and start at the first line of input."""
+    """Run one consumer of :func:`several`: print ``ready``, wait for a line on standard input, and start to read."""
     url, group, events, batch, number = arguments
     print("ready", flush=True)
     sys.stdin.readline()

@@ -121,8 +121,8 @@ def clock_server(context: ScenarioContext) -> list[Row]:
             with context.cluster(
                 environment={"server": clock.environment}, lease_s=LEASE_S, **place
             ) as cluster:
-                # After its clock goes back, a server makes no fsync until the clock shows the time of the step again.
-                # So count the usual fsyncs before the first step.
+                # After the server's clock goes back, the server makes no fsync until the clock shows the time of the
+                # step again. So count the usual fsyncs before the first step.
                 usual = None if disk is None else _count_fsyncs(cluster, disk)
                 rows = _step_clock(cluster, clock.step_to, what="server clock")
                 if disk is not None and usual is not None:
@@ -147,7 +147,7 @@ def _disk() -> Iterator[FuseDisk | None]:
 
 
 def _count_fsyncs(cluster: FaultCluster, disk: FuseDisk) -> int:
-    """The server's fsyncs during three seconds of writes."""
+    """How many fsyncs the server makes during three seconds of writes."""
     before = disk.fsyncs()
     with Traffic(cluster.urls, "solo", threads=1, pause_s=0.05):
         time.sleep(3.0)
@@ -173,7 +173,7 @@ def _fsync_row(usual: int, after: int) -> Row:
     "clock-components", "the wall clocks of gateways and groups step by ± 1 h: no task is lost or overcharged"
 )
 def clock_components(context: ScenarioContext) -> list[Row]:
-    """Only ids and timestamps may be off by the step."""
+    """Only ids and timestamps may show that a clock has stepped."""
     with _skew("gateway", "solo") as skews:
         environment: Mapping[str, Mapping[str, str]] = {
             name: skew.environment for name, skew in skews.items()
@@ -183,7 +183,7 @@ def clock_components(context: ScenarioContext) -> list[Row]:
             skews["gateway"].step_to(seconds)
             skews["solo"].step_to(-seconds)
 
-        # These components start in their own interpreters, each of which takes a second of a core.
+        # These components start in interpreters of their own. Each of them takes a second of CPU time to start.
         pools = (PoolOptions(groups=2),)
         with context.cluster(environment=environment, lease_s=LEASE_S, gateways=1, pools=pools) as cluster:
             return _step_clock(cluster, step, what="gateway and group clocks")

@@ -1,7 +1,7 @@
 """Actors that live as long as the Ray cluster. They run on the node of its head.
 
-A node that leaves waits until no actor is left on it. On the node of a group, an actor that ends only when it is killed
-would keep the pod until the time for its drain is over.
+A node that Ray drains waits until no actor is left on it. These actors never end by themselves. On the node of a group,
+such an actor would keep the pod until the time for its drain is over.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 import ray
 
 _HEAD = "node:__internal_head__"
-"""A resource that Ray gives to the node of the head. Ray 2.60 ignores a soft node affinity of actors without a CPU."""
+"""A resource that Ray gives to the node of the head. Actors request this resource, because Ray 2.60 ignores a soft node
+affinity of actors without a CPU."""
 
 
 def head_actor(actor: type, *arguments: Any, name: str, namespace: str, **options: Any) -> Any:
     """Return the handle of the detached actor with this name. If there is none, start it, without a CPU.
 
-    Ray restarts it whenever it dies. ``options`` are further options of Ray.
+    Ray restarts the actor whenever it dies. ``options`` are further options for Ray.
     """
     return (
         ray.remote(actor)
@@ -37,7 +38,7 @@ def head_actor(actor: type, *arguments: Any, name: str, namespace: str, **option
 
 
 def head_share(nodes: list[dict[str, Any]]) -> dict[str, float]:
-    """What to ask for to run on the head, given what ``ray.nodes`` returns.
+    """The resources that an actor requests in order to run on the head. ``nodes`` is the result of ``ray.nodes()``.
 
     If no node is marked as the head, the result is empty: Ray may choose any node.
     """

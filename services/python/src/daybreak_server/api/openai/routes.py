@@ -36,7 +36,7 @@ ROUTES = (
     *("/v1/images/generations", "/v1/images/edits", "/v1/images/variations", "/v1/score"),
     *("/v1/rerank", "/v2/rerank", "/rerank", "/embedding/api", "/reranker/api", "/debug"),
 )
-"""The routes with a name of their own in metrics and traces. Others are :data:`OTHER`."""
+"""The routes with a name of their own in metrics and traces. All other routes appear there as :data:`OTHER`."""
 OTHER = "/v1/{path}"
 _MODEL = MODEL_HEADER.lower().encode()
 
@@ -49,7 +49,7 @@ class ModelRequests:
         self._settings: RouterSettings = ctx.services.settings.router
 
     async def answer(self, request: Request, caller: Principal) -> Response:
-        """The response to a request. :raises ApiError: if there is none."""
+        """The response to a request. :raises ApiError: if no model or pool answers the request."""
 
         async def answer_named(name: str | None, body: ForwardedBody) -> Response:
             model = await self.model(name)
@@ -62,7 +62,7 @@ class ModelRequests:
     async def answer_by_pool(
         self, name: str | None, request: Request, caller: Principal, body: ForwardedBody
     ) -> Response:
-        """The answer of a group of the pool of that name. :raises ApiError: if there is no such pool."""
+        """The answer of a group of the pool ``name``. :raises ApiError: without a name, or if there is no such pool."""
         if name is None:
             raise _no_model(request)
         pool = self._ctx.serving_pools.find(name)
@@ -73,7 +73,7 @@ class ModelRequests:
     async def read_name(
         self, request: Request, answer: Callable[[str | None, ForwardedBody], Awaitable[Response]]
     ) -> Response:
-        """Read the name of the model, and the beginning of the body. ``answer`` gets both.
+        """Read the name of the model and the beginning of the body, and pass them to ``answer``.
 
         :raises ApiError: if the body cannot be read.
         """
@@ -96,7 +96,7 @@ class ModelRequests:
             body.drop()
 
     def new_body(self, request: Request) -> ForwardedBody:
-        """The body of a request, of which nothing has been read."""
+        """The body of a request, before any of the body has been read."""
         return ForwardedBody(
             request, max_bytes=self._settings.max_body_bytes, in_memory=self._ctx.in_memory_bodies
         )
@@ -106,7 +106,7 @@ class ModelRequests:
         if name is None:
             return None
         if self._ctx.registry_cache.latest is None:
-            # This gateway has just started. Without the store, its pools still answer.
+            # This gateway has just started. If the store does not respond, pools still answer.
             with suppress(StoreError):
                 await self._ctx.registry_cache.refresh()
         model = self._ctx.model_routers.find(name)
@@ -134,7 +134,7 @@ class ModelRequests:
         *,
         wakes: bool = True,
     ) -> Response:
-        """The answer of a group or worker to the request as it is. ``wakes``: see :meth:`.PoolProxy.answer`."""
+        """The answer of a group or worker to the unchanged request. ``wakes``: see :meth:`.PoolProxy.answer`."""
         return await proxy.answer(
             request,
             tenant=caller.tenant,
@@ -145,9 +145,9 @@ class ModelRequests:
         )
 
     def _answering(self, model: ServedModel) -> ServedModel:
-        """The model itself, or its fallback while no replica of it is ready.
+        """The model itself, or its fallback while the model has no ready replica.
 
-        If the fallback is not ready either, the request waits for it, because it is meant to start sooner.
+        If the fallback has no ready replica either, the request waits for the fallback, which should start sooner.
         """
         if model.ready or model.record.fallback is None:
             return model
@@ -155,7 +155,7 @@ class ModelRequests:
         return model if fallback is None or fallback.record.deleted else fallback
 
     async def _name(self, request: Request, body: ForwardedBody) -> str | None:
-        """The name of the model, if the request has one. Reads as much of the body as it takes to find it."""
+        """The name of the model, if the request has one. Reads no more of the body than is needed to find the name."""
         await body.read_beginning(self._settings.buffer_bytes)
         named = header(request, _MODEL)
         if named:
@@ -168,7 +168,7 @@ class ModelRequests:
         return found or None
 
     async def _rename(self, request: Request, body: ForwardedBody, alias: str) -> None:
-        """Let the body name the model that answers, because engines refuse other names."""
+        """Replace the model's name in the body by the alias of the model that answers: engines refuse other names."""
         await body.read_beginning(self._settings.max_body_bytes)
         if not body.complete:
             raise too_large(self._settings.max_body_bytes)
@@ -181,7 +181,7 @@ def route_of(path: str) -> str:
 
 
 def is_model_request(own: frozenset[str]) -> Callable[[str], bool]:
-    """A function that says whether a path may be one of OpenAI's API.
+    """A function that says whether a path may belong to OpenAI's API.
 
     :param own: The first segments of this API's paths below ``/v1/``.
     """

@@ -104,7 +104,7 @@ PING = session_only("ping", Code.CONFLICT)
 
 
 def user_session(name: str) -> dict[str, Any]:
-    """The description of a request about the session of a user and pair."""
+    """The description of a request about the session of a user and a pair of languages."""
     return route_spec(
         name, *_ONE, Code.NO_SUCH_POOL, Code.INVALID_INPUT, ok={200: ("The session.", None)}, media=_ANSWER
     )
@@ -168,7 +168,7 @@ CONFIGURE = route_spec(
     Code.FORBIDDEN,
     Code.NO_SUCH_POOL,
     *STORE,
-    ok={200: ("The values that hold now.", None)},
+    ok={200: ("The current values.", None)},
     body={"type": "object"},
     media=_ANSWER,
 )

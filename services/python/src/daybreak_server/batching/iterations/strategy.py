@@ -23,16 +23,17 @@ class Choice(Generic[K]):
     """The sessions of the next batch, at least one and at most ``max_batch_size``."""
 
     prefill: tuple[K, ...] = ()
-    """Sessions whose next turn the model reads. Each of them waits for prefill."""
+    """Sessions whose next turn the model reads. Only sessions that wait for prefill may be chosen."""
     blocks: tuple[int, ...] = ()
-    """How many blocks of audio of each of these turns are read now. Empty: all blocks of all turns."""
+    """For each session in ``prefill``, how many blocks of its turn's audio the model reads now. If this is empty, the
+    model reads all blocks."""
     decode: tuple[K, ...] = ()
-    """Sessions that get their next token. Each of them waits for decode."""
+    """Sessions that get their next token. Only sessions that wait for decode may be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """No batch starts now. Ask again at this time, or when a session has become ready."""
+    """No batch starts now. The scheduler asks again at this time, or when a session has become ready."""
 
     at: float
 
@@ -42,14 +43,14 @@ class WrongChoiceError(RuntimeError):
 
 
 class BatchStrategy(ABC, Generic[K]):
-    """Chooses the sessions of each batch. Each group has one object, which may remember what it needs."""
+    """Chooses the sessions of each batch. Each group has a strategy object of its own, which may keep state."""
 
     @abstractmethod
     def choose(self, waiting: Waiting[K], rules: IterationRules, now: float) -> Choice[K] | WaitUntil | None:
         """The sessions of the next batch, for an idle device.
 
-        ``None`` says that no batch runs until another session becomes ready, so a strategy returns it only if none
-        waits. The scheduler prevents neither starvation nor overtaking: that is the strategy's task.
+        If the result is ``None``, no batch runs until another session becomes ready. So a strategy returns ``None``
+        only if no session waits. The strategy must itself prevent starvation and overtaking; the scheduler does not.
 
-        :param rules: the present rules, which may be others than in the last call.
+        :param rules: the current rules. They may have changed since the last call.
         """

@@ -1,4 +1,4 @@
-"""The leader's client of its watchdog: starts the process, restarts a lost one, and sends it what it needs.
+"""The leader's client of its watchdog. It starts the watchdog's process, restarts it if it has died, and sends it data.
 
 The lease renewer is a thread of the leader. It cannot run while one call in C holds Python's lock for longer than the
 lease, although the work advances. So each leader that has a process of its own has a watchdog process beside it, which
@@ -9,13 +9,13 @@ lease, although the work advances. So each leader that has a process of its own 
 * settles the tasks of a leader that died unannounced, as strikes (``rank_lost``), so that these tasks are retried
   before their leases end.
 
-The watchdog gets its data on two channels. The first line on standard input is its configuration, which is not on the
-command line because it holds the store's password. Each later line is a new record of the group; the last one may say
-that the leader leaves. The leader sends a record only when something other than its work has changed, so a new task
-costs no message. The heartbeat and the leases are in shared memory
+The watchdog gets its data on two channels: standard input and shared memory. The first line on standard input is its
+configuration, which is not on the command line because it holds the store's password. Each later line is a new record
+of the group, except that the last line may say that the leader leaves. The leader sends a record only when something
+other than its work has changed, so a new task costs no message. The heartbeat and the leases are in the shared memory
 (:mod:`~daybreak_server.engines.common.shared_heartbeat`).
 
-The watchdog keeps no state that must survive. When it dies, the lease renewer starts it again
+The watchdog has no state that must survive its death. When it dies, the lease renewer starts it again
 (:meth:`Watchdog.start`), and the new process gets the configuration and the latest record. A watchdog that
 cannot start, dies or does not answer never stops the leader's work: the lease renewer alone keeps the lease.
 What the process does is in :mod:`~daybreak_server.engines.common.watchdog_process`.
@@ -60,7 +60,7 @@ class Watchdog:
         self._record: GroupRecord | None = None
 
     def start(self) -> None:
-        """Start the process, unless it runs."""
+        """Start the process, unless it is already running."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return
@@ -79,14 +79,17 @@ class Watchdog:
     def wait_ready(self, timeout_s: float = _READY_S) -> None:
         """Wait until the process polls, or until the timeout.
 
-        A task may hold Python's lock from its first step on, so the leader waits before it claims one.
+        A task may hold Python's lock from its first step on, so the leader waits here before it claims a task.
         """
         end = time.monotonic() + timeout_s
         while not self.shared.polled_at and time.monotonic() < end:
             time.sleep(0.01)
 
     def hold(self, lease: Lease, *, renewed_at: float) -> None:
-        """Watch this lease too. ``renewed_at``: when the least recently renewed of the leader's leases was renewed."""
+        """Watch this lease too.
+
+        :param renewed_at: The time of the last renewal. If the leader has several leases, the oldest of these times.
+        """
         self.shared.write(renewed_at=renewed_at)
         self.shared.hold(lease)
 
@@ -95,7 +98,10 @@ class Watchdog:
         self.shared.drop(task)
 
     def record(self, record: GroupRecord) -> None:
-        """Send the group's record if something other than its work has changed. The shared memory shows its tasks."""
+        """Send the group's record if something other than its work has changed.
+
+        The watchdog learns of the group's tasks from the shared memory.
+        """
         with self._lock:
             before, self._record = self._record, record
             if before is None or without_task(before) != without_task(record):
@@ -126,7 +132,7 @@ class Watchdog:
 
 
 def without_task(record: GroupRecord) -> GroupRecord:
-    """Return the record as it would be without work: the fields that work changes have their idle values."""
+    """Return the record as it would be if the group had no work: fields that depend on work have their idle values."""
     record = replace(record, load=None)
     if record.state is GroupState.BUSY:
         record = replace(record, state=GroupState.IDLE)

@@ -1,4 +1,4 @@
-"""Shows each second what many users do at once: who still speaks, what they have read, and how far the text lags."""
+"""Prints each second how many users still speak, how many sentences and words they have, and how far the text lags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from daybreak_server.local.demo_speech.speaker import Arrived, Speaker
 
 
 class Progress:
-    """The users of a part of the demo. ``show`` prints a line; the lag is that of the text since the last line."""
+    """The progress of the users in a part of the demo.
+
+    Each call of :meth:`show` prints a line, with the median lag of the text that has arrived since the line before.
+    """
 
     def __init__(self, speakers: Sequence[Speaker]) -> None:
         self._speakers = speakers

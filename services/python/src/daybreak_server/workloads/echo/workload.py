@@ -1,7 +1,7 @@
 """The echo workload: small, deterministic, resumable, and able to fail in every way that a test needs.
 
-Its output is a SHA-256 hash chain with one link per step. So a run that was interrupted and resumed gives the same
-bytes as one that was not, and a skipped or repeated step is visible.
+Its output is a SHA-256 hash chain with one link per step. So an interrupted and resumed run gives the same bytes as an
+uninterrupted run, and a skipped or repeated step changes the output.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _spend(seconds: float, kind: StepKind) -> None:
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 sum(range(1000))
-        case "hold_gil":  # like an extension that computes without releasing the lock
+        case "hold_gil":  # like an extension that computes without releasing the GIL
             ctypes.PyDLL(None).usleep(ctypes.c_uint(round(seconds * 1e6)))
 
 

@@ -1,1 +1,1 @@
-"""The workload ``embed``: turns texts into vectors, for all callers of a group in shared batches."""
+"""The workload ``embed`` turns texts into vectors. A group embeds the texts of all its callers in shared batches."""

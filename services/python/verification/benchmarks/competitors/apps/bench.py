@@ -1,7 +1,7 @@
 """What the apps of the compared queues share: the settings of the run, the counter, and the producer's two modes.
 
-Standard library only, because each app runs in the virtual environment of its queue. Its working directory has the
-settings and the counter.
+This module imports only the standard library, because each app runs in the virtual environment of its queue. The app's
+working directory has the settings and the counter.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ COUNTER = Counter(Path("counter"))
 
 
 def run() -> dict[str, Any]:
-    """The settings of this run: ``url``, and those of the variant under test."""
+    """The settings of this run: ``url``, and the settings of the variant under test."""
     settings: dict[str, Any] = json.loads(Path("run.json").read_text())
     return settings
 
 
 def produce(many: Callable[[int], None], single: Callable[[int], None]) -> None:
-    """Run the command line. ``produce N`` submits N tasks through ``many``. ``light N RATE`` submits N tasks, RATE of
-    them a second, each through ``single`` with the time of its submit.
+    """Submit tasks as the command line says. ``produce N`` submits N tasks with one call of ``many``. ``light N RATE``
+    submits N tasks, RATE of them a second. For each task, it calls ``single`` with the time of the submit.
     """
     mode, number = sys.argv[1], int(sys.argv[2])
     started = time.monotonic_ns()
@@ -43,7 +43,7 @@ def produce(many: Callable[[int], None], single: Callable[[int], None]) -> None:
 async def produce_async(
     many: Callable[[int], Awaitable[None]], single: Callable[[int], Awaitable[None]]
 ) -> None:
-    """:func:`produce` for coroutines."""
+    """The same as :func:`produce`, for functions that are coroutines."""
     mode, number = sys.argv[1], int(sys.argv[2])
     started = time.monotonic_ns()
     if mode == "produce":

@@ -1,4 +1,4 @@
-"""The audio of the users: the clips of the speech model in a loop, which has eight places at which users begin."""
+"""The audio of the users. Every user plays the clips of the speech model in a loop, from one of eight places on."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from daybreak_server.workloads.speech.model import Speech
 
 TARGETS = ("de", "zh")
 PLACES = 8
-"""The number of places of the loop at which users begin. If there are more users than places, users share them."""
+"""How many places of the loop there are at which users begin. With more users, several begin at the same place."""
 _PAUSE_S = 1.0
 _GOLDEN = 0.6180339887
-"""The fractional parts of its multiples are spread evenly, whatever their number."""
+"""The golden ratio minus one. The fractional parts of its first n multiples are spread evenly, whatever n is."""
 Turns = Sequence[tuple[int, ...]]
 """The tokens of each turn of a session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speaker:
-    """A user. Users with the same place and language say the same, and get the same text."""
+    """A user. Users with the same place and language send the same audio, and should get the same text."""
 
     place: int
     target: str
     starts_s: float
-    """When the user begins: not at the same moment as the others."""
+    """When the user begins. Each user begins at another moment of a turn."""
     audio: bytes
 
     def turn(self, number: int, samples: int) -> bytes:
@@ -36,7 +36,7 @@ class Speaker:
 
 
 def speakers(count: int, *, for_s: float, turn_s: float) -> list[Speaker]:
-    """This many users, with audio for at least ``for_s``."""
+    """``count`` users, each with audio for at least ``for_s``."""
     pause = bytes(int(_PAUSE_S * SAMPLE_RATE) * SAMPLE_BYTES)
     loop = b"".join(clip.audio() + pause for clip in clips())
     size = int((for_s + turn_s) * SAMPLE_RATE) * SAMPLE_BYTES
@@ -55,7 +55,7 @@ def speakers(count: int, *, for_s: float, turn_s: float) -> list[Speaker]:
 
 
 class References:
-    """What the model writes for each user if it serves no other session, so that every batch has one session."""
+    """What the model writes for each user when it serves no other session: every batch then has only this session."""
 
     def __init__(self, model: Speech, *, for_s: float) -> None:
         samples = model.shape.block_samples
@@ -65,7 +65,7 @@ class References:
         }
 
     def differs(self, speaker: Speaker, turns: Turns) -> bool:
-        """Whether any of a user's turns has other tokens than those of the reference."""
+        """Whether the tokens of any of these turns differ from the reference of this user."""
         return list(turns) != list(self._turns[speaker.place, speaker.target][: len(turns)])
 
     @property

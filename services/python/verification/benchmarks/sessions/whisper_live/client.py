@@ -15,9 +15,9 @@ from daybreak_server.cli.sessions.evaluation.speeches import RATE, SAMPLE_BYTES,
 
 CHUNK_S = 0.1
 READY_S = 120.0
-"""The first client waits until the model is loaded."""
+"""How long a client waits until the server is ready. The first client waits until the model is loaded."""
 PATIENCE_S = 30.0
-"""How long after the last audio its text may still come."""
+"""How long a client waits, after it has sent the last audio, for the rest of the text."""
 NEAR_S = 0.5
 """Whisper's times are inexact. Text that ends at most this long before the end of the speech counts as complete."""
 
@@ -28,12 +28,13 @@ class RefusedError(Exception):
 
 @dataclass(slots=True)
 class Received:
-    """What came back. Times count from the first audio."""
+    """What the server sent back. Times count from the start of the speech."""
 
     lags_s: list[float] = field(default_factory=list)
-    """Each time that the text covers more audio than before: how long ago the last audio that it covers was spoken."""
+    """One lag for each message whose text covers more audio than before: how long ago the end of that audio was spoken.
+    If the client stops waiting for the rest of the text, the lag at that moment is the last figure."""
     covered_s: float = 0.0
-    """How much audio the text covers, by the server's own times."""
+    """How much audio the text covers, according to the times in the server's messages."""
     text: str = ""
     """The newest sentences."""
     complete: bool = False

@@ -19,7 +19,7 @@ def encode(keys: Keys, task: TaskId) -> Call:
 
 
 def decode(reply: Any, task: TaskId) -> int:
-    """1 if the task existed, otherwise 0. :raises ConflictError: when it has not ended."""
+    """1 if the task existed, otherwise 0. :raises ConflictError: if the task has not ended."""
     if int(reply) < 0:
         raise ConflictError(f"{task} has not ended; cancel it first")
     return int(reply)

@@ -1,4 +1,4 @@
-"""Values of sessions as the scripts get and return them."""
+"""Converts the values of sessions to and from the form that the scripts use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from daybreak_server.domain.sessions import (
 
 
 def record(shown: Sequence[Any]) -> SessionRecord:
-    """A session from ``{id, fields}``."""
+    """A session that a script returned as ``{id, fields}``."""
     session, r = SessionId(text(shown[0])), mapping(shown[1])
     group, error = r.get("group"), json.loads(r.get("error", "null"))
     return SessionRecord(
@@ -58,7 +58,7 @@ def record(shown: Sequence[Any]) -> SessionRecord:
 
 
 def error_json(error: Cause | None) -> str:
-    """An error as records and events have it; empty if there is none."""
+    """The form in which records and events store an error. It is empty if there is no error."""
     return "" if error is None else compact({"code": error.reason, "message": error.message})
 
 
@@ -74,7 +74,7 @@ def event(entry: Any, fields: Mapping[bytes, bytes]) -> SessionEvent:
 
 
 def turn_text(turn: Turn) -> str:
-    """A turn as the journal has it: ``start end complete last token,token``."""
+    """The form in which the journal stores a turn: ``start end complete last token,token``."""
     return f"{turn.start} {turn.end} {int(turn.complete)} {int(turn.last)} {','.join(map(str, turn.tokens))}"
 
 

@@ -100,13 +100,13 @@ def add(routes: APIRouter, service: SessionService) -> None:
 
 
 class Configuration:
-    """How the groups of a pool form batches: the settings, with an administrator's changes."""
+    """The settings by which the groups of a pool form batches, with the changes that administrators have made."""
 
     def __init__(self, service: SessionService) -> None:
         self._services = service.ctx.services
 
     async def shown(self, entry: PoolEntry) -> dict[str, Any]:
-        """The present values, with InfiniSST's names beside Daybreak's."""
+        """The current settings under Daybreak's names, and two further fields of InfiniSST's API."""
         values = await self._values(entry)
         return {
             **{name: values[name] for name in _LIVE},
@@ -115,7 +115,7 @@ class Configuration:
         }
 
     async def change(self, entry: PoolEntry, sent: Configure) -> None:
-        """Store changes. :raises ApiError: ``invalid_input``; no value has changed then."""
+        """Store the changes. :raises ApiError: ``invalid_input``, if a value is refused. Then nothing is stored."""
         if sent.load_balance_strategy not in {None, _BALANCE}:
             raise invalid_field(
                 "load_balance_strategy",
@@ -178,7 +178,7 @@ def _group(group: GroupSessions) -> dict[str, Any]:
 
 
 def _throughput(groups: Iterable[SessionsThroughput]) -> dict[str, float]:
-    """The sum over groups."""
+    """The throughput of all these groups together."""
     of = list(groups)
     return {
         "audio_seconds_per_second": round(sum(group.audio_s for group in of), 3),

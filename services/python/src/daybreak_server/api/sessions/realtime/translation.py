@@ -8,13 +8,13 @@ from daybreak_server.domain.sessions import SessionEnd, SessionEvent, SessionEve
 
 
 class TranslationDialect(OpenAIDialect):
-    """See the module."""
+    """OpenAI's dialect of translation sessions."""
 
     kind = "translation"
     events = "session.update, session.input_audio_buffer.append, session.close"
 
     async def on_client(self, event: Json) -> None:
-        """See the protocol."""
+        """See :meth:`.connection.Dialect.on_client`."""
         match event["type"]:
             case "session.update":
                 event = self.with_earlier(event)
@@ -36,7 +36,7 @@ class TranslationDialect(OpenAIDialect):
                 await super().on_client(event)
 
     async def on_session(self, event: SessionEvent) -> None:
-        """See the protocol."""
+        """See :meth:`.connection.Dialect.on_session`."""
         if event.type is SessionEventType.TEXT:
             await self.connection.send(
                 "session.output_transcript.delta",

@@ -20,7 +20,7 @@ _EVENTS = "session.update, input_audio_buffer.append, input_audio_buffer.commit"
 
 
 class VllmDialect:
-    """See the module. After ``transcription.done``, more audio begins another session."""
+    """vLLM's dialect. After ``transcription.done``, more audio begins another session."""
 
     ends_connection = False
 
@@ -29,7 +29,7 @@ class VllmDialect:
         self._received = 0
 
     async def on_client(self, event: Json) -> None:
-        """See the protocol."""
+        """See :meth:`.connection.Dialect.on_client`."""
         match event["type"]:
             case "session.update":
                 source = text_of(event, "language")
@@ -52,7 +52,7 @@ class VllmDialect:
                 raise unknown_event(kind, _EVENTS)
 
     async def on_session(self, event: SessionEvent) -> None:
-        """See the protocol."""
+        """See :meth:`.connection.Dialect.on_session`."""
         if event.type is SessionEventType.TEXT:
             await self._connection.send("transcription.delta", delta=event.data["text"])
         elif event.type is SessionEventType.DEGRADED:
@@ -64,7 +64,7 @@ class VllmDialect:
             await self._connection.send("transcription.done", text=event.data.get("text", ""), usage=usage)
 
     async def send_error(self, error: ApiError, event: Json | None = None) -> None:
-        """See the protocol."""
+        """See :meth:`.connection.Dialect.send_error`."""
         await self._send(error.detail, error.code.value, **wait_fields(error, self._connection.uid))
 
     async def _send(self, error: str, code: str, **more: Any) -> None:

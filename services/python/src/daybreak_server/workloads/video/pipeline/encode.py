@@ -1,6 +1,6 @@
 """Encodes frames as an MP4 (H.264), and draws an MP4 as a contact sheet.
 
-Equal frames give equal bytes, if the number of the encoder's threads is equal too. This needs two measures:
+Equal frames give equal bytes if the encoder has the same number of threads. Two measures ensure this:
 
 * RGB is converted to yuv420p explicitly and in one thread.
 * x264's macroblock tree is off. Its AVX-512 code (in the wheel of PyAV 18.1) reads uninitialised memory, so equal
@@ -44,7 +44,7 @@ def pyav() -> ModuleType:
 
 
 class Mp4Writer:
-    """Writes frames to an MP4 at ``path``. The file has that name only when it is complete.
+    """Writes frames to an MP4 at ``path``. Until the file is complete, it has another name.
 
     This is a context manager. Its exit finishes the file, or removes it after an error.
     """
