@@ -1,4 +1,4 @@
-"""Mistakes of the user and unusable environments: one line on stderr, exit code 2, and no request."""
+"""A mistake of the user or an unusable environment leads to one line on stderr, exit code 2 and no request."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class Panel:
     colors: Mapping[str, str] = field(default_factory=dict)
     """Colours of series, by the beginning of their names."""
     no_value: str = ""
-    """What a number shows if there is no data."""
+    """What a panel of kind ``NUMBER`` shows if there is no data."""
     runbook_of_row: bool = False
     """Whether each row of a table links to the runbook that its label ``runbook`` names."""
     runbook: str = ""

@@ -35,7 +35,7 @@ _OUTCOMES = {
 _RETRIES = {"busy": LATE, "leaves": FINE, "unreachable": "#c2410c", "no_answer": BAD}
 _ENDED = "daybreak_router_requests_total"
 _SERVING = "and on (namespace, pool) max by (namespace, pool) (daybreak_router_ready_groups{POOL})"
-"""Only pools that answer requests: others have no router."""
+"""Keeps only pools that answer requests: other pools have no router."""
 
 
 def _gpus(metric: str) -> str:
@@ -48,7 +48,8 @@ _REQUESTS = Row(
         Panel(
             title="Requests by outcome",
             shows="Requests to serving pools that ended, per second. `answered`: the group's answer was passed on, "
-            "whatever its status. `client_gone`: the client did not wait. *Refused and failed* describes the rest.",
+            "whatever its status. `client_gone`: the client did not wait for the answer. The panel "
+            "*Refused and failed* describes the other outcomes.",
             bad="`answered` that falls while the demand does not.",
             unit=Unit.PER_SECOND,
             kind=Kind.AREAS,
@@ -61,8 +62,8 @@ _REQUESTS = Row(
             title="Refused and failed",
             shows="Requests per second that got no complete answer. `queue_full`: the waiting line was full. "
             "`not_ready`: no group was free in time. `deadline_passed`: the group did not answer in time. "
-            "`group_failed`: groups broke at the request, and no try was left. `cut_off`: the answer broke off. "
-            "`shutting_down`: the gateway ends.",
+            "`group_failed`: groups broke while they had the request, and no try was left. `cut_off`: the answer was "
+            "interrupted. `shutting_down`: the gateway was ending.",
             bad="Any of them for longer than a few minutes, except `shutting_down` during a rollout, and `not_ready` "
             "during a wake.",
             unit=Unit.PER_SECOND,
@@ -123,7 +124,7 @@ _LINE = Row(
         ),
         Panel(
             title="In flight and capacity",
-            shows="Requests that groups answer for the gateways, and how many the ready groups can hold at once.",
+            shows="Requests that are in groups, and the number of requests that the ready groups can hold at once.",
             bad="At the capacity while requests wait: more groups are needed. Far below it while requests wait: see "
             "*Retries by reason*.",
             unit=Unit.COUNT,
@@ -141,10 +142,10 @@ _LINE = Row(
         Panel(
             title="Demand and groups",
             shows="How many groups the requests need (`needed`, KEDA's value), how many the operator wants (`wanted`), "
-            "and how many are `ready`. `usable`: the groups to which a gateway sends requests, for the gateway with "
-            "the fewest.",
+            "and how many are `ready`. `usable`: the number of groups to which a gateway can send requests. If "
+            "gateways differ, the lowest number counts.",
             bad="`needed` above `wanted`: KEDA does not scale, or `maxGroups` is reached. `usable` below `ready` for "
-            "more than a few seconds: groups drain, or that gateway cannot connect to them.",
+            "more than a few seconds: groups drain, or a gateway cannot connect to them.",
             unit=Unit.COUNT,
             runbook="daybreaknotscaling",
             deeper="daybreak-wake",
@@ -252,10 +253,10 @@ _GROUPS = Row(
         ),
         Panel(
             title="GPUs that answer, and idle ones",
-            shows="GPUs of the pools' groups: those that held at least one request, and those that held none. The "
-            "values are the mean of the last hour, from a sample every five seconds.",
-            bad="Mostly `idle`: shorten `scaling.cooldownPeriod`, or lower `minWarm`. Never `idle`: requests soon "
-            "wait.",
+            shows="GPUs of groups that held at least one request (`answering`), and of groups that held none (`idle`). "
+            "The values are the mean of the last hour, from a sample every five seconds.",
+            bad="Mostly `idle`: shorten `scaling.cooldownPeriod`, or lower `minWarm`. Never `idle`: requests will "
+            "soon have to wait.",
             unit=Unit.GPUS,
             kind=Kind.AREAS,
             colors={".* answering": GOOD, ".* idle": NONE},

@@ -10,8 +10,8 @@ BATCHES = Row(
         Panel(
             title="Items in a batch",
             shows="Mean and 95th percentile of the number of texts that a group computes together.",
-            bad="Near 1 while items wait: `max_batch_size` or `max_batch_tokens` is too small, or the lengths differ "
-            "too much (`similar`).",
+            bad="Near 1 while items wait: `max_batch_size` or `max_batch_tokens` is too small, or the lengths of "
+            "the texts differ too much (`similar`).",
             unit=Unit.COUNT,
             width=12,
             pictured=True,
@@ -27,17 +27,18 @@ BATCHES = Row(
         Panel(
             title="Duration of a batch",
             shows="Median and 95th percentile of how long a group computes a batch.",
-            bad="A step upwards while batches have as many items as before: longer texts, or a device that others use.",
+            bad="A step upwards while batches have as many items as before: longer texts, or other "
+            "work on the device.",
             unit=Unit.SECONDS,
             width=12,
             queries=quantiles("daybreak_rank_batch_seconds{POOL}", "pool"),
         ),
         Panel(
             title="Wait for a batch",
-            shows="Median and 90th percentile of the longest time that a text of a batch waited for it. Texts of bulk "
-            "work, which fill the rest of a batch, do not count.",
+            shows="Median and 90th percentile, over batches, of the wait of the text that waited longest for its "
+            "batch. Texts of bulk work, which fill the rest of a batch, do not count.",
             bad="Longer than a few batches take: more groups are needed. Near `batch_timeout_ms` in the mode `timed`: "
-            "too few requests come to fill a batch, so a shorter timeout answers sooner.",
+            "too few requests come to fill a batch, so with a shorter timeout, answers come sooner.",
             unit=Unit.SECONDS,
             runbook="daybreakbatcheswait",
             width=12,
@@ -68,8 +69,8 @@ BATCHES = Row(
         Panel(
             title="Lines of files",
             shows="Lines per second that tasks over files have written, with a result or with an error in its place.",
-            bad="Many `failed`: the lines are not what the model reads; the outputs say why. Near 0 while a task "
-            "runs: requests take all batches, so more groups are needed.",
+            bad="Many `failed`: the model cannot use these lines; the output files say why. Near 0 while a task "
+            "runs: requests fill all batches, so more groups are needed.",
             unit=Unit.PER_SECOND,
             colors={".* failed": LATE},
             width=12,
@@ -98,7 +99,7 @@ BATCHES = Row(
         Panel(
             title="Found in the cache",
             shows="Share of the texts whose vector was in the cache of their group. Empty without a cache.",
-            bad="Near 0: the cache costs memory for nothing, so turn it off (`cache_mb`).",
+            bad="Near 0: the cache costs memory for nothing, so turn it off (`cache_mb: 0`).",
             unit=Unit.RATIO,
             width=6,
             queries=(

@@ -1,4 +1,4 @@
-"""The dashboard of wakes: from zero groups to N and back, phase by phase, and who decides."""
+"""The dashboard of wakes (from zero groups to N and back) and of KEDA, the operator and KubeRay."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WAKES = Row(
             title="Phase of the wake",
             shows="The phase in which each pool is: `zero`, `ready`, or a phase of its wake, such as `pods`, `image`, "
             "`ray` and `model`.",
-            bad="A phase that stays. The runbook's table says which part hangs in which phase.",
+            bad="A phase that lasts. The runbook's table says for each phase which part of the system hangs.",
             unit=Unit.COUNT,
             kind=Kind.TIMELINE,
             colors=_PHASES,
@@ -48,7 +48,7 @@ _WAKES = Row(
         Panel(
             title="Duration of the wake in progress",
             shows="How long the current wake has lasted; 0 means that there is none.",
-            bad="Longer than the last wakes, or above 15 min, when an alert fires.",
+            bad="Longer than earlier wakes. Above 15 min, an alert fires.",
             unit=Unit.SECONDS,
             runbook="daybreakwakeslow",
             alarm=900,
@@ -58,7 +58,7 @@ _WAKES = Row(
         Panel(
             title="Last wake by phase",
             shows="Duration of each phase of the last complete wake.",
-            bad="`image`: use `prePull`. `model`: use a cache volume. `pods`: nodes are missing.",
+            bad="A long `image`: use `prePull`. A long `model`: use a cache volume. A long `pods`: nodes are missing.",
             unit=Unit.SECONDS,
             kind=Kind.BARS,
             colors=_PHASES,
@@ -91,8 +91,8 @@ _WAKES = Row(
         ),
         Panel(
             title="Start of a group by phase",
-            shows="Mean duration of each phase of the start of the groups that run now, as their ranks measured it.",
-            bad="`model` far above the time to read its files: the cache is cold.",
+            shows="How long the groups that run now took to start: the mean of each phase, measured by their ranks.",
+            bad="`model` far above the time that it takes to read the model's files: the cache is cold.",
             unit=Unit.SECONDS,
             width=12,
             queries=(
@@ -105,7 +105,7 @@ _WAKES = Row(
         ),
         Panel(
             title="GPU time of starts",
-            shows="GPUs that are held by groups that start.",
+            shows="GPUs held by groups that are starting.",
             bad="A large part of all GPUs held: groups start too often, or too slowly.",
             unit=Unit.GPUS,
             width=12,
@@ -154,7 +154,7 @@ _SCALE = Row(
         ),
         Panel(
             title="KEDA's errors",
-            shows="Errors of KEDA with Daybreak's ScaledObjects in the last hour. Empty if KEDA exports no metrics.",
+            shows="KEDA's errors about Daybreak's ScaledObjects in the last hour. Empty if KEDA exports no metrics.",
             bad="Any error: KEDA cannot read Redis, for example because of a password or a network policy.",
             unit=Unit.COUNT,
             runbook="daybreakkedaerrors",
@@ -186,7 +186,7 @@ _SCALE = Row(
         ),
         Panel(
             title="Health of pools",
-            shows="1 while the operator knows no problem of the pool.",
+            shows="1 while the operator knows of no problem of the pool.",
             bad="0: its condition `Healthy` names the cause.",
             unit=Unit.YES_NO,
             runbook="daybreakpoolunhealthy",
@@ -203,7 +203,7 @@ _SCALE = Row(
         Panel(
             title="Operator's actions",
             shows="Actions of the operator in the last hour.",
-            bad="`CreateCluster` and `DeleteCluster` in turns: a pool does not settle.",
+            bad="`CreateCluster` and `DeleteCluster` again and again: the operator keeps replacing RayClusters.",
             unit=Unit.COUNT,
             runbook="daybreakgroupsmissing",
             queries=(
@@ -217,7 +217,7 @@ _SCALE = Row(
         Panel(
             title="Operator's failures",
             shows="Reconcile steps that failed in the last hour, by error.",
-            bad="Any number that repeats: the operator's log has the message.",
+            bad="Any error that recurs: the operator's log has the message.",
             unit=Unit.COUNT,
             runbook="daybreakoperatorfails",
             warn=1,
@@ -232,7 +232,7 @@ _SCALE = Row(
         Panel(
             title="Reconcile steps",
             shows="Reconcile steps per second.",
-            bad="0 while pools exist: the operator is silent.",
+            bad="0 while pools exist: the operator does nothing.",
             unit=Unit.PER_SECOND,
             runbook="daybreakoperatorstuck",
             queries=(
@@ -253,7 +253,7 @@ _SCALE = Row(
         ),
         Panel(
             title="Delay of reconcile steps",
-            shows="Median and 95th percentile of the time from the event that asked for a step until it began.",
+            shows="Median and 95th percentile of the time from the event that caused a step to its beginning.",
             bad="Above 30 s: the operator is behind.",
             unit=Unit.SECONDS,
             runbook="daybreakoperatorbehind",
@@ -262,7 +262,7 @@ _SCALE = Row(
         ),
         Panel(
             title="Operator's work queue",
-            shows="Pools whose step is due and has not begun.",
+            shows="Pools whose reconcile step is due and has not begun.",
             bad="Above 5 for minutes: the operator is behind.",
             unit=Unit.COUNT,
             runbook="daybreakoperatorbehind",
@@ -271,7 +271,7 @@ _SCALE = Row(
         ),
         Panel(
             title="Calls of the Kubernetes API",
-            shows="Calls of the operator per second, by method, without watches.",
+            shows="Calls from the operator to the Kubernetes API per second, by method. Watches do not count.",
             bad="A rate that stays high while nothing changes.",
             unit=Unit.PER_SECOND,
             queries=(
@@ -285,7 +285,7 @@ _SCALE = Row(
         Panel(
             title="RayClusters provisioned",
             shows="1 for each RayCluster that KubeRay has provisioned, 0 for the others.",
-            bad="0 for longer than a wake takes: its pods do not become ready.",
+            bad="0 for longer than a wake takes: the pods of the RayCluster do not become ready.",
             unit=Unit.YES_NO,
             runbook="daybreakgroupsmissing",
             queries=(

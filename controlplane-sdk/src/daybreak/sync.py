@@ -64,8 +64,8 @@ T = TypeVar("T")
 class Client:
     """A client of a Daybreak server. Threads may share it. Close it, or use it as a context manager.
 
-    ``url`` and ``api_key`` default to ``DAYBREAK_URL`` (``http://127.0.0.1:8000``) and ``DAYBREAK_API_KEY``.
-    Every method may raise the errors of :mod:`daybreak.errors`.
+    ``url`` and ``api_key`` default to ``DAYBREAK_URL`` and ``DAYBREAK_API_KEY``. If ``DAYBREAK_URL`` is not set, the
+    URL is ``http://127.0.0.1:8000``. Every method may raise the errors of :mod:`daybreak.errors`.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Client:
     def submit_batch(
         self, tasks: Iterable[SubmitRequest | Mapping[str, Any]], *, idempotency_key: str | None = None
     ) -> BatchResult:
-        """Submit up to 100 tasks in one request. Each is accepted or refused separately.
+        """Submit up to 100 tasks in one request. Each task is accepted or refused on its own.
 
         The results are in the order of the tasks.
         """
@@ -225,7 +225,7 @@ class Client:
         """Iterate over the lines that the task's workload has logged after the event ``after`` (default: all).
 
         With ``follow``, the iteration waits for further lines, and ends when the task does. It reconnects when a
-        connection breaks. ``dropped`` of a line says how many lines are missing before it.
+        connection breaks. A line's field ``dropped`` says how many lines are missing before it.
         """
         return self._iterate(logs(task, after=after, follow_live=follow, retry=self._retry))
 
@@ -255,7 +255,7 @@ class Client:
 
 
 class _EffectRunner:
-    """Performs the effects of one operation, and keeps its open response between them."""
+    """Performs the effects of one operation. Keeps the operation's open response from one effect to the next."""
 
     def __init__(self, http: httpx2.Client, url: str) -> None:
         self._http = http

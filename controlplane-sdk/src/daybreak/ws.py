@@ -1,4 +1,4 @@
-"""The part of both clients that knows websockets, which the extra ``sessions`` installs."""
+"""What both clients use of the package websockets, which the extra ``sessions`` installs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def require_websockets() -> None:
 
 
 def connection_options(server: str) -> dict[str, Any]:
-    """The arguments of ``connect`` of websockets, for both kinds of clients."""
+    """The arguments that both clients pass to ``connect`` of websockets."""
     options: dict[str, Any] = {
         "user_agent_header": f"daybreak-sdk/{VERSION}",
         "open_timeout": 10.0,

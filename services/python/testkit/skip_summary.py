@@ -15,7 +15,7 @@ class Need:
 
     name: str
     reason: re.Pattern[str]
-    """Matches the reason of the tests that are skipped without it."""
+    """Matches the reason with which tests are skipped if the requirement is not met."""
     how: str
 
 

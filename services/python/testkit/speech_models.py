@@ -1,4 +1,4 @@
-"""Speech models with random weights, and the whole-stream computation that streaming must equal."""
+"""Speech models with random weights, and a computation of the whole stream, whose result streaming must equal."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _write(file: Path, content: object) -> None:
 
 def loaded(folder: Path | None = None, **options: Any) -> Speech:
     """The workload with the model of this folder, or with the built-in model."""
-    torch.set_num_threads(1)  # more threads make products this small slower
+    torch.set_num_threads(1)  # with more threads, matrix products this small are slower
     model = Speech()
     model.load(Group(options={**({"model": str(folder)} if folder else {}), **options}))
     return model
@@ -99,7 +99,7 @@ def pcm(samples: Tensor) -> bytes:
 
 
 def turns_of(audio: bytes, model: Speech, blocks: int = 2) -> list[bytes]:
-    """Audio cut into turns."""
+    """Audio, cut into turns of ``blocks`` blocks."""
     size = blocks * model.shape.block_samples * 2
     return [audio[at : at + size] for at in range(0, len(audio), size)]
 
@@ -127,7 +127,10 @@ def finish(model: Speech, answers: Sequence[Token | SessionFailedError]) -> dict
 def speak(
     model: Speech, audio: bytes, pair: LanguagePair, *, blocks: int = 2, session: str = "alone"
 ) -> list[list[Token]]:
-    """One session from its beginning to its end, alone: the tokens of each turn."""
+    """Run one session from its beginning to its end, with no other session beside it.
+
+    :returns: The tokens of each turn.
+    """
     model.open(session, pair)
     turns = turns_of(audio, model, blocks)
     written = []
@@ -141,7 +144,7 @@ def speak(
 def whole_stream(
     model: Speech, turns: Sequence[bytes], texts: Sequence[Sequence[int]], marker: int
 ) -> list[Tensor]:
-    """The logits after the marker and each token of every turn, computed from the whole stream without any cache."""
+    """The logits after the marker and after each token of every turn, from the whole stream and without any cache."""
     parts = model._parts
     assert isinstance(parts.encoder, CausalEncoder)
     audio = torch.frombuffer(bytearray(b"".join(turns)), dtype=torch.int16).float() / 32768

@@ -49,7 +49,7 @@ def register(
     wait: options.WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a model. Workers that have its engine can serve it at once, or from its first request.
+    """Register a model. Workers that have its engine start it at its first request, or at once with --min-replicas.
 
     Examples:
 
@@ -174,7 +174,7 @@ def _with_hints(alias: str) -> Iterator[None]:
 
 
 def _wait(client: Client, output: Output, alias: str) -> Model:
-    """Follow the start of a model on stderr. Returns the model once it is ready or has failed."""
+    """Write to stderr how a model starts. Returns the model once it is ready or has failed."""
     began, words, model = time.monotonic(), "", None
     for model in client.models.watch(alias):
         if (now := _progress(model)) != words:
@@ -242,8 +242,8 @@ def _describe(model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _print_last_lines(output: Output, client: Client, alias: str) -> None:
-    """Print the last lines of a model's engines that do not run. The server sends them only to clients that may change
-    models."""
+    """Print the last lines of a model's engines that do not run. The server sends these lines only to clients that may
+    change models."""
     for worker in client.workers.list():
         for replica in worker.models:
             if replica.alias == alias and replica.last_lines:

@@ -1,9 +1,9 @@
 """Where a download goes: a file, a folder, the target of a link, a device, a FIFO or an open descriptor.
 
-A regular file is renamed into place, so no program ever sees a part of it. A rename would replace a link, a device or a
-FIFO instead of writing to it. So links are followed, and whatever is not a regular file is opened and written to.
-:func:`check` finds out, before any work starts, whether the path can be written to, and leaves nothing behind. It does
-not notice a full disk.
+A regular file is written under another name and renamed at the end, so no program ever sees a part of it. A rename
+would replace a link, a device or a FIFO instead of writing to it. So links are followed, and whatever is not a regular
+file is opened and written to. :func:`check` finds out, before any work starts, whether the path can be written to, and
+leaves nothing behind. It does not notice a full disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Target:
     """The regular file, with links resolved; ``None`` if ``path`` is opened and written to."""
 
     def part(self, sha256: str) -> Path:
-        """The hidden part file beside the target. A later call finds it by its name."""
+        """The hidden part file beside the target. A later download finds it by its name."""
         assert self.file is not None
         name = self.file.name
         if len(os.fsencode(name)) + PART_SUFFIX_BYTES > _name_max(self.file.parent):
@@ -63,7 +63,7 @@ def check(path: str | os.PathLike[str] | None, name: str) -> None:
     """Check that the artifact ``name`` can be written to ``path``, and leave nothing behind.
 
     :raises DownloadError: if the artifact's name is not a file name.
-    :raises OSError: with the reason and the path, if it cannot.
+    :raises OSError: with the reason and the path, if the artifact cannot be written.
     """
     target = target_of(path, name)
     if target.file is None:
@@ -86,7 +86,7 @@ def check(path: str | os.PathLike[str] | None, name: str) -> None:
 def check_folder(folder: Path) -> None:
     """Check that files can be created in ``folder``, or in its nearest existing parent.
 
-    :raises OSError: with the reason and the folder, if they cannot.
+    :raises OSError: with the reason and the folder, if no file can be created.
     """
     while not os.path.lexists(folder):
         folder = folder.parent
@@ -99,7 +99,7 @@ def check_folder(folder: Path) -> None:
 def write_into(source: Path, target: Path) -> None:
     """Write a file's bytes to a device, a FIFO or an open descriptor.
 
-    :raises OSError: with the name of ``target``.
+    :raises OSError: with the path of ``target``, if the bytes cannot be written.
     """
     number = _descriptor(os.fspath(target))
     try:
@@ -149,7 +149,8 @@ def _is_special(path: str) -> bool:
 def _descriptor(path: str) -> int | None:
     """The number of the descriptor that ``/dev/stdout``, ``/dev/fd/3`` or a link to one of them names, else ``None``.
 
-    If the shell has opened a file for it (``>> log``), a rename or a second ``open`` would lose the file's position.
+    The download is written to this open descriptor. If the shell has opened a file for it (``>> log``), a rename or a
+    second ``open`` would lose the file's position.
     """
     for _ in range(_MAX_LINKS):
         folder, name = os.path.split(os.path.abspath(path))

@@ -1,4 +1,7 @@
-"""Applies one CustomResourceDefinition from inside the cluster by server-side apply. Standard library only."""
+"""Applies one CustomResourceDefinition from inside the cluster, with server-side apply.
+
+The script imports only the standard library.
+"""
 
 import ssl
 import sys

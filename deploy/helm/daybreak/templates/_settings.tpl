@@ -15,8 +15,8 @@
 {{- toYaml (mergeOverwrite $settings (deepCopy ($pool.settings | default dict))) -}}
 {{- end -}}
 
-{{/* The same, without the settings that only gateways use. A change of those restarts the gateways, but replaces no
-     group. */}}
+{{/* A pool's part of the settings file, without the settings that only gateways use. A change of such a setting
+     restarts the gateways, but replaces no group. */}}
 {{- define "daybreak.groupSettings" -}}
 {{- $settings := omit (fromYaml (include "daybreak.poolSettings" .)) "routing" "max_queued" "retention_s" -}}
 {{- with $settings.sessions -}}
@@ -42,8 +42,8 @@
 {{- toYaml $settings -}}
 {{- end -}}
 
-{{/* The settings file of all processes. It holds only what values set, never a default: during an upgrade, pods of the
-     previous version read it too, and would reject a setting that they do not know. */}}
+{{/* The settings file of all processes. It holds only settings that the chart's values set, never a default: during an
+     upgrade, pods of the previous version read the file too, and would reject a setting that they do not know. */}}
 {{- define "daybreak.settings" -}}
 {{- $root := . -}}
 {{- $settings := fromYaml (include "daybreak.commonSettings" .) -}}
@@ -57,7 +57,7 @@
 {{- $pools := dict -}}
 {{- range $name, $_ := .Values.pools -}}
 {{- $pool := fromYaml (include "daybreak.pool" (list $root $name)) -}}
-{{- /* Gateways show what a group costs and how many there may be, also while there is none. */ -}}
+{{- /* Gateways show how many GPUs a group has and how many groups there may be, even while there is none. */ -}}
 {{- $shown := dict "groups" (int $pool.maxGroups) -}}
 {{- if gt (float64 $pool.resources.gpus) 0.0 -}}
 {{- $_ := set $shown "gpus_per_rank" $pool.resources.gpus -}}

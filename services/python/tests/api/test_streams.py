@@ -54,7 +54,7 @@ def write(leader: FakeLeader, claim: Claim, count: int, batch: int = 50) -> None
 
 
 def test_sse_and_websocket_send_the_same_objects(api: Api, leader: FakeLeader) -> None:
-    """Both send all events of an ended task and then end by themselves, the WebSocket with 1000."""
+    """Each stream sends all events of an ended task and then ends. The WebSocket closes with 1000."""
     task = api.submit()
     claim = leader.claim()
     write(leader, claim, 3)
@@ -68,7 +68,7 @@ def test_sse_and_websocket_send_the_same_objects(api: Api, leader: FakeLeader) -
 
 
 def test_a_stream_resumes_after_an_id(api: Api, leader: FakeLeader) -> None:
-    """SSE and WebSocket continue after Last-Event-ID or ?after=. After the last event nothing follows."""
+    """SSE continues after `Last-Event-ID` or `?after=`, a WebSocket after `?after=`. Nothing follows the last event."""
     task = api.submit()
     claim = leader.claim()
     write(leader, claim, 5)
@@ -83,7 +83,7 @@ def test_a_stream_resumes_after_an_id(api: Api, leader: FakeLeader) -> None:
 
 
 def test_without_follow_a_stream_ends_after_the_stored_events(api: Api, leader: FakeLeader) -> None:
-    """`?follow=false` ends the stream of a waiting and of a running task, and changes nothing for an ended one."""
+    """`?follow=false` ends the stream of a waiting or running task. The stream of an ended task ends anyway."""
     task = api.submit()
     path = f"/v1/tasks/{task['id']}/events"
 
@@ -118,7 +118,7 @@ def test_live_events_arrive_as_they_happen(api: Api, leader: FakeLeader) -> None
 
 
 def test_trimmed_history_begins_with_a_reset(api: Api, leader: FakeLeader) -> None:
-    """A client that asks for trimmed events gets a snapshot, and then the kept events in order."""
+    """A client that asks for trimmed events gets a `reset` with the task, and then the kept events in order."""
     task = api.submit()
     claim = leader.claim()
     write(leader, claim, 1500, batch=250)
@@ -134,7 +134,7 @@ def test_trimmed_history_begins_with_a_reset(api: Api, leader: FakeLeader) -> No
 
 
 def test_an_id_from_the_future_is_answered_with_a_reset(api: Api, leader: FakeLeader) -> None:
-    """An id that this task never had, from another task or a lost write, does not make a client wait forever."""
+    """An id that this task never had (of another task, or of a lost event) does not make a client wait forever."""
     task = api.submit()
     claim = leader.claim()
     with httpx2.stream(
@@ -160,7 +160,7 @@ def test_heartbeats_are_comments(start_api: Callable[..., Api]) -> None:
 
 
 def test_the_stream_of_a_waiting_task_has_its_position_and_wake(api: Api, leader: FakeLeader) -> None:
-    """Both events have no id. They come at once and on each change, and stop when the task starts."""
+    """The events `position` and `wake` have no id. They come at once and at each change, until the task starts."""
     first, second = api.submit(), api.submit()
     with httpx2.stream(
         "GET", f"{api.url}/v1/tasks/{second['id']}/events", timeout=60, verify=False
@@ -196,13 +196,13 @@ def test_the_eta_covers_the_remaining_phases(api: Api, leader: FakeLeader) -> No
     def eta_s() -> Any:
         return api.client.get("/v1/pools/echo").json()["wake"].get("eta_s")
 
-    assert wait_until(eta_s, 30, "the pool's history") == 29.0
+    assert wait_until(eta_s, 30, "the ETA of the pool") == 29.0
     leader.queue.deregister(leader.group)
     now_ms = time.time_ns() // 1_000_000
     leader.group = replace(leader.group, state=GroupState.LOADING, phase="warm_up", since_ms=now_ms, wake={})
     leader.register()
     task = api.submit()
-    shown = wait_until(lambda: _wake(api, task["id"], "warm_up"), 30, "the phase")
+    shown = wait_until(lambda: _wake(api, task["id"], "warm_up"), 30, "the phase warm_up")
     assert shown["eta_s"] <= 3.0
 
 
@@ -212,7 +212,7 @@ def _wake(api: Api, task: str, phase: str) -> dict[str, Any] | None:
 
 
 def test_the_number_of_streams_is_limited(start_api: Callable[..., Api]) -> None:
-    """Beyond the limit, SSE is 429 with Retry-After and a WebSocket closes with 4429, until another stream closes."""
+    """Beyond the limit, SSE gets 429 with Retry-After, a WebSocket closes with 4429. A closed stream frees its slot."""
     api = start_api(http={"max_streams": 2, "max_streams_per_tenant": 1})
     task = api.submit()
     other = api.submit(headers={"Daybreak-Tenant": "other"})
@@ -248,7 +248,7 @@ def _opens(api: Api, path: str) -> bool:
 def test_a_websocket_closes_with_the_code_of_the_error(
     api: Api, task: str | None, query: str, code: int, reason: str
 ) -> None:
-    """The close reason is the stable code that a problem would have."""
+    """The reason of the close is the code that an HTTP response with this error would have."""
     with (
         socket(api, task or api.submit()["id"], query) as connection,
         pytest.raises(ConnectionClosed) as closed,
@@ -260,7 +260,7 @@ def test_a_websocket_closes_with_the_code_of_the_error(
 
 @pytest.mark.parametrize("path", ["/", "/v1/tasks", "/v1/nothing/here", "/docs"])
 def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The response to the handshake is a problem with 404, and not the usual 403. Nothing is logged."""
+    """The response to the handshake is a problem with 404, not the server's default of 403. No warning is logged."""
     with pytest.raises(InvalidStatus) as refused:
         connect(api.url.replace("http", "ws", 1) + path, open_timeout=60)
     response = refused.value.response
@@ -272,7 +272,7 @@ def test_a_websocket_to_an_unknown_path_is_404(api: Api, path: str, caplog: pyte
 
 
 def test_another_tenants_websocket_is_not_found(api: Api) -> None:
-    """It closes with 4404, or with 4400 if the tenant is malformed."""
+    """The WebSocket closes with 4404, or with 4400 if the name of the tenant is malformed."""
     task = api.submit()["id"]
     assert drain(socket(api, task, **{"Daybreak-Tenant": "two"})) == ([], 4404)
     assert drain(socket(api, task, **{"Daybreak-Tenant": "-"})) == ([], 4400)
@@ -298,9 +298,9 @@ def test_the_reader_runs_only_while_there_is_a_subscriber(api: Api) -> None:
         with httpx2.stream(
             "GET", f"{api.url}/v1/tasks/{task['id']}/events", timeout=60, verify=False
         ) as response:
-            lines = response.iter_lines()  # a variable, because closing the iterator closes the response
+            lines = response.iter_lines()  # kept in a variable: the response closes with its iterator
             next(lines)
-            wait_until(lambda: feed.reading, 30, "the reader")
+            wait_until(lambda: feed.reading, 30, "the reader to start")
         wait_until(lambda: not feed.reading, 60, "the reader to stop")
 
 
@@ -331,7 +331,7 @@ def test_streams_survive_a_restart_of_the_store(tmp_path: Path) -> None:
 
 
 def test_streams_end_when_the_server_stops(start_api: Callable[..., Api]) -> None:
-    """A stopping server ends its streams at once, a WebSocket with 1012, so that it need not be killed."""
+    """A stopping server ends its streams at once (a WebSocket with 1012), so nobody has to kill the server."""
     api = start_api()
     task = api.submit()
     with (

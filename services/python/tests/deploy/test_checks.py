@@ -23,7 +23,7 @@ def test_helm_lint_passes(values: Path) -> None:
 
 
 def test_the_unit_tests_of_the_chart_pass() -> None:
-    """helm-unittest can simulate a cluster with older Secrets and CRDs."""
+    """helm-unittest can simulate a cluster that already has Secrets and CRDs."""
     output = run("helm-unittest", "--strict", CHART)
     assert "Test Suites: 0 passed" not in output
 
@@ -36,7 +36,7 @@ def test_kube_score_finds_no_critical_problem(values: Path) -> None:
 
 
 def test_the_tests_assume_exactly_the_kinds_that_templates_check_for() -> None:
-    """A template that checks for another kind would never be rendered here."""
+    """If a template checked for another kind, the tests would never render what depends on this kind."""
     checked = set()
     for path in (CHART / "templates").rglob("*"):
         if path.is_file():

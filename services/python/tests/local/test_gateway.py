@@ -1,4 +1,4 @@
-"""Tests of ``daybreakd gateway --embedded``: a gateway beside a Valkey, with which workers need nothing else."""
+"""Tests of ``daybreakd gateway --embedded``: a gateway that starts a Valkey, so workers need nothing else."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def test_it_serves_models_of_workers_and_keeps_them_across_a_restart(
     try:
         assert [found["id"] for found in request(f"{again.url}/v1/models")["data"]] == ["small"]
     finally:
-        again.end()  # before the fixture looks for processes of the first one, which had the same folder
+        again.end()  # now, because the fixture waits until no process of the first gateway's folder is left
 
 
 def doctor(gateway: System) -> dict[str, dict[str, str]]:
-    """What `daybreakd doctor` says in another terminal beside the gateway, by subject."""
+    """The checks of `daybreakd doctor`, which runs beside the gateway, by their subject."""
     result = subprocess.run(
         [Path(sys.executable).with_name("daybreakd"), "doctor", "--json"],
         env=child_environment({"DAYBREAK_DATA_DIR": str(gateway.folder)}),

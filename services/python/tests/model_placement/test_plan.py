@@ -1,4 +1,4 @@
-"""What the models need now: replicas, places and workers."""
+"""The plan of the manager: how many replicas each model wants, where they run, and how many workers are needed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def view(
 
 
 def planned(before: RegistryView, *, later_ms: int = 0, **changes: object) -> RegistryView:
-    """The view with its plan in it."""
+    """The view after the plan for ``before`` is published, ``later_ms`` later and with ``changes``."""
     return replace(before, plan=plan(before), now_ms=before.now_ms + later_ms, **changes)
 
 
@@ -68,7 +68,7 @@ def test_demand_counts_at_once_and_falls_after_the_time_of_idling() -> None:
 
 
 def test_a_model_without_a_worker_asks_for_one() -> None:
-    """KEDA starts the first workers by this number: one for each replica that fits nowhere."""
+    """From `workers_wanted`, KEDA starts the first workers: one for each replica that fits nowhere."""
     found = plan(view(model(replicas=3, target_load=1), demand={"chat": busy(2)}))
     assert (found.workers_wanted, found.placement.unplaced) == (2, {"chat": "No worker is registered."})
 
@@ -96,7 +96,7 @@ def test_replicas_move_from_a_worker_that_is_lost_or_drains(remaining: tuple[Wor
 
 
 def test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker() -> None:
-    """Two were kept because they were loaded. One is lost, no worker has room for another, and one is enough."""
+    """Both replicas were kept because they had loaded. One is lost and fits nowhere, and the demand needs only one."""
     seen = view(
         model(replicas=2),
         workers=(worker("w2", devices={HOST: 10 * GB}),),
@@ -145,7 +145,7 @@ def test_a_deleted_model_is_removed_once_its_replicas_have_drained() -> None:
 
 
 def test_a_deleted_model_stays_as_long_as_a_worker_may_be_starting_it() -> None:
-    """The worker has not reported its replica yet. It must first see that the replica is no longer wanted."""
+    """The worker has not reported its replica yet. The worker must first see that nobody wants the replica."""
     seen = view(model(deleted=True), workers=(worker(),), planned=plan_with(("chat", "w1")))
     assert removable(seen) == []
     assert removable(planned(seen)) == ["chat"]
@@ -226,7 +226,7 @@ def registries(draw: st.DrawFn) -> RegistryView:
 
 @given(registries(), st.integers(0, 60_000))
 def test_a_plan_is_stable(seen: RegistryView, later_ms: int) -> None:
-    """A second look at the same registry publishes nothing, and neither does another manager."""
+    """A second plan for the same registry equals the first, so no manager publishes it again."""
     first = planned(seen, later_ms=later_ms)
     assert plan(first) == first.plan
 
@@ -271,7 +271,7 @@ def test_models_that_are_idle_go_back_to_their_minimum(seen: RegistryView) -> No
 
 @given(registries())
 def test_replicas_that_stay_wanted_stay_where_they_are(seen: RegistryView) -> None:
-    """Except a replica that must make room for one that fits nowhere else, and one that its worker cannot run."""
+    """A replica moves only to make room for one that fits nowhere else, or if its worker cannot run it."""
     first = planned(seen)
     assume(not first.plan.placement.unplaced)
     again = planned(replace(first, workers=(*first.workers, worker("new"))))

@@ -58,9 +58,11 @@ def test_a_worker_serves_a_real_model(
         wait_until(lambda: gateway.last("w1").models[0].requests == 0, 60, "the cancelled request to end")
         wait_until(lambda: is_idle(engine), 60, "the engine to stop its work")
     worker.kill()
-    wait_until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, 60, "its end")
+    wait_until(
+        lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, 60, "the engine to end"
+    )
 
 
 def is_idle(process: psutil.Process) -> bool:
-    """Whether a process uses less than a fifth of a core for a moment."""
+    """Whether a process uses less than a fifth of a core for half a second."""
     return process.cpu_percent(interval=0.5) < 20

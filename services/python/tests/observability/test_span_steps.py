@@ -1,4 +1,4 @@
-"""Steps → phases that do not overlap, with a bounded number of events that together cover each step once."""
+"""Steps become phases that do not overlap. A phase has a bounded number of events, which cover each step once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOVES = st.lists(
 
 @given(MOVES, st.integers(0, 1000))
 def test_phases_follow_each_other_without_overlap(moves: list[tuple[str, bool, int]], rest: int) -> None:
-    """Each phase begins where the one before ended, or later, whatever the workload yields."""
+    """Each phase begins when the phase before it ended, or later, whatever the workload yields."""
     at, phases, found = 100, Phases(100), list[PhaseSteps | None]()
     for name, is_step, took in moves:
         at += took

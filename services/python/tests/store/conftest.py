@@ -1,4 +1,4 @@
-"""Servers of both kinds for the store's tests. After each test, a fixture checks the keys that it left."""
+"""Valkey and Redis servers for the store's tests. After each test, a fixture checks the keys that the test left."""
 
 from __future__ import annotations
 

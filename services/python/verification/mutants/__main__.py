@@ -1,4 +1,7 @@
-"""``python -m verification.mutants``: plant bugs, each alone; exit 1 if a bug survives or cannot be planted."""
+"""``python -m verification.mutants``: plants bugs, one at a time.
+
+Exits with 1 if a bug survives or cannot be planted.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = share_of(named, *options.share)
     if options.list or not chosen:
         listed = "\n".join(f"{mutant.name:<34} {mutant.about}" for mutant in chosen)
-        print(listed or "no planted bug has this in its name; see --list")
+        print(listed or "no planted bug has any of these texts in its name; --list without --only shows all")
         return 0 if chosen else 2
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="daybreak-mutants-") as folder:
@@ -71,30 +74,31 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--only", action="append", metavar="NAME", help="plant only bugs with NAME in their name (repeatable)"
     )
     parser.add_argument(
-        "--jobs", type=int, default=4, help="copies of the source that work at once (default 4)"
+        "--jobs", type=int, default=4, help="copies of the source, each with one bug at a time (default 4)"
     )
     parser.add_argument(
         "--share",
         type=_share,
         default=(0, 1),
         metavar="NUMBER/COUNT",
-        help="plant one of COUNT shares; NUMBER is taken modulo COUNT. CI plants a third, by the number of the commit",
+        help="plant one of COUNT shares; NUMBER is taken modulo COUNT. In CI, COUNT is 3, and NUMBER is the number of "
+        "commits",
     )
     parser.add_argument(
-        "--save", action="store_true", help="with --only: update the rows in the saved report"
+        "--save", action="store_true", help="with --only: update the rows of these bugs in the saved report"
     )
     parser.add_argument("--list", action="store_true", help="list the bugs and exit")
     parser.add_argument("--verbose", action="store_true", help="show the output of the tests")
-    parser.add_argument("--unchecked", action="store_true", help="do not run the tests without a bug first")
+    parser.add_argument("--unchecked", action="store_true", help="skip the run of the tests without a bug")
     return parser.parse_args(arguments)
 
 
 def _run_all(
     trees: Sequence[Tree], chosen: Sequence[Mutant], *, unchecked: bool, verbose: bool
 ) -> list[MutantRun] | None:
-    """Plant all bugs. While the first ones are planted, run all tests without a bug in the first copy of the source.
+    """Plant all bugs. At the same time, run their tests without a bug, in the first copy of the source.
 
-    :returns: ``None`` if a test fails without a bug. It is printed, and no further bug is planted.
+    :returns: ``None`` if a test fails without a bug. Then the failure is printed, and no further bug is planted.
     """
     free: SimpleQueue[Tree] = SimpleQueue()
     for tree in trees[1:]:
@@ -128,7 +132,7 @@ def _run_all(
 
 
 def _pass_without_bug(tree: Tree, mutants: Sequence[Mutant]) -> bool:
-    """Whether the tests of these bugs pass without a bug. If they do not, they cannot catch one."""
+    """Whether the tests of these bugs pass without a bug. A test that fails without a bug cannot catch one."""
     began = time.perf_counter()
     failures = failures_without_bug(tree, [test for mutant in mutants for test in mutant.tests], workers=2)
     if failures is None:

@@ -1,4 +1,4 @@
-"""Bugs in the totals of a pool: what Redis counts, what a metrics call reads, and what metrics make of it."""
+"""Bugs in the totals of a pool: in what Redis counts, in what gateways read of it, and in the metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TOTALS, _UNIT_OF_WORK, _CLAIM = (f"{LUA}/_{name}.lua" for name in ("totals", "u
 TOTALS: tuple[Mutant, ...] = (
     mutant(
         "total-is-overwritten",
-        "a total holds what the last call counted, so it falls",
+        "a total holds only what the last call counted, so it may fall",
         (
             _UNIT_OF_WORK,
             "call('HINCRBY', K_totals, name, int(amount))",
@@ -29,7 +29,7 @@ TOTALS: tuple[Mutant, ...] = (
     ),
     mutant(
         "bucket-without-its-bound",
-        "an observation that equals the bound of a bucket counts in the next one",
+        "an observation that equals the bound of a bucket counts in the next bucket",
         (_TOTALS, "value > bounds[place]", "value >= bounds[place]"),
         tests=f"{_TESTS}::test_the_time_and_steps_until_a_cancelled_task_has_stopped_are_counted",
     ),
@@ -41,7 +41,7 @@ TOTALS: tuple[Mutant, ...] = (
     ),
     mutant(
         "one-tenant-too-many",
-        "totals of their own are kept for one tenant more than `tenants_max` allows",
+        "one tenant more than `tenants_max` allows has totals of its own",
         (
             _TOTALS,
             "call('HLEN', K_tenant_totals) >= 2 * most",

@@ -6,10 +6,11 @@ POOL_NAME = r"^[a-z][a-z0-9-]{0,30}$"
 """The pattern of pool names. A pool's name is part of the ids of its tasks."""
 
 API_APPLICATION = "api"
-"""The Ray Serve application of the API. Other applications have their pool's name, so no pool has this one."""
+"""The Ray Serve application of the API. Every other application has its pool's name, so no pool may have this name."""
 
 REGISTRY = "registry"
-"""The hash tag of the keys of the registry of workers and models, so no pool has this name."""
+"""The hash tag in the keys of the registry of workers and models. Pools use their names as hash tags, so no pool may
+have this name."""
 
 VARIABLES = "DAYBREAK_"
 """The prefix of the environment variables of all settings."""

@@ -1,8 +1,8 @@
 """``python -m daybreak_server.entrypoints.watchdog``: the watchdog beside a leader.
 
-What it does is in :mod:`daybreak_server.engines.common.watchdog_process`. Its configuration comes on standard input,
-because the configuration holds the store's password. The module imports little, because a watchdog starts with every
-group. So it sets up the log only when the first line is logged.
+:mod:`daybreak_server.engines.common.watchdog_process` describes what the watchdog does. The configuration comes on
+standard input, because it holds the store's password. This module imports little, because a watchdog starts with
+every group. So it sets up the log only when the first line is logged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _FirstLine(logging.Handler):
 
             log_from_ray_worker(LogSettings.model_validate(self._log))
             logging.getLogger(record.name).handle(record)
-        except Exception:  # the watchdog must still settle the leases, for example on a full disk
+        except Exception:  # the watchdog must still settle the leases if it cannot log, as on a full disk
             self.handleError(record)
 
 

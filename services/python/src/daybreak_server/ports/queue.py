@@ -1,4 +1,4 @@
-"""The work queue as the leader of a group uses it: blocking calls. Those about a claimed task are fenced."""
+"""The work queue as the leader of a group uses it. All calls block. Calls about a claimed task are fenced."""
 
 from __future__ import annotations
 

@@ -32,9 +32,9 @@ class Wake:
     """What is known of how long a model takes to start."""
 
     since_ms: int | None = None
-    """Since when it has been wanted without a ready replica; ``None`` if it has one, or if it is not wanted."""
+    """Since when the model is wanted and has no ready replica; ``None`` if it has one, or if it is not wanted."""
     last_s: float | None = None
-    """How long its last wake took: from when it was wanted without a ready replica, to the first ready replica."""
+    """How long the last wake took, from the moment when the model was wanted to its first ready replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class PlacementPlan:
     """How many replicas each model should have, by alias. Models that should have none are absent."""
     wakes: Mapping[str, Wake] = field(default_factory=dict)
     spread: Spread = field(default_factory=Spread)
-    """Moves of replicas to workers that have none of their model. Their new replicas are in ``placement``."""
+    """Moves of replicas to workers that run no replica of the same model. The new replicas are in ``placement``."""
     workers_wanted: int = 0
     """How many workers the models need: those that have replicas, and one for each replica that fits nowhere."""
 
@@ -58,17 +58,17 @@ class RegistryView:
     now_ms: int
     """The clock of the store."""
     version: int = 0
-    """Grows with each change of models, workers' states, demand, the plan or its manager. The loads of workers alone do
-    not change it."""
+    """Grows with each change of models, workers' states, demand, the plan or its manager. Changes of the
+    workers' loads alone do not count."""
     models: Mapping[str, ModelRecord] = field(default_factory=dict)
     """By alias."""
     workers: tuple[WorkerRecord, ...] = ()
-    """Those that hold their lease, by id."""
+    """The workers that hold their lease, sorted by id."""
     demand: Mapping[str, Demand] = field(default_factory=dict)
     """By alias; aliases that were never asked for are absent."""
     plan: PlacementPlan = field(default_factory=PlacementPlan)
     manager: str | None = None
-    """Who holds the lease ``placement``."""
+    """The manager that holds the lease ``placement``."""
 
 
 class Registry(Protocol):
@@ -86,10 +86,10 @@ class Registry(Protocol):
         """Wait until the version is higher than ``after``, for ``timeout_s`` at the most. Returns the version."""
 
     async def add_model(self, model: ModelRecord) -> bool:
-        """Register a model. Returns whether its alias was free. Repeating it with the same record is a success."""
+        """Register a model. Returns whether its alias was free. A repeated call with the same record returns true."""
 
     async def mark_deleted(self, alias: str) -> ModelRecord | None:
-        """Mark a model as deleted, so that its replicas drain. Returns it; ``None`` if there is none."""
+        """Mark a model as deleted, so that its replicas drain. Returns the model, or ``None`` if there is none."""
 
     async def remove_model(self, alias: str) -> None:
         """Remove a model that is marked as deleted, once no replica of it is left."""
@@ -115,10 +115,10 @@ class Registry(Protocol):
         """Remove a worker that ends. Returns whether this incarnation was the one that was registered."""
 
     async def publish_demand(self, gateway: str, requests: Mapping[str, int], *, ttl_s: float) -> None:
-        """Say how many requests this gateway has, by alias; it replaces what the gateway said before."""
+        """Say how many requests this gateway has, by alias. This replaces what the gateway said before."""
 
     async def hold_placement(self, holder: str, *, priority: int, ttl_s: float) -> bool:
-        """Take or renew the lease ``placement``. A higher priority takes it from a lower one at once.
+        """Take or renew the lease ``placement``. A holder with a higher priority takes it from another one at once.
 
         Returns whether ``holder`` has it.
         """

@@ -1,7 +1,7 @@
 """How the server records the traces of streaming sessions.
 
-A trace begins with the request or the connection that opens the session. The session's record carries its context, so
-each group that owns the session continues it. No method here raises or blocks.
+A trace begins with the request or the connection that opens the session. The session's record carries the trace's
+context, so each group that owns the session continues the trace. No method here raises or blocks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class OpeningTrace(Protocol):
         """The context that the session carries; ``None`` if the session belongs to no trace."""
 
     def opened(self, record: SessionRecord) -> None:
-        """A session is open. It carries another context if an earlier request with the same key has opened it."""
+        """A session is open. If an earlier request with the same key opened it, it carries that request's context."""
 
     def ended(self, *, status: int | None = None, error: str = "") -> None:
         """The request is answered, or the connection has ended. ``error``: the code of the error, if there is one.
@@ -66,7 +66,7 @@ class SessionTracing(Protocol):
 
 
 class UnrecordedOpening:
-    """A request that is not recorded. The session still carries its context."""
+    """A request that is not recorded. The session still carries the caller's context."""
 
     __slots__ = ("context",)
 

@@ -1,4 +1,4 @@
-"""Which model a request names."""
+"""Finding the name of the model in a request, and replacing it."""
 
 from __future__ import annotations
 

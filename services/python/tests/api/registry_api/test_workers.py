@@ -1,4 +1,4 @@
-"""Routes of workers: registration, heartbeats and their assignments, deregistration, and lists."""
+"""Routes of workers: registration, heartbeats and the assignments in their answers, deregistration, lists."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_two_workers_of_one_id_are_refused_with_the_place_of_the_first(gateway):
     problem = gateway.add_worker(incarnation="b", url="http://127.0.0.1:7001", status=409)
     assert problem["code"] == "conflict"
     assert "http://127.0.0.1:7000" in problem["detail"]
-    gateway.add_worker(incarnation="c")  # at the same place: the first one has gone
+    gateway.add_worker(incarnation="c")  # at the same URL, so the first worker must have ended
     response = gateway.beat()
     assert (response.status_code, response.json()["code"]) == (409, "conflict")
     assert gateway.beat(incarnation="c").status_code == 200

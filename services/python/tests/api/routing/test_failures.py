@@ -100,7 +100,7 @@ def test_a_refused_connection_takes_a_group_out_and_no_request_fails(start_gatew
         dead.process.pid,
         alive.process.pid,
     }
-    dead.kill()  # its lease continues
+    dead.kill()  # its lease has not ended
     for _ in range(5):
         assert api.client.get(f"{SERVE}/").json()["pid"] == alive.process.pid
 
@@ -149,7 +149,7 @@ def test_a_group_that_hangs_keeps_its_requests_until_its_lease_ends(start_gatewa
         wait_until(lambda: api.context.serving_pools.get("answers").router.in_flight, 60, "the request")
         groups.register(other)
         ready(api, 2)
-        assert not response.done()  # a slow group is not a dead one
+        assert not response.done()  # the gateway keeps waiting, because the group may only be slow
         groups.deregister(stuck)
         assert response.result().json()["pid"] == other.process.pid
 
@@ -176,7 +176,7 @@ def test_a_rolling_replacement_of_all_groups_fails_no_request(start_gateway, gro
                 groups.register(new)
                 groups.register(backend, drain=True)
                 wait_until(lambda b=backend: len(b.lines("begin")) == len(b.lines("end")), 60, "the drain")
-                backend.kill()  # it may have got one more request before the gateway saw the mark
+                backend.kill()  # the group may hold a request that came just before the gateway saw the mark
                 groups.deregister(backend)
             wait_until(lambda: len(groups.backends[-1].lines("end")) > 20, 60, "the last group to work")
         finally:
@@ -203,7 +203,7 @@ def test_two_gateways_share_the_capacity_of_a_group(start_gateway, groups):
     groups.register(*groups.start(1))
     for api in gateways:
         ready(api, 1)
-    # The group is full for the first three requests, and says so; both gateways try again.
+    # The group refuses the first three requests as if it were full. Both gateways send them again.
     with ThreadPoolExecutor(4) as clients:
         url = f"{SERVE}/?refuse_first=3"
         sent = [clients.submit(httpx2.get, gateways[n % 2].url + url, timeout=60) for n in range(4)]

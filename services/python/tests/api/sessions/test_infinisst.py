@@ -220,7 +220,7 @@ def test_frames_of_any_length_are_one_stream_of_samples(speech):
         socket.text()
         for first in range(0, len(samples), 7001):
             socket.send(samples[first : first + 7001])
-        socket.send(b"123")  # less than a sample at the end is dropped
+        socket.send(b"123")  # an incomplete sample at the end is dropped
         socket.send("EOF")
         messages, _ = socket.rest()
     assert "".join(messages[:-1]) == spoken(audio)
@@ -239,7 +239,10 @@ def test_a_session_that_waits_for_a_group_has_a_place(start_speech):
 
 
 class Passing(MemorySessions):
-    """A group takes the session, or so many others wait that it is not listed, after the gateway has read it."""
+    """Changes after the gateway has read the record of a waiting session, and before it reads the list of sessions.
+
+    With ``takes``, a group takes the session. In either case, the list does not have the session.
+    """
 
     takes = False
 

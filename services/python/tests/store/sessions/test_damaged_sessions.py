@@ -29,7 +29,7 @@ def damage(sessions: Sessions, session: SessionId, name: str) -> None:
 
 
 async def failed(sessions: Sessions, session: SessionId) -> None:
-    """Assert that the session has ended with a reason, and that only its record and its events are left."""
+    """Assert that the session has failed as damaged, that its last event says so, and that its audio is deleted."""
     record = await sessions.get(session)
     assert (record.state, record.end) == (SessionState.ENDED, SessionEnd.FAILED)
     assert record.error is not None
@@ -83,7 +83,7 @@ async def test_audio_that_cannot_be_read_is_reported_to_its_group(sessions: Sess
 
 
 async def test_time_continues_when_a_record_is_gone(sessions: Sessions) -> None:
-    """An administrator or an eviction policy may have deleted it."""
+    """An administrator or an eviction policy may have deleted the record."""
     sessions.limit(timeout_s=10)
     gone, other = await sessions.open(), await sessions.open()
     group = sessions.group(lease_s=2)

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[3])
-)  # the fault tests are beside the package, not in it
+)  # the package `verification` is beside the server, not in it
 
 from verification.faults.checks.observations import echo_digest
 

@@ -1,4 +1,4 @@
-"""The disk loses exactly what was not fsynced, and a real server on it keeps its promises."""
+"""A crash of the simulated disk loses exactly what was not fsynced. A real server on this disk keeps its promises."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
 
 
 def _inside(disk: Disk, code: str) -> str:
-    """Run ``code`` in a process on the disk. In it, ``folder`` is the disk's folder."""
+    """Run ``code`` in a process on the disk. The code can use ``folder``, the disk's folder."""
     program = f"import os, errno\nfolder = {str(disk.folder)!r}\n{code}"
     return subprocess.run(
         [sys.executable, "-S", "-c", program],
@@ -59,7 +59,7 @@ def test_only_what_was_fsynced_survives(disk: Disk) -> None:
 
 
 def test_a_full_disk_fails_writes(disk: Disk) -> None:
-    """Writes fail with ENOSPC while it is full, and succeed afterwards."""
+    """Writes fail with ENOSPC while the disk is full, and succeed afterwards."""
     write = (
         "a = os.open(folder + '/a', os.O_CREAT | os.O_WRONLY | os.O_APPEND)\n"
         "try: print(os.write(a, b'x'))\nexcept OSError as exc: print(-exc.errno)\n"
@@ -72,7 +72,7 @@ def test_a_full_disk_fails_writes(disk: Disk) -> None:
 
 
 def test_a_slow_disk_loses_nothing(tmp_path: Path) -> None:
-    """Its fsyncs take at least as long as configured, and written bytes survive without one."""
+    """An fsync takes at least as long as configured. Written bytes survive without an fsync."""
     try:
         disk = SlowDisk(tmp_path / "disk", fsync_s=0.3)
     except DiskAbsentError as exc:
@@ -131,7 +131,7 @@ def _responds(client: redis.Redis) -> bool:
 
 @pytest.mark.parametrize(("fsync", "lost"), [("always", False), ("no", True)])
 def test_a_server_keeps_what_it_fsynced(disk: Disk, servers: Servers, fsync: str, lost: bool) -> None:
-    """Under `always` a server keeps every acknowledged write after a crash; under `no` it loses the last ones."""
+    """After a crash, a server with `always` has each acknowledged write. A server with `no` lacks the last writes."""
     with servers.start(fsync) as client:
         for number in range(300):
             client.rpush("list", number)

@@ -1,1 +1,1 @@
-"""The queue alone: hand-off latency, tasks per second by depth, memory, and fsync at every write."""
+"""Measures the queue alone: hand-off latency, tasks per second at each depth, memory, and fsync at every write."""

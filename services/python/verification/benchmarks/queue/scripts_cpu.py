@@ -1,9 +1,9 @@
 """Measures what one call of each script of the hot path costs the server (CPU of its main thread) and the client.
 
 ``python -m verification.benchmarks.queue.scripts_cpu [--tasks 5000] [--batch 50] [--flavour valkey]`` submits tasks in
-batches. Then groups settle each task and claim the next: sixteen groups in one call, and one group alone. The server
-has its own core if there are two. The figures are microseconds per task, and show where time goes;
-``verification.benchmarks.queue`` makes the published table.
+batches. Then groups settle each task and claim the next: first sixteen groups in one call, then one group in a call of
+its own. If the machine has two cores or more, the server has one to itself. The figures are microseconds per task, and
+show where time goes; ``verification.benchmarks.queue`` makes the published table.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _main_thread_s(client: redis.Redis) -> float:
 
 @contextmanager
 def measured(name: str, client: redis.Redis, tasks: int) -> Iterator[None]:
-    """Print the cost of the block per task, and the commands that its scripts ran."""
+    """Print what the block costs per task, and how often its scripts ran each Redis command per task."""
     client.config_resetstat()
     server, cpu, wall = _main_thread_s(client), time.process_time(), time.perf_counter()
     yield
@@ -87,7 +87,7 @@ async def _submit(store: RedisStore, tasks: list[NewTask], batch: int) -> None:
 
 
 def _settle_each(queue: RedisQueue, groups: list[GroupRecord], count: int) -> None:
-    """Settle all groups in one call, as a process that serves several groups does."""
+    """Settle the tasks of all groups in one call, as a process with several groups does."""
     claims = queue.claim_each(groups)
     for _ in range(count // len(groups)):
         endings = []

@@ -10,7 +10,7 @@ from daybreak_server.batching.iterations import BatchRecord
 from daybreak_server.batching.iterations.lag import percentile
 
 DRIFT_S = 0.25
-"""If the mean lag of the last third of a run exceeds that of the second third by this much, the lag grows
+"""If the mean lag of the last third of a run exceeds that of the second third by more than this, the lag grows
 without end."""
 
 
@@ -21,7 +21,7 @@ class Outcome:
     for_s: float
     """How long the users spoke."""
     lags: list[tuple[float, float]] = field(default_factory=list)
-    """For each turn, when its audio was complete, and how much later the model had finished the turn."""
+    """For each turn: when its audio was complete, and how many seconds later the model had finished the turn."""
     tokens: int = 0
     busy_s: float = 0.0
     sizes: list[int] = field(default_factory=list)

@@ -9,11 +9,11 @@ from verification.benchmarks.video.subject import Timed
 from verification.results import Row
 
 SHARE, CONSTANT_S = 0.01, 0.05
-"""How much longer than the bare loop a task may take: 1 % and 50 ms."""
+"""How much longer than the bare loop a task may take: 1 % of the loop's time, plus 50 ms."""
 
 
 def beside_bare(bare: Sequence[float], ours: Sequence[Timed]) -> list[Row]:
-    """A task on Daybreak beside the same loop under torchrun, pair by pair."""
+    """Compare tasks on Daybreak with the bare loop under torchrun, pair by pair."""
     baseline = statistics.median(bare)
     rows = []
     for what, times in (

@@ -1,4 +1,4 @@
-"""A cluster with a pool of simulated speech and clients that speak, and the rows that every scenario
+"""A cluster with a pool of simulated speech, the clients that speak to it, and the rows that every scenario
 reports."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ READY_S = 90.0
 
 
 class Clients:
-    """The clients, on a thread with an event loop of its own. A context manager."""
+    """Runs the clients on a thread with an event loop of its own. A context manager."""
 
     def __init__(self, cluster: FaultCluster, scripts: Sequence[Script], *, seed: int) -> None:
         self._cluster = cluster
@@ -44,7 +44,7 @@ class Clients:
         self._thread.join(READY_S)
 
     def wait_for_texts(self, count: int, *, what: str = "all") -> None:
-        """Wait until all clients (``what="any"``: one client) have this many pieces of text."""
+        """Wait until all clients (``what="any"``: one client) have this many pieces of text, or have ended."""
         every = all if what == "all" else any
         wait_until(
             lambda: not self._thread.is_alive() or every(client.texts >= count for client in self.all),
@@ -76,17 +76,17 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class SessionTrial:
-    """A cluster at work, and its clients."""
+    """A running cluster, and its clients."""
 
     cluster: FaultCluster
     clients: Clients
 
     def targets(self, kind: str) -> Sequence[Target]:
-        """The processes of a kind that work now, in the order of their names."""
+        """The processes of a kind that are at work now, sorted by name."""
         return sorted(self.cluster.at_work(kind), key=lambda target: target.name)
 
     def target(self, kind: str, name: str) -> Target:
-        """The process with this name, as soon as it works."""
+        """Wait until the process with this name is at work, and return it."""
         found: list[Target] = []
 
         def works() -> bool:
@@ -102,7 +102,7 @@ class SessionTrial:
         return max(self.targets("leader"), key=lambda target: groups.get(target.pid, 0))
 
     def groups(self) -> Mapping[int, tuple[str, int]]:
-        """The groups by the process of their leader: their ids, and how many sessions they own."""
+        """By the process id of each rank: the id of its group, and how many sessions the group owns."""
         keys, found = self.cluster.keys(POOL), {}
         with self.cluster.client() as client:
             for group in self.cluster.ready_groups(POOL):
@@ -112,7 +112,7 @@ class SessionTrial:
         return found
 
     def decide(self) -> SessionsSeen:
-        """Wait for the clients, and check their history. :raises ViolatedError: if a promise was broken."""
+        """Wait until the clients end, and check their history. :raises ViolatedError: if a promise was broken."""
         self.clients.finish()
         return judge(self.cluster.history.path)
 

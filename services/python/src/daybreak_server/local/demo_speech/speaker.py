@@ -14,7 +14,7 @@ from daybreak_server.workloads.speech.clips import Clip
 
 RATE = 16_000
 _PAUSE_S = 0.9
-"""Silence after each sentence, by which the model recognizes its end."""
+"""Silence after each sentence, by which the model recognizes the end of the sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Arrived:
 
     at_s: float
     audio_s: float
-    """The end of the audio that the text is based on."""
+    """Where the audio that the text is based on ends."""
     text: str
 
     @property
@@ -43,13 +43,13 @@ class Speaker:
     arrived: list[Arrived] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     ends_s: list[float] = field(default_factory=list)
-    """When each sentence had been spoken, in seconds of audio."""
+    """Where each sentence ends, in seconds of audio."""
     open: bool = False
     """Whether the session is open."""
 
     @property
     def expected(self) -> list[str]:
-        """The right translations."""
+        """The correct translations."""
         return [clip.references[self.target] for clip in self.clips]
 
     def run(self) -> None:

@@ -1,9 +1,10 @@
 """Splits the wanted groups between the RayClusters of a pool during a rollout.
 
 A change of the template (an image, a model, the number of ranks) creates a second RayCluster beside the old one. The
-new head must start and accept the application before any old group is touched, so an image that cannot be pulled costs
-nothing. Then groups are replaced one by one: an old group drains and goes, which frees its hosts for a new group, and
-the new group must be ready before the next old one goes. Both RayClusters serve the same queue.
+operator removes no old group until the new head has started and accepted the application. So if the new image cannot be
+pulled, the pool keeps all its groups. Then groups are replaced one by one: an old group drains and goes, which frees
+its hosts for a new group, and the new group must be ready before the next old one goes. Both RayClusters serve the same
+queue.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def opened(state: ClusterState | None, *, attempt: int) -> bool:
 
 
 def failed(state: ClusterState) -> bool:
-    """Whether the template evidently cannot run, as opposed to a head that is silent for now."""
+    """Whether the template evidently cannot run. If only the head does not answer for now, the answer is no."""
     if state.serve is not None and state.serve.status == "DEPLOY_FAILED":
         return True
     return state.head is not None and state.head.waiting is not None
@@ -35,7 +36,10 @@ def failed(state: ClusterState) -> bool:
 def shares(
     current: ClusterState | None, outgoing: Sequence[ClusterState], *, wanted: int, attempt: int
 ) -> dict[str, int]:
-    """The number of groups by RayCluster; ``""`` is ``current``. ``outgoing`` goes from the oldest to the newest."""
+    """The number of groups of each RayCluster, by its name. ``""`` stands for ``current``.
+
+    ``outgoing`` is sorted from the oldest RayCluster to the newest.
+    """
     occupied = sum(state.occupied_replicas for state in outgoing)
     if not occupied:
         return {"": wanted, **{state.cluster.name: 0 for state in outgoing}}
@@ -43,20 +47,20 @@ def shares(
     if not opened(current, attempt=attempt):
         kept = min(wanted, ready)
         if current is not None and not failed(current):
-            # Its head is silent for now: its groups keep starting, but take no room from the old ones.
+            # The new head does not answer for now. The new groups keep starting, but take no room from the old ones.
             room = wanted - sum(len(state.replicas) for state in outgoing)
             kept = max(kept, min(room, current.cluster.replicas))
         return {"": kept, **_spread(outgoing, wanted - kept, grow=True)}
     stay = max(0, min(sum(len(state.replicas) for state in outgoing), wanted - 1 - ready))
     new = max(0, wanted - occupied)
     if current is not None:
-        # The new RayCluster keeps what it has: nothing returns to an old one.
+        # The new RayCluster keeps the groups that it has: none of them returns to an old RayCluster.
         new = max(new, min(wanted, current.cluster.replicas))
     return {"": new, **_spread(outgoing, stay, grow=False)}
 
 
 def _spread(outgoing: Sequence[ClusterState], wanted: int, *, grow: bool) -> dict[str, int]:
-    """Give the newest RayCluster its groups first; only the newest may grow."""
+    """Share the groups, beginning with the newest RayCluster. With ``grow``, it may get more groups than it has."""
     share: dict[str, int] = {}
     remaining = wanted
     for position, state in enumerate(reversed(outgoing)):

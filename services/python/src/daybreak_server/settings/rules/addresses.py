@@ -108,14 +108,14 @@ def key_prefix(prefix: str) -> str:
 
 
 def sentinel_addresses(value: Any) -> tuple[str, ...]:
-    """Check addresses of Sentinels, ``host:port`` each. Text may hold several, separated by commas or as JSON."""
+    """Check addresses of Sentinels, ``host:port`` each. A text may hold several, with commas or as a JSON list."""
     listed = value
     if isinstance(value, str):
         with suppress(ValueError):
             listed = json.loads(value)
         listed = listed if isinstance(listed, list) else value.split(",")
     if not isinstance(listed, list | tuple) or not all(isinstance(address, str) for address in listed):
-        raise ValueError("write host:port, with commas between several")
+        raise ValueError("write host:port, with commas between several addresses")
     return tuple(_sentinel(address.strip()) for address in listed if address.strip())
 
 

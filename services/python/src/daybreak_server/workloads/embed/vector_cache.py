@@ -1,7 +1,7 @@
-"""A cache of vectors, by the exact tokens of a text and whether it is a query or a document.
+"""A cache of the vectors of texts. The key is the kind of the text (query or document) and its exact tokens.
 
-A group has one model and one cache, so vectors of different models never meet. The tokens of the prompt belong to the
-key too.
+The tokens in the key include those of the prompt that the model puts before the text. A group has one model and one
+cache, so a cache never holds vectors of two models.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from daybreak_server.workloads.batch_meter import BatchMeter
 
 _ENTRY_BYTES = 300
-"""What an entry needs beside its key and vector: the objects, and its places in the table."""
+"""The memory that an entry needs in addition to its tokens and its vector: Python objects, and slots in the table."""
 Key = tuple[str, bytes]
 
 
 class VectorCache:
-    """Keeps the vectors that were used last, up to ``max_bytes``. Any thread may call it."""
+    """Keeps the most recently used vectors, up to ``max_bytes`` in all. Any thread may call it."""
 
     def __init__(self, max_bytes: int, meter: BatchMeter) -> None:
         self._max_bytes = max_bytes
@@ -31,7 +31,7 @@ class VectorCache:
 
     @staticmethod
     def key(kind: str, ids: tuple[int, ...]) -> Key:
-        """The key of a text."""
+        """The key of a text. ``kind``: ``query`` or ``document``."""
         return kind, b"".join(token.to_bytes(4, "little") for token in ids)
 
     def get_each(self, keys: list[Key]) -> list[Any | None]:

@@ -1,8 +1,8 @@
 """Attention to the paged caches of the sessions of a batch. One interface, with an implementation for each device.
 
-A batch is *ragged*: each session brings any number of new positions, one in a decode step, many in a prefill. They are
-one flat list. ``plan`` prepares what all layers share; the plan is then called once for each layer, writes the new keys
-and values into the pages, and attends to what each position may see.
+A batch is *ragged*: each session brings any number of new positions, one in a decode step, many in a prefill. The new
+positions of all sessions are one flat list. ``plan`` prepares what all layers share. The plan then gives the
+attention of each layer, which writes the new keys and values into the pages, and attends to what each position may see.
 
 - :class:`GatherAttention` gathers the pages of each session and calls torch's scaled dot-product attention.
 - :class:`FlexAttention` gives torch's FlexAttention the whole pool and a mask of blocks, which skips the pages of other
@@ -34,7 +34,7 @@ class Span:
     end: int
     """The position after the last new one."""
     count: int
-    """How many are new."""
+    """How many positions are new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Memory:
 
     @property
     def page_size(self) -> int:
-        """Positions of a page."""
+        """The number of positions in a page."""
         return self.keys.shape[2]
 
     @property
@@ -75,11 +75,11 @@ class Memory:
 
 
 Plan = Callable[[int], Attend]
-"""From the number of a layer to its attention."""
+"""Returns the attention of the layer with this number."""
 
 
 class PagedAttention(Protocol):
-    """See the module."""
+    """Attention to the paged caches; see the module."""
 
     def plan(self, spans: Sequence[Span]) -> Plan:
         """Prepare a batch. The flat list has the new positions of the spans, in the order of the spans."""
@@ -99,9 +99,9 @@ def _new_positions(spans: Sequence[Span], memory: Memory) -> tuple[Tensor, Tenso
 
 
 class GatherAttention:
-    """Plain torch: queries padded to the longest span, keys to the most pages that any session can have.
+    """Uses plain torch. Queries are padded to the longest span, and keys to the largest number of pages of a session.
 
-    Spans of one position are computed apart from longer ones. So decodes are not padded to the prefills beside them.
+    Spans of one position are computed apart from longer ones. So decodes are not padded to the length of prefills.
 
     The shape of a session's keys does not depend on the other sessions of the batch, so rounding does not either.
     """
@@ -185,7 +185,7 @@ class FlexAttention:
     """torch's FlexAttention over the whole pool. ``compiled``: for a GPU; otherwise it is slow, and only for tests.
 
     The compiled kernel is made for one number of queries. So queries are padded to a few sizes (:func:`padded_size`),
-    and a batch of another length needs no new compilation, which takes seconds. Padded queries see nothing.
+    and a batch of another length needs no new compilation, which takes seconds. The added queries see nothing.
     """
 
     def __init__(self, memory: Memory, *, rope_base: float, compiled: bool) -> None:
@@ -230,7 +230,7 @@ class FlexAttention:
 
     @torch.inference_mode()
     def warm_up(self, max_queries: int, *, heads: int) -> None:
-        """Compile for each size up to ``max_queries`` queries of ``heads`` heads, so that no session waits for it."""
+        """Compile for each size up to ``max_queries`` queries of ``heads`` heads, before a session needs it."""
         memory, size = self._memory, 1
         pages, width = memory.keys.shape[1], memory.keys.shape[-1]
         nobody = torch.full((pages,), _NOBODY, device=memory.keys.device)
@@ -274,7 +274,7 @@ class FlexAttention:
 
 
 _NOBODY, _PADDED = -1, -2
-"""In place of the number of a session: the owner of a free page, and the session of a padded query."""
+"""In place of the number of a session: the owner of a free page, and the session of a query that is only padding."""
 
 
 def padded_size(queries: int) -> int:

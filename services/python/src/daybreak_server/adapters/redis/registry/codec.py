@@ -1,4 +1,4 @@
-"""The JSON in which the registry keeps its records. Readers ignore what only a newer version knows."""
+"""The JSON in which the registry keeps its records. Readers ignore fields that only a newer version knows."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ _T = TypeVar("_T")
 
 
 def dump(value: Any) -> str:
-    """Compact JSON, the same for the same value."""
+    """Compact JSON. Equal values give equal text."""
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
 def model_json(model: ModelRecord) -> str:
-    """A model without its mark of deletion, which is stored beside it."""
+    """The JSON of a model, without the mark of deletion."""
     return dump({name: value for name, value in asdict(model).items() if name != "deleted"})
 
 
 def model_of(stored: Any) -> ModelRecord:
-    """The model from what is stored: one character, its mark of deletion, and then the JSON of :func:`model_json`."""
+    """The model from its stored form: the mark of deletion (``0`` or ``1``), then the JSON of :func:`model_json`."""
     whole = text(stored)
     return _known(ModelRecord, {**json.loads(whole[1:]), "deleted": whole[0] == "1"})
 
 
 def fixed_json(worker: WorkerRecord) -> str:
-    """The part of a worker that it sends only when it registers."""
+    """The JSON of what a worker sends only when it registers."""
     return dump({"url": worker.url, "engines": sorted(worker.engines), "version": worker.version})
 
 
 def state_json(worker: WorkerRecord) -> str:
-    """The part of a worker that it sends with each heartbeat."""
+    """The JSON of what a worker sends with each heartbeat."""
     state = {name: value for name, value in asdict(worker).items() if name not in {*_FIXED, "id", "seen_ms"}}
     return dump(state)
 
 
 def summary_json(worker: WorkerRecord) -> str:
-    """The part of a worker's state whose changes others must see at once: not its loads or its free memory."""
+    """The JSON of the fields whose changes other processes must see at once. Loads and free memory are left out."""
     replicas = sorted(
         (replica.alias, replica.state, replica.devices, replica.reason, replica.capacity)
         for replica in worker.replicas
@@ -64,7 +64,7 @@ def summary_json(worker: WorkerRecord) -> str:
 
 
 def worker_of(worker_id: str, fixed: str, state: str, *, seen_ms: int) -> WorkerRecord:
-    """A worker from its two parts."""
+    """A worker from the JSON of :func:`fixed_json` and of :func:`state_json`."""
     data = {**json.loads(state), **json.loads(fixed), "id": worker_id, "seen_ms": seen_ms}
     data["engines"] = frozenset(data["engines"])
     data["devices"] = {int(index): size for index, size in data["devices"].items()}
@@ -74,7 +74,7 @@ def worker_of(worker_id: str, fixed: str, state: str, *, seen_ms: int) -> Worker
 
 
 def plan_json(plan: PlacementPlan) -> str:
-    """A plan."""
+    """The JSON of a plan."""
     return dump(
         {
             "replicas": [[r.alias, r.worker, list(r.devices)] for r in plan.placement.replicas],
@@ -118,7 +118,7 @@ def _move_of(alias: str, stored: Sequence[Any]) -> SpreadMove:
 
 
 def view_of(reply: Sequence[Any]) -> RegistryView:
-    """The snapshot that the operations ``view`` and ``tick`` return."""
+    """The view from the reply of the operations ``view`` and ``tick``."""
     now, version, models, workers, demand, plan, manager = reply
     return RegistryView(
         now_ms=int(now),

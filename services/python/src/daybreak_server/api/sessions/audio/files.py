@@ -32,7 +32,7 @@ class Recording:
     reader: SampleReader
 
     def pieces(self) -> Iterator[bytes]:
-        """The samples, in pieces of a quarter of a second. They can be read once."""
+        """The samples, in pieces of a quarter of a second. They can be read only once."""
         return self.reader.pieces(_PIECE_S)
 
 

@@ -1,1 +1,1 @@
-"""Reads configuration files of InfiniSST (``config_file``), and turns them into settings of Daybreak (``mapping``)."""
+"""``config_file`` reads configuration files of InfiniSST, and ``mapping`` turns them into settings of Daybreak."""

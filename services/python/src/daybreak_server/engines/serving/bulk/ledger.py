@@ -1,5 +1,5 @@
-"""The checkpoint of a task that computes a file: the stored parts of the output, and the last line that they
-contain.
+"""The checkpoint of a task that computes a file: the stored parts of the output, and the last line of the input
+whose result they contain.
 
 A part is a piece of the output in the blob store. Its key has the number of the attempt that stored it, so no
 attempt overwrites the part of another. Only parts in the reported checkpoint are used. An attempt begins with
@@ -34,11 +34,11 @@ class Ledger:
     fingerprint: str
     """Identifies the file, the parameters, the models and the workload's ``bulk_version``."""
     line: int = 0
-    """The last line whose result is in the parts."""
+    """The last line of the input whose result is in the parts."""
     offset: int = 0
     """Where that line ends in the input."""
     failed: int = 0
-    """How many of the lines have an error in place of a result."""
+    """How many lines up to this one have an error in place of a result."""
     parts: tuple[OutputPart, ...] = ()
 
     @property

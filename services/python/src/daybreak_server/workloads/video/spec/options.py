@@ -17,7 +17,12 @@ class PlanOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cfg: int = Field(default=1, ge=1, le=2, description="Parts that share the guided and unguided pass.")
+    cfg: int = Field(
+        default=1,
+        ge=1,
+        le=2,
+        description="2: half of the ranks run the guided pass, the others the unguided one.",
+    )
     ulysses: int = Field(default=1, ge=1, description="Ranks that share the attention heads (Ulysses).")
     ring: int = Field(default=1, ge=1, description="Ranks of ring attention (GPU only).")
 
@@ -27,10 +32,12 @@ class LimitOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_side: int | None = Field(default=None, ge=16, description="Longest side in pixels.")
-    max_frames: int | None = Field(default=None, ge=1, description="Most frames of a video.")
-    max_steps: int | None = Field(default=None, ge=1, description="Most denoising steps.")
-    max_tokens: int | None = Field(default=None, ge=1, description="Most tokens (latent patches) of a video.")
+    max_side: int | None = Field(default=None, ge=16, description="Largest width or height, in pixels.")
+    max_frames: int | None = Field(default=None, ge=1, description="Largest number of frames of a video.")
+    max_steps: int | None = Field(default=None, ge=1, description="Largest number of denoising steps.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Largest number of tokens (latent patches) of a video."
+    )
 
 
 class VideoOptions(BaseModel):
@@ -55,11 +62,13 @@ class VideoOptions(BaseModel):
         default=None,
         description="A diffusers attention backend: native, flash, _flash_3_hub, _native_cudnn, sage.",
     )
-    compile: bool = Field(default=False, description="torch.compile the transformer's repeated blocks (GPU).")
+    compile: bool = Field(
+        default=False, description="Compile the transformer's repeated blocks with torch.compile (GPU only)."
+    )
     offload: Literal["none", "model", "group"] = Field(
         default="none",
-        description="none: all models stay on the GPU; model: each moves there while it works; group: block by block "
-        "(needs accelerate; not with Ulysses or ring attention).",
+        description="none: all models stay on the GPU; model: each model moves to the GPU while it works; group: each "
+        "block of a transformer does (needs accelerate; not with Ulysses or ring attention).",
     )
     vae_tiling: bool = Field(
         default=False, description="Decode in tiles: needs less memory, and changes pixels slightly."
@@ -68,15 +77,18 @@ class VideoOptions(BaseModel):
     prompt_too_long: Literal["warn", "refuse"] = Field(
         default="warn",
         description="What to do with a prompt of more tokens than the text encoder reads. warn: ignore its end and "
-        "log a warning with both numbers; refuse: fail the task.",
+        "log a warning; refuse: fail the task. The message has the number of tokens and the limit.",
     )
-    preview_every: int = Field(default=5, ge=0, description="Steps between previews; 0: none.")
+    preview_every: int = Field(default=5, ge=0, description="Steps between previews; 0: no previews.")
     crf: int = Field(
-        default=18, ge=0, le=51, description="Constant rate factor of x264: lower is better and larger."
+        default=18,
+        ge=0,
+        le=51,
+        description="Constant rate factor of x264: a lower value gives better and larger files.",
     )
     preset: str = Field(default="veryfast", description="Preset of x264.")
     encoder_threads: int = Field(
-        default=1, ge=1, le=64, description="Threads of x264. Another number gives other bytes."
+        default=1, ge=1, le=64, description="Threads of x264. The bytes of a video depend on this number."
     )
     parallel: PlanOptions | None = Field(default=None, description="Overrides how ranks share a video.")
     warm_up: bool = Field(
@@ -84,13 +96,17 @@ class VideoOptions(BaseModel):
         description="Run one step of a default video at start, so that the first task is not slower.",
     )
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads of a rank; absent: cores / ranks on this machine."
+        default=None,
+        ge=1,
+        description="CPU threads of a rank; absent: an equal share of the machine's cores.",
     )
     gpu_memory_gib: float | None = Field(
-        default=None, gt=0, description="Memory of one GPU. Tasks that cannot fit are refused at submit."
+        default=None,
+        gt=0,
+        description="Memory of one GPU. A task that does not fit into it is refused at submit.",
     )
     limits: LimitOptions = Field(
-        default_factory=LimitOptions, description="Bounds in place of those of the model's family."
+        default_factory=LimitOptions, description="Bounds that replace those of the model's family."
     )
 
     @model_validator(mode="after")
@@ -98,8 +114,8 @@ class VideoOptions(BaseModel):
         parts = self.parallel
         if self.offload == "group" and parts and parts.ulysses * parts.ring > 1:
             raise ValueError(
-                "offload: group does not work with Ulysses and ring, which hook the weights it moves; "
-                "use offload: model."
+                "offload: group does not work with Ulysses or ring attention, because they hook the weights that it "
+                "moves; use offload: model."
             )
         return self
 
