@@ -1,4 +1,4 @@
-"""A GPU that the chart's values request reaches a rank through Kubernetes and Ray. No real device is needed."""
+"""If the chart's values request a GPU, a rank gets it through Kubernetes and Ray. No real device is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VALUES = Path(__file__).with_name("gpu-values.yaml")
 
 
 def test_a_rank_gets_a_gpu(deployment: Deployment) -> None:
-    """With one GPU per rank in the values, the pod requests a GPU. Ray assigns it; otherwise no rank would start."""
+    """With one GPU per rank in the values, the pod requests a GPU. The rank starts only if Ray assigns it the GPU."""
     nodes = deployment.kube.core.list_node().items
     if not any(int(node.status.allocatable.get(GPU, 0)) for node in nodes):
         pytest.skip(f"no node advertises {GPU}")

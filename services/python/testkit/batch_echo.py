@@ -1,7 +1,7 @@
-"""A workload whose requests share batches, which plain Python computes: like ``embed``, without torch or a model.
+"""A workload like ``embed``, without torch or a model: requests share batches, and plain Python computes them.
 
-The vector of a text is its length. The body of a request is a :class:`Wish`, which says how long its batches take and
-whether they fail. Vectors go through the cache of ``embed``, so every metric of batches has data.
+The vector of a text is its length. The body of a request is a :class:`Wish`, which says how long the request's batches
+take and whether they fail. Vectors go through the cache of ``embed``, so every metric of batches has data.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Wish(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     texts: tuple[str, ...] = Field(description="Texts, each of which is an item of a batch.")
-    batch_s: float = Field(0.0, ge=0, description="Seconds that a batch with these texts takes at least.")
+    batch_s: float = Field(0.0, ge=0, description="The least duration of a batch with these texts, in s.")
     fails: bool = Field(False, description="Whether a batch with these texts raises an error.")
-    cached: bool = Field(False, description="Whether the cache may answer.")
+    cached: bool = Field(False, description="Whether the cache is used for these texts.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class BatchEcho:
         self._batches.set_batching(settings)
 
     def close(self) -> None:
-        """End the thread of its batches."""
+        """End the thread that runs the batches."""
         self._batches.close()
 
     def _lengths(self, request: Request) -> Response:

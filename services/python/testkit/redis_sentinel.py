@@ -58,7 +58,7 @@ class Sentinel(Server):
         return super().client(password=SENTINEL_PASSWORD, **options)
 
     def known_peers(self) -> tuple[int, int]:
-        """The numbers of other Sentinels and of replicas that it knows."""
+        """How many other Sentinels this Sentinel knows, and how many replicas."""
         with self.client() as client:
             known = client.sentinel_masters()[MASTER]
         return known["num-other-sentinels"], known["num-slaves"]
@@ -96,7 +96,7 @@ class SentinelCluster:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The section ``redis`` of the settings. The URL's host does not exist, because Sentinels name the master."""
+        """The section ``redis`` of the settings. The URL has no real host: only the Sentinels know the master."""
         return {
             "url": f"redis://:{PASSWORD}@nowhere.invalid/0",
             "sentinels": ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels),

@@ -1,4 +1,4 @@
-"""Histories of requests, written by hand, for the tests of their checker."""
+"""Hand-written histories of requests, for the tests of the checker of such histories."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RequestHistory:
         self.run("end", pid=pid, send=send)
 
     def sent(self, kind: str, *, send: int = 1, size: int = 0, **changes: Any) -> None:
-        """A send that ends now, with the first ``size`` bytes of the answer."""
+        """End one send of the request now. The client has received the first ``size`` bytes of the answer."""
         answer = WISH.answer(self.number)[:size]
         fields = {
             "send": send,
@@ -63,7 +63,7 @@ class RequestHistory:
 
 
 def history_of(scripts: list[tuple[Script, float]], *, settled: bool = True) -> list[Line]:
-    """The history of these requests, each of which begins at its time."""
+    """The history of these requests. ``scripts`` has the script of each request, and the second at which it begins."""
     histories = []
     for number, (script, began) in enumerate(scripts, 1):
         history = RequestHistory(number, began)

@@ -1,4 +1,4 @@
-"""A model that squares numbers, and what tests of tasks over files share."""
+"""A model that squares numbers, and helpers for tests of tasks over files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ POISON = 1_000_001
 NAN = 1_000_002
 """The result for this number is NaN, as from a model whose numbers overflow."""
 HELD = 1500
-"""From this number on, each batch takes `_CRAWL_S` longer while the file of the option `hold` exists."""
+"""A batch with this number or a larger one takes `_CRAWL_S` longer while the file of the option `hold` exists."""
 _CRAWL_S = 0.3
-"""Long enough for a test to kill the process during a batch. Steps still end, and each reports the checkpoints that
-were stored before it."""
+"""Long enough for a test to kill the process during a batch. Steps still end, and each step reports the checkpoints
+that were stored before it."""
 
 
 class Squares:
-    """Squares numbers, in batches of requests and tasks. Tests can pause its model, and see its batches."""
+    """Squares numbers, in batches that requests and tasks share. Tests can pause the model, and see the batches."""
 
     models = ("squares",)
     bulk_version = "1"
@@ -88,7 +88,7 @@ class Squares:
 def _held(restore: Callable[[Output], Iterator[None]], hold: Path) -> Callable[[Output], Iterator[None]]:
     """Return a function that waits until the file ``hold`` is gone, and then does what ``restore`` does.
 
-    It yields while it waits, so the task stays in the phase ``resume``. This is for a group with a process of its own.
+    It yields while it waits, so the task stays in the phase ``resume``. Only a group in its own process may use it.
     """
 
     def held(output: Output) -> Iterator[None]:

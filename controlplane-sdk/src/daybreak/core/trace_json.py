@@ -1,4 +1,4 @@
-"""A task's trace as JSON: times in seconds since the submit; an absent field is unknown or does not apply."""
+"""A task's trace as JSON. Times are seconds since the submit. A field is absent if it is unknown or does not apply."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Run after each install and upgrade: registers the models of the chart's values.
+"""Registers the models of the chart's values. Helm runs this script after each install and upgrade.
 
-If a model is already registered with the same values, the script leaves it alone. If it is registered with other
-values, the script registers the other models and then fails, because it never deletes a model.
+If a model is already registered with the same values, the script leaves it alone. If it is registered with different
+values, the script still registers the remaining models, and then fails, because it never deletes a model.
 """
 
 import json
@@ -20,7 +20,7 @@ PAUSE_S = 2.0
 
 
 def call(path, body=None):
-    """Send a request until a gateway answers it. Returns the status, and the answer's JSON or an error's text."""
+    """Repeat a request until a gateway answers it. Returns the status, and the answer's JSON or an error's text."""
     data = None if body is None else json.dumps(body).encode()
     while True:
         try:
@@ -38,7 +38,7 @@ def call(path, body=None):
 
 
 def differences(model, found):
-    """The values of a model that the registered one does not have."""
+    """The values of ``model`` that the registered model ``found`` does not have."""
     beside = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "dtype", "quantization")
     wanted = {
         "source" if name == "model_name" else name: value for name, value in model.items() if name != "alias"

@@ -17,7 +17,7 @@ from testkit.valkey import Server
 
 @pytest.fixture(scope="module")
 def api(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """One server for all tests of this module; none leaves anything that another would see."""
+    """One server for all tests of this module. No test leaves anything that another test would see."""
     with Serving(valkey_session, tmp_path_factory.mktemp("input"), 0, make_settings()) as started:
         yield started
 
@@ -113,7 +113,7 @@ def test_no_json_causes_a_500(api: Api, body: Any) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=60))
 def test_no_id_cursor_or_event_id_causes_a_500(api: Api, text: str) -> None:
-    """Malformed ids, names, cursors and event ids are 400, 404 or 422 on every path."""
+    """Malformed ids, names, cursors and event ids get 400, 404, 405 or 422 on every path."""
     assume(text not in ("echo", "clips"))  # the names of the pools
     part, task = quote(text, safe=""), "echo_01AAAAAAAAAAAAAAAAAAAAAAAA"
     for path in (

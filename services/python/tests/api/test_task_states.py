@@ -1,4 +1,4 @@
-"""The rows of the state table in ``docs/architecture.md``, through HTTP. A stand-in for a leader does what they say."""
+"""Tests of the rows of the state table in ``docs/architecture.md``, through HTTP, with a stand-in for the leader."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_claim_starts_the_first_attempt(api: Api, leader: FakeLeader) -> None:
         groups = api.client.get("/v1/pools/echo").json()["groups"]
         return [(g["state"], g.get("tasks")) for g in groups] == [("busy", [task["id"]])]
 
-    wait_until(busy, 30, "the group to be shown at work")
+    wait_until(busy, 30, "the group to be shown as busy")
 
 
 def test_a_draining_group_claims_nothing(api: Api, leader: FakeLeader) -> None:
@@ -95,7 +95,7 @@ def test_a_report_updates_record_and_stream(api: Api, leader: FakeLeader) -> Non
 
 
 def test_a_running_task_is_cancelled_when_its_group_has_stopped(api: Api, leader: FakeLeader) -> None:
-    """Running → running → cancelled: the leader gets the cancel with its next reply, and then stops."""
+    """Running → running → cancelled: the reply to the leader's next call has the bit CANCEL, and the leader stops."""
     task = api.submit()
     claim = leader.claim()
     response = api.client.post(f"/v1/tasks/{task['id']}/cancel")
@@ -238,10 +238,10 @@ def test_a_released_task_keeps_its_queue_position(api: Api, leader: FakeLeader) 
 
 
 def test_a_task_past_its_run_deadline_is_stopped(api: Api, leader: FakeLeader) -> None:
-    """Running → running → expired: after run_within_s the leader gets the stop bit, and then the task expires."""
+    """Running → running → expired: after run_within_s the leader gets the bit EXPIRE. Then it stops the task."""
     task = api.submit(run_within_s=0.2)
     claim = leader.claim()
-    wait_until(lambda: leader.queue.renew(claim.lease) & Control.EXPIRE, 30, "the stop bit")
+    wait_until(lambda: leader.queue.renew(claim.lease) & Control.EXPIRE, 30, "the bit EXPIRE")
     assert api.get(task["id"])["state"] == "running"
     leader.stop(claim)
     assert api.get(task["id"])["state"] == "expired"

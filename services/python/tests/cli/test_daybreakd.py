@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).parents[4]
 
 
 def test_help_imports_no_large_package() -> None:
-    """Without Ray, torch and other large packages, ``--help`` takes less than a second of CPU time."""
+    """``--help`` imports neither Ray, torch nor other large packages, and takes less than a second of CPU time."""
     result = in_new_process(
         "import sys, time\n"
         "from daybreak_server.cli.main import app\n"
@@ -60,7 +60,7 @@ def test_help_shows_examples_settings_and_exit_codes(daybreakd: Daybreakd) -> No
 
 @pytest.mark.parametrize("command", [*COMMANDS, "models verify"])
 def test_every_command_has_help(daybreakd: Daybreakd, command: str) -> None:
-    """Its line in the list of commands is not truncated."""
+    """The command's line in the list of commands is not truncated."""
     assert daybreakd(*command.split(), "-h").code == 0
     line = next(
         line for line in daybreakd("--help").out.splitlines() if line.split()[:1] == command.split()[:1]
@@ -79,7 +79,7 @@ def test_wrong_usage_exits_with_code_2(daybreakd: Daybreakd) -> None:
 
 
 def test_settings_are_shown_with_their_documentation(daybreakd: Daybreakd) -> None:
-    """Every setting has variable, type, default, value and description. Changed ones are marked."""
+    """Each setting is shown with its variable, type, default, value and description. Changed settings are marked."""
     result = daybreakd("settings", DAYBREAK_HTTP__PORT="9000", DAYBREAK_POOLS__ECHO__RANKS="2")
     assert result.code == 0
     lines = result.out.splitlines()
@@ -193,7 +193,7 @@ def test_a_strategy_that_cannot_be_used_stops_the_command(
 def test_a_wrong_option_of_a_workload_stops_the_command(
     daybreakd: Daybreakd, workload: str, options: dict[str, Any], message: str
 ) -> None:
-    """The message names the option, as it does for a wrong setting."""
+    """The message names the option by its path in the settings."""
     environ = {
         "DAYBREAK_POOLS__SPEECH__WORKLOAD": workload,
         "DAYBREAK_POOLS__SPEECH__OPTIONS": json.dumps(options),
@@ -206,7 +206,7 @@ def test_a_wrong_option_of_a_workload_stops_the_command(
 
 @pytest.mark.parametrize("command", ["serve", "gateway"])
 def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) -> None:
-    """Processes on several machines share one Redis, so they cannot embed it. The message names the missing setting."""
+    """Processes on several machines share one Redis, so none can embed it. The message names the missing setting."""
     result = daybreakd(command)
     assert result.code == 2
     assert "DAYBREAK_REDIS__URL" in result.err
@@ -223,7 +223,7 @@ def test_commands_of_a_cluster_need_a_redis(daybreakd: Daybreakd, command: str) 
     ],
 )
 def test_each_program_has_the_settings_as_its_only_argument(module: str, function: str) -> None:
-    """The functions that the commands run exist and have one argument. The test parses the modules only."""
+    """The functions that the commands run exist and have one argument. The test imports none of their modules."""
     spec = importlib.util.find_spec(f"daybreak_server.{module}")
     assert spec is not None
     assert spec.origin is not None
@@ -233,7 +233,7 @@ def test_each_program_has_the_settings_as_its_only_argument(module: str, functio
 
 
 def test_the_exit_code_is_that_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program also gets the extra arguments."""
+    """The program's function gets the settings, and also the arguments in ``more``."""
     module = ModuleType("a_program")
     module.run = lambda settings, add=0: settings.http.port + add  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "a_program", module)
@@ -284,7 +284,7 @@ def test_models_verify_accepts_the_built_in_model(daybreakd: Daybreakd) -> None:
 
 def reference() -> ModuleType:
     """Import tools/reference.py as a module."""
-    sys.path.insert(0, str(REPOSITORY / "tools"))  # for the modules that it imports
+    sys.path.insert(0, str(REPOSITORY / "tools"))  # reference.py imports modules from there
     spec = importlib.util.spec_from_file_location("reference", REPOSITORY / "tools" / "reference.py")
     assert spec is not None
     assert spec.loader is not None
@@ -324,14 +324,14 @@ def test_the_settings_page_is_the_same_on_every_machine(
 
 
 def test_the_text_of_each_section_of_settings_is_whole() -> None:
-    """It may have several lines in the code, and ends with a full stop."""
+    """The text of a section may have several lines in the code. On the page, it ends with a full stop."""
     texts = [section.split("\n\n")[1] for section in settings.as_markdown().split("\n## ")[1:]]
     assert len(texts) > 10
     assert [text for text in texts if not text.endswith(".")] == []
 
 
 def test_each_setting_of_a_section_that_may_be_unset_has_a_row() -> None:
-    """The page has the defaults of such a section. A pool that does not set it is shown with one row for it."""
+    """The page has the defaults of such a section. ``daybreakd settings`` shows one row for a section that is unset."""
     page = settings.as_markdown()
     for variable, kind, default in [
         ("SESSIONS__MAX_SESSIONS", "integer", "1000"),

@@ -1,7 +1,7 @@
-"""The wire, the documents and the client list the same states, phases and defaults as the domain.
+"""The wire package, ``docs/wire.md`` and the client have the same states, phases and defaults as the domain.
 
-The client must not import the server, and ``docs/wire.md`` is written by hand, so these tests compare the
-lists.
+The client must not import the server, and ``docs/wire.md`` is written by hand, so each has its own lists. These tests
+compare them with those of the domain.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def words_after(pattern: str) -> list[str]:
 
 
 def test_a_ready_group_has_formed_and_a_draining_one_accepts_nothing() -> None:
-    """Every group state answers `ready` and `accepts_tasks` correctly."""
+    """Every group state has the right values of `ready` and `accepts_tasks`."""
     assert {state for state in GroupState if state.ready} == {"idle", "busy", "draining"}
     assert {state for state in GroupState if state.accepts_tasks} == {"idle", "busy"}
 
@@ -126,7 +126,7 @@ def _is_member(kind: type[StrEnum], node: ast.expr) -> bool:
 
 @pytest.mark.parametrize("kind", [State, GroupState, WakePhase])
 def test_sets_of_states_are_defined_in_the_domain_only(kind: type[StrEnum]) -> None:
-    """A list of states in another module would be a second definition of what that list means."""
+    """A list of states in another package would be a second definition of the same set."""
     second_definitions = [
         f"{path.relative_to(SOURCE)}:{node.lineno}"
         for path in SOURCE.rglob("*.py")

@@ -21,7 +21,7 @@ PASSWORD = "hunter2-s3cret"
 
 @pytest.fixture
 def start_system(valkey: Server, systems: Callable[..., System]) -> Callable[..., System]:
-    """Starts ``daybreakd dev`` with a pool ``indiscreet`` and a Redis server that requires a password."""
+    """A function that starts ``daybreakd dev`` with a pool ``indiscreet`` and a Redis that requires a password."""
     with valkey.client() as client:
         client.acl_setuser(
             "daybreak", enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"], channels=["*"], commands=["+@all"]
@@ -60,7 +60,7 @@ def test_a_log_has_no_text_of_an_input_and_no_password(start_system: Callable[..
     done = submit(system)
     assert system.wait(done)["state"] == "succeeded"
     failed = submit(system, input={"prompt": PROMPT, "fails": 9}, max_strikes=1)
-    assert PROMPT.split()[1] in system.wait(failed, "failed")["error"]["message"], "its owner sees the error"
+    assert PROMPT.split()[1] in system.wait(failed, "failed")["error"]["message"], "the owner sees the prompt"
     replayed = request(f"{system.url}/v1/tasks/{done}/replay", {})["id"]
     system.wait(replayed)
     with pytest.raises(urllib.error.HTTPError, match="422"):
@@ -68,7 +68,7 @@ def test_a_log_has_no_text_of_an_input_and_no_password(start_system: Callable[..
     lines = log_of(system)
     messages = [line["message"] for line in lines]
     assert any("cost function failed" in message for message in messages), "the API's traceback is in the log"
-    assert any("truncated" in message for message in messages), "the library's lines are in the log"
+    assert any("truncated" in message for message in messages), "the lines of the library are in the log"
     assert any("KeyError" in line.get("exception", "") for line in lines)
     for marker in (*MARKERS, PASSWORD):
         assert marker not in system.output_text()

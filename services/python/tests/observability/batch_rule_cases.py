@@ -11,8 +11,8 @@ _REFUSED = f"daybreak_rank_batch_refused_total{{{_POOL}}}"
 
 
 def _waits(*, short: str, long: str) -> dict[str, str]:
-    """``short`` counts batches whose items waited for at most 0.1 s. ``long`` counts all batches; the rest of them
-    waited for up to 30 s."""
+    """``short`` counts batches whose items waited for at most 0.1 s. ``long`` counts all batches. Items of batches that
+    only ``long`` counts waited for up to 30 s."""
     name = f"daybreak_rank_batch_wait_seconds_bucket{{{_POOL}, le="
     return histogram(name, fast=("0.1", "5.0"), slow=("30.0", "+Inf"), short=short, long=long)
 
@@ -32,7 +32,7 @@ CASES: dict[str, Case] = {
 MORE_CASES: list[tuple[str, str, Case]] = [
     (
         "DaybreakItemsRefused",
-        "one caller sends too much at once, and comes back",
+        "one caller sends too much at once, and its later requests are accepted",
         Case(series={_BATCHES: "0+60x60", _REFUSED: "0x9 8x60"}, fires=None, quiet=(9, 10, 12, 14, 20)),
     ),
     (

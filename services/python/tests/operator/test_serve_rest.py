@@ -33,16 +33,16 @@ TOKEN = secrets.token_hex(32)
 
 @pytest.fixture
 def short_path() -> Iterator[str]:
-    """A folder with a short path, because it holds Ray's sockets."""
+    """A folder for Ray's sockets, whose paths must be short."""
     with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield folder
 
 
 @pytest.fixture
 def dashboard(tmp_path: Path, short_path: str) -> Iterator[str]:
-    """The address of a head's dashboard.
+    """Start a Ray head, and yield the address of its dashboard.
 
-    The head's ranks wait for a Redis that does not exist, which is not an error.
+    The ranks that start there wait for a Redis that does not exist. Such a rank still counts as running.
     """
     port, dashboard_port = free_port(), free_port()
     environ = {
@@ -85,7 +85,7 @@ def rest(dashboard: str, token: str | None) -> ServeRest:
 
 
 async def test_the_application_is_deployed_and_scaled(dashboard: str) -> None:
-    """The application goes from nothing to one group, to zero, and to two. A wrong token is a refusal."""
+    """The application goes from nothing to one group, to zero, and to two. A request with a wrong token is refused."""
     serve = rest(dashboard, TOKEN)
 
     async def observe() -> ServeView | None:
@@ -119,7 +119,7 @@ async def test_the_application_is_deployed_and_scaled(dashboard: str) -> None:
     await wait_for_view(target=0, running=0)
     await scale(4)
     await wait_for_view(target=4, running=4)
-    await serve.put(HEAD, config)  # deploying the same again keeps the target
+    await serve.put(HEAD, config)  # deploying the same configuration again keeps the target
     assert (await wait_for_view(status="RUNNING")).target == 4
     with pytest.raises(ClusterRefusedError):
         await serve.scale(HEAD, application="nobody", deployment="Nobody", target=2)

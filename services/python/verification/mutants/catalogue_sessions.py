@@ -28,13 +28,13 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-commit-unfenced",
-        "a group that was frozen writes to a session that another group has by now",
+        "a group that was frozen writes to a session that another group owns now",
         (f"{LUA}/session_commit.lua", "if stored[1] ~= c.token then", "if not stored[1] then"),
         tests=f"{_STORE}::test_an_outdated_token_changes_nothing",
     ),
     mutant(
         "session-release-unfenced",
-        "a group that was frozen gives up a session that another group has by now",
+        "a group that was frozen gives up a session that another group owns now",
         (f"{LUA}/session_release.lua", "if not r or r.token ~= token then", "if not r or not r.token then"),
         tests=f"{_STORE}::test_an_outdated_token_changes_nothing",
     ),
@@ -56,7 +56,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-progress-unannounced",
-        "a gateway that waits for the model of a session is not woken by its turns",
+        "a gateway that waits for the model of a session is not woken by the turns of the session",
         (f"{LUA}/session_commit.lua", "  announce_progress(c)\n", ""),
         tests=f"{_WATCHES}::test_a_turn_without_text_wakes_the_gateway",
         waits=True,
@@ -109,7 +109,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-gap-accepted",
-        "audio that begins behind what the journal has is appended, and what lies between is lost",
+        "audio that begins after a gap is appended to the journal, and the audio of the gap is lost",
         (f"{LUA}/session_append.lua", "if at > received then", "if false then"),
         tests=f"{_STORE}::test_audio_may_be_sent_again_but_not_skipped",
     ),
@@ -125,7 +125,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-inbox-trusted",
-        "a group whose inbox was lost never reads the audio that it announced",
+        "a group whose inbox was lost never reads the audio that the inbox announced",
         (
             f"{SERVER}/adapters/redis/sessions/work.py",
             "all_sessions = now >= self._look_at",
@@ -135,13 +135,13 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-last-lost-at-takeover",
-        "the next owner of a session does not see that the session's last turn is its last",
+        "the next owner of a session does not know that no turn follows the newest one",
         (f"{SERVER}/adapters/redis/sessions/codec.py", 'last=last == "1"', "last=False"),
         tests=f"{_STORE}::test_the_next_owner_knows_the_last_turn",
     ),
     mutant(
         "session-turn-begins-again",
-        "the next owner of a session does not continue the turn in which the former one died",
+        "the next owner of a session does not continue the turn in which the former owner died",
         (
             f"{_ENGINE}/session.py",
             "if claim.turns and not claim.turns[-1].complete:",
@@ -151,7 +151,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-segment-forgotten",
-        "a sentence that one group begins and another ends has only the words of the second",
+        "a sentence that one group begins and another group ends has only the words of the second group",
         (
             f"{_ENGINE}/session.py",
             "self._segment, self._segment_text = claim.segment, claim.segment_text",
@@ -161,7 +161,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-orphans-behind-new-ones",
-        "a session that has lost its group waits behind those that were opened since",
+        "a session that has lost its group waits behind sessions that were opened since then",
         (
             f"{LUA}/_sessions.lua",
             "int(tonumber(r.opened) - S.ORPHAN_BAND)",
@@ -199,7 +199,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-news-forgotten",
-        "the first audio of a session is noticed seconds late if its group reads audio of others at that moment",
+        "the first audio of a session is noticed seconds late if its group reads audio of other sessions just then",
         (
             f"{SERVER}/adapters/redis/sessions/work.py",
             "(named.audio | self._unknown) & positions.keys()",
@@ -257,7 +257,7 @@ SESSIONS: tuple[Mutant, ...] = (
     ),
     mutant(
         "session-bystanders-count",
-        "a session that a dead group did not work on counts as a cause of its death",
+        "a session that a dead group did not work on counts as a cause of the group's death",
         (f"{LUA}/_sessions.lua", "if not worked_on[r.id] then return false end", ""),
         tests=f"{TESTS}/store/sessions/test_deadly_sessions.py"
         "::test_only_sessions_that_a_dead_group_worked_on_may_be_the_cause",

@@ -43,7 +43,8 @@ class Mutant:
     edits: tuple[Edit, ...]
     tests: tuple[str, ...]
     waits: bool = False
-    """Whether a test that catches the bug waits up to a minute for what does not come. Such bugs are planted first."""
+    """Whether a test that catches the bug waits, for up to a minute, for something that never happens. Such bugs are
+    planted first."""
 
     def texts(self, root: Path) -> dict[str, str]:
         """The files with the bug, each with its new text. The source tree at ``root`` is only read.
@@ -68,6 +69,6 @@ class Mutant:
 def mutant(
     name: str, about: str, *edits: tuple[str, str, str], tests: tuple[str, ...] | str, waits: bool = False
 ) -> Mutant:
-    """A :class:`Mutant` from plain tuples of file, old and new."""
+    """Create a :class:`Mutant`. Each of ``edits`` is a plain tuple of ``file``, ``old`` and ``new``."""
     chosen = (tests,) if isinstance(tests, str) else tests
     return Mutant(name, about, tuple(Edit(*edit) for edit in edits), chosen, waits)

@@ -1,9 +1,9 @@
 """Random sentences of a small grammar, with their translations, and the word that each target token waits for.
 
 A simultaneous translator must not write a token before it has heard the words that decide it. German "ein roter Kreis"
-waits for "circle", whose gender decides "ein" and "er"; in Chinese a modifier comes before its noun, so the noun waits
-until the word after it shows that no modifier follows. So each target token names the index of the last source word
-that it needs, or :data:`SILENCE`, if only silence shows that the sentence is over.
+waits for "circle", whose gender decides "ein" and "er". A Chinese modifier comes before its noun, and an English one
+after it. So the Chinese noun waits until the next English word shows that no modifier follows. Each target token has
+the index of the last source word that it needs, or :data:`SILENCE` if only silence shows that the sentence is over.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Target = tuple[str, int]
 
 
 class Sentence(NamedTuple):
-    """English words, and for each language the tokens with the index of the source word that each needs."""
+    """English words, and the tokens in each language, each with the index of the last source word that it needs."""
 
     words: list[str]
     targets: dict[str, list[tuple[int, int]]]
@@ -52,7 +52,7 @@ class Sentence(NamedTuple):
 
 
 class _NounPhrase:
-    """A noun phrase as drawn, and the index of its words in the sentence."""
+    """A random noun phrase, and the positions of its words in the sentence."""
 
     def __init__(self, rng: random.Random, words: list[str]) -> None:
         self.size = rng.choice([None, None, *SIZES])
@@ -89,7 +89,7 @@ class _NounPhrase:
         return "die" if self.plural else NOMINATIVE[self.shape.gender]
 
     def chinese(self, decided_by: int, modifier: list[Target]) -> list[Target]:
-        """``decided_by`` is the word that shows whether a modifier comes before the noun."""
+        """``decided_by``: the index of the word that shows whether a modifier comes before the noun."""
         number = COUNTS[self.determiner][1] if self.plural else ("这" if self.determiner == "the" else "一")
         size = SIZES[self.size][1] if self.size else ""
         rest = f"{COLOURS[self.colour][1]}色的{size}{self.shape.chinese}"
@@ -102,7 +102,7 @@ class _NounPhrase:
 
 
 class _VerbPhrase:
-    """A verb as drawn, and a direction if it is *moving*."""
+    """A random verb. *moving* also has a direction."""
 
     def __init__(self, rng: random.Random, words: list[str], plural: bool) -> None:
         name = rng.choice(["moving", "moving", "moving", "turning", "growing", "shrinking"])
@@ -135,7 +135,7 @@ class _VerbPhrase:
 
 
 class _Draft:
-    """A sentence in the making."""
+    """A sentence that is being built, in all three languages."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -220,5 +220,5 @@ def random_sentence(rng: random.Random) -> Sentence:
 
 
 def _numbered(targets: list[Target], words: int) -> list[tuple[int, int]]:
-    """Token numbers; a token that needs a word after the last one needs the silence."""
+    """Replace tokens by their numbers. A token that waits for a word after the last one waits for silence instead."""
     return [(TOKENS[token], SILENCE if needs >= words else needs) for token, needs in targets]

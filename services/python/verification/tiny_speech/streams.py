@@ -48,7 +48,7 @@ Due = tuple[int, float]
 
 
 def due_tokens(targets: Sequence[Sequence[int]], word_ends: Sequence[float]) -> list[Due]:
-    """When each token is due: after the word or the silence that it needs, and never before the token before it."""
+    """When each token is due: after the word or the silence that it needs, and never before the preceding token."""
     time, due = 0.0, []
     for token, needs in targets:
         time = max(time, word_ends[-1] + STOP_AFTER if needs == SILENCE else word_ends[needs] + MARGIN)
@@ -60,7 +60,7 @@ class Row(NamedTuple):
     """One stream as the language model reads it. Each list has one entry per position."""
 
     speech: list[int]
-    """The number of the speech embedding, or -1 where a token stands."""
+    """The index of the speech embedding at the position; -1 if the position has a token."""
     tokens: list[int]
     labels: list[int]
     starts: list[int]
@@ -68,7 +68,11 @@ class Row(NamedTuple):
 
 
 def interleave(due: Sequence[Due], turns: int, blocks: int, language: str, embeddings: int) -> Row:
-    """Turns of ``blocks`` blocks: the speech, the language, the tokens due. Tokens due later are left out."""
+    """Arrange a stream as ``turns`` turns of ``blocks`` blocks.
+
+    Each turn has its speech, the language, and the tokens that are due by its end. Tokens that are due only after the
+    last turn are left out.
+    """
     row, number = Row([], [], [], []), 0
     lengths: list[int] = []
     for turn in range(turns):
@@ -113,7 +117,7 @@ class Streams:
         self._config = EncoderConfig()
 
     def _stream(self, frames: int) -> tuple[Floats, str, list[Due], list[int]]:
-        """Log power of one stream, its target language, the tokens and when they are due, and its words."""
+        """Draw a stream. Returns its log power, its target language, its tokens with their due times, and its words."""
         rng = self._rng
         mel = np.full((frames, BANDS), _LOG_FLOOR, np.float32)
         language = str(rng.choice(["en", "de", "zh"], p=[0.24, 0.38, 0.38]))
@@ -191,7 +195,7 @@ def _padded(rows: Sequence[list[int]], filler: int) -> Tensor:
 
 
 def _noise(tilt: float) -> Floats:
-    """Forty seconds of noise of unit power, from white (0) to brown (about 1.5), as log power."""
+    """The log power of forty seconds of noise with unit power. A ``tilt`` of 0 is white noise, about 1.5 is brown."""
     spectrum = np.fft.rfft(np.random.default_rng(0).standard_normal(SAMPLE_RATE * 40))
     samples = np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), 800) ** tilt)
     unit = torch.from_numpy(np.pad(samples / samples.std(), (OVERLAP, 0)).astype(np.float32))

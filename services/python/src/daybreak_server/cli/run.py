@@ -64,7 +64,7 @@ def settings_of(context: typer.Context, config: Path | None) -> Settings:
 
 
 def finish(program: Program, settings: Settings, *, workloads: bool = True) -> NoReturn:
-    """Run a program and exit with its code. ``workloads``: whether it needs the pools' workloads."""
+    """Run a program and exit with its code. ``workloads``: whether the program needs the pools' workloads."""
     if workloads:
         _check_workloads(settings)
     from daybreak_server.ports.blobs import BlobError
@@ -126,13 +126,13 @@ def _problems_of_options(
 
 
 def _place(path: Sequence[int | str]) -> str:
-    """Where an option is in the settings of a pool."""
+    """The path of an option within the settings of a pool."""
     outside = path[:1] in {("model",), ("batching",)}
     return ".".join(str(part) for part in (path if outside else ("options", *path)))
 
 
 def _problems_of_strategy(name: str, pool: PoolSettings) -> list[str]:
-    """Why the strategy of a pool of sessions cannot be used, if it cannot."""
+    """What is wrong with the strategy of a pool's sessions; empty if the strategy can be used."""
     from daybreak_server.batching.iterations import strategy_names
 
     try:
@@ -146,8 +146,8 @@ def _problems_of_strategy(name: str, pool: PoolSettings) -> list[str]:
 def write_out(text: str) -> None:
     """Print the result of a command.
 
-    Exits with 141 if the reader of stdout has closed it (``| head -1``), as a shell reports SIGPIPE, and with 1
-    and a line on stderr if stdout cannot be written for another reason.
+    If the reader of stdout has closed it (``| head -1``), the command exits with 141, as shells do after SIGPIPE. If
+    writing fails for another reason, the command prints a line on stderr and exits with 1.
     """
     from daybreak_server.local.console import discard_output
 

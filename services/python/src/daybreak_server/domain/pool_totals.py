@@ -1,8 +1,8 @@
-"""A pool's monotonic totals, and what the metrics make of them.
+"""A pool's monotonic totals, and the figures that metrics derive from them.
 
-Redis counts only what cannot be derived: the scripts add to about fifty numbers and eight histograms
-(``adapters/redis/lua/_totals.lua``), to most of them rarely. Transitions that always come with a histogram's
-observation, such as ``queued`` → ``running``, are read from that histogram.
+Redis counts only what cannot be derived. These are about fifty numbers and eight histograms, most of which change
+rarely (``adapters/redis/lua/_totals.lua``). Transitions that always come with a histogram's observation, such as
+``queued`` → ``running``, are read from that histogram.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from daybreak_server.domain.tasks import Priority, State
 NEW = "new"
 """In transitions, the state of a task before it is accepted."""
 OTHER = "other"
-"""The label of everything beyond a limit: tenants, priorities, reasons."""
+"""The label of all tenants, priorities or reasons beyond a limit."""
 DELETED = "deleted"
-"""The label of the GPU time of tenants that were deleted. It is part of the pool's totals only."""
+"""The label of the GPU time of tenants that were deleted. This time is only part of the pool's totals."""
 WASTES = {"cancel": State.CANCELLED, "expiry": State.EXPIRED, "failure": State.FAILED}
-"""Causes of wasted GPU time, each with the final state of the tasks that it counts."""
+"""Causes of wasted GPU time, each with the final state of the tasks to which it applies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class TenantTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDepth:
-    """The due tasks of one priority that wait."""
+    """The waiting tasks of one priority that are due."""
 
     tasks: int = 0
     oldest_wait_s: float = 0.0
@@ -91,12 +91,12 @@ class PoolTotals:
 
     @property
     def cancel_steps(self) -> HistogramTotals:
-        """How many steps cancelled tasks still made until they stopped."""
+        """How many steps cancelled tasks still did until they stopped."""
         return self.histogram("cancel_steps", policy.CANCEL_STEP_BUCKETS, unit=1)
 
     @property
     def claims(self) -> int:
-        """All claims."""
+        """The number of claims."""
         return sum(self.waits(priority).count for priority in Priority)
 
     @property
@@ -106,7 +106,7 @@ class PoolTotals:
 
     @property
     def retries(self) -> dict[str, int]:
-        """Attempts after which the task waited for another one, by reason."""
+        """Attempts after which the task waited for another attempt, by reason."""
         counts = {reason: self.total(f"retries:{reason}") for reason in policy.RETRY_REASONS}
         counts["released"] += sum(self.releases.values())
         return counts
@@ -159,22 +159,22 @@ class PoolTotals:
 
     @property
     def used_gpu_seconds(self) -> float:
-        """GPU-seconds that led to a result: those that groups spent on requests while they did not drain, and those
-        billed for tasks, except tasks that ended without a result.
+        """GPU-seconds that led to a result. These are the GPU-seconds that groups spent on requests while they did not
+        drain, and the GPU-seconds billed for tasks, except for tasks that ended without a result.
 
-        What a task used before a checkpoint, in an attempt that did not end the task, is pending until the task ends.
+        If an attempt does not end its task, what it used before its last checkpoint is pending until the task ends.
         """
         without_result = sum(self.total(f"wasted:{cause}") for cause in WASTES) + self.total("pending_ms")
         return (self.total("used_ms") + self.total("serving_ms") - without_result) / 1000
 
     @property
     def idle_gpu_seconds(self) -> float:
-        """GPU-seconds of started groups that held no task and no request, including those of groups that served
-        sessions, or answered requests while they drained."""
+        """GPU-seconds in which started groups had no task and no request. GPU-seconds of groups that serve sessions
+        count too, and so do those in which a draining group answers requests."""
         return self.total("idle_ms") / 1000
 
     def histogram(self, name: str, bounds: Sequence[int], *, unit: int) -> HistogramTotals:
-        """The histogram that the scripts count as ``name``. ``unit``: what its values are divided by."""
+        """The histogram that the scripts count as ``name``. ``unit``: the divisor of its bounds and its sum."""
         return HistogramTotals(
             bounds=tuple(bound / unit for bound in bounds),
             counts=tuple(self.total(f"{name}:{at}") for at in range(1, len(bounds) + 2)),

@@ -1,7 +1,7 @@
-"""PromQL of dashboards and alerts, before it is known where it runs.
+"""PromQL of dashboards and alerts, written without the namespace and the pool to which it will apply.
 
 ``HERE`` between the braces of a selector stands for the matchers of the namespace, and ``POOL`` for those of the
-namespace and the pool. With an empty matcher, the marker disappears.
+namespace and the pool. If there are no matchers, the marker is removed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ _NAME = re.compile(r"(?<![\w:$\"./-])(?P<name>(?:daybreak|ray|keda|kuberay)_\w+|
 
 
 def grown(metric: str, window: str, *labels: str, matchers: str = "HERE") -> str:
-    """By how much a total in Redis grew within ``window``, by namespace, pool and ``labels``.
+    """An expression for the growth of a total in Redis within ``window``, by namespace, pool and ``labels``.
 
     Every gateway exports these totals with the same values. ``increase`` looks at the series of each gateway
-    separately, so after a rollout it knows only what happened since the oldest gateway started. Therefore this takes
-    the difference between the highest and the lowest value of all gateways. Whole numbers stay whole.
+    separately, so after a rollout it knows only what happened since the oldest gateway started. Therefore this
+    expression takes the difference between the highest and the lowest value of all gateways. Whole numbers stay whole.
 
-    A total falls only if Redis loses data, for example because an older backup is restored. (That of a tenant also
-    begins again if the tenant returns after its retention.) The result is then too high for the length of ``window``.
+    A total falls only if Redis loses data, for example because an older backup is restored. (The total of a tenant also
+    starts again at 0 if the tenant returns after its retention.) For the length of ``window`` after a fall, the result
+    is too high.
     """
     by = ", ".join(("namespace", "pool", *labels))
     series = f"{metric}{{{matchers}}}[{window}]"
@@ -32,7 +33,7 @@ def grown(metric: str, window: str, *labels: str, matchers: str = "HERE") -> str
 
 
 def scoped(expression: str, *, here: str, pool: str = "") -> str:
-    """The expression with its markers replaced by matchers. ``pool``: default the same as ``here``."""
+    """The expression with its markers replaced by the matchers ``here`` and ``pool`` (default: ``here``)."""
 
     def fill(match: re.Match[str]) -> str:
         matchers = here if match["mark"] == "HERE" else (pool or here)
@@ -42,7 +43,7 @@ def scoped(expression: str, *, here: str, pool: str = "") -> str:
 
 
 def shortened(expression: str, factor: float) -> str:
-    """The expression with its windows (``[5m]``) divided by ``factor``: whole seconds, at least :data:`SHORTEST_S`.
+    """The expression with each window (``[5m]``) divided by ``factor``, in whole seconds, at least :data:`SHORTEST_S`.
 
     Tests use it, so that an alert about an hour fires within seconds.
     """
@@ -55,7 +56,7 @@ def shortened(expression: str, factor: float) -> str:
 
 
 def seconds(duration: str) -> float:
-    """The seconds of a duration such as ``15m``. :raises ValueError: if it is not one."""
+    """The seconds of a duration such as ``15m``. :raises ValueError: if it is not a duration."""
     unit = duration[-1:]
     if unit not in _SECONDS or not duration[:-1].isdigit():
         raise ValueError(f"{duration!r} is not a duration such as 30s, 15m or 6h")
@@ -63,5 +64,5 @@ def seconds(duration: str) -> float:
 
 
 def metric_names(expression: str) -> frozenset[str]:
-    """The metrics that an expression reads: ours, those of Ray, KEDA and KubeRay, and Prometheus' own."""
+    """The metrics that an expression reads, of Daybreak, Ray, KEDA and KubeRay, and Prometheus' own."""
     return frozenset(match["name"] for match in _NAME.finditer(expression))

@@ -1,6 +1,6 @@
 """The metrics of streaming sessions; :mod:`~daybreak_server.observability.catalogue` lists them with all others.
 
-Every gateway exports the values that Redis counts, so they are the same everywhere. Each group measures its own model.
+Every gateway exports the totals in Redis, so all gateways export the same values. Each group measures its own model.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ SESSIONS = _stored(
 SESSIONS_ROOM = _stored(
     "sessions_room",
     MetricType.GAUGE,
-    "Further sessions that the groups of a pool would take. Groups that drain or refuse new sessions do not count.",
+    "How many further sessions the groups of a pool would take. Groups that drain or refuse new sessions do not count.",
 )
 SESSIONS_OPENED = _stored("sessions_opened_total", MetricType.COUNTER, "Sessions opened.")
 SESSIONS_REFUSED = _stored(
     "sessions_refused_total",
     MetricType.COUNTER,
-    "Sessions refused, by reason: `limit` (`sessions.max_sessions`) or `lag` (every group lags). Those refused by the "
-    "limit of a tenant do not count.",
+    "Sessions refused, by reason: `limit` (`sessions.max_sessions`) or `lag` (every group lags). Sessions that exceed "
+    "the limit of a tenant do not count.",
     "reason",
 )
 SESSIONS_MOVED = _stored(
     "sessions_moved_total",
     MetricType.COUNTER,
-    "Sessions that lost their group, by reason: the group gave them up (`released`), `left` or `restarted`, or did not "
-    "renew its lease (`lease_lost`).",
+    "Sessions that lost their group, by reason: `released` (the group gave them up), `left` (the group left "
+    "the pool or died), `restarted` (the group restarted) or `lease_lost` (the group did not renew its lease).",
     "reason",
 )
 SESSIONS_ENDED = _stored(
@@ -75,7 +75,7 @@ SESSIONS_SECONDS = _stored(
 SESSION_WAIT = _stored(
     "session_wait_seconds",
     MetricType.HISTOGRAM,
-    "How long a session waited until a group took it: a `new` one, or one that was `moved` from another group.",
+    "How long a session waited until a group took it. The session was `new`, or was `moved` from another group.",
     "which",
     buckets=tuple(ms / 1000 for ms in policy.WAIT_BUCKETS_MS),
 )
@@ -93,13 +93,13 @@ RANK_SESSION_LAG = _rank(
 RANK_FIRST_TEXT = _rank(
     "first_text_seconds",
     MetricType.HISTOGRAM,
-    "Time from the first audio of a session until its first text, the silence before the first word included.",
+    "Time from the first audio of a session until its first text. Silence before the first word counts too.",
     buckets=(0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
 )
 RANK_LATENCY_MULTIPLIER = _rank(
     "latency_multiplier_ratio",
     MetricType.GAUGE,
-    "The length of a group's turns, divided by the length in its settings; above 1 while it lags.",
+    "The length of a group's turns, divided by the length in its settings; above 1 while the group lags.",
 )
 RANK_SESSIONS_FULL = _rank(
     "sessions_full",
@@ -130,7 +130,7 @@ RANK_ITERATION_SESSIONS = _rank(
 RANK_ITERATION_BUSY = _rank(
     "iteration_busy_seconds_total",
     MetricType.COUNTER,
-    "Time that the model of a group has spent in steps.",
+    "Time that the model of a group has spent on steps.",
 )
 RANK_TURNS_WAITING = _rank(
     "turns_waiting",
@@ -150,4 +150,4 @@ RANK_SESSION_CACHE = _rank(
 )
 
 ALL: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
-"""All of them, in the order of this file."""
+"""All metrics of this file, in its order."""

@@ -28,7 +28,7 @@ DELAY_S = 1.0
 """The longest time that an ended span of a group waits for others. A group that is killed loses the spans that wait,
 and those that have not ended."""
 GATEWAY_DELAY_S = 5.0
-"""The same for a gateway. Each batch takes milliseconds, which a busy gateway would spend on hundreds of submits."""
+"""The same for a gateway. Each batch takes milliseconds that a busy gateway needs for hundreds of submits."""
 WARN_AGAIN_S = 300.0
 """The log has at most one warning in this time."""
 _CHATTY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
@@ -70,7 +70,7 @@ _first_message = _FirstMessage()
 
 
 class QuietExporter(SpanExporter):
-    """Exports by ``inner``; logs when it begins to fail and when it works again."""
+    """Exports through ``inner``. Logs when exports begin to fail, and when they succeed again."""
 
     def __init__(
         self, inner: SpanExporter, endpoint: str, *, clock: Callable[[], float] = time.monotonic
@@ -110,12 +110,12 @@ class QuietExporter(SpanExporter):
         self._inner.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing waits here."""
+        """Return ``True``, because no span waits in this exporter."""
         return True
 
 
 def span_processor(endpoint: str, *, headers_file: Path | None, delay_s: float) -> SpanProcessor:
-    """Sends spans to ``<endpoint>/v1/traces`` in the background, in batches that wait for ``delay_s`` at most."""
+    """A processor that sends spans to ``<endpoint>/v1/traces`` in the background. A span waits ``delay_s`` at most."""
     for name in _CHATTY:
         logging.getLogger(name).addFilter(_first_message)
     session: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Changes to the setting ``batching`` of pools that run."""
+"""Changes to the setting ``batching`` of running pools."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class BatchingStore(Protocol):
-    """Where gateways store changes. All methods raise :class:`StoreUnavailableError`."""
+    """Where gateways store changes. Each method may raise :class:`StoreUnavailableError`."""
 
     async def set_batching(self, pool: str, changes: Mapping[str, Any]) -> None:
-        """Change values; ``None`` restores the value of the settings. Groups apply them within about two seconds."""
+        """Change values. ``None`` restores the value in the settings. Groups apply changes within about two seconds."""

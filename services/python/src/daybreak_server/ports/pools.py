@@ -10,7 +10,7 @@ from daybreak_server.domain.pools import PoolReport, PoolView
 
 
 class GroupStore(Protocol):
-    """The part of the task store that the operator uses. All methods raise :class:`StoreUnavailableError`."""
+    """The part of the task store that the operator uses. Each method may raise :class:`StoreUnavailableError`."""
 
     async def pool(self, name: str) -> PoolView:
         """The pool's numbers and all its groups. If a group were missing, its hosts would look idle."""
@@ -19,7 +19,10 @@ class GroupStore(Protocol):
         """Set or clear a group's drain mark. Returns whether the group exists."""
 
     async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, cordoned: bool = True) -> None:
-        """Mark to drain every group that registers with a rank on one of these hosts, or stop doing so."""
+        """Cordon these hosts. ``cordoned=False`` ends the cordon.
+
+        The store marks a group to drain when the group registers with a rank on a cordoned host.
+        """
 
     async def publish_report(self, pool: str, report: PoolReport, *, ttl_s: float) -> None:
         """Publish the operator's report to clients. It is valid for ``ttl_s``, or until the next report."""

@@ -20,8 +20,8 @@ class UnknownWorkloadError(LookupError):
 
 
 class WrongKindError(UnknownWorkloadError):
-    """This version does not serve the kind of the workload, or its pool has another kind, or has settings or a number
-    of ranks that are not for this kind."""
+    """This version does not serve the workload's kind, or the pool does not fit it: the pool has another kind, or has
+    settings or a number of ranks that this kind does not allow."""
 
 
 _ONLINE_ONLY = (PoolKind.ONLINE,)
@@ -33,7 +33,7 @@ kind ``online`` (``_ONLINE_ONLY``)."""
 def spec(
     name: str, *, kind: str | None = None, not_for_jobs: Collection[str] = (), ranks: int = 1
 ) -> WorkloadSpec[Any]:
-    """The spec of the workload with the name ``name`` (``video``), or at ``package.module:ATTRIBUTE``.
+    """The spec of a workload. ``name`` is the workload's name (``video``), or ``package.module:ATTRIBUTE``.
 
     :param kind: The kind of its pool, if the pool states one.
     :param not_for_jobs: The settings of its pool that only a pool of kind ``online`` or ``sessions`` may have.
@@ -84,7 +84,7 @@ def implementation(workload_spec: WorkloadSpec[Any]) -> Workload[Any]:
 
 @cache
 def _installed() -> EntryPoints:
-    """The entry points of all installed workloads. Finding them reads a file of each installed package."""
+    """The entry points of all installed workloads. The search reads a file of each installed package."""
     return entry_points(group=GROUP)
 
 

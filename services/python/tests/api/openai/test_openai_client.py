@@ -1,4 +1,4 @@
-"""The client of OpenAI, unmodified: it needs only the URL of a gateway."""
+"""Tests with OpenAI's unmodified client, which needs only the URL of a gateway."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MESSAGES = [{"role": "user", "content": "hello"}]
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., openai.OpenAI]]:
-    """Clients of a gateway, which retry nothing."""
+    """A function that creates clients of a gateway. These clients never retry."""
     with ExitStack() as stack:
         yield lambda models: stack.enter_context(
             openai.OpenAI(base_url=f"{models.api.url}/v1", api_key="none", max_retries=0, timeout=60)
@@ -86,7 +86,7 @@ def test_the_first_part_of_a_stream_arrives_before_the_engine_has_made_the_last(
     assert worker.events("end") == []
     assert len(worker.events("token")) < 4
     assert len(list(stream)) == 3
-    wait_until(lambda: worker.events("end"), 30, "the end at the engine")
+    wait_until(lambda: worker.events("end"), 30, "the engine to finish")
 
 
 def test_a_stream_that_the_client_closes_ends_the_work_at_the_engine(ready):
@@ -98,7 +98,7 @@ def test_a_stream_that_the_client_closes_ends_the_work_at_the_engine(ready):
         next(stream)
     wait_until(lambda: worker.events("gone"), 30, "the engine to stop")
     assert worker.events("end") == []
-    wait_until(lambda: models.show("small")["state"] == "ready", 30, "the model to stay")
+    wait_until(lambda: models.show("small")["state"] == "ready", 30, "the model to be ready")
 
 
 async def test_a_request_that_is_cancelled_ends_the_work_at_the_engine(ready):
@@ -172,7 +172,7 @@ def test_a_model_that_is_not_ready_in_time_says_why_and_when_to_retry(start_mode
 
 
 def test_the_clients_own_retries_wait_for_a_model(start_models, connect):
-    """The client sends a request again after a 503, as ``Retry-After`` says."""
+    """After a 503, the client waits as long as ``Retry-After`` says, and sends the request again."""
     models = start_models()
     models.register("small")
     client = connect(models).with_options(max_retries=10)

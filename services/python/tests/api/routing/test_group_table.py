@@ -1,4 +1,4 @@
-"""The table decides from the store's views and from the gateway's own observations which groups may get requests."""
+"""The table decides which groups may get requests, by the store's views and by what the gateway itself has seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of embedding servers: its client and rows, and each peer that is installed; no timing is checked."""
+"""Tests of the benchmark of embedding servers: its client, rows and installed peers. No test checks a timing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ GOOD = b'{"data": [{"embedding": "AAAAAAAAgD8AAABAAABAQA=="}]}'
 
 @contextmanager
 def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
-    """A server on a port: ``answer`` gets the body of each request; for ``None``, the connection is closed."""
+    """Run a server, and yield its port.
+
+    ``answer`` gets the body of each request and returns the body of the response. If it returns ``None``, the server
+    closes the connection.
+    """
     ports: list[int] = []
     ready, loop = threading.Event(), asyncio.new_event_loop()
 
@@ -73,7 +77,7 @@ def answering(answer: Callable[[bytes], bytes | None]) -> Iterator[int]:
 
 
 def test_answers_count_within_the_window_and_rare_requests_do_not() -> None:
-    """Each caller gets answers. So does the caller that sends outliers, whose answers are in no figure."""
+    """Each caller gets answers. The caller that sends rare requests gets answers too, but they are in no figure."""
     seen: list[bytes] = []
 
     def good(body: bytes) -> bytes:
@@ -104,7 +108,7 @@ def test_the_rate_does_not_depend_on_how_many_batches_lie_in_the_window() -> Non
 
 
 def test_a_window_stays_open_until_each_caller_had_an_answer() -> None:
-    """A server that answers in slow, large batches gets no rate from an empty window."""
+    """Even if a server answers in slow, large batches, its rate does not come from an empty window."""
     gate = threading.Semaphore(0)
 
     def slow(body: bytes) -> bytes:
@@ -144,7 +148,7 @@ def test_batches_are_counted_in_a_file(tmp_path: Path) -> None:
 
 
 def test_texts_have_the_lengths_of_their_kind() -> None:
-    """Every tenth of the mixed texts is long, and the outlier has a token or more for each word."""
+    """Every tenth mixed text is long. The outlier has ``OUTLIER_TOKENS`` words, each of at least one token."""
     for kind in KINDS:
         lengths = [len(text.split()) for text in texts(kind)]
         long = sum(LONG[0] <= length <= LONG[1] for length in lengths)
@@ -156,7 +160,7 @@ def test_texts_have_the_lengths_of_their_kind() -> None:
 
 
 def test_the_rate_at_a_p95_lies_on_the_line_between_points() -> None:
-    """Points that are slower at a higher p95 do not pull the line down."""
+    """Points with a lower rate at a higher p95 do not pull the line down."""
     points = [(10.0, 50.0), (100.0, 150.0), (200.0, 140.0), (300.0, 250.0)]
     assert table.rate_at(points, 5.0) == 0.0
     assert table.rate_at(points, 10.0) == 50.0
@@ -172,7 +176,7 @@ def turn(rate: float, p95_ms: float) -> Turn:
 
 
 def figures_of(ours: tuple[float, float], peer: tuple[float, float]) -> dict[str, table.Row]:
-    """The rows of a run in which Daybreak and a peer had this rate and p95."""
+    """The rows of a run. ``ours`` and ``peer`` are the rate and the p95 of Daybreak and of a peer."""
     effort = Effort(rounds=1, seconds=1.0, tuned_s=0.0, outlier_s=1.0, clients=(32,), kinds=("short",))
     figures = Figures(chosen={US: Variant(what="eager"), "mosec": Variant(what="5 ms")})
     for name, found in ((US, ours), ("mosec", peer)):
@@ -199,7 +203,7 @@ def test_rows_say_who_is_ahead_at_the_same_clients_and_at_the_same_p95() -> None
 
 
 def test_a_peer_that_is_faster_at_the_same_p95_makes_the_row_missed() -> None:
-    """The target is decided by the figures of the same run."""
+    """The row's target is the rate of the peer in the same run."""
     rows = figures_of(ours=(200.0, 100.0), peer=(210.0, 90.0))
     assert rows["Short texts, at a p95 of 100 ms: requests"].held is False
 
@@ -230,7 +234,7 @@ def test_a_peer_answers_the_vectors_of_the_model(contender: Contender) -> None:
 
 
 def test_the_time_of_request_threads_is_divided() -> None:
-    """Work that was timed separately is subtracted from their time.
+    """Work that was timed separately is subtracted from the time of the request threads.
 
     The rest is the time to pass requests between threads.
     """

@@ -1,4 +1,4 @@
-"""Submits over HTTP beside a POST that does nothing: ``python -m verification.benchmarks.http [--quick]``."""
+"""Compares submits over HTTP with a POST that does nothing: ``python -m verification.benchmarks.http [--quick]``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ ABOUT = (
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save. Missed targets do not change the exit code; the table shows them."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.http", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a second of each; saved only with --out")
+    parser.add_argument("--quick", action="store_true", help="short measurements; saved only with --out")
     parser.add_argument("--no-serve", action="store_true", help="skip Ray Serve (saves a minute)")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
+    parser.add_argument("--out", type=Path, default=None, help="folder for the JSON file of figures")
     args = parser.parse_args(arguments)
     effort = plan.QUICK if args.quick else plan.FULL
     cores = Cores.here()

@@ -1,1 +1,1 @@
-"""Measures Daybreak on Kubernetes, from a POST at zero until the pods are gone, beside baselines of the same run."""
+"""Measures Daybreak on Kubernetes, from a POST at zero until the pods are gone, and baselines in the same run."""

@@ -25,13 +25,13 @@ from verification.faults.scenario_catalogue import ScenarioContext, SkippedError
 from verification.results import Row
 
 LARGE = 9 << 20
-"""Bytes that need more than one part of a multipart upload."""
+"""A file of this many bytes is uploaded in more than one part."""
 FAULT_S = 5.0
 """How long the folder's fault lasts after the first task has failed because of it."""
 
 
 def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
-    """Delete every task of the pool ``solo`` through the API, as happens when a task's retention ends."""
+    """Delete every task of the pool ``solo`` through the API. The end of a task's retention has the same effect."""
     for tenant in tenants:
         with Client(cluster.urls[0], headers={"Daybreak-Tenant": tenant}) as client:
             for task in list(client.list(pool="solo")):
@@ -41,8 +41,8 @@ def _delete_all(cluster: FaultCluster, tenants: Sequence[str]) -> None:
 async def _sweep_two_days_later(cluster: FaultCluster) -> None:
     """Run the gateways' daily sweep with a clock that is two days ahead.
 
-    It deletes files that belong to no task. Here these are probe files, which a rank wrote to test the store, and whose
-    write or delete got no response.
+    It deletes files that belong to no task. Here these are probe files: a rank wrote them to test the store, and got no
+    response to the write or to the delete.
     """
     store = wiring.build_store(cluster.settings)
     try:
@@ -117,7 +117,7 @@ class SmallFolder:
         self._run("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder))
 
     def full(self, on: bool) -> None:
-        """Fill it or free the space."""
+        """Fill the file system, or free its space."""
         filler = self.folder / "~filler"
         if not on:
             filler.unlink()
@@ -127,11 +127,11 @@ class SmallFolder:
                 file.write(bytes(4096))
 
     def read_only(self, on: bool) -> None:
-        """Remount it read-only or writable."""
+        """Remount the file system, read-only or writable."""
         self._run("mount", "-o", f"remount,{'ro' if on else 'rw'}", str(self.folder))
 
     def close(self) -> None:
-        """Unmount it."""
+        """Unmount the file system."""
         self._run("umount", "-l", str(self.folder))
 
     def _run(self, *command: str) -> None:

@@ -1,4 +1,4 @@
-"""Steps the wall clock of single processes while they run, by a preloaded library (``skew.c``).
+"""Steps the wall clock of single processes while they run, with a preloaded library (``skew.c``).
 
 Monotonic clocks, sleeps and timeouts stay correct, as when an administrator or NTP steps a machine's wall clock.
 (libfaketime does not work here: under it, Python's ``time.sleep`` fails with EINVAL.)
@@ -26,6 +26,6 @@ class Skew:
         self.environment: Mapping[str, str] = {"LD_PRELOAD": str(library), "SKEW_FILE": str(self._file)}
 
     def step_to(self, seconds: int) -> None:
-        """Set the clock's error: this many seconds ahead of the real time, or behind it if negative."""
+        """Put the clock this many seconds ahead of the real time. A negative number puts it behind."""
         with self._file.open("r+b", buffering=0) as file:
             file.write(struct.pack("=q", seconds))

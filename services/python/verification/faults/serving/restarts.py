@@ -1,4 +1,4 @@
-"""Tests promises while groups, gateways and the store's server are restarted or killed."""
+"""Tests that promises hold while groups, gateways and the store's server are restarted or killed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from verification.results import Row
     "rolling", "all groups of a serving pool are drained and replaced, one after the other: nothing fails"
 )
 def run_rolling(context: ScenarioContext) -> list[Row]:
-    """Replace each group several times. Every second time, it first gets a drain mark, as from the operator.
-    Otherwise it only gets SIGTERM, as when a node is drained.
+    """Replace each group several times. Every second replacement begins with a drain mark, as when the operator stops a
+    group. The others begin with SIGTERM, as when a node is drained.
     """
     rounds, wanted = context.repeats(3, 12), context.repeats(2000, 10_000)
     with trial(context) as run:
@@ -39,7 +39,7 @@ def run_rolling(context: ScenarioContext) -> list[Row]:
 
 
 def _drain(run: ServingTrial, pid: int) -> None:
-    """Mark the group of this leader to drain, and wait until it has no request, as the operator does."""
+    """Mark the group of this leader to drain, and wait until the group has no request, as the operator does."""
 
     async def drain() -> None:
         store = wiring.build_store(run.cluster.settings)
@@ -61,9 +61,9 @@ def _drain(run: ServingTrial, pid: int) -> None:
     asyncio.run(drain())
 
 
-@scenario("leaders", "leaders of serving groups are killed under load: only answers that had begun break off")
+@scenario("leaders", "leaders of serving groups are killed under load: only begun answers are cut off")
 def run_leaders(context: ScenarioContext) -> list[Row]:
-    """Kill one leader after the other. Sometimes kill two at once, so that few are left."""
+    """Kill one leader after the other. After every fourth kill, do not wait until the leader is replaced."""
     kills, wanted = context.repeats(16, 120), context.repeats(2000, 10_000)
     with trial(context, groups=4) as run:
         for number in range(kills):
@@ -78,9 +78,9 @@ def run_leaders(context: ScenarioContext) -> list[Row]:
     return [failed_row("Leaders killed", seen, faults=f"{killed} leaders killed", wanted=wanted)]
 
 
-@scenario("gateways", "gateways are killed under load: clients that try the other one get their answers")
+@scenario("gateways", "gateways are killed under load: clients that try the other gateway get answers")
 def run_gateways(context: ScenarioContext) -> list[Row]:
-    """Kill the gateways in turn, and stop each of them once by SIGTERM."""
+    """Kill the gateways in turn, and then stop each of them once by SIGTERM."""
     kills, wanted = context.repeats(8, 60), context.repeats(1500, 10_000)
     with trial(context) as run:
         for number in range(kills + 2):
@@ -99,7 +99,7 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
 
 @scenario("store", "the server of the store restarts or is killed under load: requests do not notice")
 def run_store(context: ScenarioContext) -> list[Row]:
-    """Stop and kill the server, for a moment and for longer than a lease."""
+    """Stop and kill the server in turn, first for a moment, and later for longer than a lease."""
     rounds, wanted = context.repeats(2, 10), context.repeats(1500, 10_000)
     with trial(context) as run:
         for number in range(rounds * 2):

@@ -20,7 +20,7 @@ class StressParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     message: str = Field(
-        "stress", max_length=200, description="Part of the digest in the artifact `stress.txt`."
+        "stress", max_length=200, description="Changes the digest in the artifact `stress.txt`."
     )
     steps: int = Field(3, ge=1, le=1000, description="The number of steps.")
     hold_s: float = Field(
@@ -28,10 +28,10 @@ class StressParams(BaseModel):
     )
     stuck_at: int | None = Field(None, ge=1, description="The step that holds the GIL forever.")
     stuck_attempts: int = Field(
-        1, ge=0, description="The number of attempts that get stuck; 0: every attempt."
+        1, ge=0, description="How many attempts, from the first on, get stuck. 0: all attempts."
     )
     rank: int = Field(
-        0, ge=0, description="The rank that holds the GIL; the others wait for it at the end of the step."
+        0, ge=0, description="The rank that holds the GIL. The other ranks wait for it at the step's end."
     )
 
 

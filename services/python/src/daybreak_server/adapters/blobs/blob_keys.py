@@ -1,4 +1,4 @@
-"""Valid keys, and the content types of files, for both stores."""
+"""Valid keys, and the content types of files, for both blob stores: S3 and a local folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from daybreak_server.ports.blobs import BlobKeyError, BlobRefusedError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _MAX_KEY = 900
-"""S3 allows 1,024 bytes, including the store's prefix."""
+"""S3 allows 1,024 bytes for a key together with the store's prefix."""
 
 UNKNOWN_TYPE = "application/octet-stream"
 
@@ -43,12 +43,12 @@ def segments(key: str) -> tuple[str, ...]:
 
 
 def prefix_segments(prefix: str) -> tuple[str, ...]:
-    """The segments of a prefix (``a/b`` and ``a/b/`` are the same); none for ``""``."""
+    """The segments of a prefix. ``a/b`` and ``a/b/`` are the same; ``""`` has no segments."""
     return segments(prefix.removesuffix("/")) if prefix else ()
 
 
 def type_by_name(key: str) -> str:
-    """The content type that a file name implies. From a fixed table, so that it is the same on every machine."""
+    """The content type that a file name implies. It comes from a fixed table, so it is the same on every machine."""
     return _BY_EXTENSION.get(PurePosixPath(key).suffix.lower(), UNKNOWN_TYPE)
 
 

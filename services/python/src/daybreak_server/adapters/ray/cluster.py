@@ -99,7 +99,7 @@ def record_start_failure(pool: str, *, rank: int) -> int:
 
 
 def consecutive_start_failures(before: Mapping[str, Any] | None, *, now: float) -> int:
-    """Return how many starts have failed in a row, given the ``count`` and ``at`` of the failure ``before``, if any."""
+    """Return how many starts have failed in a row. ``before``: ``count`` and ``at`` of the previous failure, if any."""
     if before is None or now - before["at"] >= START_FAILURE_WINDOW_S:
         return 1
     return int(before["count"]) + 1
@@ -148,7 +148,7 @@ def watch_draining(on_drain: Callable[[], None]) -> threading.Thread:
 
 
 def _draining_nodes() -> Callable[[], Mapping[str, int]] | None:
-    """Return Ray's function for the list of draining nodes. Its name is private: there is no public one."""
+    """Return Ray's function for the list of draining nodes. It is private, because Ray has no public one."""
     try:
         from ray._private.state import state
 

@@ -26,7 +26,7 @@ class WithOpenAIErrors(Response):
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. An error that breaks off is not sent, and the server closes the connection."""
+        """Send the answer. If an error is cut off, nothing is sent, and the server closes the connection."""
         start: Message | None = None
         parts: list[bytes] = []
 
@@ -63,5 +63,5 @@ def _shaped(status: int, body: bytes) -> Response:
         found: Mapping[str, Any] = json.loads(body)
         wrong = found.get("errors") or [{}]
         return error_response(status, found["code"], found["detail"], field=wrong[0].get("field"))
-    except (ValueError, KeyError, AttributeError, TypeError):  # a workload may make such an answer itself
+    except (ValueError, KeyError, AttributeError, TypeError):  # a workload may send errors of another form
         return error_response(status, "error", body.decode("utf-8", "replace"))

@@ -1,7 +1,7 @@
-"""Publishes how many requests of a pool this gateway has, so that the pool gets the groups that they need.
+"""Publishes how many requests of a pool this gateway has, so that the pool gets the groups that these requests need.
 
-A change that alters how many groups this gateway's requests need is published at once. The present number of requests
-is also published once a second, because it is valid for a few seconds only: a gateway that dies asks for no groups.
+A change that alters how many groups this gateway's requests need is published at once. The number of requests is also
+published once a second, because a published number expires after a few seconds. So a dead gateway asks for no groups.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ log = logging.getLogger("daybreak.api.routing")
 TTL_S = 5.0
 EVERY_S = 1.0
 MIN_PAUSE_S = 0.02
-"""The shortest time between two calls, during a burst."""
+"""The shortest time between two publications, during a burst of changes."""
 
 
 class DemandPublisher:
-    """Publishes the demand of one pool. ``demand`` returns the present one."""
+    """Publishes the demand of one pool. ``demand`` returns the present demand."""
 
     def __init__(
         self, *, pool: str, gateway: str, store: DemandStore, target_load: float, demand: Callable[[], int]
@@ -40,7 +40,7 @@ class DemandPublisher:
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
-        """Call this after each change of the demand. It costs next to nothing unless it alters the groups wanted."""
+        """Call this after each change of the demand. The call is cheap unless the number of groups wanted changes."""
         if self._groups(self._demand()) != self._wanted:
             self._changed.set()
 

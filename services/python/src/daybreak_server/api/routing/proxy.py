@@ -1,15 +1,16 @@
 """Passes one request to a group, and the group's answer to the client.
 
-1. The beginning of the body is read, which is nearly always all of it.
-2. The router gives the request a slot: at once, or after it has waited in the line.
-3. The request is sent to the slot's group. If the group refuses it, cannot be reached, or breaks before the first byte
-   of an answer, steps 2 and 3 follow for another group, or for the same one if there is no other. The client gets an
-   error instead if a part of the body is no longer in memory, or if groups broke ``router.max_tries`` times. After the
-   first byte there is no second try.
-4. The answer is passed on part by part (:class:`~.forwarded_answer.ForwardedAnswer`), no faster than the client reads.
+1. The proxy reads the beginning of the body, which is nearly always the whole body.
+2. The router gives the request a slot: at once, or after the request has waited in the line.
+3. The proxy sends the request to the slot's group. If the group refuses it, cannot be reached, or breaks before the
+   first byte of an answer, steps 2 and 3 are repeated with another group, or with the same one if there is no other.
+   The client gets an error instead if a part of the body is no longer in memory, or if groups broke
+   ``router.max_tries`` times. After the first byte of an answer, the request is not sent again.
+4. The proxy passes on the answer part by part, no faster than the client reads
+   (:class:`~.forwarded_answer.ForwardedAnswer`).
 
-The deadline of the request bounds all steps together. If the client goes away, its request is cancelled, and the closed
-connection tells the group.
+The deadline of the request bounds all steps together. If the client goes away, its request is cancelled. The group
+notices this, because the proxy closes the connection to it.
 """
 
 from __future__ import annotations
@@ -79,12 +80,12 @@ log = logging.getLogger("daybreak.api.routing")
 DEADLINE_HEADER = b"daybreak-deadline-s"
 SESSION_HEADER = b"daybreak-session"
 MAX_STALE = 3
-"""A request may meet this many idle connections that turn out to be closed. Any more count as failures of the group."""
+"""A request may meet this many idle connections that turn out to be closed. Further ones count as group failures."""
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: objects of a frozen class take longer to create
 class _Incoming:
-    """A request that is to be answered. ``headers`` are those that are passed on."""
+    """A request that waits for its answer. ``headers`` are those that the group gets."""
 
     request: Request
     tenant: str
@@ -119,10 +120,10 @@ class PoolProxy:
         """Prepare.
 
         :param not_ready: The error of a request that no group could take in time.
-        :param id_header: The header that names the group, in requests to it and in its answers.
-        :param headers: Replace the ``withheld`` headers. Without ``withheld``, none are added.
-        :param withheld: Names of headers of the client that are not passed on.
-        :param answer_headers: Are added to each answer.
+        :param id_header: The header with the group's id, in requests to the group and in its answers.
+        :param headers: Sent to groups in place of the ``withheld`` headers; not sent if ``withheld`` is empty.
+        :param withheld: Names of the client's headers that groups do not get.
+        :param answer_headers: Headers that are added to each answer.
         """
         self.router = router
         self._metrics = metrics
@@ -153,7 +154,7 @@ class PoolProxy:
 
         :param route: The path of the route, for traces.
         :param target: The path and query that the group gets.
-        :param body: The body, if its beginning has been read.
+        :param body: The body, if its beginning has already been read.
         :param wakes: Whether the request may wait while the pool has no group, so that one is started.
         :raises ApiError: if there is no response.
         """
@@ -198,7 +199,7 @@ class PoolProxy:
             raise error from exc.__cause__
 
     def new_body(self, request: Request) -> ForwardedBody:
-        """The body of a request, of which nothing has been read."""
+        """The body of a request from which nothing has been read yet."""
         return ForwardedBody(request, max_bytes=self._settings.max_body_bytes, in_memory=self._in_memory)
 
     def _request_headers(self, request: Request) -> list[Header]:
@@ -220,7 +221,7 @@ class PoolProxy:
             raise too_many_waiting("buffered_bytes") from exc
         finally:
             body.drop()
-        watch.start()  # even if the group answered before the body was complete: nobody reads the rest of it
+        watch.start()  # even if the group answered before the body was complete: nobody reads the rest of the body
         self._metrics.first_byte(asyncio.get_running_loop().time() - began)
         trace.first_byte(answer.status)
 
@@ -375,11 +376,11 @@ class PoolProxy:
         if ticket.breaks >= self._settings.max_tries:
             raise ApiError(
                 ErrorCode.GROUP_FAILED,
-                f"A group failed while it had this request, {ticket.breaks} times in all, so it is not sent again.",
+                f"Groups failed {ticket.breaks} times while they had this request, so it is not sent again.",
             ) from cause
 
     def _warn_once(self, slot: Slot, cause: UpstreamError) -> None:
-        """Log that a group broke: once, and not for each request that it had."""
+        """Log once that a group broke, and not again for each request that the group had."""
         if slot.group.id != self._last_broken:
             self._last_broken = slot.group.id
             log.warning("pool %s: group %s gave no answer: %s", self._pool, slot.group.id, cause)

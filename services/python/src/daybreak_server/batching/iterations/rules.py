@@ -1,5 +1,5 @@
-"""The rules of the scheduler. Each of them may be changed while the scheduler runs, and applies from the next
-batch on."""
+"""The rules of the scheduler. Each rule may be changed while the scheduler runs. A change applies from the next batch
+on."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ MAX_BATCH_SIZE = 32
 
 
 class Strategy(StrEnum):
-    """The built-in strategies: which sessions share a batch."""
+    """The built-in strategies. A strategy decides which sessions share a batch."""
 
     ITERATION = "iteration"
     """Sessions join and leave between any two steps. A batch has one phase. Prefill has priority, but decode
     never starves."""
     MIXED = "mixed"
-    """Like ``iteration``, but a batch has the sessions of both phases that have waited longest. With
-    ``max_batch_tokens``, it has the sessions that decode, and as much new audio as fits beside them."""
+    """Like ``iteration``, but a batch may have both phases: it takes the sessions that have waited longest. With
+    ``max_batch_tokens``, a batch has the sessions that decode, and as much new audio as fits beside them."""
     REQUEST = "request"
     """A batch of turns runs until the last of them ends; only then does the next batch begin. Ray Serve's
-    ``@serve.batch`` works like this. It exists for comparison."""
+    ``@serve.batch`` works like this. The strategy exists for comparison."""
     SINGLE = "single"
     """One turn at a time, to its end."""
 
@@ -47,7 +47,7 @@ _TIMES = ("max_decode_delay", "gather_wait", "batch_timeout")
 class IterationRules:
     """How batches are formed.
 
-    :raises ValueError: if a value is out of range. The message names it.
+    :raises ValueError: if a value is out of range. The message names the value.
     """
 
     strategy: str = Strategy.ITERATION
@@ -60,12 +60,12 @@ class IterationRules:
     """``iteration``: while any session decodes, prefill waits until this many turns are ready, so that few
     large batches replace many small ones. With 1, prefill does not wait."""
     gather_wait_s: float = 0.25
-    """``iteration``: how long the first of these turns waits for others, at most."""
+    """``iteration``: the longest time that the first ready turn waits until ``gather_size`` turns are ready."""
     batch_timeout_s: float = 0.1
-    """``request``: how long the first turn of a batch waits for others."""
+    """``request``: how long the first turn of a batch waits for other turns."""
     max_batch_tokens: int = 0
-    """``mixed``: the most tokens of a batch, so that a long turn is read in pieces. A decode counts as one token, and
-    a block of audio as ``Waiting.block_tokens``. One block and one decode always fit. 0: there is no such limit."""
+    """``mixed``: the maximum number of tokens in a batch. Longer turns are read in pieces. A decode counts as one
+    token, and a block of audio as ``Waiting.block_tokens``. One block and one decode always fit. 0: no limit."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -85,7 +85,7 @@ class IterationRules:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> IterationRules:
-        """The rules of the settings of a pool, with the names in ``SETTING_NAMES``. Absent rules have their defaults.
+        """Read the rules from a pool's settings, by the names in ``SETTING_NAMES``. Absent rules get their defaults.
 
         :raises ValueError: if a value is out of range.
         """
@@ -96,7 +96,7 @@ class IterationRules:
         return cls(**values)
 
     def settings(self) -> dict[str, Any]:
-        """The rules as settings of a pool, with all values."""
+        """All rules, as settings of a pool."""
         return {
             "strategy": str(self.strategy),
             "max_batch_size": self.max_batch_size,

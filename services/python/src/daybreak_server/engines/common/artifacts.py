@@ -1,13 +1,13 @@
 """The files of an attempt in the blob store: checkpoints while the work runs, artifacts once the work is done.
 
-Artifacts are at ``<task>/<token>/<name>``. The token is the lease's, so two attempts never write the same key, and an
-attempt that lost its task removes only its own files. If a retried upload finds its key taken, an earlier call has
-stored the file and its reply was lost.
+Artifacts are at ``<task>/<token>/<name>``. Each attempt has its own token, so two attempts never write the same key,
+and an attempt that lost its task removes only its own files. If a retried upload finds its key taken, an earlier call
+has stored the file, and the reply to that call was lost.
 
-Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. One thread stores them beside the work,
-one at a time. The pointer in the task's record moves with a fenced report; only then is the file of the previous
-checkpoint deleted. A loop of the gateways, the ticker, deletes leftover files, so after a failed deletion a file
-only stays for longer.
+Checkpoints are at ``<task>/checkpoints/<token>-<step>.safetensors``. While the work continues, another thread stores
+them, one at a time. The task's record points to its newest checkpoint. A fenced report moves this pointer, and only
+then is the file of the previous checkpoint deleted. If this deletion fails, the gateways delete the file later: their
+ticker removes leftover files.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from daybreak_server.workloads.base import RetryableError
 _log = logging.getLogger(__name__)
 _TRIES = 3
 BLOB_STALL_S = 600.0
-"""The limit of the heartbeat while files are stored or read. An S3 client takes minutes to give up on a server that
-accepts connections and never answers. That must not count as a stall of the work."""
+"""The heartbeat's limit while files are stored or read. An S3 client takes minutes to give up on a server that accepts
+connections and never answers. These minutes must not count as a stall of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ def _upload(blobs: Blobs, key: str, draft: ArtifactDraft) -> Iterator[int]:
     try:
         yield from blobs.upload(key, draft.path, content_type=draft.content_type)
     except BlobExistsError:
-        # The key has this attempt's token, so an earlier try was stored and its reply was lost.
+        # The key has this attempt's token, so an earlier try has stored the file, and its reply was lost.
         if blobs.stat(key).size_bytes != draft.path.stat().st_size:
             raise
 
@@ -113,11 +113,11 @@ def discard(blobs: Blobs, lease: Lease) -> None:
     try:
         blobs.delete(attempt_prefix(lease))
     except BlobError as exc:
-        _log.info("artifacts of %s are left for the gateways: %s", lease.task, exc)
+        _log.info("artifacts of %s could not be deleted; the gateways will delete them: %s", lease.task, exc)
 
 
 def fetch(blobs: Blobs, checkpoint: CheckpointRef) -> bytes | None:
-    """Return a checkpoint's bytes, or ``None`` if they cannot be read: then the work starts at step 0."""
+    """Return a checkpoint's bytes, or ``None`` if they cannot be read. The work then starts at step 0."""
     for attempt in range(1, _TRIES + 1):
         try:
             with blobs.open(checkpoint.key) as file:
@@ -132,7 +132,7 @@ def fetch(blobs: Blobs, checkpoint: CheckpointRef) -> bytes | None:
 
 
 class Checkpoints:
-    """Stores snapshots beside the work, one at a time. One thread calls it; the upload runs on another."""
+    """Stores snapshots while the work continues, one at a time. One thread calls the methods; another one uploads."""
 
     def __init__(self, blobs: Blobs, lease: Lease, *, every_s: float, scratch: Path) -> None:
         self._blobs = blobs
@@ -166,7 +166,7 @@ class Checkpoints:
     def stored(self, *, until: float | None = None) -> CheckpointRef | None:
         """Return a checkpoint that has been stored since the last call, or ``None``.
 
-        :param until: How long to wait for a snapshot that is being stored, as a monotonic time.
+        :param until: The monotonic time until which to wait for a snapshot that is being stored. Default: do not wait.
         """
         if self._pending is None:
             return None
@@ -177,10 +177,10 @@ class Checkpoints:
         return pending.result()
 
     def reported(self, checkpoint: CheckpointRef) -> None:
-        """Record that the task's record points at this checkpoint, and delete the previous one.
+        """Note that the task's record points to this checkpoint, and delete the previous one.
 
-        When a task is released, its last checkpoint may be of the same step as the one before. Both then have the same
-        key, so the file must stay.
+        When a task is released, its last two checkpoints may be of the same step. They then have the same key, so the
+        file must stay.
         """
         previous, self._previous = self._previous, checkpoint
         if previous is not None and previous.key != checkpoint.key:
@@ -216,4 +216,4 @@ class Checkpoints:
         try:
             self._blobs.delete(key)
         except BlobError as exc:
-            _log.info("checkpoint %s is left for the gateways: %s", key, exc)
+            _log.info("checkpoint %s could not be deleted; the gateways will delete it: %s", key, exc)

@@ -1,8 +1,10 @@
-"""One session as its owner knows it: the audio that waits, the turn in progress, and the segment in progress.
+"""One session as its owner knows it: the audio that waits for the model, the turn in progress, and the segment in
+progress.
 
-:meth:`Session.hear` adds audio. When there is enough for a turn (or the client has ended its audio),
-:meth:`Session.ready` returns how much. :meth:`Session.read` removes it, and returns it as the model's input, whole or
-in pieces. :meth:`Session.write` gets each token of the model and returns the commit for the journal. No I/O, no clock.
+:meth:`Session.hear` adds audio. When there is enough audio for a turn, or the client has ended its audio,
+:meth:`Session.ready` returns the number of samples in the next turn. :meth:`Session.read` removes these samples, and
+returns them as the model's input, whole or in pieces. :meth:`Session.write` takes each token of the model and returns
+the commit for the journal. This module does no I/O and reads no clock.
 """
 
 from __future__ import annotations
@@ -47,17 +49,17 @@ class Session:
         self.lease = claim.lease
         self._fitting = shape.blocks_that_fit
         self.least_multiplier = self._fitting(record.session.latency_multiplier)
-        """The latency multiplier that the client requested, as far as the model allows it."""
+        """The latency multiplier that the client requested, but at most what the model allows."""
         self.multiplier = record.latency_multiplier
         self.opened_ms = record.opened_ms
         self.received = record.received
         self.input_ended = record.input_ended
         self.announced: int | None = None
-        """The number of samples of the turn that waits for the model, if one does."""
+        """If a turn waits for the model: its number of samples."""
         self.turn: Turn | None = None
         """The turn in progress."""
         self._unread = b""
-        """The audio of this turn that the model has not read."""
+        """The audio of the turn in progress that the model has not read yet."""
         self._block = shape.block_samples
         self._max_tokens = shape.max_turn_tokens * ENDLESS_FACTOR
         self.position = claim.turns[-1].end if claim.turns else record.consumed
@@ -78,17 +80,17 @@ class Session:
 
     @property
     def turn_samples(self) -> int:
-        """The samples of a turn."""
+        """The number of samples in a turn."""
         return self._block * self._fitting(self.multiplier)
 
     def hear(self, audio: bytes, *, input_ended: bool) -> None:
-        """Add audio that follows what was received."""
+        """Add audio that follows the audio received so far."""
         self._pending += audio
         self.received += len(audio) // SAMPLE_BYTES
         self.input_ended = self.input_ended or input_ended
 
     def ready(self) -> int | None:
-        """The samples of the next turn. ``None`` if there is too little audio, or if a turn waits for the
+        """The number of samples in the next turn. ``None`` if there is too little audio, or if a turn waits for the
         model or is in progress."""
         if self.announced is not None or self.turn is not None:
             return None
@@ -98,11 +100,14 @@ class Session:
         return self.turn_samples if pending >= self.turn_samples else None
 
     def blocks(self, samples: int) -> int:
-        """The blocks of a turn with this many samples. Without audio, it has one: the silence that ends the input."""
+        """How many blocks a turn of this many samples has.
+
+        A turn without audio has one block: the silence that ends the input.
+        """
         return max(1, math.ceil(samples / self._block))
 
     def read(self, blocks: int | None = None) -> Prefill:
-        """Remove the next ``blocks`` blocks of the announced turn, and return them; ``None``: all that are left.
+        """Remove and return the next ``blocks`` blocks of the announced turn; ``None``: all blocks that are left.
 
         The first call begins the turn.
         """
@@ -116,7 +121,7 @@ class Session:
         return Prefill(session=self.id, audio=audio, last=last, unfinished=unfinished)
 
     def _begin(self) -> None:
-        """Take the audio of the announced turn."""
+        """Begin the announced turn, and take its audio from the pending audio."""
         samples = self.announced
         assert samples is not None, "no turn was announced"
         self._unread = bytes(self._pending[: samples * SAMPLE_BYTES])
@@ -128,7 +133,7 @@ class Session:
         self.announced = None
 
     def write(self, token: Token) -> SessionCommit:
-        """The commit of the model's next token. :raises EndlessTurnError: when the turn has too many."""
+        """The commit of the model's next token. :raises EndlessTurnError: when the turn has too many tokens."""
         turn = self.turn
         assert turn is not None, "no turn is in progress"
         if token.token is None:
@@ -139,7 +144,7 @@ class Session:
         return self._commit(tuple(self._events(token, turn)), turn=turn)
 
     def degrade(self, multiplier: int, *, lag_ms: float) -> SessionCommit | None:
-        """Change the length of turns, from the next turn on. ``None`` if the length is the same."""
+        """Change the length of turns, from the next turn on. Returns ``None`` if the length does not change."""
         multiplier = max(self._fitting(multiplier), self.least_multiplier)
         if multiplier == self.multiplier:
             return None

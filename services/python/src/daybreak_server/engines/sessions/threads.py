@@ -1,11 +1,12 @@
 """The threads of a sessions group that call the store.
 
-* The *claimer* claims sessions while there is room: none if the group drains, and only orphans if the group lags too
-  far for new sessions. While no session waits for a group, it blocks on the wake-up list.
+* The *claimer* claims sessions while there is room. If the group lags too far for new sessions, the claimer claims
+  only orphans. If the group drains, it claims none. While no session waits for a group, the claimer blocks on the
+  wake-up list.
 * The *reader* waits for audio of all sessions of the group, on one connection.
 * The *keeper* renews the leases each second while the work advances, and publishes the measurements of the group.
-* The *writer* sends commits. Each call sends the commits that wait, at most ``_CALL_MAX``. So a slow store leads to
-  larger calls and does not delay the model, unless more than ``BEHIND_MAX`` commits wait. The writer also releases
+* The *writer* sends commits. Each call sends all commits that wait, but at most ``_CALL_MAX``. So a slow store leads
+  to larger calls and does not delay the model, unless more than ``BEHIND_MAX`` commits wait. The writer also releases
   sessions, after it has written their commits.
 
 The threads put new sessions, audio and lost leases into a :class:`Mailbox`, which the work thread reads. While the
@@ -42,8 +43,8 @@ _WAIT_S = 2.0
 _RETRY_S = (0.25, 0.5, 1.0)
 """The pauses while the store is down. The last one is far shorter than a lease."""
 READ_S = 0.5
-"""How long the reader waits before it looks for new sessions. Audio of sessions that it knows wakes it at
-once."""
+"""How long the reader waits for audio before it looks for new sessions. Audio of a session that the reader knows wakes
+the reader at once."""
 RENEW_S = 1.0
 BEHIND_MAX = 4_000
 """Commits that may wait for the store before the model pauses."""
@@ -95,8 +96,8 @@ class Shared:
     it set this number."""
     intake: Intake = Intake.NONE
     positions: dict[SessionLease, int] = field(default_factory=dict)
-    """The sessions whose audio has not ended, and the position up to which the work thread has received
-    it."""
+    """The sessions whose audio has not ended. For each, the position up to which the work thread has received the
+    audio."""
     leases: list[SessionLease] = field(default_factory=list)
     measured: SessionsMeasured = field(default_factory=SessionsMeasured)
 
@@ -136,7 +137,7 @@ class StoreThreads:
             thread.start()
 
     def end_claims(self) -> list[SessionClaim]:
-        """Claim nothing more. Returns the claims that the work thread has not taken, for it to give up."""
+        """Claim nothing more. Returns the claims that the work thread has not taken, so that it can release them."""
         self._claims_ended.set()
         self._room_changed.set()
         if self._claimer.is_alive():
@@ -144,7 +145,7 @@ class StoreThreads:
         return self._mailbox.take(wait_s=0)[0]
 
     def stop(self) -> None:
-        """End the threads. Commits that are not written by then are lost, and the next owner computes them again."""
+        """End the threads. Commits that are not written yet are lost, and the next owners compute them again."""
         self._ended.set()
         self._claims_ended.set()
         for event in (self._room_changed, self._positions_changed):
@@ -304,7 +305,7 @@ class StoreThreads:
         return lost
 
     def _end_refused(self, commit: SessionCommit, error: StoreError) -> None:
-        """End a session because the store refuses what its group has computed. Repeating it would not help."""
+        """End a session because the store refuses what its group has computed. Repeating the commit would not help."""
         _log.error("session %s ends, because the store refuses its text: %s", commit.lease.session, error)
         cause = Cause(reason="store_refused", message=f"The text cannot be stored: {error}")
         end = SessionCommit(lease=commit.lease, number=commit.number, end=SessionEnd.FAILED, error=cause)

@@ -1,4 +1,4 @@
-"""A model of sessions that sleeps as long as a real one would compute, and writes words that its audio decides.
+"""A model of sessions that sleeps as long as a real model would compute. Its words depend only on the audio.
 
 It has no caches; the memory that it reports is a fixed number of bytes for each session.
 """
@@ -24,7 +24,7 @@ from daybreak_server.workloads.simulated_speech import words
 from daybreak_server.workloads.simulated_speech.spec import PAIRS, SimulatedSpeechOptions, options_of
 
 SESSION_BYTES = 65_536
-"""The memory that a session seems to need."""
+"""The memory that the model reports for each session."""
 WINDOW_TURNS = 2
 SAMPLE_RATE = 16_000
 SAMPLE_BYTES = 2
@@ -34,12 +34,12 @@ SAMPLE_BYTES = 2
 class _Turn:
     digest: bytes
     words: int
-    """How many words it has."""
+    """How many words the turn has."""
     last: bool
     place: int = 0
-    """How many of its words have been written."""
+    """How many words of the turn have been written."""
     stop_checked: bool = True
-    """Whether it is decided if a full stop follows the last word."""
+    """Whether the model has decided if a full stop follows the last written word."""
 
 
 @dataclass(slots=True)
@@ -47,9 +47,9 @@ class _Session:
     target: str
     turn: _Turn | None = None
     unfinished: bytes = b""
-    """The audio of a turn of which more follows."""
+    """The audio of a turn that is not complete yet. The rest follows in a later call."""
     before: int = words.START
-    """The last token."""
+    """The last token that was written."""
 
 
 class SimulatedSpeech:
@@ -83,7 +83,8 @@ class SimulatedSpeech:
     def open(self, session: str, pair: LanguagePair, past: Sequence[PastTurn] = ()) -> None:
         """Begin a session, or continue it after the turns that were computed before.
 
-        :raises SessionFailedError: if there is no room, no such pair, or the past is not one of this model.
+        :raises SessionFailedError: if there is no room, if the model does not translate this pair, or if this model
+            cannot have computed ``past``.
         """
         if session in self._sessions:
             raise SessionFailedError(f"session {session} is open already")
@@ -131,7 +132,7 @@ class SimulatedSpeech:
     def step(
         self, prefill: Sequence[Prefill], decode: Sequence[str]
     ) -> tuple[Sequence[StepResult], Sequence[StepResult]]:
-        """Both phases in one call. It takes the time of all items, plus the larger of the two phases' fixed times."""
+        """Do both phases. The call takes the time of all items, plus the larger of the two phases' fixed times."""
         options = self._options
         blocks = sum(math.ceil(len(item.audio) / self._block_bytes) for item in prefill)
         call_ms = max(options.prefill_ms if prefill else 0.0, options.decode_ms if decode else 0.0)
@@ -191,5 +192,5 @@ class SimulatedSpeech:
         self._sessions.pop(session, None)
 
     def memory(self) -> tuple[int, int]:
-        """Bytes in use, and reserved."""
+        """The bytes in use, and the bytes reserved."""
         return len(self._sessions) * SESSION_BYTES, self._options.max_sessions * SESSION_BYTES

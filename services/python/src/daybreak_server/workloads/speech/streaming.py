@@ -25,9 +25,9 @@ class StreamingEncoder(Protocol):
         """Prepare a slot for a new session."""
 
     def encode(self, slots: Sequence[int], audio: Tensor) -> Tensor:
-        """One block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width].
+        """Encode one block of each slot: samples [batch, block_samples] to embeddings [batch, block_embeddings, width].
 
-        If it raises, the slots are as they were.
+        If the call raises, the slots are unchanged.
         """
 
 
@@ -42,11 +42,11 @@ class Vocabulary(Protocol):
         """The tokens before the audio of a turn."""
 
     def marker(self, pair: LanguagePair) -> tuple[int, ...]:
-        """The tokens between the audio of a turn and its text, which name the target language; at least one."""
+        """The tokens between a turn's audio and its text. They name the target language. There is at least one."""
 
     def text(self, before: Sequence[int], token: int) -> str:
-        """The text that a token adds. ``before``: some of the tokens before this one; empty if the session has no
-        text yet."""
+        """The text that a token adds. ``before`` has the newest tokens before this one, not always all of them. It is
+        empty if the session has no text yet."""
 
     def ends_segment(self, token: int) -> bool:
         """Whether a token completes a sentence."""

@@ -29,8 +29,9 @@ local function joined(t)
   end
 end
 
--- `ahead`: how many tasks of the same tenant come first. `est`: the GPU-seconds that the task is charged. Assumes that
--- the tasks of other tenants cost the same. If more than OTHER_TENANTS_MAX tenants wait, the result is a lower bound.
+-- `ahead`: how many tasks of the same tenant run before this one. `est`: the GPU-seconds that this task is charged. The
+-- function assumes that each task of other tenants is charged as much. If more than OTHER_TENANTS_MAX tenants wait, the
+-- result is a lower bound.
 local function position_of(t, ahead, est)
   if not others then load_others() end
   local share = math.max(t.share, 0)
@@ -57,8 +58,8 @@ local function position_of(t, ahead, est)
   return position
 end
 
--- Counts the groups that accept tasks, now or after their current one, as `GroupRecord.accepts_tasks` in Python. A group
--- that still starts or loads, or that drains, is registered but accepts none.
+-- Counts the groups that accept tasks, now or after their current one, as `GroupRecord.accepts_tasks` does in Python. A
+-- group that still starts or loads, or that drains, is registered but accepts none.
 local function load_groups()
   local names = call('ZRANGE', K_groups, 0, ESTIMATE_GROUPS_MAX - 1)
   local count, idle, draining = 0, 0, {}
@@ -71,15 +72,15 @@ local function load_groups()
       if stored[1] == 'idle' then idle = idle + 1 end
     end
   end
-  if #names == ESTIMATE_GROUPS_MAX then  -- the groups that were not read are taken to be like these
+  if #names == ESTIMATE_GROUPS_MAX then  -- assume that the groups that were not read are like these
     local factor = call('ZCARD', K_groups) / #names
     count, idle = math.floor(count * factor + 0.5), math.floor(idle * factor + 0.5)
   end
   accepting = { count = count, idle = idle, draining = draining }
 end
 
--- Seconds until one of the groups that accept tasks ends its task, as the groups estimate; nil if no group has an
--- estimate.
+-- The groups estimate when their tasks end. Returns the shortest of these times in seconds, among the groups that accept
+-- tasks; nil if there is no estimate.
 local function soonest_end()
   if soonest == nil then
     soonest = false

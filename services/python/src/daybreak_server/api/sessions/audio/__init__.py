@@ -1,2 +1,2 @@
-"""Converts the audio of clients into the format of journals, 16-bit PCM at 16 kHz. Uses the standard library
-only."""
+"""Converts the audio of clients into the format of journals: 16-bit PCM at 16 kHz. The code uses only the standard
+library."""

@@ -1,4 +1,4 @@
-"""The routes of realtime sessions, and the choice of the dialect."""
+"""The routes of realtime sessions, and the choice of a client's dialect."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add(routes: APIRouter, service: SessionService, sockets: Sockets) -> None:
 
 
 def choose(connection: RealtimeConnection, update: Json | None) -> Dialect:
-    """The dialect of a client, by its first ``session.update``; ``None``: it has sent none yet."""
+    """Choose a client's dialect by its first ``session.update``; ``None``: the client has not sent one yet."""
     if update is None:
         return OpenAIDialect(connection)
     if "session" not in update:
@@ -40,7 +40,7 @@ def choose(connection: RealtimeConnection, update: Json | None) -> Dialect:
 
 
 def choose_translation(connection: RealtimeConnection, update: Json | None) -> Dialect:
-    """The dialect of a client of translations."""
+    """Choose the dialect of a client of ``/v1/realtime/translations``."""
     if update is None:
         return OpenAIDialect(connection)
     session_type(update)

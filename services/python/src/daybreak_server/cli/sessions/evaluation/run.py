@@ -22,11 +22,11 @@ BATCH_SIZES = (1, 8, 32)
 BATCH_TIMEOUTS_MS = (10.0, 100.0, 300.0)
 USER_TESTS = ("health", "single", "stream", "concurrent")
 _SETTLE_S = 2.5
-"""The wait before batches are read, because groups publish them each second. It is also the wait after a change of
-settings, which groups apply within two seconds."""
+"""How long the evaluation waits before it reads the counts of batches, which groups publish each second. It also
+waits this long after a change of settings, which groups apply within two seconds."""
 _PROGRESS_S = 5.0
 _CLIPS_OF = "speech"
-"""The workload whose clips have references."""
+"""The workload for which there are recorded clips with reference texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class _Run:
         return self._result
 
     async def _prepare(self) -> None:
-        """Choose the recordings of the users, and find their references."""
+        """Choose the recordings that the users speak, and find the reference text of each recording."""
         target, length_s = self._options.target, self._options.duration_s
         if self._pool.workload == _CLIPS_OF:
             made = [
@@ -132,7 +132,7 @@ class _Run:
         self._result.summary["tests"][name] = figures
 
     async def _measure(self, name: str, users: int) -> tuple[list[Talk], dict[str, Any]]:
-        """Let users speak at once."""
+        """Let this many users speak at the same time. Returns their talks, and the figures of the test."""
         before = await self._pool.batches()
         async with asyncio.TaskGroup() as group:
             progress = group.create_task(self._progress(name, users))

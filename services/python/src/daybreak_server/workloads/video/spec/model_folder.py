@@ -18,7 +18,8 @@ from daybreak_server.workloads.base import ModelMissingError
 Family = Literal["tiny", "t2v-a14b", "ti2v-5b"]
 
 BUILT_IN: Final = Path(__file__).parents[1] / "tiny" / "model"
-"""The trained model in the package. Equals ``workloads.video.tiny.MODEL_DIR``, without importing that package."""
+"""The trained model in the package. ``workloads.video.tiny.MODEL_DIR`` is the same path, but that package must not be
+imported here."""
 
 SMALL_WIDTH: Final = 1024
 """A model with a smaller inner width counts as tiny: every published Wan is wider."""
@@ -46,7 +47,7 @@ class ModelInfo:
     temporal: int
     """Frames in a latent frame; the first latent frame holds one."""
     rope_max: int
-    """Most token rows, columns or latent frames of the position embedding."""
+    """The maximum number of token rows, of token columns and of latent frames in the position embedding."""
     experts: int
     expand_timesteps: bool
     vae_class: str
@@ -161,7 +162,7 @@ def fingerprint(folder: Path) -> str:
     """A digest that distinguishes models without reading all of their weights.
 
     It covers every JSON file, and of each safetensors file the size, the header and the first and last 64 KiB of data.
-    Two fine-tunes of one shape nearly always differ there, and a start need not read 60 GB.
+    Two fine-tunes of one shape nearly always differ there, and a start does not have to read 60 GB.
     """
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*/*.json")]):
