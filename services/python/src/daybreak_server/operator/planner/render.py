@@ -69,7 +69,7 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
 def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
     """Serve's config. It depends only on the pool and the deploy attempt, so deploying it twice changes nothing.
 
-    Serve rejects a deployment with zero replicas, so it starts with one group and the operator scales it right away.
+    Serve rejects a deployment with zero replicas. So the pool starts with one group, and the operator scales at once.
     """
     app = "daybreak_server.entrypoints.ray_serve"
     args = {"pool": pool.name, "groups": 1, "attempt": attempt}
@@ -133,13 +133,13 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
 
 
 def _times(quantity: str, factor: int) -> str:
-    """Multiply a quantity and keep its unit. The number gets no exponent: Kubernetes accepts none before a unit."""
+    """Multiply a quantity and keep its unit. The number gets no exponent, which Kubernetes rejects before a unit."""
     number = quantity.rstrip("KMGTik")
     return f"{(Decimal(number) * factor).normalize():f}{quantity[len(number) :]}"
 
 
 def _container(group: dict[str, Any], labels: dict[str, str], name: str) -> dict[str, Any]:
-    """Ray's container in a group's pod template: the first one."""
+    """Ray's container, the first one of the pod template. Sets the template's labels and the container's defaults."""
     template = group.setdefault("template", {})
     meta = template.setdefault("metadata", {})
     meta["labels"] = {**meta.get("labels", {}), **labels}
