@@ -79,7 +79,9 @@ def test_scores_are_those_of_transformers_in_the_order_of_the_pairs(whole: Any, 
     assert max(expected) - min(expected) > 0.1, "the model does not distinguish the texts"
     scores = whole.post("/reranker/api", questions=[QUERY], texts=TEXTS)
     assert scores == pytest.approx(sigmoid(expected), abs=1e-4)
-    assert max(int(size) for size in whole.debug("ranks")["batches"]) > 4, "the pairs were computed one by one"
+    assert max(int(size) for size in whole.debug("ranks")["batches"]) > 4, (
+        "the pairs were computed one by one"
+    )
     questions = list(reversed(TEXTS))
     expected = reference(cross_encoder, list(zip(questions, TEXTS, strict=True)))
     scores = whole.post("/reranker/api", questions=questions, texts=TEXTS)

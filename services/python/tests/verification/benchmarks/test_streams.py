@@ -20,7 +20,7 @@ from verification.results import load
 
 @pytest.mark.parametrize("part", ["many-tasks", "one-task"])
 def test_a_few_clients_lose_no_event(part: str, tmp_path: Path) -> None:
-    """Fifty clients see every event once; each row has its target."""
+    """Fifty clients see every event once, and each measured value has a target."""
     assert main(["--quick", "--part", part, "--out", str(tmp_path)]) == 0
     memory, lag, a_core, wrong = load(tmp_path / "streams.json").rows
     assert wrong.value == 0

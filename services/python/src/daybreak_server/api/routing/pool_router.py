@@ -121,7 +121,7 @@ class PoolRouter:
         return self.view.start_failure if self.view is not None else None
 
     def show(self, metrics: RouterMetrics) -> None:
-        """Bring the gauges up to date. Doing this in each request would take longer than counting the request."""
+        """Update the gauges. (To update them for each request would take longer than to count the request.)"""
         metrics.set_state(
             waiting=self.waiting,
             oldest_wait_s=self.oldest_wait_s,

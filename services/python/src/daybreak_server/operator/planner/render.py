@@ -1,7 +1,7 @@
 """Renders the RayCluster's manifest and the config of the Serve applications for a pool.
 
-The operator adds what it needs to find, scale and drain the pods. Values of the template win, except for the fields,
-labels and annotations that only the operator sets.
+The operator adds what it needs to find, scale and drain the pods. If the template sets the same value, the template
+wins, except for the fields, labels and annotations that only the operator may set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEAVE_S = 25
 DRAIN_S = LEAVE_S + 2
 """Seconds that Ray drains a node after SIGTERM. The ranks begin to stop ``LEAVE_S`` before that time ends."""
 GRACE_S = DRAIN_S + 18
-"""Seconds after which Kubernetes kills the pod: Ray has finished by then."""
+"""Seconds after which Kubernetes kills the pod. Ray finishes before that."""
 _PROBE = {
     "httpGet": {"path": "/api/healthz", "port": 52365},
     "initialDelaySeconds": 1,
