@@ -14,6 +14,7 @@ import pytest
 
 from daybreak.wire.pools import NOT_WAKING
 from e2e.every_kind import CHAT as POOL
+from e2e.every_kind import add_every_kind
 from e2e.serving_clients import Load, answered_by, open_streams
 from testkit.kubernetes.deployment import GATEWAY_PORT, NAME, WAKE_S, Deployment
 from testkit.kubernetes.waiting import wait_until

@@ -1,7 +1,7 @@
-"""Workers outside Ray start for a model's requests, from no pods and back, with a real llama.cpp server.
+"""Workers outside Ray start when a model gets requests, and stop afterwards. The engine is a real llama.cpp server.
 
-The engine's image contains nothing of Daybreak. The tests follow one another, so that each finds the worker as the one
-before has left it. Each also runs alone.
+The engine's image contains nothing of Daybreak. Each test continues with the worker as the previous test has left it,
+but each test can also run alone.
 """
 
 from __future__ import annotations
@@ -37,8 +37,24 @@ def question(**options: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gateway_url(deployment: Deployment) -> str:
+<<<<<<< HEAD
     """Adds a worker and a model to the shared installation, until its next upgrade. :returns: the gateway's URL."""
     add_every_kind(deployment)
+=======
+    """Adds a worker and a model to the shared installation, until its next upgrade. :returns: the gateway's URL.
+
+    The shared values have neither, because another test upgrades from an earlier chart, which would refuse them.
+    """
+    workers = {
+        "image": deployment.images.engine,
+        "maxReplicas": 1,
+        "resources": small("256Mi", limit="1Gi"),
+        "settings": {"engines": {"llama.cpp": {"stop_s": 2}}},
+        "scaling": {"cooldownPeriod": 5},
+    }
+    also = {**deployment.values, "workers": {"llama": workers}, "models": [MODEL]}
+    deployment.release.upgrade(also)
+>>>>>>> m2
     return deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT).url
 
 
@@ -119,7 +135,7 @@ def test_an_answer_is_streamed(gateway_url: str) -> None:
 def test_no_request_fails_when_the_pod_of_a_worker_is_deleted_or_killed(
     deployment: Deployment, gateway_url: str
 ) -> None:
-    """A deleted pod finishes its answers. A killed pod has not begun its answers, so the next pod gets its requests."""
+    """A deleted pod finishes its answers. A killed pod has sent nothing yet, so the next pod gets its requests."""
     url = f"{gateway_url}/v1/chat/completions"
     with Load(url, question(), clients=2, deadline_s=DEADLINE_S) as load:
 

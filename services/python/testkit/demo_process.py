@@ -12,8 +12,8 @@ from daybreak_server.local import reaper
 from daybreak_server.local.instance import instance_tag
 from testkit.waiting import wait_until
 
-# The background commands of a script ignore SIGINT, and so do their children, such as tests and demos. So the program
-# restores the default.
+# The background commands of a script ignore SIGINT, and so do the processes that they start. Tests and demos may be
+# among these processes, so the program restores the default.
 _PROGRAM = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)

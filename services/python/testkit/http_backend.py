@@ -1,11 +1,14 @@
 """A process that answers HTTP as a group does, and misbehaves as the query of each request asks.
 
-``latency`` seconds before the answer · ``chunks`` parts of ``size`` bytes, ``pause`` seconds apart · ``status`` ·
-``early``: answers without reading the body · ``refuse=busy|draining|broken`` · ``crash=before|within`` the answer ·
-``refuse_first=N`` refuses the first N requests as busy. An answer without ``chunks`` describes its request. The log
-has a line when the server listens (``ready``), when a request begins (``begin``), when its answer is complete
-(``end``), when its client has gone (``gone``), when it is refused (``refused``), and for each part of two or more bytes
-(``part``). In all lines but the first, the id of the request follows the word.
+The query may have these fields. ``latency=S``: wait S seconds before the answer · ``chunks=N``: answer in N parts of
+``size`` bytes, ``pause`` seconds apart · ``status``: the status of the answer · ``early``: answer without reading the
+body · ``refuse=busy|draining|broken``: refuse the request · ``crash=before|within``: crash before or within the
+answer · ``refuse_first=N``: refuse the first N requests of the process as busy. An answer without ``chunks`` describes
+its request.
+
+The log has a line when the server listens (``ready``), when a request begins (``begin``), when its answer is complete
+(``end``), when its client has gone (``gone``), when the request is refused (``refused``), and for each part of two or
+more bytes (``part``). In all lines but the first, the id of the request follows the word.
 """
 
 from __future__ import annotations

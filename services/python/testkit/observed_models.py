@@ -1,4 +1,4 @@
-"""The models of the run in :mod:`testkit.observed`: a worker, whose engine is that of tests, and what clients do."""
+"""The models in the run of :mod:`testkit.observed`: their worker, with the test engine, and requests of clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class ObservedModels:
-    """A worker, which registers at this gateway, and the models that it serves."""
+    """A worker that registers at this gateway, and the models that the worker serves."""
 
     def __init__(self, folder: Path, *, gateway: str, redis: str) -> None:
         self._gateway = gateway
@@ -34,7 +34,7 @@ class ObservedModels:
         self._worker.close()
 
     def ask(self) -> None:
-        """Ask :data:`MODEL`, which starts it. Registers it the first time."""
+        """Send a request to :data:`MODEL`, which starts the model. The first call registers the model."""
         if not self._registered:
             self._register(MODEL)
             self._registered = True
@@ -45,10 +45,10 @@ class ObservedModels:
         """Register a model whose engine fails and one that fits nowhere, and wait until the manager wants both."""
         self._register("broken", args={"broken": str(self._broken)}, min_replicas=1)
         self._register("huge", memory_bytes=10**15, min_replicas=1)
-        wait_until(lambda: {"broken", "huge"} <= self._view().plan.wanted.keys(), 60, "both to be wanted")
+        wait_until(lambda: {"broken", "huge"} <= self._view().plan.wanted.keys(), 60, "a plan with both")
 
     def stop_managers(self) -> None:
-        """Register, past the API, a model whose ``idle_s`` is not a number, so that every manager's planning fails."""
+        """Make every manager fail to plan: write a model whose ``idle_s`` is not a number directly to the registry."""
         record = ModelRecord(alias="bad", source="s", engine="test", idle_s=None)  # type: ignore[arg-type]
         self._change(lambda registry: registry.add_model(record))
 
@@ -57,7 +57,7 @@ class ObservedModels:
         self._change(lambda registry: registry.mark_deleted("bad"))
         for alias in ("broken", "huge"):
             self._send("DELETE", f"/v1/models/{alias}")
-        wait_until(lambda: set(self._view().models) == {MODEL}, 60, "the end of the models")
+        wait_until(lambda: set(self._view().models) == {MODEL}, 60, "the deletion of the other models")
 
     def _register(self, alias: str, **changes: Any) -> None:
         self._send("POST", "/v1/models/register", model(alias, **{"memory_bytes": 1_000_000, **changes}))

@@ -1,4 +1,4 @@
-"""How the command starts and exits: output streams that cannot fail, errors on one line, and the exit code."""
+"""How ``daybreak`` starts and exits: output streams that cannot fail, errors on one line, and the exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from daybreak.cli.exit_codes import Exit, message
 from daybreak.cli.output import Output, abandon_streams, prepare_streams
 
-# Since 0.26, Typer bundles its own Click; before, it used the installed one. This finds the class of its errors.
+# Typer bundles its own Click since 0.26; older versions use the installed Click. This finds the error class of either.
 _ParseError: type[Exception] = next(
     kind
     for kind in typer.BadParameter.__mro__

@@ -39,9 +39,9 @@ def stream(api: Api, task: str, after: str | None = None, method: str = "GET") -
 
 
 def test_a_client_that_has_the_last_event_gets_204(api: Api, leader: FakeLeader) -> None:
-    """The id may be in the header or in `?after=`.
+    """The client may send the event's id in the header `Last-Event-ID` or in `?after=`.
 
-    With the id of an earlier event or none, the client gets a stream up to the last event.
+    If it sends the id of an earlier event, or no id, it gets a stream up to the last event.
     """
     task, last = ended_task(api, leader)
     for response in (
@@ -91,7 +91,7 @@ def test_a_client_with_an_id_beyond_the_end_gets_a_snapshot_once(
 
 
 def test_the_stream_of_a_deleted_task_is_404(api: Api, leader: FakeLeader) -> None:
-    """A 404 also stops an EventSource."""
+    """A browser's EventSource does not reconnect after a 404."""
     task, last = ended_task(api, leader)
     api.client.delete(f"/v1/tasks/{task}")
     assert stream(api, task, last).status_code == 404
@@ -174,7 +174,7 @@ def test_a_browser_lets_only_the_servers_own_pages_change_things(
 def test_an_event_source_closes_by_itself_after_the_last_event(
     api: Api, leader: FakeLeader, run_in_chromium: Callable[..., Any]
 ) -> None:
-    """Even if the page does not close it, each event arrives once and the browser does not reconnect forever."""
+    """The page leaves the EventSource open. Each event still arrives once, and the browser stops reconnecting."""
     task, _ = ended_task(api, leader)
     types = run_in_chromium(f"{api.url}/docs", FOLLOW_TASK, f"/v1/tasks/{task}/events")
     assert types == ["queued", "started", "log", "log", "succeeded"]

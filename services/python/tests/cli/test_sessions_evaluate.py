@@ -1,4 +1,4 @@
-"""Mistakes in calls of ``daybreakd sessions evaluate``; test_sessions_evaluation.py runs it against a server."""
+"""Wrong calls of ``daybreakd sessions evaluate``. test_sessions_evaluation.py runs the command against a server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_the_test_of_health_needs_no_matplotlib(daybreakd, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     arguments = ("--test", "health", "--url", "http://127.0.0.1:1", "--out", str(tmp_path / "out"))
     result = daybreakd("sessions", "evaluate", *arguments)
-    assert "127.0.0.1:1" in result.err  # it has asked the server
+    assert "127.0.0.1:1" in result.err  # the command has tried to reach the server
     assert "matplotlib" not in result.err
 
 

@@ -1,4 +1,4 @@
-"""Runs the workload and the strategy for sessions of ``examples/`` from their settings alone, as the tour describes."""
+"""Runs the workload and the strategy for sessions in ``examples/`` by settings alone, as the tour describes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from testkit.waiting import wait_until
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 SECOND = b"\x00\x40" * 8_000 + bytes(16_000)
-"""Half a second that is loud, and half a second of silence."""
+"""One second of audio: half a second of loud sound, and half a second of silence."""
 
 
 USERS = 6
@@ -32,13 +32,13 @@ def written(client: Client, seconds: int) -> str:
 
 
 def begun(system: System) -> Counter[int]:
-    """Number of turns → how many batches have begun that many. Groups publish these counts once a second."""
+    """A count of batches by the number of turns that a batch has begun. Groups publish these counts once a second."""
     (group,) = request(f"{system.url}/ray/stats")["groups"]
     return Counter({int(size): count for size, count in group["batches"].get("prefill", {}).items()})
 
 
 def test_the_examples_of_sessions_run_from_their_settings_alone(systems: Callable[..., System]) -> None:
-    """Six users at once: the strategy of the example begins two turns in a batch, the built-in one more."""
+    """With six users at once, the example's strategy begins two turns in a batch. The built-in strategy begins more."""
     system = systems(
         "dev",
         PYTHONPATH=str(EXAMPLES),
@@ -61,7 +61,7 @@ def test_the_examples_of_sessions_run_from_their_settings_alone(systems: Callabl
             return sum(size * count for size, count in begun(system).items()) >= turns
 
         def larger() -> bool:
-            """Speak once more: a change applies within about two seconds."""
+            """Let the users speak once more, because a new strategy applies only after up to about two seconds."""
             assert set(users.map(speak, [2] * USERS)) == {"loud silence " * 2}
             return max(begun(system)) > 2
 

@@ -84,7 +84,7 @@ def test_a_counter_of_the_standard_library_is_no_metric(tool: ModuleType, tmp_pa
 
 
 def test_a_metric_needs_a_panel_an_alert_or_a_reason(tool: ModuleType) -> None:
-    """A reason that is given although the metric is used is a mistake too."""
+    """A metric that is used must not have a reason why it is unused."""
     explained = replace(GOOD, why_unused="for debugging")
     assert len(list(tool.without_place(set(), [GOOD]))) == 1
     assert list(tool.without_place(set(), [explained])) == []
@@ -93,7 +93,7 @@ def test_a_metric_needs_a_panel_an_alert_or_a_reason(tool: ModuleType) -> None:
 
 
 def test_a_query_names_its_metric_without_the_suffixes_of_a_histogram(tool: ModuleType) -> None:
-    """Ray's prefix does not count either."""
+    """The tool also removes the prefix that Ray adds to a name."""
     declared = {metric.name: metric for metric in catalogue.ALL}
     query = (
         "histogram_quantile(0.9, rate(daybreak_queue_wait_seconds_bucket[5m])) "

@@ -92,7 +92,7 @@ def test_a_wake_grows_while_the_view_is_as_it_was() -> None:
 
 
 def test_a_gateway_that_cannot_read_the_registry_leaves_everything_out() -> None:
-    """Otherwise its old values would decide the maximum over gateways."""
+    """Queries take the maximum over gateways, and this gateway's old values could be the maximum."""
     now = [0.0]
     metrics = ModelMetrics(clock=lambda: now[0])
     metrics.update(registry(model("chat"), manager="a"))
@@ -110,7 +110,7 @@ def test_a_deleted_model_leaves_no_series() -> None:
 
 
 def test_models_beyond_the_limit_are_counted_together() -> None:
-    """The oldest ones keep their series."""
+    """The oldest models keep series of their own."""
     names = [f"m{number}" for number in range(MODELS_MAX + 2)]
     records = [model(name, created_ms=number) for number, name in enumerate(names)]
     plan = PlacementPlan(

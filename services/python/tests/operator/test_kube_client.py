@@ -1,4 +1,4 @@
-"""The Kubernetes client copes with an answer that is late and a kind that is installed between two requests."""
+"""Tests of the Kubernetes client with an answer that does not end, and with a CRD that is installed after the start."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daybreak_server.settings.tree import RedisSettings, Settings
 async def test_a_stalled_response_body_blocks_no_loop_and_raises_the_ports_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Even if the headers of a response come at once and its body never comes, the loops of other pools continue."""
+    """The headers of a response come at once, but its body does not end. The loops of other pools continue."""
     monkeypatch.setattr(kube, "TIMEOUT_S", 0.5)
     with listening(Behaviour(stalls=True)) as api:
         cluster = KubeCluster(api, namespace="default", cache=Cache())
@@ -40,7 +40,7 @@ async def test_a_stalled_response_body_blocks_no_loop_and_raises_the_ports_error
 def test_a_kuberay_installed_between_start_and_first_observation_is_watched(
     monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
-    """kopf discovers kinds only at its start, so the operator starts again."""
+    """kopf discovers CRDs only at its start, so the operator restarts kopf."""
     behaviour = Behaviour()
 
     def run(sink: object, start: object, **_: object) -> None:

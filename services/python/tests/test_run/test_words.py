@@ -18,7 +18,7 @@ def check(path: Path) -> tuple[int, str]:
     return result.returncode, result.stdout
 
 
-# In two parts, so that this file passes.
+# Each word is written in two parts, so that the tool finds none in this file.
 BANNED = "me" + "nd"
 BANNED_NAME = "to" + "ld"
 BANNED_PHRASE = "hands" + "\n  its task back"
@@ -58,7 +58,7 @@ def test_a_banned_name_in_code_is_found(tmp_path: Path) -> None:
 
 
 def test_a_banned_phrase_in_a_name_is_found(tmp_path: Path) -> None:
-    """A name with underscores is searched like prose. Its parts alone are no uses."""
+    """The tool searches a name with underscores like prose. A single word of a banned phrase is not banned."""
     path = tmp_path / "module.py"
     path.write_text(f"one_turn = 1\n\n\ndef _{BANNED_IN_NAME}() -> None: ...\n", encoding="utf-8")
     code, output = check(path)
@@ -68,7 +68,7 @@ def test_a_banned_phrase_in_a_name_is_found(tmp_path: Path) -> None:
 
 
 def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
-    """A typing error must not look like a tree without banned words."""
+    """With a mistyped path, the tool must not report that there are no banned words."""
     result = subprocess.run(
         [sys.executable, TOOL, tmp_path / "none"], capture_output=True, text=True, check=False
     )

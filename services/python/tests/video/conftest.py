@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from daybreak_server.workloads.video.pipeline.determinism import CPU_ENVIRONMENT
 
-# `make gpu` loads only this conftest.
+# Set here too, because `make gpu` loads no other conftest.
 for _name, _value in CPU_ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -33,7 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Use one OpenMP thread. Waiting threads spin, so on a busy machine two are many times slower than one."""
+    """Use one OpenMP thread. Waiting threads spin, so on a busy machine two threads are many times slower than one."""
     torch.set_num_threads(1)
 
 

@@ -1,6 +1,6 @@
-"""Tests of the video workload on a real GPU: the stock pipeline's numbers, progress, cancel, resume, and NCCL.
+"""Tests of the video workload on a real GPU: results equal to the stock pipeline's, progress, cancel, resume, and NCCL.
 
-They have the mark ``gpu`` and are skipped without CUDA. They need pytest and the packages that
+The tests have the mark ``gpu`` and are skipped without CUDA. They need pytest and the packages that
 ``verification.benchmarks.gpu.preflight`` lists.
 """
 
@@ -92,7 +92,7 @@ def test_a_resumed_run_on_a_gpu_gives_the_same_frames(
 
 
 def test_all_ranks_of_an_nccl_group_take_part(folders: dict[str, Path]) -> None:
-    """A group on all GPUs of this machine carries out its plan. If there are several, each rank runs collectives."""
+    """A group on all GPUs of this machine carries out its plan. With several GPUs, each rank runs collectives."""
     from verification.benchmarks.gpu.group import measure_group
 
     world = torch.cuda.device_count()

@@ -1,4 +1,4 @@
-"""Tests of the parallel plan, a pure function of the numbers of ranks and heads, guidance and the device."""
+"""Tests of the parallel plan, which depends only on the number of ranks, the number of heads, guidance and device."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from daybreak_server.workloads.video.spec.options import PlanOptions
 def test_the_plan_prefers_cfg_then_ulysses_then_ring(
     world: int, heads: int, guidance: bool, device: str, expected: ParallelPlan
 ) -> None:
-    """CFG comes first, if the task has guidance and the ranks are even in number.
+    """CFG comes first, if the task has guidance and the number of ranks is even.
 
-    Ulysses follows as far as the heads allow, and ring takes the rest on a GPU.
+    Ulysses comes second, with the largest number of ranks that divides the heads. On a GPU, ring takes the rest.
     """
     assert plan(world, heads, guidance, device) == expected
     assert expected.world == world
 
 
 def test_a_group_of_an_impossible_size_is_refused_with_the_possible_sizes() -> None:
-    """The error lists all sizes up to twice the requested one."""
+    """The error lists the possible numbers of ranks, up to twice the requested number."""
     with pytest.raises(PlanError, match=r"6 ranks .* one of \[1, 2, 4, 5, 8, 10\]"):
         plan(6, 40, True, "cpu")
 
@@ -53,10 +53,10 @@ def test_a_plan_in_the_options_is_used_only_if_it_fits() -> None:
 
 
 def test_tokens_that_do_not_divide_evenly_are_shared_unevenly_or_not_at_all() -> None:
-    """If tokens do not divide evenly, NCCL exchanges uneven parts.
+    """If the tokens do not divide evenly among the ranks, the ranks exchange uneven parts through NCCL.
 
-    But every rank computes all tokens if there is no NCCL, if Ulysses and ring are used together, or if ranks outnumber
-    the tokens.
+    In three cases every rank computes all tokens instead: there is no NCCL, the plan has both Ulysses and ring, or
+    there are fewer tokens than ranks.
     """
     assert ParallelPlan(ulysses=4).exchange(80, "cpu") == "even"
     assert ParallelPlan(cfg=2).exchange(81, "cpu") == "even"

@@ -1,4 +1,4 @@
-"""What a pool that embeds refuses or gives up: too much at once, too late, and a model that hangs or breaks."""
+"""Tests of a pool for embeddings under too many requests, short deadlines, too little memory, and a hanging model."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ Start = Callable[..., Any]
 
 
 class Gate:
-    """Holds the batches of :class:`Gated`, until it is opened."""
+    """The batches of :class:`Gated` wait while this gate is closed. It is open at first."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
         self.open.set()
         self.batches: list[int] = []
         self.fails = 0
-        """Batches of more items than this raise; 0: none."""
+        """A batch of more items than this raises ``MemoryError``. With 0, no batch does."""
 
 
 GATE = Gate()
 
 
 class Gated(Embed):
-    """``embed`` whose batches wait for the gate."""
+    """The workload ``embed``, with batches that wait for the gate."""
 
     def warm_up(self) -> None:
         encode = self._model.encode
@@ -69,7 +69,7 @@ def encoder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def whole(start_whole: Start, encoder: Path, gate: Gate) -> Any:
-    """A group that holds 4 requests and lets 6 texts wait."""
+    """A gateway and one group, which accepts 4 requests at once and lets 6 texts wait."""
     return start_whole(pool_of(encoder, capacity=4, batching={"max_waiting": 6}))
 
 
@@ -90,7 +90,7 @@ def test_texts_beyond_the_limit_of_waiting_texts_get_429_and_retry_after(whole: 
         error = response.json()["error"]
         assert (error["type"], error["code"]) == ("rate_limit_error", "queue_full")
         fitting = pool.submit(whole.post, "/v1/embeddings", input=["a bird"] * 2)
-        wait_until(lambda: whole.debug("vectors")["load"]["waiting"] == 6, 30, "the rest of the places")
+        wait_until(lambda: whole.debug("vectors")["load"]["waiting"] == 6, 30, "6 texts to wait")
         gate.open.set()
         assert [len(each.result(60)["data"]) for each in (running, waiting, fitting)] == [1, 4, 2]
 
@@ -124,12 +124,12 @@ def test_a_request_that_is_too_late_is_504_and_its_texts_are_not_computed(whole:
             "/v1/embeddings", json={"input": ["a dog"] * 3}, headers={"Daybreak-Deadline-S": "0.3"}
         )
         assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_passed")
-        answered = time.monotonic()  # the group got the request later, so its deadline may pass later
+        answered = time.monotonic()  # the deadline may pass later in the group, which got the request later
         wait_until(lambda: time.monotonic() > answered + 0.3, 30, "the deadline to pass in the group too")
         gate.open.set()
         running.result(60)
     whole.post("/v1/embeddings", input=["a bird"] * 2)
-    assert gate.batches == [1, 2], "texts were computed that nobody waited for"
+    assert gate.batches == [1, 2], "the group computed texts for which no client waited"
 
 
 def test_the_timeout_of_the_settings_is_504(start_whole: Start, encoder: Path, gate: Gate) -> None:
@@ -151,7 +151,7 @@ def test_a_batch_that_is_too_much_for_the_memory_is_computed_in_halves(whole: An
 
 
 def test_a_model_that_hangs_breaks_its_group(start_whole: Start, encoder: Path, gate: Gate) -> None:
-    """A request that only waits must not look as if it advanced."""
+    """A request that waits for a batch must not count as progress."""
     whole = start_whole(pool_of(encoder, lease={"lease_s": 4.0, "stall_s": 1.0}))
     gate.open.clear()
     response = whole.client.post(

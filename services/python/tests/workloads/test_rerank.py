@@ -1,4 +1,4 @@
-"""The workload ``rerank`` from a client to the model: its APIs, and scores equal to those of transformers."""
+"""Tests of the workload ``rerank`` with its APIs and its model. Its scores must equal those of transformers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pool_of(folder: Path, **options: Any) -> dict[str, Any]:
 
 
 def reference(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """The logits of a cross-encoder, one pair at a time, by transformers alone."""
+    """The logits of a cross-encoder, computed one pair at a time by transformers, without Daybreak."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -41,7 +41,7 @@ def reference(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[float]:
 
 
 def llm_reference(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """How much likelier a language model says yes than no, one pair at a time, by transformers alone."""
+    """The probability of yes against no, computed one pair at a time by transformers, without Daybreak."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -79,7 +79,9 @@ def test_scores_are_those_of_transformers_in_the_order_of_the_pairs(whole: Any, 
     assert max(expected) - min(expected) > 0.1, "the model does not distinguish the texts"
     scores = whole.post("/reranker/api", questions=[QUERY], texts=TEXTS)
     assert scores == pytest.approx(sigmoid(expected), abs=1e-4)
-    assert max(int(size) for size in whole.debug("ranks")["batches"]) > 4, "they were computed one by one"
+    assert max(int(size) for size in whole.debug("ranks")["batches"]) > 4, (
+        "the pairs were computed one by one"
+    )
     questions = list(reversed(TEXTS))
     expected = reference(cross_encoder, list(zip(questions, TEXTS, strict=True)))
     scores = whole.post("/reranker/api", questions=questions, texts=TEXTS)
@@ -157,7 +159,7 @@ def test_a_wrong_request_is_422_and_names_the_field(start_whole: Start, cross_en
         problem = response.json()
         assert (problem["errors"][0]["field"], problem["code"]) == (field, code), body
         assert (code == "too_long") == ("tokens with its query; " in problem["detail"]), (
-            "either may be too long"
+            "a detail has this phrase exactly if the code is too_long"
         )
 
 

@@ -18,7 +18,7 @@ ROUTER: tuple[Mutant, ...] = (
         "a client that leaves at the moment in which its request gets a slot keeps the slot forever",
         (
             f"{_ROUTING}/pool_router.py",
-            "                self._table.ended(granted.result())  # granted and cancelled at once\n",
+            "                self._table.ended(granted.result())  # cancelled just after it got a group\n",
             "                pass\n",
         ),
         tests=f"{_ROUTER_TESTS}::test_a_client_that_leaves_at_the_moment_of_its_turn_gives_the_slot_back",

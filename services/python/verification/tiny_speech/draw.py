@@ -1,8 +1,8 @@
-"""Draws sentences in advance: `python -m verification.tiny_speech.draw --out DIR --sentences 6000 --seed 1`.
+"""Makes random spoken sentences: `python -m verification.tiny_speech.draw --out DIR --sentences 6000 --seed 1`.
 
-For each seed, it writes one file of log-mel frames (float16), and one JSON line for each sentence with the
-position of its frames, its words, the end of each word, and its target tokens. Run one process per core, with
-different seeds.
+It writes two files. `mel.SEED.f16` has the log-mel frames of all sentences (float16). `meta.SEED.jsonl` has a line for
+each sentence: the position of its frames, its words, the end of each word, and its target tokens. Run one process per
+core, each with its own seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from verification.tiny_speech.synthesis import Synthesiser, random_speech
 
 
 def draw(out: Path, sentences: int, seed: int) -> float:
-    """Draw the sentences of one seed; return the seconds of speech."""
+    """Write the sentences of one seed. Returns how many seconds of speech they have."""
     out.mkdir(parents=True, exist_ok=True)
     rng, phase, synthesiser, frames = random.Random(seed), np.random.default_rng(seed), Synthesiser(), 0
     with (out / f"mel.{seed}.f16").open("wb") as mels, (out / f"meta.{seed}.jsonl").open("w") as lines:
@@ -50,7 +50,7 @@ def draw(out: Path, sentences: int, seed: int) -> float:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,20 +1,21 @@
 """The errors that the API answers with, and the translation of other errors into them.
 
 Routes raise :class:`ApiError`. The errors of the ports, of pydantic and of Starlette's routing are translated by this
-module only: most by :func:`to_api_error`, and pydantic's for a body by :func:`from_validation`::
+module only: pydantic's errors about a body by :func:`from_validation`, and most others by :func:`to_api_error`::
 
     ApiError                     a stable code with its status, and a sentence for this one case
     ├─ StoreError                idempotency_mismatch, conflict, queue_full or store_unavailable;
-    │                            sessions_full or not_found of sessions
+    │                            for sessions also sessions_full or not_found
     ├─ BlobError                 no_such_artifact or store_unavailable
     ├─ RequestValidationError    invalid_input, with the query parameters that are wrong
     └─ HTTPException             not_found, method_not_allowed or bad_header
 
 An exception that is none of these is a bug: it becomes ``internal``, a 500.
 
-An ``ApiError`` does not determine the format of its response. An :data:`ErrorRenderer` does, which middleware and
-exception handlers receive as an argument. There are two: :mod:`~daybreak_server.api.task_api.problem_json`, and
-:mod:`~daybreak_server.api.openai.errors` for the clients of OpenAI's API.
+An ``ApiError`` does not determine the format of its response. An :data:`ErrorRenderer` does. Middleware and exception
+handlers receive the renderer as an argument. There are two renderers:
+:mod:`~daybreak_server.api.task_api.problem_json`, and :mod:`~daybreak_server.api.openai.errors` for the clients of
+OpenAI's API.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ RETRY_AFTER_S = {
     ErrorCode.STORE_UNAVAILABLE: 1.0,
     ErrorCode.SHUTTING_DOWN: 1.0,
 }
-"""``Retry-After`` of errors for which none is given, by code; other codes have no default."""
+"""The default of ``Retry-After``, by code. Other codes have no default."""
 
 
 class ApiError(Exception):
@@ -95,12 +96,12 @@ def request_id_of(scope: Scope) -> str | None:
 
 
 def record_code(scope: Scope, error: ApiError) -> None:
-    """Record which error answers the request, for the middleware, which counts it."""
+    """Record the code of the error that answers the request. The middleware counts requests by this code."""
     scope.setdefault("state", {})["error_code"] = error.code.value
 
 
 def code_of(scope: Scope) -> str:
-    """The code of the error with which the request is answered; ``none`` if it succeeds."""
+    """The code of the error that answers the request; ``none`` if the request succeeds."""
     return str(scope.get("state", {}).get("error_code", "none"))
 
 
@@ -123,7 +124,7 @@ def session_not_found(session: str = "") -> ApiError:
 
 
 def invalid(errors: Sequence[FieldError]) -> ApiError:
-    """One or more invalid fields. The first one is also the detail, which begins with the field's name."""
+    """One or more invalid fields. The detail has the message of the first field, and begins with the field's name."""
     first = errors[0]
     name = re.escape(first.field.rpartition(".")[2])
     begins_with_name = re.match(rf"(The )?{name}(?!\w)", first.message)
@@ -181,7 +182,7 @@ def from_store(exc: StoreError) -> ApiError:
 
 
 def _from_sessions(exc: StoreError) -> ApiError:
-    """An error of the store of sessions. One without a code of its own means that the store cannot be reached."""
+    """An error of the store of sessions. Any error without a case here means that the store cannot be reached."""
     match exc:
         case SessionsFullError():
             wait_s = max(1.0, exc.retry_after_s)
@@ -218,7 +219,7 @@ def from_http(exc: HTTPException, path: str) -> ApiError:
     if exc.status_code == 405:
         return ApiError(
             ErrorCode.METHOD_NOT_ALLOWED,
-            "This path does not support the method. The Allow header lists those it does.",
+            "This path does not support the method. The header Allow lists the methods that it supports.",
         )
     return ApiError(ErrorCode.BAD_HEADER, str(exc.detail), headers=dict(exc.headers or {}))
 

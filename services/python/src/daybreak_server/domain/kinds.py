@@ -1,4 +1,4 @@
-"""The kinds of pools. The kind decides what the groups of a pool do, and so how they are built."""
+"""The kinds of pools. The kind of a pool decides what its groups do, and therefore how a group is built."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class PoolKind(StrEnum):
-    """The workload's spec sets the kind. Settings and the CRD may repeat it; then Daybreak checks that they agree."""
+    """The workload's spec sets the kind. If settings or the CRD repeat it, Daybreak checks that it is the same."""
 
     JOBS = "jobs"
     """Groups pull tasks from the queue."""

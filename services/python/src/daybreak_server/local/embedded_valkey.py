@@ -56,7 +56,7 @@ def server_program() -> Path:
 
 
 def url_in(data_dir: Path) -> str | None:
-    """The URL of the server of the instance with this folder; ``None`` if none was ever started there."""
+    """The URL of the server in an instance's data folder; ``None`` if no server was ever started there."""
     port, password = data_dir / "valkey" / "port", data_dir / "valkey" / "password"
     if not (port.exists() and password.exists()):
         return None
@@ -116,8 +116,8 @@ class EmbeddedValkey:
 def with_redis(settings: Settings, instance: Instance) -> Iterator[tuple[Settings, dict[str, int]]]:
     """Run an embedded Valkey, unless the settings name a Redis. Yields settings with a URL, and process ids by name.
 
-    :raises InstanceError: if it is not installed.
-    :raises ProcessFailedError: if it does not start.
+    :raises InstanceError: if Valkey is not installed.
+    :raises ProcessFailedError: if Valkey does not start.
     """
     if settings.redis.url is not None:
         yield settings, {}

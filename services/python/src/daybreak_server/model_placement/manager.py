@@ -1,8 +1,8 @@
-"""Keeps the plan of models and workers up to date, while it holds the lease ``placement``.
+"""The manager, which keeps the plan of models and workers up to date while it holds the lease ``placement``.
 
 Several processes run a manager: each gateway and, where Ray is up, an actor on Ray with a higher priority. Only the
-one that holds the lease plans. All state is in the registry, so killing any of them loses nothing, and another one
-takes over when the lease ends.
+manager that holds the lease plans. All state is in the registry, so killing a manager loses nothing, and another
+manager takes over when the lease ends.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Manager:
         self._planned_at = 0.0
 
     def health(self) -> dict[str, Any]:
-        """What this manager does now, for people and probes."""
+        """The state of this manager, for people and probes."""
         view = self._view
         replicas = [replica for worker in view.workers for replica in worker.replicas] if view else []
         return {
@@ -74,13 +74,14 @@ class Manager:
                 except Exception:
                     failures += 1
                     _log.exception("a round of the manager failed")
-                    await self._give_back()  # another one may succeed, and the metrics show that nobody plans
+                    # Another manager may succeed. Until then, the metrics show that no manager plans.
+                    await self._give_back()
                     await asyncio.sleep(_MAX_BACKOFF_S)
         finally:
             await self._give_back()
 
     async def round(self) -> int:
-        """Look at the registry once, and change the plan if this manager leads. Returns the version it has seen."""
+        """Look at the registry once, and change the plan if this manager leads. Returns the registry's version."""
         leads = await self._registry.hold_placement(self._holder, priority=self._priority, ttl_s=TTL_S)
         if leads != self._leads:
             _log.info("%s %s", self._holder, "places models now" if leads else "no longer places models")
@@ -104,4 +105,4 @@ class Manager:
             async with asyncio.timeout(1.0):
                 await self._registry.release_placement(self._holder)
         except (StoreError, TimeoutError) as exc:
-            _log.warning("cannot end the lease of the manager: %s. It expires by itself", exc)
+            _log.warning("cannot end the lease of the manager: %s. The lease expires by itself", exc)

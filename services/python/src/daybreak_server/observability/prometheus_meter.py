@@ -1,12 +1,13 @@
 """The meter of processes that answer ``/metrics`` themselves.
 
-It counts by itself, and ``prometheus_client`` only renders what :meth:`PrometheusMeter.collect` shows it. Each request
-of a gateway is counted, and the series of ``prometheus_client`` take three times as long: they have a lock for each
-bucket. Here one lock makes all series safe for any thread. It is held only for additions, to copy the numbers of a
-series, and to add or remove a series.
+The meter holds all numbers, and ``prometheus_client`` only renders what :meth:`PrometheusMeter.collect` returns. A
+gateway counts every request, and the series of ``prometheus_client`` would take three times as long, because they have
+a lock for each bucket. Here one lock protects all series. A thread holds this lock only while it changes a number,
+copies the numbers of a series, or adds or removes a series.
 
-The series of requests changes most often. So an observation of :meth:`PrometheusMeter.counted` only joins a deque. The
-observations in the deque are counted together, under one lock, when :data:`WAITING_MAX` wait or the metrics are read.
+The series that count requests change most often. So a series from :meth:`PrometheusMeter.counted` first puts each
+observation into a deque. The meter counts all observations of the deque together, and takes the lock once, when
+:data:`WAITING_MAX` observations wait or the metrics are read.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from daybreak_server.ports.metrics import (
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 WAITING_MAX = 256
-"""How many observations of a counted series wait to be counted together."""
+"""When this number of observations waits in the deque of a counted series, they are counted together."""
 _Labels = tuple[str, ...]
 
 
@@ -81,7 +82,7 @@ class _Histogram:
         """Take all observations from ``waiting``, and count them. :returns: how many there were."""
         bounds, counts, observed = self._bounds, self.counts, 0
         with self._lock:
-            while waiting:  # one by one, because a signal handler may count, too
+            while waiting:  # one by one, because a signal handler may run in between and count too
                 amount = waiting.popleft()
                 counts[bisect_left(bounds, amount)] += 1
                 self.sum += amount
@@ -90,7 +91,7 @@ class _Histogram:
 
 
 class _Counted:
-    """A histogram whose observations also count in a counter. They wait, so that many are counted together."""
+    """A histogram with a counter. Observations wait in a deque, and later count in both, many at a time."""
 
     __slots__ = ("_counter", "_histogram", "_waiting")
 
@@ -118,7 +119,7 @@ class PrometheusMeter(Collector):
 
     def __init__(self, metrics: Iterable[Metric], registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self._lock = threading.RLock()  # a signal handler may count, too
+        self._lock = threading.RLock()  # reentrant: a signal handler may count while its thread has the lock
         self._counted: list[_Counted] = []
         self._metrics = tuple(metrics)
         self._series: dict[str, dict[_Labels, _Number | _Histogram]] = {m.name: {} for m in self._metrics}
@@ -140,7 +141,7 @@ class PrometheusMeter(Collector):
         return self._labelled(metric, labels)  # type: ignore[return-value]
 
     def counted(self, counter: CounterSeries, histogram: HistogramSeries) -> HistogramSeries:
-        """A series whose observations count in both, at the latest when the metrics are read."""
+        """A series whose observations go to the counter and the histogram, at the latest when metrics are read."""
         assert isinstance(histogram, _Histogram)
         series = _Counted(counter, histogram)
         self._counted.append(series)

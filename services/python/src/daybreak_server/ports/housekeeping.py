@@ -13,7 +13,7 @@ class Housekeeper(Protocol):
     """Does the periodic work of a pool. All methods are idempotent."""
 
     async def tick(self, pool: str) -> TickReport:
-        """Do what depends on time: for tasks (promote due ones, expire overdue ones), leases, groups and sessions.
+        """Do what depends on time: queue due tasks, expire overdue tasks, and check leases, groups and sessions.
 
         Every gateway calls this each second. The report names the files that are now due for deletion.
         """

@@ -1,4 +1,4 @@
-"""All interfaces on the real store, with stand-ins for groups: clients do not notice when sessions move."""
+"""Tests of all interfaces on the real store, with stand-ins for groups. Clients do not notice when sessions move."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Group:
     stopping: threading.Event = field(default_factory=threading.Event)
     failure: BaseException | None = None
     multiplier: int = 1
-    """The latency multiplier that its sessions get."""
+    """The latency multiplier that the group's sessions get."""
 
     def __post_init__(self) -> None:
         self.thread = threading.Thread(target=self._run, name="group of a test")
@@ -168,7 +168,9 @@ def test_the_clients_socket_stays_open_while_groups_come_and_go(speech, start_gr
         seen = [next(events) for _ in range(2)]
         first.stop(release=True)
         live.send(audio[32_000:96_000])
-        wait_until(lambda: client.sessions.get(live.id).state == "waiting", 30, "no group")
+        wait_until(
+            lambda: client.sessions.get(live.id).state == "waiting", 30, "the session to lose its group"
+        )
         start_group()
         live.send(audio[96_000:])
         live.end()
@@ -210,7 +212,7 @@ DIALECTS = {
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.filterwarnings(
-    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client uses websockets as before 17.1
+    r"ignore:connect\(\) must be used:DeprecationWarning"  # OpenAI's client calls it as before websockets 17.1
 )
 def test_each_step_of_a_group_that_lags_reaches_the_client_of_each_realtime_dialect(
     speech, start_group, dialect
@@ -225,14 +227,14 @@ def test_each_step_of_a_group_that_lags_reaches_the_client_of_each_realtime_dial
         for multiplier in (2, 1):
             connection.send({"type": f"{prefix}input_audio_buffer.append", "audio": audio})
             while not connection.recv().type.endswith(".delta"):
-                continue  # a group owns the session
+                continue  # the first text shows that a group owns the session
             group.multiplier = multiplier
             while (event := connection.recv()).type != "session.degraded":
                 continue
             assert (event.latency_multiplier, event.lag_ms) == (multiplier, 2345)
         connection.send({"type": f"{prefix}input_audio_buffer.append", "audio": audio})
         while not connection.recv().type.endswith(".delta"):
-            continue  # the client continues after an event that it does not know
+            continue  # OpenAI's client continues after this event, which it does not know
 
 
 def test_a_session_is_listed_closed_and_unknown_to_others(speech):

@@ -1,4 +1,7 @@
-"""A gateway that waits for a session's model sees progress at once. A commit announces it only if a gateway waits."""
+"""A gateway that waits for a session's model sees progress at once.
+
+A commit announces progress only if a gateway waits.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ LONG_S = 30.0
 
 @pytest.fixture(autouse=True)
 def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let watches look by themselves too late for a test, so that it fails if an announcement is missing."""
+    """Make the wait of a watch longer than a test, so that a test fails if an announcement is missing."""
     monkeypatch.setattr(session_events, "_LOOK_S", LONG_S)
 
 
@@ -35,7 +38,7 @@ async def until_consumed(sessions: Sessions, session: SessionId, position: int) 
 
 
 def announced(sessions: Sessions) -> int:
-    """The number of announcements in the pool's stream, which are not events."""
+    """The number of announcements in the pool's stream. (They are entries beside the events.)"""
     entries = sessions.driver.client.xrange(Keys(prefix="daybreak", pool=POOL).single("session_events"))
     return sum(b"consumed" in fields or "consumed" in fields for _, fields in entries)
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the Kubernetes benchmark: each figure and its baseline."""
+"""Tests of the arithmetic of the Kubernetes benchmark: each figure and its baseline."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Baselines:
 
 
 def test_a_post_at_zero_is_compared_with_one_with_a_warm_group() -> None:
-    """The medians of the same run are compared, so that one slow response decides nothing."""
+    """The benchmark compares the medians of one run, so that one slow response decides nothing."""
     assert rows.post([10, 12, 90], [10, 10, 10]).held is True
     assert rows.post([13, 13, 13], [10, 10, 10]).held is False
 
 
 def test_a_group_is_compared_with_its_baseline_from_the_patch_on() -> None:
-    """KEDA's polling has a separate row. The baseline is the median of whole starts."""
+    """KEDA's polling has a separate row. The baseline is the median of the sums of `start_s` and `join_s`."""
     detect, group = rows.wakes("echo", [cycle(), cycle(), cycle(formed_s=40.0)], Baselines())
     assert (detect.value, detect.held) == (2.0, True)
     assert (group.value, group.baseline, group.held) == (9.5, 8.0, True)
@@ -46,7 +46,7 @@ def test_a_group_is_compared_with_its_baseline_from_the_patch_on() -> None:
 
 
 def test_a_group_of_two_hosts_is_compared_with_two_bare_pods_and_shows_its_phases() -> None:
-    """A start from no pods has no baseline, and so no target."""
+    """A start from no pods has no baseline, and therefore no target."""
     group, ray = rows.hosts(
         "two hosts", [cycle(), cycle(formed_s=13.0), cycle(formed_s=14.0)], [9.0, 8.0, 30.0]
     )

@@ -1,4 +1,4 @@
-"""The picture of lag over throughput."""
+"""Tests of the picture that shows lag over throughput."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of streams runs; no timing is checked."""
+"""Tests that the benchmark of streams runs. They check no timing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from verification.results import load
 
 @pytest.mark.parametrize("part", ["many-tasks", "one-task"])
 def test_a_few_clients_lose_no_event(part: str, tmp_path: Path) -> None:
-    """Fifty clients see every event once; each row has its target."""
+    """Fifty clients see every event once, and each measured value has a target."""
     assert main(["--quick", "--part", part, "--out", str(tmp_path)]) == 0
     memory, lag, a_core, wrong = load(tmp_path / "streams.json").rows
     assert wrong.value == 0
@@ -30,7 +30,7 @@ def test_a_few_clients_lose_no_event(part: str, tmp_path: Path) -> None:
 
 
 def test_the_events_that_the_benchmark_writes_are_the_tasks_history(valkey: Server) -> None:
-    """A client that reconnects reads them like the events that `report` writes."""
+    """A client that reconnects reads these events like those that the script `report` writes."""
     (task,) = asyncio.run(running_tasks(valkey.url, 1))
     writer = Writer(valkey.port, [task])
     writer.write(seconds=2)
@@ -49,7 +49,7 @@ def test_the_events_that_the_benchmark_writes_are_the_tasks_history(valkey: Serv
 
 
 def test_the_relay_is_measured_beside_its_baseline(tmp_path: Path) -> None:
-    """Both batch sizes, decoding, and two consumers have a figure."""
+    """The table has a row for each batch size, one for decoding, and one for two consumers."""
     assert main(["--quick", "--part", "relay", "--out", str(tmp_path)]) == 0
     rows = load(tmp_path / "streams.json").rows
     assert [row.baseline is not None for row in rows] == [True, True, True, False]
@@ -59,17 +59,17 @@ def test_the_relay_is_measured_beside_its_baseline(tmp_path: Path) -> None:
 def test_a_consumer_that_fails_gives_no_rate(
     valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A consumer that cannot start, or that fails, ends the measurement, because it would look like a fast one."""
+    """A consumer that does not start, or fails, ends the measurement. Otherwise it would look like a fast consumer."""
     with valkey.client() as client:
         client.xadd(relaying.KEY, {"task": "echo_1"})
     with pytest.raises(AssertionError, match="a consumer failed with exit code 1"):
         relaying.several(valkey.url, "failing", 1, batch="many", consumers=1)  # type: ignore[arg-type]
-    monkeypatch.setattr(relaying.parts, "HOME", tmp_path)  # without the module of the consumer
+    monkeypatch.setattr(relaying.parts, "HOME", tmp_path)  # this folder lacks the module of the consumer
     with pytest.raises(AssertionError, match="a consumer did not start"):
         relaying.several(valkey.url, "absent", 1, batch=1, consumers=1)
 
 
 def test_the_stream_has_exactly_the_events_that_are_to_be_relayed() -> None:
-    """The last slice is shorter, if the number of events is not a multiple of a slice."""
+    """The stream is filled in slices of 1,000 events, and the last slice here has only 500."""
     with relaying.store(1500, Cores.here()) as running, redis.Redis(port=running.port) as client:
         assert client.xlen(relaying.KEY) == 1500

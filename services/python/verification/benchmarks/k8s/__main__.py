@@ -1,7 +1,7 @@
-"""``python -m verification.benchmarks.k8s [--quick] [--part PART] [--image IMAGE]``: ``docs/figures/k8s*.json``.
+"""``python -m verification.benchmarks.k8s [--quick] [--part PART] [--image IMAGE]`` measures Daybreak on Kubernetes.
 
-Needs what the end-to-end tests need: a cluster with KubeRay and KEDA, `helm`, `kubectl`, and the image on its nodes. It
-creates a namespace, and deletes it at the end.
+Without ``--quick`` it writes ``docs/figures/k8s*.json``. Like the end-to-end tests, it needs `helm`, `kubectl`, and a
+cluster with KubeRay and KEDA that has the image on its nodes. It creates a namespace, and deletes it at the end.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ ABOUT = (
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.k8s", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="measure each thing once, and a burst of 100 tasks"
+        "--quick", action="store_true", help="measure once, with bursts of 100 tasks; save nothing"
     )
-    parser.add_argument("--part", choices=["pools", "hosts"], help="one of the two tables (default: both)")
+    parser.add_argument("--part", choices=["pools", "hosts"], help="measure only this table (default: both)")
     parser.add_argument("--image", default="daybreak:dev")
     parser.add_argument("--s3-image", default="docker.io/test-cluster/versitygw:1")
     options = parser.parse_args()
@@ -78,7 +78,7 @@ def measure(deployment: Deployment, report: Report, *, times: int, tasks: int, r
     baselines.load("video")
     cycles = []
     for _ in range(times):
-        # Baseline and cycle alternate, each after the same rest, so that other load on the machine affects both.
+        # Baselines and cycles alternate, each after the same rest, so that other load affects both in the same way.
         deployment.wait_for_zero("echo", head=True)
         time.sleep(REST_S)
         baselines.join("echo")

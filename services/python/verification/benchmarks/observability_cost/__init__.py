@@ -1,1 +1,1 @@
-"""Measures what metrics, traces and logs cost: submits and steps with and without them, in one run."""
+"""Measures what metrics, traces and logs cost. One run times submits and steps with them and without them."""

@@ -22,7 +22,7 @@ def spare_cores() -> tuple[set[int], set[int]]:
 
 
 class BenchServer:
-    """A running server in ``folder``. Use it as a context manager, which ends it by its pid."""
+    """A context manager that runs a server in ``folder``. At the end it stops the server by its pid."""
 
     def __init__(
         self, folder: Path, *, fsync: str = "everysec", cores: Collection[int] | None = None
@@ -37,7 +37,7 @@ class BenchServer:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL on which the server listens."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def __enter__(self) -> BenchServer:
@@ -74,7 +74,7 @@ class BenchServer:
             return info
 
     def cpu_s(self) -> float:
-        """CPU seconds of the main thread: commands, and reading, writing and logging them."""
+        """The CPU seconds of the main thread, which reads and runs commands, logs them, and writes the replies."""
         info = self.info()
         return float(info["used_cpu_user_main_thread"]) + float(info["used_cpu_sys_main_thread"])
 

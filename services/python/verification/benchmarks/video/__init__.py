@@ -1,1 +1,1 @@
-"""Measures a video in a group of Daybreak beside the bare loop: ``python -m verification.benchmarks.video``."""
+"""Measures how long a video takes with and without Daybreak: ``python -m verification.benchmarks.video``."""

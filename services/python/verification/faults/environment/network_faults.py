@@ -1,6 +1,7 @@
-"""Network faults between gateways and the server, groups and the server, clients and gateways.
+"""Network faults on three kinds of links: gateways to the server, groups to the server, and clients to gateways.
 
-All scenarios run under load, and the checker decides from the history. The notes of their rows count the faults.
+The scenarios ``network-…`` run under load, and a checker judges the recorded history. The note of each row counts the
+faults of each kind. ``store-away`` only follows single tasks.
 """
 
 from __future__ import annotations
@@ -125,10 +126,10 @@ def _links(proxies: dict[str, TcpProxy], stack: ExitStack) -> Iterator[Callable[
 
 
 @scenario(
-    "network-store", "links to the server are cut, half-open, slow, one-way and lose replies, under load"
+    "network-store", "links to the server are cut, half-open, slow or one-way, or lose replies, under load"
 )
 def network_store(context: ScenarioContext) -> list[Row]:
-    """The gateways share one link to the server, and the groups share another. Both get faults."""
+    """The gateways share one link to the server, and the groups share another. Both links get faults."""
     proxies: dict[str, TcpProxy] = {}
     with (
         ExitStack() as stack,
@@ -148,7 +149,7 @@ def network_store(context: ScenarioContext) -> list[Row]:
         )
 
 
-@scenario("network-clients", "clients' links to the gateways are cut, half-open, slow and lose responses")
+@scenario("network-clients", "clients' links to the gateways are cut, half-open or slow, or lose responses")
 def network_clients(context: ScenarioContext) -> list[Row]:
     """Each gateway is behind its own proxy."""
     proxies: list[TcpProxy] = []
@@ -171,7 +172,7 @@ def network_clients(context: ScenarioContext) -> list[Row]:
             )
 
 
-@scenario("network-toxiproxy", "links to the server get the faults of toxiproxy")
+@scenario("network-toxiproxy", "toxiproxy injects its faults into the links to the server")
 def network_toxiproxy(context: ScenarioContext) -> list[Row]:
     """The faults are ``down`` and five kinds of toxics: timeout, reset_peer, latency, bandwidth, limit_data."""
     program = find_program()
@@ -220,7 +221,7 @@ def _ended(cluster: FaultCluster, task: str) -> dict[str, object]:
 
 @scenario(
     "store-away",
-    "the server is unreachable for 2 × lease: if for all, no lease ends; if only for groups, they lose their tasks",
+    "the server is unreachable for 2 × lease: for all, and no lease ends; then for groups only, and they lose tasks",
 )
 def store_disconnect(context: ScenarioContext) -> list[Row]:
     """First no component reaches the server, then only the groups cannot reach it."""

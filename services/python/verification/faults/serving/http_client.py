@@ -2,8 +2,8 @@
 complete.
 
 It shares no code with the gateway's client. An answer is complete only if it has as many bytes as ``Content-Length``,
-or its last chunk. Every answer of Daybreak to such a request has a length or chunks, so the client treats any other
-answer as an error.
+or its last chunk. Every answer of Daybreak to a request of this client has a length or chunks, so the client treats any
+other answer as an error.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Received:
     """The answer to one request, complete or not."""
 
     first: float | None = None
-    """When its head had arrived, in monotonic seconds; if the connection broke within the head, when it broke. ``None``
-    if no byte arrived."""
+    """When the head had arrived, in monotonic seconds. If the connection broke within the head, when it broke.
+    ``None`` if no byte arrived."""
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     size: int = 0
@@ -41,7 +41,7 @@ class Received:
 
 
 class Client:
-    """A connection to one gateway. It is opened again when needed."""
+    """A connection to one gateway. If the connection has closed, the next request opens it again."""
 
     def __init__(self, host: str, port: int) -> None:
         self._address = host, port

@@ -1,6 +1,6 @@
 """A whole ``daybreakd up`` on this machine. Its clients (:class:`Load`) talk only to its gateway.
 
-:class:`Up` has those attributes of a ``FaultCluster`` that the clients use. So :class:`Load` works with both.
+:class:`Up` has those attributes of a ``FaultCluster`` that the clients use, so :class:`Load` works with either class.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ CPU_ENVIRONMENT = {"MKL_CBWR": "AVX2,STRICT"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of a cluster that the clients read."""
+    """The part of a cluster's options that the clients read."""
 
     pools: tuple[PoolOptions, ...]
     seed: int = 0
 
 
 class Up:
-    """A system with these pools (Daybreak settings by pool) in a new data folder, as a context manager."""
+    """A ``daybreakd up`` in a new data folder, as a context manager. ``pools``: the settings of each pool, by name."""
 
     def __init__(self, pools: Mapping[str, Mapping[str, Any]], *, seed: int = 0) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="daybreak-system-"))
@@ -71,11 +71,11 @@ class Up:
         self._config.write_text(json.dumps(self._settings()))
         self.output = self.folder / "up.out"
         self.starts_s: list[float] = []
-        """Seconds from each start until it was ready."""
+        """Seconds from each start until the system was ready."""
         self.cold_s: dict[str, float] = {}
-        """Seconds from Ray ready to all groups ready at the first start, by pool."""
+        """At the first start, by pool: seconds from when Ray was ready until all groups of the pool were ready."""
         self.settings: Settings
-        """The settings of its processes, with the store's address."""
+        """The settings of the system's processes, with the store's address."""
 
     def _settings(self) -> dict[str, Any]:
         return {"data_dir": str(self.data), "http": {"port": self.port}, "pools": self.pools}
@@ -97,7 +97,7 @@ class Up:
     # ── start and end ────────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
-        """Start it and return at once."""
+        """Start the system, and return at once."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DAYBREAK_")}
         paths = [str(HOME), *filter(None, [environment.get("PYTHONPATH")])]
         environment |= {"PYTHONPATH": os.pathsep.join(paths)}
@@ -115,13 +115,13 @@ class Up:
             )
 
     def output_text(self) -> str:
-        """Its output since its last start."""
+        """The output since the last start."""
         with self.output.open(errors="replace") as file:
             file.seek(self._from)
             return file.read()
 
     def wait_ready(self, timeout_s: float = 400.0) -> float:
-        """Wait until its output says that it is ready. :returns: the seconds since its start."""
+        """Wait until the output says `ready` and all groups are ready. :returns: the seconds since the start."""
 
         ray_at = 0.0
 
@@ -151,7 +151,7 @@ class Up:
         return reaper.tagged(self.mark)
 
     def close(self) -> None:
-        """Stop it and kill every process that remains."""
+        """Stop the system, and kill every process that remains."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -229,7 +229,7 @@ class Up:
             return False
 
     def running(self) -> list[int]:
-        """All its running processes."""
+        """All running processes of the system."""
         return reaper.tagged(self.mark)
 
     def find(self, component: str) -> list[int]:
@@ -237,5 +237,5 @@ class Up:
         return processes.find(self.mark, component)
 
     def logs(self) -> str:
-        """Where its logs are, for error messages."""
+        """Where the logs are, for error messages."""
         return f"{self.data / 'logs'} and {self.output}"

@@ -53,8 +53,8 @@ def decompress(raw: bytes, encoding: str | None, *, max_bytes: int) -> bytes | N
 def _inflate(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
     """The decompressed body; ``None`` as soon as it exceeds ``max_bytes``.
 
-    A body in gzip may be a sequence of members, each compressed separately. Their number is limited: each costs a copy
-    of the rest of the body, so a small body of many empty members would keep the server busy for seconds.
+    A body in gzip may be a sequence of members, each compressed separately. The number of members is limited, because
+    each member costs a copy of the rest of the body. A small body of many empty members would take seconds.
     """
     members: list[bytes] = []
     allowed, rest = max_bytes, raw
@@ -75,7 +75,7 @@ def _inflate(raw: bytes, encoding: str, max_bytes: int) -> bytes | None:
 
 
 def _window(raw: bytes, encoding: str) -> int:
-    """zlib's code for the format. ``deflate`` means a zlib frame, but clients often send it without one."""
+    """zlib's code for the format. ``deflate`` means data in a zlib frame, but clients often leave out the frame."""
     if encoding == "gzip":
         return 16 + zlib.MAX_WBITS
     framed = len(raw) >= 2 and raw[0] & 0x0F == zlib.DEFLATED and not int.from_bytes(raw[:2]) % 31
@@ -111,8 +111,8 @@ def _check_unique(pairs: Sequence[tuple[str, Any]]) -> None:
 
 
 _KEYS = json.JSONDecoder(object_pairs_hook=_check_unique, parse_int=len, parse_float=len)
-"""A second pass that only looks for duplicate keys: pydantic's faster parser silently takes the last of two. Numbers
-are not parsed (``len`` accepts any text), because ``int`` refuses very long ones."""
+"""A second pass that only looks for duplicate keys, because pydantic's faster parser ignores all but the last of them.
+This pass does not parse numbers (``len`` accepts any text), because ``int`` refuses very long numbers."""
 
 
 def _json_error(raw: bytes, exc: ValueError) -> str:
@@ -139,7 +139,7 @@ def _syntax_error(raw: bytes, start: bytes) -> str | None:
         shown = start.decode()[:_SHOWN]
         return f"The body is not JSON: it begins with {shown!r}. Send a JSON object, such as {{}}."
     if _is_json_with_nan(raw):
-        return "JSON has no NaN and Infinity. Send a finite number, or leave the field out."
+        return "JSON has neither NaN nor Infinity. Send a finite number, or leave the field out."
     return None
 
 

@@ -27,7 +27,7 @@ _NOT_ALLOWED = 4401
 
 
 class RequestMiddleware:
-    """Plain ASGI and not Starlette's slower middleware class, because every request passes through it."""
+    """Plain ASGI, because Starlette's middleware class is slower and every request passes through this middleware."""
 
     def __init__(
         self, app: ASGIApp, *, metrics: GatewayMetrics, origin_check: OriginCheck, render: ErrorRenderer
@@ -79,7 +79,7 @@ class RequestMiddleware:
                 raise  # The response has begun: the server cuts it off, so no client mistakes it for complete.
             error = ApiError(
                 ErrorCode.INTERNAL,
-                "The server has a bug. Report it with the request id, under which the log has the traceback.",
+                "The server has a bug. Report it with the request id. The log has the traceback under this id.",
             )
             record_code(scope, error)
             await self._render(error, request_id)(scope, receive, send_counted)

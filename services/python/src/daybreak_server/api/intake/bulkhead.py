@@ -1,8 +1,8 @@
 """Limits the number of concurrent calls to the store (a bulkhead). Further calls wait, but not forever.
 
-Without the limit, a burst such as ten thousand streams that reconnect after a restart would open as many connections.
-Ticks do not pass the bulkhead, so however many requests wait, none of them keeps a tick from the store. But the ticker
-reads the pool's view and the queue positions between two ticks, and these reads do pass it.
+Without the limit, ten thousand streams that reconnect after a restart would open ten thousand connections to the store.
+Ticks do not go through the bulkhead, so waiting requests do not keep a tick from the store. Between two ticks, the
+ticker reads the pool's view and the queue positions. These reads do go through the bulkhead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from daybreak_server.ports.store_errors import StoreError, StoreUnavailableError
 from daybreak_server.ports.tasks import Page, Submitted, TaskStore
 
 CALLS = 64
-"""Concurrent calls. More would only wait inside Redis, which executes one command at a time."""
+"""How many calls may run at once. More would only wait inside Redis, which executes one command at a time."""
 QUEUE_TIMEOUT_FACTOR = 3.0
 """How long a call may wait for its turn, as a multiple of the timeout of a call."""
 
@@ -49,7 +49,7 @@ class Bulkhead:
 
 
 class BoundedStore:
-    """A :class:`TaskStore` whose calls pass a bulkhead."""
+    """A :class:`TaskStore` whose calls go through a bulkhead."""
 
     def __init__(self, store: TaskStore, *, timeout_s: float, calls: int = CALLS) -> None:
         self._store = store
@@ -108,7 +108,7 @@ class BoundedStore:
 
 
 class BoundedEvents:
-    """An :class:`EventLog` whose history reads pass a bulkhead. The single reader of a pool's live events does not."""
+    """An :class:`EventLog` whose reads of history go through a bulkhead. The reader of live events does not."""
 
     def __init__(self, events: EventLog, *, timeout_s: float, calls: int = CALLS) -> None:
         self._events = events

@@ -1,13 +1,14 @@
-"""Normalizes request bodies before a pydantic model validates them. It uses only the model's JSON schema.
+"""Normalizes request bodies before a pydantic model validates them, from the model's JSON schema alone.
 
 Two rules hold for all bodies and all workloads:
 
 * ``null`` for an optional field means that the field is absent, so that its default applies.
 * A number without a fraction is an integer, however it is written (``20.0``, ``2e1``), if the schema wants an integer.
 
-So a client need not know whether a model is strict, or how its author declared an optional field. Invalid values are
-left unchanged, for the model to report. So are objects and lists for which the schema has several alternatives of the
-same type, and integers so large that a float cannot represent each of them.
+So a client need not know whether a model is strict, or how its author declared an optional field.
+
+Three kinds of values are left unchanged: invalid values, which the model then reports; objects and lists for which the
+schema has several alternatives of the same type; and floats of 2^53 or more, which do not stand for one exact integer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 _EXACT: Final = 1 << 53
-"""Beyond this, a float represents several integers, and the one that was meant is unknown."""
+"""From here on, one float stands for several integers, so the integer that the client meant is unknown."""
 _NORMALIZABLE: Final = (float, dict, list)
 """Types of values that may have to change, or may contain such values."""
 Schema = Mapping[str, Any]

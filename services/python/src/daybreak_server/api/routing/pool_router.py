@@ -5,8 +5,8 @@ line. The line moves on events, never by polling: a slot is given back, the stor
 refusal or a failure ends. The event that makes a group free also gives it to a waiting request, so a request that
 arrives later cannot take the group first.
 
-All of this runs on one event loop and awaits nothing between a choice and the count of its request, so the counts are
-exact without locks.
+All of this runs on one event loop. The router awaits nothing between the choice of a group and the count of the
+request, so the counts are exact without locks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from daybreak_server.observability.router_metrics import RouterMetrics
 
 BROKEN_PAUSE_S = 0.5
 """If a group breaks while it has a request, the request waits this long before the same group may get it again. The
-pause doubles with each further time."""
+pause doubles each time that a group breaks while it has this request."""
 
 
 def _nothing() -> None:
@@ -73,7 +73,7 @@ class PoolRouter:
         on_groups: Callable[[], None] = _nothing,
     ) -> None:
         self.policy = policy
-        """The present policy: the one of the store, if one is set there."""
+        """The policy in use: the policy that the store has, or the policy of the settings if the store has none."""
         self._configured_policy = policy
         self.view: PoolView | None = None
         """The last view of the pool."""
@@ -86,13 +86,13 @@ class PoolRouter:
         self._slots: set[Slot] = set()
         self._choices = 0
         self._closing: Exception | None = None
-        """Why all requests are refused, if they are."""
+        """The error with which the router refuses all requests; ``None`` until it closes."""
         self._arranged_for: tuple[RoutingPolicy, Sequence[Candidate]] = (policy, ())
-        """The policy and the groups for which the line last worked out which requests wait for one certain group."""
+        """The policy and the groups under which the line last decided which requests wait for one certain group."""
 
     @property
     def in_flight(self) -> int:
-        """Requests that were handed to groups and whose answers have not ended."""
+        """The number of requests that have a group and whose answers have not ended."""
         return len(self._slots)
 
     @property
@@ -107,7 +107,7 @@ class PoolRouter:
 
     @property
     def demand(self) -> int:
-        """Requests for which the pool needs groups."""
+        """The number of requests for which the pool needs groups."""
         return len(self._slots) + len(self._line)
 
     @property
@@ -121,7 +121,7 @@ class PoolRouter:
         return self.view.start_failure if self.view is not None else None
 
     def show(self, metrics: RouterMetrics) -> None:
-        """Bring the gauges up to date. Doing this in each request would take longer than counting the request."""
+        """Update the gauges. (To update them for each request would take longer than to count the request.)"""
         metrics.set_state(
             waiting=self.waiting,
             oldest_wait_s=self.oldest_wait_s,
@@ -142,7 +142,7 @@ class PoolRouter:
         self.on_demand()
 
     def acquire_now(self, ticket: Ticket) -> Slot | None:
-        """A slot if a group is free."""
+        """A slot if a group is free now, otherwise ``None``."""
         group = None if self._closing else self._choose(ticket)
         return None if group is None else self._begin(ticket, group)
 
@@ -154,7 +154,7 @@ class PoolRouter:
         :raises LineFullError: if too many requests wait
         :raises WaitedTooLongError: if the deadline or ``max_wait_s`` passed before a group was free
         :raises NoGroupError: if the pool has no group, and either none can start, or the request must not start one
-        :raises ClosingError: if this gateway shuts down, unless ``close`` got another error
+        :raises ClosingError: if this gateway shuts down. If ``close`` got another error, that error is raised instead
         """
         if self._closing is not None:
             raise self._closing
@@ -167,7 +167,7 @@ class PoolRouter:
         self._table.answered(slot.group)
 
     def refused(self, slot: Slot, *, leaves: bool) -> None:
-        """The group has refused the request, because it is full or ``leaves``. Releases the slot."""
+        """The group has refused the request: it is full or, if ``leaves``, it takes no more. Releases the slot."""
         if leaves:
             self._table.leaves(slot.group)
         self._count_end(slot)
@@ -232,7 +232,7 @@ class PoolRouter:
         except asyncio.CancelledError:
             granted = waiter.granted
             if granted.done() and not granted.cancelled() and granted.exception() is None:
-                self._table.ended(granted.result())  # granted and cancelled at once
+                self._table.ended(granted.result())  # cancelled just after it got a group
                 self._grant()
             raise
         finally:
@@ -268,7 +268,7 @@ class PoolRouter:
         return POLICIES[self.policy].only_group(self._groups_for(ticket), ticket.request)
 
     def _groups_for(self, ticket: Ticket) -> Sequence[Candidate]:
-        """The groups that may get the request. If all of them broke while they had it: those whose pause has ended."""
+        """The groups that did not break while they had the request; if all did, the groups whose pause has ended."""
         groups = self._table.ready
         if ticket.broke:
             now = asyncio.get_running_loop().time()

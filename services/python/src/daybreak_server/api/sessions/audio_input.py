@@ -57,7 +57,7 @@ class AudioInput:
 
     @property
     def needed_from(self) -> int:
-        """The position before which the client may delete its audio, in its samples."""
+        """The position before which the client may delete its audio, in samples of the client."""
         return self._converter.format.position(self.record.received)
 
     @property
@@ -68,12 +68,12 @@ class AudioInput:
     async def append(self, frame: bytes) -> None:
         """Write a frame.
 
-        :raises ApiError: ``invalid_audio``; nothing of the frame has been written then. ``conflict`` after :meth:`end`.
+        :raises ApiError: ``invalid_audio``, before any of the frame is written. ``conflict`` after :meth:`end`.
         :raises StoreError: when the session has ended, or the store has not answered for ``patience_s``.
         """
         if self._ended:
             raise ApiError(
-                ErrorCode.CONFLICT, "The audio of the session has ended, so it takes no more. Open a new one."
+                ErrorCode.CONFLICT, "The audio of this session has ended. Open a new session to send more."
             )
         form = self._converter.format
         step = int(form.rate * _PIECE_S) * form.encoding.size
@@ -130,7 +130,7 @@ class AudioInput:
             try:
                 self.record = await self._patiently(append)
                 return
-            except AudioBacklogError:  # other connections have sent audio of the session, too
+            except AudioBacklogError:  # other connections have also sent audio of this session
                 await self._until_consumed(self.record.consumed + 1)
 
     async def _patiently(self, call: Callable[[], Awaitable[SessionRecord]]) -> SessionRecord:

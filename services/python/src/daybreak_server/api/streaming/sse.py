@@ -27,7 +27,7 @@ _HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"
 def no_more_events() -> Response:
     """The response to a client that has seen the last event. A browser's ``EventSource`` then stops reconnecting.
 
-    The response has a stream's content type, because clients of earlier versions check that before anything else.
+    The response has a stream's content type, because clients of earlier versions check the content type first.
     """
     return Response(status_code=204, headers={"Content-Type": EventStream.media_type, **_HEADERS})
 
@@ -88,5 +88,5 @@ class EventStream(Response):
         return batch if self._types is None else [frame for frame in batch if frame.type in self._types]
 
     def _is_quiet(self) -> bool:
-        """Whether the client has received nothing for so long that it needs a heartbeat, although there were events."""
+        """Whether the client needs a heartbeat: nothing was sent for a while, because all events were unwanted."""
         return time.monotonic() - self._sent_at >= self._subscription.heartbeat_s

@@ -1,7 +1,7 @@
 """Renders the RayCluster's manifest and the config of the Serve applications for a pool.
 
-The operator adds what it needs to find, scale and drain the pods. Values of the template win, except for the fields,
-labels and annotations that only the operator sets.
+The operator adds what it needs to find, scale and drain the pods. If the template sets the same value, the template
+wins, except for the fields, labels and annotations that only the operator may set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEAVE_S = 25
 DRAIN_S = LEAVE_S + 2
 """Seconds that Ray drains a node after SIGTERM. The ranks begin to stop ``LEAVE_S`` before that time ends."""
 GRACE_S = DRAIN_S + 18
-"""Seconds after which Kubernetes kills the pod: Ray has finished by then."""
+"""Seconds after which Kubernetes kills the pod. Ray finishes before that."""
 _PROBE = {
     "httpGet": {"path": "/api/healthz", "port": 52365},
     "initialDelaySeconds": 1,
@@ -69,7 +69,7 @@ def cluster(pool: GeneratorPool, *, replicas: int, suspend: bool) -> dict[str, A
 def applications(pool: GeneratorPool, attempt: int) -> dict[str, Any]:
     """Serve's config. It depends only on the pool and the deploy attempt, so deploying it twice changes nothing.
 
-    Serve rejects a deployment with zero replicas, so it starts with one group and the operator scales it right away.
+    Serve rejects a deployment with zero replicas. So the pool starts with one group, and the operator scales at once.
     """
     app = "daybreak_server.entrypoints.ray_serve"
     args = {"pool": pool.name, "groups": 1, "attempt": attempt}
@@ -133,13 +133,13 @@ def _workers(group: dict[str, Any], pool: GeneratorPool, labels: dict[str, str],
 
 
 def _times(quantity: str, factor: int) -> str:
-    """Multiply a quantity and keep its unit. The number gets no exponent: Kubernetes accepts none before a unit."""
+    """Multiply a quantity and keep its unit. The number gets no exponent, which Kubernetes rejects before a unit."""
     number = quantity.rstrip("KMGTik")
     return f"{(Decimal(number) * factor).normalize():f}{quantity[len(number) :]}"
 
 
 def _container(group: dict[str, Any], labels: dict[str, str], name: str) -> dict[str, Any]:
-    """Ray's container in a group's pod template: the first one."""
+    """Ray's container, the first one of the pod template. Sets the template's labels and the container's defaults."""
     template = group.setdefault("template", {})
     meta = template.setdefault("metadata", {})
     meta["labels"] = {**meta.get("labels", {}), **labels}

@@ -1,4 +1,4 @@
-"""arq: coroutines, uvloop, no kept results; polls the queue every few milliseconds instead of every 500."""
+"""arq with coroutines and uvloop, without stored results. It polls every 5 ms instead of every 500 ms."""
 
 from __future__ import annotations
 

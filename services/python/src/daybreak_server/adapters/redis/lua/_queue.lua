@@ -1,19 +1,19 @@
 -- Waiting tasks: the fair queue, delays, deadlines, and the wake-up list of idle leaders.
 
--- Tenants, by name: `share` (virtual time) and `weight`. `is_new`: the pool does not know the tenant yet. `waits` says
--- whether the tenant has waiting tasks; nil if that was not read yet. `list` is the head of the tenant's queue, if it
--- was read; `whole` means that `list` is the whole queue.
+-- Tenants, by name. `share`: the virtual time. `weight`: the weight. `is_new`: the pool does not know the tenant yet.
+-- `waits`: whether the tenant has waiting tasks, or nil while this script has not read that. `list`: the first tasks
+-- of the tenant's queue, or nil while this script has not read them. `whole`: `list` is the whole queue.
 local tenants, moved
-local head, second_share, second_name  -- the next tenant, and the one after it
-local wakeups, recheck  -- how many wake-ups to push; whether to make sure that there is one while tasks wait
+local head, second_share, second_name  -- the next tenant; of the tenant after it, `share` and name
+local wakeups, recheck  -- how many wake-ups to push; whether to add one if tasks wait and the list is empty
 
 resets[#resets + 1] = function()
   tenants, moved = {}, {}
   head, second_share, second_name, wakeups, recheck = nil, nil, nil, 0, false
 end
 
--- Whether a tenant may have another weight than 1. If not, no weight is read. `tick` sets `equal_weights`. Until
--- the first tick it is missing, so the weights that an earlier version stored are read.
+-- Whether a tenant may have another weight than 1. If not, scripts read no weights. `tick` sets `equal_weights`. Before
+-- the first tick `equal_weights` is missing, so scripts read the weights that an earlier version stored.
 local function weights_differ() return number('equal_weights') ~= 1 end
 
 local function tenant(name)
@@ -45,9 +45,9 @@ local function waits(t)
   return t.waits
 end
 
--- How long the oldest waiting task of each priority has waited, in ms; -1 if none waits. Waiting tasks have a band of
--- scores in `live` for each priority. Before all bands come the tasks of `due_soon`, and those that an earlier version
--- queued; they count as soon as they are due.
+-- How long the oldest waiting task of each priority has waited, in ms; -1 if none waits. In `live`, each priority has a
+-- band of scores for its waiting tasks. Two other kinds of tasks have scores below all bands: tasks in `due_soon`, and
+-- tasks that an earlier version queued. These tasks count as soon as they are due.
 local function oldest_waits()
   local waits = {}
   for priority = 0, PRIORITIES - 1 do
@@ -72,7 +72,7 @@ local function enqueue(r)
     t.list = nil
   end
   if not waits(t) then
-    -- A tenant that was idle starts at least at the pool's virtual time. With an older one, it would starve others.
+    -- A tenant that was idle starts at least at the pool's virtual time. With a lower one, it would starve others.
     t.share = math.max(t.share, meta('vtime'))
     t.waits = true
     move(t)
@@ -80,7 +80,7 @@ local function enqueue(r)
   zput(key, r.id, r.order)
   zput(K_live, r.id, int((math.floor(r.order / PRIORITY_BAND) + 1) * PRIORITY_BAND + NOW))
   set(r, 'state', 'queued')
-  -- The time since which the task waits. It is stored only if the task was accepted at another time.
+  -- When the task began to wait. This is stored only if it is not the time at which the task was accepted.
   if r.created ~= NOW_TEXT then set(r, 'queued', NOW_TEXT) end
   wakeups = wakeups + 1
 end
@@ -96,7 +96,7 @@ local function delay(r, due)
   set(r, 'state', 'delayed')
 end
 
--- The deadline that applies: to start, until the task has first started; afterwards, to end.
+-- The deadline that applies: before the first start of the task, its deadline to start; after it, its deadline to end.
 local function deadline(r) return r.started and r.run_by or (not r.started and r.start_by) end
 
 local function arm(r)
@@ -135,7 +135,7 @@ local function leave_queue(r)
   if deadline(r) then zdrop(K_timers, r.id) end
 end
 
--- The task at place `at` of a tenant's queue. `want`: how many of its tasks this script may claim.
+-- The task at place `at` of a tenant's queue. `want`: how many of the tenant's tasks this script may claim.
 local function queue_at(t, at, want)
   if not t.list or (at > #t.list and not t.whole) then
     zflush(k_wait(t.name))
@@ -172,8 +172,9 @@ local function before(a_share, a_name, b_share, b_name)
   return a_share < b_share or (a_share == b_share and a_name < b_name)
 end
 
--- The next tenant, found without writing the moved tenants first. That is possible only if no tenant has moved except
--- the first or the second. `stored`: these two, as Redis has them.
+-- The next tenant, found without first writing the moved tenants to Redis; nil if that is not possible. It is possible
+-- if no tenant has moved, or if a single one has moved that is among the first two and still has waiting tasks.
+-- `stored`: the first two tenants, as Redis has them.
 local function first_of(stored)
   if #moved > 1 or not stored[1] then return nil end
   local m = moved[1]
@@ -184,7 +185,7 @@ local function first_of(stored)
   return stored[at]
 end
 
--- The tenant at place `at` (0 is next) of those whose tasks wait, or nil.
+-- The tenant at place `at` among the tenants with waiting tasks (0: the next one), or nil.
 local function tenant_at(at)
   if at == 0 and head and head.waits
       and (not second_name or before(head.share, head.name, second_share, second_name)) then

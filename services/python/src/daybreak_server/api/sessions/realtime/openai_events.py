@@ -19,14 +19,14 @@ from daybreak_server.api.sessions.realtime.whisper_live_wait import wait_fields
 from daybreak_server.domain.sessions import SessionEvent
 
 RATE = 24_000
-"""The rate of OpenAI's audio."""
+"""The sample rate of a client's audio, if the client does not name one."""
 _TYPES = (None, "transcription", "translation", "realtime")
 _SHOWN = ("audio", "target_language")
-"""The fields of an update that are repeated to the client."""
+"""The fields of updates that :meth:`OpenAIDialect.shown` repeats to the client."""
 
 
 class OpenAIDialect:
-    """A dialect of OpenAI. Without a subclass, it is the dialect before the first ``session.update``."""
+    """The base class of OpenAI's dialects, and itself the dialect before the first ``session.update``."""
 
     ends_connection = True
     kind = "transcription"
@@ -40,7 +40,7 @@ class OpenAIDialect:
     async def on_client(self, event: Json) -> None:
         """See the protocol."""
         if event["type"] == "connect":
-            # OpenAI's clients read `session`, and vLLM's read `id` and `created` beside it.
+            # OpenAI's clients read `session`. vLLM's clients also read `id` and `created`.
             created = int(time.time())
             await self.connection.send(
                 "session.created", session=self.shown(), id=self.connection.id, created=created
@@ -48,7 +48,7 @@ class OpenAIDialect:
         elif event["type"].startswith("input_audio_buffer."):
             raise ApiError(
                 ErrorCode.INVALID_INPUT,
-                f"Send {self.events} before {event['type'][:60]}: it chooses the kind of session.",
+                f"Send {self.events} before {event['type'][:60]}, to choose the kind of session.",
             )
         else:
             raise unknown_event(event["type"], self.events)
@@ -105,7 +105,7 @@ class OpenAIDialect:
 
 
 def _merged(old: Any, new: Any) -> Any:
-    """``old`` with the fields of ``new``, also inside of objects."""
+    """A copy of ``old`` with the fields of ``new``. Objects inside of objects are merged in the same way."""
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
         return new
     return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}

@@ -1,4 +1,4 @@
-"""Bounds and defaults of a pool's videos, from its model and its options. Imports no torch."""
+"""Bounds and defaults of a pool's videos, from its model and its options. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ def model_limits(info: ModelInfo, options: VideoOptions) -> VideoLimits:
 
 
 def tokens_that_fit(info: ModelInfo, options: VideoOptions) -> int | None:
-    """Roughly how many tokens fit into the memory of one GPU; ``None`` if its size is not set.
+    """Roughly how many tokens fit into the memory of one GPU; ``None`` if the option ``gpu_memory_gib`` is not set.
 
     The estimate adds the weights that stay on the GPU (with offloading, only a part of them) and, for each token, the
     widest float32 activations of a block. These are the hidden layer of the feed-forward and eight times the width.
-    The estimate refuses videos that can never run; it does not promise that all others do.
+    The estimate refuses videos that can never run. It does not promise that all other videos can run.
     """
     if options.gpu_memory_gib is None:
         return None
