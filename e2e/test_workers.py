@@ -37,24 +37,8 @@ def question(**options: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def gateway_url(deployment: Deployment) -> str:
-<<<<<<< HEAD
     """Adds a worker and a model to the shared installation, until its next upgrade. :returns: the gateway's URL."""
     add_every_kind(deployment)
-=======
-    """Adds a worker and a model to the shared installation, until its next upgrade. :returns: the gateway's URL.
-
-    The shared values have neither, because another test upgrades from an earlier chart, which would refuse them.
-    """
-    workers = {
-        "image": deployment.images.engine,
-        "maxReplicas": 1,
-        "resources": small("256Mi", limit="1Gi"),
-        "settings": {"engines": {"llama.cpp": {"stop_s": 2}}},
-        "scaling": {"cooldownPeriod": 5},
-    }
-    also = {**deployment.values, "workers": {"llama": workers}, "models": [MODEL]}
-    deployment.release.upgrade(also)
->>>>>>> m2
     return deployment.port_forward(f"{NAME}-gateway", GATEWAY_PORT).url
 
 
