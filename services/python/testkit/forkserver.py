@@ -5,8 +5,8 @@ stops a server with other modules first. Without preloading, each rank would imp
 takes many seconds of CPU.
 
 The server ends by itself only after this process and all children of the server have ended. multiprocessing has no
-public way to stop it sooner; the tests of multiprocessing use ``_stop``. If that is missing, the server just ends
-later.
+public way to stop it sooner. So this module uses the private ``_stop``, as multiprocessing's own tests do. If ``_stop``
+is missing, the server just ends later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def context(*modules: str) -> ForkServerContext:
 
 
 def stop() -> None:
-    """Stop the server if it runs. Its children stay: each test stops its own."""
+    """Stop the server if it runs. Its children keep running: each test stops the children that it started."""
     global _preloaded  # noqa: PLW0603 - as above
     _preloaded = None
     server = forkserver._forkserver

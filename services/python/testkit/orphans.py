@@ -1,11 +1,11 @@
 """A pytest plugin that fails a run that leaves processes behind. It names each process and, if known, its test.
 
-A process that a test starts inherits an environment variable with the mark of its run, unless the test sets its whole
-environment. Some servers overwrite their environment with their title (Redis, Valkey, Ray's workers). A process
-without the variable is recognised by its parent, or by a working directory below the run's temporary folder. After
-all fixtures are closed, processes get some time to end by themselves. Those that remain fail the run and are killed.
-Each xdist worker checks what it started and reports to the controller, which checks once more after all workers have
-ended.
+A process that a test starts inherits an environment variable with the mark of the run, unless the test replaces the
+process's whole environment. Some servers overwrite their environment with their title (Redis, Valkey, Ray's workers).
+A process without the variable is recognised by its parent, or by a working directory below the run's temporary folder.
+After all fixtures are closed, processes get some time to end by themselves. Processes that remain fail the run and are
+killed. Each xdist worker checks what it started and reports to the controller, which checks once more after all workers
+have ended.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import pytest
 from testkit import forkserver
 
 MARK = "_PYTEST_RUN"
-"""The variable's name. A run that a test starts appends to the outer mark, so both runs find its processes."""
+"""The variable's name. A pytest run that a test starts appends its own mark to the outer run's mark. So both runs find
+the processes of the inner run."""
 GRACE_S = "orphan_grace_s"
 """The option's name in pytest's configuration."""
 _leftovers = pytest.StashKey[list[str]]()
@@ -35,7 +36,7 @@ class Run:
 
     mark: str
     folder: Path | None
-    """The folder of the tests' temporary folders."""
+    """The folder that contains the temporary folders of the tests."""
 
     def processes(self) -> list[psutil.Process]:
         """The run's living processes, without this one, its ancestors and the fork server's resource tracker."""
@@ -134,7 +135,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if leftovers := config.stash[_leftovers]:
         terminalreporter.section("PROCESSES LEFT BEHIND", red=True, bold=True)
         terminalreporter.line(
-            "The tests left these processes, which have been killed. Fix the tests' fixtures:"
+            "The tests left these processes running. They have been killed. Fix the fixtures of the tests:"
         )
         for description in leftovers:
             terminalreporter.line(f"  {description}")

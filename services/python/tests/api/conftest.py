@@ -1,4 +1,4 @@
-"""Fixtures for the API, which real servers serve from a real Valkey and folder, and for stand-ins for leaders."""
+"""Fixtures: real servers of the API, with a real Valkey and a real folder, and stand-ins for leaders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daybreak_server.adapters.redis.queue import RedisQueue
 
 @pytest.fixture
 def start_api(valkey: Server, tmp_path: Path) -> Iterator[Callable[..., Api]]:
-    """Starts servers, each with the usual settings as changed by the call, and stops them after the test."""
+    """Starts servers, each with the usual settings and the changes of the call, and stops them after the test."""
     with ExitStack() as stack:
 
         def start(port: int = 0, **changes: Any) -> Api:

@@ -1,4 +1,4 @@
-"""Bulk work fills what clients leave, and yields to them within one batch."""
+"""Bulk work fills the places in batches that requests leave empty, and a request waits for at most one batch of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_bulk_items_do_not_count_against_the_limit_of_waiting_items() -> None:
 
 
 def test_bulk_items_fill_the_places_that_a_request_leaves() -> None:
-    """A request that arrives late still begins the next batch."""
+    """A request that arrives after the bulk items is still the first item of the next batch."""
     batcher: Batcher[int] = Batcher(Rules(max_batch_size=4))
     for key in range(6):
         batcher.add(item(key, bulk=True))
@@ -53,10 +53,10 @@ ARRIVALS = st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.integers(0,
 def test_no_batch_without_a_waiting_request_starts_before_it(
     arrivals: Sequence[tuple[bool, int, int]], mode: Mode, size: int
 ) -> None:
-    """As long as a request waits, each batch contains a request, however lengths are mixed.
+    """As long as a request waits, each batch contains a request, whatever the lengths of the items are.
 
-    So a request waits for one batch of bulk work at most, the one that runs when it arrives. No item is lost or
-    doubled.
+    So a request waits for one batch of bulk work at most, the one that runs when it arrives. No item is lost,
+    and none is in two batches.
     """
     batcher: Batcher[int] = Batcher(Rules(mode=mode, max_batch_size=size, max_batch_tokens=400))
     now, seen = 0.0, []

@@ -88,7 +88,7 @@ def test_prefill_does_not_starve_under_a_tiny_decode_delay() -> None:
 
 
 def test_prefill_gathers_while_a_session_decodes() -> None:
-    """It gathers until enough turns are ready."""
+    """Prefill waits until enough turns are ready."""
     scheduler = ready(IterationRules(gather_size=3, gather_wait_s=9), "a")
     run(scheduler, 0.0, 1.0, "a")
     scheduler.prefill_ready("b", 1.0, seconds=0.5)
@@ -99,7 +99,7 @@ def test_prefill_gathers_while_a_session_decodes() -> None:
 
 
 def test_prefill_gathers_for_a_limited_time() -> None:
-    """The first turn's wait counts."""
+    """The time begins when the first of the waiting turns becomes ready."""
     scheduler = ready(IterationRules(gather_size=3, gather_wait_s=0.5), "a")
     run(scheduler, 0.0, 1.0, "a")
     scheduler.prefill_ready("b", 1.0, seconds=0.5)
@@ -113,7 +113,7 @@ def test_prefill_starts_at_once_if_nothing_decodes() -> None:
 
 
 def test_a_gather_size_above_the_batch_size_counts_as_the_batch_size() -> None:
-    """A full batch need not wait for turns that could not join it."""
+    """A batch that is full does not wait for further turns, which could not join it."""
     scheduler = ready(IterationRules(max_batch_size=2, gather_size=32, gather_wait_s=99), "a")
     run(scheduler, 0.0, 1.0, "a")
     scheduler.prefill_ready("b", 1.0, seconds=0.5)
@@ -122,7 +122,7 @@ def test_a_gather_size_above_the_batch_size_counts_as_the_batch_size() -> None:
 
 
 def test_a_session_has_one_turn_at_a_time() -> None:
-    """Audio that comes during a turn waits until the turn is over, also in the strategy that joins both phases."""
+    """Audio that comes during a turn waits until the turn is over, even if batches may have both phases."""
     scheduler = ready(IterationRules(strategy=Strategy.MIXED), "a")
     scheduler.prefill_ready("a", 0.0, seconds=0.25)
     assert run(scheduler, 0.0, 1.0, "a").prefill == ("a",)
@@ -138,7 +138,7 @@ def test_a_session_has_one_turn_at_a_time() -> None:
 
 
 def test_the_mixed_strategy_takes_the_sessions_that_have_waited_longest() -> None:
-    """A batch has the sessions of both phases that have waited longest."""
+    """A batch contains the sessions that have waited longest, whichever phase they wait for."""
     scheduler = ready(IterationRules(strategy=Strategy.MIXED, max_batch_size=3), "a", "b")
     run(scheduler, 0.0, 2.0, "ab")
     scheduler.prefill_ready("c", 1.0, seconds=0.5)
@@ -148,7 +148,7 @@ def test_the_mixed_strategy_takes_the_sessions_that_have_waited_longest() -> Non
 
 
 def test_a_batch_of_the_request_strategy_runs_to_its_end_before_others_join() -> None:
-    """Turns that end early leave places that stay empty."""
+    """If a turn ends before the others of its batch, its place in the batch stays empty."""
     scheduler = ready(IterationRules(strategy=Strategy.REQUEST, max_batch_size=2), "a", "b", "c")
     assert run(scheduler, 0.0, 1.0, "ab").prefill == ("a", "b")
     assert run(scheduler, 1.0, 2.0, "b").decode == ("a", "b")
@@ -168,7 +168,7 @@ def test_the_request_strategy_waits_for_a_full_batch_or_its_timeout() -> None:
 
 
 def test_the_single_strategy_runs_one_turn_at_a_time() -> None:
-    """The turn runs to its end without a pause."""
+    """A turn runs to its end before the turn of another session begins."""
     scheduler = ready(IterationRules(strategy=Strategy.SINGLE), "a", "b")
     assert run(scheduler, 0.0, 1.0, "a").sessions == ("a",)
     assert run(scheduler, 1.0, 2.0).sessions == ("a",)
@@ -176,7 +176,7 @@ def test_the_single_strategy_runs_one_turn_at_a_time() -> None:
 
 
 def test_a_turn_that_another_group_began_is_continued() -> None:
-    """Every strategy continues it, although it has not been in a batch of this group."""
+    """Every strategy continues such a turn, although the turn has not been in a batch of this group."""
     for strategy in Strategy:
         scheduler = ready(IterationRules(strategy=strategy, batch_timeout_s=0))
         scheduler.decode_ready("a", 0.0)
@@ -186,7 +186,7 @@ def test_a_turn_that_another_group_began_is_continued() -> None:
 
 
 def test_a_forgotten_session_leaves_its_queue_and_its_batch() -> None:
-    """Its later turns are removed too. A new session may have its name at once."""
+    """The session's later turns are removed too. A new session may use the same name at once."""
     scheduler = ready(IterationRules(), "a", "b")
     scheduler.prefill_ready("b", 0.0, seconds=9)
     batch = started(scheduler, 0.0)
@@ -199,7 +199,7 @@ def test_a_forgotten_session_leaves_its_queue_and_its_batch() -> None:
 
 
 def test_a_change_of_the_rules_holds_from_the_next_batch_on() -> None:
-    """Turns in progress continue by the new rules."""
+    """Turns in progress continue under the new rules."""
     scheduler = ready(IterationRules(strategy=Strategy.REQUEST, max_batch_size=2), *"abc")
     run(scheduler, 0.0, 1.0, "ab")
     scheduler.rules = IterationRules(gather_size=1)
@@ -213,7 +213,7 @@ def test_a_change_of_the_rules_holds_from_the_next_batch_on() -> None:
 def test_every_batch_leaves_a_record() -> None:
     """The record has phase, sessions, tokens, wait and duration.
 
-    The ring has a fixed size, but the counts of sizes stay.
+    The history keeps only the newest records, but it counts the sizes of all batches.
     """
     scheduler: Scheduler[str] = Scheduler(IterationRules(), kept=2)
     scheduler.prefill_ready("a", 1.0, seconds=0.5)
@@ -262,7 +262,7 @@ def test_a_wrong_use_is_refused() -> None:
     ],
 )
 def test_an_invalid_rule_is_refused_by_name(name: str, value: float) -> None:
-    """The message is shown to the person who sets it."""
+    """The person who sets the rule sees the message."""
     with pytest.raises(ValueError, match="fast" if name == "strategy" else name):
         IterationRules.of({name: value})
 
@@ -280,7 +280,7 @@ def test_rules_become_settings_and_come_back() -> None:
 
 
 def calls_of_a_step(waiting: int) -> int:
-    """How many Python functions and C functions a step calls while this many sessions wait in each queue."""
+    """The number of calls and returns of functions in three steps, while this many sessions wait in each queue."""
     scheduler: Scheduler[str] = Scheduler(IterationRules(max_batch_size=4))
     for number in range(waiting):
         scheduler.decode_ready(f"d{number}", 0.0)

@@ -103,7 +103,7 @@ def test_a_missing_or_empty_model_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_speech_model_is_verified(tmp_path: Path) -> None:
-    """Weights that were copied in part are an error. Without a folder, the model of the package is checked."""
+    """Weights of which only a part was copied are an error. Without a folder, the doctor checks the built-in model."""
     folder = tmp_path / "speech"
     shutil.copytree(TINY, folder)
     weights = folder / "encoder.safetensors"
@@ -133,7 +133,7 @@ def test_a_workload_class_that_cannot_be_imported_is_an_error(tmp_path: Path) ->
 
 
 def test_the_failure_that_a_rank_reported_is_shown(tmp_path: Path, valkey: Server) -> None:
-    """A pool whose groups do not start shows why, until one does."""
+    """The doctor shows why the groups of a pool do not start, until one of them starts."""
     queue = RedisQueue(valkey.url, pool="echo")
     redis = {"url": valkey.url, "timeout_s": 30}
     assert "groups of echo" not in report(tmp_path, redis=redis)
@@ -159,7 +159,7 @@ def test_the_blob_store_is_probed(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_a_warning(tmp_path: Path) -> None:
-    """Daybreak may already be running. An address of another machine is an error."""
+    """It is only a warning, because Daybreak may be running already. An address of another machine is an error."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         taken = report(tmp_path, http={"port": port})["port"]
@@ -243,7 +243,7 @@ def test_an_unreachable_redis_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_redis_that_refuses_the_password_is_an_error(tmp_path: Path, valkey: Server) -> None:
-    """The error names the password as the cause, and the setting."""
+    """The error says that the user or the password is wrong, and names the setting to correct."""
     with valkey.client() as client:
         client.acl_setuser("daybreak", enabled=True, passwords=["+right"], keys=["*"], commands=["+@all"])
         try:

@@ -19,7 +19,7 @@ from testkit.waiting import wait_until
 
 
 class OutOfMemoryError(RuntimeError):
-    """An error with the name of torch's."""
+    """An error with the name of torch's out-of-memory error."""
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_type_and_phase_of_an_error_give_its_reason(error: Exception, phase:
     ],
 )
 def test_a_failed_download_gives_its_reason(error: BlobError, reason: str) -> None:
-    """A model that does not exist is missing; one whose store is down or refuses is unavailable."""
+    """A model that does not exist is missing. If the store is down or refuses the call, the model is unavailable."""
     assert cause_of_fetch(error).reason == reason
 
 

@@ -47,7 +47,7 @@ def test_an_echo_task_runs_to_its_artifact(pools: Callable[..., Pool], leader: C
 
 
 def test_a_task_without_steps_succeeds(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
-    """A workload without steps yields nothing, so the ranks first agree at its end."""
+    """A workload without steps yields nothing, so the ranks agree only once, at its end."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="none", steps=0)
@@ -73,7 +73,7 @@ def test_a_cancel_stops_a_task_within_a_step_and_keeps_its_group_warm(
 
 
 def test_a_deadline_stops_a_running_task(pools: Callable[..., Pool], leader: Callable[..., Rank]) -> None:
-    """When `run_within_s` is over, a reply to a report tells the group, and the task expires."""
+    """When `run_within_s` is over, the reply to the group's next report says so, and the task expires."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="d", steps=5000, step_s=0.02, run_within_ms=700)
@@ -111,7 +111,7 @@ def test_a_stored_input_that_the_group_refuses_fails_permanently(
 def test_previews_and_log_lines_reach_the_stream(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """The event names the preview, and the store holds an image that opens."""
+    """The event names the preview, and the store holds an image that can be opened."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="look", steps=3, preview=True)
@@ -154,7 +154,7 @@ def _value(client: Any, key: bytes) -> bytes:
 def test_a_drain_mark_releases_the_task_with_a_checkpoint_until_it_is_removed(
     pools: Callable[..., Pool], leader: Callable[..., Rank]
 ) -> None:
-    """A marked group releases its task without a strike and claims nothing. Unmarked, it resumes the task."""
+    """A marked group releases its task without a strike and claims nothing. Without the mark, it resumes the task."""
     pool = pools()
     leader(pool)
     task = pool.submit(message="dr", steps=120, step_s=0.02)
@@ -298,7 +298,7 @@ def test_a_stalled_step_breaks_the_group_and_makes_it_unhealthy(
 def test_a_step_longer_than_the_time_to_leave_does_not_keep_the_task(
     pools: Callable[..., Pool], leader: Callable[..., Rank], tmp_path: Path
 ) -> None:
-    """`stop` does not wait for the step: the task is released without the step, and without a strike."""
+    """`stop` does not wait for the step: the task is released without the step's result, and without a strike."""
     calls_file = tmp_path / "calls"
     pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file), "step_s": 8})
     rank = leader(pool)

@@ -1,4 +1,4 @@
-"""A pool has the kind of its workload. Settings and the GeneratorPool may state the kind, and are then checked."""
+"""A pool has the kind of its workload. A kind in the settings or the GeneratorPool must be the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_pool_may_state_the_kind_of_its_workload() -> None:
 
 
 def test_a_kind_that_is_not_served_is_refused_at_start_and_named() -> None:
-    """The API and the rank process both refuse it, so that no task waits forever."""
+    """The API and the rank process both refuse such a pool, so that no task waits forever."""
     settings = Settings.model_validate({"pools": {"odd": {"workload": FUTURE_KIND_PATH}}})
     with pytest.raises(
         discovery.WrongKindError, match="has the kind 'odd'; this version serves: jobs, online"
@@ -51,7 +51,7 @@ def test_a_pool_that_states_a_different_kind_from_its_workload_is_refused() -> N
 
 
 def test_a_pool_of_sessions_with_several_ranks_is_refused_at_start() -> None:
-    """The API, the commands and the rank process refuse it before a model is loaded."""
+    """The API, the commands and the rank process refuse such a pool before a model is loaded."""
     settings = Settings.model_validate({"pools": {"s": {"workload": "simulated-speech", "ranks": 2}}})
     message = "groups have one rank, but its pool has 2; set ranks to 1"
     with pytest.raises(discovery.WrongKindError, match=message):
@@ -77,7 +77,7 @@ def test_the_capacity_of_a_group_is_the_pools_or_else_the_workloads() -> None:
 
 
 def test_a_pool_that_answers_requests_has_a_target_load() -> None:
-    """It is the target load of its settings, or else the capacity of its groups. Other pools have none."""
+    """The target load is that of the pool's settings, or else the capacity of its groups. Other pools have none."""
     serve = {"workload": "echo-serve"}
     pools = {
         "own": {**serve, "capacity": 8, "target_load": 2.5},

@@ -44,7 +44,7 @@ def _memory() -> Memory:
 
 
 def _spans(counts: Sequence[int]) -> list[Span]:
-    """Sessions of different lengths, some of whose old positions are out of the window."""
+    """Sessions of different lengths. In all but the first, old positions are outside the window."""
     return [
         Span(
             pages=range(number * PAGES_EACH, (number + 1) * PAGES_EACH),
@@ -59,7 +59,7 @@ def _spans(counts: Sequence[int]) -> list[Span]:
 
 @pytest.fixture
 def fixed_threads() -> Iterator[None]:
-    """torch compiles for a number of threads. Before that number is set, it may change by itself."""
+    """torch compiles for a fixed number of threads. Until a program sets this number, torch may change it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -67,7 +67,7 @@ def fixed_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("fixed_threads")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from torch's compiler
 @torch.inference_mode()
 def test_compiled_attention_computes_what_plain_attention_does() -> None:
     plain = GatherAttention(_memory(), rope_base=1e4, pages_each=PAGES_EACH)

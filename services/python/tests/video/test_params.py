@@ -192,7 +192,7 @@ def test_defaults_come_from_the_model(
 
 
 def test_limits_come_from_the_model_folder(folders: dict[str, Path]) -> None:
-    """The folder's JSON files give the multiple of sizes and the number of experts, and say whether it takes images."""
+    """The folder's JSON files say how many experts the model has, which sizes it takes, and whether it takes images."""
     assert SPEC.limits({"model": folders["ti2v"]}).multiple == 32
     assert SPEC.limits({"model": folders["single"]}).multiple == 16
     assert SPEC.limits({"model": folders["a14b"]}).two_experts
@@ -209,7 +209,7 @@ def test_every_attempt_at_a_task_has_the_same_seed() -> None:
 
 
 def test_cost_is_proportional_to_the_work() -> None:
-    """Guidance, twice the steps and twice the pixels each double the cost. Waiting times are estimated from it."""
+    """Guidance doubles the cost, and so do twice the steps or pixels. Estimates of waiting times use the cost."""
     single = cost(VideoParams(prompt="a", guidance=1.0))
     assert cost(VideoParams(prompt="a", guidance=3.0)) == 2 * single
     assert cost(VideoParams(prompt="a", guidance=1.0, steps=40)) == 2 * single

@@ -1,8 +1,8 @@
-"""The path below which a proxy serves the API. Links, also those of the page at ``/docs``, and ``Location`` headers
-begin with it.
+"""The prefix: the path below which a proxy serves the API. All links (including those on the page at ``/docs``) and all
+``Location`` headers begin with it.
 
 A proxy may strip the prefix from the path (and send it as ``X-Forwarded-Prefix``), or leave it in the path if
-``http.root_path`` names it. The server also answers requests without the prefix, which probes send.
+``http.root_path`` names it. The server also answers requests without the prefix, such as those of probes.
 
 The prefix of the current request is a context variable, because the code that makes links does not have the request.
 Events are the exception: they are encoded once for all subscribers, so they must not use the prefix that happens to
@@ -29,7 +29,7 @@ def current() -> str:
     return _CURRENT.get()
 
 
-class using:  # noqa: N801 - it reads like a function, and is cheaper than a generator: each request has one
+class using:  # noqa: N801 - used like a function; each request makes one, and a class is cheaper than a generator
     """Make links with this prefix inside a ``with`` block."""
 
     __slots__ = ("_before", "_prefix")

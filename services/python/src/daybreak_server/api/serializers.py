@@ -29,11 +29,11 @@ from daybreak_server.domain.sessions import SessionsOverview
 from daybreak_server.domain.tasks import ArtifactRef, EventRecord, State, TaskRecord
 
 GROUPS_SHOWN = 500
-"""The maximum number of groups in a response about a pool, which bounds its size."""
+"""The maximum number of groups in a response about a pool. It limits the size of the response."""
 _PRIORITY = {0: Priority.HIGH.value, 1: Priority.NORMAL.value, 2: Priority.LOW.value}
 
 Json = dict[str, Any]
-"""A JSON object that clients receive, without absent fields."""
+"""A JSON object that clients receive. It has no key for a field that is absent."""
 
 
 def to_datetime(ms: int | None) -> datetime | None:
@@ -111,9 +111,10 @@ def wake_eta_s(view: PoolView, now_ms: int) -> float | None:
 
 
 def task(record: TaskRecord, view: PoolView | None, now_ms: int) -> Json:
-    """A task as clients see it (:class:`daybreak.wire.Task`). ``view`` is its pool's, for ``wake``.
+    """A task as clients see it (:class:`daybreak.wire.Task`). ``view`` is the view of its pool, for ``wake``.
 
-    The JSON is built directly rather than through the pydantic type, because every response and many events contain it.
+    The JSON is built directly rather than through the pydantic type, because many responses and events
+    contain a task.
     """
     waiting = record.state.waiting
     running = record.state is State.RUNNING
@@ -233,11 +234,11 @@ def pool(
     default_routing: RoutingPolicy,
     sessions: SessionsOverview | None = None,
 ) -> Pool:
-    """A pool as clients see it. Only administrators see the tasks of its groups, which may be other tenants', and their
-    hosts, process ids and endpoints.
+    """A pool as clients see it. Only administrators see the hosts, process ids and endpoints of its groups, and
+    the tasks that the groups run, which may belong to other tenants.
 
     ``default_routing``: the policy of pools for which neither an administrator nor the settings choose one.
-    ``sessions``: those of a pool of kind ``sessions``.
+    ``sessions``: an overview of the sessions, for a pool of kind ``sessions``.
     """
     online = entry.spec.kind == PoolKind.ONLINE
     groups = [group(record, admin=admin) for record in view.groups[:GROUPS_SHOWN]]
@@ -275,7 +276,7 @@ def _sessions(overview: SessionsOverview) -> PoolSessions:
 
 
 def pool_health(entry: PoolEntry, view: PoolView, now_ms: int) -> ServingPoolHealth:
-    """For pools of kind ``online`` or ``sessions``: how many groups are ready, and what it costs to start one."""
+    """For pools of kind ``online`` or ``sessions``: ready groups, the GPUs of a group, and how long a wake takes."""
     settings = entry.settings
     return ServingPoolHealth(
         workload=entry.spec.name,
@@ -288,13 +289,13 @@ def pool_health(entry: PoolEntry, view: PoolView, now_ms: int) -> ServingPoolHea
 
 
 def _held(view: PoolView) -> int:
-    """The requests that the groups have, as they last reported."""
+    """The number of requests that the groups hold, according to their last reports."""
     loads = [group.load for group in view.groups if group.load is not None and group.state.ready]
     return sum(load.in_flight + load.waiting for load in loads)
 
 
 def _condition(view: PoolView) -> PoolCondition | None:
-    """The condition of the pool's groups: the operator's report or, without an operator, the last failure of a rank."""
+    """The condition of the pool's groups: what the operator reports, or, without an operator, a rank's last failure."""
     report = view.report
     if report is not None:
         return PoolCondition(phase=report.phase, reason=report.reason or None, message=report.message or None)
@@ -304,7 +305,7 @@ def _condition(view: PoolView) -> PoolCondition | None:
 
 
 def _wake_history(view: PoolView, now_ms: int) -> WakeHistory:
-    """The wake of a pool, and how long its phases took the last time. Outside a wake, ``eta_s`` is their sum."""
+    """The wake of a pool, and the duration of each phase of the last wake. Outside a wake, ``eta_s`` is the sum."""
     waking = not has_ready_group(view) and view.wake_phase != WakePhase.ZERO
     total = wake_last(view).get("total_s")
     return WakeHistory(

@@ -17,7 +17,7 @@ class Mode(StrEnum):
     TIMED = "timed"
     """When a batch is full, or an item has waited for ``timeout_s``."""
     ADAPTIVE = "adaptive"
-    """At once, with at most the number of items that was fastest when measured. Now and then, it tries another
+    """At once, with at most the number of items that was fastest when measured. Now and then, the batcher tries another
     number."""
 
 
@@ -36,15 +36,15 @@ class Rules:
     max_batch_size: int = 32
     """The most items in a batch."""
     max_batch_tokens: int = 16_384
-    """The most tokens in a batch with its padding, which is its number of items times its longest item. A
-    longer item gets a separate batch."""
+    """The most tokens in a batch, including its padding: the number of items times the length of the longest item. An
+    item that is longer than this limit gets a separate batch."""
     timeout_s: float = 0.005
     """How long the first item of a batch waits for others in the mode ``timed``."""
     similar: float = 2.0
-    """Items may share a batch only if their lengths lie between the same two neighbouring powers of this number. Above
-    1."""
+    """Items may share a batch only if their lengths lie between the same two neighbouring powers of this number, which
+    must be above 1."""
     max_waiting: int = 4096
-    """The most items that may wait. Those of bulk work do not count."""
+    """The most items that may wait. Items of bulk work do not count."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -9,14 +9,14 @@ from daybreak_server.domain.ids import TaskId
 
 
 class ChangeKind(StrEnum):
-    """What happened to a task. Most are also the type of an event."""
+    """What happened to a task. Most of these kinds are also types of events."""
 
     SUBMITTED = "submitted"
     QUEUED = "queued"
     """A delayed task, or one that waited for its retry, became due."""
     STARTED = "started"
     RETRYING = "retrying"
-    """An attempt failed: a strike. The task waits for another attempt."""
+    """An attempt failed, which is a strike. The task waits for another attempt."""
     RELEASED = "released"
     """A group returned the task to the queue without a strike."""
     CANCELLING = "cancelling"
@@ -31,7 +31,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskChange:
-    """A change that this process made. Empty fields are unknown or do not apply."""
+    """A change that this process made. A field is empty if its value is unknown or does not apply."""
 
     task: TaskId
     kind: ChangeKind
@@ -41,7 +41,7 @@ class TaskChange:
     tenant: str = ""
     trace_id: str = ""
     reason: str = ""
-    """Why it is retried, cancelled or expired, or the code of the error."""
+    """Why the task is retried, cancelled or expired, or the code of the error."""
     message: str = ""
     """The error, or why the group released the task."""
     strikes: int | None = None

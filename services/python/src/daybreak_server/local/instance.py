@@ -2,8 +2,8 @@
 
 ``up``, ``dev``, ``gateway --embedded`` and ``demo-serve`` keep the files of an instance in one folder. A lock on
 ``up.lock`` makes sure that one process owns the folder. All processes that the instance starts inherit an environment
-variable with its tag, by which :mod:`~daybreak_server.local.reaper` finds them even if an earlier run was killed. Only
-Ray's files are elsewhere if the path of the folder is too long (:meth:`Instance.ray_folder`).
+variable with its tag, by which :mod:`~daybreak_server.local.reaper` finds them even if an earlier run was killed. If
+the path of the folder is too long, Ray's files (and no others) are elsewhere (:meth:`Instance.ray_folder`).
 
 ``up.json`` says how to reach the instance. It is written when the instance accepts tasks (``demo-serve`` writes none),
 and removed at the end of the run. A run that is killed leaves it behind.
@@ -63,7 +63,7 @@ class Instance:
     def open(self) -> list[int]:
         """Take the lock, end processes that an earlier run left, and start the reaper of this run.
 
-        :returns: the processes that an earlier run left.
+        :returns: the pids of the processes that an earlier run left.
         :raises InstanceError: when another process holds the lock.
         """
         lock = (self.folder / "up.lock").open("a+")
@@ -93,7 +93,7 @@ class Instance:
         return leftover
 
     def close(self) -> list[int]:
-        """Stop all processes of the instance and release the lock. :returns: processes that did not stop."""
+        """Stop all processes of the instance and release the lock. :returns: the pids of those that did not stop."""
         survivors = reaper.end_all(self.tag)
         if self._reaper is not None and self._reaper.stdin is not None:
             self._reaper.stdin.write(b"done")
@@ -101,7 +101,7 @@ class Instance:
             self._reaper.wait(30)
         self.state_file.unlink(missing_ok=True)
         if self._lock is not None:
-            self._lock.close()  # the lock belongs to the open file, so this releases it
+            self._lock.close()  # the lock belongs to the open file, so the close releases the lock
         return survivors
 
     @property
@@ -114,7 +114,7 @@ class Instance:
         write_atomically(self.state_file, json.dumps(dict(state), indent=1))
 
     def environment(self, name: str, extra: Mapping[str, str | None] | None = None) -> dict[str, str]:
-        """The environment of the process ``name``, with its tag."""
+        """The environment of the process ``name``, including the tag of the process."""
         return child_environment({reaper.INSTANCE_TAG: f"{self.tag}/{name}", **(extra or {})})
 
     def ray_folder(self) -> Path:
@@ -131,7 +131,7 @@ def instance_tag(folder: Path) -> str:
 
 
 def running_state(folder: Path) -> dict[str, Any]:
-    """The content of the state file in a folder; empty without one. A run that was killed may have left the file."""
+    """The content of the state file in a folder, or ``{}`` if there is none. A run that was killed may have left it."""
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -167,8 +167,8 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 _given: deque[int] = deque(maxlen=1000)
-"""The ports that this process gave out last. A port is free until somebody listens on it, so without this, two threads
-could get the same one."""
+"""The ports that this process gave out last. A port is free until somebody listens on it, so without this list, two
+threads could get the same port."""
 _giving = threading.Lock()
 
 

@@ -5,8 +5,8 @@ restarts a process that exits, or that does not answer within ``ready_s`` of its
 is not asked again. The delay before a restart grows with failures in a row, and is short again after a process has run
 for a minute.
 
-Until ``mark_started``, a process that has failed ``tries`` times and was not ready ends the whole start: ``wait_ready``
-raises :class:`ProcessFailedError`. Afterwards the supervisor never gives up.
+Until ``mark_started``, a process that fails for the ``tries``-th time before it is ready ends the whole start:
+``wait_ready`` raises :class:`ProcessFailedError`. Afterwards the supervisor never gives up.
 
 Each process runs in a session of its own, so that Ctrl-C in the terminal reaches only the supervisor. Its environment
 carries a tag, by which :mod:`~daybreak_server.local.reaper` finds the process and everything that it started.
@@ -45,7 +45,7 @@ class ProcessFailedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessSpec:
-    """How to run a process. ``env`` carries the tag by which it and its descendants are found."""
+    """How to run a process. ``env`` carries the tag by which the process and its descendants are found."""
 
     name: str
     command: Sequence[str]
@@ -60,7 +60,7 @@ class ProcessSpec:
     before: Callable[[], None] = _nothing
     """Called before each start."""
     tries: int = 1
-    """Attempts at the first start: more than one for a process that may fail only because the machine is busy."""
+    """How often the first start is tried: more than once if it may fail only because the machine is busy."""
 
 
 class ManagedProcess:
@@ -162,7 +162,7 @@ class ProcessSupervisor:
         return {name: managed.restarts for name, managed in self._processes.items()}
 
     def is_ready(self, name: str) -> bool:
-        """Whether a process has answered since its last start. ``False`` again once it has been seen to exit."""
+        """Whether a process has answered since its last start. ``False`` again once the supervisor sees it exit."""
         return self._processes[name].ready
 
     def stop(self) -> None:

@@ -1,12 +1,12 @@
 """The spans of one request to a serving pool or a model.
 
 ``<method> <route>`` is the request, from its arrival to the last byte of its answer, with the event ``first_byte``.
-Its children follow each other: ``wait <pool>`` for each time that the request waits in line, and ``<method>`` for each
-try, which ends with the answer or with the reason why there is none. The group or the worker gets the context of its
-try, so its own spans belong to the trace. For a request to a model, the ``pool`` is the model's name.
+Its child spans follow each other: ``wait <pool>`` for each time that the request waits in line, and ``<method>`` for
+each try. A try ends with the answer or with the reason why there is no answer. The group or the worker gets the
+context of the try, so its own spans belong to the trace. For a request to a model, the ``pool`` is the model's name.
 
-Names and attributes follow the semantic conventions for HTTP; our own attributes begin with ``daybreak.``. No span has
-a query, a header or a part of a body.
+Names and attributes follow the semantic conventions for HTTP; our own attributes begin with ``daybreak.``. No span
+contains a query, a header or a part of a body.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class RequestSpans:
 
     @fall_back_to(lambda self, *_args, **_kwargs: self.context)
     def sent(self, group: str, endpoint: str) -> TraceContext | None:
-        """Begin a try."""
+        """Begin the span of a try. Returns the context that the group or the worker gets."""
         address = urlsplit(endpoint)
         attributes: dict[str, str | int] = {
             http.HTTP_REQUEST_METHOD: self._method,

@@ -1,6 +1,6 @@
 """The metrics of the routers of serving pools and of models on workers. For a model, the label ``pool`` is its alias.
 
-``catalogue`` lists them with all others.
+``catalogue`` lists them with all other metrics.
 """
 
 from __future__ import annotations
@@ -37,20 +37,22 @@ ROUTER_OLDEST_WAIT = _router(
     "How long the oldest request that waits in this gateway has waited; 0 if none waits.",
 )
 ROUTER_IN_FLIGHT = _router(
-    "in_flight_requests", MetricType.GAUGE, "Requests that this gateway has handed to groups."
+    "in_flight_requests",
+    MetricType.GAUGE,
+    "Requests that this gateway has sent to groups and whose answers have not ended.",
 )
 ROUTER_GROUPS = _router("ready_groups", MetricType.GAUGE, "Groups to which this gateway may send requests.")
 ROUTER_RETRIES = _router(
     "retries_total",
     MetricType.COUNTER,
-    "Tries that ended without an answer, by reason: `busy` (the group was full), `leaves` (it drains or is replaced), "
-    "`unreachable`, or `no_answer` (it broke).",
+    "Tries that ended without an answer, by reason: `busy` (the group was full), `leaves` (the group drains or was "
+    "replaced), `unreachable` (no connection to the group), or `no_answer` (the group did not answer).",
     "reason",
 )
 ROUTER_WAIT = _router(
     "wait_seconds",
     MetricType.HISTOGRAM,
-    "How long requests waited for a free group; those that did not wait are not counted.",
+    "How long requests waited for a free group. Requests that did not wait are not counted.",
     buckets=_BUCKETS,
 )
 ROUTER_FIRST_BYTE = _router(

@@ -1,4 +1,4 @@
-"""Fixtures for the router: a real gateway, and real HTTP servers in processes of their own in place of groups."""
+"""Fixtures for the router: a real gateway and, in place of groups, real HTTP servers, each in its own process."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def cuttable() -> Iterator[Callable[[Backend], TcpProxy]]:
 
 @pytest.fixture
 def start_gateway(start_api: Callable[..., Api]) -> Callable[..., Api]:
-    """Starts gateways with one serving pool, ``answers``, and the settings of the call for the router."""
+    """Starts gateways with one serving pool, ``answers``. The call gives the settings of the router."""
 
     def start(*, pool: dict[str, Any] | None = None, **router: Any) -> Api:
         pools = {POOL: {"workload": "echo-serve", **(pool or {})}, "echo": {"workload": "echo"}}

@@ -1,4 +1,4 @@
-"""A group reads new audio at once, also of a session that it has only just claimed."""
+"""A group reads new audio at once, even the audio of a session that it has only just claimed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from tests.store.sessions.conftest import Sessions, pcm, take
 async def test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgotten(
     sessions: Sessions,
 ) -> None:
-    """The group has claimed the session, and reads the audio of another session before it reads the audio of both."""
+    """The group has claimed two sessions. It asks for the audio of one of them, and then for the audio of both."""
     known, new = await sessions.open(), await sessions.open()
     group = sessions.group()
     claims = {claim.lease.session: claim.lease for claim in take(group)}
     assert group.read_audio({claims[known]: 0}, wait_s=0) == []
     await sessions.store.append_audio(new, pcm(1), at=0, end=True)
-    assert group.read_audio({claims[known]: 0}, wait_s=30) == []  # at once, so that it can ask for both
+    # Returns at once, so that the group can ask for both.
+    assert group.read_audio({claims[known]: 0}, wait_s=30) == []
     (news,) = group.read_audio({claims[known]: 0, claims[new]: 0}, wait_s=0)
     assert (news.session, news.audio, news.input_ended) == (new, pcm(1), True)
 
@@ -24,7 +25,7 @@ async def test_audio_of_a_session_that_the_reader_does_not_know_yet_is_not_forgo
 async def test_a_look_at_all_sessions_forgets_no_announcement(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the group asks for a session's audio, this audio is announced, and then all sessions are read once."""
+    """A session's audio is announced, and the group looks at all sessions, before it asks for this audio."""
     monkeypatch.setattr("daybreak_server.adapters.redis.sessions.work.LOOK_S", 3600.0)
     group = sessions.group()
     await sessions.open()

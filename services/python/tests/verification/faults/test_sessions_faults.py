@@ -1,4 +1,4 @@
-"""The fault tests of sessions: a small run with a kill keeps every promise, and one with another text does not."""
+"""The fault tests of sessions: a small run with a kill keeps every promise, and a wrong text breaks one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_small_run_with_a_killed_group_keeps_every_promise(tmp_path: Path) -> 
 def test_a_session_with_another_text_breaks_a_promise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client expects the text of one more sample than it sends."""
+    """The client expects the text of audio that is one sample longer than the audio that it sends."""
     expected = client.expected_text
     monkeypatch.setattr(client, "expected_text", lambda audio, target: expected(audio + b"ab", target))
     context = ScenarioContext(options=ClusterOptions(folder=tmp_path / "cluster"), log=lambda _: None)

@@ -1,9 +1,9 @@
-"""The part ``profile`` shows how Daybreak spends its CPU time while callers embed texts.
+"""The part ``profile`` of the benchmark shows how Daybreak spends its CPU time while callers embed texts.
 
 The kernel counts the CPU time of each thread, and py-spy names the threads of the group once, at the end. So the
 measurement does not slow the processes down. The threads of requests do three kinds of work: tokenising, JSON, and
-passing requests between threads. The first two are timed separately, with the same code and texts; the rest is the
-third.
+passing requests between threads. The time of the first two is measured separately, with the same code and
+texts. The rest of the time of these threads is the third.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ CLIENTS = 32
 SETTLE_S = 5.0
 GROUP, OTHERS = "ray::ServeReplica:embed", "Ray and the other processes"
 PROCESSES = {"daybreak_server.entrypoints.gateway": "gateway: HTTP and routing", "valkey-server": "Redis"}
-"""The work of a process, by a part of its command."""
+"""The kind of work of a process. The key is a part of the command of the process."""
 THREADS = {"batches": "group: model", "http": "group: HTTP", "request-": "group: requests"}
-"""The work of a thread of the group, by its name without the number at the end."""
+"""The kind of work of a thread of the group. The key is the name of the thread without the number at its end."""
 REQUESTS, TOKENISING, JSON_PARTS = "group: requests", "group: tokenising", "group: JSON and base64"
 HANDED = "group: passing requests between threads"
 ABOUT = (
@@ -62,7 +62,7 @@ class Profile:
 
     @property
     def total_ms(self) -> float:
-        """The CPU time of all kinds of work."""
+        """The CPU milliseconds of all kinds of work together."""
         return sum(self.parts.values())
 
 
@@ -128,7 +128,7 @@ def _timed_ms(work: Callable[[str], Any], chosen: list[str]) -> float:
 
 
 def _cpu_ms(server: Server) -> dict[tuple[str, int], float]:
-    """CPU milliseconds so far: of each thread of the group, and of each other process."""
+    """The CPU milliseconds that each thread of the group and each other process has used so far."""
     found = {}
     for process in server.processes():
         with suppress(psutil.NoSuchProcess, FileNotFoundError):
@@ -160,7 +160,7 @@ def _what(key: tuple[str, int], names: Mapping[int, str]) -> str:
 
 
 def report(found: Profile) -> Report:
-    """The report."""
+    """The report on a profile."""
     about = ABOUT.format(clients=CLIENTS, total=found.total_ms, rate=found.rate, batch=found.mean_batch)
     made = Report("embedding-profile", title="The CPU time of a request", about=about)
     for what, cpu_ms in sorted(found.parts.items(), key=lambda part: -part[1]):

@@ -47,7 +47,7 @@ def merged(earlier: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
 
 
 def _flatness(rows: Sequence[Row]) -> Row:
-    """How far the rate at any depth differs from the rate at the first."""
+    """How far the rate at any depth differs from the rate at the first depth."""
     first, last = (row.what.removeprefix(TASKS).removesuffix(" queued") for row in (rows[0], rows[-1]))
     apart = max(abs(row.value / rows[0].value - 1) for row in rows)
     return Row(
@@ -57,7 +57,7 @@ def _flatness(rows: Sequence[Row]) -> Row:
 
 
 def _flatness_of_cpu(rows: Sequence[Row]) -> list[Row]:
-    """How far a task's CPU time on the server differs between depths. Other load affects it less than the rate."""
+    """How far a task's CPU time on the server differs between depths. Other load affects it less than the task rate."""
     parts = [[row for row in rows if row.what.startswith(part)] for part in (CPU_SUBMIT, CPU_SETTLE)]
     if any(len(part) < 2 for part in parts):
         return []
@@ -72,7 +72,7 @@ def _flatness_of_cpu(rows: Sequence[Row]) -> list[Row]:
 
 
 def short(number: int) -> str:
-    """1 k, 100 k, 1 M."""
+    """The number in the form 1 k, 100 k or 1 M, if it is round."""
     for size, name in ((10**6, "M"), (10**3, "k")):
         if number >= size and number % size == 0:
             return f"{number // size} {name}"
@@ -80,7 +80,7 @@ def short(number: int) -> str:
 
 
 def handoff_rows(times: HandOff, *, prefix: str = "") -> list[Row]:
-    """Median and p99 of enqueue → claimed, beside the raw hand-off."""
+    """The median and the p99 of the time from enqueue to claim, with the raw hand-off as the baseline."""
     raw, ours = statistics.median(times.raw_ms), statistics.median(times.queue_ms)
     raw99, ours99 = quantile(times.raw_ms, 0.99), quantile(times.queue_ms, 0.99)
     baseline = "RPUSH → BLPOP, alternated in the same run"
@@ -98,7 +98,7 @@ def handoff_rows(times: HandOff, *, prefix: str = "") -> list[Row]:
 
 
 def rate_rows(rates: Sequence[Rate]) -> list[Row]:
-    """Tasks per second by depth, memory, and, as details, where the time goes."""
+    """Rows for the tasks per second at each depth, for memory, and (as details) for the parts of a task's time."""
     middles = [statistics.median(rate.tasks_s) for rate in rates]
     rows = [
         Row(

@@ -1,4 +1,4 @@
-"""How long a step of the model takes: a decode by its number of sessions, a prefill by how many turns it reads."""
+"""How long a step of the model takes, given the number of turns that it reads and of sessions that it decodes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from daybreak_server.batching.iterations import Batch
 
 Points = tuple[tuple[int, float], ...]
-"""Batch sizes in rising order, and the milliseconds for each."""
+"""Batch sizes in rising order, each with the milliseconds that a step of this size takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """The costs of both phases. Sizes up to the largest that is listed are interpolated."""
+    """The costs of both phases. Costs of sizes that are not listed are interpolated, up to the largest listed size."""
 
     prefill: Points
     decode: Points
 
     def seconds(self, prefills: float, decodes: int) -> float:
-        """The duration of a step that reads this many turns, which need not be whole. A mixed step has one call of the
-        language model instead of two, so it saves what a decode of no session would cost (the line of ``decode``,
-        continued to 0)."""
+        """The duration of a step that reads ``prefills`` turns (not always a whole number) and decodes ``decodes``
+        sessions.
+
+        A mixed step has one call of the language model instead of two, so it saves what a decode of no session would
+        cost (the line of ``decode``, continued to 0).
+        """
         saved = _interpolated(self.decode, 0) if prefills and decodes else 0.0
         read = _interpolated(self.prefill, prefills) if prefills else 0.0
         written = _interpolated(self.decode, decodes) if decodes else 0.0
@@ -35,12 +38,12 @@ TINY_SPEECH = Costs(
     prefill=((1, 2.2 + 1.8), (8, 5.4 + 4.9), (32, 15.0 + 18.0)),
     decode=((1, 1.3), (8, 3.0), (32, 7.7)),
 )
-"""A speech translator of 1.4 million parameters in float32 on one core: encoder and language model for a turn of
-0.48 s, and one token of the language model. An early version of the tiny model was measured, not the one in the
-package."""
+"""A speech translator of 1.4 million parameters in float32 on one core. A prefill runs the encoder and the language
+model for a turn of 0.48 s. A decode runs the language model for one token. An early version of the tiny model
+was measured, not the one in the package."""
 
 FLAT = Costs(prefill=((1, 31.0), (32, 62.0)), decode=((1, 15.0), (32, 18.0)))
-"""Assumed, not measured: a device with idle units, as GPUs have, so that a step hardly depends on its size."""
+"""Assumed, not measured. A device with idle units, such as a GPU, takes hardly longer for a larger step."""
 
 
 def _interpolated(points: Points, size: float) -> float:

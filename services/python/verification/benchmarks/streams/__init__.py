@@ -1,1 +1,1 @@
-"""Measures what it costs to follow tasks: thousands of SSE clients on one gateway, and a control plane's relay."""
+"""Measures two ways to follow tasks: thousands of SSE clients on one gateway, and the relay of a control plane."""

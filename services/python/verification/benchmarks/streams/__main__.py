@@ -1,4 +1,7 @@
-"""SSE clients on a gateway, and the relay: ``python -m verification.benchmarks.streams [--quick] [--part PART …]``."""
+"""Measures SSE clients on a gateway, and the relay of events.
+
+Usage: ``python -m verification.benchmarks.streams [--quick] [--part PART …]``
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def client_rows(outcome: Outcome, *, detail: bool) -> list[Row]:
 
 
 def follow(sizes: tuple[int, ...], tasks: Callable[[int], int], seconds: float) -> list[Row]:
-    """One run for each number of clients. The table shows only the largest one."""
+    """The rows of one run for each number of clients. The table shows only the run with the most clients."""
     rows = []
     for clients in sizes:
         outcome = sse_clients.follow(Shape(clients, tasks(clients), seconds), Cores.here())
@@ -56,7 +59,7 @@ def follow(sizes: tuple[int, ...], tasks: Callable[[int], int], seconds: float) 
 
 
 def relay_rows(events: int, count: int) -> list[Row]:
-    """One consumer passes events on in small and in large batches, then decodes them; then there are two consumers."""
+    """Rows for one consumer (small batches, large batches, large batches that it decodes), and for two consumers."""
     rows = []
     with relaying.store(events, Cores.here()) as store:
         url = f"redis://127.0.0.1:{store.port}"
@@ -86,14 +89,16 @@ def relay_rows(events: int, count: int) -> list[Row]:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save. Missed targets do not change the exit code; the table shows them."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.streams", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few clients and events; saved only with --out")
+    parser.add_argument(
+        "--quick", action="store_true", help="use few clients and events; save only with --out"
+    )
     parser.add_argument(
         "--part",
         choices=PARTS,
         action="append",
-        help="only this part, saved only with --out; may be repeated",
+        help="measure only this part (may be repeated); save only with --out",
     )
-    parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
+    parser.add_argument("--out", type=Path, default=None, help="folder for the JSON file with the results")
     args = parser.parse_args(arguments)
     sizes, seconds = ((50,), 2.0) if args.quick else (CLIENTS, 10.0)
     make: dict[str, Callable[[], list[Row]]] = {

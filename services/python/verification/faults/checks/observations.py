@@ -56,12 +56,12 @@ class Observations:
     unfinished: list[str] | None = None
     """Tasks that had not ended within the time limit."""
     complete: bool = False
-    """Whether the history has the final reads. Some checks only apply then."""
+    """Whether the history has the final reads. Some checks apply only to a history that has them."""
     failed_clients: list[Line] = field(default_factory=list)
     line_counts: Counter[str] = field(default_factory=Counter)
 
     def calls_to(self, op: str, kind: str | None = "ok") -> list[Call]:
-        """The calls of one operation that ended as ``kind``; with ``None``, however they ended."""
+        """The calls of one operation that ended as ``kind``. ``None`` selects all calls, however they ended."""
         return [call for call in self.calls if call.op == op and kind in (None, call.kind)]
 
     @property

@@ -16,8 +16,9 @@ _ENDED = {"succeeded", "failed", "cancelled", "expired"}
 def inconsistencies(client: redis.Redis, keys: Keys, *, idle_timeout_s: float | None = 60.0) -> list[str]:
     """A sentence for each inconsistency, once the pool is idle. ``client`` must decode responses.
 
-    A pool may still be busy when all tasks that a client knows have ended, because it also has the tasks whose
-    responses were lost. ``idle_timeout_s`` is how long to wait until the pool is idle; ``None``: do not wait.
+    A pool may still be busy when all tasks that a client knows have ended. If the response to a submit was lost, the
+    pool has a task that no client knows. ``idle_timeout_s`` is how long to wait until the pool is idle. With ``None``,
+    the function does not wait.
     """
     if idle_timeout_s is not None:
         try:

@@ -1,10 +1,9 @@
-"""Tests promises under pressure: full, slow and frozen groups stay in use, streams that break off never look
-complete, and no request fails before its answer begins while processes are killed, preempted and frozen in random
-order.
+"""Tests promises under pressure: full, slow and frozen groups stay in use, and streams that break off never look
+complete. While processes are killed, preempted and frozen in random order, no request fails before its answer begins.
 
 A frozen leader keeps its group only if it thaws before its lease expires. The time left of a lease is its length,
-minus the time since the last refresh of the group's record, minus the time since the last tick. The latter two are
-about a second each at most. So the scenarios that freeze leaders use leases of 8 s, and freeze a leader for 1.5 s.
+minus the time since the last refresh of the group's record, minus the time since the last tick. Each of these two
+times is about a second at most. So the scenarios that freeze leaders use leases of 8 s, and freeze a leader for 1.5 s.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from verification.results import Row
 LEASE_S = 8.0
 FREEZE_S = 1.5
 SERVER_APART_S = 8.0
-"""The least time between two faults of the server. After an outage, leases have a grace period of 2 s. A
-second outage within the grace period does not extend it, so a lease could expire too early."""
+"""The least time between two kills of the Redis server. After an outage, leases have a grace period of 2 s. A second
+outage within the grace period does not extend it, so a lease could expire too early."""
 
 
 def _slow(rng: random.Random) -> Wish:
@@ -31,7 +30,7 @@ def _slow(rng: random.Random) -> Wish:
     return Wish(latency_s=rng.uniform(0.01, 0.06), parts=rng.choice((0, 0, 3)), part_s=0.01)
 
 
-@scenario("busy", "groups are full, slow and frozen for a moment: all of them stay in use, nothing fails")
+@scenario("busy", "groups are full, slow, or frozen for a moment: all groups stay in use, and nothing fails")
 def run_busy(context: ScenarioContext) -> list[Row]:
     """Send four times as many requests as the groups hold, and freeze one leader after the other."""
     freezes, wanted = context.repeats(5, 40), context.repeats(1500, 10_000)
@@ -98,7 +97,7 @@ def run_streams(context: ScenarioContext) -> list[Row]:
 
 @scenario(
     "mixed-serving",
-    "kills, preemptions and freezes in random order, by seed, in a pool of groups of two ranks",
+    "kills, preemptions and freezes in an order that the seed determines, in a pool of groups of two ranks",
 )
 def run_mixed(context: ScenarioContext) -> list[Row]:
     """Inject the kills, preemptions and freezes that the seed determines, one after the other."""

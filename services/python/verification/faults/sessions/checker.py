@@ -1,14 +1,15 @@
-"""Decides which promises of sessions were broken, from the history of clients alone. Pure.
-
-An *absurd* frame has samples that no audio has, such as NaN.
+"""Pure functions that decide which promises about sessions were broken. They read only the history of the clients.
 
 * ``ends``: each session ends once, for the reason that its client expects, and no event follows its end.
 * ``text``: the text is that of an undisturbed session. No audio was lost, and no word is missing or repeated.
-* ``order``: the ids of events increase, and the positions of texts in the audio never fall. Attempts are numbered one
-  by one.
-* ``sentences``: sentences are numbered one by one, and together they are the text, up to an incomplete last sentence.
-* ``audio``: the server names no position after the audio that the client has sent, or before what it has acknowledged.
-* ``refusals``: each absurd frame is refused with the cause, and no other frame is refused.
+* ``order``: the ids of events increase, and the positions of texts in the audio never fall. Attempts are numbered
+  without gaps.
+* ``sentences``: sentences are numbered without gaps. Together they are the text, except for an incomplete last
+  sentence.
+* ``audio``: a position that the server sends is never after the end of the audio that the client has sent, and never
+  before a position that the server has acknowledged.
+* ``refusals``: each absurd frame is refused with the cause, and no other frame is refused. (An *absurd* frame has
+  samples that no audio has, such as NaN.)
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class SessionSeen:
 
     @property
     def text(self) -> str:
-        """The text, as it grew."""
+        """The text of all events of type ``text``, joined."""
         return "".join(line["data"]["text"] for line in self.events("text"))
 
     def longest_gap(self, since: float) -> float:
@@ -89,12 +90,14 @@ def check(lines: Iterable[Line]) -> Verdict:
         for kind, what in rule(session)
     ]
     if not seen.complete or not seen.sessions:
-        violations.append(Violation(kind="unsettled", task="", what="the history ends before the clients"))
+        violations.append(
+            Violation(kind="unsettled", task="", what="the history ends before the clients have ended")
+        )
     return Verdict(violations=tuple(violations), counts=dict(seen.line_counts))
 
 
 def ends(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """There is one event ``ended``. It is the last event, and has the expected reason."""
+    """There is one event ``ended``. This event is the last one, and has the expected reason."""
     events, wanted = session.events(), session.begin["reason"]
     found = [line["data"]["reason"] for line in events if line["type"] == "ended"]
     if found != [wanted]:
@@ -130,14 +133,14 @@ def order(session: SessionSeen) -> Iterator[tuple[str, str]]:
             yield "order", f"text of {later} ms came after text of {earlier} ms"
     attempts = [line["data"]["attempt"] for line in session.events("started")]
     if attempts != list(range(1, len(attempts) + 1)):
-        yield "order", f"its owners are numbered {attempts}"
+        yield "order", f"its attempts are numbered {attempts}"
 
 
 def sentences(session: SessionSeen) -> Iterator[tuple[str, str]]:
     """Sentences are numbered from 0. Together they are the text, except for an incomplete last sentence."""
     found = [line["data"] for line in session.events("segment")]
     if [data["segment"] for data in found] != list(range(len(found))):
-        yield "sentences", f"they are numbered {[data['segment'] for data in found]}"
+        yield "sentences", f"the sentences are numbered {[data['segment'] for data in found]}"
     by_number: dict[int, str] = {}
     for line in session.events("text"):
         number = line["data"]["segment"]
@@ -149,7 +152,7 @@ def sentences(session: SessionSeen) -> Iterator[tuple[str, str]]:
 
 
 def audio(session: SessionSeen) -> Iterator[tuple[str, str]]:
-    """Positions that the server names lie between the acknowledged position and the end of the audio that the
+    """Each position that the server sends lies between the acknowledged position and the end of the audio that the
     client has sent."""
     sent = acknowledged = 0
     for line in session.lines:
@@ -159,9 +162,12 @@ def audio(session: SessionSeen) -> Iterator[tuple[str, str]]:
             case "ready" | "received":
                 position = line["send_from"]
                 if position > sent:
-                    yield "audio", f"the server has {position} samples, and the client has sent {sent}"
+                    yield "audio", f"the server has {position} samples, but the client has sent {sent}"
                 if position < acknowledged:
-                    yield "audio", f"the server asks for sample {position}, but had {acknowledged}"
+                    yield (
+                        "audio",
+                        f"the server asks for sample {position}, but has acknowledged {acknowledged}",
+                    )
                 if line["op"] == "received":
                     acknowledged = max(acknowledged, position)
 
@@ -170,7 +176,7 @@ def refusals(session: SessionSeen) -> Iterator[tuple[str, str]]:
     """The number of refused frames equals the number of absurd frames. Every other error closes the connection."""
     codes = [line["code"] for line in session.of("error") if not line["fatal"]]
     if codes != ["invalid_audio"] * session.begin["absurd"]:
-        yield "refusals", f"{session.begin['absurd']} frames were nonsense, and the refusals are {codes}"
+        yield "refusals", f"{session.begin['absurd']} frames were absurd, and the refusals are {codes}"
 
 
 RULES: tuple[Rule, ...] = (ends, text, order, sentences, audio, refusals)

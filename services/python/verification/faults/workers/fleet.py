@@ -1,8 +1,9 @@
-"""The workers of a fault cluster: real ``daybreakd worker`` processes. After a fault has ended one, it starts again, as
-systemd would do.
+"""The workers of a fault cluster: real ``daybreakd worker`` processes. After a fault has ended a worker, the fleet
+starts it again, as systemd would do.
 
-The model says that a replica needs more than half of the machine's memory, so each worker has exactly one. So the death
-of a worker always ends a replica, and only the return of the worker restores it. No replica really uses that memory.
+The model is registered with more than half of the machine's memory for each replica, although no replica really uses
+that much. So each worker has exactly one replica: the death of a worker always ends a replica, and only the return of
+the worker restores it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Fleet:
         wait_until(self._is_ready, READY_S, f"{len(self._names)} replicas; see {self._cluster.folder}")
 
     def manager(self) -> str | None:
-        """The manager that makes plans, according to a gateway."""
+        """The id of the manager that makes plans, as a gateway reports it."""
         shown = self._get("/v1/workers")
         return None if shown is None else shown.get("manager")
 
@@ -80,7 +81,7 @@ class Fleet:
             gateways = self._cluster.at_work("gateway")
             return next((gateway for gateway in gateways if str(gateway.pid) in numbers), None)
 
-        return wait_until(holder, READY_S, "a gateway to plan")
+        return wait_until(holder, READY_S, "a gateway whose manager makes plans")
 
     def kill_worker(self, number: int) -> None:
         """Kill a worker with SIGKILL, wait until its engines are gone, and start it again."""

@@ -52,7 +52,7 @@ class S3Model:
     def files(self) -> tuple[ModelFile, ...]:
         """List all files, sorted by name.
 
-        :raises BlobError: when there are none, or the store refuses or cannot be reached.
+        :raises BlobError: when there are no files, or the store refuses the call or cannot be reached.
         """
         files = []
         with self._translated(""):
@@ -70,9 +70,9 @@ class S3Model:
         return tuple(sorted(files, key=lambda file: file.name))
 
     def read(self, file: ModelFile, start: int, length: int) -> Iterator[bytes]:
-        """Read a range and yield it in chunks. Without an error, the chunks are the whole range.
+        """Read a range and yield it in chunks. If no error is raised, the chunks make up the whole range.
 
-        :raises BlobUnavailableError: also when the file has changed since :meth:`files`.
+        :raises BlobUnavailableError: when the store cannot be reached, or the file has changed since :meth:`files`.
         """
         key, remaining = self._prefix + file.name, length
         with self._translated(file.name):
@@ -113,6 +113,6 @@ def _inside(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or str(path) != name:
         raise BlobRefusedError(
-            f"the model contains a file named {name!r}, which leads out of its folder; rename it"
+            f"the model contains a file named {name!r}, which leads out of the model's folder; rename the file"
         )
     return name

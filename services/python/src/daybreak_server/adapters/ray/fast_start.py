@@ -3,11 +3,11 @@
 A stock Ray node waits some seconds for programs that Daybreak does not need or does not have to wait for: two agents
 beside each raylet and, on one machine, the dashboard, the autoscaler and the log monitor. The fast start
 
-* gives the agents their ports in advance and lets them yield to the ranks
+* gives the agents their ports in advance and a lower CPU priority than the ranks
   (:mod:`~daybreak_server.adapters.ray.fast_start_node`);
-* starts a one-machine head without the other programs (:mod:`~daybreak_server.adapters.ray.lean_node`);
-* uses the node of the first item for ``ray start`` in a cluster's pods
+* does the same in a cluster's pods, where ``ray start`` starts the agents
   (:mod:`~daybreak_server.entrypoints.ray_start`);
+* starts a one-machine head without the other programs (:mod:`~daybreak_server.adapters.ray.lean_node`);
 * shortens some of Ray's own waits through environment variables
   (:mod:`~daybreak_server.adapters.ray.fast_start_environment`).
 
@@ -147,7 +147,7 @@ def reason_for_stock_start(*, allowed: bool, version: str, problems: Sequence[st
     """Return why Ray must get its stock start, or ``None`` if it may get the fast start.
 
     :param allowed: The setting ``ray.fast_start``.
-    :param problems: The result of :func:`problems`, once the private parts have been checked.
+    :param problems: The result of :func:`problems`. Empty if the private parts have not been checked yet.
     """
     if not allowed:
         return "the setting ray.fast_start is off (DAYBREAK_RAY__FAST_START)"

@@ -86,7 +86,7 @@ BATCHING = route_spec(
     Code.NO_SUCH_POOL,
     Code.CONFLICT,
     Code.STORE_UNAVAILABLE,
-    ok={200: ("The values that hold, and those that were changed while the pool runs.", None)},
+    ok={200: ("All values now, and which of them an administrator has changed.", None)},
     media={"application/json": {}},
 )
 SET_BATCHING = route_spec(

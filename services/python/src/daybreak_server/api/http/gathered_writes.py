@@ -2,12 +2,12 @@
 
 uvicorn writes them one after the other, and uvloop hands each write to the kernel at once. For a small response the
 second call costs about a tenth of the gateway's whole work, and the client wakes up twice. Here, the parts that are
-written in the same iteration of the event loop are joined, and written in the next one. The parts of a stream usually
-come in different iterations, so each is sent as it comes.
+written in the same iteration of the event loop are joined, and written in the next iteration. The parts of a stream
+usually come in different iterations, so each part is sent as it comes.
 
 uvicorn also starts a timer after each response and cancels it at the next request. Here a connection has one timer.
 When it fires, the connection is closed if it has been idle for the whole keep-alive time. Otherwise the timer is set
-for the rest of that time, or, during a request, after the response.
+again: for the rest of that time or, if a request is in progress, when its response is complete.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_BYTES = 64 * 1024
-"""If more is gathered, it is written without waiting, so that the transport can tell the writer to pause."""
+"""If more bytes are gathered, they are written at once, so that the transport can tell the writer to pause."""
 
 
 class GatheringTransport(asyncio.Transport):
@@ -97,7 +97,7 @@ class OneTimerProtocol(GatheringProtocol):
     """When the last response was complete, on the clock of the event loop; ``None`` while there is a request."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Also cancel the timer."""
+        """Do what uvicorn does, and cancel the timer."""
         super().connection_lost(exc)
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
@@ -141,7 +141,7 @@ _PRIVATE = ("_start_asgi_task", "_unset_keepalive_if_required")
 def protocol_on(uvicorn_protocol: type = HttpToolsProtocol) -> type[GatheringProtocol]:
     """The protocol for the installed uvicorn.
 
-    If uvicorn's protocol lacks a method that :class:`OneTimerProtocol` needs, uvicorn's own timers stay.
+    If uvicorn's protocol lacks a method that :class:`OneTimerProtocol` needs, the protocol keeps uvicorn's timers.
     """
     return (
         OneTimerProtocol if all(hasattr(uvicorn_protocol, name) for name in _PRIVATE) else GatheringProtocol

@@ -1,7 +1,7 @@
 """The groups of a pool that may get requests, from the store's view and from what this gateway has seen itself.
 
-The store's view comes once a second and says which groups exist. In between, this gateway knows better how many
-requests it has sent, which group accepts no connections, and which one is full or leaves:
+The store's view comes once a second and says which groups exist. Between two views, this gateway knows better than the
+store how many requests it has sent, which group accepts no connections, and which group is full or leaves:
 
 * An ended lease, a drain mark or a failed attempt to connect takes a group out, and so does an answer which says that
   the group leaves or that another group has its address now. Nothing else does: a group that is slow or full stays in.
@@ -22,10 +22,10 @@ from daybreak_server.api.routing.candidates import Candidate
 from daybreak_server.domain.pools import GroupRecord, PoolView
 
 BUSY_PAUSE_S = 0.05
-"""The first pause after a refusal by a full group; each further one in a row is twice as long, up to the maximum."""
+"""The pause after a full group refuses a request. Each further refusal in a row doubles it, up to the maximum."""
 MAX_BUSY_PAUSE_S = 1.0
 UNREACHABLE_PAUSE_S = 1.0
-"""The first pause after a failed attempt to connect; each further one in a row is twice as long, up to the maximum."""
+"""The pause after a failed attempt to connect. Each further failure in a row doubles it, up to the maximum."""
 MAX_UNREACHABLE_PAUSE_S = 8.0
 LEFT_FOR_VIEWS = 3
 """A group knows that it leaves before the store's view shows it, so its own report counts for this many views. After
@@ -40,7 +40,7 @@ class _Known:
     peak: int = 0
     """The most requests that this gateway had at the group at once, since the last view."""
     last_peak: int = 0
-    """The same, between the last two views."""
+    """The most requests that this gateway had at the group at once, between the last two views."""
     refusals: int = 0
     """Refusals in a row because the group was full."""
     failures: int = 0
@@ -61,7 +61,7 @@ class GroupTable:
         self._known: dict[str, _Known] = {}
 
     def update(self, view: PoolView) -> set[str]:
-        """Take in a new view. Returns the ids of groups that serve no more, usually because their lease has ended."""
+        """Take in a new view. Returns the ids of groups that no longer serve, usually because their lease has ended."""
         records = {record.id: record for record in view.groups if _serves(record)}
         ended = self._known.keys() - records.keys()
         for group_id in ended:
@@ -137,8 +137,8 @@ class GroupTable:
         group.endpoint = record.endpoint or ""
         group.capacity = record.capacity
         group.free_memory_bytes = load.free_memory_bytes if load is not None else None
-        # The report is up to two seconds old, and may include all requests that this gateway has had in that time.
-        # Only what exceeds these certainly belongs to other gateways.
+        # The group's report is up to two seconds old, and may include all requests that this gateway had at the group
+        # in that time. Only the requests beyond this number certainly belong to other gateways.
         reported = load.in_flight + load.waiting if load is not None else 0
         group.others = max(0, reported - max(known.peak, known.last_peak))
         known.last_peak, known.peak = known.peak, group.own
@@ -153,5 +153,5 @@ class GroupTable:
 
 
 def _serves(record: GroupRecord) -> bool:
-    """Whether the group holds its lease and has an address. A group that drains still ends its requests."""
+    """Whether the group holds its lease and has an address. A group that drains still finishes its requests."""
     return record.endpoint is not None and record.state.ready

@@ -12,12 +12,12 @@ from daybreak_server.domain.sessions import SAMPLE_RATE, SessionRecord
 
 
 def milliseconds(samples: int) -> int:
-    """The duration of this number of samples of a journal."""
+    """The duration of this number of samples of a journal, in milliseconds."""
     return samples * 1000 // SAMPLE_RATE
 
 
 def session(record: SessionRecord, *, trusted: bool = False) -> Session:
-    """The session. If ``trusted``, also which group owns it."""
+    """The session as clients see it. Only a ``trusted`` client sees which group owns the session."""
     new = record.session
     path = f"{path_prefix.current()}/v1/sessions/{new.id}"
     return Session(

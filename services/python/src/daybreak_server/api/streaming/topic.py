@@ -1,4 +1,5 @@
-"""A topic is one task with subscribers: it pushes events to them and caches the latest for clients that reconnect.
+"""A topic is one task with subscribers. It pushes the task's events to them, and caches the latest events for clients
+that reconnect.
 
 All calls come from the event loop; nothing here is thread-safe.
 """
@@ -13,9 +14,9 @@ from contextlib import contextmanager
 from daybreak_server.api.streaming.frames import EventKey, Frame
 
 QUEUE_LIMIT = 1024
-"""The most frames queued for one subscriber. Subscribers share the frames, so this bounds references, not copies."""
+"""The most frames in the queue of one subscriber. Subscribers share frames, so a queue holds references, not copies."""
 RECENT_LIMIT = 512
-"""The most frames cached for a task with subscribers, for clients that reconnect while others follow the task."""
+"""The most frames in the cache of a task, for clients that reconnect while other clients follow the task."""
 BATCH = 256
 START: EventKey = (0, 0)
 
@@ -77,7 +78,7 @@ class Subscriber:
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         self._quiet_at = loop.time() + timeout_s
-        # All waits of a subscriber share one timer: to set one for each wait would cost as much as an event does.
+        # All waits of a subscriber share one timer. A timer for each wait would cost as much as sending an event.
         if self._timer is None:
             self._timer = loop.call_at(self._quiet_at, self._check_quiet, loop)
         try:
@@ -103,7 +104,7 @@ class Subscriber:
 class Topic:
     """The subscribers of one task, and its cached frames.
 
-    The cache has all events after ``floor``. If ``floor`` is ``None``, any event may be missing in it.
+    The cache has all events after ``floor``. If ``floor`` is ``None``, any event may be missing from the cache.
     """
 
     def __init__(self) -> None:
@@ -137,7 +138,7 @@ class Topic:
         return len(self._recent)
 
     def append(self, frame: Frame) -> None:
-        """Cache and publish the task's next event of the log."""
+        """Cache the task's next event of the log, and push it to all subscribers."""
         self._recent.append(frame)
         if len(self._recent) > RECENT_LIMIT:
             self._drop_first()

@@ -1,6 +1,6 @@
-"""The measurements of a rank about its work: steps, phases, attempts, and the age of its heartbeat and lease.
+"""The measurements that a rank makes of its work: steps, phases, attempts, and the age of its heartbeat and lease.
 
-The work itself makes these calls, so each takes only a few microseconds, and none of them ever raises.
+The code that does the work makes these calls, so each call takes only a few microseconds, and none ever raises.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from daybreak_server.ports.metrics import Meter, NoMeter
 
 _log = logging.getLogger(__name__)
 PHASES_MAX = 20
-"""Phases with separate series. If a workload names more, the further ones share the label ``other``."""
+"""The most phases with separate series. If a workload names more phases, the further ones share the label ``other``."""
 BROKEN = "broken"
 """The outcome of an attempt whose group could not continue."""
 LOST = "lost"
@@ -48,7 +48,7 @@ def harmless(method: F) -> F:
 
 
 class RankMetrics:
-    """The metrics ``daybreak_rank_…`` of one rank. Without a meter it measures nothing."""
+    """The metrics ``daybreak_rank_…`` of one rank. Without a meter, nothing is measured."""
 
     def __init__(self, meter: Meter | None = None, *, pool: str = "", rank: int = 0) -> None:
         self._meter = self.meter = meter or NoMeter()
@@ -61,20 +61,20 @@ class RankMetrics:
 
     @harmless
     def _begin_counting(self) -> None:
-        """Export all outcomes from the start: a rate needs a value before the first event, which may be the only one
-        if the pool scales to zero after each task."""
+        """Export all outcomes from the start, because a rate needs a value before the first event. If the pool scales
+        to zero after each task, the first event is also the only one."""
         for outcome in (*_OUTCOMES.values(), BROKEN, LOST):
             self._meter.counter(catalogue.RANK_ATTEMPTS, self._pool, outcome).inc(0)
 
     @harmless
     def begin_attempt(self) -> None:
-        """An attempt begins."""
+        """Record that an attempt begins."""
         self._phase = ""
         self._phase_began = self._stepped = time.monotonic()
 
     @harmless
     def step(self, phase: str) -> None:
-        """A step of ``phase`` is complete."""
+        """Record that a step of ``phase`` is complete."""
         now, label = time.monotonic(), self._label(phase)
         self._enter(label, self._stepped)
         self._meter.histogram(catalogue.RANK_STEP, self._pool, label).observe(now - self._stepped)
@@ -82,30 +82,30 @@ class RankMetrics:
 
     @harmless
     def begin_phase(self, phase: str) -> None:
-        """A phase of the engine's own work begins, such as the upload."""
+        """Record that a phase of the engine's own work begins, such as the upload."""
         self._stepped = time.monotonic()
         self._enter(self._label(phase), self._stepped)
 
     @harmless
     def end_attempt(self, outcome: Outcome | str | None) -> None:
-        """The attempt has ended with this outcome. ``None``: the task belongs to another attempt."""
+        """Record the outcome of the attempt. ``None`` means that another attempt holds the task by now."""
         self._enter("", time.monotonic())
         known = _OUTCOMES.get(type(outcome), LOST) if not isinstance(outcome, str) else outcome  # type: ignore[arg-type]
         self._meter.counter(catalogue.RANK_ATTEMPTS, self._pool, known).inc()
 
     @harmless
     def loaded(self, phase: str, seconds: float) -> None:
-        """A phase of the group's start took ``seconds``."""
+        """Record that a phase of the group's start took ``seconds``."""
         self._meter.histogram(catalogue.RANK_LOAD, self._pool, phase).observe(seconds)
 
     @harmless
     def claimed(self, seconds: float) -> None:
-        """A wake-up led to a claim after ``seconds``."""
+        """Record that the time from a wake-up to its claim was ``seconds``."""
         self._meter.histogram(catalogue.RANK_CLAIM, self._pool).observe(seconds)
 
     @harmless
     def script_called(self, script: str, seconds: float, _succeeded: bool) -> None:
-        """A call of a Redis script took ``seconds``."""
+        """Record that a call of a Redis script took ``seconds``."""
         self._meter.histogram(catalogue.RANK_SCRIPT, self._pool, script).observe(seconds)
 
     @harmless

@@ -44,7 +44,8 @@ class ServingFollower:
                 return
             if order.kind != ORDER:
                 raise GroupBrokenError(f"the leader sent {order.kind!r} where an order was due")
-            # The leader detects stalls: a slow client may hold up the whole group, and only the leader sees that.
+            # There is no limit here, because only the leader can tell a stall from a slow client, which makes the whole
+            # group wait.
             self._heartbeat.beat("request", limit_s=FOREVER_S)
             if follow(order, self._workload, self._leader) is Verdict.BREAK:
                 raise GroupBrokenError("the ranks do not agree")

@@ -1,5 +1,5 @@
-"""The measurements of a leader about its requests. Every request makes these calls, so none of them ever
-raises."""
+"""The measurements that a leader makes of its requests. The leader makes these calls for every request, so none of them
+ever raises."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RequestOutcome(StrEnum):
     BUSY = GroupRefusal.BUSY.value
     """Refused: the group held as many requests as its capacity."""
     DRAINING = GroupRefusal.DRAINING.value
-    """Refused, or stopped because the group drained or left, or because it broke before the request began."""
+    """Refused or stopped, because the group drained, left, or broke before the request began."""
     BROKEN = GroupRefusal.BROKEN.value
     """The group broke while it ran the request."""
     OTHER = GroupRefusal.OTHER.value
@@ -45,7 +45,7 @@ class TokenKind(StrEnum):
 
 
 class RequestMetrics:
-    """The metrics ``daybreak_rank_request…`` of one leader. Without a meter it measures nothing."""
+    """The metrics ``daybreak_rank_request…`` of one leader. Without a meter, nothing is measured."""
 
     def __init__(self, meter: Meter | None = None, *, pool: str = "") -> None:
         self._meter = meter or NoMeter()
@@ -54,7 +54,7 @@ class RequestMetrics:
 
     @harmless
     def _begin_counting(self) -> None:
-        """Export all outcomes from the start: a rate needs a value before the first event."""
+        """Export all outcomes and kinds of tokens from the start: a rate needs a value before the first event."""
         for outcome in RequestOutcome:
             self._meter.counter(catalogue.RANK_REQUESTS, self._pool, outcome).inc(0)
         for kind in TokenKind:
@@ -62,25 +62,25 @@ class RequestMetrics:
 
     @harmless
     def count_tokens(self, *, input: int = 0, output: int = 0) -> None:
-        """The workload has read ``input`` tokens and produced ``output`` tokens."""
+        """Count the tokens that the workload has read (``input``) and produced (``output``)."""
         for kind, count in ((TokenKind.INPUT, input), (TokenKind.OUTPUT, output)):
             if count > 0:
                 self._meter.counter(catalogue.RANK_TOKENS, self._pool, kind).inc(count)
 
     @harmless
     def set_held(self, requests: int) -> None:
-        """The group holds this many requests now."""
+        """Set the number of requests that the group holds now."""
         self._meter.gauge(catalogue.RANK_IN_FLIGHT, self._pool).set(requests)
 
     @harmless
     def first_byte(self, began: float) -> None:
-        """The first byte of the answer to a request that began at this monotonic time is sent."""
+        """Measure the time to the first byte of the answer. The request began at the monotonic time ``began``."""
         series = self._meter.histogram(catalogue.RANK_FIRST_BYTE, self._pool)
         series.observe(time.monotonic() - began)
 
     @harmless
     def ended(self, outcome: RequestOutcome, began: float) -> None:
-        """A request that began at this monotonic time has ended."""
+        """Count a request that has ended. It began at the monotonic time ``began``."""
         self._meter.counter(catalogue.RANK_REQUESTS, self._pool, outcome).inc()
         if outcome is RequestOutcome.ANSWERED:
             self._meter.histogram(catalogue.RANK_REQUEST, self._pool).observe(time.monotonic() - began)

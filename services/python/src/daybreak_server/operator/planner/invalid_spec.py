@@ -1,7 +1,8 @@
-"""Plans for a pool whose spec Kubernetes accepted but the operator cannot read: report it once and change nothing.
+"""Plans for a pool whose spec Kubernetes accepted but the operator cannot read. They report this once and change
+nothing else.
 
-Pure, like ``plan``. What is wanted is unknown, so nothing that runs is touched. The first plan from a readable spec
-continues from there and clears the condition.
+This module is pure, like ``plan``. The operator does not know what the user wants, so it leaves everything that runs as
+it is. The first plan from a readable spec continues from this state and clears the condition.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from daybreak_server.operator.planner.plan import BLOCKED_S, REQUEUE_ZERO_S
 
 
 def refuse(pool: PoolObject, why: SpecInvalidError, *, now: float) -> PoolPlan:
-    """Write the cause to the pool's status and emit an Event; no actions if the status says so already."""
+    """Write the cause to the pool's status and emit an Event. If the status already has this cause, do nothing."""
     before = pool.status
     if pool.deleting:
         return PoolPlan(actions=(), status=before, requeue_after_s=REQUEUE_ZERO_S)

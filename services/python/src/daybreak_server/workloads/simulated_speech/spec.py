@@ -19,27 +19,28 @@ PAIRS = tuple(
 class SimulatedSpeechOptions(BaseModel):
     """The options of a pool of the workload ``simulated-speech``.
 
-    A step of ``n`` sessions takes ``…_ms + n * …_item_ms``. A step of both phases takes the larger ``…_ms`` once. The
-    defaults are those of the tiny speech model on one core of a server.
+    A prefill of ``n`` blocks takes ``prefill_ms + n * prefill_item_ms``. A decode of ``n`` sessions takes
+    ``decode_ms + n * decode_item_ms``. In a step of both phases, only the larger of ``prefill_ms`` and ``decode_ms``
+    counts. The defaults are those of the tiny speech model on one core of a server.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     prefill_ms: float = Field(3.1, ge=0, le=60_000)
     prefill_item_ms: float = Field(0.93, ge=0, le=60_000)
-    """For each block of audio."""
+    """The additional time for each block of audio."""
     decode_ms: float = Field(1.2, ge=0, le=60_000)
     decode_item_ms: float = Field(0.2, ge=0, le=60_000)
     block_ms: int = Field(480, ge=20, le=10_000)
     """The length of a block of audio."""
     block_tokens: int = Field(6, ge=1, le=10_000)
-    """How many tokens a block counts as (``max_batch_tokens``)."""
+    """How many tokens of the limit ``max_batch_tokens`` a block of audio uses."""
     max_sessions: int = Field(512, ge=1, le=100_000)
-    """How many sessions a group holds."""
+    """The most sessions that a group holds."""
 
 
 def options_of(options: Mapping[str, Any]) -> SimulatedSpeechOptions:
-    """The options. :raises pydantic.ValidationError: with a line for each wrong one."""
+    """The options. :raises pydantic.ValidationError: with a line for each wrong option."""
     return SimulatedSpeechOptions.model_validate(dict(options))
 
 

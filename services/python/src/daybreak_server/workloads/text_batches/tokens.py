@@ -1,5 +1,5 @@
-"""Turns texts into token ids, on the threads of requests and tasks: a batch then needs no tokenizer, and lengths are
-known.
+"""Turns texts into token ids, on the threads of requests and tasks. So batches need no tokenizer, and the number of
+tokens of each text is known before it joins a batch.
 
 For a fast tokenizer, this module calls the Rust object directly, with truncation and padding off. Several threads may
 call that object at once, unlike the Python wrapper, which sets truncation and padding for each call.
@@ -19,7 +19,7 @@ MANY = 1 << 30
 """More tokens than any model takes."""
 _QUERY = " with its query"
 _SHOWN = 40
-"""Characters that an error shows of a value that is no token id."""
+"""How many characters of an invalid token id an error shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class Tokens:
 class TextTokenizer:
     """The tokenizer of a model, for any number of threads.
 
-    :param tokenizer: of ``transformers``.
-    :param max_tokens: how many tokens the model takes.
+    :param tokenizer: a tokenizer of ``transformers``.
+    :param max_tokens: the most tokens that the model takes as one input.
     :param cut: whether longer texts are cut, rather than refused.
     :param lower: whether texts are changed to lower case first.
-    :param vocabulary: number of token ids of the model, if it is smaller than the tokenizer's.
+    :param vocabulary: the number of the model's token ids, if the tokenizer has more.
     """
 
     def __init__(
@@ -68,17 +68,17 @@ class TextTokenizer:
         self.before, self.after = self._special()
 
     def texts(self, texts: Sequence[str], fields: Sequence[str], *, prefix: str = "") -> list[Tokens]:
-        """The tokens of texts, each after ``prefix``, with special tokens.
+        """The tokens of each text. ``prefix`` comes before each text; special tokens are added.
 
         :param fields: the name of each text in error messages.
-        :raises RequestError: if one is too long and must not be cut.
+        :raises RequestError: if a text is too long and must not be cut.
         """
         encoded = self._encode([prefix + text for text in texts], special=True)
         start = self._start(prefix)
         return [self._fitting(ids, field, len(start)) for ids, field in zip(encoded, fields, strict=True)]
 
     def ids(self, lists: Sequence[Sequence[Any]], fields: Sequence[str], *, prefix: str = "") -> list[Tokens]:
-        """Token ids that a client has sent, after the tokens of ``prefix``, with special tokens.
+        """Token ids that a client has sent. The tokens of ``prefix`` come before each list; special tokens are added.
 
         :param fields: the name of each list in error messages.
         :raises RequestError: if an id is not in the vocabulary, or a list is empty, or too long and must not be cut.
@@ -104,7 +104,7 @@ class TextTokenizer:
     ) -> list[Tokens]:
         """The tokens of pairs of texts, as a cross-encoder reads them. Only the second text is ever cut.
 
-        :param cut: whether it may be cut, even if the tokenizer was made to refuse longer texts.
+        :param cut: whether the second text may be cut, even if the tokenizer was made to refuse long texts.
         :raises RequestError: if a pair is too long and must not be cut.
         """
         found = []
@@ -130,9 +130,9 @@ class TextTokenizer:
     def framed(
         self, before: Sequence[int], text: str, after: Sequence[int], field: str, *, cut: bool = False
     ) -> Tokens:
-        """The tokens of a text between fixed ones. If the text is too long and may be cut, its end is cut.
+        """The tokens of a text between fixed tokens. If the text is too long and may be cut, its end is cut.
 
-        :raises RequestError: if it is too long and must not be cut.
+        :raises RequestError: if the text is too long and must not be cut.
         """
         ids, room = self.plain(text), self.max_tokens - len(before) - len(after)
         if len(ids) > room:

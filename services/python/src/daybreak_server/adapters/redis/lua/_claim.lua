@@ -14,7 +14,7 @@ local function count_claim(r, g)
   if g.stored_state == 'idle' and not g.since and g.idle_since and g.idle_since <= since then add_total('matched', 1) end
 end
 
--- The wake that the task waited for, as a field of its `started` event; nil if its group was ready before the task came.
+-- The wake that the task waited for, as a field of its `started` event; nil if the group was ready before the task came.
 local function wake_field(r, g)
   if not g.ready_at or g.ready_at <= tonumber(r.created) then return nil end
   local stamps = call('HGET', k_group(g.name), 'stamps')
@@ -42,7 +42,7 @@ local function start(r, c, terms, g, t)
   local lease = int(meta('lease_clock') + tonumber(terms.lease_ms))
   zput(K_leases, r.id, lease)
   zput(K_live, r.id, int(RUNNING_BAND + NOW))
-  if not g.state or g.state == 'lost' then  -- the group claims before it registers, or counted as lost
+  if not g.state or g.state == 'lost' then  -- the group has not registered yet, or counted as lost until now
     zput(K_groups, c.group, lease)
     zdrop(K_gone, c.group)
     g.ranks = c.ranks

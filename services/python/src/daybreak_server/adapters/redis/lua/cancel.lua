@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Cancels a task: a waiting one at once, a running one by a mark that its group reads. An ended task does not change.
--- Answers the task as it is afterwards, or false if it does not exist.
+-- Returns the task as it is afterwards, or false if the task does not exist.
 local function run(ARGV)
   local a = read.cancellation(ARGV, 1)
   local r = load_task(a.task)

@@ -21,7 +21,7 @@ def encode(keys: Keys) -> Call:
 
 
 def decode(reply: Any, name: str) -> PoolTotals:
-    """The totals. A tenant that has no totals of its own, and for which there is no room, counts as ``other``."""
+    """The totals. If there are too many tenants, a tenant without totals of its own counts as ``other``."""
     totals, billed, submitted, dead, queued, waiting, oldest, spread = reply
     raw = {field: int(value) for field, value in codec.mapping(totals).items() if field not in _NOT_TOTALS}
     by_tenant = {field: int(value) for field, value in codec.mapping(billed).items()}

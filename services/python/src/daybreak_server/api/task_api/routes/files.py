@@ -41,7 +41,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.head("/v1/tasks/{id}/artifacts/{name}", include_in_schema=False)
     async def artifact_head(request: Request, id: str, name: str, caller: Caller) -> Response:
-        """The file's headers, from the task's record; the blob store is not involved."""
+        """The file's headers. They come from the task's record, so this route does not call the blob store."""
         ref = await _find(ctx, caller, id, name)
         return Response(headers={**_headers(ref), "Content-Length": str(ref.size_bytes)})
 
@@ -107,8 +107,10 @@ def _bytes(ctx: Dependencies, request: Request, ref: ArtifactRef) -> Response:
 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
-    """The start and length of a ``Range`` header. ``None`` means that the response is the whole file: the header is
-    ignored because it is invalid, or names several ranges or another unit.
+    """The start and the length of the part that a ``Range`` header requests.
+
+    ``None`` if the header is invalid, names several ranges, or uses another unit than bytes. The header is then
+    ignored, and the response is the whole file.
 
     :raises ApiError: ``bad_range`` if the range lies outside the file.
     """
@@ -125,7 +127,7 @@ def byte_range(header: str, size: int) -> tuple[int, int] | None:
     if start > end:
         raise ApiError(
             ErrorCode.BAD_RANGE,
-            f"The Range lies outside the file, which has {size:,} bytes. Request a part of it.",
+            f"The Range lies outside the file, which has {size:,} bytes. Request a part of the file.",
             headers={"Content-Range": f"bytes */{size}"},
         )
     return start, end - start + 1

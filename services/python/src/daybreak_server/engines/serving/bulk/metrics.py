@@ -1,5 +1,5 @@
-"""The measurements of a leader about the lines of its tasks. The work makes these calls, so none of them ever
-raises."""
+"""The measurements that a leader makes of the lines of its tasks. The code that does the work makes these calls, so
+none of them ever raises."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class LineOutcome(StrEnum):
     """The kind of a line of the output."""
 
     COMPUTED = "computed"
-    """A result."""
+    """The line has a result."""
     FAILED = "failed"
-    """An error."""
+    """The line has an error."""
 
 
 class BulkMetrics:
-    """The metrics ``daybreak_rank_task_lines…`` of one leader. Without a meter it measures nothing."""
+    """The metrics ``daybreak_rank_task_lines…`` of one leader. Without a meter, nothing is measured."""
 
     def __init__(self, meter: Meter | None = None, *, pool: str = "") -> None:
         self._meter = meter or NoMeter()
@@ -29,15 +29,15 @@ class BulkMetrics:
 
     @harmless
     def _begin_counting(self) -> None:
-        """Export both outcomes from the start: a rate needs a value before the first line."""
+        """Export both outcomes from the start, because a rate needs a value before the first line."""
         for outcome in LineOutcome:
             self._meter.counter(catalogue.RANK_TASK_LINES, self._pool, outcome).inc(0)
 
     @harmless
     def lines(self, *, computed: int, failed: int) -> None:
-        """``computed`` results and ``failed`` errors were written.
+        """Count the results (``computed``) and the errors (``failed``) that were written.
 
-        Lines that an attempt takes from the checkpoint do not count again. Lines that it computes again do.
+        Lines that an attempt takes from the checkpoint do not count again. Lines that it computes again count again.
         """
         for outcome, count in ((LineOutcome.COMPUTED, computed), (LineOutcome.FAILED, failed)):
             if count:
