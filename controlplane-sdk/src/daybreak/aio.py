@@ -257,7 +257,7 @@ class AsyncClient:
 
 
 class _EffectRunner:
-    """Performs the effects of one operation, and keeps its open response between them."""
+    """Performs the effects of one operation, and keeps the operation's open response between two effects."""
 
     def __init__(self, http: httpx2.AsyncClient, url: str) -> None:
         self._http = http
