@@ -1,7 +1,7 @@
 """Writes the tables of measured figures into the pages of docs; ``--check`` only says which pages are stale.
 
 A page has a block ``<!-- figures: NAME -->`` … ``<!-- end -->``, which gets the table of ``docs/figures/NAME.json``.
-``NAME?`` is optional: until a run has saved it, the page says "Not run yet."
+If the block has ``NAME?``, the file is optional: until a benchmark has saved it, the page says "Not run yet."
 """
 
 from __future__ import annotations

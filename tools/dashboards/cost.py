@@ -13,7 +13,7 @@ _LABELS = {
 
 
 def _sum(metric: str, window: str, by: str = "", matcher: str = "") -> str:
-    """What a total grew by in a window, summed over everything but ``by``."""
+    """How much a total grew in a window, summed over all labels except those in ``by``."""
     over = f"sum by ({by})" if by else "sum"
     return f"{over} ({grown(metric, window, *_LABELS.get(metric, ()), matchers=f'POOL{matcher}')})"
 
@@ -43,11 +43,11 @@ def _all(window: str) -> tuple[Query, ...]:
 def _total(window: str, name: str) -> Panel:
     return Panel(
         title=f"GPU time, {name}",
-        shows=f"GPU-hours of all groups in the last {name}: used for a result, wasted by cause, and idle. Together "
-        "they are all the time that groups held GPUs since they registered. Pulling the image and starting Ray come "
-        "before that.",
-        bad="Little of it is `used`. Idle: shorten `scaling.cooldownPeriod`, or lower `minWarm`. Wasted: see the "
-        "causes.",
+        shows=f"GPU-hours of all groups in the last {name}: used for a result, wasted (for each cause), and idle. "
+        "Together they are all the time in which registered groups held GPUs. The time before a group registers, in "
+        "which the image is pulled and Ray starts, is not included.",
+        bad="Little of it is `used`. If much is idle, shorten `scaling.cooldownPeriod`, or lower `minWarm`. If much is "
+        "wasted, look at the causes.",
         unit=Unit.GPU_HOURS,
         kind=Kind.BARS,
         colors=GPU_TIME,
@@ -61,7 +61,8 @@ def _total(window: str, name: str) -> Panel:
 def _by_pool(metric: str, title: str, shows: str, bad: str) -> Panel:
     return Panel(
         title=title,
-        shows=f"{shows}, by pool: the mean of the last hour, because the time of an attempt is added when it ends.",
+        shows=f"{shows}, by pool: the mean of the last hour, because the time of an attempt is added when the "
+        "attempt ends.",
         bad=bad,
         unit=Unit.GPUS,
         kind=Kind.AREAS,
@@ -85,18 +86,18 @@ _TIME = Row(
         _by_pool(
             _WASTED,
             "Wasted by pool",
-            "GPUs whose work led to no result, starts included",
+            "GPUs whose work led to no result, including the starts of groups",
             "A rise: attempts are retried or cancelled, tasks fail, or groups start often.",
         ),
         _by_pool(
             _IDLE,
             "Idle by pool",
             "GPUs of groups that hold no task and no request (even if they serve sessions)",
-            "High for hours without work.",
+            "High for hours although there is no work.",
         ),
         Panel(
             title="Waste ÷ use, 24 hours",
-            shows="Wasted GPU time for each second of used GPU time, over 24 hours, starts included.",
+            shows="Wasted GPU time for each second of used GPU time, over 24 hours. Starts of groups count as wasted.",
             bad="Above 1: more GPU time is thrown away than used.",
             unit=Unit.RATIO,
             kind=Kind.NUMBER,

@@ -63,7 +63,7 @@ ANNOTATIONS = (
 
 
 def as_json(dashboard: Dashboard, titles: dict[str, str]) -> str:
-    """The dashboard as Grafana's JSON. ``titles``: of all dashboards by uid, for links."""
+    """The dashboard as Grafana's JSON. ``titles`` has the title of each dashboard by its uid, for links."""
     made = (
         build.Dashboard(dashboard.title)
         .uid(dashboard.uid)
@@ -133,7 +133,7 @@ def _variables(*, by_tenant: bool) -> list[Any]:
 
 
 def _query_variable(name: str, label: str, source: str, *, several: bool = True) -> Any:
-    """A variable for the values of a label. ``several``: whether people may select several; at first, all are."""
+    """A variable for the values of a label. If ``several``, users may select several, and at first all are selected."""
     made = (
         build.QueryVariable(name)
         .label(label)

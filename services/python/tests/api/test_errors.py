@@ -1,4 +1,4 @@
-"""Tests reach every error code that can be reached. The error names the wrong field and what to do."""
+"""Tests that every error code which exists without API keys is reached, and that errors say what to do."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_every_code_is_reached_by_a_test() -> None:
 
 
 def check(response: httpx2.Response, code: ErrorCode) -> dict[str, Any]:
-    """A problem with its code, status, title, type and request id."""
+    """Check that the response is a problem with this code and its request id, and return the problem."""
     assert response.headers["content-type"] == "application/problem+json"
     problem: dict[str, Any] = response.json()
     assert problem["code"] == code.value, problem
@@ -165,7 +165,7 @@ def test_the_detail_says_what_to_do(api: Api) -> None:
 
 @pytest.mark.parametrize("key", ["a", "Inp", "string"])
 def test_the_detail_names_the_field(api: Api, key: str) -> None:
-    """It does so even if the field's name happens to occur in pydantic's message."""
+    """The detail begins with the field's path, even if the field's name happens to occur in pydantic's message."""
     problem = post(api, {**good(), "metadata": {key: 1}}).json()
     assert problem["detail"].startswith(f"metadata.{key}: ")
 
@@ -195,7 +195,7 @@ def test_an_invalid_query_parameter_is_named(api: Api, query: str, field: str) -
     ["x", "1", "1-", "-1", "1-2-3", "1-2 ", "١-٢", "9" * 21 + "-0", f"{1 << 64}-0", f"0-{1 << 64}"],
 )
 def test_an_event_id_is_two_numbers(api: Api, event_id: str) -> None:
-    """Anything else is bad_event_id, and no stream is opened."""
+    """Any other event id is refused with bad_event_id, and no stream is opened."""
     response = api.client.get(f"/v1/tasks/{api.submit()['id']}/events", params={"after": event_id})
     check(response, ErrorCode.BAD_EVENT_ID)
 
@@ -245,7 +245,7 @@ def test_a_large_content_length_is_refused_before_the_body(start_api: Callable[.
 
 
 def test_large_headers_are_refused(api: Api) -> None:
-    """More than 32 KiB of headers are 431 too_large."""
+    """More than 32 KiB of headers are refused with 431 too_large."""
     response = api.client.get("/healthz", headers={"X-Large": "x" * 40_000})
     assert (response.status_code, response.json()["code"], response.json()["status"]) == (
         431,

@@ -53,9 +53,9 @@ def test_a_presigned_url_needs_no_credentials(s3: Place, source: Path) -> None:
 
 
 def test_key_files_are_read_for_each_request(tmp_path: Path, versitygw_url: str) -> None:
-    """The same object fails while the key files are missing or wrong, and works once they are correct.
+    """A blob store fails while the key files are missing or wrong, and works once they are correct.
 
-    It signs URLs with the current key, too.
+    The store also signs URLs with the current key.
     """
     access, secret = CREDENTIALS.values()
     files = {name: tmp_path / name for name in ("access_key_id_file", "secret_access_key_file")}

@@ -1,4 +1,4 @@
-"""Tests of ``daybreakd dev``: one light process and a Valkey, which restart, and leave no process behind."""
+"""Tests ``daybreakd dev``: it runs one light process and a Valkey, replaces what fails, and leaves no process."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_group_without_its_model_tries_less_and_less_often_and_sessions_get_th
     attempts = re.findall(r"pool speech: its group could not start; the next attempt begins in (\d+) s", text)
     assert attempts[:2] == ["3", "6"]
     assert text.count("cannot continue: ModelMissingError") == len(attempts)
-    assert "raise ModelMissingError" not in text, "a traceback"
+    assert "raise ModelMissingError" not in text, "the log has a traceback"
 
 
 def test_text_that_is_not_utf8_is_escaped_in_a_complete_stream(dev: System) -> None:
@@ -87,7 +87,7 @@ def test_text_that_is_not_utf8_is_escaped_in_a_complete_stream(dev: System) -> N
 
 
 def test_files_with_names_in_any_script_can_be_downloaded(dev: System, tmp_path: Path) -> None:
-    """The artifact's URL has a header with the name for browsers, and the SDK saves the file under the name."""
+    """The response of the artifact's URL has a header with the name. The SDK saves the file under this name."""
     names = ["日本.mp4", "中国.mp4", "naïve café.txt"]
     task = dev.wait(submit(dev, files=names))
     assert [file["name"] for file in task["artifacts"]] == ["日本.mp4", "中国.mp4", "naïve-café.txt"]
@@ -104,7 +104,7 @@ def test_files_with_names_in_any_script_can_be_downloaded(dev: System, tmp_path:
 
 
 def test_ranks_get_exactly_the_input_that_the_api_checked(systems: Callable[..., System]) -> None:
-    """This holds for aliases, computed fields, before-validators and random defaults, also in a replay."""
+    """The input has aliases, a computed field, validators and a random default. A replay gets the same values."""
     system = systems(
         "dev",
         PYTHONPATH=str(TESTS.parent),

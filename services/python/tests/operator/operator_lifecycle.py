@@ -61,7 +61,7 @@ class Failpoint:
 
 
 class FailpointPort:
-    """A port whose actions pass the failpoint once they are done."""
+    """A port that tells the failpoint about each finished action, and each finished read of the pool."""
 
     def __init__(self, port: Any, failpoint: Failpoint) -> None:
         self._port, self._failpoint = port, failpoint

@@ -1,4 +1,4 @@
-"""The inside of a panel: lines, areas, bars, numbers, a table or a timeline, and its legend."""
+"""Draws the inside of a panel: lines, areas, bars, numbers, a table or a timeline, and its legend."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Plot:
     title: str
     kind: Kind
     columns: int
-    """The panel's width, of the 24 columns of a dashboard."""
+    """The panel's width in columns. A dashboard has 24 columns."""
     series: Sequence[Series] = ()
     table: Sequence[Mapping[str, str]] = field(default=())
     """The rows of a table, by the titles of its columns."""
@@ -66,8 +66,8 @@ class Plot:
 
     @property
     def shown(self) -> list[Series]:
-        """The series that are drawn. Lines and areas that are never above 0 are left out, and so are the lowest of
-        more than ``_MOST_LINES`` lines."""
+        """The series that are drawn. Lines and areas that are never above 0 are left out. Of more than
+        ``_MOST_LINES`` lines, only the highest are drawn."""
         found = [series for series in self.series if series.points]
         if self.kind in {Kind.LINES, Kind.AREAS} and len(found) > 1:
             found = [series for series in found if series.highest > 0] or found[:1]
@@ -220,7 +220,7 @@ def _lines(plot: Plot, width: float, height: float, marks: Sequence[tuple[float,
 
 
 def _pieces(points: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
-    """The points between gaps of more than five seconds."""
+    """The points, divided at gaps of more than five seconds."""
     pieces: list[list[tuple[float, float]]] = []
     for point in points:
         if pieces and point[0] - pieces[-1][-1][0] <= 5:
@@ -264,7 +264,7 @@ def _stacked(series: Sequence[Series]) -> list[Series]:
 
 
 def _legend_lines(plot: Plot, width: float) -> list[list[tuple[str, str]]]:
-    """The entries of the legend in lines."""
+    """The entries of the legend, divided into lines that fit into the width."""
     lines: list[list[tuple[str, str]]] = [[]]
     used = 10.0
     for name, color in plot.entries:
@@ -306,7 +306,7 @@ def round_up(value: float) -> float:
 
 
 def short(value: float) -> str:
-    """The number with three digits."""
+    """The number with three significant digits."""
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:.3g}{suffix}"

@@ -41,7 +41,7 @@ REGISTRY: tuple[Mutant, ...] = (
     ),
     mutant(
         "frozen-manager-plans",
-        "a manager that was frozen replaces the plan of its successor by its old one",
+        "a manager that was frozen replaces the plan of its successor with its own old plan",
         (_LUA, "if holder_of_placement() ~= holder then return 0 end", ""),
         tests=f"{_STORE}/test_manager_lease.py::test_only_the_holder_changes_the_plan",
     ),
@@ -66,7 +66,7 @@ REGISTRY: tuple[Mutant, ...] = (
     ),
     mutant(
         "newer-record-is-fatal",
-        "during an update, one record of a newer gateway stops all older ones",
+        "during an update, one record that a newer gateway wrote stops all older gateways",
         (
             f"{_REGISTRY}/codec.py",
             "for name, value in data.items() if name in names}",
@@ -76,7 +76,7 @@ REGISTRY: tuple[Mutant, ...] = (
     ),
     mutant(
         "lost-replica-wants-worker",
-        "a replica that was wanted only because a worker had loaded it still asks for a worker when that one is lost",
+        "a replica that is wanted only because a worker has loaded it asks for another worker when its worker is lost",
         (f"{_MANAGER}/plan.py", "if still_wanted != wanted:", "if False:"),
         tests=f"{TESTS}/model_placement/test_plan.py::test_a_replica_that_was_lost_and_that_nobody_needs_asks_for_no_worker",
     ),
@@ -98,7 +98,7 @@ REGISTRY: tuple[Mutant, ...] = (
     ),
     mutant(
         "lease-outlives-manager",
-        "a manager that ends keeps its lease, and nobody plans until it is over",
+        "a manager that ends keeps its lease, and no other manager plans until the lease ends",
         (
             f"{_MANAGER}/manager.py",
             "        finally:\n            await self._give_back()",

@@ -42,11 +42,11 @@ class ModelTask:
     """How many of the releases came from groups that failed."""
     running: Attempt | None = None
     queued_ms: int = 0
-    """When it entered the queue last."""
+    """When the task last entered the queue."""
     step: int = 0
-    """The step that its group reported last."""
+    """The last step that a group reported."""
     cancel_step: int = 0
-    """The value of ``step`` when its cancel was requested."""
+    """The value of ``step`` when the cancel was requested."""
     due_ms: int | None = None
     start_by: int | None = None
     run_by: int | None = None
@@ -86,14 +86,14 @@ class ModelGroup:
     end: int
     drain: bool = False
     tasks: list[str] = field(default_factory=list)
-    """In the order of the claims."""
+    """In the order in which the group claimed them."""
     lost: bool = False
     ready_ms: int | None = None
     """When the group first became ready, if it measured its wake."""
     wake: dict[str, float] = field(default_factory=dict)
 
     def woke(self, wake: dict[str, float], now: int) -> None:
-        """The group is ready, after these phases of its wake. Only the first time counts."""
+        """Record when the group first became ready, and how long each phase of its wake took."""
         if wake and not self.tasks and self.ready_ms is None:
             self.ready_ms, self.wake = now, {f"{phase}_s": seconds for phase, seconds in wake.items()}
 
@@ -119,7 +119,7 @@ def unexplained(task: ModelTask, event: Event, why: str) -> Failed:
 
 
 def oldest_wait_ms(tasks: Iterable[ModelTask], priority: int, now: int) -> int:
-    """How long the oldest queued task of a priority has waited since it entered the queue last; 0 if none waits."""
+    """The longest time that a queued task of a priority has waited since it last entered the queue; 0 if none waits."""
     queued = [task for task in tasks if task.state is State.QUEUED and task.new.priority == priority]
     return max([0, *(now - task.queued_ms for task in queued)])
 
@@ -130,7 +130,7 @@ def any_unpromoted(tasks: Iterable[ModelTask], now: int) -> bool:
 
 
 def report_due(due: dict[str, int], now: int) -> set[str]:
-    """The names that are due. They are reported again after ``CLEANUP_RETRY_MS``, unless they are deleted by then."""
+    """Return the due names. A name is due again after ``CLEANUP_RETRY_MS``, unless it has been deleted by then."""
     ready = {name for name, at in due.items() if at <= now}
     for name in ready:
         due[name] = now + CLEANUP_RETRY_MS

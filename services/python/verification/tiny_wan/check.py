@@ -1,8 +1,8 @@
 """Reads colour, shape and direction from the pixels of a video, without a model.
 
-The subject is the part that differs from the dark background. Its colour is the nearest of the palette. Its direction
-is that of the path of its centre. Its shape is found by moment matching: for each candidate, the ideal figure with the
-same area and centre is drawn, and the figure with the best overlap over all frames is chosen.
+The subject is the part that differs from the dark background. Its colour is the nearest one of the palette. Its
+direction is the direction in which its centre moves. Its shape is found by moment matching: for each candidate, the
+ideal figure with the same area and centre is drawn, and the figure with the best overlap over all frames is chosen.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from verification.tiny_wan.shapes import (
 )
 
 FOREGROUND: Final = 0.25
-"""Least difference from the background, in any channel, of a subject's pixel."""
+"""A pixel belongs to the subject if it differs from the background by more than this in any channel."""
 LEAST_PIXELS: Final = 40
 LEAST_FRAMES: Final = 8
 LEAST_TRAVEL: Final = 8.0
-"""Pixels between the centres in the first and the last frames. A subject that moves less stands still."""
+"""In pixels. If the centre moves less from the first to the last frames, the subject counts as standing still."""
 LEAST_OVERLAP: Final = 0.6
 """Intersection over union below which the subject is none of the shapes."""
 
@@ -83,7 +83,7 @@ def nearest_colour(rgb: NDArray[np.float32]) -> str:
 
 
 def direction_of(travel: tuple[float, float]) -> str | None:
-    """The main axis of a displacement (x, y), or None if it is short."""
+    """The direction in which a displacement (x, y) is longest, or None if the displacement is short."""
     x, y = travel
     if max(abs(x), abs(y)) < LEAST_TRAVEL:
         return None
@@ -93,7 +93,7 @@ def direction_of(travel: tuple[float, float]) -> str | None:
 
 
 def soft_cover(frames: Frames, colour: str) -> Frames:
-    """How far each pixel is from the background towards the colour, [T, H, W] in 0..1."""
+    """How close each pixel is to the colour, [T, H, W]: from 0 (the background) to 1 (the colour)."""
     ray = np.asarray(COLOURS[colour], np.float32) - np.float32(BACKGROUND)
     return np.clip((frames - np.float32(BACKGROUND)) @ ray / (ray @ ray), 0, 1).astype(np.float32)
 

@@ -1,1 +1,1 @@
-"""The rules of Daybreak without input or output: states, transitions, policies. Standard library only."""
+"""The rules of Daybreak: states, transitions and policies. No module does I/O or imports third-party code."""

@@ -1,4 +1,4 @@
-"""Output that survives its reader: ``daybreakd up | head -1`` continues to serve after ``head`` has exited."""
+"""Prints to a stdout that may be closed: ``daybreakd up | head -1`` continues to serve after ``head`` has exited."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What metrics read from the task store: totals of pools, and the state of the server itself."""
+"""The values of metrics that come from the task store: totals of pools, and the state of the server itself."""
 
 from __future__ import annotations
 
@@ -31,4 +31,4 @@ class Measurements(Protocol):
         """The pool's totals, and the depths of its queue now."""
 
     async def server_stats(self) -> ServerStats:
-        """The state of the server. :raises StoreError: if the server does not allow the question."""
+        """The state of the server. :raises StoreError: if the server refuses the command."""

@@ -25,7 +25,8 @@ class SessionSettings(Section):
     session_timeout_s: Duration = Field(
         300.0,
         description="How long a session lives without audio or a ping, and how long Daybreak keeps its record after "
-        "its end, in seconds. After the end of its input, it also lives while it waits for a group or the model works.",
+        "its end, in seconds. Once its input has ended, a session also lives while it waits for a group, and while the "
+        "model works on it.",
     )
     strategy: Annotated[str, AfterValidator(strategy_names.check)] = Field(
         str(_DEFAULTS.strategy),
@@ -60,7 +61,7 @@ class SessionSettings(Section):
         _DEFAULTS.max_batch_tokens,
         description="Maximum number of tokens in a batch of the strategy `mixed`. A session that decodes counts as one "
         "token, and a block of audio as the tokens that the model makes of it. Audio that does not fit is read in "
-        "later batches, in pieces of whole blocks. 0: no limit, so a turn is read at once.",
+        "later batches, in pieces of whole blocks. 0: no limit, so a turn is read in one piece.",
     )
     lag_limit_ms: Duration = Field(
         2000.0,

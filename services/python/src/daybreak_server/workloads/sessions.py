@@ -94,17 +94,17 @@ class Shape:
     max_sessions: int
     """How many sessions fit into the fixed memory."""
     max_turn_tokens: int
-    """The largest number of tokens that a turn of one block should have. Greedy decoding may not end by itself, so the
-    engine ends a session whose turn has more than 4 × this number × the latency multiplier."""
+    """The largest number of tokens that a turn of one block should have. Greedy decoding might never end, so the
+    engine ends a session if a turn has more tokens than 4 × this number × the latency multiplier."""
     block_tokens: int = 1
-    """How many tokens a block counts as for the limit on the tokens of a step (``max_batch_tokens``): the positions
-    that it takes in the language model."""
+    """How many positions a block takes in the language model. The block counts as this many tokens for the limit
+    ``max_batch_tokens``."""
     max_turn_blocks: int | None = None
     """The most blocks in a turn, whatever clients and settings ask for. ``None``: any number."""
 
     def blocks_that_fit(self, multiplier: int) -> int:
-        """The blocks in a turn with this latency multiplier, which clients or settings ask for, or which the engine
-        chooses when the group falls behind."""
+        """How many blocks a turn has with this latency multiplier. Clients or settings ask for the multiplier, or the
+        engine chooses it when the group falls behind."""
         return multiplier if self.max_turn_blocks is None else min(multiplier, self.max_turn_blocks)
 
 
@@ -112,7 +112,8 @@ class SessionModel(Protocol):
     """A model that serves sessions. Each rank has one object. ``shape`` is read once, after ``warm_up``.
 
     A call of ``prefill``, ``decode`` or ``step`` that raises must leave its sessions as they were, because the engine
-    repeats it for each of them alone. If that is impossible for a session, return a :class:`SessionFailedError` for it.
+    repeats the call for each session alone. If a session cannot be left as it was, return a
+    :class:`SessionFailedError` for it instead.
     """
 
     shape: Shape
@@ -138,10 +139,10 @@ class SessionModel(Protocol):
         """Return the next token of each session."""
 
     def close(self, session: str) -> None:
-        """Free the session's memory. Also called after an ``open`` that raised, so there may be none."""
+        """Free the session's memory, if it has any. This is also called after an ``open`` that raised."""
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of caches in use, and reserved."""
+        """How many bytes of the caches are in use, and how many are reserved."""
 
 
 StepResult = Token | SessionFailedError | None
@@ -154,7 +155,7 @@ class MixedSessionModel(SessionModel, Protocol):
     def step(
         self, prefill: Sequence[Prefill], decode: Sequence[str]
     ) -> tuple[Sequence[StepResult], Sequence[StepResult]]:
-        """Do what :meth:`prefill` and :meth:`decode` do. Either may be empty; no session is in both.
+        """Do what :meth:`prefill` and :meth:`decode` do. Each list may be empty. No session is in both lists.
 
         The result of an unfinished piece is ``None``, unless it fails.
         """

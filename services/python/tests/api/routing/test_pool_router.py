@@ -51,7 +51,7 @@ def later() -> float:
 
 
 async def wait_for(router: PoolRouter, number: int = 1, **options) -> list[asyncio.Task[Slot]]:
-    """Requests that wait, in order."""
+    """Start requests that must wait, and return their asyncio tasks in order."""
     before = router.waiting
     tasks = [asyncio.create_task(router.acquire(ticket(**options), deadline=later())) for _ in range(number)]
     while router.waiting < before + number:
@@ -78,7 +78,7 @@ async def test_a_slot_that_ends_goes_to_the_line_and_not_to_a_later_request():
     (task,) = await wait_for(router)
     slot.release()
     assert router.acquire_now(ticket()) is None
-    slot.release()  # the second time changes nothing
+    slot.release()  # a second release changes nothing
     assert (await task).group.own == 1
 
 
@@ -232,7 +232,7 @@ async def test_slots_of_a_group_whose_lease_ends_are_lost():
 
 
 async def test_a_group_that_refuses_connections_is_tried_again_after_one_pause():
-    """However many requests fail to connect, the end of an earlier pause must not end a later one."""
+    """Several requests that fail to connect cause one pause. The end of one pause must not end another one early."""
     router = make()
     router.update(view("g-a", capacity=2))
     slots = [await router.acquire(ticket(), deadline=later()) for _ in range(2)]
@@ -276,7 +276,8 @@ async def test_a_change_of_policy_gives_other_groups_to_those_that_waited_for_on
     router.update(view("g-a", "g-b"))
     full = await router.acquire(ticket(session=b"x"), deadline=later())
     (waiting,) = await wait_for(router, session=b"x")
-    (await router.acquire(ticket(), deadline=later())).release()  # looks at the line while a group is free
+    # The release makes the router look at the line while a group is free.
+    (await router.acquire(ticket(), deadline=later())).release()
     assert not waiting.done()
     router.update(replace(view("g-a", "g-b"), routing=RoutingPolicy.LEAST_LOADED))
     assert (await waiting).group is not full.group
@@ -323,7 +324,7 @@ class Life:
         for group in router.groups:
             assert group.own == sum(slot.group is group for slot in self.slots) <= 1
         for waiter in self.waiting.values():
-            assert router._choose(waiter) is None, "a request waits beside a group that it may have"
+            assert router._choose(waiter) is None, "a request waits although a group that it may use is free"
 
     async def end(self) -> None:
         for task in self.waiting:

@@ -1,4 +1,4 @@
-"""Which pool serves a session: the one that the client names, or the one whose model has the pair."""
+"""Which pool serves a session: the one that the client names, or the one whose model has the language pair."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_default_pool_that_does_not_exist_is_named_with_its_setting(start_spee
 
 
 def test_infinissts_clients_name_one_of_several_pools_too(start_speech):
-    """Otherwise, the advice to name one would be of no use to them."""
+    """The error tells clients to name a pool, so InfiniSST's clients must be able to name one."""
     client = start_speech(pools={"one": SPEC, "two": SPEC}).client
     pair, two = {"language_pair": "English -> German"}, {"pool": "two"}
     sent = {**pair, "user_id": "u", "audio_data": [0.0]}

@@ -1,4 +1,4 @@
-"""All interfaces with a real store and a real group: the ends of sessions, and changes of how the group batches."""
+"""Tests all session interfaces with a real store and group: ends of sessions, and changes of batching settings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.engines.sessions.conftest import POOL, Group
 from verification.faults.sessions.speech import expected_text, float32
 
 BLOCK = RATE * 48 // 100
-"""The samples of a turn."""
+"""How many samples a turn has."""
 OPTIONS = {"prefill_ms": 10, "decode_ms": 10}
 
 
 @pytest.fixture(scope="module")
 def real(valkey_session: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speech]:
-    """A gateway, and a group in a process of its own. Turns have one block, however slow the machine is."""
+    """A gateway, and a group in a process of its own. Each turn has one block, however slow the machine is."""
     with valkey_session.client() as client:
         client.flushall()
     folder = tmp_path_factory.mktemp("group")
@@ -112,7 +112,7 @@ def end_realtime(speech: Speech, audio: bytes, *, late: bool, vllm: bool) -> str
 
 
 def realtime_text(socket: Socket, kind: str) -> str:
-    """The text up to the event that ends it."""
+    """Read events until one says that the text is complete, and return the text."""
     parts: list[str] = []
     while True:
         event = socket.get()
@@ -137,7 +137,10 @@ ENDS = {
 def test_audio_that_ends_with_a_turn_ends_with_its_last_words(
     real: Speech, interface: str, late: bool
 ) -> None:
-    """No audio is left for a last turn, and the end may come when the group has nothing to do any more."""
+    """The audio has three whole turns, so none of it is left for a last turn.
+
+    With ``late``, the client ends the audio after the group has processed all of it.
+    """
     audio = noise(3 * BLOCK / RATE)
     assert len(audio) == 3 * BLOCK * 2
     assert ENDS[interface](real, audio, late=late) == expected_text(audio, "de") != ""
@@ -149,7 +152,7 @@ def test_a_session_without_audio_ends_too(real: Speech, interface: str) -> None:
 
 
 def test_audio_of_the_next_session_may_come_before_the_text_of_the_last_one(real: Speech) -> None:
-    """vLLM's clients may send audio in this order."""
+    """vLLM's clients may send the next audio before they have received the text of the audio before it."""
     pieces = [noise(1.1, seed=seed) for seed in (1, 2)]
     with real.socket("/v1/realtime") as socket:
         socket.send({"type": "session.update", "model": POOL, "target_language": "de"})
@@ -182,7 +185,7 @@ def test_a_store_without_memory_holds_audio_back_and_loses_none(real: Speech, va
 
 @dataclass
 class Speakers:
-    """Clients that speak in real time for as long as a test wants, one ``stagger_s`` after the other."""
+    """Clients that speak in real time until the ``with`` block ends. Each begins ``stagger_s`` after the one before."""
 
     speech: Speech
     count: int
@@ -223,7 +226,7 @@ def batches(speech: Speech) -> Counter[tuple[str, int]]:
 
 
 def wait_for_batches(speech: Speech, fits: Any, what: str) -> None:
-    """Wait until ``fits`` accepts the sizes of at least twenty of the newest batches."""
+    """Wait until ``fits`` accepts the newest batches. ``fits`` is called after every twenty batches or more."""
     before = batches(speech)
 
     def reached() -> bool:
@@ -257,7 +260,7 @@ def test_the_next_batches_of_a_group_follow_a_change(real: Speech) -> None:
         wait_for_batches(real, lambda newest: set(sizes(newest)) == {1}, "one turn at a time")
         configure(real, strategy="mixed", max_batch_size=32)
         wait_for_batches(real, lambda newest: "mixed" in {phase for phase, _ in newest}, "mixed batches")
-        configure(real, max_batch_tokens=7)  # one block of six tokens, and one decode
+        configure(real, max_batch_tokens=7)  # room for one block of six tokens and one session that decodes
         wait_for_batches(
             real,
             lambda newest: set(sizes(newest, "mixed")) == {2} and set(sizes(newest, "prefill")) <= {1},
@@ -270,7 +273,7 @@ def test_the_next_batches_of_a_group_follow_a_change(real: Speech) -> None:
 
 
 def test_a_longer_timeout_makes_larger_batches(real: Speech) -> None:
-    """Four speakers begin their turns 0.1 s after each other."""
+    """Each of the four speakers begins its turns 0.1 s after the speaker before it."""
     with Speakers(real, 4, stagger_s=0.1):
         configure(real, strategy="request", max_batch_size=4, batch_timeout_ms=0)
         wait_for_batches(real, lambda newest: set(sizes(newest, "prefill")) <= {1, 2}, "small batches")

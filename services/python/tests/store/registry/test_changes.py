@@ -17,7 +17,7 @@ from testkit.registry_driver import RegistryDriver, model, plan_with, report, wo
 from testkit.valkey import Server
 
 PATIENCE_S = 60.0
-"""Much longer than a change takes to be seen, and much shorter than the timeout of the waits."""
+"""How long a test waits: much longer than until a change is seen, and much shorter than the timeout of ``wait``."""
 VISIBLE: dict[str, Callable[[Registry], Awaitable[object]]] = {
     "a model": lambda registry: registry.add_model(model("new")),
     "a deleted model": lambda registry: registry.mark_deleted("chat"),
@@ -37,7 +37,7 @@ VISIBLE: dict[str, Callable[[Registry], Awaitable[object]]] = {
 
 
 async def begin(driver: RegistryDriver) -> int:
-    """A model, a worker that has it, and a manager. Returns the version."""
+    """Register a model, a worker that runs it, and a manager. Return the version of the registry."""
     await driver.registry.add_model(model())
     await driver.registry.add_worker(worker(replicas=[report()]), incarnation="i", lease_s=15)
     await driver.registry.hold_placement("m", priority=0, ttl_s=15)
@@ -81,7 +81,7 @@ async def test_loads_and_repeated_calls_are_no_changes(driver: RegistryDriver) -
 
 
 async def test_a_restarted_worker_that_has_its_replica_again_is_a_change(driver: RegistryDriver) -> None:
-    """It registers without replicas, and its next heartbeat says the same as the last one of its old process."""
+    """The new process registers without replicas. Its next heartbeat equals the last heartbeat of the old process."""
     await begin(driver)
     await driver.registry.renew_worker(worker(replicas=[report()]), incarnation="i", lease_s=15)
     await driver.registry.add_worker(worker(), incarnation="j", lease_s=15)
@@ -149,7 +149,7 @@ async def test_a_registry_that_has_lost_its_data_begins_again(driver: RegistryDr
 
 
 async def test_the_stream_of_changes_stays_short(driver: RegistryDriver) -> None:
-    """Redis trims whole nodes of the stream, of 100 entries by default."""
+    """Redis trims a stream only by whole nodes. By default, a node has 100 entries."""
     await begin(driver)
     for number in range(4 * CHANGES_MAX):
         await driver.registry.hold_placement(f"m{number}", priority=number, ttl_s=15)

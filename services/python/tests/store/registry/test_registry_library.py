@@ -1,4 +1,4 @@
-"""The registry has a separate function library. It works beside that of the queue, and as plain scripts."""
+"""The registry has a separate function library. It works beside the queue's library, and as plain scripts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_user_who_may_not_load_functions_runs_scripts(server: Server) ->
 
 @pytest.mark.parametrize("flavour", ["valkey", "redis"])
 async def test_a_node_of_a_cluster_serves_the_registry(tmp_path: Path, flavour: str) -> None:
-    """All keys are in one slot, so one node has them. It refuses a script or a read that leaves its slot."""
+    """All keys of the registry are in one slot, so one node has them. Nodes refuse calls with keys of several slots."""
     program = binary(flavour)
     if program is None:
         pytest.skip("no redis-server on PATH (Debian: apt-get install redis-server)")
@@ -79,7 +79,7 @@ async def test_a_node_of_a_cluster_serves_the_registry(tmp_path: Path, flavour: 
 
 
 async def test_heartbeats_are_taken_in_by_a_full_server(driver: RegistryDriver) -> None:
-    """Otherwise all workers would be lost while the queue is full."""
+    """Otherwise, all workers would lose their leases while Redis has no memory left."""
     await driver.registry.add_worker(worker(), incarnation="i", lease_s=15)
     driver.client.config_set("maxmemory", "1mb")
     try:

@@ -32,7 +32,7 @@ HELLO = "Good morning."
 
 @dataclass(slots=True)
 class Server:
-    """A server that answers."""
+    """A running server: Daybreak or a peer."""
 
     contender: Contender
     variant: Variant
@@ -110,17 +110,20 @@ class Server:
 
 
 def added(before: dict[int, float], after: dict[int, float]) -> float:
-    """The CPU seconds between two readings."""
+    """The CPU seconds that the processes used between two readings."""
     return sum(used - before.get(pid, 0.0) for pid, used in after.items())
 
 
 @contextmanager
 def running(contender: Contender, variant: Variant, *, folder: Path, model: str) -> Iterator[Server]:
-    """Run a server until the block ends. :raises RuntimeError: with its log, if it ends or does not answer in time."""
+    """Run a server until the ``with`` block ends.
+
+    :raises RuntimeError: with the server's log, if the server ends or does not answer in time.
+    """
     place = Path(tempfile.mkdtemp(prefix="s", dir=folder))
     start = _daybreak if contender.name == US else _peer
     with start(contender, variant, place, model) as server:
-        for process in server.processes():  # each by itself, because some are in sessions of their own
+        for process in server.processes():  # one by one, because some are in Unix sessions of their own
             raise_priority(process.pid)
         yield server
 

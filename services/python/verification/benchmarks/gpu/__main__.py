@@ -19,7 +19,7 @@ QUICK = 4
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark. :returns: 0 also without a GPU."""
+    """Run the benchmark. :returns: the exit status: 1 if a package is missing, otherwise 0, even without a GPU."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.gpu", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"the first {QUICK} rows only")
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark.json"), help="where the JSON goes")

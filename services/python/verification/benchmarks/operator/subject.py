@@ -1,4 +1,4 @@
-"""Runs the real operator as a process, with another address for Ray's heads."""
+"""Runs the real operator as a process. Its requests to Ray's heads go to the benchmark's own server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECONCILED = "daybreak_operator_last_plan_timestamp_seconds"
 
 
 class Operator:
-    """Runs until ``stop``; its log is ``log``."""
+    """An operator that runs until ``stop``. It logs to the file ``log``."""
 
     def __init__(self, *, namespace: str, redis: str, heads: str, port: int, log: Path) -> None:
         self._port = port
@@ -35,7 +35,7 @@ class Operator:
         self.began = time.time()
 
     def metrics(self) -> dict[str, list[float]]:
-        """All values by the name of their sample; empty while it does not answer.
+        """The values of all samples, by the names of the samples. Empty while the operator does not answer.
 
         :raises RuntimeError: if the process has ended.
         """

@@ -17,7 +17,7 @@ from verification.benchmarks.sessions.costs import Costs
 from verification.benchmarks.sessions.outcome import Outcome
 
 BLOCK_TOKENS = 6
-"""How many tokens a block counts as: those of the tiny speech model."""
+"""How many tokens a block counts as. The tiny speech model has the same number."""
 TOO_LATE_S = 20.0
 """If a turn is this late, the device is overloaded, and the run is stopped."""
 
@@ -30,13 +30,13 @@ class Load:
     for_s: float
     turn_s: float = 0.48
     turn_blocks: int = 1
-    """The blocks of audio of a turn, between which it can be divided."""
+    """How many blocks of audio a turn has. A turn can be divided only between blocks."""
     most_tokens: int = 5
     """A turn has from 0 to this many tokens, with equal probability."""
     seed: int = 1
 
     def speaker(self, user: int) -> tuple[float, Iterator[int]]:
-        """When a user begins to speak (not all at the same moment), and the tokens of each turn."""
+        """When a user begins to speak, which is random, and how many tokens each turn of the user has."""
         draw = random.Random(f"{self.seed} {user}")
         return draw.random() * self.turn_s, (draw.randint(0, self.most_tokens) for _ in itertools.count())
 
@@ -59,7 +59,7 @@ class Run:
         self.ready: list[list[float]] = [[] for _ in range(load.users)]
         """When the audio of each turn of each user was complete."""
         self._left: dict[int, int] = {}
-        """The remaining tokens of a user's present turn."""
+        """By user: how many tokens of the present turn remain."""
         self.outcome = Outcome(for_s=load.for_s)
 
     def run(self) -> Outcome:
@@ -117,8 +117,10 @@ class Run:
 def most_users(
     simulate: Callable[[int], Outcome], *, limit_s: float, at_most: int = 1024
 ) -> tuple[int, Outcome | None]:
-    """The largest number of users that is sustained, to within 1 %, by bisection, and its run. 0 and ``None`` if not
-    even one user is sustained."""
+    """Find by bisection, to within 1 %, the largest number of users that the device sustains.
+
+    :returns: this number and the outcome of its run; 0 and ``None`` if the device does not sustain even one user.
+    """
     low, high, best = 0, 1, None
     while high <= at_most and (outcome := simulate(high)).sustains(limit_s):
         low, high, best = high, high * 2, outcome

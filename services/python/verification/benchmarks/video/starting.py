@@ -17,9 +17,9 @@ PHASES = (WakePhase.RAY, *GROUP_PHASES)
 
 
 def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row]:
-    """Time the start of ``daybreakd up`` with one video pool, and the recovery after a kill of its idle leader.
+    """Measure the times from ``daybreakd up`` to a ready group, and from the kill of an idle leader to a new group.
 
-    Each is measured ``repeats`` times.
+    Do so ``repeats`` times, with one video pool.
     """
     ready: list[float] = []
     cold: list[dict[str, float]] = []
@@ -44,7 +44,7 @@ def measure(repeats: int, *, ranks: int, say: Callable[[str], None]) -> list[Row
         Row(
             "The gang's cold start, from a running Ray to a ready group", baseline, "s",
             spread=(min(totals), max(totals)),
-            note=f"median of each phase, `ray` from the start of the leader's process: {parts} s",
+            note=f"median of each phase: {parts} s; the phase `ray` begins when the leader's process starts",
         ),
         Row(
             "From the kill of a gang's leader until the gang is ready again", value, "s", baseline=baseline,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class PreloadAbsentError(RuntimeError):
-    """This machine cannot build such a library. The message says why."""
+    """This machine cannot build a library to preload. The message says why."""
 
 
 def build(source: Path, library: Path) -> Path:

@@ -19,7 +19,11 @@ from verification.results import Row
 
 @scenario("cuts", "a thousand streams are cut and gateways killed: no event is missing or repeated")
 def run_cuts(context: ScenarioContext) -> list[Row]:
-    """Follow long tasks with many readers. Cut streams at a quarter of their chunks, half of these in the middle."""
+    """Follow long tasks with many readers, and cut their streams.
+
+    A stream is cut at each chunk with a probability of 25 %: half of the cuts are before the chunk, the others in the
+    middle of it.
+    """
     wanted = context.repeats(1000, 5000)
     with (
         context.cluster(pools=(PoolOptions(groups=4),)) as cluster,
@@ -57,7 +61,7 @@ def run_cuts(context: ScenarioContext) -> list[Row]:
 
 @scenario("cancel", "measures how long a group takes to stop after a cancel", alone=True)
 def run_cancel(context: ScenarioContext) -> list[Row]:
-    """Cancel tasks with steps of 0.3 s, and time from the cancel's response to the terminal event."""
+    """Cancel tasks with steps of 0.3 s. Measure the time from the response to the cancel until the terminal event."""
     count, groups, step_s = context.repeats(200, 600), 8, 0.3
     pools = (PoolOptions(groups=groups),)
     with (
@@ -155,7 +159,10 @@ def _steps_after(lines: list[dict[str, Any]]) -> list[int]:
     "idempotent", "a hundred concurrent submits with one key, lost responses, killed gateways: one task"
 )
 def run_idempotent(context: ScenarioContext) -> list[Row]:
-    """Send a hundred submits at once for each key. Lose one response, and kill a gateway before or after its script."""
+    """Send a hundred submits at once for each key.
+
+    For each key, lose one response, and kill a gateway just before or after it runs the submit script.
+    """
     keys, parallel = context.repeats(5, 40), 100
     with context.cluster(pools=(PoolOptions(groups=2),)) as cluster, Load(cluster, seed=context.seed) as load:
         for number in range(keys):

@@ -19,9 +19,9 @@ from daybreak_server.ports.store_errors import StoreError
 from daybreak_server.settings.tree import Settings
 
 WORKERS_MAX = 50
-"""How many workers at most are tried, and shown with a line each."""
+"""The command connects to at most this many workers, and shows a line for each of them."""
 MODELS_MAX = 50
-"""How many models without a problem are shown with a line each, at most."""
+"""Of the models without a problem, the command shows at most this many, with a line each."""
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -29,7 +29,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     try:
         view = registry_view(settings)
     except StoreError as exc:
-        yield error("models", f"the registry cannot be read: {exc}", "correct what `redis` reports")
+        yield error("models", f"the registry cannot be read: {exc}", "correct what the check `redis` reports")
         return
     if view is not None:
         if not view.models and not view.workers:
@@ -57,7 +57,7 @@ def fronts_workers_only(settings: Settings) -> bool:
             return False
         return not any(pool.groups for pool in asyncio.run(pool_views(settings, list(settings.pools))))
     except StoreError:
-        return False  # `redis` says why
+        return False  # the check `redis` says why
 
 
 def registry_view(settings: Settings) -> RegistryView | None:
@@ -198,7 +198,7 @@ def _token(settings: Settings) -> Check:
 
 
 def _reached_from_outside(host: str) -> bool:
-    """Whether other machines may reach a gateway that listens there."""
+    """Whether other machines may reach a gateway that listens on this address."""
     try:
         return not ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

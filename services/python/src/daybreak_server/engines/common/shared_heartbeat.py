@@ -5,11 +5,11 @@ The memory has four parts, each with one writer:
 * the state: the heartbeat (when the work last advanced, in which activity, within which limit), and when the leases
   were last renewed and the group's record was last refreshed. The leader writes it.
 * one time: when the watchdog last polled. The watchdog writes it.
-* :data:`MAX_LEASES` slots, each empty or with one lease that the leader holds, as JSON. The leader writes them. Leases
-  change with each task, so they are here and not in messages: a leader that is about to enter a long call in C has
-  already shown its lease to the watchdog.
+* :data:`MAX_LEASES` slots, each empty or with one lease that the leader holds, as JSON. The leader writes them. The
+  leases are not sent to the watchdog as messages, because a message could be late: right after the leader has claimed
+  a task, it may enter a long call in C.
 * the streaming sessions that the model works on now, as JSON. The leader writes them before and after each batch. If
-  the group dies, no other session can be the cause.
+  the group dies, only one of them can be the cause.
 
 There is no lock between the two processes: a watchdog that died while it held one would block the leader. Instead the
 state, each slot and the sessions contain the same sequence number twice, and each write changes both. If a
@@ -47,7 +47,7 @@ MAX_LEASES = 64
 """How many leases of tasks a leader can hold at once."""
 _SESSIONS_BYTES = 4076
 _SESSIONS = struct.Struct(f"=QI{_SESSIONS_BYTES}sQ")
-"""Like a slot. 32 sessions, the most in a batch, have less than 2 KiB of ids."""
+"""The same fields as in a slot. The ids of 32 sessions, the largest batch, take less than 2 KiB."""
 _SESSIONS_AT = _LEASES_AT + MAX_LEASES * _LEASE.size
 _SIZE = _SESSIONS_AT + _SESSIONS.size
 _READS = 100
@@ -121,7 +121,7 @@ class SharedHeartbeat:
         return None
 
     def hold(self, lease: Lease) -> None:
-        """Show this lease, in place of an earlier lease of its task.
+        """Show the watchdog this lease, in place of an earlier lease of the same task.
 
         :raises ValueError: if the lease is too large, or every slot is taken.
         """
@@ -172,7 +172,7 @@ class SharedHeartbeat:
         return None
 
     def work_on(self, sessions: Sequence[SessionId]) -> None:
-        """Show the streaming sessions that the model works on from now on."""
+        """Show the watchdog the streaming sessions that the model works on from now on."""
         data = json.dumps(sessions).encode()
         with self._lock:
             self._sequence += 1

@@ -6,16 +6,16 @@ ready yet.
 
 The work thread goes through the wake phases of docs/04-group.md: rendezvous and process group (not in a group of one
 rank), model, warm-up, ready. The leader (rank 0) also starts the lease renewer before the first phase, so that the
-group's record is in the store while the group forms. The leader also opens the blob store during that time. At first,
-the heartbeat has the limit of the process group's phase, and the leader's record shows this phase, even in a group of
-one rank. Loading and warming up the model then set both.
+group's record is in the store while the group forms. The leader also opens the blob store during that time. The
+leader's record first shows the phase ``process_group``, and the heartbeat first has the limit of this phase, even in a
+group of one rank. The phases ``model`` and ``warm_up`` then change the record and the limit.
 
 A rank ends in one of three ways:
 
 * :meth:`Rank.ask_to_leave` or :meth:`Rank.stop`: the group releases its task after the present step (or ends its
-  requests, or releases its sessions), and deregisters. A follower asks the leader for this.
+  requests, or releases its sessions), and deregisters. A follower asks the leader to do so.
 * An error of the work thread, or of another rank: ``on_broken`` is called once with the cause. If the rank has a
-  process of its own, the process exits there.
+  process of its own, ``on_broken`` ends the process.
 * The work thread hangs in a collective or in a step, and may never return. So another thread calls ``on_broken``: the
   lease renewer's, or the one that reads from the leader.
 """
@@ -61,7 +61,7 @@ from daybreak_server.workloads.base import Group, Workload, WorkloadSpec
 _log = logging.getLogger(__name__)
 _STOP_MARGIN_S = 2.0
 _LAST_SPANS_S = 0.2
-"""How long a broken rank waits for its last spans. Serve restarts the group only once the process has ended."""
+"""How long a broken rank waits until its last spans are sent. This wait delays the restart of the group by Serve."""
 
 
 class Rank:
@@ -95,7 +95,7 @@ class Rank:
         self._wake: dict[str, float] = dict(deps.wake)
         self._current_phase = ""
         """The wake phase that runs, or that has failed."""
-        self._store: Any = None  # the process group needs its store for as long as it lives
+        self._store: Any = None  # kept, because the process group uses it until the end
         self._thread = threading.Thread(target=self._work, name=f"rank-{rank}-work", daemon=True)
 
     def start(self) -> None:
@@ -158,7 +158,7 @@ class Rank:
             cause = None if self._stopping.is_set() else Cause(reason=Reason.RANKS_FAIL, message=str(exc))
         except BaseException as exc:  # `load` and `warm_up` are the workload's code, and may call sys.exit
             cause = cause_of(exc, phase=self._current_phase)
-            # For a missing model, the message is enough: the group restarts until the model is there.
+            # A missing model needs no traceback: `_break` logs the cause. The group restarts until the model is there.
             if cause.reason != Reason.MODEL_MISSING:
                 _log.error("rank %d of %s failed: %s", self._rank, self._config.pool, cause, exc_info=True)
         finally:
@@ -194,8 +194,8 @@ class Rank:
         lease_renewer.start()
         control_group: ControlGroup = SingleRank()
         left = False
-        # The blob store is opened while the group forms (an S3 client takes 0.3 s). If it cannot be opened, that is
-        # reported before the model is read.
+        # The blob store is opened while the group forms (an S3 client takes 0.3 s). If that fails, the rank ends
+        # before it reads the model.
         opener = ThreadPoolExecutor(1, thread_name_prefix="blobs")
         try:
             opening = opener.submit(deps.blobs)
@@ -267,7 +267,8 @@ class Rank:
         config, deps, rendezvous = self._config, self._deps, self._deps.rendezvous
         assert rendezvous is not None, "a group of several ranks needs a rendezvous store"
         with self._phase(WakePhase.PROCESS_GROUP, None):
-            from daybreak_server.engines.gang import process_group  # imports torch: seconds of this phase
+            # This imports torch, which takes seconds of this phase.
+            from daybreak_server.engines.gang import process_group
 
             until = time.monotonic() + config.start_s
             listener = Listener(deps.host, size=config.ranks)

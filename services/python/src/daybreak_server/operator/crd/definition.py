@@ -1,4 +1,4 @@
-"""Generates the CustomResourceDefinition of GeneratorPool from its models: one source for schema and code."""
+"""Generates the CustomResourceDefinition of GeneratorPool from the pydantic models that the operator uses."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def definition() -> dict[str, Any]:
                             "name": name,
                             "type": kind,
                             "jsonPath": path,
-                            # The API server drops a priority of 0, and Helm refuses the difference.
+                            # The API server drops a priority of 0. Helm then refuses the definition,
+                            # because it differs from the stored one.
                             **({"priority": priority} if priority else {}),
                         }
                         for name, kind, path, priority in _COLUMNS
@@ -144,7 +145,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _ray_cluster(description: str) -> dict[str, Any]:
-    """KubeRay's spec stays open; only the fields that the rules mention are declared."""
+    """The schema of KubeRay's spec. It allows all fields, and declares only those that it requires or has rules for."""
     worker = {
         **_FREE,
         "required": ["template"],
@@ -202,7 +203,7 @@ def _structural(node: dict[str, Any], shared: dict[str, Any], *, defaults: bool)
         if node.get("required"):
             structural["required"] = node["required"]
         elif defaults:
-            structural["default"] = {}  # so that the defaults of its properties apply if it is absent
+            structural["default"] = {}  # so that the properties get their defaults if the object is absent
     elif isinstance(node.get("additionalProperties"), dict):
         structural["additionalProperties"] = _structural(
             node["additionalProperties"], shared, defaults=defaults

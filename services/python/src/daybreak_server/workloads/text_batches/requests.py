@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from daybreak_server.workloads.serving import Request, RequestError
 
 CUT_HEADER = "daybreak-cut"
-"""The header with the numbers, from 0, of the texts that were cut; of at most 500 of them."""
+"""The header that lists which texts were cut. Texts are numbered from 0. At most 500 of them are listed."""
 
 
 def wrong(field: str, message: str, *, code: str = "invalid_input") -> NoReturn:
@@ -24,7 +24,7 @@ def body_of(request: Request) -> dict[str, Any]:
     body = request.json()
     if not isinstance(body, dict):
         wrong("body", "The body must be a JSON object.")
-    if not isinstance(body.get("model"), str | None):  # the gateway ignores such a model
+    if not isinstance(body.get("model"), str | None):  # the gateway ignores a model that is not a string
         wrong("model", "model must be a text.")
     return body
 
@@ -75,7 +75,7 @@ def flag_of(body: Mapping[str, Any], field: str, *, default: bool) -> bool:
 
 
 def number_of(body: Mapping[str, Any], field: str) -> int | None:
-    """A whole number of at least 1, or ``None`` without it. :raises RequestError: if it is anything else."""
+    """A whole number from 1, or ``None`` if the field is absent. :raises RequestError: if it is anything else."""
     value = body.get(field)
     if value is None:
         return None
@@ -87,7 +87,7 @@ def number_of(body: Mapping[str, Any], field: str) -> int | None:
 
 
 def choice_of(body: Mapping[str, Any], field: str, choices: Mapping[str, Any], *, default: str) -> Any:
-    """What a word stands for. :raises RequestError: if it is not one of the choices."""
+    """The value of the choice that a field names. :raises RequestError: if the field names none of the choices."""
     value = body.get(field)
     value = default if value is None else value
     if not isinstance(value, str) or value not in choices:

@@ -22,13 +22,13 @@ SPEECH_S, QUICK_SPEECH_S = 20.0, 5.0
 APART_S = 0.3
 TARGET = "en"
 ABOUT = """Each client speaks {speech_s:g} s of English in real time, in pieces of 100 ms, and reads the \
-transcription. *Lag*: whenever new text arrives, how long ago the last audio that it covers was spoken, by the times \
-that the server gives. For text that never comes, the lag runs until the client stops waiting. *WhisperLive*: \
-version {version}, its faster-whisper backend on the CPU, one model for all clients, with its own settings except \
-voice activity detection, which is off; *batched* adds its batches across clients. Its model is Whisper base, with 74 \
-million parameters, for any words. *Daybreak*: `daybreakd up` with the tiny speech model, with 1.4 million parameters, \
-for some fifty words. So do not compare the lags of one client: compare how each server's lag grows with its clients \
-(*ratio*)."""
+transcription. *Lag*: whenever new text arrives, the time since the last audio that this text covers was spoken. The \
+server says which audio a text covers. For text that never comes, the lag runs until the client stops waiting. \
+*WhisperLive*: version {version}, its faster-whisper backend on the CPU, one model for all clients, with its own \
+settings except voice activity detection, which is off; with *batched*, it computes the audio of several clients in \
+one batch. Its model is Whisper base, with 74 million parameters, for any words. *Daybreak*: `daybreakd up` with the \
+tiny speech model, with 1.4 million parameters, for some fifty words. So do not compare the lags of the two servers. \
+Compare how each server's lag grows with the number of its clients (*ratio*)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

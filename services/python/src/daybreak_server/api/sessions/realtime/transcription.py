@@ -2,9 +2,9 @@
 
 With ``turn_detection`` (the default), the model decides where a sentence ends, and each sentence is an item. With
 ``null``, the audio that the client appends between two commits is an item. The model must finish such an item although
-no silence follows it, so each commit adds silence. Such an item is complete in the first of three cases: when the model
-has processed enough of that silence and all events up to that point have been sent, when text arrives that is based on
-later audio, or when the session ends and the item has text.
+no silence follows it, so each commit adds silence. Such an item is complete as soon as one of three things happens: the
+model has processed enough of that silence and all events up to that point have been sent, text arrives that is based on
+later audio, or the session ends and the item has text.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class TranscriptionDialect(OpenAIDialect):
             await self._complete()
         item = self._items[0]
         text = str(event.data["text"])
-        delta = text if item.text else text.lstrip()  # the space that separates it from the item before
+        # The first text of an item loses the space that separates it from the item before.
+        delta = text if item.text else text.lstrip()
         if delta:
             item.text += delta
             await self.connection.send(f"{_TEXT}.delta", item_id=item.id, content_index=0, delta=delta)
@@ -143,8 +144,8 @@ class TranscriptionDialect(OpenAIDialect):
         self._watching = False
 
     async def _complete_heard(self, watch: SessionWatch) -> bool:
-        """Complete the oldest item if the model has processed it and enough silence after it. Returns whether it
-        has."""
+        """Complete the oldest item if the model has processed it and enough silence after it. Return whether the
+        model has."""
         item = self._items[0]
         try:
             record = await watch.read()

@@ -21,7 +21,7 @@ _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingRequest:
-    """What a client wants."""
+    """What a client asks for: a recording, and the language and the format of its text."""
 
     recording: Recording
     language: str | None
@@ -31,7 +31,11 @@ class RecordingRequest:
 
 
 def parse(fields: Mapping[str, FormField], *, translates: bool) -> RecordingRequest:
-    """The request. ``translates``: the default target is English. :raises ApiError: ``invalid_input`` and others."""
+    """Return the request that the fields make.
+
+    :param translates: whether the default target is English. Otherwise it is the recording's own language.
+    :raises ApiError: ``invalid_input`` and others.
+    """
     unknown = [
         name for name in fields if name.removesuffix("[]") not in {n.removesuffix("[]") for n in _KNOWN}
     ]
