@@ -27,7 +27,7 @@ class Page:
 
     def section(self, heading: str) -> str:
         """The text from a heading to the next one. :raises AssertionError: if the heading does not exist."""
-        # Hide the comments of code blocks from the search for headings. The length stays the same, so offsets hold.
+        # Hide the comments of code blocks from the search for headings. The length does not change, so offsets hold.
         without_code = _FENCED.sub(lambda match: re.sub(r"^#", "·", match[0], flags=re.MULTILINE), self._text)
         match = re.search(
             rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", without_code, re.MULTILINE | re.DOTALL
@@ -49,7 +49,7 @@ def step(block: str, *numbers: int) -> str:
 
 
 class Shell:
-    """Bash in a folder with the chart. Commands for the namespace `daybreak` use the tests' namespace instead."""
+    """Runs Bash in a folder with the chart. Commands for the namespace `daybreak` use the tests' namespace instead."""
 
     def __init__(self, folder: Path, *, namespace: str, url: str = "") -> None:
         self.folder = folder

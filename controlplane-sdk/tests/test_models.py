@@ -1,4 +1,4 @@
-"""Models and workers in the client and its command. The server is scripted; the server's own tests use a real one."""
+"""Models and workers in the client and its command. Here the server is scripted; the server's tests use a real one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client(scripted: Any, no_environment: None) -> Any:
 
 
 def test_only_what_the_caller_gives_is_sent(scripted: Any, make: Any, client: Client) -> None:
-    """The server has the defaults."""
+    """The client leaves the other fields to the server's defaults."""
     scripted.answers = [make.answer(MODEL, 201)]
     assert client.models.register("small", "org/small", args={"max_model_len": 10}).id == "small"
     (seen,) = scripted.seen
@@ -46,7 +46,7 @@ def test_only_what_the_caller_gives_is_sent(scripted: Any, make: Any, client: Cl
 
 
 def test_a_registration_whose_answer_was_lost_succeeds(scripted: Any, make: Any, client: Client) -> None:
-    """The second attempt gets 409, and the model is the caller's."""
+    """The second attempt gets 409, but the registered model is the one that the caller wants."""
     scripted.answers = [make.drop, make.problem(409, "conflict"), make.answer(MODEL)]
     assert client.models.register("small", "org/small", args={"max_model_len": 10}).id == "small"
     assert [seen.method for seen in scripted.seen] == ["POST", "POST", "GET"]
@@ -56,7 +56,7 @@ def test_a_registration_whose_answer_was_lost_succeeds(scripted: Any, make: Any,
 def test_another_model_of_the_name_is_a_conflict(
     fields: dict[str, Any], scripted: Any, make: Any, client: Client
 ) -> None:
-    """It is a conflict even if the first attempt's answer was lost."""
+    """A model with other fields is a conflict even if the first attempt's answer was lost."""
     scripted.answers = [make.drop, make.problem(409, "conflict"), make.answer(MODEL)]
     with pytest.raises(ConflictError):
         client.models.register("small", "org/small", **fields)

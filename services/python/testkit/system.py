@@ -1,4 +1,4 @@
-"""Whole systems as subprocesses, which start with the user's command and leave no process behind."""
+"""Runs whole systems as subprocesses. They start with the commands that users run, and leave no process behind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL a process and its descendants, which is half a minute faster than Ray's own shutdown."""
     try:
         parent = psutil.Process(process.pid)
-        parent.suspend()  # otherwise it could start another one in between
+        parent.suspend()  # otherwise it could start another process before it is killed
         descendants = parent.children(recursive=True)
     except psutil.NoSuchProcess:
         descendants = []

@@ -1,6 +1,6 @@
-"""The routes of tasks and pools: the function of a route builds its :class:`ApiRequest`, and sends nothing.
+"""The routes of tasks and pools. Each function builds the :class:`ApiRequest` of one route, and sends nothing.
 
-:func:`list_tasks` is the exception. It spans several requests, so it is an operation.
+:func:`list_tasks` is the exception: it needs several requests, so it is an :class:`Operation`.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def submit_body(
 ) -> dict[str, Any]:
     """The body of ``POST /v1/tasks``.
 
-    Only the server validates the input, so that its rules and messages exist once. This function only
-    checks what it must:
+    Only the server validates the input, so that its rules and messages exist once. This function
+    checks only the following:
 
     :raises ArgumentError: if JSON cannot represent a value.
     :raises TypeError: if an argument has the wrong type.
@@ -217,7 +217,7 @@ def preview(task: TaskRef) -> ApiRequest[Preview]:
 def list_tasks(
     *, pool: str | None, state: TaskState | str | None, order: str, limit: int | None, retry: Retry
 ) -> Operation[None]:
-    """Emit the tasks of ``GET /v1/tasks``, at most ``limit``. Requests each page when the caller reaches it."""
+    """Emit the tasks of ``GET /v1/tasks``, at most ``limit``. Each page is requested when the caller reaches it."""
     remaining = limit
     params = {"order": order}
     if pool is not None:

@@ -52,12 +52,13 @@ class ErrorCode(StrEnum):
 
     @property
     def status(self) -> int:
-        """The HTTP status of an error with the code. A group may send another one, such as 429 with `queue_full`."""
+        """The HTTP status of an error with this code. A group may send the code with another status, such as
+        `queue_full` with 429."""
         return _STATUS_AND_TITLE[self][0]
 
     @property
     def title(self) -> str:  # type: ignore[override]  # RFC 9457's field of this name, not str.title
-        """The title of every error with the code."""
+        """The title of every error with this code."""
         return _STATUS_AND_TITLE[self][1]
 
 

@@ -33,7 +33,7 @@ from testkit.waiting import wait_until_async
 CLIENTS = 200
 EVENTS = 300
 TRY_AGAIN = 1013
-"""The close code of an overloaded server, like 503: the client reconnects and must not have lost anything."""
+"""The code with which an overloaded server closes a WebSocket, like 503 in HTTP. The client then reconnects."""
 TERMINAL = ("succeeded", "failed", "cancelled", "expired")
 
 
@@ -91,7 +91,7 @@ class Client:
             events_left = max_events if status == b"200" else 0
             while events_left and not self._ended:
                 line = await reader.readline()
-                if not line:  # The server could not read the history for now.
+                if not line:  # The server could not read the history at this moment.
                     self.refused += 1
                     break
                 if line.startswith(b"data: "):  # Ignore chunk sizes and other lines.
@@ -161,7 +161,8 @@ async def sources(valkey: Server) -> Any:
 async def test_a_slow_subscriber_gets_a_reset_instead_of_a_growing_queue(
     sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """A subscriber that does not read gets a snapshot and continues from there; a fast one sees every event."""
+    """A subscriber that does not read gets the task's present state in a `reset`, and continues from there. A fast
+    subscriber sees every event."""
     leader = start_leader()
     task = TaskId(new_task_id(POOL))
     await sources.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])
@@ -194,7 +195,7 @@ async def test_a_slow_subscriber_gets_a_reset_instead_of_a_growing_queue(
 async def test_a_lagging_subscriber_still_gets_the_last_event(
     sources: Sources, start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """When the task ends while the subscriber lags, it gets the snapshot and then the terminal event."""
+    """If the task ends while the subscriber lags, the subscriber gets the `reset` and then the terminal event."""
     leader = start_leader()
     task = TaskId(new_task_id(POOL))
     await sources.store.submit([NewTask(id=task, pool=POOL, tenant="default", input_json="{}")])

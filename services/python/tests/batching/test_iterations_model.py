@@ -1,7 +1,8 @@
 """A model check of the scheduler: whatever happens in whatever order, it keeps its promises.
 
-The model is simple: two lists of the sessions that wait, and for each session the blocks of audio that are left of its
-present turn, and the turns that wait behind it. It knows what a batch *may* be, not how it is chosen.
+The model is simple. It has two lists of waiting sessions, one for each phase. For each session, it knows how many
+blocks of the present turn have not been read, and which turns come after that turn. It knows which batches are allowed,
+but not which of them the scheduler chooses.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from daybreak_server.batching.iterations import (
 
 SESSIONS = st.integers(0, 9)
 MILLISECONDS = st.integers(0, 400).map(lambda value: value / 1024)
-"""Times that floats add up exactly."""
+"""Times whose sums as floats are exact."""
 RULES = st.builds(
     IterationRules,
     strategy=st.sampled_from(Strategy),
@@ -48,18 +49,18 @@ class Machine(RuleBasedStateMachine):
         self.prefill: list[tuple[int, float]] = []
         self.decode: list[tuple[int, float]] = []
         self.left: dict[int, int] = {}
-        """The blocks that are left to read of the turns of ``prefill``."""
+        """By session: how many blocks of its present turn have not been read."""
         self.later: dict[int, list[int]] = {}
-        """The blocks of the turns behind the present one."""
+        """By session: the number of blocks of each turn after the present one."""
         self.running: Batch[int] | None = None
         self.running_began = 0.0
         self.running_waits: dict[int, float] = {}
-        """Since when each session of the running batch has waited."""
+        """By session: when its wait for the running batch began."""
         self.running_waited = 0.0
-        """The longest wait of a session of the running batch."""
+        """The longest time that a session of the running batch had waited."""
         self.batches = 0
         self.together: set[int] = set()
-        """The sessions whose turns run to their end before others begin, in the strategies that do so."""
+        """With the strategies ``request`` and ``single``: sessions whose turns must end before other turns begin."""
         self.in_flight: set[int] = set()
         self.turns_ready = 0
         self.blocks_ready = 0
@@ -67,9 +68,9 @@ class Machine(RuleBasedStateMachine):
         self.blocks_dropped = 0
         self.decode_unserved_since = 0.0
         self.prefills_in_the_way = 0
-        """Batches without decode since decode has been overdue."""
+        """The number of batches without decode since decode became overdue."""
         self.decodes_in_the_way = 0
-        """Batches without prefill since prefill has been due."""
+        """The number of batches without prefill since prefill became due."""
 
     def waits(self, queue: list[tuple[int, float]]) -> set[int]:
         return {session for session, _ in queue}
@@ -108,8 +109,8 @@ class Machine(RuleBasedStateMachine):
         steps=st.lists(st.tuples(MILLISECONDS, st.integers(0, 3), st.booleans(), st.booleans()), max_size=12)
     )
     def the_device_works(self, steps: list[tuple[float, int, bool, bool]]) -> None:
-        """Some batches, one after the other; while each of them runs, audio comes, and a session whose turn it reads in
-        part may leave."""
+        """Run some batches, one after the other. While a batch runs, audio arrives, and a session may leave if the
+        batch reads only a part of its turn."""
         for seconds, comes, continues, leaves in steps:
             if self.running is None:
                 self.the_device_is_idle()
@@ -218,7 +219,7 @@ class Machine(RuleBasedStateMachine):
         self.running_waits = waits
         self.running_waited = self.now - min(waits[session] for session in sessions)
         assert batch.waited_s == self.running_waited
-        # Nobody is overtaken within a phase.
+        # Within a phase, no session overtakes another.
         assert list(batch.prefill) == [session for session, _ in self.prefill[: len(batch.prefill)]]
         self.check_pieces(batch, divides=rules.strategy is Strategy.MIXED and rules.max_batch_tokens > 0)
         if rules.strategy in (Strategy.ITERATION, Strategy.MIXED):
@@ -239,7 +240,7 @@ class Machine(RuleBasedStateMachine):
             self.check_whole_turns(batch)
 
     def check_pieces(self, batch: Batch[int], *, divides: bool) -> None:
-        """A batch reads at least one block of each of its turns. Only the last turn of a batch may be read in part."""
+        """A batch reads at least one block of each turn that it prefills. Only its last turn may be read in part."""
         left = [self.left[session] for session in batch.prefill]
         unfinished = [
             session
@@ -251,7 +252,7 @@ class Machine(RuleBasedStateMachine):
         assert unfinished in ([], list(batch.prefill[-1:]) if divides else [])
 
     def check_tokens(self, batch: Batch[int], rules: IterationRules) -> None:
-        """A batch has no more tokens than allowed, all decodes that fit, and then as much audio as fits."""
+        """A batch has no more tokens than allowed. It has all decodes that fit, and then as much audio as fits."""
         most = max(rules.max_batch_tokens, BLOCK_TOKENS + 1)
         tokens = BLOCK_TOKENS * sum(batch.blocks) + len(batch.decode)
         assert tokens <= most
@@ -311,7 +312,7 @@ class Machine(RuleBasedStateMachine):
         assert self.scheduler.oldest_wait_s(self.now) == self.now - oldest
 
     def teardown(self) -> None:
-        """No audio is lost or read twice: with time, all of it is read, once."""
+        """No audio is lost or read twice: in the end, each block has been read once, or its session was forgotten."""
         for _ in range(10_000):
             if self.running is not None:
                 self.finish(lambda session: False)

@@ -113,7 +113,7 @@ def test_a_policy_that_the_groups_cannot_follow_is_a_warning(
         check = report(found)["policy of chat"]
         assert (check.level, check.advice) == (
             "warning",
-            "use another one: `daybreakd routing chat least_loaded`",
+            "use another policy: `daybreakd routing chat least_loaded`",
         )
         assert check.found.startswith("gpu_memory, set with `daybreakd routing`, but no group")
         queue.register(group("g-1", port, free_memory_bytes=1 << 30), ttl_s=60)

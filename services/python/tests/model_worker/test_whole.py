@@ -47,5 +47,5 @@ def test_the_models_are_those_of_the_last_answer(gateway: WorkerGateway, start_w
     wait_until(
         lambda: worker.ask("b").json().get("seen", {}).get("pid", pid) != pid,
         60,
-        "another process for other args",
+        "a new process, because the args have changed",
     )

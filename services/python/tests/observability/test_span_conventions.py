@@ -1,4 +1,4 @@
-"""Spans follow OpenTelemetry's semantic conventions for messaging and HTTP, as the installed registry has them."""
+"""Spans follow the installed version of OpenTelemetry's semantic conventions for messaging and HTTP."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from daybreak_server.observability.tracing import OpenTelemetryTracing
 
 ROUTE = "/v1/pools/{name}/serve/{path}"
 TURNS = 5000
-"""An hour and a half of a session."""
+"""How many turns a session has in about an hour and a half."""
 GROUP = GroupRecord(id=GroupId("g-1"), state=GroupState.BUSY, ranks=2)
 OUTCOMES: tuple[Outcome | None, ...] = (
     Finished(artifacts=()),
@@ -68,7 +68,10 @@ KINDS = {
 
 
 def _registry() -> Iterator[tuple[str, bool]]:
-    """Each attribute of the registry, and whether it is deprecated. The stable ones come last, so they override."""
+    """Each attribute of the registry, and whether it is deprecated.
+
+    The stable attributes come last, so they override incubating ones of the same name in a dict.
+    """
     for package in (incubating, stable):
         for module in pkgutil.iter_modules(package.__path__):
             body = ast.parse(Path(package.__path__[0], f"{module.name}.py").read_text()).body
@@ -91,7 +94,11 @@ def _record() -> TaskRecord:
 
 
 def record_session(tracing: OpenTelemetryTracing, context: TraceContext) -> None:
-    """Every kind of span of a streaming session: opened, opened again, refused, in two groups, ended."""
+    """Record every kind of span of streaming sessions.
+
+    One request opens a session, a second one repeats it, and a third one is refused. Two groups claim the session, one
+    after the other. The end of the session is recorded twice, once without an error and once with one.
+    """
     opening = tracing.opening(
         context, method="POST", route="/v1/sessions", scheme="http", path="/v1/sessions"
     )
@@ -202,7 +209,7 @@ def spans() -> list[ReadableSpan]:
 
 def test_every_attribute_is_in_the_registry_or_our_own(spans: list[ReadableSpan]) -> None:
     registry = dict(_registry())
-    assert registry["messaging.operation"] is True, "the registry is read with its deprecations"
+    assert registry["messaging.operation"] is True, "the registry marks this attribute as deprecated"
     used = {name for span in spans for name in span.attributes or {}}
     used |= {name for span in spans for event in span.events for name in event.attributes or {}}
     used |= set(spans[0].resource.attributes)
@@ -237,7 +244,8 @@ def test_messaging_spans_have_the_names_kinds_and_attributes_of_the_conventions(
 
 
 def test_requests_and_tries_are_named_as_the_conventions_for_http_ask(spans: list[ReadableSpan]) -> None:
-    """A server span has the route, and a client span its target. Names have no path of a client."""
+    """The name of a server span is the method and the route. The name of a client span is only the method, and its
+    attributes have the target. So no name has a path that a client chose."""
     methods = {value.value for value in HttpRequestMethodValues}
     of_http = [span for span in spans if "http.request.method" in (span.attributes or {})]
     requests = [span for span in of_http if span.kind is SpanKind.SERVER]

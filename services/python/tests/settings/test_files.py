@@ -40,7 +40,7 @@ def test_a_key_that_is_given_twice_is_refused_with_both_lines(config: Path) -> N
 
 
 def test_anchors_and_merges_may_be_used(config: Path) -> None:
-    """A merge that overrides a key does not count as a key given twice."""
+    """A key that is also in a merge does not count as given twice."""
     config.write_text(
         "pools:\n  echo: &base\n    ranks: 2\n    workload: echo\n  other:\n    <<: *base\n    ranks: 3\n"
     )
@@ -97,7 +97,7 @@ def test_aliases_that_expand_to_too_many_values_are_refused(config: Path) -> Non
 def test_a_long_file_without_aliases_is_not_refused_for_its_aliases(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message names the number of values, because there is no alias to remove."""
+    """The message says how many values are allowed, because there is no alias to remove."""
     monkeypatch.setattr(config_file, "MAX_VALUES", 20)
     config.write_text("a: [x, x, x, x, x, x, x, x, x, x]\nb: [x, x, x, x, x, x, x, x, x]")
     too_many = f"{config}: it has more than 20 keys and values, counting each use of an alias; use fewer"
@@ -113,7 +113,8 @@ def test_the_levels_of_an_alias_count_where_it_is_used(config: Path) -> None:
 
 
 def test_a_problem_is_placed_on_the_line_of_the_value_in_force(config: Path) -> None:
-    """A mapping's own key overrides that of a merge, before or after it. Of several merges, the first one counts."""
+    """A mapping's own key overrides a merged key, whether it comes before or after the merge. If several merges have
+    the key, the first one counts."""
     config.write_text(
         "a: &a\n  x: {y: 1}\n  z: 1\nb: &b\n  x: 2\n  z: 2\nc:\n  x: {own: 3}\n  <<: [*a, *b]\nd:\n  <<: *b\n  x: 4\n"
     )
@@ -130,7 +131,7 @@ def test_a_problem_is_placed_on_the_line_of_the_value_in_force(config: Path) -> 
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, config: Path) -> None:
-    """A file that is a folder, missing, unreadable, binary or too long is refused by name."""
+    """The error names the path, whether it is a folder, is missing, may not be read, is binary or is too long."""
     (message,) = problems(tmp_path)
     assert message == f"{tmp_path}: cannot be read: Is a directory; name a YAML file that this user may read"
     assert "No such file" in problems(config)[0]

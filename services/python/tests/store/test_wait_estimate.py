@@ -1,4 +1,4 @@
-"""Which groups the estimate of a task's wait counts, on a real server."""
+"""Which groups count in the estimate of a task's wait, on a real server."""
 
 from __future__ import annotations
 

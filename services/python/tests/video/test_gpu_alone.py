@@ -23,7 +23,7 @@ PLATFORM = [
 ]  # fmt: skip
 """Packages that other tests need but that a GPU machine may lack."""
 MAKE_VARIABLES = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PYTEST", "WORKERS"}
-"""Through these, `make test PYTEST=…` would change the `make gpu` that a test starts."""
+"""Variables through which `make test PYTEST=…` would change the `make gpu` that a test starts."""
 
 
 def without(folder: Path, *packages: str) -> dict[str, str]:

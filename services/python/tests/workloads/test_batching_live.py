@@ -77,10 +77,10 @@ def test_every_knob_changes_the_batches_of_a_running_group(start_whole: Start, e
     assert new_batches(whole, embed) == {5: 4, 4: 1}
     patch(whole, max_batch_size=None, max_batch_tokens=12)
     applied(whole, max_batch_size=32, max_batch_tokens=12)
-    assert new_batches(whole, embed) == {3: 8}  # of 4 tokens each
+    assert new_batches(whole, embed) == {3: 8}  # 3 texts of 4 tokens each
     patch(whole, max_batch_tokens=None, max_batch_size=CALLERS, mode="timed", batch_timeout_ms=60_000)
     applied(whole, max_batch_tokens=16_384, max_batch_size=CALLERS, mode="timed", batch_timeout_ms=60_000)
-    assert new_batches(whole, lambda: together(whole)) == {CALLERS: 1}  # the first ones wait for the last one
+    assert new_batches(whole, lambda: together(whole)) == {CALLERS: 1}  # the first texts wait for the last
     patch(whole, max_batch_size=None, batch_timeout_ms=1)
     applied(whole, max_batch_size=32, batch_timeout_ms=1)
     assert new_batches(whole, embed) == {24: 1}  # the batch is not full, but does not wait for a minute

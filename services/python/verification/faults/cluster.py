@@ -10,8 +10,8 @@ and Ray Serve do in production: it reads ended processes from ``Processes.ended`
 * A replica that ends right after its start restarts only after a pause, so that a broken one does not take all CPU.
 * A replica on hold (``hold``) is not restarted until ``release``.
 
-``targets`` lists the processes that a fault may hit; ``at_work`` only those that have finished starting. Nothing here
-submits or reads a task.
+``targets`` lists the processes that a fault may hit; ``at_work`` lists only those that have finished starting.
+Nothing here submits or reads a task.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from verification.faults.replicas import Replica, Target
 LINGER_S = 8.0
 """How long the ranks of a broken group may take to end by themselves. The gang's own grace period is 5 s."""
 _RESTART_PAUSE_S = 0.3
-"""A replica that ends this soon after its start restarts after a pause of the same length."""
+"""If a replica ends within this time after its start, it restarts only after a pause of this length."""
 
 
 class FaultCluster:
@@ -207,7 +207,7 @@ class FaultCluster:
         return pids
 
     def targets(self, *kinds: str, pool: str | None = None) -> list[Target]:
-        """The running processes of these kinds; without arguments, of all kinds. With ``pool``, the groups of other
+        """The running processes of these kinds, or of all kinds if none is given. With ``pool``, the groups of other
         pools are left out."""
         with self._lock:
             targets = [
@@ -254,7 +254,8 @@ class FaultCluster:
         return self._signal(target, signal.SIGTERM, "preempt")
 
     def arm(self, point: str, *, passes: int = 0) -> None:
-        """Arm a failpoint: processes pass it ``passes`` times, then the next one kills itself there and disarms it."""
+        """Arm a failpoint. Processes pass it ``passes`` times. The next process that reaches it disarms it and then
+        kills itself."""
         (self.folder / "armed" / f"{point}.{passes}").touch()
 
     def disarm(self) -> list[str]:
@@ -283,7 +284,7 @@ class FaultCluster:
             timer.start()
 
     def release(self, *names: str) -> None:
-        """End the hold of these replicas, and start those that have ended; without arguments, of all replicas."""
+        """End the hold of these replicas, or of all if none is given. Start those that have ended."""
         with self._lock:
             freed = set(names) or set(self._held)
             self._held -= freed

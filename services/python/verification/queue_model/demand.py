@@ -1,4 +1,4 @@
-"""The demand of a pool in the reference model: the last report of each gateway, and the groups that the
+"""The demand of a pool in the reference model: how many requests each gateway reported last, and how many groups these
 requests need."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from verification.queue_model.pool import ModelPool
 
 
 class ModelDemand:
-    """The demand of ``pool``, whose lease clock it uses."""
+    """The demand of ``pool``. The leases of gateways end by the pool's lease clock."""
 
     def __init__(self, pool: ModelPool) -> None:
         self._pool = pool
@@ -19,7 +19,7 @@ class ModelDemand:
         self.requests: dict[str, tuple[int, int]] = {}
         """By gateway: the number of its requests, and the end of its lease on the lease clock."""
         self.needed_since: list[int] = []
-        """When each group that is wanted was first needed. It has as many items as groups are wanted."""
+        """One time for each wanted group: when the group was first needed."""
 
     def publish(self, gateway: str, requests: int, *, ttl_ms: int) -> int:
         """Record how many requests a gateway has. Returns the number of groups wanted."""
@@ -30,7 +30,7 @@ class ModelDemand:
         return len(self.needed_since)
 
     def update(self) -> None:
-        """Forget the requests of gateways whose lease is over, and want the groups that the other requests need."""
+        """Forget the requests of gateways whose leases are over, and count the groups that the other requests need."""
         clock, grace = self._pool.lease_clock, self._pool.grace
         self.requests = {name: held for name, held in self.requests.items() if clock < max(held[1], grace)}
         if self.target_load is None:

@@ -15,7 +15,8 @@ _WASTE = {State.CANCELLED: "cancel", State.EXPIRED: "expiry", State.FAILED: "fai
 
 
 class ModelTotals:
-    """Counts, by the names of the fields in Redis, and GPU-milliseconds (used, wasted) by tenant."""
+    """``counts`` has the totals, by their fields in Redis. ``billed`` has the GPU-milliseconds of each tenant
+    (used, wasted)."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -32,7 +33,7 @@ class ModelTotals:
         self.observe(f"wait:{priority}", policy.WAIT_BUCKETS_MS, max(0, waited_ms))
 
     def moved(self, task: ModelTask, before: State, event: Event, *, now: int, why: str, reason: str) -> None:
-        """A task has another state.
+        """The state of a task has changed; it was ``before``.
 
         :param why: Why it was released, if it was.
         :param reason: Why it got a strike, if it did.
@@ -63,15 +64,15 @@ class ModelTotals:
             self.billed[task.new.tenant][1] += wasted
 
     def ended(self, task: ModelTask) -> None:
-        """A task has ended. If it has no result, whatever its attempts used is wasted."""
+        """A task has ended. If it did not succeed, all GPU time that its attempts used is wasted."""
         if task.state in _WASTE:
             self.counts[f"wasted:{_WASTE[task.state]}"] += task.used_ms
 
     def add(self, tenant: str) -> None:
-        """From now on, the tenant has its own totals."""
+        """Give the tenant its own totals, if it has none."""
         self.billed.setdefault(tenant, [0, 0])
 
     def forget(self, tenant: str) -> None:
-        """A tenant has no task left. Its time is added to that of the deleted tenants."""
+        """A tenant has no task left. Add its GPU time to that of the deleted tenants."""
         for kind, ms in zip(("used_ms", "wasted_ms"), self.billed.pop(tenant, [0, 0]), strict=True):
             self.counts[f"{DELETED}:{kind}"] += ms

@@ -1,4 +1,4 @@
-"""Changes of sessions' states, as seen by the process that makes the change. Each becomes one line of the log."""
+"""Changes of sessions. The process that makes a change writes one line about it to its log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SessionChangeKind(StrEnum):
     CLAIMED = "claimed"
     """A group owns it now."""
     DEGRADED = "degraded"
-    """Its group changed the length of its turns."""
+    """Its group changed the length of the session's turns."""
     RELEASED = "released"
     """It lost its group, and waits for another one."""
     ENDED = "ended"
@@ -31,7 +31,7 @@ class SessionChange:
     session: SessionId
     kind: SessionChangeKind
     attempt: int = 0
-    """How often a group has claimed it."""
+    """How many times groups have claimed the session."""
     group: str = ""
     """The group that owns it, or owned it last."""
     tenant: str = ""
@@ -39,5 +39,5 @@ class SessionChange:
     reason: str = ""
     """Why it was released or refused, or has ended."""
     error: str = ""
-    """The code of the error. Its message may quote the model's text, so it is not here."""
+    """The code of the error. The error's message is left out, because it may quote the model's text."""
     latency_multiplier: int | None = None

@@ -1,4 +1,4 @@
-"""Where a worker may be. A gateway sends requests, with its clients' data, to the URL that a worker registers."""
+"""Decides which URLs a worker may register. Gateways send clients' data to these URLs, so not every URL is allowed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class WorkerUrl:
     """The URL of a worker, without a path."""
 
     text: str
-    """In canonical form: ``http://10.0.0.7:7000``."""
+    """The URL in canonical form, such as ``http://10.0.0.7:7000``."""
     host: str
     """A name or an address, without brackets."""
     port: int
@@ -46,7 +46,7 @@ def parse_worker_url(text: str) -> WorkerUrl:
 
 
 def parse_address(text: str) -> Address | None:
-    """An address without a zone, and as IPv4 if it is IPv4-mapped IPv6; ``None`` if the text is not an address."""
+    """Parse an address and drop its zone. IPv4-mapped IPv6 becomes IPv4. ``None`` if the text is not an address."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -62,7 +62,7 @@ def refusal(
     registered_from: Address | None,
     trusted: bool,
 ) -> str | None:
-    """Why a worker may not be at a URL; ``None`` if it may.
+    """Why a worker may not register a URL; ``None`` if it may.
 
     :param addresses: All addresses of the URL's host.
     :param allowed_networks: Where workers may be; if there are none, ``trusted`` decides.
@@ -79,7 +79,8 @@ def refusal(
                 )
         elif not trusted and not address.is_loopback and address != registered_from:
             return (
-                f"The worker's URL {url.text} is at {address}, but it registers from {registered_from or 'elsewhere'}. "
-                "Set workers.allowed_networks or workers.token on the gateway to allow other addresses."
+                f"The worker's URL {url.text} is at {address}, but the worker registers from "
+                f"{registered_from or 'elsewhere'}. Set workers.allowed_networks or workers.token on the "
+                "gateway to allow other addresses."
             )
     return None

@@ -1,4 +1,4 @@
-"""The memory of this machine, or of the container in which the worker runs, if that has less."""
+"""The memory of this machine, or of the worker's container if the container may use less."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def total_and_free(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> tuple[int, int]:
-    """Bytes in all, and bytes that are free. ``(0, 0)`` where neither can be read."""
+    """The total and the free memory in bytes; ``(0, 0)`` if neither can be read."""
     total, free = _of_machine(meminfo)
     with suppress(OSError, ValueError):
         limit = int((cgroup / "memory.max").read_text())

@@ -1,4 +1,4 @@
-"""Passes one request to an engine and its answer to the client, part by part and no faster than the client reads.
+"""Passes one request to an engine, and the answer to the client, part by part and no faster than the client reads.
 
 A request names its model in the header ``Daybreak-Model``, or in the field ``model`` of its JSON body. With the header,
 the worker can refuse a request before it reads the body.
@@ -54,7 +54,7 @@ DEADLINE_HEADER = b"daybreak-deadline-s"
 MAX_BODY_BYTES = 256 << 20
 """Gateways have limits of their own, which are smaller by default."""
 MAX_BUFFERED_BYTES = 512 << 20
-"""The limit for what all requests together may hold of their bodies in memory."""
+"""How much memory the bodies of all requests together may use."""
 BUFFER_BYTES = 1 << 20
 """A body of up to this size can be sent again to an engine that has just closed an idle connection. The worker looks
 for the field ``model`` in such bodies only."""
@@ -64,8 +64,8 @@ _MESSAGES = {
     WorkerRefusal.BUSY: "All engines of the model {alias} on this worker are full. Retry.",
     WorkerRefusal.STARTING: "The model {alias} is starting on this worker. Retry later.",
     WorkerRefusal.FAILED: "The engine of the model {alias} has failed on this worker, and starts again. Retry later.",
-    WorkerRefusal.DRAINING: "This worker takes no more requests for the model {alias}. Send it to another one.",
-    WorkerRefusal.OTHER: "The worker that the request is for has left, and another one has its address.",
+    WorkerRefusal.DRAINING: "This worker takes no more requests for the model {alias}. Use another worker.",
+    WorkerRefusal.OTHER: "The worker that the request is for has left, and another worker has its address.",
     WorkerRefusal.UNKNOWN: "This worker does not run the model {alias}.",
 }
 
@@ -151,7 +151,7 @@ class WorkerProxy:
         return found
 
     async def _send(self, replica: RunningReplica, request: UpstreamRequest) -> UpstreamAnswer:
-        """Send the request, again if an idle connection turns out to be closed. :raises RequestFailedError:"""
+        """Send the request. Repeat it if an idle connection turns out to be closed. :raises RequestFailedError:"""
         stale = 0
         while True:
             try:
@@ -230,7 +230,7 @@ class _EngineAnswer(Response):
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. If it breaks off, return without completing it; the server then closes the connection."""
+        """Send the answer. If the engine's answer breaks off, return early; the server then closes the connection."""
         try:
             async with self._watch.block():
                 await self._send_all(send)

@@ -1,7 +1,8 @@
 """One line of the log for each change of a streaming session's state, written by the process that made the change.
 
 A line is missing if the process dies between the change and the line, or if the store's answer is lost. The events of
-the session are the complete record. No line has text of a session, nor the message of an error, which may quote some.
+the session are the complete record. No line has text of a session. No line has the message of an error either, because
+the message may quote such text.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from daybreak_server.domain.sessions import NewSession, SessionEnd
 SESSIONS = "daybreak.sessions"
 """The logger of these lines."""
 _LOST = frozenset({"lease_lost", "left", "restarted"})
-"""Reasons of a release without the group's consent."""
+"""Reasons of a release that the group did not ask for."""
 
 _log = logging.getLogger(SESSIONS)
 _own_log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def log_session(change: SessionChange) -> None:
 
 
 def log_refused(new: NewSession, *, reason: str) -> None:
-    """Log that a session was not opened: ``limit`` or ``lag`` of its pool, or ``tenant_limit``."""
+    """Log that a session was not opened. The reason is ``limit`` or ``lag`` (of the pool), or ``tenant_limit``."""
     log_session(
         SessionChange(
             session=new.id,

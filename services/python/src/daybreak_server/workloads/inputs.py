@@ -1,16 +1,16 @@
-"""Stores a task's input as JSON, from which the ranks read exactly the values that the API has checked.
+"""Writes a task's input as JSON, from which the ranks read exactly the values that the API has checked.
 
 Pydantic models do not always survive a round trip through JSON: a before-validator may see its own output, a field may
 be written under one alias and read under another, and a secret is written as asterisks. So the API reads back what it
 is about to store, as a rank will, and stores the first of these forms that gives the same values:
 
 1. the checked values, with all defaults but ``None``, by alias;
-2. the same by field name;
+2. the checked values, with all defaults but ``None``, by field name;
 3. what the client sent, with the defaults of the fields that it left out.
 
-If none does, the API refuses the input and names the field. A type of input that can never be used (no pydantic model,
-or one with a secret or without a JSON schema) is refused when a process looks up the workload, which it does at its
-start (:func:`refuse_unusable`).
+If no form does, the API refuses the input and names the field. Some types of input can never be used: those that are no
+pydantic model, have a secret, or have no JSON schema. :func:`refuse_unusable` refuses them when a process starts and
+looks up the workload.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ChangedInputError(ValueError):
 
 
 def context_of(spec: WorkloadSpec[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``info.context`` of the validators of a pool's inputs."""
+    """What the validators of a pool's inputs get as ``info.context``."""
     return {"limits": spec.limits(options)}
 
 
@@ -95,7 +95,7 @@ def refuse_unusable(spec: WorkloadSpec[Any]) -> None:
 
 
 def changed_field(before: BaseModel, after: BaseModel) -> str | None:
-    """The first field in which two inputs differ; ``input`` if their types do; ``None`` if they are equal."""
+    """The first field in which two inputs differ; ``input`` if their types differ; ``None`` if they are equal."""
     if type(before) is not type(after):
         return "input"
     for name in type(before).model_fields:

@@ -1,4 +1,4 @@
-"""The script with which the chart registers the models of its values, against a real gateway."""
+"""Runs the script with which the chart registers the models in its values, against a real gateway."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class _DeletedInBetween(BaseHTTPRequestHandler):
 
 
 def test_a_model_that_cannot_be_read_is_an_error_with_the_gateways_answer() -> None:
-    """The answer is not taken for a difference between the models."""
+    """The script does not claim that the models differ."""
     with HTTPServer(("127.0.0.1", 0), _DeletedInBetween) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         done = register(f"http://127.0.0.1:{server.server_port}", MODEL)

@@ -1,4 +1,4 @@
-"""``daybreak speak`` with a microphone: PortAudio records from a device of ALSA that reads a named pipe."""
+"""``daybreak speak`` with a microphone: PortAudio records from an ALSA device that reads a named pipe."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _speak(pipe: int, audio: bytes, ended: threading.Event) -> None:
 def test_the_command_translates_what_the_microphone_hears(speech, tmp_path):
     audio, path, ended = noise(2), tmp_path / "microphone", threading.Event()
     os.mkfifo(path)
-    # Opened for reading and writing, because PortAudio first opens and closes each device to see what it can do.
+    # Opened for reading too, so that the pipe always has a reader: PortAudio first opens and closes each device.
     pipe = os.open(path, os.O_RDWR)
     (tmp_path / ".asoundrc").write_text(DEVICES.replace("PIPE", str(path)))
     speaker = threading.Thread(target=_speak, args=(pipe, audio, ended))

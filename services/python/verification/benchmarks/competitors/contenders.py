@@ -1,4 +1,4 @@
-"""The queues that run, and their settings. The best variant of each counts; the JSON has all of them."""
+"""The queues that are compared, and their settings. The best variant of a queue counts; the JSON has all variants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PYTHONPATH = HERE.parents[2]
-"""`services/python`, from which the apps import each other; their environments have no other code of Daybreak."""
+"""`services/python`, the folder from which the apps import each other. Their environments have no other code of
+Daybreak."""
 ENVIRONMENTS = HERE.parents[4] / "build" / "competitors"
 
 
@@ -20,7 +21,7 @@ class Variant:
 
     what: str
     workers: tuple[tuple[str, ...], ...]
-    """Commands, without the path to the programs of their environment."""
+    """The commands that start the workers, without the path to the environment's programs."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -31,20 +32,20 @@ class Contender:
 
     name: str
     keeps: str
-    """What the queue keeps of a task, and when it acknowledges it."""
+    """What the queue keeps of a task, and when it acknowledges the task."""
     packages: tuple[str, ...]
     variants: tuple[Variant, ...]
     environment: str | None = None
-    """A folder of ``build/competitors``; ``None``: Daybreak's environment."""
+    """The name of a folder in ``build/competitors``, or ``None`` for Daybreak's environment."""
 
     @property
     def app(self) -> str:
-        """The module with its task and its producer."""
+        """The module with the queue's task and producer."""
         return f"verification.benchmarks.competitors.apps.{self.name.lower()}_app"
 
     @property
     def programs(self) -> Path:
-        """The folder of its Python and commands."""
+        """The folder with the environment's Python and commands."""
         return (
             Path(sys.executable).parent
             if self.environment is None

@@ -1,8 +1,8 @@
 """Measures embedding: ``python -m verification.benchmarks.embedding [--quick] [--part PART …] [--out DIR]``.
 
 ``peers`` measures Daybreak beside other servers, which are installed below ``build/competitors``; ``profile``
-shows how Daybreak spends its CPU time; ``batches`` compares modes of the batches; ``picture`` draws
-throughput by batch size and timeout. Without ``--part``, ``peers``, ``profile`` and ``picture`` run.
+shows how Daybreak spends its CPU time; ``picture`` draws the throughput for each batch size and timeout;
+``batches`` compares the modes of batching. Without ``--part``, ``peers``, ``profile`` and ``picture`` run.
 """
 
 from __future__ import annotations
@@ -31,13 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save. Missed targets do not change the exit code; the table shows them."""
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.embedding", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="measure for a moment only; saved only with --out"
+        "--quick", action="store_true", help="measure only briefly; results are saved only with --out"
     )
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
+    parser.add_argument(
+        "--part", action="append", choices=PARTS, help="measure only this part; may be repeated"
+    )
     names = [contender.name for contender in PEERS]
-    parser.add_argument("--only", action="append", choices=names, help="only this peer; may be repeated")
-    parser.add_argument("--seed", type=int, default=16, help="seed of the order of the servers")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
+    parser.add_argument(
+        "--only", action="append", choices=names, help="measure only this peer; may be repeated"
+    )
+    parser.add_argument("--seed", type=int, default=16, help="seed of the random order of the servers")
+    parser.add_argument("--out", type=Path, default=None, help="folder for the JSON files")
     args = parser.parse_args(arguments)
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
@@ -58,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _with_daybreak(
     ours: Server, chosen: Sequence[str], args: argparse.Namespace, place: Path, model: str
 ) -> None:
-    """The parts that measure one running Daybreak."""
+    """Run the chosen parts that share one running Daybreak."""
     effort, folder = measure.QUICK if args.quick else measure.FULL, _folder(args)
     if "peers" in chosen:
         contenders = peers.installed(args.only)

@@ -1,4 +1,4 @@
-"""Simulated nodes. kwok acts as their kubelets, so that pods seem to run without a machine."""
+"""Simulated nodes. kwok acts as their kubelets, so pods seem to run although there is no machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class KwokMissingError(RuntimeError):
 
 @contextmanager
 def nodes(api: client.ApiClient, pods: int, log: Path) -> Iterator[None]:
-    """Provide room for ``pods`` pods; nodes and kwok end with the block.
+    """Create simulated nodes with room for ``pods`` pods, and start kwok. The nodes and kwok end with the block.
 
     :raises KwokMissingError: if kwok is not on PATH.
     """

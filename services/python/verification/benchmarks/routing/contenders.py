@@ -32,25 +32,26 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A router. ``command`` writes its configuration and returns its command, without the path to the program."""
+    """A router. ``command`` writes the router's configuration and returns the command line that starts the router,
+    without the path to the program."""
 
     name: str
     package: str
     how: str
     command: Callable[[Place], Sequence[str]]
     environment: str | None = None
-    """A folder of ``build/competitors``; ``None``: Daybreak's environment."""
+    """The name of a folder in ``build/competitors``, or ``None`` for Daybreak's environment."""
     path: str = CHAT.decode()
     variables: tuple[tuple[str, str], ...] = ()
 
     @property
     def requirements(self) -> Path:
-        """The file with the packages of its environment. Daybreak has none."""
+        """The file that lists the packages of the router's environment. Daybreak has no such file."""
         return HERE / "requirements" / f"{self.environment}.txt"
 
     @property
     def programs(self) -> Path:
-        """The folder of its Python and commands."""
+        """The folder with the environment's Python and commands."""
         if self.environment is None:
             return Path(sys.executable).parent
         return ENVIRONMENTS / self.environment / "bin"
@@ -69,7 +70,7 @@ def _daybreak(place: Place) -> Sequence[str]:
         "pools": {POOL: {"workload": "echo-serve"}},
     }
     file = place.folder / "daybreak.yaml"
-    file.write_text(json.dumps(settings))  # YAML contains JSON
+    file.write_text(json.dumps(settings))  # JSON is valid YAML
     return ("daybreakd", "gateway", "--config", str(file))
 
 

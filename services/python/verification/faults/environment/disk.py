@@ -93,15 +93,15 @@ class FuseDisk:
         return self._state()["forgotten_bytes"] - before
 
     def full(self, on: bool) -> None:
-        """Stop files from growing, or let them grow again."""
+        """Keep all files from growing, or let them grow again."""
         self._control.write_bytes(f"limit {self._state()['bytes']}".encode() if on else b"limit none")
 
     def fsyncs(self) -> int:
-        """The file system's own count."""
+        """The number of fsyncs that the file system has counted."""
         return self._state()["fsyncs"]
 
     def close(self) -> None:
-        """Unmount; this ends its process."""
+        """Unmount the disk, which ends the file system's process."""
         for command in (["umount", str(self.folder)], ["umount", "-l", str(self.folder)]):
             if self._process.poll() is not None or not os.path.ismount(self.folder):
                 break
@@ -197,7 +197,7 @@ class SlowDisk(ShimDisk):
         self.environment = {**self.environment, "FORGET_SLOW_MS": str(round(fsync_s * 1000))}
 
     def crash(self) -> int:
-        """Lose nothing: only the server has died."""
+        """Lose nothing. This simulates that only the server died, not the machine."""
         return 0
 
 

@@ -18,7 +18,7 @@ SERVING = ScenarioPackage(
     about=(
         "Two gateways, groups that answer requests, and a real server (Valkey) run on one machine, without Ray. Each "
         "request has a deadline of 30 s. Clients record when each byte came, and groups record what they ran. A "
-        "checker decides from both."
+        "checker decides from both records whether a promise was broken."
     ),
     jobs=2,
     check=check,

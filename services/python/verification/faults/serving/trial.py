@@ -27,7 +27,7 @@ READY_S = 60.0
 
 
 def mostly_short(rng: random.Random) -> Wish:
-    """Answers of a few milliseconds, one in five of them streamed."""
+    """Four of five answers come whole, after at most 50 ms. One in five is streamed in 2 to 8 parts."""
     if rng.random() < 0.2:
         return Wish(parts=rng.randint(2, 8), part_s=0.02, size=rng.choice((60, 2000)), latency_s=0.01)
     return Wish(latency_s=rng.uniform(0, 0.05), size=rng.choice((60, 400, 20_000)))
@@ -45,7 +45,7 @@ class ServingTrial:
         return sorted(self.cluster.at_work(kind), key=lambda target: target.name)
 
     def wait_replaced(self, target: Target) -> None:
-        """Wait until the replica has a new process that works."""
+        """Wait until a new process works in place of ``target``."""
 
         def replaced() -> bool:
             return any(

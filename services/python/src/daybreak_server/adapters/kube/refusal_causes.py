@@ -1,9 +1,9 @@
 """The causes of Kubernetes' refusals.
 
-Where an object has a field for the cause, ``parse`` reads the field. But no field says why the API server refused a
-pod: an exceeded quota and a missing permission are both ``Forbidden``, and KubeRay only passes the text on. So this
-module looks for the fixed parts of such messages, and of those of the kubelet and the scheduler. No other module does
-that.
+Where an object has a field for the cause, the module ``parse`` reads the field. But no field says why the API server
+refused a pod: an exceeded quota and a missing permission are both ``Forbidden``, and KubeRay only passes the text on.
+So this module looks for the fixed parts of such messages, and of messages of the kubelet and the scheduler. No other
+module does that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Ray on one machine: its head node, with this process as its driver.
+"""Ray on one machine: a head node, with this process as the driver.
 
 The head gets the fast start (:mod:`~daybreak_server.adapters.ray.lean_node`) if
-:mod:`~daybreak_server.adapters.ray.fast_start` allows it. Otherwise ``ray.init`` starts it, and one warning says why.
+:mod:`~daybreak_server.adapters.ray.fast_start` allows it. Otherwise ``ray.init`` starts the head, and one warning says
+why.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from daybreak_server.adapters.ray import fast_start
 
 _log = logging.getLogger(__name__)
 _OBJECT_STORE_BYTES = 80_000_000
-"""Slightly more than Ray's minimum: no tensor goes through the object store."""
+"""Slightly more than Ray's minimum, which is enough because no tensor goes through the object store."""
 
 
 class LocalRay:
@@ -77,9 +78,11 @@ def _reason_for_stock_start(*, allowed: bool) -> str | None:
 
 
 def _driver_node() -> Any:
-    """Return the node that ``ray.init`` started, or ``None``. It knows at once when one of its processes dies.
+    """Return the node that ``ray.init`` started, or ``None``. The node knows at once when one of its processes
+    dies.
 
-    Its name is private: Ray has no public one. Without it, a dead Ray is noticed only when Serve stops answering.
+    Only a private attribute of Ray holds the node. If a version of Ray lacks this attribute, a dead Ray is noticed only
+    when Serve stops answering.
     """
     node = getattr(getattr(getattr(ray, "_private", None), "worker", None), "_global_node", None)
     return node if hasattr(node, "dead_processes") else None

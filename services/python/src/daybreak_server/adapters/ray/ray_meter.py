@@ -2,7 +2,7 @@
 
 Ray prefixes the names with ``ray_`` and adds further labels (worker, node, session). It drops the series of a
 process that has ended. It also drops a gauge that was not set for two of its report intervals, so the meter
-sets each gauge again every second: a gauge keeps its last value, as in Prometheus' own client.
+sets each gauge again every second. In this way a gauge keeps its last value, as in Prometheus' own client.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Series:
         """Add to a counter."""
         if amount > 0:
             self._record(self._instrument.inc, amount)
-        else:  # `inc` refuses 0. Without the private method, the series begins with its first event.
+        else:  # `inc` refuses 0. If Ray lacks the private method, the series begins with its first event.
             self._record(getattr(self._instrument, "_record", _ignore), 0)
 
     def observe(self, amount: float) -> None:
@@ -118,11 +118,11 @@ class RayMeter:
         return self._labelled(metric, labels)
 
     def counted(self, counter: CounterSeries, histogram: HistogramSeries) -> HistogramSeries:
-        """A series whose observations count in both."""
+        """A series whose observations count in the counter and in the histogram."""
         return CountedHistogram(counter, histogram)
 
     def remove(self, metric: Metric, *labels: str) -> None:
-        """Forget a series. Ray soon drops a gauge, but exports other series until the process ends."""
+        """Forget a series. If it is a gauge, Ray drops it soon. Ray exports any other series until the process ends."""
         key = (metric.name, *labels)
         self._series.pop(key, None)
         self._gauges.pop(key, None)

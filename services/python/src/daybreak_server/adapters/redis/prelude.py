@@ -41,18 +41,18 @@ TEXTS = {
     "DELETED": DELETED,
     "NOTE": "Totals for metrics. This text is long so that Redis keeps the hash as a table: fast to add to.",
 }
-"""Words. Without a value longer than 64 bytes, such as ``NOTE``, Redis keeps a hash as a list, which is slower."""
+"""Texts. ``NOTE`` is longer than 64 bytes. Redis keeps a hash without such a value as a list, which is slower."""
 
 
 def lua_constants() -> str:
-    """Lua definitions of everything here: :func:`lua_numbers` for all scripts, and :func:`lua_tables`."""
+    """The Lua definitions of all numbers (:func:`lua_numbers`) and of the tables (:func:`lua_tables`)."""
     return lua_numbers() + lua_tables()
 
 
 def lua_numbers(of: str | None = None, *, beyond: str = "") -> str:
     """Lua definitions: a local for each number and control bit that the text ``of`` mentions and ``beyond`` does not.
 
-    Lua reads locals without a lookup, but at any place in a chunk, at most 200 may be visible. So a number that
+    Lua reads locals without a lookup, but allows at most 200 visible locals at any place of a chunk. So a number that
     only one script needs is defined inside that script.
     """
     numbers: dict[str, int | float] = {name: getattr(policy, name) for name in RULES}

@@ -1,1 +1,2 @@
-"""OpenAI's API. Requests that name a model are sent to its workers, and errors have OpenAI's format."""
+"""OpenAI's API. The gateway sends a request to a worker of the model that the request names. Errors have OpenAI's
+format."""

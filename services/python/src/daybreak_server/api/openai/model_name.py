@@ -1,4 +1,4 @@
-"""Finds which model a request names: in the header ``Daybreak-Model``, its JSON body, or its form."""
+"""Finds which model the body of a request names, in JSON or in a form, and replaces that name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model_in(body: bytes, content_type: str, *, complete: bool) -> str | None:
 
 
 def with_model(body: bytes, content_type: str, name: str) -> bytes:
-    """The whole body, with ``name`` in place of the model that it names."""
+    """The body with its model replaced by ``name``. ``body`` must be complete."""
     if content_type.startswith("multipart/form-data"):
         found = _FORM_FIELD.search(body)
         return body if found is None else body[: found.start(1)] + name.encode() + body[found.end(1) :]

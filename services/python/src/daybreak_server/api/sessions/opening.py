@@ -1,6 +1,7 @@
 """The traces of the requests and connections that open sessions.
 
-If a session belongs to a trace, responses have its header ``traceparent``, even if an earlier request opened it.
+If a session belongs to a trace, responses about the session have this trace in the header ``traceparent``, even if an
+earlier request opened the session.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def begin(ctx: Dependencies, connection: HTTPConnection) -> OpeningTrace:
 
 @contextmanager
 def traced(ctx: Dependencies, request: HTTPConnection, *, status: int = 200) -> Iterator[OpeningTrace]:
-    """The trace of a request, which ends with the block. ``status``: that of the response, unless there is an error."""
+    """Trace a request until the block ends. ``status``: the status of the response, if the block raises no error."""
     trace = begin(ctx, request)
     try:
         yield trace
@@ -56,7 +57,7 @@ def traced(ctx: Dependencies, request: HTTPConnection, *, status: int = 200) -> 
 
 
 def headers(record: SessionRecord) -> dict[str, str]:
-    """The header with the session's trace, if it belongs to one."""
+    """The header with the session's trace, or no header if the session belongs to no trace."""
     context = record.session.trace_context
     return {} if context is None else {"traceparent": context.traceparent}
 

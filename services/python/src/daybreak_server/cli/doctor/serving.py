@@ -20,7 +20,7 @@ from daybreak_server.settings.tree import PoolSettings, Settings
 
 TIMEOUT_S = 3.0
 GROUPS_MAX = 50
-"""How many groups of a pool are tried."""
+"""How many groups of a pool the check connects to, at most."""
 
 
 def online_pools(settings: Settings) -> list[str]:
@@ -81,7 +81,7 @@ def _policy(settings: Settings, view: PoolView) -> Check:
     found = f"{policy.value}, {origin}"
     ready = _ready(view)
     if policy is RoutingPolicy.GPU_MEMORY and ready and not any(_free_memory(group) for group in ready):
-        advice = f"use another one: `daybreakd routing {view.name} least_loaded`"
+        advice = f"use another policy: `daybreakd routing {view.name} least_loaded`"
         return warning(what, f"{found}, but no group reports free GPU memory, so all count as equal", advice)
     return ok(what, found)
 
@@ -114,7 +114,7 @@ def _groups(view: PoolView) -> Iterator[Check]:
 
 
 def connect(endpoint: str) -> str | None:
-    """Connect to the host and port of a URL. Returns what is wrong; ``None`` if it worked."""
+    """Connect to the host and port of a URL. Returns what is wrong; ``None`` if the connection succeeds."""
     address = urlsplit(endpoint)
     try:
         port = address.port or (443 if address.scheme == "https" else 80)
@@ -131,7 +131,7 @@ def _gateway(settings: Settings, pool: str) -> Iterator[Check]:
     if not port or connect(url) is not None:
         return
     what, address = f"router of {pool}", host_port(host, port)
-    advice = "restart it with these settings, or correct DAYBREAK_HTTP__HOST and DAYBREAK_HTTP__PORT"
+    advice = "restart the gateway with these settings, or correct DAYBREAK_HTTP__HOST and DAYBREAK_HTTP__PORT"
     try:
         with urllib.request.urlopen(f"{url}/v1/pools/{pool}", timeout=TIMEOUT_S) as response:  # noqa: S310 - http only
             kind = json.load(response).get("kind")

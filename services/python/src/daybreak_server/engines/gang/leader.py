@@ -3,16 +3,17 @@
 A settlement may claim the next task in the same call, so a busy group pays only one round trip between two tasks. The
 loop ends in one of two ways:
 
-* It was asked to leave. A running task has ended, or was released at its next step, and ``run`` returns ``True``.
+* The group was asked to leave. Its task, if it had one, has ended or was released at its next step. ``run`` returns
+  ``True``.
 * The group is broken: the ranks disagree, one is lost, the work stalled, or the loop itself failed. The task is
   settled as a strike and ``run`` returns ``False``; the process ends and the whole group restarts.
 
-The work thread and the lease renewer's thread may both find the group broken. The first one settles the task
-(:meth:`LeaderLoop.break_group`); the second call does nothing.
+The work thread and the lease renewer's thread may both find the group broken, and both call
+:meth:`LeaderLoop.break_group`. The first call settles the task; the second one does nothing.
 
 Before its first task, and after a task whose artifacts could not be stored, the loop probes the blob store.
-While the blob store refuses writes, the group claims no task, because the task would do all its work and end
-as a strike.
+While the blob store refuses writes, the group claims no task, because the task would do all its work and then
+end with a strike.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ class LeaderLoop:
     def _probe(self) -> bool:
         """Probe the blob store, and return whether tasks may be taken.
 
-        A store that refuses writes is reported as the pool's problem, and tasks wait. A store that cannot be reached
-        is no reason to wait here, because each upload retries by itself.
+        A blob store that refuses writes is reported as the pool's problem, and tasks wait. A blob store that cannot be
+        reached is no reason to wait here, because each upload retries by itself.
         """
         if time.monotonic() < self._next_probe_at:
             return False
@@ -190,7 +191,7 @@ class LeaderLoop:
             return self._run_and_settle(claim)
 
     def _log_change(self, lease: Lease, kind: ChangeKind) -> None:
-        """Log a start or a success. The store's replies name all other changes, and its adapter logs those."""
+        """Log a start or a success. The store's replies name all other changes, and the store's adapter logs these."""
         log_task(kind, lease.task, attempt=attempt_of(lease.token), group=lease.group)
 
     def _run_and_settle(self, claim: Claim) -> Claim | None:
@@ -253,7 +254,7 @@ class LeaderLoop:
             return Verdict.FAIL, Failed(code="no_scratch_space", message=report.message)
 
     def _settle(self, held: HeldLease, outcome: Outcome) -> Settled | None:
-        """Settle, and retry until the store replies. No lease ends in an outage, and a repeated call changes
+        """Settle, and retry until the store replies. While the store is down, no lease ends. A repeated call changes
         nothing.
 
         Returns ``None`` if the outcome is unknown: the store refuses the call, the group broke, or the group must leave
@@ -323,7 +324,7 @@ class LeaderLoop:
                 time.sleep(0.5)
 
     def release_task(self) -> None:
-        """Release the task while its step still runs, because the time to leave is over."""
+        """Release the task while its step still runs, because the group must end now."""
         held = self._held
         if held is None:
             return

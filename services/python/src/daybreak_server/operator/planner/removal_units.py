@@ -1,8 +1,9 @@
 """Which replicas and groups can only be removed together.
 
 KubeRay creates and deletes replicas (``hosts`` pods each). Serve starts gangs of ranks wherever there is room and does
-not know about replicas. A group usually sits on one replica. After a failure it may span several: then none of these
-can go alone, so they and all groups on them form one removal unit. The operator always removes whole units.
+not know about replicas. A group usually sits on one replica. After a failure it may span several. Then none of
+these replicas can be removed alone, so they and all groups on them form one removal unit. The operator always removes
+whole units.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class ReplicaPods:
 
 @dataclass(frozen=True, slots=True)
 class RemovalUnit:
-    """Replicas and groups that can only be removed together: usually one of each, or a replica without a group yet."""
+    """Replicas and groups that can only be removed together: usually one replica and its group, or a replica that
+    has no group yet."""
 
     replicas: tuple[ReplicaPods, ...]
     groups: tuple[GroupRecord, ...]

@@ -2,8 +2,9 @@
 
 A turn's tokens depend only on its audio, on the target language, on the last token before the turn, and on whether it
 is the last turn. So if a chunk of audio is lost or doubled, all text from its turn on changes, because later turns
-begin elsewhere. If it is changed, the text of its turn changes, and that of later turns at least until both texts have
-the same last token. And a group that gets the newest turns continues exactly as the previous group would have.
+begin elsewhere. If only the content of a chunk changes, the text of its turn changes. The text of later turns changes
+too, at least until the last token of a turn is the same as without the change. A group that gets the newest turns
+continues exactly as the previous group would have.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import math
 STOP = 0
 """The token of the full stop."""
 START = -1
-"""Stands for the token before the first one."""
+"""Stands for the token before the first token of a session."""
 TOKENS_A_BLOCK = 3
 """A turn of one block has one to this many words. A full stop may follow each word."""
 _SENTENCE_ENDS = 5
-"""On average, one of this many words is the last of its sentence."""
+"""How many words a sentence has on average."""
 
 _ENGLISH = """
 a an all and any at big blue came come day did door every far fast few for found from full gave go good green
@@ -44,7 +45,7 @@ _CHINESE = (
     "学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其些然"
 )
 WORDS = {"en": tuple(_ENGLISH.split()), "de": tuple(_GERMAN.split()), "zh": tuple(_CHINESE)}
-"""By target language. Token ``n`` is word ``n - 1``."""
+"""The words of each target language. Token ``n`` stands for the item ``n - 1``."""
 
 
 def digest(audio: bytes) -> bytes:
@@ -58,7 +59,7 @@ def length(turn: bytes, blocks: float) -> int:
 
 
 def choose(turn: bytes, target: str, *, before: int, place: int) -> int:
-    """The token at a place of a turn that follows the token ``before``."""
+    """The token at the place ``place`` of a turn, if the token before it is ``before``."""
     return 1 + _number(turn, target, place, before) % len(WORDS[target])
 
 
@@ -68,7 +69,7 @@ def ends_sentence(turn: bytes, target: str, *, before: int, place: int) -> bool:
 
 
 def text(token: int, target: str, *, before: int) -> str:
-    """What a token adds to the text after the token ``before``."""
+    """The text that a token adds, if the token before it is ``before``."""
     if token == STOP:
         return "。" if target == "zh" else "."
     word = WORDS[target][token - 1]

@@ -1,4 +1,7 @@
-"""LitServe: ``python -m …litserve_app PORT``. ``predict`` gets the list of a batch and returns an item for each."""
+"""LitServe: ``python -m …litserve_app PORT [fast]``. ``fast`` selects LitServe's fast queue.
+
+``predict`` gets the inputs of a batch as a list, and returns a list with one output for each input.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,24 @@ class Embed(ls.LitAPI):
     """The API of one model."""
 
     def setup(self, device: str) -> None:
-        """Load the model, in the worker."""
+        """Load the model. LitServe calls this in the worker process."""
         self.encoder = Encoder()
 
-    def decode_request(self, request):  # LitServe takes an annotation for the type of a query parameter
-        """The text."""
+    def decode_request(self, request):  # LitServe would take an annotation as a parameter's type
+        """The text of a request, and whether its answer must be in base64."""
         return text_of(request)
 
     def batch(self, inputs: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
-        """Keep the list: the model pads it."""
+        """Return the list as it is, because the model itself pads the texts to the same length."""
         return inputs
 
     def predict(self, inputs: list[tuple[str, bool]]) -> list[tuple[Any, bool]]:
-        """A vector for each text."""
+        """Compute a vector for each text."""
         vectors = self.encoder.encode([text for text, _ in inputs])
         return [(vector, as_base64) for vector, (_, as_base64) in zip(vectors, inputs, strict=True)]
 
     def unbatch(self, output: list[tuple[Any, bool]]) -> list[tuple[Any, bool]]:
-        """An output for each request."""
+        """The outputs, one for each request."""
         return output
 
     def encode_response(self, output: tuple[Any, bool]) -> dict[str, Any]:

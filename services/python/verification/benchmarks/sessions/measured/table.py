@@ -1,4 +1,4 @@
-"""The reports of what was measured: the sessions of each strategy, and the costs of steps."""
+"""Two reports of the measurement: how many sessions each strategy sustains, and what a step costs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from verification.results import Report, Row
 
 NAME, STEPS_NAME = "sessions", "sessions-steps"
 EQUAL_LAG_S = 0.25
-ABOUT = """The engine of a group with the tiny speech model of the package, in one process with one thread of torch. \
-Users speak the clips of the model in real time. Each user begins at another place in the clips, and is translated \
-into one of two languages. A turn is \
-{turn_ms:.0f} ms of audio, and has {tokens:.2f} tokens on average. All strategies ran one after the other in one run, \
-for {for_s:g} s with each number of users; the first third does not count. A number of users is *sustained* if 95 % of \
-the turns end less than {limit:g} s after their audio was complete, and the lag does not grow. At the \
-next number of users that was tried, at most {until:.0f} % more, one of these two conditions failed. Not measured: \
-the gateway, Redis and the network."""
-STEPS_ABOUT = """A step of the tiny speech model of the package, by the number of its sessions: medians, on one thread \
-of torch, with full windows. *Prefill*: a turn of {turn_ms:.0f} ms goes through the encoder and the language model. \
-*Decode*: one token. *Both phases*: some sessions prefill, and others decode, in one step. For *prefill* and \
-*decode*, the baseline is the same step with one session. If 32 sessions take 32 times as long, a batch saves nothing; \
-if they take as long as one, further sessions cost nothing."""
+ABOUT = """What is measured is the engine of a group with the tiny speech model of the package, in one process with \
+one thread of torch. Users speak the clips of the model in real time. Each user begins at another place in the clips, \
+and is translated into one of two languages. A turn is {turn_ms:.0f} ms of audio, and has {tokens:.2f} tokens on \
+average. All strategies ran one after the other in one run, for {for_s:g} s with each number of users; the first third \
+of this time does not count. A number of users is *sustained* if 95 % of the turns end less than {limit:g} s after \
+their audio was complete, and the lag does not grow. At the next number of users that was tried, at most {until:.0f} % \
+more, one of these two conditions failed. Not measured: the gateway, Redis and the network."""
+STEPS_ABOUT = """How long a step of the tiny speech model of the package takes, by the number of its sessions. The \
+figures are medians, on one thread of torch, with full windows. *Prefill*: a turn of {turn_ms:.0f} ms goes through the \
+encoder and the language model. *Decode*: one token. *Both phases*: some sessions prefill, and others decode, in one \
+step. For *prefill* and *decode*, the baseline is the same step with one session. If 32 sessions take 32 times as \
+long, a batch saves nothing; if they take as long as one, further sessions cost nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +39,15 @@ class Measured:
     tokens_per_turn: float
     for_s: float
     until: float
-    """A factor: the sustained number of users, multiplied by it, was no longer sustained."""
+    """The smallest number of users that was not sustained is at most this many times the sustained number."""
     users: int
-    """How many users all sustained runs had together."""
+    """The numbers of users of all sustained runs, added up."""
     differing: int
-    """How many of them got other tokens than a user alone would get."""
+    """How many of these users got other tokens than they would get alone."""
 
 
 def report(measured: Measured, *, limit_s: float) -> Report:
-    """The sessions of each strategy."""
+    """How many sessions each strategy sustains, with which lag and throughput."""
     made = Report(
         name=NAME,
         title="Streaming sessions by the strategy of batches, measured",
@@ -93,7 +92,7 @@ def _throughput(contender: Contender, found: Found, base: float) -> Row:
 
 
 def steps_report(measured: Measured) -> Report:
-    """The costs of steps."""
+    """What a step costs, by the number of its sessions."""
     made = Report(
         name=STEPS_NAME,
         title="The cost of a step by the number of its sessions",

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Returns a session, and marks it as watched: the next commit that processes audio of it announces this to gateways.
--- Answers {`session`, the session} or {`unknown`}, which stands for a session of another tenant, too.
+-- Returns a session, and marks it as watched. The next commit that processes some of its audio then announces this
+-- progress to gateways and removes the mark.
+-- Answers {`session`, the session}, or {`unknown`} if there is no such session or it belongs to another tenant.
 local function run(ARGV)
   local a = read.session_watching(ARGV, 1)
   local key = S.key.session(a.session)

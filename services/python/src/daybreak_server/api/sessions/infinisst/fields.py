@@ -27,7 +27,7 @@ def _absent_if_empty(value: Any) -> Any:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
-# The limit is that of the inner `str`. If the union had it, pydantic would also apply it to `None`, which fails.
+# The inner `str` has the length limit. If the union had it, pydantic would fail when it measures `None`.
 OptionalName = Annotated[Annotated[str, Field(max_length=200)] | None, BeforeValidator(_absent_if_empty)]
 
 
@@ -43,7 +43,7 @@ class Init(Fields):
 
 
 class SessionOnly(Fields):
-    """Requests that name a session."""
+    """The field of requests that only name a session."""
 
     session_id: Name
 
@@ -57,8 +57,8 @@ class LoadModel(Fields):
 
 
 class Translate(Fields):
-    """``POST /translate``. ``max_new_tokens`` is accepted without effect, because the model limits its turns
-    itself."""
+    """``POST /translate``. ``max_new_tokens`` is accepted without effect, because the model itself
+    limits how many tokens a turn has."""
 
     user_id: Annotated[str, Field(min_length=1, max_length=100)]
     language_pair: Name
@@ -69,7 +69,7 @@ class Translate(Fields):
 
 
 async def read_fields(request: Request, model: type[M], *, max_bytes: int) -> M:
-    """The fields. A field of the body takes precedence over one of the query.
+    """The fields. A field of the body takes precedence over the same field of the query.
 
     :raises ApiError: ``invalid_input``, ``bad_json``, ``unsupported_media_type`` or ``too_large``
     """

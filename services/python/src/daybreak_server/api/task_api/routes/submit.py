@@ -104,10 +104,10 @@ async def _submit_task(
 async def _made(
     ctx: Dependencies, data: dict[str, Any], caller: Principal, *, key: str | None, trace: SubmitTrace
 ) -> NewTask | Submitted:
-    """The task of a submit.
+    """Make the task of a submit.
 
     If the file that the task names is gone, the request may repeat a submit that was accepted while the file existed.
-    Then the result is the task which that submit created.
+    Then this returns the task that the earlier submit created.
     """
     store, tenant = ctx.services.store, caller.tenant
     try:
@@ -178,7 +178,7 @@ async def _submit_batch(ctx: Dependencies, request: Request, data: dict[str, Any
     traces: dict[int, SubmitTrace] = {}
     for index, body in enumerate(bodies):
         trace = traces[index] = ctx.services.tracing.submit(context)
-        # A key from a header cannot contain NUL, so these keys cannot collide with one.
+        # A key from a header cannot contain NUL, so no such key can equal a key that is made here.
         own_key = None if key is None else f"{key}\x00{index}"
         try:
             made = await _made(ctx, body, caller, key=own_key, trace=trace)

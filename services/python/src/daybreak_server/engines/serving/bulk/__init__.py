@@ -3,10 +3,10 @@ batch that requests leave free.
 
 * :mod:`.jsonl` reads lines, with their numbers and within limits. Pure.
 * :mod:`.ledger` is the content of a checkpoint. Pure.
-* :mod:`.output` writes the output: a local file, whose parts are stored in the blob store beside the work.
+* :mod:`.output` writes the output to a local file. Its parts are stored in the blob store while the work continues.
 * :mod:`.source` finds the file that a task names, and copies it.
-* :mod:`.windows` computes some lines ahead, and attributes an error to a line only if the line fails alone.
+* :mod:`.windows` computes some lines ahead. If several lines fail together, it finds those that also fail alone.
 * :mod:`.metrics` counts the lines.
 * :mod:`.run` is the ``run`` of one task, and uses the modules above.
-* :mod:`.task_loop` claims tasks on a thread of the leader, with the loop of groups that run jobs.
+* :mod:`.task_loop` claims tasks on a thread of the leader, with the same loop as in groups that run jobs.
 """

@@ -2,7 +2,7 @@
 
 The tiny model must be small enough to ship and quick enough to train on a laptop. A learned causal VAE was the slowest
 and weakest part of every design that was tried, so the tiny model uses the optimal *linear* code instead. The codec
-projects each block of 4 frames x 8 x 8 pixels onto its leading principal directions (Pearson 1901; the Karhunen-Loeve
+projects each block of 4 frames x 8 x 8 pixels onto the leading principal directions (Pearson 1901; the Karhunen-Loeve
 transform of image coding). It repeats the first frame to fill a whole block, so 4n+1 frames become n+1 latent frames,
 as with Wan's causal VAE.
 
@@ -51,7 +51,7 @@ class BlockCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers sh
         self.origin = torch.nn.Parameter(torch.zeros(pixels), requires_grad=False)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
-        """Return the latents of a video as a distribution of zero width, because callers of a VAE expect one."""
+        """Return the latents of a video as a distribution (of zero width), because callers of a VAE expect one."""
         mean = ((self.blocks(x) - self.origin) @ self.basis).permute(0, 4, 1, 2, 3)
         spread = torch.full_like(mean, LOG_VARIANCE_OF_A_POINT)
         posterior = DiagonalGaussianDistribution(torch.cat([mean, spread], 1))
@@ -72,8 +72,8 @@ class BlockCodec(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers sh
     def decode_frame(self, z: Tensor) -> Tensor:
         """Decode one latent frame [B, z_dim, h, w] to one picture [B, 3, 8h, 8w] in -1..1, for a preview.
 
-        This computes only the last of the block's 4 frames. It needs a quarter of the work of ``decode`` and gives
-        exactly the same pixels.
+        This computes only the last of the block's 4 frames, with a quarter of the work of ``decode``. The pixels are
+        exactly those that ``decode`` computes for this frame.
         """
         batch, _, rows, columns = z.shape
         block_shape = (CHANNELS, self.frames, self.side, self.side)
@@ -110,7 +110,8 @@ def fit(batches: Iterable[Tensor], *, z_dim: int, origin: float, whitening: floa
 
     ``whitening`` determines the scale of the latents. If s are the standard deviations of the code, ``latents_std`` is
     s**whitening, times a constant that makes the mean variance 1. A value of 1 gives every channel unit variance. A
-    lower value leaves more variance to coarse channels than to fine ones, so that noise hides detail before layout.
+    lower value leaves more variance to coarse channels than to fine ones, so that noise hides details before it
+    hides the layout.
     """
     codec: BlockCodec = BlockCodec(z_dim=z_dim)
     codec.origin.data.fill_(origin)
