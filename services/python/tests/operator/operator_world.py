@@ -211,9 +211,7 @@ class World:
         since = self.drains.get(gang.id)
         whole = all(host in self.pods and not self._killed(host) for host in gang.hosts)
         if gang.task is not None and whole and (since is None or self.now < since + 30):
-            raise BusyGroupLostError(
-                f"{gang.id} stops with {gang.task}, drain {since}, now {self.now}: {why}"
-            )
+            raise BusyGroupLostError(f"{gang.id} had {gang.task}, drain mark {since}, now {self.now}: {why}")
 
     def _killed(self, host: str) -> bool:
         return not self.pods[host].running
