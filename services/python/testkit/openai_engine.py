@@ -1,9 +1,14 @@
-"""A tiny model server with OpenAI's API (chat, text completions, embeddings), which misbehaves as its options and
-requests ask.
+"""A tiny model server with OpenAI's API (chat, text completions, embeddings). Its options and the fields of a request
+determine how it behaves.
 
-Options: ``--load-s`` seconds before it is healthy · ``--broken FILE`` exits with code 3 at its start if the file
-exists · ``--daemon`` starts a process in another session, which has no environment, loses its parent and ignores
-SIGTERM · ``--deaf`` ignores SIGTERM · ``--log FILE`` is the log below.
+Options:
+
+* ``--load-s``: the seconds until it is healthy;
+* ``--broken FILE``: exit with code 3 at the start if FILE exists;
+* ``--daemon``: start a process in another session. This process has no environment, loses its parent and ignores
+  SIGTERM;
+* ``--deaf``: ignore SIGTERM;
+* ``--log FILE``: write the log that is described below to FILE.
 
 Fields of a request:
 
@@ -139,7 +144,7 @@ def _chat(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def _embeddings(texts: list[str]) -> dict[str, Any]:
-    """Vectors of two numbers: the length of the text, and of its first word."""
+    """Vectors of two numbers: the length of the text, and the length of its first word."""
     vectors = [[float(len(text)), float(len(text.split()[0]))] for text in texts]
     data = [
         {"object": "embedding", "index": index, "embedding": found} for index, found in enumerate(vectors)

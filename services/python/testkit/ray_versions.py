@@ -12,7 +12,7 @@ INSTALLED = Path(ray.__file__).parent
 
 
 class Change(NamedTuple):
-    """Replaces every occurrence of a name or text as a whole word in one file of Ray's package."""
+    """Replaces a name or a text in one file of Ray's package, wherever it is a whole word."""
 
     file: str
     old: str
@@ -37,7 +37,7 @@ def make_ray(folder: Path, *changes: Change, version: str = ray.__version__) -> 
 
 
 def renamed(name: str) -> tuple[Change, ...]:
-    """The changes that give a name another one, wherever Ray's Python files use it."""
+    """The changes that rename ``name`` in all of Ray's Python files that use it."""
     files = [path for path in INSTALLED.rglob("*.py") if re.search(_word(name), path.read_text())]
     return tuple(Change(str(path.relative_to(INSTALLED)), name, f"{name}_of_tomorrow") for path in files)
 
@@ -49,8 +49,8 @@ def _word(text: str) -> str:
 def _link_tree(source: Path, target: Path, texts: dict[Path, str]) -> None:
     """Link everything in ``source``, except the files of ``texts`` and their parent folders, which are created.
 
-    Each of these folders gets its own ``__pycache__``: through a link, Python would write the compiled copies into the
-    installed package, and then compile the originals again.
+    Each created folder gets its own ``__pycache__``. Otherwise Python would write the compiled copies through a link
+    into the installed package, and would have to compile the installed files again.
     """
     target.mkdir(parents=True)
     replaced: dict[str, dict[Path, str]] = {}

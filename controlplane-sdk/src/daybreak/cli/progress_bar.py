@@ -99,6 +99,6 @@ class PlainLines:
 
 
 def progress_view(console: Console) -> ProgressView:
-    """A bar if the console can move its cursor, regardless of FORCE_COLOR, else plain lines."""
+    """A bar if the console is a terminal that can move its cursor, else plain lines. FORCE_COLOR changes nothing."""
     movable = console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
     return ProgressBar(console) if movable else PlainLines(console)

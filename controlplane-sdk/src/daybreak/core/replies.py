@@ -1,4 +1,4 @@
-"""Turn a response into a wire type, or raise the error of :mod:`daybreak.errors` that it describes."""
+"""Turn a response into a wire type, or raise the error of :mod:`daybreak.errors` that the response describes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def raise_for_status(reply: Reply) -> None:
 
 
 def error_of(code: str, message: str, retry_after_s: float | None) -> ApiError:
-    """The error of a message that has a code but no status, such as that of a WebSocket."""
+    """The error for a message that has a code but no HTTP status, such as an error message on a WebSocket."""
     known = ErrorCode(code) if code in [*ErrorCode] else None
     problem = Problem(
         type=TYPE_PREFIX + code,

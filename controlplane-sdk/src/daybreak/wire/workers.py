@@ -73,8 +73,8 @@ class WorkerRegistered(ResponseModel):
 class WorkerModel(RequestModel):
     """A replica of a model on a worker.
 
-    ``requests`` counts those in flight, of at most ``capacity``. ``reason`` and ``last_lines`` (of the engine's output)
-    say why it is not ready.
+    ``requests``: how many requests are in flight, at most ``capacity``. If the replica is not ready, ``reason`` and
+    ``last_lines`` (of the engine's output) say why.
     """
 
     alias: str
@@ -101,7 +101,7 @@ class AssignedModel(ResponseModel):
     """A replica of a model that a worker should run.
 
     An alias that is listed twice has two replicas. ``args`` are options of the engine, such as ``max_model_len``.
-    ``gpus`` are the indices of the replica's GPUs; without any, it runs on the CPU.
+    ``gpus`` are the indices of the replica's GPUs. If there are none, the replica runs on the CPU.
     """
 
     alias: Alias

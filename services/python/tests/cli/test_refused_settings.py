@@ -1,4 +1,4 @@
-"""Tests that invalid settings end every command with exit code 2 and a line each, without traceback or secrets."""
+"""Invalid settings end every command with exit code 2 and a line for each, without a traceback or secrets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMANDS = [
     if command.callback is not None
 ]
 ARGUMENTS = {"routing": ["answers"], "worker": ["--manager-url", "http://127.0.0.1:1"]}
-"""What a command needs besides settings."""
+"""The arguments that some commands need."""
 WRONG = {
     "a password that is not escaped": ({"DAYBREAK_REDIS__URL": f"redis://:{SECRET}/x@h:6379/0"}, "%2F"),
     "an option of redis-py": (

@@ -43,7 +43,7 @@ def test_by_default_the_log_monitor_is_off_and_the_agents_have_fixed_ports() -> 
 
 
 class Head:
-    """A Ray head that our command starts in its own folder.
+    """A Ray head that ``daybreak_server.entrypoints.ray_start`` starts, with ``folder`` for its files.
 
     :meth:`end` does not use ``ray stop``, which would end every Ray on this machine.
     """
@@ -74,7 +74,7 @@ class Head:
         self._ray_start = psutil.Process(self.process.pid)
 
     def started(self) -> bool:
-        """Whether the raylet accepts work. It writes this line to its log after it has joined the cluster."""
+        """Whether the raylet accepts work. Its log has the line ``Raylet of id`` once it has joined the cluster."""
         assert self.process.poll() is None, "ray start has ended"
         log = self.logs / "raylet.out"
         return log.exists() and "Raylet of id" in log.read_text(errors="replace")
@@ -103,7 +103,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Make a folder with a short path, because Ray creates its sockets below it."""
+    """A folder with a short path: Ray creates its sockets in it, and their paths must be short."""
     folder_path = Path(tempfile.mkdtemp(prefix="dbr-"))
     yield folder_path
     shutil.rmtree(folder_path, ignore_errors=True)
@@ -111,7 +111,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def without_agents(tmp_path: Path) -> str:
-    """A PATH with a stub of ``nice``, with which Ray starts its agents. The stub records the commands and sleeps."""
+    """A PATH with a stub of ``nice``. Ray starts its agents with ``nice``. The stub records the commands and sleeps."""
     stub = tmp_path / "nice"
     stub.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/commands\nexec sleep 600\n')
     stub.chmod(0o755)
@@ -120,7 +120,7 @@ def without_agents(tmp_path: Path) -> str:
 
 @pytest.mark.skipif(
     fast_start.reason_for_stock_start(allowed=True, version=fast_start.installed_version()) is not None,
-    reason="fast start was not tested with this Ray; test_stock_ray.py has its start",
+    reason="fast start was not tested with this Ray; test_stock_ray.py tests how it starts",
 )
 def test_a_node_accepts_work_before_its_agents_have_started(
     folder: Path, without_agents: str, tmp_path: Path

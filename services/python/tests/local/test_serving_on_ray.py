@@ -46,6 +46,8 @@ def test_a_gang_answers_requests_and_a_new_one_takes_its_place(
     assert answer.text == "3\n3\n"
     with pytest.raises(httpx2.TransportError):
         httpx2.post(str(first.endpoint), json={"fault": "crash", "fault_rank": 0}, timeout=60)
-    wait_until(lambda: first.id not in [g.id for g in pool.view().groups], 60, "the end of its record")
+    wait_until(
+        lambda: first.id not in [g.id for g in pool.view().groups], 60, "the first group's record to be gone"
+    )
     second = wait_until(lambda: ready(besides=first.id), 300, "a new group")
     assert httpx2.post(str(second.endpoint), json={"all_ranks": True}, timeout=60).text == "3\n"

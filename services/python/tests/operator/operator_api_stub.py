@@ -1,6 +1,7 @@
 """A stub of the Kubernetes API, with or without the CRD of RayCluster.
 
-It answers, for one namespace, every list call that an observation makes, always with an empty list.
+An observation of one namespace makes list calls. The stub answers each with an empty list, or with 404 if the call is
+for RayClusters and their CRD is missing.
 """
 
 from __future__ import annotations

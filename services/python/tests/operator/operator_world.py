@@ -1,8 +1,8 @@
-"""A simulated world for the operator: KubeRay, kubelets, Ray Serve, groups and KEDA, as the real ones behave.
+"""A simulated world for the operator: KubeRay, kubelets, Ray Serve, groups and KEDA. They behave as the real ones do.
 
-The world is one value that steps by explicit calls. Every free choice is adversarial and comes from a seeded
-source: the victims that KubeRay picks if none is named, the gang that Serve stops, the hosts on which a gang
-forms.
+The world is one object. It changes only when a test calls one of its methods. Where the real systems are free to
+choose, the world chooses at random, from a seed: the workers that KubeRay removes if none is named, the gang that Serve
+stops, the hosts on which a gang forms.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class World:
     silent: bool = False
     """Heads are ready but do not answer."""
     frozen: set[str] = field(default_factory=set)
-    """Pods on dead nodes: terminating, but never ended."""
+    """Pods on dead nodes. They stay terminating and never end."""
     store_up: bool = True
     status: dict[str, Any] = field(default_factory=dict)
     clusters: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -53,9 +53,9 @@ class World:
     apps: dict[str, App] = field(default_factory=dict)
     gangs: dict[str, Gang] = field(default_factory=dict)
     drains: dict[str, float] = field(default_factory=dict)
-    """Group → when it was marked to drain."""
+    """For each group that is marked to drain: when it was marked."""
     cordoned: set[str] = field(default_factory=set)
-    """Hosts whose groups are marked to drain, also those that register later."""
+    """Hosts whose groups are marked to drain, including groups that register later."""
     report: PoolReport | None = None
     """The report that was published last."""
     waiting: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ class World:
         return spec_of(self.replicas, self.image, self.ranks, self.hosts, self.paused, self.idle)
 
     def pool(self) -> GeneratorPool:
-        """The GeneratorPool as the API server has it."""
+        """The GeneratorPool that the API server stores."""
         status = PoolStatus.model_validate(self.status)
         return GeneratorPool(name=POOL, namespace="default", uid=UID, spec=self.spec(), status=status)
 
@@ -133,7 +133,7 @@ class World:
     # KubeRay.
 
     def kuberay(self, name: str, body: Mapping[str, Any] | None = None) -> None:
-        """Take one reconcile step, from the current RayCluster or from an older ``body``."""
+        """Take one reconcile step, in which KubeRay sees the current RayCluster or an older ``body``."""
         current = self.clusters.get(name)
         if current is None:
             for pod in [pod for pod in self.pods.values() if pod.cluster == name]:
@@ -162,7 +162,7 @@ class World:
         for replica in sorted(names):
             pods = [pod for pod in self.pods.values() if pod.replica == replica and pod.cluster == name]
             if len(pods) < self.hosts or any(pod.terminating for pod in pods):
-                # A host is missing, so KubeRay deletes the others too.
+                # A host is missing or terminating, so KubeRay deletes the replica's other hosts too.
                 self._end_replica(name, replica, why=None)
             else:
                 whole.append(replica)
@@ -197,7 +197,7 @@ class World:
     def _end(self, name: str, *, why: str | None) -> None:
         """Send SIGTERM to a pod.
 
-        ``why`` names who decided it, to check for busy groups; ``None``: the pod was broken.
+        ``why``: who decided it. The pod's group must then be allowed to stop. ``None``: the replica was broken already.
         """
         pod = self.pods[name]
         if pod.terminating:
@@ -205,13 +205,13 @@ class World:
         self.pods[name] = replace(pod, terminating=True)
         for gang in self.alive():
             if name in gang.hosts and why is not None:
-                self._check_may_stop(gang, f"{name} goes: {why}")
+                self._check_may_stop(gang, f"{name} must end: {why}")
 
     def _check_may_stop(self, gang: Gang, why: str) -> None:
         since = self.drains.get(gang.id)
         whole = all(host in self.pods and not self._killed(host) for host in gang.hosts)
         if gang.task is not None and whole and (since is None or self.now < since + 30):
-            raise BusyGroupLostError(f"{gang.id} works on {gang.task}, marked {since}, at {self.now}: {why}")
+            raise BusyGroupLostError(f"{gang.id} had {gang.task}, drain mark {since}, now {self.now}: {why}")
 
     def _killed(self, host: str) -> bool:
         return not self.pods[host].running
@@ -259,7 +259,7 @@ class World:
             self._head_gone(pod.cluster)
 
     def _head_gone(self, cluster: str) -> None:
-        """Lose a head. Without fault tolerance everything on its cluster dies with it."""
+        """Lose a head. The head has no fault tolerance, so everything on its cluster dies with it."""
         self.apps.pop(cluster, None)
         for gang in self.alive(cluster):
             self._stop(gang, graceful=False)
@@ -274,7 +274,7 @@ class World:
     # Ray Serve.
 
     def serve_step(self, cluster: str) -> None:
-        """Move Serve towards its target. It starts gangs where there is room, and stops first those whose pods end."""
+        """Move Serve towards its target: start gangs on free hosts, or stop gangs, first those whose pods must end."""
         app = self.apps.get(cluster)
         if app is None or self.serve(cluster) is None:
             return
@@ -323,7 +323,7 @@ class World:
     # Groups.
 
     def group_step(self, name: str) -> None:
-        """Let a group register, load, claim, work or release; or let its lease end."""
+        """Let a group register, load, claim, work or release. If it is dead, let its lease end."""
         gang = self.gangs[name]
         if gang.dead_at is not None:
             if self.now - gang.dead_at >= LEASE_S:

@@ -1,4 +1,4 @@
-"""Streaming with caches in pages computes what the whole stream at once would."""
+"""A model that streams, with caches in pages, computes the same as a model that reads the whole stream at once."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_sessions_of_a_batch_write_what_each_writes_alone(model: Speech) -> None
         for name, written in finish(model, model.prefill(batch)).items():
             together[name] += _ids([written])
     assert list(together.values()) == alone
-    assert any(any(turn) for turn in alone), "nothing was written, so nothing was compared"
+    assert any(any(turn) for turn in alone), "the model wrote no token, so nothing was compared"
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -1,4 +1,4 @@
-"""A turn whose audio is read in pieces, beside sessions that decode, gets the tokens of a turn that is read at once."""
+"""A turn that is read in pieces, while other sessions decode, gets the same tokens as a turn that is read at once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def cut(model: Speech, name: str, audio: bytes, draw: random.Random, *, last: bo
 
 
 def serve(model: Speech, turns: dict[str, list[bytes]], draw: random.Random) -> Written:
-    """All sessions at once: each batch has pieces of some turns, and the decodes of others."""
+    """Serve all sessions at once. In each batch, some sessions read a piece of a turn, and others decode."""
     pieces = {
         name: [
             piece
@@ -90,7 +90,7 @@ def whole(model: Speech, audio: bytes, pair: int, blocks: int) -> list[list[int]
 
 
 def compare(model: Speech, streams: Sequence[tuple[bytes, int]], seed: int) -> None:
-    """``streams``: the audio of each session, and the blocks of its turns."""
+    """``streams``: the audio of each session, and how many blocks each of its turns has."""
     pairs = len(model.shape.pairs)
     expected = {
         str(number): whole(model, audio, number % pairs, blocks)
@@ -100,7 +100,7 @@ def compare(model: Speech, streams: Sequence[tuple[bytes, int]], seed: int) -> N
         model.open(str(number), model.shape.pairs[number % pairs])
     turns = {str(number): turns_of(audio, model, blocks) for number, (audio, blocks) in enumerate(streams)}
     assert serve(model, turns, random.Random(seed)) == expected
-    assert any(any(each) for each in expected.values()), "nothing was written, so nothing was compared"
+    assert any(any(each) for each in expected.values()), "the model wrote no token, so nothing was compared"
     for name in turns:
         model.close(name)
     assert model.memory()[0] == 0
@@ -118,7 +118,7 @@ def test_any_cuts_give_the_same_tokens_in_batches_of_both_phases(folder: Path) -
 
 @pytest.mark.parametrize("kind", ["layer", "whisper"])
 def test_the_encoders_of_transformers_give_the_same_tokens(tmp_path: Path, kind: str) -> None:
-    """The window of such an encoder is the audio before a block, which does not depend on where a turn was cut."""
+    """The window of these encoders is the audio before a block, which does not depend on where a turn was cut."""
     hub_folder(tmp_path, kind)
     model = loaded(tmp_path, cache_mb=4)
     streams = [(noise(0.96 * turns, seed=turns), blocks) for turns, blocks in ((6, 2), (6, 3), (4, 4))]

@@ -1,10 +1,10 @@
-"""The possible steps of two leaders, a client and time around the small store (``machine.Store``).
+"""The possible steps of a small system: two leaders, a client, the clock, and the store (``machine.Store``).
 
 A leader knows only the replies that it received. It has one of three states:
 
 * ``idle``: it holds no task.
 * ``works``: it believes that it holds a token.
-* ``resettling``: its settle was not answered. It repeats the call or gives up.
+* ``resettling``: it got no reply to its settle. It repeats the call or gives up.
 
 A paused or disconnected leader takes no step while everything else does, so zombies need no separate rule. A killed
 leader returns as a group with a new name, and the tasks that it held belong to a group that is gone.

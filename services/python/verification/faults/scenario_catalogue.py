@@ -40,13 +40,13 @@ class ScenarioContext:
     options: ClusterOptions = field(default_factory=ClusterOptions)
     seed: int = 0
     long: bool = False
-    """Hours instead of minutes."""
+    """Whether the run may take hours. If not, it takes minutes."""
     log: Callable[[str], None] = print
     jobs: int = 1
     """How many clusters may run side by side."""
     done: Path | None = None
-    """A folder of results. A run saves results there and does not repeat those that it finds, so that an interrupted
-    run of hours can resume."""
+    """A folder of results, one file for each scenario. A run does not repeat a scenario whose result is there, so that
+    an interrupted run of hours can resume."""
 
     def repeats(self, short: int, long: int) -> int:
         """How often a run repeats something: ``long`` times if the run is long, otherwise ``short`` times."""
@@ -118,7 +118,7 @@ def _run_with_retry(scenario: Scenario, context: ScenarioContext) -> list[Row]:
 
 
 def run(scenario: Scenario, context: ScenarioContext) -> list[Row]:
-    """Run a scenario and log its rows. :class:`SkippedError` gives no rows; other exceptions propagate.
+    """Run a scenario and log its rows. After a :class:`SkippedError`, there are no rows; other exceptions propagate.
 
     A scenario that could not be completed but broke no promise (for example, a process did not start in time on a busy
     machine) runs a second time, and the log says so. A broken promise is never retried.

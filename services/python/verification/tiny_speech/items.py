@@ -1,5 +1,5 @@
-"""Spoken sentences with references, as a client would stream them. The score, the clips and long sessions use
-them."""
+"""Audio of spoken sentences, as a client would stream it, with the expected texts. The score, the clips and long
+sessions use it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Item(NamedTuple):
     due: dict[str, list[Due]]
 
     def tokens(self, language: str) -> list[int]:
-        """The reference in a language."""
+        """The tokens of the reference in a language."""
         return [token for token, _ in self.due[language]]
 
     def text(self, language: str) -> str:
@@ -41,8 +41,8 @@ def make_items(
     noise_db: float | None = None,
     tail: float = 0.6,
 ) -> list[Item]:
-    """Single sentences, each after 0.1 to 1 s without speech. ``noise_db`` is the power of speech over noise; ``None``
-    means 12 to 35 dB, drawn for each.
+    """Single sentences, each after 0.1 to 1 s without speech. ``noise_db`` is the power of the speech over that of the
+    noise, in dB. ``None`` means 12 to 35 dB, drawn at random for each sentence.
 
     The audio ends ``tail`` seconds after the last word.
     """
@@ -102,7 +102,7 @@ def _due(sentence: Sentence, word_ends: list[float]) -> dict[str, list[Due]]:
 
 
 def with_noise(samples: Floats, rng: np.random.Generator, decibels: float) -> Floats:
-    """Add noise of a random colour; ``decibels``: the power of the speech over that of the noise."""
+    """Add noise of a random colour. ``decibels``: the power of the speech over that of the noise."""
     spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
     corner = 800 * len(samples) / (40 * SAMPLE_RATE)
     noise = np.fft.irfft(

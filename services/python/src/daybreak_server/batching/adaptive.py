@@ -17,7 +17,7 @@ SAMPLES = 3
 EXPLORATION = 0.01
 """The largest share of the time that tries of other sizes are expected to lose."""
 GAIN = 1.02
-"""A larger size must be faster than a smaller one by this factor, because it makes the first item wait
+"""A larger size must be faster than a smaller one by this factor, because a larger batch makes its first item wait
 longer."""
 _WEIGHT = 0.2
 _RARE_WEIGHT = 0.5

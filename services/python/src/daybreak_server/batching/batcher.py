@@ -1,15 +1,15 @@
 """Chooses the items of the next batch.
 
 Items wait in one queue for each priority and *length bucket*. A batch has items of one bucket, because a device pads
-them to the longest. Among the items that may start (the mode decides which: :class:`.Mode`), the batch begins with the
-one of the best priority that has waited longest. Items of the same bucket join it in the order of priority and
-arrival, until it has ``max_batch_size`` items (in the mode ``adaptive``, perhaps fewer) or its padded size (items ×
-longest item) would exceed ``max_batch_tokens``.
+all of them to the length of the longest. The mode (:class:`.Mode`) decides which items may start. Of these, the
+batch begins with the item of the best priority; if several have this priority, with the one that has waited longest.
+Items of the same bucket join it in the order of priority and arrival, until it has ``max_batch_size`` items (in the
+mode ``adaptive``, perhaps fewer) or its padded size (items × longest item) would exceed ``max_batch_tokens``.
 
 Items of bulk work, such as the lines of a file, have the priority ``BULK`` or a higher number. A batch begins with one
-of them only while no other item may start. So a batch of bulk work delays another item only if it runs already when
-that item may start. Bulk items also fill the free places of other batches. They do not count against ``max_waiting``,
-because otherwise bulk work would make the group refuse requests.
+of them only while no other item may start. So a batch of bulk work delays another item only if the batch is already
+running when that item may start. Bulk items also fill the free places of other batches. They do not count against
+``max_waiting``, because otherwise bulk work would make the group refuse requests.
 
 Cancelled and expired items leave the queues before they are computed. On average, no operation is linear in the number
 of items that wait, except a change of the buckets. A decision is linear in the number of buckets and priorities that
@@ -41,7 +41,7 @@ class FullError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchItem(Generic[K]):
-    """One unit of work. Times are seconds of any one clock."""
+    """One unit of work. Times are seconds, all by the same clock; which clock makes no difference."""
 
     key: K
     tokens: int
@@ -244,7 +244,7 @@ class Batcher(Generic[K]):
     def _wake_at(self) -> float | None:
         """When the next batch starts or the next item expires, if no item is added before then."""
         times = [entry[0] for entry in self._deadlines[:1]]
-        if self._waiting:  # only in the mode `timed` do items wait while the executor is idle
+        if self._waiting:  # the executor is idle, so the mode is `timed`: no other mode lets items wait then
             times.append(next(iter(self._waiting.values())).arrived + self._rules.timeout_s)
         return min(times, default=None)
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class RoutingPolicy(StrEnum):
-    """The policies, each of which is a class of ``api.routing.policies``."""
+    """The policies. Each has a class in ``api.routing.policies``."""
 
     LEAST_LOADED = "least_loaded"
     """The group with the smallest share of its capacity in use."""
@@ -15,7 +15,7 @@ class RoutingPolicy(StrEnum):
     POWER_OF_TWO = "power_of_two"
     """The less loaded of two random groups."""
     GPU_MEMORY = "gpu_memory"
-    """The group with the most free device memory for each of its requests."""
+    """The group with the most free device memory per request, counting the request that it would get."""
     SESSION = "session"
     """The same group for all requests with the same header ``Daybreak-Session``."""
     PREFIX = "prefix"

@@ -1,6 +1,6 @@
-"""One process of an engine, below its guardian: starts it, keeps the end of its output, and stops it.
+"""Starts an engine as a child of a guardian, keeps the last lines of its output, and stops it.
 
-The output of the engine and of everything that it starts is one pipe to the worker, which logs it line by line.
+The engine and everything that it starts write to one pipe. The worker reads the pipe and logs each line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DRAIN_S = 2.0
 
 
 class EngineProcess:
-    """A running engine. It has ended once :meth:`wait` returns, with all that it had started."""
+    """A running engine. When :meth:`wait` returns, the engine and everything that it started have ended."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class EngineProcess:
         self._reader = asyncio.create_task(self._read())
 
     async def wait(self) -> int:
-        """Wait for the end. :returns: the exit code; above 128 or negative for a signal."""
+        """Wait until the engine has ended. :returns: the exit code. After a signal, it is above 128 or negative."""
         code = await self._process.wait()
         await self._on_end(self._process.pid, code)
         await asyncio.wait({self._reader}, timeout=_DRAIN_S)
@@ -51,7 +51,7 @@ class EngineProcess:
         return code
 
     def stop(self) -> None:
-        """Ask the engine to end; :meth:`wait` tells when it has."""
+        """Ask the engine to end. :meth:`wait` returns once it has ended."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
 
@@ -74,7 +74,7 @@ class EngineProcess:
 
 
 class Launcher:
-    """Starts the engines of this process, and ends what is left of one whose guardian was killed."""
+    """Starts the engines of a worker. If a guardian is killed, it ends what is left of the guardian's engine."""
 
     def __init__(self) -> None:
         process_tree.become_subreaper()
@@ -88,7 +88,7 @@ class Launcher:
 
         :param name: The prefix of each line of its output in the log.
         :param env: Variables that the engine gets besides those of this process. It gets no settings of Daybreak.
-        :param stop_s: How long it may take to stop.
+        :param stop_s: How long the engine may take to stop.
         :param lines: Gets the last lines of its output.
         :raises OSError: if no process can be started.
         """

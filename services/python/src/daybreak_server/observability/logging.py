@@ -51,7 +51,7 @@ def log_from_ray_worker(log: LogSettings, *, container: Path = CONTAINER_STDERR)
     """Do what :func:`log_to_stderr` does, in a process that Ray has started, whose standard error is a file. If
     ``log.container`` allows it, also write each line to the container's standard error.
 
-    Serve replaces ``sys.stderr`` by a stream that logs what is written to it. So this uses the original stream.
+    Serve replaces ``sys.stderr`` by a stream that logs what it receives. So this function uses the original stream.
     """
     stderr = sys.__stderr__ or sys.stderr
     writer = _line_writer(log, stderr)

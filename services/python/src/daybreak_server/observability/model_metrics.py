@@ -2,7 +2,7 @@
 
 The series are made from that view at each scrape, so a model that was deleted and a worker that is gone leave none
 behind. Every gateway reads the same registry, so every gateway exports the same values. A gateway that no longer
-reaches Redis leaves them out once its view is :data:`~daybreak_server.observability.pool_metrics.STATE_S` old.
+reaches Redis omits the series once its view is older than ``pool_metrics.STATE_S`` seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OTHER = "other"
 
 
 class ModelMetrics(Collector):
-    """The metrics of workers and models. ``clock``: in seconds."""
+    """The metrics of workers and models. ``clock`` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -72,7 +72,7 @@ def _state(view: RegistryView, alias: str) -> ModelState:
 
 
 class _Model(NamedTuple):
-    """What is exported about one model, or about all beyond the limit together."""
+    """What is exported about one model, or about all models beyond ``MODELS_MAX`` together."""
 
     replicas: Counter[ReplicaState]
     wanted: int
@@ -81,7 +81,7 @@ class _Model(NamedTuple):
     last_wake_s: float | None
 
     def and_(self, other: _Model) -> _Model:
-        """Both together: the sum of each number, and of each kind of duration the longer one."""
+        """The two together: each number is the sum, and each duration the longer one."""
         last = [wake for wake in (self.last_wake_s, other.last_wake_s) if wake is not None]
         return _Model(
             replicas=self.replicas + other.replicas,

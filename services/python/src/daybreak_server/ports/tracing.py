@@ -1,6 +1,6 @@
 """How the server records traces: of submits, of attempts, and of requests to serving pools and models.
 
-``ports/session_tracing.py`` has those of streaming sessions.
+``ports/session_tracing.py`` does the same for streaming sessions.
 
 Without tracing, :data:`NO_TRACING` takes the place of a tracer: a caller's trace context is stored and returned as it
 is, and nothing is recorded. No method here raises or blocks, so tracing can neither fail nor delay any work.
@@ -41,13 +41,13 @@ class AttemptTrace(Protocol):
         """The work enters a phase, which lasts until the next phase or the end."""
 
     def step(self, phase: str, step: int, steps: int) -> None:
-        """A step of ``phase`` has ended. The time since the step before belongs to it."""
+        """A step of ``phase`` has ended. The step began when the previous step ended."""
 
     def ended(self, outcome: Outcome | None) -> None:
         """The attempt has ended. ``None``: its lease was lost. Only the first call has an effect."""
 
     def settled(self, state: State | None, *, began_ns: int) -> None:
-        """The attempt is settled. ``state``: the task's, or ``None`` if the settlement was stale or failed.
+        """The attempt is settled. ``state``: the task's state, or ``None`` if the settlement was stale or failed.
 
         ``began_ns``: when the call began, in nanoseconds since 1970.
         """
@@ -76,7 +76,7 @@ class RequestTrace(Protocol):
         """The answer of the group has begun."""
 
     def ended(self, outcome: str, *, status: int | None = None) -> None:
-        """The request has ended. ``status``: that of the answer, if the gateway itself answers."""
+        """The request has ended. ``status``: the HTTP status of the answer, if the gateway itself answers."""
 
 
 class Tracing(SessionTracing, Protocol):
@@ -90,8 +90,8 @@ class Tracing(SessionTracing, Protocol):
     ) -> AttemptTrace:
         """Begin the trace of an attempt.
 
-        ``asked_ns``: when the claim was sent. ``ready_ns``: when the group became ready, after the phases of ``wake``
-        (in seconds). Times are nanoseconds since 1970.
+        ``asked_ns``: when the claim was sent. ``ready_ns``: when the group became ready. Both are nanoseconds since
+        1970. ``wake``: how many seconds each phase of the group's wake took.
         """
 
     def request(
@@ -105,8 +105,8 @@ class Tracing(SessionTracing, Protocol):
         pool: str,
         tenant: str,
     ) -> RequestTrace:
-        """Begin the trace of a request to a serving pool or a model. ``route``: the path of the route. ``path``:
-        without the query."""
+        """Begin the trace of a request to a serving pool or a model. ``route``: the path of the route. ``path``: the
+        path of the request, without its query."""
 
     def flush(self, timeout_s: float = CLOSE_S) -> None:
         """Export what has been recorded; wait at most ``timeout_s``."""

@@ -1,5 +1,5 @@
-"""Models that have no replica are placed and started for the first request, balanced, and stopped when
-idle."""
+"""The first request for a model starts a replica. More requests start more replicas and are balanced over them. Idle
+replicas stop."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def test_the_requests_of_a_killed_worker_go_to_another(start_models):
     models.wait_for("small", "ready", ready=2)
     with ThreadPoolExecutor(6) as pool:
         answers = [pool.submit(models.ask, "small", tokens=10, pause=0.1) for _ in range(6)]
-        wait_until(lambda: len(first.events("begin")) + len(second.events("begin")) == 6, 30, "all to begin")
+        wait_until(
+            lambda: len(first.events("begin")) + len(second.events("begin")) == 6, 30, "all requests to begin"
+        )
         first.kill()
         answers = [future.result() for future in answers]
     assert {answer.status_code for answer in answers} == {200}
@@ -94,7 +96,7 @@ def test_an_engine_that_breaks_before_its_answer_costs_no_request(start_models):
     models.register("small", replicas=2, min_replicas=2)
     models.wait_for("small", "ready", ready=2)
     response = models.ask("small", crash="before")
-    assert response.status_code == 502  # each engine that gets it breaks, so it is not sent forever
+    assert response.status_code == 502  # each engine that gets the request crashes, so the gateway gives up
     assert response.json()["error"]["code"] == "group_failed"
     assert models.ask("small").status_code == 200
 
@@ -130,7 +132,7 @@ def test_a_model_that_no_worker_has_room_for_says_why(start_models):
 
 
 def test_a_model_whose_engine_keeps_dying_says_why(start_models, tmp_path):
-    """The model stays `failed` between its failures, until it is ready."""
+    """The model also stays `failed` while the worker tries again, until the model is ready."""
     broken = tmp_path / "broken"
     broken.touch()
     models = start_models(max_wait_s=0.5)
@@ -171,7 +173,9 @@ def test_a_deleted_model_drains_and_its_name_is_free_again(start_models):
         wait_until(lambda: models.workers[0].events("begin"), 30, "the request to begin")
         assert models.api.client.delete("/v1/models/small").json()["deleted"] is True
         assert answers.result().status_code == 200
-    wait_until(lambda: models.api.client.get("/v1/models/small").status_code == 404, 30, "it to be gone")
+    wait_until(
+        lambda: models.api.client.get("/v1/models/small").status_code == 404, 30, "the model to be gone"
+    )
     models.register("small")
 
 

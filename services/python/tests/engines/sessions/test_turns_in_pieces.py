@@ -1,4 +1,4 @@
-"""A group whose batches have a limit of tokens, so that it reads long turns in pieces, writes the same as any other."""
+"""If batches have a limit of tokens, a group reads long turns in pieces. It writes the same text as without a limit."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def written(bench: Bench, streams: Sequence[bytes], multipliers: Sequence[int]) 
     sessions=st.lists(st.tuples(st.floats(0.1, 9), st.integers(1, 5)), min_size=1, max_size=6),
 )
 def test_the_text_is_that_of_whole_turns(blocks: int, sessions: list[tuple[float, int]]) -> None:
-    """The limit, the lengths of turns and the other sessions of a batch do not change it."""
+    """The limit, the lengths of turns and the other sessions of a batch do not change the text."""
     streams = [speech(length, seed) for seed, (length, _) in enumerate(sessions)]
     multipliers = [multiplier for _, multiplier in sessions]
     whole = written(Bench(Observed()), streams, multipliers)
@@ -116,7 +116,7 @@ def test_each_piece_has_its_own_audio() -> None:
 
 
 def test_the_others_get_a_token_between_two_pieces() -> None:
-    """A long turn that was read at once would delay the tokens of the others."""
+    """If a long turn were read at once, the other sessions would get their tokens later."""
     bench = chunked(1)
     bench.take("writes", audio=speech(1, seed=3))
     bench.table.step(0.0)
@@ -129,7 +129,7 @@ def test_the_others_get_a_token_between_two_pieces() -> None:
 
 def test_nothing_is_written_before_the_last_piece() -> None:
     """If a group is lost in the middle of a turn, another group reads the whole turn again from the journal. Audio
-    that arrives before the last piece is read belongs to the next turn."""
+    that arrives before the group has read the last piece belongs to the next turn."""
     bench = chunked(1)
     session = bench.take("a", audio=speech(3), multiplier=3)
     bench.table.step(0.0)
@@ -168,7 +168,7 @@ def test_a_session_that_leaves_in_the_middle_of_its_turn_is_forgotten() -> None:
 
 
 def test_a_model_without_mixed_steps_reads_whole_turns() -> None:
-    """The limit has no effect on it."""
+    """The limit has no effect on such a model."""
     rules = IterationRules(strategy=Strategy.MIXED, max_batch_tokens=1)
     bench = Bench(Counting(), rules)
     bench.take("a", seconds=0.4, multiplier=4)

@@ -1,4 +1,4 @@
-"""What gateways export of sessions: totals of what happened, which no death of a group or a gateway resets."""
+"""What gateways export about sessions: totals, which do not restart at 0 when a group or a gateway dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker of sessions finds each kind of broken promise: every test plants one in a history without any."""
+"""The checker of sessions finds each kind of broken promise. Each test plants one in a history that keeps all."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Measures what one call of each operation costs the server: the CPU time of its main thread, from read to reply.
+"""Measures the CPU time of Redis's main thread for one call of each operation, from reading the call to its reply.
 
-`verification.benchmarks.shard_simulation` uses these as its service times.
+`verification.benchmarks.shard_simulation` uses these times as its service times.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ async def _gateway_side(server: BenchServer, calls: int) -> dict[str, float]:
         await store.tick(POOL)
     tick = (server.cpu_s() - before) / calls * 1e6
     bare, followed = [], []
-    for _ in range(ROUNDS):  # alternated, because the difference is small beside the noise of a machine
+    for _ in range(ROUNDS):  # both ways in each round, because the difference is small and machines are noisy
         bare.append(await _alone_and_batched(server, store, calls))
         with _followers(server.url) as ready:
             await asyncio.to_thread(ready)
@@ -106,7 +106,7 @@ async def _alone_and_batched(server: BenchServer, store: RedisStore, calls: int)
 
 @contextmanager
 def _followers(url: str) -> Iterator[Callable[[], object]]:
-    """Run readers in another process; the callable waits until they follow."""
+    """Run readers in another process until the block ends. The yielded callable waits until they read."""
     context = processes.context()
     stop, ready = context.Event(), context.Semaphore(0)
     reader = context.Process(target=_follow, args=(url, READERS, ready, stop), daemon=True)
@@ -130,7 +130,7 @@ async def _submits(server: BenchServer, store: RedisStore, calls: int, *, batch:
 
 
 def _follow(url: str, readers: int, ready: object, stop: object) -> None:
-    """Read the pool's events with blocking readers; each gateway has one."""
+    """Read the pool's events with blocking readers. Each reader stands for a gateway, which has one."""
 
     async def read() -> None:
         events = RedisEvents(url)

@@ -133,9 +133,7 @@ def memory_full(context: ScenarioContext) -> list[Row]:
         with connection(cluster.urls[0]) as client:
             filled, first_refusal = _until_refused(client, lambda number: bulk, limit=20_000)
             refused, full_at = [first_refusal], time.monotonic()
-            while (
-                time.monotonic() - full_at < 2.0
-            ):  # the groups work on, but tasks that end free no memory yet
+            while time.monotonic() - full_at < 2.0:  # the groups continue, but ended tasks free no memory yet
                 response = client.call("POST", "/v1/tasks", bulk)
                 refused += [response] if response.status >= 400 else []
                 filled += [response.body["id"]] if response.status < 400 else []

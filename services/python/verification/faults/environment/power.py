@@ -23,7 +23,7 @@ from verification.faults.scenario_catalogue import ScenarioContext, SkippedError
 from verification.results import Row
 
 WINDOW_S = 2.0
-"""What `everysec` may lose according to Redis: one second of writes, or two when an fsync takes long."""
+"""What `everysec` may lose according to Redis: one second of writes, or two seconds when an fsync takes long."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class CrashStats:
 
 
 def _round(cluster: FaultCluster, disk: Disk, stats: CrashStats, *, busy_s: float) -> None:
-    """Submit tasks, kill the server, let the disk lose what it loses, restart the server, and count the lost tasks."""
+    """Submit tasks, kill the server, crash the disk, restart the server, and count the lost tasks."""
     pool = cluster.options.pools[0].name
     with Traffic(cluster.urls, pool, threads=3, pause_s=0.004, body=_body) as traffic:
         time.sleep(busy_s)

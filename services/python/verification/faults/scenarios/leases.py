@@ -135,8 +135,8 @@ def _restarted(cluster: FaultCluster, kills: Sequence[tuple[float, str]]) -> boo
 def run_reclaim(context: ScenarioContext) -> list[Row]:
     """Kill the leaders of several groups in the middle of a task.
 
-    Without watchdogs the lease has to expire; with watchdogs the watchdog reports the death. The long form uses the
-    default lease of 15 s.
+    Without watchdogs, the task's lease has to expire. With watchdogs, the watchdog reports the death. A long run uses
+    the default lease of 15 s.
     """
     lease_s, groups = (15.0, 12) if context.long else (4.0, 6)
     rounds = context.repeats(1, 2)
@@ -178,7 +178,7 @@ def run_live_long(context: ScenarioContext) -> list[Row]:
     lease_s, rounds = 6.0, context.repeats(1, 3)
     short_s = (
         lease_s / 80
-    )  # no more steps than the stream keeps events, so that the checker can read all of them
+    )  # so a task has no more steps than the stream keeps events, and the checker can read them all
     kinds = (("sleep", short_s), ("compute", short_s), ("hold_gil", 0.1), ("hold_gil", 1.25 * lease_s))
     with (
         context.cluster(pools=(PoolOptions(groups=4),), lease_s=lease_s, watchdogs=True) as cluster,

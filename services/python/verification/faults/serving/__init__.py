@@ -4,7 +4,7 @@
   process.
 * ``http_client`` is a client that records when an answer began, and whether the answer is complete.
 * ``load`` has the clients, which follow the rules of docs/08-serving.md and write the history.
-* ``observations`` sorts a history by request, and ``checker`` decides from it which promises were broken.
+* ``observations`` sorts a history by request. From the result, ``checker`` decides which promises were broken.
 * ``trial`` is a cluster with a serving pool and clients.
 
 ``restarts`` and ``pressure`` have the scenarios. Each tests one promise and saves its figures.

@@ -49,7 +49,7 @@ class Watcher:
         self._thread.join(30)
 
     def first(self, check: Callable[[Snapshot], bool], *, since: float, timeout_s: float, what: str) -> float:
-        """Seconds from ``since`` to the first snapshot that passes. :raises TimeoutError: naming ``what``."""
+        """Seconds from ``since`` to the first snapshot that passes ``check``. :raises TimeoutError: with ``what``."""
         end = time.monotonic() + timeout_s
         with self._seen:
             while True:

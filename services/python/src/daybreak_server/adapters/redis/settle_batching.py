@@ -86,7 +86,7 @@ class SharedQueue(RedisQueue):
         return pending.result
 
     def _send(self) -> None:
-        """Settle the waiting attempts, the caller's own first. Then wake the batch and the next sender."""
+        """Settle waiting attempts, the caller's own first. Then wake the threads of the batch and the next sender."""
         with self._lock:
             batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
         try:

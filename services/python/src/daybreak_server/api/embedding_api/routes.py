@@ -1,9 +1,9 @@
-"""The routes that embed and rerank, and ``GET /debug``. A request goes to the model of workers that it names, if there
-is one. All others go to a group of the pool that :mod:`.chosen_pool` chooses. If that pool has no ready group, the
-gateway itself answers ``GET /debug``.
+"""The routes that embed and rerank, and ``GET /debug``. If a request names a model that workers serve, it goes to this
+model. Any other request goes to a group of the pool that :mod:`.chosen_pool` chooses. If that pool has no ready group,
+the gateway itself answers ``GET /debug``.
 
-The workload of the group reads the body and makes the answer. So a request to ``/v1/embeddings`` is the same as one to
-``/v1/pools/{name}/serve/v1/embeddings``, except for the format of errors: OpenAI's in the first case.
+The workload of the group reads the body and makes the answer. So ``/v1/embeddings`` gives the same answers as
+``/v1/pools/{name}/serve/v1/embeddings``, except that its errors have OpenAI's format.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from daybreak_server.api.task_api.problem_json import problem_response
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EmbedRoute:
-    """A route by its method and path. ``role``: the workload of its default pool."""
+    """A route. ``role``: the workload of its default pool."""
 
     method: str
     path: str
@@ -50,7 +50,7 @@ DEBUG = EmbedRoute(
     role=EMBED,
     render=problem_response,
     spec=specs.DEBUG,
-    summary="The memory, load and batches of a group, or the pool if none is ready. Starts no group.",
+    summary="The memory, load and batches of a group, or the state of the pool if no group is ready. Starts no group.",
 )
 ROUTES = (
     EmbedRoute(

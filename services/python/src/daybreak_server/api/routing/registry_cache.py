@@ -1,7 +1,7 @@
-"""Keeps the latest view of the registry of workers and models, and tells those who use it about each new one.
+"""Keeps the latest view of the registry of workers and models, and passes each new view to its subscribers.
 
-A new view is read when the registry changes. It is also read once a second, because a worker's new load does not count
-as a change, and because leases end only when the registry is ticked.
+The view is read again when the registry changes. It is also read once a second, because a worker's new load does not
+count as a change, and because leases end only when this module calls the registry's ``tick``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RegistryCache:
 
     def __init__(self, registry: Registry) -> None:
         self.latest: RegistryView | None = None
-        """The last view, of any age; ``None`` before the first one."""
+        """The last view, however old it is; ``None`` before the first one."""
         self._registry = registry
         self._subscribers: list[Callable[[RegistryView], None]] = []
         self._reading = asyncio.Lock()

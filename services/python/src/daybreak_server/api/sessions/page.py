@@ -13,8 +13,8 @@ from daybreak_server.api.errors import not_found
 
 _TYPES = {"speak.css": "text/css", "speak.js": "text/javascript", "microphone.js": "text/javascript"}
 _HEADERS = {
-    # The page may use the microphone. It may load files from this server only, and connect to this server
-    # only.
+    # The page may use the microphone. It may load files and fetch URLs only from this server. (The policy does not
+    # limit where a WebSocket connects.)
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws: wss:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Permissions-Policy": "microphone=(self)",

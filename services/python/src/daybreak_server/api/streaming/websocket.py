@@ -36,7 +36,7 @@ _CODES = {
 
 
 async def refuse(socket: WebSocket, exc: Exception) -> None:
-    """Close an accepted socket with the close code of the error; the reason is the error's stable code."""
+    """Close an accepted socket with the close code of the error. The close reason is the error's stable code."""
     error = to_api_error(exc, socket.url.path)
     if error is None:
         log.exception("the WebSocket %s failed", socket.url.path, exc_info=exc)

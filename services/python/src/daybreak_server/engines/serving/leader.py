@@ -1,15 +1,15 @@
-"""The leader of a group that answers requests. It opens the HTTP server, and supervises the requests until it
+"""The leader of a group that answers requests. It opens the HTTP server, and supervises the requests until the group
 leaves.
 
 The requests run on threads of their own (:mod:`~daybreak_server.engines.serving.worker_threads`). A group of
 one rank has at most as many threads as its capacity. A group of several ranks has one thread, because all of its ranks
 must do the same thing at the same time.
 
-The loop on the work thread never runs a request. Four times a second it
+The leader's own loop, on the work thread of the process, never runs a request. Four times a second it
 
 * beats the heartbeat, which the lease renewer and the watchdog read;
 * breaks the group if a request has shown no progress for ``stall_s``, because its thread may never return;
-* refuses new requests while the store marks the group to drain, and stops those that still run after ``drain_s``;
+* refuses new requests while the store marks the group to drain, and stops requests that still run after ``drain_s``;
 * passes an administrator's changes to the pool's setting ``batching`` on to the workload;
 * breaks the group if its task has stalled, or if its HTTP server has ended;
 * sends the followers an order that does nothing, if there has been no such order for ``ping_s`` and no request is held;
@@ -18,12 +18,12 @@ The loop on the work thread never runs a request. Four times a second it
 If the workload takes tasks, another thread claims one at a time and runs it beside the requests
 (:mod:`~daybreak_server.engines.serving.bulk.task_loop`).
 
-A group at capacity refuses further requests, but is healthy. The error of a request ends only this request, unless it
-leaves the process unusable or the ranks do not fail in the same way. Such an error breaks the group, and so do a lost
-rank, a stall, and a fault of the engine itself.
+A group at capacity refuses further requests, but is healthy. The error of a request ends only this request, unless the
+error leaves the process unusable or the ranks do not fail in the same way. Such an error breaks the group, and so do a
+lost rank, a stall, and a fault of the engine itself.
 
 To leave, the group first reports that it drains. It refuses new requests, waits for those in flight (at most
-``drain_s``), stops the rest, closes the port and deregisters. Its task is released after its present step.
+``drain_s``), stops the rest, closes the port and deregisters. Its task is released after the current step of the task.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class NotServingError(TypeError):
 
 
 class ServingLeader:
-    """See the module. The group's record names the endpoint once the group is registered as idle."""
+    """See the module. The group's record has the endpoint once the group is registered as idle."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class ServingLeader:
         return self._stopping.is_set() or self._control_group.wants_to_leave()
 
     def _apply_changes(self) -> None:
-        """Check the group's health, apply the drain mark and changed settings, and measure."""
+        """Check the group's health, apply the drain mark and changed settings, and measure the free memory."""
         config = self._deps.config
         self._check_progress()
         if not self._server.running:
@@ -254,7 +254,7 @@ class ServingLeader:
             self.break_group(self._tasks.broken)
 
     def _leave(self) -> None:
-        """Refuse new requests, and give those in flight the time to end. The task is released after its step."""
+        """Refuse new requests, and give those in flight time to finish. The task is released after its current step."""
         config = self._deps.config
         self._admission.draining = True
         if self._tasks is not None:
@@ -271,7 +271,7 @@ class ServingLeader:
         # A claim that waits for a task ends within `idle_s`. The thread must not claim once the group has deregistered.
         self._wait_released(max(until, time.monotonic() + config.idle_s + _CLAIM_MARGIN_S))
         if self._tasks is not None and not self._tasks.left and self._broken is None:
-            _log.warning("a step of the task runs longer than the time to leave: releasing the task")
+            _log.warning("the task's step outlasts the time that the group has to leave; releasing the task")
             self._tasks.release()
 
     def _wait_empty(self, until: float) -> None:
@@ -307,7 +307,7 @@ def _task_thread(
         return None
     if deps.config.ranks > 1:
         raise NotServingError(
-            f"a pool of workload {spec.name!r} takes tasks, so its groups have one rank, not {deps.config.ranks}"
+            f"a pool of workload {spec.name!r} takes tasks, so its groups must have one rank, not {deps.config.ranks}"
         )
     if not callable(getattr(deps.workload, "bulk", None)):
         raise NotServingError(

@@ -4,8 +4,9 @@ A model with the method ``step`` computes both phases of a batch in one call. An
 phase. So does a model that inherits ``step``, but overrides ``prefill`` or ``decode``.
 
 If a call raises, it is repeated for each of its sessions alone. If the model raises again for a session, that session
-gets the error as its result. If all sessions of a call with two or more fail now, and the model raised for at least
-one of them, the sessions are not the cause. The caller then gets the error, and other groups get the sessions.
+gets the error as its result. There is one exception. If every session of a call with two or more sessions fails when
+it is alone, and the model raised for at least one of them, the sessions are not the cause. Then the caller gets the
+error, and other groups get the sessions.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ class ModelSteps:
         self._model = model
         self._mixes = callable(getattr(model, "step", None)) and not _bypassed(type(model))
         self.block_tokens = model.shape.block_tokens if self._mixes else 0
-        """The tokens of a block of audio; 0 if the model reads turns only as a whole."""
+        """How many tokens a block of audio has; 0 if the model can read a turn only as a whole."""
 
     def run(self, prefill: Sequence[Prefill], decode: Sequence[SessionId]) -> dict[SessionId, Result]:
-        """The result of each session; those of ``prefill`` first."""
+        """The result of each session. The sessions of ``prefill`` come first."""
         pieces: dict[SessionId, Input] = {SessionId(item.session): item for item in prefill}
         tokens: dict[SessionId, Input] = {session: str(session) for session in decode}
         if self._mixes:

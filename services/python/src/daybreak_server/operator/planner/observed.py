@@ -1,4 +1,4 @@
-"""The input of a plan: one observation of a pool. Parts of it may lag."""
+"""The input of a plan: one observation of a pool. Parts of it may be out of date."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Observed:
     pool: GeneratorPool
     view: ClusterView
     serve: Mapping[str, ServeView] = field(default_factory=dict)
-    """By RayCluster name, without heads that did not answer."""
+    """What Ray Serve reports, by the name of the RayCluster. RayClusters whose head did not answer are missing."""
     store: PoolView | None = None
     """``None``: Redis could not be read. Then nothing is removed."""
     store_error: Cause | None = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def of_redis(redis: RedisSettings) -> Iterator[str]:
-    """Contradictions in how Redis is reached: a server or Sentinels, TLS or not, one password."""
+    """Contradictions in how Redis is reached: about Sentinels, TLS, passwords and replicas."""
     url = redis.url or ""
     if redis.sentinels and not (redis.url and redis.sentinel_master):
         yield (
@@ -65,7 +65,7 @@ def of_s3(s3: S3Settings) -> Iterator[str]:
 
 
 def of_tracing(tracing: TracingSettings) -> Iterator[str]:
-    """Tracing that is on without the packages that it needs, or an endpoint with the path that Daybreak adds."""
+    """Tracing that is on without the packages that it needs, or an endpoint with a path that Daybreak adds itself."""
     if tracing.endpoint.rstrip("/").endswith("/v1/traces"):
         yield "endpoint ends in /v1/traces, which Daybreak adds; remove it"
     if tracing.enabled and not _is_installed("opentelemetry.exporter.otlp.proto.http"):
@@ -83,7 +83,7 @@ def _is_installed(module: str) -> bool:
 
 
 def of_router(router: RouterSettings) -> Iterator[str]:
-    """Limits on the bodies of requests that can never be reached, because another limit is lower."""
+    """Limits of request bodies that contradict another limit."""
     if router.max_body_bytes > REQUEST_BODY_MAX_BYTES:
         yield f"max_body_bytes is larger than {REQUEST_BODY_MAX_BYTES}, the most that a group reads; lower it"
     kept = min(router.buffer_bytes, router.max_body_bytes)

@@ -1,4 +1,4 @@
-"""RQ: workers that do not fork for each job, JSON, results and failures not kept, enqueued in batches."""
+"""RQ with JSON, and with workers that do not fork for each job. Jobs are enqueued in batches; no result is kept."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The parts that the apps of the peers share: the model, the format of the answer, and a count of the batches.
 
 A peer is another server with which Daybreak is compared. This module uses only the standard library, torch and
-sentence-transformers, because each app runs in the virtual environment of its peer. The answer is OpenAI's, without
-fields that no client reads.
+sentence-transformers, because each app runs in the virtual environment of its peer. The answer has OpenAI's format,
+but leaves out fields that no client reads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class BatchCount:
 
 
 def read_counts(path: Path) -> tuple[int, int]:
-    """The batches and items that were counted so far."""
+    """The number of batches and the number of items that were counted so far."""
     data = path.read_bytes() if path.exists() else b""
     if len(data) < _WORDS * _WORD:
         return 0, 0
@@ -48,7 +48,7 @@ def max_batch() -> int:
 
 
 def wait_s() -> float:
-    """How long the first item of a batch waits for others at most."""
+    """The longest time that the first item of a batch waits for other items."""
     return float(os.environ[WAIT_MS]) / 1000
 
 
@@ -65,7 +65,7 @@ class Encoder:
         self._most = max_batch()
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """A row for each text."""
+        """The vectors of the texts, one row for each text."""
         self._counts.add(len(texts))
         return self._model.encode(list(texts), batch_size=self._most, show_progress_bar=False)
 
@@ -76,6 +76,6 @@ def text_of(body: dict[str, Any]) -> tuple[str, bool]:
 
 
 def answer(vector: Any, as_base64: bool) -> dict[str, Any]:
-    """The answer with one vector."""
+    """The body of an answer that has one vector."""
     shown = base64.b64encode(vector.tobytes()).decode() if as_base64 else vector.tolist()
     return {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": shown}]}

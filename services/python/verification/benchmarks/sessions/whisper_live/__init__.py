@@ -1,4 +1,5 @@
 """WhisperLive beside Daybreak: how late the text is, by the number of clients.
 
-WhisperLive is not in `requirements.lock`. It runs in a Python of its own, in which :mod:`.servers` starts :mod:`.app`.
+WhisperLive is not in `requirements.lock`. It runs in a Python environment of its own. :mod:`.servers` starts
+:mod:`.app` there.
 """

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- Writes the results of a group's sessions (events, text, the newest turn), and deletes what left the window.
--- A commit whose number was written before changes nothing, so a call whose reply was lost may be repeated.
--- Answers the sessions that the group has lost; nothing was written for these.
+-- Writes the results of a group's sessions (events, text, the newest turn), and deletes the turns and the audio
+-- that have left the window. A commit whose number was written before changes nothing, so a call whose reply was
+-- lost may be repeated.
+-- Answers the sessions that the group has lost. For these, it has written nothing.
 
 -- The text of an event belongs to the segment in progress. An event that ends a segment has the start of the
 -- next one.
@@ -35,11 +36,11 @@ local function trim(c)
     call('LPOP', turns)
     oldest = call('LINDEX', turns, 0)
   end
-  -- Deletes the entry that ends at this position, but not the mark of the input's end, which may follow.
+  -- Deletes the audio up to this position. The mark of the input's end may be at the same position, and stays.
   call('XTRIM', S.key.session_audio(c.session), 'MINID', c.keep_from .. '-2')
 end
 
--- Wakes the gateways that wait for the model. If none waits, it writes no entry, so most turns cost none.
+-- Wakes the gateways that wait for the model. If none waits, it writes no entry. For most turns, none waits.
 local function announce_progress(c)
   local key = S.key.session(c.session)
   if c.consumed == '' or call('HDEL', key, 'watched') == 0 then return end
@@ -58,7 +59,7 @@ local function write(c, ARGV, at)
   call('HSET', key, 'commit', c.number)
   announce_progress(c)
   local stored = call('HMGET', key, 'input_ended', 'timeout')
-  -- The client sends no more audio, so only the work of the model prevents the session from being idle.
+  -- After the end of the input, no audio prevents the session from being idle. The work of the model does.
   if stored[1] then S.touch(c.session, stored[2]) end
   if c.ends ~= '' then S.finish(S.load(c.session), c.ends, c.error) end
   return true

@@ -3,8 +3,8 @@
 While anyone follows or watches a session of the pool, an asyncio task reads the pool's stream `session_events`, and
 passes each event to the followers of its session. A new follower first reads the session's history. If the asyncio task
 may have missed events (because of an outage, or because the stream was trimmed before they were read), all followers
-read the histories of their sessions again. The same stream wakes the watches of sessions: by the event ``ended``, and
-by the entry that a commit writes if it has processed audio of a watched session.
+read the histories of their sessions again. Two kinds of entries of the stream wake the watches of a session: the event
+``ended``, and the entry that a commit writes when the model has processed audio of a watched session.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class _Watch:
         self._woken = asyncio.Event()
 
     def put(self, event: SessionEvent | None) -> None:
-        """Wake the caller for the event ``ended``, and for ``None``: the model progressed, or events may be missing."""
+        """Wake the caller for the event ``ended`` and for ``None`` (the model progressed, or events may be missing)."""
         if event is None or event.type is SessionEventType.ENDED:
             self._woken.set()
 
     async def read(self) -> SessionRecord:
-        """The session now. See the port."""
+        """The session as it is now. See the port."""
         self._woken.clear()  # before the session is marked, so that no announcement is lost
         return await self._store.announce_progress(self._session, tenant=self._tenant)
 
@@ -96,7 +96,7 @@ class RedisSessionEvents:
         self._readers.clear()
 
     async def follow_session(self, session: SessionId, *, after: str = "0-0") -> AsyncIterator[SessionEvent]:
-        """The events that follow ``after``, in order, as they arrive; ends after the event ``ended``.
+        """The events that follow ``after``, in order, as they arrive. Stops after the event ``ended``.
 
         Survives outages of the store.
         """

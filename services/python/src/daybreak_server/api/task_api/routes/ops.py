@@ -50,7 +50,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/metrics", **openapi_specs.METRICS)
     async def metrics() -> Response:
-        """Prometheus metrics. If the task store is down, the metrics of the pools are the last known."""
+        """Prometheus metrics. If the task store is down, the metrics of pools have their last known values."""
         await ctx.metrics_reader.refresh()
         ctx.serving_pools.show_state()
         ctx.model_routers.show_state()
