@@ -70,8 +70,8 @@ MODELS = Row(
         ),
         Panel(
             title="Workers and the manager",
-            shows="Workers that hold their lease, how many the models need (KEDA's value), and 1 while a manager "
-            "places models.",
+            shows="Workers that hold their lease, by state. `needed`: how many workers the models need (KEDA's "
+            "value). `manager`: 1 while a manager places models.",
             bad="`needed` above `active`: KEDA does not scale, or there are too few fixed workers. `manager` at 0: "
             "nobody places models.",
             unit=Unit.COUNT,

@@ -1,4 +1,4 @@
-"""The registry of workers and models on a real server, with a clock that tests set, and records to put into it."""
+"""The registry of workers and models on a real server, with a clock that tests set, and builders of its records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RegistryDriver:
         self.client.set(self.keys.base + CLOCK_KEY, value)
 
     async def pass_time(self, ms: int) -> RegistryView:
-        """Advance the clock in steps with a tick each, so that the lease clock keeps up."""
+        """Advance the clock in steps of at most 1 s, with a tick after each, so that the lease clock keeps up."""
         view = await self.registry.tick()
         while ms > 0:
             step = min(ms, 1000)
@@ -109,7 +109,7 @@ def plan_with(*placed: tuple[str, str], workers_wanted: int = 0) -> PlacementPla
 
 
 def check_registry_keys(client: redis.Redis, keys: RegistryKeys, names: list[str]) -> None:
-    """Assert that every key is known, has the documented type and no TTL, and that none is orphaned."""
+    """Assert that every key is known, has the documented type and no TTL, and that no key is orphaned."""
     found = {name: keys.parse(name) for name in names if not name.endswith(CLOCK_KEY)}
     unknown = [name for name, parts in found.items() if parts is None]
     assert not unknown, f"keys of no known kind: {unknown}"

@@ -25,7 +25,7 @@ class HelmError(AssertionError):
 
 
 def _force_flags() -> list[str]:
-    """The flags with which Helm overwrites fields that others have changed. Helm 4 needs one; Helm 3 never checks."""
+    """The flags with which Helm overwrites fields that others have changed. Helm 3 needs none."""
     result = subprocess.run(["helm", "version", "--short"], text=True, capture_output=True, check=True)
     return [] if result.stdout.startswith("v3.") else ["--force-conflicts"]
 
@@ -38,17 +38,17 @@ class Release:
         self._chart = chart
         self._watch = watch
         self._values: Mapping[str, Any] | None = None
-        """What the release was installed with or upgraded to, if that is known."""
+        """The values of the last install or upgrade; ``None`` if they are unknown."""
 
     def install(self, values: Mapping[str, Any], *, timeout_s: int = 240) -> None:
-        """Install and wait until everything is ready. An older chart replaces the CRD of GeneratorPool by its own."""
+        """Install and wait until everything is ready. An older chart replaces the CRD of GeneratorPool with its own."""
         force = _force_flags() if self._chart != CHART else []
         options = ["--wait", f"--timeout={timeout_s}s", *force]
         self._helm("install", NAME, str(self._chart), *options, values=values)
         self._values = values
 
     def upgrade(self, values: Mapping[str, Any], *files: Path, timeout_s: int = 240) -> None:
-        """Upgrade to this tree's chart. With Helm 4, fields that were changed by hand follow the values again.
+        """Upgrade to this tree's chart. With Helm 4, this also resets fields that were changed by hand.
 
         The values files ``files`` come first; ``values`` override them.
         """
@@ -79,7 +79,7 @@ class Release:
         return stdout
 
     def client_pod(self, name: str, command: Sequence[str]) -> dict[str, Any]:
-        """A pod's manifest: it runs a command with Daybreak's image, and may reach what `helm test`'s pod may."""
+        """The manifest of a pod that runs a command in Daybreak's image and may reach what `helm test`'s pod may."""
         hooks = yaml.safe_load_all(self._helm("get", "hooks", NAME))
         (pod,) = [hook for hook in hooks if hook["metadata"]["annotations"]["helm.sh/hook"] == "test"]
         (container,) = pod["spec"]["containers"]
@@ -98,7 +98,7 @@ class Release:
         return stdout
 
     def _run(self, command: list[str], values: str, images: frozenset[str]) -> tuple[int, str, str]:
-        """Run the command. :raises MissingImageError: once the watch reports an image that cannot arrive."""
+        """Run the command. :raises MissingImageError: when the watch reports an image that cannot be pulled."""
         stdin: str | None = values
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -108,7 +108,7 @@ class Release:
                     stdout, stderr = process.communicate(stdin, timeout=_CHECK_S)
                     return process.returncode, stdout, stderr
                 except subprocess.TimeoutExpired:
-                    stdin = None  # it has been written
+                    stdin = None  # the values have been written
                 try:
                     if self._watch is not None:
                         self._watch.check(images)

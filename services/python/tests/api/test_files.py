@@ -70,10 +70,7 @@ def test_a_range_of_a_file_is_served(
 
 
 def test_range_requests_may_be_invalid_or_conditional(api: Api, ended: dict[str, Any]) -> None:
-    """A range beyond the end is 416.
-
-    An invalid range, or several ranges, give the whole file, and conditions are honoured.
-    """
+    """A range beyond the end gives 416. An invalid range or several ranges give the whole file. Conditions apply."""
     url, etag = ended["artifacts"][0]["url"], f'"{ended["artifacts"][0]["sha256"]}"'
     beyond = api.client.get(url, headers={"Range": f"bytes={len(CONTENT)}-"})
     assert (beyond.status_code, beyond.json()["code"]) == (416, "bad_range")
@@ -99,7 +96,7 @@ def test_a_range_may_cover_a_files_only_byte() -> None:
 def test_a_file_with_a_presigned_url_is_a_redirect(
     api: Api, ended: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GET redirects with 307, which must not be cached. HEAD needs no redirect."""
+    """GET redirects with 307, which must not be cached. HEAD does not redirect."""
     call: dict[str, Any] = {}
 
     def url(key: str, **options: Any) -> str:
@@ -132,7 +129,7 @@ def test_files_are_served_only_after_success(api: Api, leader: FakeLeader) -> No
 
 
 def test_the_preview_is_the_latest_image(api: Api, leader: FakeLeader) -> None:
-    """Before the first preview the path is 404. A preview is never cached."""
+    """Before the first preview, the path gives 404. A preview is never cached."""
     task = api.submit()
     path = f"/v1/tasks/{task['id']}/preview"
     assert api.client.get(path).json()["code"] == "no_such_artifact"
@@ -146,7 +143,7 @@ def test_the_preview_is_the_latest_image(api: Api, leader: FakeLeader) -> None:
 
 
 def test_delete_removes_the_task_its_events_and_files(api: Api, ended: dict[str, Any]) -> None:
-    """Afterwards every path of the task is 404, and so is a second delete."""
+    """Afterwards, every path of the task gives 404, and so does a second delete."""
     assert list(api.blobs.list(ended["id"]))
     assert api.client.delete(f"/v1/tasks/{ended['id']}").status_code == 204
     assert not list(api.blobs.list(ended["id"]))
@@ -157,7 +154,7 @@ def test_delete_removes_the_task_its_events_and_files(api: Api, ended: dict[str,
 
 
 def test_a_task_that_has_not_ended_is_not_deleted(api: Api, leader: FakeLeader) -> None:
-    """The delete is 409, and the task stays."""
+    """The delete gives 409, and the task stays."""
     task = api.submit()
     for _ in range(2):
         response = api.client.delete(f"/v1/tasks/{task['id']}")
@@ -170,7 +167,7 @@ def test_a_task_that_has_not_ended_is_not_deleted(api: Api, leader: FakeLeader) 
 def test_the_end_of_retention_removes_files_record_and_events(
     start_api: Callable[..., Api], start_leader: Callable[..., FakeLeader]
 ) -> None:
-    """The ticker deletes the files first, without any request."""
+    """The ticker deletes the task without any request, and its files first."""
     api = start_api(pools={"echo": {"workload": "echo", "retention_s": 0.5}})
     leader = start_leader()
     task = api.submit()

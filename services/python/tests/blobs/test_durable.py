@@ -13,7 +13,7 @@ from daybreak_server.adapters.blobs.local import LocalBlobs
 
 @pytest.fixture
 def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Record each call of ``fsync`` and ``link`` with its inode. The calls are carried out as usual."""
+    """Record each call of ``fsync`` and ``link`` with the inode of its file. The calls are carried out as usual."""
     calls: list[tuple[str, int]] = []
     fsync, link = os.fsync, os.link
 
@@ -33,7 +33,7 @@ def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def test_a_file_and_its_folders_are_on_the_disk_when_its_upload_ends(
     tmp_path: Path, disk_calls: list[tuple[str, int]]
 ) -> None:
-    """The bytes are synced before the file gets its name, and all of its folders before the upload ends."""
+    """The bytes are synced before the file gets its name, and the file's folders are synced before the upload ends."""
     source = tmp_path / "source"
     source.write_bytes(b"x" * 5_000_000)
     root = tmp_path / "store"

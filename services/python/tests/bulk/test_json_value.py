@@ -1,4 +1,4 @@
-"""A client's JSON is a value that can be written again, or an error that says what is wrong with it."""
+"""JSON from a client gives a value that can be written as JSON again, or an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANY_VALUE = st.recursive(
 
 @given(ANY_VALUE, st.booleans())
 def test_a_value_is_read_if_it_can_be_written_as_json(value: Any, marked: bool) -> None:
-    """With and without a byte order mark."""
+    """This holds with and without a byte order mark."""
     data = b"\xef\xbb\xbf" * marked + json.dumps(value).encode()
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""Tests of docs/install.md: the chart accepts its values, and its commands are valid. No cluster is started."""
+"""Tests of docs/install.md: the chart accepts the page's values, and its commands are valid. No cluster is started."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_pod_requests_the_resources_that_the_page_states(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("helm")
 def test_the_gke_values_have_no_eks_selector(tmp_path: Path) -> None:
-    """A node selector that no node has would leave pods pending forever."""
+    """A node selector that matches no node would leave pods pending forever."""
     assert "eks.amazonaws.com" not in yaml.safe_dump_all(rendered("gke", tmp_path).objects)
 
 

@@ -95,7 +95,7 @@ def test_a_workload_that_exits_while_it_loads_breaks_its_group_with_the_reason(
 def test_text_of_a_workload_reaches_the_stream_in_storable_form(
     misbehaving: Pool, says: str, expected: str
 ) -> None:
-    """Lines, levels and phases have no surrogates and no NUL, and keep within their sizes; later events arrive too."""
+    """Log lines, levels and phases have no surrogates and no NUL, and are short enough. Later events arrive too."""
     task = misbehaving.submit(says=says)
     misbehaving.wait(task)
     line, other = (event.data for event in misbehaving.events(task) if event.type == "log")
@@ -110,7 +110,7 @@ def test_text_of_a_workload_reaches_the_stream_in_storable_form(
 
 @pytest.mark.parametrize("steps", ["torch", "numpy", "decimal", "tiny"])
 def test_scalars_of_other_libraries_are_accepted_in_steps(misbehaving: Pool, steps: str) -> None:
-    """Scalars of numpy and torch, and Decimal."""
+    """The numbers of a step may be scalars of numpy or torch, or a Decimal."""
     if steps in ("torch", "numpy"):
         pytest.importorskip(steps)
     task = misbehaving.submit(steps=steps)
@@ -156,7 +156,7 @@ def test_every_step_of_the_odd_workload_is_tested() -> None:
 
 
 def test_artifacts_keep_their_names_and_none_is_lost(misbehaving: Pool) -> None:
-    """Letters of every script and the ending stay; names that some file system takes for the same get a number."""
+    """Names keep their ending and the letters of every script. Names that some file system confuses get a number."""
     wanted = ["日本.mp4", "中国.mp4", "Ünder.txt", "U\u0308nder.txt", "clip.mp4", "CLIP.mp4"]
     wanted += ["a/b.txt", "a\\b.txt", "..", ".hidden", "con.txt", "🎬.mp4", "🎥.mp4"]
     wanted += ["語" * 400 + ".mp4", "not UTF-8", "clip.mp4"]
@@ -169,6 +169,6 @@ def test_artifacts_keep_their_names_and_none_is_lost(misbehaving: Pool) -> None:
     assert names[13:] == ["語" * 58 + ".mp4", "caf.mp4"]
     assert len({ref.key for ref in refs}) == len(refs)
     assert misbehaving.output(task, "日本.mp4").decode() == "日本.mp4"
-    assert misbehaving.output(task, "clip.mp4").decode() == "clip.mp4"  # the last of one name
+    assert misbehaving.output(task, "clip.mp4").decode() == "clip.mp4"  # the last file of this name
     assert misbehaving.output(task, "Ünder-2.txt").decode() == "U\u0308nder.txt"
     assert all(ref.key.isascii() and Path(ref.key).suffix == Path(ref.name).suffix for ref in refs)

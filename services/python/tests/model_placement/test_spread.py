@@ -129,7 +129,7 @@ def test_a_new_replica_that_fails_ends_the_move_and_the_next_try_comes_later() -
 
 
 def test_the_replica_that_answers_stays_and_the_one_that_fails_moves() -> None:
-    """Two replicas on one worker may be one too many, and then the second one never becomes ready."""
+    """One worker may lack room for two replicas. Then the second replica never becomes ready."""
     gpus = {0: 80 * GB, 1: 80 * GB}
     world = World(
         model(replicas=2, min_replicas=2), workers=[worker("a", devices=gpus), worker("b", devices=gpus)]
@@ -147,7 +147,7 @@ def test_the_replica_that_answers_stays_and_the_one_that_fails_moves() -> None:
 
 
 def test_no_ready_replica_leaves_while_another_one_is_missing() -> None:
-    """Three are wanted, and one of them restarts just when the new one is ready."""
+    """Three replicas are wanted, and one of them restarts just when the new replica is ready."""
     world = World(
         model(replicas=3, min_replicas=3),
         workers=[worker("a"), worker("b"), worker("c")],
@@ -161,7 +161,7 @@ def test_no_ready_replica_leaves_while_another_one_is_missing() -> None:
 
 
 def test_a_model_that_needs_the_room_gets_it_at_once() -> None:
-    """Nothing that is wanted waits for a move."""
+    """A wanted replica never waits for a move."""
     world = two_on_one(memory_bytes=40 * GB)
     world.step()
     world.step(SPREAD_AFTER_MS)
@@ -186,7 +186,7 @@ def test_a_worker_that_is_lost_during_a_move_is_replaced(lost: str) -> None:
 
 
 def test_a_new_replica_that_is_needed_stays_where_it_loads() -> None:
-    """The best place for the new replica may be another one by now."""
+    """While the new replica loads, another place may become the best one for it."""
     gpus = {0: 80 * GB, 1: 80 * GB}
     other = model("other", min_replicas=1)
     world = World(
@@ -248,7 +248,7 @@ IDS = ("a", "b", "c", "d")
 
 @st.composite
 def fleets(draw: st.DrawFn) -> World:
-    """Models that were placed while some workers were away. Now all are back."""
+    """Models that were placed while some workers were away. Now all workers are back."""
     entries = [
         model(
             alias,
@@ -311,7 +311,7 @@ def test_moves_end_with_an_even_spread_and_never_cost_a_ready_replica(
             assert answered[alias] - gone >= min(wanted, answered[alias])
             assert gone <= 1, "more than one replica left at once"
         again = plan(world.view)
-        assert again.placement == after.placement or any(starts), "a second look changed the placement"
+        assert again.placement == after.placement or any(starts), "planning again changed the placement"
     while any(move.replica for move in world.view.plan.spread.moves.values()):
         world.step()
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""Builders of single observations, for tests of the plan's rules."""
+"""Builds observations of a cluster, and parts of them, for tests of the planner's rules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pool(*, status: PoolStatus | None = None, **spec: Any) -> GeneratorPool:
 
 @cache
 def spec_of(replicas: int, image: int, ranks: int, hosts: int, paused: bool, idle: str) -> PoolSpec:
-    """A spec, cached by its values."""
+    """A spec. Calls with the same arguments return the same object."""
     template = {"template": {"spec": {"containers": [{"image": f"daybreak:{image}"}]}}}
     return PoolSpec.model_validate(
         {
@@ -151,5 +151,5 @@ def only_action(observation: Observed, kind: type[A]) -> A:
 
 
 def settled(observation: Observed) -> Observed:
-    """``observation`` after the status has been written."""
+    """``observation`` after the planned status has been written."""
     return replace(observation, pool=observation.pool.model_copy(update={"status": plan(observation).status}))

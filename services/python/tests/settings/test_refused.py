@@ -212,7 +212,7 @@ def _numbers() -> list[tuple[str, ...]]:
 def test_a_number_that_would_overflow_later_is_refused(
     path: tuple[str, ...], value: str, tmp_path: Path
 ) -> None:
-    """Every number in the tree must be a number, finite, and neither negative nor huge."""
+    """The value of a numeric setting must be a finite number that is neither negative nor huge."""
     config = tmp_path / "c.yaml"
     text = value
     for part in reversed(path):
@@ -307,7 +307,7 @@ def test_secrets_are_masked_whatever_their_type() -> None:
 
 
 def test_the_relay_has_the_same_rules_for_a_redis_url() -> None:
-    """The server and the SDK must not import each other, so each has a copy of the module."""
+    """The server and the SDK must not import each other, so each has its own copy of the module `redis_url`."""
     from daybreak.event_relay import redis_url as relay_redis_url
 
     server, relay = (Path(str(module.__file__)).read_text() for module in (redis_url, relay_redis_url))

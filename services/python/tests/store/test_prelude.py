@@ -23,7 +23,7 @@ LUA = {
     if path.name.endswith(".lua")
 }
 ARITHMETIC = {"0.5", "16", "1000", "1e15", "1e-9", "4294967296"}
-"""Numbers that are not rules: a half, base 16, units, the exact integers, the smallest cost, the range of 32 bits."""
+"""Numbers that are not rules: a half, base 16, units, a limit of exact integers, the smallest cost, and 2^32."""
 
 
 def code(text: str) -> str:
@@ -50,7 +50,7 @@ def test_no_script_spells_out_a_number_of_a_rule(file: str) -> None:
 
 @pytest.mark.parametrize("file", sorted(LUA))
 def test_no_script_defines_a_constant(file: str) -> None:
-    """A constant in a Lua file would be a copy of one in the prelude, or hide it."""
+    """A constant in a Lua file would copy a constant of the prelude, or hide it."""
     defined = {
         name.strip()
         for names in re.findall(r"local ([\w, ]+?) =", code(LUA[file]))
@@ -63,7 +63,7 @@ def test_no_script_defines_a_constant(file: str) -> None:
 
 @pytest.mark.parametrize("file", sorted(LUA))
 def test_scripts_read_arguments_by_name(file: str) -> None:
-    """A script reads no argument by its position, and only fields that the layout defines."""
+    """A script reads no argument by its position. It reads only fields that a layout defines."""
     text = code(LUA[file])
     assert not re.search(r"\bARGV\[\d", text)
     layouts = set(re.findall(r"function read\.(\w+)", lua_arguments()))
@@ -85,7 +85,7 @@ def test_every_constant_has_one_definition() -> None:
 
 
 def test_states_in_scripts_are_states_of_the_domain() -> None:
-    """A script compares and writes states of the domain only, because a misspelled one would never match."""
+    """A script compares and writes states of the domain only, because a misspelled state would never match."""
     known = {*State, *GroupState, *SessionState}
     for file, text in LUA.items():
         compared = re.findall(r"(?:\.state|before\[1\]) *[=~]= *'(\w+)'", text)

@@ -1,4 +1,4 @@
-"""A task's trace context and metadata are in its record and in each claim of it."""
+"""A task's trace context and metadata are in its record and in each of its claims."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Repeats walks through an explored state space on a real server, and compares after every step.
+"""Takes walks through an explored state space on a real server and the small store, and compares them at every step.
 
-Together, the walks take every kind of step, unless their number is limited: every event, for a task in every state and
-with every count of strikes, releases and ticks, while the other task is in every state. States that the search treats
-as one (:func:`canonical`) are the same for the scripts too, so a walk uses these canonical states.
+Together, the walks take every kind of step, unless the number of walks is limited. A kind combines an event, its task's
+state and counts of strikes, releases and ticks, and the state of the other task. The search replaces states that behave
+alike by one canonical state (:func:`canonical`). The scripts treat them alike too, so walks use canonical states.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from verification.exhaustive.machine import (
 from verification.exhaustive.search import Found
 
 TICK_MS = 2_000
-"""The most by which one tick advances the lease clock; longer than the backoff after a first strike."""
+"""The longest time by which one tick advances the lease clock. It is longer than the backoff after a first strike."""
 JUMP_MS = 3_600_000
 WITHIN_MS = 1_800_000
 OUTCOME: dict[str, Outcome] = {
@@ -73,9 +73,10 @@ def _seen(task: Task, *, whole: bool) -> tuple[Any, ...]:
 
 
 def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
-    """Walks from the start state, each with a step of a new kind. As many as are needed, or at most ``most``.
+    """Walks from the start state, until they have taken all kinds of steps; at most ``most`` walks.
 
-    Each walk takes the shortest path to a state, far ones first, and continues while it finds new kinds of steps.
+    Each walk takes the shortest path to a state that has a step of a new kind. Then it continues while it finds steps
+    of new kinds. States far from the start come first.
     """
     seen = set[Label]()
     count = 0
@@ -99,7 +100,7 @@ def walks(found: Found, most: int | None = None) -> Iterator[Walk]:
 
 
 def _spread(states: int, most: int | None) -> Iterator[int]:
-    """The states from the last found to the first. With ``most``, a sample of all depths comes first."""
+    """The numbers of all states, the last found first. With ``most``, a sample of all depths comes before the rest."""
     stride = max(1, states // (2 * most)) if most else 1
     for first in range(stride):
         yield from range(states - 1 - first, -1, -stride)
@@ -154,7 +155,7 @@ class ServerWalk:
         return State(tasks, (self.leaders[0], self.leaders[1]), self.in_flight, self.outage)
 
     def take(self, label: Label, expected: State) -> None:
-        """Take one step on both sides. They must agree with each other and with the search."""
+        """Take one step in the small store and on the server. Both must agree with each other and with the search."""
         store = Store(self.tasks)
         if label[0] not in ("submit", "cancel", "tick", "jump") and swaps(self.state()):
             label = (label[0], 1 - label[1], *label[2:])
@@ -303,7 +304,7 @@ class ServerWalk:
                 assert leases[name] - int(clock or 0) == (LEASE - t.ticks) * TICK_MS, (self.story, t)
 
     def check_events(self) -> None:
-        """Only an ended task has a terminal event, which is its last. The pool's stream has the same events and ids."""
+        """Only an ended task has a terminal event, as its last event. The pool's stream has the same events and ids."""
         pool = self.driver.client.xrange(self.driver.keys.single("events"))
         for i, task in enumerate(self.new):
             events = self.driver.events(task.id)

@@ -1,4 +1,4 @@
-"""Makes the folder of a model from a checkpoint of the training.
+"""Makes the folder of a model from a checkpoint of its training.
 
 python -m verification.tiny_speech.export CHECKPOINT FOLDER
 """
@@ -81,7 +81,7 @@ def _llama(model: Translator) -> dict[str, object]:
 
 
 def _save(weights: dict[str, torch.Tensor], file: Path) -> None:
-    """Write weights as bfloat16, readable for all."""
+    """Write weights as bfloat16, to a file that every user can read."""
     save_file(
         {name: part.to(torch.bfloat16).contiguous() for name, part in weights.items()}, file, {"format": "pt"}
     )

@@ -31,7 +31,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _HELP = """Run Daybreak: a durable queue, groups of GPU processes, every step streamed.
 
 \b
-  daybreakd dev                           light mode: all pools but those of `video`, without Ray
+  daybreakd dev                           light mode: without Ray and pools of the workload `video`
   daybreakd up                            everything on this machine, until Ctrl-C
   DAYBREAK_HTTP__PORT=9000 daybreakd up   settings are variables, nested by __ ...
   daybreakd up --config daybreak.yaml     ... or come from a file
@@ -79,7 +79,9 @@ def up(
     config: Config = None,
     observe: Annotated[
         bool,
-        typer.Option("--observe", help="Also run Prometheus, with Daybreak's alerts; it must be installed."),
+        typer.Option(
+            "--observe", help="Also run Prometheus, which must be installed, with Daybreak's alerts."
+        ),
     ] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C.
@@ -93,10 +95,10 @@ def up(
 
 @app.command()
 def dev(context: typer.Context, config: Config = None) -> None:
-    """Run in light mode: all pools but those of `video`, without Ray.
+    """Run in light mode: without Ray, and without pools of the workload `video`.
 
     The gateway and the groups run in one process; an embedded Valkey runs beside it. Torch is needed only for
-    pools of `embed`, `rerank` and `speech`.
+    pools of the workloads `embed`, `rerank` and `speech`.
     """
     finish(Program("daybreak_server.local.dev", "run_dev"), settings_of(context, config))
 
@@ -114,8 +116,8 @@ def demo(context: typer.Context, config: Config = None) -> None:
 def demo_speech(context: typer.Context, config: Config = None) -> None:
     """Translate speech while it is spoken, for one speaker and then for eight users at once, then stop.
 
-    Starts a pool of the tiny speech model that the package contains. Shows German and Chinese text growing
-    word by word, how far it lags, and the sizes of the batches that eight users share.
+    Starts a pool of the tiny speech model that the package contains. Shows how German and Chinese text
+    grows word by word, how far the text lags, and the sizes of the batches that eight users share.
     """
     program = Program("daybreak_server.local.demo_speech.demo", "run_demo")
     finish(program, settings_of(context, config), workloads=False)
@@ -133,10 +135,10 @@ def demo_serve(
         ),
     ] = None,
 ) -> None:
-    """Serve a small chat model with two workers, break one, then stop.
+    """Serve a small chat model with two workers, kill one of them, then stop.
 
-    Installs llama.cpp and SmolLM2-135M once. Starts a gateway and two workers, asks a model that runs
-    nowhere, balances requests, kills a worker, shows each step, and stops everything it started.
+    Installs llama.cpp and SmolLM2-135M once. Starts a gateway and two workers, asks a model that no
+    worker runs yet, balances requests, kills a worker, shows each step, and stops everything it started.
     """
     program = Program("daybreak_server.local.demo_serve.demo", "run_demo", {"llama": llama})
     finish(program, settings_of(context, config), workloads=False)
@@ -167,7 +169,7 @@ def gateway(
     config: Config = None,
     embedded: Annotated[
         bool,
-        typer.Option("--embedded", help="Run an embedded Valkey beside it, with its data in `data_dir`."),
+        typer.Option("--embedded", help="Also run an embedded Valkey, which keeps its data in `data_dir`."),
     ] = False,
 ) -> None:
     """Serve the HTTP API alone, without Ray.
@@ -201,8 +203,8 @@ def operator(
 
     The operator creates a RayCluster for each pool, scales its groups to spec.replicas (which KEDA writes),
     drains a group before it removes it, and rolls out changes group by group. In a pod it uses the service
-    account, elsewhere KUBECONFIG. Run exactly one for each namespace. It keeps no state of its own: you can
-    stop or restart it at any time.
+    account, elsewhere KUBECONFIG. Run exactly one operator for each namespace. It keeps no state of its own:
+    you can stop or restart it at any time.
     """
     settings = settings_of(context, config)
     if settings.redis.url is None:
@@ -223,7 +225,7 @@ def worker(  # noqa: PLR0917 - typer passes them by name
     worker_id: Annotated[
         str | None,
         typer.Option(
-            envvar="WORKER_ID", help="Name of this worker, which no other one may have [the host's name]"
+            envvar="WORKER_ID", help="Name of this worker, which no other worker may have [the host's name]"
         ),
     ] = None,
     host: Annotated[
@@ -238,7 +240,7 @@ def worker(  # noqa: PLR0917 - typer passes them by name
         typer.Option(
             envvar="PUBLIC_URL",
             metavar="URL",
-            help="Where gateways reach this worker, if not at its host and port: behind a port forward, or HTTPS",
+            help="URL at which gateways reach this worker, if not at its host and port (port forward, HTTPS)",
         ),
     ] = None,
     config: Config = None,
@@ -247,15 +249,15 @@ def worker(  # noqa: PLR0917 - typer passes them by name
 
     \b
     The worker finds its GPUs, registers at the gateway, and starts the models that the gateway assigns to
-    it. It needs HTTP to the gateway, and the gateway needs HTTP to the worker. It needs no Ray and no Redis.
+    it. The worker and the gateway must reach each other over HTTP. The worker needs no Ray and no Redis.
     \b
       On one machine:  daybreakd worker --manager-url http://127.0.0.1:8000
       On another one:  export DAYBREAK_WORKERS__TOKEN=...     the same as the gateway's
                        daybreakd worker --manager-url http://gateway:8000 --host 0.0.0.0 --worker-id gpu-1
       Port forwarded:  ... --public-url https://gpu-1.example.com
     \b
-    Engines are the programs `vllm`, `llama-server` and `sglang` if they are on PATH, and those that you add
-    in the settings; each model has a process of its own, which is restarted if it dies:
+    Each model has a process of its own, which is restarted if it dies. Engines are the programs `vllm`,
+    `llama-server` and `sglang` if they are on PATH, and those that you add in the settings:
       workers:
         engines:
           mine:
@@ -264,7 +266,7 @@ def worker(  # noqa: PLR0917 - typer passes them by name
     \b
     SIGTERM: the worker finishes its requests (within workers.drain_s), stops its engines and deregisters.
     However the worker ends, its engines end too. Exit code 1: the gateway refuses this worker, for example
-    because another one with its name is alive. More: docs/09-workers.md
+    because another worker with the same name is alive. More: docs/09-workers.md
     """
     from daybreak_server.cli.worker import address_of
 
@@ -300,8 +302,8 @@ def routing(
 ) -> None:
     """Show or change how a pool's requests are spread over its groups.
 
-    All gateways follow within about a second. On one machine, run it with the settings of `daybreakd up`.
-    Elsewhere it needs DAYBREAK_REDIS__URL.
+    All gateways apply a change within about a second. On one machine, use the settings of `daybreakd up`.
+    Elsewhere, set DAYBREAK_REDIS__URL.
     """
     from daybreak_server.cli.routing import change
 
@@ -317,7 +319,7 @@ def doctor(
     """Find what is wrong on this machine, and say how to fix it.
 
     Checks packages, Redis, pools, workers and models, the blob store, port, disk, CPUs, GPUs and Kubernetes.
-    Exit code 1 if there is an error (✗); a warning (!) does not change it.
+    Exit code 1 if there is an error (✗). Warnings (!) alone give 0.
     """
     from daybreak_server.cli.doctor.checks import as_lines, broken, examine
 
@@ -343,7 +345,7 @@ def run() -> None:
     open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without ✓ shows ? instead of a traceback
+            stream.reconfigure(errors="replace")  # a terminal that cannot show ✓ shows ?, without a traceback
     try:
         app()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Errors of the rules."""
+"""The error that the rules of the domain raise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class InvalidTransitionError(Exception):
-    """No row of the state table allows this event in this state. ``history`` is how the task reached the state."""
+    """No row of the state table allows this event in this state. ``history`` says how the task reached it."""
 
     def __init__(self, *, state: str, event: str, history: Sequence[str] = ()) -> None:
         self.state = state

@@ -158,9 +158,9 @@ class TaskRecord:
     error_attempt: int | None = None
     replay_of: TaskId | None = None
     position: int | None = None
-    """The estimated position; 1 is next. Only while queued or delayed."""
+    """The estimated position; 1 is next. ``None`` unless the task waits."""
     wait_s: float | None = None
-    """The estimated seconds until the task starts. Only while queued or delayed, and once the pool has a history."""
+    """The estimated seconds until the task starts. ``None`` unless the task waits and the pool has a history."""
     last_event_id: str | None = None
 
 
@@ -226,7 +226,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The attempt failed, which is a strike. ``permanent`` also ends the task at once."""
+    """The attempt failed, which is a strike. A ``permanent`` failure also ends the task at once."""
 
     code: str
     message: str
@@ -242,8 +242,8 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
-    """The group releases the task (drain, pre-emption). It gets no strike until it has been released ``RELEASES_MAX``
-    times, and keeps its place and checkpoint."""
+    """The group releases the task (drain, pre-emption). The task keeps its place and checkpoint. Its first
+    ``RELEASES_MAX`` releases are no strikes."""
 
     reason: str = "drain"
 
@@ -261,7 +261,7 @@ class Settled:
     """The result of a settle: the new state of the task, and the next claim if one was requested and found.
 
     ``stale`` means that the token was not the current one: nothing changed, and the leader must abandon the task and
-    its files. A repeated settle has the same result as the first, and ``repeated`` says so.
+    its files. A repeated settle has the same result as the first one, but ``repeated`` is true.
     """
 
     state: State

@@ -1,7 +1,7 @@
 """``python -m daybreak_server.entrypoints.ray_start start …``: a faster ``ray start`` for pods.
 
-KubeRay calls ``ray start`` in its pods; in the image, that is this module. It runs Ray's own command with the same
-options and the same output, but leaves out what a pod does not need:
+KubeRay calls ``ray start`` in its pods. In the image, this call runs this module. The module runs Ray's own command
+with the same options and the same output, but leaves out what a pod does not need:
 
 - the modules of the other commands (``ray serve``, ``ray job``, ``ray list``), which take a second to import;
 - the log monitor, which sends the output of ranks to drivers: a pod has no driver;
@@ -28,7 +28,8 @@ from daybreak_server.settings.fast_start_setting import fast_start_allowed
 _OTHER_COMMANDS = ("ray.serve.scripts", "ray.util.state.state_cli", "ray.dashboard.modules.job.cli")
 """Ray's command works without them, because Ray can be installed without its extras."""
 _EXTRAS = "ray.dashboard.optional_deps"
-"""Ray imports this module only to check that its packages are installed, which takes 0.2 s. The image has them."""
+"""Ray imports this module only to check that the packages of its dashboard are installed, which takes 0.2 s. The image
+has these packages."""
 _DEFAULTS = {
     "--include-log-monitor": "false",
     # Below the ephemeral ports, and used by neither Ray nor KubeRay.
@@ -44,8 +45,8 @@ def with_defaults(options: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run Ray's command with these arguments. It ends the process."""
-    environ = dict(os.environ)  # noqa: TID251 - Ray's variables, passed on to it unchanged
+    """Run Ray's command with these arguments. The command ends the process."""
+    environ = dict(os.environ)  # noqa: TID251 - Ray's variables, passed on to Ray unchanged
     allowed, version = fast_start_allowed(environ), fast_start.installed_version()
     reason = fast_start.reason_for_stock_start(allowed=allowed, version=version)
     if reason is not None:
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
 def _prepare() -> list[str]:
     """Import what the fast start needs, and nothing else. :returns: the reasons against a fast start."""
     for name, value in FAST_START_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)  # noqa: TID251 - Ray's variables, for the programs that it starts
+        os.environ.setdefault(name, value)  # noqa: TID251 - for the programs that Ray starts
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
     modules.update(dict.fromkeys(_OTHER_COMMANDS))  # importing a module that is None here raises ImportError
     modules[_EXTRAS] = ModuleType(_EXTRAS)
@@ -77,7 +78,7 @@ def _prepare() -> list[str]:
 
 
 def _missing_options() -> list[str]:
-    """Problems with ``ray start``: options of :data:`_DEFAULTS` that it does not have."""
+    """The problems with ``ray start``: it lacks options of :data:`_DEFAULTS`."""
     from ray.scripts import scripts
 
     known = {option for parameter in scripts.start.params for option in parameter.opts}
@@ -85,7 +86,7 @@ def _missing_options() -> list[str]:
 
 
 def _become_stock(arguments: Sequence[str], environ: Mapping[str, str], reason: str) -> NoReturn:
-    """Replace this process with Ray's own command, which is next to this Python. On PATH, ours may come first."""
+    """Replace this process with Ray's own ``ray``, which is beside this Python. On PATH, Daybreak's may come first."""
     sys.stderr.write(f"daybreak: {fast_start.warning(reason)}\n")
     sys.stderr.flush()
     stock = Path(sys.executable).with_name("ray")

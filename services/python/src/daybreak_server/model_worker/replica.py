@@ -7,11 +7,11 @@
        │ └─────▶ failed ◀──┘   the process has ended, or has not become ready in time
        └── after a pause ─┘
 
-A replica that is not ready also drains when it is unwanted. One that drains is stopped after the worker's ``drain_s``
-at the latest. A ready replica fails only if its process ends: a slow engine is busy, not dead. The pause grows with
-failures in a row, and starts from the beginning once the engine has been ready for ``STABLE_S``. After ``FAILED_AFTER``
-failures in a row, the state stays ``failed`` during further starts, until one of them succeeds. At each start, the
-process gets a free port of this machine's loopback, chosen at random.
+A replica that is not ready also drains when it is unwanted. A draining replica is stopped after the worker's
+``drain_s`` at the latest. A ready replica fails only if its process ends: a slow engine is busy, not dead. The pause
+grows with each failure in a row. After the engine has been ready for ``STABLE_S``, the next pause is the shortest one.
+After ``FAILED_AFTER`` failures in a row, the state stays ``failed`` during further starts, until one of them succeeds.
+At each start, the process gets a free port of this machine's loopback, chosen at random.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _HEALTH_PAUSE_S = 0.1
 _MAX_HEALTH_PAUSE_S = 1.0
 _HEALTH_TIMEOUT_S = 5.0
 _PORTS = range(20_000, 32_768)
-"""Below the ports that Linux by default gives to outgoing connections, because an engine may begin to listen long after
-its start."""
+"""These ports are below those that Linux by default gives to outgoing connections. Otherwise a connection could take
+the port before the engine begins to listen, which may be long after its start."""
 _SHOWN_LINES = 10
 
 Start = Callable[..., Awaitable[EngineProcess]]
@@ -72,9 +72,9 @@ class RunningReplica:
         self.requests = 0
         self.capacity = settings.capacity
         self.endpoint = ""
-        """The URL of the process from when it is ready until it ends or is stopped, also while it drains."""
+        """The URL of the process from the moment it is ready until it ends or is stopped; otherwise empty."""
         self._settings = settings
-        self._env = {"PYTHONUNBUFFERED": "1", **settings.env, **env}  # so that no last line is lost
+        self._env = {"PYTHONUNBUFFERED": "1", **settings.env, **env}  # unbuffered: no last line is lost
         self._upstreams = upstreams
         self._start = start
         self._changed = changed
@@ -103,7 +103,7 @@ class RunningReplica:
     # ── the life of the process ───────────────────────────────────────────────────────────────────────────
 
     async def run(self, clear: Awaitable[None]) -> None:
-        """Keep the engine running. The first start waits for ``clear``. Returns once all its processes have ended."""
+        """Keep the engine running. The first start waits for ``clear``. Returns when all its processes have ended."""
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             waiting = asyncio.ensure_future(clear)
@@ -116,7 +116,7 @@ class RunningReplica:
             stopping.cancel()
 
     def drain(self) -> None:
-        """Take no more requests. The process runs until :meth:`stop`; if it ends before, it is not started again."""
+        """Take no more requests. The process runs until :meth:`stop`. If it ends earlier, it is not restarted."""
         self._set(WorkerModelState.DRAINING, None)
 
     async def idle(self) -> None:
@@ -128,7 +128,7 @@ class RunningReplica:
         self._stopping.set()
 
     def report(self) -> WorkerModel:
-        """What heartbeats and ``/health`` say of this replica."""
+        """What heartbeats and ``/health`` say about this replica."""
         lines = list(self._lines)[-_SHOWN_LINES:]
         if self.state is WorkerModelState.READY:
             lines = []

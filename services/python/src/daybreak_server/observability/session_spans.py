@@ -2,15 +2,15 @@
 
 A session has one trace, whichever processes work on it:
 
-* The gateway makes the span ``<method> <route>`` of the request or the WebSocket that opens it, and stores its context
-  with the session. All other spans of the session are its children, so the trace is connected even if a group is
-  killed and cannot send its last span.
+* The gateway makes the span ``<method> <route>`` of the request or the WebSocket that opens the session. It stores the
+  span's context with the session. All other spans of the session are children of this span, so the trace is connected
+  even if a group is killed and cannot send its last span.
 * Each group that claims the session makes ``wait <pool>``, the time without a group, and ``serve <pool>``, the time
   until it no longer has the session. The events of ``serve`` are the first text, the turns, and changes of the turns'
   length.
 * The process that ends the session makes ``end <pool>``, which lasts no time.
 
-Our own attributes begin with ``daybreak.``. No span has text of the speech or the message of an error.
+Our own attributes begin with ``daybreak.``. No span contains text of the speech or an error's message.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ from daybreak_server.observability.spans import fail, trace_context
 FIRST_TEXT, TURNS_ENDED, DEGRADED = "first_text", "turns", "degraded"
 """The events of ``serve``."""
 TURNS_WIDTH = 16
-"""How many turns an event covers at first. More events than ``span_steps.EVENTS_MAX`` double this number."""
+"""How many turns an event covers at first. When a span has more than ``span_steps.EVENTS_MAX`` such events, the
+number doubles."""
 DEGRADED_MAX = 32
-"""The most events about the length of turns in one span, so that the SDK keeps all others."""
+"""The largest number of events about the length of turns in one span. More would make the SDK drop other events."""
 
 
 class OpeningSpan:
@@ -76,7 +77,7 @@ class OpeningSpan:
 
     @fall_back_to(nothing)
     def opened(self, record: SessionRecord) -> None:
-        """Note the session."""
+        """Add the session to the span."""
         new = record.session
         self._span.set_attributes({POOL: new.pool, TENANT: new.tenant, SESSION: new.id})
         if new.trace_context != self.context:
@@ -157,7 +158,7 @@ class ClaimSpan:
 
 
 def record_wait(tracer: Tracer, claim: SessionClaim, context: TraceContext, claimed_ns: int) -> None:
-    """Record the time in which the session had no group: since it was opened, or since it lost its last one."""
+    """Record how long the session had no group since it was opened or lost its last group."""
     record = claim.record
     new = record.session
     attributes: dict[str, str | int] = {
@@ -174,7 +175,7 @@ def record_wait(tracer: Tracer, claim: SessionClaim, context: TraceContext, clai
         _inside(context),
         SpanKind.INTERNAL,
         attributes,
-        start_time=min(since_ns, claimed_ns),  # clocks of two machines differ
+        start_time=min(since_ns, claimed_ns),  # the clocks of two machines may differ
     ).end(claimed_ns)
 
 

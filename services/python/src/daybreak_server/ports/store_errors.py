@@ -8,7 +8,7 @@ class StoreError(Exception):
 
     ``StoreError``
       ├── ``StoreUnavailableError``    cannot be reached or timed out: temporary, retry
-      │     └── ``StoreRefusedError``  refuses our user or password: until an administrator corrects them
+      │     └── ``StoreRefusedError``  refuses our user or password: lasts until they are corrected
       ├── ``StoreFullError``           has no memory for new tasks, sessions or audio: temporary
       ├── ``QueueFullError``           the pool's limit on waiting tasks is reached: temporary
       ├── ``SessionsFullError``        a sessions pool has no room: temporary

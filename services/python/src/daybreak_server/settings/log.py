@@ -14,8 +14,8 @@ class LogSettings(Section):
 
     format: Literal["auto", "json", "text"] = Field(
         "auto",
-        description="Format of the lines. `auto` selects `json` in a pod whose standard error is not a terminal, or "
-        "else `text`, with colours on a terminal.",
+        description="Format of the lines. `auto` selects `json` in a pod whose standard error is not a terminal, and "
+        "`text` elsewhere, with colours on a terminal.",
     )
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
@@ -24,7 +24,7 @@ class LogSettings(Section):
     container: Literal["auto", "always", "never"] = Field(
         "auto",
         description="Whether processes that Ray starts, such as ranks, write their log to the standard error of their "
-        "container too, where `kubectl logs` finds it. `auto`: only in a pod. Ray's own files always have this log.",
+        "container too, where `kubectl logs` finds it. `auto`: only in a pod. Ray's own files always contain this log.",
     )
     inputs: bool = Field(
         False,

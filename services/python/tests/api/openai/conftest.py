@@ -1,4 +1,4 @@
-"""Fixtures for models: real gateways with a real registry, real workers, and the engine of tests."""
+"""Fixtures for models: real gateways with a real registry, real workers, and a test engine."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Models:
 
 @pytest.fixture
 def start_models(start_api: Callable[..., Api], tmp_path: Path) -> Iterator[Callable[..., Models]]:
-    """Starts gateways for models, with the settings of the call for workers and the router."""
+    """A function that starts a gateway for models. Its arguments are settings of workers and of the router."""
     started: list[Models] = []
 
     def start(*, workers: dict[str, Any] | None = None, **router: Any) -> Models:

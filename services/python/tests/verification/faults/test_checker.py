@@ -1,4 +1,4 @@
-"""The checker passes a clean history and finds every error that is planted in it."""
+"""The checker passes a clean history and finds every error that a test plants in a history."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_every_planted_error_is_found(story: Story, error: str) -> None:
 
 
 def test_a_failed_task_has_used_all_its_strikes_and_is_one_dead_letter(story: Story) -> None:
-    """A task that fails after the first of three strikes, by a transient error, has too few strikes."""
+    """A transient error must not fail a task after only one of its three strikes."""
     story.events = [*story.events[:2], {"id": "1009-0", "type": "failed", "attempt": 1, "data": {}}]
     story.seen, story.relayed = list(story.events), list(story.events)
     story.record.update(state="failed", attempt=1, strikes=1, artifacts=[], error={"code": "echo_failed"})
@@ -161,6 +161,6 @@ def test_a_reader_may_miss_the_events_before_a_reset(story: Story) -> None:
 
 
 def test_an_unfinished_run_has_no_lost_tasks(story: Story) -> None:
-    """Without the final reads, a task that no client sees again is not lost."""
+    """Without the final reads, a task that no client sees again does not count as lost."""
     lines = [line for line in story.lines() if line["op"] in ("run", "submit", "get", "list")]
     assert check(lines).ok

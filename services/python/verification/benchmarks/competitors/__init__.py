@@ -1,1 +1,1 @@
-"""Daybreak beside other Python queues on Redis: the same server, the same tasks, real worker processes."""
+"""Compares Daybreak with other Python queues on Redis: on the same server, with the same tasks and real processes."""

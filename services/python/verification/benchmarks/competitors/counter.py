@@ -1,8 +1,8 @@
-"""Counts finished tasks across processes without a network. Every queue of the comparison is measured with it.
+"""Counts finished tasks across processes without a network. The comparison measures every queue with this counter.
 
-Each process that counts maps its own file of a folder into memory. So a count costs about a microsecond, costs the
-same for every queue, and puts no load on the server. Standard library only: the workers of each queue import this
-module in the virtual environment of their queue.
+Each process that counts maps its own file in a shared folder into memory. So a count costs about a microsecond, costs
+the same for every queue, and puts no load on the server. The module uses only the standard library, because the workers
+of each queue import it in the virtual environment of their queue.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Counts:
 
 
 class Counter:
-    """Counts in ``folder``. Threads share it; a forked process opens its own file at its first count."""
+    """Counts tasks in ``folder``. Threads share one file; a forked process opens its own file at its first count."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -64,7 +64,7 @@ class Counter:
 
 
 def count(folder: Path) -> int:
-    """How many tasks have run so far."""
+    """How many tasks have finished so far."""
     return sum(_words(path, 1)[0] for path in folder.glob("*.counter"))
 
 

@@ -1,8 +1,8 @@
-"""Measures how many tasks per second the store can submit in batches, claim and settle, with all their records.
+"""Measures how many tasks per second can be submitted in batches, claimed and settled, with all records of the tasks.
 
-One producer process and two leader processes run on other cores than the server, if there are others. While both
-submit and settle, the depth of the queue stays about the same, because the producer runs only a little ahead of the
-leaders.
+One producer process and two leader processes run on other cores than the server, if the machine has enough cores. While
+the producer submits and the leaders settle, the queue keeps about the same depth, because the producer runs only a
+little ahead of the leaders.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AHEAD = 1000
 """How many tasks the producer may be ahead of the leaders."""
 LEADERS = 2
 WIDTH = 16
-"""Groups that one leader process serves, with one call for all of them."""
+"""The number of groups in one leader process. One call settles the tasks of all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,8 @@ class Rate:
     ended_bytes: float
     submits_s: float
     submit_us: float
-    """CPU microseconds of the server's main thread for the submit of one task. ``settle_us``: for its settle."""
+    """CPU microseconds of the server's main thread for the submit of one task. ``settle_us`` is
+    the same for the settle of one task."""
     settles_s: float
     settle_us: float
     tasks_s: tuple[float, ...]
@@ -50,8 +51,8 @@ class Rate:
     single_s: float
     """Tasks per second with one group in each leader process, so that each call settles one task."""
     raw_s: float
-    """The baseline: payloads through a plain list, with RPUSH in the same batches and one LPOP for each. It is the
-    median of rounds that alternate with the repeats."""
+    """The baseline: payloads per second through a plain list. RPUSH appends batches of the same size, and LPOP takes
+    one payload at a time. It is the median of rounds that alternate with the repeats."""
 
 
 class Counters:
@@ -78,7 +79,8 @@ def fill(url: str, number: int, *, cores: Collection[int], makers: int = 2) -> N
 
 
 def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores: Collection[int]) -> Rate:
-    """Fill to ``depth``, then measure submit alone, settle alone, both together, and both with single settles."""
+    """Fill the queue to ``depth``. Then measure submits, settles, submits with settles, and these with one
+    task in each settle call."""
     queued = _queued(server)
     before = server.info()["used_memory"]
     fill(server.url, max(0, depth - queued), cores=cores)
@@ -94,7 +96,7 @@ def measure(server: BenchServer, *, depth: int, tasks: int, repeats: int, cores:
     ended = a_task + (server.info()["used_memory"] - waiting) / half
     settle_us = (server.cpu_s() - cpu) / half * 1e6
     rates, raws = [], []
-    for _ in range(repeats):  # alternated, so that other load on the machine affects both
+    for _ in range(repeats):  # store and list alternate: other load on the machine affects both
         rates.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores))
         raws.append(tasks / _run(server.url, produced=tasks, settled=tasks, cores=cores, raw=True))
     single = half / _run(server.url, produced=half, settled=half, cores=cores, width=1)
@@ -240,7 +242,7 @@ def _lead(url: str, counters: Counters, at: int, number: int, cores: set[int], w
 
 
 def _first_claims(queue: RedisQueue, groups: list[GroupRecord]) -> list[tuple[Lease, GroupRecord]]:
-    """The first claims of idle groups."""
+    """Claim a first task for each of the groups, which are idle. Wait up to 5 s for the first one."""
     first_claim = queue.claim(groups[0], wait_s=5)
     if first_claim is None:
         return []

@@ -1,4 +1,4 @@
-"""Measures the routers in rounds that alternate between them, so that a slow moment of the machine affects all."""
+"""Measures the routers in rounds that alternate between them. So a slow phase of the machine affects all routers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from verification.benchmarks.routing.client import Samples
 from verification.benchmarks.routing.contenders import Contender
 
 TOKENS = 200
-"""Tokens of a stream."""
+"""The number of tokens in each stream."""
 STREAMS = 64
 
 
@@ -30,7 +30,7 @@ class Effort:
     """The pause between two tokens of a stream. With it, 64 streams produce 10,000 tokens per second."""
     requests: int = 200_000
     memory_s: float = 60.0
-    """After this time, a router gets no more requests, even if it has not answered ``requests`` of them."""
+    """After this time, a router gets no more requests, even if it has answered fewer than ``requests``."""
 
 
 FULL = Effort(rounds=3, seconds=2.5)
@@ -46,19 +46,19 @@ class Round:
     rate: float
     """Answers or tokens a second."""
     cpu_us: float
-    """CPU time of the router for each of them."""
+    """CPU time of the router for each answer or token."""
     router_busy: float
     client_busy: float
 
     @property
     def a_core(self) -> float:
-        """The number of answers or tokens that a core of the router could handle in a second."""
+        """The number of answers or tokens that the router could handle in a second if it used one whole core."""
         return 1e6 / self.cpu_us if self.cpu_us else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Resident memory over many requests, in bytes."""
+    """The resident memory of a router, in bytes, while it answers ``requests`` requests."""
 
     requests: int
     early: int
@@ -72,7 +72,7 @@ class Figures:
     """The measurements, by the name of the router."""
 
     latency: dict[int, dict[str, list[Round]]] = field(default_factory=dict)
-    """The rounds by number of clients and router."""
+    """The rounds, first by the number of clients, then by the name of the router."""
     saturated: dict[str, list[Round]] = field(default_factory=dict)
     streams: dict[str, list[Round]] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)

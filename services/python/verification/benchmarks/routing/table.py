@@ -1,4 +1,4 @@
-"""The figures as rows: the latency that each router adds, the rate of one core, and the growth of its
+"""Turns the figures into rows: for each router, the latency that it adds, the rate of one core, and the growth of its
 memory."""
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 480, 330, 62, 40, 18, 46
 ROW = 18
 """The height of a row of the legend."""
 COLORS = ("#4b5563", "#ea580c", "#9333ea", "#059669", "#be185d", "#2563eb")
-"""One for each strategy."""
+"""One color for each strategy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ TIMEOUT_S = 3.0
 
 @scenario("sessions-many", "50 clients speak at once, and a group is killed")
 def run_many(context: ScenarioContext) -> list[Row]:
-    """Kill one of two groups. All of its sessions fit into the other one."""
+    """Kill one of two groups. All sessions of the killed group fit into the other one."""
     clients = context.repeats(50, 100)
     with trial(context, scripts(clients, 6.0), groups=2, watchdogs=True) as run:
         run.clients.wait_for_texts(2)
@@ -44,8 +44,8 @@ def run_many(context: ScenarioContext) -> list[Row]:
 
 @scenario("sessions-silent", "silent clients: their sessions end, and others get their places")
 def run_silent(context: ScenarioContext) -> list[Row]:
-    """The group has places for the silent clients only. The other clients wait until the sessions of the
-    silent ones are idle."""
+    """The group has only enough places for the silent clients. The other clients wait until the sessions of
+    the silent clients have ended as idle."""
     count = context.repeats(3, 30)
     silent = [Script(number=number, seconds=60.0, silent_after_s=1.0) for number in range(count)]
     late = [Script(number=count + number, seconds=9.0) for number in range(count)]
@@ -76,7 +76,7 @@ def _left(run: SessionTrial) -> list[str]:
     "absurd audio is refused with a message that names the cause, and its session continues",
 )
 def run_absurd(context: ScenarioContext) -> list[Row]:
-    """Send NaN, infinities, integers as floats, frames that end within a sample, frames that are too large,
+    """Send NaN, infinities, floats far outside -1 to 1, frames that end within a sample, frames that are too large,
     and wrong rates."""
     size = int(FRAME_S * SAMPLE_RATE)
     nonsense = {5: math.nan, 9: math.inf, 13: -math.inf, 17: 20_000.0, 21: 3e38}
@@ -106,7 +106,7 @@ def run_absurd(context: ScenarioContext) -> list[Row]:
 async def _wrong_streams(run: SessionTrial, session: str) -> int:
     """Connect with wrong parameters.
 
-    :returns: how often.
+    :returns: The number of connections.
     :raises ViolatedError: unless each refusal names the wrong parameter.
     """
     wrong = {"sample_rate=16001": "sample_rate", "sample_rate=-1": "sample_rate", "encoding=mp3": "encoding"}

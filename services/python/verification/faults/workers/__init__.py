@@ -1,11 +1,11 @@
 """Faults of models on workers: workers, engines, the manager, gateways and the store die or restart under load.
 
 * ``fleet``      starts, kills and replaces the workers of a cluster, and looks for orphans
-* ``scenarios``  each tests one promise and saves its figures
+* ``scenarios``  the scenarios, each of which tests one promise and saves its figures
 
-The engine is :mod:`verification.faults.workers_engine`, a model server that answers wishes
-(``verification.faults.wish``) and logs each run in a file. The clients, their history and its checker are those of
-:mod:`verification.faults.serving`.
+The engine is :mod:`verification.faults.workers_engine`, a model server that gives each request the answer
+that it asks for (``verification.faults.wish``). It logs each of its runs in a file. The clients, the history and the
+checker are those of :mod:`verification.faults.serving`.
 """
 
 from __future__ import annotations

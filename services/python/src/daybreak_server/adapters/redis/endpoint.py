@@ -26,7 +26,7 @@ from daybreak_server.settings.tree import RedisSettings
 
 CONNECT_TIMEOUT_S = 2.0
 """How long a new connection may take. While a Redis pod or its host is being replaced, packets to the old address get
-no answer. The sooner an attempt gives up, the sooner the next one reaches the new address: before the lease ends."""
+no answer. If an attempt gives up early, the next one can reach the new address before the lease ends."""
 SENTINEL_TIMEOUT_S = 1.0
 """How long one Sentinel may take to name the master before the next one is asked."""
 
@@ -173,7 +173,7 @@ class _Sentinels(sync_sentinel.Sentinel):
     """Gives each lookup its own copy of the list of Sentinels.
 
     The base class moves the Sentinel that answered to the front of the list while other connections iterate over it.
-    If two lookups do so at once, one Sentinel replaces another, which is then never asked again and never closed.
+    If two lookups move a Sentinel at once, another Sentinel may drop out of the list. It is then never asked or closed.
     """
 
     def discover_master(self, service_name: str) -> Any:
@@ -205,7 +205,7 @@ class _MasterPool(sync_sentinel.SentinelConnectionPool):
 
 
 class _Pool(redis.asyncio.ConnectionPool):
-    """Never returns a connection that was reset while idle. The base class only notices an orderly end."""
+    """Never returns a connection that was reset while idle. The base class only notices an orderly close."""
 
     async def ensure_connection(self, connection: Any) -> None:
         writer = getattr(connection, "_writer", None)

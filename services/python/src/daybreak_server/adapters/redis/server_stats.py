@@ -9,7 +9,7 @@ from daybreak_server.ports.measurements import ServerStats
 
 
 def stats_of(info: Mapping[str, Any]) -> ServerStats:
-    """The state, from the reply to INFO. What the server leaves out, as some managed servers do, stays unknown."""
+    """The state, from the reply to INFO. Some managed servers leave values out; these are ``None``."""
 
     def number(name: str) -> int | None:
         return None if info.get(name) is None else int(info[name])

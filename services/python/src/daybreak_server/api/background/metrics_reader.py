@@ -38,10 +38,10 @@ class MetricsReader:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _read_at: float = field(default=float("-inf"), init=False)
     _refused: bool = field(default=False, init=False)
-    """Whether Redis has refused INFO. The log then has one line about it."""
+    """Whether Redis has refused INFO. Only the first refusal is logged."""
 
     async def refresh(self) -> None:
-        """Read all pools and the state of Redis, unless that was done a moment ago. Never raises."""
+        """Read all pools and the state of Redis, unless the last reading is fresh. Never raises."""
         async with self._lock:
             loop = asyncio.get_running_loop()
             if loop.time() - self._read_at < FRESH_S:

@@ -3,9 +3,10 @@
 A file is an artifact, or it is in a *place*: a folder or a bucket that the pool's setting ``bulk.places`` names. The
 group would refuse any other place.
 
-An *artifact* is named by its task and its name. Only the API knows whose task that is, so it checks the tenant here and
-writes the artifact's key into the input, where the group finds it. A task never changes its tenant, and a succeeded
-task never changes its artifacts. So the check holds for as long as the artifact exists. A client must not send a key.
+An *artifact* is named by its task and its name. Only the API knows which tenant owns the task. So it checks the tenant
+here and writes the artifact's key into the input, where the group finds it. A task never changes its tenant, and a
+succeeded task never changes its artifacts. So the check holds for as long as the artifact exists. A client must not
+send a key.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def check_place(entry: PoolEntry, params: BaseModel) -> None:
 async def with_artifact_key(
     body: dict[str, Any], *, catalog: Catalog, store: TaskStore, tenant: str
 ) -> dict[str, Any]:
-    """The body of a submit, with the key of the artifact if it names one. What is malformed is left to validation.
+    """The body of a submit. If it names an artifact, the key is added. A malformed body is left to validation.
 
     :raises ApiError: ``invalid_input`` if the caller has no such artifact, or has sent a key.
     :raises StoreUnavailableError: if the store cannot be reached.

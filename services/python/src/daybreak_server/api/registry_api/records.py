@@ -18,11 +18,12 @@ from daybreak_server.domain.placement import HOST, Replica
 MAX_REASON_CHARS = 500
 MAX_LINES = 30
 MAX_LINE_CHARS = 300
-"""These limits bound what the registry keeps of an engine's output, because all gateways read it each second."""
+"""These three limits bound the text that the registry keeps about a replica, because all gateways read that text each
+second."""
 
 
 def registered_worker(worker: WorkerRegistration, *, url: str) -> WorkerRecord:
-    """A worker that registers. It runs nothing yet, as far as is known."""
+    """The record of a worker that registers. It has no replicas: only heartbeats report them."""
     return WorkerRecord(
         id=worker.id,
         url=url,
@@ -36,7 +37,7 @@ def registered_worker(worker: WorkerRegistration, *, url: str) -> WorkerRecord:
 
 
 def reported_worker(worker: str, heartbeat: WorkerHeartbeat) -> WorkerRecord:
-    """What a heartbeat says. The registry keeps the URL, the engines and the version."""
+    """The record that a heartbeat makes, without URL, engines and version: the registry keeps those that it has."""
     return WorkerRecord(
         id=worker,
         url="",
@@ -51,7 +52,7 @@ def reported_worker(worker: str, heartbeat: WorkerHeartbeat) -> WorkerRecord:
 
 
 def registered_model(model: RegisterModelRequest, *, now_ms: int, idle_s: float) -> ModelRecord:
-    """A model that is registered. ``idle_s``: the default if the request has none."""
+    """The record of a model that is registered. ``idle_s`` applies if the request has none."""
     args = model.engine_args
     parallel = args.get("tensor_parallel_size")
     gpus = model.gpus or (parallel if isinstance(parallel, int) and parallel > 0 else 1)

@@ -1,13 +1,13 @@
 """Ends what a request waits for: at its deadline, when its client has gone, or when its group is lost.
 
-To learn that the client has gone, an asyncio task must wait for its disconnect. Most requests end before a client would
+To learn that the client has gone, an asyncio task must wait for the disconnect. Most requests end before a client would
 give up, so the asyncio task starts only after ``WATCH_AFTER_S``.
 
 A timer of the event loop for each request would cost as much as choosing a group. So all requests share one timer
-(:class:`WatchTimer`), which tells when ``WATCH_AFTER_S`` have passed. Only a request that takes longer, or whose
-deadline comes earlier, gets a timer of its own, for its deadline. The code that may be ended runs in blocks (``async
-with watch.block():``). A block works like ``asyncio.timeout``, but has no timer of its own: entering three blocks of
-``asyncio.timeout`` took as long as choosing a group.
+(:class:`WatchTimer`), which tells each watch when ``WATCH_AFTER_S`` have passed. Only a request that takes longer, or
+whose deadline comes before that, gets a timer of its own, for its deadline. The code that may be ended runs in blocks
+(``async with watch.block():``). A block works like ``asyncio.timeout``, but has no timer of its own: entering three
+blocks of ``asyncio.timeout`` took as long as choosing a group.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Interruptible:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._task: asyncio.Task[object] | None = None
-        """The task that runs the block; ``None`` outside of it."""
+        """The asyncio task that runs the block; ``None`` outside the block."""
         self._cancelling = 0
         self._interrupted = False
 
@@ -53,7 +53,7 @@ class Interruptible:
             raise TimeoutError from error
 
     def interrupt(self) -> None:
-        """End the block as soon as possible. Does nothing outside of it, or the second time."""
+        """End the block as soon as possible. Does nothing outside the block, or at a second call."""
         if self._task is not None and not self._interrupted:
             self._interrupted = True
             self._task.cancel()
@@ -68,10 +68,10 @@ class WatchTimer:
     def __init__(self) -> None:
         self._waiting: deque[ClientWatch] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
-        """The loop whose timer runs."""
+        """The loop on which the timer runs; ``None`` while no timer runs."""
 
     def add(self, watch: ClientWatch, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell this watch when its time has come."""
+        """Call ``watch.is_time()`` after ``WATCH_AFTER_S``."""
         self._waiting.append(watch)
         if self._loop is not loop:
             self._start(watch, loop)
@@ -119,9 +119,9 @@ class ClientWatch:
             self._deadline_timer = self._loop.call_at(deadline, self._end)
 
     def start(self) -> None:
-        """Watch the client from now on, but not before ``WATCH_AFTER_S``.
+        """Watch the client from now on, but not before ``WATCH_AFTER_S`` have passed.
 
-        Call this once nothing reads the body any more.
+        Call this when nothing reads the request's body any more.
         """
         self._may_watch = True
         if self._is_time:
@@ -144,7 +144,7 @@ class ClientWatch:
             self._task.cancel()
 
     def is_time(self) -> None:
-        """``WATCH_AFTER_S`` have passed. Called by the timer."""
+        """The timer calls this when ``WATCH_AFTER_S`` have passed."""
         if self.stopped:
             return
         self._is_time = True

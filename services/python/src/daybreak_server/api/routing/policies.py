@@ -16,7 +16,7 @@ from daybreak_server.api.routing.candidates import Candidate, RoutingRequest, ke
 from daybreak_server.domain.routing import RoutingPolicy
 
 BOUND = 1.25
-"""With ``prefix``, a group is passed over if its load would exceed this multiple of the mean load, so that a popular
+"""The policy ``prefix`` passes over a group if its load would exceed this multiple of the mean load. So a popular
 prefix is spread."""
 _relative_load = attrgetter("relative_load")
 
@@ -83,7 +83,7 @@ class PowerOfTwo(_AnyGroup):
 
 
 class GpuMemory(_AnyGroup):
-    """The group with the most free memory for each request that it would then have.
+    """The group with the most free memory per request, if it got this request too.
 
     Groups that do not report their memory come last, the least loaded first.
     """
@@ -97,7 +97,7 @@ class GpuMemory(_AnyGroup):
 class SessionAffinity:
     """The same group for all requests of a session. While that group is full, they wait.
 
-    If the group leaves, its sessions move to others, and no other session moves. A new group takes over a share of the
+    If the group leaves, only its own sessions move to other groups. A new group takes over a share of the
     sessions. A request without a session goes to the least loaded group.
     """
 
@@ -117,7 +117,7 @@ class SessionAffinity:
 
 
 class Prefix(_AnyGroup):
-    """The same group for bodies that begin with the same bytes, which may be in its cache.
+    """The same group for bodies that begin with the same bytes, because it may have these bytes in its cache.
 
     A group whose load would exceed ``BOUND`` times the mean load is passed over, so a prefix that all requests share
     does not overload one group. If all free groups are passed over, and for requests without a body, the least loaded

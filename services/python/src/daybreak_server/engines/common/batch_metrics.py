@@ -23,7 +23,7 @@ class BatchMetrics:
 
     @harmless
     def begin(self) -> None:
-        """Export failures and refusals from the start: a rate needs a value before the first event."""
+        """Export the counts of failures and refusals as 0, because a rate needs a value from before the first event."""
         for metric in (catalogue.RANK_BATCH_FAILURES, catalogue.RANK_BATCH_REFUSED):
             self._meter.counter(metric, self._pool).inc(0)
 
@@ -35,7 +35,7 @@ class BatchMetrics:
 
     @harmless
     def waited(self, seconds: float) -> None:
-        """The item of a batch that waited longest has waited ``seconds``. The lines of a task's file do not count."""
+        """Of a batch's items, the longest wait was ``seconds``. The lines of a task's file do not count."""
         self._meter.histogram(catalogue.RANK_BATCH_WAIT, self._pool).observe(seconds)
 
     @harmless
@@ -55,7 +55,7 @@ class BatchMetrics:
 
     @harmless
     def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
-        """``hits`` items were found in the cache and ``misses`` were not. It takes ``size_bytes`` now."""
+        """``hits`` items were found in the cache and ``misses`` were not. The cache takes ``size_bytes`` now."""
         for outcome, count in ((HIT, hits), (MISS, misses)):
             self._meter.counter(catalogue.RANK_CACHE_LOOKUPS, self._pool, outcome).inc(count)
         self._meter.gauge(catalogue.RANK_CACHE_BYTES, self._pool).set(size_bytes)

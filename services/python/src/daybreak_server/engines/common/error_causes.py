@@ -15,7 +15,7 @@ _NO_MEMORY = frozenset({"MemoryError", "OutOfMemoryError"})  # by name, so that 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a rank, or its device, had no memory left."""
+    """Return whether the error means that a rank or its device had no memory left."""
     return any(base.__name__ in _NO_MEMORY for base in type(error).__mro__)
 
 

@@ -1,4 +1,4 @@
-"""The client of the demo: asks models by OpenAI's API, and reads their states."""
+"""The client of the demo: asks models through OpenAI's API, and reads their states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ChatAnswer:
     tokens: int
     seconds: float
     complete: bool = True
-    """Whether all of it arrived. ``False`` if it broke off."""
+    """``False`` if the answer broke off before its end."""
 
 
 class Chat:
@@ -44,7 +44,7 @@ class Chat:
         _checked(self._client.post("/v1/models/register", json=model))
 
     def model(self, alias: str) -> Mapping[str, Any]:
-        """What the gateway says of a model."""
+        """What the gateway says about a model."""
         shown: Mapping[str, Any] = _checked(self._client.get(f"/v1/models/{alias}")).json()
         return shown
 
@@ -59,7 +59,7 @@ class Chat:
         return sum(model["requests"] for model in models)
 
     def ask(self, alias: str, question: str, *, tokens: int) -> ChatAnswer:
-        """Ask, and wait for the whole answer of this many tokens."""
+        """Ask for an answer of exactly ``tokens`` tokens, and wait for all of it."""
         began = time.monotonic()
         response = _checked(
             self._client.post("/v1/chat/completions", json=_body(alias, question, tokens, ignore_eos=True))

@@ -1,1 +1,1 @@
-"""Runs the planner: watches, one reconcile loop for each pool, execution of its actions."""
+"""Runs the planner: watches the cluster, reconciles each pool in a loop of its own, and executes planned actions."""

@@ -10,9 +10,10 @@
 If ``encoder.type`` in ``config.json`` is ``wav2vec2`` or ``whisper``, these replace ``encoder.safetensors``::
 
     encoder/             the encoder in the layout of Hugging Face
-    adapter.safetensors  two linear layers from stacked states of the encoder to the language model
+    adapter.safetensors  two linear layers that turn stacked states of the encoder into input of the language model
 
-If ``config.json`` has ``vocabulary``, it and the tokenizer in ``language_model/`` replace ``vocabulary.json``.
+If ``config.json`` has an entry ``vocabulary``, this entry and the tokenizer in ``language_model/`` replace
+``vocabulary.json``.
 """
 
 from __future__ import annotations
@@ -44,21 +45,21 @@ class SpeechFolder:
     language_model: LanguageModel
     vocabulary: Vocabulary
     window: int
-    """Positions of past turns that the next turn sees."""
+    """How many positions of past turns the next turn sees."""
     silence_blocks: int
-    """Blocks of silence that the model needs after the last audio."""
+    """How many blocks of silence the model needs after the last audio."""
     first_turn_tokens: int
-    """The bound on the tokens of a turn of one block."""
+    """The largest number of tokens in a turn of one block."""
     more_turn_tokens: int
-    """How many more tokens each further block may bring."""
+    """How many more tokens a turn may have for each further block."""
     past_blocks: int
-    """How many of the newest blocks decide what comes next."""
+    """How many of the newest blocks of past turns decide what the model writes next."""
     max_turn_blocks: int | None = None
-    """The most blocks of the turns that the model was trained with; ``None``: any number."""
+    """The number of blocks in the longest turns that the model was trained with; ``None``: no limit."""
 
 
 def read_folder(folder: Path, *, dtype: torch.dtype, device: str) -> SpeechFolder:
-    """Load the parts. :raises ModelMissingError: if a file is missing, or is not as it should be."""
+    """Load the parts. :raises ModelMissingError: if a file is missing or invalid."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         language_model = read_language_model(folder / "language_model").to(device, dtype).eval()
@@ -94,7 +95,7 @@ def _encoder(
 
 
 def _vocabulary(folder: Path, content: dict[str, Any] | None) -> Vocabulary:
-    """The vocabulary. If ``config.json`` describes it (``content``), it uses the tokenizer of the language model.
+    """The vocabulary. If ``config.json`` has an entry for it (``content``), it uses the language model's tokenizer.
     Otherwise, it is the file ``vocabulary.json``."""
     if content is not None:
         return HubVocabulary(folder / "language_model", content)
@@ -108,7 +109,7 @@ FAMILIES: Final = {"llama": False, "qwen2": True}
 def read_language_model(folder: Path) -> LanguageModel:
     """Read a language model in the layout of Hugging Face.
 
-    :raises ValueError: if it is of another family, or has a part that this implementation lacks.
+    :raises ValueError: if its family is not in :data:`FAMILIES`, or it has a part that this implementation lacks.
     """
     content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights: dict[str, Tensor] = {}
@@ -160,7 +161,7 @@ _FUSED: Final = {
 
 
 def from_hugging_face(weights: dict[str, Tensor], config: LanguageModelConfig) -> dict[str, Tensor]:
-    """Weights by the names of Hugging Face to those of :class:`LanguageModel`, which fuses some of them."""
+    """Convert the weights of a Hugging Face model to those of :class:`LanguageModel`, which fuses some of them."""
     named = {
         "embed.weight": weights["model.embed_tokens.weight"],
         "norm.weight": weights["model.norm.weight"],

@@ -1,4 +1,4 @@
-"""What loading and running a model needs beside the model: a device, a folder, sentence-transformers, and tensors."""
+"""What a model needs to be loaded and run: a device, a folder, the package sentence-transformers, and tensors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder_of(model: str | None, group: Group) -> str:
     """The folder of the model. :raises ModelMissingError: if there is none, or the group has several ranks."""
     if group.size != 1:
         raise ModelMissingError(
-            f"this workload runs in groups of one rank, not {group.size}; set `ranks: 1`, and more groups for more load"
+            f"this workload runs in groups of one rank, not {group.size}; set `ranks: 1`, and add groups for more load"
         )
     if not model:
         raise ModelMissingError("the pool has no model; set `pools.<name>.model` to the folder of a model")
@@ -48,16 +48,16 @@ def sentence_transformers() -> Any:
 
 
 def positions_of(transformer: Any) -> int:
-    """The most tokens that the position embeddings of a model allow."""
+    """The largest number of tokens that the position embeddings of a model allow."""
     config = getattr(transformer, "config", None)
     return int(getattr(config, "max_position_embeddings", 0) or MANY)
 
 
 def check_finite(results: Any) -> Any:
-    """The tensor, all of whose numbers must be finite. Base64 could show others, but no client could use them.
+    """Return the tensor if all of its numbers are finite. Base64 could encode others, but clients could not use them.
 
-    :raises FloatingPointError: for any other number. The batch then runs again in halves, so the error reaches only the
-        texts that cause it.
+    :raises FloatingPointError: if a number is not finite. The batch then runs again in halves, so the error reaches
+        only the texts that cause it.
     """
     import torch
 
@@ -67,7 +67,7 @@ def check_finite(results: Any) -> Any:
 
 
 def padded(inputs: Sequence[Tokens], *, pad: int, left: bool, device: str) -> dict[str, Any]:
-    """Inputs as tensors ``[inputs, longest]``: ids, the mask of what is no padding, and types if there are any."""
+    """Inputs as tensors ``[inputs, longest]``: ids, a mask that is 0 for padding, and token types if there are any."""
     import torch
 
     longest = max(len(each.ids) for each in inputs)

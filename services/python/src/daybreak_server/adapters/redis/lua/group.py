@@ -42,11 +42,11 @@ FAILURE_S = 600.0
 """How long a pool shows why a rank ended."""
 FAILURE_CHARS = 1000
 _NOT_IN_JSON = ("wake_passed", "target_load")
-"""Fields of a report that are stored elsewhere: an earlier version refuses fields that it does not know."""
+"""Fields of a report that are stored outside its JSON: earlier versions refuse JSON with fields unknown to them."""
 
 
 def encode(keys: Keys, group: GroupRecord, *, ttl_s: float) -> Call:
-    """Register a group or refresh its registration. A ``starting`` group holds nothing: its old tasks are released."""
+    """Register a group or refresh its registration. Whatever a ``starting`` group held is released."""
     wake = json.dumps(dict(group.wake))
     fields: dict[str, str | int] = {
         "state": group.state,
@@ -119,7 +119,7 @@ def encode_failure(keys: Keys, cause: Cause, *, rank: int) -> Call:
 
 
 def encode_report(keys: Keys, report: PoolReport, *, ttl_s: float) -> Call:
-    """Store the operator's report. The phases of the last complete wake are kept beyond its TTL."""
+    """Store the operator's report. The phases of the last complete wake outlast the report's TTL."""
     last = dict(report.wake_last)
     complete = "total" in last
     passed = {phase: report.wake_passed[phase] for phase in CLUSTER_PHASES if phase in report.wake_passed}
@@ -138,7 +138,7 @@ def encode_report(keys: Keys, report: PoolReport, *, ttl_s: float) -> Call:
 
 
 def decode(reply: Any) -> bool | None:
-    """Whether the group is marked to drain; ``None`` if the group to mark does not exist."""
+    """Whether the group is marked to drain; ``None`` if there is no such group."""
     return None if int(reply) < 0 else bool(reply)
 
 
@@ -148,7 +148,7 @@ def encode_pool(keys: Keys) -> Call:
 
 
 def encode_others(keys: Keys, reply: Any) -> list[Call]:
-    """Read the groups that the reply to :func:`encode_pool` only names, at most ``GROUPS_MAX`` in each call."""
+    """Read the groups of which the reply to :func:`encode_pool` has only the id, ``GROUPS_MAX`` at most in a call."""
     others = reply[-1]
     return [Call("pool", keys, others[at : at + GROUPS_MAX]) for at in range(0, len(others), GROUPS_MAX)]
 

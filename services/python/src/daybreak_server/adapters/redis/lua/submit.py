@@ -21,7 +21,7 @@ _HASH_LENGTH = 32
 
 
 def encode(keys: Keys, tasks: Sequence[NewTask], *, max_queued: int) -> Call:
-    """Accept ``tasks``, one after the other, as long as fewer than ``max_queued`` wait."""
+    """Accept ``tasks``, one after the other, as long as fewer than ``max_queued`` tasks of the pool wait."""
     args: list[Arg] = list(SubmitLimit(max_queued=max_queued))
     for task in tasks:
         args += _submission(task)
@@ -39,7 +39,7 @@ def hash_of_key(tenant: str, key: str) -> str:
 
 
 def task_of_key(stored: bytes, body_hash: str) -> str:
-    """The id of the task that is stored for a key. :raises IdempotencyMismatchError: if the body was another one."""
+    """The id of the task that is stored for a key. :raises IdempotencyMismatchError: for another body."""
     task, _, stored_body = stored.decode().partition(" ")
     if stored_body != body_hash[:_HASH_LENGTH]:
         raise _mismatch(task)
