@@ -1,7 +1,7 @@
-"""Prometheus watches a pool that goes from zero to two groups and back, as the chart's monitors say.
+"""Prometheus uses the chart's monitors to watch a pool that goes from zero to two groups and back.
 
-The queries that need Kubernetes have data, and the alerts that only Kubernetes can cause fire in a fault and end after
-it. ``tests/observability/test_live.py`` proves all other queries and alerts on one machine.
+Each query that needs Kubernetes has data. Each alert that only Kubernetes can cause fires during a fault and ends
+after it. ``tests/observability/test_live.py`` tests all other queries and alerts on one machine.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ _PATIENCE_S = 90.0
 _OF_OTHER_KINDS = {
     metric.name for metric in (*request_catalogue.ALL, *batch_catalogue.ALL, *session_catalogue.ALL)
 }
-"""Metrics of requests, batches and sessions. This run has no pool for them; the observed run on one machine has."""
+"""Metrics of requests, batches and sessions. No pool of this run exports them; pools of the observed
+run on one machine do."""
 _PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
 class Observed:
-    """The installation, and what watches it."""
+    """The installation, and the Prometheus that watches it."""
 
     deployment: Deployment
     cluster: ClusterWatch
@@ -85,7 +86,7 @@ def run(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def _play(run: Observed) -> None:
-    """From zero to one group, to two, and back to zero. At first there is no room for the second group."""
+    """Take the pool from zero to one group, to two, and back to zero. At first the second group has no room."""
     deployment = run.deployment
     deployment.kube.delete_clusters(POOL)
     first = deployment.submit(POOL, {"message": "watched", "steps": 400, "step_s": 0.25})
@@ -107,14 +108,14 @@ def _wait(condition: Callable[[], object], what: str) -> None:
 
 
 def _with_operators(deployment: Deployment) -> Mapping[str, Any]:
-    """The values of the installation, and where this cluster has the operators of KEDA and KubeRay."""
+    """The values of the installation, with the namespaces in which this cluster runs KEDA's and KubeRay's operators."""
     keda, kuberay = (deployment.kube.deployment(name).metadata.namespace for name in (KEDA, KUBERAY))
     monitoring = {**deployment.values["monitoring"], "kubeRay": {"namespace": kuberay}}
     return {**deployment.values, "monitoring": monitoring, "keda": {"namespace": keda}}
 
 
 def test_the_charts_monitors_find_every_pod(run: Observed) -> None:
-    """The chart's selectors and ports find gateways, operator, head, worker, KEDA and KubeRay, and can be scraped."""
+    """With the chart's selectors and ports, Prometheus scrapes gateways, operator, head, worker, KEDA and KubeRay."""
     found = {(series["metric"]["job"], series["metric"]["container"]) for series in run.data("up == 1")}
     namespace = run.deployment.kube.namespace
     daybreak = {("daybreak", name) for name in ("gateway", "operator", "ray-head", "ray-worker")}
@@ -192,7 +193,7 @@ def test_every_query_that_needs_kubernetes_has_data(run: Observed) -> None:
 def _needs_the_cluster(query: Query) -> bool:
     names = promql.metric_names(query.expression)
     of_ray = any(name.startswith("ray_") for name in names)
-    # Ray exports every 10 s, so one short task gives no rate.
+    # Ray exports its metrics every 10 s, so one short task gives no rate.
     ranks = {name for name in names if name.startswith("daybreak_rank_")} - _OF_OTHER_KINDS
     of_ranks = "rate(" not in query.expression and bool(ranks)
     return query.no_data == KUBERNETES or ((of_ray or of_ranks) and not query.no_data)
@@ -205,7 +206,7 @@ def _filled(query: Query, namespace: str) -> str:
 
 
 def _make_a_failure(run: Observed) -> None:
-    """A step of the operator fails, unless one has failed before."""
+    """Make a step of the operator fail, unless one has failed before."""
     counted = f'daybreak_operator_failures_total{{namespace="{run.deployment.kube.namespace}"}}'
     if not run.data(counted):
         with the_spec_of_a_pool_is_unreadable(run.deployment):

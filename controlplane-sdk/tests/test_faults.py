@@ -1,4 +1,4 @@
-"""Both clients return correct results although the server fails in every way."""
+"""Both clients return correct results although the server fails in many ways."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_permanent_errors_are_not_retried(scripted: Any, make: Any, face: Any) -
 
 
 def test_an_unreachable_server_and_an_invalid_url_have_their_errors(no_environment: None) -> None:
-    """A port without a listener is `UnreachableError`; an invalid URL is `ConfigError`."""
+    """A port without a listener raises `UnreachableError`. An invalid URL or API key raises `ConfigError`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -269,7 +269,7 @@ def artifact(content: bytes = FILE, **fields: Any) -> dict[str, Any]:
 
 
 def ranged(make: Any, cut: int | None = None) -> Callable[[Any], Any]:
-    """The file from the requested offset; the connection breaks after ``cut`` bytes."""
+    """An answer with the file from the requested offset. With ``cut``, the connection breaks after ``cut`` bytes."""
 
     def answer(seen: Any) -> Any:
         start = int(seen.headers.get("range", "bytes=0-")[6:-1])

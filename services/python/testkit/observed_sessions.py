@@ -16,7 +16,7 @@ from testkit.waiting import wait_until
 
 SPEECH = "speech"
 """A pool of the workload ``testkit.fragile_speech``, whose one group has room for :data:`ROOM` sessions. The model
-needs a sixth of a block's duration to read the block, so six speakers are too many."""
+needs a sixth of a block's duration to read one block, so six speakers are too many."""
 ROOM, MAX_SESSIONS = 8, 10
 _BLOCK_MS = 240
 SETTINGS = {
@@ -75,7 +75,7 @@ class ObservedSessions:
             raise
 
     def speak(self, session: str, audio: bytes, *, end: bool = True) -> None:
-        """Send audio at once. The model hears it as if it came in real time."""
+        """Send the whole audio at once. The lag of the session counts it as if it came in real time."""
         url = self._gateway.replace("http", "ws", 1) + f"/v1/sessions/{session}/stream"
         with connect(url) as socket:
             size = int(_PIECE_S * _RATE) * _BYTES
@@ -122,7 +122,8 @@ class ObservedSessions:
     # ── the story ────────────────────────────────────────────────────────────────────────────────────────
 
     def play(self) -> None:
-        """Let sessions end for each reason except `idle`, and let one be refused. Rates need several rounds."""
+        """Let sessions end for each reason except `idle`, and let one be refused. A rate needs more than one increase
+        of its counter, so there are three rounds."""
         self.group()
         for _ in range(3):
             speaking = self.open_all(2)
@@ -137,7 +138,7 @@ class ObservedSessions:
         self.close(many)
 
     def move(self, drain: Callable[..., None]) -> None:
-        """Let a group drain and release its sessions. It claims them again when the mark is removed."""
+        """Let a group drain and release its sessions. The group claims them again when it no longer drains."""
         group, moved = self.group(), self.open_all(3)
         for session in moved:
             self.wait_state(session, "active")

@@ -9,8 +9,9 @@ With ``live`` and without ``until``, ``follow`` ends with an error, or in one of
 
 - The terminal event arrives (``succeeded``, ``failed``, ``cancelled``, ``expired``).
 - The server answers 204, because no event follows the id in ``Last-Event-ID``.
-- A connection brings no stored event, and the task had ended before that connection began. To know that, ``follow``
-  reads the task after each connection without stored events: the task may have ended between two connections.
+- A connection brings no stored event, although the task had ended before that connection began. To know this,
+  ``follow`` reads the task after each connection without stored events. If the task has ended, ``follow`` connects once
+  more, because the terminal event may have been stored after that connection ended.
 
 :func:`wait` follows the task without emitting its events. During the last ``POLL_BELOW_S`` seconds before its deadline
 it polls instead.
@@ -58,7 +59,7 @@ from daybreak.wire import Event, EventType, Task, TaskState
 STABLE_CONNECTION_S = 15.0
 """A connection that lasted this long was healthy, so the backoff starts over."""
 POLL_BELOW_S = 20.0
-"""``wait`` polls when less time is left than this, because a stream may be silent for a whole heartbeat (15 s)."""
+"""``wait`` polls when less time is left than this, because a stream may be silent between two heartbeats (15 s)."""
 NO_MORE_EVENTS = 204
 """The HTTP status if ``Last-Event-ID`` is the id of the task's last event: there is no reason to reconnect."""
 _KNOWN = frozenset(EventType)
@@ -71,7 +72,10 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """A stream of a task: where it is, and what the caller receives for an event (``None``: nothing)."""
+    """A stream of a task: its path, its parameters, and a function that converts an event to what the caller receives.
+
+    If ``convert`` returns ``None``, the caller receives nothing.
+    """
 
     path: str = "events"
     params: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""``/metrics``: every declared metric and no other, the conventions of Prometheus, and the same totals everywhere."""
+"""``/metrics`` has every declared metric and no other, follows Prometheus' conventions, and agrees at all gateways."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ NEEDS_MORE = {
     "daybreak_redis_script_errors_total",  # an outage
     "daybreak_files_deleted_total",  # a deletion
     "daybreak_tenant_weight_ratio",  # a tenant that has used time and waits
-    *(metric.name for metric in router_catalogue.ALL),  # a pool that answers requests
+    *(metric.name for metric in router_catalogue.ALL),  # a request to a pool or a model
     *(metric.name for metric in model_catalogue.ALL if "model" in metric.labels),  # a model
 }
-"""Metrics that have no series in these tests, because the event in the comment does not occur."""
+"""Metrics that may have no series in these tests, because what the comment names is missing."""
 
 
 def scrape(api: Api) -> dict[str, Family]:
-    """The families by the name of their declaration, read as Prometheus reads them."""
+    """The metric families, parsed as Prometheus parses them, by the name in their declaration."""
     text = api.client.get("/metrics").text
     families = {}
     for family in text_string_to_metric_families(text):
@@ -68,7 +68,7 @@ def read_some(api: Api, task: str) -> Iterator[str]:
 
 
 def work(api: Api, leader: FakeLeader) -> None:
-    """A task that succeeds while somebody follows it, one that is retried, and one that is cancelled."""
+    """Run a task that succeeds while a client follows it, and a task that fails once and is then cancelled."""
     task = api.submit()["id"]
     claim = leader.claim()
     assert claim.lease.task == task
@@ -131,7 +131,7 @@ def test_every_gateway_exports_the_same_totals_also_after_a_restart(
     start_api: Callable[..., Api],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """So a panel may take the maximum over gateways, and a restart of one loses nothing."""
+    """A panel may take the maximum over gateways, and no total falls when a gateway restarts."""
     work(api, leader)
     totals = {m.name for m in catalogue.ALL if m.source is Source.REDIS and m.type is not MetricType.GAUGE}
     totals -= {catalogue.REDIS_CPU.name, pool_catalogue.GPU_IDLE.name, pool_catalogue.GPU_WASTED.name}
@@ -149,7 +149,7 @@ def test_every_gateway_exports_the_same_totals_also_after_a_restart(
 def test_an_outage_of_redis_keeps_the_last_totals_and_shows_that_it_is_down(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The totals are kept for an hour; ``tests/observability/test_pool_metrics`` tests what happens then."""
+    """The totals are kept for an hour; ``tests/observability/test_pool_metrics`` tests what happens after that."""
     from testkit.valkey import start_valkey
 
     own = start_valkey(tmp_path_factory.mktemp("own"))
@@ -197,7 +197,7 @@ def exported(metrics: PoolMetrics) -> set[str]:
 
 
 def test_a_gateway_that_does_not_reach_redis_exports_no_old_state_but_its_totals_for_a_while() -> None:
-    """Queries take the maximum over gateways, so an old state would decide it."""
+    """Queries take the maximum over gateways, so an old state could hide a newer, smaller one."""
     now = 0.0
     metrics = PoolMetrics(clock=lambda: now)
     metrics.update(PoolView(name="video", queued=500))
@@ -221,7 +221,7 @@ def test_a_gateway_that_does_not_reach_redis_exports_no_old_state_but_its_totals
 
 
 def test_what_a_server_does_not_say_is_not_exported() -> None:
-    """Managed servers leave lines of INFO out. A wrong 0 would raise an alert that never ends."""
+    """Managed servers leave lines of INFO out. A wrong 0 for such a line would cause an alert that never ends."""
     metrics = PoolMetrics()
     metrics.update_server(stats_of({"used_memory": 7}), up=True)
     assert exported(metrics) == {"daybreak_redis_up", "daybreak_redis_memory_bytes"}
@@ -283,7 +283,7 @@ async def test_scrapes_that_wait_for_a_server_that_hangs_wait_together(
 
 
 def test_a_pool_that_never_ticks_has_a_lag_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lag grows even if nothing reads ``/metrics``, because Ray exports the value that was set last."""
+    """The lag must grow even if nothing reads ``/metrics``, because Ray exports the value that was set last."""
     metrics = GatewayMetrics()
 
     def lag() -> float | None:

@@ -1,4 +1,4 @@
-"""Submits: what the API accepts, the task that results, and the same task again for the same key."""
+"""Submitting tasks: what the API accepts, what the task has, and that the same key gives the same task again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "congo=t61
 
 
 def test_each_way_to_submit_passes_the_callers_trace_to_the_group(api: Api, leader: FakeLeader) -> None:
-    """The group gets the trace with the metadata, so that a rank can continue it. Clients do not see the tracestate."""
+    """The group gets the trace, so that a rank can continue it, and the metadata. Clients do not see the tracestate."""
     expected = TraceContext(**TRACE)
     task = {"pool": "echo", "input": {}, "metadata": {"order": "42"}}
     shown = api.client.post("/v1/tasks", json=task, headers=TRACE).json()
@@ -75,7 +75,7 @@ def test_a_malformed_trace_is_ignored_and_the_task_is_accepted(
 
 
 def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
-    """The repeat is 200 with Idempotent-Repeat, whatever the whitespace and the order of keys in its body."""
+    """The repeat gets 200 with Idempotent-Repeat, whatever the whitespace and the order of keys in its body."""
     body = {"pool": "echo", "input": {"message": "x", "steps": 1}}
     headers = {"Idempotency-Key": "k-1"}
     first = api.client.post("/v1/tasks", json=body, headers=headers)
@@ -91,7 +91,7 @@ def test_the_same_key_and_body_give_the_same_task(api: Api) -> None:
 
 
 def test_a_key_belongs_to_its_pool(start_api: Callable[..., Api]) -> None:
-    """The same key makes one task in each pool, and finds it there again."""
+    """The same key makes one task in each pool. A repeat of the key finds the task of its pool."""
     api = start_api(pools={"other": {"workload": "echo"}})
     key = {"Idempotency-Key": "of-both"}
     first, second = (api.submit(pool=pool, headers=key) for pool in ("echo", "other"))
@@ -112,7 +112,7 @@ def test_a_key_lives_as_long_as_its_task(api: Api) -> None:
 
 
 def test_all_descriptions_of_a_key_agree(api: Api) -> None:
-    """The API has one text, and no page states a lifetime in hours or days."""
+    """The API describes keys with one text, and no page states their lifetime in hours or days."""
     parameters = api.client.get("/openapi.json").json()["paths"]["/v1/tasks"]["post"]["parameters"]
     assert IDEMPOTENCY_KEY in next(
         parameter["description"] for parameter in parameters if parameter["name"] == "Idempotency-Key"
@@ -133,7 +133,7 @@ def test_a_key_belongs_to_its_tenant(api: Api) -> None:
 
 
 def test_generate_submits_to_the_video_pool(api: Api) -> None:
-    """The body of POST /generate is the input itself. The video pool has another name here."""
+    """The body of POST /generate is the input itself. Here the video pool is called `clips`."""
     response = api.client.post("/generate", json={"prompt": "a red circle moving left"})
     assert response.status_code == 202, response.text
     assert response.json()["pool"] == "clips"
@@ -166,7 +166,7 @@ def test_a_batch_has_a_result_for_each_task_in_order(api: Api) -> None:
 
 
 def test_a_pool_that_answers_requests_takes_no_tasks(start_api: Callable[..., Api]) -> None:
-    """Its groups would never claim one, so the error says where requests go."""
+    """Groups of such a pool never claim a task, so the error says where to send requests."""
     client = start_api(pools={"answers": {"workload": "echo-serve"}}).client
     task = {"pool": "answers", "input": {}}
     for response in (client.post("/v1/tasks", json=task), client.post("/v1/estimate", json=task)):
@@ -180,7 +180,7 @@ def test_a_pool_that_answers_requests_takes_no_tasks(start_api: Callable[..., Ap
 
 @pytest.mark.parametrize("count", [0, 101])
 def test_a_batch_has_1_to_100_tasks(api: Api, count: int) -> None:
-    """A batch with fewer or more is refused."""
+    """A batch with no task or more than 100 tasks is refused."""
     response = api.client.post("/v1/tasks:batch", json={"tasks": [{"pool": "echo", "input": {}}] * count})
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "tasks"
@@ -198,7 +198,7 @@ def test_a_start_time_delays_a_task_unless_it_is_past(api: Api) -> None:
 
 
 def test_an_estimate_comes_from_the_pools_own_history(api: Api, leader: FakeLeader) -> None:
-    """Without a history the estimate has no figures. With one it has run, wait and GPU seconds."""
+    """Without a history, the estimate has no figures. With a history, it has `run_s`, `wait_s` and `gpu_seconds`."""
     body = {"pool": "echo", "input": {"steps": 4, "step_s": 0.5}}
     assert api.client.post("/v1/estimate", json=body).json() == {"feasible": True}
     task = api.submit(body["input"])
@@ -324,7 +324,7 @@ def test_a_chunked_body_is_read(api: Api) -> None:
 
 
 def test_only_valid_inputs_are_remembered_for_the_redaction_of_the_log(api: Api) -> None:
-    """Nobody can fill the memory, or push out the inputs of real tasks, with requests that are refused."""
+    """Refused requests cannot fill the memory, and cannot push the inputs of real tasks out of it."""
 
     def remembered(text: str) -> bool:
         return any(text in found for known in private_inputs.known() for found in known.texts)

@@ -251,7 +251,7 @@ def test_a_model_that_does_not_fit_is_refused(s3: Place, tmp_path: Path) -> None
 def test_a_file_name_that_leads_out_of_the_folder_is_refused(
     moto_url: str, tmp_path: Path, name: str
 ) -> None:
-    """Such a key is refused before anything is written. The test needs moto, because versitygw normalizes keys."""
+    """The model is refused before anything is written. The test needs moto, because versitygw normalizes keys."""
     address = s3_address(moto_url)
     place = Place("moto", address, open_blobs(address))
     url = put(place)

@@ -1,4 +1,4 @@
-"""Every line of a file has its number, whatever is in it."""
+"""Every line of a file has its number, whatever the line contains."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lines_of(data: bytes, **options: Any) -> list[Line]:
     ],
 )
 def test_a_line_without_a_value_says_why_and_keeps_its_number(data: bytes, code: str) -> None:
-    """The lines around it are read."""
+    """The line before it and the line after it are still read."""
     whole = b"1\n" + data + (b"" if data.endswith(b"\n") else b"\n") + b"2"
     first, bad, last = lines_of(whole)
     assert (first.value, last.value, last.number, last.end) == (1, 2, 3, len(whole))

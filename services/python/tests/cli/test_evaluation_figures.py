@@ -91,7 +91,7 @@ def test_stream_laal_counts_each_sentence_from_its_beginning():
     text = timed("a b c d", (1.0, 1.5), (2.0, 2.5), (12.0, 13.0), (14.0, 15.0))
     # without computation: (1 + 2 - 1) / 2 = 1 and (2 + 4 - 2) / 2 = 2
     assert stream_laal(text, segments, computation_aware=False) == pytest.approx(1.5)
-    # with it: (1.5 + 2.5 - 1) / 2 = 1.5 and (3 + 5 - 2) / 2 = 3
+    # with computation: (1.5 + 2.5 - 1) / 2 = 1.5 and (3 + 5 - 2) / 2 = 3
     assert stream_laal(text, segments, computation_aware=True) == pytest.approx(2.25)
     assert stream_laal([], segments, computation_aware=True) is None
 

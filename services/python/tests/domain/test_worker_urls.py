@@ -1,4 +1,4 @@
-"""Where a worker may be: the form of its URL, and the networks of its addresses."""
+"""Which URLs a worker may register: their form, and the addresses that their hosts may have."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Driver:
         crash_after: int | None = None,
         group_steps: int = 0,
     ) -> PoolPlan:
-        """Take one reconcile step. With ``crash_after`` the operator dies before that action.
+        """Take one reconcile step. With ``crash_after``, the operator dies after that many actions.
 
         Before each action the groups take ``group_steps`` steps, which makes the observation that much older.
         """
@@ -104,7 +104,7 @@ class Driver:
         return planned
 
     def kuberay(self, *, stale: int = 0) -> None:
-        """KubeRay reconciles each RayCluster from a version that is at most ``stale`` steps old."""
+        """Let KubeRay reconcile each RayCluster from a version that is at most ``stale`` versions old."""
         self.remember()
         for name in [*self.world.clusters, *{pod.cluster for pod in self.world.pods.values()}]:
             versions = self.bodies.get(name, [])
@@ -113,11 +113,12 @@ class Driver:
             self.world.kuberay(name, versions[0] if versions else None)
 
     def kill(self, name: str, *, stays: bool = False) -> None:
-        """Kill a node. With ``stays``, nobody deletes the node, so its pod stays.
+        """Kill the node of a pod. With ``stays``, nobody deletes the node, so the pod stays.
 
-        KubeRay knows all earlier writes when it learns of the death. This excludes one order of events, because only
-        KubeRay could make it harmless: a victim's host dies just after it was named; KubeRay replaces the host, because
-        it knows only the old number of replicas; then it reads the lower number and deletes an arbitrary replica.
+        KubeRay knows all earlier writes when it learns of the death. This excludes one order of events, which only
+        KubeRay could make harmless: the operator names a victim; one of the victim's hosts dies; KubeRay replaces the
+        host, because it knows only the old number of replicas; then KubeRay reads the lower number, and deletes an
+        arbitrary replica.
         """
         cluster = self.world.pods[name].cluster
         if stays:

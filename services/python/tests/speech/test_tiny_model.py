@@ -1,4 +1,4 @@
-"""The trained model of the package, on the clips of the package: held-out sentences in held-out voices."""
+"""Tests of the package's trained model on its clips, whose sentences and voices were not in the training data."""
 
 from __future__ import annotations
 

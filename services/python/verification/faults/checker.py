@@ -7,7 +7,7 @@ Each check is a pure function that yields violations of one promise:
 * ``task_history``  attempts, steps, strikes and the end of each task, from its stored events and final record
 * ``streams``       what readers and relays received, compared with the stored events
 * ``files``         artifacts: published, readable, the right bytes, none left over
-* ``accounting``    whether charged seconds add up, no key is left over, and, at the end, no task waits, runs or is held
+* ``accounting``    whether charged seconds add up, no key is left, and no task waits, runs or is in a group at the end
 
 A violation of one task names the task, so that you can search the history for it.
 """

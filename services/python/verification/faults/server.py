@@ -29,7 +29,7 @@ def program(flavour: str) -> Path | None:
 def command(
     *, flavour: str, port: int, folder: Path, fsync: str, config: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The command line of a server with its data in ``folder``, with an append-only file and `noeviction`.
+    """The command line of a server with its data in ``folder``, an append-only file, and the policy `noeviction`.
 
     :raises LookupError: when this machine lacks the program.
     """
@@ -62,7 +62,7 @@ def answers(port: int) -> bool:
 
 
 def gateway_answers(port: int) -> bool:
-    """Whether a gateway responds. It uses a plain socket, because an HTTP client per check is expensive."""
+    """Whether a gateway responds. The check uses a plain socket, because an HTTP client per check is expensive."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as sock:
             sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -9,14 +9,14 @@ from __future__ import annotations
 from verification.results.report import Report, Row
 
 _SHOWN = ("cpu", "cores", "memory", "system", "python", "commit")
-"""The facts about the machine in the line below a table."""
+"""The facts about the machine that the line below a table shows."""
 _HIDDEN = ("busy",)
 """Extra values that only the saved report has."""
 _HELD = {True: "yes", False: "**missed**", None: ""}
 
 
 def number(value: float) -> str:
-    """From 1,000 a whole number with separated thousands, below it three significant digits: 12,346 · 4.56 · 0."""
+    """Format a number: 12,346 · 4.56 · 0. Fractions below 1,000 get three significant digits, others no decimals."""
     if value == 0:
         return "0"
     if abs(value) >= 1000 or value == int(value):

@@ -5,7 +5,7 @@ texts of the inputs of the tasks and requests that run here (:class:`running`), 
 (:func:`keep`). The log hides these texts (``observability/redaction.py``).
 
 Anybody may send an input, so memory and work are bounded. Of each input, about the first :data:`INPUT_CHARS` characters
-are remembered. Of inputs that do not run here, or no longer, the newest :data:`RECENT` are remembered, with at most
+are remembered. Of the inputs that do not run here at the moment, the newest :data:`RECENT` are remembered, with at most
 :data:`RECENT_CHARS` characters in all.
 """
 
@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 INPUT_CHARS = 16 * 1024
-"""How much of one input is remembered. The valid input of a task is not larger."""
+"""How many characters of one input are remembered. The valid input of a task is not longer."""
 RECENT = 128
 """How many inputs that do not run here are remembered: more than one batch of submitted tasks has (up to 100)."""
 RECENT_CHARS = 64 * 1024
 _TEXT_CHARS = 16
-"""What each text counts in addition to its characters."""
+"""Each text counts as this many characters more than it has."""
 _MAX_DEPTH = 32
 _PLAIN_ITEMS = 64
 _SINGLE = (int, float, bool, type(None))
@@ -53,7 +53,10 @@ class PrivateInput:
 
 
 def _texts_of_plain(value: object) -> tuple[str, ...] | None:
-    """The texts of a small mapping of single values, as most inputs are: what :class:`_Texts` finds, but faster."""
+    """The texts of a small mapping without nested values, or ``None`` if the value is something else.
+
+    Most inputs are such mappings, and this finds their texts faster than :class:`_Texts`.
+    """
     if type(value) is not dict or len(value) > _PLAIN_ITEMS:
         return None
     texts, chars = [], 0
@@ -73,7 +76,8 @@ class _Texts:
         self._left = INPUT_CHARS
 
     def of(self, value: object, depth: int = 0) -> Iterator[str]:
-        """Texts and keys. The keys of the outermost mapping are the names of the workload's fields, not private."""
+        """The texts in a value, and the keys of nested mappings. Keys of the outermost mapping are not private, because
+        they are the names of the workload's fields."""
         self._left -= 1
         if self._left <= 0 or depth > _MAX_DEPTH:
             return

@@ -1,8 +1,8 @@
 """Text that every store and every client accepts.
 
 Text from a workload may contain anything: half of a surrogate pair (``os.fsdecode`` of a name that is not UTF-8), NUL,
-megabytes. Redis, JSON and terminals reject the first two or truncate at them. So the server makes text storable once,
-where it enters, and all later code relies on it.
+megabytes. Redis, JSON and terminals reject a text with half a pair or NUL, or truncate it there. So the server makes
+text storable once, where it enters, and all later code relies on it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 MESSAGE_CHARS = 2000
 """The longest error message or log line."""
 NAME_BYTES = 64
-"""The longest phase, error code or log level: the longest value that Redis, by default, keeps in a listpack."""
+"""The longest phase, error code or log level. By default, Redis keeps no longer value in a listpack."""
 
 
 def storable(value: object, *, chars: int = MESSAGE_CHARS) -> str:

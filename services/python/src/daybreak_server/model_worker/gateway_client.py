@@ -3,9 +3,9 @@
 ::
 
     GatewayError
-    ├─ GatewayUnavailableError     no usable answer, a 5xx, or another status that may pass: try again
+    ├─ GatewayUnavailableError     no usable answer, or an error that may be temporary, such as a 5xx: try again
     ├─ WorkerForgottenError        404: register again
-    └─ RefusedError                a 4xx that will not pass, for example because another worker has the id
+    └─ RefusedError                a permanent 4xx, for example because another worker has the id
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _read(kind: type[_Reply], answer: bytes) -> _Reply:
 
 
 def _detail(answer: bytes) -> str:
-    """The sentence in an error in OpenAI's format or in problem+json; else the beginning of the answer."""
+    """The message of an error in OpenAI's format or in problem+json. For any other answer, its beginning."""
     try:
         found: Any = json.loads(answer)
         error = found.get("error")

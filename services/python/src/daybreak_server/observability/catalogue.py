@@ -4,8 +4,8 @@ The metrics of pools are in ``pool_catalogue.py``, those of requests in ``router
 ``request_catalogue.py``, those of batches in ``batch_catalogue.py``, those of models in ``model_catalogue.py``, and
 those of streaming sessions in ``session_catalogue.py``; this file declares the rest. Processes export only metrics
 that are declared here, and ``tools/reference.py`` writes the tables of docs/metrics.md from the declarations.
-``tools/metrics.py`` checks names and uses: a panel or an alert uses each metric, or its ``why_unused`` says why none
-does.
+``tools/metrics.py`` checks that the names follow the conventions below, and that a panel or an alert uses each metric,
+or its ``why_unused`` says why none does.
 
 Conventions: ``daybreak_<noun>_<unit>`` in base units; counters end in ``_total``. Labels are bounded, such as pools,
 states and reasons; none is the id of a task. At most ``metrics.tenants_max`` tenants of a pool and, in
@@ -28,7 +28,7 @@ from daybreak_server.ports.metrics import Exporter, Metric, MetricType, Source
 
 _CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _WORK_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0)
-"""They fit everything from a step of a small model to the loading of a large one."""
+"""These buckets fit all durations, from a step of a small model to the loading of a large one."""
 
 
 # ── the Redis server ──────────────────────────────────────────────────────────────────────────────────────
@@ -240,12 +240,14 @@ OPERATOR_RECONCILE = _operator(
 OPERATOR_DELAY = _operator(
     "reconcile_delay_seconds",
     MetricType.HISTOGRAM,
-    "Time from the event that asked for a step until it began.",
+    "Time from the event that asked for a reconcile step until the step began.",
     "pool",
     buckets=(*_CALL_BUCKETS, 30.0, 60.0),
 )
 OPERATOR_QUEUE = _operator("queue_pools", MetricType.GAUGE, "Pools whose step is due and has not begun.")
-OPERATOR_ACTIONS = _operator("actions_total", MetricType.COUNTER, "Actions run.", "pool", "action")
+OPERATOR_ACTIONS = _operator(
+    "actions_total", MetricType.COUNTER, "Actions that the operator ran.", "pool", "action"
+)
 OPERATOR_FAILURES = _operator(
     "failures_total", MetricType.COUNTER, "Reconcile steps that failed, by error.", "pool", "error"
 )
@@ -276,5 +278,5 @@ ALL: tuple[Metric, ...] = (
 
 
 def exported_by(exporter: Exporter, source: Source = Source.PROCESS) -> tuple[Metric, ...]:
-    """The metrics of one kind of process that have this source."""
+    """The metrics that one kind of process exports and that have this source."""
     return tuple(metric for metric in ALL if exporter in metric.exporters and metric.source is source)

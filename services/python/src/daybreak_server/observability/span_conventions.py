@@ -1,6 +1,6 @@
 """The attributes of spans.
 
-Those about tasks follow OpenTelemetry's semantic conventions for messaging (:data:`SCHEMA`).
+Attributes about tasks follow OpenTelemetry's semantic conventions for messaging (:data:`SCHEMA`).
 Daybreak's own attributes begin with ``daybreak.``.
 """
 
@@ -40,7 +40,7 @@ def operation(pool: str, name: str) -> dict[str, str]:
 
 
 def span_context(context: TraceContext) -> SpanContext:
-    """The context of a task or a request, as the SDK has it."""
+    """The trace context of a task or a request, as OpenTelemetry's own type."""
     _, trace_id, span_id, flags = context.traceparent.split("-")
     state = TraceState.from_header([context.tracestate]) if context.tracestate else None
     return SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16) & 1), state)

@@ -44,7 +44,7 @@ class Measured:
         self.table.lag_rules = LagRules(limit_s=1.0, highest=2)
 
     def _sleep(self, seconds: float) -> None:
-        """The model takes no time."""
+        """Return at once, so that the model takes no time."""
 
     def take(self, name: str, *, blocks: int = 0, attempt: int = 1) -> SessionId:
         session = SessionId(name)

@@ -25,7 +25,7 @@ def server(tmp_path: Path) -> Server:
 
 @pytest_asyncio.fixture
 async def own(server: Server, tmp_path: Path) -> AsyncIterator[SpeechPool]:
-    """A pool on that server."""
+    """A pool on the separate server."""
     pool = pool_of(settings_of(server, tmp_path), tmp_path)
     yield pool
     await pool.close()

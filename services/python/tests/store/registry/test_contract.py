@@ -1,4 +1,4 @@
-"""What both registries do: the one on Redis, and the one in memory that other tests use."""
+"""What both registries must do: the one on Redis, and the one in memory that other tests use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def registry(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
 
 async def test_a_model_is_registered_once_under_its_alias(registry: Registry) -> None:
     assert await registry.add_model(MODEL)
-    assert await registry.add_model(MODEL)  # an answer was lost
+    assert await registry.add_model(MODEL)  # as if the first answer was lost
     assert not await registry.add_model(replace(MODEL, created_ms=8))
     assert (await registry.view()).models == {"small": MODEL}
 

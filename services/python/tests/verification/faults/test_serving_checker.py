@@ -1,7 +1,7 @@
-"""The checker of serving pools passes every history that keeps the promises, and finds each broken one.
+"""The checker of serving pools accepts every history that keeps the promises, and finds each broken promise.
 
 A *script* writes the history of one request: the lines of clients, groups and the cluster. Good scripts may be combined
-at will. A bad script breaks one promise, and the checker must name its request, whatever happens around it.
+at will. A bad script breaks one promise. The checker must name its request, whatever good scripts run beside it.
 """
 
 from __future__ import annotations
@@ -321,7 +321,7 @@ def test_an_engine_that_outlives_its_worker_is_found() -> None:
 
 @pytest.mark.parametrize(("silent_after", "kinds"), [(80, []), (40, ["left"]), (2, ["left"])])
 def test_a_living_group_that_gets_no_more_requests_is_found(silent_after: int, kinds: list[str]) -> None:
-    """Two groups take turns in 80 requests, until one of them gets no more."""
+    """Two groups answer 80 requests in turns, until one of the groups gets no more."""
 
     def on(pid: int) -> Script:
         def script(history: RequestHistory) -> None:

@@ -11,7 +11,7 @@ _SENTENCE = (
 )
 _WORDS = _SENTENCE.split()
 SHORT, LONG = (3, 14), (90, 150)
-"""The fewest and the most words of a text."""
+"""The fewest and the most words of a short text, and of a long one."""
 DISTINCT = 240
 OUTLIER_TOKENS = 8_000
 KINDS = {

@@ -1,6 +1,8 @@
-"""``python -m verification.benchmarks.operator [--quick] [--pools N] [--groups N]``: ``docs/figures/k8s-scale.json``.
+"""Measures the operator at scale, and writes ``docs/figures/k8s-scale.json``.
 
-Needs `kwok` on PATH, and a cluster with KubeRay, named by KUBECONFIG. The run may load that cluster to its limits.
+``python -m verification.benchmarks.operator [--quick] [--pools N] [--groups N]``
+
+Needs `kwok` on PATH, and a KUBECONFIG of a cluster with KubeRay. The run may load that cluster to its limits.
 The operator is the real one, as a local process; nodes, kubelets and Ray are simulated. At the end everything is
 deleted except the CRD.
 """
@@ -78,7 +80,7 @@ class Testbed:
             )
 
     def measure_change(self, operator: Operator, begin: Callable[[], None], groups: int) -> Change:
-        """Measure until every pool has ``groups`` groups."""
+        """Begin a change, and measure it until every pool has ``groups`` groups."""
         pods = self.size.pools * (1 + groups * self.size.hosts)
         cpu, calls, began = operator.cpu_s, operator.calls, time.monotonic()
         begin()
@@ -114,7 +116,7 @@ class Testbed:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m verification.benchmarks.operator", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="10 pools, not saved")
+    parser.add_argument("--quick", action="store_true", help="use 10 pools, and do not save the report")
     parser.add_argument("--pools", type=int, default=200)
     parser.add_argument("--groups", type=int, default=12, help="groups of each pool, each of two pods")
     options = parser.parse_args()
@@ -232,7 +234,7 @@ def _reconciled_all(operator: Operator, pools: int) -> float:
 
 @contextmanager
 def _namespace(api: client.ApiClient) -> Iterator[str]:
-    """Create a namespace for the run; install the CRD if it is missing, and leave it."""
+    """Create a namespace for the run, and delete it at the end. Install the CRD if it is missing; it stays."""
     core, name = client.CoreV1Api(api), f"daybreak-scale-{secrets.token_hex(3)}"
     try:
         client.ApiextensionsV1Api(api).create_custom_resource_definition(definition())
@@ -242,7 +244,9 @@ def _namespace(api: client.ApiClient) -> Iterator[str]:
     time.sleep(2)
     core.create_namespace({"metadata": {"name": name}})
     wait_until(
-        lambda: core.list_namespaced_service_account(name).items, timeout_s=60, what="its service account"
+        lambda: core.list_namespaced_service_account(name).items,
+        timeout_s=60,
+        what="the service account of the namespace",
     )
     try:
         yield name

@@ -54,7 +54,7 @@ class Idle:
 
 
 def change_rows(what: str, change: Change, pools: int) -> Iterator[Row]:
-    """A change of all pools, beside the time that Kubernetes needs for the pods."""
+    """The row of a change. Its baseline is the time that Kubernetes needs for the pods."""
     yield Row(
         what=what,
         value=change.pools_s,
@@ -85,7 +85,7 @@ def idle_rows(size: Size, idle: Idle, empty_mib: float) -> Iterator[Row]:
 
 
 def restarts(size: Size, seconds: Sequence[float], actions: float, peak_mib: float) -> Iterator[Row]:
-    """A new operator beside all existing pools and pods. ``actions`` are those of all restarts together."""
+    """The rows of an operator that starts when all pools and pods exist. ``actions`` counts those of all restarts."""
     yield Row(
         what=f"Operator stopped and started again with {size}: until every pool is reconciled",
         value=median(seconds),
@@ -97,5 +97,5 @@ def restarts(size: Size, seconds: Sequence[float], actions: float, peak_mib: flo
         what=f"Operator stopped and started again with {size}: peak memory until every pool is reconciled",
         value=peak_mib,
         unit="MiB",
-        note=f"the largest of {len(seconds)} restarts; kopf reads its first list at once",
+        note=f"the largest of {len(seconds)} restarts; kopf reads its first list in one piece",
     )

@@ -1,4 +1,4 @@
-"""Watches pools and pods on the API server. Objects stay JSON, because there are many."""
+"""Watches pools and pods on the API server. Objects stay parsed JSON, because there are too many to convert."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Observed:
     running: set[str] = field(default_factory=set)
     pods: set[str] = field(default_factory=set)
     pods_changed_at: float = 0.0
-    """When a pod last started or ended."""
+    """When a pod was last created, began to run or was deleted."""
 
     def pool(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Handle an event of a pool; an unchanged status does not count."""
+        """Handle an event of a pool. An event that leaves the status unchanged is ignored."""
         status = body.get("status") or {}
         name = body["metadata"]["name"]
         relevant = {
@@ -62,28 +62,28 @@ class Observed:
 
 
 class Watching:
-    """One thread per kind of object, until ``close``."""
+    """Runs one thread per kind of object, until ``close``."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._api, self._namespace = api, namespace
         self._stopping = threading.Event()
 
     def pools(self, handle: Handler) -> None:
-        """All GeneratorPools of the namespace."""
+        """Watch all GeneratorPools of the namespace."""
         custom = client.CustomObjectsApi(self._api)
         self._begin(
             handle, lambda **how: custom.list_namespaced_custom_object(*POOLS, self._namespace, PLURAL, **how)
         )
 
     def pods(self, handle: Handler) -> None:
-        """All pods of pools."""
+        """Watch all pods of pools."""
         core = client.CoreV1Api(self._api)
         self._begin(
             handle, lambda **how: core.list_namespaced_pod(self._namespace, label_selector=POOL_LABEL, **how)
         )
 
     def close(self) -> None:
-        """The threads end at their next event."""
+        """Stop watching. Each thread ends at its next event."""
         self._stopping.set()
 
     def _begin(self, handle: Handler, follow: Callable[..., Any]) -> None:

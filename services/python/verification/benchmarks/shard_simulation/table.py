@@ -119,13 +119,13 @@ def _limits(costs: Costs) -> list[Row]:
             note="without clients that follow tasks",
         ),
         Row(
-            "Network traffic from a shard to the gateways, every gateway follows every pool",
+            "Network traffic from a shard to the gateways, if every gateway follows every pool",
             fan_out_bytes_s(everywhere) * 8 / 1e9, "Gbit/s",
             note=f"{assumed.shards} shards; {assumed.events_a_shard:,.0f} events/s to "
             f"{everywhere.readers:.0f} gateways",
         ),
         Row(
-            "Network traffic from a shard to the gateways, clients routed by pool",
+            "Network traffic from a shard to the gateways, if clients are routed by pool",
             fan_out_bytes_s(assumed) * 8 / 1e9, "Gbit/s",
             note=f"{assumed.shards} shards; {assumed.events_a_shard:,.0f} events/s to {assumed.readers:.0f} gateways",
         ),
@@ -137,8 +137,8 @@ def _limits(costs: Costs) -> list[Row]:
         ),
         Row(
             "Age of the oldest event in a shard's `events` stream", 1e6 / assumed.events_a_shard, "s",
-            note=f"{assumed.shards} shards; the stream keeps about a million events, and a relay that was away for "
-            "longer misses some",
+            note=f"{assumed.shards} shards; the stream keeps about a million events, and a relay that reads nothing "
+            "for longer than this age misses events",
         ),
         Row(
             f"Largest number of pools on one node, {assumed.shards} pools on {assumed.shards} nodes "

@@ -103,7 +103,7 @@ class ModelCache:
         return self._folder / f"{name}.partial"
 
     def _size(self, name: str) -> int:
-        """The bytes on the disk of a model that some process is downloading.
+        """How many bytes of a model are on the disk, while some process downloads it.
 
         That process may rename the folder at any moment, when the model is complete.
         """
@@ -116,7 +116,7 @@ class ModelCache:
 
     @contextmanager
     def _locked(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the node's lock for this model. The lock ends with its process."""
+        """Hold the node's lock for this model. The kernel releases the lock of a process that ends."""
         with (self._folder / f"{name}.lock").open("ab") as lock:
             while True:
                 try:
@@ -161,7 +161,7 @@ class ModelCache:
             yield Range(file, start, min(self._range_bytes, file.size_bytes - start))
 
     def _read_all(self, work: _Download, missing: Sequence[Range], on_progress: Callable[[], None]) -> None:
-        """Read the ranges in threads, and report progress from this one. The first failure ends all of them."""
+        """Read the ranges in threads, and report progress from the calling thread. The first failure ends all reads."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="model") as pool:
             reads = [pool.submit(work.read, part) for part in missing]
             try:

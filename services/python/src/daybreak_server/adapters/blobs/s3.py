@@ -37,7 +37,7 @@ _MAX_PARTS: Final = 10_000
 _PROBE_TRIES: Final = 5
 _MAX_URL_S: Final = 7 * 86400
 _NONCE: Final = "daybreak-upload"
-"""Metadata by which an upload whose response was lost recognises its own file."""
+"""Metadata with the upload's random id. If the response was lost, the upload recognises its own file by this id."""
 
 _Result = TypeVar("_Result")
 
@@ -46,8 +46,9 @@ class S3Blobs:
     """Files below ``s3://bucket/prefix``. Threads and processes may share it.
 
     A file is written by one PutObject, or by a multipart upload whose completion makes it visible. Both carry
-    ``If-None-Match: *``, so that no file is ever overwritten, and SHA-256 checksums of the bytes. On a server that
-    ignores this header, a check before the upload finds most existing files; a server without checksums gets none.
+    SHA-256 checksums, and the header ``If-None-Match: *``, so that no file is ever overwritten. On a server that
+    ignores this header, a check before the upload finds most existing files. A server that does not support checksums
+    gets none.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class S3Blobs:
         key_files: tuple[Path, Path] | None = None,
     ) -> None:
         """Credentials come from ``key_files`` (access key and secret), or from the usual AWS variables, files or
-        roles. They are first needed by the first call."""
+        roles. The constructor does not need them; the first call does."""
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._presign = presign
@@ -80,7 +81,7 @@ class S3Blobs:
             self._public = client(public_endpoint_url) if public_endpoint_url else self._client
 
     def upload(self, key: str, source: Path, *, content_type: str) -> Iterator[int]:
-        """See :class:`~daybreak_server.ports.blobs.Blobs`. Parts of 8 MiB or more."""
+        """See :class:`~daybreak_server.ports.blobs.Blobs`. A file of 8 MiB or more is sent in parts."""
         segments(key)
         nonce = secrets.token_hex(16)
         request = {
@@ -90,7 +91,7 @@ class S3Blobs:
         }
         with source.open("rb") as reader, self._translated(key):
             size = os.fstat(reader.fileno()).st_size
-            # Some servers ignore If-None-Match. Also, this notices a taken key before the bytes are sent.
+            # Some servers ignore If-None-Match. This check also notices a taken key before the bytes are sent.
             with suppress(ClientError):
                 self._client.head_object(**self._at(key))
                 raise BlobExistsError(f"{key} already exists, and files are never overwritten")
@@ -213,7 +214,7 @@ class S3Blobs:
         self, request: Mapping[str, Any], reader: BinaryIO, *, key: str, nonce: str, size: int
     ) -> Iterator[int]:
         data = reader.read()
-        yield len(data)  # before the file exists, so that closing here leaves nothing
+        yield len(data)  # before the file exists: a caller that closes the generator here leaves no file
         self._visible(
             lambda: self._without_refused_sums(
                 lambda: self._client.put_object(**request, Body=data, IfNoneMatch="*", **self._sum(data))
@@ -255,7 +256,7 @@ class S3Blobs:
             raise
 
     def _visible(self, publish: Callable[[], object], *, key: str, nonce: str) -> None:
-        """Make a file visible. An error after the call took effect (a lost response and its retry) is ignored."""
+        """Make a file visible. Ignores an error if the file is visible after all, and only the response was lost."""
         try:
             publish()
         except (ClientError, BotoCoreError) as exc:
@@ -282,9 +283,9 @@ class S3Blobs:
         return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
 
     def _abort_below(self, prefix: str) -> None:
-        """Abort uploads of dead processes, which are invisible but cost money."""
+        """Abort unfinished uploads of dead processes. Such uploads are invisible but cost money."""
         path = self._prefix + prefix
-        with suppress(ClientError):  # nothing else needs the permission to list uploads
+        with suppress(ClientError):  # the account may lack this permission, which only this call needs
             uploads = self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=path)
             for upload in uploads.get("Uploads", ()):
                 if upload["Key"] == path or upload["Key"].startswith(f"{path}/"):
@@ -330,7 +331,7 @@ class _Body(io.RawIOBase):
 def client_factory(
     *, region: str | None, path_style: bool, other_server: bool, key_files: tuple[Path, Path] | None = None
 ) -> Callable[[str | None], Any]:
-    """Return a function that makes clients. It has its own session, because threads must not share boto3's default."""
+    """Return a function that makes clients. It has a session of its own: threads must not share boto3's default one."""
     session = boto3.session.Session(botocore_session=session_with(key_files))
     config = Config(
         connect_timeout=5,

@@ -1,1 +1,1 @@
-"""The HTTP client of the router. Only this package parses answers of groups."""
+"""The HTTP client of gateways and workers. No other package parses the answers of groups, workers and engines."""

@@ -1,4 +1,4 @@
-"""Ray Serve's REST API on a RayCluster's head: deploy the applications, read their state, scale one.
+"""Ray Serve's REST API on a RayCluster's head: deploy the applications, read their state, scale a deployment.
 
 The dashboard serves it on port 8265. With token authentication every call needs the cluster's token. If Ray refuses the
 token, it is looked up again once, because KubeRay may have replaced it.

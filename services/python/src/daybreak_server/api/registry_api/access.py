@@ -23,7 +23,7 @@ class Access:
         self._tokens = (settings.workers.token, settings.admin.token)
 
     def allows(self, request: Request) -> bool:
-        """Whether the caller may change workers and models, and see where workers are and what models load."""
+        """Whether the caller may change workers and models, and see workers' addresses and models' sources."""
         return is_local(request) or has_token(request, *self._tokens)
 
     def require(self, request: Request) -> None:
@@ -51,15 +51,15 @@ class Access:
         if not any(self._tokens):
             raise ApiError(
                 ErrorCode.NO_KEY,
-                "This server has no token for workers and models, so only clients on its own machine that send none "
-                "may change them. Set workers.token or admin.token on the server, and send it as Authorization: "
-                "Bearer ….",
+                "This server has no token for workers and models. So only clients on its own machine may change them, "
+                "and they must send no token. Set workers.token or admin.token on the server, and send it as "
+                "Authorization: Bearer ….",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         if bearer_token(request) is None:
             raise ApiError(
                 ErrorCode.NO_KEY,
-                "Workers and models are changed with a token. Send the server's workers.token or admin.token as "
+                "Changing workers and models needs a token. Send the server's workers.token or admin.token as "
                 "Authorization: Bearer ….",
                 headers={"WWW-Authenticate": "Bearer"},
             )

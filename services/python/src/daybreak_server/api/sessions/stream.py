@@ -71,7 +71,7 @@ class SessionStream:
             except ApiError as exc:
                 await self._send_error(exc, fatal=False)
             except SessionEndedError:
-                continue  # the event `ended` is on its way
+                continue  # `_write` still sends the event `ended`
 
     async def _control(self, audio: AudioInput, text: str) -> None:
         try:
@@ -90,8 +90,8 @@ class SessionStream:
             )
 
     async def _acknowledge(self, audio: AudioInput) -> None:
-        """Report from time to time which audio has arrived, also after the last frame, because the client may
-        wait for the report."""
+        """Report every half second which audio has arrived, if more has. A report also follows the last frame,
+        because the client may wait for it."""
         acknowledged = audio.needed_from
         while True:
             await asyncio.sleep(_ACK_S)

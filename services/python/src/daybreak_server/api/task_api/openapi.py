@@ -114,7 +114,7 @@ def build(app: FastAPI, catalog: Catalog) -> dict[str, Any]:
 
 
 def _add_input(schemas: dict[str, Any], entry: PoolEntry) -> None:
-    """Add the schema of the pool's input, and those that it refers to, under names that begin with the pool's."""
+    """Add the schema of the pool's input as ``Input_<pool>``, and each schema in it as ``Input_<pool>_<name>``."""
     own = f"Input_{entry.name}"
     schema = entry.spec.Params.model_json_schema(ref_template=f"#/components/schemas/{own}_{{model}}")
     for name, definition in schema.pop("$defs", {}).items():
@@ -123,7 +123,7 @@ def _add_input(schemas: dict[str, Any], entry: PoolEntry) -> None:
 
 
 def _add_errors(operation: dict[str, Any]) -> None:
-    """Add the errors, by status, with their codes. FastAPI's own 422 is removed."""
+    """Add one response for each error status, with the error codes of that status. FastAPI's own 422 is removed."""
     responses = operation["responses"]
     responses.pop("422", None)
     by_status: dict[int, list[ErrorCode]] = {}

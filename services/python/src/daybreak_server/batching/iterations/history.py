@@ -33,7 +33,7 @@ class BatchRecord(Generic[K]):
     phase: Phase
     prefill: tuple[K, ...]
     blocks: tuple[int, ...]
-    """The blocks of audio that the model read of each session of ``prefill``."""
+    """For each session of ``prefill``: how many blocks of its audio the model read."""
     unfinished: tuple[K, ...]
     """Sessions in ``prefill`` whose turn is not read to its end yet."""
     decode: tuple[K, ...]
@@ -82,7 +82,7 @@ class BatchHistory(Generic[K]):
         return found
 
     def rates(self, now: float, *, window_s: float = 10.0) -> tuple[float, float, float]:
-        """Seconds of audio, tokens and batches per second, over the batches that ended in the last ``window_s``."""
+        """Per second of the last ``window_s``: seconds of audio that were read, tokens written, and batches ended."""
         audio_s, tokens, batches = 0.0, 0, 0
         for record in reversed(self._records):
             if record.started + record.seconds <= now - window_s:

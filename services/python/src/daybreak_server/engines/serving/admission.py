@@ -1,7 +1,8 @@
 """How many requests a group holds, and why it refuses more.
 
 The sender of a refused request can try it on another group. A request that is refused as ``busy`` or ``other`` has not
-begun to run. One that is refused as ``draining`` or ``broken`` may have begun to run before the group left or broke.
+begun to run. A request that is refused as ``draining`` or ``broken`` may have begun to run before the group left or
+broke.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ class GroupRefusal(StrEnum):
     BUSY = "busy"
     """The group holds as many requests as its capacity."""
     DRAINING = "draining"
-    """The group takes no more requests, because it drains, leaves or is broken. Or it has stopped this request, because
-    its time to drain or to leave is over, or because it broke before the request began."""
+    """The group takes no more requests, because it drains, leaves or is broken. Or the group has stopped
+    this request, because the group's time to drain or leave is over, or because it broke before the request began."""
     BROKEN = "broken"
     """The group broke while it ran the request."""
     OTHER = "other"

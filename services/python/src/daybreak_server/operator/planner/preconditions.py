@@ -1,7 +1,8 @@
-"""Checks on fresh reads, right before an action that may stop a group, uncordon a host or remove a drain mark.
+"""Checks right before an action that may stop a group, uncordon a host or remove a drain mark.
 
-A plan is made from views that may lag. The tests in a JSON Patch cover the RayCluster object itself. These checks cover
-the rest: which pods exist, which groups are busy, and what Serve runs.
+A plan is made from views that may lag, so the executor reads the state again for these checks. The `test` operations of
+a JSON Patch guard the RayCluster object itself. These checks guard the rest: which pods exist, which groups are busy,
+and what Serve runs.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _may_change_serve(
     limit = action.max_running if isinstance(action, ScaleApplication) else None
     if limit is not None:
         return "more ranks run than should remain" if serve is None or serve.running > limit else None
-    # Scaling to zero and another deploy attempt both make Serve stop every group here.
+    # Scaling to zero makes Serve stop every group of this RayCluster, and so does another attempt to deploy.
     return "a group works here" if _working_on({pod.name for pod in workers}, store) else None
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 
 def first_visible(lengths: Sequence[int], window: int) -> int:
-    """The index of the oldest past turn that the next turn sees. ``lengths``: those of the past turns, oldest first.
+    """The index of the oldest past turn that the next turn sees. ``lengths``: how many
+    positions each past turn has, oldest first.
 
     At most ``window`` positions of past turns are visible. The answer depends on the newest turns alone, so a session
     that continues elsewhere with its newest turns has the same window.

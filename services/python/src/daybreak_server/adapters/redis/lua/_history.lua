@@ -1,8 +1,8 @@
--- A task's events: those that can be rebuilt from its record, such as `queued`, are not stored; a list has the others.
+-- A task's events. Those that can be rebuilt from its record, such as `queued`, are not stored. A list has the others.
 -- A short task has only events of the first kind. An entry of the list is `id type attempt data`, separated by spaces.
 local emitting
 
--- Changes of state that the caller cannot conclude from the reply. `reply_of` adds them to it; the caller logs them.
+-- Changes of state that the rest of the reply does not show. `reply_of` adds them to the reply; the caller logs them.
 local changes
 
 resets[#resets + 1] = function() emitting, changes = {}, {} end
@@ -16,7 +16,7 @@ end
 
 -- The JSON without its closing brace, so that callers can add fields.
 local function started_data(group, ranks)
-  -- A plain name needs no JSON encoder, which costs as much as a command.
+  -- A plain name needs no JSON encoder, which costs as much as a command of Redis.
   local name = string.find(group, '[^%w%._:-]') and cjson.encode(group) or '"' .. group .. '"'
   return '{"group":' .. name .. ',"ranks":' .. ranks
 end
@@ -28,7 +28,7 @@ end
 
 local function succeeded_data(r, shown) return '{"artifacts":' .. shown .. ',' .. usage(r) .. '}' end
 
--- Adds an event to the pool's stream, which has every event.
+-- Adds an event to the pool's stream, which has every event of every task.
 local function announce(r, kind, data)
   return call('XADD', K_events, 'MAXLEN', '~', EVENTS_MAX, '*',
     'task', r.id, 'type', kind, 'attempt', r.attempt or '0', 'data', data)

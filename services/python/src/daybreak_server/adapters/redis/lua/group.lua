@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Does one action. On a group: `register` (or refresh), `deregister`, `deregister_dead` (counts it as lost), `drain`,
 -- `undrain`. On a host: `cordon`, `uncordon`. On the pool: `report_failure` stores why a rank ended, and
--- `publish_report` the operator's report.
--- ARGV: the action, then its arguments as arguments.py names them. Answers whether the group is marked to drain, -1 if
--- there is no such group, and 0 for actions on hosts and the pool.
+-- `publish_report` stores the operator's report.
+-- ARGV: the action, then its arguments as arguments.py names them. For an action on a group, answers 1 if the group is
+-- marked to drain and 0 if not; `drain` and `undrain` answer -1 if there is no such group. Other actions answer 0.
 
 local function on_cordoned_host(hosts)
   if call('EXISTS', K_cordoned) == 0 then return false end
@@ -93,7 +93,7 @@ local actions = {
       worked_on = {}
       for i = at + width.dead_group, #ARGV do worked_on[ARGV[i]] = true end
     end
-    -- Its leader and its watchdog may both report the death, and a tick may have found and counted it before.
+    -- The group's leader and its watchdog may both report the death, and a tick may have found and counted it before.
     local state = call('HGET', k_group(a.group), 'state')
     if state and state ~= 'lost' then add_total('groups_lost', 1) end
     return remove(a.group, worked_on)

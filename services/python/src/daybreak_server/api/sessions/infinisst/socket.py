@@ -53,7 +53,7 @@ class InfiniSSTSocket:
             except ApiError as exc:
                 await self._send_error(exc)
             except SessionEndedError:
-                continue  # the last text is on its way
+                continue  # `_write` still sends the last text of the session
 
     async def _control(self, audio: AudioInput, command: str) -> None:
         if command == "EOF":

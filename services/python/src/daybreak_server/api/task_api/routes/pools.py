@@ -34,7 +34,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.get("/v1/pools", **openapi_specs.POOLS)
     async def pools(caller: Caller) -> Response:
-        """All pools: queued and running tasks, groups, the wake phase and the schema of an input."""
+        """All pools: queued and running tasks, groups, the wake phase and the schema of the input."""
         return json_response(PoolList(data=[await shown(entry, caller) for entry in ctx.catalog]))
 
     @routes.get("/v1/pools/{name}", **openapi_specs.POOL)

@@ -2,7 +2,7 @@
 
 Each line of the file is one :class:`Line`. If a line is empty, too long or not JSON, its ``error`` says why
 it has no value. So the output has the same line numbers as the input. The last line needs no line break, and a
-file that ends with one has no empty line after it. Reading can begin after any line whose number and end are
+file that ends with a line break has no empty line after it. Reading can begin after any line whose number and end are
 known.
 
 A line that is too long is skipped in pieces, so it is never in memory as a whole.
@@ -30,7 +30,7 @@ class Line:
     end: int
     """The offset of the first byte after it."""
     size: int
-    """Bytes that its value was read from."""
+    """How many bytes the value was read from; 0 if there is an ``error``."""
     value: Any = None
     error: LineError | None = None
 
@@ -38,10 +38,10 @@ class Line:
 def read_lines(file: BinaryIO, *, max_line_bytes: int, number: int = 0, offset: int = 0) -> Iterator[Line]:
     """The lines after line ``number``, which ends at ``offset``.
 
-    :param max_line_bytes: The longest line, without its line break.
+    :param max_line_bytes: The size of the longest line, without its line break.
     """
     file.seek(offset)
-    while data := file.readline(max_line_bytes + 2):  # with a line break of two bytes
+    while data := file.readline(max_line_bytes + 2):  # the longest line, and a line break of two bytes
         number += 1
         offset += len(data)
         ended = data.endswith(b"\n")

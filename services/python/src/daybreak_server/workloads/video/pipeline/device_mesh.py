@@ -29,7 +29,7 @@ class Ranks:
         if plan.world == 1:
             return
         self.leader = dist.get_rank() == 0
-        # Ulysses is innermost, because it communicates most and neighbouring ranks are neighbours on NVLink.
+        # Ulysses is innermost, because it communicates most, and NVLink connects neighbouring ranks.
         self.mesh = init_device_mesh(
             device.type, (plan.cfg, plan.ring, plan.ulysses), mesh_dim_names=("cfg", "ring", "ulysses")
         )
@@ -64,15 +64,15 @@ class Ranks:
         exchange = self.plan.exchange(tokens, self.device.type)
         for split in self._split:
             split.set(exchange != "whole")
-            # Hooks and attention read these at each call. The constructor of the config would check them, but
-            # `ParallelPlan.exchange` has done that.
+            # Hooks and attention read these two fields at each call. The constructor of the config would check
+            # them, but `ParallelPlan.exchange` has done that.
             split.config.ulysses_anything = exchange == "uneven" and self.plan.ulysses > 1
             split.config.ring_anything = exchange == "uneven" and self.plan.ring > 1
         return exchange
 
     @property
     def guided(self) -> bool | None:
-        """Under CFG parallelism, whether this rank computes the guided pass. ``None``: it computes both."""
+        """Whether this rank computes the guided pass. ``None`` without CFG parallelism: it computes both passes."""
         return None if self._cfg is None else dist.get_rank(self._cfg) == 0
 
     def both_passes(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,7 +83,7 @@ class Ranks:
         return predictions[0], predictions[1]
 
     def share(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Broadcast the leader's tensor. The other ranks pass a tensor of the same shape and dtype to fill."""
+        """Broadcast the leader's tensor. The other ranks pass a tensor of its shape and dtype, which is overwritten."""
         if self.plan.world > 1:
             tensor = tensor.contiguous()
             dist.broadcast(tensor, src=0)
@@ -118,7 +118,8 @@ class _Split:
 class CollectiveCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context manager that counts the collectives of this thread, to prove that ranks share the work.
 
-    It hooks into torch's dispatcher, so it counts library code without patches and costs nothing outside the context.
+    It hooks into torch's dispatcher. So it also counts the collectives of libraries without patching them, and costs
+    nothing outside the context.
     """
 
     def __init__(self) -> None:

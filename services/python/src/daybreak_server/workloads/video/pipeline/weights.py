@@ -1,7 +1,7 @@
 """Loads a diffusers model directly onto its device, in its dtype, without accelerate.
 
 ``from_pretrained`` requires accelerate for models that keep some modules in float32, as Wan's transformer does
-(diffusers 0.42.1), and it goes through host memory. Here the model is created without storage, and the tensors of the
+(diffusers 0.42.1), and it loads through host memory. Here the model is created without storage, and the tensors of the
 safetensors files become its parameters. So each of Wan's two transformers, of 28 GB, is in memory only once.
 """
 
@@ -21,7 +21,7 @@ class WeightsError(ValueError):
 
 
 def load(cls: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load the model of class ``cls`` in ``folder`` for inference. :raises WeightsError: when its files do not fit."""
+    """Load the model of class ``cls`` in ``folder`` for inference. :raises WeightsError: when the files do not fit."""
     config = cls.load_config(folder, local_files_only=True)
     return fill(empty(cls, config), _tensors(folder, device), dtype=dtype, device=device, what=str(folder))
 
