@@ -53,7 +53,7 @@ _QUEUE = Row(
         Panel(
             title="Time from queue to claim",
             shows="Median and 95th percentile of the time that claimed tasks had waited, by priority.",
-            bad="A p95 far above the p50: some tasks wait for a wake or for their tenant's turn.",
+            bad="A p95 far above the p50: some tasks wait for a wake or until it is their tenant's turn.",
             unit=Unit.SECONDS,
             colors=WAITS,
             runbook="daybreaktaskswait",
@@ -62,7 +62,7 @@ _QUEUE = Row(
         ),
         Panel(
             title="Claims",
-            shows="Claims per second. `waiting_group`: the task met an idle group. `backlog`: the task waited.",
+            shows="Claims per second. `waiting_group`: the task found an idle group. `backlog`: the task waited.",
             bad="No claims while tasks wait.",
             unit=Unit.PER_SECOND,
             runbook="daybreakqueuestuck",
@@ -100,7 +100,7 @@ _QUEUE = Row(
             title="Waiting by tenant",
             shows="Due tasks that wait, by tenant. Tenants beyond `metrics.tenants_max` are in `other`.",
             bad="One tenant with most of the tasks, while the oldest wait rises: this tenant submits more than its "
-            "share. Only its own tasks should wait longer.",
+            "share. Only the tasks of this tenant should wait longer.",
             unit=Unit.COUNT,
             kind=Kind.AREAS,
             width=12,
@@ -160,7 +160,7 @@ _WORK = Row(
         Panel(
             title="Run time",
             shows="Median and 95th percentile of the run time of attempts that succeeded.",
-            bad="A step upwards: larger inputs, a slower model, or hosts that share a GPU.",
+            bad="A sudden rise: larger inputs, a slower model, or hosts that share a GPU.",
             unit=Unit.SECONDS,
             pictured=True,
             queries=quantiles("daybreak_task_run_seconds{POOL}", "pool", stored=True),
@@ -168,7 +168,7 @@ _WORK = Row(
         Panel(
             title="Time per step",
             shows="Median and 95th percentile of the duration of a step, by phase.",
-            bad="A step upwards without a change of model: a slow host, or ranks that wait for each other.",
+            bad="A sudden rise without a change of model: a slow host, or ranks that wait for each other.",
             unit=Unit.SECONDS,
             queries=quantiles("daybreak_rank_step_seconds{POOL}", "phase"),
         ),

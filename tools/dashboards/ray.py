@@ -33,9 +33,9 @@ _SERVE = Row(
         ),
         Panel(
             title="Replicas",
-            shows="Replicas of each Serve deployment. A replica of a pool's deployment is a rank. Ray keeps exporting "
-            "the metrics of replicas that ended, for some minutes.",
-            bad="Fewer than groups × ranks: some are missing. More: ranks have just restarted.",
+            shows="Replicas of each Serve deployment. A replica of a pool's deployment is a rank. For some "
+            "minutes, Ray also exports the metrics of replicas that have ended.",
+            bad="Fewer than groups × ranks: ranks are missing. More: ranks have just restarted.",
             unit=Unit.COUNT,
             runbook="ranksfail",
             pictured=True,
@@ -102,7 +102,7 @@ _NODES = Row(
         Panel(
             title="Memory",
             shows="Share of its memory that each Ray node uses.",
-            bad="Above 95 %, where Ray begins to kill its worker processes.",
+            bad="Above 95 %: Ray begins to kill its worker processes.",
             unit=Unit.RATIO,
             runbook="outofmemory",
             warn=0.85,

@@ -21,7 +21,7 @@ class Config:
     @classmethod
     def load(cls, *, url: str | None = None, api_key: str | None = None) -> Config:
         """Take each value from its argument, else from ``DAYBREAK_URL`` or ``DAYBREAK_API_KEY``, else the default."""
-        environment = os.environ  # noqa: TID251 - the client's settings file
+        environment = os.environ  # noqa: TID251 - the one module of the client that reads it
         chosen = url or environment.get(URL_VARIABLE) or DEFAULT_URL
         return cls(url=chosen.rstrip("/"), api_key=api_key or environment.get(KEY_VARIABLE) or None)
 

@@ -14,7 +14,7 @@
   │     ├── ``InvalidInputError``  422; ``fields`` lists the invalid fields
   │     ├── ``QuotaError``         429; ``limit``, ``retry_after_s``
   │     ├── ``UnavailableError``   502, 503, 504; ``retry_after_s``
-  │     └── ``ServerError``        any other 5xx; from Daybreak, it is a bug, and the log has the ``request_id``
+  │     └── ``ServerError``        any other 5xx; from Daybreak itself, it is a bug: search the log for ``request_id``
   ├── ``TaskFailedError``          ``wait``: the task ended without a result; ``task`` is the task
   │     ├── ``TaskCancelledError``
   │     └── ``TaskExpiredError``
@@ -120,14 +120,14 @@ class UnavailableError(ApiError):
 
 
 class ServerError(ApiError):
-    """The server failed. If Daybreak itself responded, this is a bug in it; a proxy or S3 may also have responded."""
+    """The server failed. If Daybreak itself responded, it is a bug. But the response may be from a proxy or S3."""
 
 
 class TaskFailedError(DaybreakError):
     """The task ended without a result."""
 
     def __init__(self, task: Task) -> None:
-        # A cancelled or expired task may carry the error of an earlier attempt, but that error did not end it.
+        # A cancelled or expired task may carry the error of an earlier attempt, but that error did not end the task.
         error = task.error if task.state == "failed" else None
         reason = f": {error.message} ({error.code})" if error else ""
         super().__init__(f"{task.id} {task.state.value}{reason}")
@@ -167,7 +167,7 @@ class ArtifactNotFoundError(DownloadError):
 class RelayGapError(DaybreakError):
     """The consumer group may have missed events between the ids ``after`` and ``before`` (both exclusive).
 
-    Iterate again to continue after them. Only events are lost: read the state of their tasks from the API.
+    Iterate again to continue after this gap. Only events are lost: read the state of their tasks from the API.
     ``before`` is ``None`` if the end of the gap is unknown.
     """
 

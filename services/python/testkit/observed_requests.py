@@ -1,4 +1,4 @@
-"""The requests of the run in :mod:`testkit.observed`: they are answered, break off, wait or are refused."""
+"""The requests of the run in :mod:`testkit.observed`. They are answered, break off, wait or are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testkit.system import request
 from testkit.waiting import wait_until
 
 ANSWERS = "answers"
-"""A pool whose one group answers :data:`CAPACITY` requests at once, while up to :data:`LINE` wait."""
+"""A pool with one group, which answers :data:`CAPACITY` requests at once. Up to :data:`LINE` more requests wait."""
 CAPACITY, LINE = 4, 20
 SETTINGS = {
     "POOLS__ANSWERS__WORKLOAD": "echo-serve",
@@ -33,7 +33,10 @@ class ObservedRequests:
         self._gateway = gateway
 
     def ask(self, *, pool: str = ANSWERS, deadline_s: float = 30.0, **wish: Any) -> int:
-        """Send a request to the group of a pool and read its answer. :returns: the status; 0: no whole answer."""
+        """Send a request to the group of a pool and read the answer.
+
+        :returns: the status; 0 if no complete answer came.
+        """
         outgoing = urllib.request.Request(
             f"{self._gateway}/v1/pools/{pool}/serve/",
             data=json.dumps(wish).encode(),
@@ -51,14 +54,14 @@ class ObservedRequests:
     def ask_often(
         self, times: int, *, pool: str = ANSWERS, deadline_s: float = 30.0, **wish: Any
     ) -> list[int]:
-        """Send this many requests at once. :returns: their statuses."""
+        """Send ``times`` requests at once. :returns: their statuses."""
         with ThreadPoolExecutor(times) as threads:
             return list(
                 threads.map(lambda _: self.ask(pool=pool, deadline_s=deadline_s, **wish), range(times))
             )
 
     def open_request(self, url: str, **wish: Any) -> socket.socket:
-        """Send a request whose answer nobody reads. It ends when the socket is closed."""
+        """Send a request whose answer nobody reads. The request ends when the caller closes the socket."""
         to, body = urllib.parse.urlsplit(url), json.dumps(wish).encode()
         head = f"POST {to.path or '/'} HTTP/1.1\r\nhost: {to.netloc}\r\ncontent-length: {len(body)}\r\n\r\n"
         assert to.hostname is not None
@@ -84,13 +87,13 @@ class ObservedRequests:
         return wait_until(look, 180, f"the group of {pool}")
 
     def play(self) -> None:
-        """Requests that are answered, that break off, that wait, and that are refused."""
+        """Send requests that are answered, that break off, that wait, and that are refused."""
         self.answering_group()
         for _ in range(4):
             assert set(self.ask_often(6, latency_s=0.3)) == {200}
         assert self.ask(chunks=5, chunk_s=0.1, tokens=20) == 200
         assert self.ask(chunks=2, fault="error", fault_at=2) == 0
-        # All must be sent before the first ones end, also on a busy machine.
+        # All requests must be sent before the first one ends, even on a busy machine.
         statuses = set(self.ask_often(CAPACITY + LINE + 6, latency_s=1.0))
         assert statuses == {200, 503}, statuses
         with contextlib.ExitStack() as others:
@@ -98,5 +101,6 @@ class ObservedRequests:
             for _ in range(CAPACITY):
                 others.enter_context(self.open_request(group, latency_s=30.0))
             wait_until(lambda: self._is_full(group), 30, "the group to have read all requests")
-            status = self.ask(deadline_s=3.0)  # ends in the pause before the fourth try, and not within a try
+            # The deadline is in the pause before the fourth try, not within a try.
+            status = self.ask(deadline_s=3.0)
             assert status == 503, status

@@ -68,7 +68,7 @@ class Driver:
         self.target_load = target_load
         self.client: redis.Redis = connect(url, timeout_s=30)
         self.changes: deque[Change] = deque(maxlen=1000)
-        """The changes of state that calls reported."""
+        """The changes of state that calls have reported."""
         self.scripts = Scripts(self.client, Library(clock_text=TEST_CLOCK), on_change=self.changes.append)
         self.now = START_MS
 
@@ -107,7 +107,7 @@ class Driver:
         spec_version: int = 1,
         kept: Sequence[str] = (),
     ) -> Claim | None:
-        """Claim a task for a group. ``kept``: the tasks that the group knows it holds."""
+        """Claim a task for a group. ``kept``: the tasks that the group believes it holds."""
         record = self.group_record(name, ranks=ranks, drain=drain, kept=kept)
         while True:
             call = claim.encode(self.keys, [record], lease_s=self.lease_s, spec_version=spec_version)
@@ -182,7 +182,7 @@ class Driver:
         return tick.decode(self.run(call))
 
     def pass_time(self, ms: int) -> TickReport:
-        """Advance the clock in steps with a tick each, so that the lease clock keeps up."""
+        """Advance the clock in steps of at most a second. A tick ends each step, so that the lease clock keeps up."""
         tick_report = self.tick()
         while ms > 0:
             step = min(ms, 1000)
@@ -298,7 +298,7 @@ def _check_members(client: redis.Redis, keys: Keys, members: dict[str, set[str]]
     )
     for member in members.get("idempotency", set()):
         known = (client.get(keys.of("idempotency", member)) or b"").split(b" ")[0].decode()
-        assert known in tasks, f"an idempotency key of the forgotten {known}"
+        assert known in tasks, f"an idempotency key of the task {known}, which does not exist"
     shares = {field.decode() for field in client.hkeys(keys.single("shares"))}
     assert held["tenants"] <= shares
 

@@ -29,7 +29,7 @@ _OUTAGES = (
 
 
 def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any:
-    """A client that never retries by itself: a repeated read would skip the events of the reply that was lost."""
+    """A client that never retries by itself. After a reply is lost, a repeated read would skip the events in it."""
     # A Unix socket has no keepalive, and redis-py rejects the option for it.
     keepalive: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
     client = redis.asyncio.Redis.from_url(
@@ -44,7 +44,7 @@ def connect(url: str, *, read_timeout_s: float, connect_timeout_s: float) -> Any
     # The client returns entries unparsed, and `event_relay/entries.py` parses each of them once.
     for command in ("XREADGROUP", "XAUTOCLAIM"):
         client.set_response_callback(command, cast("Any", _unparsed))
-    if hiredis is not None:  # It packs an `XACK` of a thousand ids in C.
+    if hiredis is not None:  # hiredis packs an `XACK` of a thousand ids in C.
         pool: Any = client.connection_pool
         pool.connection_class = type("HiredisPacked", (pool.connection_class,), {"pack_command": _pack})
     return client

@@ -36,7 +36,7 @@ def test_a_server_is_alive_and_ready(api: Api) -> None:
 
 
 ELSEWHERE = {"embeddings and reranking", "sessions"}
-"""Tags of the operations whose bodies need a pool of their own, and which have tests of their own."""
+"""Tags of the operations whose bodies need a special pool. Other tests cover them."""
 NOT_HERE = {
     *("/debug", "/v1/pools/{name}/batching", "/v1/sessions/{id}"),
     *("/queue_status/{session_id}", "/session/{user}/{language}", "/stats", "/ray/stats"),
@@ -49,7 +49,7 @@ def add_worker(api: Api) -> None:
     body = {"id": "w1", "incarnation": "a", "url": "http://127.0.0.1:7000", "version": "1", "engines": []}
     body |= {"gpus": [], "memory_bytes": 1, "memory_free_bytes": 1}
     api.client.post("/v1/workers", json=body).raise_for_status()
-    wait_until(lambda: api.client.get("/v1/workers/w1").is_success, 30, "the worker is listed")
+    wait_until(lambda: api.client.get("/v1/workers/w1").is_success, 30, "the worker to be listed")
 
 
 def test_head_matches_get_on_every_route(api: Api, leader: FakeLeader) -> None:
@@ -105,7 +105,7 @@ def test_head_of_a_stream_ends_at_once(api: Api) -> None:
     ],
 )
 def test_allow_has_every_method_of_the_path(api: Api, method: str, path: str, allow: str) -> None:
-    """The Allow header of a 405 lists the methods of all routes with this path, not only of the first."""
+    """The Allow header of a 405 lists the methods of all routes with this path, not only those of the first route."""
     response = api.client.request(method, path)
     assert (response.status_code, response.headers.get_list("allow")) == (405, [allow])
 
@@ -113,7 +113,7 @@ def test_allow_has_every_method_of_the_path(api: Api, method: str, path: str, al
 def test_a_server_survives_an_outage_of_the_store(stoppable_valkey: Server, tmp_path: Path) -> None:
     """Without Redis the server is alive but not ready, and responds with 503 and Retry-After.
 
-    Afterwards it recovers by itself.
+    When Redis is back, the server recovers by itself.
     """
     with Serving(stoppable_valkey, tmp_path, 0, make_settings(redis={"timeout_s": 1.0})) as api:
         task = api.submit()
@@ -137,13 +137,13 @@ def test_a_server_survives_an_outage_of_the_store(stoppable_valkey: Server, tmp_
         wait_until(lambda: api.client.get("/readyz").status_code == 200, 60, "readiness")
         assert api.get(task["id"])["state"] == "queued"
         expiring = api.submit(start_within_s=0.1)
-        api.until(expiring["id"], "expired")  # This needs the ticker, which has recovered as well.
+        api.until(expiring["id"], "expired")  # Only the ticker expires tasks, so it has recovered as well.
 
 
 def test_a_wrong_password_is_reported_and_the_server_stays_alive(
     stoppable_valkey: Server, tmp_path: Path
 ) -> None:
-    """The error names the password, because a retry does not help until an administrator corrects it."""
+    """The error mentions the password, because a retry does not help until an administrator corrects the password."""
     with stoppable_valkey.client() as client:
         client.config_set("requirepass", "another")
     with Serving(stoppable_valkey, tmp_path, 0, make_settings()) as api:
@@ -197,7 +197,9 @@ def test_metrics_cover_requests_queue_groups_and_seconds(api: Api, leader: FakeL
         assert _open(api, "sse") == 1
     leader.finish(claim)
     wait_until(
-        lambda: metric(api, "daybreak_tasks_ended_total", pool=POOL, state="succeeded") == 1, 30, "the end"
+        lambda: metric(api, "daybreak_tasks_ended_total", pool=POOL, state="succeeded") == 1,
+        30,
+        "the task to end",
     )
     used = metric(api, "daybreak_gpu_used_seconds_total", pool=POOL)
     assert used is not None
@@ -222,7 +224,7 @@ def test_unknown_methods_and_paths_create_no_series(api: Api) -> None:
 
 
 def test_a_pool_shows_its_workload_schema_and_wake(api: Api) -> None:
-    """A pool that does not exist is no_such_pool."""
+    """The error for a pool that does not exist is ``no_such_pool``."""
     pools = api.client.get("/v1/pools").json()["data"]
     assert [pool["name"] for pool in pools] == ["echo", "clips"]
     pool = api.client.get("/v1/pools/clips").json()
@@ -252,7 +254,7 @@ def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[...
     operations = set()
     for method, path, body, operation in examples(document):
         if operation["operationId"] in {"follow", "replay", "delete_task", "get_artifact"}:
-            task = api.submit()["id"]  # These need an ended task.
+            task = api.submit()["id"]  # These operations need an ended task.
             api.client.post(f"/v1/tasks/{task}/cancel")
         else:
             task = api.submit()["id"]
@@ -270,11 +272,11 @@ def test_every_example_of_the_document_runs_as_it_stands(start_api: Callable[...
         for o in i.values()
         if o["tags"][0] not in ELSEWHERE
     }
-    assert operations >= rest - {"set_batching"}  # only a pool that batches has it
+    assert operations >= rest - {"set_batching"}  # only pools that batch have this operation
 
 
 def test_every_curl_line_of_the_page_runs_as_it_stands(start_api: Callable[..., Api]) -> None:
-    """The lines of the page can be pasted. The test runs those without an id, split as a shell splits them."""
+    """The lines of the page can be pasted. The test splits lines as a shell does, and runs those without an id."""
     import shlex
 
     api = start_api()
@@ -307,7 +309,7 @@ def test_a_server_without_a_video_pool_documents_no_generate(start_api: Callable
 
 
 def test_generate_is_documented_with_the_pool_that_it_submits_to(start_api: Callable[..., Api]) -> None:
-    """It is the pool `video`, even if another pool with the video workload comes first."""
+    """``/generate`` submits to the pool `video`, even if another pool with the video workload comes first."""
     api = start_api(pools={"echo": {}, "clips": {"workload": "video"}, "video": {}})
     submit = api.client.get("/openapi.json").json()["paths"]["/generate"]["post"]
     assert submit["requestBody"]["content"]["application/json"]["schema"] == {
@@ -338,7 +340,7 @@ def test_the_committed_openapi_document_is_up_to_date(
 
 
 def test_every_schema_that_the_openapi_document_refers_to_is_in_it(api: Api) -> None:
-    """A generator of clients would fail on a missing one."""
+    """A generator of clients would fail on a missing schema."""
     document = api.client.get("/openapi.json")
     referred = set(re.findall(r'"#/components/schemas/([^"]+)"', document.text))
     assert "RegisterModelRequest" in referred

@@ -18,7 +18,7 @@ def after(state: LagState, lags: dict[float, float]) -> LagState:
 
 
 def test_audio_that_makes_no_turn_yet_is_no_lag() -> None:
-    """The model cannot compute it yet."""
+    """The model can process audio only when a whole turn has arrived."""
     assert session_lag_s(received_s=10.4, consumed_s=10.0, turn_s=0.5) == 0.0
     assert session_lag_s(received_s=12.0, consumed_s=10.0, turn_s=0.5) == 1.5
 
@@ -38,7 +38,7 @@ def test_a_percentile_is_a_value_that_enough_others_do_not_exceed() -> None:
 
 
 def test_a_lasting_lag_raises_the_multiplier_step_by_step() -> None:
-    """Then the group is full."""
+    """If the lag lasts at the highest multiplier, the group is full."""
     assert after(LagState(), {0: 3, 0.5: 3}).multiplier == 1
     assert after(LagState(), {0: 3, 1: 3}).multiplier == 2
     assert after(LagState(), {0: 3, 1: 3, 2: 3}) == LagState(multiplier=4, high_since=2)
@@ -68,7 +68,7 @@ def test_a_middling_lag_changes_nothing() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 20), st.floats(0, 5)), max_size=60))
 def test_the_multiplier_stays_within_its_bounds_and_moves_one_step(steps: list[tuple[float, float]]) -> None:
-    """A group is full only at the maximum."""
+    """A group is full only at the highest multiplier."""
     state, now = LagState(), 0.0
     for seconds, lag_s in steps:
         now += seconds
@@ -96,6 +96,6 @@ def test_new_bounds_hold_at_once() -> None:
     ],
 )
 def test_an_invalid_rule_is_refused_by_name(name: str, values: dict[str, float]) -> None:
-    """The message is shown to the person who sets it."""
+    """The person who sets a rule sees the message, so the message names the rule."""
     with pytest.raises(ValueError, match=name):
         LagRules(**values)  # type: ignore[arg-type]

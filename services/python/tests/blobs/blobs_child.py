@@ -1,4 +1,4 @@
-"""A model on S3 for child processes of tests: it counts the bytes that are read, and can kill its own process."""
+"""A model on S3, for child processes of tests. It counts the bytes that are read, and can kill its own process."""
 
 from __future__ import annotations
 

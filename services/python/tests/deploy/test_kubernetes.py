@@ -1,7 +1,7 @@
 """A real API server checks the chart, the plain manifests and invalid GeneratorPools. Dry runs write nothing.
 
-The server is the one in ``KUBECONFIG``. ``.ci/run`` runs the tests twice: without the kinds of Prometheus and the
-Gateway API, unless the cluster has them already, and then with them.
+The server is the one in ``KUBECONFIG``. ``.ci/run`` runs the tests twice: first on a cluster without the kinds of
+Prometheus and of the Gateway API, then with these kinds. It leaves out the first run if the cluster already has them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CLUSTER_SCOPED = ("CustomResourceDefinition", "Namespace")
 def cluster() -> None:
     """Skip the test unless there is a cluster that has the CRD of GeneratorPool."""
     if not os.environ.get("KUBECONFIG"):
-        pytest.skip("KUBECONFIG names no cluster: nothing was tested on an API server")
+        pytest.skip("KUBECONFIG is not set, so nothing was tested on an API server")
     if "daybreak.dev/v1alpha1" not in run("kubectl", "api-versions").split():
         pytest.skip("the cluster has no GeneratorPool resource: kubectl apply --server-side -f deploy/crd")
 
@@ -44,13 +44,13 @@ def same_definition(cluster: None) -> None:
 
 
 def known() -> set[str]:
-    """The API versions of the cluster as charts check for them: ``group/version`` and ``group/version/Kind``."""
+    """What the cluster serves, in the forms that charts check for: ``group/version`` and ``group/version/Kind``."""
     rows = [line.split() for line in run("kubectl", "api-resources", "--no-headers").splitlines()]
     return {row[-3] for row in rows} | {f"{row[-3]}/{row[-1]}" for row in rows}
 
 
 def optional_kinds(objects: list[Object]) -> set[tuple[str, str]]:
-    """Of the kinds of the objects, those that a cluster may lack."""
+    """Those kinds of the objects that a cluster may lack."""
     groups = tuple(kind.partition("/")[0] for kind in KINDS)
     return {(item["apiVersion"], item["kind"]) for item in objects if item["apiVersion"].startswith(groups)}
 
@@ -72,7 +72,7 @@ def test_an_api_server_accepts_the_rendered_chart(values: Any) -> None:
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_an_api_server_accepts_the_plain_manifests(folder: str) -> None:
-    """The manifests are unchanged except for their namespace, which may be missing in the cluster."""
+    """The test changes only the namespace of the manifests, because the cluster may lack their namespace."""
     needs = {"keda": {"keda.sh/v1alpha1"}, "raycluster": {"ray.io/v1"}}.get(folder, set())
     if missing := needs - known():
         pytest.skip(f"the cluster does not know {', '.join(missing)}")

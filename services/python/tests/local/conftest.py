@@ -13,9 +13,9 @@ from testkit.system import System
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Run one ``daybreakd up`` for all tests of a worker of pytest-xdist. Its start takes half a minute of CPU time.
+    """Run one ``daybreakd up`` for all tests of a pytest-xdist worker. Its start takes half a minute of CPU time.
 
-    The pools ``echo`` and ``video`` have one gang of two ranks each. Each test leaves one running group in
+    The pools ``echo`` and ``video`` have one group of two ranks each. Each test leaves one running group in
     each pool.
     """
     variables = {"HOME": str(tmp_path_factory.mktemp("home"))}
@@ -34,7 +34,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture(scope="module")
 def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., System]]:
-    """Starts systems, and ends them after the module."""
+    """A function that starts a system. All systems end after the module."""
     started: list[System] = []
 
     def start(command: str, folder: Path | None = None, **variables: str) -> System:
@@ -48,7 +48,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 
 @pytest.fixture
 def start_demo(tmp_path: Path) -> Iterator[Callable[..., DemoProcess]]:
-    """Starts demos in ``tmp_path``. At the end of the test, none of their processes may remain."""
+    """A function that starts a demo in ``tmp_path``. At the end of the test, no process of a demo may remain."""
     demos: list[DemoProcess] = []
 
     def start(demo: str, *arguments: str, **variables: str) -> DemoProcess:

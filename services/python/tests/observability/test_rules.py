@@ -1,4 +1,4 @@
-"""Tests of the alerts' rules by Prometheus' own tool: each fires when it should, stays quiet before, and resolves."""
+"""Prometheus' own tool tests the rules of the alerts. Each alert fires when it should, not earlier, and resolves."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_promtool_accepts_the_rules(tmp_path: Path, factor: int) -> None:
 
 
 def test_promtool_accepts_every_query_of_a_panel(tmp_path: Path) -> None:
-    """The test passes them to promtool as recording rules. The live test shows that they have data."""
+    """The test passes the queries to promtool as recording rules. The live test shows that the queries return data."""
     queries = [*of_panels(), *of_annotations()]
     rules = [{"record": f"r{number}", "expr": query.expression} for number, query in enumerate(queries)]
     path = tmp_path / "rules.yaml"
@@ -85,7 +85,7 @@ def test_an_alert_also_knows_the_other_cases(tmp_path: Path, name: str, case: Ca
 
 
 def test_a_total_is_complete_although_its_gateways_were_replaced(tmp_path: Path) -> None:
-    """Each of three gateways runs for a day, and exports the total in Redis, which grows by 60 in each minute."""
+    """Three gateways run for a day each, one after the other. They export one total, which grows by 60 per minute."""
     days = {"a": "0+60x1440 _x2880", "b": "_x1440 86400+60x1440 _x1440", "c": "_x2880 172800+60x1440"}
     series = [
         {"series": f'x_total{{namespace="n", pool="video", pod="{pod}"}}', "values": values}
@@ -104,7 +104,7 @@ def test_a_total_is_complete_although_its_gateways_were_replaced(tmp_path: Path)
 
 
 def check_case(folder: Path, name: str, case: Case) -> None:
-    """Check one alert. The file has its rule alone, because the evaluation of all rules over days takes seconds."""
+    """Check one alert. The file has only its rule, because the evaluation of all rules over days takes seconds."""
     (alert,) = (alert for alert in prometheus_rules.ALL if alert.name == name)
     groups = [{"name": "one", "rules": [prometheus_rules.rule(alert, Place(here='namespace="n"'))]}]
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))

@@ -1,4 +1,4 @@
-"""The Kubernetes cluster that ``KUBECONFIG`` names. If the variable is not set, the tests that use it are skipped.
+"""The Kubernetes cluster of ``KUBECONFIG``. If this variable is not set, the tests that need a cluster are skipped.
 
 Each test uses a new namespace. Missing CRDs are installed before the tests and removed after them.
 """
@@ -73,7 +73,7 @@ def install(api: client.ApiClient, crd: dict[str, Any]) -> bool:
 def api() -> Iterator[client.ApiClient]:
     """An API client of a cluster with the CRDs of GeneratorPool and RayCluster."""
     if not os.environ.get("KUBECONFIG"):
-        pytest.skip("KUBECONFIG names no Kubernetes cluster to test the operator on")
+        pytest.skip("KUBECONFIG is not set, so there is no Kubernetes cluster to test the operator on")
     api_client, _ = connect()
     crds = (definition(), ray_crd("ray.io"))
     installed = [crd["metadata"]["name"] for crd in crds if install(api_client, crd)]

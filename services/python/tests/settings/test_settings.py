@@ -45,7 +45,7 @@ def test_the_defaults_are_for_one_machine(working_dir: Path) -> None:
 
 
 def test_every_variable_of_the_wire_page_exists() -> None:
-    """The variables that docs/wire.md names exist under these names."""
+    """Every variable that docs/wire.md lists is read, under the name that the page gives."""
     settings = load_settings(
         environ={
             "DAYBREAK_REDIS__URL": "rediss://:pw@redis:6380/1",
@@ -79,7 +79,7 @@ def test_every_variable_of_the_wire_page_exists() -> None:
 
 
 def test_every_setting_can_be_a_variable() -> None:
-    """Each setting, at its default value, is read from its variable."""
+    """Each setting is read from its variable. The test gives each variable the default value of its setting."""
     tree: Any = Settings(pools={"video": PoolSettings(model="/m")}, tenants={"a": {"weight": 2}}).model_dump(
         mode="json"
     )
@@ -154,7 +154,7 @@ def test_a_section_may_be_json() -> None:
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    """With an empty variable, as a template may leave it, a setting keeps its default."""
+    """A template may leave a variable empty. The setting then keeps its default."""
     empty = {"DAYBREAK_REDIS__URL": "", "DAYBREAK_HTTP__PORT": "", "DAYBREAK_NOT_THERE": ""}
     assert load_settings(environ=empty) == Settings()
 
@@ -198,7 +198,7 @@ def test_variables_that_kubernetes_adds_are_ignored() -> None:
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
-    """One list has the problems of names, of values and of the file, each with its place."""
+    """One list has all problems with names, with values and with the file, and says where each one is."""
     config = tmp_path / "c.yaml"
     config.write_text("http: {prot: 1, host: h}\npools: {video: {ranks: 0}}\nredis: {url: 'http://u:pw@x'}\n")
     lines = problems(config, DAYBREAK_HTTP__PORT="99999", DAYBREAK_NAME="x").splitlines()
@@ -269,7 +269,7 @@ def test_a_wrong_url_of_the_artifact_storage_is_refused_with_examples(url: str) 
 
 
 def test_settings_do_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only `load_settings` reads the environment. A tree that code builds has the values of the code."""
+    """Only `load_settings` reads the environment. Settings that code builds have only the values of the code."""
     monkeypatch.setenv("DAYBREAK_HTTP__PORT", "1")
     monkeypatch.setenv("DAYBREAK_NONSENSE", "1")
     assert Settings().http.port == 8000
@@ -289,7 +289,7 @@ def test_settings_survive_pickle_and_json_and_are_frozen(working_dir: Path) -> N
 
 
 def test_secrets_are_masked() -> None:
-    """Passwords in URLs and values of secret names are masked; values of similar names are not."""
+    """Passwords in URLs and the values of names such as `api_key` are masked. Values of similar names are not."""
     tree = {
         "url": "redis://user:pw@h:1/0?password=x&db=1",
         "urls": ["rediss://:p%40w@h"],

@@ -1,4 +1,4 @@
-"""What the results of a model depend on: its files and some of its options, not where and when they were stored."""
+"""The version of a model depends on its files and on some options, not on where and when the files were stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def version(folder: Path, **options: Any) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model with a small file, and one of which only samples are read."""
+    """A model with a small and a large file. Of the large file, only samples are read."""
     model = tmp_path / "model"
     (model / "pooling").mkdir(parents=True)
     (model / "pooling" / "config.json").write_text("{}")
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_copy_of_a_model_is_the_same(folder: Path, tmp_path: Path) -> None:
-    """Nodes download it at different times to different folders."""
+    """Nodes download the model at different times to different folders."""
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     os.utime(copy / "model.safetensors", (0, 0))
@@ -38,7 +38,7 @@ def test_a_copy_of_a_model_is_the_same(folder: Path, tmp_path: Path) -> None:
 
 
 def test_other_weights_of_the_same_size_are_another_model(folder: Path) -> None:
-    """Trained weights differ nearly everywhere, also if the header of the file does not."""
+    """The weights of two models differ nearly everywhere, even if the headers of their files are equal."""
     before = version(folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000] + bytes(reversed(weights.read_bytes()[1000:])))

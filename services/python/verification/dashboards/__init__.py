@@ -1,1 +1,1 @@
-"""Pictures of the dashboards for the documentation, from a real run that Prometheus watched."""
+"""Draws pictures of the dashboards for the documentation, from a real run that Prometheus scraped."""

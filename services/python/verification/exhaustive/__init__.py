@@ -1,1 +1,1 @@
-"""Explores every order of calls to a store of at most two tasks, until no new state is left."""
+"""Explores every order of calls to a store with at most two tasks, until no call leads to a new state."""

@@ -1,8 +1,8 @@
 """A mixed run: clients work while a seeded schedule kills processes of Daybreak and its Redis server, and freezes and
 preempts leaders.
 
-:func:`run` plays the schedule, then brings everything back, waits until every task has ended or nothing changes any
-more, reads the final state into the history and lets the checker decide.
+:func:`run` plays the schedule, then starts everything that is down. It waits until every task has ended or nothing
+changes any more. Then it reads the final state into the history, and lets the checker decide.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Outcome:
     """The figures of a run that broke no promise."""
 
     kills: Counter[str]
-    """How many processes were killed and are gone. A key is a kind of process or ``at <failpoint>``."""
+    """How many processes were killed, by kind of process or by ``at <failpoint>``."""
     states: Counter[str]
     """How many tasks ended in each state."""
     counts: Counter[str]
@@ -59,7 +59,7 @@ class Outcome:
 def inject(cluster: FaultCluster, fault: Fault, frozen: list[tuple[float, int]]) -> bool:
     """Inject a fault.
 
-    :returns: ``False`` if every process of its kind is frozen or has not finished starting; then the caller retries.
+    :returns: ``False`` if every process that the fault could hit is frozen or still starts. The caller then retries.
     """
     if fault.action == "arm":
         cluster.arm(fault.target)
@@ -90,7 +90,7 @@ def thaw(cluster: FaultCluster, frozen: list[tuple[float, int]], *, all_: bool =
 
 
 def play(cluster: FaultCluster, load: Load, plan: Schedule, *, log: Callable[[str], None]) -> None:
-    """Run the clients and the faults of a schedule side by side, to its end."""
+    """Run the clients and the faults of a schedule side by side, until the schedule ends."""
     load.play(plan.submissions)
     began = time.monotonic()
     frozen: list[tuple[float, int]] = []
@@ -111,7 +111,7 @@ def play(cluster: FaultCluster, load: Load, plan: Schedule, *, log: Callable[[st
 
 
 def deaths(cluster: FaultCluster) -> Counter[str]:
-    """Processes killed so far, by the cluster and by themselves at failpoints."""
+    """Processes killed so far: those that the cluster killed, and those that killed themselves at failpoints."""
     killed: Counter[str] = Counter()
     for name, count in cluster.history.counts.items():
         if name.startswith("fault.kill-"):
@@ -122,8 +122,9 @@ def deaths(cluster: FaultCluster) -> Counter[str]:
 
 
 def settle(cluster: FaultCluster, load: Load, *, bound_s: float) -> Verdict:
-    """Start what is on hold, wait until all tasks have ended, read the final state and check the history. If nothing
-    changes for ``bound_s``, do not wait longer; the checker then finds the tasks that have not ended."""
+    """Start the processes that are on hold, wait until all tasks have ended, read the final state and check the
+    history. If nothing changes for ``bound_s``, do not wait longer: the checker then finds the tasks that have not
+    ended."""
     cluster.release()
     cluster.wait_ready()
     unended = load.settle_down(bound_s)
@@ -136,7 +137,7 @@ def settle(cluster: FaultCluster, load: Load, *, bound_s: float) -> Verdict:
 def run(
     cluster: FaultCluster, plan: Schedule, *, cut: float, bound_s: float, log: Callable[[str], None]
 ) -> Outcome:
-    """Play a schedule and check it. :raises ViolatedError: when a promise was broken."""
+    """Play a schedule and check the history. :raises ViolatedError: if a promise was broken."""
     began = time.monotonic()
     with Load(cluster, seed=plan.seed, cut=cut) as load:
         play(cluster, load, plan, log=log)

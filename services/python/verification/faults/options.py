@@ -1,4 +1,4 @@
-"""The options of a cluster."""
+"""The options of a cluster of the fault tests."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class PoolOptions:
     name: str = "solo"
     workload: str = "echo"
     ranks: int = 1
-    """More than one needs torch: the ranks are a gloo group."""
+    """More than one rank needs torch, because the ranks form a gloo group."""
     groups: int = 3
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """More settings of the pool, merged over those of the cluster."""
+    """More settings of the pool. They override those that the cluster sets for each pool."""
     log_runs: bool = False
-    """Whether the workload gets the option ``runs``: the folder of that name in the cluster's folder."""
+    """Whether the workload gets the option ``runs``, with the path of the folder ``runs`` in the cluster's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
-    """A cluster. Durations in seconds; short leases make short runs."""
+    """A cluster. Durations are in seconds. Leases are short, so that runs are short."""
 
     folder: Path | None = None
-    """The cluster's folder; ``None``: a new temporary folder, removed unless something fails."""
+    """The cluster's folder; ``None``: a new temporary folder, which is removed unless something fails."""
     pools: tuple[PoolOptions, ...] = (PoolOptions(),)
     gateways: int = 2
     flavour: str = "valkey"
@@ -40,7 +40,7 @@ class ClusterOptions:
     server: Mapping[str, str] = field(default_factory=dict)
     """More configuration of the server, such as ``{"maxmemory": "8mb"}``."""
     server_folder: Path | None = None
-    """The folder of the server's data (on a file system with faults); ``None``: in the cluster's folder."""
+    """The folder of the server's data, for example on a faulty file system; ``None``: in the cluster's folder."""
     redis_via: Callable[[int], str] | None = None
     """Maps the server's port to the URL of a proxy for gateways and groups; ``None``: they connect directly."""
     groups_redis_via: Callable[[int], str] | None = None
@@ -59,13 +59,14 @@ class ClusterOptions:
     """Whether leaders have watchdogs, as in production. A watchdog is a process that takes half a second to start and
     reports its leader's death at once. Without it, the lease has to expire first."""
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Environment variables of the components whose name starts with the key (``gateway``, ``solo``, ``server``,
-    ``""`` for all). Such a component runs in its own interpreter, which takes a second to start, not milliseconds."""
+    """By key: environment variables for the components whose names start with the key (``gateway``, ``solo``,
+    ``server``; ``""`` for all). Each of these components runs in its own interpreter, so it takes a second to start
+    instead of milliseconds."""
     chance: Mapping[str, float] = field(default_factory=dict)
-    """Failpoints that fire by chance: name → probability at each pass."""
+    """Failpoints that fire by chance: the name, and the probability each time that a process passes the failpoint."""
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """More Daybreak settings, merged over those of the cluster."""
+    """More Daybreak settings. They override those that the cluster sets."""
 
     def daybreak_settings(self, *, folder: Path, redis_url: str) -> Settings:
         """The Daybreak settings of every component."""

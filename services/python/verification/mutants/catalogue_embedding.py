@@ -43,7 +43,7 @@ EMBEDDING: tuple[Mutant, ...] = (
     ),
     mutant(
         "embed-hang-unnoticed",
-        "a request that waits for a model that hangs looks as if it advanced",
+        "a request seems to advance although the model that it waits for hangs",
         (f"{_TEXT}/batches.py", "if self._running and ended == self._ended:", "if False:"),
         tests=f"{_LIMITS}::test_a_model_that_hangs_breaks_its_group",
     ),

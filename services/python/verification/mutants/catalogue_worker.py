@@ -1,4 +1,4 @@
-"""Bugs in workers: orphans, restarts, registration, drains, causes; and in the moves of replicas between them."""
+"""Bugs in workers (orphans, restarts, registration, drains, causes), and in moves of replicas between workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPREAD = f"{SERVER}/domain/spread.py"
 WORKER: tuple[Mutant, ...] = (
     mutant(
         "guardian-adopts-nobody",
-        "a process of an engine that has left its session survives the engine",
+        "a process that an engine started, and that left the engine's session, survives the engine",
         (f"{_WORKER}/guardian.py", "process_tree.become_subreaper()", "pass"),
         tests=f"{_ORPHANS}::test_an_engine_that_dies_takes_what_it_has_started_with_it",
     ),
@@ -26,7 +26,7 @@ WORKER: tuple[Mutant, ...] = (
     ),
     mutant(
         "strays-stay",
-        "what is left of an engine whose guardian was killed survives",
+        "when a guardian is killed, processes of its engine survive",
         (f"{_WORKER}/engine_process.py", "            if code < 0:\n", "            if False:\n"),
         tests=f"{_ORPHANS}::test_a_guardian_that_is_killed_takes_its_engine_with_it",
     ),
@@ -70,13 +70,13 @@ WORKER: tuple[Mutant, ...] = (
     ),
     mutant(
         "last-line-for-cause",
-        "an engine that ended is reported with its last log line, even if that line only points at another one",
+        "an engine that ended is reported with its last log line, even if that line only refers to another line",
         (f"{_WORKER}/last_error.py", " and not _POINTER.search(line)", ""),
         tests=f"{_CAUSES}::test_the_line_with_the_cause_is_preferred_to_lines_that_refer_to_it",
     ),
     mutant(
         "cause-shows-secrets",
-        "the cause of an engine that ended shows the values of its secrets",
+        "the report of why an engine ended shows the values of secrets",
         (f"{_WORKER}/last_error.py", "        line = line.replace(secret, HIDDEN)\n", "        pass\n"),
         tests=f"{_CAUSES}::test_secrets_of_the_environment_and_passwords_in_urls_are_hidden",
     ),

@@ -1,7 +1,7 @@
-"""Renders the clips of the package: `python -m verification.tiny_speech.clips`.
+"""Renders the clips that the speech workload ships with: `python -m verification.tiny_speech.clips`.
 
-The clips are three held-out sentences in held-out voices, with faint noise, as WAV files. A JSON file has
-their words and the expected text. WAV files are the output of eSpeak NG, not a part of it.
+The clips are three held-out sentences in held-out voices, with faint noise, as WAV files. A JSON file has their words
+and the expected text in each language. The WAV files are output of eSpeak NG, not a part of eSpeak NG.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VOICES: Final = ("en-gb-x-rp", "en-us+m5", "en-us+f3")
 
 
 def _chosen(seed: int) -> list[Sentence]:
-    """A sentence with *then*, one with *show me … moving*, and one with *and*: each held out, and of 7 to 13 words."""
+    """Three held-out sentences of 7 to 13 words: one with *then*, one with *show me … moving*, and one with *and*."""
     rng = random.Random(seed)
     tests = (
         lambda words: "then" in words,

@@ -4,26 +4,29 @@
 
 The method and its sources:
 
-- data: rendered clips of one moving shape and the sentence that names it (`shapes.py`); no downloads;
+- data: rendered clips of one moving shape, and the sentence that describes it (`shapes.py`); no downloads;
 - codec: the closed-form block code of `codec.py`, fitted in seconds; 17 frames of 64 x 64 become 80 tokens;
-- model: a Wan transformer (arXiv 2503.20314), small enough to ship, of 8 heads x 24, which Ulysses can split
-  over 2, 4 or 8 ranks, and a UMT5 encoder of two layers over bytes, both trained together;
-- objective: rectified flow (Liu et al., arXiv 2209.03003), v = noise - data, at levels drawn uniformly and
-  then shifted as in SD3 (Esser et al., arXiv 2403.03206, eq. 23) towards noise, where the direction of motion
-  is decided. The shift is 5 at first, and 3, as in sampling, in the last part, when only outlines are left to learn;
+- model: a Wan transformer (arXiv 2503.20314), small enough to ship, with 8 heads of dimension 24, which Ulysses
+  can split over 2, 4 or 8 ranks; and a UMT5 encoder of two layers over bytes. Both are trained together;
+- objective: rectified flow (Liu et al., arXiv 2209.03003), v = noise - data. The noise levels are drawn uniformly
+  and then shifted, as in SD3 (Esser et al., arXiv 2403.03206, eq. 23), towards more noise, where the direction of
+  motion is decided. The shift is 5 at first. In the last part, when only outlines are left to learn, it is 3, as in
+  sampling;
 - 10 % of the captions are dropped, for classifier-free guidance (Ho & Salimans, arXiv 2207.12598);
-- AdamW, warm-up, a plateau and a cosine to 1 % over the last part (WSD; MiniCPM, arXiv 2404.06395), and a
-  moving average of the weights, which is released, rounded to bfloat16.
+- AdamW with warm-up, a plateau and a cosine to 1 % over the last part (WSD; MiniCPM, arXiv 2404.06395), and a
+  moving average of the weights. This average, rounded to bfloat16, is the model that is shipped.
 
-Workers are processes of one thread each that average their gradients once a step. On two cores that also did other
-work, this made 3.1 steps a second. One process of two threads, which wait for each other in every operation, made 0.5.
+Each worker is a process of one thread. The workers average their gradients once a step. On two cores that also did
+other work, two workers made 3.1 steps a second. One process with two threads, which wait for each other in every
+operation, made 0.5.
 
-The budget is wall-clock, not steps: the same command gives a better model on a faster machine.
+The budget is a wall-clock time, not a number of steps: the same command gives a better model on a faster machine.
 
-The weights in `model/` were trained for 7,860 steps of 16 clips in 65 minutes on two shared cores, with one change on
-the way: until step 4,390 (40 minutes), circle and square had the same area, and the codec was fitted to those. Of the
-60 prompts, colour / direction / shape were right in 20/2/12 of 20 at step 1,839, 60/60/55 at 6,169 and 60/60/59
-at the end. The recipe as it stands, with two areas from the first step, has not been run to its end.
+The weights in `model/` were trained for 7,860 steps of 16 clips in 65 minutes on two shared cores. One thing changed
+during this training: until step 4,390 (40 minutes), circle and square had the same area, and the codec was fitted to
+such clips. At step 1,839, 20 prompts were tested: the colour was right in 20, the direction in 2 and the shape in 12.
+With all 60 prompts, these numbers were 60, 60 and 55 at step 6,169, and 60, 60 and 59 at the end. The recipe of this
+file, in which circle and square have different areas from the first step, has not been run to its end.
 """
 
 from __future__ import annotations
@@ -83,7 +86,7 @@ class Recipe:
 
 @dataclass
 class Progress:
-    """What a resumed run must know besides the weights."""
+    """What a resumed run needs besides the weights."""
 
     step: int = 0
     elapsed: float = 0.0
@@ -91,13 +94,13 @@ class Progress:
     curve: list[str] = field(default_factory=list)
 
     def line(self, budget: float) -> str:
-        """Where a run of `budget` seconds stands."""
+        """How far a run of `budget` seconds has come."""
         rate, eta_min = self.step / self.elapsed, (budget - self.elapsed) / 60
         return f"step {self.step} loss {self.loss:.4f} {rate:.2f} steps/s ETA {eta_min:.1f} min"
 
 
 def clips(per_subject: int, seed: int) -> Iterator[Tensor]:
-    """Videos for all subjects, [60, 3, T, H, W] in -1..1, `per_subject` times."""
+    """Yield `per_subject` batches, each with one video of every subject: [60, 3, T, H, W] in -1..1."""
     rng = np.random.default_rng(seed)
     for _ in range(per_subject):
         batch = np.stack([random_clip(subject, rng) for subject in SUBJECTS])
@@ -105,7 +108,7 @@ def clips(per_subject: int, seed: int) -> Iterator[Tensor]:
 
 
 def normalised_latents(codec: BlockCodec, per_subject: int, seed: int) -> Tensor:
-    """Latents of fresh clips as the transformer sees them, [per_subject, 60, z, T, h, w]."""
+    """Latents of newly rendered clips, as the transformer gets them: [per_subject, 60, z, T, h, w]."""
     mean = torch.tensor(codec.config.latents_mean).view(1, -1, 1, 1, 1)
     std = torch.tensor(codec.config.latents_std).view(1, -1, 1, 1, 1)
     parts = [(codec.encode(x).latent_dist.mode() - mean) / std for x in clips(per_subject, seed)]
@@ -184,11 +187,11 @@ class Trainer:
 
     @property
     def decaying(self) -> bool:
-        """Whether the last share of the time has begun."""
+        """Whether the last part of the time (`decay_share`) has begun."""
         return self.progress.elapsed > (1 - self.recipe.decay_share) * self.recipe.seconds
 
     def learning_rate(self) -> float:
-        """Warm-up by steps, plateau, cosine to 1 % over the last share of the time."""
+        """Warm-up by steps, then a plateau, then a cosine to 1 % over the last part of the time."""
         remaining = 1 - self.progress.elapsed / self.recipe.seconds
         decay = 0.5 - 0.5 * math.cos(math.pi * min(1.0, max(0.0, remaining) / self.recipe.decay_share))
         warm_up = (self.progress.step + 1) / self.recipe.warm_up_steps
@@ -202,7 +205,8 @@ class Trainer:
         subjects = torch.randint(0, latents.shape[1], (n,))
         data = latents[torch.randint(0, latents.shape[0], (n,)), subjects]
         ids, mask = self.captions.draw(subjects, recipe)
-        level = (torch.arange(n) + torch.rand(n)) / n  # stratified: every batch sees all noise levels
+        # Stratified: every batch covers the whole range of noise levels.
+        level = (torch.arange(n) + torch.rand(n)) / n
         shift = recipe.late_noise_shift if self.decaying else recipe.noise_shift
         level = shift * level / (1 + (shift - 1) * level)
         noise, blend = torch.randn_like(data), level.view(-1, 1, 1, 1, 1)
@@ -260,7 +264,7 @@ class Trainer:
         self.progress = Progress(**state["progress"])
 
     def export(self) -> TinyModel:
-        """Write the averaged weights, rounded to bfloat16, as a model folder; return it as it loads back."""
+        """Write the averaged weights, rounded to bfloat16, as a model folder, and load the model from this folder."""
         current = [w.detach().clone() for w in self.weights]
         with torch.no_grad():
             torch._foreach_copy_(self.weights, self.average)
@@ -320,7 +324,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "meeting").unlink(missing_ok=True)
     spawn(work, args=(recipe, out, resume), nprocs=recipe.workers)  # type: ignore[no-untyped-call]
-    _say(f"{out / 'model'} is done; it ships once its files take the place of those in {MODEL_DIR}")
+    _say(f"{out / 'model'} is done; to ship it, replace the files in {MODEL_DIR} with its files")
 
 
 def _report(trainer: Trainer, *, every: int) -> None:
@@ -338,11 +342,11 @@ def main() -> None:
     as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     parser.add_argument(
-        "--out", type=Path, default=Path("out/tiny-train"), help="gets checkpoints and model/"
+        "--out", type=Path, default=Path("out/tiny-train"), help="folder for the checkpoints and for model/"
     )
-    parser.add_argument("--seconds", type=float, default=3900.0, help="wall-clock budget of the optimisation")
+    parser.add_argument("--seconds", type=float, default=3900.0, help="wall-clock time of the training steps")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes, each with one thread")
     options = parser.parse_args()
     train(Recipe(seconds=options.seconds, workers=options.workers), options.out, resume=options.resume)
 

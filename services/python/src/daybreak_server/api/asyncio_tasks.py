@@ -28,7 +28,7 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
 
 
 class TaskReaper:
-    """Cancels tasks in the background, for callers that cannot wait for the end."""
+    """Cancels tasks in the background, for callers that cannot wait until the tasks end."""
 
     def __init__(self) -> None:
         self._cancelling: set[asyncio.Task[None]] = set()

@@ -1,7 +1,7 @@
-"""The fields of the present work, such as task, attempt, pool, rank and request id, which each line of the log gets.
+"""The fields, such as task, attempt, pool, rank and request id, that each log line of the current work gets.
 
-Code that starts a piece of work binds its fields. All lines that the work logs then have these fields, including those
-of libraries. A new thread has no fields: start it with :func:`inherited` to give it those of its parent.
+Code that starts a piece of work binds the fields of this work. All lines that the work logs then have these fields,
+even the lines of libraries. A new thread has no fields: start it with :func:`inherited` to give it those of its parent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 LogValue = str | int | float
 
 TASK_INDEPENDENT = ("pool", "rank", "request_id")
-"""The bound fields that a line about another task keeps."""
+"""The bound fields that a line keeps if it is about another task than the bound one."""
 
 _FIELDS: ContextVar[Mapping[str, LogValue]] = ContextVar("log_fields", default={})  # noqa: B039 - never changed
 
@@ -30,7 +30,7 @@ def bind(**fields: LogValue) -> None:
     _FIELDS.set({**_FIELDS.get(), **_known(fields)})
 
 
-class bound:  # noqa: N801 - it reads like a function, and is half as expensive as a generator: each request has one
+class bound:  # noqa: N801 - reads like a function. Each request uses one, and a generator would cost twice as much
     """Add fields inside a ``with`` block. Empty texts are left out."""
 
     __slots__ = ("_before", "_fields")
@@ -48,7 +48,7 @@ class bound:  # noqa: N801 - it reads like a function, and is half as expensive 
 
 
 def about(task: str) -> dict[str, object]:
-    """The bound fields for a line about ``task``. If another task is bound, its fields are left out."""
+    """The bound fields for a line about ``task``. If another task is bound, the fields of that task are left out."""
     context = _FIELDS.get()
     if context.get("task") == task:
         return dict(context)

@@ -19,7 +19,7 @@ class BlobError(Exception):
       ├── ``BlobNotFoundError``     the file does not exist: permanent
       │     └── ``BlobKeyError``    and cannot exist, because the key is invalid
       ├── ``BlobExistsError``       the key is taken, and files are never overwritten: permanent
-      ├── ``BlobRefusedError``      no permission, no bucket, read-only: until an administrator fixes it
+      ├── ``BlobRefusedError``      no permission, no bucket, read-only: lasts until an administrator fixes it
       └── ``BlobUnavailableError``  cannot be reached, timed out, answered 5xx: temporary
     """
 
@@ -86,9 +86,9 @@ class Blobs(Protocol):
         """The size and content type of a file."""
 
     def url(self, key: str, *, expires_s: float, filename: str | None = None) -> str | None:
-        """A URL from which anyone can read the file until it expires; ``None`` if the store makes none.
+        """A URL from which anyone can read the file until the URL expires; ``None`` if the store makes no URLs.
 
-        A local folder makes none; S3 makes them unless the settings turn that off.
+        A local folder makes no URLs. S3 makes them unless the settings turn that off.
         """
 
     def list(self, prefix: str) -> Iterator[BlobStat]:

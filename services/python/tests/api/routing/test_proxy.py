@@ -84,7 +84,7 @@ def oldest_wait_s(api):
 
 
 def test_every_known_outcome_and_reason_begins_with_0(start_gateway):
-    """Prometheus sees no increase in the first value of a series, so an alert would miss the first failures."""
+    """Prometheus sees no increase in the first value of a series. Without 0, an alert would miss a first failure."""
     shown = metrics(start_gateway())
     for outcome in (*OUTCOMES, *(code.value for code in (ErrorCode.QUEUE_FULL, ErrorCode.INTERNAL))):
         assert f'daybreak_router_requests_total{{outcome="{outcome}",pool="answers"}} 0.0' in shown
@@ -203,7 +203,7 @@ def test_a_slow_client_slows_down_its_group(start_gateway, groups):
         assert client.recv(100)
         memory = rss_bytes()
         written = still(lambda: len(backend.lines("part"))) * 100_000
-        assert written < 50_000_000  # of 100 MB; the kernel's buffers on the way hold the rest
+        assert written < 50_000_000  # of 100 MB: the kernel's buffers are full, so the group waits
         assert rss_bytes() - memory < 10_000_000
         assert api.client.get(f"{SERVE}/").status_code == 200
     wait_until(lambda: backend.lines("gone"), 60, "the group to see that the client has gone")
@@ -225,7 +225,7 @@ def test_a_refusal_names_the_limit_that_was_reached(start_gateway, groups):
 
 
 def test_sessions_stay_with_their_group(start_gateway, groups):
-    """Each session has one of two groups by chance, so thirty of them are never all with the same."""
+    """A hash assigns each session to one of two groups. Thirty sessions practically never all get the same one."""
     api = start_gateway(pool={"routing": "session"})
     groups.register(*groups.start(2))
     ready(api, 2)
@@ -256,10 +256,10 @@ def test_the_policy_can_be_changed_while_requests_pass(start_gateway, groups, va
 
     assert processes() == 1
     assert daybreakd("round_robin") == "answers: round_robin, set with `daybreakd routing`\n"
-    wait_until(lambda: router.policy is RoutingPolicy.ROUND_ROBIN, 60, "the gateway to follow")
+    wait_until(lambda: router.policy is RoutingPolicy.ROUND_ROBIN, 60, "the gateway to use the new policy")
     assert processes() == 2
     assert daybreakd("default") == daybreakd() == "answers: least_loaded, from the settings\n"
-    wait_until(lambda: router.policy is RoutingPolicy.SESSION, 60, "the gateway's own policy")
+    wait_until(lambda: router.policy is RoutingPolicy.SESSION, 60, "the gateway to use its own policy again")
 
 
 def test_requests_are_demand_from_their_arrival_to_the_end_of_their_answers(start_gateway, groups):

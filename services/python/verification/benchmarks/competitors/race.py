@@ -1,4 +1,4 @@
-"""Runs one variant of a contender: real workers and a real producer; the tasks themselves count and measure."""
+"""Runs one variant of a contender, with real workers and a real producer. Each task counts itself when it runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Result:
 
     variant: str
     tasks_s: tuple[float, ...] = ()
-    """Tasks per second in each repeat, from the submit of the first task to the end of the last."""
+    """Tasks per second in each repeat, from the submit of the first task to the end of the last task."""
     submitted_s: float = 0.0
     """Tasks per second that the producer submitted while the workers ran."""
     delays_ms: tuple[float, ...] = ()
@@ -40,17 +40,17 @@ class Race:
     """How much to run."""
 
     tasks: int
-    """The most tasks in one repeat; a slow queue gets fewer, so that a repeat takes about ``seconds``."""
+    """The maximum number of tasks in one repeat. A slow queue gets fewer, so that a repeat takes about ``seconds``."""
     repeats: int
     seconds: float = 4.0
     light: int
     """The number of tasks that are submitted one at a time, to measure their delay."""
     rate: float
-    """How many of these are submitted per second."""
+    """How many of these single tasks are submitted per second."""
 
 
 def run(contender: Contender, variant: Variant, *, server: BenchServer, race: Race, folder: Path) -> Result:
-    """Measure tasks per second, then the delay at a light rate. A failure becomes the error of the result."""
+    """Measure tasks per second, then the delay of single tasks. A failure becomes the error of the result."""
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"url": server.url, **variant.settings}))
     with server.client() as client:
@@ -116,7 +116,8 @@ def _workers(contender: Contender, variant: Variant, url: str, folder: Path) -> 
                         start_new_session=True,
                     )
                 )
-            time.sleep(2)  # gives all workers time to start; the warm-up tasks prove only that one has
+            # Give all workers time to start. The warm-up tasks prove only that one worker has started.
+            time.sleep(2)
             if any(worker.poll() is not None for worker in running):
                 raise RuntimeError((folder / "workers.log").read_text()[-300:])
             yield

@@ -1,7 +1,7 @@
-"""The client, which is the same for all servers. Its callers send one text at a time, over persistent connections.
+"""The client, which is the same for all servers. Each of its callers sends one text at a time, over one connection.
 
 The client counts the answers that arrive within a window. The window opens after a warm-up and closes while all
-callers still send. So neither the first batches nor the last ones, which are smaller, distort the rate.
+callers still send. So the smaller batches at the beginning and at the end do not distort the rate.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ import uvloop
 
 PATH = "/v1/embeddings"
 LEAST = 3
-"""A window stays open until each caller has received this many answers on average."""
+"""A window stays open until the callers have received, on average, at least this many answers each."""
 LONGEST = 4.0
-"""A window stays open at most this many times its planned length, unless fewer answers than callers have arrived by
-then."""
+"""A window closes after this many times its planned length, even if fewer than :data:`LEAST` answers have arrived for
+each caller."""
 LIMIT_S = 120.0
-"""How much longer it then stays open for the missing answers. If they do not arrive, the server does not work."""
+"""If fewer answers than callers have arrived when :data:`LONGEST` is over, the window stays open for at most this much
+longer. If answers are still missing after that, the run fails."""
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class Samples:
 def samples_of(
     answers: Sequence[tuple[float, float]], began: float, ended: float, *, busy: float = 0.0
 ) -> Samples:
-    """The answers within a window. ``answers``: when each came and how long it took, in seconds.
+    """The answers within a window. ``answers``: when each answer came and how long it took, in seconds.
 
     Answers arrive in clumps, one for each batch. So the time is measured from the last answer before the
     window to the last one within it. Otherwise, the rate would depend on the number of clumps that happen to
@@ -66,7 +67,7 @@ def samples_of(
 
 
 class AnswerError(RuntimeError):
-    """An answer that is not a vector."""
+    """The server sent an answer without a vector, or too few answers."""
 
 
 def render(text: str, *, encoding: str = "base64", model: str = "", path: str = PATH) -> bytes:
@@ -92,7 +93,7 @@ def vector_of(body: bytes) -> np.ndarray[Any, Any]:
 
 
 class _Caller(asyncio.Protocol):
-    """One connection. It sends its next request when the answer to the last one is complete."""
+    """One connection. It sends its next request when the answer to its last request is complete."""
 
     def __init__(self, load: _Load, requests: Iterator[bytes], *, pause_s: float, kept: array[float]) -> None:
         self._load, self._requests, self._pause_s, self._kept = load, requests, pause_s, kept
@@ -137,7 +138,7 @@ class _Caller(asyncio.Protocol):
 
 
 class _Load:
-    """The data that the callers of one run share."""
+    """What the callers of one run share."""
 
     def __init__(self) -> None:
         self.over = False
@@ -165,8 +166,7 @@ class _Load:
     async def run(
         self, port: int, requests: Sequence[bytes], rare: Sequence[bytes], *, clients: int, plan: Window
     ) -> Samples:
-        """The answers to ``clients`` callers. One more caller sends ``rare`` requests, which are not
-        counted."""
+        """The answers to ``clients`` callers. One more caller sends ``rare`` requests, whose answers do not count."""
         loop = asyncio.get_running_loop()
         kept, ignored = array("d"), array("d")
         shared = itertools.cycle(requests)
@@ -181,7 +181,7 @@ class _Load:
         await self._passed(plan.seconds, LONGEST * plan.seconds, least=before + LEAST * clients)
         await self._passed(0.0, LIMIT_S, least=before + clients)
         if self.count < before + clients:
-            self.fail(AnswerError(f"{self.count - before} answers within {LIMIT_S:g} s"))
+            self.fail(AnswerError(f"{clients} callers have received only {self.count - before} answers"))
         ended, cpu = time.perf_counter(), time.process_time() - cpu
         self.over = True
         await self._ended.wait()
@@ -191,7 +191,7 @@ class _Load:
         return samples_of(pairs, began, ended, busy=cpu / (ended - began))
 
     async def _passed(self, seconds: float, longest: float, *, least: int = 0) -> None:
-        """Wait for ``seconds``, and then for ``least`` answers until ``longest`` have passed."""
+        """Wait for ``seconds``, then until there are ``least`` answers, but for at most ``longest`` seconds in all."""
         began = time.perf_counter()
         while not self.over and (passed := time.perf_counter() - began) < longest:
             if passed >= seconds and self.count >= least:
@@ -212,13 +212,13 @@ class Window:
 def load(
     port: int, requests: Sequence[bytes], *, clients: int, window: Window, rare: Sequence[bytes] = ()
 ) -> Samples:
-    """Send the requests again and again. :raises AnswerError: on any other answer than a vector."""
+    """Send the requests again and again. :raises AnswerError: if an answer has no vector, or too few arrive."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Load().run(port, requests, rare, clients=clients, plan=window))
 
 
 def vectors(port: int, requests: Sequence[bytes]) -> np.ndarray[Any, Any]:
-    """A row for each request. All are sent at once, so that they share batches.
+    """A row for each request. All requests are sent at once, so that they share batches.
 
     :raises AnswerError: if an answer has no vector.
     """

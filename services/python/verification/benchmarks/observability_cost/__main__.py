@@ -1,4 +1,4 @@
-"""What metrics, traces and logs cost: ``python -m verification.benchmarks.observability_cost [--quick]``."""
+"""Measures what metrics, traces and logs cost: ``python -m verification.benchmarks.observability_cost [--quick]``."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ ABOUT = (
     "and a collector that accepts everything.\n"
     "- *Off*, the baseline: no metrics (also in Redis, whose scripts count nothing), only errors in the log, no "
     "tracing.\n"
-    "- *Every trace sampled* shows the cost without that limit.\n\n"
+    "- *Every trace sampled* shows the cost without the limit `tracing.max_per_s`.\n\n"
     "*Submit*: CPU time of the gateway and of Redis for each `POST /v1/tasks`, the export of spans included, at 16 "
     "requests at once.\n\n"
-    "- All processes are started {starts} times, each time with another hash seed (`PYTHONHASHSEED`), which all "
-    "gateways of a start share. Each time, a gateway of each mode and a second one of the baseline "
-    "run one at a time, for {turn:g} s each, in random order, {rounds} rounds in all.\n"
-    "- The baseline of a round is the mean of its two gateways, and the *control* is the difference between them. The "
-    "difference of a start is the median of the differences within its rounds.\n"
-    "- The figure is the baseline plus the median difference of the starts; *min to max* is over "
-    "the starts, which for eight of them is a confidence interval of 99 %.\n\n*Step*: CPU time of a group of "
-    "one rank, whose metrics Ray exports, and of Redis, for each step. The figure is the baseline plus the median "
-    "difference within a round; *min to max* is over the rounds."
+    "- All processes are started {starts} times. Each start has another hash seed (`PYTHONHASHSEED`), which all its "
+    "gateways share. There is one gateway for each mode, and a second gateway without observability. The gateways take "
+    "turns of {turn:g} s, in random order, for {rounds} rounds.\n"
+    "- The baseline of a round is the mean of the two gateways without observability, and the *control* is the "
+    "difference between these two. The difference of a start is the median of the differences in its rounds.\n"
+    "- The figure is the baseline plus the median of the differences of all starts. *Min to max* is the range over "
+    "the starts. With eight starts, it is a confidence interval of 99 % for the median.\n\n*Step*: CPU time of a "
+    "group of one rank, whose metrics Ray exports, and of Redis, for each step. The figure is the baseline plus the "
+    "median of the differences in the rounds. *Min to max* is the range over the rounds."
 )
 
 
@@ -48,12 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m verification.benchmarks.observability_cost", description=__doc__
     )
-    parser.add_argument("--quick", action="store_true", help="a few rounds of each; saved only with --out")
-    parser.add_argument("--out", type=Path, default=None, help="folder of the JSON")
+    parser.add_argument("--quick", action="store_true", help="run only a few rounds; save only with --out")
+    parser.add_argument("--out", type=Path, default=None, help="folder for the JSON file")
     parser.add_argument(
         "--parts",
         action="store_true",
-        help="also submit with one part of observability on at a time (12 minutes instead of 5)",
+        help="also measure submits with only one part of observability on (12 minutes instead of 5)",
     )
     given = parser.parse_args(arguments)
     report = Report(
@@ -113,7 +113,7 @@ def _process(
 
 
 def _start_ray(stack: ExitStack) -> None:
-    """Start a Ray that exports the metrics of the groups. Their processes find it by ``RAY_ADDRESS``."""
+    """Start a Ray that exports the metrics of the groups. The processes of the groups find it by ``RAY_ADDRESS``."""
     import ray
 
     context = ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)

@@ -12,8 +12,7 @@ from verification.benchmarks.sessions.simulation import Load, Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A strategy: its name in the table, and its rules. If there are several rules, the table shows the best
-    result."""
+    """A strategy: its name in the table, and its rules. If it has several rules, the table shows the best result."""
 
     name: str
     rules: tuple[IterationRules, ...]
@@ -40,7 +39,7 @@ ALL = (SINGLE, REQUEST, STRICT, MIXED, CHUNKED, GATHER)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A device and its speech."""
+    """A device, and the turns that its users speak."""
 
     name: str
     costs: Costs
@@ -48,10 +47,10 @@ class Scene:
     turn_blocks: int
     most_tokens: int
     users: tuple[int, ...]
-    """The numbers of users for which the lag is drawn."""
+    """The numbers of users for which the curves show the lag."""
 
     def run(self, users: int, rules: IterationRules, *, for_s: float, seed: int) -> Outcome:
-        """Simulate this many users."""
+        """Simulate ``users`` users."""
         load = Load(
             users=users,
             for_s=for_s,

@@ -1,4 +1,4 @@
-"""A real S3 server and a faulty HTTP proxy in front of it: 500, 503, slow, cut uploads, lost responses."""
+"""A real S3 server, behind an HTTP proxy that injects faults: 500, 503, delays, cut uploads and lost responses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def credentials() -> Iterator[None]:
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[tuple[str, str]]:
-    """Run an S3 server with one bucket. Yields its URL, and which program it is: versitygw if available, else moto."""
+    """Run an S3 server with one bucket: versitygw if available, else moto. Yields the URL and the program's name."""
     with tempfile.TemporaryDirectory(prefix="daybreak-s3-") as folder, credentials():
         port, home = free_port(), Path(folder)
         name, command = _command(home, port)
@@ -123,7 +123,7 @@ def _is_listening(port: int) -> bool:
 
 
 class FaultyS3:
-    """Forwards requests. With probability ``chance``, a request gets a fault of ``only``, drawn from the seed."""
+    """Forwards requests. With probability ``chance``, a request gets a fault from ``only``. The seed decides which."""
 
     def __init__(self, upstream: str, *, seed: int = 0) -> None:
         parts = urlsplit(upstream)

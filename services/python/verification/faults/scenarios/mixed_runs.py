@@ -23,11 +23,11 @@ HOME = Path(__file__).resolve().parents[3]
 INCOMPLETE = 70
 """The exit status of a mixed run that broke no promise but could not be completed."""
 BOUND_S = 90.0
-"""A task is stuck when nothing changes for this long. A retry is delayed by a minute at most."""
+"""If nothing changes for this long, the remaining tasks are stuck: no retry is delayed by more than a minute."""
 
 
 def bound(count: int, fault: str = "kill") -> str:
-    """The upper bound of the failure rate after ``count`` faults without a failure, at 95 % confidence."""
+    """The upper bound of the failure rate, at 95 % confidence, after ``count`` faults without a failure."""
     return f"0 in {count:,} {fault}s: a rate below {300 / max(1, count):.2g} % per {fault} (95 % confidence)"
 
 
@@ -41,7 +41,10 @@ def one_run(
     cut: float = 0.05,
     **options: object,
 ) -> Outcome:
-    """Run one mixed schedule on a new cluster. :raises ViolatedError: with the path of the history."""
+    """Run one mixed schedule on a new cluster.
+
+    :raises ViolatedError: with the path of the history and the command that repeats the run.
+    """
     with replace(context, seed=seed).cluster(**{"pools": POOLS, "progress_s": 0.1, **options}) as cluster:
         plan = schedule(
             seed=seed,
@@ -135,10 +138,11 @@ class MixedRun:
 
 
 def mixed_runs(context: ScenarioContext) -> list[MixedRun]:
-    """The mixed runs of a short or a long run.
+    """The mixed runs of a short or a long scenario.
 
-    Short: one run under ``everysec``, and one under ``always`` with watchdogs. Long: fourteen runs of 180 s, three
-    under ``always`` and five with watchdogs. Production has watchdogs; without them, only leases detect dead leaders.
+    A short scenario has one run under ``everysec``, and one under ``always`` with watchdogs. A long scenario has
+    fourteen runs of 180 s, of which three are under ``always`` and five have watchdogs. Production has watchdogs;
+    without them, only leases detect dead leaders.
     """
     common = {"flavour": context.options.flavour}
     if not context.long:
@@ -187,7 +191,7 @@ def run_mixed(context: ScenarioContext) -> list[Row]:
 
 
 def _run_in_subprocess(run: MixedRun, result: Path, *, log: Callable[[str], None]) -> None:
-    """Run it in its own process. :raises ViolatedError: with its output when it fails."""
+    """Start ``run`` as a process, or twice if it was incomplete. :raises ViolatedError: with its output if it fails."""
     command = [sys.executable, "-m", "verification.faults", *run.arguments(), f"--result={result}"]
     completed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME)
     if completed.returncode == INCOMPLETE:

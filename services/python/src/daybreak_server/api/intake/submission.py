@@ -45,7 +45,7 @@ class TaskIntake:
         self._now_ms = now_ms
 
     def parse(self, data: dict[str, Any]) -> tuple[SubmitRequest, PoolEntry, BaseModel]:
-        """A validated request. :raises ApiError: ``invalid_input`` or ``no_such_pool``."""
+        """Validate a request. :raises ApiError: ``invalid_input`` or ``no_such_pool``."""
         return self._parse(self._normalized(data))
 
     def _normalized(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class TaskIntake:
             params = entry.parse(request.input)
             check_place(entry, params)
         except ApiError:
-            raise  # The client sees why its input is refused. The log says nothing about it.
+            raise  # The client sees why its input is refused, so the log need not say it.
         except Exception:  # a bug in a validator, whose traceback goes to the log
             private_inputs.keep(request.input)
             raise
@@ -74,7 +74,7 @@ class TaskIntake:
         return request, entry, params
 
     def body_hash(self, sent: dict[str, Any]) -> str:
-        """The digest by which a repeated submit is recognised. It does not depend on what the server fills in."""
+        """The digest by which a repeated submit is recognised. Fields that the server fills in do not change it."""
         return _hash(canonical(self._normalized(sent)))
 
     def make(
@@ -89,7 +89,7 @@ class TaskIntake:
         """A task from the body of a submit.
 
         :param sent: The body as the client sent it, if the server has filled in fields since.
-        :raises ApiError:
+        :raises ApiError: if the body is not valid or too large, or there is no such pool.
         """
         filled_in = sent is not None and sent is not data
         data = self._normalized(data)

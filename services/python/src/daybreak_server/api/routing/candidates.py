@@ -10,21 +10,21 @@ _MASK = (1 << 64) - 1
 
 @dataclass(slots=True, kw_only=True)
 class Candidate:
-    """A group that may get a request. The router changes the figures in place as requests come and go."""
+    """A group that may get a request. The router updates the figures in place as requests come and go."""
 
     id: str
     endpoint: str
     capacity: int | None = None
-    """How many requests it takes at once; ``None``: any number."""
+    """How many requests the group takes at once; ``None``: any number."""
     own: int = 0
-    """Requests of this gateway in flight."""
+    """This gateway's requests in flight to the group."""
     others: int = 0
-    """Requests of other gateways in flight, when the group last reported."""
+    """Other gateways' requests in flight to the group, when the group last reported."""
     free_memory_bytes: int | None = None
     blocked: bool = False
-    """Whether it refused a request a moment ago because it was busy."""
+    """Whether the group refused a request a moment ago because it was busy."""
     point: int = field(init=False)
-    """Its fixed number for rendezvous hashing."""
+    """The group's fixed number for rendezvous hashing."""
 
     def __post_init__(self) -> None:
         self.point = _mixed(zlib.crc32(self.id.encode()) << 32 | zlib.adler32(self.id.encode()))
@@ -36,15 +36,15 @@ class Candidate:
 
     @property
     def relative_load(self) -> float:
-        """The load for comparisons: with one more request, and as a share of the capacity if the group has one."""
+        """The load with one more request, divided by the capacity if there is one. Policies compare groups by it."""
         return (self.own + self.others + 1) / (self.capacity or 1)
 
     @property
     def free(self) -> bool:
-        """Whether it may take one more request now.
+        """Whether the group may get one more request now.
 
-        Figures of other gateways are too old to decide this. If the group turns out to be full, it refuses the
-        request, and then counts as blocked for a moment.
+        The requests of other gateways (``others``) do not count here, because their number is too old. If the group
+        turns out to be full, it refuses the request, and then counts as blocked for a moment.
         """
         return not self.blocked and (self.capacity is None or self.own < self.capacity)
 
@@ -61,9 +61,9 @@ class RoutingRequest:
     """What policies may know of a request."""
 
     session: bytes | None = None
-    """The name of the session that it belongs to."""
+    """The name of the session to which the request belongs."""
     prefix: bytes = b""
-    """The first bytes of its body."""
+    """The first bytes of the request's body."""
 
 
 def key_of(data: bytes) -> int:

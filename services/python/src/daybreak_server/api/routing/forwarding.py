@@ -1,4 +1,4 @@
-"""What is changed in a request and an answer that are passed on: the headers that concern one connection only."""
+"""Headers and paths of the requests that a gateway passes on, and headers of the answers that it gets."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from daybreak_server.domain.tracing import TraceContext
 from daybreak_server.ports.upstreams import UpstreamAnswer
 
 REFUSED_HEADER = b"daybreak-refused"
-"""The header of a refusal. Its value is the reason; another group may answer the request."""
+"""The header of a refusal. Its value is the reason of the group. The gateway may try the request on another group."""
 BUSY = b"busy"
-"""The reason of a group that is full, and will take requests again. With any other reason except :data:`BROKEN`, it
-gets no more: ``draining``, or ``other``, which comes from another group that has its address now. A worker without a
-ready replica of the model gives ``starting``, ``failed`` or ``unknown``."""
+"""The reason of a group that is full. Such a group gets requests again after a pause. After any other reason except
+:data:`BROKEN`, the gateway sends the group no more requests until a later view of the store says that the group takes
+requests. These reasons are ``draining``, and ``other`` if another group now has the address. A worker without a ready
+replica of the model gives ``starting``, ``failed`` or ``unknown``."""
 BROKEN = b"broken"
-"""The reason of a group that broke. The group may have begun to run the request. So may a group with the reason
-``draining``, if it left before it had answered. With all other reasons, the request has not begun to run."""
+"""The reason of a group that broke. The request may have begun to run. This also holds for the reason ``draining``, if
+the group left before it had answered. With all other reasons, the request has not begun to run."""
 BROKE_HEADER = b"daybreak-broke"
-"""A header that a worker sets in the answer 502 to a request if its engine broke before it answered."""
+"""A header of the answer 502 that a worker sends if its engine broke before the engine answered."""
 _REFUSING = frozenset({503, 404})
-"""The statuses of refusals: 404 is that of a worker that does not run the model."""
+"""The statuses of refusals. A worker that does not run the model refuses with 404."""
 GROUP_HEADER = b"daybreak-group"
-"""In a request, the group that it is meant for. In an answer, the group that answered."""
+"""In a request, the group for which the request is meant. In an answer, the group that answered."""
 WORKER_ID_HEADER = WORKER_HEADER.lower().encode()
-"""Like :data:`GROUP_HEADER`, for requests to models: it names a worker instead of a group."""
+"""Like :data:`GROUP_HEADER`, but with a worker instead of a group, for requests to models."""
 _NOT_FORWARDED = frozenset(
     {
         b"connection",
@@ -56,7 +57,7 @@ Header = tuple[bytes, bytes]
 
 
 def forwarded_headers(headers: list[Header], *, request_id: str | None) -> list[Header]:
-    """The headers of a request that its group gets. Names are in lower case, as ASGI has them."""
+    """The headers that the group gets with a request. Their names are in lower case, as ASGI has them."""
     passed, named = [], set[bytes]()
     for header in headers:
         if header[0] not in _NOT_FORWARDED:
@@ -71,7 +72,7 @@ def forwarded_headers(headers: list[Header], *, request_id: str | None) -> list[
 
 
 def trace_headers(headers: list[Header], context: TraceContext | None) -> list[Header]:
-    """The headers with this trace context in place of the caller's. Without a context, they stay as they are."""
+    """The headers with this trace context in place of the caller's. Without a context, the headers are unchanged."""
     if context is None:
         return headers
     found = [header for header in headers if header[0] not in _TRACE_HEADERS]
@@ -100,7 +101,7 @@ def target_of(scope: Scope, pool: str) -> bytes:
 
 
 def refusal_of(answer: UpstreamAnswer) -> bytes | None:
-    """Why the group has refused the request; ``None`` if this is its answer."""
+    """The reason if the group has refused the request; ``None`` if it has answered the request."""
     if answer.status not in _REFUSING:
         return None
     for name, value in answer.headers:
@@ -110,5 +111,5 @@ def refusal_of(answer: UpstreamAnswer) -> bytes | None:
 
 
 def is_broken_worker(answer: UpstreamAnswer) -> bool:
-    """Whether this is the answer of a worker whose engine broke before it answered."""
+    """Whether this is the answer of a worker whose engine broke before the engine answered."""
     return answer.status == 502 and any(name == BROKE_HEADER for name, _ in answer.headers)

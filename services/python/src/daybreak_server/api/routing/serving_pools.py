@@ -1,4 +1,4 @@
-"""The pools of the kind ``online``: each has a router, a proxy and a publisher of its demand."""
+"""The pools of kind ``online``. Each has a router, a proxy and a publisher of its demand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ServingPool:
     metrics: RouterMetrics
 
     def update(self, view: PoolView) -> None:
-        """Take in a new view of the pool."""
+        """Update the router and the metrics from a new view of the pool."""
         self.router.update(view)
         self.router.show(self.metrics)
 
@@ -77,7 +77,7 @@ class ServingPools:
         return iter(self._pools.values())
 
     def get(self, name: str) -> ServingPool:
-        """The pool. :raises ApiError: ``no_such_pool`` or ``conflict`` if there is none of this kind."""
+        """The pool. :raises ApiError: ``no_such_pool``, or ``conflict`` if the pool is of another kind."""
         pool = self._pools.get(name)
         if pool is None:
             entry = self._catalog.get(name)
@@ -89,7 +89,7 @@ class ServingPools:
         return pool
 
     def find(self, name: str) -> ServingPool | None:
-        """The pool, if there is one of this kind."""
+        """The pool of this name, if its kind is ``online``."""
         return self._pools.get(name)
 
     def show_state(self) -> None:
@@ -138,7 +138,7 @@ class ServingPools:
         return [group.endpoint for pool in self for group in pool.router.groups]
 
     def _not_ready(self, pool: str, router: PoolRouter) -> ApiError:
-        """No group took the request in time: no group can start, the pool is waking, or all groups are full."""
+        """The error if no group took a request in time: no group can start, none is ready yet, or all are full."""
         if router.start_failure is not None:
             return no_group_can_start(pool, router.start_failure)
         if router.groups:

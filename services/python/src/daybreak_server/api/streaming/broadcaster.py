@@ -6,7 +6,7 @@ task; an event is encoded once (:class:`Frame`).
 
 A subscriber misses no event between history and live events, and receives none twice. It first attaches to the feed,
 then waits until the reader knows its position in the log (:meth:`Feed.wait_live`), and only then reads the task's
-history. An event that arrives between these steps is in the history and in the feed; the subscriber recognizes the
+history. An event that arrives between these steps is both in the history and in the feed. The subscriber recognizes the
 second copy by its id, and drops it.
 
 A topic also caches recent frames, so that a client that reconnects while others follow the task is served without a
@@ -14,7 +14,7 @@ read from the store. :data:`CACHE_LIMIT` bounds the frames cached by a feed. The
 too. If it overflows, or if events were trimmed before the reader saw them, the subscriber is marked as lagging. It then
 gets a snapshot (``reset``) instead of the events, or, if its subscription is lossless, the events that the store has.
 
-When the store is down the reader retries with backoff, and subscribers stay connected.
+While the store is down, the reader retries with backoff, and subscribers stay connected.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from daybreak_server.ports.store_errors import EventsTrimmedError, StoreError, S
 log = logging.getLogger("daybreak.api.streams")
 
 CACHE_LIMIT = 200_000
-"""Frames cached by a feed for clients that reconnect (some 80 MB). The topic that exceeds the limit drops
-its frames."""
+"""How many frames a feed caches at most, for clients that reconnect (about 80 MB). If a topic's new frames exceed the
+limit, this topic drops its cached frames."""
 _YIELD_EACH = 128
 _BACKOFF_S = (0.1, 2.0)
 _JITTER = random.Random()
@@ -145,7 +145,7 @@ class Feed:
                         self._deliver(event)
                         cursor = event.id
                         if not count % _YIELD_EACH:
-                            # Let subscribers empty their queues, or a burst overflows all of them.
+                            # Let subscribers empty their queues. Otherwise a burst of events overflows all queues.
                             await asyncio.sleep(0)
             except EventsTrimmedError:
                 log.warning(
@@ -163,7 +163,7 @@ class Feed:
             delay_s = min(delay_s * 2, _BACKOFF_S[1])
 
     def _mark_all_lagging(self) -> None:
-        """All subscribers missed the trimmed events. Call this once the reader knows its new position."""
+        """Mark all subscribers: they missed the trimmed events. The reader must already know its new position."""
         for topic in self._topics.values():
             topic.drop_history()
             for subscriber in topic.subscribers:

@@ -39,7 +39,7 @@ _TRACE = [
     {
         "name": name,
         "in": "header",
-        "description": "W3C Trace Context, stored with the task. A malformed one is ignored.",
+        "description": "W3C Trace Context, stored with the task. A malformed value is ignored.",
         "schema": {"type": "string"},
     }
     for name in ("traceparent", "tracestate")
@@ -139,8 +139,8 @@ ARTIFACT = route_spec(
     ok={
         200: ("The file.", None),
         206: ("The part of the file that `Range` names.", None),
-        304: ("The file has the ETag in `If-None-Match`.", None),
-        307: ("A redirect to a URL of the file that expires.", None),
+        304: ("The ETag of the file is in `If-None-Match`.", None),
+        307: ("A redirect to a temporary URL of the file.", None),
     },
     media={"application/octet-stream": _BINARY},
 )

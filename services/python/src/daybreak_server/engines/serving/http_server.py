@@ -1,8 +1,8 @@
 """Runs the app of a leader on a free port of its host, on a thread with a separate event loop.
 
-Only this module knows uvicorn. Idle connections stay open for longer than any gateway keeps them. Otherwise the server
-might close a connection just when a gateway sends the next request on it, and the gateway would take the group for
-dead.
+In the room `engines`, only this module knows uvicorn. The server keeps idle connections open for longer than any
+gateway does. Otherwise the server might close a connection just when a gateway sends the next request on it, and the
+gateway would treat the group as dead.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class HttpServer:
     """The HTTP server of a leader.
 
     :param host: An address of this node that gateways can reach.
-    :param ports: The server takes the first that is free; 0 is any.
-    :raises ServerNotStartedError: if none is free.
+    :param ports: The server takes the first port that is free; 0 means any free port.
+    :raises ServerNotStartedError: if no port is free.
     """
 
     def __init__(self, app: Any, *, host: str, ports: Sequence[int] = (0,)) -> None:
@@ -95,5 +95,5 @@ def _listener(host: str, ports: Sequence[int]) -> socket.socket:
             if exc.errno != errno.EADDRINUSE:
                 raise
     raise ServerNotStartedError(
-        f"no port of {host} from {ports[0]} to {ports[-1]} is free; widen `ports` of the pool, or stop what uses them"
+        f"no port of {host} from {ports[0]} to {ports[-1]} is free; widen `ports` of the pool, or free a port"
     )

@@ -39,10 +39,10 @@ from daybreak_server.ports.store_errors import StoreError, StoreRefusedError
 _log = logging.getLogger(__name__)
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 REPORT_TTL_MARGIN_S = 90.0
-"""A published report is kept until the step after the next one is due, and this long in addition: deploying to a slow
+"""A published report is kept for twice the time until the next step, plus this margin, because a deployment to a slow
 head delays the next report."""
 SERVE_STATES_S = 5.0
-"""The timeout for a head that is slow to answer."""
+"""How long a step waits for the answer of one head."""
 
 PoolReader = Callable[[str], Awaitable[Mapping[str, Any] | None]]
 """Reads a GeneratorPool from the API server."""
@@ -58,12 +58,12 @@ class Reconciler:
     read_pool: PoolReader
     metrics: OperatorMetrics
     _written: dict[str, tuple[str, PoolStatus]] = field(default_factory=dict)
-    """By pool: its uid, and the status written last. A watch may show an older one, which must not be used."""
+    """By pool: its uid, and the status written last. A watch may show an older status, which must not be used."""
     _failures: dict[str, int] = field(default_factory=dict)
     _refused: dict[str, Cause] = field(default_factory=dict)
     """By pool: why Kubernetes refused a change of a RayCluster in the last step."""
     _silent: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By pool and RayCluster: why its head did not answer, so that it is logged once."""
+    """By pool and RayCluster: why its head did not answer, so that each reason is logged only once."""
 
     async def step(self, name: str, manifest: Mapping[str, Any]) -> float:
         """Reconcile pool ``name``, which the watch delivered as ``manifest``. :returns: seconds until the next step."""
@@ -106,7 +106,7 @@ class Reconciler:
         self.metrics.forget(name)
 
     async def _status(self, name: str, uid: str) -> PoolStatus | None:
-        """The status that this operator wrote last; the first time, the API server's. ``None`` if the pool is gone."""
+        """The status that this process wrote last, or at first the API server's. ``None`` if the pool is gone."""
         known, status = self._written.get(name, ("", None))
         if status is None or known != uid:
             fresh = await self.read_pool(name)
@@ -154,7 +154,7 @@ class Reconciler:
     async def _publish_report(self, name: str, decided: PoolPlan, manifest: Mapping[str, Any]) -> None:
         """Show the status to clients. A failure is harmless: without Redis, clients see nothing anyway.
 
-        The target load is read from the manifest, because it counts even if another field cannot be read.
+        The target load is read from the manifest, because it applies even if another field of the spec is invalid.
         """
         shown = report(decided.status, target_load=manifest.get("spec", {}).get("targetLoad"))
         try:
@@ -165,7 +165,7 @@ class Reconciler:
             _log.debug("the report of pool %s was not published: %s", name, exc)
 
     async def _serve(self, name: str, view: ClusterView) -> dict[str, ServeView]:
-        """Serve's state on every head that is ready, without heads that do not answer."""
+        """Serve's state on every head that is ready and answers."""
         ready = {pod.cluster for pod in view.pods if pod.head and pod.ready and not pod.terminating}
         found: dict[str, ServeView] = {}
         silent: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Dramatiq on Redis: threads, no results, only the middleware that its promises need (retries)."""
+"""Dramatiq on Redis, with threads and without results. Its only middleware is ``Retries``, which its promises need."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Measured, not simulated: the engine of a group with the tiny speech model, and users who speak in real time."""
+"""Measures, in real time, how a group's scheduler and the tiny speech model serve users who speak."""

@@ -22,10 +22,10 @@ from verification.benchmarks.sessions.strategies import ALL, Contender
 from verification.benchmarks.sessions.table import Found
 
 CACHE_MB = 600.0
-"""The cache of the model. It holds more sessions than one core can compute."""
+"""The size of the model's cache. The cache holds more sessions than one core can serve."""
 START_BUSY = 0.6
-"""The search begins with the number of users whose turns, one at a time, keep the device busy for this share of the
-time."""
+"""The search begins with the number of users whose turns, if computed one at a time, would keep the device busy for
+this share of the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Plan:
 
     for_s: float
     rounds: int
-    """How many rounds measure the costs of steps."""
+    """For how many rounds the costs of steps are measured."""
     steps: Steps
 
 
@@ -80,7 +80,7 @@ class _Bed:
         return max(1, int(START_BUSY * self.turn_s / turn_s))
 
     def found(self, contender: Contender, start: int) -> Found:
-        """What a strategy sustains. Only the first of its rules is measured."""
+        """How many users a strategy sustains. Only the first of the strategy's rules is measured."""
         tried = search.climb(
             lambda users: self._run(contender, users),
             start=start,

@@ -1,4 +1,4 @@
-"""``report.lua``: writes events, record fields and the checkpoint of a running task."""
+"""``report.lua``: writes events of a running task, fields of its record, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daybreak_server.domain.tasks import CheckpointRef, EventDraft, Lease
 __all__ = ["FIELDS", "decode", "encode"]
 
 FIELDS = frozenset({"phase", "fraction", "step", "steps", "eta_s", "resumed_from_step"})
-"""The fields of a record that a leader may set."""
+"""The fields of a task's record that a leader may set."""
 
 
 def encode(

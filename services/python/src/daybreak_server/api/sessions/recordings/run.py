@@ -1,5 +1,4 @@
-"""Runs a recording through a session. It sends audio as fast as the model can process it, and yields
-events."""
+"""Sends a recording through a session, as fast as the model can process the audio, and yields the session's events."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ from daybreak_server.ports.store_errors import StoreError
 
 
 class RecordingRun:
-    """One recording and its session."""
+    """A recording, and the session that processes it."""
 
     def __init__(self, service: SessionService, record: SessionRecord, wanted: RecordingRequest) -> None:
         self.wanted = wanted
@@ -37,7 +36,7 @@ class RecordingRun:
         self._text = ""
 
     async def events(self) -> AsyncGenerator[SessionEvent, None]:
-        """The events of the session. :raises ApiError, StoreError: if it cannot finish."""
+        """The events of the session. :raises ApiError, StoreError: if the session cannot finish."""
         session = self._record.session.id
         feeding = asyncio.create_task(self._feed())
         ended = False
@@ -61,7 +60,7 @@ class RecordingRun:
         return self.result()
 
     def result(self) -> RecordingText:
-        """The text, after the last event."""
+        """The text. Call this after the last event."""
         new = self._record.session
         return RecordingText(
             text=self._text.strip(),
@@ -83,8 +82,8 @@ class RecordingRun:
             raise _failure(data) if data.get("error") or self._error is None else self._error
 
     async def _feed(self) -> None:
-        """Write the recording. If that fails, end the session, so that the reader of its events gets the last
-        one."""
+        """Send the recording to the session. If that fails, end the session, so that :meth:`events` gets its last
+        event and ends."""
         audio = AudioInput(self._service, self._record, self.wanted.recording.format)
         try:
             for piece in self.wanted.recording.pieces():
@@ -103,7 +102,7 @@ def _failure(data: Mapping[str, Any]) -> ApiError:
 
 
 class StreamedText(Response):
-    """The text as server-sent events, as it grows."""
+    """A response that sends the growing text as server-sent events."""
 
     media_type = "text/event-stream"
 

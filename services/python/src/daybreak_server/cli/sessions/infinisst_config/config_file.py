@@ -1,7 +1,8 @@
 """The configuration files of InfiniSST, as its documents show them.
 
 There are two forms: the JSON of its serving system (``ray_cluster``, ``serving``, ``languages``), and the YAML of its
-scheduler (``gpu_language_map``, ``model_configs``, ``scheduler``, ``server``). The second is converted to the first.
+scheduler (``gpu_language_map``, ``model_configs``, ``scheduler``, ``server``). This module converts the YAML form to
+the JSON form.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ DeviceMap = dict[Annotated[int, Field(ge=0), NUMBER], str]
 
 
 class SessionsConfigError(ValueError):
-    """The file cannot be used. ``problems`` has a line for each reason; it names the field."""
+    """The file cannot be used. ``problems`` has a line for each reason. If a field is wrong, the line names it."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -67,7 +68,7 @@ class Serving(_Part):
     enable_dynamic_batching: bool = True
     load_balance_strategy: Literal["least_loaded", "round_robin", "gpu_memory"] = "least_loaded"
     session_timeout_s: Annotated[float, Field(gt=0), NUMBER] = 300.0
-    """From the YAML form, which calls it ``scheduler.session_timeout``."""
+    """This field comes from the YAML form, which calls it ``scheduler.session_timeout``."""
 
 
 class PairModel(_Part):
@@ -75,7 +76,7 @@ class PairModel(_Part):
 
     model_name: str = "speech"
     state_dict_path: str | None = Field(None, validation_alias=AliasChoices("state_dict_path", "model_path"))
-    """InfiniSST's README calls it ``model_path`` where it adds a language pair."""
+    """InfiniSST's README calls this field ``model_path`` where the README explains how to add a language pair."""
     latency_multiplier: Multiplier = 1
 
 
@@ -115,7 +116,7 @@ class SessionsConfig(_Part):
     @model_validator(mode="after")
     def _pairs_exist(self) -> Self:
         if "gpu_language_map" not in self.serving.model_fields_set:
-            return self  # the file says nothing of devices, so each model gets one
+            return self  # the file assigns no devices, so each model gets one device
         for gpu, pair in self.serving.gpu_language_map.items():
             if pair not in self.languages:
                 raise ValueError(
@@ -125,12 +126,12 @@ class SessionsConfig(_Part):
         return self
 
     def as_json(self) -> str:
-        """The text of a file."""
+        """The configuration as the text of a file."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"
 
 
 def default_config() -> SessionsConfig:
-    """The configuration of the built-in speech model: one device, all pairs of the model."""
+    """The configuration of the built-in speech model, with one device and all language pairs of the model."""
     names = {"German": "de", "Chinese": "zh", "English": "en"}
     return SessionsConfig(
         languages={
@@ -140,14 +141,14 @@ def default_config() -> SessionsConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice. Keys may be numbers, unlike in Daybreak's settings."""
+    """Refuses a key that is given twice. Unlike in Daybreak's settings, keys may be numbers."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         found: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                continue  # the base class refuses it
+                continue  # the base class refuses such a key
             if key in found:
                 line = key_node.start_mark.line + 1
                 raise SessionsConfigError(f"line {line}: {key!r} is given twice; keep one of them")
@@ -202,7 +203,7 @@ class _SchedulerConfig(_Part):
 
 
 def _pair(text: str) -> str:
-    """The name of a pair, as the JSON form writes it."""
+    """The name of a language pair, as the JSON form writes it."""
     parts = [part.strip() for part in text.split("->")]
     if len(parts) != 2 or not all(parts):
         raise ValueError(f"{text!r} is no language pair; write it as `English -> Chinese`")
