@@ -1,9 +1,9 @@
-"""Pools of streaming sessions scale by their open sessions, from no pods and back, while their clients speak.
+"""Pools of streaming sessions scale with the number of open sessions, from zero and back, while clients speak.
 
-The pool ``talks`` has the simulated model, which shows any audio or text that is lost. The pool ``speech`` has the tiny
-speech model; its client runs in the cluster, and reaches the gateways through their Service.
+The pool ``talks`` has the simulated model, whose text shows whether audio or text was lost. The pool ``speech`` has the
+tiny speech model; its client runs in the cluster, and reaches the gateways through their Service.
 
-The tests follow one another, so that each finds the sessions as the one before has left them. Each also runs alone.
+The tests run in this order. Each test finds the sessions that the previous test has left, but also passes alone.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Stage:
     audience: Audience
 
     def sessions(self) -> PoolSessions:
-        """What the pool says about its sessions."""
+        """What the API says about the sessions of the pool."""
         found = self.deployment.client.pool(TALKS).sessions
         assert found is not None
         return found
 
     def fill(self) -> None:
-        """Open sessions, as many as two groups should have, and wait until two groups serve them."""
+        """Open sessions until there are as many as two groups should have, and wait until two groups serve them."""
         self.audience.grow(SPEAKERS)
         speakers = self.audience.all
         self.audience.wait_for_texts(speakers, 1, timeout_s=WAKE_S, what="text of every session")
@@ -60,7 +60,8 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(deployment: Deployment) -> Iterator[Stage]:
-    """Adds the pools to the shared installation, until its next upgrade, and starts the client in the cluster."""
+    """Adds the pools to the shared installation, and starts the client in the cluster. The next upgrade of the
+    installation removes the pools."""
     add_every_kind(deployment)
     deployment.kube.create([deployment.release.client_pod(CLIENT, ["sh", "-c", SPEAK])])
     wait_until(lambda: _knows_the_pools(deployment), timeout_s=60, what="a gateway that knows the pools")
@@ -71,7 +72,7 @@ def stage(deployment: Deployment) -> Iterator[Stage]:
 
 
 def _knows_the_pools(deployment: Deployment) -> bool:
-    """A gateway of the last release still answers for a moment after the upgrade."""
+    """After the upgrade, a gateway from before the upgrade still answers for a moment."""
     try:
         return all(deployment.client.pool(name) for name in (TALKS, SPEECH))
     except NotFoundError:
@@ -100,7 +101,7 @@ def test_sessions_that_open_at_zero_are_served_after_the_wake(stage: Stage) -> N
 
 
 def test_no_session_breaks_when_the_pod_of_its_group_is_killed(stage: Stage) -> None:
-    """The other group takes over as many sessions as fit, and a new group the rest.
+    """The other group takes over as many sessions as fit, and a new group takes over the rest.
 
     No connection breaks, and no text changes.
     """
@@ -122,7 +123,7 @@ def test_no_session_breaks_when_the_pod_of_its_group_is_killed(stage: Stage) -> 
     assert victim not in by_group
     assert set(kept) < set(by_group[other]), "the group that stayed took sessions of the killed one"
     assert all(speaker.attempts == before[speaker] for speaker in kept), (
-        "its own sessions stayed where they were"
+        "the sessions that the other group had before stayed there"
     )
     for speaker in audience.all:
         speaker.assert_exact()
@@ -156,7 +157,7 @@ def test_without_sessions_the_pool_returns_to_zero(stage: Stage) -> None:
 
 
 def test_speech_is_translated_from_zero_for_a_client_in_the_cluster(stage: Stage) -> None:
-    """`daybreak speak` in a pod reaches a gateway through the Service, and waits until its pool has woken from zero."""
+    """`daybreak speak` in a pod reaches a gateway through the Service, and waits until `speech` has woken from zero."""
     kube = stage.deployment.kube
     ended = wait_until(
         lambda: kube.phase(CLIENT) in {"Succeeded", "Failed"} and kube.phase(CLIENT),

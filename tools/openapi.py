@@ -1,6 +1,6 @@
 """Writes docs/openapi.json, the OpenAPI document of a server with the pools `video` and `echo`.
 
-``python tools/openapi.py`` writes it. ``--check`` shows what would change, and exits with 1 if it is stale.
+``python tools/openapi.py`` writes the file. ``--check`` shows what would change, and exits with 1 if the file is stale.
 """
 
 from __future__ import annotations

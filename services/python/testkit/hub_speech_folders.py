@@ -1,4 +1,5 @@
-"""Folders of tiny speech translators with random weights. ``transformers`` writes the encoders and language models."""
+"""Writes the folders of tiny speech translators with random weights. The encoders and the language models are written
+by the library ``transformers``."""
 
 from __future__ import annotations
 
@@ -75,7 +76,7 @@ def _whisper(folder: Path) -> Any:
 def hub_folder(folder: Path, kind: str) -> tuple[Any, nn.Module]:
     """Write a folder with random weights. ``kind``: ``whisper``, or the norm of wav2vec 2.0 (``group``, ``layer``).
 
-    Returns its encoder and its adapter.
+    Returns the encoder and the adapter of the model.
     """
     torch.manual_seed(3)
     size = _tokenizer(folder / "language_model")

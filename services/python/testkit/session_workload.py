@@ -1,4 +1,4 @@
-"""A workload of the kind ``sessions`` for the API's tests: it has language pairs, and no implementation."""
+"""Workloads of the kind ``sessions`` for the tests of the API. None of them can serve a session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPEC: WorkloadSpec[NoInput] = WorkloadSpec(
 
 
 class WithoutModel:
-    """A session model that finds no folder."""
+    """A session model whose ``load`` finds no model in the folder."""
 
     def load(self, group: Group) -> None:
         raise ModelMissingError(f"{group.options['folder']} has no config.json")
@@ -52,4 +52,4 @@ FRENCH: WorkloadSpec[NoInput] = WorkloadSpec(
 WITHOUT_PAIRS: WorkloadSpec[NoInput] = WorkloadSpec(
     name="test-sessions-any", kind="sessions", implementation="testkit.session_workload:missing"
 )
-"""Lists no pairs, so the API accepts all languages that it knows."""
+"""This workload lists no pairs, so the API accepts all languages that the API knows."""

@@ -1,2 +1,2 @@
-"""Programs that verify Daybreak: reference model, exhaustive search, fault tests, planted bugs, benchmarks
-and their results."""
+"""Programs that verify Daybreak: a reference model, an exhaustive search, fault tests, planted bugs, and
+benchmarks with their results."""

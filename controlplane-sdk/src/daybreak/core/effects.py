@@ -34,7 +34,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An HTTP response. Header names are in lower case. ``body`` is empty if it will be read by :class:`Read`."""
+    """An HTTP response. Header names are in lower case. ``body`` is empty if :class:`Read` will read the body."""
 
     status: int
     headers: Mapping[str, str]

@@ -1,4 +1,5 @@
-"""Wait for a cluster. Each check is a request to its API server, so pauses are longer than in ``testkit.waiting``."""
+"""Waits for a condition in a cluster. Each check is a request to the cluster's API server, so pauses are longer
+than in ``testkit.waiting``."""
 
 from __future__ import annotations
 

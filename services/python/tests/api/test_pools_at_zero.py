@@ -1,4 +1,4 @@
-"""``GET /health`` and ``GET /debug`` describe a serving pool that has no group, and start none."""
+"""``GET /health`` and ``GET /debug`` describe a serving pool that has no group, and start no group."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_debug_shows_what_was_changed_while_the_pool_was_at_zero(api: Api) -> No
 
 
 def test_get_debug_and_health_wake_no_pool(api: Api) -> None:
-    """A request to the same pool wakes it, which shows that this test would notice a wake."""
+    """A request to the same pool then wakes the pool. This shows that the test would notice a wake."""
     for path in ("/health", "/debug", "/debug?model=answers"):
         get(api, path)
     assert (get(api, "/v1/pools/vectors")["requests"], get(api, "/v1/pools/answers")["requests"]) == (0, 0)
@@ -115,7 +115,7 @@ def test_get_debug_and_health_wake_no_pool(api: Api) -> None:
 
 
 def test_debug_describes_a_pool_whose_last_group_drains(api: Api, valkey: Server, backend: Backend) -> None:
-    """Otherwise the request would wait for another group, and start one."""
+    """The gateway answers. If it passed the request on, the request would wait for another group, and start one."""
     with contextlib.closing(RedisQueue(valkey.url, pool="answers")) as queue:
         record = queue.register(backend.record(drain=True), ttl_s=60)
         wait_until(lambda: get(api, "/v1/pools/answers")["groups"], 30, "the group")
@@ -129,7 +129,7 @@ def test_debug_describes_a_pool_whose_last_group_drains(api: Api, valkey: Server
 def test_debug_describes_a_pool_whose_last_group_has_just_left(
     api: Api, valkey: Server, backend: Backend, how: str
 ) -> None:
-    """The store still shows the group, so the gateway first sends it the request."""
+    """The store still shows the group, so the gateway first sends the request to this group."""
     with contextlib.closing(RedisQueue(valkey.url, pool="answers")) as queue:
         record = queue.register(backend.record(), ttl_s=60)
         wait_until(lambda: get(api, "/health")["pools"]["answers"]["groups_ready"] == 1, 30, "the group")
@@ -196,7 +196,7 @@ def test_a_request_to_groups_that_cannot_load_their_model_gets_the_reason(
 def test_a_request_waits_for_groups_that_may_start(
     start_api: Callable[..., Api], queue: RedisQueue, valkey: Server, why: str
 ) -> None:
-    """A group tries again, the operator may start groups with another model, or the failure may pass."""
+    """A group may start: one is starting, the operator may start others, or the failure may pass."""
     reason = Reason.RANKS_FAIL if why == "ranks" else Reason.MODEL_MISSING
     queue.report_failure(Cause(reason=reason, message="why"))
     if why == "starting":

@@ -1,4 +1,4 @@
-"""Tests of the rendered chart, with each values file that it contains."""
+"""Tests of the rendered chart, with each of the chart's values files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_neither_a_raycluster_nor_a_number_of_groups_is_rendered(values: Path) -
 
 @every
 def test_every_process_can_read_its_settings(values: Path, tmp_path: Path) -> None:
-    """The file and the variables of each container form valid settings with the same pools."""
+    """The settings file and the environment of each container form valid settings, which contain the expected pools."""
     rendered = render(values)
     gateway = rendered.object("Deployment", "daybreak-gateway")["spec"]["template"]["spec"]["containers"][0]
     operator = rendered.object("Deployment", "daybreak-operator")["spec"]["template"]["spec"]["containers"][0]
@@ -98,7 +98,7 @@ def test_gateways_know_what_a_group_costs_while_there_is_none(values: Path, tmp_
 
 @every
 def test_keda_scales_a_pool_by_its_live_tasks(values: Path) -> None:
-    """The trigger reads the store's key of live tasks, its target is the pool, and only idle pools scale to zero."""
+    """The target is the pool, and the trigger reads the list of its live tasks. Only idle pools scale to zero."""
     rendered = render(values)
     scaled = {
         item["metadata"]["name"]: item["spec"]
@@ -122,7 +122,7 @@ def test_keda_scales_a_pool_by_its_live_tasks(values: Path) -> None:
 
 
 def test_keda_scales_a_pool_that_answers_requests_by_its_demand_too() -> None:
-    """The second trigger reads the groups that the requests need, one entry for each."""
+    """The second trigger reads a list that has one entry for each group that the requests need."""
     rendered = render(CHART / "ci" / "online-values.yaml")
     triggers = {
         item["metadata"]["name"]: [trigger["metadata"]["listName"] for trigger in item["spec"]["triggers"]]
@@ -155,7 +155,7 @@ def test_keda_scales_a_pool_of_sessions_by_its_open_sessions() -> None:
 
 
 def test_the_target_load_is_that_of_the_generator_pool_alone() -> None:
-    """If it were a setting too, a change would replace groups or restart gateways."""
+    """If the target load were a setting too, each change of it would replace groups or restart gateways."""
     rendered = render(CHART / "ci" / "online-values.yaml")
     known = pools(rendered)
     assert {name: pool.spec.target_load for name, pool in known.items()} == {
@@ -177,7 +177,7 @@ def test_objects_of_optional_kinds_are_rendered_only_if_the_cluster_has_the_kind
 
 @every
 def test_every_pod_meets_the_restricted_pod_security_standard(values: Path) -> None:
-    """Pods run without root, privileges and a writable root file system. Only the operator has a token."""
+    """Pods run without root or privileges, on a read-only root file system. Only the operator has an API token."""
     for name, template in render(values).templates().items():
         spec = template["spec"]
         security = spec["securityContext"]
@@ -216,7 +216,7 @@ def test_at_most_one_operator_runs_at_a_time() -> None:
 
 
 def test_gateways_heads_and_ranks_send_traces_to_the_same_collector(tmp_path: Path) -> None:
-    """A head passes its settings to ranks; each process reads the headers from a file of the Secret."""
+    """A head passes its settings to ranks. Each process reads the headers from a file, which the Secret provides."""
     tracing = {"enabled": True, "endpoint": "http://otel:4318", "existingSecret": "otel"}
     rendered = render(also={"tracing": tracing})
     templates = [
@@ -269,7 +269,7 @@ def test_the_operator_has_only_the_permissions_that_it_needs() -> None:
 
 
 def test_the_install_page_has_the_resource_requests_of_a_default_installation() -> None:
-    """The page has the sums. When idle, ``video`` keeps its head and ``echo`` does not."""
+    """The page shows the sums. At zero, ``video`` keeps its head, and ``echo`` does not."""
     rendered = render()
     head, worker = (_pods(rendered, "video")[part] for part in ("headGroupSpec", "workerGroupSpecs"))
     idle = [head]
@@ -292,7 +292,7 @@ def _pods(rendered: Rendered, pool: str) -> dict[str, Object]:
 
 
 def _requests(templates: list[Object]) -> str:
-    """CPUs, memory and ephemeral storage as the page shows them. A limit without a request is also the request."""
+    """CPUs, memory and ephemeral storage as the page shows them. A limit without a request counts as the request."""
     sums = dict.fromkeys(("cpu", "memory", "ephemeral-storage"), 0.0)
     units = {"m": 0.001, "Mi": 1 / 1024, "Gi": 1.0}
     for template in templates:
@@ -331,7 +331,7 @@ def test_only_changes_that_affect_a_rank_replace_groups(also: Object, replaced: 
 
 
 def test_another_routing_policy_replaces_no_group_of_a_pool_that_answers_requests() -> None:
-    """Gateways choose a request's group, and restart when their settings change. Groups read the capacity."""
+    """Only gateways read the routing policy. Groups read the capacity, so a new capacity replaces groups."""
     values = CHART / "ci" / "online-values.yaml"
 
     def with_settings(**settings: object) -> dict[str, str]:
@@ -343,7 +343,7 @@ def test_another_routing_policy_replaces_no_group_of_a_pool_that_answers_request
 
 
 def test_the_limits_of_sessions_replace_no_group() -> None:
-    """Gateways open sessions and refuse further ones. How batches are formed is a group's setting."""
+    """Only gateways read these limits. Groups read the largest size of a batch, so a new size replaces groups."""
 
     def with_sessions(**sessions: object) -> str:
         settings = {"sessions": sessions} if sessions else {}
@@ -380,7 +380,7 @@ def test_another_version_of_the_chart_replaces_no_group(tmp_path: Path) -> None:
 
 
 def test_another_version_of_the_chart_does_not_restart_redis(tmp_path: Path) -> None:
-    """Redis's template must have no label with a version either. While its pod restarts, tasks are refused."""
+    """Redis's template must have no label with a version either. While Redis restarts, gateways refuse tasks."""
     current, following = (
         render(chart=chart).object("StatefulSet", "daybreak-redis")
         for chart in (CHART, next_release(tmp_path))

@@ -34,7 +34,7 @@ def gateway(rendered: Rendered) -> Object:
 
 
 def secrets(of: Object) -> dict[str, tuple[str, str]]:
-    """The variables that come from Secrets: name and key."""
+    """The variables that come from Secrets, each with the name and the key of its Secret."""
     return {
         item["name"]: (item["valueFrom"]["secretKeyRef"]["name"], item["valueFrom"]["secretKeyRef"]["key"])
         for item in of["env"]
@@ -62,7 +62,7 @@ def test_a_worker_has_the_settings_of_its_values_and_time_to_drain(tmp_path: Pat
 
 
 def test_gateways_and_workers_have_the_same_token_from_a_secret() -> None:
-    """The chart makes the Secret. No settings file has the token."""
+    """The chart makes the Secret, unless the values name one."""
     rendered = render(VALUES)
     made = rendered.object("Secret", "daybreak-workers-token")["data"]
     assert list(made) == ["token"]
@@ -79,7 +79,7 @@ def test_gateways_and_workers_have_the_same_token_from_a_secret() -> None:
 
 
 def test_a_worker_has_the_name_and_the_address_of_its_pod() -> None:
-    """The worker of one pod never takes the place of another's."""
+    """The name keeps the workers of two pods apart."""
     found = container(render(VALUES), "llama")
     env = {item["name"]: item for item in found["env"]}
     assert env["WORKER_ID"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
@@ -90,7 +90,7 @@ def test_a_worker_has_the_name_and_the_address_of_its_pod() -> None:
 
 
 def test_keda_scales_workers_by_what_the_models_need() -> None:
-    """Helm then writes no number of replicas, because an upgrade would overwrite the number that KEDA has set."""
+    """Helm writes no number of replicas, because an upgrade would then overwrite the number that KEDA has set."""
     rendered = render(VALUES)
     scaled = rendered.object("ScaledObject", "daybreak-workers-vllm")["spec"]
     assert scaled["scaleTargetRef"] == {
@@ -122,7 +122,7 @@ def test_without_keda_or_with_a_fixed_number_the_deployment_has_it(
 
 
 def test_any_image_gets_the_worker_of_this_release() -> None:
-    """The volume that the init container fills is the one from which the worker runs."""
+    """The worker runs from the volume that the init container has filled."""
     spec = deployment(render(VALUES), "llama")["template"]["spec"]
     (copied,) = spec["initContainers"]
     (worker,) = spec["containers"]
@@ -191,7 +191,7 @@ def places(rendered: Rendered) -> dict[str, Place]:
     "values", [(), (CHART / "ci" / "hardened-values.yaml",)], ids=["default", "hardened"]
 )
 def test_only_gateways_reach_a_worker_and_a_worker_reaches_only_them(values: tuple[Path, ...]) -> None:
-    """It reaches neither Redis nor the internet, unless a value says so."""
+    """By default, a worker reaches neither Redis nor the internet. A value of the chart can open more."""
     also: dict[str, Any] = {**LLAMA, "models": [{"alias": "a", "source": "s"}]}
     rendered = render(*values, also=also)
     policies, known = rendered.all("NetworkPolicy"), places(rendered)

@@ -1,4 +1,4 @@
-"""``make demo-embed`` runs to its end, with fewer sentences."""
+"""The program of ``make demo-embed`` runs to its end. The test gives it fewer sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEMO = Path(__file__).parents[4] / "examples" / "embed_demo.py"
 def test_the_demo_embeds_finds_the_nearest_sentences_and_ranks_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    minilm()  # skips without it
+    minilm()  # skips the test if the model is missing
     spec = importlib.util.spec_from_file_location("embed_demo", DEMO)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""A collector that is away costs one warning; tracing that is off costs nothing; a bug in it costs no task."""
+"""A collector that is away costs one warning; tracing that is off costs nothing; a bug in the tracing costs no task."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_work_continues_without_a_collector(
     gateway: Callable[[Settings], httpx2.Client],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Tasks run, and the log has one line of the tracing, with the collector's address and the reason."""
+    """Tasks run. The gateway and the rank each write at most one line about tracing into the log, with the reason."""
     settings = traced_settings(tracing={"endpoint": f"http://127.0.0.1:{free_port()}"})
     client = gateway(settings)
     rank = wiring.build_rank(settings, "echo", on_broken=print)
@@ -83,7 +83,7 @@ def test_work_continues_without_a_collector(
         if "opentelemetry" in record.name or "cannot be sent" in record.message
     ]
     assert {record.name for record in logged} == {span_export.__name__}
-    assert len(logged) <= 2, "at most one for the gateway and one for the rank"
+    assert len(logged) <= 2, "at most one line of the gateway and one of the rank"
     assert "refused" in logged[0].getMessage()
 
 
@@ -126,7 +126,7 @@ def test_headers_that_are_missing_cost_spans_until_the_file_exists(
 
 
 def test_a_wait_for_the_export_is_bounded() -> None:
-    """The SDK waits half a minute for a collector that is away."""
+    """Without the bound, the SDK would wait half a minute for a collector that is away."""
     began = time.monotonic()
     assert not within(0.05, lambda: time.sleep(5))
     assert time.monotonic() - began < 4
@@ -134,7 +134,7 @@ def test_a_wait_for_the_export_is_bounded() -> None:
 
 
 def test_without_tracing_nothing_of_it_is_imported() -> None:
-    """This holds for gateways and ranks. (redis-py imports OpenTelemetry's metrics by itself if it finds them.)"""
+    """This holds for gateways and ranks. (redis-py itself imports OpenTelemetry's metrics if they are installed.)"""
     program = """
 import sys
 from daybreak_server import wiring
@@ -156,7 +156,7 @@ print(sorted({name for name in ours if name in sys.modules}))
         return done.stdout.strip()
 
     assert imported("off") == "[]"
-    assert "opentelemetry.sdk.trace" in imported("on")  # so the check can fail
+    assert "opentelemetry.sdk.trace" in imported("on")  # shows that the check above can fail
 
 
 def test_tracing_without_its_packages_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 Each part is as simple and as adversarial as possible: pods are objects that no node runs (their scheduler does not
 exist), a head is a path of one HTTP server, and a group is a record that claims real tasks. Every removal of a busy
-group before its drain deadline is recorded in ``wrong``, unless one of its pods was lost before.
+group before its drain deadline is recorded in ``wrong``, unless the group had already lost a pod.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ LEASE_S = 20.0
 
 @dataclass(slots=True)
 class Gang:
-    """A group of a head's ranks, on all pods of one replica."""
+    """A group: ranks that belong to one head and run on all pods of one replica."""
 
     record: GroupRecord
     cluster: str
     claim: Claim | None = None
     draining_for: int | None = None
-    """How many steps ago it was marked to drain. ``None``: it is not marked."""
+    """How many steps ago the group was marked to drain. ``None``: the group is not marked."""
 
 
 @dataclass
 class Simulation:
-    """A simulation, which steps on a thread of its own. ``drain_s`` is the pool's setting."""
+    """A simulation, which takes its steps on a thread of its own. ``drain_s`` is the setting of the pool."""
 
     api: client.ApiClient
     namespace: str
@@ -150,10 +150,10 @@ class Simulation:
             replicas.setdefault(pod.replica, []).append(pod)
         for members in list(replicas.values()):
             if any(pod.name in cluster.workers_to_delete for pod in members):
-                self._end_replica(replicas, members[0].replica, "it was named")
+                self._end_replica(replicas, members[0].replica, "the operator named its pod")
             elif len(members) < cluster.hosts:
                 self._end_replica(replicas, members[0].replica, None)
-        # If no victim is named, delete a replica with a task first: the worst choice.
+        # If no pod is named for deletion, delete a replica with a task first, because this is the worst choice.
         for name in sorted(replicas, key=lambda name: not self._works(replicas[name])):
             if len(replicas) <= cluster.replicas:
                 break
@@ -204,7 +204,7 @@ class Simulation:
         self._core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
 
     def _end(self, pod: PodView, why: str | None) -> None:
-        """Remove a pod. ``why`` names who decided it; ``None``: the pod was broken already."""
+        """Remove a pod. ``why``: the reason; ``None`` if the pod was broken already."""
         for gang in [gang for gang in self.gangs if pod.name in gang.record.hosts]:
             self._take(gang, why)
         with contextlib.suppress(ApiException):
@@ -237,7 +237,7 @@ class Simulation:
             for gang in gangs:
                 self._take(gang, "its application is gone")
             return
-        # Serve does not know which gangs are busy. The worst case: it stops the busy ones first.
+        # Serve does not know which gangs are busy. In the worst case, it stops the busy gangs first.
         for gang in sorted(gangs, key=lambda gang: gang.claim is None)[
             : max(0, len(gangs) - target // self.ranks)
         ]:

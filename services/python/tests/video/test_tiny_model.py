@@ -45,7 +45,7 @@ def read_traits(video: np.ndarray) -> Subject:
 
 @pytest.fixture(scope="module")
 def diffusers() -> None:
-    """Tests and fixtures that use diffusers import it late: its import takes seconds, in each process of a test run."""
+    """Skips tests if diffusers is missing. Tests import it late, because the import takes seconds in each process."""
     pytest.importorskip("diffusers")
 
 
@@ -69,7 +69,7 @@ def test_four_ranks_can_share_the_heads() -> None:
 
 
 def test_the_model_folder_names_the_classes_of_its_parts(diffusers: None) -> None:
-    """A loader that follows ``_class_name`` finds the Wan transformer and our codec."""
+    """A loader that follows ``_class_name`` finds the Wan transformer and Daybreak's codec."""
     from daybreak_server.workloads.video.pipeline.codec import BlockCodec
 
     assert config("transformer")["_class_name"] == "WanTransformer3DModel"
@@ -157,7 +157,7 @@ def test_the_model_follows_its_prompts(model: TinyModel) -> None:
 
 @pytest.mark.heavy
 def test_the_model_understands_paraphrases(model: TinyModel) -> None:
-    """Other wordings in capitals work nearly as well as the documented sentence."""
+    """At least 7 of 10 videos match their prompts if the prompts use other words, in capital letters."""
     from verification.tiny_wan.score import sample
 
     subjects = SUBJECTS[::6]

@@ -37,8 +37,8 @@ def save_pipeline(folder: Path, kind: str) -> Path:
 def build_pipeline(kind: str) -> Any:
     """Build a pipeline with random weights from a fixed seed.
 
-    ``a14b`` has two experts, ``ti2v`` a timestep for each token, ``single`` one expert, and ``block`` the codec of the
-    tiny model.
+    The kinds: ``a14b`` has two experts, ``ti2v`` has a timestep for each token, ``single`` has one expert, and
+    ``block`` has the codec of the tiny model.
     """
     import torch
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
@@ -89,7 +89,7 @@ def _block_codec() -> Any:
 
 
 def params(folder: Path, **fields: Any) -> VideoParams:
-    """Validated parameters of a small video for a model. ``fields`` override the defaults here."""
+    """Validated parameters of a small video for a model. ``fields`` replace these defaults."""
     small = {"prompt": "a red circle moving left", "size": "32x32", "frames": 9, "steps": 6, "seed": 3}
     return SPEC.validate({**small, **fields}, {"model": folder})
 
@@ -130,7 +130,7 @@ def workload(options: Mapping[str, Any], **group: Any) -> Any:
 
 
 def run(loaded: Any, video: VideoParams, workdir: Path, **context: Any) -> tuple[list[Step], Recorder]:
-    """Run one task to its end. Returns its steps, and the recorder with everything that it produced."""
+    """Run one task to its end. Returns its steps, and a recorder of everything that the task produced."""
     workdir.mkdir(parents=True, exist_ok=True)
     recorder = Recorder(workdir, **context)
     decode, digest = loaded._decode, hashlib.sha256()
@@ -158,7 +158,7 @@ class Case:
     options: dict[str, Any]
     params: dict[str, Any]
     plan: str
-    """Words that the explanation of the plan must contain, so that the case tests the plan in its name."""
+    """Words that the explanation of the plan must contain, so that the case tests the plan that its name promises."""
 
 
 def _rank(rank: int, cases: list[Case], folder: Path, replies: Queue[Any]) -> None:

@@ -1,4 +1,4 @@
-"""A tokenizer that is written in Python gives the tokens of its fast sibling, also to many threads at once."""
+"""A tokenizer that is written in Python gives the same tokens as the fast one, also if many threads use it at once."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_long_texts_are_refused(make: Make) -> None:
 
 
 def test_a_text_is_not_cut_to_nothing_but_its_prompt(make: Make) -> None:
-    """Otherwise, all texts would have the same vector."""
+    """If only the prompt were left, all texts would have the same vector."""
     prompt = sentence(1, POSITIONS - 3)
     for tokenizer in make(cut=True):
         (text,) = tokenizer.texts(["a cat"], ["input"], prefix=f"{prompt} ")
@@ -115,7 +115,7 @@ def test_texts_are_changed_to_lower_case(make: Make) -> None:
 
 
 def test_many_threads_get_their_own_tokens(make: Make) -> None:
-    """One thread at a time uses the tokenizer, so none sees the text of another."""
+    """One thread at a time uses the tokenizer, so no thread gets tokens of another thread's text."""
     slow, fast = make(cut=True)
     expected = [(fast.texts([text, LONG], NAMES[:2]), fast.pairs(PAIRS, FIELDS)) for text in TEXTS]
     with ThreadPoolExecutor(8) as threads:

@@ -1,8 +1,8 @@
 """A store of at most two tasks, as small as possible. Each script is one method, which nothing can interrupt.
 
-The code follows the text of docs/architecture.md and shares nothing with ``daybreak_server.domain``. Tests compare its
-behaviour with the state table there, and with the scripts on a real server. Time passes in two ways: a tick advances
-the lease clock by one, and a jump of the wall clock passes every deadline.
+The code follows the text of docs/architecture.md and shares nothing with ``daybreak_server.domain``. Tests compare the
+behaviour of this store with the state table of that page, and with the scripts on a real server. Time passes in two
+ways: a tick advances the lease clock by one, and a jump moves the wall clock past every deadline.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from operator import attrgetter
 LEASE = 2
 """Ticks that a lease lasts without renewal."""
 STRIKES = 2
-"""The most strikes a task may have."""
+"""The number of strikes with which a task fails."""
 RELEASES = 2
 """How many times a task is released without a strike."""
 FAILURES = 1
@@ -23,8 +23,8 @@ AHEAD = 2
 NOBODY, ORPHAN = 3, 2
 """Owners other than a leader: no owner, and a group whose process is gone."""
 UNTICKED, GRACE = 1, 2
-"""Two bits. ``UNTICKED``: no tick has run since the wall clock jumped. ``GRACE``: the previous tick expired no lease
-because of such a jump."""
+"""Two bits. ``UNTICKED``: no tick has run since the wall clock jumped. ``GRACE``: the previous tick let no lease
+expire, because the wall clock had jumped."""
 STALE = "stale"
 ENDED = frozenset("SFCX")
 
@@ -68,20 +68,20 @@ class Task:
     overdue: bool
     """Its deadline has passed: the start deadline until its first start, afterwards the run deadline."""
     ticks: int
-    """R: ticks since the lease was renewed, as the store counts; D: ticks until it is due."""
+    """In state R: ticks since the lease was renewed, as the store counts. In state D: ticks until the task is due."""
     ticks_unanswered: int
-    """R: ticks since the last reply to its holder. No decision of the store depends on it."""
+    """In state R: ticks since the store last replied to the task's leader. The store decides nothing by this number."""
     owner: int
     token: int
     settled_token: int
-    """The token that was settled last; ``settled_state`` is its result."""
+    """The token of the last settle; ``settled_state`` is the result of that settle."""
     settled_state: str
     published_attempt: int
     """The attempt whose artifacts were published."""
     terminal_events: int
-    """How many terminal events its stream has."""
+    """How many terminal events the task's stream has."""
     dead_letters: int
-    """How many dead letters it left."""
+    """How many dead letters the task has left."""
     in_queue: bool
     in_delays: bool
     in_leases: bool
@@ -136,23 +136,23 @@ class Task:
 frozen: Callable[[Task], tuple[object, ...]] = attrgetter(*Task.__slots__)
 NEW = (0, False, 0, 0, False, False, False, False, False, NOBODY, 0, 0, "", 0, "-", 0, 0, 0, 0, 0)
 USED_UP = (*NEW[:11], RELEASES - 1, *NEW[12:])
-"""New, with one release left."""
+"""A new task, with one release left."""
 
 
 def start(tasks: int) -> tuple[tuple[object, ...], ...]:
-    """The tasks at the beginning. With two tasks, each has one release left, which keeps the state space small. So the
-    limit on releases by failed groups has an effect of its own only with one task."""
+    """The tasks at the beginning. If there are two, each has only one release left, which keeps the state space small.
+    The limit on releases by failed groups then has no effect of its own, so only the run with one task tests it."""
     return (NEW if tasks == 1 else USED_UP,) * tasks
 
 
 def _exhausted(t: Task, event: str) -> bool:
-    """Whether the task has used up its releases of this kind."""
+    """Whether the task may not be released by this event any more."""
     return t.releases >= RELEASES or (event == "group failed" and t.failures >= FAILURES)
 
 
 Facts = tuple[bool, bool, bool, bool, bool]
 Move = tuple[str, str, Facts, str]
-"""From, event, (start ahead, cancel, overdue, last strike, releases exhausted), to."""
+"""Old state, event, facts (start ahead, cancel, overdue, last strike, releases exhausted), new state."""
 
 
 class Store:
@@ -162,11 +162,11 @@ class Store:
         self.tasks = tasks
         self.moves: list[Move] = []
         self.reaped: list[int] = []
-        """For each reaped lease, the ticks since the last reply to its holder."""
+        """For each reaped lease: the ticks since the store last replied to the holder of the lease."""
         self.outage = 0
         """The bits ``UNTICKED`` and ``GRACE`` before the tick."""
         self.second_half: tuple[str, int] | None = None
-        """The second half of a script that a flaw split in two, and its task."""
+        """If a flaw has split a script in two: the second half of the script, and its task."""
 
     # ── calls of clients ──────────────────────────────────────────────────────────────────────────────────
 
@@ -229,7 +229,7 @@ class Store:
         t.ticks = 0
 
     def settle(self, i: int, token: int, outcome: str, then: int) -> tuple[str, Token | None]:
-        """The resulting state or ``stale``, and the next claim of group ``then``."""
+        """Returns the resulting state or ``stale``, and the next claim of the group ``then``."""
         t = self.tasks[i]
         if self.holds(t, token):
             self.apply(t, outcome)
@@ -243,7 +243,7 @@ class Store:
         return STALE, None
 
     def next_again(self, group: int) -> Token | None:
-        """The claim of a repeated settle, whose first answer was lost."""
+        """Returns the claim for a settle that is repeated because its first answer was lost."""
         held = self.held(group)
         return (self.tasks.index(held), held.token) if held else self.next(group)
 

@@ -1,8 +1,9 @@
 """The record of what clients did and saw, in the order of writing: one JSON object per line.
 
-Each call that ends takes two lines with the same ``i``: ``invoke`` when it begins, and one of these when it ends:
-``ok``, ``refused`` (it certainly had no effect) or ``unknown`` (it may have had an effect). Everything else, such as an
-event of a stream or a fault, takes one line. ``t`` is in monotonic seconds since the history began.
+A call takes two lines with the same ``i``. When the call begins, the kind of the line is ``invoke``. When it ends, the
+kind is ``ok``, ``refused`` (the call certainly had no effect) or ``unknown`` (the call may have had an effect). A call
+that does not end has only the first line. Everything else, such as an event of a stream or a fault, takes one line.
+``t`` is the number of seconds since the history began, on the monotonic clock.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Line = dict[str, Any]
 
 
 class History:
-    """Writes a history. Threads may share one."""
+    """Writes a history. Threads may share one object."""
 
     def __init__(self, path: Path, **about: Any) -> None:
         self.path = path
@@ -29,7 +30,7 @@ class History:
         """The time at which the history began, in monotonic seconds."""
         self._calls = 0
         self.counts: dict[str, int] = {}
-        """Lines by operation and kind: ``submit.ok``, ``fault.kill-leader``, …"""
+        """The number of lines by operation and kind: ``submit.ok``, ``fault.kill-leader``, …"""
         self.note("run", kind="begin", wall=time.time(), **about)
 
     @property
@@ -79,7 +80,7 @@ class History:
 
 
 def read(path: Path) -> Iterator[Line]:
-    """The lines of a history, without a truncated last line."""
+    """The lines of a history. A last line that is incomplete is left out."""
     with path.open() as file:
         for text in file:
             if text.endswith("\n"):

@@ -1,8 +1,8 @@
-"""The schedule of a run: which clients' calls and which faults happen when. Pure.
+"""The schedule of a run: all calls of clients and all faults, with their times. The functions are pure.
 
-With the same options, the same seed gives the same tasks with the same input, keys, cancels and readers at the same
-times, and the same faults for the same kinds of process. It cannot repeat how the operating system interleaves
-processes: which process or step a fault hits and which of two calls comes first may differ.
+The same options and the same seed give the same schedule: the same tasks, inputs, keys, cancels, readers and faults, at
+the same times. But two runs of one schedule may differ, because the operating system interleaves processes differently:
+a fault may hit another process or another step, and two calls may arrive in the other order.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class Submission:
     start_within_s: float | None = None
     priority: str = "normal"
     sends: int = 1
-    """How many submits with the same idempotency key clients send at once."""
+    """How many submits with the same idempotency key are sent at the same time."""
     lose_reply: bool = False
-    """Whether the first response gets lost."""
+    """Whether the response to the first submit is lost."""
     readers: int = 1
-    """How many clients follow its events."""
+    """How many clients follow the events of the task."""
     cancel_after_s: float | None = None
 
     @property
     def key(self) -> str:
-        """Its idempotency key, which its metadata contains too."""
+        """The idempotency key of the task. The metadata of the task contains this key too."""
         return f"key-{self.number}"
 
 
@@ -55,7 +55,7 @@ class Fault:
     target: str
     """A kind of process; for ``arm``, a failpoint."""
     pick: float = 0.0
-    """Which of the processes of this kind that a fault may hit then, from 0 (the first) to 1 (the last)."""
+    """Chooses among the processes of this kind that a fault may hit then: from 0 (the first) to 1 (the last)."""
     for_s: float = 0.0
     """How long a killed server stays down, or a frozen process stays frozen."""
 
@@ -73,7 +73,7 @@ class Schedule:
 def submissions(
     *, seed: int, seconds: float, rate: float, pools: Sequence[PoolOptions]
 ) -> tuple[Submission, ...]:
-    """Tasks at ``rate`` per second on average over ``seconds``; pools with more groups get more."""
+    """Draw tasks for ``seconds``, on average ``rate`` per second. Pools with more groups get more tasks."""
     draw = random.Random(f"{seed}/tasks")
     weights = [pool.groups for pool in pools]
     planned: list[Submission] = []
@@ -132,8 +132,8 @@ def faults(
     lease_s: float,
     watchdogs: bool = False,
 ) -> tuple[Fault, ...]:
-    """``count`` kills and armed failpoints, and some freezes and preemptions of leaders, at uniformly random times
-    within ``seconds``."""
+    """Draw ``count`` faults, each a kill or an armed failpoint, and also some freezes and preemptions of leaders.
+    All times are uniformly random within ``seconds``."""
     draw = random.Random(f"{seed}/faults")
     failpoints = [*LEADER, *GATEWAY]
     deaths = {"leader": 46, "gateway": 14, "server": 4, "failpoint": 24}

@@ -1,4 +1,4 @@
-"""Runs tests on a copy of the source and finds which of them caught a bug."""
+"""Plants bugs in a copy of the source, and finds the test that catches each bug."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from verification.mutants.mutant import MisplacedError, Mutant
 from verification.mutants.tree import Tree
 
 TIMEOUT_S = 120
-"""Time limit of one test. It also catches bugs that make a test hang."""
+"""The time limit of one test. A test that hangs because of a bug fails at this limit, so it catches the bug."""
 _TIMED_OUT, _KILLED = 124, 137
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+\.py.*?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MutantRun:
-    """The result of one mutant. ``caught_by`` is the id of a test; ``error`` says why the run does not count."""
+    """The result of one mutant. ``caught_by``: the test that failed. ``error``: why the run does not count."""
 
     mutant: Mutant
     seconds: float
@@ -65,7 +65,8 @@ def run(
 
 
 def failures_without_bug(tree: Tree, tests: Sequence[str], *, workers: int = 0) -> str | None:
-    """The output of tests that fail without a bug, so that they cannot catch one; ``None`` when all pass."""
+    """Run the tests without a bug. Returns their output if any fails, because that test cannot catch a bug; ``None`` if
+    all pass."""
     ran = run(tree, sorted(set(tests)), stop=False, workers=workers)
     return None if ran.returncode == 0 else ran.stdout[-6000:]
 
@@ -94,6 +95,6 @@ def attempt(tree: Tree, mutant: Mutant) -> MutantRun:
 
 
 def _name(output: str, requested: str) -> str:
-    """The test that failed. After a timeout the output has no name, so it is the requested test."""
+    """The test that failed. After a timeout, the output names no test, so this returns the requested one."""
     found = _FAILED.search(output)
     return (found.group(1) if found else requested).removeprefix("services/python/tests/")

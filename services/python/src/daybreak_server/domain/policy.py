@@ -1,7 +1,7 @@
-"""The numbers of the rules, each defined once.
+"""The numbers in Daybreak's rules. Each number is defined once, here.
 
-Python imports them from here. For the Redis scripts, ``adapters/redis/prelude.py`` turns them into Lua locals of the
-same names; a test refuses Lua files that spell out such a number themselves.
+Python modules import the numbers. For the Redis scripts, ``adapters/redis/prelude.py`` turns them into Lua locals of
+the same names. A test fails if a Lua file contains such a number itself.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ RUN_HISTORY_WEIGHT = 0.2
 """The weight of the newest run in a pool's exponentially weighted run time."""
 
 FIRST_SPEC_VERSION = 1
-"""The version of a stored task that names none. Part of the stored format, so it never changes."""
+"""The version of a stored task whose record has no version. This number is part of the stored format, so it never
+changes."""
 
 # ── attempts ──────────────────────────────────────────────────────────────────────────────────────────────
 
 MAX_STRIKES = 3
-"""The default number of strikes that ends a task. Stored records do not contain it, so a new default would also apply
-to tasks that are stored already."""
+"""The number of strikes with which a task fails, by default. A record does not contain the default, so a new default
+would also apply to tasks that are stored already."""
 
 RELEASES_MAX = 50
 """How often a task may be released without a strike. Each further release is a strike."""
 
 GROUP_FAILURES_MAX = 2
-"""How often a group may fail while it holds a task, without a strike. Each failure costs the pool a restart, so each
-further one is a strike."""
+"""How many failures of its groups a task may have without a strike. Each further failure is a strike. The limit is
+low, because each failure costs the pool a restart."""
 
 BACKOFF_BASE_MS = 1_000
-"""The longest delay after the first strike. It doubles with each further strike."""
+"""The longest delay after the first strike. Each further strike doubles this delay."""
 
 BACKOFF_MAX_MS = 60_000
 """The longest delay after any strike."""
@@ -51,7 +52,7 @@ LOAD_STALL_S = 1800.0
 """The default limit on the time between two signs of progress while the model loads."""
 
 LEASE_STEP_MS = 2_000
-"""The most by which one tick advances the lease clock, the clock by which leases expire. So no lease expires because
+"""The most by which one tick advances the lease clock. Leases expire by this clock, so that no lease expires because
 of an outage."""
 
 GRACE_MS = 2_000
@@ -90,7 +91,7 @@ WAIT_BUCKETS_MS = (
     3_600_000,
     14_400_000,
 )
-"""Upper bounds of the histogram of waits. Counts are stored by the place of the bound, so only append bounds."""
+"""Upper bounds of the histogram of waits. A count is stored under the position of its bound, so only append bounds."""
 
 RUN_BUCKETS_MS = (
     100,
@@ -115,16 +116,17 @@ CANCEL_STEP_BUCKETS = (0, 1, 2, 5, 10, 100)
 """Upper bounds of the steps until a cancelled task stopped; only append to it."""
 
 RETRY_REASONS = ("error", "stalled", "lease_lost", "released")
-"""The reasons of retries and strikes. A leader's unknown reason counts as ``error``."""
+"""The reasons of retries and strikes. An unknown reason from a leader counts as ``error``."""
 
 RELEASE_REASONS = ("drain", "stopped", "claim_lost", "restarted", "left", "other")
 """The reasons of releases. An unknown one counts as ``other``."""
 
 TENANTS_MAX = 50
-"""Tenants with totals of their own in a pool; the others are counted together, as ``other``."""
+"""The number of tenants that have totals of their own in a pool. All others are counted together, as ``other``."""
 
 METER_MS = 5_000
-"""How often a tick adds up the time of groups that are idle, start or answer requests, on the lease clock."""
+"""The interval, on the lease clock, in which ticks add up the time of groups that are idle, that start, or that answer
+requests."""
 
 REQUEST_BODY_MAX_BYTES = 256 << 20
 """The largest body of a request that a group reads. Gateways have a limit of their own, which is smaller by default."""

@@ -1,13 +1,16 @@
 """Stops the processes of an instance, even after a ``kill -9`` of ``up``.
 
-The same holds for ``dev``, ``gateway --embedded`` and ``demo-serve``, which also run an instance of their own.
+``dev``, ``gateway --embedded`` and ``demo-serve`` also run an instance of their own. What this text says about ``up``
+holds for them too.
 
-Every process that ``up`` starts, and every process that those start, inherits one environment variable with the
-instance's tag. So all of them can be found without a list, by reading ``/proc`` (or ``ps``).
+Every process that ``up`` starts inherits an environment variable with the instance's tag, and passes it on to the
+processes that it starts itself. So ``/proc`` (or ``ps``) shows which processes belong to an instance, and no list is
+needed.
 
 ``up`` runs this file as a process of its own, which blocks on a pipe from ``up``. When ``up`` stops normally, it
-writes ``done`` into the pipe. When it is killed, the pipe closes without that word, and this process stops all others
-with the tag. The file imports the standard library only, because it runs with ``python -I -S``.
+writes ``done`` into the pipe. When ``up`` is killed, the pipe closes without this word, and the process of this file
+stops all other processes with the tag. The file imports only the standard library, because it runs with
+``python -I -S``.
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ _KILL_S = 5.0
 def tagged(tag: str) -> list[int]:
     """The processes with ``tag``, except this one.
 
-    ``tag`` may be the tag of an instance, which matches all its processes, or that of one process: tags are compared
-    by their beginning.
+    A process matches if its tag begins with ``tag``. So the tag of an instance matches all processes of the instance,
+    and the tag of a process matches this process.
 
-    Some programs overwrite their environment with a title, so all descendants of a tagged process count too.
+    All descendants of a process that matches are included, because some programs overwrite their environment with a
+    title.
     """
     wanted = f"{INSTANCE_TAG}={tag}".encode()
     if Path("/proc/self/environ").exists():
@@ -74,7 +78,7 @@ def _from_ps(wanted: str) -> tuple[set[int], dict[int, int]]:
 def end_all(tag: str, *, term_s: float = _TERM_S, spare: frozenset[int] = frozenset()) -> list[int]:
     """Stop every process with ``tag`` but those in ``spare``: SIGTERM, then SIGKILL after ``term_s``.
 
-    :returns: those that survive.
+    :returns: the processes that survive.
     """
     _signal(tag, signal.SIGTERM, spare)
     survivors = _wait(tag, term_s, spare)
@@ -101,7 +105,8 @@ def _wait(tag: str, seconds: float, spare: frozenset[int]) -> list[int]:
 
 
 def main() -> None:
-    """Wait until the process at the other end of standard input ends. Unless it wrote ``done``, end what it left."""
+    """Wait until the process at the other end of standard input ends. Unless that process wrote
+    ``done``, end the processes that it left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     tag = sys.argv[1]

@@ -1,4 +1,4 @@
-"""The metrics of the HTTP server: its own, and those of pools and models at ``/metrics``."""
+"""The metrics of the HTTP server itself, and the metrics of pools and models that ``/metrics`` shows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from daybreak_server.ports.metrics import Exporter, HistogramSeries, Meter
 
 
 class GatewayMetrics:
-    """What the parts of the HTTP server measure.
+    """The measurements of the HTTP server's parts.
 
-    ``meter`` takes their values; by default, it is the registry of ``/metrics``. The metrics of pools and models are
-    always at ``/metrics``, even in a process whose own metrics Ray exports.
+    ``meter`` receives the measurements. By default, it exports them at ``/metrics``. The metrics of pools and models
+    are always at ``/metrics``, even in a process whose own metrics Ray exports.
     """
 
     def __init__(self, meter: Meter | None = None) -> None:
@@ -86,7 +86,8 @@ class GatewayMetrics:
         self.update_ages()
 
     def begin_ticks(self, pool: str) -> None:
-        """Start to measure the time since the last successful tick. Otherwise a pool without ticks would not show."""
+        """Start to measure the time since the last successful tick. Otherwise a pool without ticks would have no
+        such metric."""
         self._last_tick.setdefault(pool, time.monotonic())
         self.update_ages()
 

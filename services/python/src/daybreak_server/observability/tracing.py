@@ -1,11 +1,12 @@
-"""Traces with OpenTelemetry. Only this module and those of spans import it, and only if tracing is on.
+"""Traces with OpenTelemetry. Only this module and the modules of spans import OpenTelemetry. Processes import these
+modules only if tracing is on.
 
 A task has one trace, whichever processes work on it:
 
 * The gateway makes the span ``send <pool>`` and stores its context with the task. The span is the caller's child if the
   request has a ``traceparent``. The gateway decides whether the trace is sampled: it keeps the caller's decision;
-  without one, ``sampling`` decides. A task that is not sampled gets no new context, because making and storing a
-  context would cost more than everything else that tracing adds to its submit.
+  without a caller's decision, ``sampling`` decides. A task that is not sampled gets no new context, because making and
+  storing a context would cost more than everything else that tracing adds to a submit.
 * For each attempt, the leader that claims the task makes ``queue`` (the wait before the claim, with the phases of the
   wake), ``receive`` and ``process``, as children of ``send``. Below ``process`` are the phases of the work, with their
   steps as events, and ``settle``. An attempt on another group finds the same context in its claim, so it continues the
@@ -115,7 +116,7 @@ class OpenTelemetryTracing:
             },
             schema_url=SCHEMA,
         )
-        # This class decides whether a trace is sampled before it begins a span: a span that is then dropped costs more.
+        # This class decides about sampling before it begins a span, because beginning and dropping a span costs more.
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("daybreak", version, schema_url=SCHEMA)
@@ -181,7 +182,7 @@ class OpenTelemetryTracing:
 
     @fall_back_to(lambda *_args, **_kwargs: NO_CLAIM_TRACE)
     def claimed(self, claim: SessionClaim, group: GroupId) -> ClaimTrace:
-        """Continue the trace of a session that a group has claimed, if it is sampled."""
+        """Continue the trace of a session that a group has claimed, if this trace is sampled."""
         context = claim.record.session.trace_context
         if context is None or not context.sampled:
             return NO_CLAIM_TRACE
@@ -198,17 +199,17 @@ class OpenTelemetryTracing:
 
     @fall_back_to(nothing)
     def flush(self, timeout_s: float = CLOSE_S) -> None:
-        """Send what has been recorded."""
+        """Send the spans that have been recorded."""
         within(timeout_s, self._provider.force_flush)
 
     @fall_back_to(nothing)
     def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Send what has been recorded, and stop."""
+        """Send the spans that have been recorded, and stop."""
         within(timeout_s, self._provider.shutdown)
 
 
 class AttemptSpans:
-    """The spans of an attempt. A lock makes them safe for the thread that finds the group broken."""
+    """The spans of an attempt. A lock guards them, because the thread that finds the group broken may end them too."""
 
     def __init__(self, tracer: Tracer, claim: Claim, context: TraceContext, group: GroupRecord) -> None:
         self._tracer = tracer
@@ -241,7 +242,7 @@ class AttemptSpans:
         self._inside = trace.set_span_in_context(self._span)
 
     def record_wait(self, *, asked_ns: int, ready_ns: int, wake: Mapping[str, float]) -> None:
-        """Record the time before the claim: in the queue, in the wake, and in the call itself."""
+        """Record the time before the claim: the wait in the queue, the wake, and the call of the claim itself."""
         queued_ns = min(self._queued_ms * 1_000_000, self._claimed_ns)  # clocks of two machines differ
         queue = self._tracer.start_span(
             f"queue {self._pool}",
@@ -325,7 +326,7 @@ class AttemptSpans:
         span.end()
 
     def _record(self, phase: PhaseSteps | None) -> None:
-        """Record a phase of the work that has ended."""
+        """Record a phase that has ended."""
         if phase is None:
             return
         span = self._tracer.start_span(phase.name, self._inside, SpanKind.INTERNAL, start_time=phase.start_ns)

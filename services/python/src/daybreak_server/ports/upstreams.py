@@ -1,10 +1,10 @@
 """Sends requests to the groups that answer them.
 
-Gateways also send requests to workers, and workers to engines, in this way: here, *group* also stands for a worker or
-an engine.
+Gateways also send requests to workers, and workers to engines, in this way. So in this module, *group* also stands for
+a worker or an engine.
 
-An answer arrives in parts. A part is read from the network only when there is room for it. So a slow client slows down
-its group instead of filling the memory of the gateway.
+An answer arrives in parts. The gateway reads a part from the network only when it has room for the part. So a slow
+client slows down the group, and does not fill the memory of the gateway.
 
 The errors say what a caller must know before it sends the request to another group::
 
@@ -13,8 +13,9 @@ The errors say what a caller must know before it sends the request to another gr
     ├─ NoAnswerError        the connection ended before an answer had begun
     └─ AnswerCutOffError    the answer has begun and will not be complete, or is not valid HTTP
 
-An answer with a ``Content-Length`` above 0 counts as begun with the first byte of its body, any other with its head:
-servers write head and body one after the other, and a server that is killed in between has answered nothing.
+If an answer has a ``Content-Length`` above 0, it has begun when the first byte of its body has arrived. Any other
+answer has begun when its head has arrived. The reason: servers write the head and then the body, and a server
+that is killed in between has answered nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class UpstreamError(Exception):
-    """A group did not answer a request, or not completely."""
+    """A group gave no answer to a request, or only part of one."""
 
 
 class UnreachableError(UpstreamError):
@@ -37,7 +38,7 @@ class UnreachableError(UpstreamError):
 class NoAnswerError(UpstreamError):
     """The connection ended before an answer.
 
-    ``stale``: it was an idle connection that the group may have closed before the request came.
+    ``stale``: the connection had been idle, and the group may have closed it before the request arrived.
     """
 
     def __init__(self, message: str, *, stale: bool = False) -> None:
@@ -46,7 +47,7 @@ class NoAnswerError(UpstreamError):
 
 
 class AnswerCutOffError(UpstreamError):
-    """An answer has begun, but its rest is missing, it is not valid HTTP, or its head is too large."""
+    """An answer has begun, but the rest is missing, the answer is not valid HTTP, or the head is too large."""
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: objects of a frozen class take longer to create
@@ -57,10 +58,11 @@ class UpstreamRequest:
     target: bytes
     """Path and query, percent-encoded."""
     headers: Headers
-    """All headers except ``Host``, ``Content-Length`` and those of the connection."""
+    """All headers except ``Host``, ``Content-Length`` and the headers that belong to one connection only."""
     body: bytes
-    """The beginning of the body; all of it unless there is a ``rest``."""
+    """The beginning of the body, or the whole body if ``rest`` is ``None``."""
     rest: AsyncIterator[bytes] | None = None
+    """The parts of the body that follow ``body``."""
     length: int | None = None
     """Length of the whole body, if it is known."""
 
@@ -74,7 +76,7 @@ class UpstreamAnswer(Protocol):
 
     @property
     def headers(self) -> Headers:
-        """The headers, with names in lower case and without those of the connection."""
+        """The headers, with names in lower case, and without the headers that belong to one connection only."""
 
     @property
     def ended(self) -> bool:
@@ -85,10 +87,11 @@ class UpstreamAnswer(Protocol):
         """Whether ``read`` returns a part of the body at once."""
 
     async def read(self) -> bytes:
-        """The next part of the body; empty at its end. :raises AnswerCutOffError:"""
+        """The next part of the body; empty at the end of the body. :raises AnswerCutOffError:"""
 
     def close(self) -> None:
-        """Drop the rest of the answer, so that the group stops working on it. Does nothing after the end."""
+        """Drop the rest of the answer, so that the group stops working on it. Does nothing if the answer has
+        ended."""
 
 
 class Upstreams(Protocol):
@@ -101,7 +104,7 @@ class Upstreams(Protocol):
         """
 
     def keep(self, endpoints: Sequence[str]) -> None:
-        """Close idle connections to all other endpoints."""
+        """Close the idle connections to all endpoints except these."""
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,4 +1,5 @@
-"""The settings of batches, for a pool whose workload batches requests. All can be changed while the pool runs."""
+"""The settings of batches, for a pool whose workload batches requests. All these settings can be changed while the pool
+runs."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ class BatchingSettings(Section):
 
     mode: Mode = Field(
         _DEFAULTS.mode,
-        description="When an idle device starts a batch: `eager` (at once, so batches grow only while it is busy), "
-        "`timed` (when a batch is full, or its first item has waited for `batch_timeout_ms`) or `adaptive` (like "
-        "`eager`, but batches are no larger than the size that was fastest when measured).",
+        description="When an idle device starts a batch: `eager` (at once, so batches grow only while the device is "
+        "busy), `timed` (when a batch is full, or its first item has waited for `batch_timeout_ms`) or `adaptive` "
+        "(like `eager`, but batches are no larger than the size that was fastest when measured).",
     )
     max_batch_size: Count = Field(_DEFAULTS.max_batch_size, description="Maximum number of items in a batch.")
     max_batch_tokens: Count = Field(
@@ -34,13 +35,15 @@ class BatchingSettings(Section):
     )
     similar: Annotated[float, Field(gt=1, le=1000)] = Field(
         _DEFAULTS.similar,
-        description="Items share a batch if their lengths lie between the same two neighbouring powers of this number "
-        "(with 2, for example 16 to 31 tokens), because each item is padded to the longest.",
+        description="Items share a batch only if their lengths lie between the same two neighbouring powers of this "
+        "number (with 2, for example 16 to 31 tokens). The reason: each item of a batch is padded to the length of "
+        "the longest.",
     )
     max_waiting: Count = Field(
         _DEFAULTS.max_waiting,
-        description="Maximum number of items that wait in one group; those of tasks do not count. A request with more "
-        "items than free places gets 429. A request with more than `max_waiting` items gets 422.",
+        description="Maximum number of items of requests that wait in one group. Items of tasks do not count. A "
+        "request with more items than there are free places gets 429. A request with more than `max_waiting` items "
+        "gets 422.",
     )
 
     def values(self) -> dict[str, Any]:

@@ -17,11 +17,11 @@ class RouterSettings(Section):
 
     policy: RoutingPolicy = Field(
         RoutingPolicy.LEAST_LOADED,
-        description="How the group of a request is chosen, in pools that do not set `routing`, and how the worker of a "
-        "request to a model is chosen: `least_loaded` (the smallest share of its capacity in use), `round_robin`, "
-        "`power_of_two` (the less loaded of two random ones), `gpu_memory` (the most free memory for each of its "
-        "requests), `session` (the same one for the same header `Daybreak-Session`) or `prefix` (the same one for the "
-        "same beginning of the body).",
+        description="How a gateway chooses the group for a request to a pool that does not set `routing`, and the "
+        "worker for a request to a model: `least_loaded` (the one that uses the smallest share of its capacity), "
+        "`round_robin`, `power_of_two` (the less loaded of two random ones), `gpu_memory` (the one with the most free "
+        "memory for each of its requests), `session` (always the same one for the same value of the header "
+        "`Daybreak-Session`) or `prefix` (always the same one for the same beginning of the body).",
     )
     timeout_s: Duration = Field(
         600.0,
@@ -42,7 +42,7 @@ class RouterSettings(Section):
     )
     max_body_bytes: Bytes = Field(
         64 << 20,
-        description="Maximum size of the body of a request to a group or a model, and of a recording.",
+        description="Maximum size of a recording, and of the body of a request to a group or a model.",
     )
     buffer_bytes: Bytes = Field(
         1 << 20,
@@ -54,8 +54,8 @@ class RouterSettings(Section):
     )
     max_tries: Count = Field(
         3,
-        description="How often a request is sent if its group or worker breaks each time before it answers. Those that "
-        "refuse a request do not count.",
+        description="How many times a request is sent at most, if each time the group or worker breaks before it "
+        "answers. A refusal by a group or worker does not count.",
     )
     prefix_bytes: Count = Field(
         1024, description="How much of the beginning of a body the policy `prefix` compares."

@@ -7,16 +7,16 @@ from typing import Protocol
 
 
 class BatchMeter(Protocol):
-    """Takes the measurements, which become the metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``."""
+    """Receives the measurements, which become the metrics ``daybreak_rank_batch…`` and ``daybreak_rank_cache…``."""
 
     def begin(self) -> None:
-        """Publish 0 failures and 0 refusals, so that these metrics exist before the first one happens."""
+        """Publish 0 failures and 0 refusals, so that these metrics exist before the first failure or refusal."""
 
     def batch(self, items: int, seconds: float) -> None:
         """A batch of ``items`` items took ``seconds``."""
 
     def waited(self, seconds: float) -> None:
-        """The item of a batch that waited longest has waited ``seconds``. The lines of a task's file do not count."""
+        """``seconds`` is the longest wait of an item in a batch. Lines of a task's file do not count."""
 
     def failed(self) -> None:
         """A batch has raised an error."""
@@ -25,10 +25,10 @@ class BatchMeter(Protocol):
         """A request was refused, because too many items wait."""
 
     def waiting(self, items: int) -> None:
-        """``items`` items wait for a batch now."""
+        """``items`` is the number of items that wait for a batch now."""
 
     def cached(self, *, hits: int, misses: int, size_bytes: int) -> None:
-        """``hits`` items were found in the cache and ``misses`` were not. It takes ``size_bytes`` now."""
+        """``hits`` items were found in the cache and ``misses`` were not. The cache has ``size_bytes`` now."""
 
 
 class NoBatchMeter:

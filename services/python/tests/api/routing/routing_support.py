@@ -28,7 +28,7 @@ def metrics(api: Api) -> str:
 
 
 def still(value: Callable[[], int]) -> int:
-    """The value once it stays the same for a while."""
+    """Wait until the value stays the same for a while, and return it."""
     seen = [value()]
 
     def same() -> bool:

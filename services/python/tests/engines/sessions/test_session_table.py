@@ -40,7 +40,7 @@ BLOCK = 1600
 
 
 class Counting:
-    """A model whose turns have two tokens. The text of a token is its number in the session. Tests can make it fail."""
+    """A model whose turns have two tokens. The text of a token is its number in the session."""
 
     def __init__(self) -> None:
         self.shape = Shape(
@@ -53,7 +53,7 @@ class Counting:
         self.raises: set[str] = set()
         """Each step with one of these sessions raises an error."""
         self.fails: set[str] = set()
-        """The model fails these sessions."""
+        """The model returns or raises an error for these sessions."""
         self.endless: set[str] = set()
         self.raises_together = False
 
@@ -97,7 +97,7 @@ class Counting:
 
 
 class Bench:
-    """A table with this model, and everything that the table has written."""
+    """A table with a model, by default :class:`Counting`, and everything that the table has written."""
 
     def __init__(self, model: Any = None, rules: IterationRules | None = None) -> None:
         self.model: Any = model or Counting()
@@ -368,7 +368,7 @@ def test_turns_that_settings_make_longer_are_no_sign_of_lag(
 
 
 def test_no_turn_has_more_blocks_than_the_model_allows(bench: Bench) -> None:
-    """Neither the client nor the settings can ask for a turn that the model refuses."""
+    """Neither the client nor the settings can make a turn longer than ``max_turn_blocks``."""
     bench.model.shape = replace(bench.model.shape, max_turn_blocks=2)
     bench.table.lag_rules = LagRules(limit_s=0.5, highest=8, raise_after_s=1)
     session = bench.take("a", seconds=5, multiplier=8)
@@ -383,7 +383,7 @@ def test_no_turn_has_more_blocks_than_the_model_allows(bench: Bench) -> None:
 
 
 def test_the_watchdog_sees_with_which_sessions_the_model_works() -> None:
-    """The watchdog still sees them after the model has ended the process."""
+    """The watchdog still sees these sessions after the model has ended the process."""
     bench = Bench()
     session = bench.take("a", seconds=0.48)
     bench.run()

@@ -1,4 +1,4 @@
-"""The registry on a real server is what the registry in memory is, for any calls in any order."""
+"""The registry on a real server behaves like the registry in memory, whatever calls arrive in whatever order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Machine(RuleBasedStateMachine):
         self.memory = MemoryRegistry(now_ms=lambda: self.driver.now)
 
     def both(self, act: Callable[[Registry], Awaitable[Any]]) -> None:
-        """Call both. Their answers, or their errors, are the same."""
+        """Make the same call to both registries, and check that the answers or errors are equal."""
         assert self.loop.run(_outcome(self.driver.registry, act)) == self.loop.run(_outcome(self.memory, act))
 
     @rule(alias=ALIASES, replicas=st.integers(1, 2))
@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 1000, 3000, 3_600_000, -3_600_000]))
     def advance(self, ms: int) -> None:
-        """Move the wall clock alone, also by an hour in either direction."""
+        """Move the wall clock without a tick, sometimes by an hour forwards or backwards."""
         self.driver.now += ms
 
     @rule()

@@ -22,7 +22,7 @@ def interpreter(tmp_path: Path, script: str) -> str:
 def test_a_fork_server_that_dies_at_its_start_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its socket closes before the process has ended, so the closed socket alone must count."""
+    """This fork server closes its socket, but its process still runs. So the closed socket alone must be an error."""
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, 'eval "exec $socket>&-"; exec sleep 60'))
     with pytest.raises(RuntimeError, match=r"the fork server did not start; see .*fork-server.log"):
         Processes(logs=tmp_path)

@@ -1,4 +1,5 @@
-"""The race as rows: the best variant of each queue, Daybreak's place among them, and the slower variants as details."""
+"""Makes the rows of the race's table: the best variants of each queue, and the other variants as details. Daybreak's
+rows say whether Daybreak is ahead of all other queues."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ US = "Daybreak"
 def report(
     results: Mapping[str, Sequence[Result]], contenders: Sequence[Contender], *, server: str
 ) -> Report:
-    """The report, with the versions of all packages."""
+    """The report of the race, with the versions of all packages."""
     packages = {
         name: version
         for contender in contenders
@@ -75,7 +76,7 @@ def report(
 
 
 def middle(result: Result) -> float:
-    """Tasks per second, the median of the repeats."""
+    """The rate of a variant in tasks per second: the median of its repeats."""
     return statistics.median(result.tasks_s) if result.tasks_s else 0.0
 
 

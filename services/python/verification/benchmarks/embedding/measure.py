@@ -1,5 +1,5 @@
-"""Measures the servers in turns, in random order, so that a slow moment of the machine affects all of
-them."""
+"""Measures the servers in short turns, in random order. So a slow moment of the machine does not affect one server
+alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from verification.benchmarks.embedding.contenders import Contender, Variant
 from verification.benchmarks.embedding.texts import KINDS, outlier, texts
 
 SAME = 1e-4
-"""How much the numbers of two servers' vectors may differ."""
+"""How much a number in one server's vector may differ from the same number in another server's vector."""
 CHECKED = 16
 """The number of texts of each kind whose vectors are compared."""
 TUNED_WITH = 32
@@ -32,7 +32,8 @@ class Effort:
     rounds: int
     seconds: float
     tuned_s: float
-    """Seconds for each setting and kind of text. With 0, each server runs with its first setting."""
+    """The seconds for which each setting is tried with each kind of text. With 0, each server runs with its first
+    setting."""
     outlier_s: float
     clients: Sequence[int] = (1, 8, 32, 64)
     kinds: Sequence[str] = tuple(KINDS)
@@ -44,7 +45,7 @@ QUICK = Effort(rounds=1, seconds=0.8, tuned_s=0.0, outlier_s=1.5, clients=(1, 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """The figures of one server over some seconds. ``cpu_ms``: CPU time of all of its processes for each answer."""
+    """The figures of one server over some seconds. ``cpu_ms``: CPU time of all processes of the server, per answer."""
 
     rate: float
     p50_ms: float
@@ -56,27 +57,28 @@ class Turn:
 
 @dataclass(slots=True)
 class Figures:
-    """The measurements. The keys of the mappings end with the name of the server."""
+    """The measurements, by server."""
 
     turns: dict[tuple[str, int, str], list[Turn]] = field(default_factory=dict)
-    """The turns by kind of text, number of clients and server."""
+    """The turns. Each key has the kind of text, the number of clients and the name of the server."""
     numbers: dict[str, list[Turn]] = field(default_factory=dict)
-    """Turns with short texts whose answers have numbers instead of base64."""
+    """Turns with short texts, in which the servers answer with lists of numbers instead of base64."""
     calm: dict[str, list[Turn]] = field(default_factory=dict)
-    """Turns with short texts, without outliers. ``outliers`` has the turns in which another client sends outliers."""
+    """Turns with short texts, in which no client sends outliers."""
     outliers: dict[str, list[Turn]] = field(default_factory=dict)
+    """Turns with short texts, in which one more client sends outliers."""
     rss_mib: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Resident memory before and after the outliers."""
     idle: dict[str, float] = field(default_factory=dict)
     """The share of one core that a server uses without requests."""
     differences: dict[str, float] = field(default_factory=dict)
-    """The largest difference between a number of a server's vectors and the same number of Daybreak's."""
+    """The largest difference between a number in a server's vectors and the same number in Daybreak's vectors."""
     chosen: dict[str, Variant] = field(default_factory=dict)
     tried: dict[tuple[str, str], float] = field(default_factory=dict)
-    """The geometric mean of requests per second with short and with mixed texts, by server and setting."""
+    """For each server and setting: the geometric mean of the rate with short texts and the rate with mixed texts."""
 
     def servers(self) -> list[str]:
-        """The names, in the order in which they have been started."""
+        """The names of the servers, in the order in which the settings were chosen."""
         return list(self.chosen)
 
 
@@ -88,7 +90,7 @@ def show(*what: object) -> None:
 def tune(
     ours: Server, contenders: Sequence[Contender], effort: Effort, folder: Path, model: str, figures: Figures
 ) -> None:
-    """Try the settings of each server, and keep the best. A server with one failing setting keeps the others."""
+    """Try the settings of each server, and keep the best. Settings with which a server fails are left out."""
     for contender in contenders:
         if not effort.tuned_s:
             figures.chosen[contender.name] = contender.variants[0]
@@ -134,8 +136,8 @@ def start(
     model: str,
     figures: Figures,
 ) -> list[Server]:
-    """Start each peer with its chosen setting, and leave out peers that do not start. Daybreak already runs, and is
-    first."""
+    """Start each peer with its chosen setting, and leave out peers that do not start. Daybreak already runs.
+    It is the first server in the result."""
     ours.use(figures.chosen[ours.name])
     servers = [ours]
     for contender in contenders:
@@ -152,7 +154,7 @@ def start(
 
 
 def compare(servers: Sequence[Server], figures: Figures) -> None:
-    """Check that all servers give the vectors of the first one. :raises RuntimeError: if one does not."""
+    """Check that all servers return the same vectors as the first one. :raises RuntimeError: if the vectors differ."""
     chosen = [text for kind in KINDS for text in texts(kind)[:CHECKED]] + [outlier()]
     ours = client.vectors(servers[0].port, servers[0].requests(chosen))
     for server in servers[1:]:
@@ -167,7 +169,7 @@ def compare(servers: Sequence[Server], figures: Figures) -> None:
 
 
 def rounds(servers: Sequence[Server], effort: Effort, figures: Figures, *, seed: int) -> None:
-    """Measure all kinds of text with all numbers of clients. Each round has a different order of turns."""
+    """Measure each server with each kind of text and each number of clients. Each round has its own order of turns."""
     chance = random.Random(seed)
     turns = [
         (server, kind, clients) for kind in effort.kinds for clients in effort.clients for server in servers
@@ -190,7 +192,8 @@ def rounds(servers: Sequence[Server], effort: Effort, figures: Figures, *, seed:
 
 
 def outliers(servers: Sequence[Server], effort: Effort, figures: Figures, *, seed: int) -> None:
-    """Short texts, without and then with a client that sends a text of 8,000 tokens several times a second."""
+    """Measure short texts: first alone, then while one more client sends a text of 8,000 tokens several times a
+    second."""
     chance = random.Random(seed)
     for number in range(effort.rounds):
         order = list(servers)
@@ -209,7 +212,7 @@ def outliers(servers: Sequence[Server], effort: Effort, figures: Figures, *, see
 
 
 def turn(server: Server, kind: str, clients: int, *, seconds: float, figures: Figures | None) -> Turn:
-    """One turn."""
+    """Measure one turn."""
     found = _turn(server, server.requests(texts(kind)), clients, seconds)
     if figures is not None:
         figures.turns.setdefault((kind, clients, server.name), []).append(found)
@@ -236,7 +239,7 @@ def _turn(
 
 
 def shown(found: Turn) -> str:
-    """A turn in a line."""
+    """The figures of a turn in one line."""
     return (
         f"{found.rate:.1f} requests/s, p50 {found.p50_ms:.0f} ms, p95 {found.p95_ms:.0f} ms, "
         f"batches of {found.mean_batch:.1f}, {found.cpu_ms:.1f} ms of CPU each"

@@ -1,7 +1,8 @@
 """``python -m verification.benchmarks.observability_cost.serve KIND PORT …`` runs a process of the benchmark.
 
-``gateway PORT REDIS_URL FOLDER MODE COLLECTOR_URL`` is a gateway. ``group``, with the same arguments and a workload, is
-a group of one rank, which listens on the port when it has started. ``collector PORT`` accepts spans and drops them.
+``gateway PORT REDIS_URL FOLDER MODE COLLECTOR_URL`` runs a gateway. ``group PORT REDIS_URL FOLDER MODE COLLECTOR_URL
+WORKLOAD`` runs a group of one rank, which listens on the port as soon as the rank has started. ``collector PORT``
+runs a collector that accepts spans and drops them.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _run_group(port: int, mode: Mode, settings: Settings) -> None:
 
     ray.init(
         address=os.environ["RAY_ADDRESS"], log_to_driver=False
-    )  # also without metrics: Ray's threads use CPU time
+    )  # in every mode, because Ray's threads use CPU time
     meter = RayMeter() if mode.metrics else None
     log_to_stderr(modes.log_settings(mode))  # Ray has configured a log of its own
     (pool,) = settings.pools

@@ -1,8 +1,8 @@
-"""Simulates one shard by discrete events: a core that serves operations in order, and groups that run and wait.
+"""Simulates one shard by discrete events: a core that serves operations in order, and groups that run tasks or wait.
 
 The server is one first-come-first-served queue. An operation that arrives at `t`, while the core is busy until `free`,
-ends at `max(t, free) + cost`. Operations take effect in that order, as Redis runs scripts. The rules of the wake-up
-list, of `claim` and of `settle` are those of `docs/03-queue.md`.
+ends at `max(t, free) + cost`. Operations take effect in the order of their arrival, as scripts do in Redis. For the
+wake-up list, `claim` and `settle`, the simulation follows the rules in `docs/03-queue.md`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class ShardLoad:
     """Submitted tasks per second."""
     groups: int
     run_s: float
-    """The mean time that a task runs."""
+    """The mean run time of a task."""
     readers: float
-    """The gateways that follow the pool. Each gets every event."""
+    """The number of gateways that follow the pool. Each of them gets every event."""
     tickers: float
-    """Ticks per second, which is the number of gateways that tick the pool."""
+    """The number of gateways that tick the pool. Each ticks once a second."""
     net_s: float
-    """One trip between a client and the server, including the client's CPU time."""
+    """How long one trip between a client and the server takes, including the client's CPU time."""
     event_out_s: float
-    """The core's time for one event to one reader."""
+    """How long the core works to send one event to one reader."""
     reports: float = 0.0
-    """Progress reports of a task."""
+    """The number of progress reports of each task."""
     refresh_every_s: float = 5.0
     """How often each group refreshes its record."""
     for_s: float = 6.0
@@ -49,16 +49,16 @@ class ShardResult:
     """The result of a simulation. ``used``, ``lags`` and ``waits`` leave out the warm-up."""
 
     used: float = 0.0
-    """The share of the time in which the core was busy."""
+    """The share of the time during which the core was busy."""
     lags: list[float] = field(default_factory=list)
     """Seconds from the call of submit to the start of the task."""
     waits: list[float] = field(default_factory=list)
     """Seconds that operations waited for the core."""
     wakes: int = 0
     wasted: int = 0
-    """Wake-ups of leaders that then found no task."""
+    """How many wake-ups woke a leader that then found no task."""
     unstarted: int = 0
-    """Tasks still waiting at the end."""
+    """How many tasks still wait at the end."""
 
     def lag(self, share: float) -> float:
         """A quantile of the lags; infinite if no task started after the warm-up."""
@@ -160,7 +160,7 @@ class Shard:
 
     @property
     def _claim_cost(self) -> float:
-        """A claim with its `started` event: half of a settle that claims the next task."""
+        """The cost of a claim and its `started` event. A claim costs half of a settle that also claims a task."""
         return self._costs.settle / 2 + self._event
 
     def _start(self, group: int, served_at: float) -> None:

@@ -3,9 +3,9 @@
 * ``speech`` makes audio, and computes the text of an undisturbed session with this audio.
 * ``client`` speaks in real time, follows the rules of docs/wire-sessions.md, and writes the history.
 * ``checker`` decides from the history which promises were broken.
-* ``trial`` is a cluster with a pool whose model is simulated, and clients.
+* ``trial`` is a cluster that has a pool with the simulated model, and the clients that speak to this pool.
 
-``losses`` and ``clients`` have the scenarios.
+The scenarios are in ``losses`` and ``clients``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Connects to Redis, runs scripts, and translates Redis's errors into those of the port.
 
-``Scripts`` is for threads, ``AsyncScripts`` for coroutines. Both call the functions of the library. If the server lacks
-the library, they load it; if it cannot be loaded, they fall back to ``EVAL``.
+``Scripts`` is for threads, ``AsyncScripts`` for coroutines. Both call functions of Daybreak's function library. If
+the server lacks the library, they load it. If the library cannot be loaded, they fall back to ``EVAL``.
 
 A command whose reply was lost may have taken effect. So a call is retried only with ``idempotent=True``, which callers
 pass only if a repeated call has the same result as the first.
@@ -56,9 +56,9 @@ _UNAVAILABLE = (
 )
 _REFUSED = ("NOAUTH", "WRONGPASS", "NOPERM")
 _REFUSED_IN_SCRIPT = ("ACL failure in script", "user executing the script can't")
-"""How servers say NOPERM about a command inside a script."""
+"""Parts of the messages with which servers refuse a command inside a script, instead of NOPERM."""
 _CLOSED = "the handler is closed"
-"""The end of the message of the plain RuntimeError that uvloop raises on a write to a connection that was reset."""
+"""If a connection was reset, a write to it makes uvloop raise a plain RuntimeError. Its message ends with this."""
 
 
 def translate(exc: BaseException) -> StoreError:
@@ -89,7 +89,7 @@ def _unwrapped(exc: BaseException) -> BaseException:
 
 
 def is_library_missing(exc: Exception) -> bool:
-    """Whether the server lacks the library: the server or this version of Daybreak is new."""
+    """Whether the server lacks the library. This is so if the server or this version of Daybreak is new."""
     return "Function not found" in str(exc)
 
 
@@ -123,8 +123,8 @@ def connect_async(where: str | Endpoint, *, timeout_s: float) -> redis.asyncio.R
 class Scripts:
     """Runs scripts from threads.
 
-    ``on_call`` gets the script, the seconds and the success of each call; ``on_change`` the changes of state that a
-    script reports.
+    ``on_call`` gets the name of the script, the seconds and the success of each call. ``on_change`` gets the changes of
+    state that a script reports.
     """
 
     def __init__(
@@ -198,8 +198,8 @@ class Scripts:
 class AsyncScripts:
     """Runs scripts from coroutines.
 
-    ``wait_replicas``: a ``submit`` succeeds only once this many replicas have the task. ``on_call`` gets the script,
-    the seconds and the success of each call.
+    ``wait_replicas``: a ``submit`` succeeds only once this many replicas have the task. ``on_call`` and ``on_change``
+    are the same as for :class:`Scripts`.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class AsyncScripts:
         began = time.perf_counter()
         try:
             reply = await self._send(script, call)
-        except asyncio.CancelledError:  # a caller that was cancelled says nothing about the script
+        except asyncio.CancelledError:  # a cancelled call does not show whether the script succeeded
             raise
         except BaseException:
             self._on_call(script.name, time.perf_counter() - began, False)

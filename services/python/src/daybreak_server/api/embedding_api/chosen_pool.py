@@ -1,7 +1,7 @@
-"""Chooses the serving pool of a request whose path names none.
+"""Chooses the serving pool for a request whose path names no pool.
 
-It is the pool that the request's ``model`` names. Without a ``model``, it is the one in ``http.default_pools``, and if
-there is none there, the only pool with the workload that the path needs.
+If the request has a ``model``, it names the pool. Otherwise, the setting ``http.default_pools`` names the pool. If that
+setting names none, the pool is the only one with the workload that the path needs.
 
 A ``model`` is the name of a pool, or the name of a pool's model as clients see it. Both are known from the settings, so
 that a request can also wake a pool that has no groups.
@@ -35,7 +35,10 @@ class ChosenPools:
         }
 
     def of(self, role: str, model: str | None) -> str:
-        """The name of the pool. ``role``: a workload. :raises ApiError: ``model_not_found`` or ``no_such_pool``."""
+        """The name of the pool. ``role``: the workload that the path needs, ``embed`` or ``rerank``.
+
+        :raises ApiError: ``model_not_found`` or ``no_such_pool``.
+        """
         if model is not None:
             pool = self._pools.get(model)
             if pool is None:

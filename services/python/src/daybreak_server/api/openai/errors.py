@@ -1,4 +1,4 @@
-"""The error renderer of OpenAI's API. Its clients raise their own exceptions from status and body."""
+"""Renders errors in the format of OpenAI's API. OpenAI's clients choose their exceptions by the status and the body."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def error_response(
 
 
 def openai_response(error: ApiError, request_id: str | None) -> Response:
-    """The HTTP response; an :data:`daybreak_server.api.errors.ErrorRenderer`."""
+    """The HTTP response for an error. This is an :data:`daybreak_server.api.errors.ErrorRenderer`."""
     headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))

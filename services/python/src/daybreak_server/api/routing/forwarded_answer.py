@@ -1,4 +1,4 @@
-"""Passes the answer of a group on to the client, part by part, no faster than the client reads."""
+"""Passes the answer of a group on to the client, part by part, and no faster than the client reads the parts."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class ForwardedAnswer(Response):
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. If the group breaks it off, the last message of the body is never sent, so the server closes
-        the connection."""
+        """Send the answer. If the group breaks off the answer, the last message of the body is never sent. The server
+        therefore closes the connection."""
         outcome = "cut_off"
         try:
             async with self._watch.block():

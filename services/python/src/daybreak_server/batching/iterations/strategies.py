@@ -20,14 +20,14 @@ class OnePhase(BatchStrategy[K]):
     The first of these rules that applies decides:
 
     1. Decode, if it has waited for ``max_decode_delay_s`` since its last batch, or since its queue ceased to be empty.
-       This rule runs only one batch of decode at a time, so prefill does not starve either.
-    2. Decode, if prefill *gathers*. While any session decodes, a prefill interrupts all of them, so it is better to
-       collect some turns first. Prefill gathers until ``gather_size`` turns are ready or the first has waited
-       ``gather_wait_s``.
+       This rule never runs two batches of decode in a row, so prefill does not starve either.
+    2. Decode, if prefill *gathers*. A batch of prefill interrupts all sessions that decode. So while any session
+       decodes, it is better to collect some turns first. Prefill gathers until ``gather_size`` turns are ready, or
+       until the first of them has waited for ``gather_wait_s``.
     3. Prefill, if a turn is ready.
     4. Decode, if a session needs its next token.
 
-    The wait of both phases is bounded. Once the turns before it have run, a ready turn waits for at most
+    The wait for each phase is bounded. When all turns before a ready turn have run, that turn waits for at most
     ``gather_wait_s`` plus the time of two batches. After a batch of decode, the next one waits for at most
     ``max_decode_delay_s`` plus the time of one batch of prefill. Within a phase, sessions keep their order.
     """
@@ -55,8 +55,8 @@ def _gathers(waiting: Waiting[K], rules: IterationRules, now: float) -> bool:
 
 
 class BothPhases(BatchStrategy[K]):
-    """``mixed``: a batch has the sessions of both phases that have waited longest. With ``max_batch_tokens``, and if
-    the model can read a turn in pieces, the batch is filled by :func:`.pieces.fill`."""
+    """``mixed``: a batch has the sessions that have waited longest, whichever phase they wait for. If
+    ``max_batch_tokens`` is set and the model can read a turn in pieces, :func:`.pieces.fill` fills the batch."""
 
     def choose(self, waiting: Waiting[K], rules: IterationRules, now: float) -> Choice[K] | None:
         """See the class."""
@@ -93,7 +93,7 @@ class WholeTurns(BatchStrategy[K]):
     ) -> Choice[K] | WaitUntil | None:
         prefill = waiting.prefill
         continuing = tuple(session for session in self._together if session in waiting.decode)
-        # Sessions outside the batch decode too after a change of the strategy, or if another group began their turn.
+        # Other sessions can need decode too: after a change of the strategy, or if another group began their turns.
         decode = continuing[:size] or waiting.decode.first(size)
         if decode:
             self._together = continuing or decode
@@ -107,7 +107,7 @@ class WholeTurns(BatchStrategy[K]):
 
 
 class OneTurn(WholeTurns[K]):
-    """``single``: one turn at a time, to its end."""
+    """``single``: one turn runs at a time, from its beginning to its end."""
 
     def choose(self, waiting: Waiting[K], rules: IterationRules, now: float) -> Choice[K] | WaitUntil | None:
         """See the class."""

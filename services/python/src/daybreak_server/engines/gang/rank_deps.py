@@ -25,34 +25,35 @@ class RankDeps:
     """What a rank needs from outside: the queue, the stores, the workload and the means to report."""
 
     queue: Callable[[], WorkQueue]
-    """Opens the queue; called on the leader only. Must not fail when the store is down."""
+    """Opens the queue. Called on the leader only. Opening must not fail while Redis is down."""
     blobs: Callable[[], Blobs]
-    """Opens the blob store; called on the leader only."""
+    """Opens the blob store. Called on the leader only."""
     workload: Callable[[], Workload[Any]]
-    """Makes the workload's object, and imports what it needs."""
+    """Imports the workload's modules, and makes the workload's object."""
     on_broken: Callable[[Cause], None]
-    """Called once when this rank cannot continue. If the rank has a process of its own, the process exits here."""
+    """Called once when this rank cannot continue. If the rank has its own process, this function ends the process."""
     rendezvous: RendezvousStore | None = None
-    """Where the ranks find each other; a group of one needs none."""
+    """Where the ranks find each other. A group of one rank needs no rendezvous."""
     host: str = "127.0.0.1"
     """An address of this node that other ranks can reach."""
     local_rank: int = 0
-    """The index of the rank's device among those that this process sees."""
+    """The index of the rank's device among the devices that this process sees."""
     label: str = ""
     """The name of this node for people, such as a pod's name. If it is empty, ``host`` is used."""
     watchdog: Callable[[], Watchdog] | None = None
     """Makes the leader's watchdog. Only for a process that runs no other rank, because the watchdog may kill it."""
     places: Mapping[str, Callable[[], Blobs]] = field(default_factory=dict)
-    """By name, the functions that open the places from which tasks of an ``online`` pool may read files."""
+    """The places from which tasks of an ``online`` pool may read files: by name, the function that opens the place."""
     fetch_model: Callable[[Callable[[int, int], None]], str] | None = None
-    """Downloads the model and returns its folder. Calls its argument with the bytes present and the total.
+    """Downloads the model and returns its folder. Its argument is a callback that gets the progress: the
+    number of bytes that are present, and the total number.
 
     ``None``: no download is needed.
     """
     on_model_unavailable: Callable[[Cause], None] = _log.warning
     """Called with the reason each time that the download fails. The download is then retried."""
     session_work: Callable[[], SessionWork] | None = None
-    """Opens the sessions of a pool of kind ``sessions``; called on the leader only."""
+    """Opens the sessions of a pool of kind ``sessions``. Called on the leader only."""
     metrics: RankMetrics = field(default_factory=RankMetrics)
     tracing: Tracing = NO_TRACING
     wake: Mapping[str, float] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""What a group measures of its sessions and of the steps of its model.
+"""What a group measures about its sessions and about the steps of its model.
 
-The calls for each step are cheap: they only collect. Once a second, :meth:`SessionMetrics.measured` exports what they
-have collected. None of the calls ever raises.
+The methods that are called in each step are cheap, because they only collect values. Once a second,
+:meth:`SessionMetrics.measured` exports the collected values. No method ever raises.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from daybreak_server.observability import session_catalogue as catalogue
 from daybreak_server.ports.metrics import Meter, Metric, NoMeter
 
 _WRITTEN = "output"
-"""The kind of the tokens that the model writes."""
+"""The metric's label for tokens that the model writes."""
 
 
 class SessionMetrics:
@@ -28,7 +28,7 @@ class SessionMetrics:
         self._without_audio: set[SessionId] = set()
         """New sessions from which no audio has arrived."""
         self._textless: dict[SessionId, float] = {}
-        """For each new session with audio and without text: when this group first had audio of it."""
+        """For each new session that has audio and no text yet: when this group first had its audio."""
         self._first_texts: list[float] = []
         self._batches: list[BatchRecord[SessionId]] = []
         self._begin_counting()
@@ -41,7 +41,7 @@ class SessionMetrics:
 
     @harmless
     def took(self, claim: SessionClaim, now: float) -> None:
-        """The group has taken a session. Only a new one can have a first text."""
+        """The group has taken a session. The delay of the first text is measured only for new sessions."""
         if claim.record.attempt > 1:
             return
         session = claim.record.session.id

@@ -1,7 +1,7 @@
-"""The sessions of a group, the scheduler and the model. Only the work thread may touch it.
+"""The table of a group's sessions. It also holds the scheduler and the model. Only the work thread may use the table.
 
-If the model raises for a session alone, or returns :class:`SessionFailedError` for it, this session fails, and the
-others continue (:mod:`.model_steps`).
+If the model returns :class:`SessionFailedError` for a session, or raises in a step with this session alone, then this
+session fails, and the others continue (:mod:`.model_steps`).
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def _tell_nobody(_sessions: Sequence[SessionId]) -> None:
 
 
 class SessionTable:
-    """See the module.
+    """The table of a group's sessions.
 
     ``write`` gets the commits of each step, in order. ``work_on`` gets the sessions with which the model begins to
-    work, and ``()`` once that work is done. If the process dies in between, one of the sessions may be the cause.
+    work, and ``()`` once this work is done. If the process dies in between, one of these sessions may be the cause.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class SessionTable:
 
     @property
     def positions(self) -> dict[SessionLease, int]:
-        """The received position of each session whose audio has not ended."""
+        """For each session whose audio has not ended: how many of its samples have been received."""
         return {
             session.lease: session.received for session in self._sessions.values() if not session.input_ended
         }
@@ -126,7 +126,7 @@ class SessionTable:
         self._adjust([session])
 
     def hear(self, news: SessionNews, now: float) -> None:
-        """Add the audio that has arrived for a session; drop the session if its lease is stale, and fail it if its
+        """Add the audio that has arrived for a session. Drop the session if its lease is stale. Fail the session if its
         audio can never be read."""
         session = self._sessions.get(news.session)
         if session is None:
@@ -142,7 +142,7 @@ class SessionTable:
         self._announce(session, now)
 
     def forget(self, session: SessionId, reason: str = LOST, *, error: str = "") -> None:
-        """Drop a session that has ended or that the group gives up or lost. Its trace gets ``reason`` and ``error``."""
+        """Drop a session that has ended, was lost or is given up. Its trace gets ``reason`` and ``error``."""
         self._traces.ended(session, reason, error=error)
         if self._sessions.pop(session, None) is not None:
             self.scheduler.forget(session)
@@ -152,7 +152,7 @@ class SessionTable:
     def step(self, now: float) -> float | None:
         """Run the next batch, and return ``None``.
 
-        If there is none, return when to call again, or ``inf`` to call only after new mail.
+        If there is no batch, return the time at which to call again; ``inf``: only after something new has arrived.
         """
         batch = self.scheduler.next(now)
         if batch is None:
@@ -195,7 +195,7 @@ class SessionTable:
         self._adjust(self._sessions.values())
 
     def _rules(self) -> LagRules:
-        """The rules of the settings, within what the model allows."""
+        """The rules from the settings, limited to turns that the model allows."""
         fitting, rules = self._model.shape.blocks_that_fit, self.lag_rules
         return replace(rules, lowest=fitting(rules.lowest), highest=fitting(rules.highest))
 

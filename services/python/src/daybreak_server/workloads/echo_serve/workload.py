@@ -2,7 +2,7 @@
 
 The JSON body of a request is a :class:`Wish`. A request without a body is answered with its method, path, query and
 headers. Unless the request ends with an error or is refused, its answer has the headers ``echo-pid``, the id of the
-leader's process, and ``echo-count``, the number of requests that this process has run before.
+leader's process, and ``echo-count``, the number of requests that this process has served before.
 """
 
 from __future__ import annotations
@@ -27,27 +27,30 @@ class Wish(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    latency_s: float = Field(0.0, ge=0, description="Seconds before the first byte.")
+    latency_s: float = Field(0.0, ge=0, description="Seconds to wait before the first byte.")
     chunks: int = Field(0, ge=0, description="Parts of the body. 0: the body is sent at once.")
-    chunk_s: float = Field(0.0, ge=0, description="Seconds after each part.")
+    chunk_s: float = Field(0.0, ge=0, description="Seconds to wait after each part.")
     blanks: int = Field(0, ge=0, description="Empty parts before the others.")
     size: int = Field(0, ge=0, le=1 << 30, description="Bytes of the body, or of each part; 0: a short text.")
     status: int = Field(200, description="Status of the answer.")
     fault: Literal["", "error", "refuse", "crash", "hang", "nonsense"] = Field(
         "",
-        description="Raise an error, raise a RequestError of `status`, end the process, hang, or return a status that "
-        "is not one of HTTP.",
+        description="What goes wrong: `error` (an exception), `refuse` (a RequestError with `status`), `crash` (the "
+        "process ends), `hang`, or `nonsense` (a status that HTTP does not have).",
     )
     fault_at: int = Field(
         0, ge=0, description="The part before which the fault happens; 0: before the first byte."
     )
-    fault_rank: int | None = Field(None, ge=0, description="Only on this rank; absent: on all.")
+    fault_rank: int | None = Field(
+        None, ge=0, description="The rank on which the fault happens; absent: all ranks."
+    )
     tokens: int = Field(
         0, ge=0, description="Tokens to report for the request, and for each part of its answer."
     )
-    patient: bool = Field(False, description="Do not ask whether the request is cancelled.")
+    patient: bool = Field(False, description="Continue even if the request is cancelled.")
     all_ranks: bool = Field(
-        False, description="Run a collective of all ranks before each part; the body is its sums."
+        False,
+        description="Before each part, add up a number of each rank in a collective. The part is the sum.",
     )
     leader_only: bool = Field(
         False, description="With `all_ranks`: ranks other than the leader yield empty parts."
@@ -113,7 +116,7 @@ class EchoServe:
         return b"x" * wish.size if wish.size else f"part {number}\n".encode()
 
     def _sum_of_ranks(self) -> int:
-        """The sum of all ranks' numbers, plus one for each, by a collective."""
+        """Add up ``rank + 1`` of all ranks in a collective."""
         if self._group.size == 1:
             return 1
         import torch

@@ -1,4 +1,4 @@
-"""The vocabulary of the tiny model: a list of tokens in a JSON file, with the languages that it knows."""
+"""The vocabulary of the tiny model: a JSON file with a list of tokens and the languages that the model knows."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class WordVocabulary:
         return self._markers[pair]
 
     def opening(self, pair: LanguagePair) -> tuple[int, ...]:
-        """Nothing comes before the audio."""
+        """Empty, because this model reads no tokens before the audio."""
         return ()
 
     def text(self, before: Sequence[int], token: int) -> str:
-        """What a token adds to the text."""
+        """The characters that a token adds to the text."""
         written = self.tokens[token]
         if written.startswith(WORD_START):
             return f" {written[1:]}" if before else written[1:]

@@ -1,4 +1,5 @@
-"""Daybreak: a workload that does nothing, served by leaders as in production; submitted in batches."""
+"""Daybreak in the comparison: leaders run a workload that does nothing, as in production. Tasks are submitted in
+batches."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ BATCH = 200
 
 
 class NoopParams(BaseModel):
-    """``sent``: when the task was submitted, in ``time.monotonic_ns``; 0: its delay does not matter."""
+    """``sent``: when the task was submitted, in ``time.monotonic_ns``; 0 if the delay of the task is not measured."""
 
     sent: int = 0
 
@@ -34,13 +35,13 @@ class Noop:
     """Implements :class:`daybreak_server.workloads.base.Workload`."""
 
     def load(self, group: Group) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def warm_up(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def run(self, task: Task[NoopParams], ctx: Context) -> Iterator[Step]:
-        """Count."""
+        """Count the task."""
         COUNTER.count(task.params.sent)
         return iter(())
 
@@ -61,7 +62,7 @@ def settings() -> Settings:
 
 
 def lead() -> None:
-    """Groups of one rank, until SIGTERM."""
+    """Run groups of one rank until SIGTERM."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     groups = run().get("groups", 1)

@@ -1,4 +1,4 @@
-"""infinity: ``python -m …infinity_app v2 …`` is the command ``infinity_emb`` with a count of its batches."""
+"""infinity: ``python -m …infinity_app v2 …`` runs the command ``infinity_emb`` and counts its batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""mosec: ``python -m …mosec_app --port PORT …``. Its HTTP server is a program in Rust; the worker is a process."""
+"""mosec: ``python -m …mosec_app --port PORT …``. Its HTTP server is a Rust program. The model is in a worker
+process."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from verification.benchmarks.embedding.apps.common import Encoder, answer, max_b
 
 
 class Embed(Worker):
-    """The only stage. ``forward`` gets the list of a batch and returns an item for each."""
+    """The only stage of the server. ``forward`` gets a batch of requests, and returns an answer for each."""
 
     def __init__(self) -> None:
-        """Load the model, in the worker."""
+        """Load the model in the worker process."""
         super().__init__()
         self.encoder = Encoder()
 

@@ -1,8 +1,9 @@
--- The pool's totals for metrics, in one hash: counts, nearly all of which only grow. domain/pool_totals.py says what
--- they mean.
+-- The pool's totals for metrics: counts, nearly all of which only grow, in the hashes K_totals and K_tenant_totals.
+-- domain/pool_totals.py explains the totals.
 --
--- Each count costs a command. So of what happens to each task, scripts count only what nothing else implies: the wait
--- at a claim, the run time at a success. A histogram `name` has the fields `name:<place of the bucket>` and `name:sum`.
+-- Each count costs a command. So for each task, scripts count only what no other total implies: the wait when the task
+-- is claimed, and the run time when it succeeds. The histogram `x` has one field `x:<place>` for each bucket, where
+-- `<place>` is the position of the bucket, and the field `x:sum`.
 
 local function histogram(name, bounds)
   local fields = { sum = name .. ':sum', bounds = bounds }
@@ -10,7 +11,7 @@ local function histogram(name, bounds)
   return fields
 end
 
--- Made once, because joining the names of fields costs as much as counting.
+-- The names of the fields are made once, because making a name costs as much as counting.
 local histograms = {
   waits = {},  -- by priority
   runs = histogram('run', TOTALS.RUN_BUCKETS_MS),
@@ -31,12 +32,13 @@ end
 
 local function one_of(reasons, reason, otherwise) return reasons[reason] and reason or otherwise end
 
--- The GPU time of tenants: the first `tenants_max` have totals of their own in K_tenant_totals, always two fields.
--- K_totals has the time of the others, as `other`, and that of deleted tenants, as `deleted`. The sum of all is the
--- pool's total.
+-- The GPU time of tenants. The first `tenants_max` tenants have totals of their own in K_tenant_totals, two fields for
+-- each tenant. K_totals has the time of all other tenants in the fields of `other`, and the time of deleted tenants in
+-- the fields of `deleted`. All these times together are the pool's total.
 local tenant_totals = {}
 
--- Gives a tenant totals of its own, which are 0, if there is room. Returns whether the tenant has some.
+-- Gives a tenant totals of its own, which start at 0, if there is room for another tenant. Returns whether the tenant
+-- now has totals of its own.
 function tenant_totals.add(name)
   if name == TOTALS.OTHER then return false end
   if call('HEXISTS', K_tenant_totals, name .. ':used_ms') == 1 then return true end
@@ -49,7 +51,7 @@ end
 function tenant_totals.bill(name, kind, ms)
   local field = name .. ':' .. kind
   if call('HINCRBY', K_tenant_totals, field, int(ms)) ~= ms then return end
-  -- The field had 0, or it is new.
+  -- The field was 0 or did not exist.
   if call('HEXISTS', K_tenant_totals, name .. (kind == 'used_ms' and ':wasted_ms' or ':used_ms')) == 1 then return end
   call('HDEL', K_tenant_totals, field)
   if tenant_totals.add(name) then
@@ -59,7 +61,7 @@ function tenant_totals.bill(name, kind, ms)
   end
 end
 
--- Removes the totals of a tenant that has no task left.
+-- Removes the totals of a tenant that has no task left, and adds them to the totals of deleted tenants.
 function tenant_totals.remove(name)
   for _, kind in ipairs({ ':used_ms', ':wasted_ms' }) do
     local ms = tonumber(call('HGET', K_tenant_totals, name .. kind) or '0')

@@ -1,4 +1,4 @@
-"""Measures the delay of a text: LAAL and StreamLAAL."""
+"""Measures the delay of a text with the metrics LAAL and StreamLAAL."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def laal(delays_s: Sequence[float], *, source_s: float, reference_length: int) -
     Papi et al., "Over-Generation Cannot Be Rewarded: Length-Adaptive Average Lagging for Simultaneous Speech
     Translation" (AutoSimTrans 2022). With delays ``d_i``, the sentence's duration ``T`` (``source_s``) and ``gamma =
     max(|hypothesis|, |reference|) / T``, it is the mean of ``d_i - i / gamma`` over the words ``i = 0, 1, …`` up to and
-    including the first whose delay is at least ``T``.
+    including the first word whose delay is at least ``T``.
     """
     if not delays_s:
         return 0.0
@@ -56,8 +56,8 @@ def stream_laal(
     Papi et al., "StreamAtt: Direct Streaming Speech-to-Text Translation with Attention-based Audio History
     Selection" (ACL 2024). The text is split at the references first (:func:`.resegment`), and delays count
     from the beginning of their sentence. Without computation, a word's delay is the audio that the word is
-    based on. With computation, it is the time when the word arrived; the audio must be sent as fast as it was
-    spoken.
+    based on. With computation, it is the time when the word arrived; this is only meaningful if the
+    client sent the audio as fast as it was spoken.
     """
     found = [word.word for word in text]
     references = [words(segment.reference) for segment in segments]

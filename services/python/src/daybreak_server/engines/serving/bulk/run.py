@@ -1,15 +1,16 @@
-"""Computes the lines of the file of one task, as the ``run`` of a workload.
+"""Computes the lines of a task's file. :class:`BulkRun` has a method ``run``, like a workload that runs jobs.
 
 The phases are ``input`` (copying the file), ``resume`` (fetching the parts of earlier attempts) and ``lines``. The step
-number is the last line whose result is written. Each step of the phase ``lines`` has a snapshot: the ledger of the
-output. Taking the snapshot first stores what has been written; if that takes longer than ``store_s``, the ledger ends
-with the part before. Deadlines, cancelling, release and strikes are those of every task, because the loop of groups
-that run jobs drives this ``run`` too.
+number is the number of the last line whose result is written. Each step of the phase ``lines`` has a snapshot: the
+ledger of the output. Before the snapshot is taken, the results written so far are stored. If storing them takes longer
+than ``store_s``, the ledger ends with the part that was stored before. Deadlines, cancelling, releases and strikes work
+as for every task, because the loop of groups that run jobs also drives this ``run``.
 
 The output has one line for each line of the file, in order: ``{"line": 17, …the result}``, or
-``{"line": 17, "error": {"code": …, "message": …}}``. If the line was an object with an ``"id"``, both have it too. The
-errors ``line_too_long`` and ``invalid_json`` never have it, because the line is not parsed; nor has ``invalid_result``,
-because the ``id`` itself may not be valid JSON.
+``{"line": 17, "error": {"code": …, "message": …}}``. If the line of the file was an object with an ``"id"``, the
+line of the output has this ``"id"`` too. The ``"id"`` is missing in three errors: in ``line_too_long`` and
+``invalid_json``, because the line was not parsed, and in ``invalid_result``, because the ``"id"`` itself may not be
+valid JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ CONTENT_TYPE = "application/jsonl"
 class BulkRun:
     """Implements :class:`daybreak_server.workloads.base.Workload` with the method ``bulk`` of a serving workload.
 
-    :param store_s: How long a snapshot may wait until its part is stored.
+    :param store_s: How long a snapshot may wait until the newest results are stored.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class BulkRun:
         self._metrics = metrics
 
     def load(self, group: Group) -> None:
-        """Do nothing: the group has loaded the workload."""
+        """Do nothing: the group has already loaded the workload."""
 
     def warm_up(self) -> None:
         """Do nothing."""
@@ -157,7 +158,7 @@ class BulkRun:
 
 
 def _rendered(line: Line, result: Result) -> tuple[bytes, LineError | None]:
-    """The line of output, and the error in it, if it has one. A result that is not JSON becomes an error."""
+    """The line of output, and its error if it has one. A result that is not JSON becomes an error."""
     try:
         return _shown(line, result), result if isinstance(result, LineError) else None
     except (TypeError, ValueError, RecursionError) as exc:
