@@ -174,7 +174,7 @@ async def test_unacknowledged_events_come_first_after_a_restart(stream: Stream) 
 
 
 async def test_events_of_a_dead_consumer_come_before_new_ones(stream: Stream) -> None:
-    """After `idle_s`, another consumer claims them page by page."""
+    """After `idle_s`, another consumer claims the events of the dead one page by page."""
     ids = stream.add(7)
     async with stream.relay("dead", batch=5) as relay:
         await take(relay, 5, ack=False)
@@ -185,7 +185,7 @@ async def test_events_of_a_dead_consumer_come_before_new_ones(stream: Stream) ->
 
 
 async def test_a_slow_consumer_drops_events_that_another_has_claimed(stream: Stream) -> None:
-    """Events in the buffer of a slow consumer that another consumer has claimed are delivered only there."""
+    """If another consumer claims events that a slow consumer has buffered, only the other consumer delivers them."""
     ids = stream.add(5)
     async with stream.relay("slow") as slow, stream.relay("quick") as quick:
         assert await take(slow, 1, ack=False) == ids[:1]
@@ -253,7 +253,7 @@ async def test_pending_events_that_were_trimmed_are_reported(stream: Stream, con
 
 
 async def test_a_new_group_begins_at_its_start(stream: Stream) -> None:
-    """A new group begins at the oldest event without a gap, at the next event, or after an id."""
+    """A new group begins at the oldest event (and reports no gap), at the next event, or after an id."""
     ids = stream.add(6)
     stream.redis.xtrim(stream.key, maxlen=4, approximate=False)
     async with stream.relay() as relay:
@@ -270,7 +270,7 @@ async def test_a_new_group_begins_at_its_start(stream: Stream) -> None:
 async def test_a_relay_survives_the_death_of_valkey(
     daybreak: LocalDaybreak, stream: Stream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Valkey is killed, with all events on disk, while the relay reads and acknowledges. They still arrive in order."""
+    """Valkey is killed, with all events on disk, while the relay reads and acknowledges. All arrive in order."""
     seen: list[str] = []
 
     async def read(relay: Relay, number: int) -> None:
@@ -342,7 +342,7 @@ async def test_a_cancelled_wait_loses_no_event(stream: Stream) -> None:
 
 
 async def test_a_cancelled_wait_does_not_repeat_delivered_events(stream: Stream) -> None:
-    """A cancelled wait does not deliver events again that were claimed and are not acknowledged yet."""
+    """A cancelled wait does not repeat events that were delivered after a claim and are not acknowledged yet."""
     ids = stream.add(2)
     async with stream.relay("dead") as relay:
         await take(relay, 2, ack=False)

@@ -59,7 +59,7 @@ class TaskFollower:
         self.client.cancel(task)
 
     def _save_preview(self, task: Task, event: Event, folder: Path, view: ProgressView) -> None:
-        """Download a task's latest preview and save it. If that fails (it may have expired), print a line."""
+        """Save a task's latest preview. If this fails, for example because the preview has expired, print a line."""
         try:
             preview = self.client.preview(task)
         except DaybreakError as error:

@@ -44,7 +44,7 @@ class Output:
         return _Console().width
 
     def styled(self, *pieces: tuple[str, str]) -> None:
-        """Write a line of the result whose pieces have styles; for terminals."""
+        """Write a line of the result to a terminal. Each piece is a text and its style."""
         line = Text()
         for text, style in pieces:
             line.append(visible(text), style=style)

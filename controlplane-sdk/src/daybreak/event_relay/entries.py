@@ -1,6 +1,7 @@
 """The entries of a pool's stream in Redis, as the server writes them (``adapters/redis``), and their ids.
 
-The client must not import the server, so both define the format. A test compares the two on a real server.
+The client must not import the server, so client and server both define the format. A test compares the two
+definitions on a real server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-{{/* Names and labels. In a release called daybreak, names contain the word only once. */}}
+{{/* Names and labels. If the release's name contains daybreak, the names of objects do not repeat it. */}}
 {{- define "daybreak.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -17,7 +17,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* Labels of pods that an upgrade must not restart. Network policies select by them, and they contain no version. */}}
+{{/* Labels without a version, for pods that an upgrade must not restart. Network policies select pods by these labels. */}}
 {{- define "daybreak.lastingLabels" -}}
 {{ include "daybreak.selector" . }}
 app.kubernetes.io/part-of: daybreak
@@ -31,8 +31,8 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Labels of Ray's pods. KubeRay sets app.kubernetes.io/name itself. They contain no version, because a change of
-     any of these labels replaces all groups. */}}
+{{/* Labels of Ray's pods. KubeRay sets app.kubernetes.io/name itself. The labels contain no version, because a
+     change of any of them replaces all groups. */}}
 {{- define "daybreak.rayLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: ray
@@ -52,7 +52,7 @@ app.kubernetes.io/part-of: daybreak
 {{- .Values.rayToken.existingSecret | default (printf "%s-ray-token" (include "daybreak.fullname" .)) -}}
 {{- end -}}
 
-{{/* The Secret with the token that gateways, workers and the job that registers models use, or empty. */}}
+{{/* The name of the Secret with the token of gateways, workers and the job that registers models. Empty if there is none. */}}
 {{- define "daybreak.workersTokenSecret" -}}
 {{- $made := ternary (printf "%s-workers-token" (include "daybreak.fullname" .)) "" (or (not (empty .Values.workers)) (not (empty .Values.models))) -}}
 {{- .Values.workersToken.existingSecret | default $made -}}

@@ -39,13 +39,13 @@ class PullFailure:
     def final(self) -> bool:
         """Whether waiting is pointless.
 
-        It is if the pod forbids a pull, the image's name is invalid or names no registry, or the registry lacks the
-        image or denies it.
+        Waiting is pointless if the pod forbids a pull, if the image's name is invalid or contains no registry, or if
+        the registry lacks the image or denies it.
         """
         return self.reason in _FINAL or _is_local(self.image) or _MISSING.search(self.message) is not None
 
     def advice(self, option: str | None) -> str:
-        """What is missing and how to load it. ``option`` selects another image; ``None`` if the image is Daybreak's."""
+        """Which image is missing, and how to load it. ``option`` is pytest's option for it; ``None`` for Daybreak's."""
         message = f": {' '.join(self.message.split())}" if self.message else ""
         load = f"Build it with `make image IMAGE={self.image}`, then load it" if option is None else "Load it"
         other = "make e2e IMAGE=…" if option is None else f'make e2e PYTEST="{option} …"'
@@ -57,7 +57,7 @@ class PullFailure:
 
 
 def pull_failures(pods: Iterable[Any], images: frozenset[str]) -> list[PullFailure]:
-    """The failed pulls of these images. Others do not count, because tests break some on purpose."""
+    """The failed pulls of these images. Other images do not count, because some tests make a pull fail on purpose."""
     failures = []
     for pod in pods:
         containers = [*(pod.spec.init_containers or []), *pod.spec.containers]
@@ -79,7 +79,7 @@ def pull_failures(pods: Iterable[Any], images: frozenset[str]) -> list[PullFailu
 
 
 def images_of(values: Mapping[str, Any]) -> frozenset[str]:
-    """The images of Daybreak and Redis that values of the chart set."""
+    """The images of Daybreak and Redis that these values of the chart set."""
     images = (values.get("image"), values.get("redis", {}).get("image"))
     return frozenset(f"{image['repository']}:{image['tag']}" for image in images if image)
 

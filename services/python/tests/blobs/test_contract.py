@@ -85,7 +85,7 @@ def digest(data: bytes) -> str:
 
 
 def test_a_file_of_any_size_is_read_back_unchanged(place: Place, tmp_path: Path) -> None:
-    """Sizes at and around the boundaries of parts are stored completely. The yielded sizes rise to the file's size."""
+    """Files with sizes around the boundaries of parts are stored whole. The yielded sizes rise to the file's size."""
     for size in (0, 1, 4 * MIB, 8 * MIB, 8 * MIB + 1, 21 * MIB):
         data, key = os.urandom(size), f"{TASK}/1.ab/video-{size}.mp4"
         sent = put(place.blobs, key, data, tmp_path)

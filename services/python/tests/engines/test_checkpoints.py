@@ -32,7 +32,7 @@ def test_a_new_checkpoint_takes_the_place_of_the_last_one(tmp_path: Path) -> Non
 
 
 def test_the_checkpoint_of_the_same_step_is_not_deleted(tmp_path: Path) -> None:
-    """A group that is asked to leave stores a last checkpoint, also if it has just stored that of this step."""
+    """A group that is asked to leave stores a last checkpoint, even if it has just stored one of the same step."""
     blobs = LocalBlobs(tmp_path)
     checkpoints = Checkpoints(blobs, LEASE, every_s=0.0, scratch=tmp_path)
     for _ in range(2):

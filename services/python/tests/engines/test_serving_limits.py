@@ -79,7 +79,7 @@ def test_an_answer_whose_length_is_wrong_is_cut_off_and_frees_its_place(
 ) -> None:
     """Nothing reads the rest of the answer, so the request must not wait for a reader.
 
-    That wait would never end, because it counts as progress.
+    A wait for a reader counts as progress, so it would never be treated as a stall.
     """
     pool, _, url = serving(capacity=1)
     for length in (50_000, 10**9):
@@ -146,7 +146,7 @@ def test_every_end_of_a_request_is_counted_and_answers_are_timed(
     client.post(url, json={}, headers={"Daybreak-Deadline-S": "0"})
     client.post(url, json={}, headers={"Daybreak-Deadline-S": "x"})
     with client.stream("POST", url, json={"chunks": 2000, "chunk_s": 0.05}) as response:
-        parts = response.iter_raw()  # an iterator that is dropped closes the response
+        parts = response.iter_raw()  # the response closes when its iterator is dropped
         assert next(parts)
         assert client.post(url, json={}).status_code == 503
         wait_until(lambda: value("in_flight_requests") == 1, 60, "the request that the group holds")

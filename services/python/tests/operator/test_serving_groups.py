@@ -69,7 +69,7 @@ def two_groups(video: GeneratorPool, a: GroupRecord, b: GroupRecord) -> Observed
 
 
 def test_of_two_busy_groups_the_one_with_fewer_requests_is_drained() -> None:
-    """The number of requests decides, although the other group has been busy for a shorter time."""
+    """The number of requests decides, although the group with more requests has been busy for a shorter time."""
     video = pool(replicas=1)
     few = serving("few", "a0", requests=2, since_ms=int((NOW - 500) * 1000))
     many = serving("many", "b0", requests=7, since_ms=int((NOW - 5) * 1000))
@@ -163,7 +163,7 @@ def test_a_fresh_read_decides_whether_its_hosts_go(state: GroupState, requests: 
 
 
 def test_a_group_that_still_loads_is_removed_without_a_drain() -> None:
-    """It has an endpoint but no requests: gateways only know ready groups."""
+    """It has an endpoint but no requests, because gateways send requests only to ready groups."""
     video = pool(replicas=1, status=drain_of("a"))
     loading = serving("a", "a0", state=GroupState.LOADING, drain=True)
     assert only_action(two_groups(video, loading, serving("b", "b0")), ScaleDown).named_pods == ("a0",)
@@ -226,7 +226,7 @@ def test_a_change_of_the_target_load_replaces_no_group() -> None:
     "other", [{}, {"warmSchedule": [{"from": "08:00", "to": "18:00", "groups": 1, "timeZone": "Mars"}]}]
 )
 async def test_the_operator_publishes_the_target_load(other: dict[str, Any]) -> None:
-    """It does so even if another field of the spec cannot be read, although nothing else changes then."""
+    """The operator publishes it even if another field of the spec is invalid, although it then changes nothing else."""
     world = World()
     api = Api(world)
     operator, _ = reconciler(world, api)

@@ -1,4 +1,4 @@
-"""A step that fails anywhere, and is repeated for each session alone, changes no token of any session."""
+"""A step fails in any call of a module, and is repeated for each session alone. No token of any session changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class InjectedError(RuntimeError):
 
 @contextmanager
 def failing_at(call: int | None) -> Iterator[list[int]]:
-    """Count the calls of all modules, and let one of them raise."""
+    """Count the calls of all modules. The call with the number ``call`` raises an error."""
     calls = [0]
 
     def before(_module: torch.nn.Module, _inputs: Any) -> None:
@@ -56,7 +56,7 @@ def failing_at(call: int | None) -> Iterator[list[int]]:
 
 
 def serve(model: Speech) -> dict[str, list[int | None]]:
-    """All sessions at once; the turns of one begin while others decode. :returns: the tokens of each."""
+    """Serve all sessions at once; turns of one begin while others decode. :returns: the tokens of each session."""
     steps = ModelSteps(model)
     names = [SessionId(str(number)) for number in range(SESSIONS)]
     size = TURNS * BLOCKS * model.shape.block_samples / 16_000

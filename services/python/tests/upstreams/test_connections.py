@@ -1,4 +1,4 @@
-"""The HTTP client against servers that say exactly what a test wants, byte by byte."""
+"""The HTTP client against servers that send exactly the bytes that a test sets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def request(method: bytes = b"GET", body: bytes = b"", **changes) -> UpstreamReq
 
 @asynccontextmanager
 async def serving(talk: Talk) -> AsyncIterator[tuple[HttpUpstreams, str, list[int]]]:
-    """A server that talks like this, a client, the server's URL, and a list with an entry for each connection."""
+    """Start a server that runs ``talk`` on each connection. Yields a client, the URL, and a list with an entry for each
+    connection."""
     connections: list[int] = []
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

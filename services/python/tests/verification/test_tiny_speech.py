@@ -108,7 +108,7 @@ def test_a_checkpoint_of_the_training_becomes_a_model(
     run(0, options, "")
     assert "20 sentences" in capsys.readouterr().out
     [checkpoint] = out.glob("step-*.safetensors")
-    assert checkpoint.name == "step-00002.safetensors", "the file `decay` has set the end"
+    assert checkpoint.name == "step-00002.safetensors", "the file `decay` must set the last step"
     export(checkpoint, tmp_path / "model")
     parts = read_folder(tmp_path / "model", dtype=torch.float32, device="cpu")
     assert parts.language_model.config.vocabulary == len(VOCABULARY)

@@ -1,7 +1,7 @@
 """``python -m verification.dashboards``: writes docs/dashboard-*.svg from a run that Prometheus watches.
 
-The run is that of the tests (``testkit.observed``). Each picture shows the panels of a dashboard that its definition
-marks with ``pictured``, and is drawn from the panels' own queries.
+The run is that of the tests (``testkit.observed``). Each picture shows the panels that the definition of a
+dashboard marks with ``pictured``. It is drawn from the panels' own queries.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bugs in the demand of requests: how it is counted, and what the operator makes of it."""
+"""Bugs in the demand that requests cause: how the store counts it, and how the operator uses it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEMAND: tuple[Mutant, ...] = (
     ),
     mutant(
         "demand-never-falls",
-        "a pool never scales down once requests needed its groups",
+        "once requests have needed a number of groups, the pool never scales down",
         (f"{_LUA}/_demand.lua", "for n = wanted + 1, before do", "for n = before + 1, before do"),
         tests=f"{_STORE}::test_the_requests_of_all_gateways_are_added_up",
     ),
@@ -42,7 +42,7 @@ DEMAND: tuple[Mutant, ...] = (
     ),
     mutant(
         "request-does-not-wake",
-        "clients that wait for a wake see a pool at zero",
+        "while requests wake a pool, clients see the pool at zero",
         (f"{_LUA}/group.py", "bool(int(live) or int(wanted))", "bool(int(live))"),
         tests=f"{_STORE}::test_requests_wake_a_pool_as_tasks_do",
     ),

@@ -58,7 +58,7 @@ SERVING: tuple[Mutant, ...] = (
     ),
     mutant(
         "slot-freed-too-early",
-        "a request that still runs for a client that has gone does not count",
+        "a request that still runs after its client has gone does not count against the capacity",
         (f"{_ENGINE}/exchange.py", "last = self._sides == 0", "last = self._sides == 1"),
         tests=_EXCHANGE,
     ),
@@ -113,7 +113,7 @@ SERVING: tuple[Mutant, ...] = (
     ),
     mutant(
         "header-injection",
-        "a value of the workload with a line break adds headers to the answer",
+        "a header value with a line break, from the workload, adds headers to the answer",
         (f"{_ENGINE}/answer_parts.py", "byte < 32 and byte != 9", "byte < 9"),
         tests=_PARTS,
     ),

@@ -3,9 +3,9 @@ tenant.
 
 This is start-time fair queueing. Each tenant has a virtual time: its GPU-seconds divided by its weight. The
 waiting tenant with the smallest virtual time is served. It is charged an estimate, which is corrected when the
-work ends. The pool's virtual time is the highest that a tenant had when it was served. If a tenant returns
-after a pause, and its virtual time is below the pool's, it is raised to the pool's. So a tenant saves nothing
-with which it could starve others.
+work ends. The pool's virtual time is the highest virtual time that any tenant had when it was served. If a
+tenant returns after a pause with a virtual time below the pool's, its own is raised to the pool's. So a tenant
+cannot save up GPU time during a pause and then starve others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from daybreak_server.domain.policy import PRIORITY_BAND
 
 
 def order(priority: int, sequence: int) -> int:
-    """A task's fixed place within its tenant; smaller is earlier. It stays the same through retries and releases."""
+    """A task's place among its tenant's tasks; smaller is earlier. Retries and releases do not change the place."""
     return priority * PRIORITY_BAND + sequence
 
 
@@ -48,7 +48,7 @@ class FairQueue:
         bisect.insort(self._waiting[tenant], (place, task))
 
     def remove(self, tenant: str, place: int, task: str) -> None:
-        """Remove ``task``, because it is served, or for another reason."""
+        """Remove ``task`` when it starts, or when it must not start any more."""
         queue = self._waiting[tenant]
         queue.remove((place, task))
         if not queue:

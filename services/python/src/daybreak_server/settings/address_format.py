@@ -1,4 +1,4 @@
-"""Formats addresses to print and to connect to. In a URL, an IPv6 address needs brackets."""
+"""Formats addresses for output and for connections. In a URL, an IPv6 address needs brackets."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ PlaceName = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-
 
 
 class BulkSettings(Section):
-    """The files that tasks of a pool of the kind `online` process, line by line, beside its requests."""
+    """The files of tasks of a pool of the kind `online`. Its groups process such a file line by line, while they
+    also answer requests."""
 
     places: dict[PlaceName, FilesUrl] = Field(
         default_factory=dict,

@@ -74,8 +74,8 @@ class Group:
     local_rank: int = 0
     device: str = "cpu"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The pool's ``options`` from the settings. To these Daybreak adds ``model``, a folder, unless the model is the
-    built-in one, and ``batching``, if it is set."""
+    """The pool's ``options`` from the settings. If the model is not the built-in one, Daybreak adds its folder as
+    ``model``. If the pool's ``batching`` is set, Daybreak adds it too."""
     batch_meter: BatchMeter = NO_BATCH_METER
     """Takes the measurements of a workload that computes requests in batches."""
 
@@ -98,9 +98,9 @@ class Task(Generic[P]):
 class Step:
     """What a workload yields: the progress of the task.
 
-    ``fraction`` is the part of the whole task that is done, from 0 to 1. If it decreases, clients see the highest one
-    so far. ``step`` and ``steps`` are whole numbers from 0 on. Numbers may be numpy or torch scalars. Any other value,
-    infinity and NaN included, is a permanent error (``invalid_step``).
+    ``fraction`` is the part of the whole task that is done, from 0 to 1. If it decreases, clients see the highest
+    fraction so far. ``step`` and ``steps`` are whole numbers from 0 on. Numbers may be numpy or torch scalars. Any
+    other value, infinity and NaN included, is a permanent error (``invalid_step``).
 
     ``snapshot`` returns the state from which ``run`` can continue after this step. It is called on the leader only,
     when a checkpoint is due or the task is released, so it must not use collectives. On a GPU, yield a step only after
@@ -125,7 +125,7 @@ class Context(Protocol):
     def resume(self) -> bytes | None:
         """The latest snapshot of an earlier attempt, the same bytes on every rank. ``None``: start at 0.
 
-        The workload itself must check that the snapshot fits the input and the model, and start at 0 if it does not.
+        The workload itself must check whether the snapshot fits the input and the model. If not, it must start at 0.
         """
 
     def resumed_from(self, step: int) -> None:
@@ -138,7 +138,7 @@ class Context(Protocol):
         """
 
     def preview(self, image: bytes, *, step: int, content_type: str = "image/webp") -> None:
-        """Publish a picture of the work so far. One of more than 32 KiB is dropped, with a warning in the log."""
+        """Publish a picture of the work so far. A picture of more than 32 KiB is dropped, with a warning in the log."""
 
     def artifact(self, path: Path, *, name: str | None = None, content_type: str) -> None:
         """Add a file to the result. It is uploaded after ``run`` ends, and published when the task succeeds.
@@ -151,7 +151,7 @@ class Context(Protocol):
 
 
 class Workload(Protocol[P]):
-    """The work itself. Each rank of a group has one object, as long as the group lives."""
+    """The work itself. Each rank of a group has one such object, for as long as the group lives."""
 
     def load(self, group: Group) -> None:
         """Load the model. Called once, on every rank."""
@@ -199,21 +199,21 @@ class WorkloadSpec(Generic[P]):
     implementation: str
     """``package.module:Class``; only ranks import it."""
     capacity: int = 1
-    """How many requests ``serve`` may answer at once in a group of one rank, if the pool's settings do not say it.
+    """How many requests ``serve`` may answer at once in a group of one rank, if the pool's settings set no number.
     Kind ``online`` only."""
     batches: bool = False
-    """Whether the workload has ``set_batching``, so that the pool's ``batching`` can be set, also while it runs."""
+    """Whether the workload has ``set_batching``, so that the pool's ``batching`` can be set, even on a running pool."""
     limits: Callable[[Mapping[str, Any]], Any] = _no_limits
     cost: Callable[[P], float] = _unit_cost
     pairs: Callable[[Mapping[str, Any]], Sequence[LanguagePair]] = _no_pairs
     """The language pairs of the pool's model, from the pool's options. Kind ``sessions`` only. The API refuses all
-    other pairs; if there are none here, it lets the groups decide."""
+    other pairs. If the function returns no pairs, the groups decide."""
     notice: Callable[[Mapping[str, Any]], str] = _no_notice
-    """From the pool's options, a sentence for all users of the pool's model: what it cannot do. Clients show it."""
+    """Returns a sentence about what the pool's model cannot do, from the pool's options. Clients show the sentence."""
 
     @property
     def takes_tasks(self) -> bool:
-        """Whether its pools take tasks. Those of kind ``jobs`` do; any other, if the workload has an input for them."""
+        """Whether its pools take tasks. Pools of kind ``jobs`` always do; others do if ``Params`` is set."""
         return self.kind == PoolKind.JOBS or self.Params is not NoInput
 
     def validate(self, data: Mapping[str, Any], options: Mapping[str, Any]) -> P:

@@ -60,8 +60,8 @@ def test_a_server_without_tokens_is_changed_from_its_own_machine_only(gateway):
 
 @pytest.mark.parametrize("tokens", [TOKENS, {}])
 def test_a_worker_on_the_machine_of_the_gateway_is_refused_with_a_token_of_another_one(start_gateway, tokens):
-    """Otherwise it would register, and answer every request with 401, because it expects its own token from the
-    gateway."""
+    """Otherwise the worker would register, and answer every request with 401, because it expects its own token from
+    the gateway."""
     gateway = start_gateway(**tokens)
     wrong = {"Authorization": "Bearer other"}
     response = gateway.client.post("/v1/workers", json=registration(), headers=wrong)

@@ -31,7 +31,7 @@ def converted(data: bytes, form: AudioFormat, *, cuts: list[int] | None = None) 
 
 
 def level(values: list[int], hertz: float) -> float:
-    """How loud a frequency is, from 0 to 1; the ends are left out."""
+    """How loud a frequency is, from 0 to 1; the first and last tenth of a second do not count."""
     inner = values[1600:-1600]
     angle = 2 * math.pi * hertz / 16_000
     real = sum(v * math.cos(angle * n) for n, v in enumerate(inner))
@@ -138,7 +138,7 @@ def test_wav_files_of_all_formats_are_read(data, options):
 
 
 def test_a_wav_file_that_is_cut_off_gives_what_it_has():
-    """Programs that stream WAV write the greatest size, because they do not know it yet."""
+    """Programs that stream WAV do not know the size yet, so they write the largest one into the header."""
     data = wav(pcm16(tone(1)))
     assert read(data[:-2000]) == pcm16(tone(1))[:-2000]
 

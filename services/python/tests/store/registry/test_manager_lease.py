@@ -1,4 +1,4 @@
-"""One manager at a time holds the lease on the placement, and only it changes the plan."""
+"""One manager at a time holds the lease on the placement, and only this manager changes the plan."""
 
 from __future__ import annotations
 

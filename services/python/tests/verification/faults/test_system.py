@@ -14,7 +14,7 @@ from verification.faults.system.stress_workload import hold_the_lock
 
 
 def test_without_names_the_quick_cases_run() -> None:
-    """They kill a rank, the store and Serve's controller, and stop a leader. `--long` runs all cases."""
+    """The quick cases kill a rank, the store and Serve's controller, and stop a leader. `--long` runs all cases."""
     assert [case.name for case in chosen([], long=False)] == [
         "follower",
         "stopped-leader",

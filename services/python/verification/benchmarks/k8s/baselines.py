@@ -1,6 +1,6 @@
-"""Measures the start of a pod, Ray's join and the load of the model without the operator and Ray Serve.
+"""Measures how long a pod's start, Ray's join and the loading of the model take without the operator and Ray Serve.
 
-It runs them in bare pods with the spec of a group's pod, without its init containers and probes.
+The baselines run in bare pods with the spec of a group's pod, without its init containers and probes.
 """
 
 from __future__ import annotations

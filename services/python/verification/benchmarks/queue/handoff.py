@@ -1,4 +1,4 @@
-"""Measures the time from a submit until a waiting leader has the task, beside BLPOP.
+"""Measures the time from a submit until a waiting leader has the task, and compares it with a bare BLPOP.
 
 Two processes use the production classes on one server. Raw and Daybreak samples alternate, so that other load on the
 machine affects both. A raw sample is one RPUSH by the same client library, and one BLPOP that waits for it.
@@ -36,20 +36,20 @@ class HandOff:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value that ``share`` of the values do not exceed."""
+    """The quantile of the values at ``share``, a fraction from 0 to 1."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def tenths_range(values: Sequence[float], share: float) -> tuple[float, float]:
-    """The smallest and the largest value of the quantile in any tenth of the run: how much it varied."""
+    """Divide the run into tenths, and return the smallest and the largest of their quantiles."""
     size = max(1, len(values) // 10)
     parts = [quantile(values[at : at + size], share) for at in range(0, len(values), size)]
     return min(parts), max(parts)
 
 
 def measure(url: str, *, samples: int, cores: Collection[int]) -> HandOff:
-    """Take ``samples`` of each kind."""
+    """Take ``samples`` raw samples, and the same number of Daybreak samples."""
     context = processes.context()
     our_end, leader_end = context.Pipe()
     total = samples + WARM_UP

@@ -42,12 +42,12 @@ class Script:
     target: str = "de"
     encoding: str = "pcm16"
     frame_bytes: int | None = None
-    """The size of a frame, which need not be a multiple of a sample's; ``None`` means a tenth of a second."""
+    """The size of a frame. It need not be a multiple of the size of a sample. ``None`` means a tenth of a second."""
     silent_after_s: float | None = None
     """After this much audio, the client sends nothing more, and does not end its input."""
     absurd: Mapping[int, bytes] = field(default_factory=dict)
-    """Frames with samples that no audio has, such as NaN, by the number of the frame before which they are sent. The
-    server must refuse each of them."""
+    """Frames with samples that no audio has, such as NaN. The key is the number of the frame before which the client
+    sends the absurd frame. The server must refuse each absurd frame."""
     huge: int | None = None
     """The number of the frame before which the client sends a frame above the server's limit."""
 

@@ -1,1 +1,1 @@
-"""Faults in a whole ``daybreakd up`` with Ray: its processes are killed, stopped or stuck, one case each."""
+"""Faults in a whole ``daybreakd up`` with Ray. Each case kills, stops or hangs some of its processes."""

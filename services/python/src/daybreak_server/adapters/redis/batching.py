@@ -1,4 +1,4 @@
-"""An administrator's changes to a pool's setting ``batching``, or to ``sessions``.
+"""An administrator's changes to a pool's settings ``batching`` and ``sessions``.
 
 Each value is a field of its own in the hash ``meta``, so two changes of different values at the same time do not undo
 each other.

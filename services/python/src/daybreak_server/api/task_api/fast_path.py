@@ -7,8 +7,8 @@ to the routes, so that other methods, other paths and WebSockets work as usual.
 Many paths can share one fast path (``serving`` or ``models``), because their requests are passed on to groups or
 workers, whatever the path.
 
-A fast path shares the route's code (for example, ``routes.submit`` defines both), uses the same ``RequestMiddleware``
-and reports the route's path to the metrics.
+A fast path shares the route's code (for example, ``routes.submit`` defines the route and the fast path), uses the same
+``RequestMiddleware`` and reports the route's path to the metrics.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FastPath:
         render: ErrorRenderer,
         route_of: Callable[[str], str] | None = None,
     ) -> None:
-        """Prepare. ``route_of`` gives the route of a request's path. Without it, the only route is ``path``."""
+        """``route_of`` returns the route of a request's path. Without it, every request has the route ``path``."""
         self._route = RouteStub(path)
         self._route_of = route_of
         self._handler = handler

@@ -27,7 +27,7 @@ def config(
         Path | None, typer.Option("--create-default", metavar="PATH", help="Write a default file.")
     ] = None,
     show: Annotated[
-        Path | None, typer.Option("--show", metavar="PATH", help="Print the settings that the file means.")
+        Path | None, typer.Option("--show", metavar="PATH", help="Print Daybreak's settings for the file.")
     ] = None,
     validate: Annotated[
         Path | None, typer.Option("--validate", metavar="PATH", help="Check the file.")
@@ -111,7 +111,8 @@ def evaluate(  # noqa: PLR0917 - typer passes them by name
 
     \b
     Users speak in real time to a running server. Writes summary.json, README.md, user_test_charts.png and
-    batch_test_heatmaps.png. The batch test changes how the pool forms batches, and restores it at the end.
+    batch_test_heatmaps.png. The batch test changes how the pool forms batches, and at the end restores
+    the former settings.
       daybreakd sessions evaluate --num-users 16 --test-duration 60
       daybreakd sessions evaluate --test stream
     Exit code 1: a test failed. More: docs/evaluating-sessions.md

@@ -6,11 +6,12 @@ bounded: a thread that is more than ``BUFFER_BYTES`` ahead of the client waits i
 does not fill the memory. It slows down only its own request, except in a group of several ranks, which runs one
 request at a time.
 
-Either side may stop. :meth:`Exchange.stop`, with one of the reasons in :class:`Stop`, wakes both: ``send`` returns
-``False``, and the loop sends the error response that belongs to the reason, or cuts off an answer that has begun.
+Either side may stop the request. :meth:`Exchange.stop` takes a reason from :class:`Stop` and wakes both sides: ``send``
+returns ``False``, and the loop sends the error response that belongs to the reason, or cuts off an answer that has
+begun.
 
 An exchange counts against the group's capacity until both sides have left it, because a workload that ignores
-``cancelled`` still occupies the group when its client has long gone.
+``cancelled`` still occupies the group after its client has gone.
 """
 
 from __future__ import annotations

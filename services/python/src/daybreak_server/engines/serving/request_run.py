@@ -28,7 +28,8 @@ from daybreak_server.workloads.serving import Request, ServingWorkload, never
 ORDER = "serve"
 """The kind of the leader's order to run a request. Its payload is the body."""
 _READABLE_BYTES = 64 * 1024
-"""No text of a JSON body up to this size appears in the log. Of a larger body, only the beginning is kept out of it."""
+"""No text of a JSON body up to this size appears in the log. Of a larger body, only the beginning is kept out of
+the log."""
 
 _CREDENTIALS = ("authorization", "cookie", "x-api-key", "api-key")
 """Headers whose values the log does not quote."""

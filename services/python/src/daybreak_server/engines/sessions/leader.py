@@ -2,9 +2,9 @@
 
 In each iteration, the loop reads its mailbox (new sessions, audio, lost leases), lets the scheduler choose a
 batch, and runs it. If there is no batch, the loop waits for mail, or until a batch is due. Once a second it
-measures the lag. The calls to the store run on other threads
-(:mod:`~daybreak_server.engines.sessions.threads`). Only while the group drains does the loop itself ask
-the store, once a second, how many sessions other groups have room for.
+measures the lag. Calls to the store run on other threads
+(:mod:`~daybreak_server.engines.sessions.threads`). There is one exception: while the group drains, the loop
+itself asks the store once a second how many sessions other groups have room for.
 
 A group that is asked to drain or to leave claims no more sessions. It continues to serve its sessions, and
 releases them as soon as other groups have room for them, or after ``drain_s``. When the process dies, its
@@ -49,7 +49,7 @@ _PAUSE_S = 0.05
 _FLUSH_S = 5.0
 """How long a group that ends tries to write its last commits."""
 RELEASED, _BROKEN = "released", "group_broken"
-"""Why the group no longer has a session, in the session's trace."""
+"""The reasons, in a session's trace, why the group no longer has the session."""
 
 
 class NotSessionsError(TypeError):

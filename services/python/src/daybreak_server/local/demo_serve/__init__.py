@@ -1,6 +1,6 @@
-"""``daybreakd demo-serve``: serves a small chat model, which runs nowhere at first, with two workers.
+"""``daybreakd demo-serve``: serves a small chat model with two workers.
 
-The demo installs and starts everything that it needs.
+At first, no worker runs the model. The demo installs and starts everything that it needs.
 
 * ``demo``   what the demo shows, in order
 * ``fleet``  its processes: a gateway beside an embedded Valkey, and workers

@@ -1,4 +1,4 @@
-"""One RayCluster with its pods, groups and Serve application. At rest a pool has one; during a rollout, two or more."""
+"""One RayCluster with its pods, groups and Serve application. A pool has one; during a rollout, it has two or more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from daybreak_server.operator.planner.removal_units import (
 from daybreak_server.ports.cluster import Pod, RayCluster, ServeView
 
 STUCK_S = 60.0
-"""A pod still present this long after its grace period is on a dead node. It stays until the node is deleted."""
+"""A pod that still exists this long after its grace period counts as one on a dead node. Such a pod exists until
+the node is deleted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +32,10 @@ class ClusterState:
     stuck: frozenset[str]
     """The worker pods on dead nodes, which do not terminate by themselves."""
     replicas: tuple[ReplicaPods, ...]
-    """The replicas that are not being deleted."""
+    """The replicas that are neither being deleted nor named for deletion."""
     units: tuple[RemovalUnit, ...]
     groups: tuple[GroupRecord, ...]
-    """Groups with a rank on one of its pods, terminating pods included."""
+    """Groups with a rank on a pod of this cluster, terminating pods included."""
     serve: ServeView | None
 
     @property
@@ -44,7 +45,7 @@ class ClusterState:
 
     @property
     def leaving(self) -> bool:
-        """Whether hosts are terminating."""
+        """Whether replicas that are being deleted or named for deletion have pods, except pods on dead nodes."""
         return len(self.workers) - len(self.stuck) > sum(len(replica.pods) for replica in self.replicas)
 
     @property
@@ -60,7 +61,7 @@ class ClusterState:
 
     @property
     def ready_groups(self) -> int:
-        """How many groups are ready (``is_ready``), except those whose hosts will all be removed."""
+        """How many groups with a host in ``replicas`` are ready (``is_ready``)."""
         return sum(is_ready(group) for unit in self.units for group in unit.groups)
 
     @property
@@ -80,7 +81,7 @@ class ClusterState:
 
     @property
     def empty(self) -> bool:
-        """Whether it has no workers and wants none."""
+        """Whether the cluster has no workers and wants none."""
         return not self.workers and self.cluster.replicas == 0
 
 

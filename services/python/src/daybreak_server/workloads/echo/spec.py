@@ -23,7 +23,7 @@ class EchoLimits:
 
 
 class EchoParams(BaseModel):
-    """Returns a message, in the number of steps and with the fault that a test requests."""
+    """Returns a message after a number of steps. A task for a test may also request a fault."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class EchoParams(BaseModel):
     fail_kind: Fault = Field(
         "error", description="How to fail: retryable error, permanent error, exit of the process, or hang."
     )
-    fail_attempts: int = Field(0, ge=0, description="Fail only in this many first attempts; 0: in all.")
+    fail_attempts: int = Field(0, ge=0, description="How many attempts fail, from the first on; 0: all.")
     fail_rank: int | None = Field(None, ge=0, description="Fail only on this rank; absent: on all.")
 
     @model_validator(mode="after")

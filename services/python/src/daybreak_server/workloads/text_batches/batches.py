@@ -3,7 +3,7 @@
 A request waits on its own thread for its results (:class:`~daybreak_server.batching.executor.BatchExecutor`). While it
 waits, it asks up to ten times a second whether its client has gone. Each such question shows the group's leader that
 the request advances. So it asks only while the group really advances: if no batch runs, or a batch has ended since it
-last asked. A model that hangs then makes the request stall, and the group restarts.
+last asked. If the model hangs, no question is asked, so the request stalls and the group restarts.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TextBatches(Generic[P, R]):
     def compute(self, request: Request, inputs: Sequence[P], lengths: Sequence[int]) -> list[R]:
         """The results of the inputs, in their order.
 
-        :raises RequestError: 422, 429, 503 or 504. What the model raises for one input is raised too.
+        :raises RequestError: 422, 429, 503 or 504. An error that the model raises for one input is raised too.
         """
         max_waiting = self._executor.rules.max_waiting
         if len(inputs) > max_waiting:
@@ -93,7 +93,7 @@ class TextBatches(Generic[P, R]):
 
         :param cancelled: whether nobody waits for the results any more. It is called only if no batch runs, or one has
             ended since the last call. So a call also shows that the work advances, even if requests take all batches.
-        :raises RetryableError: if nobody waits, or the group leaves. What the model raises for one input is raised too.
+        :raises RetryableError: if nobody waits, or the group leaves. An error of the model for one input is raised too.
         """
         try:
             return self._executor.compute(

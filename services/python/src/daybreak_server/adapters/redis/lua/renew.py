@@ -11,7 +11,7 @@ from daybreak_server.domain.tasks import Control, Lease
 
 
 def encode(keys: Keys, lease: Lease) -> Call:
-    """Extend ``lease`` by its own length from now."""
+    """Let ``lease`` last its full length from now."""
     renewal = Renewal(task=lease.task, token=lease.token, lease_ms=round(lease.lease_s * 1000))
     return Call("renew", keys, renewal)
 

@@ -137,7 +137,7 @@ class RedisRegistry:
         return bool(await self._call("hold_placement", holder, priority, round(ttl_s * 1000)))
 
     async def publish_plan(self, holder: str, plan: PlacementPlan) -> bool:
-        """Replace the plan. Returns whether ``holder`` still had the lease."""
+        """Replace the plan if ``holder`` has the lease. Returns whether it had the lease."""
         return bool(await self._call("publish_plan", holder, codec.plan_json(plan), plan.workers_wanted))
 
     async def release_placement(self, holder: str) -> None:

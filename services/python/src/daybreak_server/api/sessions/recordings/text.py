@@ -13,7 +13,7 @@ from daybreak_server.api.http.responses import json_response
 
 @dataclass(frozen=True, slots=True)
 class RecordingSegment:
-    """A sentence."""
+    """A sentence of a recording."""
 
     start_ms: int
     end_ms: int
@@ -48,7 +48,7 @@ class RecordingText:
                 return json_response({**verbose, "text": self.text, "usage": self.usage()})
 
     def usage(self) -> dict[str, Any]:
-        """The duration of the audio of the text."""
+        """The field ``usage`` of OpenAI's API: the duration of the recording."""
         return {"type": "duration", "seconds": round(self.duration_s, 3)}
 
     def _verbose(self) -> dict[str, Any]:

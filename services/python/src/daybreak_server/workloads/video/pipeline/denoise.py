@@ -1,4 +1,4 @@
-"""The denoise loop of Wan 2.2 as a generator, with one yield per step and the same numbers as ``WanPipeline``.
+"""The denoise loop of Wan 2.2 as a generator. It yields once per step, and computes what ``WanPipeline`` computes.
 
 The loop is UniPC (Zhao et al. 2023) over flow matching with classifier-free guidance (Ho & Salimans 2022). Wan 2.2 has
 two families. T2V-A14B has two transformers (*experts*): one for the timesteps from a boundary on, and one for those
@@ -49,7 +49,7 @@ class Denoised:
 
 def fingerprint(model: WanModel, params: VideoParams, seed: int) -> str:
     """A digest of the model, its dtype, the seed and the parameters. A snapshot fits only runs with the same digest."""
-    # The frame rate affects only the file.
+    # The frame rate affects only the file, and the seed of the run is added below.
     values = params.model_dump(mode="json", exclude={"fps", "seed"})
     if params.image is not None:
         # The name of the method that prepares the picture. A new method needs a new name, because older snapshots would
@@ -73,7 +73,7 @@ def latent_shape(model: WanModel, params: VideoParams) -> tuple[int, int, int, i
 
 @torch.no_grad()
 def initial(model: WanModel, params: VideoParams, seed: int) -> tuple[Tensor, Tensor]:
-    """Make the noise for a seed. Returns it and the generator's state after it.
+    """Make the noise for a seed. Returns the noise, and the generator's state afterwards.
 
     The noise always comes from the CPU, so that a seed gives the same noise on every machine, as in the stock pipeline
     with a CPU generator.
@@ -172,7 +172,7 @@ class Denoiser:
         return unconditional + guidance * (conditional - unconditional)
 
     def _timestep(self, timestep: Tensor) -> Tensor:
-        """The timestep as [1], or for each token as [1, tokens] with 0 in the frame of a first image."""
+        """The timestep as [1]; or, if each token has its own, as [1, tokens] with 0 in the frame of a first image."""
         if not self.model.info.expand_timesteps:
             return timestep.expand(1)
         expanded: Tensor = (self._mask[0][0][:, ::2, ::2] * timestep).flatten().unsqueeze(0)

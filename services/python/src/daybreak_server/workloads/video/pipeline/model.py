@@ -25,7 +25,7 @@ from daybreak_server.workloads.video.spec.options import Dtype, VideoOptions
 log = logging.getLogger(__name__)
 
 TEXT_TOKENS: Final = 512
-"""Wan pads every prompt to this length, or to that of the tokenizer if it is shorter."""
+"""Wan pads every prompt to this length, or to the tokenizer's maximum length if that is shorter."""
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -67,7 +67,7 @@ class WanModel:
 
     @contextlib.contextmanager
     def on_device(self, part: Any) -> Iterator[Any]:
-        """Yield the part on its device. With ``offload: model``, it moves there now and the previous part leaves."""
+        """Yield the part on its device. With ``offload: model``, it moves there, and the previous part to the CPU."""
         if self.offload == "model" and self._on_device is not part:
             if self._on_device is not None:
                 self._on_device.to("cpu")
