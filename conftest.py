@@ -1,5 +1,5 @@
-"""The pytest plugins of every test run: orphan processes, order of files, serializable reports, summary of skips, and
-no garbage collection of what lives until the end.
+"""The pytest plugins of every test run. They fail a run that leaves processes behind, distribute files to workers, make
+reports serializable, summarize skips, and keep the garbage collector away from objects that live until the end.
 """
 
 pytest_plugins = [

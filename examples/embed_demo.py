@@ -1,8 +1,8 @@
-"""Embeds a thousand sentences, shows how the batches formed, and finds and ranks the sentences nearest to a question.
+"""Embeds a thousand sentences, shows the sizes of the batches, and finds and ranks the sentences nearest to a question.
 
-``make demo-embed`` runs it. It starts ``daybreakd dev`` with MiniLM and a cross-encoder, and stops it at the end. No
-package contains a trained cross-encoder, so the demo makes a tiny one with random weights, whose order means nothing.
-``RERANK_MODEL=/folder/of/a/cross-encoder`` names another one.
+``make demo-embed`` runs this program. It starts ``daybreakd dev`` with MiniLM and a cross-encoder, and at the end stops
+the server. No package contains a trained cross-encoder, so the demo makes a tiny one with random weights, whose order
+means nothing. To use another cross-encoder, set ``RERANK_MODEL=/folder/of/a/cross-encoder``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SENTENCES = [
 
 
 def random_cross_encoder(folder: Path) -> str:
-    """Make a tiny cross-encoder that reads texts as MiniLM does."""
+    """Make a tiny cross-encoder that has the tokenizer of MiniLM. :returns: its folder."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
     from transformers.utils import logging
@@ -61,7 +61,7 @@ def random_cross_encoder(folder: Path) -> str:
 
 @contextlib.contextmanager
 def server() -> Iterator[httpx2.Client]:
-    """Run a server with both models, and return a client of it."""
+    """Run a server with both models until the block ends. The block gets a client of the server."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         rerank = RERANK_MODEL or random_cross_encoder(Path(folder) / "random-cross-encoder")

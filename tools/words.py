@@ -1,9 +1,9 @@
-"""Finds words and names that we do not use, and says what to write instead.
+"""Finds words and names that this project avoids, and says what to write instead.
 
 ``python tools/words.py [PATH …]`` lists the uses below the paths (by default the whole tree); exit code 1 if there are
-any. In a Python file, the comments and strings are prose, and the identifiers are names. A name with underscores is
-also searched for the phrases of prose, as in ``going_on``. Any other text file is prose as a whole. Code between
-backticks is skipped.
+any. In a Python file, the comments and strings are prose, and the identifiers are names. The phrases of
+prose are also searched in names with underscores, such as ``going_on``. Any other text file is prose as a whole. Code
+between backticks is skipped.
 The lists find the most common cases only; ``CONTRIBUTING.md`` has the rule.
 """
 
@@ -80,11 +80,11 @@ _WORDS = "|".join(f"(?P<w{i}>{words})" for i, words in enumerate(PROSE)).replace
 _PROSE = re.compile(rf"(?<![\w-])(?:{_WORDS})(?![\w-])", re.IGNORECASE)
 _REPLACEMENTS = list(PROSE.values())
 _SKIPPED = re.compile(r"```.*?```|`[^`\n]*`|^[ \t]*(?:#+|--+|//)", re.DOTALL | re.MULTILINE)
-"""Code, and the marks of comments, because a phrase may continue on the next line of a comment."""
+"""Code, and the marks of comments: a phrase may continue on the next line of a comment, after the mark."""
 
 
 def _blank(match: re.Match[str]) -> str:
-    """Spaces of the same length, so that lines keep their numbers."""
+    """Spaces instead of the match. Its line breaks stay, so that lines keep their numbers."""
     return re.sub(r"[^\n]", " ", match[0])
 
 
@@ -116,7 +116,7 @@ def in_python(source: str) -> Iterator[tuple[int, str, str]]:
 
 
 def listed(paths: list[str]) -> Iterator[Path]:
-    """The files below ``paths`` that git knows or would add; a file outside the repository is itself.
+    """The files below ``paths`` that git knows or would add. A path outside the repository is returned as it is.
 
     :raises SystemExit: if a path does not exist.
     """

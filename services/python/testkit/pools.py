@@ -1,4 +1,4 @@
-"""A pool on a real Valkey with its housekeeping, but without HTTP."""
+"""A pool on a real Valkey, with the tick but without HTTP."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Pool:
 def make_settings(
     server: Server, folder: Path, *, redis: Mapping[str, Any] | None = None, **pool: Any
 ) -> Settings:
-    """Settings with one pool, `echo`, whose leases are short. ``redis`` and ``pool`` add to their sections."""
+    """Settings with one pool, `echo`, whose leases are short. ``redis`` and ``pool`` add further settings."""
     lease = {"lease_s": 3.0, "stall_s": 20.0, **pool.pop("lease", {})}
     return Settings.model_validate(
         {

@@ -2,7 +2,7 @@
 
 Prompts, metadata and errors may come from anyone. A terminal would obey control characters in them (ESC, U+009B) and
 direction overrides, and a line break or a tab would look like a new row or column. So the commands print such
-characters escaped: ``\\x1b[31m``.
+characters escaped, for example as ``\\x1b[31m``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lines and bars in which ``daybreak trace`` shows a task's time. Pure: the command prints them."""
+"""The lines and bars in which ``daybreak trace`` shows a task's time. The command itself prints them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STYLES = {
 WAKE_STYLE, FAILED_STYLE = "cyan", "red"
 _ENDED_WELL = frozenset({"succeeded", task_trace.RUNNING, "released"})
 MIN_BAR = 10
-"""The least width of the bars, in columns. If the terminal has less room, the lines wrap."""
+"""The least width of the bars, in columns. If the terminal has no room for such bars, the lines wrap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Row:
 
 
 def headline(trace: TaskTrace) -> str:
-    """The task in a line: state, duration, attempts and GPU time."""
+    """One line about the task: state, duration, attempts and GPU time."""
     facts = [trace.state.value, seconds(trace.total_ms / 1000)]
     attempts = sum(part.kind is PartKind.ATTEMPT for part in trace.parts)
     facts.append(f"{attempts} attempt" if attempts == 1 else f"{attempts} attempts")
@@ -58,7 +58,7 @@ def headline(trace: TaskTrace) -> str:
 
 
 def rows(trace: TaskTrace) -> Iterator[Row]:
-    """The lines: each part, followed by its pieces."""
+    """The rows of the waterfall: one for each part, followed by those of the part's pieces."""
     for part in trace.parts:
         style = FAILED_STYLE if _failed(part) else STYLES[part.kind]
         yield Row(
@@ -71,7 +71,7 @@ def rows(trace: TaskTrace) -> Iterator[Row]:
         )
         for piece in part.pieces:
             if len(part.pieces) == 1 and part.kind is not PartKind.ATTEMPT and not piece.wake:
-                continue  # the row of the part shows the same
+                continue  # the row of the part already shows this piece
             yield Row(
                 label=_words(piece),
                 start_ms=piece.start_ms,

@@ -1,4 +1,4 @@
-"""Pools that embed and rerank take tasks over files, and an artifact is looked up for its own tenant only."""
+"""Pools that embed and rerank take tasks over files. A file may be an artifact, but only of the same tenant."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_artifact_of_ones_own_task_is_found(
 
 
 def test_an_artifact_that_the_caller_may_not_read_is_refused(bulk_api: Api, leader: FakeLeader) -> None:
-    """Another tenant's task is as unknown as one that does not exist. No client may send a key."""
+    """For a task of another tenant, the error is the same as for one that does not exist. No client may send a key."""
     foreign, key = finished(bulk_api, leader, **{"Daybreak-Tenant": "heavy"})
     own, _ = finished(bulk_api, leader)
     waiting = bulk_api.submit()["id"]

@@ -57,14 +57,14 @@ class Follower:
             yield line
 
     def wait(self) -> list[str]:
-        """Wait for the end of the stream. :returns: the messages, or the types of other events."""
+        """Wait for the end of the stream. :returns: the message of each line, and the type of each other event."""
         self._thread.join(60)
         assert not self._thread.is_alive()
         return [event["data"].get("message", event["type"]) for event in self.events]
 
 
 def test_the_lines_of_a_task_come_in_pages(api: Api, leader: FakeLeader) -> None:
-    """A page has only lines, oldest first, each with its attempt. It continues where the page before ended."""
+    """A page has only lines, oldest first, each with its attempt. The next page continues after the last line."""
     task = api.submit()["id"]
     assert page(api, task) == {"object": "list", "data": [], "has_more": False}
     claim = leader.claim()

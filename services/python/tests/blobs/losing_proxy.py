@@ -1,4 +1,4 @@
-"""A TCP proxy that forwards a request but loses its response: the write takes effect, and its caller does not know."""
+"""A TCP proxy that forwards a request but loses its response: the client does not know that it took effect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LosingProxy:
         self.lost = 0
 
     def lose_next_response(self) -> None:
-        """Close the connection at the next 200 response of the server instead of forwarding it."""
+        """When the server next answers with 200, close the connection instead of forwarding the response."""
         self._losing = True
 
     def __enter__(self) -> LosingProxy:

@@ -81,7 +81,7 @@ def test_a_missing_model_is_the_cause(
 
 
 def test_a_record_has_the_start_of_its_current_phase(pools: Callable[..., Pool]) -> None:
-    """A new phase sets `since_ms`, which the ETA needs; an update within the same phase does not."""
+    """A new phase sets `since_ms`, which the ETA needs; an update within the same phase does not change it."""
     pool = pools()
     queue = wiring.build_queue(pool.settings, "echo")
     record = GroupRecord(id=new_group_id(), state=GroupState.LOADING, phase="model", since_ms=1)
@@ -98,7 +98,7 @@ def test_a_record_has_the_start_of_its_current_phase(pools: Callable[..., Pool])
 def test_a_failed_model_download_is_reported_and_retried(
     pools: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same process retries until the download works, and shows the reason until then."""
+    """The same process retries until the download works. Until then, the pool shows why it fails."""
     monkeypatch.setattr("daybreak_server.engines.gang.rank_lifecycle.DOWNLOAD_RETRY_S", 1)
     calls_file = tmp_path / "calls"
     pool = pools(workload="testkit.recording:SPEC", options={"calls_file": str(calls_file)})
@@ -115,7 +115,7 @@ def test_a_failed_model_download_is_reported_and_retried(
     try:
         cause = Cause(reason="ModelUnavailable", message="model s3://b/m: the secret key is wrong")
         wait_until(lambda: pool.view().failure == cause, 60, "the reason")
-        wait_until(lambda: [g.phase for g in pool.view().groups] == ["model"], 60, "the group at its model")
+        wait_until(lambda: [g.phase for g in pool.view().groups] == ["model"], 60, "the phase `model`")
         model_exists.set()
         pool.wait(pool.submit(), State.SUCCEEDED)
         (group,) = pool.view().groups
@@ -149,7 +149,7 @@ REFUSED = "s3://b at AWS: PutObject was answered SignatureDoesNotMatch; the secr
 
 
 class RefusingBlobs:
-    """A real store that refuses all writes while ``refusing`` is set."""
+    """A real blob store that refuses all writes while ``refusing`` is set."""
 
     def __init__(self, inner: Any, refusing: threading.Event) -> None:
         self._inner = inner
@@ -175,7 +175,7 @@ def test_a_group_takes_no_task_while_its_files_are_refused(
 ) -> None:
     """The pool shows the reason, tasks wait, and the group continues by itself once its files are accepted.
 
-    Only a task that had started takes a strike.
+    Only a task that the group had already claimed gets a strike.
     """
     monkeypatch.setattr("daybreak_server.engines.gang.leader.PROBE_RETRY_S", 0.5)
     pool, refusing = pools(), threading.Event()
@@ -206,7 +206,7 @@ def test_a_group_takes_no_task_while_its_files_are_refused(
 
 
 def _with_model(pool: Pool, fetch: Callable[[Callable[[int, int], None]], str]) -> Rank:
-    """A group of one rank whose model ``fetch`` downloads."""
+    """A group of one rank, which downloads its model with ``fetch``."""
     rank = wiring.build_rank(pool.settings, pool.name, on_broken=print)
     rank._deps = replace(rank._deps, fetch_model=fetch)
     return rank

@@ -136,14 +136,14 @@ def test_an_engine_that_fails_is_restarted_and_says_why_until_it_is_ready(
 
 
 def reason(gateway: WorkerGateway) -> str:
-    """Why the model of the worker is in its state, as it last said."""
+    """Why the model of the worker is in its state, as the worker last reported."""
     return str(gateway.last("w1").models[0].reason)
 
 
 def test_the_reason_shows_no_line_of_an_engine_that_had_requests(
     gateway: WorkerGateway, start_ready_worker: Start
 ) -> None:
-    """Such a line may have what a client has written, and other clients see the reason."""
+    """Such a line may contain what one client has sent, and the reason is shown to other clients."""
     worker = start_ready_worker()
     worker.ask("m", crash="before")
     failed = gateway.wait_for("w1", "m", "failed").models[0]
@@ -183,9 +183,8 @@ def test_requests_end_before_a_model_or_the_worker_stops(
 ) -> None:
     gateway.want("w1", model("m"), model("n"))
     worker = start_worker(engine={"stop_s": 0.1})
-    too_early_s = (
-        1.0  # an engine that is stopped before its requests have ended cuts its answers off in this time
-    )
+    # If an engine were stopped before its requests have ended, it would cut its answers off within this time.
+    too_early_s = 1.0
     for alias in ("m", "n"):
         gateway.wait_for("w1", alias, "ready")
     with worker.client() as client:
@@ -234,7 +233,7 @@ def test_a_second_signal_ends_a_worker_at_once(gateway: WorkerGateway, start_rea
     with long_answer(worker):
         worker.terminate()
         wait_until(lambda: gateway.last("w1").draining, 30, "the worker to say that it drains")
-        time.sleep(0.1)  # two signals that arrive together are one
+        time.sleep(0.1)  # two signals that arrive together count as one
         worker.terminate()
         assert worker.process.wait(60) == 0
 
@@ -261,7 +260,7 @@ def test_the_gateway_learns_where_to_reach_the_worker(gateway: WorkerGateway, st
     start_worker(worker="forwarded", variables={"PUBLIC_URL": "https://gpu.example.com/"})
     wait_until(lambda: len(gateway.workers) == 3, 60, "three workers")
     assert gateway.workers["everywhere"].url == everywhere.url, (
-        "not the address from which it reaches the gateway"
+        "the worker registered another address than the one where it listens"
     )
     assert gateway.workers["forwarded"].url == "https://gpu.example.com"
 

@@ -1,4 +1,4 @@
-"""No text of an input, and no password, is in a line of the log, however an error quotes it."""
+"""No line of the log contains text of an input, or a password, however an error quotes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROMPT = 'a "red" circle\nthat moves left, in the style of Žižek'
 
 
 def redacted(line: str, *inputs: object, task: str = "") -> str:
-    """The line after redaction, if the known inputs are those of the task ``video_1``."""
+    """The line after redaction, if ``inputs`` are known as inputs of the task ``video_1``."""
     known = tuple(PrivateInput.of(value, "video_1") for value in inputs)
     return Redactor(lambda: known)(line, task=task)
 
@@ -99,7 +99,7 @@ def no_inputs() -> None:
 @pytest.mark.usefixtures("no_inputs")
 def test_what_is_remembered_is_bounded() -> None:
     """Large inputs take no more memory than small ones. Until an input is added, ``known`` returns the same object."""
-    others = set(private_inputs.known())  # of tasks that still run
+    others = set(private_inputs.known())  # inputs of tasks that still run
     for number in range(40):
         private_inputs.keep({"prompt": f"{number}" + "x" * 1_000_000, "numbers": list(range(100_000))})
     known = [found for found in private_inputs.known() if found not in others]

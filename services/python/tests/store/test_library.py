@@ -1,4 +1,4 @@
-"""The store brings its Lua scripts as a function library, and a call works whatever libraries the server has."""
+"""The store loads its Lua scripts as a function library. Its calls work whatever libraries the server has."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def run_task(url: str) -> None:
 
 
 async def test_the_first_call_loads_a_missing_library(server: Server) -> None:
-    """The first call loads the library on a server that does not have it, every time."""
+    """If a server does not have the library, the next call loads it, even if it has been loaded before."""
     with server.client() as client:
         client.function_flush()
         await run_task(server.url)
@@ -45,7 +45,7 @@ async def test_the_first_call_loads_a_missing_library(server: Server) -> None:
 
 
 async def test_a_user_who_may_not_load_functions_runs_scripts(server: Server) -> None:
-    """For a user without permission to load functions, the store runs the same text as scripts."""
+    """For a user without permission to load functions, the store runs the same Lua text as scripts."""
     with server.client() as client:
         client.function_flush()
         client.execute_command("ACL", "SETUSER", "guest", "on", ">pw", "~*", "&*", "+@all", "-function")
@@ -83,7 +83,7 @@ def test_two_versions_share_no_function_name() -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_compiles_alone(server: Server, name: str) -> None:
-    """``EVAL`` runs the text of one script. Lua refuses a text in which it sees more than 200 locals at once."""
+    """``EVAL`` runs the text of one script. Lua refuses a text with more than 200 local variables in scope."""
     with server.client() as client:
         client.script_load(Library().get(name).text)
 

@@ -24,7 +24,7 @@ def test_the_queue_is_shown_by_priority_with_its_oldest_wait(driver: Driver) -> 
 
 
 def test_the_oldest_wait_of_a_released_task_begins_with_its_release(driver: Driver) -> None:
-    """The wait is shown as it will be counted: without the time before the release."""
+    """The time before the release does not count, neither here nor in the histogram of waits."""
     claim = start(driver)
     driver.pass_time(8_000)
     driver.settle(claim.lease, Released())
@@ -40,7 +40,7 @@ def oldest_waits(driver: Driver) -> dict[str, float]:
 
 
 def test_a_task_that_returns_to_the_front_does_not_hide_the_oldest_wait(driver: Driver) -> None:
-    """A released task has its old place again, before tasks that have waited longer than it has now."""
+    """A released task takes its old place again, ahead of tasks that have now waited longer."""
     released = start(driver)
     submit(driver)
     submit(driver, priority=Priority.LOW)

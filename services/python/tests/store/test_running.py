@@ -101,7 +101,7 @@ def test_a_running_task_is_cancelled_when_its_group_stops(driver: Driver) -> Non
 def test_a_finish_publishes_artifacts_and_usage(driver: Driver) -> None:
     """Running + finish → succeeded: record and event show artifacts and usage.
 
-    The store corrects the tenant's charge and the pool's history.
+    The store also corrects the tenant's charge, and the pool's seconds per unit of cost.
     """
     claim = start(driver, estimate_s=100.0, cost=2.0)
     driver.pass_time(3000)
@@ -162,7 +162,7 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_requested_cancel_wins(driver: Driver, end: str) -> None:
-    """Running with a requested cancel → cancelled, however the attempt ends, even after its deadline."""
+    """Running with a requested cancel → cancelled, however the attempt ends, even after the run deadline."""
     claim = start(driver, run_within_ms=500, max_strikes=1)
     driver.cancel(claim.lease.task)
     driver.now += 600
@@ -208,7 +208,7 @@ def test_a_strike_delays_the_task_with_a_backoff(driver: Driver, end: str) -> No
 
 @pytest.mark.parametrize("end", ["error", "lapse"])
 def test_the_last_strike_fails_the_task(driver: Driver, end: str) -> None:
-    """Running + the last strike → failed: the task is a dead letter with its error. A replay is a new task."""
+    """Running + the last strike → failed: the task is a dead letter that shows its error. A replay is a new task."""
     claim = start(driver, max_strikes=1)
     task = claim.lease.task
     ENDS[end](driver, claim)
@@ -275,7 +275,7 @@ def test_a_task_released_too_often_gets_a_strike(driver: Driver) -> None:
 
 @pytest.mark.parametrize("end", ["deregister", "restart", "claim lost"])
 def test_repeated_failures_of_its_group_give_a_task_strikes(driver: Driver, end: str) -> None:
-    """The store forgives two failures of a task's group.
+    """The first two failures of a task's group count as releases, not as strikes.
 
     Each further failure is a strike with a backoff, and the event names the reason.
     """

@@ -1,4 +1,4 @@
-"""The client of the fork server: it starts components and knows for certain when one is gone."""
+"""The client of the fork server: it starts components and knows for certain when one has ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HOME = Path(__file__).resolve().parents[2]
 
 
 class Processes:
-    """Starts and kills components. ``ended`` receives the pid and the wait status of each process that is gone."""
+    """Starts and kills components. ``ended`` receives the pid and the wait status of each process that has ended."""
 
     def __init__(self, *, logs: Path, preload: tuple[str, ...] = ()) -> None:
         self._logs = logs
@@ -58,7 +58,7 @@ class Processes:
         with self._lock:
             self._refs += 1
             ref = self._refs
-            with contextlib.suppress(OSError):  # `_read` also sees that the fork server has ended
+            with contextlib.suppress(OSError):  # if the fork server has ended, `_read` notices this too
                 self._sock.sendall(json.dumps({"ref": ref, **request}).encode() + b"\n")
         with self._changed:
             self._changed.wait_for(lambda: ref in self._pids or self._disconnected, 30)
@@ -68,7 +68,7 @@ class Processes:
             return self._pids.pop(ref)
 
     def alive(self, pid: int) -> bool:
-        """Whether the process was started and its end was not reported yet."""
+        """Whether the process was started and its end has not been reported yet."""
         with self._changed:
             return pid in self._alive
 

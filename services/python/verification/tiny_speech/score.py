@@ -1,6 +1,6 @@
 """Scores a model: `python -m verification.tiny_speech.score [--model FOLDER] [--sentences 200] [--save]`.
 
-Streams held-out sentences in held-out voices through the workload, in batches, as a group does, and compares the
+Sends held-out sentences in held-out voices through the workload, in batches, as a group does, and compares the
 tokens with the reference. A sentence is right only if every token is. ``--save`` writes docs/figures/speech-model.json.
 """
 
@@ -46,7 +46,7 @@ class Written(NamedTuple):
 
 
 def load(model: Path | None) -> Speech:
-    """The workload, ready."""
+    """The workload, with the model loaded."""
     torch.set_num_threads(1)
     speech = Speech()
     speech.load(Group(options={"model": str(model)} if model else {}))
@@ -100,9 +100,9 @@ def exact(items: Sequence[Item], written: Sequence[Sequence[Written]], language:
 def delays(
     items: Sequence[Item], written: Sequence[Sequence[Written]], language: str, blocks: int
 ) -> list[float]:
-    """For each token of the correct items, the seconds of audio that the client has sent since the end of the last word
-    that the token needs. A token that needs silence counts from ``STOP_AFTER - MARGIN`` after the last word, and no
-    token counts from an earlier time than the token before it."""
+    """For each token of the correct items, the seconds of audio that the client sends after the last word that the
+    token needs, until the token is written. A token that needs silence counts from ``STOP_AFTER - MARGIN`` after the
+    last word, and no token counts from an earlier time than the token before it."""
     right = exact(items, written, language)
     return [
         (token.turn + 1) * blocks * BLOCK_SECONDS - (due - MARGIN)
@@ -113,7 +113,7 @@ def delays(
 
 
 def sentences_right(item: Item, tokens: Sequence[int], language: str) -> tuple[int, int]:
-    """How many sentences of a long session are right, in order, and how many there are."""
+    """How many sentences of a long session are right and in order, and how many sentences the session has."""
     wanted, got = _sentences(item.tokens(language)), _sentences(tokens)
     matcher = difflib.SequenceMatcher(None, wanted, got, autojunk=False)
     return sum(block.size for block in matcher.get_matching_blocks()), len(wanted)
@@ -198,7 +198,7 @@ class _Scores:
         print(f"{row.what}: {row.value:.1f} {row.unit}; {row.target} {row.note}", flush=True)
 
     def silence(self) -> None:
-        """Sounds without speech, for which the model should write no token."""
+        """Count the tokens that the model writes for sounds without speech. It should write none."""
         rng, samples = np.random.default_rng(3), 30 * SAMPLE_RATE
         sounds = {
             "digital silence": np.zeros(samples),
@@ -218,7 +218,7 @@ class _Scores:
             )
 
     def batches(self, items: Sequence[Item]) -> None:
-        """The same items alone and in one batch: whether the tokens are equal, and how much the logits differ."""
+        """Compare the same items alone and in one batch: are the tokens equal, and how much do the logits differ?"""
         together = _recorded(self.speech, items, "de")
         alone = [_recorded(self.speech, [item], "de")[0] for item in items]
         equal = sum(a.tokens == b.tokens for a, b in zip(together, alone, strict=True))
@@ -268,7 +268,7 @@ ABOUT: Final = (
 
 
 def score(speech: Speech, sentences: int) -> Report:
-    """All scores. Rows of sentences with a target use this many sentences, the other rows of sentences half as many."""
+    """All scores. ``share`` translates ``sentences`` sentences for a row with a target, otherwise half as many."""
     report = Report("speech-model", "Speech model", ABOUT)
     scores = _Scores(speech, report)
     items, noisy = make_items(sentences, seed=90_000), make_items(sentences, seed=50_000, noise_db=10.0)
@@ -302,7 +302,7 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path)
     parser.add_argument("--sentences", type=int, default=200)
-    parser.add_argument("--quick", action="store_true", help="only new voices and sentences, turns of 0.96 s")
+    parser.add_argument("--quick", action="store_true", help="only new voices and sentences, and noise")
     parser.add_argument(
         "--minutes", type=float, help="only one session in Chinese that lasts this many minutes"
     )

@@ -1,7 +1,7 @@
 """Runs the batches of many callers on a separate thread.
 
 Callers are threads, such as those that answer the requests of a group. Each of them waits for the results of its items.
-If a batch raises an error, its halves run again, and so on. So a caller gets an error only if one of its items raises
+If a batch raises an error, each half runs again, and so on. So a caller gets an error only if one of its items raises
 it even when it runs without others. If the model fails for one item, or lacks the memory for an item beside others, the
 other callers only wait for some repeats. After an error that breaks the device, all callers get errors.
 """
@@ -46,7 +46,7 @@ class BatchReport:
     seconds: float
     """How long it took, with its repeats."""
     waited_s: float | None
-    """The longest time that one of its items waited for it. Items with a priority number above 0 do not count, because
+    """The longest time that an item waited for the batch. Items with a priority number above 0 do not count, because
     no client waits for them; ``None`` if the batch has only such items."""
     failed: bool
     """Whether it raised an error, so that its halves ran again."""
@@ -112,7 +112,7 @@ class BatchExecutor(Generic[P, R]):
 
     @property
     def counted(self) -> int:
-        """How many items wait that count against ``max_waiting``: all but those of bulk work."""
+        """How many of the waiting items count against ``max_waiting``: all except those of bulk work."""
         return self._batcher.counted
 
     def sizes(self) -> dict[int, int]:
@@ -134,8 +134,8 @@ class BatchExecutor(Generic[P, R]):
         :param lengths: tokens of each input.
         :param deadline: the time of ``time.monotonic()`` after which the results are not needed.
         :param cancelled: returns whether the caller's client has disconnected. Called ten times a second.
-        :raises FullError: if not all of them may wait. Then none of them waits.
-        :raises ExpiredError: if the deadline passed while one of them still waited for its batch.
+        :raises FullError: if there is no room for all inputs to wait. Then none of them is computed.
+        :raises ExpiredError: if the deadline passed while an input still waited for its batch.
         :raises CancelledError: if ``cancelled`` returned true.
         :raises ClosedError: if the executor is closed.
         :raises Exception: what ``run`` raised for one of the inputs alone.
@@ -202,7 +202,7 @@ class BatchExecutor(Generic[P, R]):
                 continue
             clean = self._compute(entries)
             seconds = time.monotonic() - began
-            if clean:  # a repeat says nothing about the speed of a size
+            if clean:  # with repeats, the time says nothing about batches of this size
                 with self._changed:
                     self._batcher.complete(batch, seconds)
             waits = [began - item.arrived for item in batch if item.priority <= 0]
@@ -220,14 +220,14 @@ class BatchExecutor(Generic[P, R]):
                 for item in decision.expired:
                     entry = self._inputs.pop(item.key, None)
                     if entry is not None:
-                        entry[1].fail(ExpiredError("The deadline passed before the result was there."))
+                        entry[1].fail(ExpiredError("The deadline passed before the input was computed."))
                 if decision.batch:
                     return decision.batch
                 self._changed.wait(None if decision.wake_at is None else max(0.0, decision.wake_at - now))
         return None
 
     def _compute(self, entries: list[tuple[P, _Call[R], int]]) -> bool:
-        """Compute a batch and deliver its results. Returns whether ``run`` succeeded."""
+        """Compute a batch and deliver its results. Returns whether ``run`` succeeded at the first try."""
         try:
             results = self._run_batch([given for given, _, _ in entries])
             if len(results) != len(entries):

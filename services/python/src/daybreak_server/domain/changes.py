@@ -9,4 +9,4 @@ from daybreak_server.domain.task_changes import TaskChange
 
 Change = TaskChange | SessionChange
 OnChange = Callable[[Change], None]
-"""Gets each change. Must not raise."""
+"""A function that gets each change. It must not raise an error."""

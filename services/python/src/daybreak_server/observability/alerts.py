@@ -100,10 +100,10 @@ REQUESTS = 'daybreak_http_requests_total{HERE,route!~"/healthz|/readyz|/metrics"
 """The requests of clients, without those of kubelets and of Prometheus."""
 API_REQUESTS = REQUESTS.replace("/metrics", "/metrics|/v1/pools/.*/serve/.*")
 """The requests that count towards the API's objective: all except those under ``/v1/pools/<pool>/serve/``, which have
-their own alerts, and for which the workload chooses the status of the answer. Requests by OpenAI's API count, also
-those that a group or a worker answers."""
+their own alerts, and for which the workload chooses the status of the answer. Requests to the routes of OpenAI's
+API count, even if a group or a worker answers them."""
 FAILED_REQUESTS = API_REQUESTS.replace("}", ',status=~"5..",code!="queue_full"}')
-"""Those of them that failed. ``queue_full`` is no failure: a full queue must refuse tasks."""
+"""The requests of :data:`API_REQUESTS` that failed. ``queue_full`` is no failure: a full queue must refuse tasks."""
 
 
 def _burns(window: str, rate: str) -> str:
@@ -126,7 +126,7 @@ def _budget(*pairs: tuple[str, str, str]) -> str:
 
 
 def _ended(outcomes: str, window: str) -> str:
-    """Requests to groups or models that ended within ``window`` in one of these ways (none: in any), by pool."""
+    """Requests to groups or models that ended within ``window``, by pool. If ``outcomes`` is empty, all count."""
     matcher = f',outcome=~"{outcomes}"' if outcomes else ""
     return f"sum by (namespace, pool) (increase(daybreak_router_requests_total{{HERE{matcher}}}[{window}]))"
 
@@ -150,8 +150,8 @@ _POOLS_OF_WAKING_MODELS = (
     "label_replace(max by (namespace, model) (max_over_time(daybreak_model_wake_elapsed_seconds{HERE}[5m])) > 0, "
     '"pool", "$1", "model", "(.+)")'
 )
-"""The models that have been waking within 5 min, with the model's name as the label ``pool``, as in the metrics of the
-router."""
+"""The models that were waking at some time in the last 5 min. The label ``pool`` is the model's name, as in the metrics
+of the router."""
 _ANSWERS_BEGUN = "sum by (namespace, pool) (increase(daybreak_router_first_byte_seconds_count{HERE}[3m]))"
 
 
@@ -161,7 +161,7 @@ ALERTS: tuple[Alert, ...] = (
         severity=Severity.CRITICAL,
         expression="absent(daybreak_redis_up{HERE})",
         for_="5m",
-        summary="No Daybreak gateway is scraped; tasks may not be accepted.",
+        summary="No Daybreak gateway is scraped; clients may be unable to submit tasks.",
         when="Prometheus has scraped no gateway for 5 min",
         dashboard="daybreak-api",
         about_pool=False,
@@ -193,8 +193,8 @@ ALERTS: tuple[Alert, ...] = (
         f"(({_WAKES} > 0) <= 2 * ${{wake_seconds}})",
         for_="8m",
         summary="Tasks of pool {pool} wait, none runs, and none was claimed for 10 minutes.",
-        when="tasks have waited for 10 min, while none ran and none was claimed; during a wake, it fires only after "
-        "twice `monitoring.alerts.wakeSeconds`",
+        when="tasks have waited for 10 min, while none ran and none was claimed; during a wake, the alert fires only "
+        "after twice `monitoring.alerts.wakeSeconds`",
         dashboard="daybreak-pool",
     ),
     Alert(
@@ -225,8 +225,8 @@ ALERTS: tuple[Alert, ...] = (
         for_="5m",
         summary="{{ $value | humanizePercentage }} of the requests to pool {pool} missed their deadline.",
         when="for 5 min, more than `monitoring.alerts.lateRatio` of a pool's requests have got `not_ready` or "
-        "`deadline_passed`, and more than `monitoring.alerts.failedRequests` of them in 5 min; not during a wake, or "
-        "in the 5 min after it",
+        "`deadline_passed`, and more than `monitoring.alerts.failedRequests` requests have got one of these in 5 min; "
+        "the alert does not fire during a wake, or in the 5 min after it",
         dashboard="daybreak-serving",
     ),
     Alert(
@@ -245,7 +245,7 @@ ALERTS: tuple[Alert, ...] = (
         severity=Severity.WARNING,
         expression=f"({_BROKEN} / {_ended('', '5m')} > 0.01) and ({_BROKEN} > ${{failed_requests}})",
         for_="10m",
-        summary="{{ $value | humanizePercentage }} of the requests to pool {pool} broke a group or lost their answer.",
+        summary="{{ $value | humanizePercentage }} of the requests to pool {pool} got no answer, or only a part of it.",
         when="for 10 min, more than 1 % of a pool's requests have got no answer from a group or lost part of it, "
         "and more than `monitoring.alerts.failedRequests` of them in 5 min; each try counts",
         dashboard="daybreak-serving",
@@ -255,9 +255,9 @@ ALERTS: tuple[Alert, ...] = (
         severity=Severity.WARNING,
         expression=f"({_AGAIN} / ({_AGAIN} + {_ended('', '5m')}) > 0.5) and ({_AGAIN} > ${{failed_requests}})",
         for_="10m",
-        summary="{{ $value | humanizePercentage }} of what is sent to groups of pool {pool} is refused or fails.",
+        summary="{{ $value | humanizePercentage }} of the requests sent to groups of pool {pool} are refused or fail.",
         when="for 10 min, groups have refused or not answered more than half of the requests that gateways sent them, "
-        "and more than `monitoring.alerts.failedRequests` times in 5 min",
+        "and more than `monitoring.alerts.failedRequests` requests in 5 min",
         dashboard="daybreak-serving",
     ),
     Alert(

@@ -1,7 +1,7 @@
 """The metrics of pools: tasks, GPU time, tenants, groups and wakes.
 
-Their values are in Redis, so every gateway exports the same values. ``catalogue.py`` lists them with all others, and
-has the conventions.
+Their values are in Redis, so every gateway exports the same values. ``catalogue.py`` lists all metrics, and has
+the conventions.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ TASKS_SUBMITTED = _pool_counter("daybreak_tasks_submitted_total", "Tasks accepte
 TASKS_ENDED = _pool_counter("daybreak_tasks_ended_total", "Tasks ended, by their final state.", "state")
 TASK_TRANSITIONS = _pool_counter(
     "daybreak_task_transitions_total",
-    "Changes of a task's state; `new` is a task being accepted.",
+    "Changes of a task's state; `from` is `new` when a task is accepted.",
     "from",
     "to",
 )
@@ -88,11 +88,11 @@ TASK_CLAIMS = _pool_counter(
 )
 TASK_RETRIES = _pool_counter(
     "daybreak_task_retries_total",
-    "Attempts after which the task waited for another one, by reason.",
+    "Attempts after which the task waited for another attempt, by reason.",
     "reason",
 )
 TASK_STRIKES = _pool_counter(
-    "daybreak_task_strikes_total", "Strikes, including the last one of a task.", "reason"
+    "daybreak_task_strikes_total", "Strikes, by reason. The strike that fails a task counts too.", "reason"
 )
 TASK_RELEASES = _pool_counter(
     "daybreak_task_releases_total", "Tasks returned to the queue without a strike, by reason.", "reason"
@@ -110,7 +110,7 @@ TASK_CANCEL = _pool_histogram(
 )
 TASK_CANCEL_STEPS = _pool_histogram(
     "daybreak_task_cancel_steps",
-    "Reported steps from the cancel of a running task until its group had stopped.",
+    "Steps that a group reported after the cancel of its running task, until the group had stopped.",
     buckets=tuple(map(float, policy.CANCEL_STEP_BUCKETS)),
 )
 
@@ -118,15 +118,15 @@ TASK_CANCEL_STEPS = _pool_histogram(
 
 GPU_USED = _pool_counter(
     "daybreak_gpu_used_seconds_total",
-    "GPU-seconds (seconds × ranks) that had a result: those of successful tasks, without what their lost attempts "
-    "cost; and those of groups while they hold a request. Those of groups while they serve sessions are not included. "
-    "Measured on the lease clock.",
+    "GPU-seconds (seconds × ranks) that had a result: of tasks that succeeded, without what their attempts lost; and "
+    "of groups while they hold a request. The time of groups that serve sessions is not included. Measured on the "
+    "lease clock.",
 )
 GPU_WASTED = _pool_counter(
     "daybreak_gpu_wasted_seconds_total",
-    "GPU-seconds without a result, by cause: what retried attempts lost (`retry`), tasks that were cancelled "
-    "(`cancel`), expired (`expiry`) or failed (`failure`), and starts of groups (`cold_start`), from their "
-    "registration, so without the start of the pod and of Ray.",
+    "GPU-seconds without a result, by cause: lost by attempts that were retried (`retry`), used by tasks that "
+    "were cancelled (`cancel`), expired (`expiry`) or failed (`failure`), and used by groups that start "
+    "(`cold_start`). A start counts from the group's registration, so without the start of the pod and of Ray.",
     "cause",
 )
 GPU_IDLE = _pool_counter(
@@ -147,8 +147,8 @@ TENANT_WEIGHT = _pool_gauge(
 )
 FAIRNESS_ERROR = _pool_gauge(
     "daybreak_fairness_error_seconds",
-    "Difference between the highest and the lowest virtual time of waiting tenants, in GPU-seconds ÷ weight. Fair: at "
-    "most the cost of one task.",
+    "Difference between the highest and the lowest virtual time of waiting tenants, in GPU-seconds ÷ weight. "
+    "In a fair queue, it is at most the cost of one task.",
 )
 
 # ── pools: groups and wakes ───────────────────────────────────────────────────────────────────────────────
@@ -197,4 +197,4 @@ WAKES = _pool_counter(
 )
 
 ALL: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
-"""All of them, in the order of this file."""
+"""All metrics of this module, in its order."""

@@ -70,7 +70,7 @@ def rule(alert: Alert, place: Place) -> dict[str, Any]:
 
 
 def filled(alert: Alert, place: Place) -> str:
-    """The expression of an alert, without marks."""
+    """The expression of an alert, with its marks replaced."""
     expression = shortened(scoped(alert.expression, here=place.here), place.factor)
     expression = _SPAN.sub(lambda match: _span(float(match["seconds"]), place.factor), expression)
     for name, value in place.thresholds.items():

@@ -1,4 +1,4 @@
-"""Turns samples, which are values read from elsewhere, into the families that Prometheus' client exports."""
+"""Turns samples, which are values that were read from Redis, into the families that Prometheus' client exports."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_pools_that_answer_requests_are_listed_after_the_models(start_gateway):
 
 
 def test_pools_of_sessions_are_listed_with_what_their_clients_need(start_gateway, tmp_path):
-    """Whether the model is the tiny one of the package, and which languages it knows."""
+    """The list shows the language pairs of each pool, and a notice if its model is the tiny one or is simulated."""
     folder = tmp_path / "interpreter"
     folder.mkdir()
     vocabulary = {"source": "en", "targets": ["fr"], "names": {"en": "English", "fr": "French"}}

@@ -1,4 +1,4 @@
-"""Clients of sessions for tests, and audio."""
+"""Clients and audio for tests of sessions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POOLS = {"speech": {"workload": "testkit.session_workload:SPEC"}}
 
 
 def tone(seconds: float, *, rate: int = RATE, hertz: float = 440.0, loud: float = 0.5) -> list[float]:
-    """A sine, from -1 to 1."""
+    """Samples of a sine with the amplitude ``loud``, where 1.0 is the maximum."""
     return [loud * math.sin(2 * math.pi * hertz * n / rate) for n in range(int(seconds * rate))]
 
 
@@ -37,7 +37,7 @@ def float32(samples: list[float]) -> bytes:
 
 @lru_cache
 def noise(seconds: float, seed: int = 1) -> bytes:
-    """Samples at 16 kHz of which each block is different, so that a lost or repeated one is seen."""
+    """Audio at 16 kHz. Each of its blocks is different, so that tests notice a lost or repeated block."""
     state, values = seed, array("h")
     for _ in range(int(seconds * RATE)):
         state = (1103515245 * state + 12345) % 2147483648
@@ -83,7 +83,7 @@ class Speech:
 
 @dataclass
 class Socket:
-    """A WebSocket of JSON or text."""
+    """A WebSocket whose messages are JSON or text."""
 
     connection: ClientConnection
 
@@ -100,7 +100,7 @@ class Socket:
         return found
 
     def until(self, kind: str) -> dict[str, Any]:
-        """The next message of that type; others before it are skipped."""
+        """Skip messages until one has the type ``kind``. :returns: this message."""
         while True:
             message = self.get()
             if message["type"] == kind:

@@ -340,7 +340,7 @@ def test_a_device_is_one_of_the_groups(start_speech):
         return response.text
 
     load(2, 200)
-    assert "There is no device 3. Each group of the pools of sessions has one: use 0 to 2." in load(3, 422)
+    assert "There is no device 3. Each group that serves sessions is a device: use 0 to 2." in load(3, 422)
     for wrong in (99, -1, True):
         assert "gpu_id" in load(wrong, 422)
 

@@ -96,7 +96,7 @@ def test_without_faults_bytes_pass_both_ways(proxy: TcpProxy) -> None:
 
 
 def test_a_cut_resets_open_connections_and_down_refuses_new_ones(proxy: TcpProxy) -> None:
-    """Open connections get a reset instead of an orderly end, and none is accepted until the proxy is healed."""
+    """Open connections are reset instead of closed in order. Until it is healed, the proxy accepts no new ones."""
     with _connect(proxy) as sock:
         assert _request(sock, b"one\n") == b"one\n"
         proxy.set_conditions(DOWN)
@@ -110,7 +110,7 @@ def test_a_cut_resets_open_connections_and_down_refuses_new_ones(proxy: TcpProxy
 
 
 def test_a_half_open_connection_swallows_bytes_and_never_ends(proxy: TcpProxy, echo: Echo) -> None:
-    """It accepts bytes and returns nothing, not even an end, and stays dead after the conditions change."""
+    """The connection accepts bytes and returns nothing, not even an end. It stays dead after the conditions change."""
     proxy.set_conditions(HALF_OPEN)
     with _connect(proxy, timeout=0.2) as sock:
         sock.sendall(b"lost\n")
@@ -150,7 +150,7 @@ def test_a_fault_can_affect_one_direction_only(proxy: TcpProxy, echo: Echo) -> N
 
 
 def test_a_request_whose_reply_is_lost_takes_effect(proxy: TcpProxy, echo: Echo) -> None:
-    """Only the matching request loses its reply; the next one gets one."""
+    """Only the first request that matches loses its reply. The next one gets its reply."""
     proxy.lose_replies(1, match=b"this")
     with _connect(proxy) as sock:
         assert _request(sock, b"that\n") == b"that\n"

@@ -21,7 +21,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nAnswered-By: 7\r\n"
 
 @asynccontextmanager
 async def answering(*outputs: bytes) -> AsyncIterator[Client]:
-    """A client of a server that answers one request of each connection with these bytes, and closes it."""
+    """A client of a server. On each connection, the server answers one request with the next output, then closes it."""
     remaining = list(outputs)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Every planted bug fits the current source, and the tests that should catch it exist."""
+"""Every bug of the catalogue fits the current source, and the tests that should catch it exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from verification.mutants.tree import REPOSITORY
 
 @pytest.mark.parametrize("mutant", CATALOGUE, ids=lambda mutant: mutant.name)
 def test_every_bug_can_be_planted(mutant: Mutant) -> None:
-    """The source has each text to replace exactly once. If you change such a line, change the mutant too."""
+    """Each text that a mutant replaces is in its file exactly once. If you change the text, change the mutant too."""
     mutant.texts(REPOSITORY)
     assert all(edit.old != edit.new for edit in mutant.edits)
     for test in mutant.tests:
@@ -35,7 +35,7 @@ def test_the_catalogue_has_many_bugs_with_unique_names() -> None:
 
 @pytest.mark.parametrize("text", ["", "x = 1\nx = 1\n"])
 def test_a_bug_without_a_unique_place_is_an_error(text: str) -> None:
-    """A missing or ambiguous place is an error and does not count as caught."""
+    """If the text to replace is missing, or is there twice, this is an error. The bug does not count as caught."""
     with pytest.raises(MisplacedError, match="expected once"):
         Edit("f.py", "x = 1", "x = 2").applied(text)
 
@@ -55,7 +55,7 @@ def test_two_edits_of_one_file_are_both_applied(tmp_path: Path) -> None:
 
 
 def test_three_consecutive_commits_plant_every_bug_once() -> None:
-    """CI plants a third, chosen by the number of the commit."""
+    """CI plants a third of the bugs. The number of commits decides which third."""
     thirds = [share_of(CATALOGUE, number, 3) for number in (1264, 1265, 1266)]
     planted = [mutant.name for third in thirds for mutant in third]
     assert sorted(planted) == sorted(mutant.name for mutant in CATALOGUE)
@@ -76,7 +76,7 @@ def test_a_share_can_be_listed_and_an_invalid_share_is_an_error(capsys: pytest.C
 def test_no_bug_counts_if_its_tests_fail_without_it(
     failures: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With one job, there is one copy of the source. If a test fails there beforehand, no bug is planted."""
+    """With one job, there is one copy of the source. If a test fails in this copy, no bug is planted."""
     planted: list[Mutant] = []
 
     def attempt(_tree: object, mutant: Mutant) -> MutantRun:

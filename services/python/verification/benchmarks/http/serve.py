@@ -1,7 +1,7 @@
 """``python -m verification.benchmarks.http.serve KIND PORT [REDIS_URL FOLDER]`` runs one of the servers under test.
 
 ``noop`` is a plain FastAPI route: the gateway's body model, and a constant response of the usual size. ``bare`` is
-ASGI without a framework, the most that the server program can do. ``daybreak`` is the gateway. All three run on the
+ASGI without a framework: no app can be faster on this server program. ``daybreak`` is the gateway. All three run on the
 gateway's server class or one derived from it, so parser, loop and options are the same.
 """
 

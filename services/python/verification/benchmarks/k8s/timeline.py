@@ -1,4 +1,4 @@
-"""Times wakes, bursts and requests from outside: polls the Kubernetes API and the gateway ten times a second."""
+"""Measures wakes, bursts and requests from outside: polls the Kubernetes API and the gateway ten times a second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from testkit.log import log
 
 POLL_S = 0.1
 REST_S = 15.0
-"""The rest before each measurement, so that the end of the previous one does not affect it."""
+"""The pause before each measurement, so that the end of the previous one does not affect it."""
 CALLS = "daybreak_operator_kubernetes_calls_total"
 METRICS_PORT = 9090
 
@@ -29,11 +29,11 @@ class WakeCycle:
     patched_s: float
     """Until the operator has raised the ``replicas`` of the RayCluster."""
     formed_s: float
-    """Until the group has claimed the task, from the task's events (the numbers of a pool may be a second old)."""
+    """Until the group has claimed the task. The task's events show this; the numbers of a pool may be a second old."""
     gone_s: float
     """From the moment when KEDA lowers ``replicas`` until the last pod of the group is gone."""
     phases: dict[str, float]
-    """The phases in the pool's record."""
+    """The duration of each phase of the wake, from the pool's record."""
 
     @property
     def group_s(self) -> float:
@@ -106,7 +106,7 @@ def burst(deployment: Deployment, pool: str, tasks: int) -> float:
 
 
 def _started(deployment: Deployment, task: Task) -> float:
-    """When it started, in seconds since the epoch; cluster and client share this machine's clock."""
+    """When the task started, in seconds since the epoch; cluster and client share this machine's clock."""
     return next(event.at for event in deployment.client.events(task) if event.type == "started").timestamp()
 
 

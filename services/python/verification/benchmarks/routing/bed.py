@@ -32,7 +32,7 @@ from verification.benchmarks.routing.contenders import POOL, Contender, Place
 BACKENDS = 2
 DIRECT = "no router"
 START_S = 180.0
-"""A router is ready when it has answered a request. One of them needs half a minute for its imports."""
+"""How long a router may take to answer its first request. One router needs half a minute for its imports."""
 GROUP_TTL_S = 3600.0
 
 
@@ -86,7 +86,7 @@ class Bed:
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """A running router; without a contender, the back end itself."""
+    """A running router. If ``contender`` is ``None``, it is a back end that gets requests without a router."""
 
     contender: Contender | None
     running: Running
@@ -137,7 +137,7 @@ def _answers(port: int, path: str) -> bool:
 
 @contextmanager
 def bed(cores: Cores) -> Iterator[Bed]:
-    """Start the back ends and Redis, and register the back ends as groups; this process moves to their cores."""
+    """Start the back ends and Redis, and register the back ends as groups. Move this process to the same cores."""
     before = os.sched_getaffinity(0)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="daybreak-routing-")))

@@ -37,7 +37,7 @@ class Found:
     sessions: int
     best: Outcome | None
     curve: Sequence[tuple[int, Outcome]]
-    """Only numbers of users with which the lag does not grow."""
+    """Each number of users with which the lag does not grow, and what happened."""
     rules: str
 
 
@@ -45,7 +45,7 @@ Results = Mapping[Scene, Mapping[Contender, Found]]
 
 
 def report(results: Results, *, seed: int, limit_s: float) -> Report:
-    """All rows."""
+    """The report with all rows."""
     made = Report(
         name=NAME,
         title="Streaming sessions by the strategy of batches, simulated",
@@ -83,7 +83,7 @@ def sustained(contender: Contender, results: Mapping[Contender, Found], *, prefi
 
 
 def point(contender: Contender, users: int, outcome: Outcome, *, prefix: str = "") -> Row:
-    """How late the turns are with a number of users."""
+    """The row that shows how late the turns are with this number of users."""
     return Row(
         f"{prefix}{contender.name}, {users} users: median lag",
         outcome.lag(0.5) * 1000,

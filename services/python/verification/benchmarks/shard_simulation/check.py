@@ -1,9 +1,9 @@
-"""Checks the simulator's method at small size: predictions for one shard, to compare with measured figures.
+"""Checks the simulator's method on one shard: makes predictions that can be compared with measured figures.
 
 The model is a closed loop of two stations: the server's core, and the core that producer and leaders share. The
 clients' CPU time is fitted to the measured rates of "submit alone" and "settle alone"; the rate of both together is
 then predicted. The hand-off (the time from a submit to the claim by an idle leader) is predicted from a raw hand-off,
-which has the same trips but no scripts, and from the costs of the scripts.
+which has the same network trips but no scripts, and from the costs of the scripts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def predicted_tasks_s(costs: Costs) -> float:
 
 def predicted_handoff_s(costs: Costs) -> float:
     """Seconds from submit to claim: two raw hand-offs (submit and wake-up, then the claim and its reply) and the two
-    scripts. A claim is taken to cost half of a settle that claims the next task."""
+    scripts. A claim is assumed to cost half of a settle that claims the next task."""
     return 2 * costs.handoff_raw + costs.submit + costs.settle / 2
 
 

@@ -1,4 +1,4 @@
-"""The baseline: the loop of the same workload under plain ``torchrun``, without Daybreak.
+"""The baseline: the loop of the video workload under plain ``torchrun``, without Daybreak.
 
 Run by ``torchrun bare_loop.py PORT OPTIONS``; OPTIONS is JSON with the workload's options. Rank 0 connects to
 127.0.0.1:PORT, reports that it is ready, reads one JSON object of parameters per line, and replies to each with the

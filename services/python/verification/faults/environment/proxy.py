@@ -1,10 +1,10 @@
 """A TCP proxy that simulates network faults.
 
-Its :class:`Conditions` apply to all connections, old and new; only ``accepts`` concerns new ones alone. For each
-direction they name a :class:`Flow`:
+Its :class:`Conditions` apply to all connections, old and new, except that ``accepts`` concerns only new ones. For
+each direction, the conditions have a :class:`Flow`:
 
 * ``PASS``: bytes pass, with optional latency and bandwidth limits.
-* ``HOLD``: bytes wait. When the conditions change to ``PASS``, they arrive, as with TCP after a partition.
+* ``HOLD``: bytes wait. When the flow changes to ``PASS``, the bytes arrive, as with TCP after a partition.
 * ``SWALLOW``: the proxy accepts bytes and drops them. From then on, the connection is dead in both directions but never
   ends, like a half-open connection.
 
@@ -34,14 +34,14 @@ class Flow(enum.Enum):
 
     PASS = "pass"
     HOLD = "hold"
-    """They wait until the conditions change."""
+    """The bytes wait until the conditions change."""
     SWALLOW = "swallow"
-    """They are lost, and so is everything after them on the same connection."""
+    """The bytes are lost, and so is everything that follows them on the same connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """The state of the network. ``up`` is towards the server."""
+    """The state of the network. ``up`` is the direction to the server, ``down`` the direction to the client."""
 
     accepts: bool = True
     """``False``: new connections are reset at once."""
@@ -61,7 +61,7 @@ DOWN = Conditions(accepts=False)
 
 @dataclass(slots=True)
 class Counts:
-    """The number of events so far."""
+    """What the proxy has done so far, in numbers."""
 
     accepted: int = 0
     refused: int = 0
@@ -90,7 +90,7 @@ class _Link:
 
 
 class TcpProxy:
-    """Listens on 127.0.0.1 and forwards to ``upstream``. It runs in its own thread; call it from any other."""
+    """Listens on 127.0.0.1 and forwards to ``upstream``. It runs in its own thread; call it from any other thread."""
 
     def __init__(self, upstream: tuple[str, int], *, port: int = 0) -> None:
         self._upstream = upstream
@@ -154,7 +154,7 @@ class TcpProxy:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _end(self) -> None:
-        self._server.close()  # on its own loop, where no connection can end while it closes
+        self._server.close()  # here, on the event loop, no connection can end during this call
         await self._cut()
 
     def _change(self, conditions: Conditions) -> None:

@@ -42,7 +42,7 @@ class GatewayConnection:
     def call(
         self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
     ) -> Response:
-        """Send a request. :raises OSError: without a valid HTTP response; the request may have had an effect."""
+        """Send a request. :raises OSError: if no valid HTTP response arrives; the request may have taken effect."""
         data = None if body is None else json.dumps(body)
         try:
             self._connection.request(
@@ -74,7 +74,7 @@ class GatewayConnection:
 
 
 class Traffic:
-    """Submits to a pool from several threads inside ``with``."""
+    """Submits tasks to a pool from several threads until the ``with`` block ends."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Traffic:
     def _submit(
         self, connection: GatewayConnection, body: dict[str, Any], headers: Mapping[str, str]
     ) -> bool:
-        """Submit once. :returns: whether the response is final, so that it needs no repeat."""
+        """Submit once. :returns: whether the response is final, so that the submit need not be repeated."""
         try:
             response = connection.call("POST", "/v1/tasks", body, headers=headers)
         except OSError:

@@ -1,7 +1,7 @@
-"""Decides which promises of a serving pool, or of a model on workers, were broken, from a history alone. Pure.
+"""Decides which promises of a serving pool, or of a model on workers, were broken, from a history alone.
 
-The history has the requests of clients and their answers, the runs of groups (here also those of engines), and the
-injected faults. Each rule is a pure function that yields the violations of one promise:
+The history has the requests of clients and their answers, the runs of groups (an engine counts as a group here), and
+the injected faults. Each rule is a pure function that yields the violations of one promise:
 
 * ``answered``: each request is answered within its deadline, unless its answer had begun when it broke off.
 * ``cut_by_a_fault``: an answer that had begun breaks off only if its group or its gateway was killed.
@@ -49,7 +49,7 @@ def answered(seen: ServingObservations) -> Iterator[Violation]:
         last = request.last
         if last is None:
             yield _violation("failed", request, "it was never sent")
-        elif last.kind == "cut" and last.status in (0, 200):  # 0: in the middle of the head
+        elif last.kind == "cut" and last.status in (0, 200):  # 0: it broke off within its head
             continue
         elif last.kind != "complete" or last.status != 200:
             yield _violation("failed", request, _outcome(last))
@@ -143,9 +143,9 @@ def bounded(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def accounted(seen: ServingObservations) -> Iterator[Violation]:
-    """The answers of clients match the runs of groups."""
+    """The answers that clients got match the runs of groups."""
     for line in seen.strays:
-        yield _violation("stray", None, f"no request, or no beginning, belongs to {line}")
+        yield _violation("stray", None, f"this line has no request, or ends a run that never began: {line}")
     for request in seen.requests.values():
         for send in request.sends:
             if send.status != 200:
@@ -164,7 +164,8 @@ def no_orphans(seen: ServingObservations) -> Iterator[Violation]:
 
 
 def stays(seen: ServingObservations) -> Iterator[Violation]:
-    """If the scenario expects it, each group that worked in the first half of the run works in its last quarter too."""
+    """If no group was killed or stopped, no group ends, and each group that ran requests in the first half of the run
+    runs some in its last quarter too."""
     if not seen.must_stay or not seen.requests:
         return
     for pid, at in seen.ended_pids.items():

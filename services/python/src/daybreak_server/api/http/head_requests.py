@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 
 def add_head_routes(router: APIRouter) -> APIRouter:
-    """Add HEAD to the router's GET routes, except to those that define their own. :returns: the same router."""
+    """Add HEAD to the router's GET routes, except to those that define their own HEAD. :returns: the same router."""
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
     with_head = {route.path for route in routes if "HEAD" in (route.methods or ())}
     for route in routes:

@@ -1,8 +1,8 @@
 """``daybreakd doctor``: checks what Daybreak needs on this machine, and says how to fix what is wrong.
 
-Every check yields a :class:`Check` for each thing that it finds good or wrong. The checks change nothing, with one
-exception: to probe the blob store, one of them writes and deletes a small file, and creates the folder of a local
-store.
+Every function that checks something yields a :class:`Check` for each result, good or bad. The checks change nothing,
+with one exception: to probe the blob store, one of them writes and deletes a small file, and creates the folder of a
+local store.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _packages(settings: Settings) -> Iterator[Check]:
     needed = {"ray": "ray", **({"torch": "video", "diffusers": "video", "av": "mp4"} if video else {})}
     for package, extra in needed.items():
         found = version(package)
-        install = f"pip install 'daybreak-server[{extra}]'; `daybreakd dev` needs neither Ray nor `video`"
+        install = f"pip install 'daybreak-server[{extra}]'; `daybreakd dev` works without this"
         oldest = OLDEST.get(package, (0,))
         if found is None:
             yield error(package, "not installed", install)
@@ -89,7 +89,7 @@ def _packages(settings: Settings) -> Iterator[Check]:
             minimum = ".".join(map(str, oldest))
             yield error(package, f"{found} is too old: {minimum} or newer is needed", install)
         elif package == "ray" and (reason := fast_start.reason_for_stock_start(allowed=True, version=found)):
-            yield warning(package, f"{found} starts a few seconds slower: {reason}", install)
+            yield warning(package, f"{found} starts a few seconds slower than it could: {reason}", install)
         else:
             yield ok(package, found)
 
@@ -226,7 +226,7 @@ def _port(settings: Settings) -> Iterator[Check]:
 
 
 def _is_own(settings: Settings) -> bool:
-    """Whether the instance that runs in the folder of the settings listens on their port."""
+    """Whether the Daybreak that runs in ``settings.data_dir`` listens on the port of these settings."""
     url = running_state(settings.data_dir).get("url")
     return isinstance(url, str) and urlsplit(url).port == settings.http.port
 
@@ -256,7 +256,7 @@ def _disk(settings: Settings) -> Iterator[Check]:
 
 
 def _folders(settings: Settings) -> list[Path]:
-    """The folders whose disks are checked: the data folder, and that of a local blob store if it lies elsewhere."""
+    """The folders whose disks are checked: the data folder, and a local blob store if it is elsewhere."""
     from daybreak_server.adapters.blobs import folder_of
 
     folders = [settings.data_dir]
@@ -294,7 +294,7 @@ def _gpus(settings: Settings) -> Iterator[Check]:
 
 
 def _gpu_names() -> list[str]:
-    """The GPUs that ``nvidia-smi`` lists. Importing torch to ask it would take seconds."""
+    """The GPUs that ``nvidia-smi`` lists. torch knows them too, but importing it would take seconds."""
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]

@@ -14,7 +14,7 @@ _OF_A_POOL = (
     catalogue.OPERATOR_HEALTHY,
     catalogue.OPERATOR_LAST_PLAN,
 )
-"""The gauges of one pool, which end with the pool."""
+"""The gauges about one pool. They are removed when the pool is deleted."""
 
 
 class OperatorMetrics:
@@ -26,12 +26,12 @@ class OperatorMetrics:
         self._queue = meter.gauge(catalogue.OPERATOR_QUEUE)
 
     def record_due(self, pool: str) -> None:
-        """A step of the pool is due from now on, if none was before."""
+        """Note that a step of the pool is due from now on, unless one was due already."""
         self._due.setdefault(pool, time.monotonic())
         self._queue.set(len(self._due))
 
     def record_begun(self, pool: str) -> None:
-        """The step of the pool has begun."""
+        """Note that the due step of the pool has begun, and record how long it waited."""
         due = self._due.pop(pool, None)
         self._queue.set(len(self._due))
         if due is not None:

@@ -12,7 +12,7 @@ from daybreak_server.operator.planner.observed import Observed
 from daybreak_server.ports.cluster import KubeWarning, Pod
 
 RECENT_S = 300.0
-"""How long a Kubernetes warning counts. Kubernetes repeats warnings that persist."""
+"""A Kubernetes warning that is older than this is ignored. Kubernetes repeats a warning while its cause persists."""
 _EVENT_S = 1.0
 """The resolution of the times of Kubernetes Events."""
 SLOW_HEAD_S = 180.0
@@ -24,14 +24,14 @@ _WHAT_TO_DO: dict[str, str] = {
     Reason.QUOTA_EXCEEDED: "The namespace's ResourceQuota does not allow another pod. Raise the quota, or lower the "
     "pool's resources or the ScaledObject's maxReplicaCount. Tasks wait until then.",
     Reason.POD_SECURITY_REFUSED: "The namespace's Pod Security level refuses the pods of the template. Add the "
-    "securityContext that it names to spec.rayCluster, or relax the namespace's level.",
+    "securityContext that the details name to spec.rayCluster, or relax the namespace's level.",
     Reason.ADMISSION_REFUSED: "An admission webhook of this cluster refuses the pods. Change spec.rayCluster "
-    "accordingly.",
+    "as the details demand.",
     Reason.REDIS_UNREACHABLE: "Redis cannot be reached, so no group is removed until it answers. Check its pods and "
     "DAYBREAK_REDIS__URL.",
     Reason.REDIS_REFUSED: "Redis refuses the password. Correct the Secret that holds it; the pods have the new value "
     "within two minutes.",
-    Reason.MODEL_MISSING: "The model cannot be loaded. Check that spec.model names the folder as the pods see it, and "
+    Reason.MODEL_MISSING: "The model cannot be loaded. Check that spec.model is the folder's path in the pods, and "
     "that spec.rayCluster mounts its volume.",
     Reason.MODEL_UNAVAILABLE: "The model cannot be downloaded. Check the bucket of spec.model, and that the "
     "credentials may read and list it. The groups retry.",
@@ -41,10 +41,11 @@ _WHAT_TO_DO: dict[str, str] = {
     "model over more ranks.",
     Reason.CONFIG_MISSING: "A Secret or ConfigMap that the template names does not exist in this namespace. Create it.",
 }
-"""By reason: what to do, shown before the reported message. Messages of other reasons are shown as they are."""
+"""Reason → what to do. This text is shown before the reported message. If a reason is not here, the reported message is
+shown alone."""
 
 QUOTE_MARK = " Details: "
-"""A quoted message follows it. The quote may vary between observations while the cause stays the same."""
+"""A quoted message follows this mark. The quote may vary between observations while the cause stays the same."""
 
 _WAITING: dict[str, tuple[str, str]] = {
     "ImagePullBackOff": ("ImagePullFailed", "image"),
@@ -60,7 +61,7 @@ _WAITING: dict[str, tuple[str, str]] = {
 _ADVICE = {
     "image": "Check the image's name and tag in spec.rayCluster and the registry's pull Secret. "
     "Groups with the previous image keep working.",
-    "config": "Create the Secret or ConfigMap that it names, in the pool's namespace.",
+    "config": "Create the missing Secret or ConfigMap in the pool's namespace.",
     "container": "The node cannot start the container as the template describes it.",
     "crash": "`kubectl logs --previous` shows why the pod ended.",
     "memory": _WHAT_TO_DO[Reason.OUT_OF_MEMORY],
@@ -115,7 +116,7 @@ def _store(observed: Observed) -> Iterator[Cause]:
 
 
 def _no_scaler(observed: Observed) -> Iterator[Cause]:
-    """There is work, but KEDA wants no group."""
+    """Yield a cause if there is work, but KEDA wants no group."""
     pool = observed.pool
     if (
         observed.store is not None
@@ -216,7 +217,7 @@ def _warnings(observed: Observed) -> Iterator[Cause]:
 
 
 def _outdated(warning: KubeWarning, observed: Observed) -> bool:
-    """Whether the warning is from an earlier wake, or older than a pod that its RayCluster has received since.
+    """Whether the warning is from an earlier wake, or its RayCluster has received a pod after the warning.
 
     Kubernetes repeats a warning that persists, so a new wake sees it again soon.
     """

@@ -91,7 +91,7 @@ def refused(pool: PoolObject, problem: Cause, *, now: float) -> PoolStatus:
 
 
 def report(status: PoolStatus, *, target_load: float | None = None) -> PoolReport:
-    """The report for clients: what the groups do not report themselves. ``target_load``: that of the spec."""
+    """The report for clients: what the groups do not report themselves. ``target_load`` is the one in the spec."""
     wake = status.wake
     unhealthy = next((c for c in status.conditions if c.type == "Healthy" and c.status == "False"), None)
     return PoolReport(
@@ -113,7 +113,7 @@ def _ms(at: float | None) -> int | None:
 
 
 def events(before: PoolStatus, after: PoolStatus) -> tuple[EmitEvent, ...]:
-    """Events for what changed: one for each transition."""
+    """The Events for changes of the conditions and of the phase."""
     emits: list[EmitEvent] = []
     old = {condition.type: condition for condition in before.conditions}
     for new in after.conditions:
@@ -143,8 +143,8 @@ _EVENT_MESSAGES: dict[str, str] = {
     "Ready": "{ready} ready.",
     "Draining": "{wanted} wanted: the others finish or release their tasks, then stop.",
     "Zero": "No group is wanted: the workers are gone, and the Ray head stays.",
-    "Suspended": "No group was wanted for a while, so the Ray head is gone as well. The next task or request starts "
-    "both again.",
+    "Suspended": "No group was wanted for a while, so the Ray head is gone as well. The next task, request or "
+    "session starts the head and a group again.",
     "Paused": "spec.paused is set: the operator changes nothing until it is removed.",
 }
 

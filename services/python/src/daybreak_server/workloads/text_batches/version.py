@@ -1,7 +1,7 @@
 """Tells whether the results of two groups may be mixed, by a digest of the model's files and of the options.
 
 The files of a model have gigabytes, so only samples of a large file are read. Training usually changes nearly all
-weights, so the samples of two models differ even where their names, sizes and headers are the same.
+weights, so the samples of two models differ even if their files have the same names, sizes and headers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from daybreak_server.workloads.text_batches.options import TextOptions
 
 _SMALL = 1 << 20
-"""Bytes up to which a file is read as a whole."""
+"""A file of at most this many bytes is read as a whole."""
 _SAMPLES = 64
 _SAMPLE = 1 << 12
 _NO_RESULTS = {"model", "model_name", "batching", "max_inputs", "cache_mb"}

@@ -66,22 +66,22 @@ def add(routes: APIRouter, service: SessionService) -> None:
     # `:path`, because the name of a user may have a slash, which arrives decoded.
     @routes.get("/session/{user:path}/{language}", **specs.user_session("user_session"))
     async def user_session(user: str, language: str, caller: Caller, *, pool: str | None = None) -> Response:
-        """The session of a user and pair."""
+        """Show the session of a user for a language pair."""
         record = await users.find(caller, user, unquote(language), pool)
         text = await service.text(record.session.id)
         return json_response({**shown(record), "user_id": user, "language_pair": language, "text": text})
 
     @routes.post("/session/{user:path}/{language}/reset", **specs.user_session("reset_user_session"))
     async def reset(user: str, language: str, caller: Caller, *, pool: str | None = None) -> Response:
-        """End the session of a user and pair, so that the next request begins a new one."""
+        """End the session of a user for a language pair, so that the next request begins a new one."""
         record = await users.find(caller, user, unquote(language), pool)
         await service.store.close_session(record.session.id)
         return json_response({"success": True, "session_id": record.session.id, "user_id": user})
 
 
 async def _check_device(service: SessionService, device: int) -> None:
-    """Refuse a number that no device has. Each group counts as one device, so the groups of all pools of kind
-    ``sessions`` are counted from 0.
+    """Refuse the number of a device that does not exist. Each group counts as one device. The groups of all pools
+    of kind ``sessions`` are numbered together, from 0.
 
     On Kubernetes, the operator decides how many groups there are, so no number is refused.
     """
@@ -94,7 +94,7 @@ async def _check_device(service: SessionService, device: int) -> None:
     if device >= count:
         raise invalid_field(
             "gpu_id",
-            f"There is no device {device}. Each group of the pools of sessions has one: use 0 to {count - 1}.",
+            f"There is no device {device}. Each group that serves sessions is a device: use 0 to {count - 1}.",
         )
 
 

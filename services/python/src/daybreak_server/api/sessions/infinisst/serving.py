@@ -74,7 +74,7 @@ def _add_ends(routes: APIRouter, service: SessionService, max_bytes: int) -> Non
 
     @routes.post("/ping", **specs.PING)
     async def ping(request: Request, caller: Caller) -> Response:
-        """Keep a session alive that sends no audio at present."""
+        """Keep a session open while its client sends no audio."""
         named = await read_fields(request, SessionOnly, max_bytes=max_bytes)
         record = await service.keep_alive(named.session_id, caller)
         return json_response({"success": True, **shown(record)})
@@ -102,7 +102,7 @@ def _add_ends(routes: APIRouter, service: SessionService, max_bytes: int) -> Non
                 client=old.client,
                 options=old.options,
             )
-        message = "The session has ended. Its place is taken by the one named in session_id."
+        message = "The old session has ended. session_id is the id of the new one."
         return json_response(
             {"success": True, "status": "success", "message": message, "session_id": record.session.id},
             headers=opening.headers(record),
@@ -110,7 +110,7 @@ def _add_ends(routes: APIRouter, service: SessionService, max_bytes: int) -> Non
 
 
 def shown(record: SessionRecord) -> dict[str, Any]:
-    """The fields of a session that several answers share."""
+    """The fields of a session that are in several answers."""
     return {
         "session_id": record.session.id,
         "status": _STATUS[record.state],

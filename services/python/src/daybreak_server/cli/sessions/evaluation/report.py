@@ -40,7 +40,7 @@ def write(evaluation: Evaluation, folder: Path, *, charts: bool) -> list[Path]:
 
 
 def readme(summary: dict[str, Any], charts: list[str]) -> str:
-    """The figures as a page."""
+    """The text of ``README.md``: the figures in tables, and the charts."""
     server, options = summary["server"], summary["options"]
     lines = [
         f"# Evaluation of the pool {server['pool']}",
