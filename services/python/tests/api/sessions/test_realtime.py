@@ -296,7 +296,7 @@ def test_audio_before_the_first_update_is_refused_with_the_next_step(speech):
         connection.recv()
         connection.input_audio_buffer.append(audio=b64(noise(1)))
         error = connection.recv().error
-        assert (error.code, error.message.split(":")[0]) == (
+        assert (error.code, error.message.split(",")[0]) == (
             "invalid_input",
             "Send session.update before input_audio_buffer.append",
         )
