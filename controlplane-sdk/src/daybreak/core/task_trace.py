@@ -190,7 +190,7 @@ class _Folding:
                 self._open = _Open(PartKind.UNKNOWN, 0)
             return
         if event.id is None:
-            return  # it describes the present, not the history
+            return  # such an event describes the present, not the history
         self._now_ms = max(self._now_ms, self._ms(event.at))
         match event.type:
             case EventType.STARTED:
