@@ -12,7 +12,8 @@ from typing import Any
 import httpx2
 
 ID_HEADERS = ("Daybreak-Group", "Daybreak-Worker")
-"""A pool names the group that answered, and a model names the worker."""
+"""Answers of a pool have the first header, with the group that answered. Those of a model have the second, with the
+worker."""
 
 
 def answered_by(answer: httpx2.Response) -> str:
@@ -24,7 +25,7 @@ def answered_by(answer: httpx2.Response) -> str:
 def open_streams(
     url: str, count: int, wish: Mapping[str, Any], *, deadline_s: float
 ) -> Iterator[list[httpx2.Response]]:
-    """Send ``count`` requests at once, and wait until each answer has begun. The answers end with the context.
+    """Send ``count`` requests at once, and wait until each answer has begun. The answers are closed with the context.
 
     ``wish``: the body, which says how the workload ``echo-serve`` answers.
     """
@@ -43,7 +44,7 @@ def open_streams(
 
 
 class Load:
-    """Clients that send one request after the other, each with a short answer, until the context ends.
+    """Clients that each send one request after the other until the context ends. Each answer is read to its end.
 
     ``wish``: the body of each request.
     """

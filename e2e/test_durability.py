@@ -14,7 +14,7 @@ pytestmark = pytest.mark.full
 
 
 def test_a_long_task_is_never_restarted(deployment: Deployment) -> None:
-    """A task runs once, even if it lasts for ten leases (longer than the cooldown) and holds the GIL in each step."""
+    """A task that holds the GIL in each step and takes ten times the lease, longer than the cooldown, runs once."""
     steps = 25
     step_s = 10 * LEASE_S / steps
     assert steps * step_s > COOLDOWN_S
@@ -34,7 +34,8 @@ def test_a_task_submitted_while_the_pool_goes_to_zero_runs(deployment: Deploymen
 
 
 def test_a_task_resumes_after_its_pod_was_killed(deployment: Deployment) -> None:
-    """The task of a force-deleted pod resumes from its checkpoint: one strike, and the same bytes at the end."""
+    """The task of a force-deleted pod gets one strike and resumes from its checkpoint. Its video has the
+    same bytes as that of an undisturbed task."""
     task = deployment.submit("video", VIDEO)
     timeline = deployment.follow(task)
     timeline.wait_for(lambda event: event.type == "checkpoint", timeout_s=WAKE_S, what="a checkpoint")

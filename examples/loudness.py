@@ -47,7 +47,10 @@ class Loudness:
     )
 
     def load(self, group: Group) -> None:
-        """Load the model, and reserve the memory of all sessions. This model keeps only unwritten words."""
+        """Load the model, and reserve the memory of all sessions.
+
+        This model needs memory only for the words that it has yet to write.
+        """
         self.step_s = group.options.get("step_ms", 0) / 1000
         self.words: dict[str, list[int]] = {}
 
@@ -85,7 +88,7 @@ class Loudness:
         self.words.pop(session, None)
 
     def memory(self) -> tuple[int, int]:
-        """Bytes in use, and reserved."""
+        """The bytes in use, and the bytes that are reserved."""
         return len(self.words) * SESSION_BYTES, self.shape.max_sessions * SESSION_BYTES
 
 

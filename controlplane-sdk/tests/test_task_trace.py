@@ -1,4 +1,4 @@
-"""Events → where a task's time went: the parts never overlap, and they add up."""
+"""A trace shows from the events where a task's time went. Its parts never overlap, and add up to the whole."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ PHASES = st.sampled_from(["load", "denoise", "decode", "encode", "upload"])
 
 @st.composite
 def _histories(draw: st.DrawFn) -> tuple[Task, list[Event], bool]:
-    """What the server can write: waits and attempts in turn, cut anywhere, with clocks that step back."""
+    """What the server can write: waits and attempts in turn. The first events may be missing. Times may step back."""
     at, attempt = 0.0, 0
     made: list[tuple[float, str, int, dict[str, Any]]] = [(0.0, "queued", 0, {"position": 1})]
     for _ in range(draw(st.integers(0, 3))):
@@ -226,7 +226,7 @@ def _can_be_drawn(trace: TaskTrace) -> None:
 
 @given(st.lists(st.sampled_from(RETRIED), max_size=15))
 def test_events_in_any_order_and_number_still_give_a_trace(events: list[Event]) -> None:
-    """A server of another version may write a history that this one does not expect."""
+    """A server of another version may write a history that this client does not expect."""
     trace = trace_of(_task(), events, now=START + timedelta(seconds=30))
     _adds_up(trace.parts, 0, trace.total_ms)
     for part in trace.parts:

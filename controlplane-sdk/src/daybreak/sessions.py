@@ -1,4 +1,4 @@
-"""The part of both clients about streaming sessions: ``client.sessions``."""
+"""Streaming sessions in the synchronous and the asynchronous client: ``client.sessions``."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Sessions:
         encoding: str = "pcm16",
         sample_rate: int = 16_000,
     ) -> LiveSession:
-        """Connect to an open session, also from another process. ``after`` is the id of the last event that you saw.
+        """Connect to an open session, even from another process. ``after`` is the id of the last event that you saw.
 
         Send audio from :attr:`.LiveSession.position` on.
         """
@@ -176,7 +176,7 @@ class AsyncSessions:
         encoding: str = "pcm16",
         sample_rate: int = 16_000,
     ) -> AsyncLiveSession:
-        """Connect to an open session, also from another process. ``after`` is the id of the last event that you saw.
+        """Connect to an open session, even from another process. ``after`` is the id of the last event that you saw.
 
         Send audio from :attr:`.AsyncLiveSession.position` on.
         """

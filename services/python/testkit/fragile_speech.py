@@ -1,4 +1,4 @@
-"""A workload of the observed run: simulated speech whose sessions fail when they hear silence."""
+"""A workload for :mod:`testkit.observed`: simulated speech whose sessions fail when they hear silence."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ class MemoryRegistry:
         return None if self._holder is None or self._is_over(self._holder[2]) else self._holder
 
     def _is_over(self, lease_end: int) -> bool:
-        """During the grace after an outage, no lease ends."""
+        """During the grace period after an outage, no lease ends."""
         return self._clock >= self._grace and lease_end <= self._clock
 
     def _note_asked(self, requests: Mapping[str, int]) -> None:
@@ -219,7 +219,7 @@ class MemoryRegistry:
 
 
 def _summary(worker: WorkerRecord) -> object:
-    """A worker's fields that make a new version of the registry when they change: all but loads and free memory."""
+    """The fields of a worker whose changes count as a change of the registry: all but loads and free memory."""
     replicas = sorted(
         (report.alias, report.state, report.devices, report.reason, report.capacity)
         for report in worker.replicas

@@ -5,7 +5,7 @@
 * requests to a group and to a model, batches, and requests that are refused;
 * streaming sessions.
 
-It is ``daybreakd up`` with a separate Redis, watched by Prometheus and Alertmanager.
+The run is ``daybreakd up`` with a separate Redis. Prometheus and Alertmanager watch it.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ _SETTINGS = {
 }
 _REPORT_MS = "1000"
 _MODULES = Path(__file__).parents[1]
-"""The folder of ``testkit``, whose workloads the groups import."""
+"""The folder that contains the package ``testkit``. The groups import workloads from this package."""
 
 
 class ObservedRun:
-    """The system, its Redis, and what watches them."""
+    """The system, its Redis, and the Prometheus and Alertmanager that watch the system."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -101,7 +101,7 @@ class ObservedRun:
 
     @property
     def models(self) -> ObservedModels:
-        """The models on a worker, which starts now if it has not."""
+        """The models on a worker. The first use starts the worker."""
         if self._models is None:
             self._models = ObservedModels(self.folder, gateway=self.system.url, redis=self.redis.url)
         return self._models
@@ -127,12 +127,12 @@ class ObservedRun:
         early = self.submit(steps=1)
         self.system.ready(800)
         self.system.wait(early)
-        # A rate needs a sample from before the first event, and Ray exports the metrics of a new process after a while.
+        # A rate needs a sample from before the first event, and Ray exports a new process's metrics only after a while.
         pools = {POOL, BATCHES, observed_requests.ANSWERS, observed_sessions.SPEECH}
         wait_until(lambda: self._exported() >= pools, 120, "metrics of a rank of each pool")
 
     def _exported(self) -> set[str]:
-        """The pools of whose ranks Prometheus has metrics."""
+        """The pools that have at least one rank whose metrics are in Prometheus."""
         series = self.watch.now('count by (pool) ({__name__=~"daybreak_rank_.+"})')
         return {each["metric"]["pool"] for each in series}
 
@@ -148,7 +148,7 @@ class ObservedRun:
     def submit(
         self, *, pool: str = POOL, tenant: str = "", more: dict[str, Any] | None = None, **task: Any
     ) -> str:
-        """Submit an echo task. ``more``: fields beside its input. :returns: its id."""
+        """Submit a task. ``task``: its input. ``more``: the other fields of the request. :returns: the task's id."""
         return self.post("/v1/tasks", {"pool": pool, "input": task, **(more or {})}, tenant=tenant)["id"]
 
     def post(self, path: str, body: dict[str, Any], *, tenant: str = "") -> Any:
@@ -302,8 +302,8 @@ class ObservedRun:
         assert self.refused("POST", "/v1/tasks", {"pool": POOL, "input": {"steps": -1}}) == 422
 
     def _batches(self) -> None:
-        """Texts that share batches, texts that the cache has, files whose lines fill the rest of batches,
-        a batch that fails, and requests that are refused. Rates need several rounds."""
+        """Send requests that share batches, requests whose texts are in the cache, tasks whose lines fill up batches,
+        requests whose batch fails, and requests that are refused. Rates need several rounds."""
         self.requests.answering_group(BATCHES)
         (self.files / "texts.jsonl").write_text('"a cat"\n' * 200 + "0\n")
         file = {"place": "texts", "path": "texts.jsonl"}
@@ -314,7 +314,7 @@ class ObservedRun:
             assert self.requests.ask(pool=BATCHES, texts=["a cat", "a dog"], cached=True) == 200
             self.system.wait(self.submit(pool=BATCHES, file=file))
         assert set(self.requests.ask_often(BATCH, pool=BATCHES, texts=["a text"], fails=True)) == {500}
-        # The first of these requests leaves no place for the others. All must be sent before it ends.
+        # The first of these requests leaves too few places for the others. All must be sent before the first one ends.
         many = ["a text"] * (ITEMS - BATCH)
         statuses = set(self.requests.ask_often(4, pool=BATCHES, texts=many, batch_s=0.5))
         assert statuses == {200, 429}, statuses
@@ -351,7 +351,7 @@ class ObservedRun:
 
 @contextlib.contextmanager
 def observed_run(folder: Path) -> Iterator[ObservedRun]:
-    """A run that has started; it ends with the context."""
+    """A run that has started. It ends when the context ends."""
     run = ObservedRun(folder)
     try:
         run.start()

@@ -30,7 +30,7 @@ def speak(
         str | None,
         typer.Argument(
             metavar="[FILE|-]",
-            help="A WAV file, raw samples in a file named *.pcm or *.raw, or - for either on stdin.",
+            help="A WAV file, or raw samples in a file named *.pcm or *.raw. With -, either of these on stdin.",
             show_default="the microphone",
         ),
     ] = None,
@@ -48,7 +48,7 @@ def speak(
         int, typer.Option(metavar="N", help="A larger latency multiplier gives better text, but later.")
     ] = 1,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Send a file as fast as the model takes it, not as it was spoken.")
+        bool, typer.Option("--fast", help="Send a file as fast as the model takes it, not in real time.")
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -87,7 +87,7 @@ def speak(
 
 
 def _show_notice(output: Output, client: Client, pool: str) -> None:
-    """Print what every user of the pool should read, if the server has such a notice."""
+    """Print the pool's notice to its users, if the server has one."""
     with suppress(
         DaybreakError
     ):  # the notice is optional, and an older server does not list the pool as a model
@@ -143,7 +143,7 @@ def _until(pieces: Iterator[bytes], stopped: threading.Event) -> Iterator[bytes]
 
 
 class Printer:
-    """Prints a session: its text as it grows, one line for each sentence; with ``--json``, each event."""
+    """Prints the text of a session as it grows, one line for each sentence. With ``--json``, prints each event."""
 
     def __init__(self, output: Output) -> None:
         self._output = output

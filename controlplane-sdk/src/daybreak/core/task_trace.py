@@ -34,7 +34,7 @@ BACKOFF = "backoff"
 START = "start"
 """From the claim to the first phase of the work."""
 SILENT = "silent"
-"""Without a sign of work, before the lease was lost or the step counted as stalled."""
+"""The time without a sign of work, before the lease was lost or the step counted as stalled."""
 RUNNING = "running"
 _SILENT_REASONS = frozenset({"lease_lost", "stalled"})
 
@@ -85,7 +85,7 @@ class Part:
     ranks: int | None = None
     resumed_from_step: int | None = None
     outcome: str | None = None
-    """Of an attempt: the state or the ``reason`` of the event that ended it, or ``running``."""
+    """For an attempt: the state or the ``reason`` of the event that ended it, or ``running``."""
     message: str | None = None
     """Why the attempt ended, if it failed."""
     checkpoints: tuple[int, ...] = ()
@@ -142,7 +142,7 @@ class _Open:
     pieces: list[Piece] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     due: tuple[str, int] | None = None
-    """Of a wait: why the task cannot start yet, and until when."""
+    """For a wait: why the task cannot start yet, and until when."""
     checkpoints: list[int] = field(default_factory=list)
     uploads: list[tuple[str, int]] = field(default_factory=list)
 
@@ -190,7 +190,7 @@ class _Folding:
                 self._open = _Open(PartKind.UNKNOWN, 0)
             return
         if event.id is None:
-            return  # it describes the present, not the history
+            return  # such an event describes the present, not the history
         self._now_ms = max(self._now_ms, self._ms(event.at))
         match event.type:
             case EventType.STARTED:
@@ -240,7 +240,7 @@ class _Folding:
                 self._open.grow(phase, min(at, self._now_ms), wake=True)
 
     def _wait_until(self, until_ms: int) -> None:
-        """Give the time up to ``until_ms`` to the delay, as long as there is one, and then to the queue."""
+        """Give the time up to ``until_ms`` to the delay or the backoff while it lasts, and then to the queue."""
         waiting = self._open
         if waiting.due is not None:
             name, due_ms = waiting.due

@@ -1,1 +1,1 @@
-"""Daybreak's server: durable queue, gangs of ranks, every step streamed. See docs/00-overview.md."""
+"""Daybreak's server: a durable queue, groups of ranks, and a stream of every step. See docs/00-overview.md."""

@@ -1,8 +1,9 @@
-"""Prometheus on this machine, which watches an installation on a cluster as the chart's monitors say.
+"""A Prometheus on this machine that watches an installation on a cluster. Its targets come from the chart's monitors.
 
-The monitors come from the chart. ``helm template`` renders it with the installation's values, as for a cluster with the
-Prometheus operator, because the cluster of the tests may not have one. Prometheus gets the same rules as the chart has,
-but with windows and waits divided by ``FACTOR``; ``chart_rules`` has those of the chart.
+The cluster of the tests may not have the Prometheus operator. So ``helm template`` renders the chart with the
+installation's values as for a cluster that has this operator, and the monitors are read from the result. Prometheus
+gets the chart's rules, but with windows and waits divided by ``FACTOR``. ``chart_rules`` has the rules without this
+change.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from testkit.system import try_request
 from testkit.waiting import wait_until
 
 FACTOR = 75.0
-"""Divides the windows and waits of alerts: 15 minutes are 12 s, five minutes are 4 s."""
+"""Divides the windows and waits of alerts: 15 minutes become 12 s, and five minutes 4 s."""
 INTERVAL_S = 1
 _KINDS = ("keda.sh/v1alpha1", "ray.io/v1/RayCluster")
 _MONITORING = ("ServiceMonitor", "PodMonitor", "PrometheusRule")

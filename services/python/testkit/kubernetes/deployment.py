@@ -58,7 +58,7 @@ class Deployment:
         self._watcher.start()
         self.kube.create(s3.objects(self.credentials, self.images.s3))
         self.release.install(self.values)
-        self._image_watch.check()  # the S3 server's image: the chart does not wait for it
+        self._image_watch.check()  # for the S3 server, for which `release.install` does not wait
         self.store = s3.connect(self.port_forward(s3.NAME, s3.PORT).url, self.credentials)
         self.store.create_bucket(Bucket=s3.BUCKET)
         url = self.port_forward(f"{NAME}-gateway", GATEWAY_PORT).url
@@ -108,7 +108,7 @@ class Deployment:
         return digest
 
     def reference_sha256(self, pool: str, input: Mapping[str, Any], name: str) -> str:
-        """The SHA-256 of this input's artifact from an undisturbed task. Computed once."""
+        """The SHA-256 of the artifact that an undisturbed task makes from this input. Each input runs only once."""
         key = json.dumps([pool, input, name], sort_keys=True)
         if key not in self._reference_sha256s:
             task = self.follow(self.submit(pool, input)).wait_for_end(timeout_s=WAKE_S)
@@ -154,7 +154,7 @@ class Deployment:
         return [group.id for group in self.client.pool(pool).groups if not states or group.state in states]
 
     def doctor(self, where: str = f"deploy/{NAME}-gateway") -> str:
-        """The output of `daybreakd doctor` in a gateway's pod, or in the one that ``where`` names."""
+        """The output of `daybreakd doctor` in a pod of the gateway, or of the object ``where``."""
         command = ["kubectl", "-n", self.kube.namespace, "exec", where, "--"]
         result = subprocess.run(
             [*command, "daybreakd", "doctor"], text=True, capture_output=True, check=False

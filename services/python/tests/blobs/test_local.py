@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder beside the store, which contains a secret."""
+    """A folder beside the store. It contains a file with a secret."""
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "secret").write_bytes(b"secret")
@@ -62,7 +62,7 @@ def test_symbolic_links_in_the_store_are_not_followed(
 
 
 def test_files_with_invalid_names_are_not_part_of_the_store(local: Place, tmp_path: Path) -> None:
-    """Files with names that no key can have, and pipes, are not listed. Opening a pipe does not hang."""
+    """Pipes, and files whose names are not valid keys, are not listed. Opening a pipe does not hang."""
     root = tmp_path / "store"
     (root / "with space").write_bytes(b"x")
     (root / "ümlaut").mkdir()
@@ -122,7 +122,7 @@ _UPLOAD = (
 
 
 def test_a_folder_without_permission_is_refused(tmp_path: Path, source: Path) -> None:
-    """The error has the path of the folder and the missing right. The program runs without root's rights."""
+    """The error has the path of the folder and the missing right. The upload runs without root's rights."""
     root = tmp_path / "store"
     root.mkdir(mode=0o755)
     for parent in (tmp_path, *tmp_path.parents):

@@ -13,7 +13,7 @@ CHART = Path("deploy/helm/daybreak")
 
 
 def test_a_build_with_other_keys_in_redis_is_rejected(tmp_path: Path) -> None:
-    """The error names the tree and says what to do."""
+    """The error has the path of the build's source tree and says what to do."""
     (tmp_path / CHART).mkdir(parents=True)
     (tmp_path / "services/python/faults").mkdir(parents=True)
     with pytest.raises(IncompatibleBuildError, match=f"{tmp_path} .* make previous PREVIOUS="):

@@ -59,7 +59,7 @@ def begun(pool: Pool, file: dict[str, str], gate: threading.Semaphore) -> TaskId
 def test_a_cancelled_task_leaves_its_group_to_the_requests(
     bulk_serving: Start, tmp_path: Path, client: httpx.Client
 ) -> None:
-    """The group is not broken, and answers."""
+    """The group is not broken, and answers requests."""
     pool, rank, url = bulk_serving()
     Squares.go.clear()
     task = pool.submit(file=write(tmp_path, range(5000)))
@@ -90,7 +90,7 @@ def test_a_task_that_passes_its_deadline_leaves_its_group_to_the_requests(
 
 
 def test_a_model_that_hangs_breaks_the_group_of_its_task(bulk_serving: Start, tmp_path: Path) -> None:
-    """The task gets a strike, and the process ends: its thread may never return."""
+    """The task gets a strike. The group breaks, because the thread that runs the model may never return."""
     broken: list[Cause] = []
     pool, _, _ = bulk_serving(lease={"stall_s": 1.0}, on_broken=broken.append)
     Squares.go.clear()
@@ -110,7 +110,7 @@ def test_a_group_that_leaves_hands_its_task_to_the_next_one(
     tmp_path: Path,
     other_model: bool,
 ) -> None:
-    """There is no strike. The next group continues after the last line of the checkpoint, unless its model is new."""
+    """The task gets no strike. The next group continues after the checkpoint, unless it has another model."""
     pool, rank, _ = bulk_serving(checkpoint_s=0.01, drain_s=30.0)
     task = begun(pool, write(tmp_path, range(LINES)), paced)
     rank.ask_to_leave()
@@ -138,7 +138,7 @@ def test_a_group_that_leaves_hands_its_task_to_the_next_one(
 def test_a_group_that_is_marked_to_drain_releases_its_task(
     bulk_serving: Start, paced: threading.Semaphore, tmp_path: Path
 ) -> None:
-    """The group releases the task after `drain_s`, and claims none until the mark is removed.
+    """The group releases the task after `drain_s`, and claims no task until the mark is removed.
 
     Then the task continues after its checkpoint.
     """
@@ -184,8 +184,9 @@ class Killed:
 
 @pytest.fixture
 def killed(valkey: Server, tmp_path: Path) -> Iterator[Callable[[], Killed]]:
-    """Starts such a pool. Its groups crawl from line 1501 on while the file `hold` exists, and wait before they fetch
-    the parts of earlier attempts while `hold.resume` exists."""
+    """Starts a pool whose groups a test can kill. While the file `hold` exists, its groups are slow from line 1501 on.
+    While the file `hold.resume` exists, a group that resumes a task waits before it fetches the earlier attempts'
+    parts."""
     made: list[Killed] = []
     (tmp_path / "files").mkdir()
 

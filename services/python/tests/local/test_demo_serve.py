@@ -20,7 +20,8 @@ Start = Callable[..., DemoProcess]
 
 @needs_llama
 def test_the_demo_wakes_balances_kills_and_falls_back(start_demo: Start) -> None:
-    """A model at zero answers, two workers share eight requests, a killed worker costs only answers that had begun."""
+    """A model at zero wakes and answers. Two workers share eight requests. The kill of a worker cuts off only an answer
+    that had begun. While a model wakes, another one answers for it."""
     demo = start_demo("demo-serve", "--llama", str(llama.FOLDER))
     code, output = demo.end(500)
     assert code == 0, output

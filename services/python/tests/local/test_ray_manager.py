@@ -1,5 +1,5 @@
-"""The API and the manager on Ray: a new deployment of the API loses nothing. The manager leads, comes back when it is
-killed, and is replaced when the settings change. It always runs on the head's node.
+"""The API and the manager on Ray: a new deployment of the API loses no model. The manager leads, comes back when it
+is killed, and is replaced when the settings change. The manager always runs on the head's node.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def test_the_api_and_the_manager_are_replaced_without_a_loss(folder: Path, valke
     assert seen["again"]["models"] == 1
     assert seen["wanted"] == {"small": 1}
     assert seen["same"], "the same settings keep the actor"
-    assert seen["replaced"], "other settings replace it"
-    assert all(seen["on_the_head"]), "it keeps no other node from leaving"
+    assert seen["replaced"], "other settings replace the actor"
+    assert all(seen["on_the_head"]), "the actor keeps no other node from leaving"
 
 
 def test_without_a_node_that_is_marked_as_the_head_ray_chooses_the_node() -> None:

@@ -1,4 +1,4 @@
-"""Every query that a person or an alert relies on: of panels, of marks on graphs, and of alerts."""
+"""All queries of the dashboards and alerts: those of panels, those of marks on graphs, and those of alerts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daybreak_server.observability import prometheus_rules
 from daybreak_server.observability.prometheus_rules import Place, filled
 
 RATE_INTERVAL = "15s"
-"""What Grafana would put in place of ``$__rate_interval``: at least four scrapes of the tests' Prometheus."""
+"""What Grafana would put in place of ``$__rate_interval``: at least four scrape intervals of the tests' Prometheus."""
 RANGE = "10m"
 
 

@@ -25,7 +25,7 @@ AT = "2026-11-21T00:00:00Z"
 
 
 def pod(**status: Any) -> dict[str, Any]:
-    """A worker pod's object."""
+    """The object of a worker pod of Ray."""
     labels = {
         "daybreak.dev/pool": "video",
         "ray.io/cluster": "video-1",
@@ -127,7 +127,7 @@ def test_kuberay_has_observed_the_spec_when_its_status_counts_all_workers(
 
 
 def test_a_raycluster_is_parsed_with_its_owner_and_its_problem() -> None:
-    """Its replicas and hosts are those of its only worker group."""
+    """The replicas and hosts of a RayCluster are those of its only worker group."""
     parsed = parse.ray_cluster(
         {
             "metadata": {
@@ -184,7 +184,7 @@ def test_the_cache_drops_deleted_objects_and_finds_the_pool_of_a_warning() -> No
 
 
 def test_a_warning_may_arrive_before_its_object() -> None:
-    """Each kind has its own watch, and none waits for another."""
+    """Each kind of object has its own watch, and no watch waits for another."""
     cache = Cache()
     event = {"metadata": {"name": "e"}, "involvedObject": {"name": "w"}, "message": "m", "lastTimestamp": AT}
     assert cache.warning(event) is None
@@ -193,7 +193,7 @@ def test_a_warning_may_arrive_before_its_object() -> None:
 
 
 def test_a_list_corrects_what_a_watch_has_missed() -> None:
-    """An object that is neither listed nor seen since is dropped. An object seen after the list began stays."""
+    """An object that is not in the list is dropped, unless a watch has reported it after the list began."""
     cache = Cache()
     listed, gone, new = (
         {**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("h", "g", "n")
@@ -212,7 +212,7 @@ def test_a_list_corrects_what_a_watch_has_missed() -> None:
 
 
 def test_a_watch_event_wins_over_a_list_in_progress() -> None:
-    """The list does not restore what a watch event deleted or changed after it began. A later list may."""
+    """The list does not restore what a watch event deleted or changed after the list began. A later list may do so."""
     cache = Cache()
     changed, gone = ({**pod(), "metadata": {**pod()["metadata"], "name": name}} for name in ("c", "g"))
     pool = {"metadata": {"name": "video"}}
@@ -272,7 +272,7 @@ def test_a_head_without_a_service_is_unavailable() -> None:
 
 
 def test_a_failed_patch_test_is_a_conflict_and_an_invalid_object_a_refusal() -> None:
-    """Their causes differ: an invalid object names its fields, while a failed test names none."""
+    """The error of an invalid object says which fields are invalid. The error of a failed test contains no field."""
     text = "the server rejected our request due to an error in our request"
     stale = {"reason": "Invalid", "message": text, "details": {}}
     causes = [{"reason": "FieldValueInvalid", "field": "spec.x", "message": "jsonpatch"}]

@@ -20,7 +20,10 @@ OWN = {"process_group": 1.0, "model": 4.0, "warm_up": 2.0}
 
 
 def observation(before: WakeStatus, *, now: float = NOW, **group_fields: Any) -> Observed:
-    """An observation of a pool that wants one group. The group's pods run; it exists only if fields are given."""
+    """An observation of a pool that wants one group.
+
+    The pods of the group run. The store has the group only if fields are given.
+    """
     video = pool(replicas=1, status=PoolStatus(wake=before))
     rc = ray_cluster(video, 1)
     groups = [group("g", "a0", **group_fields)] if group_fields else []
@@ -38,7 +41,7 @@ def phases(wake: WakeStatus) -> float:
 
 
 def test_a_wake_ends_when_the_group_was_ready_not_when_it_was_observed() -> None:
-    """The phase `ray` ends when the group's own phases began."""
+    """The phase `ray` ends when the group's own phases begin."""
     wake = plan(observation(AT_RAY, since_ms=ms(NOW - 1.5), wake=OWN)).status.wake
     assert wake.seconds == {
         **AT_RAY.seconds,
@@ -65,7 +68,7 @@ def test_an_impossible_time_is_ignored(since_ms: int, ray_s: float, counted: boo
 
 
 def test_a_starting_group_is_followed_by_its_own_clock() -> None:
-    """The group's record has the start of its phase and the durations of its past phases."""
+    """The group's record has the start of its present phase and the durations of its past phases."""
     loading = observation(
         AT_RAY, state=GroupState.LOADING, phase="model", since_ms=ms(NOW - 1), wake={"process_group": 2.0}
     )
@@ -88,7 +91,7 @@ def test_the_first_ready_group_ends_the_wake() -> None:
 
 
 def test_detect_includes_the_wait_before_the_first_observation() -> None:
-    """The total includes this wait, so the phases must too."""
+    """The total includes this wait, so the phases must include it too."""
     video = pool(status=PoolStatus(wake=WakeStatus()))
     rc = ray_cluster(video, 0)
     queue = PoolView(name="video", queued=1, live=1, oldest_wait_s=1.5)
@@ -100,7 +103,7 @@ def test_detect_includes_the_wait_before_the_first_observation() -> None:
 
 
 def test_a_restarting_group_begins_no_wake_from_zero() -> None:
-    """A backlog of two hours must not count as a wake: delayed tasks would then become live two hours early."""
+    """A backlog of two hours must not count as a wake. Otherwise, delayed tasks would become live two hours early."""
     ready = WakeStatus(phase="ready", since=NOW - 500, began=NOW - 520, seconds={"total": 20.0})
     video = pool(replicas=1, status=PoolStatus(wake=ready))
     rc = ray_cluster(video, 1)

@@ -1,4 +1,4 @@
-"""Tests of the denoise loop: it equals the stock pipeline, and resumed runs equal uninterrupted ones."""
+"""Tests of the denoise loop: it computes what the stock pipeline computes, and can be resumed from any step."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_latents_and_pixels_equal_those_of_the_stock_pipeline(
     frames = np.concatenate(list(decode(workload.model.vae, latents)))
     expected = stock(kind, params, image, output_type="pt", **extra)[0]
     assert expected.shape[0] == params.frames
-    # The stock pipeline returns floats in 0..1, ours bytes.
+    # The stock pipeline returns floats from 0 to 1, and our decoder returns bytes.
     assert np.array_equal(frames, expected.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
@@ -109,7 +109,7 @@ def test_a14b_switches_once_from_the_high_noise_to_the_low_noise_expert(
 @pytest.mark.parametrize("kind", ["single", "ti2v"])
 @pytest.mark.parametrize("tiled", [False, True])
 def test_chunked_decoding_equals_the_stock_decoder(folders: dict[str, Path], kind: str, tiled: bool) -> None:
-    """Our decoder equals ``AutoencoderKLWan.decode``. It decodes in chunks, or in one piece if it uses tiles."""
+    """Our decoder gives the frames of ``AutoencoderKLWan.decode``. It decodes in chunks, or with tiles in one piece."""
     vae = support.workload({"model": folders[kind]}).model.vae
     if tiled:
         vae.enable_tiling(48, 48, 32, 32)
@@ -138,7 +138,7 @@ def test_tiled_decoding_stays_close_to_untiled_decoding(folders: dict[str, Path]
 def test_a_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(
     folders: dict[str, Path], single: Any, tmp_path: Path, stop: int
 ) -> None:
-    """Whichever step's snapshot a run resumes from, its MP4 has the same bytes as that of an uninterrupted run."""
+    """A run may resume from the snapshot of any step. Its MP4 has the same bytes as that of an uninterrupted run."""
     params = support.params(folders["single"])
     steps, whole = support.run(single, params, tmp_path / "whole")
     stopped = next(step for step in steps if step.step == stop and step.snapshot is not None)
@@ -220,7 +220,7 @@ def test_load_refuses_wrong_options_permanently(folders: dict[str, Path], tmp_pa
 
 
 def test_a_first_image_is_turned_upright_and_cropped_before_it_is_encoded(folders: dict[str, Path]) -> None:
-    """A photograph that is rotated and wider than the video gives the latents of its upright middle part."""
+    """A photograph that is rotated and wider than the video gives the same latents as its upright middle part."""
     workload = support.workload({"model": folders["ti2v"]})
     wide = Image.new("RGB", (120, 40))
     wide.paste(picture(), (40, 0))

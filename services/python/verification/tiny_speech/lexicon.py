@@ -1,7 +1,7 @@
 """The words of the tiny grammar in English, German and Chinese, and the vocabulary of the language model.
 
-A token of the vocabulary that begins a German or English word begins with ``▁``, as in SentencePiece. German endings
-(``er``), Chinese characters and punctuation have no such mark. So the text of a list of tokens is their concatenation,
+As in SentencePiece, a token begins with ``▁`` if a German or English word begins with it. German endings (``er``),
+Chinese characters and punctuation have no such mark. So the text of a list of tokens is their concatenation,
 with a space for each ``▁``.
 """
 

@@ -1,6 +1,6 @@
-"""Speech and the time of each word, by eSpeak NG through ctypes (Debian: ``apt-get install libespeak-ng1``).
+"""Makes speech and finds the time of each word, with eSpeak NG through ctypes (Debian: ``libespeak-ng1``).
 
-eSpeak NG is GPL-3. It makes the data for training and tests, and no part of it is in the package.
+eSpeak NG is under GPL-3. It makes the data for training and tests, and no part of eSpeak NG is in the package.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Speech(NamedTuple):
 
 
 class Synthesiser:
-    """eSpeak NG in this process, which may have only one instance."""
+    """eSpeak NG in this process. A process may have only one instance."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL("libespeak-ng.so.1")
@@ -100,7 +100,7 @@ class Synthesiser:
 
 
 def _resampled(samples: Floats, rate: int) -> Floats:
-    """To 16 kHz: a low-pass filter, then linear interpolation."""
+    """Resample to 16 kHz: a low-pass filter, then linear interpolation."""
     ratio = SAMPLE_RATE / rate
     kernel = np.sinc(np.arange(-16, 17) * ratio * 0.95) * np.hanning(33)
     smooth = np.convolve(samples, kernel / kernel.sum(), "same")
@@ -109,7 +109,7 @@ def _resampled(samples: Floats, rate: int) -> Floats:
 
 
 def random_speech(rng: random.Random, synthesiser: Synthesiser, *, held_out: bool) -> tuple[Sentence, Speech]:
-    """A sentence and its speech: of the held-out sentences and voices, or of the others."""
+    """A sentence and its speech, chosen from the held-out sentences and voices, or from the others."""
     while True:
         sentence = random_sentence(rng)
         if sentence.held_out != held_out:

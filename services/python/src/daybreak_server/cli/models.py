@@ -30,8 +30,8 @@ def verify_model(
 ) -> None:
     """Check a model folder, without loading the model.
 
-    Takes seconds: all files must be present and complete, Daybreak must support the classes, and the parts of a speech
-    translator must fit together.
+    All files must be present and complete, Daybreak must support the classes, and the parts of a speech translator must
+    fit together. The check takes a few seconds.
     """
     findings = _verify(folder)
     wrong = any(finding.level == "error" for finding in findings)
@@ -46,7 +46,7 @@ def verify_model(
 
 
 def _verify(folder: Path) -> Sequence[Finding]:
-    """The findings of the workload that the folder is for."""
+    """The findings of the workload that loads folders of this kind."""
     if (folder / "model_index.json").is_file():
         from daybreak_server.workloads.video.spec.verify import verify as verify_video
 

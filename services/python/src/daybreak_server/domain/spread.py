@@ -1,8 +1,8 @@
-"""Moves replicas to workers that have none of their model, where :func:`~daybreak_server.domain.placement.place` had to
-put two on one worker.
+"""Spreads the replicas of a model over workers, after :func:`~daybreak_server.domain.placement.place` had to put two of
+them on one worker.
 
-While a worker is away, its replicas run elsewhere, often as second ones on one machine. This module brings them back,
-without reducing the capacity for requests::
+While a worker is away, its replicas run elsewhere, often beside another replica of the same model. When a worker has
+room, this module moves one of the two there, without reducing the capacity for requests::
 
     worker a: chat chat          worker a: chat chat          worker a: chat
     worker b:             ──▶    worker b: chat (starts) ──▶  worker b: chat
@@ -12,8 +12,8 @@ A move needs free memory on the other worker. While it lasts, the model has one 
 without effect if the new replica fails, if its worker leaves, if its memory is needed for a wanted replica, or if the
 move is no longer useful. Each model has at most one move at a time, and each move makes the spread better, so replicas
 do not move back and forth. A move must have been possible for ``SPREAD_AFTER_MS`` without interruption before it
-begins. So no replica moves to a worker that comes and goes, nor, where KEDA scales the workers, to one that is not
-needed: KEDA removes it earlier. After each failure, the next try comes later.
+begins. So no replica moves to a worker that comes and goes. Where KEDA scales the workers, no replica moves to a worker
+that is not needed, because KEDA removes such a worker earlier. After each failure, the next try comes later.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SpreadMove:
     """A move of one replica of a model, which is possible or has begun."""
 
     since_ms: int
-    """Since when it is possible, or when the last try failed, on the clock of the store."""
+    """Since when the move is possible, or when its last try failed, on the clock of the store."""
     failures: int = 0
     """How often the new replica failed."""
     replica: Replica | None = None
@@ -63,7 +63,7 @@ class Spread:
         """End the moves whose new replica is ready, or takes the place of one that was lost.
 
         :param placed: The placement without the replicas of moves.
-        :returns: the replicas that run now, for ``place``, and the moves that continue.
+        :returns: the present replicas, which ``place`` gets, and the moves that continue.
         """
         here = {worker.id for worker in workers if not worker.draining}
         current, continuing = list(placed), dict(self.moves)
@@ -92,7 +92,7 @@ class Spread:
     ) -> tuple[Placement, Spread]:
         """Continue the moves that still are possible, begin those that are due, and note those that became possible.
 
-        :param placement: What ``place`` returned. Its replicas come first.
+        :param placement: What ``place`` returned. Moves get only memory that its replicas leave free.
         :returns: the placement with the new replicas of moves, and the moves.
         """
         machines = [placeable(worker) for worker in workers]
@@ -162,7 +162,7 @@ def _of(replica: Replica, reports: Iterable[tuple[str, ReplicaReport]]) -> list[
 
 
 def _is_ready(replica: Replica, reports: Iterable[tuple[str, ReplicaReport]]) -> bool:
-    """Whether a replica answers requests. Of several on the same devices, all must."""
+    """Whether a replica is ready. If its model has several replicas on the same devices, all of them must be ready."""
     states = {report.state for report in _of(replica, reports)} - {ReplicaState.DRAINING}
     return states == {ReplicaState.READY}
 

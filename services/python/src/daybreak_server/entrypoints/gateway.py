@@ -1,4 +1,4 @@
-"""The gateway: the HTTP app in a process of its own. It needs no Ray, so it answers while no Ray cluster runs."""
+"""The gateway: the HTTP app in a process of its own. It needs no Ray, so it answers even while no Ray cluster runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 
 def run_gateway(settings: Settings) -> int:
-    """Answer HTTP until a signal arrives. Calls that need Redis or the blob store get 503 while it is unreachable."""
+    """Answer HTTP until a signal arrives. A call gets 503 if it needs Redis or the blob store and cannot reach it."""
     log_to_stderr(settings.log)
     return serve(Gateway(settings))
 

@@ -53,7 +53,7 @@ from daybreak_server.settings.address_format import reachable, url_of
 from daybreak_server.settings.tree import Settings
 
 _START_S = 900.0
-"""Generous, because a large model takes long to load. Most failures show much earlier."""
+"""How long ``up`` waits for its groups. Large models take long to load. Most failures show much earlier."""
 _MAX_FAILURES = 2
 """Failures of a pool's ranks, counted together, after which ``up`` stops waiting for the groups."""
 
@@ -100,7 +100,7 @@ def run_up(settings: Settings, *, observe: bool = False) -> int:
 def make_plan(settings: Settings, instance: Instance, *, observe: bool = False) -> StartPlan:
     """Choose ports and write the settings of the processes.
 
-    :raises InstanceError: when a port is in use, or Prometheus is to run and not installed.
+    :raises InstanceError: when a port is in use, or when Prometheus should run but is not installed.
     """
     http = settings.http
     if http.port and not is_free(http.port, http.host):
@@ -209,7 +209,8 @@ def _ray_environment(token: Path) -> dict[str, str | None]:
         "RAY_agent_register_timeout_ms": "600000",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
-        # By default Ray starts as many workers at once as it has CPUs, so the ranks of a group would start one by one.
+        # By default Ray starts at most one worker per CPU at once. Here Ray may have only one CPU, so ranks would start
+        # one by one.
         "RAY_worker_maximum_startup_concurrency": str(max(2, os.cpu_count() or 2)),
     }
 

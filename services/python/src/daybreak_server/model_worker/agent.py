@@ -28,7 +28,7 @@ _PAUSES_S = (0.5, 1.0, 2.0, 5.0)
 _DEREGISTER_S = 3.0
 
 Resources = Callable[[], tuple[list[WorkerGpu], int, int]]
-"""Reads the GPUs, the memory of the machine in bytes, and how much of that is free."""
+"""Reads the GPUs, the memory of the machine in bytes, and how much of this memory is free."""
 
 
 class Agent:
@@ -47,7 +47,7 @@ class Agent:
     ) -> None:
         """Prepare.
 
-        :param url: Where the gateway sends requests.
+        :param url: The worker's URL, to which the gateway sends requests.
         :param changed: Set when the next heartbeat should go out at once.
         """
         self.incarnation = secrets.token_hex(8)
@@ -63,7 +63,7 @@ class Agent:
         self._failures = 0
 
     async def run(self) -> None:
-        """Keep the worker registered. :raises RefusedError: if the gateway does not want it."""
+        """Keep the worker registered. :raises RefusedError: if the gateway refuses it."""
         while True:
             heartbeat_s = await self._register()
             self.registered = True
@@ -73,7 +73,8 @@ class Agent:
             _log.info("the gateway %s does not know this worker; it registers again", self._gateway.url)
 
     async def deregister(self) -> None:
-        """Say that the worker ends. A gateway that cannot be reached notices the missing heartbeats later."""
+        """Tell the gateway that the worker ends. A gateway that cannot be reached notices later that
+        heartbeats are missing."""
         if not self.registered:
             return
         try:
@@ -140,7 +141,7 @@ class Agent:
     async def _pause(self, exc: GatewayError) -> None:
         """Wait before the next try. The first of several failures in a row is logged."""
         if not self._failures:
-            _log.warning("%s; what runs keeps running, and the worker tries again", exc)
+            _log.warning("%s; running models keep running, and the worker tries again", exc)
         pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
         self._failures += 1
         await asyncio.sleep(pause_s)
@@ -149,4 +150,4 @@ class Agent:
 def _described(registration: WorkerRegistration) -> str:
     names = [gpu.name for gpu in registration.gpus]
     gpus = ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names)) or "no GPU"
-    return f"{gpus}; engines: {', '.join(registration.engines) or 'none (PATH has the program of no engine)'}"
+    return f"{gpus}; engines: {', '.join(registration.engines) or 'none (no engine program on PATH)'}"

@@ -1,6 +1,6 @@
-"""Makes the models that run equal to those that the manager wants, and chooses the replica for each request.
+"""Starts and drains replicas until the worker runs what the manager wants, and chooses the replica for each request.
 
-A replica is known by what it runs: alias, source, engine, args and GPUs. :meth:`ReplicaSupervisor.apply` starts a
+Replicas are compared by what they run: alias, source, engine, args and GPUs. :meth:`ReplicaSupervisor.apply` starts a
 replica for each model that is wanted and not running, and drains each replica that is not wanted. A new replica waits
 until the replicas that are leaving its GPUs have ended, because the GPUs may not have memory for all of them.
 """
@@ -66,9 +66,10 @@ class ReplicaSupervisor:
         return [name for name, engine in self._settings.engines.items() if is_installed(engine)]
 
     def apply(self, wanted: Sequence[AssignedModel]) -> None:
-        """Start and drain replicas until exactly those of ``wanted`` run, except models whose engine is unknown.
+        """Start each replica of ``wanted`` that does not run, and drain each replica that is not in ``wanted``.
 
-        Returns at once. Does nothing once the worker drains.
+        Models whose engine is unknown are not started. Returns at once, without waiting for the replicas. Does nothing
+        once the worker drains.
         """
         if self._draining:
             return
@@ -136,7 +137,7 @@ class ReplicaSupervisor:
             self._leave(replica)
 
     def stop(self) -> None:
-        """Stop all replicas now, also those with requests."""
+        """Stop all replicas now, even those with requests."""
         self.drain()
         for replica in self._running:
             replica.stop()
@@ -171,14 +172,14 @@ class ReplicaSupervisor:
     async def _run(self, replica: RunningReplica, leaving: Sequence[RunningReplica]) -> None:
         leaving = [other for other in leaving if other.state is WorkerModelState.DRAINING]
         if leaving:
-            replica.reason = f"It waits until {leaving[0].model.alias} has left its GPU."
+            replica.reason = f"It waits for the end of a replica of {leaving[0].model.alias} on the same GPU."
         try:
             await replica.run(self._wait_for(leaving))
         except Exception:
             _log.exception("model %s: a bug of the worker ended the replica", replica.model.alias)
         finally:
             del self._running[replica]
-            _log.info("model %s: ended", replica.model.alias)
+            _log.info("model %s: the replica ended", replica.model.alias)
             self._on_change()
             async with self._ended:
                 self._ended.notify_all()
@@ -212,10 +213,10 @@ def is_installed(engine: EngineSettings) -> bool:
 
 
 def _first_to_keep(replica: RunningReplica) -> tuple[bool, int]:
-    """A sort key for equal replicas of which some must leave: ready ones stay first, then those with more requests."""
+    """A sort key that decides which of several equal replicas stay: ready ones first, then those with more requests."""
     return replica.state is not WorkerModelState.READY, -replica.requests
 
 
 def _same(model: AssignedModel, other: AssignedModel) -> bool:
-    """Whether both would run the same process. How much memory it is expected to need does not matter for that."""
+    """Whether replicas of both models would run the same process. The expected memory is not compared."""
     return model.model_copy(update={"memory_bytes": None}) == other.model_copy(update={"memory_bytes": None})

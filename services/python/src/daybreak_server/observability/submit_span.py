@@ -1,7 +1,7 @@
 """The span ``send <pool>`` of a submit.
 
-A busy gateway makes many of these spans. A span that the SDK's tracer makes takes six times as long, because any thread
-may change it until its end. Here all facts are known when the span ends, so the span is made then.
+A busy gateway makes many of these spans. The SDK's tracer takes six times as long to make one, because any thread may
+change its spans until they end. This module makes the span only when it ends, because all facts are known then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_STATUS = Status(StatusCode.UNSET)
 
 @dataclass(frozen=True, slots=True)
 class SpanSink:
-    """Where spans go that no tracer has made, and what all these spans have in common."""
+    """Where spans that no tracer has made are sent, and what all these spans have in common."""
 
     processor: SpanProcessor
     resource: Resource
@@ -37,7 +37,7 @@ class SpanSink:
 
 
 class SubmitSpan:
-    """The span ``send <pool>``. A request that is refused before the store is asked has none."""
+    """The span ``send <pool>``. A request that is refused before the store is asked has no such span."""
 
     def __init__(self, sink: SpanSink, caller: TraceContext | None) -> None:
         self._sink = sink
@@ -72,7 +72,7 @@ class SubmitSpan:
 
     @fall_back_to(nothing)
     def refused(self, pool: str, *, error: str) -> None:
-        """End the span of a submit that the store did not take."""
+        """End the span of a submit that the store did not accept."""
         attributes: dict[str, str | bool] = {**operation(pool, "send"), ERROR_TYPE: error}
         self._end(pool, attributes, status=Status(StatusCode.ERROR))
 

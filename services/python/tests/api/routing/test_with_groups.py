@@ -38,7 +38,7 @@ def start_group(valkey: Server, tmp_path: Path) -> Iterator[Callable[[], Ranks]]
 
 @contextmanager
 def load(api: Api, clients: int = 6) -> Iterator[list[tuple[int, str]]]:
-    """Clients that send requests one after the other, and the status and process of each answer."""
+    """Run clients that each send one request after the other. Yields the status and process of each answer."""
     answers: list[tuple[int, str]] = []
     stopping = threading.Event()
 

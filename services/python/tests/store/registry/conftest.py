@@ -1,4 +1,4 @@
-"""The registry of workers and models on each server."""
+"""A fixture: the registry of workers and models, on Valkey and on Redis."""
 
 from __future__ import annotations
 

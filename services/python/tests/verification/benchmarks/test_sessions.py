@@ -22,7 +22,7 @@ ROUND = Costs(prefill=((1, 100.0), (32, 100.0)), decode=((1, 50.0), (32, 50.0)))
 
 
 def test_costs_between_two_measured_sizes_are_interpolated() -> None:
-    """A mixed batch saves a call of the language model, and a size that nobody measured is an error."""
+    """A mixed batch saves a call of the language model. A size above the largest measured one is an error."""
     assert TINY_SPEECH.seconds(1, 0) == pytest.approx(0.004)
     assert TINY_SPEECH.seconds(20, 0) == pytest.approx((10.3 + 33) / 2 / 1000)
     saved = 1.3 - (3.0 - 1.3) / 7
@@ -34,7 +34,7 @@ def test_costs_between_two_measured_sizes_are_interpolated() -> None:
 
 
 def test_the_lag_of_a_lone_user_is_the_cost_of_a_turn() -> None:
-    """The prefill gives the first token, and a decode gives each other token and the end of the turn."""
+    """The prefill gives the first token. Each further token, and then the end of the turn, takes one decode."""
     load = Load(users=1, for_s=60.0, turn_s=1.0, most_tokens=3)
     outcome = Run(load, ROUND, IterationRules()).run()
     _, tokens = load.speaker(0)
@@ -69,9 +69,9 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
 
 def test_an_overloaded_device_is_noticed() -> None:
-    """The device counts as overloaded because the lag grows, even if it has not reached the limit at the end of the
-    run."""
-    load = Load(users=6, for_s=120.0, turn_s=1.0, most_tokens=3)  # 6 turns of 175 ms a second
+    """The device counts as overloaded because the lag grows, even if the lag has not reached the limit at the end of
+    the run."""
+    load = Load(users=6, for_s=120.0, turn_s=1.0, most_tokens=3)  # per second: 6 turns of 175 ms on average
     slightly = Run(load, ROUND, IterationRules(strategy=Strategy.SINGLE)).run()
     assert slightly.grows
     assert not slightly.gave_up
@@ -81,7 +81,7 @@ def test_an_overloaded_device_is_noticed() -> None:
 
 
 def test_the_search_finds_the_largest_number_of_users() -> None:
-    """The result is exact to a hundredth."""
+    """The result is within 1 % of the largest number. The search ends at 1024 users."""
 
     def limited(most: int) -> int:
         def simulate(users: int) -> Outcome:
@@ -98,7 +98,7 @@ def test_the_search_finds_the_largest_number_of_users() -> None:
 
 
 def test_gathering_sustains_more_than_one_turn_at_a_time() -> None:
-    """Batches by iterations sustain at least twice as many sessions, which is why they exist."""
+    """A device sustains at least twice as many sessions with batches by iterations as with one turn at a time."""
     (scene, *_) = SCENES
     single = scene.run(67 * 2, ALL[0].rules[0], for_s=24.0, seed=1)
     gathers = scene.run(67 * 2, IterationRules(), for_s=24.0, seed=1)
@@ -107,7 +107,7 @@ def test_gathering_sustains_more_than_one_turn_at_a_time() -> None:
 
 
 def test_a_quick_run_leaves_rows_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table has a row for each strategy and scene, and the file has more rows."""
+    """The table has a row for each strategy and scene. The saved file also has rows with details."""
     monkeypatch.setattr(program, "SCENES", SCENES[1:])
     monkeypatch.setattr(program, "QUICK_S", 6.0)
     assert program.main(["simulated", "second", "--quick", "--out", str(tmp_path)]) == 0

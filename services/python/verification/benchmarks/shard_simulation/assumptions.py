@@ -21,11 +21,11 @@ class Assumptions:
     groups: int = 10_000
     subscribers: int = 1_000_000
     shards: int = 32
-    """The number of pools. Each pool has one hash tag, and here a node of the cluster for itself."""
+    """The number of pools. Each pool has one hash tag, and in this simulation a node of its own."""
     busy: float = 0.8
-    """Share of the groups at work: with 10,000 groups and 100,000 tasks/s a task runs 80 ms."""
+    """Share of the groups at work: with 10,000 groups and 100,000 tasks/s, a task runs for 80 ms."""
     reports: float = 0.0
-    """Progress reports of a task; tasks this short have none."""
+    """Progress reports per task. Tasks as short as these have none."""
     event_bytes: int = 260
     """An event on the wire to a gateway: id, four fields, JSON."""
     subscribers_a_gateway: int = 5_000
@@ -47,7 +47,7 @@ class Assumptions:
 
     @property
     def gateways(self) -> int:
-        """The number of gateways that the subscribers or the submits need."""
+        """The number of gateways that the subscribers or the submits need, whichever is larger."""
         wanted = max(self.subscribers / self.subscribers_a_gateway, self.tasks_s / self.submits_a_gateway_s)
         return max(1, math.ceil(wanted))
 

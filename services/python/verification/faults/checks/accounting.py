@@ -10,7 +10,10 @@ _SLACK_MS = 5.0
 
 
 def charged(observations: Observations) -> Iterator[Violation]:
-    """The charged time is the same in tasks, tenants' totals and ledger, and no more than the time that passed."""
+    """The charged time is the same in the tasks, the tenants' totals and the ledger.
+
+    No task is charged for more than the time from its start to its end, times its ranks.
+    """
     for pool, store in observations.stores.items():
         used = {task: (int(u or 0), int(w or 0)) for task, (u, w, *_) in store["usage"].items()}
         for column, name in enumerate(("used_ms", "wasted_ms")):
@@ -29,7 +32,9 @@ def charged(observations: Observations) -> Iterator[Violation]:
             charged_ms = int(u or 0) + int(w or 0)
             if charged_ms > wall + _SLACK_MS * ranks:
                 yield Violation(
-                    kind="charge", task=task, what=f"charged {charged_ms} ms of {wall:.0f} ms × ranks"
+                    kind="charge",
+                    task=task,
+                    what=f"charged {charged_ms} ms, but its ranks had only {wall:.0f} ms",
                 )
             usage = record.get("usage") or {}
             reported_s = usage.get("gpu_seconds", 0.0) + usage.get("wasted_gpu_seconds", 0.0)
@@ -40,7 +45,10 @@ def charged(observations: Observations) -> Iterator[Violation]:
 
 
 def _shares(observations: Observations, pool: str) -> Iterator[Violation]:
-    """A tenant's virtual time is at least the time that its tasks used, because real charges replace the estimates."""
+    """A tenant's virtual time is at least the charged time of its tasks, divided by its weight.
+
+    When an attempt ends, the charge replaces the estimate.
+    """
     store = observations.stores[pool]
     sums: dict[str, float] = {}
     for task, (u, w, *_) in store["usage"].items():
@@ -51,7 +59,7 @@ def _shares(observations: Observations, pool: str) -> Iterator[Violation]:
         weight = float(store["weights"].get(tenant, 1))
         share = float(store["shares"].get(tenant, 0))
         if share < total / weight - 0.01:
-            what = f"tenant {tenant} of {pool} has a share of {share:.3f} s, its tasks used {total:.3f} s"
+            what = f"tenant {tenant} of {pool} has a share of {share:.3f} s, but its tasks used {total:.3f} s"
             yield Violation(kind="charge", task=None, what=what)
 
 
@@ -92,7 +100,9 @@ def empty(observations: Observations) -> Iterator[Violation]:
                     kind="key-left", task=None, what=f"{pool}: {name} still holds {store[name][:3]}"
                 )
         for task in store["families"].get("wait", []):
-            yield Violation(kind="key-left", task=None, what=f"{pool}: the queue of {task} still exists")
+            yield Violation(
+                kind="key-left", task=None, what=f"{pool}: the queue of tenant {task} still exists"
+            )
         tokens = [task for task, (_, _, token, *_) in store["usage"].items() if token]
         for task in tokens:
             yield Violation(kind="key-left", task=task, what="has ended and still holds a token")

@@ -1,4 +1,4 @@
-"""Finds the processes of a running ``daybreakd up`` by component, and kills one for certain."""
+"""Finds the processes of a running ``daybreakd up`` by component, and kills a process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TITLES = {
 
 
 def find(mark: str, component: str) -> list[int]:
-    """The live processes of a component of the instance with the tag ``mark``."""
+    """The live processes of a component, in the instance whose tag is ``mark``."""
     return [pid for pid in reaper.tagged(mark) if TITLES[component] in title(pid)]
 
 

@@ -18,7 +18,7 @@ WORKERS = ScenarioPackage(
     about=(
         "Two gateways, three workers with one engine each, and a real server (Valkey) run on one machine, without Ray. "
         "Each request has a deadline of 30 s. Clients record when each byte came, and engines record what they ran. A "
-        "checker decides from both."
+        "checker decides from both records whether a promise was broken."
     ),
     jobs=2,
 )

@@ -1,4 +1,4 @@
-"""Connections to groups that are kept open between requests."""
+"""Sends requests to groups over connections that stay open between requests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from daybreak_server.adapters.http.connection import HttpAnswer, HttpConnection
 from daybreak_server.ports.upstreams import UnreachableError, UpstreamRequest
 
 CONNECT_TIMEOUT_S = 3.0
-"""How long a group may take to accept a connection. A node that has gone does not answer at all."""
+"""How long a group may take to accept a connection. A node that has gone away does not answer at all."""
 KEEP_ALIVE_S = 60.0
-"""A connection that has been idle for longer is not used again. Groups keep idle connections open for longer."""
+"""A connection that has been idle for longer than this is not used again. Groups close idle connections later."""
 MAX_IDLE = 256
-"""Idle connections to one group."""
+"""How many idle connections to one group are kept at most."""
 
 
 class HttpUpstreams:
@@ -52,7 +52,7 @@ class HttpUpstreams:
         self.keep(())
 
     def _take(self, endpoint: str) -> HttpConnection | None:
-        """The connection that was used last, which is the most likely one to be open."""
+        """The idle connection that was used last, because it is the most likely one to be open."""
         idle = self._idle.get(endpoint)
         if not idle:
             return None
@@ -88,13 +88,13 @@ class HttpUpstreams:
         return connection
 
     def _tls_context(self) -> ssl.SSLContext:
-        """The system's CA certificates, which take a while to load."""
+        """A context with the system's CA certificates. It is made once, because they take a while to load."""
         if self._tls is None:
             self._tls = ssl.create_default_context()
         return self._tls
 
     def _put(self, endpoint: str, connection: HttpConnection) -> None:
-        """Keep an idle connection, unless its group has left."""
+        """Keep an idle connection, unless its group has left or has enough idle connections."""
         idle = self._idle.get(endpoint)
         if idle is None or len(idle) >= MAX_IDLE:
             connection.abort()

@@ -23,11 +23,11 @@ REPLICA_LABEL = "ray.io/worker-group-replica-name"
 _REFUSED = {"RayClusterReplicaFailure": "True"}
 CRASHED, OOM_KILLED = "CrashLoopBackOff", "OOMKilled"
 _SAME = {"ErrImagePull": "ImagePullBackOff"}
-"""Kubernetes alternates between these reasons, so they count as one."""
+"""Kubernetes alternates between the two reasons of a pair, so the first counts as the second."""
 
 
 def moment(text: str | None) -> float | None:
-    """RFC 3339 to seconds since 1970."""
+    """Convert an RFC 3339 timestamp to seconds since 1970."""
     return None if not text else datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
@@ -92,7 +92,7 @@ def pod(body: Mapping[str, Any]) -> Pod:
 
 
 def warned(body: Mapping[str, Any]) -> KubeWarning:
-    """A warning Event of the core or the events.k8s.io API."""
+    """A warning Event, of the core API or of the API events.k8s.io."""
     series = body.get("series") or {}
     about = body.get("involvedObject") or body.get("regarding") or {}
     at = series.get("lastObservedTime") or body.get("lastTimestamp") or body.get("eventTime")
@@ -121,7 +121,7 @@ def _waiting(status: Mapping[str, Any], conditions: Mapping[str, Any]) -> Waitin
                 return _crash(ended)
             return WaitingReason(reason=reason, message=waiting.get("message", ""))
         if ended and not container.get("ready") and container.get("restartCount"):
-            return _crash(ended)  # it runs again, but will probably crash again
+            return _crash(ended)  # the container runs again, but will probably crash again
     placed = conditions.get("PodScheduled")
     if placed and placed.get("status") == "False" and placed.get("reason") == refusal_causes.UNSCHEDULABLE:
         message = placed.get("message", "")
@@ -150,9 +150,9 @@ def _problem(conditions: Mapping[str, Any], status: Mapping[str, Any]) -> Cause 
 
 
 def _acknowledged(group: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
-    """Whether KubeRay has observed the present size of the group, according to the number of desired workers.
+    """Whether KubeRay has observed the present size of the worker group: ``desiredWorkerReplicas`` then has this size.
 
-    ``observedGeneration`` would not do: KubeRay writes it only together with another change of the status.
+    ``observedGeneration`` does not show this: KubeRay writes it only together with another change of the status.
     """
     replicas, hosts = int(group.get("replicas") or 0), int(group.get("numOfHosts") or 1)
     return int(status.get("desiredWorkerReplicas") or 0) in {replicas, replicas * hosts}

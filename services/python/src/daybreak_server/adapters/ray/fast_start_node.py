@@ -3,13 +3,14 @@
 Two agents run beside each raylet, for metrics and for runtime environments. They are Python programs whose imports take
 1.5 s on two free cores, and on busy cores more than the 15 s that Ray waits for them. So this node does two things:
 
-- A raylet joins the cluster only when its agents have written the ports that they listen on. If the node's parameters
-  name the ports, :meth:`FastStartNode.start_raylet` writes them before the agents start.
-- The agents and the first ranks start at the same time. The agents run with a nice value of 10, so they yield to the
-  ranks.
+- It writes the ports on which the agents listen. A raylet joins the cluster only when these ports are written. In
+  stock Ray, the agents write them. If the node's parameters contain the ports, :meth:`FastStartNode.start_raylet`
+  writes them before the agents start.
+- It runs the agents with a nice value of 10. The agents and the first ranks start at the same time, and the agents
+  yield to the ranks.
 
-Ray has no parameters for either, so this uses its private parts. Import it only if
-:mod:`~daybreak_server.adapters.ray.fast_start` allows it; that module lists the parts.
+Ray has no parameters for these two things, so this module uses private parts of Ray. Import this module only if
+:mod:`~daybreak_server.adapters.ray.fast_start` allows it. The list of the private parts is there too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _RENICE = ("nice", "-n", "10")
 
 
 class FastStartNode(Node):  # type: ignore[misc]
-    """Ray's node. If its parameters name the agents' ports, the ports are known from the start."""
+    """Ray's node. If its parameters contain the agents' ports, the raylet need not wait until the agents write them."""
 
     def __init__(self, ray_params: Any, *args: Any, **options: Any) -> None:
         self._parameters = ray_params

@@ -1,4 +1,4 @@
-"""The routes of the setting ``batching`` of a pool, which administrators change while its groups run."""
+"""Routes that show and change a pool's setting ``batching``. Administrators can change it while groups run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
 
 def _checked(entry: PoolEntry, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """All values with these changes. :raises ApiError: ``invalid_input``"""
+    """All values of the setting, with these changes applied. :raises ApiError: ``invalid_input``"""
     present = {name: _number(value) for name, value in changes.items() if value is not None}
     unknown = {name: value for name, value in changes.items() if name not in BatchingSettings.model_fields}
     try:

@@ -1,4 +1,4 @@
-"""Routes of workers: they register, send heartbeats, and read which models to run."""
+"""The routes with which workers register, send heartbeats, and read which models to run."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
 
 async def _models_of(ctx: Dependencies, replicas: tuple[Replica, ...]) -> Mapping[str, ModelRecord]:
-    """The registered models. The plan may know one that the latest view does not have yet."""
+    """The registered models. If the cached view lacks a model of these replicas, the view is read again."""
     view = await ctx.registry_cache.get()
     if any(replica.alias not in view.models for replica in replicas):
         view = await ctx.registry_cache.refresh()

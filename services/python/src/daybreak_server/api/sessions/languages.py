@@ -27,8 +27,8 @@ NAMES = {
     "uk": "Ukrainian",
     "zh": "Chinese",
 }
-"""The languages of pools whose workload lists no pairs. The group then decides whether its model supports the
-pair."""
+"""The languages that clients may choose if the pool's workload lists no pairs. The group then decides whether its model
+supports the pair."""
 
 _ARROW = re.compile(r"\s*(?:->|→|=>)\s*")
 _CODES = re.compile(r"([A-Za-z]{2,3})[-_]([A-Za-z]{2,3})")
@@ -44,8 +44,8 @@ class Languages:
         self.pairs: Sequence[LanguagePair] = tuple(entry.spec.pairs(entry.settings.workload_options))
 
     def find(self, source: str | None, target: str | None) -> LanguagePair:
-        """The pair. The default source is the only source language, otherwise English. The default target is
-        the source.
+        """Find a pair. The default source is the source language of all pairs, or English if they do not share one.
+        The default target is the source.
 
         :raises ApiError: ``invalid_input``, which names the pair and lists the supported pairs.
         """

@@ -1,4 +1,4 @@
-"""Daybreak's own routes of sessions."""
+"""Daybreak's own routes for sessions. Other modules add the other routes about sessions."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
 
 async def _read(request: Request, *, max_bytes: int) -> OpenSessionRequest:
-    """The body of a request to open a session. :raises ApiError: if it is wrong."""
+    """The body of a request to open a session. :raises ApiError: if the body is invalid."""
     body = await read_json(request, max_bytes=max_bytes)
     try:
         return OpenSessionRequest.model_validate(body)

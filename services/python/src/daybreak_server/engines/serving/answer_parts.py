@@ -4,8 +4,9 @@ A workload is third-party code, so this module checks each part before it is sen
 waits for the first bytes of the body. So if an error occurs before them, the client can still get a complete
 error response, or the router can try another group.
 
-An empty part sends no bytes, but the ranks agree after it, and it shows that the work advances. So a workload
-can yield ``b""`` while it computes. Only the leader's answer is sent, so the followers may yield only ``b""``.
+An empty part sends no bytes. But after each part, the ranks agree whether to continue, and each part shows that the
+work advances. So a workload can yield ``b""`` while it computes. Only the leader's answer is sent, so the followers may
+yield only ``b""``.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ PROBLEM_TYPE = "application/problem+json"
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _OWN_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "daybreak-refused"})
-"""Headers that are left out of a workload's answer, because the HTTP server and the engine set them. If it could set
-``daybreak-refused``, a gateway would think that the group had refused the request, and send it to one group after
-another."""
+"""Headers that are left out of a workload's answer, because the HTTP server and the engine set them. If a workload
+could set ``daybreak-refused``, a gateway would think that the group had refused the request, and send it to one group
+after another."""
 _WITHOUT_BODY = (204, 304)
 _CHUNKED_TYPE = ("content-type", "application/octet-stream")
 
@@ -143,7 +144,7 @@ def _header(name: Any, value: Any) -> tuple[bytes, bytes]:
     try:
         encoded = name.lower().encode("ascii"), value.strip().encode("latin-1")
     except (AttributeError, UnicodeError):
-        _refuse(f"the header {name!r} must be ASCII, and its value text of the Latin-1 range")
+        _refuse(f"the header {name!r} must be ASCII, and its value must be text in Latin-1")
     if not _NAME.fullmatch(encoded[0]) or any(
         (byte < 32 and byte != 9) or byte == 127 for byte in encoded[1]
     ):

@@ -199,7 +199,10 @@ class Speech:
         session.recent.extend(token for turn in past for token in turn.tokens)
 
     def _newest(self, past: Sequence[PastTurn]) -> Sequence[PastTurn]:
-        """The newest turns, with at least ``past_blocks`` blocks if there are as many: they decide what comes next."""
+        """The newest turns that together have at least ``past_blocks`` blocks, or all turns if they have fewer.
+
+        Older turns do not affect what comes next.
+        """
         first, blocks = len(past), 0
         while first and blocks < self._parts.past_blocks:
             first -= 1
@@ -244,7 +247,7 @@ class Speech:
                 row for row, blocks in enumerate(audio) if len(sessions[row].embedded) <= number < len(blocks)
             ]
             if not rows:
-                continue  # a step that failed has read them
+                continue  # an earlier step, which failed, has read them
             batch = torch.stack([audio[row][number] for row in rows])
             for row, block in zip(
                 rows, self._encoder.encode([sessions[row].slot for row in rows], batch), strict=True
@@ -268,7 +271,7 @@ class Speech:
     def step(
         self, prefill: Sequence[Prefill], decode: Sequence[str]
     ) -> tuple[Sequence[StepResult], Sequence[StepResult]]:
-        """Both phases in one call: pieces of turns, and the last tokens of other sessions."""
+        """Run both phases in one call: prefill pieces of turns, and decode other sessions."""
         answers: dict[str, StepResult] = {}
         reading: list[_Reading] = []
         writing: dict[str, _Session] = {}
@@ -322,7 +325,7 @@ class Speech:
         return answers
 
     def _piece(self, entry: _Reading, speech: Tensor) -> Tensor:
-        """The embeddings of a piece. The first one begins the turn, and the last one has the marker."""
+        """The embeddings of a piece. The first piece begins the turn, and the last one has the marker."""
         session = entry.session
         if not session.unfinished:
             session.table.begin_turn()
@@ -353,7 +356,7 @@ class Speech:
             self._slots.append(closed.slot)
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of caches in use, and reserved."""
+        """The bytes of caches in use, and the bytes that are reserved."""
         page, sessions = self._lm.memory.bytes_per_page, self.shape.max_sessions
         used = self._lm.pool.used * page + len(self._sessions) * self._encoder.slot_bytes
         return used, self._lm.pool.pages * page + sessions * self._encoder.slot_bytes

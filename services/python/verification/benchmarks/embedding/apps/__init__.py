@@ -1,1 +1,1 @@
-"""The apps of the peers, each written as in its documentation. They run in the environment of their peer."""
+"""An app for each of the other servers, written as in that server's documentation. Each has its own environment."""

@@ -1,4 +1,4 @@
-"""How long a step of the tiny speech model takes, by the number of its sessions."""
+"""How long a step of the tiny speech model takes, by the number of sessions in the step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MixedCosts:
 
 
 def measure(model: Speech, *, rounds: int) -> Costs:
-    """The median duration of the batches of each size. A round is a turn of all sessions with each size."""
+    """The median duration of the batches of each size. In each round, all sessions have one turn for each size."""
     turns = FILL_TURNS + rounds * len(SIZES)
     prefills: dict[int, list[float]] = {size: [] for size in SIZES}
     decodes: dict[int, list[float]] = {size: [] for size in SIZES}
@@ -57,7 +57,7 @@ def measure(model: Speech, *, rounds: int) -> Costs:
 
 
 def measure_mixed(model: Speech, *, rounds: int) -> MixedCosts:
-    """The median durations. Each round measures both ways, each in a turn of its own."""
+    """The median durations of one mixed step and of two separate steps. A round has one turn for each way."""
     together: list[float] = []
     apart: list[float] = []
     turns = FILL_TURNS + 2 * rounds

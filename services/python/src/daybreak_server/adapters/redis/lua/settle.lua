@@ -40,7 +40,7 @@ local function apply(r, s)
   end
 end
 
--- `repeated`: this settle was applied before, but its answer was lost. If the answer had a claim, the group holds a
+-- `repeated`: this settle was applied before, but its answer was lost. If the lost answer had a claim, the group holds a
 -- task that it does not know of, and the answer to this call has the same claim.
 local function next_claim(c, terms, want, repeated)
   if c.group == '' then return { 'none' } end

@@ -3,7 +3,7 @@
 A group waits for audio with one connection, however many sessions it has. Scripts announce in the group's inbox which
 sessions have new audio and which the group has lost. The inbox is a stream whose name ends in the nonce of the group's
 tokens. ``read_audio`` waits for entries of the inbox, and then reads the audio of the sessions that they name. An inbox
-may lose entries, because Redis trims it or because an outage outlasts it. So after an error, and every ``LOOK_S``
+may lose entries, because Redis trims it or because it expires during an outage. So after an error, and every ``LOOK_S``
 seconds, ``read_audio`` reads all sessions.
 """
 
@@ -48,7 +48,7 @@ _BLOCK_S = 5.0
 _SOON_S = 0.1
 _DRAIN_PAUSE_S = 0.5
 _ORPHANS_PAUSE_S = 0.25
-"""How often a group looks for orphans if it takes nothing else."""
+"""How often a group looks for orphans while it takes no other sessions."""
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class RedisSessionWork:
         self._look_at = 0.0
         self._unknown: set[SessionId] = set()
         """Sessions that the inbox has named before the caller asked for them. Each is kept for two full reads, because
-        the caller may learn of it only after the first."""
+        the caller may ask for it only after the first."""
         self._old_unknown: frozenset[SessionId] = frozenset()
 
     def claim_sessions(
@@ -97,7 +97,7 @@ class RedisSessionWork:
     ) -> Sequence[SessionClaim]:
         """Claim up to ``room`` sessions that no group owns: orphans before new ones, oldest first.
 
-        If the answer to a claim is lost, the group owns sessions that it does not know; their leases end.
+        If the answer to a claim is lost, the group owns sessions that it does not know of, until their leases end.
         """
         deadline = time.monotonic() + wait_s
         while not self._closed.is_set():
@@ -128,7 +128,7 @@ class RedisSessionWork:
         return []
 
     def read_audio(self, received: Mapping[SessionLease, int], *, wait_s: float) -> Sequence[SessionNews]:
-        """The new audio of these sessions after the given positions. Waits up to ``wait_s`` for the first.
+        """The new audio of these sessions after the given positions. Waits up to ``wait_s`` for new audio.
 
         Returns sooner, even with nothing, if the inbox names a session that is not among these.
         """
@@ -223,7 +223,7 @@ class RedisSessionWork:
         found = self._audio_from({claim.lease.session: claim.audio_start for claim in claims})
         complete = []
         for claim in claims:
-            # More audio may have arrived since. The next call reads it.
+            # More audio may have arrived since the claim. The next call reads it.
             size = (claim.record.received - claim.audio_start) * SAMPLE_BYTES
             audio = found[claim.lease.session]
             complete.append(claim if isinstance(audio, Cause) else replace(claim, audio=audio[0][:size]))

@@ -25,7 +25,7 @@ class Talk:
     text: str = ""
     timed: list[TimedWord] = field(default_factory=list)
     lags_s: list[float] = field(default_factory=list)
-    """For each piece of text, the time from the end of the audio that it is based on to its arrival."""
+    """For each piece of text: the seconds from the end of its audio until the text arrived."""
     sent_s: float | None = None
     """When the last audio was sent."""
     ended_s: float | None = None
@@ -45,7 +45,7 @@ class Talk:
         return self.first_text_s is not None and self.sent_s is not None and self.first_text_s < self.sent_s
 
     def add(self, text: str, *, audio_s: float, arrived_s: float) -> None:
-        """More text has arrived."""
+        """Record text that has arrived."""
         self.text += text
         self.lags_s.append(arrived_s - audio_s)
         for word in words(self.text)[len(self.timed) :]:
@@ -53,7 +53,7 @@ class Talk:
 
 
 async def talk(client: AsyncClient, speech: RecordedSpeech, *, pool: str, target: str, name: str) -> Talk:
-    """Speak in real time, and wait for the end. An error is part of the result."""
+    """Send a speech in real time, and wait until the session ends. An error is stored in the result, not raised."""
     result = Talk(speech)
     try:
         async with (
@@ -76,7 +76,7 @@ async def talk(client: AsyncClient, speech: RecordedSpeech, *, pool: str, target
 
 
 async def undisturbed(client: AsyncClient, audio: bytes, *, pool: str, target: str) -> str:
-    """The text that the model writes for a recording that is sent at once."""
+    """The text that the model writes for a recording that is sent all at once."""
     async with client.sessions.open(target, pool=pool, name="evaluation: reference") as live:
         await live.send(audio)
         return await live.text()
