@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def tests() -> Iterator[tuple[bool, str, str]]:
-    """Whether a test is in the core, its name, and what it proves. Read from the source, without a cluster."""
+    """For each test: whether it is a core test, its name, and what it proves. Needs no cluster, only the source."""
     for path in sorted(HERE.glob("test_*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
         core = "pytest.mark.core" in ast.unparse(module)

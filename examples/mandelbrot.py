@@ -50,7 +50,7 @@ class Mandelbrot:
         """Do nothing: there is nothing to warm up."""
 
     def run(self, task: Task[Params], ctx: Context) -> Iterator[Step]:
-        """Draw one frame per step. The snapshot is only the number of finished frames: they can be drawn again."""
+        """Draw one frame per step. The snapshot is the number of finished frames. The next attempt redraws them."""
         p = task.params
         first = json.loads(ctx.resume)["frames"] if ctx.resume else 0
         if first:

@@ -1,4 +1,4 @@
-"""`daybreak.testing`: a Daybreak for the tests of users. It leaves nothing behind, however the tests end."""
+"""`daybreak.testing` starts a Daybreak for users' own tests, and leaves nothing behind, however those tests end."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_examples_of_the_page_run(tmp_path: Path, temporary: Path) -> None:
         "no:cacheprovider",
         "-p",
         "no:asyncio",
-    ]  # asyncio's plugin warns without settings of its own
+    ]  # pytest-asyncio warns if it has no settings
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     done = subprocess.run(
         [*command, "--rootdir", str(tmp_path)],
@@ -88,8 +88,8 @@ def test_nothing_remains_after_its_owner_is_killed(temporary: Path) -> None:
         assert len(pids) == 2
         assert all(map(alive, pids))
         owner.kill()
-    wait_until(lambda: not any(map(alive, pids)), "the end of its processes")
-    wait_until(lambda: not list(temporary.glob("daybreak-*")), "the end of its folder")
+    wait_until(lambda: not any(map(alive, pids)), "the server's processes still run")
+    wait_until(lambda: not list(temporary.glob("daybreak-*")), "the server's folder still exists")
 
 
 def test_a_failed_start_reports_the_log(temporary: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_failed_start_reports_the_log(temporary: Path) -> None:
 
 
 def test_a_server_that_was_not_started_says_so() -> None:
-    """Its properties raise an error that says so. Closing it twice is allowed."""
+    """Its properties raise an error that says that it was not started. Closing it twice is allowed."""
     never = LocalDaybreak()
     for look in (lambda: never.url, lambda: never.redis_url, never.log):
         with pytest.raises(DaybreakError, match="started"):

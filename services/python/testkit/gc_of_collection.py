@@ -1,7 +1,8 @@
-"""A pytest plugin that keeps the garbage collector away from what pytest's collection creates.
+"""A pytest plugin that keeps the garbage collector away from the objects that pytest creates when it collects tests.
 
-Modules and tests are a million objects that live until the end of the run. Each of the workers of a parallel run would
-examine them again and again while it creates them, which is a fifth of the CPU time of its start.
+Modules and tests are a million objects that live until the end of the run. While a worker of a parallel run creates
+them, its garbage collector would examine them again and again. This would take a fifth of the CPU time of the worker's
+start.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import pytest
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect without the garbage collector, and exclude what exists then from later garbage collections."""
+    """Collect tests without the garbage collector, and exclude the objects that exist then from later garbage
+    collections."""
     gc.disable()
     try:
         return (yield)

@@ -1,6 +1,7 @@
-"""The machine's Prometheus and Alertmanager, watching a system under test, with a receiver for their notifications.
+"""Runs the installed Prometheus and Alertmanager for a system under test, and keeps their notifications.
 
-Windows and waits of alerts are divided by a factor, so that an alert about an hour fires within seconds.
+The windows and waiting times of alerts are divided by :data:`FACTOR`, so that an alert that looks back over an hour
+fires within seconds.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from testkit.system import request, try_request
 from testkit.waiting import wait_until
 
 FACTOR = 300.0
-"""An hour is 12 s, five minutes are 1 s; no window is shorter than 4 s, which are four scrapes."""
+"""One hour becomes 12 s, and five minutes become 1 s. But no window is shorter than 4 s, the time of four scrapes."""
 ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")
-"""Debian's name of the program, and its author's."""
+"""Names of the program: Debian's, and the original one."""
 THRESHOLDS = replace(
     Thresholds(),
     oldest_wait_seconds=3,
@@ -41,7 +42,7 @@ THRESHOLDS = replace(
 
 
 def missing_programs() -> list[str]:
-    """What must be installed first."""
+    """The Debian packages that must be installed first."""
     missing = [] if shutil.which("prometheus") else ["prometheus"]
     return missing if any(map(shutil.which, ALERTMANAGERS)) else [*missing, "prometheus-alertmanager"]
 
@@ -72,7 +73,7 @@ class Notifications:
         return f"http://127.0.0.1:{self._server.server_port}/"
 
     def since(self, number: int, name: str, status: str, *, pool: str | None = None) -> dict[str, Any] | None:
-        """The first notification after the first ``number`` ones, of this alert in this state.
+        """The first notification of this alert in this state that came after the first ``number`` notifications.
 
         :param pool: Ignore alerts about other pools.
         """
@@ -104,7 +105,7 @@ class Watch:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *, gateway: str, ray: Path) -> None:
-        """Scrape this gateway, and what the file ``ray`` lists."""
+        """Run both programs, and scrape this gateway and the targets that the file ``ray`` lists."""
         place = Place(here=f'namespace="{observe.NAMESPACE}"', thresholds=asdict(THRESHOLDS), factor=FACTOR)
         groups = rule_groups(place, frozenset({Needs.GATEWAY, Needs.RAY}))
         self.start_with(
@@ -118,7 +119,7 @@ class Watch:
         )
 
     def start_with(self, config: Mapping[str, Any]) -> None:
-        """Run Alertmanager, and Prometheus with this configuration, whose alerts go to :attr:`alertmanager`."""
+        """Run Alertmanager, and Prometheus with this configuration, which must send alerts to :attr:`alertmanager`."""
         receiver = {"name": "test", "webhook_configs": [{"url": self.notifications.url}]}
         route = {"receiver": "test", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s"}
         self._run(
@@ -145,7 +146,7 @@ class Watch:
         self.notifications.close()
 
     def over(self, expression: str, *, step_s: float = 1.0) -> list[dict[str, Any]]:
-        """The series of a query over the whole run, without series that are never a number."""
+        """The series of a query over the whole run, without series that never have a finite value."""
         answer = self._ask("query_range", query=expression, start=self.started, end=time.time(), step=step_s)
         return [
             series

@@ -1,4 +1,4 @@
-"""Workers as processes of their own, the engine of tests, and the gateway's side of their protocol."""
+"""For tests: workers as separate processes, the command of their engine, and a gateway that they can register with."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def engine_command(log: Path) -> str:
 
 
 class WorkerGateway:
-    """The routes that workers call. It keeps nothing when it stops."""
+    """A gateway with only the routes that workers call. It stores nothing on disk."""
 
     def __init__(self, *, port: int | None = None, token: str | None = None) -> None:
         self.port = port or free_port()
@@ -163,7 +163,7 @@ class WorkerProcess:
             return client.get("/ready").status_code
 
     def events(self, kind: str) -> list[str]:
-        """What the engines have logged: the second word of each line of a kind."""
+        """The second word of each line of this kind in the log of the engines."""
         lines = self.engine_log.read_text().splitlines()
         return [line.split()[1] for line in lines if line.startswith(f"{kind} ")]
 
@@ -175,7 +175,7 @@ class WorkerProcess:
         self.process.wait()
 
     def close(self) -> None:
-        """End it, by force if it does not end by itself."""
+        """End the worker with two SIGTERMs. If it has not ended after 20 s, kill it and fail."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.send_signal(signal.SIGTERM)

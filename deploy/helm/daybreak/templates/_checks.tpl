@@ -11,7 +11,7 @@
 {{- fail "\n\nredis.enabled is false, but redis.external names no server: set redis.external.host, or redis.external.sentinel.addresses." -}}
 {{- end -}}
 {{- if and .enabled (or .external.host .external.sentinel.addresses) -}}
-{{- fail "\n\nredis.external and redis.enabled are both set: set redis.enabled=false to use the external one." -}}
+{{- fail "\n\nredis.external and redis.enabled are both set: set redis.enabled=false to use the external server." -}}
 {{- end -}}
 {{- if and .external.username (not .external.existingSecret) -}}
 {{- fail "\n\nredis.external.username is set without a password: name its Secret in redis.external.existingSecret." -}}
@@ -89,7 +89,7 @@ idle_s: gateways use it. Write settings.workers.idle_s.
 {{- if eq (include "daybreak.workerScaled" (list $ $name)) "true" -}}{{- $scaled = append $scaled $name -}}{{- end -}}
 {{- end -}}
 {{- if gt (len $scaled) 1 -}}
-{{- fail (printf "\n\nworkers: KEDA can scale only one of %s, because the models' need is one number. Set replicas of the others." (join ", " $scaled)) -}}
+{{- fail (printf "\n\nworkers: KEDA can scale only one of %s, because the number of workers that the models need is one number for all. Set replicas of the others." (join ", " $scaled)) -}}
 {{- end -}}
 {{- end -}}
 

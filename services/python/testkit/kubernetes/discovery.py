@@ -1,7 +1,7 @@
 """Discovers pods and Services for Prometheus, and writes them to files, which Prometheus watches.
 
-Debian's Prometheus is built without its own discovery of Kubernetes. The labels are those of ``kubernetes_sd_configs``
-with the roles ``pod`` and ``endpointslice``, as far as monitors use them.
+Debian's Prometheus is built without its own discovery of Kubernetes. A target has the labels that
+``kubernetes_sd_configs`` with the roles ``pod`` and ``endpointslice`` would give it, but only those that monitors use.
 """
 
 from __future__ import annotations

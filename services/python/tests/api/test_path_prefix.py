@@ -35,7 +35,7 @@ def links(value: Any) -> list[str]:
 
 
 class ProxyClient:
-    """Sends requests in the form that a proxy forwards."""
+    """Sends requests as a proxy would forward them."""
 
     def __init__(self, api: Api, prefix: str, path: str, headers: dict[str, str]) -> None:
         self.prefix, self.path, self.headers = prefix, path, headers
@@ -73,9 +73,9 @@ def proxy(prefixed_api: Api, request: pytest.FixtureRequest) -> Iterator[ProxyCl
 def test_every_link_leads_through_the_proxy(
     prefixed_api: Api, leader: FakeLeader, proxy: ProxyClient
 ) -> None:
-    """This holds for Location, tasks, lists, batches, files, previews and events.
+    """Checks the links in Location, tasks, lists, batches, files, previews and events.
 
-    The input of a client is unchanged.
+    Paths in a client's input are unchanged.
     """
     body = {"pool": "echo", "input": {"message": '{"url":"/v1/tasks/mine"}'}}
     submitted = proxy.client.post("/v1/tasks", json=body)
@@ -105,7 +105,7 @@ def test_every_link_leads_through_the_proxy(
 
 @pytest.mark.parametrize("proxy", PROXIES, indirect=True)
 def test_the_pages_lead_through_the_proxy(proxy: ProxyClient) -> None:
-    """This holds for the redirect to the documentation, its links, and the servers of the OpenAPI document."""
+    """Checks the redirect to the documentation, its links, and the servers of the OpenAPI document."""
     root = proxy.client.get("/", follow_redirects=False)
     assert root.headers["location"] == f"{proxy.prefix}/docs"
     page = proxy.client.get("/docs").text
@@ -143,7 +143,7 @@ def test_subscribers_with_different_prefixes_get_their_own_links(
 
 
 def test_without_a_setting_there_is_no_prefix(api: Api) -> None:
-    """The server ignores the header of an untrusted proxy, and a path with an unknown prefix is 404."""
+    """The server ignores the header of an untrusted proxy, and answers a path with an unknown prefix with 404."""
     response = api.client.post(
         "/v1/tasks", json={"pool": "echo", "input": {}}, headers={"X-Forwarded-Prefix": "/evil"}
     )
@@ -188,7 +188,7 @@ def test_only_the_whole_prefix_is_stripped(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/v1", "/docs/x", "daybreak", "/a/../b", "/a b", "https://x"])
 def test_a_root_path_must_be_a_path_that_hides_no_route(path: str) -> None:
-    """A prefix that begins like a path of the API would hide it."""
+    """A prefix that begins like a path of the API would hide that path."""
     with pytest.raises(ValidationError, match=r"choose another|write a path"):
         HttpSettings(root_path=path)
 
@@ -204,7 +204,7 @@ async def test_a_mounted_app_uses_its_mount_path(api: Api) -> None:
 
 
 async def test_the_client_works_below_a_path(prefixed_api: Api, leader: FakeLeader, tmp_path: Path) -> None:
-    """Both clients submit, follow, get and download with a URL that has a path."""
+    """``Client`` and ``AsyncClient`` can submit, follow, get and download with a URL that has a path."""
     with Client(prefixed_api.url + KEPT + "/") as client:
         task = client.submit("echo", {"message": "hi"})
         assert task.links.self == f"{KEPT}/v1/tasks/{task.id}"

@@ -1,4 +1,4 @@
-"""Tests of typical first mistakes: each gets a line that says what to correct, before anything starts."""
+"""Tests of typical first mistakes: a line says what the user must correct, before anything starts."""
 
 from __future__ import annotations
 

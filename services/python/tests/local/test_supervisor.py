@@ -99,7 +99,7 @@ def test_the_children_of_a_dead_process_are_ended_before_it_restarts(
     supervisor = supervise(process(instance, "p", WITH_CHILD, str(pid_file), ready=pid_file.exists))
     assert supervisor.wait_ready(stopping=lambda: False)
     supervisor.mark_started()
-    first, child = supervisor.pids()["p"], int(wait_until(pid_file.read_text, 30, "the child"))
+    first, child = supervisor.pids()["p"], int(wait_until(pid_file.read_text, 30, "the child's pid"))
     pid_file.unlink()
     os.kill(first, signal.SIGKILL)
     wait_until(
@@ -112,7 +112,7 @@ def test_the_children_of_a_dead_process_are_ended_before_it_restarts(
 
 
 def test_an_instance_ends_the_processes_of_a_killed_predecessor(systems: Callable[..., System]) -> None:
-    """Both the process and its reaper are killed, so its Valkey stays. The next instance in the folder ends it."""
+    """The process and its reaper are killed, so its Valkey stays. The next instance in the folder ends this Valkey."""
     dev = systems("dev")
     dev.ready(120)
     valkey = dev.state()["pids"]["valkey"]

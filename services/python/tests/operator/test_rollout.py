@@ -52,7 +52,7 @@ def test_a_rollout_waits_for_the_new_head_then_moves_one_group_at_a_time() -> No
     assert only_action(half, ScaleUp).cluster == new
     slow = replace(half, serve={name: replace(view, target=4) for name, view in half.serve.items()})
     kinds = [type(action) for action in plan(slow).actions]
-    assert kinds.index(ScaleUp) < kinds.index(ScaleApplication), "a hanging head does not delay the other"
+    assert kinds.index(ScaleUp) < kinds.index(ScaleApplication), "a hanging head must not delay a ScaleUp"
     last = observed(video, replace(old, replicas=0), replace(new, replicas=2), pods=[head(old), head(new)])
     assert only_action(last, DeleteCluster).cluster.name == old.name
 
@@ -75,7 +75,7 @@ def _half_renewed(**waking: Any) -> tuple[Observed, Observed]:
 
 
 def test_a_new_head_that_misses_an_answer_costs_no_starting_group() -> None:
-    """A short silence changes nothing. A head whose template cannot run returns its groups to the old RayCluster."""
+    """A short silence changes nothing. Only if the new head fails or crashes do its groups return to the old head."""
     answering, silent = _half_renewed()
     _, unready = _half_renewed(ready=False)
     for observation in (answering, silent, unready, replace(unready, store=None, store_error=REDIS_DOWN)):
@@ -97,7 +97,7 @@ def test_a_new_head_that_misses_an_answer_costs_no_starting_group() -> None:
 
 
 def test_a_silent_new_head_takes_no_room_from_the_old_groups() -> None:
-    """If fewer groups are wanted, the busy old group stays and the starting one drains."""
+    """If fewer groups are wanted, the busy old group stays and the starting group drains."""
     _, silent = _half_renewed()
     fewer = replace(silent, pool=pool(replicas=1, model="/models/new"))
     assert only_action(fewer, MarkDrain).group == "h"
@@ -105,7 +105,7 @@ def test_a_silent_new_head_takes_no_room_from_the_old_groups() -> None:
 
 @pytest.mark.parametrize(("overdue_s", "grows"), [(-300.0, False), (50.0, False), (70.0, True)])
 def test_a_dead_nodes_pod_does_not_stop_a_rollout(overdue_s: float, grows: bool) -> None:
-    """Such a pod never terminates. A minute after its grace period the plan stops waiting for its hosts."""
+    """Such a pod never terminates. A minute after the pod's grace period, the plan stops waiting for its host."""
     old = ray_cluster(pool(replicas=1), 0, created_at=NOW - 5000)
     video = pool(replicas=1, model="/models/new")
     new = ray_cluster(video, 0, uid="new-uid", created_at=NOW - 50)

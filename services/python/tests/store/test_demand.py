@@ -1,4 +1,4 @@
-"""Gateways say how many requests they have, and the store keeps the number of groups that these need."""
+"""Gateways report how many requests they have, and the store keeps the number of groups that these requests need."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def online(server: Server) -> Iterator[Driver]:
 
 
 def wanted(driver: Driver) -> int:
-    """What KEDA reads."""
+    """The number of groups that KEDA reads."""
     return int(driver.client.zcard(driver.keys.single("wanted")))
 
 
@@ -79,7 +79,7 @@ def test_an_outage_of_the_store_ends_no_demand(online: Driver) -> None:
     online.now += 3_600_000
     online.tick()
     assert wanted(online) == 2
-    online.publish_demand("other", 0)  # a publish respects the grace as a tick does
+    online.publish_demand("other", 0)  # during the grace period, a publish ends no demand either
     assert wanted(online) == 2
     online.pass_time(GRACE_MS)
     assert wanted(online) == 0
@@ -166,7 +166,7 @@ def test_the_target_load_of_an_operator_that_is_gone_does_not_count(online: Driv
 
 
 def test_an_earlier_version_can_read_the_report(online: Driver) -> None:
-    """An earlier version refuses fields that it does not know, so the report has none."""
+    """An earlier version refuses unknown fields, so the stored report does not contain the target load."""
     report(online, 1)
     stored = online.client.get(online.keys.single("operator_report"))
     assert b"target_load" not in stored

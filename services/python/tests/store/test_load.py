@@ -44,7 +44,7 @@ def group() -> GroupRecord:
 
 
 async def test_tasks_are_served_in_fair_order(driver: Driver, server: Server) -> None:
-    """1,000 tasks of two tenants with weights 1:3: each gets its share within 5 %, and priorities are in order."""
+    """1,000 tasks of two tenants with weights 1:3: each gets its share within 5 %, in order of priority."""
     store = RedisStore(server.url, library=driver.scripts._library)
     tasks = [
         task(
@@ -75,7 +75,7 @@ async def test_tasks_are_served_in_fair_order(driver: Driver, server: Server) ->
 
 
 def test_an_idle_tenant_saves_up_no_share(driver: Driver) -> None:
-    """A tenant that returns after a long idle time starts level with the others, so that nobody starves."""
+    """A tenant that returns after a long idle time starts with the others' virtual time, so that nobody starves."""
     for _ in range(30):
         driver.submit(task(tenant="busy", estimate_s=1.0))
     for _ in range(20):
@@ -92,7 +92,7 @@ def test_an_idle_tenant_saves_up_no_share(driver: Driver) -> None:
         served.append(claim.tenant)
         driver.pass_time(1000)
         driver.settle(claim.lease, DONE)
-    assert collections.Counter(served)["back"] in (5, 6)  # it goes first, then they take turns
+    assert collections.Counter(served)["back"] in (5, 6)  # this tenant goes first, then both take turns
 
 
 def test_queue_positions_match_the_model(driver: Driver) -> None:
@@ -119,7 +119,7 @@ def test_queue_positions_match_the_model(driver: Driver) -> None:
 
 
 def test_the_wait_estimate_comes_from_the_history(driver: Driver) -> None:
-    """Before a first task has ended there is no estimate; after it, the estimate grows with the position."""
+    """There is no estimate until a first task has ended. After that, the estimate grows with the position."""
     driver.register("g")
     for _ in range(5):
         driver.submit(task())
@@ -190,7 +190,7 @@ async def test_four_leaders_complete_each_task_once(server: Server) -> None:
 
 
 async def test_an_idle_leader_wakes_at_once(server: Server) -> None:
-    """A submit starts an idle leader's task far sooner than the leader's own poll would."""
+    """A submit wakes an idle leader, which claims the task long before its next poll."""
     store, queue, record = RedisStore(server.url), RedisQueue(server.url, pool="video"), group()
     taken: list[tuple[str, float]] = []
 
@@ -218,7 +218,7 @@ async def test_an_idle_leader_wakes_at_once(server: Server) -> None:
 
 
 def test_stale_wakeups_do_not_make_leaders_spin(server: Server) -> None:
-    """A claim on an empty queue deletes the leftover wake-ups, so that they do not cost a poll each."""
+    """A claim on an empty queue deletes the leftover wake-ups, so that they do not cause a claim each."""
     queue, record = RedisQueue(server.url, pool="video"), group()
     with server.client() as client:
         client.rpush(KEYS.single("wakeup"), *["1"] * 64)

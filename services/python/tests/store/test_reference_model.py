@@ -86,7 +86,7 @@ class Machine(RuleBasedStateMachine):
         self.tick()
 
     def _lease(self, at: int) -> Lease | None:
-        """Mostly a lease that is held now, sometimes one that its holder has lost."""
+        """Choose mostly a lease that is held now, and sometimes one that its holder has lost."""
         held = [lease for lease in self.leases if self._holds(lease)]
         choice = self.leases if at % 3 == 0 or not held else held
         return choice[-1 - at % len(choice)] if choice else None
@@ -283,7 +283,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 1000, 1000, 3000, 1000, 3_600_000, -3_600_000]))
     def advance(self, ms: int) -> None:
-        """Move the wall clock alone, also by an hour in either direction, as if an administrator had set it."""
+        """Move only the wall clock, by up to an hour in either direction, as if an administrator had set it."""
         self.driver.now += ms
         self.model.now = self.driver.now
 
@@ -321,7 +321,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def totals_never_decrease(self) -> None:
-        """This holds when a group is lost, the server restarts, or a tenant is deleted."""
+        """The totals do not decrease even when a group is lost, the server restarts, or a tenant is deleted."""
         totals = self.driver.totals()
         for name, before in self.totals.items():
             assert totals.total(name) >= before, name
@@ -333,8 +333,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def oldest_waits_are_those_of_the_model(self) -> None:
-        """This holds when the clock is set back, and after releases, retries and promotions, which give tasks their old
-        places."""
+        """The waits agree even after the clock was set back, and after releases, retries and promotions, which give
+        tasks their old places."""
         queue, tasks = self.driver.totals().queue, self.model.tasks.values()
         due = any_unpromoted(tasks, self.model.now)
         for priority in Priority:
@@ -368,7 +368,7 @@ def _shown(data: Any) -> dict[str, Any]:
 
 def _run(server: Server, *, examples: int, restarts: bool, phases: Collection[Phase] = tuple(Phase)) -> None:
     kind = type("StoreMachine", (Machine,), {"server": server, "restarts": restarts})
-    scale = settings().max_examples / 100  # `--hypothesis-profile long` runs 20 times as many
+    scale = settings().max_examples / 100  # `--hypothesis-profile long` runs 20 times as many examples
     run_state_machine_as_test(
         kind,
         settings=settings(

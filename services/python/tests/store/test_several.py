@@ -1,4 +1,4 @@
-"""A group may hold several tasks at once: it keeps the tasks that it names, and the store releases the others."""
+"""A group may hold several tasks at once: it keeps those that its claims name, and the store releases the others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_group_keeps_the_tasks_that_it_names_when_it_claims_another(driver: Dr
 
 
 def test_a_task_whose_claim_was_lost_is_released_and_the_others_stay(driver: Driver) -> None:
-    """The group never received that claim, so its next claim does not name the task."""
+    """The group never received the answer to that claim, so its next claim does not name the task."""
     submit(driver)
     submit(driver)
     known = claim_task(driver)

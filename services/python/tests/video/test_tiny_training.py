@@ -14,7 +14,7 @@ import torch
 @pytest.mark.heavy
 def test_a_resumed_training_continues_with_the_same_codec(tmp_path: Path) -> None:
     """A resumed training keeps the codec, adds steps to those of the first run, and exports the averaged weights."""
-    pytest.importorskip("diffusers")  # late: its import takes seconds, in each process of a test run
+    pytest.importorskip("diffusers")  # here, because its import takes seconds in each process
     from verification.tiny_wan.score import TinyModel
     from verification.tiny_wan.train import STATE, Recipe, train
 

@@ -17,9 +17,9 @@ _LEFT_OUT = shutil.ignore_patterns(".hypothesis", "*.egg-info")
 class Tree:
     """A copy below ``root``.
 
-    It has the compiled modules too, so that Python compiles only files in which a bug is planted or removed. Python
-    compares the time and the size of a file with those in its compiled module. Copies keep the time, and a file that is
-    changed gets a new one.
+    It includes the compiled modules, so that Python compiles only the files in which a bug is planted or removed.
+    Python compiles a file again if its modification time or its size differs from the values in its compiled module. A
+    copied file keeps its modification time, and a changed file gets a new one.
     """
 
     def __init__(self, root: Path) -> None:

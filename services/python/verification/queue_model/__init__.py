@@ -1,1 +1,1 @@
-"""The reference model: the behaviour of the Lua scripts in plain Python, with time passed in."""
+"""The reference model: it does in plain Python what the Lua scripts do. Its caller sets the time."""

@@ -14,8 +14,8 @@ from daybreak_server.api.http.gathered_writes import protocol_on
 from daybreak_server.api.http.handshake_refusals import RefusingProtocol
 
 KEEP_ALIVE_S = 75
-"""How long an idle connection stays open: longer than a proxy keeps it (nginx and AWS: 60 s). If the server closed it
-first, a request that the proxy sends at that moment would fail with 502."""
+"""How long an idle connection stays open: longer than a proxy keeps it open (nginx and AWS: 60 s). If the server closed
+it first, a request that the proxy sends at that moment would fail with 502."""
 
 
 class ApiServer(uvicorn.Server):
@@ -36,7 +36,7 @@ class ApiServer(uvicorn.Server):
                 http=protocol_on(),
                 ws=RefusingProtocol,
                 log_level=log_level,
-                log_config=None,  # its loggers go through the handlers of `observability.logging`
+                log_config=None,  # uvicorn's loggers use the handlers of `observability.logging`
                 access_log=False,
                 server_header=False,
                 ws_max_size=MAX_FRAME_BYTES,

@@ -1,8 +1,8 @@
 """The state table as data.
 
-The Lua scripts implement the rules; tests compare them with this table on a real server, and
-``verification/exhaustive`` checks its properties for two leaders and two tasks. ``tools/reference.py`` writes the
-table into the documentation.
+The Lua scripts implement the table. Tests on a real server compare the scripts with it, and
+``verification/exhaustive`` checks properties of the table for two leaders and two tasks. ``tools/reference.py`` writes
+the table into the documentation.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Facts:
     last_strike: bool = False
     """The next strike reaches the task's limit."""
     releases_exhausted: bool = False
-    """It has used up the releases that are allowed without a strike. If its group failed: the group failures that are
-    allowed without a strike."""
+    """The task has already been released as often as is allowed without a strike. For the event ``GROUP_FAILED``, this
+    is also true if its groups have failed as often as is allowed without a strike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ CANCEL_REQUESTED = Guard("a cancel was requested", lambda facts: facts.cancel)
 OVERDUE = Guard("the run deadline has passed", lambda facts: facts.overdue)
 LAST_STRIKE = Guard("this is the last allowed strike", lambda facts: facts.last_strike)
 MAY_RELEASE = Guard(
-    f"returned to the queue fewer than {RELEASES_MAX} times in all; "
-    f"if the event is *group failed*, also fewer than {GROUP_FAILURES_MAX} times by this event",
+    f"the task has been returned to the queue fewer than {RELEASES_MAX} times; "
+    f"if the event is *group failed*, also fewer than {GROUP_FAILURES_MAX} times because of this event",
     lambda facts: not facts.releases_exhausted,
 )
 
@@ -192,7 +192,10 @@ TABLE: tuple[TransitionRow, ...] = (
 
 
 def row(state: State | None, event: Event, facts: Facts, *, history: Sequence[str] = ()) -> TransitionRow:
-    """The first row that matches. ``state`` is ``None`` before submit. :raises InvalidTransitionError: if none does."""
+    """The first row that matches. ``state`` is ``None`` before submit.
+
+    :raises InvalidTransitionError: if no row matches.
+    """
     for candidate in TABLE:
         if candidate.matches(state, event, facts):
             return candidate

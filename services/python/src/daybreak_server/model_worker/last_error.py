@@ -1,9 +1,10 @@
-"""Finds the line of an engine's output that says why it ended, in a form that clients may see.
+"""Finds the line of an engine's output that says why the engine ended, in a form that clients may see.
 
 Engines write much when they fail. vLLM, for one, prints the traceback of the process that failed, and then that of its
-parent, which only says that a child has failed. So the line is the last one that begins with the name of an exception
-and does not only point at another error. If there is none, it is the last one with a word such as ``failed``, else the
-last one of all. Values of environment variables whose names sound like secrets, and passwords in URLs, are hidden.
+parent, which only says that a child has failed. So this module returns the last line that begins with the name of an
+exception and does not only point at another error. If there is no such line, it returns the last line with a word such
+as ``failed``. If there is no such line either, it returns the last line of all. Values of environment variables whose
+names sound like secrets, and passwords in URLs, are hidden.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ MAX_CHARS = 200
 HIDDEN = "***"
 _SECRET_NAME = re.compile(r"secret|token|passw|credential|key|auth", re.IGNORECASE)
 _MIN_SECRET_CHARS = 6
-"""Shorter values, such as `true`, are no secrets, and would hide ordinary words."""
+"""Shorter values, such as `true`, are no secrets, and to replace them would hide ordinary words."""
 _ANSI = re.compile(r"\x1b(\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?")
 _LOG_PREFIX = re.compile(
     r"^(\([\w =.-]+\)\s*|\[rank\d+\]:?\s*|(ERROR|CRITICAL|FATAL)\s+\d\d-\d\d \d\d:\d\d:\d\d\s+\[[^\]]*\]\s*)+"
@@ -36,11 +37,11 @@ _POINTER = re.compile(
 
 
 def last_error(lines: Sequence[str], *, env: Mapping[str, str], only_errors: bool = False) -> str:
-    """The line that says best why an engine ended, of at most ``MAX_CHARS`` characters; empty if there is none.
+    """The line that says best why an engine ended, cut to ``MAX_CHARS`` characters; empty if there is none.
 
-    :param lines: The end of its output.
-    :param env: Its environment, whose secrets are hidden.
-    :param only_errors: Without a line that looks like an error, do not fall back to the last line.
+    :param lines: The end of the engine's output.
+    :param env: The engine's environment, whose secrets are hidden.
+    :param only_errors: If no line looks like an error, return an empty text instead of the last line.
     """
     plain = [_LOG_PREFIX.sub("", _ANSI.sub("", line).strip()) for line in lines]
     plain = [line for line in plain if line]

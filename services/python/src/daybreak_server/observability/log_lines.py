@@ -3,12 +3,12 @@
 A line has these fields, except those that do not apply:
 
 - ``timestamp`` (UTC), ``level``, ``logger``, ``message``;
-- those of :data:`FIELDS`, from the fields that are bound where the line is logged (``domain/log_context.py``) and from
-  the caller's ``extra``;
+- the fields in :data:`FIELDS`. They are bound where the line is logged (``domain/log_context.py``), or come from the
+  caller's ``extra``;
 - ``exception``, the traceback.
 
 Messages, errors and tracebacks go through a :class:`~daybreak_server.observability.redaction.Redactor` first. The
-messages of ``task_log`` do not need it.
+messages of ``task_log`` contain nothing to redact.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ FIELDS = (
     "latency_multiplier",
     "input",
 )
-"""The fields that a line may have beside the standard ones, in their order."""
+"""The fields that a line may have beside the standard ones, in the order in which a line has them."""
 _PLAIN = re.compile(r"[\w.:/+-]+")
 """Text that needs no quotes."""
 _OURS = "daybreak"
-"""Our own loggers. Their messages contain text from an input only if an exception quotes it."""
+"""The prefix of our own loggers. Their messages contain text from an input only if an exception quotes it."""
 _SHORTENED_CHARS = (2000, 800, 300, 80)
 
 Line = MutableMapping[str, Any]
@@ -79,7 +79,7 @@ class LazyFormatter(logging.Formatter):
 
 
 def json_formatter(redact: Redactor, *, max_bytes: int | None = None) -> Formatter:
-    """One JSON object in each line. With ``max_bytes``, texts of a longer line lose their middle."""
+    """One JSON object in each line. If a line is longer than ``max_bytes``, the middle of its long texts is cut out."""
 
     def render(_logger: object, _method: str, line: Line) -> str:
         encoded = json_line(line)
@@ -143,7 +143,7 @@ class _Assemble:
             line["error"] = self._redact(str(line["error"]), task=task)
         exc_info = event.get("exc_info")
         if exc_info and exc_info != (None, None, None):
-            # Not by `logging.Formatter`: it uses `print`, which Ray Serve replaces by a function that garbles the text.
+            # `logging.Formatter` would use `print`, which Ray Serve replaces by a function that garbles the text.
             text = "".join(traceback.format_exception(*exc_info)).rstrip("\n")
             line["exception"] = self._redact(text, task=task)
         line["_record"], line["_from_structlog"] = record, event["_from_structlog"]
@@ -182,15 +182,15 @@ def _json(value: Mapping[str, Any] | str) -> bytes:
 def submit_lines(submits: Sequence[tuple[float, tuple[str, ...]]]) -> bytes:
     """The JSON lines about submits, newlines included: the same as from :func:`json_line`, but made faster.
 
-    Each has its time, and the task, the tenant, the trace id (or an empty text) and the request id.
-    Neither the id of a task nor that of a trace has a character that JSON escapes.
+    A submit is its time, and the task's id, the tenant, the trace id (or an empty text) and the request id. Ids of
+    tasks and of traces have no character that JSON escapes.
     """
     request_ids = "".join([texts[-1] for _, texts in submits])
     are_plain = request_ids.isascii() and request_ids.encode().isalnum()  # `isalnum` of bytes is far faster
     lines: list[str] = []
     last, shown_time, tenant, shown_tenant = -1, "", "", ""
     for at, (task, owner, trace_id, request_id) in submits:
-        # The submits of a batch have few times and few tenants.
+        # The submits of a batch have few different times and tenants.
         if (millisecond := int(at * 1000)) != last:
             last, shown_time = millisecond, _millisecond(millisecond)
         if owner != tenant:
@@ -214,7 +214,7 @@ def _escaped(text: str) -> str:
 
 
 def text_line(line: Mapping[str, Any]) -> bytes:
-    """The line as :func:`text_formatter` shows it without colours, for a line without exception."""
+    """A line without an exception, as the text that :func:`text_formatter` makes without colours."""
     named: Iterable[tuple[str, Any]] = ((name, line[name]) for name in FIELDS if name in line)
     fields = " ".join(f"{name}={_shown(value)}" for name, value in named)
     text = f"{line['timestamp']} [{line['level']:<9}] {line['message']} [{line['logger']}] {fields}"
@@ -227,7 +227,10 @@ def _shown(value: object) -> str:
 
 
 def shortened(line: Mapping[str, Any], encoded: bytes, max_bytes: int) -> bytes:
-    """The encoded line, in which long texts lose their middle until it has at most ``max_bytes``, if that is enough."""
+    """The encoded line. Its long texts are shortened in steps until the line has at most ``max_bytes``.
+
+    A line with very many fields may still be longer after the last step.
+    """
     for chars in _SHORTENED_CHARS:
         if len(encoded) <= max_bytes:
             break

@@ -1,17 +1,17 @@
 """Removes secrets, and text from the inputs of tasks, from a line of the log.
 
-Daybreak's own lines do not name an input, but the message of an exception may quote one, whole or in part, plain or
+Daybreak's own lines do not quote an input, but the message of an exception may quote one, whole or in part, plain or
 escaped. So a part of a line is replaced if it has :data:`WINDOW` characters in a row (a *window*) that also occur in a
 text of an input that the process knows.
 
 A shorter text of an input, of at least :data:`SHORTEST` characters, may be an ordinary word. It is replaced where it is
-quoted (``input_value='cat'``). As a whole word, it is replaced only in errors, tracebacks and libraries' messages that
-are about the task with this input. Otherwise a tenant could blot out any word of the log.
+quoted (``input_value='cat'``). Where it is a whole word without quotes, it is replaced only in errors, tracebacks and
+libraries' messages that are about the task with this input. Otherwise a tenant could blot out any word of the log.
 
-The work is bounded, because a gateway writes its log on its event loop: of a text longer than :data:`LONGEST`
-characters, the middle is cut out, and ``domain/private_inputs.py`` bounds the inputs. An input is divided into blocks,
-each half as long as a window. Every window of the input contains a whole block. So it is enough to look for the blocks
-in the line, and then to compare the windows around the few blocks that the line contains.
+The work is bounded, because a gateway writes its log on its event loop. The middle of a text that is longer than
+:data:`LONGEST` characters is cut out, and ``domain/private_inputs.py`` bounds the inputs. An input is divided into
+blocks, each half as long as a window. Every window of the input contains a whole block. So it is enough to look for the
+blocks in the line, and then to compare the windows around the few blocks that the line contains.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Pattern:
 
 
 class Redactor:
-    """Makes texts safe to log. ``inputs`` returns the known inputs, as the same object until they change."""
+    """Makes texts safe to log. ``inputs`` returns the known inputs: the same object until they change."""
 
     def __init__(self, inputs: Callable[[], Sequence[PrivateInput]] = private_inputs.known) -> None:
         self._inputs = inputs
@@ -71,7 +71,7 @@ class Redactor:
     def __call__(self, text: str, *, task: object = "") -> str:
         """The text without passwords and signatures in URLs, and without text from inputs.
 
-        :param task: The task whose short texts are replaced too where they are whole words.
+        :param task: The task that the text is about. The short texts of its input are replaced also as whole words.
         """
         safe = _without_middle(text)
         if "://" in safe or "X-Amz-" in safe:
@@ -154,7 +154,7 @@ def _without_quoted(text: str, words: frozenset[str]) -> str:
     kept, at = [], 0
     for quote in _QUOTE.finditer(text):
         start = quote.end()
-        if start <= at:  # the end of what was replaced last
+        if start <= at:  # this quote ends the text that was replaced last
             continue
         for end in range(start + SHORTEST, min(start + WINDOW, len(text))):
             if text[end] == quote[0] and text[start:end] in words:

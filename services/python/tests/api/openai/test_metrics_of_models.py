@@ -1,4 +1,4 @@
-"""Tests of the metrics of models, by a real gateway and a real worker."""
+"""Tests of the metrics of models, with a real gateway and a real worker."""
 
 from __future__ import annotations
 
@@ -49,4 +49,6 @@ def test_a_gateway_exports_replicas_wakes_and_workers(
     assert samples(models, "daybreak_workers_wanted") == {(): 2}
 
     models.api.client.delete("/v1/models/broken").raise_for_status()
-    wait_until(lambda: "broken" not in models.api.client.get("/metrics").text, 60, "its series to end")
+    wait_until(
+        lambda: "broken" not in models.api.client.get("/metrics").text, 60, "the series of `broken` to end"
+    )

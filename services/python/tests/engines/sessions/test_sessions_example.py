@@ -1,4 +1,4 @@
-"""The example workload of sessions, and the example of a strategy, do what their page of the tour says."""
+"""Tests that the example session workload and the example strategy do what their chapter of the tour says."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_example_writes_how_loud_each_block_is(bench: Bench) -> None:
 
 
 def test_another_group_continues_a_turn_of_the_example(bench: Bench) -> None:
-    """A turn of two blocks, of which the other group has written the first word."""
+    """The first group has written the first word of a turn of two blocks. This group writes the second word."""
     turn = Turn(start=0, end=2 * BLOCK, tokens=(1,), complete=False)
     bench.take("a", audio=SOFT + LOUD + SILENCE, turns=(turn,))
     bench.run()

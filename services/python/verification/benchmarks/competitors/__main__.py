@@ -1,6 +1,7 @@
-"""Daybreak beside other queues: ``python -m verification.benchmarks.competitors [--quick] [--only NAME …]``.
+"""Compares Daybreak with other queues: ``python -m verification.benchmarks.competitors [--quick] [--only NAME …]``.
 
-The first run creates the competitors' environments in `build/competitors`; this downloads from the package index.
+The first run creates the competitors' environments in `build/competitors`. For this, it downloads packages from the
+package index.
 """
 
 from __future__ import annotations

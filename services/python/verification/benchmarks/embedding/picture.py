@@ -1,4 +1,4 @@
-"""Draws a heat map of requests per second, by the size of the batches and the time that they wait for more.
+"""Draws a heat map of requests per second, by ``max_batch_size`` and ``batch_timeout_ms``.
 
 It needs no plotting library.
 """
@@ -20,7 +20,7 @@ def draw(
     subtitle: str,
     path: Path,
 ) -> Path:
-    """Write the SVG. ``cells``: requests per second and mean batch, by batch size and timeout in milliseconds."""
+    """Write the SVG. ``cells``: (maximum batch size, timeout in ms) → (requests per second, mean batch size)."""
     sizes = sorted({size for size, _ in cells})
     timeouts = sorted({timeout for _, timeout in cells})
     width = LEFT + CELL_WIDTH * len(sizes) + RIGHT

@@ -1,8 +1,8 @@
-"""``python -m verification.benchmarks.queue [--quick] [--part PART …] [--depths N …]``: the queue's table.
+"""``python -m verification.benchmarks.queue [--quick] [--part PART …] [--depths N …]`` measures the queue.
 
-The parts are ``handoff``, ``costs`` (of single calls on the server), ``rate`` (everysec, at each depth) and ``always``
-(fsync before each answer). Without ``--part`` all of them run. With it, the other rows of
-``docs/figures/queue.json`` stay as they are.
+The parts are ``handoff``, ``costs`` (what single calls cost the server), ``rate`` (tasks per second at each depth,
+with the fsync policy ``everysec``) and ``always`` (with an fsync before each answer). Without ``--part``, all parts
+run. With it, the rows of the other parts in ``docs/figures/queue.json`` stay as they are.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fill(folder: Path, depth: int) -> int:
-    """Queue ``depth`` tasks and keep them, so that a later run need not wait for that."""
+    """Queue ``depth`` tasks and keep them, so that a later run need not queue them."""
     server_cores, client_cores = spare_cores()
     with BenchServer(folder / "rate", cores=server_cores) as server:
         rate.fill(server.url, depth, cores=client_cores)

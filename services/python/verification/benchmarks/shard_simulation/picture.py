@@ -16,14 +16,14 @@ COLORS = ("#c2410c", "#1d4ed8", "#047857")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A series: its name, and milliseconds by number of shards."""
+    """A series: its name, and its points (number of shards, milliseconds)."""
 
     name: str
     points: Sequence[tuple[int, float]]
 
 
 def draw(lines: Sequence[Line], *, title: str, limit_ms: float, path: Path) -> Path:
-    """Write the SVG. Both axes are logarithmic; a dashed line marks the promise, ``limit_ms``."""
+    """Write the SVG. Both axes are logarithmic. A dashed line marks ``limit_ms``, the longest wait that is promised."""
     shards = sorted({x for line in lines for x, _ in line.points})
     low, high = 0.1, 10_000.0
     span = math.log(shards[-1] / shards[0]) or 1.0

@@ -1,4 +1,4 @@
-"""A history of requests, sorted by request, as the checker reads it. All times are in seconds of the history."""
+"""The lines of a history, sorted by request, for the checker. All times are in seconds since the history began."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Send:
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """One run of a request by a group. ``send`` is the number of the client's send to which it belongs."""
+    """One run of a request by a group. ``send`` is the number of the client's send that caused the run."""
 
     send: int
     pid: int
     began: float
     ended: float | None = None
     how: str = ""
-    """``end``, ``stop`` (no client waited for the rest), or empty if the process died."""
+    """How the run ended: ``end``, ``stop`` (no client waited for the rest), or empty if the process died."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Request:
     deadline_s: float
     sends: list[Send] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
-    """In the order of their beginnings."""
+    """The runs, sorted by when they began."""
 
     @property
     def last(self) -> Send | None:
@@ -105,8 +105,8 @@ class ServingObservations:
                     yield send.first
 
     def group_kills(self, leader: int) -> Sequence[float]:
-        """When the group of this leader was killed, by a kill of any of its ranks. If ``leader`` is an engine: when the
-        engine or its worker was killed. A process that starts again has another id.
+        """When any rank of this leader's group was killed, which ends the whole group. If ``leader`` is the process of
+        an engine: when the engine or its worker was killed. A restarted process has another PID.
         """
         group = self.replicas.get(leader)
         return [
@@ -167,7 +167,7 @@ def _send(line: Line) -> Send:
 
 
 def _ran(request: Request, line: Line, strays: list[Line]) -> None:
-    """Add the beginning or the end of a run. The lines of one process are in the order of their times."""
+    """Add the beginning or the end of a run. The lines of one process come in the order of time."""
     if line["kind"] == "begin":
         request.runs.append(Run(send=line["send"], pid=line["pid"], began=line["at"]))
         return

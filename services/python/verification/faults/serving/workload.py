@@ -1,8 +1,8 @@
 """The workload of the scenarios. It answers each request as its :class:`Wish` asks, and writes a log of its runs.
 
 Each leader has a separate file. It appends one JSON line when a run begins and one when the run ends. A line
-is one ``write`` to the operating system, so it survives the death of the process. Times are
-``time.monotonic()``, which all processes of a machine share.
+is one ``write`` to the operating system, so it survives the death of the process. Times are those of
+``time.monotonic()``, a clock that all processes of a machine share.
 
 The pool's option ``runs`` names the folder of these files.
 """

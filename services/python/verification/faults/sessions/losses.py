@@ -1,4 +1,4 @@
-"""Tests promises while groups, gateways and the store's server are lost."""
+"""Tests that the promises about sessions hold while groups, gateways and the store's server are lost."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ def run_gateways(context: ScenarioContext) -> list[Row]:
     "sessions-store", "the server of the store is killed and restarted: sessions continue when it is back"
 )
 def run_store(context: ScenarioContext) -> list[Row]:
-    """Kill the server for a moment, and stop it for longer than a lease. With ``always``, all data that it has
-    acknowledged is on the disk."""
+    """Take the server down by SIGKILL for 0.5 s, then by SIGTERM for longer than a lease. With the fsync policy
+    ``always``, all data that the server has acknowledged is on the disk."""
     rounds = context.repeats(1, 8)
     with trial(context, scripts(6, 4.0 + 7.0 * rounds), groups=2, fsync="always") as run:
         run.clients.wait_for_texts(2)

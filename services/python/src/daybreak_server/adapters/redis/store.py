@@ -35,7 +35,7 @@ from daybreak_server.ports.tasks import Page, Submitted
 
 
 def _batches(tasks: Sequence[NewTask]) -> Iterator[tuple[str, list[NewTask]]]:
-    """Split tasks into batches for one call each: consecutive tasks of one pool, at most ``TASKS_MAX``."""
+    """Split tasks into batches, one for each call. A batch has consecutive tasks of one pool, at most ``TASKS_MAX``."""
     for pool, run in groupby(tasks, key=lambda task: task.pool):
         of_pool = list(run)
         for start in range(0, len(of_pool), submit.TASKS_MAX):
@@ -47,11 +47,12 @@ class RedisStore:
 
     For coroutines of one event loop.
 
-    ``max_queued``: the limit on waiting tasks, by pool; pools that it does not name have the limit ``MAX_QUEUED``.
-    ``target_loads`` has, for each pool of kind ``online`` or ``sessions``, the requests or sessions that one group
-    should have.
-    ``tenants_max``: how many tenants have totals of their own in metrics. ``on_call`` gets the script, the seconds and
-    the success of each call.
+    ``max_queued``: pool → how many of its tasks may wait. Pools that are not in it have the limit ``MAX_QUEUED``.
+    ``target_loads``: pool → the requests or sessions that one of its groups should have, for each pool of kind
+    ``online`` or ``sessions``.
+    ``tenants_max``: how many tenants have totals of their own in metrics.
+    ``on_call`` is called after each call of a script, with the script's name, the seconds that the call took, and
+    whether it succeeded.
     """
 
     def __init__(
@@ -105,7 +106,10 @@ class RedisStore:
         return results
 
     async def submitted(self, pool: str, tenant: str, *, key: str, body_hash: str) -> Submitted | None:
-        """What an earlier submit with this key created. :raises IdempotencyMismatchError: if its body was another."""
+        """What an earlier submit with this key created.
+
+        :raises IdempotencyMismatchError: if that submit had another body.
+        """
         name = self._keys(pool).of("idempotency", submit.hash_of_key(tenant, key))
         stored = await self._scripts.perform(lambda: self._client.get(name), idempotent=True)
         if stored is None:
@@ -156,7 +160,10 @@ class RedisStore:
         return preview.split(cast("bytes", stored)) if stored is not None else None
 
     async def delete(self, tasks: Sequence[TaskId]) -> int:
-        """Delete ended tasks. Returns how many were deleted. :raises ConflictError: at the first that has not ended."""
+        """Delete ended tasks. Returns how many were deleted.
+
+        :raises ConflictError: at the first task that has not ended.
+        """
         deleted = 0
         for task in tasks:
             keys = self._keys_of(task)
@@ -167,7 +174,7 @@ class RedisStore:
         return deleted
 
     async def pool(self, name: str) -> PoolView:
-        """The pool's numbers and all its groups. If a group were missing, the operator could remove hosts that work."""
+        """The pool's numbers and all its groups. If a busy group were missing, the operator could remove its hosts."""
         keys = self._keys(name)
         reply = await self._scripts.call(group.encode_pool(keys), idempotent=True)
         others = [
@@ -176,7 +183,7 @@ class RedisStore:
         return group.decode_pool(reply, name, others)
 
     async def measure(self, pool: str) -> PoolTotals:
-        """The pool's totals, and the depths of its queue now."""
+        """The pool's totals, and the present depths of its queue."""
         call = measure.encode(self._keys(pool))
         return measure.decode(await self._scripts.call(call, idempotent=True), pool)
 
@@ -190,9 +197,9 @@ class RedisStore:
         return group.decode(await self._scripts.call(call, idempotent=True)) is not None
 
     async def cordon_hosts(self, pool: str, hosts: Sequence[str], *, cordoned: bool = True) -> None:
-        """Mark to drain every group that registers with a rank on one of these hosts, or stop doing so.
+        """Cordon hosts: from now on, every group that registers with a rank on one of them is marked to drain.
 
-        A cordon ends after 10 minutes.
+        With ``cordoned=False``, end the cordon of these hosts. A cordon also ends after 10 minutes.
         """
         if hosts:
             await self._scripts.call(
@@ -204,7 +211,7 @@ class RedisStore:
         await self._scripts.call(group.encode_report(self._keys(pool), report, ttl_s=ttl_s), idempotent=True)
 
     async def tick(self, pool: str) -> TickReport:
-        """Queue due tasks, end lost leases, expire tasks, and report which files to delete. See the port."""
+        """Queue due tasks, end attempts whose lease is over, expire tasks, and report files to delete. See the port."""
         call = tick.encode(
             self._keys(pool), tenants_max=self._tenants_max, target_load=self._target_loads.get(pool)
         )
@@ -224,7 +231,7 @@ class RedisStore:
         await self._scripts.call(call, idempotent=True)
 
     async def set_routing(self, pool: str, policy: RoutingPolicy | None) -> None:
-        """Set how all gateways choose groups for requests; ``None``: as their settings say."""
+        """Set how all gateways choose groups for requests. With ``None``, they choose as their settings say."""
         key = self._keys(pool).single("meta")
         if policy is None:
             await self._scripts.perform(lambda: self._client.hdel(key, "routing"), idempotent=True)
@@ -234,7 +241,7 @@ class RedisStore:
             )
 
     async def set_batching(self, pool: str, changes: Mapping[str, Any]) -> None:
-        """Change values of the pool's setting ``batching``; ``None``: as the settings say. See the port."""
+        """Change values of the pool's setting ``batching``. ``None`` restores that of the settings. See the port."""
         key = self._keys(pool).single("meta")
         stored, removed = batching.encode(changes)
         if stored:

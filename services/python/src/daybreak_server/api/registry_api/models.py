@@ -54,7 +54,7 @@ def router(ctx: Dependencies) -> APIRouter:
 
     @routes.post("/v1/models/register", **openapi_specs.REGISTER_MODEL)
     async def register(request: Request) -> Response:
-        """Register a model. Its first request starts it; `min_replicas` start at once."""
+        """Register a model. `min_replicas` replicas start at once. If it is 0, the first request starts one."""
         access.require(request)
         requested = parse_registration(await read_json(request, max_bytes=max_bytes))
         view = await ctx.registry_cache.refresh()
@@ -127,7 +127,7 @@ def _check_name(alias: str, models: Mapping[str, ModelRecord], pools: frozenset[
     if alias in pools:
         raise ApiError(
             ErrorCode.CONFLICT,
-            f"There is a pool {alias}, and a request's model may name either. Use another alias.",
+            f"There is a pool {alias}, and a request may name a pool as its model. Use another alias.",
         )
     existing = models.get(alias)
     if existing is not None and existing.deleted:
@@ -143,7 +143,7 @@ def _check_name(alias: str, models: Mapping[str, ModelRecord], pools: frozenset[
 def _check_fallback(
     requested: RegisterModelRequest, models: Mapping[str, ModelRecord], pools: frozenset[str]
 ) -> None:
-    """A fallback may be registered later, but may not have a fallback itself: it should answer soon."""
+    """A fallback may be registered later. It may not have a fallback itself, because it should answer soon."""
     if requested.fallback is None:
         return
     if requested.fallback in pools:
@@ -166,5 +166,5 @@ def _check_fallback(
 def _taken(alias: str) -> ApiError:
     return ApiError(
         ErrorCode.CONFLICT,
-        f"There is a model {alias}. Use another alias, or delete that one first: DELETE /v1/models/{alias}.",
+        f"There is a model {alias}. Use another alias, or delete that model first: DELETE /v1/models/{alias}.",
     )

@@ -1,9 +1,9 @@
 """Requests that wait until a group is free: first those that have had a group before, then the others, both in order of
-arrival. Their number is limited, also by tenant.
+arrival. The number of waiting requests is limited, in total and for each tenant.
 
-The work for each free group does not grow with the line. Requests that may go to any group wait in one lane. A request
-that must wait for one certain group moves to the lane of that group when its turn comes, so it is not looked at again
-until that group is free. If the groups or the policy change, all move back to the first lane.
+The work for each free group does not grow with the length of the line. Requests that may go to any group wait in one
+lane. A request that must wait for one certain group moves to the lane of that group when its turn comes, so it is not
+looked at again until that group is free. If the groups or the policy change, all requests move back to the first lane.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Ticket:
     tried: bool = False
     """Whether it has had a group before. It then waits at the front of the line."""
     wakes: bool = True
-    """Whether it may wait while the pool has no group, so that one is started. A ``GET /debug`` may not."""
+    """Whether the request may wait while the pool has no group, so that a group starts. A ``GET /debug`` may not."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -144,9 +144,9 @@ class WaitingLine:
         any_free: Callable[[], bool],
         only_group: Callable[[Ticket], Candidate | None],
     ) -> None:
-        """Give groups to those that wait, in the order of the line.
+        """Give groups to the waiting requests, in the order of the line.
 
-        A request that must wait for one certain group does not hold up those behind it.
+        A request that must wait for one certain group does not hold up the requests behind it.
 
         :param choose: Returns a free group for a request, which then counts as sent to it, or ``None``.
         :param any_free: Whether any group is free.
@@ -174,7 +174,7 @@ class WaitingLine:
                 self._any = _Lane(sorted([*passed, *self._any], key=lambda waiter: waiter.place))
 
     def _next(self) -> Waiter | None:
-        """The first of those that have a chance: in the lane for any group, or in that of a group that is free."""
+        """The first of the requests in the lane for any group and in the lanes of the groups that are free."""
         fronts = [lane.front() for group, lane in self._of_group.values() if group.free]
         return min(
             (waiter for waiter in (self._any.front(), *fronts) if waiter is not None),

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class GroupBrokenError(Exception):
-    """The ranks can reach no further agreement, so the whole group must restart."""
+    """The ranks can no longer work in lockstep, so the whole group must restart."""

@@ -2,15 +2,15 @@
 
 How it works:
 
-1. ``cluster_states`` groups pods, groups and Serve's view by RayCluster. At rest a pool has one RayCluster; during
-   a rollout it has the current revision and the outgoing ones.
-2. ``wanted`` is the larger of ``spec.replicas`` (KEDA) and the warm schedule. If both are 0, one ready group stays
-   while there is work. ``rollout.shares`` splits the number between the RayClusters.
-3. For each RayCluster, ``scale`` decides how many replicas it has and chooses the victims, which are the replicas to
-   remove. ``serve`` decides about the Serve application.
+1. ``cluster_states`` sorts the pods, the groups and Serve's view by RayCluster. At rest, a pool has one RayCluster.
+   During a rollout, it has one of the current revision and one of each outgoing revision.
+2. ``wanted``, the number of groups, is the larger of ``spec.replicas`` (KEDA) and the warm schedule. If both are 0, one
+   ready group stays while there is work. ``rollout.shares`` splits ``wanted`` between the RayClusters.
+3. For each RayCluster, ``scale`` decides how many replicas it should have, and chooses the *victims*: the replicas to
+   remove. ``serve`` decides whether to deploy or to scale the Serve application.
 4. Groups with a rank on a victim are marked to drain. Once none of them is busy, or their drain deadline has passed,
    their hosts are cordoned and removed.
-5. The new status is written before every action that relies on it; only uncordoning precedes it.
+5. The new status is written before every action that relies on it. Only uncordoning comes before this write.
 
 The operator calls ``plan`` on every change and again after ``requeue_after_s``. It keeps no memory: whatever must
 survive is in the pool's status. The operator may therefore die between any two actions, read stale views and lose
@@ -49,9 +49,9 @@ from daybreak_server.operator.planner.status import PlanInputs
 REQUEUE_FAST_S = 1.0
 REQUEUE_ACTIVE_S = 2.0
 REQUEUE_IDLE_S = 10.0
-"""While a head runs, the operator checks this often that its application still exists."""
+"""How often the operator checks, while a head runs, that its application still exists."""
 REQUEUE_ZERO_S = 60.0
-"""Nothing of the pool runs: the operator only polls the store, to notice tasks that KEDA missed."""
+"""How often the operator polls the store while nothing of the pool runs, to notice tasks that KEDA missed."""
 BLOCKED_S = 30.0
 
 
@@ -63,9 +63,10 @@ class ClusterPlan:
     scaled: Scaled
     served: Served
     actions: tuple[Action, ...] = ()
-    """Changes of the RayCluster."""
+    """Changes to the RayCluster."""
     serve_actions: tuple[Action, ...] = ()
-    """Calls to its head. They run after the actions of all RayClusters, so that a silent head delays nothing else."""
+    """Calls to the RayCluster's head. They run after the ``actions`` of all RayClusters, so that a silent head delays
+    nothing else."""
     requeue_soon: bool = False
     """Whether to plan again after ``REQUEUE_FAST_S``."""
 
@@ -240,9 +241,9 @@ def _application(before: PoolStatus, current: ClusterState | None, revision: str
     """The number of the Serve application's deploy attempt, which ``serve`` may increase.
 
     Each revision counts its own deploy attempts, so no revision backs off because another one failed. If the pool
-    returns to an earlier revision, the RayCluster of that revision still runs an application, whose number then counts.
-    Until Serve answers there, this number is unknown, and the status keeps the number of the revision that the pool
-    leaves.
+    returns to an earlier revision, the RayCluster of that revision still runs an application, and the number of that
+    application is used. Until Serve answers there, this number is unknown, and the status keeps the number of the
+    revision that the pool leaves.
     """
     counted = before.application.revision or before.revision
     if counted in {"", revision}:
@@ -255,7 +256,7 @@ def _application(before: PoolStatus, current: ClusterState | None, revision: str
 
 
 def _as_deployed(state: ClusterState) -> Application:
-    """The deploy attempt that Serve runs: an outgoing revision keeps its application."""
+    """The deploy attempt of the application that Serve runs here. An outgoing revision keeps its application."""
     return Application(attempt=state.serve.attempt or 0) if state.serve is not None else Application()
 
 
@@ -302,7 +303,7 @@ def _drains(
                 cluster = staying[group.id].cluster
                 marks.append(MarkDrain(group=group.id, on=False, cluster=cluster, hosts=group.hosts))
                 if record is not None:
-                    records.append(record)  # dropped once a later view shows no mark
+                    records.append(record)  # dropped once a later view shows that the mark is gone
         elif record is not None:
             records.append(record)  # its hosts are terminating
     return tuple(records), tuple(marks)

@@ -1,9 +1,9 @@
 """The streaming speech encoder: log-mel frames to embeddings for the language model, block by block.
 
-Two causal convolutions of stride 2 make one state of four frames (40 ms). Layers attend within a block and to some
+Two causal convolutions of stride 2 make one state from four frames (40 ms). Layers attend within a block and to some
 blocks before it. So the states of a block depend on nothing that comes after the block, and the cache has a fixed size.
-The adapter stacks states into embeddings. By default, a block has 0.48 s, layers see four blocks before it, and two
-states make one embedding: six embeddings a block.
+The adapter stacks states into embeddings. By default, a block lasts 0.48 s, layers see the four blocks before it, and
+two states make one embedding, so a block has six embeddings.
 """
 
 from __future__ import annotations
@@ -73,23 +73,27 @@ class SpeechEncoder(nn.Module):
         )
 
     def subsample(self, frames: Tensor) -> Tensor:
-        """[batch, 3 + 4n, bands], of which three frames come before the block, to [batch, n, width].
+        """Turn frames, [batch, 3 + 4n, bands], into states, [batch, n, width]. Three frames come before the block.
 
-        The convolutions are products of unfolded frames, whose rounding does not depend on the batch.
+        The convolutions are computed as matrix products of unfolded frames, because the rounding of these products does
+        not depend on the batch.
         """
         for conv in (self.conv_1, self.conv_2):
             frames = functional.gelu(conv(frames.unfold(1, 3, 2).transpose(2, 3).flatten(2)))
         return frames
 
     def adapt(self, states: Tensor) -> Tensor:
-        """[batch, n, width] to embeddings, [batch, n / stack, output]."""
+        """Turn states, [batch, n, width], into embeddings, [batch, n / stack, output]."""
         embeddings: Tensor = self.adapter(
             states.reshape(*states.shape[:-2], -1, self.config.stack * self.config.width)
         )
         return embeddings
 
     def forward(self, frames: Tensor) -> Tensor:
-        """The states of whole streams: [batch, time, bands], a whole number of blocks, to [batch, time / 4, width]."""
+        """Turn frames of whole streams, [batch, time, bands], into states, [batch, time / 4, width].
+
+        ``time`` must be a whole number of blocks.
+        """
         x = self.subsample(functional.pad(frames, (0, 0, FRAMES_BEFORE, 0)))
         positions = torch.arange(x.shape[1], device=x.device)
         blocks = positions // self.config.block

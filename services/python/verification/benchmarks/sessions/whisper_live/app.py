@@ -1,7 +1,7 @@
 """Runs WhisperLive's server. Only WhisperLive's Python executes this file, so it imports nothing from Daybreak.
 
-``python app.py PORT FOLDER [batched]``. ``FOLDER`` gets the model. Two installed packages have its parts, which are
-joined (``requirements/whisper-base.txt``).
+``python app.py PORT FOLDER [batched]``. The program writes the model into ``FOLDER``. It joins the model from two
+parts, which are in two installed packages (``requirements/whisper-base.txt``).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ PARTS = (
 )
 OTHERS = ("config.json", "tokenizer.json", "vocabulary.json")
 SHA256 = "905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57"
-"""Of the joined ``model.bin``."""
+"""The SHA-256 of the joined ``model.bin``."""
 MOST_CLIENTS = 64
 
 
 def write_model(folder: Path) -> None:
-    """Join the parts. :raises SystemExit: if the result is not the model that it should be."""
+    """Join the parts. :raises SystemExit: if the SHA-256 of the result is wrong."""
     digest = hashlib.sha256()
     with (folder / "model.bin").open("wb") as file:
         for package, name in PARTS:

@@ -8,7 +8,7 @@ local function take(id, a)
   call('HSET', key, 'state', 'active', 'group', a.group, 'token', int(attempt) .. '.' .. a.nonce)
   local since = call('HMGET', key, 'opened', 'waits_since', 'input_ended', 'timeout')
   observe(since[2] and S.waits.moved or S.waits.new, math.max(0, NOW - tonumber(since[2] or since[1])))
-  if since[3] then S.touch(id, since[4]) end  -- the group has the whole time for its first turn
+  if since[3] then S.touch(id, since[4]) end  -- the group has the whole timeout for its first turn
   call('HDEL', key, 'commit')
   call('ZREM', S.sessions_waiting, id)
   call('ZADD', S.session_leases, int(meta('lease_clock') + tonumber(a.lease_ms)), id)
@@ -24,7 +24,7 @@ end
 local function run(ARGV)
   local a = read.session_claiming(ARGV, 1)
   if call('HEXISTS', k_group(a.group), 'drain') == 1 then
-    S.wake(math.min(1, call('ZCARD', S.sessions_waiting)))  -- this one may have taken the wake-up of another group
+    S.wake(math.min(1, call('ZCARD', S.sessions_waiting)))  -- this group may have taken the wake-up of another one
     return { 1, {} }
   end
   local inbox, claims = S.key.session_inbox(a.nonce), {}

@@ -1,9 +1,9 @@
 #!lua
--- Accepts tasks, one after the other. For each it writes the record, input, index entry, queue entry and event. When
--- `maxmemory` is reached, Redis refuses this script, so that running tasks can still write.
--- ARGV: the limit, then a submission for each task. Answers one item for each: {'new', created, state, position, wait,
--- event id}, {'known' or 'repeated', the task as `show` describes it}, {'mismatch', the id of the earlier task} or
--- {'full'}.
+-- Accepts tasks, one after the other. For each task it writes the record, input, index entry, queue entry and event.
+-- When `maxmemory` is reached, Redis refuses this script, so that running tasks can still write.
+-- ARGV: the limit, then a submission for each task. Answers one item for each task: {'new', created, state, position,
+-- wait, event id}, {'known' or 'repeated', the task as `show` describes it}, {'mismatch', the id of the earlier task}
+-- or {'full'}.
 local max_queued, waiting_now
 
 local function known(id)
@@ -29,8 +29,8 @@ local function set_weight(t, weight)
   if t.weight == 1 then call('HDEL', K_weights, t.name) else call('HSET', K_weights, t.name, weight) end
 end
 
--- How many of the tenant's waiting tasks come before `order`. A new task usually comes last, so this remembers the
--- order of the last task, and rarely has to count the queue.
+-- How many of the tenant's waiting tasks come before `order`. A new task usually comes last, so this function
+-- remembers the order of the last task, and rarely has to count the queue.
 local function count_ahead(t, order)
   local key = k_wait(t.name)
   if not t.last then

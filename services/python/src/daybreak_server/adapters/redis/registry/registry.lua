@@ -1,7 +1,8 @@
 -- The registry of workers and models. One function; its first argument names the operation.
 --
--- `changes` is a stream whose ids are the versions, so that readers can wait for the next version. Leases end on a lease
--- clock, which `tick` advances by a bounded step, so that an outage of Redis or of all gateways ends no lease.
+-- `changes` is a stream whose ids are the versions of the registry, so that readers can wait for the next version.
+-- Leases end by a lease clock, which `tick` advances by a bounded step, so that an outage of Redis or of all gateways
+-- ends no lease.
 --
 -- The constants, `P` (the prefix of all keys) and the clock are defined by `library.py`.
 local NOW, changed
@@ -13,7 +14,7 @@ local function meta(name) return tonumber(call('HGET', key('meta'), name) or '0'
 
 local function lease_clock() return meta('lease_clock') end
 
--- Whether leases may end now: not during the grace after an outage, so that their holders can renew them first.
+-- Whether leases may end now. They may not during the grace period after an outage, so that holders can renew first.
 local function leases_end() return lease_clock() >= meta('grace') end
 local function is_over(lease_end) return leases_end() and tonumber(lease_end) <= lease_clock() end
 
@@ -31,8 +32,8 @@ local function requests_of(entry)
   return found
 end
 
--- Notes that the models of an entry are asked for now. The time is on the lease clock, so that an outage makes no model
--- idle.
+-- Stores that the models of a gateway's entry have requests now. The time is that of the lease clock, so that an outage
+-- makes no model idle.
 local function note_asked(entry)
   local now = int(lease_clock())
   for _, pair in ipairs(requests_of(entry)) do
@@ -47,7 +48,7 @@ local function holder_of_placement()
 end
 
 local function snapshot(version)
-  -- A tick removes a limited number of workers, so there may be some whose leases are over.
+  -- A tick removes a limited number of workers, so some whose leases are over may still be there.
   local clock, workers = lease_clock(), {}
   local after = leases_end() and '(' .. int(clock) or '-inf'
   for _, id in ipairs(call('ZRANGE', key('workers'), after, '+inf', 'BYSCORE')) do
@@ -103,7 +104,7 @@ function ops.tick()
   return nil, 'view'
 end
 
--- A model is stored as `0` (or `1` once it is deleted) and its JSON.
+-- A model is stored as `0`, or `1` once it is deleted, followed by its JSON.
 function ops.add_model(alias, json)
   local stored = call('HGET', key('models'), alias)
   if stored then return stored == '0' .. json and 1 or 0 end

@@ -1,8 +1,8 @@
 """Finds the file that a task names, and copies it to the attempt's scratch folder.
 
-A task names no URL and no folder. It names a *place* of the pool's setting ``bulk.places`` and a path in that place, or
-an artifact. The API has looked up the artifact's key for the caller's tenant. Each place is opened as a blob store, so
-a path is a key: names without ``..``, never through a symbolic link.
+A task cannot name a URL or a folder. It names an artifact, or a *place* of the pool's setting ``bulk.places`` and a
+path in that place. The API has looked up an artifact's key for the caller's tenant. Each place is opened as a blob
+store, so a path is a key of that store: it has no ``..``, and is never followed through a symbolic link.
 
 The file is copied before its first line is read. So an attempt sees one version of it, even if the file changes, and
 the SHA-256 of the copy tells the next attempt whether the file is still the same.
@@ -63,7 +63,7 @@ def located(
         return artifacts(), file.key
     if file.place not in places:
         known = ", ".join(sorted(places)) or "none"
-        message = f"There is no place {file.place!r} for files of this pool. Its setting `bulk.places` has: {known}."
+        message = f"This pool has no place {file.place!r} for files. The setting `bulk.places` has: {known}."
         raise PermanentError(message, code=NOT_FOUND)
     try:
         return places[file.place](), file.path

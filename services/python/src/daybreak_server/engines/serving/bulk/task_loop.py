@@ -1,15 +1,14 @@
 """The thread of a leader that claims tasks, in a group that answers requests.
 
 It runs the loop of groups that run jobs (:class:`~daybreak_server.engines.gang.leader.LeaderLoop`), so claims, leases,
-progress, checkpoints, artifacts, settlements and traces are the same code. Three things differ, and each has a stand-in
-here:
+progress, checkpoints, artifacts, settlements and traces are the same code. Three things differ:
 
 * The *workload* is a :class:`~daybreak_server.engines.serving.bulk.run.BulkRun`.
 * The *state* of the group in its record belongs to the loop of requests; this loop changes only ``tasks`` and
   ``detail``. The store itself treats a group that holds a task as busy, so the task is live and the group's host is not
   removed as idle.
-* The *heartbeat* is the task's own. The leader's loop asks :meth:`TaskThread.stalled` and breaks the group, as it does
-  for a request that stalls.
+* The *heartbeat* is the task's own. The loop of requests calls :meth:`TaskThread.stalled`. If the task has stalled,
+  that loop breaks the group, as it does for a request that stalls.
 
 A group that leaves, or breaks for a reason that is not the task's, releases the task. The next group continues after
 the last line of the checkpoint.
@@ -39,11 +38,11 @@ from daybreak_server.workloads.base import WorkloadSpec
 from daybreak_server.workloads.bulk import BulkWorkload
 
 _STORE_S = 10.0
-"""The longest time that a snapshot waits for its part of the output."""
+"""The longest time that a snapshot waits until its part of the output is stored."""
 
 
 class BesideRequests:
-    """Implements :class:`~daybreak_server.engines.gang.task_leases.TaskLeases`: leaves the group's state alone."""
+    """Implements :class:`~daybreak_server.engines.gang.task_leases.TaskLeases`: does not change the group's state."""
 
     def __init__(self, leases: TaskLeases) -> None:
         self._leases = leases
@@ -147,7 +146,7 @@ class TaskThread:
         self._loop.break_group(failed)
 
     def release(self) -> None:
-        """Release the task while its step still runs, if it has one."""
+        """Release the task, if the thread has one, while its step still runs."""
         self._leaving.set()
         if self._loop.broken is None:
             self._loop.release_task()

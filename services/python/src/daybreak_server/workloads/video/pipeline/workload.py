@@ -1,14 +1,15 @@
 """The video workload: prompt to MP4, with the same code on one CPU and on a group of GPUs.
 
 A task goes through four phases: ``encode_prompt``, ``denoise``, ``decode`` and ``encode``. All ranks share the denoise
-loop; only the leader has the text encoder, the VAE and the MP4 encoder, and shares its encodings by broadcast.
+loop. Only the leader has the text encoder, the VAE and the MP4 encoder. It broadcasts its encodings to the other ranks.
 
 Rules that keep the ranks of a group together when you change ``run``:
 
 * Every rank yields the same number of times. Work that only the leader does (text encoder, VAE, MP4 encoder, previews)
-  ends at a yield before the next collective, because the other ranks learn of the leader's failure at a yield.
+  is followed by a yield before the next collective, because the other ranks learn of the leader's failure at a yield.
 * Every rank checks the input before the first collective.
-* ``step`` counts denoise steps in every phase, so a checkpoint taken while decoding has the last step.
+* ``step`` counts denoise steps in every phase, so a checkpoint that is taken while decoding has the number of the last
+  denoise step.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PHASES: Final = {"encode_prompt": 0.02, "denoise": 0.85, "decode": 0.10, "encode": 0.03}
-"""Phase → its approximate share of a task's time. With these, the fraction rises about evenly."""
+"""Phase → its approximate share of a task's time. With these shares, a task's fraction rises about evenly."""
 
 FRAMES_PER_YIELD: Final = 16
 """Frames to encode between two yields."""
@@ -64,7 +65,7 @@ class VideoWorkload:
     ranks: Ranks
 
     def load(self, group: Group) -> None:
-        """Load the model, and split it over the ranks as planned."""
+        """Load the model, and split it over the ranks as ``parallel_plan`` decides."""
         try:
             self.options = VideoOptions.model_validate(dict(group.options))
         except ValidationError as exc:
@@ -105,8 +106,8 @@ class VideoWorkload:
         import torch
 
         for name, value in CPU_ENVIRONMENT.items():
-            # MKL has no other switch. MKL reads these variables only once, so the program that starts ranks should
-            # set them too.
+            # Only environment variables set MKL's reproducibility mode. MKL reads them once, so the program that starts
+            # ranks should set them too.
             os.environ.setdefault(name, value)  # noqa: TID251 - torch reads it
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(self.options.threads or threads_for(cores, self.group.size))
@@ -121,7 +122,7 @@ class VideoWorkload:
         """Make one step of a default video; on the leader, also a preview, a decode and one MP4 frame.
 
         This chooses kernels, allocates buffers, creates process groups and runs late imports. The option
-        ``warm_up: false`` switches it off, and ``preview_every: 0`` its preview.
+        ``warm_up: false`` switches the warm-up off, and ``preview_every: 0`` only its preview.
         """
         if not self.options.warm_up:
             return
@@ -190,13 +191,13 @@ class VideoWorkload:
                 frames.append(next(decoding))
             yield step("decode", PHASES["decode"] * (part + 1) / parts)
         if decoding is not None:
-            # Run past its last yield, which drops the VAE's cache now and not when the generator is collected.
+            # Run the generator past its last yield. This drops the VAE's cache now, not when the generator is deleted.
             next(decoding, None)
         for share in self._encode(params, frames, ctx):
             yield step("encode", PHASES["decode"] + PHASES["encode"] * share)
 
     def _checked(self, params: VideoParams) -> VideoParams:
-        """Check the input against the limits of this model: a gateway may know only those of the family."""
+        """Check the input against the limits of this model. A gateway may know only those of the model's family."""
         try:
             return VideoParams.model_validate(params.model_dump(), context={"limits": self.limits})
         except ValidationError as exc:
@@ -220,9 +221,9 @@ class VideoWorkload:
         return saved
 
     def _check_prompts(self, params: VideoParams, ctx: Context) -> None:
-        """Warn of a prompt that is longer than the text encoder reads, or refuse it, as the pool's options say.
+        """Warn of a prompt that is longer than the text encoder reads, or refuse it. The pool's options decide which.
 
-        Only the leader has the tokenizer. The other ranks learn of its refusal at the yield after the encoding.
+        Only the leader has the tokenizer. The other ranks learn of a refusal at the yield after the encoding.
         """
         limit = self.model.text_length
         for name in ("prompt", "negative_prompt") if params.guidance > 1 else ("prompt",):
@@ -351,7 +352,7 @@ def _device(group: Group) -> Any:
 
     device = torch.device(group.device)
     if device.type == "cuda" and device.index is None:
-        # Ray shows each actor only its own GPUs, so there the first is the right one.
+        # Ray shows each actor only its own GPUs, so on Ray the first GPU is the right one.
         visible = torch.cuda.device_count()
         device = torch.device("cuda", group.local_rank if group.local_rank < visible else 0)
     return device
